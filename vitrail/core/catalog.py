@@ -1,0 +1,69 @@
+"""The only registry: a kind and a name stand for "module:Object", imported when somebody asks for it.
+
+Whoever writes a part outside the package names it in full, "my_module:MyTask", wherever a name may stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
+
+from vitrail.core.errors import SettingError, UnknownNameError
+
+ARCHITECTURES: Mapping[str, str] = MappingProxyType(
+    {
+        "vit": "vitrail.models.vit:ViT",
+    }
+)
+"""Family → its network; the page beside it holds the family's `PRESETS`."""
+
+PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "vit": (
+            "vit_digits",
+            "vit_ti16",
+            "vit_s32",
+            "vit_s16",
+            "vit_b32",
+            "vit_b16",
+            "vit_b8",
+            "vit_l32",
+            "vit_l16",
+            "vit_h14",
+        ),
+    }
+)
+"""Family → the presets its page defines, listed here so that names are known without torch (a test compares)."""
+
+TASKS: Mapping[str, str] = MappingProxyType({"classify": "vitrail.tasks.classify:Classify"})
+
+EXPLAINERS: Mapping[str, str] = MappingProxyType({"rollout": "vitrail.explain.rollout:Rollout"})
+
+KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {"architecture": ARCHITECTURES, "task": TASKS, "explainer": EXPLAINERS}
+)
+
+
+def load(kind: str, name: str) -> Any:
+    """Import the object registered under `name`, or the one that "module:Object" names in full."""
+    table = KINDS[kind]
+    if name not in table and ":" not in name:
+        raise UnknownNameError(kind, name, table)
+    module, _, attribute = table.get(name, name).partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingError(f"The {kind} {name!r} cannot be imported: {error}.") from error
+
+
+def family_of(preset: str) -> str | None:
+    """Return the family that has this preset, or None."""
+    return next((family for family, names in PRESETS.items() if preset in names), None)
+
+
+def presets(pattern: str = "*") -> list[str]:
+    """Return the names of our presets that match a shell pattern, in catalog order."""
+    return [name for names in PRESETS.values() for name in names if fnmatchcase(name, pattern)]

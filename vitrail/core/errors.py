@@ -1,0 +1,42 @@
+"""The errors a user may meet: each names the thing and ends with the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class VitrailError(Exception):
+    """A mistake that a user can mend; the command line prints its text, without a traceback, and exits 1."""
+
+
+class SettingError(VitrailError):
+    """A setting is unknown, of the wrong kind or out of range."""
+
+
+class DataError(VitrailError):
+    """A file or a data set cannot be used as it stands."""
+
+
+class RunError(VitrailError):
+    """A run folder or a model file is missing, broken or of another version."""
+
+
+class WeightsError(VitrailError):
+    """A checkpoint cannot be had, read or fitted to the network."""
+
+
+class UnknownNameError(SettingError):
+    """A name that nobody registered; the message names the nearest one."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], see: str = "") -> None:
+        self.nearest = nearest(name, known)
+        hint = f" Did you mean {self.nearest!r}?" if self.nearest else ""
+        super().__init__(f"There is no {kind} called {name!r}.{hint}{' ' + see if see else ''}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name most like `name`, or None where none is like it."""
+    by_lower = {k.lower(): k for k in known}
+    found = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[found[0]] if found else None

@@ -1,0 +1,1 @@
+"""From files on disk to batches: layouts, manifest, doctor, split, decoding, preprocessing."""

@@ -1,0 +1,64 @@
+"""What flows through a network: tokens, features, and the truth a network tells about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+Attention = Literal["none", "softmax", "linear", "opaque"]
+Pool = Literal["cls", "mean", "attention", "own"]
+
+
+class Tokens(NamedTuple):
+    """A sequence that knows its grid: prefix tokens first, then the patches in raster order."""
+
+    x: Tensor  # (b, prefix + prod(grid), d)
+    grid: tuple[int, ...] = ()  # (row, col) or (t, row, col); empty for text and queries
+    prefix: int = 0  # class, distillation and register tokens in front
+
+    def with_x(self, x: Tensor) -> Tokens:
+        """Return the same grid and prefix with other vectors."""  # (b, n, d) -> Tokens
+        return self._replace(x=x)
+
+    @property
+    def patches(self) -> Tensor:
+        """The tokens behind the prefix: (b, prod(grid), d)."""
+        return self.x[:, self.prefix :]
+
+    def map(self) -> Tensor:
+        """Return the patches as a picture: (b, d, *grid)."""
+        b, n, d = self.patches.shape
+        assert n == prod(self.grid), f"{n} patch tokens do not fill the grid {self.grid}"
+        return self.patches.transpose(1, 2).reshape(b, d, *self.grid)
+
+
+class Features(NamedTuple):
+    """What every encoder returns, convolutional networks included."""
+
+    tokens: Tokens
+    levels: tuple[Tensor, ...] = ()  # (b, d_i, row_i, col_i), coarse last; () for plain columns
+    pooled: Tensor | None = None  # (b, d): only from networks that pool in a way of their own
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSpec:
+    """What an encoder says of itself, so that heads and explainers need not know which one it is.
+
+    `width` is the width of the tokens, `pooled_width` that of `Features.pooled` (0: none); `strides` are the
+    pixels a cell of each level spans, coarse last (a plain column has one); `attention` says what a recorder
+    gets: softmax rows, rows of a linear kind (which need not sum to 1), nothing (`none`), or attention that
+    cannot be seen (`opaque`); `blocks` counts the attention calls of one forward; `sizes` names the image
+    sizes that fit (`any`, or `fixed` where only the built size does).
+    """
+
+    width: int
+    strides: tuple[int, ...]
+    prefix: tuple[str, ...] = ()
+    attention: Attention = "none"
+    blocks: int = 0
+    pool: Pool = "mean"
+    pooled_width: int = 0
+    sizes: Literal["any", "fixed"] = "any"
