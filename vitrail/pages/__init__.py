@@ -1,0 +1,28 @@
+"""Pages for people: every HTML page is one self-contained file in one look, filled from templates beside this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
+
+
+class _Packaged(BaseLoader):
+    """Templates out of the package, also when it is installed as a zip."""
+
+    def get_source(self, environment: Environment, template: str) -> tuple[str, str, Any]:
+        source = files(__package__).joinpath("templates", template)
+        if not source.is_file():
+            raise TemplateNotFound(template)
+        return source.read_text(encoding="utf-8"), template, lambda: True
+
+
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """Return the page: `template` names a file in pages/templates; every value is escaped; a missing one is an error."""
+    environment = Environment(
+        loader=_Packaged(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f} %"
+    return environment.get_template(template).render(dict(values))

@@ -1,0 +1,139 @@
+"""Pictures for people: heat maps over photographs, bars, grids and curves. Pillow and matplotlib, no torch."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+HEAT = "inferno"
+"""The colour map of every heat map: even in brightness, readable in print and by colour-blind people."""
+
+INK, PAPER, ACCENT, SECOND = "#1d2530", "#ffffff", "#0072b2", "#e69f00"
+"""Colours of text, ground, first and second series (Okabe and Ito's colour-blind-safe set)."""
+
+
+def shown(image: Image.Image, least: int = 256) -> Image.Image:
+    """Return the picture in RGB, small ones enlarged without smoothing until the short side has `least` pixels."""
+    rgb = image.convert("RGB")
+    factor = -(-least // min(rgb.size))
+    return rgb.resize((rgb.width * factor, rgb.height * factor), Image.Resampling.NEAREST) if factor > 1 else rgb
+
+
+def heat(image: Image.Image, values: NDArray[np.floating], strength: float = 0.6) -> Image.Image:
+    """Lay a map over a picture, with its scale below.
+
+    `values` is (height, width) in the picture's own pixels, 0 or more, NaN where the network saw nothing;
+    it is divided by its largest value. Brighter means more.
+    """
+    ground = shown(image)
+    top = float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
+    share = np.nan_to_num(values / top if top > 0 else values, nan=0.0).astype(np.float32)
+    layer = Image.fromarray(share).resize(ground.size, Image.Resampling.BILINEAR)
+    weight = np.clip(np.asarray(layer), 0.0, 1.0)
+    colour = colormaps[HEAT](weight)[..., :3] * 255
+    grey = np.asarray(ground.convert("L"), dtype=np.float32)[..., None]
+    seen = Image.fromarray(np.isfinite(values)).resize(ground.size, Image.Resampling.NEAREST)
+    alpha = np.where(np.asarray(seen)[..., None], strength, 0.0)
+    mixed = Image.fromarray(np.clip(grey * (1 - alpha) + colour * alpha, 0, 255).astype(np.uint8))
+    return _with_scale(mixed, top)
+
+
+def _with_scale(image: Image.Image, top: float) -> Image.Image:
+    bar = max(6, image.height // 40)
+    sheet = Image.new("RGB", (image.width, image.height + bar + 18), PAPER)
+    sheet.paste(image, (0, 0))
+    ramp = colormaps[HEAT](np.linspace(0, 1, image.width))[None, :, :3] * 255
+    sheet.paste(
+        Image.fromarray(np.repeat(ramp, bar, axis=0).astype(np.uint8)), (0, image.height + 2)
+    )
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(11)
+    line = image.height + bar + 3
+    draw.text((1, line), "0", INK, font)
+    draw.text((image.width - 1, line), f"{top:.3g}", INK, font, anchor="ra")
+    return sheet
+
+
+def label_bars(image: Image.Image, top: Sequence[tuple[str, float]]) -> Image.Image:
+    """Return the picture above one bar a class, as long as its probability."""
+    ground = shown(image)
+    size = max(13, ground.width // 22)
+    font, row = ImageFont.load_default(size), size + 9
+    sheet = Image.new("RGB", (ground.width, ground.height + row * len(top) + 6), PAPER)
+    sheet.paste(ground, (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    for i, (label, probability) in enumerate(top):
+        y = ground.height + 4 + i * row
+        draw.rectangle((0, y, int(probability * (ground.width - 1)), y + row - 4), fill="#9ecae9")
+        draw.text((6, y + 2), _fit(label, font, ground.width - 80), INK, font)
+        draw.text((ground.width - 6, y + 2), f"{probability:.1%}", INK, font, anchor="ra")
+    return sheet
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    while font.getlength(text) > width and len(text) > 2:
+        text = text[:-2] + "…"
+    return text
+
+
+def beside(*images: Image.Image, gap: int = 8) -> Image.Image:
+    """Return pictures in one row."""
+    sheet = Image.new(
+        "RGB", (sum(i.width for i in images) + gap * (len(images) - 1), max(i.height for i in images)), PAPER
+    )
+    left = 0
+    for image in images:
+        sheet.paste(image, (left, 0))
+        left += image.width + gap
+    return sheet
+
+
+def data_uri(picture: Image.Image | Figure) -> str:
+    """Return a picture or figure as a data: address, for pages that are one file."""
+    buffer = BytesIO()
+    if isinstance(picture, Figure):
+        picture.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
+    else:
+        picture.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def curves(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> Figure:
+    """Return a figure of lines, one a name, each a sequence of (x, y)."""
+    figure = Figure(figsize=(6.2, 3.2))
+    axes = figure.subplots()
+    for (name, points), colour in zip(series.items(), (ACCENT, SECOND, "#009e73", "#cc79a7"), strict=False):
+        xs, ys = zip(*points, strict=True) if points else ((), ())
+        axes.plot(xs, ys, label=name, color=colour, linewidth=2, marker="o", markersize=3)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(series) > 1:
+        axes.legend(frameon=False)
+    return figure
+
+
+def confusion(matrix: NDArray[np.integer], labels: Sequence[str]) -> Figure:
+    """Return a confusion matrix, true classes down and answers across: (k, k) counts."""
+    side = min(12.0, max(4.0, 0.42 * len(labels) + 1.5))
+    figure = Figure(figsize=(side, side))
+    axes = figure.subplots()
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("truth")
+    if len(labels) <= 30:
+        for (i, j), count in np.ndenumerate(matrix):
+            if count:
+                axes.text(j, i, str(count), ha="center", va="center", color=PAPER if share[i, j] > 0.6 else INK)
+    return figure

@@ -1,0 +1,116 @@
+"""The six seams of a task: head, loss, metrics, decode, score, render. Nothing else knows what is predicted."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from vitrail.data.sample import Batch, Geometry
+from vitrail.layers.tokens import FeatureSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Target = TypeVar("Target")
+
+
+class Prediction(Protocol):
+    """What a user gets for one picture; it says itself in words and as plain data."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as plain data for JSON."""
+        ...
+
+    def __str__(self) -> str: ...
+
+
+PredictionT = TypeVar("PredictionT", bound=Prediction)
+
+
+class Losses(NamedTuple):
+    """The loss that is minimised, and its parts by name, each a scalar."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = {}  # noqa: RUF012
+
+
+class Metrics(Protocol):
+    """Scores gathered batch by batch; `main` names the one by which the best weights are kept (higher is better)."""
+
+    main: str
+
+    def update(self, output: Tensor, targets: Sequence[Any]) -> None:
+        """Take in the outputs of one batch and their targets."""
+        ...
+
+    def state(self) -> list[Any]:
+        """Return what was gathered so far, to be sent to another process."""
+        ...
+
+    def absorb(self, state: list[Any]) -> None:
+        """Take in what another process gathered."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """Return the scores by name."""
+        ...
+
+
+class Task(ABC, Generic[Target, PredictionT]):
+    """What is predicted from features, how it is learnt, scored, said and drawn.
+
+    A task is built from its `labels`, in order, and its own settings; both are stored with the model, so that
+    `load("task", name)(labels, settings)` builds it again.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    settings: Any
+
+    @abstractmethod
+    def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None: ...
+
+    @abstractmethod
+    def head(self, spec: FeatureSpec) -> nn.Module:
+        """Return the module from Features to the output of this task."""
+
+    @abstractmethod
+    def target(self, label: str) -> Target:
+        """Return the target that a manifest's label stands for."""
+
+    @abstractmethod
+    def loss(self, output: Tensor, targets: Sequence[Target]) -> Losses:
+        """Return the loss of a batch of outputs."""
+
+    @abstractmethod
+    def metrics(self) -> Metrics:
+        """Return empty metrics."""
+
+    @abstractmethod
+    def decode(self, output: Tensor, at: Sequence[Geometry]) -> list[PredictionT]:
+        """Return one prediction a picture, in the pixels of the originals."""
+
+    @abstractmethod
+    def score(self, output: Tensor, prediction: PredictionT) -> Tensor:
+        """Return the number an explanation of `prediction` explains: (b,)."""
+
+    @abstractmethod
+    def render(self, image: Image, prediction: PredictionT) -> Image:
+        """Return the picture with the prediction drawn on it."""
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """Return the numbers in 0 … 1 that a proof compares: (b, …)."""
+        return output.softmax(dim=-1)
+
+    def prepare(self, batch: Batch[Any], rng: np.random.Generator) -> Batch[Any]:
+        """Return the batch as it is trained on (mixing, masking, noise); by default as it is."""
+        return batch
+
+    def infer(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return the network's output for normalised images (b, channels, height, width)."""
+        output: Tensor = network(images)
+        return output

@@ -1,0 +1,181 @@
+"""Single-label classification: one class a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from vitrail import plots
+from vitrail.core.config import Settings, read
+from vitrail.core.errors import DataError, UnknownNameError
+from vitrail.data.sample import Batch, Geometry
+from vitrail.layers.pool import build_pool
+from vitrail.layers.tokens import Features, FeatureSpec
+from vitrail.tasks.base import Losses, Task
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class ClassifySettings(Settings):
+    """How classes are learnt (smoothing, mixing) and answered (temperature)."""
+
+    pool: Literal["auto", "cls", "mean", "attention"] = "auto"
+    dropout: float = 0.0
+    smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """All classes of one picture, the likeliest first, with their probabilities."""
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    @property
+    def label(self) -> str:
+        """The likeliest class."""
+        return self.labels[0]
+
+    @property
+    def probability(self) -> float:
+        """The probability of the likeliest class."""
+        return self.probabilities[0]
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """Return the likeliest classes with their probabilities."""
+        return list(zip(self.labels, self.probabilities, strict=True))[:count]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return label, probability and the five likeliest classes."""
+        top = [{"label": label, "probability": round(p, 6)} for label, p in self.top()]
+        return {"label": self.label, "probability": round(self.probability, 6), "top": top}
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.probability:.1%}"
+
+
+class ClassHead(nn.Module):
+    """Pool the features and read off one number a class: Features -> (b, k)."""
+
+    def __init__(self, spec: FeatureSpec, classes: int, pool: str, dropout: float) -> None:
+        super().__init__()
+        self.pool = build_pool(spec, spec.pool if pool == "auto" else pool)
+        self.dropout = nn.Dropout(dropout)
+        width = spec.pooled_width if spec.pool == "own" and pool == "auto" else spec.width
+        self.linear = nn.Linear(width, classes)
+        nn.init.trunc_normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Features) -> Tensor:
+        """Return logits."""  # -> (b, k)
+        logits: Tensor = self.linear(self.dropout(self.pool(features)))
+        return logits
+
+
+class Accuracy:
+    """Share of right answers and mean cross entropy."""
+
+    main = "accuracy"
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, float]] = []
+
+    def update(self, output: Tensor, targets: Sequence[int]) -> None:
+        """Take in logits (b, k) and class indices."""
+        truth = torch.as_tensor(list(targets), device=output.device)
+        right = (output.argmax(dim=-1) == truth).int().tolist()
+        losses = F.cross_entropy(output.float(), truth, reduction="none").tolist()
+        self.rows += zip(right, losses, strict=True)
+
+    def state(self) -> list[tuple[int, float]]:
+        """Return one (right, loss) a picture."""
+        return self.rows
+
+    def absorb(self, state: list[tuple[int, float]]) -> None:
+        """Take in another process's rows."""
+        self.rows += state
+
+    def compute(self) -> dict[str, float]:
+        """Return accuracy, loss and the number of pictures."""
+        right, losses = np.array(self.rows, dtype=float).reshape(-1, 2).T
+        count = len(right)
+        if not count:
+            return {"accuracy": 0.0, "loss": float("nan"), "pictures": 0}
+        return {"accuracy": float(right.mean()), "loss": float(losses.mean()), "pictures": count}
+
+
+class Classify(Task[int, Ranked]):
+    """Cross entropy over classes, with label smoothing, Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899)."""
+
+    name = "classify"
+
+    def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
+        if len(labels) < 2:
+            raise DataError(f"Classification needs two classes at least, got {list(labels)}. Add another class.")
+        self.labels = tuple(labels)
+        self.settings = read(ClassifySettings, settings or {}, "task settings")
+        self._index = {label: i for i, label in enumerate(self.labels)}
+
+    def head(self, spec: FeatureSpec) -> nn.Module:
+        """Return pooling and one linear layer."""
+        return ClassHead(spec, len(self.labels), self.settings.pool, self.settings.dropout)
+
+    def target(self, label: str) -> int:
+        """Return the place of the label among the classes."""
+        if label not in self._index:
+            raise UnknownNameError("class", label, self.labels, "The model's classes are stored in its file.")
+        return self._index[label]
+
+    def loss(self, output: Tensor, targets: Sequence[int] | Tensor) -> Losses:
+        """Return cross entropy against class indices or rows of probabilities."""
+        truth = torch.as_tensor(targets, device=output.device)
+        return Losses(F.cross_entropy(output.float(), truth, label_smoothing=self.settings.smoothing))
+
+    def metrics(self) -> Accuracy:
+        """Return empty accuracy."""
+        return Accuracy()
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """Return softmax(logits / temperature): (b, k)."""
+        return (output.float() / self.settings.temperature).softmax(dim=-1)
+
+    def decode(self, output: Tensor, at: Sequence[Geometry]) -> list[Ranked]:
+        """Return the classes in order of probability."""
+        values, order = self.probabilities(output).sort(dim=-1, descending=True, stable=True)
+        return [
+            Ranked(tuple(self.labels[i] for i in row), tuple(p))
+            for row, p in zip(order.tolist(), values.tolist(), strict=True)
+        ]
+
+    def score(self, output: Tensor, prediction: Ranked) -> Tensor:
+        """Return the logit of the predicted class: (b,)."""
+        return output[:, self.target(prediction.label)]
+
+    def render(self, image: Image, prediction: Ranked) -> Image:
+        """Return the picture above a bar for each of the likeliest classes."""
+        return plots.label_bars(image, prediction.top(3))
+
+    def prepare(self, batch: Batch[int], rng: np.random.Generator) -> Batch[Any]:
+        """Mix pictures and labels: Mixup or CutMix, each as likely where both are on."""
+        kinds = [(v2.MixUp, self.settings.mixup), (v2.CutMix, self.settings.cutmix)]
+        on = [(kind, alpha) for kind, alpha in kinds if alpha > 0]
+        if not on or len(batch.ids) < 2:
+            return batch
+        kind, alpha = on[int(rng.integers(len(on)))]
+        # torchvision draws from torch's global generator: it is seeded here and put back afterwards.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**62)))
+            truth = torch.as_tensor(batch.targets)
+            images, mixed = kind(alpha=alpha, num_classes=len(self.labels))(batch.images, truth)
+        return Batch(images, mixed, batch.ids, batch.geometry)
