@@ -29,7 +29,7 @@ class Geometry:
 
 
 class Sample(NamedTuple, Generic[Target]):
-    """One decoded picture with its target: `image` is uint8 (height, width, channels), EXIF already applied."""
+    """One decoded picture with its target: `image` is uint8 (height, width, channels), upright."""
 
     id: str
     image: NDArray[np.uint8]

@@ -1,0 +1,200 @@
+"""Data sets that need no network, written as folders: they go through the same door as a user's pictures."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from vitrail.core.errors import DataError, UnknownNameError
+from vitrail.data.names import natural
+
+
+class Fault(NamedTuple):
+    """One planted fault: what kind it is, which file shows it, and what was done."""
+
+    kind: str
+    path: str
+    detail: str
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that may stand wherever a folder may."""
+    return ("digits",)
+
+
+def materialise(name: str, folder: Path) -> Path:
+    """Write a built-in data set as class folders below `folder`, once, and return its root.
+
+    `digits` is scikit-learn's copy of the UCI optical digits: 1,797 real scans, 8 × 8, 17 greys.
+
+    Raises:
+        UnknownNameError: no such data set.
+    """
+    if name not in names():
+        raise UnknownNameError("built-in data set", name, names())
+    root = folder / name
+    if not root.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as temporary:
+            _write_digits(Path(temporary) / name)
+            os.replace(Path(temporary) / name, root)
+    return root
+
+
+def _write_digits(root: Path) -> None:
+    from sklearn.datasets import load_digits  # half a second: only when the folder is made
+
+    digits = load_digits()
+    for number, (image, target) in enumerate(zip(digits.images, digits.target, strict=True)):
+        file = root / str(target) / f"{number:04}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.round(image * (255 / 16)).astype(np.uint8)).save(file)
+
+
+class _Planter:
+    """Draws untouched pictures of a class-folder data set and writes faults beside them."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.root = root
+        self._rng = np.random.default_rng(seed)
+        self.classes = sorted((p.name for p in root.iterdir() if p.is_dir()), key=natural)
+        files = sorted((p for p in root.rglob("*") if p.is_file()), key=lambda p: natural(p.as_posix()))
+        if len(self.classes) < 2 or len(files) < 40:
+            raise DataError(f"{root} is too small to plant faults in: 2 classes and 40 pictures are needed.")
+        self._fresh = [files[i] for i in self._rng.permutation(len(files))]
+
+    def take(self) -> Path:
+        """Return a picture that no fault has touched yet."""
+        fresh: Path = self._fresh.pop()
+        return fresh
+
+    def other(self, label: str) -> str:
+        """Draw another class."""
+        return str(self._rng.choice([name for name in self.classes if name != label]))
+
+    def put(self, kind: str, detail: str, data: bytes, label: str, suffix: str) -> Fault:
+        """Write a new file into a class folder."""
+        file = self.root / label / f"planted-{kind.replace(' ', '-')}{suffix}"
+        for number in range(2, 1000):
+            if not file.exists():
+                break
+            file = file.with_name(f"planted-{kind.replace(' ', '-')}-{number}{suffix}")
+        file.write_bytes(data)
+        return Fault(kind, file.relative_to(self.root).as_posix(), detail)
+
+
+def plant_faults(folder: Path, seed: int) -> list[Fault]:
+    """Plant every fault that the doctor must find into class folders, and say where each one lies.
+
+    Changes `folder`: give it a copy. Swapped labels are among them, though only a trained network finds them.
+    """
+    planter = _Planter(folder, seed)
+    faults = [plant(planter) for plant in _PLANTS for _ in range(2)]
+    faults += [_swapped_label(planter) for _ in range(6)]
+    return faults
+
+
+def _twin_across(p: _Planter) -> Fault:
+    file = p.take()
+    label = p.other(file.parent.name)
+    return p.put(
+        "conflict", f"equal to {file.parent.name}/{file.name}", file.read_bytes(), label, file.suffix
+    )
+
+
+def _twin_within(p: _Planter) -> Fault:
+    file = p.take()
+    label = file.parent.name
+    return p.put("twins", f"equal to {label}/{file.name}", file.read_bytes(), label, file.suffix)
+
+
+def _truncated(p: _Planter) -> Fault:
+    file = p.take()
+    data = _encoded(_scene(p, file), "JPEG")
+    return p.put("truncated", "second half missing", data[: len(data) // 2], file.parent.name, ".jpg")
+
+
+def _text(p: _Planter) -> Fault:
+    return p.put("text", "a line of text", b"not a picture\n", p.take().parent.name, ".jpg")
+
+
+def _empty(p: _Planter) -> Fault:
+    return p.put("empty", "0 bytes", b"", p.take().parent.name, ".png")
+
+
+def _exif(p: _Planter) -> Fault:
+    file = p.take()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = _scene(p, file).transpose(Image.Transpose.ROTATE_90)
+    return p.put("exif", "orientation 6", _encoded(turned, "JPEG", exif=exif), file.parent.name, ".jpg")
+
+
+def _cmyk(p: _Planter) -> Fault:
+    file = p.take()
+    return p.put(
+        "cmyk", "four inks", _encoded(_scene(p, file).convert("CMYK"), "JPEG"), file.parent.name, ".jpg"
+    )
+
+
+def _deep(p: _Planter) -> Fault:
+    file = p.take()
+    values = np.asarray(_scene(p, file).convert("L")).astype(np.uint16) * 257
+    return p.put(
+        "16-bit", "16 bits a value", _encoded(Image.fromarray(values), "PNG"), file.parent.name, ".png"
+    )
+
+
+def _alpha(p: _Planter) -> Fault:
+    file = p.take()
+    image = _scene(p, file).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return p.put("alpha", "a transparent edge", _encoded(image, "PNG"), file.parent.name, ".png")
+
+
+def _animated(p: _Planter) -> Fault:
+    file = p.take()
+    first = _scene(p, file).convert("L")
+    data = BytesIO()
+    first.save(data, "GIF", save_all=True, append_images=[Image.eval(first, lambda v: 255 - v)])
+    return p.put("animated", "two frames", data.getvalue(), file.parent.name, ".gif")
+
+
+def _flat(p: _Planter) -> Fault:
+    level = int(p._rng.integers(0, 256))
+    return p.put(
+        "flat", f"all {level}", _encoded(Image.new("L", (8, 8), level), "PNG"), p.take().parent.name, ".png"
+    )
+
+
+def _swapped_label(p: _Planter) -> Fault:
+    file = p.take()
+    label = p.other(file.parent.name)
+    moved = p.root / label / f"moved-{file.parent.name}-{file.name}"
+    file.rename(moved)
+    return Fault("swapped label", moved.relative_to(p.root).as_posix(), f"really {file.parent.name!r}")
+
+
+_PLANTS: tuple[Callable[[_Planter], Fault], ...] = (
+    _twin_across, _twin_within, _truncated, _text, _empty, _exif, _cmyk, _deep, _alpha, _animated, _flat,
+)  # fmt: skip
+
+
+def _scene(p: _Planter, file: Path) -> Image.Image:
+    """Return a picture enlarged and with noise, so that no planted file equals another."""
+    image = Image.open(file).convert("RGB").resize((64, 48), Image.Resampling.BICUBIC)
+    noise = p._rng.integers(-8, 9, (48, 64, 3))
+    return Image.fromarray(np.clip(np.asarray(image).astype(int) + noise, 0, 255).astype(np.uint8))
+
+
+def _encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    data = BytesIO()
+    image.save(data, kind, **options)
+    return data.getvalue()

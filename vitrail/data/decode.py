@@ -1,0 +1,224 @@
+"""From a file to an array: every conversion is named, what cannot be converted is refused."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from vitrail.core.errors import DataError
+
+Pixels = NDArray[np.uint8]
+
+EXIF = "turned upright by its EXIF tag"
+FRAMES = "first of several frames"
+DEEP = "16 bits scaled to 8"
+CMYK = "CMYK converted to RGB"
+ALPHA = "transparency laid on white"
+PALETTE = "palette written out"
+GREY = "grey repeated in every channel"
+COLOUR = "colour reduced to grey"
+
+MAX_PIXELS = 89_478_485
+"""Pillow's own limit for an honest picture: a quarter of a gigabyte once decoded."""
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_ORIENTATION = 0x0112
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Decoded(NamedTuple):
+    """A picture as uint8 (height, width, channels), and in plain words what was done to make it so."""
+
+    image: Pixels
+    notes: tuple[str, ...]
+
+
+def decode(source: Path | bytes | BinaryIO, channels: int = 3, name: str = "") -> Decoded:
+    """Decode one picture file; `name` is what messages call it where `source` is no path.
+
+    Raises:
+        DataError: no picture, broken, too large, or of a kind whose values have no known range.
+    """
+    name = name or (str(source) if isinstance(source, Path) else "the picture")
+    if channels not in _MODES:
+        raise DataError(f"A picture can be read with 1, 3 or 4 channels, not {channels}.")
+    data = _bytes(source, name)
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return _convert(image, channels, name)
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name} {_what_else(data)}.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _bomb(name) from error
+    except Exception as error:  # a decoder fed with a broken file may raise anything at all
+        raise DataError(
+            f"{name} is broken ({_plain(error)}). Copy it again from where it came from, or delete it."
+        ) from error
+
+
+def as_array(picture: Any, channels: int = 3) -> Pixels:
+    """Bring a picture that is already in memory to uint8 (height, width, channels).
+
+    Takes a Pillow image, an array (height, width[, channels]) or a tensor ([channels,] height, width) with
+    values 0..255 (uint8), 0..65535 (uint16) or 0..1 (floating).
+
+    Raises:
+        DataError: another type, shape or range.
+    """
+    if isinstance(picture, Image.Image):
+        return _convert(picture, channels, "the picture").image
+    if type(picture).__module__.startswith("torch"):
+        picture = picture.detach().cpu()
+        picture = picture.movedim(0, -1).numpy() if picture.ndim == 3 else picture.numpy()
+    if not isinstance(picture, np.ndarray):
+        raise DataError(
+            f"A {type(picture).__name__} is no picture. Give a path, a Pillow image, an array or a tensor."
+        )
+    array = _to_uint8(picture)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in _MODES or 0 in array.shape:
+        raise DataError(
+            f"A picture of shape {picture.shape} is not understood. "
+            "Arrays are (height, width, channels), tensors (channels, height, width); channels are 1, 3 or 4."
+        )
+    if array.shape[-1] == channels:
+        return np.ascontiguousarray(array)
+    return _convert(
+        Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array), channels, "the picture"
+    ).image
+
+
+def _bytes(source: Path | bytes | BinaryIO, name: str) -> bytes:
+    try:
+        if isinstance(source, bytes):
+            data = source
+        else:
+            data = source.read_bytes() if isinstance(source, Path) else source.read()
+    except FileNotFoundError as error:
+        raise DataError(f"{name} does not exist. Check the spelling of its name.") from error
+    except OSError as error:
+        raise DataError(f"{name} cannot be read: {error.strerror}. Check its permissions.") from error
+    if not data:
+        raise DataError(f"{name} is empty (0 bytes). Copy it again from where it came from, or delete it.")
+    return data
+
+
+def _convert(image: Image.Image, channels: int, name: str) -> Decoded:
+    """Bring an opened Pillow image to the wanted mode, upright; the order of the steps matters."""
+    if image.width * image.height > MAX_PIXELS:
+        raise _bomb(name)
+    if image.mode == _MODES[channels] == "RGB" and image.format == "JPEG" and "exif" not in image.info:
+        return Decoded(np.asarray(image), ())  # the plain photograph: nothing to undo
+    notes = [FRAMES] if getattr(image, "n_frames", 1) > 1 else []
+    deep = _is_deep(image)
+    image.load()
+    image, turned = _upright(image)
+    notes += [EXIF] if turned else []
+    if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
+        image = _from_deep(image, name)
+        deep = True
+    notes += [DEEP] if deep else []
+    image, note = _to_mode(image, _MODES[channels])
+    return Decoded(
+        np.ascontiguousarray(np.asarray(image).reshape(image.height, image.width, channels)), (*notes, *note)
+    )
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    turn = _TURN.get(image.getexif().get(_ORIENTATION, 1))
+    return (image.transpose(turn), True) if turn is not None else (image, False)
+
+
+def _to_mode(image: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
+    notes = []
+    if image.mode in {"P", "PA"}:
+        notes.append(PALETTE)
+    if image.mode in {"CMYK", "YCCK"}:
+        notes.append(CMYK)
+    clear = image.mode in {"LA", "PA", "La", "RGBA", "RGBa"} or "transparency" in image.info
+    if clear and mode != "RGBA":
+        notes.append(ALPHA)
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    elif image.mode in {"1", "L", "LA", "La"} and mode != "L":
+        notes.append(GREY)
+    if mode == "L" and image.mode not in {"1", "L", "LA", "La"} and not _is_grey(image):
+        notes.append(COLOUR)
+    return (image if image.mode == mode else image.convert(mode)), notes
+
+
+def _is_grey(image: Image.Image) -> bool:
+    values = np.asarray(image.convert("RGB"))
+    return bool((values == values[..., :1]).all())
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Tell whether the file holds 16 bits a value, of which Pillow drops half without a word in colour."""
+    return any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+
+
+def _from_deep(image: Image.Image, name: str) -> Image.Image:
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise DataError(
+            f"{name} holds numbers of 32 bits, whose black and white nobody can guess. "
+            "Save it with 8 or 16 bits a value."
+        )
+    return Image.fromarray(_to_uint8(values.astype(np.uint16)))
+
+
+def _to_uint8(values: NDArray[Any]) -> Pixels:
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.uint16:
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    if np.issubdtype(values.dtype, np.floating) and values.size and values.min() >= 0 and values.max() <= 1:
+        return np.round(values * 255).astype(np.uint8)
+    raise DataError(
+        f"A picture of {values.dtype} numbers is not understood. "
+        "Give 0..255 as uint8, 0..65535 as uint16 or 0..1 as floats."
+    )
+
+
+def _bomb(name: str) -> DataError:
+    return DataError(
+        f"{name} has more than {MAX_PIXELS:,} pixels and is not opened. Make it smaller, or delete it."
+    )
+
+
+def _what_else(data: bytes) -> str:
+    """Say what a file is that is no picture, as a predicate with a way out."""
+    head = data[:512]
+    if head[4:8] == b"ftyp" and head[8:12] in {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}:
+        return "is a HEIC picture, which is not read here. Save it as JPEG"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "is a saved web page, not a picture. Download the picture itself, or delete the file"
+    if all(byte in b"\t\n\r\f" or 32 <= byte != 127 for byte in head) and b"\0" not in head:
+        return "holds text, not a picture. Delete it, or give it the name of what it is"
+    if not any(head):
+        return "holds only zeros, not a picture. Copy it again from where it came from, or delete it"
+    return "is no picture of a kind that is known. Save it as JPEG or PNG, or delete it"
+
+
+def _plain(error: Exception) -> str:
+    text = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    cut_off = any(word in text.lower() for word in ("truncated", "end of", "not enough"))
+    return "its end is missing" if cut_off else text

@@ -1,0 +1,168 @@
+"""The exact steps from a decoded picture to a network's input; saved with the model, one way everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from vitrail.core.errors import SettingError
+from vitrail.data.augment import Augment, drawn_from
+from vitrail.data.sample import Geometry
+
+Fit = Literal["squash", "crop", "pad"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize float32 (c, h, w) to (c, *size): antialiased bicubic, neither rounded nor clipped.
+
+    This is the only resize of the package; exported graphs compute the same numbers as two matrix products.
+    """
+    if tuple(image.shape[-2:]) == size:
+        return image
+    return interpolate(image[None], size, mode="bicubic", align_corners=False, antialias=True)[0]
+
+
+class _Plan(NamedTuple):
+    """Resize to `resized`, then show the window of the input's size whose corner lies at `corner` in it."""
+
+    resized: tuple[int, int]
+    corner: tuple[int, int]  # negative where the input is padded
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """From uint8 (height, width, channels) to float32 (channels, *size), with mean 0 and deviation 1 or so.
+
+    `fit` says how another shape is brought to `size`: `squash` stretches it, `crop` covers the input and cuts
+    off what juts out (after a margin: `crop_fraction` of the shown side, as DeiT's int(size / 0.875)), `pad`
+    shows the whole picture in its own shape on a ground that normalises to zero.
+    `mean` and `std` are in parts of 255, one number a channel.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    fit: Fit = "crop"
+    crop_fraction: float = 0.875
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1 or not 0 < self.crop_fraction <= 1:
+            raise SettingError(
+                f"An input of {self.size} with crop fraction {self.crop_fraction} cannot be made."
+            )
+        if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
+            raise SettingError(f"{self.channels} channels need as many means and positive deviations.")
+        if self.fit not in ("squash", "crop", "pad"):
+            raise SettingError(f"There is no fit called {self.fit!r}. Choose squash, crop or pad.")
+
+    @classmethod
+    def for_size(cls, size: int | tuple[int, int], channels: int = 3) -> Preprocess:
+        """Return the usual steps: cut a photograph's margin off, but squash where 64 px or fewer remain."""
+        wanted = (size, size) if isinstance(size, int) else size
+        tiny = max(wanted) <= 64  # a margin of a tiny picture is content
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
+        return cls(wanted, "squash" if tiny else "crop", 1.0 if tiny else 0.875, mean, std, channels)
+
+    def eval(self, image: NDArray[np.uint8]) -> tuple[Tensor, Geometry]:
+        """Return the input (channels, *size), and where it lies on the original."""
+        pixels = self._pixels(image)
+        plan = self._plan(image.shape[0], image.shape[1])
+        shown = self._window(self.normalise(resize(pixels, plan.resized)), plan)
+        return shown, self._geometry(image.shape[0], image.shape[1], plan)
+
+    def train(self, image: NDArray[np.uint8], augment: Augment, key: int) -> Tensor:
+        """Return an augmented input (channels, *size); the draw depends on `key` alone."""
+        with drawn_from(key):
+            region = augment.region(image.shape[0], image.shape[1])
+            if region is None:
+                plan = self._plan(image.shape[0], image.shape[1])
+                shown = self._window(resize(self._pixels(image), plan.resized), plan, self.ground)
+            else:
+                top, left, height, width = region
+                shown = resize(self._pixels(image[top : top + height, left : left + width]), self.size)
+            return augment.finish(self.normalise(augment.pixels(shown)))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Bring 0..255 (c, h, w) to mean 0 and deviation 1."""
+        mean = torch.tensor(self.mean).view(-1, 1, 1) * 255
+        std = torch.tensor(self.std).view(-1, 1, 1) * 255
+        return (pixels - mean) / std
+
+    def restore(self, images: Tensor) -> Tensor:
+        """Undo `normalise`: back to 0..255, for showing an input to people."""
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1) * 255
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1) * 255
+        return images * std + mean
+
+    @property
+    def ground(self) -> tuple[float, ...]:
+        """The colour (0..255) that normalises to zero, laid where there is no picture."""
+        return tuple(255 * mean for mean in self.mean)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocess:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            SettingError: a key is missing or unknown.
+        """
+        try:
+            plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+            return cls(**plain)
+        except TypeError as error:
+            raise SettingError(f"These are no preprocessing steps: {values}.") from error
+
+    def _pixels(self, image: NDArray[np.uint8]) -> Tensor:
+        if image.ndim != 3 or image.shape[2] != self.channels:
+            raise SettingError(
+                f"The network wants {self.channels} channels, the picture has shape {image.shape}. "
+                f"Decode it with channels={self.channels}."
+            )
+        return torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)
+
+    def _plan(self, height: int, width: int) -> _Plan:
+        rows, cols = self.size
+        if self.fit == "squash":
+            return _Plan(self.size, (0, 0))
+        if self.fit == "pad":
+            scale = min(rows / height, cols / width)
+            new = (max(1, round(height * scale)), max(1, round(width * scale)))
+            return _Plan(new, ((new[0] - rows) // 2, (new[1] - cols) // 2))
+        tall, wide = int(rows / self.crop_fraction), int(cols / self.crop_fraction)
+        if tall * width >= wide * height:  # the height is what must be covered
+            new = (tall, max(wide, int(tall * width / height)))
+        else:
+            new = (max(tall, int(wide * height / width)), wide)
+        return _Plan(new, (round((new[0] - rows) / 2), round((new[1] - cols) / 2)))
+
+    def _window(self, image: Tensor, plan: _Plan, ground: tuple[float, ...] = ()) -> Tensor:
+        """Cut or pad (c, *resized) to (c, *size); `ground` is zero unless colours are given."""
+        (top, left), (rows, cols) = plan.corner, self.size
+        below, right = top + rows - image.shape[1], left + cols - image.shape[2]
+        if not (top or left or below or right):
+            return image
+        if not ground:
+            return pad(image, (-left, right, -top, below))
+        shift = torch.tensor(ground).view(-1, 1, 1)
+        return pad(image - shift, (-left, right, -top, below)) + shift
+
+    def _geometry(self, height: int, width: int, plan: _Plan) -> Geometry:
+        tall, wide = height / plan.resized[0], width / plan.resized[1]  # original pixels a resized pixel
+        top, left = plan.corner
+        box = (top * tall, left * wide, (top + self.size[0]) * tall, (left + self.size[1]) * wide)
+        return Geometry((height, width), self.size, box)

@@ -1,0 +1,115 @@
+"""Which sample trains, which chooses the best epoch, which scores: stratified, grouped, seeded."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple
+
+from vitrail.core.errors import DataError, SettingError
+from vitrail.data.manifest import KEPT, TEST, TRAIN, VAL, Manifest, Row
+from vitrail.data.names import natural, some
+
+
+class Assigned(NamedTuple):
+    """A manifest whose kept rows all have a split, and in plain words what was decided on the way."""
+
+    manifest: Manifest
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Rows that must stay together: one group, or one row of no group."""
+
+    key: str
+    rows: tuple[Row, ...]
+    labels: Counter[str]
+
+
+def assign(manifest: Manifest, *, seed: int, val: float = 0.15, test: float = 0.15) -> Assigned:
+    """Give every kept row without a split one; the result depends on ids, labels, groups and `seed` alone.
+
+    Given splits stay as they are. A missing `test` or `val` is drawn from the rows given for training; where
+    only train and val were given, the given val scores (it becomes the test split, comparable with what
+    others report on it) and the val that chooses the best epoch is drawn from train.
+
+    Raises:
+        SettingError: shares outside 0..1, or nothing left to train on.
+        DataError: splits were given, but none to train on.
+    """
+    if min(val, test) < 0 or val + test >= 1:
+        raise SettingError(
+            f"Shares of {val} for val and {test} for test leave nothing to train on. Try 0.15 each."
+        )
+    rows = manifest.rows()
+    given = {row.split for row in rows} - {""}
+    notes = []
+    if given == {TRAIN, VAL}:
+        rows = [row._replace(split=TEST) if row.split == VAL else row for row in rows]
+        given = {TRAIN, TEST}
+        notes.append(
+            "No test split was given: the given val scores (as test), "
+            "and a val to choose the best epoch is drawn from train."
+        )
+    pool = [row for row in rows if row.split in ("", TRAIN)]
+    if not pool:
+        raise DataError(f"Only {some(sorted(given))} was given and nothing to train on. Add a train split.")
+    wanted = {split: share for split, share in ((VAL, val), (TEST, test)) if split not in given and share > 0}
+    chosen, few = _draw(_units(pool), wanted, seed)
+    if given and wanted and not notes:
+        notes.append(f"The splits given stay; {' and '.join(wanted)} drawn from train.")
+    if few:
+        notes.append(f"Too few pictures to stand in every split: {some(few)}.")
+    others = [row for row in manifest.rows(state=None) if row.state != KEPT]
+    placed = [row._replace(split=chosen[row.id]) if row.id in chosen else row for row in rows]
+    return Assigned(manifest.replace([*placed, *others]), tuple(notes))
+
+
+def _units(rows: Iterable[Row]) -> list[_Unit]:
+    grouped: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        grouped[f"g:{row.group}" if row.group else f"r:{row.id}"].append(row)
+    units = []
+    for members in grouped.values():
+        labels = Counter(one for row in members for one in row.labels or ("",))
+        units.append(_Unit(min(row.id for row in members), tuple(members), labels))
+    return units
+
+
+def _draw(units: list[_Unit], wanted: dict[str, float], seed: int) -> tuple[dict[str, str], list[str]]:
+    """Hand out whole units, those of the rarest label first, each to the split that lacks it most.
+
+    This is the iterative stratification of Sechidis et al. 2011 (doi:10.1007/978-3-642-23808-6_10), which for
+    one label a row is plain stratification.
+    """
+    tally = Counter(one for unit in units for one in unit.labels)  # units, not rows: twins count once
+    need = {one: _quota(number, wanted) for one, number in tally.items()}
+    few = [one for one in sorted(tally, key=natural) if one and tally[one] <= len(wanted)]
+    ordered = sorted(units, key=lambda unit: _dice(seed, unit.key))
+    ordered.sort(key=lambda unit: (min((tally[one], one) for one in unit.labels), -len(unit.rows)))
+    chosen: dict[str, str] = {}
+    for unit in ordered:
+        rarest = min(unit.labels, key=lambda one: (tally[one], one))
+        split = max(need[rarest], key=lambda s: (need[rarest][s], sum(need[one][s] for one in unit.labels)))
+        for one in unit.labels:
+            need[one][split] -= 1
+        chosen.update((row.id, split) for row in unit.rows)
+    return chosen, few
+
+
+def _quota(number: int, wanted: dict[str, float]) -> dict[str, int]:
+    """Say how many of a label's units each split gets: one at least, and train first, then test, then val."""
+    left, quota = number - 1, {TRAIN: 1}
+    for split in (TEST, VAL):
+        if split in wanted:
+            quota[split] = min(left, max(1, round(number * wanted[split])))
+            left -= quota[split]
+    quota[TRAIN] += left
+    return quota
+
+
+def _dice(seed: int, key: str) -> bytes:
+    return blake2b(f"{seed}\0{key}".encode(), digest_size=16).digest()
