@@ -1,0 +1,1 @@
+"""One page a paper: settings, network, presets."""

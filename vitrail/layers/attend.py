@@ -1,0 +1,92 @@
+"""The one door to softmax attention: fused when nobody looks, explicit and recorded when somebody does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+
+class Place(NamedTuple):
+    """Which token each row and each column of an attention map stands for.
+
+    There are `g` groups of queries (one for full attention, one a window for window attention); -1 is
+    padding.
+    """
+
+    rows: Tensor  # (g, q)
+    cols: Tensor  # (g, k)
+    size: tuple[int, int]  # tokens that ask, tokens that are asked
+
+
+class AttentionMap(NamedTuple):
+    """One attention call as it happened; `weights` itself multiplied the values and is still in the graph."""
+
+    weights: Tensor  # (b·g, h, q, k)
+    rows: Tensor  # (g, q) the token of each query
+    cols: Tensor  # (g, k) the token of each key, -1 for padding
+    size: tuple[int, int]  # (n_q, n_k)
+
+    def dense(self) -> Tensor:
+        """Return the whole matrix (b, h, n_q, n_k), zero where a query sees no key; for display and tests."""
+        groups = len(self.rows)
+        n_q, n_k = self.size
+        weights = rearrange(self.weights, "(b g) h q k -> b h (g q k)", g=groups)
+        # Padding, -1, goes to an extra last row or column, cut off below.
+        at = (self.rows % (n_q + 1))[:, :, None] * (n_k + 1) + (self.cols % (n_k + 1))[:, None, :]
+        flat = weights.new_zeros(*weights.shape[:2], (n_q + 1) * (n_k + 1))
+        flat = flat.index_add(2, at.flatten(), weights)
+        return flat.view(*flat.shape[:2], n_q + 1, n_k + 1)[:, :, :n_q, :n_k]
+
+    def pull(self, r: Tensor) -> Tensor:
+        """Pull a row vector through the mean over heads: (b, n_q) -> (b, n_k), never building n × n."""
+        n_q, n_k = self.size
+        padded = F.pad(r, (0, 1))  # the extra entry is what padding, -1, reads and writes
+        asked = padded[:, self.rows % (n_q + 1)]  # (b, g, q)
+        mean = rearrange(self.weights.mean(1), "(b g) q k -> b g q k", g=len(self.rows))
+        passed = torch.einsum("bgq,bgqk->bgk", asked.to(mean.dtype), mean)
+        out = passed.new_zeros(len(r), n_k + 1)
+        return out.index_add(1, (self.cols % (n_k + 1)).flatten(), passed.flatten(1))[:, :n_k]
+
+
+class Recorder:
+    """Collects the attention maps of one forward, in the order of the calls; hand it over as `record`."""
+
+    def __init__(self) -> None:
+        self.maps: list[AttentionMap] = []
+
+    def add(self, weights: Tensor, place: Place) -> None:
+        """Keep one call: weights (b·g, h, q, k) and where its rows and columns lie."""
+        self.maps.append(AttentionMap(weights, *place))
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    bias: Tensor | None = None,
+    record: Recorder | None = None,
+    where: Callable[[], Place] | None = None,
+) -> Tensor:  # (b·g, h, q, e), (b·g, h, k, e), (b·g, h, k, e) -> (b·g, h, q, e)
+    """Return softmax(q kᵀ / √e + bias) v (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
+
+    `bias` broadcasts to (b·g, h, q, k). `where` is asked only when recording; without it every query sees
+    every key, in order.
+    """
+    if record is None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    weights = (scores if bias is None else scores + bias).softmax(-1).to(v.dtype)
+    record.add(weights, where() if where else _everywhere(weights))
+    out: Tensor = weights @ v
+    return out
+
+
+def _everywhere(weights: Tensor) -> Place:
+    rows, cols = (torch.arange(n, device=weights.device)[None] for n in weights.shape[-2:])
+    return Place(rows, cols, (rows.shape[1], cols.shape[1]))

@@ -1,0 +1,63 @@
+"""From pictures to tokens, and the tokens that no picture gives."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.core.errors import SettingError
+from vitrail.layers.initial import lecun
+from vitrail.layers.tokens import Tokens
+
+
+class PatchEmbed(nn.Module):
+    """Cut a picture into squares and project each (arXiv:2010.11929, the E of eq. 1).
+
+    A convolution whose stride is its kernel is this projection. Input (b, channels, height, width); both
+    sides must be multiples of `patch`, because a rest would be dropped unseen (SettingError).
+    """
+
+    def __init__(self, width: int, patch: int, channels: int = 3, *, bias: bool = True) -> None:
+        super().__init__()
+        self.patch = patch
+        self.project = nn.Conv2d(channels, width, patch, stride=patch, bias=bias)
+        lecun(self.project)
+
+    def forward(self, images: Tensor) -> Tokens:
+        """(b, channels, height, width) -> Tokens of (b, row·col, d), without prefix."""
+        check_channels(images, self.project.in_channels)
+        check_size(images, self.patch)
+        grid = self.project(images)  # (b, d, row, col)
+        return Tokens(grid.flatten(2).transpose(1, 2), (grid.shape[2], grid.shape[3]))
+
+
+class Prefix(nn.Module):
+    """Learned tokens that go in front of the patches: class, distillation, registers."""
+
+    def __init__(self, width: int, count: int = 1) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(torch.zeros(1, count, width))
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        """Tokens of (b, n, d) -> Tokens of (b, count + n, d)."""
+        front = self.tokens.expand(len(tokens.x), -1, -1)
+        return Tokens(torch.cat([front, tokens.x], 1), tokens.grid, tokens.prefix + front.shape[1])
+
+
+def check_channels(images: Tensor, channels: int) -> None:
+    """Refuse a batch that is not (b, channels, height, width) with this many channels (SettingError)."""
+    if images.ndim != 4 or images.shape[1] != channels:
+        raise SettingError(
+            f"The network takes images as (batch, {channels}, height, width), not {tuple(images.shape)}; "
+            "build it with the number of channels that the pictures have (channels=…)."
+        )
+
+
+def check_size(images: Tensor, stride: int) -> None:
+    """Refuse pictures whose sides are not multiples of `stride` pixels (SettingError)."""
+    height, width = images.shape[-2:]
+    if height % stride or width % stride:
+        near = " x ".join(str(max(1, round(side / stride)) * stride) for side in (height, width))
+        raise SettingError(
+            f"{height} x {width} pixels are no multiple of {stride}; the nearest size that is: {near}."
+        )

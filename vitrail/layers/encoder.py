@@ -1,0 +1,70 @@
+"""What every encoder is, and the column of blocks that most are made of."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vitrail.core.errors import SettingError
+from vitrail.layers.attend import Recorder
+from vitrail.layers.tokens import Features, FeatureSpec, Tokens
+
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Encoder(nn.Module):
+    """A network from images to features that says of itself what it gives.
+
+    A page of `vitrail.models` defines one, with its settings: `Config` is the class of `config`, a frozen
+    dataclass of plain values, so that `Encoder(config)` builds the same network anywhere.
+    """
+
+    Config: ClassVar[type[Any]]
+    config: Any
+    spec: FeatureSpec
+    __call__: Callable[..., Features]
+
+    @abstractmethod
+    def forward(
+        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
+    ) -> Features:
+        """Encode images (b, channels, height, width).
+
+        `given` is what some networks take besides (a time step, a padding mask); `record` collects the
+        attention.
+        """
+
+    def refuse(self, given: Mapping[str, Tensor]) -> None:
+        """Refuse inputs that this network has no use for (SettingError)."""
+        if given:
+            raise SettingError(
+                f"{type(self).__name__} takes images alone; leave out {', '.join(sorted(given))}."
+            )
+
+
+class Column(nn.ModuleList):
+    """Blocks of one width in a row; `checkpointing` trades their activations for a second forward."""
+
+    checkpointing: bool = False
+
+    def forward(self, tokens: Tokens, record: Recorder | None = None) -> Tokens:
+        """Tokens of (b, n, d) -> Tokens of (b, n, d)."""
+        # A recorder must hear every block once, and a checkpoint runs its blocks twice.
+        frugal = self.checkpointing and record is None and torch.is_grad_enabled()
+        for block in self:
+            tokens = checkpoint(block, tokens, use_reentrant=False) if frugal else block(tokens, record)
+        return tokens
+
+
+def set_checkpointing(network: nn.Module, on: bool) -> int:
+    """Switch gradient checkpointing in every column of a network; returns how many columns there are."""
+    columns = [module for module in network.modules() if isinstance(module, Column)]
+    for column in columns:
+        column.checkpointing = on
+    return len(columns)

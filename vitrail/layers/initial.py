@@ -1,0 +1,31 @@
+"""First values of parameters, as the papers state them."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def xavier(layer: nn.Linear, *, parts: int = 1, bias_std: float = 0.0) -> None:
+    """Fill with Xavier-uniform values and biases of N(0, `bias_std`).
+
+    A layer that holds several projections stacked in one matrix counts as `parts` of them, each with its own
+    fan.
+    """
+    rows, cols = layer.weight.shape
+    bound = sqrt(6 / (rows // parts + cols))
+    layer.weight.uniform_(-bound, bound)
+    if layer.bias is not None:
+        layer.bias.normal_(std=bias_std) if bias_std else layer.bias.zero_()
+
+
+@torch.no_grad()
+def lecun(layer: nn.Conv2d) -> None:
+    """Fill with a normal of variance 1 / fan-in, cut at two deviations; biases 0 (Flax's convolution)."""
+    std = layer.weight[0].numel() ** -0.5 / 0.8796  # 0.8796: what the cut leaves of a unit deviation
+    nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+    if layer.bias is not None:
+        layer.bias.zero_()

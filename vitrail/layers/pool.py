@@ -1,0 +1,87 @@
+"""From all tokens to one vector."""
+
+from __future__ import annotations
+
+from typing import cast, get_args
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vitrail.core.errors import SettingError, UnknownNameError
+from vitrail.layers.attend import attend
+from vitrail.layers.block import Gelu, Mlp
+from vitrail.layers.initial import xavier
+from vitrail.layers.tokens import Features, FeatureSpec, Tokens
+from vitrail.layers.tokens import Pool as Kind
+
+
+class Pool(nn.Module):
+    """One vector a picture: Features -> (b, `width`).
+
+    `kind` is the class token, the mean of the patches, attention pooling, or the network's own way; None
+    takes what the network's spec names. SettingError where the network has no such thing.
+    """
+
+    def __init__(self, spec: FeatureSpec, kind: Kind | None = None) -> None:
+        super().__init__()
+        self.kind = kind or spec.pool
+        fits = {"cls": "cls" in spec.prefix, "own": spec.pooled_width > 0}
+        if not fits.get(self.kind, True):
+            raise SettingError(f"The network cannot be pooled by {self.kind!r}; use {spec.pool!r} or 'mean'.")
+        self.width = spec.pooled_width if self.kind == "own" else spec.width
+        self.first = spec.prefix.index("cls") if self.kind == "cls" else 0
+        self.attention = AttentionPool(spec.width) if self.kind == "attention" else None
+
+    def forward(self, features: Features) -> Tensor:
+        """Features with tokens (b, n, d) -> (b, width)."""
+        if self.kind == "own":
+            assert features.pooled is not None, (
+                "a network whose spec has pooled_width returns Features.pooled"
+            )
+            return features.pooled
+        if self.attention is not None:
+            pooled: Tensor = self.attention(features.tokens)
+            return pooled
+        if self.kind == "cls":
+            return features.tokens.x[:, self.first]
+        return features.tokens.patches.mean(1)
+
+
+def build_pool(spec: FeatureSpec, kind: str) -> Pool:
+    """Return the pool of this name for a network; UnknownNameError names the nearest."""
+    if kind not in get_args(Kind):
+        raise UnknownNameError("way of pooling", kind, get_args(Kind))
+    return Pool(spec, cast(Kind, kind))
+
+
+class AttentionPool(nn.Module):
+    """A learned probe that attends to all tokens, then x + MLP(LN(x)) (Zhai et al. 2022, arXiv:2106.04560).
+
+    Heads are 64 wide where 64 divides the width, as in every ViT of the papers, and as near as can be
+    elsewhere.
+    """
+
+    def __init__(
+        self, width: int, *, hidden: int | None = None, kind: Gelu = "exact", eps: float = 1e-6
+    ) -> None:
+        super().__init__()
+        self.heads = next(h for h in range(max(1, width // 64), 0, -1) if width % h == 0)
+        self.probe = nn.Parameter(torch.empty(1, 1, width))
+        nn.init.xavier_uniform_(self.probe[0])
+        self.query, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        xavier(self.query)
+        xavier(self.out)
+        xavier(self.key_value, parts=2)
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, hidden or 4 * width, kind=kind)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Tokens of (b, n, d) -> (b, d)."""
+        probe = self.probe.expand(len(tokens.x), -1, -1)
+        q = rearrange(self.query(probe), "b n (h e) -> b h n e", h=self.heads)
+        k, v = rearrange(self.key_value(tokens.x), "b n (two h e) -> two b h n e", two=2, h=self.heads)
+        x = self.out(rearrange(attend(q, k, v), "b h n e -> b n (h e)"))
+        x = x + self.mlp(Tokens(self.norm(x)))
+        return x[:, 0]  # type: ignore[no-any-return]

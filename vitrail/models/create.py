@@ -1,0 +1,169 @@
+"""Names become networks: ours, timm's names for ours, and all the others of timm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitrail.core import catalog
+from vitrail.core.errors import SettingError, UnknownNameError, nearest
+from vitrail.layers.encoder import Encoder
+
+Size = int | tuple[int, int]
+
+TIMM_SIZES: Mapping[str, str] = MappingProxyType(
+    {"tiny": "ti", "small": "s", "base": "b", "large": "l", "huge": "h"}
+)
+"""timm's words for the sizes of the ViT papers."""
+
+
+def create_encoder(
+    name: str, *, image: Size | None = None, channels: int = 3, drop_path: float | None = None
+) -> Encoder:
+    """Return a freshly drawn encoder by our name (`vit_s16`) or timm's (`vit_small_patch16_224`, `resnet50`).
+
+    `image` is the size in pixels, one number or (height, width), that positions are made for (None: the
+    preset's). UnknownNameError names the nearest name; SettingError says what the network does not take.
+    """
+    return build(config_of(name, image=image, channels=channels, drop_path=drop_path))
+
+
+def config_of(
+    name: str, *, image: Size | None = None, channels: int = 3, drop_path: float | None = None
+) -> Any:
+    """Return the settings that `create_encoder` would build, of the family's own class."""
+    preset, built_for = our_name(name)
+    family = catalog.family_of(preset)
+    if family is None:
+        return _timm_config(name, image, channels, drop_path)
+    changes = {"image": image or built_for, "channels": channels, "drop_path": drop_path}
+    config = presets_of(family)[preset]
+    return replace(config, **{key: value for key, value in changes.items() if value is not None})
+
+
+def build(config: Any) -> Encoder:
+    """Return the encoder of these settings, which know their family."""
+    if config.family == "timm":
+        from vitrail.models.timm import TimmEncoder
+
+        return TimmEncoder(config)
+    return cast(Encoder, catalog.load("architecture", config.family)(config))
+
+
+def our_name(name: str) -> tuple[str, int | None]:
+    """Return our preset for a network that timm names, and the image size in its name; other names come back.
+
+    A tag after a dot names weights, not a network: `vit_base_patch16_224.augreg_in21k` is `vit_b16`.
+    """
+    match = re.fullmatch(r"vit_([a-z]+)_patch(\d+)_(\d+)", name.split(".")[0])
+    if not match:
+        return name, None
+    size, patch, image = match.groups()
+    ours = f"vit_{TIMM_SIZES.get(size, size)}{patch}"
+    return (ours, int(image)) if catalog.family_of(ours) else (name, None)
+
+
+def presets_of(family: str) -> Mapping[str, Any]:
+    """Return the presets of a family, from its page."""
+    page = catalog.ARCHITECTURES[family].partition(":")[0]
+    return cast(Mapping[str, Any], import_module(page).PRESETS)
+
+
+def describe(encoder: Encoder) -> dict[str, Any]:
+    """Return what `rebuild` needs to make the same network again, as plain data for JSON."""
+    return {"family": encoder.config.family, "config": asdict(encoder.config)}
+
+
+def rebuild(description: Mapping[str, Any]) -> Encoder:
+    """Return the encoder that `describe` described, freshly drawn; SettingError for an unknown setting."""
+    family, values = description["family"], description["config"]
+    settings = _config_class(family)
+    known = [field.name for field in fields(settings)]
+    for name in values:
+        if name not in known:
+            hint = f"; did you mean {near!r}?" if (near := nearest(name, known)) else "; update vitrail."
+            raise SettingError(f"The network {family!r} has no setting {name!r}{hint}")
+    # JSON has no tuples; every sequence among the settings is one.
+    return build(settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One line of `vitrail models`: parameters without a classifier, the image size built for, the family."""
+
+    name: str
+    family: str
+    params: int
+    image: tuple[int, int]
+    width: int
+
+
+def list_models(pattern: str = "*") -> list[ModelRow]:
+    """Return our presets that match a shell pattern, counted on the meta device (no memory is filled)."""
+    rows = []
+    for name in catalog.presets(pattern):
+        config = config_of(name)
+        with torch.device("meta"):
+            encoder = build(config)
+        rows.append(
+            ModelRow(name, config.family, count_params(encoder), _size(config.image), encoder.spec.width)
+        )
+    return rows
+
+
+def list_timm(pattern: str = "*") -> list[str]:
+    """Return the names of timm's networks that match a shell pattern."""
+    import timm
+
+    return [name for name in timm.list_models() if fnmatchcase(name, pattern)]
+
+
+def count_params(network: nn.Module) -> int:
+    """Return the number of trained and fixed parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_macs(encoder: Encoder, image: Size) -> int:
+    """Return the multiply-adds of one image, of matrix products and convolutions alone."""
+    config = encoder.config
+    with torch.device("meta"), torch.no_grad():
+        twin = build(config).eval()
+        counter = FlopCounterMode(display=False)
+        with counter:
+            twin(torch.zeros(1, config.channels, *_size(image)))
+    return int(counter.get_total_flops()) // 2
+
+
+def _config_class(family: str) -> type[Any]:
+    if family == "timm":
+        from vitrail.models.timm import TimmConfig
+
+        return TimmConfig
+    return cast(type[Any], catalog.load("architecture", family).Config)
+
+
+def _size(image: Size) -> tuple[int, int]:
+    return image if isinstance(image, tuple) else (image, image)
+
+
+def _timm_config(name: str, image: Size | None, channels: int, drop_path: float | None) -> Any:
+    # timm takes a second or two to import; a name that looks like none of its own still pays it.
+    import timm
+
+    from vitrail.models.timm import TimmConfig
+
+    if not timm.is_model(name):
+        known = [*catalog.presets(), *timm.list_models()]
+        raise UnknownNameError(
+            "model", name, known, "`vitrail models` lists ours, `vitrail models --timm` all."
+        )
+    return TimmConfig(name, image, channels, drop_path)

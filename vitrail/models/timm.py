@@ -1,0 +1,182 @@
+"""Any network of timm as an Encoder: every CNN baseline and a thousand more (Wightman, timm)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, ClassVar, NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from vitrail.core.errors import SettingError, UnknownNameError
+from vitrail.layers.attend import Recorder
+from vitrail.layers.embed import check_channels
+from vitrail.layers.encoder import NOTHING, Encoder
+from vitrail.layers.tokens import Attention, Features, FeatureSpec, Tokens
+
+QUERIES = ("q", "qk", "qkv", "kv", "q_proj", "query", "in_proj_qkv")
+"""What timm's modules call the projections of an attention; who has none of them has no attention."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimmConfig:
+    """A network by timm's name (a tag after a dot names weights); None leaves a setting as timm has it."""
+
+    family: ClassVar[str] = "timm"
+
+    name: str
+    image: int | tuple[int, int] | None = None
+    channels: int = 3
+    drop_path: float | None = None
+
+
+class TimmEncoder(Encoder):
+    """A network of timm without its classifier: images (b, channels, height, width) -> Features.
+
+    The tokens are timm's `forward_features`, `pooled` is its own pooling up to the classifier, so that no
+    parameter is left out; convolutional networks give their last map as the one level, too. Its attention
+    cannot be recorded.
+    """
+
+    Config = TimmConfig
+
+    def __init__(self, config: TimmConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.settings = _settings(config)
+        with torch.device("meta"):
+            shape = _probe(_create(config, self.settings), config)
+        self.net: Any = _create(config, self.settings)
+        self.channels_last = shape.channels_last
+        self.spec = FeatureSpec(
+            shape.width,
+            strides=(shape.stride,),
+            prefix=_prefix(self.net, shape.prefix),
+            attention=_attention(self.net),
+            pool="own",
+            pooled_width=shape.pooled,
+            sizes="any" if shape.elastic else "fixed",
+        )
+
+    def forward(
+        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
+    ) -> Features:
+        """(b, channels, height, width) -> Features with tokens, pooled and, for maps, one level."""
+        self.refuse(given)
+        if record is not None:
+            raise SettingError(
+                f"The attention of timm's {self.config.name!r} cannot be recorded; "
+                "explain it by Grad-CAM or occlusion, or train one of our own networks (`vitrail models`)."
+            )
+        check_channels(images, self.config.channels)
+        out = self.net.forward_features(images)
+        pooled = self.net.forward_head(out, pre_logits=True)
+        if out.ndim == 3:
+            stride = self.spec.strides[0]
+            grid = tuple(-(-side // stride) for side in images.shape[-2:])
+            return Features(Tokens(out, grid, len(self.spec.prefix)), pooled=pooled)
+        level = out.permute(0, 3, 1, 2) if self.channels_last else out
+        tokens = Tokens(level.flatten(2).transpose(1, 2), tuple(level.shape[2:]))
+        return Features(tokens, (level,), pooled)
+
+
+class _Shape(NamedTuple):
+    width: int
+    stride: int
+    prefix: int
+    pooled: int
+    channels_last: bool
+    elastic: bool
+
+
+def _settings(config: TimmConfig) -> dict[str, Any]:
+    """Return the arguments of timm's constructor; refuses what this network does not take."""
+    if not timm.is_model(config.name):
+        raise UnknownNameError("network", config.name, timm.list_models(), "See `vitrail models`.")
+    with torch.device("meta"):
+        net = timm.create_model(config.name, num_classes=0)
+    settings: dict[str, Any] = {"in_chans": config.channels}
+    if config.drop_path is not None:
+        if not _takes(net, "drop_path_rate"):
+            raise SettingError(f"timm's {config.name!r} has no drop path; leave drop_path out.")
+        settings["drop_path_rate"] = config.drop_path
+    if config.image is not None and _takes(net, "img_size"):
+        settings["img_size"] = config.image
+    return settings
+
+
+def _takes(net: nn.Module, argument: str) -> bool:
+    # Networks that change a base class in little take its arguments unseen, hence the walk up.
+    return any(argument in signature(kind).parameters for kind in type(net).__mro__[:-1])
+
+
+def _create(config: TimmConfig, settings: Mapping[str, Any]) -> nn.Module:
+    net: nn.Module = timm.create_model(config.name, pretrained=False, num_classes=0, **settings)
+    return net
+
+
+def input_size(config: TimmConfig) -> tuple[int, int]:
+    """Return the (height, width) that a network is built for."""
+    if config.image is None:
+        cfg = timm.get_pretrained_cfg(config.name, allow_unregistered=True)
+        return (cfg.input_size[1], cfg.input_size[2]) if cfg else (224, 224)
+    return config.image if isinstance(config.image, tuple) else (config.image, config.image)
+
+
+@torch.no_grad()
+def _probe(net: Any, config: TimmConfig) -> _Shape:
+    """Learn what a network gives from forwards of a copy without values, on the meta device."""
+    net.eval()
+    height, width = input_size(config)
+    out = net.forward_features(torch.zeros(1, config.channels, height, width))
+    if not isinstance(out, Tensor) or out.ndim not in (3, 4):
+        raise SettingError(
+            f"timm's {config.name!r} gives no single map or row of tokens; choose another network."
+        )
+    pooled = net.forward_head(out, pre_logits=True).shape[-1]
+    last = getattr(net, "output_fmt", "NCHW") == "NHWC"
+    if out.ndim == 4:
+        row, d = (out.shape[1], out.shape[3]) if last else (out.shape[2], out.shape[1])
+        stride, prefix = _stride(net, height, row), 0
+    else:
+        d, (stride, prefix) = out.shape[2], _grid(net, out.shape[1], height, width)
+    other = torch.zeros(1, config.channels, height + 2 * stride, width + 4 * stride)
+    return _Shape(d, stride, prefix, pooled, last, _accepts(net, other))
+
+
+def _stride(net: Any, height: int, rows: int) -> int:
+    """Return the stride timm states where it is true of this size, else the nearest whole one."""
+    stated = net.feature_info[-1]["reduction"] if getattr(net, "feature_info", None) else 0
+    return stated if stated and -(-height // stated) == rows else round(height / rows)
+
+
+def _grid(net: Any, n: int, height: int, width: int) -> tuple[int, int]:
+    """Return the stride of the finest grid that `n` tokens fill, and how many tokens are over: the prefix."""
+    for stride in range(1, max(height, width) + 1):
+        rows, cols = -(-height // stride), -(-width // stride)
+        if rows * cols <= n:
+            break
+    return _stride(net, height, rows), n - rows * cols
+
+
+def _accepts(net: Any, images: Tensor) -> bool:
+    try:
+        net.forward_features(images)
+    except Exception:  # a network may refuse a size by any error; that it does is all we ask
+        return False
+    return True
+
+
+def _prefix(net: nn.Module, count: int) -> tuple[str, ...]:
+    named = [
+        name for name in ("cls", "dist") if isinstance(getattr(net, f"{name}_token", None), nn.Parameter)
+    ]
+    return tuple((named + ["reg"] * count)[:count])
+
+
+def _attention(net: nn.Module) -> Attention:
+    seen = any(hasattr(module, name) for module in net.modules() for name in QUERIES)
+    return "opaque" if seen else "none"

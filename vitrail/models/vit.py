@@ -1,0 +1,136 @@
+"""ViT: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", arXiv:2010.11929; the equations are the paper's.
+
+A picture is cut into square patches; each becomes a token, a vector of `width` numbers. A learned class token
+goes in front, every place adds its learned vector, and `depth` equal blocks let the tokens look at each
+other:
+
+    z_0  = [x_class; x_1 E; …; x_N E] + E_pos              (1)
+    z'_l = MSA(LN(z_l-1)) + z_l-1        l = 1 … depth     (2)
+    z_l  = MLP(LN(z'_l)) + z'_l                            (3)
+    y    = LN(z_depth), of which the class token goes on   (4)
+
+MSA (eqs. 5-8): each of `heads` heads projects every token to a query q, a key k and a value v of e = width /
+heads numbers, and gives softmax(q kᵀ / √e) v; the heads' answers, side by side, pass one more projection. The
+MLP is two layers of `hidden` and `width` numbers with a GELU between. Axes: b batch, n tokens, d width, row
+col patch grid.
+
+First values are those of Google's code: Xavier-uniform projections (queries, keys and values each by
+themselves), MLP biases N(0, 1e-6), positions N(0, 0.02), class token 0, patches as Flax's convolution; the
+head is not ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from vitrail.core.errors import SettingError
+from vitrail.layers.attend import Recorder
+from vitrail.layers.attention import SelfAttention
+from vitrail.layers.block import Gelu, Mlp, PreNorm, ramp
+from vitrail.layers.embed import PatchEmbed, Prefix
+from vitrail.layers.encoder import NOTHING, Column, Encoder
+from vitrail.layers.position import LearnedPosition, Resize
+from vitrail.layers.tokens import Features, FeatureSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ViTConfig:
+    """The settings of a ViT; the defaults are ViT-S/16.
+
+    `image` is the size, in pixels, that the position table is made for: one number or (height, width); other
+    sizes get a resized table, by `resize`. With `prefix` () there is no class token. `position` "1d" has a
+    row for the class token too, as in the paper; "1d_patches" has none (big_vision).
+    """
+
+    family: ClassVar[str] = "vit"
+
+    image: int | tuple[int, int] = 224
+    patch: int = 16
+    channels: int = 3
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    hidden: int | None = None  # of the MLP; None: 4 · width
+    gelu: Gelu = "exact"
+    prefix: tuple[Literal["cls"], ...] = ("cls",)
+    position: Literal["1d", "1d_patches"] = "1d"
+    resize: Resize = "bilinear_corners"
+    norm_eps: float = 1e-6
+    drop_path: float = 0.0  # of the last block; the others less, in a line down to 0
+
+    def __post_init__(self) -> None:
+        """Refuse an image that the patches do not tile (SettingError)."""
+        if any(side % self.patch or side <= 0 for side in self.size):
+            raise SettingError(
+                f"Patches of {self.patch} pixels do not tile an image of {self.size}; change one."
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels."""
+        return self.image if isinstance(self.image, tuple) else (self.image, self.image)
+
+
+class ViT(Encoder):
+    """The plain Vision Transformer: images (b, channels, height, width) -> Features of one column."""
+
+    Config = ViTConfig
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        grid = (c.size[0] // c.patch, c.size[1] // c.patch)
+        covered = len(c.prefix) if c.position == "1d" else 0
+        self.spec = FeatureSpec(
+            c.width,
+            strides=(c.patch,),
+            prefix=c.prefix,
+            attention="softmax",
+            blocks=c.depth,
+            pool="cls" if c.prefix else "mean",
+            sizes="any",
+        )
+        self.embed = PatchEmbed(c.width, c.patch, c.channels)
+        self.prefix = Prefix(c.width, len(c.prefix)) if c.prefix else nn.Identity()
+        self.position = LearnedPosition(c.width, grid, prefix=covered, resize=c.resize)
+        self.blocks = Column(_block(c, rate) for rate in ramp(c.drop_path, c.depth))
+        self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
+
+    def forward(
+        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
+    ) -> Features:
+        """(b, channels, height, width) -> Features with tokens (b, prefix + row·col, d)."""
+        self.refuse(given)
+        tokens = self.embed(images)
+        if self.config.position == "1d":
+            tokens = self.position(self.prefix(tokens))  # eq. 1
+        else:
+            tokens = self.prefix(self.position(tokens))
+        tokens = self.blocks(tokens, record)  # eqs. 2 and 3
+        return Features(tokens.with_x(self.norm(tokens.x)))  # eq. 4
+
+
+def _block(c: ViTConfig, rate: float) -> PreNorm:
+    mlp = Mlp(c.width, c.hidden or 4 * c.width, kind=c.gelu)
+    return PreNorm(c.width, SelfAttention(c.width, c.heads), mlp, drop_path=rate, eps=c.norm_eps)
+
+
+PRESETS: Mapping[str, ViTConfig] = MappingProxyType(
+    {
+        "vit_digits": ViTConfig(image=32, patch=4, width=96, depth=6, heads=3),
+        "vit_ti16": ViTConfig(width=192, heads=3),  # Ti and S: Steiner et al. 2021, arXiv:2106.10270
+        "vit_s32": ViTConfig(patch=32),
+        "vit_s16": ViTConfig(),
+        "vit_b32": ViTConfig(patch=32, width=768, heads=12),  # B, L and H: table 1
+        "vit_b16": ViTConfig(width=768, heads=12),
+        "vit_b8": ViTConfig(patch=8, width=768, heads=12),
+        "vit_l32": ViTConfig(patch=32, width=1024, depth=24, heads=16),
+        "vit_l16": ViTConfig(width=1024, depth=24, heads=16),
+        "vit_h14": ViTConfig(patch=14, width=1280, depth=32, heads=16),
+    }
+)
