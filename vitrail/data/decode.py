@@ -211,11 +211,20 @@ def _what_else(data: bytes) -> str:
         return "is a HEIC picture, which is not read here. Save it as JPEG"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "is a saved web page, not a picture. Download the picture itself, or delete the file"
-    if all(byte in b"\t\n\r\f" or 32 <= byte != 127 for byte in head) and b"\0" not in head:
+    if _is_text(head):
         return "holds text, not a picture. Delete it, or give it the name of what it is"
     if not any(head):
         return "holds only zeros, not a picture. Copy it again from where it came from, or delete it"
     return "is no picture of a kind that is known. Save it as JPEG or PNG, or delete it"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:  # else a letter was cut in two
+            return False
+    return not any(byte < 32 and byte not in b"\t\n\r\f" for byte in head)
 
 
 def _plain(error: Exception) -> str:
