@@ -1,4 +1,4 @@
-"""ViT: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", arXiv:2010.11929; the equations are the paper's.
+"""ViT: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", arXiv:2010.11929 (equations: its).
 
 A picture is cut into square patches; each becomes a token, a vector of `width` numbers. A learned class token
 goes in front, every place adds its learned vector, and `depth` equal blocks let the tokens look at each

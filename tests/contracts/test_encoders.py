@@ -1,0 +1,165 @@
+"""What every encoder of ours keeps, whatever its paper: a new architecture is tested by one row of `TINY`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from vitrail.core import catalog
+from vitrail.core.errors import SettingError
+from vitrail.layers.attend import Recorder
+from vitrail.layers.encoder import Encoder, set_checkpointing
+from vitrail.layers.pool import Pool
+from vitrail.models.create import build, describe, presets_of, rebuild
+from vitrail.models.vit import ViTConfig
+
+# Settings and another size that fits. Axes are distinct primes where legal: a swapped one cannot hide.
+TINY = {
+    "vit": (
+        ViTConfig(image=(21, 35), patch=7, channels=5, width=33, depth=2, heads=3, hidden=41, drop_path=0.1),
+        (14, 49),
+    ),
+    "vit-without-class-token": (
+        ViTConfig(image=(21, 35), patch=7, channels=5, width=33, depth=2, heads=3, prefix=(), gelu="tanh"),
+        (14, 49),
+    ),
+    "vit-positions-of-patches": (
+        ViTConfig(image=(21, 35), patch=7, channels=5, width=33, depth=2, heads=3, position="1d_patches"),
+        (14, 49),
+    ),
+}
+
+
+@pytest.fixture(params=TINY)
+def case(request) -> tuple[Encoder, torch.Tensor, tuple[int, int]]:
+    config, other = TINY[request.param]
+    torch.manual_seed(5)
+    encoder = build(config).eval()
+    return encoder, torch.randn(2, config.channels, *config.size), other
+
+
+def test_every_family_is_here():
+    assert {config.family for config, _ in TINY.values()} == set(catalog.ARCHITECTURES)
+
+
+@pytest.mark.parametrize("family", catalog.PRESETS)
+def test_the_catalog_lists_the_presets(family):
+    assert tuple(presets_of(family)) == catalog.PRESETS[family]
+
+
+def test_the_spec_tells_the_truth(case):
+    encoder, images, _ = case
+    spec, features = encoder.spec, encoder(images)
+    tokens = features.tokens
+    b, n, d = tokens.x.shape
+    assert (b, d, tokens.prefix) == (len(images), spec.width, len(spec.prefix))
+    assert tokens.grid == tuple(side // spec.strides[-1] for side in images.shape[2:])
+    assert n == tokens.prefix + tokens.grid[0] * tokens.grid[1]
+    assert (features.pooled is None) == (spec.pooled_width == 0)
+    assert Pool(spec)(features).shape == (b, Pool(spec).width)
+    assert len(features.levels) in (0, len(spec.strides))
+
+
+def test_every_parameter_learns(case):
+    encoder, images, _ = case
+    encoder.train()
+    Pool(encoder.spec)(encoder(images)).square().sum().backward()
+    assert [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_another_size(case):
+    encoder, images, other = case
+    if encoder.spec.sizes == "any":
+        features = encoder(images.new_ones(1, images.shape[1], *other))
+        assert features.tokens.grid == tuple(side // encoder.spec.strides[-1] for side in other)
+
+
+def test_a_size_that_does_not_fit_is_refused(case):
+    encoder, images, _ = case
+    with pytest.raises(SettingError, match="multiple of"):
+        encoder(torch.nn.functional.pad(images, (0, 1)))
+
+
+def test_other_channels_are_refused(case):
+    encoder, images, _ = case
+    with pytest.raises(SettingError, match="channels"):
+        encoder(images[:, :2])
+
+
+def test_strange_inputs_are_refused(case):
+    encoder, images, _ = case
+    with pytest.raises(SettingError, match="label"):
+        encoder(images, given={"label": torch.zeros(2)})
+
+
+def test_bfloat16(case):
+    encoder, images, _ = case
+    exact = encoder(images).tokens.x
+    rough = encoder.bfloat16()(images.bfloat16()).tokens.x
+    assert rough.dtype == torch.bfloat16
+    assert (rough.float() - exact).abs().max() < 0.2
+
+
+def test_deterministic(case):
+    encoder, images, _ = case
+    assert torch.equal(encoder(images).tokens.x, encoder(images).tokens.x)
+
+
+def test_export_keeps_the_fused_attention(case):
+    encoder, images, _ = case
+    program = torch.export.export(encoder, (images,))
+    torch.testing.assert_close(program.module()(images).tokens.x, encoder(images).tokens.x)
+    if encoder.spec.attention == "softmax":
+        called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+        assert any("scaled_dot_product_attention" in name for name in called)
+        assert not any("softmax" in name for name in called)
+
+
+def test_recording_changes_nothing(case):
+    encoder, images, _ = case
+    record = Recorder()
+    recorded = encoder(images, record=record).tokens.x
+    torch.testing.assert_close(recorded, encoder(images).tokens.x, rtol=0, atol=2e-6)
+    assert len(record.maps) == encoder.spec.blocks
+
+
+def test_rows_sum_to_one(case):
+    encoder, images, _ = case
+    if encoder.spec.attention != "softmax":
+        return
+    record = Recorder()
+    encoder(images, record=record)
+    for seen in record.maps:
+        rows = seen.dense().sum(-1)
+        torch.testing.assert_close(rows, torch.ones_like(rows))
+
+
+def test_gradients_reach_the_maps(case):
+    encoder, images, _ = case
+    record = Recorder()
+    score = Pool(encoder.spec)(encoder(images, record=record)).square().sum()
+    gradients = torch.autograd.grad(score, [seen.weights for seen in record.maps])
+    assert all(gradient.any() for gradient in gradients)
+
+
+def test_checkpointing_gives_the_same_gradients(case):
+    encoder, images, _ = case
+
+    def gradients() -> list[torch.Tensor]:
+        loss = Pool(encoder.spec)(encoder(images)).square().sum()
+        return list(torch.autograd.grad(loss, list(encoder.parameters())))
+
+    plain = gradients()
+    assert set_checkpointing(encoder, True) >= 1
+    for a, b in zip(plain, gradients(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_description_rebuilds_the_network(case):
+    encoder, images, _ = case
+    again = rebuild(json.loads(json.dumps(describe(encoder)))).eval()
+    again.load_state_dict(encoder.state_dict())
+    assert again.config == encoder.config
+    assert torch.equal(again(images).tokens.x, encoder(images).tokens.x)

@@ -1,0 +1,132 @@
+"""Networks of timm, of all kinds, as encoders: what they say is true and nothing is left out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from vitrail.core.errors import SettingError, UnknownNameError
+from vitrail.layers.attend import Recorder
+from vitrail.layers.pool import Pool
+from vitrail.models.create import create_encoder, describe, rebuild
+from vitrail.models.timm import TimmConfig, TimmEncoder
+
+# (image size, attention, sizes): small sizes where a network takes them
+NETWORKS = {
+    "resnet10t": (64, "none", "any"),
+    "resnetv2_18": (64, "none", "any"),
+    "regnetx_002": (64, "none", "any"),
+    "densenet121": (64, "none", "any"),
+    "efficientnet_b0": (64, "none", "any"),
+    "mobilenetv3_small_050": (64, "none", "any"),
+    "mobilenetv4_conv_small_035": (64, "none", "any"),
+    "ghostnet_050": (64, "none", "any"),
+    "hgnetv2_b0": (64, "none", "any"),
+    "repvgg_a0": (64, "none", "any"),
+    "dla46_c": (64, "none", "any"),
+    "convnext_atto": (64, "none", "any"),
+    "starnet_s1": (64, "none", "any"),
+    "poolformer_s12": (64, "none", "any"),
+    "mixer_s32_224": (96, "none", "fixed"),
+    "gmlp_ti16_224": (64, "none", "fixed"),
+    "pvt_v2_b0": (64, "opaque", "any"),
+    "swin_tiny_patch4_window7_224": (56, "opaque", "fixed"),
+    "deit_tiny_distilled_patch16_224": (64, "opaque", "fixed"),
+    "xcit_nano_12_p16_224": (64, "opaque", "any"),
+    "levit_128s": (None, "opaque", "fixed"),
+    "eva02_tiny_patch14_224": (56, "opaque", "fixed"),
+    "mobilevit_xxs": (64, "opaque", "any"),
+    "efficientformerv2_s0": (64, "opaque", "fixed"),
+    "volo_d1_224": (64, "opaque", "fixed"),
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def case(request) -> tuple[TimmEncoder, torch.Tensor]:
+    image, _, _ = NETWORKS[request.param]
+    torch.manual_seed(5)
+    encoder = create_encoder(request.param, image=image).eval()
+    assert isinstance(encoder, TimmEncoder)
+    return encoder, torch.randn(2, 3, image or 224, image or 224)
+
+
+def test_the_spec_tells_the_truth(case):
+    encoder, images = case
+    spec = encoder.spec
+    _, attention, sizes = NETWORKS[encoder.config.name]
+    assert (spec.attention, spec.sizes, spec.pool) == (attention, sizes, "own")
+    with torch.no_grad():
+        features = encoder(images)
+    tokens, levels, pooled = features
+    assert tokens.x.shape == (2, tokens.prefix + tokens.grid[0] * tokens.grid[1], spec.width)
+    assert (tokens.prefix, pooled.shape) == (len(spec.prefix), (2, spec.pooled_width))
+    assert tokens.map().shape == (2, spec.width, *tokens.grid)
+    assert all(torch.equal(level, tokens.map()) for level in levels)
+    assert tokens.grid == (-(-images.shape[2] // spec.strides[0]),) * 2
+
+
+def test_every_parameter_learns(case):
+    encoder, images = case
+    encoder.train()
+    encoder.zero_grad()
+    Pool(encoder.spec)(encoder(images)).square().sum().backward()
+    encoder.eval()
+    assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
+
+
+def test_another_size(case):
+    encoder, images = case
+    stride = encoder.spec.strides[0]
+    other = images.new_ones(1, 3, images.shape[2] + 2 * stride, images.shape[3] + 4 * stride)
+    if encoder.spec.sizes == "any":
+        with torch.no_grad():
+            assert encoder(other).tokens.grid == tuple(side // stride for side in other.shape[2:])
+
+
+def test_export(case):
+    encoder, images = case
+    with torch.no_grad():
+        expected = encoder(
+            images
+        ).pooled  # first: some networks keep tables of positions from their first forward
+        program = torch.export.export(encoder, (images,))
+        torch.testing.assert_close(program.module()(images).pooled, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16(case):
+    encoder, images = case
+    with torch.no_grad():
+        exact = encoder(images).pooled
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = encoder(images).pooled
+    assert torch.isfinite(rough).all()
+    assert torch.nn.functional.cosine_similarity(rough.float().flatten(), exact.flatten(), 0) > 0.98
+
+
+def test_recording_is_refused_in_words(case):
+    encoder, images = case
+    with pytest.raises(SettingError, match="cannot be recorded"):
+        encoder(images, record=Recorder())
+
+
+def test_a_description_rebuilds_the_network():
+    encoder = create_encoder("mobilenetv3_small_050", image=64, channels=4, drop_path=0.1)
+    again = rebuild(json.loads(json.dumps(describe(encoder))))
+    assert again.config == encoder.config == TimmConfig("mobilenetv3_small_050", 64, 4, 0.1)
+    again.load_state_dict(encoder.state_dict())
+
+
+def test_what_a_network_does_not_take_is_refused():
+    with pytest.raises(SettingError, match="no drop path"):
+        create_encoder("densenet121", drop_path=0.1)
+    with pytest.raises(SettingError, match="no single map"):
+        create_encoder("crossvit_tiny_240")
+
+
+def test_unknown_names():
+    with pytest.raises(UnknownNameError, match="'vit_s16'"):
+        create_encoder("vit_s61")
+    with pytest.raises(UnknownNameError, match="'resnet50'"):
+        create_encoder("resnet_50")

@@ -1,0 +1,32 @@
+"""What published classifiers put on an encoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.layers.pool import build_pool
+from vitrail.layers.tokens import Features, FeatureSpec
+
+
+class LinearHead(nn.Module):
+    """Pool, an optional layer with tanh (the `pre_logits` of arXiv:2010.11929, §3.1), and one number a class.
+
+    Features -> (b, classes). Starts at zero, so that an untrained classifier is even.
+    """
+
+    def __init__(self, spec: FeatureSpec, classes: int, *, pool: str | None = None, hidden: int = 0) -> None:
+        super().__init__()
+        self.pool = build_pool(spec, pool or spec.pool)
+        self.pre_logits = nn.Linear(self.pool.width, hidden) if hidden else None
+        self.linear = nn.Linear(hidden or self.pool.width, classes)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Features) -> Tensor:
+        """Features with tokens (b, n, d) -> logits (b, classes)."""
+        x: Tensor = self.pool(features)
+        if self.pre_logits is not None:
+            x = torch.tanh(self.pre_logits(x))
+        logits: Tensor = self.linear(x)
+        return logits

@@ -1,0 +1,149 @@
+"""The engine of the weight tables: our tensors from theirs and theirs from ours, strict both ways."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vitrail.core.errors import WeightsError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """A pair: `load` makes our tensor of theirs, `save` makes theirs of ours, bit by bit."""
+
+    load: Callable[[tuple[Tensor, ...]], Tensor]
+    save: Callable[[Tensor], tuple[Tensor, ...]]
+
+
+SAME = Op(lambda theirs: theirs[0], lambda ours: (ours,))
+TRANSPOSE = Op(lambda theirs: theirs[0].T, lambda ours: (ours.T,))  # (in, out) and (out, in)
+
+
+def stacked(parts: int) -> Op:
+    """Return the op for projections that we keep in one matrix, row under row, and they one by one."""
+    return Op(lambda theirs: torch.cat(theirs), lambda ours: ours.chunk(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Our name and theirs (several where the op joins them); `{i}` stands for one part of a name."""
+
+    ours: str
+    theirs: str | tuple[str, ...]
+    op: Op = SAME
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Their names, as patterns."""
+        return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A source: rules for the encoder, for what stands on it, and shell patterns of what has no use."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    head: tuple[Rule, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+class Loaded(NamedTuple):
+    """Tensors under our names: those of the encoder, and those of the head that the file was trained with."""
+
+    encoder: dict[str, Tensor]
+    head: dict[str, Tensor]
+
+
+def load(
+    table: Table, source: Mapping[str, Tensor], shapes: Shapes, hint: Callable[[], str] = lambda: ""
+) -> Loaded:
+    """Return the tensors that an encoder of these `shapes` wants, from a source's.
+
+    WeightsError lists what is missing, of another shape, or left unread though the table does not ignore it,
+    and ends with `hint()`, which is asked only then.
+    """
+    encoder, wrong, read = {}, [], set()
+    for name, shape in shapes.items():
+        rule, parts = _match(table.rules, name)
+        theirs = [pattern.format(**parts) for pattern in rule.sources]
+        missing = [key for key in theirs if key not in source]
+        if missing:
+            wrong.append(f"{', '.join(missing)} missing")
+            continue
+        read.update(theirs)
+        encoder[name] = rule.op.load(tuple(source[key] for key in theirs)).contiguous()
+        if tuple(encoder[name].shape) != tuple(shape):
+            wrong.append(f"{theirs[0]} gives {tuple(encoder[name].shape)} where {tuple(shape)} is wanted")
+    head, used = _head(table, source)
+    left = [key for key in source if key not in read | used and not _ignored(table, key)]
+    wrong += [f"{key} has no place" for key in left]
+    if wrong:
+        raise WeightsError(
+            f"These {table.name} weights do not fit the network: {_some(wrong)}. {hint()}".strip()
+        )
+    return Loaded(encoder, head)
+
+
+def save(
+    table: Table, encoder: Mapping[str, Tensor], head: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return the source's tensors for ours: what `load` read, bit by bit."""
+    out: dict[str, Tensor] = {}
+    for rules, tensors in ((table.rules, encoder), (table.head, head or {})):
+        for name, tensor in tensors.items():
+            rule, parts = _match(rules, name)
+            for key, value in zip(rule.sources, rule.op.save(tensor), strict=True):
+                out[key.format(**parts)] = value.contiguous()
+    return out
+
+
+def respell(source: Mapping[str, Tensor], spellings: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
+    """Return the tensors under a table's names: each (pattern, replacement) is tried on every name."""
+    out = {}
+    for name, tensor in source.items():
+        for pattern, replacement in spellings:
+            name = re.sub(pattern, replacement, name)
+        out[name] = tensor
+    return out
+
+
+def _head(table: Table, source: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
+    head: dict[str, Tensor] = {}
+    used: set[str] = set()
+    for rule in table.head:
+        if all(key in source for key in rule.sources):
+            head[rule.ours] = rule.op.load(tuple(source[key] for key in rule.sources)).contiguous()
+            used.update(rule.sources)
+    return head, used
+
+
+def _match(rules: tuple[Rule, ...], name: str) -> tuple[Rule, dict[str, str]]:
+    found = [(rule, match.groupdict()) for rule in rules if (match := _pattern(rule.ours).fullmatch(name))]
+    if len(found) != 1:
+        raise WeightsError(f"The table has {len(found)} rules for our tensor {name!r}; it must have one.")
+    return found[0]
+
+
+@cache
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^.]+)", re.escape(name)))
+
+
+def _ignored(table: Table, key: str) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in table.ignored)
+
+
+def _some(items: list[str], most: int = 4) -> str:
+    rest = f", and {len(items) - most} more" if len(items) > most else ""
+    return "; ".join(items[:most]) + rest

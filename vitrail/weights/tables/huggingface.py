@@ -1,0 +1,61 @@
+"""The layout of model files on the Hugging Face hub; transformers has other names in memory."""
+
+from __future__ import annotations
+
+from vitrail.weights.rules import Rule, Table, stacked
+
+SPELLINGS = (
+    (r"^(vit|dinov2|dinov2_with_registers)\.", ""),
+    (r"^layers\.(\d+)\.attention\.([qkv])_proj\.", r"encoder.layer.\1.attention.attention.\2_proj."),
+    (r"^layers\.(\d+)\.attention\.o_proj\.", r"encoder.layer.\1.attention.output.dense."),
+    (r"^encoder\.layer\.(\d+)\.attention\.([qkv])_proj\.", r"encoder.layer.\1.attention.attention.\2_proj."),
+    (r"^encoder\.layer\.(\d+)\.attention\.o_proj\.", r"encoder.layer.\1.attention.output.dense."),
+    (r"\.q_proj\.", ".query."),
+    (r"\.k_proj\.", ".key."),
+    (r"\.v_proj\.", ".value."),
+    (r"^layers\.(\d+)\.mlp\.fc1\.", r"encoder.layer.\1.intermediate.dense."),
+    (r"^layers\.(\d+)\.mlp\.fc2\.", r"encoder.layer.\1.output.dense."),
+    (r"^layers\.", "encoder.layer."),
+)
+"""From every spelling seen to the one of the hub's files, without the model's name in front."""
+
+EMBEDDINGS = (
+    Rule("embed.project.{p}", "embeddings.patch_embeddings.projection.{p}"),
+    Rule("prefix.tokens", "embeddings.cls_token"),
+    Rule("position.table", "embeddings.position_embeddings"),
+    Rule("norm.{p}", "layernorm.{p}"),
+)
+
+ATTENTION = (
+    Rule(
+        "blocks.{i}.attention.qkv.{p}",
+        (
+            "encoder.layer.{i}.attention.attention.query.{p}",
+            "encoder.layer.{i}.attention.attention.key.{p}",
+            "encoder.layer.{i}.attention.attention.value.{p}",
+        ),
+        stacked(3),
+    ),
+    Rule("blocks.{i}.attention.out.{p}", "encoder.layer.{i}.attention.output.dense.{p}"),
+)
+
+HEAD = (
+    Rule("linear.weight", "classifier.weight"),
+    Rule("linear.bias", "classifier.bias"),
+    Rule("pre_logits.weight", "pooler.dense.weight"),
+    Rule("pre_logits.bias", "pooler.dense.bias"),
+)
+
+VIT = Table(
+    "Hugging Face ViT",
+    rules=(
+        *EMBEDDINGS,
+        *ATTENTION,
+        Rule("blocks.{i}.norm1.{p}", "encoder.layer.{i}.layernorm_before.{p}"),
+        Rule("blocks.{i}.norm2.{p}", "encoder.layer.{i}.layernorm_after.{p}"),
+        Rule("blocks.{i}.mlp.rise.{p}", "encoder.layer.{i}.intermediate.dense.{p}"),
+        Rule("blocks.{i}.mlp.fall.{p}", "encoder.layer.{i}.output.dense.{p}"),
+    ),
+    head=HEAD,
+    ignored=("embeddings.mask_token",),
+)
