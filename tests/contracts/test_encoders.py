@@ -29,6 +29,10 @@ TINY = {
         ViTConfig(image=(21, 35), patch=7, channels=5, width=33, depth=2, heads=3, position="1d_patches"),
         (14, 49),
     ),
+    "vit-hybrid": (
+        ViTConfig(image=(32, 48), patch=1, channels=5, width=33, depth=2, heads=3, stem=(32, 1, 2, 1)),
+        (64, 32),
+    ),
 }
 
 
@@ -37,6 +41,9 @@ def case(request) -> tuple[Encoder, torch.Tensor, tuple[int, int]]:
     config, other = TINY[request.param]
     torch.manual_seed(5)
     encoder = build(config).eval()
+    with torch.no_grad():  # some parts start at zero, which would hide what stands before them
+        for parameter in encoder.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
     return encoder, torch.randn(2, config.channels, *config.size), other
 
 

@@ -33,6 +33,10 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "vit_l32",
             "vit_l16",
             "vit_h14",
+            "vit_r_ti16",
+            "vit_r26_s32",
+            "vit_r50_b16",
+            "vit_r50_l32",
         ),
     }
 )

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from vitrail.layers.tokens import Tokens
 
-Resize = Literal["bilinear_corners", "bicubic", "bilinear", "nearest"]
-"""How a source stretches its position tables: Google's ViT bilinear with aligned corners; DeiT, MAE and T2T
-bicubic; TimeSformer nearest."""
+Resize = Literal["bilinear_corners", "bicubic", "bicubic_antialias", "bilinear", "nearest"]
+"""How a source stretches its position tables: Google's ViT bilinear with aligned corners; DeiT, MAE, T2T and
+DINOv2 bicubic; DINOv2 with registers and timm bicubic with antialiasing; TimeSformer nearest."""
 
 
 class LearnedPosition(nn.Module):
@@ -35,11 +35,14 @@ class LearnedPosition(nn.Module):
         assert tokens.prefix == self.prefix, (
             f"the table covers {self.prefix} prefix tokens, not {tokens.prefix}"
         )
-        if tokens.grid == self.grid:
-            return tokens.with_x(tokens.x + self.table)
+        return tokens.with_x(tokens.x + self.fitted(tokens.grid))
+
+    def fitted(self, grid: tuple[int, ...]) -> Tensor:
+        """Return the table for another grid: (1, prefix + prod(grid), d)."""
+        if grid == self.grid:
+            return self.table
         front, places = self.table[:, : self.prefix], self.table[:, self.prefix :]
-        fitted = resize_grid(places, self.grid, tokens.grid, mode=self.resize)
-        return tokens.with_x(tokens.x + torch.cat([front, fitted], 1))
+        return torch.cat([front, resize_grid(places, self.grid, grid, mode=self.resize)], 1)
 
 
 def resize_grid(
@@ -54,6 +57,8 @@ def resize_grid(
             grid = F.interpolate(grid, new, mode="bilinear", align_corners=True)
         case "bicubic" | "bilinear":
             grid = F.interpolate(grid, new, mode=mode, align_corners=False)
+        case "bicubic_antialias":
+            grid = F.interpolate(grid, new, mode="bicubic", align_corners=False, antialias=True)
         case "nearest":
             grid = F.interpolate(grid, new, mode="nearest")
     return grid.flatten(2).transpose(1, 2)

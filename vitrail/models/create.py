@@ -21,9 +21,18 @@ from vitrail.layers.encoder import Encoder
 Size = int | tuple[int, int]
 
 TIMM_SIZES: Mapping[str, str] = MappingProxyType(
-    {"tiny": "ti", "small": "s", "base": "b", "large": "l", "huge": "h"}
+    {"tiny": "ti", "small": "s", "base": "b", "large": "l", "huge": "h", "giant": "g"}
 )
-"""timm's words for the sizes of the ViT papers."""
+"""timm's words for the sizes of the papers."""
+
+TIMM_NAMES = (
+    (r"vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)", "vit_{size}{patch}"),
+    (r"vit_(?P<size>tiny)_r_s16_p8_(?P<image>\d+)", "vit_r_{size}16"),
+    (r"vit_(?P<size>[a-z]+)_(?P<stem>r\d+)_s(?P<patch>\d+)_(?P<image>\d+)", "vit_{stem}_{size}{patch}"),
+    (r"vit_(?P<size>[a-z]+)_patch14_dinov2", "dinov2_{size}14"),
+    (r"vit_(?P<size>[a-z]+)_patch14_reg4_dinov2", "dinov2_{size}14_reg4"),
+)
+"""timm's names, as patterns, and ours for the same networks."""
 
 
 def create_encoder(
@@ -64,12 +73,13 @@ def our_name(name: str) -> tuple[str, int | None]:
 
     A tag after a dot names weights, not a network: `vit_base_patch16_224.augreg_in21k` is `vit_b16`.
     """
-    match = re.fullmatch(r"vit_([a-z]+)_patch(\d+)_(\d+)", name.split(".")[0])
-    if not match:
-        return name, None
-    size, patch, image = match.groups()
-    ours = f"vit_{TIMM_SIZES.get(size, size)}{patch}"
-    return (ours, int(image)) if catalog.family_of(ours) else (name, None)
+    for pattern, preset in TIMM_NAMES:
+        if match := re.fullmatch(pattern, name.split(".")[0]):
+            parts = match.groupdict()
+            ours = preset.format(**{**parts, "size": TIMM_SIZES.get(parts["size"], parts["size"])})
+            if catalog.family_of(ours):
+                return ours, int(parts["image"]) if "image" in parts else None
+    return name, None
 
 
 def presets_of(family: str) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ col patch grid.
 
 First values are those of Google's code: Xavier-uniform projections (queries, keys and values each by
 themselves), MLP biases N(0, 1e-6), positions N(0, 0.02), class token 0, patches as Flax's convolution; the
-head is not ours.
+head is not ours. A hybrid (§3.1) cuts its patches from the map of a ResNet stem instead of the picture.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Gelu, Mlp, PreNorm, ramp
-from vitrail.layers.embed import PatchEmbed, Prefix
+from vitrail.layers.embed import PatchEmbed, Prefix, check_size
 from vitrail.layers.encoder import NOTHING, Column, Encoder
 from vitrail.layers.position import LearnedPosition, Resize
+from vitrail.layers.stem import ResNetStem, stem_stride
 from vitrail.layers.tokens import Features, FeatureSpec
 
 
@@ -62,13 +63,17 @@ class ViTConfig:
     resize: Resize = "bilinear_corners"
     norm_eps: float = 1e-6
     drop_path: float = 0.0  # of the last block; the others less, in a line down to 0
+    stem: tuple[int, ...] = ()  # of a hybrid: width, then blocks of each stage; R50 is (64, 3, 4, 9)
 
     def __post_init__(self) -> None:
         """Refuse an image that the patches do not tile (SettingError)."""
-        if any(side % self.patch or side <= 0 for side in self.size):
-            raise SettingError(
-                f"Patches of {self.patch} pixels do not tile an image of {self.size}; change one."
-            )
+        if any(side % self.stride or side <= 0 for side in self.size):
+            raise SettingError(f"Patches of {self.stride} pixels do not tile {self.size} pixels; change one.")
+
+    @property
+    def stride(self) -> int:
+        """Pixels that a patch spans."""
+        return self.patch * (stem_stride(self.stem[1:]) if self.stem else 1)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -84,18 +89,20 @@ class ViT(Encoder):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         c = self.config = config
-        grid = (c.size[0] // c.patch, c.size[1] // c.patch)
+        grid = (c.size[0] // c.stride, c.size[1] // c.stride)
         covered = len(c.prefix) if c.position == "1d" else 0
         self.spec = FeatureSpec(
             c.width,
-            strides=(c.patch,),
+            strides=(c.stride,),
             prefix=c.prefix,
             attention="softmax",
             blocks=c.depth,
             pool="cls" if c.prefix else "mean",
             sizes="any",
         )
-        self.embed = PatchEmbed(c.width, c.patch, c.channels)
+        stem = ResNetStem(c.stem[0], c.stem[1:], c.channels) if c.stem else None
+        self.stem = stem or nn.Identity()
+        self.embed = PatchEmbed(c.width, c.patch, stem.out_channels if stem else c.channels)
         self.prefix = Prefix(c.width, len(c.prefix)) if c.prefix else nn.Identity()
         self.position = LearnedPosition(c.width, grid, prefix=covered, resize=c.resize)
         self.blocks = Column(_block(c, rate) for rate in ramp(c.drop_path, c.depth))
@@ -106,7 +113,8 @@ class ViT(Encoder):
     ) -> Features:
         """(b, channels, height, width) -> Features with tokens (b, prefix + row·col, d)."""
         self.refuse(given)
-        tokens = self.embed(images)
+        check_size(images, self.config.stride)
+        tokens = self.embed(self.stem(images))
         if self.config.position == "1d":
             tokens = self.position(self.prefix(tokens))  # eq. 1
         else:
@@ -122,7 +130,7 @@ def _block(c: ViTConfig, rate: float) -> PreNorm:
 
 PRESETS: Mapping[str, ViTConfig] = MappingProxyType(
     {
-        "vit_digits": ViTConfig(image=32, patch=4, width=96, depth=6, heads=3),
+        "vit_digits": ViTConfig(image=32, patch=4, width=64, depth=6, heads=4),
         "vit_ti16": ViTConfig(width=192, heads=3),  # Ti and S: Steiner et al. 2021, arXiv:2106.10270
         "vit_s32": ViTConfig(patch=32),
         "vit_s16": ViTConfig(),
@@ -132,5 +140,10 @@ PRESETS: Mapping[str, ViTConfig] = MappingProxyType(
         "vit_l32": ViTConfig(patch=32, width=1024, depth=24, heads=16),
         "vit_l16": ViTConfig(width=1024, depth=24, heads=16),
         "vit_h14": ViTConfig(patch=14, width=1280, depth=32, heads=16),
+        # Hybrids. The name of the first is its authors': 4 pixels of stem times 8 make patches of 32.
+        "vit_r_ti16": ViTConfig(patch=8, width=192, heads=3, stem=(64,)),
+        "vit_r26_s32": ViTConfig(patch=1, stem=(64, 2, 2, 2, 2)),
+        "vit_r50_b16": ViTConfig(patch=1, width=768, heads=12, stem=(64, 3, 4, 9)),
+        "vit_r50_l32": ViTConfig(patch=1, width=1024, depth=24, heads=16, stem=(64, 3, 4, 6, 3)),
     }
 )

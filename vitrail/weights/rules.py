@@ -36,7 +36,10 @@ def stacked(parts: int) -> Op:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Our name and theirs (several where the op joins them); `{i}` stands for one part of a name."""
+    """Our name and theirs (several where the op joins them).
+
+    `{i}` and the like stand for one part of a name, `{rest}` for all the rest, `{i+1}` for the next number.
+    """
 
     ours: str
     theirs: str | tuple[str, ...]
@@ -95,6 +98,15 @@ def load(
     return Loaded(encoder, head)
 
 
+def peek(table: Table, source: Mapping[str, Tensor], name: str) -> Tensor | None:
+    """Return one of our tensors from a source's, or None where the source lacks it."""
+    rule, parts = _match(table.rules, name)
+    theirs = [pattern.format(**parts) for pattern in rule.sources]
+    return (
+        rule.op.load(tuple(source[key] for key in theirs)) if all(key in source for key in theirs) else None
+    )
+
+
 def save(
     table: Table, encoder: Mapping[str, Tensor], head: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
@@ -132,12 +144,15 @@ def _match(rules: tuple[Rule, ...], name: str) -> tuple[Rule, dict[str, str]]:
     found = [(rule, match.groupdict()) for rule in rules if (match := _pattern(rule.ours).fullmatch(name))]
     if len(found) != 1:
         raise WeightsError(f"The table has {len(found)} rules for our tensor {name!r}; it must have one.")
-    return found[0]
+    rule, parts = found[0]
+    # "{i+1}" stands for our number plus one: some count from 1.
+    return rule, parts | {f"{key}+1": str(int(v) + 1) for key, v in parts.items() if v.isdigit()}
 
 
 @cache
 def _pattern(name: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^.]+)", re.escape(name)))
+    pattern = re.escape(name).replace(r"\{rest\}", "(?P<rest>.+)")
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^.]+)", pattern))
 
 
 def _ignored(table: Table, key: str) -> bool:
