@@ -13,6 +13,7 @@ from vitrail.layers.attend import Recorder
 from vitrail.layers.encoder import Encoder, set_checkpointing
 from vitrail.layers.pool import Pool
 from vitrail.models.create import build, describe, presets_of, rebuild
+from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.vit import ViTConfig
 
 # Settings and another size that fits. Axes are distinct primes where legal: a swapped one cannot hide.
@@ -32,6 +33,14 @@ TINY = {
     "vit-hybrid": (
         ViTConfig(image=(32, 48), patch=1, channels=5, width=33, depth=2, heads=3, stem=(32, 1, 2, 1)),
         (64, 32),
+    ),
+    "dinov2": (
+        DinoV2Config(image=(21, 35), patch=7, channels=5, width=33, depth=2, heads=3, hidden=41),
+        (14, 49),
+    ),
+    "dinov2-registers": (
+        DinoV2Config((21, 35), 7, 5, width=33, depth=2, heads=3, hidden=41, mlp="swiglu", registers=2),
+        (14, 49),
     ),
 }
 

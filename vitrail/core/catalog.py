@@ -16,6 +16,7 @@ from vitrail.core.errors import SettingError, UnknownNameError
 ARCHITECTURES: Mapping[str, str] = MappingProxyType(
     {
         "vit": "vitrail.models.vit:ViT",
+        "dinov2": "vitrail.models.dinov2:DinoV2",
     }
 )
 """Family → its network; the page beside it holds the family's `PRESETS`."""
@@ -38,6 +39,16 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "vit_r50_b16",
             "vit_r50_l32",
         ),
+        "dinov2": (
+            "dinov2_s14",
+            "dinov2_b14",
+            "dinov2_l14",
+            "dinov2_g14",
+            "dinov2_s14_reg4",
+            "dinov2_b14_reg4",
+            "dinov2_l14_reg4",
+            "dinov2_g14_reg4",
+        ),
     }
 )
 """Family → the presets its page defines, listed here so that names are known without torch (a test compares)."""
@@ -46,8 +57,30 @@ TASKS: Mapping[str, str] = MappingProxyType({"classify": "vitrail.tasks.classify
 
 EXPLAINERS: Mapping[str, str] = MappingProxyType({"rollout": "vitrail.explain.rollout:Rollout"})
 
+LAYOUTS: Mapping[str, str] = MappingProxyType(
+    {
+        "huggingface": "vitrail.data.layouts.huggingface:look",
+        "webdataset": "vitrail.data.layouts.webdataset:look",
+        "boxes": "vitrail.data.layouts.boxes:look",
+        "table": "vitrail.data.layouts.table:look",
+        "npz": "vitrail.data.layouts.arrays:look",
+        "volumes": "vitrail.data.layouts.volumes:look",
+        "folders": "vitrail.data.layouts.folders:look",
+        "filenames": "vitrail.data.layouts.filenames:look",
+    }
+)
+"""What a source may be, in the order in which it is tried."""
+
+ASKED_LAYOUTS: Mapping[str, str] = MappingProxyType({"crops": "vitrail.data.layouts.boxes:crops"})
+"""Ways to read a source that are never guessed, only asked for."""
+
 KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {"architecture": ARCHITECTURES, "task": TASKS, "explainer": EXPLAINERS}
+    {
+        "architecture": ARCHITECTURES,
+        "task": TASKS,
+        "explainer": EXPLAINERS,
+        "layout": {**LAYOUTS, **ASKED_LAYOUTS},
+    }
 )
 
 

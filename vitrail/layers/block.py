@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.layers.attend import Recorder
@@ -34,6 +35,26 @@ class Mlp(nn.Module):
     def forward(self, tokens: Tokens) -> Tensor:
         """Tokens of (b, n, d) -> (b, n, d)."""
         out: Tensor = self.fall(self.gelu(self.rise(tokens.x)))
+        return out
+
+
+class SwiGlu(nn.Module):
+    """W_2 (silu(W_g x) ⊙ W_1 x) (Shazeer 2020, arXiv:2002.05202): Tokens -> (b, n, d).
+
+    Gate and value are one projection of 2 · `hidden` rows, the gate first.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.rise = nn.Linear(width, 2 * hidden)
+        self.fall = nn.Linear(hidden, width)
+        xavier(self.rise, parts=2)
+        xavier(self.fall)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Tokens of (b, n, d) -> (b, n, d)."""
+        gate, value = self.rise(tokens.x).chunk(2, -1)
+        out: Tensor = self.fall(F.silu(gate) * value)
         return out
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vitrail.weights.rules import Rule, Table, stacked
 
 SPELLINGS = (
@@ -16,6 +18,7 @@ SPELLINGS = (
     (r"^layers\.(\d+)\.mlp\.fc1\.", r"encoder.layer.\1.intermediate.dense."),
     (r"^layers\.(\d+)\.mlp\.fc2\.", r"encoder.layer.\1.output.dense."),
     (r"^layers\.", "encoder.layer."),
+    (r"\.mlp\.down_proj\.", ".mlp.weights_out."),
 )
 """From every spelling seen to the one of the hub's files, without the model's name in front."""
 
@@ -59,3 +62,31 @@ VIT = Table(
     head=HEAD,
     ignored=("embeddings.mask_token",),
 )
+
+DINOV2 = Table(
+    "Hugging Face DINOv2",
+    rules=(
+        *EMBEDDINGS,
+        *ATTENTION,
+        Rule("registers.tokens", "embeddings.register_tokens"),
+        *(Rule(f"blocks.{{i}}.norm{n}.{{p}}", f"encoder.layer.{{i}}.norm{n}.{{p}}") for n in (1, 2)),
+        *(
+            Rule(f"blocks.{{i}}.scale{n}.gamma", f"encoder.layer.{{i}}.layer_scale{n}.lambda1")
+            for n in (1, 2)
+        ),
+        Rule("blocks.{i}.mlp.rise.{p}", "encoder.layer.{i}.mlp.fc1.{p}"),
+        Rule("blocks.{i}.mlp.fall.{p}", "encoder.layer.{i}.mlp.fc2.{p}"),
+    ),
+    head=HEAD,
+    ignored=("embeddings.mask_token",),
+)
+
+DINOV2_SWIGLU = replace(
+    DINOV2,
+    rules=(
+        *(rule for rule in DINOV2.rules if ".mlp." not in rule.ours),
+        Rule("blocks.{i}.mlp.rise.{p}", "encoder.layer.{i}.mlp.weights_in.{p}"),
+        Rule("blocks.{i}.mlp.fall.{p}", "encoder.layer.{i}.mlp.weights_out.{p}"),
+    ),
+)
+"""The giant's gated MLP has names of its own."""

@@ -50,3 +50,14 @@ VIT = Table(
     ),
     head=(*HEAD, *ATTENTION_POOL),
 )
+
+DINOV2 = Table(
+    "timm DINOv2",
+    rules=(
+        *VIT.rules,
+        Rule("registers.tokens", "reg_token"),
+        Rule("blocks.{i}.scale1.gamma", "blocks.{i}.ls1.gamma"),
+        Rule("blocks.{i}.scale2.gamma", "blocks.{i}.ls2.gamma"),
+    ),
+    head=HEAD,
+)

@@ -1,0 +1,142 @@
+"""DINOv2: Oquab et al. 2023, "DINOv2: Learning Robust Visual Features without Supervision", arXiv:2304.07193.
+
+A ViT (see `vit.py`) trained without labels, whose frozen features serve many tasks. What is its own: patches
+of 14 pixels, learned factors on both branches of every block (layer scale), a gated MLP in the giant, and, in
+the later networks, register tokens: extra learned tokens without a place, between the class token and the
+patches, where the network keeps what it would otherwise write over dull patches (Darcet et al. 2023,
+arXiv:2309.16588).
+
+    x ← x + γ_1 ⊙ MSA(LN(x)),  x ← x + γ_2 ⊙ MLP(LN(x))
+
+Axes: b batch, n tokens (class, registers, then patches in raster order), d width, row col patch grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.core.errors import SettingError
+from vitrail.layers.attend import Recorder
+from vitrail.layers.attention import SelfAttention
+from vitrail.layers.block import Mlp, PreNorm, SwiGlu, ramp
+from vitrail.layers.embed import PatchEmbed, Prefix
+from vitrail.layers.encoder import NOTHING, Column, Encoder
+from vitrail.layers.position import LearnedPosition, Resize
+from vitrail.layers.tokens import Features, FeatureSpec, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class DinoV2Config:
+    """The settings of a DINOv2; the defaults are ViT-S/14 without registers.
+
+    `image` is the size that the position table is made for, one number or (height, width); other sizes get a
+    table resized by `resize`. `position` "1d" has a row for the class token, "1d_patches" none (timm's files
+    of the networks with registers). `layer_scale` is where the factors start.
+    """
+
+    family: ClassVar[str] = "dinov2"
+
+    image: int | tuple[int, int] = 518
+    patch: int = 14
+    channels: int = 3
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    hidden: int | None = None  # of the MLP; None: 4 · width
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    registers: int = 0
+    position: Literal["1d", "1d_patches"] = "1d"
+    resize: Resize = "bicubic"
+    layer_scale: float = 1e-5
+    norm_eps: float = 1e-6
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse an image that the patches do not tile (SettingError)."""
+        if any(side % self.patch or side <= 0 for side in self.size):
+            raise SettingError(f"Patches of {self.patch} pixels do not tile {self.size} pixels; change one.")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels."""
+        return self.image if isinstance(self.image, tuple) else (self.image, self.image)
+
+
+class DinoV2(Encoder):
+    """The encoder of DINOv2: images (b, channels, height, width) -> Features of one column."""
+
+    Config = DinoV2Config
+
+    def __init__(self, config: DinoV2Config) -> None:
+        super().__init__()
+        c = self.config = config
+        self.spec = FeatureSpec(
+            c.width,
+            strides=(c.patch,),
+            prefix=("cls", *["reg"] * c.registers),
+            attention="softmax",
+            blocks=c.depth,
+            pool="cls",
+            sizes="any",
+        )
+        covered = 1 if c.position == "1d" else 0
+        grid = (c.size[0] // c.patch, c.size[1] // c.patch)
+        self.embed = PatchEmbed(c.width, c.patch, c.channels)
+        self.prefix = Prefix(c.width)
+        self.position = LearnedPosition(c.width, grid, prefix=covered, resize=c.resize)
+        self.registers = Prefix(c.width, c.registers) if c.registers else None
+        self.blocks = Column(_block(c, rate) for rate in ramp(c.drop_path, c.depth))
+        self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
+
+    def forward(
+        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
+    ) -> Features:
+        """(b, channels, height, width) -> Features with tokens (b, 1 + registers + row·col, d)."""
+        self.refuse(given)
+        tokens = self.embed(images)
+        if self.config.position == "1d":
+            tokens = self.position(self.prefix(tokens))
+        else:
+            tokens = self.prefix(self.position(tokens))
+        tokens = self.blocks(self._with_registers(tokens), record)
+        return Features(tokens.with_x(self.norm(tokens.x)))
+
+    def _with_registers(self, tokens: Tokens) -> Tokens:
+        if self.registers is None:
+            return tokens
+        cls, rest = tokens.x[:, :1], self.registers(Tokens(tokens.patches))
+        return Tokens(torch.cat([cls, rest.x], 1), tokens.grid, tokens.prefix + rest.prefix)
+
+
+def _block(c: DinoV2Config, rate: float) -> PreNorm:
+    hidden = c.hidden or 4 * c.width
+    mlp = SwiGlu(c.width, hidden) if c.mlp == "swiglu" else Mlp(c.width, hidden)
+    return PreNorm(
+        c.width,
+        SelfAttention(c.width, c.heads),
+        mlp,
+        drop_path=rate,
+        layer_scale=c.layer_scale,
+        eps=c.norm_eps,
+    )
+
+
+_SIZES = (
+    ("dinov2_s14", DinoV2Config()),
+    ("dinov2_b14", DinoV2Config(width=768, heads=12)),
+    ("dinov2_l14", DinoV2Config(width=1024, depth=24, heads=16)),
+    ("dinov2_g14", DinoV2Config(width=1536, depth=40, heads=24, hidden=4096, mlp="swiglu")),
+)
+
+PRESETS: Mapping[str, DinoV2Config] = MappingProxyType(
+    {
+        **dict(_SIZES),
+        **{f"{n}_reg4": replace(c, registers=4, resize="bicubic_antialias") for n, c in _SIZES},
+    }
+)
