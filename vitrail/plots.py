@@ -23,7 +23,9 @@ def shown(image: Image.Image, least: int = 256) -> Image.Image:
     """Return the picture in RGB, small ones enlarged without smoothing until the short side has `least` pixels."""
     rgb = image.convert("RGB")
     factor = -(-least // min(rgb.size))
-    return rgb.resize((rgb.width * factor, rgb.height * factor), Image.Resampling.NEAREST) if factor > 1 else rgb
+    return (
+        rgb.resize((rgb.width * factor, rgb.height * factor), Image.Resampling.NEAREST) if factor > 1 else rgb
+    )
 
 
 def heat(image: Image.Image, values: NDArray[np.floating], strength: float = 0.6) -> Image.Image:
@@ -50,9 +52,7 @@ def _with_scale(image: Image.Image, top: float) -> Image.Image:
     sheet = Image.new("RGB", (image.width, image.height + bar + 18), PAPER)
     sheet.paste(image, (0, 0))
     ramp = colormaps[HEAT](np.linspace(0, 1, image.width))[None, :, :3] * 255
-    sheet.paste(
-        Image.fromarray(np.repeat(ramp, bar, axis=0).astype(np.uint8)), (0, image.height + 2)
-    )
+    sheet.paste(Image.fromarray(np.repeat(ramp, bar, axis=0).astype(np.uint8)), (0, image.height + 2))
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(11)
     line = image.height + bar + 3
@@ -135,5 +135,7 @@ def confusion(matrix: NDArray[np.integer], labels: Sequence[str]) -> Figure:
     if len(labels) <= 30:
         for (i, j), count in np.ndenumerate(matrix):
             if count:
-                axes.text(j, i, str(count), ha="center", va="center", color=PAPER if share[i, j] > 0.6 else INK)
+                axes.text(
+                    j, i, str(count), ha="center", va="center", color=PAPER if share[i, j] > 0.6 else INK
+                )
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -27,3 +28,8 @@ def hub_endpoint() -> str:
 def offline() -> bool:
     """Tell whether the user asked for no network at all (`HF_HUB_OFFLINE=1`)."""
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
+
+
+def compiler() -> str | None:
+    """Return the C++ compiler that torch.compile uses on a CPU (`CXX`, else g++), or None."""
+    return shutil.which(os.environ.get("CXX", "g++"))

@@ -20,7 +20,7 @@ class _Packaged(BaseLoader):
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """Return the page: `template` names a file in pages/templates; every value is escaped; a missing one is an error."""
+    """Fill the file `template` of pages/templates; every value is escaped, a missing one is an error."""
     environment = Environment(
         loader=_Packaged(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

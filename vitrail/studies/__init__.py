@@ -1,0 +1,1 @@
+"""Whatever trains more than once."""

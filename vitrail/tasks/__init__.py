@@ -1,0 +1,1 @@
+"""What is predicted: the six seams, once a task."""

@@ -35,7 +35,7 @@ class Losses(NamedTuple):
     """The loss that is minimised, and its parts by name, each a scalar."""
 
     total: Tensor
-    parts: Mapping[str, Tensor] = {}  # noqa: RUF012
+    parts: Mapping[str, Tensor] = {}
 
 
 class Metrics(Protocol):
@@ -109,6 +109,11 @@ class Task(ABC, Generic[Target, PredictionT]):
     def prepare(self, batch: Batch[Any], rng: np.random.Generator) -> Batch[Any]:
         """Return the batch as it is trained on (mixing, masking, noise); by default as it is."""
         return batch
+
+    def learn(self, network: nn.Module, batch: Batch[Any], rng: np.random.Generator) -> Losses:
+        """Return the training loss of a batch: prepare it, run the network, compare."""
+        ready = self.prepare(batch, rng)
+        return self.loss(self.infer(network, ready.images), ready.targets)
 
     def infer(self, network: nn.Module, images: Tensor) -> Tensor:
         """Return the network's output for normalised images (b, channels, height, width)."""

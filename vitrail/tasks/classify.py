@@ -16,8 +16,9 @@ from vitrail import plots
 from vitrail.core.config import Settings, read
 from vitrail.core.errors import DataError, UnknownNameError
 from vitrail.data.sample import Batch, Geometry
-from vitrail.layers.pool import build_pool
+from vitrail.layers.pool import Pool
 from vitrail.layers.tokens import Features, FeatureSpec
+from vitrail.layers.tokens import Pool as Kind
 from vitrail.tasks.base import Losses, Task
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class ClassifySettings(Settings):
     """How classes are learnt (smoothing, mixing) and answered (temperature)."""
 
-    pool: Literal["auto", "cls", "mean", "attention"] = "auto"
+    pool: Literal["cls", "mean", "attention"] | None = None
     dropout: float = 0.0
     smoothing: float = 0.0
     mixup: float = 0.0
@@ -68,12 +69,11 @@ class Ranked:
 class ClassHead(nn.Module):
     """Pool the features and read off one number a class: Features -> (b, k)."""
 
-    def __init__(self, spec: FeatureSpec, classes: int, pool: str, dropout: float) -> None:
+    def __init__(self, spec: FeatureSpec, classes: int, pool: Kind | None, dropout: float) -> None:
         super().__init__()
-        self.pool = build_pool(spec, spec.pool if pool == "auto" else pool)
+        self.pool = Pool(spec, pool)
         self.dropout = nn.Dropout(dropout)
-        width = spec.pooled_width if spec.pool == "own" and pool == "auto" else spec.width
-        self.linear = nn.Linear(width, classes)
+        self.linear = nn.Linear(self.pool.width, classes)
         nn.init.trunc_normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 
@@ -122,7 +122,9 @@ class Classify(Task[int, Ranked]):
 
     def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         if len(labels) < 2:
-            raise DataError(f"Classification needs two classes at least, got {list(labels)}. Add another class.")
+            raise DataError(
+                f"Classification needs two classes at least, got {list(labels)}. Add another class."
+            )
         self.labels = tuple(labels)
         self.settings = read(ClassifySettings, settings or {}, "task settings")
         self._index = {label: i for i, label in enumerate(self.labels)}
@@ -148,7 +150,8 @@ class Classify(Task[int, Ranked]):
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Return softmax(logits / temperature): (b, k)."""
-        return (output.float() / self.settings.temperature).softmax(dim=-1)
+        scaled: Tensor = output.float() / self.settings.temperature
+        return scaled.softmax(dim=-1)
 
     def decode(self, output: Tensor, at: Sequence[Geometry]) -> list[Ranked]:
         """Return the classes in order of probability."""

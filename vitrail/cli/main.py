@@ -1,0 +1,138 @@
+"""The command line: verbs, `key=value` beside `--key value`, help without heavy imports, errors in plain words."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vitrail import __version__
+from vitrail.cli.help import overview, verb_help
+from vitrail.cli.verbs import VERBS
+from vitrail.core.errors import VitrailError, nearest
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+ALIASES = {
+    "img_size": "imgsz",
+    "img-size": "imgsz",
+    "image_size": "imgsz",
+    "batch_size": "batch",
+    "batch-size": "batch",
+    "wd": "weight-decay",
+    "name": "out",
+    "output": "out",
+}
+"""What users of other tools type, and what it is called here."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 an error with a way out, 2 wrong usage."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        _say("Interrupted.")
+        code = 130
+    sys.exit(code)
+
+
+def run(given: list[str]) -> int:
+    """Run one command and return its exit code."""
+    if not given or given[0] in {"-h", "--help", "help"}:
+        _print(verb_help(given[1]) if len(given) > 1 and given[1] in VERBS else overview())
+        return 0
+    if given[0] in {"-V", "--version", "version"}:
+        _print(f"vitrail {__version__}")
+        return 0
+    verb = given[0]
+    if verb not in VERBS:
+        near = nearest(verb, VERBS)
+        _say(
+            f"There is no verb {verb!r}."
+            + (f" Did you mean `vitrail {near}`?" if near else " See: vitrail --help")
+        )
+        return 2
+    if any(word in {"-h", "--help"} for word in given[1:]):
+        _print(verb_help(verb))
+        return 0
+    return _call(verb, given[1:])
+
+
+def _call(verb: str, words: list[str]) -> int:
+    from cyclopts import CycloptsError
+
+    app, names = _app(verb)
+    try:
+        bound = app.parse_args(_dashed(words, names), exit_on_error=False, print_error=False)
+        command, arguments = bound[0], bound[1]
+    except CycloptsError as error:
+        _say(_usage_error(error, verb, names))
+        return 2
+    try:
+        result = command(*arguments.args, **arguments.kwargs)
+    except VitrailError as error:
+        _say(str(error))
+        return 1
+    return int(result or 0)
+
+
+def _app(verb: str) -> tuple[App, list[str]]:
+    """Return the parser of one verb and the names of its options."""
+    from vitrail.cli.help import app_of, option_names
+
+    app = app_of(verb)
+    return app, option_names(app)
+
+
+def _dashed(words: list[str], names: list[str]) -> list[str]:
+    """Turn key=value into --key=value; what is an existing path, or no name at all, stays as it is."""
+    dashed = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        bare = re.fullmatch(r"[A-Za-z][A-Za-z_-]*", key)
+        if word.startswith("--"):
+            dashed.append(_renamed(word[2:], names))
+        elif equals and bare and not os.path.exists(word):
+            dashed.append(_renamed(f"{key}={value}", names))
+        else:
+            dashed.append(word)
+    return dashed
+
+
+def _renamed(option: str, names: list[str]) -> str:
+    """Return --option in our spelling: an alias by its own name, underscores as dashes; switches take true/false."""
+    key, equals, value = option.partition("=")
+    name = ALIASES.get(key, key) if key.replace("_", "-") not in names else key
+    name = name.replace("_", "-")
+    if equals and f"no-{name}" in names and value.lower() in {"true", "false", "1", "0", "yes", "no"}:
+        return f"--{name}" if value.lower() in {"true", "1", "yes"} else f"--no-{name}"
+    return f"--{name}{equals}{value}"
+
+
+def _usage_error(error: Exception, verb: str, names: list[str]) -> str:
+    unknown = re.search(r'[Uu]nknown option: "?--([\w-]+)', str(error))
+    if unknown:
+        near = nearest(unknown[1], names)
+        hint = f" Did you mean --{near}?" if near else ""
+        return f"There is no option --{unknown[1]}.{hint} See: vitrail {verb} --help"
+    return f"{' '.join(str(error).split())} See: vitrail {verb} --help"
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text.rstrip("\n") + "\n")
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+if __name__ == "__main__":
+    main()

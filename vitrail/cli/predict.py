@@ -1,0 +1,80 @@
+"""vitrail predict."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vitrail.infer.predictor import Answer
+
+
+def predict(
+    model: str,
+    pictures: tuple[str, ...],
+    /,
+    *,
+    json: bool = False,
+    csv: str | None = None,
+    device: str = "auto",
+) -> int:
+    """Ask a trained model what pictures show.
+
+    A picture that cannot be read gets an error and the others are still answered; the exit code is then 1.
+
+        vitrail predict runs/photos new/*.jpg
+        vitrail predict runs/photos new/ --csv answers.csv
+        cat picture.jpg | vitrail predict runs/photos -
+
+    Parameters
+    ----------
+    model
+        a run folder or a model.safetensors
+    pictures
+        files, folders, patterns such as 'new/*.jpg', zip files, or - for standard input
+    json
+        print one JSON value, for programs
+    csv
+        write a table with one row a picture to this file
+    device
+        auto, cpu, cuda
+    """
+    from vitrail.cli.output import print_json, say, table
+    from vitrail.core.errors import SettingError
+    from vitrail.infer.predictor import Predictor, expand
+
+    if not pictures:
+        raise SettingError("Name pictures to look at: vitrail predict runs/photos new/*.jpg")
+    predictor = Predictor(model, device)
+    piped = sys.stdin.buffer.read() if "-" in pictures else None
+    answers = list(predictor.answers(expand(pictures, piped)))
+    if csv:
+        write_csv(csv, answers)
+        say(f"{len(answers)} rows written to {csv}")
+    if json:
+        print_json([one.to_dict() for one in answers])
+    elif not csv:
+        sys.stdout.write(
+            table(["picture", "answer"], [[a.path, a.error or str(a.prediction)] for a in answers]) + "\n"
+        )
+    failed = sum(bool(one.error) for one in answers)
+    if failed:
+        say(f"{failed} of {len(answers)} pictures could not be read; the others are answered.")
+    return 1 if failed else 0
+
+
+def write_csv(path: str, answers: Sequence[Answer]) -> None:
+    """Write path, label, probability and error of every answer, one row each, in one step."""
+    import csv
+    from pathlib import Path
+
+    from vitrail.core.files import replace
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as handle:
+            writer = csv.DictWriter(handle, ["path", "label", "probability", "error"], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(one.to_dict() for one in answers)
+
+    replace(Path(path), write)

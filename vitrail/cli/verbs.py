@@ -1,0 +1,17 @@
+"""The verbs, where each lives, and what each does in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "demo": ("vitrail.cli.demo:demo", "see everything once, on real handwritten digits, in minutes"),
+        "check": ("vitrail.cli.check:check", "look at a data set: what it is, what is wrong, what to do"),
+        "train": ("vitrail.cli.train:train", "train a network on a folder of pictures"),
+        "predict": ("vitrail.cli.predict:predict", "ask a trained model about pictures"),
+        "explain": ("vitrail.cli.explain:explain", "see where a model looked"),
+        "models": ("vitrail.cli.models:models", "list the networks there are"),
+    }
+)

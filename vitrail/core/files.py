@@ -1,0 +1,52 @@
+"""Writing that leaves the old file whole whatever happens: power cut, kill -9, full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vitrail.core.errors import RunError
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in the place of `path` in one step.
+
+    Raises a RunError where the disk is full or the folder may not be written; `path` is then as before.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except Exception as error:
+        temporary.unlink(missing_ok=True)
+        if _is_disk_trouble(error):
+            raise RunError(
+                f"{path} could not be written: {error}. What stood there before is whole. Make room, then try again."
+            ) from error
+        raise
+
+
+def _is_disk_trouble(error: Exception) -> bool:
+    # safetensors reports a full disk as its own error type, with the system's words in the text.
+    return isinstance(error, OSError) or "os error" in str(error).lower() or "I/O error" in str(error)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one step."""
+    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file in one step."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Add one JSON value as a line."""
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -1,0 +1,148 @@
+"""From manifest rows to batches: which picture is seen at which step is a function of the seed and the step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from vitrail.core.seeds import derive
+from vitrail.data.augment import Augment
+from vitrail.data.manifest import Row
+from vitrail.data.preprocess import Preprocess
+from vitrail.data.sample import Batch, Geometry
+from vitrail.data.source import load
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The samples of every step: a fresh seeded shuffle each epoch, cut into batches.
+
+    The samples that do not fill the last batch of an epoch rest until the next shuffle, so that every step
+    weighs the same; a set smaller than one batch is one batch.
+    """
+
+    samples: int
+    batch: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Steps of one epoch."""
+        return max(1, self.samples // self.batch)
+
+    def at(self, step: int) -> NDArray[np.int64]:
+        """Return the indices of the samples of one step, counted from the beginning of the run."""
+        epoch, within = divmod(step, self.steps)
+        start = within * self.batch
+        return _shuffled(self.samples, derive(self.seed, "order", epoch))[start : start + self.batch]
+
+
+@lru_cache(maxsize=2)
+def _shuffled(samples: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).permutation(samples)
+
+
+class _Seen(NamedTuple):
+    """A picture ready for a batch."""
+
+    pixels: torch.Tensor
+    target: Any
+    id: str
+    geometry: Geometry | None
+
+
+class Pictures(Dataset[_Seen]):
+    """The rows of a manifest as network inputs; asked with (index, key): key < 0 means as at prediction."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        root: Path,
+        preprocess: Preprocess,
+        target: Callable[[str], Any],
+        augment: Augment | None = None,
+    ) -> None:
+        self.rows, self.root, self.preprocess, self.augment = rows, root, preprocess, augment
+        self.targets = [target(row.label) for row in rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: tuple[int, int]) -> _Seen:
+        index, key = at
+        row = self.rows[index]
+        image = load(self.root, row.path, self.preprocess.channels).image
+        if key < 0 or self.augment is None:
+            pixels, geometry = self.preprocess.eval(image)
+            return _Seen(pixels, self.targets[index], row.id, geometry)
+        return _Seen(self.preprocess.train(image, self.augment, key), self.targets[index], row.id, None)
+
+
+def collate(seen: Sequence[_Seen]) -> Batch[Any]:
+    """Stack pictures into a batch."""
+    return Batch(
+        torch.stack([one.pixels for one in seen]),
+        [one.target for one in seen],
+        tuple(one.id for one in seen),
+        tuple(one.geometry for one in seen if one.geometry is not None),
+    )
+
+
+def processes(wanted: int) -> int:
+    """Return how many processes read pictures: as asked, or (-1) one fewer than the cores, eight at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return wanted if wanted >= 0 else max(0, min(8, cores - 1))
+
+
+def _loader(pictures: Pictures, batches: Sequence[Any] | Iterator[Any], workers: int) -> DataLoader[Any]:
+    return DataLoader(
+        pictures,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        multiprocessing_context="fork"
+        if workers and os.name == "posix" and not torch.cuda.is_available()
+        else None,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of every batch this process computes."""
+
+    rank: int = 0
+    world: int = 1
+
+    def of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return this process's contiguous part."""
+        return np.array_split(indices, self.world)[self.rank]
+
+
+def training(
+    pictures: Pictures, order: Order, share: Share, start: int, stop: int, workers: int
+) -> Iterator[Batch[Any]]:
+    """Yield this process's part of the batch of every step from `start` to `stop`."""
+
+    def keys(step: int) -> list[tuple[int, int]]:
+        epoch = step // order.steps
+        ids = pictures.rows
+        return [(int(i), derive(order.seed, "augment", epoch, ids[i].id)) for i in share.of(order.at(step))]
+
+    yield from _loader(pictures, (keys(step) for step in range(start, stop)), workers)
+
+
+def evaluation(pictures: Pictures, batch: int, share: Share, workers: int = 0) -> Iterator[Batch[Any]]:
+    """Yield every `world`-th batch of all pictures, in order and as at prediction."""
+    indices = np.array_split(np.arange(len(pictures)), max(1, -(-len(pictures) // batch)))
+    mine = [[(int(i), -1) for i in part] for part in indices[share.rank :: share.world] if len(part)]
+    yield from _loader(pictures, mine, workers)

@@ -1,0 +1,40 @@
+"""Two models on the same pictures: is the difference more than chance?"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from vitrail.core.errors import DataError
+from vitrail.evaluate.scores import Scores
+
+
+class Paired(NamedTuple):
+    """Pictures that only one of two models answers rightly, and how likely chance alone splits them so."""
+
+    only_first: int
+    only_second: int
+    p: float
+
+    def verdict(self, first: str, second: str) -> str:
+        """Say who is better, or that nobody is."""
+        if self.p >= 0.05:
+            return (
+                f"No clear winner: {self.only_first} pictures only {first} gets right, {self.only_second} only "
+                f"{second}; chance alone would differ as much with probability {self.p:.2f}."
+            )
+        better, worse = (first, second) if self.only_first > self.only_second else (second, first)
+        return f"{better} is better than {worse}: a difference like this is chance with probability {self.p:.3f}."
+
+
+def paired(first: Scores, second: Scores) -> Paired:
+    """Compare two models' answers picture by picture with McNemar's exact test (1947, Psychometrika 12)."""
+    from scipy.stats import binomtest
+
+    other = {one.row.id: one.right for one in second.judged}
+    if set(other) != {one.row.id for one in first.judged}:
+        raise DataError("The two models were scored on different pictures. Score both on the same split.")
+    only_first = sum(one.right and not other[one.row.id] for one in first.judged)
+    only_second = sum(not one.right and other[one.row.id] for one in first.judged)
+    apart = only_first + only_second
+    p = float(binomtest(only_first, apart, 0.5).pvalue) if apart else 1.0
+    return Paired(only_first, only_second, p)

@@ -1,0 +1,255 @@
+"""The one way to ask a trained model: predict, explain, evaluate and export all hold this object."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitrail.core.errors import DataError, RunError, VitrailError
+from vitrail.data.decode import as_array, decode
+from vitrail.data.names import is_picture, natural
+from vitrail.data.preprocess import Preprocess
+from vitrail.data.sample import Geometry
+from vitrail.models.create import rebuild
+from vitrail.runs.assemble import Network, build_task, join
+from vitrail.runs.device import device_for
+from vitrail.runs.folder import open_run
+from vitrail.runs.model_file import Header, read_model
+from vitrail.runs.proof import TOLERANCE, answer, drift
+from vitrail.tasks.base import Task
+
+BATCH = 32
+
+
+class Ready(NamedTuple):
+    """A picture ready for the network."""
+
+    pixels: Tensor  # (channels, height, width)
+    geometry: Geometry
+    image: NDArray[np.uint8]  # (height, width, channels), as decoded
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one picture: a prediction, or the error that names what is wrong with it."""
+
+    path: str
+    prediction: Any = None
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        if self.error:
+            return {"path": self.path, "error": self.error}
+        return {"path": self.path, **self.prediction.to_dict()}
+
+
+class Predictor:
+    """A trained model with its classes and its preprocessing; opening it checks the proof it carries.
+
+    `model` is a run folder or a model file; `device` is a torch device name, or auto.
+    """
+
+    def __init__(self, model: str | Path, device: str = "auto") -> None:
+        path = Path(model)
+        self.path = open_run(path).model_path if path.is_dir() else path
+        if path.is_dir() and not self.path.is_file():
+            raise RunError(
+                f"{path} holds no model yet: its first epoch was not finished. vitrail train --resume {path}"
+            )
+        self.header, tensors = read_model(self.path)
+        self.preprocess = Preprocess.from_dict(self.header.preprocess)
+        self.task: Task[Any, Any] = _task(self.header)
+        self.network = self._network(tensors)
+        self.proof_drift = self._check_proof()
+        self.device = device_for(device)
+        self.network.to(self.device)
+
+    def _network(self, tensors: dict[str, Tensor]) -> Network:
+        # Drawing first weights only to overwrite them would cost more than reading the real ones, so the network is
+        # laid out without values first; tables that are computed and not stored need the real thing.
+        with torch.device("meta"):
+            network = join(rebuild(self.header.encoder), self.task)
+        if any(name not in tensors for name, _ in network.named_buffers()):
+            network = join(rebuild(self.header.encoder), self.task)
+        try:
+            network.load_state_dict(tensors, strict=True, assign=True)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise RunError(f"{self.path} does not fit the network it names: {first} Copy it again.") from None
+        return network.eval().requires_grad_(False)
+
+    def _check_proof(self) -> float:
+        if not self.header.proof:
+            raise RunError(
+                f"{self.path} carries no proof, so its answers cannot be trusted. Train or export again."
+            )
+        apart = drift(self.header.proof, answer(self.network, self.task, self.preprocess))
+        if not apart <= TOLERANCE:
+            raise RunError(
+                f"{self.path} does not answer as it did in training: on its proof picture a probability is "
+                f"{apart:.2g} off (allowed: {TOLERANCE}). The file is damaged, or this version of torch computes "
+                "otherwise. Copy it again, or use the versions of its report."
+            )
+        return apart
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of the outputs."""
+        return self.task.labels
+
+    def __call__(self, images: Any) -> list[Any]:
+        """Return one prediction a picture, for a path, a folder, a Pillow image, an array, or a list of them.
+
+        Raises:
+            DataError: a picture cannot be read; `answers` goes on with the others instead.
+        """
+        if isinstance(images, str | Path):
+            found = list(self.answers(expand([str(images)])))
+        else:
+            many = images if isinstance(images, list | tuple) else [images]
+            if all(isinstance(one, str | Path) for one in many):
+                found = list(self.answers(expand(map(str, many))))
+            else:
+                return self._decoded([self.ready(one) for one in many])
+        for one in found:
+            if one.error:
+                raise DataError(one.error)
+        return [one.prediction for one in found]
+
+    def ready(self, image: Any) -> Ready:
+        """Bring a path, bytes, Pillow image, array or tensor to the network's input."""
+        channels = self.preprocess.channels
+        if isinstance(image, str | Path):
+            array = decode(Path(image), channels).image
+        elif isinstance(image, bytes):
+            array = decode(image, channels).image
+        else:
+            array = as_array(image, channels)
+        pixels, geometry = self.preprocess.eval(array)
+        return Ready(pixels, geometry, array)
+
+    def answers(self, sources: Iterable[Source], batch: int = BATCH) -> Iterator[Answer]:
+        """Yield one answer a source, in order; a picture that cannot be read gets an error and the rest go on."""
+        waiting: list[tuple[str, Ready | str]] = []
+        for source in sources:
+            try:
+                waiting.append((source.name, self.ready(source.open())))
+            except VitrailError as error:
+                waiting.append((source.name, str(error)))
+            if len(waiting) >= batch:
+                yield from self._answer(waiting)
+                waiting = []
+        yield from self._answer(waiting)
+
+    def _answer(self, waiting: Sequence[tuple[str, Ready | str]]) -> Iterator[Answer]:
+        predictions = iter(self._decoded([one for _, one in waiting if isinstance(one, Ready)]))
+        for name, one in waiting:
+            yield Answer(name, error=one) if isinstance(one, str) else Answer(name, next(predictions))
+
+    def _decoded(self, ready: Sequence[Ready]) -> list[Any]:
+        if not ready:
+            return []
+        output = self.outputs(torch.stack([one.pixels for one in ready]))
+        return self.task.decode(output, [one.geometry for one in ready])
+
+    @torch.inference_mode()
+    def outputs(self, pixels: Tensor) -> Tensor:
+        """Return the network's raw output for inputs (b, channels, height, width)."""
+        return self.task.infer(self.network, pixels.to(self.device)).float().cpu()
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Any]) -> Tensor:
+        """Return the feature vector the head reads, one a picture: (b, d)."""
+        pixels = torch.stack([self.ready(one).pixels for one in images]).to(self.device)
+        vectors: Tensor = cast(Any, self.network.head).pool(self.network.forward_features(pixels))
+        return vectors.float().cpu()
+
+
+def load(model: str | Path, device: str = "auto") -> Predictor:
+    """Open a run folder or a model file and check its proof."""
+    return Predictor(model, device)
+
+
+def _task(header: Header) -> Task[Any, Any]:
+    return build_task(header.task["name"], header.task["labels"], header.task["settings"])
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A picture by name: a file, a member of a zip, or bytes that came through standard input."""
+
+    name: str
+    path: Path | None = None
+    member: str = ""
+    data: bytes = b""
+
+    def open(self) -> Path | bytes:
+        """Return what `Predictor.ready` reads; DataError where it is not there."""
+        if self.path is None:
+            return self.data
+        if not self.member:
+            return self.path
+        with zipfile.ZipFile(self.path) as archive:
+            return archive.read(self.member)
+
+
+def expand(names: Iterable[str], standard_input: bytes | None = None) -> Iterator[Source]:
+    """Yield the pictures that files, folders, globs, zip files and "-" (standard input) stand for."""
+    for name in names:
+        path = Path(name)
+        if name == "-":
+            yield from _from_bytes(standard_input or b"")
+        elif path.is_dir():
+            files = sorted((p for p in path.rglob("*") if p.is_file() and is_picture(p.name)), key=_by_name)
+            if not files:
+                raise DataError(f"{name} holds no pictures. Name a folder with pictures in it.")
+            yield from (Source(str(file), file) for file in files)
+        elif path.is_file() and zipfile.is_zipfile(path):
+            yield from _from_zip(path)
+        elif path.exists() or not any(sign in name for sign in "*?["):
+            yield Source(name, path)
+        else:
+            yield from _from_glob(name)
+
+
+def _by_name(path: Path) -> Any:
+    return natural(path.as_posix())
+
+
+def _from_glob(pattern: str) -> Iterator[Source]:
+    anchor = Path(pattern).anchor
+    found = sorted(Path(anchor or ".").glob(pattern.removeprefix(anchor)), key=_by_name)
+    if not found:
+        raise DataError(f"Nothing is called like {pattern!r}. Check the pattern.")
+    yield from (Source(str(path), path) for path in found if path.is_file())
+
+
+def _from_zip(path: Path) -> Iterator[Source]:
+    with zipfile.ZipFile(path) as archive:
+        members = [m for m in archive.namelist() if is_picture(m) and not m.startswith("__MACOSX")]
+    if not members:
+        raise DataError(f"{path} holds no pictures. Name a zip file with pictures in it.")
+    yield from (Source(f"{path}!{m}", path, m) for m in sorted(members, key=natural))
+
+
+def _from_bytes(data: bytes) -> Iterator[Source]:
+    """Standard input is one picture, or a list of names, one a line."""
+    if not data:
+        raise DataError(
+            "Nothing came through standard input. Pipe a picture, or names of pictures, one a line."
+        )
+    lines = data[:4096].split(b"\n")
+    if b"\0" not in data[:4096] and Path(lines[0].decode(errors="replace").strip()).suffix:
+        yield from expand(line.strip() for line in io.StringIO(data.decode()) if line.strip())
+    else:
+        yield Source("-", data=data)

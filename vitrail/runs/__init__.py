@@ -1,0 +1,1 @@
+"""What a trained model is on disk: recipe, folder, one-file model, proof."""

@@ -1,0 +1,133 @@
+"""A run is a folder: created once, never overwritten, every file in it written in one step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vitrail.core.config import read, read_mapping, to_yaml
+from vitrail.core.errors import RunError
+from vitrail.core.files import append_line, replace, write_text
+from vitrail.core.paths import runs_dir
+from vitrail.data.manifest import Manifest
+from vitrail.runs.recipe import SCHEMA, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder and the places in it."""
+
+    folder: Path
+
+    @property
+    def recipe_path(self) -> Path:
+        """The whole setting of the run."""
+        return self.folder / "recipe.yaml"
+
+    @property
+    def model_path(self) -> Path:
+        """The best weights, with everything that prediction needs."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def manifest_path(self) -> Path:
+        """The pictures the run saw, with their split."""
+        return self.folder / "manifest.csv"
+
+    @property
+    def history_path(self) -> Path:
+        """One event a line, append-only."""
+        return self.folder / "history.jsonl"
+
+    @property
+    def report_path(self) -> Path:
+        """Final scores, for programs."""
+        return self.folder / "report.json"
+
+    @property
+    def state_path(self) -> Path:
+        """Last weights, optimiser, average and counters: what a resume needs."""
+        return self.folder / "state" / "last.safetensors"
+
+    def recipe(self) -> Recipe:
+        """Read the recipe; raises a RunError for another schema version."""
+        values = read_mapping(self.recipe_path)
+        if values.get("schema_version") != SCHEMA:
+            raise RunError(
+                f"{self.folder} was written with schema {values.get('schema_version')}; this vitrail reads {SCHEMA}. "
+                "Use the vitrail that wrote it, or train again."
+            )
+        return read(Recipe, values, str(self.recipe_path))
+
+    def manifest(self, root: Path) -> Manifest:
+        """Read the manifest; `root` is the folder its paths start from."""
+        return Manifest.read(self.manifest_path, root)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return all events; a last line that a kill cut short is left out."""
+        if not self.history_path.exists():
+            return []
+        events = []
+        for line in self.history_path.read_text(encoding="utf-8").splitlines():
+            try:
+                events.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return events
+
+    def log(self, kind: str, values: dict[str, Any]) -> None:
+        """Append one event."""
+        append_line(self.history_path, {"event": kind, **values})
+
+    def save_state(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+        """Write what a resume needs in one step: tensors, and counters as JSON in the header."""
+        self.state_path.parent.mkdir(exist_ok=True)
+        metadata = {"counters": json.dumps(counters)}
+        replace(self.state_path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Read what `save_state` wrote."""
+        try:
+            with safe_open(self.state_path, framework="pt") as handle:
+                counters = json.loads(handle.metadata()["counters"])
+                return {key: handle.get_tensor(key) for key in handle.keys()}, counters  # noqa: SIM118
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.folder} has no saved state yet, so there is nothing to resume. Train again from the start."
+            ) from None
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"{self.state_path} is broken ({error}). Train again from the start.") from None
+
+
+def create_run(recipe: Recipe, out: str | None, command: str) -> Run:
+    """Make a new run folder: `out`, or runs/<name of the data>, with -2, -3 … where that exists already."""
+    wanted = Path(out) if out else runs_dir() / (Path(recipe.data.source).resolve().name or "run")
+    for number in range(1, 10_000):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RunError(f"{folder} cannot be created: {error}. Choose another place with --out.") from None
+        run = Run(folder)
+        write_text(run.recipe_path, to_yaml(recipe, f"Made by: {command}"))
+        return run
+    raise RunError(f"There are too many runs called {wanted}. Choose another name with --out.")
+
+
+def open_run(path: str | Path) -> Run:
+    """Open an existing run folder; raises a RunError where it is none or of another schema."""
+    run = Run(Path(path))
+    if not run.recipe_path.is_file():
+        near = sorted(p.parent.name for p in run.folder.parent.glob("*/recipe.yaml"))[:5]
+        there = f" There are: {', '.join(near)}." if near else ""
+        raise RunError(f"{path} is not a run folder (it has no recipe.yaml).{there}")
+    run.recipe()
+    return run

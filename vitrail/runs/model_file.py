@@ -1,0 +1,81 @@
+"""One file is a model: weights, and in the header everything that prediction needs, and the proof."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vitrail import __version__
+from vitrail.core.config import Settings, read
+from vitrail.core.errors import RunError, SettingError
+from vitrail.core.files import replace
+
+FORMAT: Literal[1] = 1
+
+
+class Header(Settings):
+    """What stands in a model file beside the weights."""
+
+    format: Literal[1] = FORMAT
+    vitrail: str = __version__
+    name: str
+    encoder: dict[str, Any]
+    task: dict[str, Any]
+    preprocess: dict[str, Any]
+    weights: str = "none"
+    licence: str | None = None
+    proof: list[float] = Field(default_factory=list)
+
+
+class ModelFile(NamedTuple):
+    """An opened model file."""
+
+    header: Header
+    tensors: dict[str, Tensor]
+
+
+def write_model(path: Path, network: nn.Module, header: Header) -> None:
+    """Write the network's weights and the header in one step, so that a kill leaves the old file whole."""
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
+    metadata = {"vitrail": header.model_dump_json()}
+    replace(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def read_model(path: Path) -> ModelFile:
+    """Read a model file; raises a RunError that says what is wrong with it."""
+    try:
+        with safe_open(path, framework="pt") as handle:
+            metadata = handle.metadata() or {}
+            if "vitrail" not in metadata:
+                raise RunError(
+                    f"{path} holds weights but no vitrail header, so its classes and preprocessing are unknown. "
+                    "Name a run folder or a model.safetensors written by vitrail."
+                )
+            header = parse_header(metadata["vitrail"], path)
+            return ModelFile(header, {key: handle.get_tensor(key) for key in handle.keys()})  # noqa: SIM118
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist. Name a run folder or a model file.") from None
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} is not a whole model file ({error}). Copy it again or train again.") from None
+
+
+def parse_header(text: str, path: Path) -> Header:
+    """Read the header's JSON; a file of a later version is refused by name."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path} has a broken header ({error}). Copy it again.") from None
+    if values.get("format") != FORMAT:
+        raise RunError(
+            f"{path} is of format {values.get('format')}, this vitrail {__version__} reads {FORMAT}. Update vitrail."
+        )
+    try:
+        return read(Header, values, str(path))
+    except SettingError as error:
+        raise RunError(f"{path} has a header this vitrail {__version__} cannot read: {error}") from None

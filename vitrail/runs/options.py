@@ -1,0 +1,135 @@
+"""What a user may say when training, on the command line and in Python alike. No heavy import: help reads this page."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from vitrail.core.errors import SettingError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Settings of a training; what is not given comes from the recipe.
+
+    Parameters
+    ----------
+    model
+        network: one of ours or any timm name (see: vitrail models)
+    weights
+        where the network starts: none is from scratch
+    recipe
+        named recipe, or a YAML file like the recipe.yaml of a run
+    epochs
+        how often every picture is seen
+    time
+        train for so long instead, such as 90s, 30m, 2h
+    batch
+        pictures a step
+    micro
+        pictures computed at once; by default measured
+    imgsz
+        side of the network's input in pixels, or HEIGHTxWIDTH
+    fit
+        how another shape is brought to the input: squash, crop or pad
+    lr
+        highest learning rate
+    weight_decay
+        pull of the weights towards zero
+    warmup
+        epochs until the highest learning rate
+    drop_path
+        chance that the last block is skipped
+    ema
+        decay of the moving average of the weights, 0 for none
+    augment
+        none, light, flip_crop, trivial or rand
+    erase
+        chance that a patch is erased
+    mixup
+        strength of Mixup, 0 for none
+    cutmix
+        strength of CutMix, 0 for none
+    smoothing
+        label smoothing
+    pool
+        cls, mean or attention
+    patience
+        stop after so many epochs without a better score
+    layout
+        how the data lies, where the guess is wrong
+    val
+        share of the pictures that choose the best epoch
+    test
+        share of the pictures that score
+    precision
+        auto, float32 or bf16
+    compile
+        compile the network first (pays on long runs)
+    device
+        auto, cpu, cuda, mps
+    workers
+        processes that read pictures, -1: one fewer than the cores
+    seed
+        same seed, same run
+    out
+        run folder, runs/<data> by default; never overwritten
+    """
+
+    model: str | None = None
+    weights: str | None = None
+    recipe: str | None = None
+    epochs: int | None = None
+    time: str | None = None
+    batch: int | None = None
+    micro: int | None = None
+    imgsz: str | None = None
+    fit: str | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    warmup: float | None = None
+    drop_path: float | None = None
+    ema: float | None = None
+    augment: str | None = None
+    erase: float | None = None
+    mixup: float | None = None
+    cutmix: float | None = None
+    smoothing: float | None = None
+    pool: str | None = None
+    patience: int | None = None
+    layout: str | None = None
+    val: float | None = None
+    test: float | None = None
+    precision: str | None = None
+    compile: bool | None = None
+    device: str | None = None
+    workers: int | None = None
+    seed: int | None = None
+    out: str | None = None
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(text: str | None) -> float | None:
+    """Read a duration such as 90s, 30m or 1h30m; a bare number is minutes."""
+    if text is None:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text) * 60
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not parts or "".join(a + b for a, b in parts) != text:
+        raise SettingError(f"The time {text!r} cannot be read. Write it like 90s, 30m or 1h30m.")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def image_size(text: str | int | None) -> tuple[int, int] | None:
+    """Read an image size such as 224 or 192x256 (height x width)."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)(?:[x,×](\d+))?", str(text))
+    if not found or int(found[1]) < 1 or int(found[2] or 1) < 1:
+        raise SettingError(
+            f"The image size {text!r} cannot be read. Write it like 224 or 192x256 (height x width)."
+        )
+    return int(found[1]), int(found[2] or found[1])

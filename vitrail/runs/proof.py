@@ -1,0 +1,48 @@
+"""The proof inside a model file: one generated picture and the probabilities that training gave for it.
+
+Pixel (r, c) of channel k holds (31 r + 17 c + 57 k + 3 (r c mod 29)) mod 256; the picture is 61 high and 47 wide,
+so that no resize, crop or channel swap can hide.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from vitrail.data.preprocess import Preprocess
+from vitrail.tasks.base import Task
+
+HEIGHT, WIDTH = 61, 47
+TOLERANCE = 1e-4
+"""How far a probability may lie from the proof in float32."""
+
+
+def picture(channels: int = 3) -> NDArray[np.uint8]:
+    """Return the proof picture: uint8 (61, 47, channels)."""
+    r, c, k = np.ogrid[:HEIGHT, :WIDTH, :channels]
+    values: NDArray[np.int64] = (31 * r + 17 * c + 57 * k + 3 * (r * c % 29)) % 256
+    return values.astype(np.uint8)
+
+
+def answer(network: nn.Module, task: Task[Any, Any], preprocess: Preprocess) -> list[float]:
+    """Return what the network says of the proof picture, in float32, flattened."""
+    pixels, _ = preprocess.eval(picture(preprocess.channels))
+    weight = next(network.parameters())
+    was = network.training
+    network.eval()
+    with torch.inference_mode():
+        output = task.infer(network, pixels[None].to(weight.device, weight.dtype))
+        probabilities = task.probabilities(output.float())
+    network.train(was)
+    return [float(p) for p in probabilities.flatten().tolist()]
+
+
+def drift(stored: list[float], found: list[float]) -> float:
+    """Return the largest difference between two answers (infinity where their lengths differ)."""
+    if len(stored) != len(found):
+        return float("inf")
+    return max((abs(a - b) for a, b in zip(stored, found, strict=True)), default=0.0)

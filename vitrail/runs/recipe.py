@@ -1,0 +1,106 @@
+"""A recipe is the whole setting of a run: data, model, task and training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from vitrail.core.config import Settings, read
+from vitrail.core.errors import UnknownNameError
+
+SCHEMA: Literal[1] = 1
+
+
+Share = Annotated[float, Field(gt=0, lt=0.9)]
+
+
+class DataSettings(Settings):
+    """Where the pictures are and how they are split."""
+
+    source: str = ""
+    layout: str = "auto"
+    val: Share = 0.15
+    test: Share = 0.15
+
+
+class ModelSettings(Settings):
+    """Which network, at which input size (height, width), and how a picture is fitted to it."""
+
+    name: str
+    imgsz: tuple[PositiveInt, PositiveInt]
+    channels: PositiveInt = 3
+    fit: Literal["squash", "crop", "pad"] = "crop"
+    drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
+    weights: str = "none"
+
+
+class TaskSettings(Settings):
+    """Which task, with settings of its own."""
+
+    name: str = "classify"
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrainSettings(Settings):
+    """How the network is trained; `seconds` (of `--time`) wins over `epochs`."""
+
+    epochs: PositiveInt = 100
+    seconds: PositiveFloat | None = None
+    batch: PositiveInt = 128
+    micro: PositiveInt | None = None
+    lr: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.05
+    warmup: NonNegativeFloat = 5.0
+    clip: NonNegativeFloat = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    augment: str = "trivial"
+    erase: Annotated[float, Field(ge=0, le=1)] = 0.0
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    compile: bool = False
+    device: str = "auto"
+    workers: Annotated[int, Field(ge=-1)] = -1
+    patience: PositiveInt | None = None
+    seed: int = 0
+
+
+class Recipe(Settings):
+    """Enough to rebuild and to retrain a run; stored in it as recipe.yaml."""
+
+    schema_version: Literal[1] = SCHEMA
+    recipe: str
+    data: DataSettings
+    model: ModelSettings
+    task: TaskSettings = TaskSettings()
+    training: TrainSettings = TrainSettings()
+
+
+def named(name: str) -> dict[str, Any]:
+    """Return the settings of one of the recipes that come with vitrail (vitrail/recipes/*.yaml)."""
+    folder = files("vitrail").joinpath("recipes")
+    known = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+    if name not in known:
+        raise UnknownNameError("recipe", name, known, f"There are: {', '.join(known)}.")
+    values: dict[str, Any] = yaml.safe_load(folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
+    values.pop("about", None)
+    return values
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one nested mapping over another; None in the upper one leaves the lower value."""
+    merged = dict(low)
+    for key, value in high.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping):
+            merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def compose(name: str, own: Mapping[str, Any], where: str = "settings") -> Recipe:
+    """Return the recipe `name` with the user's own settings laid over it."""
+    return read(Recipe, merge({**named(name), "recipe": name}, own), where)

@@ -1,0 +1,325 @@
+"""Wires a run: data, plan, loop, listeners, evaluation, report."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from types import FrameType
+from typing import Any
+
+import torch
+
+from vitrail.core.errors import RunError
+from vitrail.data.loader import Pictures, Share, evaluation, processes, training
+from vitrail.data.manifest import TRAIN, VAL, Manifest
+from vitrail.data.prepare import Prepared, prepare
+from vitrail.data.preprocess import Preprocess
+from vitrail.evaluate.report import write_report
+from vitrail.models.create import count_params, describe
+from vitrail.runs.assemble import Network, assemble
+from vitrail.runs.folder import Run, create_run, open_run
+from vitrail.runs.model_file import Header, write_model
+from vitrail.runs.options import TrainOptions
+from vitrail.runs.proof import answer
+from vitrail.runs.recipe import Recipe
+from vitrail.tasks.base import Task
+from vitrail.train.listeners import Listener
+from vitrail.train.loop import Event, Session, deterministic, evaluate, restore, snapshot, steps
+from vitrail.train.plan import plan
+from vitrail.train.setup import (
+    UNKNOWN_TOTAL,
+    accelerator_for,
+    first_batch,
+    measure,
+    open_session,
+    order_of,
+    pictures_to_train_on,
+    preprocess_for,
+    said,
+    settled,
+)
+
+CALIBRATION_STEPS = 20
+"""After so many steps a run with a time limit fixes how many steps it will take."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a training works on."""
+
+    run: Run
+    recipe: Recipe
+    manifest: Manifest
+    task: Task[Any, Any]
+    preprocess: Preprocess
+    listeners: Sequence[Listener]
+
+    def pictures(self, split: str) -> Pictures:
+        """Return the pictures of one split, augmented where they train."""
+        if split == TRAIN:
+            return pictures_to_train_on(self.recipe, self.manifest, self.task)
+        return Pictures(self.manifest.rows(split), self.manifest.root, self.preprocess, self.task.target)
+
+    def tell(self, event: Event) -> None:
+        """Let everybody hear an event."""
+        for listener in self.listeners:
+            listener(event)
+
+
+def train(
+    data: str | Path, options: TrainOptions | None = None, *, listeners: Sequence[Listener] = ()
+) -> Run:
+    """Check a data set, train a network on it and return its run, with scores on pictures it never saw.
+
+    `data` is a folder, another source that `vitrail check` understands, or a built-in name ("digits").
+    """
+    options = options or TrainOptions()
+    prepared = prepared_for(data, options, listeners)
+    planned = plan(str(data), prepared, options)
+    _note(listeners, prepared.lines() + list(planned.reasons))
+    return start(planned.recipe, prepared.manifest, options.out, listeners)
+
+
+def prepared_for(data: str | Path, options: TrainOptions, listeners: Sequence[Listener] = ()) -> Prepared:
+    """Check a data set with the splits and the seed of the options."""
+
+    def looked(done: int, total: int) -> None:
+        for listener in listeners:
+            listener(Event("looked", 0, {"done": done, "total": total}))
+
+    return prepare(data, seed=options.seed or 0, progress=looked, **_splits(options))
+
+
+def _note(listeners: Sequence[Listener], lines: list[str]) -> None:
+    for listener in listeners:
+        listener(Event("note", 0, {"lines": lines}))
+
+
+def _splits(options: TrainOptions) -> dict[str, Any]:
+    given = {"layout": options.layout, "val": options.val, "test": options.test}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def start(recipe: Recipe, manifest: Manifest, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
+    """Make a run folder for a recipe and train in it."""
+    accelerator = accelerator_for(recipe.training.device)
+    torch.manual_seed(recipe.training.seed)
+    network, task = assemble(recipe, manifest.classes)
+    if accelerator.is_main_process:
+        found = measure(recipe, network, task, first_batch(recipe, manifest, task), accelerator.device)
+        recipe = settled(recipe, found)
+        _note(listeners, [said(recipe, found, count_params(network))])
+        run = create_run(recipe, out, " ".join(sys.argv))
+        manifest.write(run.manifest_path)
+    if accelerator.num_processes > 1:
+        recipe, run = _from_main(accelerator, recipe, run if accelerator.is_main_process else None)
+    work = Work(run, recipe, manifest, task, preprocess_for(recipe), listeners)
+    if accelerator.is_main_process:
+        run.log("started", {"time": time.time(), "conditions": conditions(accelerator)})
+    return _train(work, network, accelerator, None)
+
+
+def _from_main(accelerator: Any, recipe: Recipe, run: Run | None) -> tuple[Recipe, Run]:
+    from accelerate.utils import broadcast_object_list
+
+    sent = broadcast_object_list([recipe if run else None, run.folder if run else None])
+    return sent[0], Run(sent[1])
+
+
+def resume(folder: str | Path, *, listeners: Sequence[Listener] = ()) -> Run:
+    """Go on with a run that was stopped or killed, from its last saved state."""
+    run = open_run(folder)
+    recipe = run.recipe()
+    tensors, counters = run.load_state()
+    manifest = run.manifest(Path(counters["root"]))
+    accelerator = accelerator_for(recipe.training.device)
+    network, task = assemble(recipe, manifest.classes)
+    work = Work(run, recipe, manifest, task, preprocess_for(recipe), listeners)
+    now = conditions(accelerator)
+    changed = [key for key, value in now.items() if counters["conditions"].get(key) != value]
+    if accelerator.is_main_process:
+        run.log(
+            "resumed",
+            {"time": time.time(), "step": counters["step"], "exact": not changed, "changed": changed},
+        )
+    if changed:
+        differs = ", ".join(changed)
+        line = f"Resumed under other conditions ({differs}): the run goes on, but not equal bit by bit."
+        _note(listeners, [line])
+    return _train(work, network, accelerator, (tensors, counters))
+
+
+def conditions(accelerator: Any) -> dict[str, Any]:
+    """Return what must be the same for a resumed run to be equal bit by bit."""
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": str(accelerator.device),
+        "processes": accelerator.num_processes,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _train(work: Work, network: Network, accelerator: Any, saved: tuple[Any, Any] | None) -> Run:
+    pictures = work.pictures(TRAIN)
+    if not pictures.rows or not work.manifest.rows(VAL):
+        raise RunError("There is no picture to train on or none to validate on. Look at: vitrail check.")
+    order = order_of(work.recipe, pictures)
+    session = open_session(work.recipe, network, work.task, order, accelerator)
+    if saved:
+        restore(session, *saved)
+    keeper = Keeper(work, session, (saved[1] if saved else {}))
+    work.tell(Event("begun", session.step, {"total": session.schedule.total}))
+    with deterministic(accelerator.device), stopping() as stop:
+        if session.step < session.schedule.total:
+            share = Share(accelerator.process_index, accelerator.num_processes)
+            workers = processes(work.recipe.training.workers)
+            batches = training(pictures, order, share, session.step, sys.maxsize, workers)
+            for event in steps(session, batches, lambda: stop() or keeper.patience_ran_out()):
+                keeper.hear(event)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        finished = session.step >= session.schedule.total or keeper.patience_ran_out()
+        work.run.log("finished" if finished else "stopped", {"time": time.time(), "step": session.step})
+        write_report(work.run, work.manifest, seconds=keeper.elapsed(), finished=finished)
+    return work.run
+
+
+class Keeper:
+    """Evaluates after every epoch, keeps the best weights and the state to resume from, writes the history."""
+
+    def __init__(self, work: Work, session: Session, counters: dict[str, Any]) -> None:
+        self.work, self.session = work, session
+        self.best: list[float] = counters.get("best", [])
+        self.best_epoch: float = counters.get("best_epoch", 0.0)
+        self.before: float = counters.get("elapsed", 0.0)
+        self.began = time.monotonic()
+        self.validation = work.pictures(VAL)
+        self.fixed = work.recipe.training.seconds is None or session.schedule.total < UNKNOWN_TOTAL
+        self.last_steps: deque[float] = deque(maxlen=CALIBRATION_STEPS // 2)
+
+    def elapsed(self) -> float:
+        """Seconds since the run began, without the pauses between resumes."""
+        return self.before + time.monotonic() - self.began
+
+    def patience_ran_out(self) -> bool:
+        """Tell whether too many epochs went by without a better score."""
+        patience = self.work.recipe.training.patience
+        return patience is not None and bool(self.best) and self.session.epoch - self.best_epoch >= patience
+
+    def hear(self, event: Event) -> None:
+        """Act on an event of the loop, then let the listeners hear it."""
+        if event.kind == "step" and not self.fixed:
+            self.last_steps.append(event.values["seconds"])
+            if self.session.step >= CALIBRATION_STEPS:
+                self._fix_steps()
+        self._log(event)
+        self.work.tell(event)
+        if event.kind == "epoch":
+            self._epoch(event)
+
+    def _log(self, event: Event) -> None:
+        if self.session.accelerator.is_main_process:
+            self.work.run.log(event.kind, {"step": event.step, **event.values})
+
+    def _fix_steps(self) -> None:
+        """Decide how many steps fit into the time that is left, counting one evaluation an epoch, and the end."""
+        budget = float(self.work.recipe.training.seconds or 0)
+        step = median(self.last_steps)  # the first steps of all also pay for set-up
+        # An evaluated picture costs about a third of a trained one: forward without backward.
+        looked = len(self.validation) / self.session.order.batch * step / 3
+        left = budget * 0.95 - self.elapsed() - looked
+        more = max(1, int(left / (step + looked / self.session.order.steps)))
+        total = self._agreed(self.session.step + more)
+        self.session.schedule = replace(self.session.schedule, total=total)
+        self.fixed = True
+        planned = Event(
+            "planned", self.session.step, {"total": total, "epochs": total / self.session.order.steps}
+        )
+        self._log(planned)
+        self.work.tell(planned)
+
+    def _agreed(self, total: int) -> int:
+        accelerator = self.session.accelerator
+        return int(
+            accelerator.reduce(torch.tensor(float(total), device=accelerator.device), reduction="mean").item()
+        )
+
+    def _epoch(self, event: Event) -> None:
+        accelerator = self.session.accelerator
+        share = Share(accelerator.process_index, accelerator.num_processes)
+        batch = max(64, -(-self.session.order.batch // self.session.pieces))
+        scores = evaluate(self.session, evaluation(self.validation, batch, share))
+        main = self.work.task.metrics().main
+        standing = [scores[main], -scores.get("loss", 0.0)]
+        better = not self.best or standing > self.best
+        if better:
+            self.best, self.best_epoch = standing, self.session.epoch
+        if accelerator.is_main_process:
+            if better:
+                self._keep_model()
+            self._keep_state()
+        told = {**event.values, **scores, "main": main, "best": self.best[0], "better": better}
+        told["seconds"] = round(self.elapsed(), 2)
+        self._log(Event("score", event.step, told))
+        self.work.tell(Event("score", event.step, told))
+
+    def _keep_model(self) -> None:
+        network, recipe, task = self.session.evaluated(), self.work.recipe, self.work.task
+        header = Header(
+            name=recipe.model.name,
+            encoder=describe(network.encoder),
+            task={
+                "name": recipe.task.name,
+                "labels": list(task.labels),
+                "settings": task.settings.model_dump(),
+            },
+            preprocess=self.work.preprocess.to_dict(),
+            weights=recipe.model.weights,
+            proof=answer(network, task, self.work.preprocess),
+        )
+        write_model(self.work.run.model_path, network, header)
+
+    def _keep_state(self) -> None:
+        tensors, counters = snapshot(self.session)
+        counters |= {
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "elapsed": self.elapsed(),
+            "root": str(self.work.manifest.root.resolve()),
+            "conditions": conditions(self.session.accelerator),
+        }
+        self.work.run.save_state(tensors, counters)
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM) into a wish to stop after the step; the second one interrupts."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        os.write(
+            2, b"\nStopping after this step and keeping the best weights. Ctrl-C again interrupts at once.\n"
+        )
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,120 @@
+"""Who hears of a training: they read events and change nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from vitrail.train.loop import Event
+
+
+class Listener(Protocol):
+    """Hears every event of a training."""
+
+    def __call__(self, event: Event) -> None:
+        """Hear one event."""
+        ...
+
+
+def clock(seconds: float) -> str:
+    """Write a duration for people: 45 s, 3 min 20 s, 2 h 5 min."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Teller:
+    """Tells people on standard error: a bar with the time left on a terminal, a line an epoch elsewhere."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say_plain = say
+        self.live = sys.stderr.isatty()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=Console(stderr=True),
+            disable=not self.live,
+            transient=True,
+        )
+        self.task = self.bar.add_task("", total=None, left="", start=False)
+        self.first, self.began, self.total = 0, time.monotonic(), 0
+        self.loss = ""
+
+    def __enter__(self) -> Teller:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Tell one event."""
+        getattr(self, f"_{event.kind}", self._nothing)(event)
+
+    def _nothing(self, event: Event) -> None:
+        """Not every event is worth a line."""
+
+    def _note(self, event: Event) -> None:
+        for line in event.values["lines"]:
+            self.say(line)
+
+    def _looked(self, event: Event) -> None:
+        done, total = event.values["done"], event.values["total"]
+        self.bar.start_task(self.task)
+        self.bar.update(self.task, description="looking at every picture", completed=done, total=total)
+
+    def _begun(self, event: Event) -> None:
+        self.first, self.total, self.began = event.step, event.values["total"], time.monotonic()
+        self.bar.reset(self.task, total=self.total, completed=event.step, description="training", left="")
+
+    def _planned(self, event: Event) -> None:
+        self.total = event.values["total"]
+        self.say(f"The time is enough for {self.total} steps, {event.values['epochs']:.1f} epochs.")
+
+    def _smaller(self, event: Event) -> None:
+        self.say(f"Memory ran out: going on with {event.values['micro']} pictures at a time, same batch.")
+
+    def _step(self, event: Event) -> None:
+        self.loss = f"loss {event.values['loss']:.3f}"
+        description = f"epoch {event.values['epoch']:.1f}  {self.loss}"
+        self.bar.update(
+            self.task,
+            description=description,
+            completed=event.step,
+            total=self.total,
+            left=self._left(event.step),
+        )
+
+    def _score(self, event: Event) -> None:
+        v = event.values
+        mark = "  (best)" if v["better"] else f"  (best {v['best']:.1%})"
+        self.say(
+            f"epoch {v['epoch']:5.1f}  {self.loss}  validation {v['main']} {v[v['main']]:.1%}{mark}"
+            f"  {self._left(event.step)}"
+        )
+
+    def _left(self, step: int) -> str:
+        if step <= self.first or step >= self.total or self.total >= 10**9:
+            return ""
+        return clock((time.monotonic() - self.began) / (step - self.first) * (self.total - step)) + " left"
+
+    def say(self, line: str) -> None:
+        """Tell one line, above the bar where there is one."""
+        if self.live:
+            self.bar.console.print(line, highlight=False, markup=False)
+        else:
+            self.say_plain(line)

@@ -1,0 +1,241 @@
+"""The page that trains: one step, many steps, and the state that continues them.
+
+All randomness of a step is derived from (seed, step, piece), so that a resumed run, or one spread over several
+processes, draws what one undisturbed process draws.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+
+from vitrail.core.errors import VitrailError
+from vitrail.core.seeds import derive
+from vitrail.data.loader import Order
+from vitrail.data.sample import Batch
+from vitrail.runs.assemble import Network
+from vitrail.tasks.base import Task
+from vitrail.train.optim import Average, Schedule
+
+
+class TrainingError(VitrailError):
+    """Training cannot go on; the best and the last good weights are kept."""
+
+
+class Event(NamedTuple):
+    """What happened: `step` (a step is done), `epoch` (an epoch is done), `smaller` (the micro-batch was halved)."""
+
+    kind: str
+    step: int
+    values: dict[str, Any]
+
+
+@dataclass
+class Session:
+    """A training under way."""
+
+    accelerator: Any
+    network: nn.Module  # as prepared for these devices: wrapped, perhaps compiled
+    bare: Network  # the same weights, unwrapped
+    task: Task[Any, Any]
+    optimiser: torch.optim.Optimizer
+    average: Average[Network] | None
+    order: Order
+    schedule: Schedule
+    clip: float
+    precision: str
+    pieces: int = 1  # micro-batches a process computes one after another for one step
+    step: int = 0
+    seconds: float = 0.0  # spent in steps so far, over all resumes
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done."""
+        return self.step / self.order.steps
+
+    def evaluated(self) -> Network:
+        """Return the network that is evaluated and kept: the average, or the weights themselves."""
+        return self.average.module if self.average else self.bare
+
+
+def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bool]) -> Iterator[Event]:
+    """Train until the schedule ends or `stop` says so; each event leaves the session in a whole state."""
+    for batch in batches:
+        began = time.perf_counter()
+        rate = session.schedule(session.step)
+        for group in session.optimiser.param_groups:
+            group["lr"] = rate
+        while True:
+            try:
+                loss = _step(session, batch)
+                break
+            except torch.OutOfMemoryError:
+                _smaller(session, len(batch.ids))
+            yield Event("smaller", session.step, {"micro": -(-len(batch.ids) // session.pieces)})
+        session.step += 1
+        took = time.perf_counter() - began
+        session.seconds += took
+        yield Event("step", session.step, {"loss": loss, "lr": rate, "seconds": took, "epoch": session.epoch})
+        done = session.step >= session.schedule.total
+        if done or session.step % session.order.steps == 0:
+            yield Event("epoch", session.step, {"epoch": session.epoch})
+        if done or stop():
+            return
+
+
+def _smaller(session: Session, local: int) -> None:
+    """Halve the micro-batch, keeping the batch; give up where one picture at a time is still too much."""
+    session.optimiser.zero_grad(set_to_none=True)
+    if session.accelerator.num_processes > 1 or session.pieces >= local:
+        raise TrainingError(
+            f"Memory ran out at step {session.step} with {local // session.pieces} pictures at a time. "
+            "Lower it with --micro, or choose a smaller network or --imgsz."
+        ) from None
+    session.pieces = min(local, session.pieces * 2)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _step(session: Session, batch: Batch[Any]) -> float:
+    """Compute the gradients of this process's part, piece by piece, and move the weights once."""
+    session.network.train()
+    parts = np.array_split(np.arange(len(batch.ids)), session.pieces)
+    total = torch.zeros((), device=session.accelerator.device)
+    for i, part in enumerate(parts):
+        number = session.accelerator.process_index * len(parts) + i
+        last = i == len(parts) - 1
+        with _drawn(session, number), nullcontext() if last else session.accelerator.no_sync(session.network):
+            loss = _loss(session, _slice(batch, part, session.accelerator.device), number)
+            # Pieces may differ by one picture: each counts by its pictures, so the step is that of the whole batch.
+            share = loss * (len(part) / len(batch.ids))
+            session.accelerator.backward(share)
+        total += share.detach()
+    value = float(session.accelerator.reduce(total, reduction="mean"))
+    if not math.isfinite(value):
+        session.optimiser.zero_grad(set_to_none=True)
+        raise TrainingError(
+            f"The loss became {value} at step {session.step + 1}; the weights before that step are kept. "
+            f"Try a lower learning rate (--lr {session.schedule.peak / 3:.2g}) or --precision float32."
+        )
+    if session.clip:
+        session.accelerator.clip_grad_norm_(session.network.parameters(), session.clip)
+    session.optimiser.step()
+    session.optimiser.zero_grad(set_to_none=True)
+    if session.average:
+        session.average.update(session.bare, session.step)
+    return value
+
+
+def _loss(session: Session, batch: Batch[Any], piece: int) -> Tensor:
+    rng = np.random.default_rng(derive(session.order.seed, "prepare", session.step, piece))
+    with autocast(session.accelerator.device, session.precision):
+        return session.task.learn(session.network, batch, rng).total
+
+
+@contextmanager
+def _drawn(session: Session, piece: int) -> Iterator[None]:
+    """Seed dropout and drop path for one piece of one step."""
+    torch.manual_seed(derive(session.order.seed, "dropout", session.step, piece))
+    yield
+
+
+def _slice(batch: Batch[Any], part: np.ndarray[Any, Any], device: torch.device) -> Batch[Any]:
+    low, high = int(part[0]), int(part[-1]) + 1
+    images = batch.images[low:high].to(device, non_blocking=True)
+    return Batch(images, batch.targets[low:high], batch.ids[low:high])
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Compute matrix products in bf16 where asked."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Train with algorithms that give the same bits again; on a GPU those that have none only warn."""
+    was = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    settings: Any = torch.utils.deterministic
+    filled = settings.fill_uninitialized_memory
+    settings.fill_uninitialized_memory = (
+        False  # it finds bugs in kernels, makes nothing deterministic, and costs time
+    )
+    torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was[0], warn_only=was[1])
+        settings.fill_uninitialized_memory = filled
+
+
+def evaluate(session: Session, batches: Iterator[Batch[Any]]) -> dict[str, float]:
+    """Return the task's scores on batches, gathered from all processes."""
+    network, metrics = session.evaluated(), session.task.metrics()
+    was = network.training
+    network.eval()
+    with torch.inference_mode(), autocast(session.accelerator.device, session.precision):
+        for batch in batches:
+            output = session.task.infer(network, batch.images.to(session.accelerator.device))
+            metrics.update(output, batch.targets)
+    network.train(was)
+    if session.accelerator.num_processes > 1:
+        metrics = _gathered(session.task, metrics.state())
+    return metrics.compute()
+
+
+def _gathered(task: Task[Any, Any], state: list[Any]) -> Any:
+    from accelerate.utils import gather_object
+
+    metrics = task.metrics()
+    metrics.absorb(gather_object(state))
+    return metrics
+
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True)
+
+
+def snapshot(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return everything a resume needs: tensors, and the numbers beside them."""
+    tensors = {f"network.{k}": v.detach().cpu() for k, v in session.bare.state_dict().items()}
+    if session.average:
+        tensors |= {f"average.{k}": v.detach().cpu() for k, v in session.average.module.state_dict().items()}
+    inner = getattr(session.optimiser, "optimizer", session.optimiser)
+    state: dict[str, Any] = get_optimizer_state_dict(session.bare, inner, options=_WHOLE)
+    tensors |= {f"optimiser.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
+    counters = {
+        "step": session.step,
+        "total": session.schedule.total,
+        "pieces": session.pieces,
+        "seconds": session.seconds,
+    }
+    return {k: v.contiguous().clone() for k, v in tensors.items()}, counters
+
+
+def restore(session: Session, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+    """Put a snapshot back into a freshly built session."""
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    session.bare.load_state_dict(part("network."))
+    if session.average:
+        session.average.module.load_state_dict(part("average."))
+    inner = getattr(session.optimiser, "optimizer", session.optimiser)
+    present: dict[str, Any] = get_optimizer_state_dict(session.bare, inner, options=_WHOLE)
+    present |= part("optimiser.")
+    set_optimizer_state_dict(session.bare, inner, present, options=_WHOLE)
+    session.step, session.pieces = counters["step"], counters["pieces"]
+    session.seconds = counters["seconds"]
+    session.schedule = replace(session.schedule, total=counters["total"])

@@ -1,0 +1,207 @@
+"""Opens a training: devices through Accelerate, and the precision and micro-batch that are quickest here."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+import warnings
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from vitrail.core.errors import SettingError
+from vitrail.core.paths import compiler
+from vitrail.data.augment import build
+from vitrail.data.loader import Order, Pictures, Share, training
+from vitrail.data.manifest import TRAIN, Manifest
+from vitrail.data.preprocess import Preprocess
+from vitrail.data.sample import Batch
+from vitrail.runs.assemble import Network
+from vitrail.runs.device import device_for, fast_bf16
+from vitrail.runs.recipe import Recipe
+from vitrail.tasks.base import Task
+from vitrail.train.loop import Session, autocast
+from vitrail.train.optim import Average, Schedule, adamw
+
+UNKNOWN_TOTAL = 10**9
+"""Steps of a run with a time limit until its speed is known."""
+
+SMALLEST = 8
+"""Pictures of the smallest micro-batch that is tried."""
+
+PATIENCE = 4.0
+"""Seconds that one tried micro-batch may take before larger ones are left alone."""
+
+
+class Measured(NamedTuple):
+    """What one training step costs on this machine."""
+
+    precision: str
+    micro: int
+    seconds: float  # a step of the whole batch
+    memory: int  # bytes, of this process at its highest
+
+
+def accelerator_for(device: str) -> Any:
+    """Return Accelerate's view of the devices: one, or as many as `accelerate launch` started."""
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=device_for(device).type == "cpu")
+
+
+def preprocess_for(recipe: Recipe) -> Preprocess:
+    """Return the steps from a picture to the input that a recipe asks for."""
+    base = Preprocess.for_size(recipe.model.imgsz, recipe.model.channels)
+    return replace(base, fit=recipe.model.fit, crop_fraction=0.875 if recipe.model.fit == "crop" else 1.0)
+
+
+def pictures_to_train_on(recipe: Recipe, manifest: Manifest, task: Task[Any, Any]) -> Pictures:
+    """Return the training pictures with the recipe's augmentation."""
+    augment = build(recipe.training.augment, channels=recipe.model.channels, erasing=recipe.training.erase)
+    rows = manifest.rows(TRAIN)
+    if not rows:
+        raise SettingError("The split leaves no picture to train on. Lower --val and --test.")
+    return Pictures(rows, manifest.root, preprocess_for(recipe), task.target, augment)
+
+
+def order_of(recipe: Recipe, pictures: Pictures) -> Order:
+    """Return which pictures make up each step."""
+    return Order(len(pictures), min(recipe.training.batch, len(pictures)), recipe.training.seed)
+
+
+def first_batch(recipe: Recipe, manifest: Manifest, task: Task[Any, Any]) -> Batch[Any]:
+    """Return the pictures of the first step."""
+    pictures = pictures_to_train_on(recipe, manifest, task)
+    return next(iter(training(pictures, order_of(recipe, pictures), Share(), 0, 1, workers=0)))
+
+
+def measure(
+    recipe: Recipe, network: nn.Module, task: Task[Any, Any], batch: Batch[Any], device: torch.device
+) -> Measured:
+    """Find the precision and, on a CPU, the micro-batch with the quickest step, on a copy of the network.
+
+    A GPU takes the whole batch: the loop halves it when memory runs out.
+    """
+    trial = deepcopy(network).to(device).train()
+    wanted = recipe.training.precision
+    fast = ["bf16", "float32"] if fast_bf16(device) else ["float32"]
+    candidates = fast if wanted == "auto" else [wanted]
+    size = len(batch.ids)
+    start = min(recipe.training.micro or SMALLEST, size)
+    _seconds(trial, task, batch, start, candidates[0], device)  # the first step of all pays for set-up
+    costs = {kind: _seconds(trial, task, batch, start, kind, device) / start for kind in candidates}
+    precision = min(costs, key=costs.__getitem__)
+    micro, cost = start, costs[precision]
+    if device.type != "cpu":
+        micro = recipe.training.micro or size
+    elif recipe.training.micro is None:
+        micro, cost = _quickest(trial, task, batch, start, cost, precision, device)
+    return Measured(precision, micro, cost * size, _peak(device))
+
+
+def _quickest(
+    trial: nn.Module,
+    task: Task[Any, Any],
+    batch: Batch[Any],
+    micro: int,
+    cost: float,
+    precision: str,
+    device: torch.device,
+) -> tuple[int, float]:
+    """Double the micro-batch as long as a picture gets clearly cheaper."""
+    size = len(batch.ids)
+    while micro < size and cost * micro < PATIENCE:
+        larger = min(size, 2 * micro)
+        found = _seconds(trial, task, batch, larger, precision, device) / larger
+        if found > 0.95 * cost:
+            break
+        micro, cost = larger, found
+    return micro, cost
+
+
+def _seconds(
+    trial: nn.Module,
+    task: Task[Any, Any],
+    batch: Batch[Any],
+    count: int,
+    precision: str,
+    device: torch.device,
+) -> float:
+    piece = Batch(batch.images[:count].to(device), batch.targets[:count], batch.ids[:count])
+    began = time.perf_counter()
+    with torch.random.fork_rng(devices=[]):
+        with autocast(device, precision):
+            loss = task.learn(trial, piece, np.random.default_rng(0)).total
+        torch.autograd.backward(loss)
+    value = float(loss.detach())  # waits for a GPU
+    trial.zero_grad(set_to_none=True)
+    assert value == value or precision == "bf16", "a fresh network in float32 has a loss"
+    return time.perf_counter() - began
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def settled(recipe: Recipe, found: Measured) -> Recipe:
+    """Return the recipe with what was measured written into it, so that a resume does not measure again."""
+    training_settings = recipe.training.model_copy(
+        update={"precision": found.precision, "micro": found.micro}
+    )
+    return recipe.model_copy(update={"training": training_settings})
+
+
+def open_session(
+    recipe: Recipe, network: Network, task: Task[Any, Any], order: Order, accelerator: Any
+) -> Session:
+    """Return a session at step 0, its network on the devices."""
+    settings = recipe.training
+    optimiser = adamw(network, settings.lr, settings.weight_decay)
+    network.to(accelerator.device)
+    average = Average(network, settings.ema) if settings.ema else None
+    total = UNKNOWN_TOTAL if settings.seconds else settings.epochs * order.steps
+    prepared, optimiser = accelerator.prepare(_compiled(network, settings), optimiser)
+    local = -(-order.batch // accelerator.num_processes)
+    return Session(
+        accelerator=accelerator,
+        network=prepared,
+        bare=network,
+        task=task,
+        optimiser=optimiser,
+        average=average,
+        order=order,
+        schedule=Schedule(settings.lr, round(settings.warmup * order.steps), total),
+        clip=settings.clip,
+        precision=settings.precision,
+        pieces=min(local, -(-local // (settings.micro or local))),
+    )
+
+
+def _compiled(network: nn.Module, settings: Any) -> nn.Module:
+    if not settings.compile:
+        return network
+    if compiler() is None:
+        warnings.warn(
+            "There is no C++ compiler, so --compile is left out. Install g++ to have it.", stacklevel=2
+        )
+        return network
+    compiled: nn.Module = torch.compile(network)  # type: ignore[assignment]
+    return compiled
+
+
+def said(recipe: Recipe, found: Measured, parameters: int) -> str:
+    """Say in a line what is about to be trained."""
+    size = "×".join(map(str, recipe.model.imgsz))
+    return (
+        f"{recipe.model.name}: {parameters / 1e6:.2f} M parameters, {size} px, from "
+        f"{'scratch' if recipe.model.weights == 'none' else recipe.model.weights}; recipe {recipe.recipe}; "
+        f"{found.precision}, {found.micro} pictures at a time, {found.seconds:.2f} s a step of {recipe.training.batch}."
+    )
