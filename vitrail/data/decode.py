@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vitrail.core.errors import DataError
+from vitrail.data.medical import dicom, is_dicom
 
 Pixels = NDArray[np.uint8]
 
@@ -27,6 +30,7 @@ MAX_PIXELS = 89_478_485
 """Pillow's own limit for an honest picture: a quarter of a gigabyte once decoded."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_NPY = b"\x93NUMPY"
 _ORIENTATION = 0x0112
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -56,9 +60,40 @@ def decode(source: Path | bytes | BinaryIO, channels: int = 3, name: str = "") -
     if channels not in _MODES:
         raise DataError(f"A picture can be read with 1, 3 or 4 channels, not {channels}.")
     data = _bytes(source, name)
+    if (plain := _without_pillow(data, channels, name)) is not None:
+        return plain
+    with _opened(data, name) as image:
+        return _convert(image, channels, name)
+
+
+def glance(data: bytes, name: str, least: int) -> tuple[Decoded, tuple[int, int]]:
+    """Decode as `decode` does, and as strictly, but let a JPEG come out smaller: `least` pixels a side at least.
+
+    Returns the picture in RGB and the (height, width) of the whole one, upright.
+
+    Raises:
+        DataError: as `decode`.
+    """
+    _bytes(data, name)
+    if (plain := _without_pillow(data, 3, name)) is not None:
+        return plain, plain.image.shape[:2]
+    with _opened(data, name) as image:
+        width, height = image.size
+        if image.format == "JPEG":
+            image.draft(None, (least, least))  # skips arithmetic, not reading: what is cut off is still found
+        shown = _convert(image, 3, name)
+        lying = EXIF in shown.notes and image.getexif().get(_ORIENTATION, 1) >= 5
+        return shown, (width, height) if lying else (height, width)
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """Open a picture and turn whatever goes wrong inside into one kind of error."""
     try:
         with Image.open(BytesIO(data)) as image:
-            return _convert(image, channels, name)
+            if image.width * image.height > MAX_PIXELS:
+                raise _bomb(name)
+            yield image
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -69,6 +104,16 @@ def decode(source: Path | bytes | BinaryIO, channels: int = 3, name: str = "") -
         raise DataError(
             f"{name} is broken ({_plain(error)}). Copy it again from where it came from, or delete it."
         ) from error
+
+
+def _without_pillow(data: bytes, channels: int, name: str) -> Decoded | None:
+    """Decode what other libraries read: arrays of NumPy and DICOM; None for anything else."""
+    if data.startswith(_NPY):
+        return Decoded(as_array(_npy(data, name), channels), ())
+    if is_dicom(data):
+        values, note = dicom(data, name)
+        return Decoded(as_array(values, channels), (note,))
+    return None
 
 
 def as_array(picture: Any, channels: int = 3) -> Pixels:
@@ -119,10 +164,16 @@ def _bytes(source: Path | bytes | BinaryIO, name: str) -> bytes:
     return data
 
 
+def _npy(data: bytes, name: str) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{name} is broken ({_plain(error)}). Save it again with numpy.save.") from error
+    return array
+
+
 def _convert(image: Image.Image, channels: int, name: str) -> Decoded:
     """Bring an opened Pillow image to the wanted mode, upright; the order of the steps matters."""
-    if image.width * image.height > MAX_PIXELS:
-        raise _bomb(name)
     if image.mode == _MODES[channels] == "RGB" and image.format == "JPEG" and "exif" not in image.info:
         return Decoded(np.asarray(image), ())  # the plain photograph: nothing to undo
     notes = [FRAMES] if getattr(image, "n_frames", 1) > 1 else []

@@ -3,66 +3,59 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import median
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
-from vitrail.data.decode import decode
+from vitrail.data import findings as say
+from vitrail.data import twins
+from vitrail.data.decode import glance
+from vitrail.data.findings import Finding
 from vitrail.data.layouts import Entry, Layout
+from vitrail.data.look import GREY_SIDE, Facts, Memory, grey, look
 from vitrail.data.manifest import KEPT, QUARANTINED, Row
 from vitrail.data.names import count, natural, some
 from vitrail.data.source import read
 
 Progress = Callable[[int, int], None]
 
-_CHUNK = 256  # pictures in flight: bounds memory, keeps every thread busy
-TINY_CLASS = 10
-IMBALANCE = 10
-
-
-class Facts(NamedTuple):
-    """What decoding one file told; `error` is empty where it decoded."""
-
-    id: str
-    hash: str = ""
-    pixels: str = ""
-    size: tuple[int, int] = (0, 0)
-    notes: tuple[str, ...] = ()
-    flat: bool = False
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was found: its kind, whom it touches, and a sentence that ends with what to do.
-
-    `grave` findings keep pictures out or spoil scores; the others only say what was done.
-    """
-
-    kind: str
-    text: str
-    ids: tuple[str, ...] = ()
-    grave: bool = False
+_CHUNK = 256  # pictures between two notes to disk
+_FEW, _TENTH = 3, 10
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the doctor found: one row a picture with its state, group and hash, and the findings in order."""
+    """What the doctor found: one row a picture with its state, group and hash, and the findings, grave ones first."""
 
     rows: tuple[Row, ...] = field(repr=False)
     findings: tuple[Finding, ...]
+    sizes: tuple[
+        tuple[int, int], ...
+    ] = ()  # the (height, width) of the smallest, the median and the largest picture
 
     def lines(self) -> list[str]:
-        """Return the findings in plain words, grave ones first."""
-        return [finding.text for finding in sorted(self.findings, key=lambda finding: not finding.grave)]
+        """Return the findings in plain words; of many of a kind the first three, and how many more there are."""
+        told: Counter[str] = Counter()
+        lines = []
+        for finding in self.findings:
+            told[finding.kind] += 1
+            if told[finding.kind] <= _FEW:
+                lines.append(finding.text)
+        more = [
+            f"{kind}: {number - _FEW:,} more, all named by --json."
+            for kind, number in told.items()
+            if number > _FEW
+        ]
+        return [*lines, *more]
 
     def of(self, kind: str) -> tuple[str, ...]:
         """Return the ids that findings of one kind name."""
@@ -71,11 +64,13 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         states = Counter(row.state for row in self.rows)
+        names = ("least", "median", "greatest")
         return {
             "pictures": len(self.rows),
             "kept": states[KEPT],
             "quarantined": states[QUARANTINED],
-            "findings": [asdict(finding) | {"ids": list(finding.ids)} for finding in self.findings],
+            "sizes": {name: list(size) for name, size in zip(names, self.sizes, strict=False)},
+            "findings": [finding.to_dict() for finding in self.findings],
         }
 
 
@@ -86,7 +81,10 @@ def examine(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Decode every picture of a layout once, on all cores, and report; nothing on disk is changed.
+    """Decode every picture of a layout once, on all cores, and report; nothing of the data is changed.
+
+    `cache` is a file that remembers by content what was seen, so that a second check, or one that was killed,
+    decodes only what is new.
 
     Raises:
         DataError: two entries share an id, or no picture at all could be read.
@@ -94,47 +92,50 @@ def examine(
     entries = list(layout) if isinstance(layout, Sequence) else list(layout.entries())
     base = root if root is not None else Path() if isinstance(layout, Sequence) else layout.root
     _refuse_twice(entries)
-    facts = list(_look_all(entries, base, progress))
+    memory = Memory(cache)
+    try:
+        facts = list(_look_all(entries, base, memory, progress))
+    finally:
+        memory.close()
     if all(one.error for one in facts):
-        raise DataError(
-            f"None of {count(len(facts), 'picture')} can be read, the first because: {facts[0].error}"
-        )
+        first = facts[0].error if facts else "there is none"
+        raise DataError(f"None of {count(len(facts), 'picture')} can be read, the first because: {first}")
     rows = [_row(entry, one) for entry, one in zip(entries, facts, strict=True)]
-    broken = list(_unreadable(rows))
-    rows, twins = _twins(rows, facts)
-    return Report(tuple(rows), (*broken, *twins, *_noted(facts), *_classes(rows)))
+    broken = list(say.unreadable(rows))
+    rows, alike = _tie(rows, facts, base)
+    found = [*broken, *alike, *say.pictures(rows, facts), *say.classes(rows)]
+    return Report(tuple(rows), tuple(sorted(found, key=lambda finding: not finding.grave)), _sizes(facts))
+
+
+def workers() -> int:
+    """Return how many threads look at pictures: Pillow decodes outside the interpreter's lock."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _refuse_twice(entries: Sequence[Entry]) -> None:
-    twice = [one for one, number in Counter(entry.id for entry in entries).items() if number > 1]
+    tally = Counter(entry.id for entry in entries)
+    twice = [one for one, number in tally.items() if number > 1]
     if twice:
         raise DataError(f"{some(twice)} stands in the data more than once. Name every picture once.")
 
 
-def _look_all(entries: Sequence[Entry], root: Path, progress: Progress | None) -> Iterator[Facts]:
-    """Look at every file, in order; Pillow decodes outside the interpreter's lock, so threads are enough."""
+def _look_all(
+    entries: Sequence[Entry], root: Path, memory: Memory, progress: Progress | None
+) -> Iterator[Facts]:
+    def look_at(entry: Entry) -> Facts:
+        if entry.trouble:
+            return Facts(error=f"{entry.path} {entry.trouble}.")
+        return look(root, entry.path, memory)
+
     done, todo = 0, iter(entries)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers()) as pool:
         while chunk := list(islice(todo, _CHUNK)):
-            yield from pool.map(lambda entry: _look(entry, root), chunk)
+            seen = list(pool.map(look_at, chunk))
+            memory.keep(seen)
             done += len(chunk)
             if progress is not None:
                 progress(done, len(entries))
-
-
-def _look(entry: Entry, root: Path) -> Facts:
-    try:
-        data = read(root, entry.path)
-        known = blake2b(data, digest_size=16).hexdigest()
-    except DataError as error:
-        return Facts(entry.id, error=str(error))
-    try:
-        image, notes = decode(data, name=entry.path)
-    except DataError as error:
-        return Facts(entry.id, known, error=str(error))
-    pixels = blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).hexdigest()
-    flat = bool(np.ptp(image[::2, ::2]) <= 4)  # every other pixel is enough to see that nothing is to be seen
-    return Facts(entry.id, known, pixels, image.shape[:2], notes, flat)
+            yield from seen
 
 
 def _row(entry: Entry, facts: Facts) -> Row:
@@ -142,131 +143,63 @@ def _row(entry: Entry, facts: Facts) -> Row:
     return Row(entry.id, entry.path, entry.label, entry.split, entry.group, facts.hash, state, facts.error)
 
 
-def _twins(rows: list[Row], facts: Sequence[Facts]) -> tuple[list[Row], list[Finding]]:
-    """Tie equal pictures to one group; keep those out whose labels contradict each other.
+def _tie(rows: list[Row], facts: Sequence[Facts], root: Path) -> tuple[list[Row], list[Finding]]:
+    """Tie twins to one group, keep out those whose labels contradict each other, and say so.
 
-    At most one of two different labels of the same picture is right, and nobody here knows which: a network
-    taught both learns neither, and a score that holds them cannot reach 100 %.
+    At most one of two labels of the same picture is right, and nobody here knows which: a network taught both
+    learns neither. Pictures that are only similar stay: their difference may be what the labels are about.
     """
-    alike: dict[str, list[int]] = defaultdict(list)
-    for i, one in enumerate(facts):
-        if one.pixels:
-            alike[one.pixels].append(i)
-    groups = [members for members in alike.values() if len(members) > 1]
-    clashing = [m for m in groups if len({rows[i].label for i in m}) > 1]
-    leaking = [m for m in groups if len({rows[i].split for i in m} - {""}) > 1]
-    rows = _tie(rows, groups)
-    for members in clashing:
-        for i in members:
-            other = next(j for j in members if rows[j].label != rows[i].label)
-            reason = f"the same picture is labelled {rows[other].label!r} as {rows[other].id}"
-            rows[i] = rows[i]._replace(state=QUARANTINED, reason=reason)
-    return rows, [*_said_twins(rows, groups, clashing), *_said_leaks(rows, leaking)]
 
+    def grey_of(i: int) -> NDArray[np.uint8]:
+        return grey(glance(read(root, rows[i].path), rows[i].path, 2 * GREY_SIDE)[0])
 
-def _tie(rows: list[Row], groups: list[list[int]]) -> list[Row]:
-    """Give twins one group, and join the groups that people gave where twins connect them."""
-    leader: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while leader.setdefault(name, name) != name:
-            name = leader[name]
-        return name
-
-    for members in groups:
-        names = [rows[i].group or f"twins:{rows[members[0]].id}" for i in members]
-        first, *others = sorted({find(name) for name in names}, key=natural)
-        for other in others:
-            leader[other] = first
-    tied = {i: find(rows[i].group or f"twins:{rows[members[0]].id}") for members in groups for i in members}
-    return [
-        row._replace(group=tied[i] if i in tied else find(row.group) if row.group in leader else row.group)
-        for i, row in enumerate(rows)
+    alike = twins.find(facts, grey_of, workers())
+    sizes = Counter(one for row in rows for one in row.labels)
+    wide = [group for group in alike.similar if _is_wide([rows[i] for i in group], sizes)]
+    similar = [group for group in alike.similar if group not in wide]
+    merged = twins.components(len(rows), [(g[0], i) for g in (*alike.equal, *similar) for i in g[1:]])
+    clashing = [group for group in alike.equal if len({rows[i].label for i in group}) > 1]
+    clashed = {i for group in clashing for i in group}
+    harmless = [group for group in alike.equal if group[0] not in clashed]
+    doubtful = [g for g in similar if len({rows[i].label for i in g if i not in clashed}) > 1]
+    found = [
+        *say.conflicts(rows, clashing),
+        *say.doubtful(rows, doubtful),
+        *say.leaks(rows, merged),
+        *say.twins(rows, harmless, similar, wide),
     ]
+    tied = _grouped(rows, merged)
+    for group in clashing:
+        for i in group:
+            other = next(rows[j] for j in group if rows[j].label != rows[i].label)
+            reason = f"the same picture is labelled {other.label!r} as {other.id}"
+            tied[i] = tied[i]._replace(state=QUARANTINED, reason=reason)
+    return tied, found
 
 
-def _said_twins(rows: list[Row], groups: list[list[int]], clashing: list[list[int]]) -> Iterator[Finding]:
-    taken = {m[0] for m in clashing}
-    harmless = [m for m in groups if m[0] not in taken]
-    if clashing:
-        pairs = some((" = ".join(rows[i].id for i in m) for m in clashing), 2)
-        yield Finding(
-            "conflict",
-            f"{count(len(clashing), 'picture')} with contradicting labels, every copy kept out: {pairs}. "
-            "Delete the wrong one of each and check again.",
-            tuple(rows[i].id for m in clashing for i in m),
-            grave=True,
-        )
-    if harmless:
-        yield Finding(
-            "twins",
-            f"{count(len(harmless), 'picture')} there more than once, kept on one side of the split: "
-            f"{some((' = '.join(rows[i].id for i in m) for m in harmless), 2)}.",
-            tuple(rows[i].id for m in harmless for i in m),
-        )
+def _is_wide(group: Sequence[Row], sizes: Counter[str]) -> bool:
+    """Tell a chain of look-alikes that would tie up more than a tenth of a class: it is no twin group."""
+    least = min((sizes[one] for row in group for one in row.labels), default=0)
+    return len(group) > max(_FEW, least / _TENTH)
 
 
-def _said_leaks(rows: list[Row], leaking: list[list[int]]) -> Iterator[Finding]:
-    if leaking:
-        yield Finding(
-            "leak",
-            f"{count(len(leaking), 'picture')} on two sides of the split that was given: "
-            f"{some((' = '.join(rows[i].id for i in m) for m in leaking), 2)}. "
-            "Delete one side, or the score flatters.",
-            tuple(rows[i].id for m in leaking for i in m),
-            grave=True,
-        )
+def _grouped(rows: Sequence[Row], merged: Sequence[Sequence[int]]) -> list[Row]:
+    """Write one group name into all rows that twins or named groups tie together."""
+    members: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        if row.group:
+            members.setdefault(row.group, []).append(i)
+    links = [(group[0], i) for group in (*merged, *members.values()) for i in group[1:]]
+    tied = list(rows)
+    for group in twins.components(len(rows), links):
+        named = sorted({rows[i].group for i in group} - {""}, key=natural)
+        name = named[0] if named else f"twins:{rows[group[0]].id}"
+        for i in group:
+            tied[i] = tied[i]._replace(group=name)
+    return tied
 
 
-def _unreadable(rows: Iterable[Row]) -> Iterator[Finding]:
-    broken = [row for row in rows if row.state == QUARANTINED]
-    if broken:
-        shown = some((row.reason.split(". ")[0].rstrip(".") for row in broken), 3)
-        are = "is" if len(broken) == 1 else "are"
-        yield Finding(
-            "unreadable",
-            f"{count(len(broken), 'file')} cannot be read and {are} kept out: {shown}.",
-            tuple(row.id for row in broken),
-            grave=True,
-        )
-
-
-def _noted(facts: Sequence[Facts]) -> Iterator[Finding]:
-    by_note: dict[str, list[str]] = defaultdict(list)
-    for one in facts:
-        for note in one.notes:
-            by_note[note].append(one.id)
-    for note, ids in sorted(by_note.items()):
-        which = "all of them" if len(ids) == len(facts) else some(ids, 2)
-        yield Finding("converted", f"{count(len(ids), 'picture')}: {note} ({which}).", tuple(ids))
-    flat = [one.id for one in facts if one.flat]
-    if flat:
-        yield Finding(
-            "flat",
-            f"{count(len(flat), 'picture')} of one colour: {some(flat)}. Look whether they belong.",
-            tuple(flat),
-        )
-
-
-def _classes(rows: Sequence[Row]) -> Iterator[Finding]:
-    """Say which classes are empty, tiny or out of proportion."""
-    kept = Counter(one for row in rows if row.state == KEPT for one in row.labels)
-    names = sorted({one for row in rows for one in row.labels}, key=natural)
-    empty = [name for name in names if not kept[name]]
-    tiny = [f"{name} ({kept[name]})" for name in names if 0 < kept[name] < TINY_CLASS]
-    if empty:
-        yield Finding(
-            "empty class", f"No usable picture in {some(empty)}. Add some or remove the class.", grave=True
-        )
-    if tiny:
-        yield Finding(
-            "tiny class",
-            f"Fewer than {TINY_CLASS} pictures in {some(tiny)}. Add more: scores there mean little.",
-        )
-    if kept and max(kept.values()) >= IMBALANCE * min(kept.values()):
-        (most, many), (least, few) = kept.most_common()[0], kept.most_common()[-1]
-        yield Finding(
-            "imbalance",
-            f"{most!r} has {many / few:.0f} times as many pictures as {least!r}. "
-            "Train with --balance loss or --balance sampling.",
-        )
+def _sizes(facts: Sequence[Facts]) -> tuple[tuple[int, int], ...]:
+    sizes = sorted((one.size for one in facts if not one.error), key=lambda size: size[0] * size[1])
+    middle = (round(median(h for h, _ in sizes)), round(median(w for _, w in sizes)))
+    return sizes[0], middle, sizes[-1]

@@ -1,16 +1,19 @@
-"""One call from a source to a manifest: sniff, examine, assign. What `train` and `check` stand on."""
+"""One call from a source to a manifest: sniff, examine, recall decisions, assign."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vitrail.core.errors import DataError
 from vitrail.core.paths import cache_dir
 from vitrail.data import builtin
 from vitrail.data.doctor import Progress, Report, examine
+from vitrail.data.history import History, history_path
 from vitrail.data.layouts import Layout, sniff
 from vitrail.data.manifest import Manifest
+from vitrail.data.names import count, some
 from vitrail.data.split import assign
 
 
@@ -23,9 +26,29 @@ class Prepared(NamedTuple):
     notes: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """Return everything that is to be said, in plain words."""
-        said = [f"{self.layout.root.name}: {self.layout.why}"]
-        return [*said, *self.layout.notes, *self.report.lines(), *self.notes]
+        """Return everything that is to be said, in plain words: what it is, what is wrong, what was decided."""
+        return [self.about(), *self.report.lines(), *self.layout.notes, *self.notes]
+
+    def about(self) -> str:
+        """Return what the source is, and why, and how much of it is used."""
+        kept = self.manifest.states()["kept"]
+        sizes = " to ".join(
+            dict.fromkeys(f"{w} × {h}" for h, w in (self.report.sizes[0], self.report.sizes[-1]))
+        )
+        classes = count(len(self.manifest.classes), "class", "classes")
+        return f"{self.layout.why[0].upper()}{self.layout.why[1:]} {count(kept, 'picture')} in {classes}, {sizes} px."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "layout": self.layout.name,
+            "why": self.layout.why,
+            "classes": list(self.manifest.classes),
+            "multi_label": self.manifest.multi,
+            "splits": self.manifest.counts(),
+            **self.report.to_dict(),
+            "notes": [*self.layout.notes, *self.notes],
+        }
 
 
 def prepare(
@@ -38,21 +61,27 @@ def prepare(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Make a manifest of a folder or of a built-in name ("digits"), with the report of what was found.
+    """Make a manifest of a source (folder, archive, table …) or of a built-in name ("digits"), and report.
+
+    `cache` remembers by content what was seen (None: a file in the cache folder). What people decided before
+    (`History`) is respected. Nothing of the data is changed.
 
     Raises:
         DataError: nothing there that could be learnt from; the message says why and what to do.
     """
-    understood = sniff(find(source), layout)
-    report = examine(understood, cache=cache, progress=progress)
-    manifest = Manifest.of(report.rows, understood.root)
+    place = find(source)
+    understood = sniff(place, layout)
+    memory = cache if cache is not None else cache_dir() / "check.sqlite"
+    report = examine(understood, cache=memory, progress=progress)
+    rows, decided = History.read(history_path(place)).apply(report.rows)
+    manifest = Manifest.of(rows, understood.root)
     if len(manifest.classes) < 2:
-        raise DataError(
-            f"{understood.root} has usable pictures of fewer than two classes. "
-            + (report.lines() or ["Add pictures of another class."])[0]
-        )
+        usable = some(manifest.classes) or "none"
+        first = report.findings[0].text if report.findings else "Add pictures of another class."
+        raise DataError(f"{source} has usable pictures of fewer than two classes ({usable}). {first}")
     done = assign(manifest, seed=seed, val=val, test=test)
-    return Prepared(done.manifest, report, understood, done.notes)
+    report = replace(report, rows=tuple(done.manifest.rows(state=None)))
+    return Prepared(done.manifest, report, understood, (*decided, *done.notes))
 
 
 def find(source: str | Path) -> Path:

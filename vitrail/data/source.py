@@ -1,21 +1,62 @@
-"""Where a row's picture lies: the one way from a manifest's path to its bytes and its pixels."""
+"""Where a row's picture lies: the one way from a manifest's path to its bytes and its pixels.
+
+A path is relative to the root. What lies inside another file stands behind an exclamation mark:
+`photos.zip!cat/1.jpg`, `set.npz!images!17`, `train.parquet!image!3`, `brain.nii.gz!40`, and a cut-out of a
+picture as `street.jpg!40,60,200,180` (left, top, right, bottom).
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 from vitrail.core.errors import DataError
+from vitrail.data import archives, arrays
 from vitrail.data.decode import Decoded, decode
+
+_BOX = re.compile(r"(.+)!(\d+),(\d+),(\d+),(\d+)")
+
+
+class Place(NamedTuple):
+    """A path taken apart: the file on disk, what is meant inside it, and the cut-out of that, if any."""
+
+    file: Path
+    inside: str
+    box: tuple[int, int, int, int] | None
+
+
+def place(root: Path, path: str) -> Place:
+    """Take a path apart; an exclamation mark in the name of a real file is part of its name.
+
+    Raises:
+        DataError: no such file.
+    """
+    if "!" not in path or (root / path).is_file():
+        return Place(root / path, "", None)
+    cut = _BOX.fullmatch(path)
+    whole, box = (cut[1], (int(cut[2]), int(cut[3]), int(cut[4]), int(cut[5]))) if cut else (path, None)
+    if (root / whole).is_file():
+        return Place(root / whole, "", box)
+    for mark in re.finditer("!", whole):
+        if (root / whole[: mark.start()]).is_file():
+            return Place(root / whole[: mark.start()], whole[mark.end() :], box)
+    raise DataError(f"{path} does not exist under {root}. Put it back, or check the data again.")
 
 
 def read(root: Path, path: str) -> bytes:
-    """Return the bytes of one row's file; `path` is relative to `root`.
+    """Return the bytes of one row's picture as a file holds them; array slices come as `.npy` bytes.
 
     Raises:
-        DataError: the file is missing or may not be read.
+        DataError: missing, not permitted, or broken.
     """
+    where = place(root, path)
+    if where.inside:
+        if archives.is_archive(where.file.name):
+            return archives.read_member(where.file, where.inside)
+        return arrays.read_item(where.file, where.inside)
     try:
-        return (root / path).read_bytes()
+        return where.file.read_bytes()
     except FileNotFoundError as error:
         raise DataError(
             f"{path} does not exist under {root}. Put it back, or check the data again."
@@ -30,4 +71,16 @@ def load(root: Path, path: str, channels: int = 3) -> Decoded:
     Raises:
         DataError: missing, unreadable or no picture.
     """
-    return decode(read(root, path), channels, name=path)
+    return cut_out(decode(read(root, path), channels, name=path), path)
+
+
+def cut_out(shown: Decoded, path: str) -> Decoded:
+    """Return the part of a picture that its path asks for, or the whole where it asks for none."""
+    match = _BOX.fullmatch(path)
+    if match is None:
+        return shown
+    left, top, right, bottom = (int(number) for number in match.groups()[1:])
+    image = shown.image[top:bottom, left:right]
+    if not image.size:
+        raise DataError(f"{path} asks for a box outside its picture. Mend the box, or leave it out.")
+    return shown._replace(image=image)

@@ -1,0 +1,195 @@
+"""Zip and tar files read in place: nothing is unpacked, nothing in them can lead outside or blow up."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from threading import Lock
+from typing import IO, Any, NamedTuple, Protocol
+
+from vitrail.core.errors import DataError
+from vitrail.data.names import natural
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+CLOSED = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
+
+MOST_BYTES = 1 << 28
+"""A quarter of a gigabyte: no member is read that claims to be larger."""
+
+_SMALL = 1 << 24  # below this, a great ratio is a harmless drawing
+_RATIO = 100  # pictures are compressed already; a drawing saved without compression reaches 50
+_TOTAL, _TOTAL_RATIO = 1 << 30, 200
+
+
+class Member(NamedTuple):
+    """One file in an archive; `trouble` says why it will not be read, as a predicate."""
+
+    name: str
+    size: int
+    trouble: str = ""
+
+
+class _Archive(Protocol):
+    members: tuple[Member, ...]
+
+    def read(self, name: str) -> bytes: ...
+
+
+def is_archive(name: str) -> bool:
+    """Tell by its name whether a file is an archive that is read in place."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def members(file: Path) -> tuple[Member, ...]:
+    """List the files of an archive in natural order.
+
+    Raises:
+        DataError: broken, or a bomb as a whole.
+    """
+    return _opened(file).members
+
+
+def read_member(file: Path, name: str) -> bytes:
+    """Return the bytes of one member.
+
+    Raises:
+        DataError: no such member, broken, or one that is refused.
+    """
+    shown = f"{file.name}!{name}"
+    try:
+        return _opened(file).read(name)
+    except KeyError as error:
+        raise DataError(
+            f"{shown} does not exist. Check the archive again: vitrail check {file.name}."
+        ) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        raise DataError(f"{shown} is broken ({error}). Make the archive again.") from error
+
+
+def _opened(file: Path) -> _Archive:
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise DataError(
+            f"{file} cannot be read: {error.strerror}. Check its name and its permissions."
+        ) from error
+    return _open(file, status.st_mtime_ns, status.st_size, os.getpid())
+
+
+@lru_cache(maxsize=64)
+def _open(file: Path, changed: int, size: int, process: int) -> _Archive:
+    """Open an archive once a process: a child may not share its parent's position in the file."""
+    try:
+        return _Zip(file) if file.name.lower().endswith(".zip") else _Tar(file)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise DataError(f"{file} is no whole archive ({error}). Download or pack it again.") from error
+
+
+class _Zip:
+    def __init__(self, file: Path) -> None:
+        self._zip = zipfile.ZipFile(file)
+        self._infos: dict[str, zipfile.ZipInfo] = {}
+        found = []
+        for info in self._zip.infolist():
+            name = _zip_name(info)
+            if info.is_dir() or name.endswith("/"):
+                continue
+            trouble = _trouble(name, info.file_size, info.compress_size)
+            trouble = trouble or ("is encrypted" if info.flag_bits & 1 else "")
+            trouble = trouble or ("has the same name as another member" if name in self._infos else "")
+            found.append(Member(name, info.file_size, trouble))
+            if not trouble:
+                self._infos[name] = info
+        self.members = tuple(sorted(found, key=lambda member: natural(member.name)))
+        _refuse_bomb(file, sum(member.size for member in found))
+
+    def read(self, name: str) -> bytes:
+        return self._zip.read(self._infos[name])
+
+
+class _Tar:
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = Lock()
+        self._packed = _gzip(file) if file.name.lower().endswith("gz") else None
+        self._spans: dict[str, tuple[int, int]] = {}
+        found = []
+        with tarfile.open(file, "r:") if self._packed is None else tarfile.open(fileobj=self._packed) as tar:
+            for info in self._walk(tar):
+                name = info.name.removeprefix("./")
+                trouble = _trouble(name, info.size, info.size)
+                trouble = trouble or ("is a link" if not info.isreg() else "")
+                trouble = trouble or ("has the same name as another member" if name in self._spans else "")
+                found.append(Member(name, info.size, trouble))
+                if not trouble:
+                    self._spans[name] = (info.offset_data, info.size)
+        self.members = tuple(sorted(found, key=lambda member: natural(member.name)))
+
+    def _walk(self, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+        for info in tar:
+            if self._packed is not None:  # said before the reader runs through what the header promises
+                _refuse_bomb(self._file, info.offset_data + info.size)
+            if not info.isdir():
+                yield info
+
+    def read(self, name: str) -> bytes:
+        start, size = self._spans[name]
+        if self._packed is None:
+            with self._file.open("rb") as plain:
+                return _exactly(plain, start, size)
+        with self._lock:
+            return _exactly(self._packed, start, size)
+
+
+def _gzip(file: Path) -> IO[bytes]:
+    """Open a gzip file that can be read from the middle, by an index of its blocks kept in memory."""
+    library: Any = import_module("indexed_gzip")  # loaded only where a .tar.gz is read
+    opened: IO[bytes] = library.IndexedGzipFile(filename=str(file), drop_handles=True)
+    return opened
+
+
+def _exactly(file: IO[bytes], start: int, size: int) -> bytes:
+    file.seek(start)
+    data = file.read(size)
+    if len(data) != size:
+        raise EOFError("its end is missing")
+    return data
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Return a member's name; old Chinese and Japanese tools wrote theirs without saying in which code."""
+    name = info.orig_filename if "\\" in info.orig_filename else info.filename
+    if not info.flag_bits & 0x800:  # the name is not marked as UTF-8: Python took it for code page 437
+        raw = name.encode("cp437", "replace")
+        for code in ("utf-8", "gb18030"):
+            try:
+                name = raw.decode(code)
+                break
+            except UnicodeDecodeError:
+                continue
+    return name.replace("\\", "/")
+
+
+def _trouble(name: str, size: int, packed: int) -> str:
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts or (len(parts[0]) == 2 and parts[0][1] == ":"):
+        return "has a name that leads out of the archive"
+    if size > MOST_BYTES:
+        return f"would be {size:,} bytes, too large for a picture"
+    if size > _SMALL and size > _RATIO * max(1, packed):
+        return f"would swell to {size // max(1, packed):,} times its size, as only a zip bomb does"
+    return ""
+
+
+def _refuse_bomb(file: Path, total: int) -> None:
+    packed = file.stat().st_size
+    if total > max(_TOTAL, _TOTAL_RATIO * packed):
+        raise DataError(
+            f"{file} would swell to {total // packed:,} times its size, as only a bomb does. Do not open it."
+        )

@@ -1,0 +1,185 @@
+"""What the doctor says: each finding names whom it touches, and its sentence ends with what was done or what to do."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from vitrail.data.look import FLAT, Facts
+from vitrail.data.manifest import KEPT, QUARANTINED, Row
+from vitrail.data.names import count, natural, some
+
+TINY_CLASS = 10
+IMBALANCE = 10
+"""From this many times as many pictures on, a class drowns another."""
+
+LONG = 4
+SHORT_SIDE = 16
+
+Groups = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found. `grave` ones keep pictures out or spoil scores; the others are said for the record."""
+
+    kind: str
+    text: str
+    ids: tuple[str, ...] = ()
+    grave: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"kind": self.kind, "grave": self.grave, "text": self.text, "ids": list(self.ids)}
+
+
+def unreadable(rows: Sequence[Row]) -> Iterator[Finding]:
+    """Name the files that cannot be read, with the reasons of the first."""
+    broken = [row for row in rows if row.state == QUARANTINED]
+    if broken:
+        shown = some((row.reason.split(". ")[0].rstrip(".") for row in broken), 3)
+        are = "is" if len(broken) == 1 else "are"
+        yield Finding(
+            "unreadable",
+            f"{count(len(broken), 'file')} cannot be used and {are} kept out: {shown}.",
+            tuple(row.id for row in broken),
+            grave=True,
+        )
+
+
+def conflicts(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
+    """Name each equal picture that stands under several labels: one finding each, so that each can be undone."""
+    for group in groups:
+        said = " = ".join(f"{rows[i].id} ({rows[i].label})" for i in group[:3])
+        more = f" and {len(group) - 3} more" if len(group) > 3 else ""
+        yield Finding(
+            "conflict",
+            f"The same picture with different labels, every copy kept out: {said}{more}. Delete the wrong one.",
+            tuple(rows[i].id for i in group),
+            grave=True,
+        )
+
+
+def twins(rows: Sequence[Row], equal: Groups, similar: Groups, wide: Groups) -> Iterator[Finding]:
+    """Name pictures that are there more than once: equal, similar, and similar in numbers too large to be twins."""
+    tied = "kept on one side of the split"
+    for kind, groups, what in (
+        ("twins", equal, f"there more than once, {tied}"),
+        ("similar", similar, f"there again almost unchanged, {tied}"),
+        ("alike", wide, "like so many others of their class that they were not tied together"),
+    ):
+        if groups:
+            shown = some((" = ".join(rows[i].id for i in group[:3]) for group in groups), 2)
+            ids = tuple(rows[i].id for group in groups for i in group)
+            yield Finding(kind, f"{count(len(groups), 'picture')} {what}: {shown}.", ids)
+
+
+def doubtful(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
+    """Name similar pictures with different labels: they stay, for the difference may be what the labels are about."""
+    if groups:
+        shown = some((" = ".join(f"{rows[i].id} ({rows[i].label})" for i in g[:3]) for g in groups), 2)
+        yield Finding(
+            "doubtful",
+            f"{count(len(groups), 'pair')} of almost equal pictures, different labels: {shown}. See which is right.",
+            tuple(rows[i].id for group in groups for i in group),
+            grave=True,
+        )
+
+
+def leaks(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
+    """Name what lies on two sides of a split that was given: equal or similar pictures, and named groups."""
+    crossing = [group for group in groups if len({rows[i].split for i in group} - {""}) > 1]
+    if crossing:
+        shown = some((" = ".join(rows[i].id for i in group[:3]) for group in crossing), 2)
+        yield Finding(
+            "leak",
+            f"{count(len(crossing), 'picture')} on two sides of the split that was given: {shown}. "
+            "The score is told with and without them; delete one side to have one score.",
+            tuple(rows[i].id for group in crossing for i in group),
+            grave=True,
+        )
+    sides: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.group and row.split:
+            sides[row.group].add(row.split)
+    named = [name for name, splits in sides.items() if len(splits) > 1 and not name.startswith("twins:")]
+    if named:
+        ids = tuple(row.id for row in rows if row.group in set(named))
+        text = f"{count(len(named), 'group')} on two sides of the split that was given: {some(named)}."
+        yield Finding("group leak", text + " Put each on one side, or the score flatters.", ids, grave=True)
+
+
+def pictures(rows: Sequence[Row], facts: Sequence[Facts]) -> Iterator[Finding]:
+    """Say what was converted, and which pictures show nothing or have an odd size."""
+    by_note: dict[str, list[str]] = defaultdict(list)
+    for row, one in zip(rows, facts, strict=True):
+        for note in one.notes:
+            by_note[note].append(row.id)
+    for note, ids in sorted(by_note.items()):
+        which = "all of them" if len(ids) == len(facts) else some(ids, 2)
+        yield Finding("converted", f"{count(len(ids), 'picture')}: {note} ({which}).", tuple(ids))
+    read = [(row.id, one) for row, one in zip(rows, facts, strict=True) if not one.error]
+    flat = [name for name, one in read if one.spread < FLAT]
+    if flat:
+        text = f"{count(len(flat), 'picture')} of hardly more than one colour: {some(flat)}. Look whether they belong."
+        yield Finding("flat", text, tuple(flat), grave=True)
+    usual = median(min(one.size) for _, one in read) if read else 0
+    odd = [name for name, one in read if _is_odd(one.size, usual)]
+    if odd:
+        text = f"{count(len(odd), 'picture')} of an odd size: {some(odd)}. Little of them is left in a square input."
+        yield Finding("odd size", text, tuple(odd))
+
+
+def _is_odd(size: tuple[int, int], usual: float) -> bool:
+    """Tell a picture four times as long as wide, or a scrap among photographs."""
+    short, long = sorted(size)
+    return long > LONG * short or (short < SHORT_SIDE and short < usual / 4)
+
+
+def classes(rows: Sequence[Row]) -> Iterator[Finding]:
+    """Say which classes are empty, missing in a split, tiny, out of proportion, or twice there by their spelling."""
+    kept = Counter(one for row in rows if row.state == KEPT for one in row.labels)
+    names = sorted({one for row in rows for one in row.labels}, key=natural)
+    empty = [name for name in names if not kept[name]]
+    tiny = [f"{name} ({kept[name]})" for name in names if 0 < kept[name] < TINY_CLASS]
+    if empty:
+        yield Finding(
+            "empty class", f"No usable picture in {some(empty)}. Add some, or remove the class.", grave=True
+        )
+    yield from _missing(rows, [name for name in names if kept[name]])
+    if tiny:
+        few = f"Fewer than {TINY_CLASS} pictures in {some(tiny)}. Add more: scores there mean little."
+        yield Finding("tiny class", few)
+    if kept and max(kept.values()) >= IMBALANCE * min(kept.values()):
+        (most, many), (least, few_) = kept.most_common()[0], kept.most_common()[-1]
+        yield Finding(
+            "imbalance",
+            f"{most!r} has {many / few_:.0f} times as many pictures as {least!r}. "
+            "Train with --balance loss or --balance sampling.",
+        )
+    by_fold: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_fold[name.casefold()].append(name)
+    for same in by_fold.values():
+        if len(same) > 1:
+            said = " and ".join(repr(name) for name in same)
+            yield Finding(
+                "spelling",
+                f"The classes {said} differ in capitals only. Rename one if they are one.",
+                grave=True,
+            )
+
+
+def _missing(rows: Sequence[Row], names: Sequence[str]) -> Iterator[Finding]:
+    given: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        if row.split and row.state == KEPT:
+            given[row.split].update(row.labels)
+    for split, found in sorted(given.items()):
+        missing = [name for name in names if not found[name]]
+        if missing:
+            text = f"No {split} picture of {some(missing)}: the order of classes stays, its score is unknown."
+            yield Finding("missing class", text, grave=split == "train")

@@ -1,0 +1,81 @@
+"""Hugging Face data sets on disk: `save_to_disk` folders, and Parquet files with the pictures inside."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from vitrail.data.arrays import arrow_table
+from vitrail.data.layouts.base import Entry, Layout, Tree
+from vitrail.data.names import count, join_labels, natural, some, split_of
+
+_LABELS = ("label", "labels", "fine_label", "class", "target", "category", "tags")
+
+
+def look(tree: Tree) -> Layout | None:
+    """Read pictures and labels out of Arrow or Parquet files; None where there are none with pictures inside.
+
+    Raises:
+        DataError: pyarrow is not installed, or a file is broken.
+    """
+    saved = any(name.rsplit("/", 1)[-1] == "state.json" for name in tree.files)
+    kind = ".arrow" if saved else ".parquet"
+    files = [name for name in tree.files if name.endswith(kind) and "!" not in tree.files[name]]
+    entries: list[Entry] = []
+    used = []
+    for name in files:
+        columns = _columns(arrow_table(tree.root / tree.files[name]), saved)
+        if columns is not None:
+            used.append(columns)
+            entries += _entries(tree, name, columns)
+    if not used:
+        return None
+    classes = sorted({entry.label for entry in entries}, key=natural)
+    what = "a folder made by save_to_disk" if saved else "Parquet files with the pictures inside"
+    image, label, _ = used[0]
+    where = f"{count(len(used), 'file')} hold pictures in {image!r} and labels in {label!r}"
+    why = f"{what}, because {where}: {some(classes)}."
+    return Layout("huggingface", tree.root, why, tuple(entries), tree.notes)
+
+
+_Columns = tuple[str, str, list[str]]
+
+
+def _columns(table: Any, saved: bool) -> _Columns | None:
+    """Return the columns of pictures and of labels, and the labels' names where the file tells them."""
+    schema = table.schema if saved else table.schema_arrow
+    image = next((field.name for field in schema if _holds_pictures(field)), None)
+    label = next((name for name in _LABELS if name in schema.names), None)
+    if image is None or label is None:
+        return None
+    about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    feature = about.get("info", {}).get("features", {}).get(label, {})
+    names = feature.get("names") or (feature.get("feature") or {}).get("names") or []
+    return image, label, list(names)
+
+
+def _holds_pictures(field: Any) -> bool:
+    kind = str(field.type)
+    return kind.startswith("struct<") and "bytes" in kind
+
+
+def _entries(tree: Tree, name: str, columns: _Columns) -> list[Entry]:
+    image, label, names = columns
+    file = tree.root / tree.files[name]
+    table = arrow_table(file)
+    column = table.column(label) if file.suffix == ".arrow" else table.read(columns=[label]).column(label)
+    words = re.split(r"[/._-]", name)
+    split = next((found for word in words if (found := split_of(word))), "")
+
+    def named(value: Any) -> str:
+        return names[value] if names and isinstance(value, int) else str(value)
+
+    entries = []
+    for i, value in enumerate(column.to_pylist()):
+        many = value if isinstance(value, list) else [value]
+        path = f"{tree.files[name]}!{image}!{i}"
+        unknown = value is None or value == -1  # how data sets hide the labels of a contest
+        cell = "" if unknown else join_labels(named(one) for one in many)
+        entries.append(Entry(path, path, cell, split, trouble="has no label" if unknown else ""))
+    return entries

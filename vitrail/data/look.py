@@ -1,0 +1,130 @@
+"""What one look at one file tells, and a memory of it: the same bytes are never decoded twice."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.fft import dctn
+
+from vitrail.core.errors import DataError
+from vitrail.data.decode import Decoded, decode, glance
+from vitrail.data.source import cut_out, read
+
+GREY_SIDE = 64
+"""Side of the grey picture that two pictures are compared by."""
+
+SMALL = 48
+"""Pictures with a shorter side than this look alike too easily: only equal pixels make them twins."""
+
+FLAT = 2.0
+"""A picture whose greys deviate by less than this (of 255) shows nothing."""
+
+_ITSELF = "\0"  # stands for the file's name in a remembered error
+
+
+class Facts(NamedTuple):
+    """What a file is: its content's hash, and what decoding it told; `error` is empty where it decoded."""
+
+    hash: str = ""
+    pixels: str = ""  # hash of the decoded pixels, of small pictures only
+    sketch: int = 0  # perceptual hash of 63 bits; 0 where the picture is small or flat
+    size: tuple[int, int] = (0, 0)
+    notes: tuple[str, ...] = ()
+    spread: float = 0.0  # deviation of the greys
+    error: str = ""
+
+
+class Memory:
+    """Facts by content, in one SQLite file: a check that was killed goes on where it stopped.
+
+    Without a path, or where the file cannot be used, nothing is remembered.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._lock = Lock()
+        self._base: sqlite3.Connection | None = None
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._base = sqlite3.connect(path, timeout=30, check_same_thread=False)
+                self._base.execute("pragma journal_mode = wal")
+                self._base.execute("create table if not exists facts_1 (hash text primary key, facts text)")
+            except (sqlite3.Error, OSError):
+                self._base = None
+
+    def recall(self, content: str) -> Facts | None:
+        """Return what is known of a content, or None."""
+        if self._base is None:
+            return None
+        with self._lock:
+            row = self._base.execute("select facts from facts_1 where hash = ?", (content,)).fetchone()
+        if row is None:
+            return None
+        pixels, sketch, size, notes, spread, error = json.loads(row[0])
+        return Facts(content, pixels, sketch, (size[0], size[1]), tuple(notes), spread, error)
+
+    def keep(self, seen: Iterable[Facts]) -> None:
+        """Remember facts; they are on disk when this returns."""
+        if self._base is None:
+            return
+        rows = [(one.hash, json.dumps(one[1:])) for one in seen if one.hash]
+        with self._lock, self._base:
+            self._base.executemany("insert or replace into facts_1 values (?, ?)", rows)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._base is not None:
+            self._base.close()
+
+
+def look(root: Path, path: str, memory: Memory) -> Facts:
+    """Read one picture, decode it unless its content is known, and say what it is; never raises for a bad file."""
+    try:
+        data = read(root, path)
+    except DataError as error:
+        return Facts(error=str(error))
+    cut = path.rpartition("!")[2] if "," in path else ""
+    content = blake2b(data + cut.encode(), digest_size=16).hexdigest()
+    facts = memory.recall(content)
+    if facts is None:
+        facts = _decoded(data, path, content)
+    return facts._replace(error=facts.error.replace(_ITSELF, path))
+
+
+def _decoded(data: bytes, path: str, content: str) -> Facts:
+    try:
+        cropped = cut_out(decode(data, name=_ITSELF), path) if "!" in path and "," in path else None
+        shown, size = (cropped, cropped.image.shape[:2]) if cropped else glance(data, _ITSELF, 2 * GREY_SIDE)
+    except DataError as error:
+        return Facts(content, error=str(error).replace(path, _ITSELF))
+    pixels, sketch = "", 0
+    view = grey(shown)
+    spread = float(view.std())
+    if min(size) < SMALL:
+        pixels = blake2b(repr(shown.image.shape).encode() + shown.image.tobytes(), digest_size=16).hexdigest()
+    elif spread >= FLAT:
+        sketch = sketch_of(view)
+    return Facts(content, pixels, sketch, (size[0], size[1]), shown.notes, spread)
+
+
+def grey(shown: Decoded) -> NDArray[np.uint8]:
+    """Return a picture in grey, squashed to (64, 64), each pixel the mean of what it covers."""
+    image = Image.fromarray(shown.image).convert("L")
+    return np.asarray(image.resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BOX))
+
+
+def sketch_of(view: NDArray[np.uint8]) -> int:
+    """Return the perceptual hash of a grey picture (64, 64): the signs of its coarsest waves about their median."""
+    coarse = view.reshape(32, 2, 32, 2).mean((1, 3), dtype=np.float32)
+    waves = dctn(coarse)[:8, :8].ravel()[1:]  # without the mean: brightness is no content
+    bits = waves > np.median(waves)
+    return int.from_bytes(np.packbits(bits).tobytes(), "big") >> 1

@@ -1,0 +1,115 @@
+"""DICOM pictures and NIfTI volumes through the window that their file asks for; an extra of the package."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitrail.core.errors import DataError
+
+WINDOW = "grey values shown through the file's own window"
+RANGE = "grey values stretched from the least to the greatest: the file names no window"
+
+
+def is_dicom(data: bytes) -> bool:
+    """Tell a DICOM file by its mark."""
+    return data[128:132] == b"DICM"
+
+
+def dicom(data: bytes, name: str) -> tuple[NDArray[np.uint8], str]:
+    """Return a DICOM picture as uint8 (height, width[, 3]), and how its values were brought there.
+
+    Raises:
+        DataError: pydicom is not installed, or the file holds no picture, several, or a broken one.
+    """
+    try:
+        pydicom: Any = import_module("pydicom")
+        pixels: Any = import_module("pydicom.pixels")
+    except ImportError as error:
+        raise DataError(f"{name} is DICOM, which needs an extra: pip install 'vitrail[medical]'.") from error
+    try:
+        file = pydicom.dcmread(BytesIO(data))
+        values = file.pixel_array
+        if values.ndim == 3 and values.shape[-1] == 3:
+            return _stretch(values, 0, 255 if values.dtype == np.uint8 else float(values.max())), RANGE
+        if values.ndim != 2:
+            raise DataError(f"{name} holds {values.shape[0]} frames. Save each frame as a file of its own.")
+        values = pixels.apply_modality_lut(values, file)
+        centre, width = _first(file.get("WindowCenter")), _first(file.get("WindowWidth"))
+        low, high = float(values.min()), float(values.max())
+        if centre is not None and width:
+            low, high = centre - width / 2, centre + width / 2
+        elif "VOILUTSequence" in file:
+            values = pixels.apply_voi_lut(values, file)
+            low, high, centre = float(values.min()), float(values.max()), 0.0
+    except DataError:
+        raise
+    except Exception as error:  # a decoder fed with a broken file may raise anything at all
+        raise DataError(f"{name} is broken ({error}). Copy it again from where it came from.") from error
+    grey = _stretch(values, low, high)
+    if file.get("PhotometricInterpretation") == "MONOCHROME1":  # 0 is white
+        grey = (255 - grey).astype(np.uint8)
+    return grey, WINDOW if centre is not None else RANGE
+
+
+def _first(value: Any) -> float | None:
+    """Return the first of the windows that a file offers."""
+    if value is None or value == "":
+        return None
+    try:
+        return float(value)
+    except TypeError:
+        return float(value[0])
+
+
+def _stretch(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    scaled = (values.astype(np.float32) - low) * (255 / max(high - low, 1e-6))
+    shown: NDArray[np.uint8] = np.round(np.clip(scaled, 0, 255)).astype(np.uint8)
+    return shown
+
+
+def slices(file: Path) -> int:
+    """Return how many slices a NIfTI volume has along its last spatial axis.
+
+    Raises:
+        DataError: nibabel is not installed, or the file is broken.
+    """
+    return int(_volume(file, file.stat().st_mtime_ns)[0].shape[2])
+
+
+def slice_of(file: Path, number: int) -> NDArray[np.uint8]:
+    """Return one slice of a NIfTI volume as uint8 (row, column), the same window for all its slices."""
+    volume, low, high = _volume(file, file.stat().st_mtime_ns)
+    values = np.asarray(volume.dataobj[:, :, number])
+    return _stretch(np.rot90(values), low, high)  # the first axis runs to the right, the second upwards
+
+
+@lru_cache(maxsize=4)
+def _volume(file: Path, changed: int) -> tuple[Any, float, float]:
+    try:
+        nib: Any = import_module("nibabel")
+    except ImportError as error:
+        raise DataError(
+            f"{file.name} is NIfTI, which needs an extra: pip install 'vitrail[medical]'."
+        ) from error
+    try:
+        volume: Any = nib.load(file)
+        if len(volume.shape) != 3:
+            raise DataError(
+                f"{file.name} has {len(volume.shape)} axes. Save one volume of three axes a file."
+            )
+        low, high = float(volume.header["cal_min"]), float(volume.header["cal_max"])
+        if high <= low:
+            values = np.asanyarray(volume.dataobj)
+            low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    except DataError:
+        raise
+    except Exception as error:  # as above
+        raise DataError(f"{file.name} is broken ({error}). Copy it again from where it came from.") from error
+    return volume, low, high
