@@ -99,7 +99,9 @@ def load(
 
 
 def peek(table: Table, source: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """Return one of our tensors from a source's, or None where the source lacks it."""
+    """Return one of our tensors from a source's, or None where the source or its table lacks it."""
+    if not any(_pattern(rule.ours).fullmatch(name) for rule in table.rules):
+        return None
     rule, parts = _match(table.rules, name)
     theirs = [pattern.format(**parts) for pattern in rule.sources]
     return (

@@ -61,3 +61,34 @@ DINOV2 = Table(
     ),
     head=HEAD,
 )
+
+
+def hybrid(stem: str, name: str) -> Table:
+    """Return the table of a hybrid whose ResNet's root stands under `stem`."""
+    ours, theirs = "stem.stages.{s}.{u}", "patch_embed.backbone.stages.{s}.blocks.{u}"
+    parts = ("conv1", "conv2", "conv3", "norm1", "norm2", "norm3")
+    return Table(
+        name,
+        rules=(
+            Rule("stem.root.weight", f"{stem}.conv.weight"),
+            Rule("stem.norm.{p}", f"{stem}.norm.{{p}}"),
+            *(Rule(f"{ours}.{part}.{{p}}", f"{theirs}.{part}.{{p}}") for part in parts),
+            Rule(f"{ours}.short.weight", f"{theirs}.downsample.conv.weight"),
+            Rule(f"{ours}.short_norm.{{p}}", f"{theirs}.downsample.norm.{{p}}"),
+            *VIT.rules,
+        ),
+        head=HEAD,
+    )
+
+
+HYBRID = hybrid("patch_embed.backbone.stem", "timm hybrid ViT")
+HYBRID_ROOT = hybrid("patch_embed.backbone", "timm R + ViT")
+
+
+def network(classifier: str) -> Table:
+    """Return the table of any network of timm, whose classifier has this name."""
+    return Table(
+        "timm",
+        rules=(Rule("net.{rest}", "{rest}"),),
+        head=(Rule("linear.weight", f"{classifier}.weight"), Rule("linear.bias", f"{classifier}.bias")),
+    )

@@ -1,0 +1,86 @@
+"""Weights from one source's layout into another's; the numbers stay as they are, bit by bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vitrail.core.errors import UnknownNameError, WeightsError
+from vitrail.core.files import replace
+from vitrail.weights import rules
+from vitrail.weights.pretrained import Pretrained, from_path
+from vitrail.weights.rules import Table
+from vitrail.weights.tables import google, huggingface, timm
+
+Layout = Literal["vitrail", "google", "timm", "huggingface"]
+
+
+def convert(source: Path, out: Path, *, to: str = "vitrail", model: str | None = None) -> Pretrained:
+    """Read weights of any known layout and write them in another; returns what was read.
+
+    `google` writes an .npz, the others a .safetensors. WeightsError where the layout has no place for the
+    network, or the name of the file would lie about its kind.
+    """
+    if to not in get_args(Layout):
+        raise UnknownNameError("layout", to, get_args(Layout))
+    suffix = ".npz" if to == "google" else ".safetensors"
+    if out.suffix != suffix:
+        raise WeightsError(
+            f"Weights for {to} are kept in a {suffix} file; name the output so, not {out.name}."
+        )
+    found = from_path(source, model)
+    if to == "vitrail":
+        _write_own(found, out)
+        return found
+    tensors = rules.save(table_for(found.config, cast(Layout, to)), found.encoder, found.head)
+    if to == "google":
+        replace(out, lambda temporary: _write_npz(tensors, temporary))
+    else:
+        replace(out, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
+    return found
+
+
+def table_for(config: Any, layout: Layout) -> Table:
+    """Return the table that writes a network in a layout; WeightsError where the layout has no place for it."""
+    tables: Mapping[tuple[str, str], Table] = {
+        ("vit", "google"): google.vit(getattr(config, "heads", 1)),
+        ("vit", "timm"): _timm_vit(config),
+        ("vit", "huggingface"): huggingface.VIT,
+        ("dinov2", "timm"): timm.DINOV2,
+        ("dinov2", "huggingface"): _hub_dinov2(config),
+    }
+    table = tables.get((config.family, layout))
+    if table is None or (layout == "huggingface" and getattr(config, "stem", None)):
+        raise WeightsError(f"The layout of {layout} has no place for this {config.family}; choose another.")
+    return table
+
+
+def _timm_vit(config: Any) -> Table:
+    stem = getattr(config, "stem", ())
+    return timm.VIT if not stem else timm.HYBRID if len(stem) > 1 else timm.HYBRID_ROOT
+
+
+def _hub_dinov2(config: Any) -> Table:
+    return huggingface.DINOV2_SWIGLU if getattr(config, "mlp", "") == "swiglu" else huggingface.DINOV2
+
+
+def _write_own(found: Pretrained, out: Path) -> None:
+    tensors = {f"encoder.{name}": tensor for name, tensor in found.encoder.items()}
+    tensors |= {f"head.{name}": tensor for name, tensor in found.head.items()}
+    encoder = {"family": found.config.family, "config": asdict(found.config)}
+    header = {"encoder": encoder, "source": found.source, "licence": found.licence}
+    metadata = {"vitrail_encoder": json.dumps(header)}
+    replace(out, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def _write_npz(tensors: Mapping[str, Tensor], path: Path) -> None:
+    with path.open("wb") as handle:  # given a name, NumPy would add a suffix of its own
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        np.savez(handle, **arrays)

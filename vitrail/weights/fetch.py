@@ -1,0 +1,148 @@
+"""From the hub, or the mirror that `HF_ENDPOINT` names, into the cache: resumed, and checked by the hub's hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vitrail.core.errors import WeightsError
+from vitrail.core.paths import cache_dir, hub_endpoint, offline
+
+SECONDS = 5
+"""How long the hub may take to answer."""
+
+
+class WeightsUnavailableError(WeightsError):
+    """Weights that cannot be had now; `ways` are the ways out, each a sentence with its command."""
+
+    def __init__(self, what: str, why: str, repo: str) -> None:
+        self.ways = (
+            f"Fetch {hub_endpoint()}/{repo} by other means, then: vitrail weights add FOLDER",
+            "Use a mirror: HF_ENDPOINT=https://… before the command",
+            "Start from random weights: --weights none",
+        )
+        ways = " ".join(f"({i}) {way}." for i, way in enumerate(self.ways, 1))
+        super().__init__(f"{what} cannot be had: {why}. Ways out: {ways}")
+
+
+class _Remote(NamedTuple):
+    url: str
+    etag: str
+    size: int | None
+
+
+class _AbsentError(Exception):
+    """The repository is there, the file is not."""
+
+
+def folder(repo: str) -> Path:
+    """Return where the files of a repository are kept."""
+    return cache_dir() / "weights" / repo.replace("/", "--")
+
+
+def cached(repo: str, files: Sequence[str]) -> Path | None:
+    """Return the first of these files that is in the cache, or None."""
+    return next((folder(repo) / name for name in files if (folder(repo) / name).is_file()), None)
+
+
+def fetch(repo: str, files: Sequence[str], beside: Sequence[str] = ()) -> Path:
+    """Return the first of `files` that a repository has, from the cache or the hub; `beside` come where they are.
+
+    WeightsUnavailableError where it cannot be had, WeightsError where what came is not what the hub promised.
+    """
+    if found := cached(repo, files):
+        return found
+    if offline():
+        raise WeightsUnavailableError(repo, "HF_HUB_OFFLINE forbids the network", repo)
+    for name in beside:
+        try:
+            _fetch(repo, name)
+        except _AbsentError:
+            continue
+    for name in files:
+        try:
+            return _fetch(repo, name)
+        except _AbsentError:
+            continue
+    raise WeightsUnavailableError(repo, f"{hub_endpoint()} has none of {', '.join(files)} in it", repo)
+
+
+def _fetch(repo: str, name: str) -> Path:
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    target = folder(repo) / name
+    if target.is_file():
+        return target
+    remote = _look(repo, name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The name holds the hub's hash, so that half a file is only ever completed by the rest of the same one.
+    partial = target.with_name(f".{name}.{remote.etag[:16]}.partial")
+    try:
+        with partial.open("ab") as handle:
+            here = handle.tell()
+            http_get(
+                remote.url, handle, resume_size=here, headers=build_hf_headers(), expected_size=remote.size
+            )
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        why = f"the download broke off ({_brief(error)}); the same command goes on from there"
+        raise WeightsUnavailableError(repo, why, repo) from error
+    _check(partial, remote, target)
+    os.replace(partial, target)
+    return target
+
+
+def _look(repo: str, name: str) -> _Remote:
+    """Ask the hub for a file's hash and size."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        FileMetadataError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HTTPError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    hub = hub_endpoint()
+    url = hf_hub_url(repo, name, endpoint=hub)
+    try:
+        found = get_hf_file_metadata(url, timeout=SECONDS, endpoint=hub)
+    except RemoteEntryNotFoundError as error:
+        raise _AbsentError(name) from error
+    except GatedRepoError as error:
+        why = "its owner asks you to accept terms first; do so there and log in with `hf auth login`"
+        raise WeightsUnavailableError(repo, why, repo) from error
+    except RepositoryNotFoundError as error:
+        raise WeightsUnavailableError(repo, f"{hub} knows no such repository", repo) from error
+    except (HfHubHTTPError, HTTPError, FileMetadataError, OSError) as error:
+        why = f"{hub} did not answer well within {SECONDS} s ({_brief(error)})"
+        raise WeightsUnavailableError(repo, why, repo) from error
+    if found.etag is None:
+        raise WeightsUnavailableError(repo, f"{hub} states no hash, so {name} could not be checked", repo)
+    return _Remote(url, re.sub(r"[^\w]", "", found.etag), found.size)
+
+
+def _check(path: Path, remote: _Remote, target: Path) -> None:
+    """Compare a download with the hub's hash: SHA-256 of large files, git's SHA-1 of small ones."""
+    blob = b"blob %d\0" % path.stat().st_size  # what git puts in front of a file before it hashes
+    small = len(remote.etag) == 40
+    digest = hashlib.sha1(blob, usedforsecurity=False) if small else hashlib.sha256()
+    with path.open("rb") as handle:
+        while piece := handle.read(1 << 20):
+            digest.update(piece)
+    if digest.hexdigest() != remote.etag:
+        path.unlink()
+        raise WeightsError(
+            f"{target.name} from {remote.url} is not what the hub promised (hash {digest.hexdigest()[:12]}…, "
+            f"promised {remote.etag[:12]}…); it was removed: try again, or another mirror."
+        )
+
+
+def _brief(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:100] or type(error).__name__

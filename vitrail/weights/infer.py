@@ -1,0 +1,144 @@
+"""From the shapes of tensors to the settings of the network that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from math import isqrt
+from typing import Any
+
+from torch import Tensor
+
+from vitrail.core import catalog
+from vitrail.core.errors import WeightsError
+from vitrail.models.create import presets_of
+from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.vit import ViTConfig
+from vitrail.weights.conventions import Conventions
+
+Peek = Callable[[str], Tensor | None]
+"""Our name of a tensor → the tensor as the source has it, or None."""
+
+COMPARED = ("patch", "width", "depth", "heads", "hidden", "stem", "mlp", "registers")
+"""The settings that make one network another; size, channels and conventions do not."""
+
+
+def vit(peek: Peek, conventions: Conventions, heads: int | None) -> ViTConfig:
+    """Return the settings of a ViT's weights; `heads` where the source states them."""
+    channels, width, patch, hidden = _sizes(peek)
+    stem, stride = _stem(peek)
+    prefix = _have(peek, "prefix.tokens")
+    root = peek("stem.root.weight")
+    side, position = _grid(_want(peek, "position.table").shape[1], 1 if prefix else 0)
+    return ViTConfig(
+        image=side * patch * stride,
+        patch=patch,
+        channels=channels if root is None else root.shape[1],
+        width=width,
+        depth=_count(peek, "blocks.{}.norm1.weight"),
+        heads=heads or _heads(width),
+        hidden=None if hidden == 4 * width else hidden,
+        gelu=conventions.gelu,
+        prefix=("cls",) if prefix else (),
+        position=position,
+        resize=conventions.resize,
+        stem=stem,
+    )
+
+
+def dinov2(peek: Peek, conventions: Conventions, heads: int | None) -> DinoV2Config:
+    """Return the settings of a DINOv2's weights; `heads` where the source states them."""
+    channels, width, patch, rise = _sizes(peek)
+    hidden = _want(peek, "blocks.0.mlp.fall.weight").shape[1]
+    registers = peek("registers.tokens")
+    side, position = _grid(_want(peek, "position.table").shape[1], 1)
+    return DinoV2Config(
+        image=side * patch,
+        patch=patch,
+        channels=channels,
+        width=width,
+        depth=_count(peek, "blocks.{}.norm1.weight"),
+        heads=heads or _heads(width),
+        hidden=None if hidden == 4 * width else hidden,
+        mlp="gelu" if rise == hidden else "swiglu",
+        registers=0 if registers is None else registers.shape[1],
+        position=position,
+        resize=conventions.resize if registers is None else "bicubic_antialias",
+    )
+
+
+def preset_of(config: Any) -> str | None:
+    """Return our preset that differs from these settings in size, channels and conventions at most."""
+    return next((name for name, preset in _family(config) if same_network(config, preset)), None)
+
+
+def same_network(a: Any, b: Any) -> bool:
+    """Tell whether two settings differ in size, channels and conventions at most."""
+    return a.family == b.family and _differences(a, b) == 0
+
+
+def nearest_preset(config: Any) -> str:
+    """Return our preset of the same family that differs in the fewest settings."""
+    return min(_family(config), key=lambda row: _differences(config, row[1]))[0]
+
+
+def _family(config: Any) -> Iterable[tuple[str, Any]]:
+    return presets_of(config.family).items() if config.family in catalog.PRESETS else ()
+
+
+def _differences(a: Any, b: Any) -> int:
+    return sum(getattr(a, name, None) != getattr(b, name, None) for name in COMPARED)
+
+
+def _sizes(peek: Peek) -> tuple[int, int, int, int]:
+    """Return channels, width, patch and the rows of the MLP's first layer."""
+    project = _want(peek, "embed.project.weight")
+    if project.ndim != 4 or project.shape[2] != project.shape[3]:
+        raise WeightsError(
+            f"Patches of shape {tuple(project.shape)} are not square; no network here has such."
+        )
+    return project.shape[1], project.shape[0], project.shape[3], len(_want(peek, "blocks.0.mlp.rise.weight"))
+
+
+def _stem(peek: Peek) -> tuple[tuple[int, ...], int]:
+    root = peek("stem.root.weight")
+    if root is None:
+        return (), 1
+    blocks: list[int] = []
+    while count := _count(peek, f"stem.stages.{len(blocks)}.{{}}.conv1.weight"):
+        blocks.append(count)
+    return (len(root), *blocks), 4 << max(0, len(blocks) - 1)
+
+
+def _grid(rows: int, prefix: int) -> tuple[int, Any]:
+    """Return the side of a square grid, and whether the table has rows for the prefix."""
+    if prefix and isqrt(rows - prefix) ** 2 == rows - prefix:
+        return isqrt(rows - prefix), "1d"
+    if isqrt(rows) ** 2 == rows:
+        return isqrt(rows), "1d_patches" if prefix else "1d"
+    raise WeightsError(f"A position table of {rows} rows fits no square grid; name the network (model=…).")
+
+
+def _heads(width: int) -> int:
+    if width % 64:
+        raise WeightsError(
+            f"The file does not say how many heads share a width of {width}; name the network."
+        )
+    return width // 64  # every published ViT without another statement has heads of 64
+
+
+def _count(peek: Peek, pattern: str) -> int:
+    count = 0
+    while _have(peek, pattern.format(count)):
+        count += 1
+    return count
+
+
+def _have(peek: Peek, name: str) -> bool:
+    return peek(name) is not None
+
+
+def _want(peek: Peek, name: str) -> Tensor:
+    tensor = peek(name)
+    if tensor is None:
+        raise WeightsError(f"The file lacks what we call {name}; it belongs to another kind of network.")
+    return tensor

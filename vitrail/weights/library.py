@@ -1,0 +1,56 @@
+"""The register of weights that the user has added: a name and a path each, kept in the cache folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from vitrail.core.errors import WeightsError
+from vitrail.core.files import write_json
+from vitrail.core.paths import cache_dir
+from vitrail.weights.infer import preset_of
+from vitrail.weights.pretrained import from_path
+
+
+class Added(NamedTuple):
+    """One entry: the name to call it by, where it lies, and the network that it holds."""
+
+    name: str
+    path: Path
+    model: str | None
+
+
+def add(path: Path, *, name: str | None = None, model: str | None = None) -> Added:
+    """Put a file or folder of weights on the register, after reading it whole; `model` as in `from_path`.
+
+    The weights stay where they are. A name that is taken by another path is refused (WeightsError).
+    """
+    path = path.expanduser().resolve()
+    found = from_path(path, model)
+    entry = Added(name or found.name, path, model or preset_of(found.config))
+    entries = {added.name: added for added in known()}
+    taken = entries.get(entry.name)
+    if taken and taken.path != path:
+        raise WeightsError(f"{entry.name!r} is the name of {taken.path}; give this one another (--name).")
+    entries[entry.name] = entry
+    _register().parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"name": e.name, "path": str(e.path), "model": e.model} for e in entries.values()]
+    write_json(_register(), rows)
+    return entry
+
+
+def known() -> list[Added]:
+    """Return what was added, in order; entries whose file is gone are left out."""
+    try:
+        rows = json.loads(_register().read_text("utf-8"))
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise WeightsError(f"{_register()} is damaged; remove it and add your weights again.") from error
+    entries = [Added(row["name"], Path(row["path"]), row["model"]) for row in rows]
+    return [entry for entry in entries if entry.path.exists()]
+
+
+def _register() -> Path:
+    return cache_dir() / "weights" / "added.json"

@@ -1,0 +1,95 @@
+"""Weights that are ready to be built upon: from a file, a folder or a name to an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitrail.core.errors import WeightsError
+from vitrail.layers.encoder import Encoder
+from vitrail.layers.position import LearnedPosition
+from vitrail.models.create import Size, build
+from vitrail.weights.conventions import Preprocessing
+from vitrail.weights.files import open_weights
+from vitrail.weights.recognise import read
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """Weights in our names, the settings of their network in their source's conventions, and where they are from.
+
+    `preprocessing` and `licence` are None where nobody states them. `head` is what the file has beyond the
+    encoder, under the names of `vitrail.layers.head.LinearHead`.
+    """
+
+    name: str
+    config: Any
+    encoder: Mapping[str, Tensor]
+    head: Mapping[str, Tensor]
+    source: str
+    preprocessing: Preprocessing | None = None
+    licence: str | None = None
+
+    def build(
+        self, *, image: Size | None = None, channels: int | None = None, drop_path: float | None = None
+    ) -> Encoder:
+        """Return the encoder with these weights, in evaluation mode, fitted to another size or number of channels.
+
+        Position tables are resized in their source's convention. One channel gets the sum of the colour
+        kernels (a grey picture then gives what it gave as R = G = B); other numbers get their mean, scaled
+        alike.
+        """
+        changes = {"image": image, "channels": channels, "drop_path": drop_path}
+        config = replace(self.config, **{key: value for key, value in changes.items() if value is not None})
+        with torch.device("meta"):
+            before = build(self.config)
+        encoder = build(config)
+        tensors = {name: t.float() if t.is_floating_point() else t for name, t in self.encoder.items()}
+        _fit_positions(tensors, before, encoder)
+        _fit_channels(tensors, encoder)
+        encoder.load_state_dict(tensors)
+        return encoder.eval()
+
+
+def from_path(path: Path, model: str | None = None) -> Pretrained:
+    """Return the weights of a file or folder; `model` names their network where the file cannot say it."""
+    found = read(open_weights(path), model)
+    conventions = found.conventions
+    return Pretrained(
+        path.stem if path.is_file() else path.name,
+        found.config,
+        found.weights.encoder,
+        found.weights.head,
+        conventions.name,
+        conventions.preprocessing,
+    )
+
+
+@torch.no_grad()
+def _fit_positions(tensors: dict[str, Tensor], before: Encoder, after: Encoder) -> None:
+    tables = {name: module for name, module in before.named_modules() if isinstance(module, LearnedPosition)}
+    for name, module in after.named_modules():
+        if isinstance(module, LearnedPosition) and module.grid != tables[name].grid:
+            key = f"{name}.table"
+            tables[name].table = torch.nn.Parameter(tensors[key])
+            tensors[key] = tables[name].fitted(module.grid)
+
+
+def _fit_channels(tensors: dict[str, Tensor], encoder: Encoder) -> None:
+    """Fit the kernels of the first convolution, the one tensor that knows the number of channels."""
+    for name, wanted in encoder.state_dict().items():
+        kernel = tensors[name]
+        if kernel.shape == wanted.shape:
+            continue
+        if kernel.ndim != 4 or (len(kernel), *kernel.shape[2:]) != (len(wanted), *wanted.shape[2:]):
+            raise WeightsError(
+                f"{name} is {tuple(kernel.shape)} in the weights and {tuple(wanted.shape)} in the network: "
+                "these weights fit their own image size alone; leave the size as it is."
+            )
+        total = kernel.sum(1, keepdim=True)
+        tensors[name] = total.expand_as(wanted) / wanted.shape[1]

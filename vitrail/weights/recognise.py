@@ -1,0 +1,154 @@
+"""What kind of weights a file holds: which table reads them, and the settings of their network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vitrail.core.errors import WeightsError
+from vitrail.models.create import build, config_of, rebuild
+from vitrail.weights import infer, rules
+from vitrail.weights.conventions import GOOGLE, HUGGINGFACE, TIMM, Conventions, of_hub
+from vitrail.weights.files import Opened
+from vitrail.weights.rules import Loaded, Table
+from vitrail.weights.tables import google, huggingface
+from vitrail.weights.tables import timm as timm_tables
+
+OWN = ("vitrail", "vitrail_encoder")
+"""The keys in our safetensors headers that describe the network: of a whole model, of an encoder alone."""
+
+
+class Read(NamedTuple):
+    """Weights under our names, the settings of their network, and what their source takes for granted."""
+
+    config: Any
+    weights: Loaded
+    conventions: Conventions
+
+
+class _Kind(NamedTuple):
+    table: Table
+    infer: Callable[[infer.Peek, Conventions, int | None], Any]
+    tensors: Mapping[str, Tensor]
+    conventions: Conventions
+    heads: int | None = None
+
+
+def read(opened: Opened, model: str | None = None) -> Read:
+    """Return what an opened file holds, in our names and its source's own conventions.
+
+    `model` names the network where the file cannot say it, and must be the file's where it can: WeightsError
+    names the nearest preset otherwise.
+    """
+    if header := next((opened.metadata[key] for key in OWN if key in opened.metadata), None):
+        return _own(opened, header)
+    wanted = config_of(model) if model else None
+    kind = _kind(opened)
+    if kind is None or (wanted is not None and wanted.family == "timm"):
+        return _timm_network(opened, wanted)
+    config = kind.infer(partial(rules.peek, kind.table, kind.tensors), kind.conventions, _heads(kind, wanted))
+    if wanted is not None and not infer.same_network(config, wanted):
+        raise WeightsError(f"{opened.path} does not hold {model}. {_hint(config)}")
+    if "layer_norm_eps" in opened.config:
+        config = replace(config, norm_eps=opened.config["layer_norm_eps"])
+    weights = rules.load(kind.table, kind.tensors, shapes(config), lambda: _hint(config))
+    return Read(config, weights, kind.conventions)
+
+
+def shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of an encoder's tensors; no memory is filled."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in build(config).state_dict().items()}
+
+
+def _kind(opened: Opened) -> _Kind | None:
+    """Tell the layout by the names of the tensors."""
+    names = opened.tensors.keys()
+    if any(name.endswith("embedding/kernel") for name in names):
+        spelt = google.spelt(opened.tensors)
+        query = next((t for n, t in spelt.items() if n.endswith("query/kernel")), None)
+        return _Kind(google.vit(), infer.vit, spelt, GOOGLE, query.shape[1] if query is not None else None)
+    if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in names):
+        return _hub(opened)
+    if {"patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight"} <= names:
+        return _timm(opened)
+    return None
+
+
+def _hub(opened: Opened) -> _Kind:
+    spelt = rules.respell(opened.tensors, huggingface.SPELLINGS)
+    acts = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+    gelu: Any = acts.get(opened.config.get("hidden_act", ""), HUGGINGFACE.gelu)
+    conventions = replace(HUGGINGFACE, gelu=gelu, preprocessing=of_hub(opened.preprocessing))
+    heads = opened.config.get("num_attention_heads")
+    if "encoder.layer.0.layer_scale1.lambda1" not in spelt:
+        return _Kind(huggingface.VIT, infer.vit, spelt, conventions, heads)
+    gated = "encoder.layer.0.mlp.weights_in.weight" in spelt
+    table = huggingface.DINOV2_SWIGLU if gated else huggingface.DINOV2
+    return _Kind(table, infer.dinov2, spelt, conventions, heads)
+
+
+def _timm(opened: Opened) -> _Kind:
+    tensors = opened.tensors
+    if "blocks.0.ls1.gamma" in tensors:
+        return _Kind(timm_tables.DINOV2, infer.dinov2, tensors, TIMM)
+    table = timm_tables.VIT
+    for hybrid, root in ((timm_tables.HYBRID, "stem."), (timm_tables.HYBRID_ROOT, "")):
+        if f"patch_embed.backbone.{root}conv.weight" in tensors:
+            table = hybrid
+    return _Kind(table, infer.vit, tensors, TIMM)
+
+
+def _own(opened: Opened, header: str) -> Read:
+    """Read a file that we wrote: a model with its task, or an encoder alone."""
+    try:
+        description = json.loads(header)["encoder"]
+    except (ValueError, KeyError) as error:
+        raise WeightsError(f"{opened.path} has a broken header; copy it again.") from error
+    with torch.device("meta"):
+        config = rebuild(description).config
+    encoder, head = (
+        {name.removeprefix(part): t for name, t in opened.tensors.items() if name.startswith(part)}
+        for part in ("encoder.", "head.")
+    )
+    if {name: tuple(tensor.shape) for name, tensor in encoder.items()} != shapes(config):
+        raise WeightsError(
+            f"{opened.path} does not hold the network that its header describes; copy it again."
+        )
+    return Read(config, Loaded(encoder, head), Conventions("vitrail", "exact", "bilinear_corners"))
+
+
+def _timm_network(opened: Opened, config: Any) -> Read:
+    if config is None:
+        raise WeightsError(
+            f"{opened.path} holds no layout that is known (first tensors: {', '.join(list(opened.tensors)[:3])}); "
+            "name its network (model=…), ours or timm's."
+        )
+    if config.family != "timm":
+        raise WeightsError(f"{opened.path} holds no {config.family}; name the network that it was made for.")
+    from timm import get_pretrained_cfg
+
+    cfg = get_pretrained_cfg(config.name, allow_unregistered=True)
+    classifier = cfg.classifier if cfg and isinstance(cfg.classifier, str) else "head"
+    weights = rules.load(timm_tables.network(classifier), opened.tensors, shapes(config))
+    return Read(config, weights, TIMM)
+
+
+def _heads(kind: _Kind, wanted: Any) -> int | None:
+    """Return the heads that the file states, or those of the network the user names where its width agrees."""
+    project = rules.peek(kind.table, kind.tensors, "embed.project.weight")
+    agrees = wanted is not None and project is not None and wanted.width == len(project)
+    return kind.heads or (wanted.heads if agrees else None)
+
+
+def _hint(config: Any) -> str:
+    exact = infer.preset_of(config)
+    if exact:
+        return f"Its tensors have the shapes of {exact}: pass --model {exact}."
+    return f"The nearest preset is {infer.nearest_preset(config)}."
