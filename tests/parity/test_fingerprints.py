@@ -1,0 +1,72 @@
+"""Eight recorded logits a family: a clone without reference data is held by them, on any machine.
+
+Parameters are filled by a formula, not drawn, so that no generator's version matters. When a change of the
+numbers is meant, print the new rows with `python tests/parity/test_fingerprints.py`.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from vitrail.layers.head import LinearHead
+from vitrail.models.create import build
+from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.vit import ViTConfig
+
+CONFIGS = {
+    "vit": ViTConfig(image=32, patch=8, width=48, depth=3, heads=3),
+    "vit tanh": ViTConfig(image=32, patch=8, width=48, depth=3, heads=3, gelu="tanh", prefix=()),
+    "vit hybrid": ViTConfig(image=64, patch=2, width=48, depth=2, heads=3, stem=(32, 1, 1)),
+    "dinov2": DinoV2Config(image=28, patch=7, width=48, depth=3, heads=3),
+    "dinov2 registers": DinoV2Config(
+        image=28, patch=7, width=48, depth=2, heads=3, mlp="swiglu", registers=2
+    ),
+}
+
+RECORDED: dict[str, list[float]] = {
+    "vit": [-0.45278, 0.43529, 0.08988, -0.39643, 0.17096, 0.0152, 0.00219, 0.08224],
+    "vit tanh": [-0.75928, 0.89659, -0.19536, -0.47337, 0.52592, -0.34146, 0.10658, 0.27709],
+    "vit hybrid": [-0.5049, 0.58099, -0.03122, -0.39835, 0.29602, -0.13384, 0.05473, 0.17216],
+    "dinov2": [0.94577, -1.36324, 1.18067, -0.31958, -0.73379, 1.01979, -0.56351, 0.14961],
+    "dinov2 registers": [1.26903, -0.35496, -0.41467, 0.86291, -0.8967, 0.25511, 0.52477, -0.61978],
+}
+
+
+@torch.no_grad()
+def fill(network: nn.Module) -> None:
+    """Give every parameter the values of a sine, of about the size that training gives."""
+    for turn, (name, parameter) in enumerate(sorted(network.named_parameters())):
+        places = torch.arange(parameter.numel(), dtype=torch.float64)
+        wave = torch.sin(places * 1.7 + turn) * torch.cos(places * 0.31 + 0.1)
+        fan = parameter[0].numel() if parameter.ndim > 1 else 25
+        scale = wave.view(parameter.shape) * 1.5 / fan**0.5
+        one = parameter.ndim == 1 and ("norm" in name or "gamma" in name) and "weight" in name
+        parameter.copy_(scale + one)
+
+
+@torch.no_grad()
+def logits(name: str) -> torch.Tensor:
+    config = CONFIGS[name]
+    encoder = build(config).eval()
+    head = LinearHead(encoder.spec, 8).eval()
+    fill(encoder)
+    fill(head)
+    height, width = config.size[0], config.size[1] * 2  # twice as wide: positions are resized, too
+    pixels = torch.arange(3 * height * width, dtype=torch.float64).view(1, 3, height, width)
+    return head(encoder(torch.sin(pixels * 0.37).float()))[0]
+
+
+def test_every_configuration_has_its_record():
+    assert CONFIGS.keys() == RECORDED.keys()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_are_as_recorded(name):
+    torch.testing.assert_close(logits(name), torch.tensor(RECORDED[name]), rtol=0, atol=5e-5)
+
+
+if __name__ == "__main__":
+    for name in CONFIGS:
+        print(f"    {name!r}: {[round(value, 5) for value in logits(name).tolist()]},")
