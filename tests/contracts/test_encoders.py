@@ -13,6 +13,7 @@ from vitrail.layers.attend import Recorder
 from vitrail.layers.encoder import Encoder, set_checkpointing
 from vitrail.layers.pool import Pool
 from vitrail.models.create import build, describe, presets_of, rebuild
+from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.vit import ViTConfig
 
@@ -40,6 +41,14 @@ TINY = {
     ),
     "dinov2-registers": (
         DinoV2Config((21, 35), 7, 5, width=33, depth=2, heads=3, hidden=41, mlp="swiglu", registers=2),
+        (14, 49),
+    ),
+    "deit-distilled": (
+        DeiTConfig((21, 35), patch=7, channels=5, width=33, depth=2, heads=3, prefix=("cls", "dist")),
+        (14, 49),
+    ),
+    "deit3": (
+        DeiTConfig((21, 35), 7, 5, 33, depth=2, heads=3, position="1d_patches", layer_scale=0.1),
         (14, 49),
     ),
 }

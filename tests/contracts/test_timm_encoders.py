@@ -33,7 +33,7 @@ NETWORKS = {
     "gmlp_ti16_224": (64, "none", "fixed"),
     "pvt_v2_b0": (64, "opaque", "any"),
     "swin_tiny_patch4_window7_224": (56, "opaque", "fixed"),
-    "deit_tiny_distilled_patch16_224": (64, "opaque", "fixed"),
+    "cait_xxs24_224": (64, "opaque", "fixed"),
     "xcit_nano_12_p16_224": (64, "opaque", "any"),
     "levit_128s": (None, "opaque", "fixed"),
     "eva02_tiny_patch14_224": (56, "opaque", "fixed"),

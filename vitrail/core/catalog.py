@@ -17,6 +17,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
     {
         "vit": "vitrail.models.vit:ViT",
         "dinov2": "vitrail.models.dinov2:DinoV2",
+        "deit": "vitrail.models.deit:DeiT",
     }
 )
 """Family → its network; the page beside it holds the family's `PRESETS`."""
@@ -48,6 +49,19 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "dinov2_b14_reg4",
             "dinov2_l14_reg4",
             "dinov2_g14_reg4",
+        ),
+        "deit": (
+            "deit_ti16",
+            "deit_s16",
+            "deit_b16",
+            "deit_ti16_distilled",
+            "deit_s16_distilled",
+            "deit_b16_distilled",
+            "deit3_s16",
+            "deit3_m16",
+            "deit3_b16",
+            "deit3_l16",
+            "deit3_h14",
         ),
     }
 )

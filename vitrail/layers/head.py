@@ -30,3 +30,25 @@ class LinearHead(nn.Module):
             x = torch.tanh(self.pre_logits(x))
         logits: Tensor = self.linear(x)
         return logits
+
+
+class DistilledHead(nn.Module):
+    """One classifier on the class token, one on the distillation token (arXiv:2012.12877, §3)."""
+
+    def __init__(self, spec: FeatureSpec, classes: int) -> None:
+        super().__init__()
+        self.places = (spec.prefix.index("cls"), spec.prefix.index("dist"))
+        self.linear, self.dist = nn.Linear(spec.width, classes), nn.Linear(spec.width, classes)
+        for layer in (self.linear, self.dist):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def both(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Return the logits of the class token, for the labels, and of the other, for the teacher: (b, k) each."""
+        x = features.tokens.x
+        return self.linear(x[:, self.places[0]]), self.dist(x[:, self.places[1]])
+
+    def forward(self, features: Features) -> Tensor:
+        """Return the answer: the mean of both, (b, classes)."""
+        cls, dist = self.both(features)
+        return (cls + dist) / 2

@@ -29,3 +29,19 @@ def lecun(layer: nn.Conv2d) -> None:
     nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
     if layer.bias is not None:
         layer.bias.zero_()
+
+
+@torch.no_grad()
+def truncated(network: nn.Module, std: float) -> None:
+    """Fill the linear layers, learned tokens and tables of a network with N(0, `std`) cut at ±2; biases 0.
+
+    Norms and convolutions stay as they are, as in the code of DeiT and Swin.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                module.bias.zero_()
+    for name, parameter in network.named_parameters():
+        if name.rpartition(".")[2] in ("tokens", "table"):
+            nn.init.trunc_normal_(parameter, std=std)

@@ -21,7 +21,7 @@ from vitrail.layers.encoder import Encoder
 Size = int | tuple[int, int]
 
 TIMM_SIZES: Mapping[str, str] = MappingProxyType(
-    {"tiny": "ti", "small": "s", "base": "b", "large": "l", "huge": "h", "giant": "g"}
+    {"tiny": "ti", "small": "s", "medium": "m", "base": "b", "large": "l", "huge": "h", "giant": "g"}
 )
 """timm's words for the sizes of the papers."""
 
@@ -29,6 +29,9 @@ TIMM_NAMES = (
     (r"vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)", "vit_{size}{patch}"),
     (r"vit_(?P<size>tiny)_r_s16_p8_(?P<image>\d+)", "vit_r_{size}16"),
     (r"vit_(?P<size>[a-z]+)_(?P<stem>r\d+)_s(?P<patch>\d+)_(?P<image>\d+)", "vit_{stem}_{size}{patch}"),
+    (r"deit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)", "deit_{size}{patch}"),
+    (r"deit_(?P<size>[a-z]+)_distilled_patch(?P<patch>\d+)_(?P<image>\d+)", "deit_{size}{patch}_distilled"),
+    (r"deit3_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)", "deit3_{size}{patch}"),
     (r"vit_(?P<size>[a-z]+)_patch14_dinov2", "dinov2_{size}14"),
     (r"vit_(?P<size>[a-z]+)_patch14_reg4_dinov2", "dinov2_{size}14_reg4"),
 )

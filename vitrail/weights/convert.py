@@ -54,6 +54,7 @@ def table_for(config: Any, layout: Layout) -> Table:
         ("vit", "timm"): _timm_vit(config),
         ("vit", "huggingface"): huggingface.VIT,
         ("dinov2", "timm"): timm.DINOV2,
+        ("deit", "timm"): timm.DEIT_DISTILLED if "dist" in getattr(config, "prefix", ()) else timm.DEIT,
         ("dinov2", "huggingface"): _hub_dinov2(config),
     }
     table = tables.get((config.family, layout))

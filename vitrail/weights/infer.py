@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import isqrt
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from vitrail.core import catalog
 from vitrail.core.errors import WeightsError
 from vitrail.models.create import presets_of
+from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.vit import ViTConfig
 from vitrail.weights.conventions import Conventions
@@ -18,7 +19,7 @@ from vitrail.weights.conventions import Conventions
 Peek = Callable[[str], Tensor | None]
 """Our name of a tensor → the tensor as the source has it, or None."""
 
-COMPARED = ("patch", "width", "depth", "heads", "hidden", "stem", "mlp", "registers")
+COMPARED = ("patch", "width", "depth", "heads", "hidden", "stem", "mlp", "registers", "prefix")
 """The settings that make one network another; size, channels and conventions do not."""
 
 
@@ -64,6 +65,32 @@ def dinov2(peek: Peek, conventions: Conventions, heads: int | None) -> DinoV2Con
         position=position,
         resize=conventions.resize if registers is None else "bicubic_antialias",
     )
+
+
+def deit(peek: Peek, conventions: Conventions, heads: int | None) -> DeiTConfig:
+    """Return the settings of a DeiT's weights; its positions are stretched as its authors do."""
+    channels, width, patch, _ = _sizes(peek)
+    names: tuple[Literal["cls", "dist"], ...] = ("cls", "dist")
+    prefix = names[: _want(peek, "prefix.tokens").shape[1]]
+    side, position = _grid(_want(peek, "position.table").shape[1], len(prefix))
+    return DeiTConfig(
+        image=side * patch,
+        patch=patch,
+        channels=channels,
+        width=width,
+        depth=_count(peek, "blocks.{}.norm1.weight"),
+        heads=heads or _heads(width),
+        prefix=prefix,
+        position=position,
+        layer_scale=1e-6 if _have(peek, "blocks.0.scale1.gamma") else None,
+    )
+
+
+def layer_scaled(peek: Peek, conventions: Conventions, heads: int | None) -> DeiTConfig | DinoV2Config:
+    """Return the settings of a ViT with learned factors: without registers and a place for cls it is DeiT III."""
+    _, position = _grid(_want(peek, "position.table").shape[1], 1)
+    third = position == "1d_patches" and not _have(peek, "registers.tokens")
+    return (deit if third else dinov2)(peek, conventions, heads)
 
 
 def preset_of(config: Any) -> str | None:

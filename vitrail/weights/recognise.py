@@ -49,7 +49,7 @@ def read(opened: Opened, model: str | None = None) -> Read:
     if header := next((opened.metadata[key] for key in OWN if key in opened.metadata), None):
         return _own(opened, header)
     wanted = config_of(model) if model else None
-    kind = _kind(opened)
+    kind = _kind(opened, wanted)
     if kind is None or (wanted is not None and wanted.family == "timm"):
         return _timm_network(opened, wanted)
     config = kind.infer(partial(rules.peek, kind.table, kind.tensors), kind.conventions, _heads(kind, wanted))
@@ -67,7 +67,7 @@ def shapes(config: Any) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in build(config).state_dict().items()}
 
 
-def _kind(opened: Opened) -> _Kind | None:
+def _kind(opened: Opened, wanted: Any) -> _Kind | None:
     """Tell the layout by the names of the tensors."""
     names = opened.tensors.keys()
     if any(name.endswith("embedding/kernel") for name in names):
@@ -77,7 +77,7 @@ def _kind(opened: Opened) -> _Kind | None:
     if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in names):
         return _hub(opened)
     if {"patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight"} <= names:
-        return _timm(opened)
+        return _timm(opened, wanted)
     return None
 
 
@@ -94,10 +94,14 @@ def _hub(opened: Opened) -> _Kind:
     return _Kind(table, infer.dinov2, spelt, conventions, heads)
 
 
-def _timm(opened: Opened) -> _Kind:
+def _timm(opened: Opened, wanted: Any) -> _Kind:
     tensors = opened.tensors
+    if "dist_token" in tensors:
+        return _Kind(timm_tables.DEIT_DISTILLED, infer.deit, tensors, TIMM)
     if "blocks.0.ls1.gamma" in tensors:
-        return _Kind(timm_tables.DINOV2, infer.dinov2, tensors, TIMM)
+        return _Kind(timm_tables.DINOV2, infer.layer_scaled, tensors, TIMM)
+    if wanted is not None and wanted.family == "deit":  # without distillation its files are a ViT's
+        return _Kind(timm_tables.DEIT, infer.deit, tensors, TIMM)
     table = timm_tables.VIT
     for hybrid, root in ((timm_tables.HYBRID, "stem."), (timm_tables.HYBRID_ROOT, "")):
         if f"patch_embed.backbone.{root}conv.weight" in tensors:

@@ -29,6 +29,11 @@ SAME = Op(lambda theirs: theirs[0], lambda ours: (ours,))
 TRANSPOSE = Op(lambda theirs: theirs[0].T, lambda ours: (ours.T,))  # (in, out) and (out, in)
 
 
+def side_by_side(parts: int) -> Op:
+    """Return the op for learned tokens (1, 1, d) that we keep in one tensor (1, parts, d)."""
+    return Op(lambda theirs: torch.cat(theirs, 1), lambda ours: ours.chunk(parts, 1))
+
+
 def stacked(parts: int) -> Op:
     """Return the op for projections that we keep in one matrix, row under row, and they one by one."""
     return Op(lambda theirs: torch.cat(theirs), lambda ours: ours.chunk(parts))

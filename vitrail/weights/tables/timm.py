@@ -1,8 +1,8 @@
-"""timm's layout, which DeiT, MAE and many others share."""
+"""timm's layout, which the official DeiT, MAE and many others share."""
 
 from __future__ import annotations
 
-from vitrail.weights.rules import Rule, Table
+from vitrail.weights.rules import Rule, Table, side_by_side
 
 VIT_BLOCKS = (
     Rule("blocks.{i}.norm1.{p}", "blocks.{i}.norm1.{p}"),
@@ -51,15 +51,26 @@ VIT = Table(
     head=(*HEAD, *ATTENTION_POOL),
 )
 
+LAYER_SCALE = (
+    Rule("blocks.{i}.scale1.gamma", "blocks.{i}.ls1.gamma"),
+    Rule("blocks.{i}.scale2.gamma", "blocks.{i}.ls2.gamma"),
+)
+
 DINOV2 = Table(
     "timm DINOv2",
-    rules=(
-        *VIT.rules,
-        Rule("registers.tokens", "reg_token"),
-        Rule("blocks.{i}.scale1.gamma", "blocks.{i}.ls1.gamma"),
-        Rule("blocks.{i}.scale2.gamma", "blocks.{i}.ls2.gamma"),
-    ),
+    rules=(*VIT.rules, Rule("registers.tokens", "reg_token"), *LAYER_SCALE),
     head=HEAD,
+)
+
+DEIT = Table("timm DeiT", rules=(*VIT.rules, *LAYER_SCALE), head=HEAD)
+
+DEIT_DISTILLED = Table(
+    "timm distilled DeiT",
+    rules=(
+        *(rule for rule in VIT.rules if rule.ours != "prefix.tokens"),
+        Rule("prefix.tokens", ("cls_token", "dist_token"), side_by_side(2)),
+    ),
+    head=(*HEAD, Rule("dist.weight", "head_dist.weight"), Rule("dist.bias", "head_dist.bias")),
 )
 
 

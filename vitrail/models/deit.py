@@ -1,0 +1,133 @@
+"""DeiT: Touvron et al. 2021, "Training data-efficient image transformers & distillation through attention",
+arXiv:2012.12877; and DeiT III, Touvron et al. 2022, "Revenge of the ViT", arXiv:2204.07118.
+
+DeiT is the ViT of `vit.py`, made to learn from ImageNet alone. Its own is the distillation token: a second
+learned token beside the class token, whose answer is taught by a teacher network (§3); `DistilledHead` reads
+both. DeiT III drops it again, scales both branches of every block by learned factors, and gives places to the
+patches alone.
+
+    z_0 = [x_class; x_dist; x_1 E; …; x_N E] + E_pos,  then eqs. 2 to 4 of ViT
+
+Axes: b batch, n tokens (class, distillation, then patches in raster order), d width, row col patch grid.
+First values are the official code's: N(0, 0.02) for tokens, positions and projections, biases 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from vitrail.core.errors import SettingError
+from vitrail.layers.attend import Recorder
+from vitrail.layers.attention import SelfAttention
+from vitrail.layers.block import Mlp, PreNorm, ramp
+from vitrail.layers.embed import PatchEmbed, Prefix
+from vitrail.layers.encoder import NOTHING, Column, Encoder
+from vitrail.layers.initial import truncated
+from vitrail.layers.position import LearnedPosition, Resize
+from vitrail.layers.tokens import Features, FeatureSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DeiTConfig:
+    """The settings of a DeiT; the defaults are DeiT-S without distillation.
+
+    `image` is the size that the position table is made for, one number or (height, width); other sizes get a
+    table resized by `resize`. `position` "1d" has rows for the prefix, "1d_patches" none (DeiT III).
+    `layer_scale` is where the factors of DeiT III start; None is a network without them.
+    """
+
+    family: ClassVar[str] = "deit"
+
+    image: int | tuple[int, int] = 224
+    patch: int = 16
+    channels: int = 3
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    prefix: tuple[Literal["cls", "dist"], ...] = ("cls",)
+    position: Literal["1d", "1d_patches"] = "1d"
+    resize: Resize = "bicubic"
+    layer_scale: float | None = None
+    norm_eps: float = 1e-6
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse an image that the patches do not tile (SettingError)."""
+        if any(side % self.patch or side <= 0 for side in self.size):
+            raise SettingError(f"Patches of {self.patch} pixels do not tile {self.size} pixels; change one.")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels."""
+        return self.image if isinstance(self.image, tuple) else (self.image, self.image)
+
+
+class DeiT(Encoder):
+    """The encoder of DeiT: images (b, channels, height, width) -> Features of one column."""
+
+    Config = DeiTConfig
+
+    def __init__(self, config: DeiTConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.spec = FeatureSpec(
+            c.width,
+            strides=(c.patch,),
+            prefix=c.prefix,
+            attention="softmax",
+            blocks=c.depth,
+            pool="cls",
+            sizes="any",
+        )
+        covered = len(c.prefix) if c.position == "1d" else 0
+        grid = (c.size[0] // c.patch, c.size[1] // c.patch)
+        self.embed = PatchEmbed(c.width, c.patch, c.channels)
+        self.prefix = Prefix(c.width, len(c.prefix))
+        self.position = LearnedPosition(c.width, grid, prefix=covered, resize=c.resize)
+        self.blocks = Column(_block(c, rate) for rate in ramp(c.drop_path, c.depth))
+        self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
+        truncated(self, 0.02)
+
+    def forward(
+        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
+    ) -> Features:
+        """(b, channels, height, width) -> Features with tokens (b, prefix + row·col, d)."""
+        self.refuse(given)
+        tokens = self.embed(images)
+        if self.config.position == "1d":
+            tokens = self.position(self.prefix(tokens))
+        else:
+            tokens = self.prefix(self.position(tokens))
+        tokens = self.blocks(tokens, record)
+        return Features(tokens.with_x(self.norm(tokens.x)))
+
+
+def _block(c: DeiTConfig, rate: float) -> PreNorm:
+    attention, mlp = SelfAttention(c.width, c.heads), Mlp(c.width, 4 * c.width)
+    scale = c.layer_scale
+    return PreNorm(c.width, attention, mlp, drop_path=rate, layer_scale=scale, eps=c.norm_eps)
+
+
+_SIZES = (
+    ("ti16", DeiTConfig(width=192, heads=3)),
+    ("s16", DeiTConfig()),
+    ("b16", DeiTConfig(width=768, heads=12)),
+)
+_THIRD = DeiTConfig(position="1d_patches", layer_scale=1e-6)
+
+PRESETS: Mapping[str, DeiTConfig] = MappingProxyType(
+    {
+        **{f"deit_{name}": config for name, config in _SIZES},
+        **{f"deit_{name}_distilled": replace(c, prefix=("cls", "dist")) for name, c in _SIZES},
+        "deit3_s16": _THIRD,
+        "deit3_m16": replace(_THIRD, width=512, heads=8),
+        "deit3_b16": replace(_THIRD, width=768, heads=12),
+        "deit3_l16": replace(_THIRD, width=1024, depth=24, heads=16),
+        "deit3_h14": replace(_THIRD, patch=14, width=1280, depth=32, heads=16),
+    }
+)
