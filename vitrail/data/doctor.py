@@ -21,7 +21,7 @@ from vitrail.data import twins
 from vitrail.data.decode import glance
 from vitrail.data.findings import Finding
 from vitrail.data.layouts import Entry, Layout
-from vitrail.data.look import GREY_SIDE, Facts, Memory, grey, look
+from vitrail.data.look import LEAST_SIDE, Facts, Memory, grey, look, named
 from vitrail.data.manifest import KEPT, QUARANTINED, Row
 from vitrail.data.names import count, natural, some
 from vitrail.data.source import read
@@ -135,7 +135,7 @@ def _look_all(
             done += len(chunk)
             if progress is not None:
                 progress(done, len(entries))
-            yield from seen
+            yield from (named(one, entry.path) for one, entry in zip(seen, chunk, strict=True))
 
 
 def _row(entry: Entry, facts: Facts) -> Row:
@@ -151,7 +151,7 @@ def _tie(rows: list[Row], facts: Sequence[Facts], root: Path) -> tuple[list[Row]
     """
 
     def grey_of(i: int) -> NDArray[np.uint8]:
-        return grey(glance(read(root, rows[i].path), rows[i].path, 2 * GREY_SIDE)[0])
+        return grey(glance(read(root, rows[i].path), rows[i].path, LEAST_SIDE)[0])
 
     alike = twins.find(facts, grey_of, workers())
     sizes = Counter(one for row in rows for one in row.labels)

@@ -66,15 +66,15 @@ def conflicts(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
 def twins(rows: Sequence[Row], equal: Groups, similar: Groups, wide: Groups) -> Iterator[Finding]:
     """Name pictures that are there more than once: equal, similar, and similar in numbers too large to be twins."""
     tied = "kept on one side of the split"
-    for kind, groups, what in (
-        ("twins", equal, f"there more than once, {tied}"),
-        ("similar", similar, f"there again almost unchanged, {tied}"),
-        ("alike", wide, "like so many others of their class that they were not tied together"),
+    for kind, groups, noun, what in (
+        ("twins", equal, "picture", f"there more than once, {tied}"),
+        ("similar", similar, "picture", f"there again almost unchanged, {tied}"),
+        ("alike", wide, "crowd", "of pictures almost alike, too large to be kept on one side of the split"),
     ):
         if groups:
             shown = some((" = ".join(rows[i].id for i in group[:3]) for group in groups), 2)
             ids = tuple(rows[i].id for group in groups for i in group)
-            yield Finding(kind, f"{count(len(groups), 'picture')} {what}: {shown}.", ids)
+            yield Finding(kind, f"{count(len(groups), noun)} {what}: {shown}.", ids)
 
 
 def doubtful(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:

@@ -22,6 +22,9 @@ from vitrail.data.source import cut_out, read
 GREY_SIDE = 64
 """Side of the grey picture that two pictures are compared by."""
 
+LEAST_SIDE = 256
+"""JPEGs may be decoded down to this side: at half of it, one photograph in a hundred no longer knew its own copy."""
+
 SMALL = 48
 """Pictures with a shorter side than this look alike too easily: only equal pixels make them twins."""
 
@@ -87,7 +90,7 @@ class Memory:
 
 
 def look(root: Path, path: str, memory: Memory) -> Facts:
-    """Read one picture, decode it unless its content is known, and say what it is; never raises for a bad file."""
+    """Read one picture, decode it unless its content is known, and say what it is; a bad file is told, not raised."""
     try:
         data = read(root, path)
     except DataError as error:
@@ -97,13 +100,18 @@ def look(root: Path, path: str, memory: Memory) -> Facts:
     facts = memory.recall(content)
     if facts is None:
         facts = _decoded(data, path, content)
-    return facts._replace(error=facts.error.replace(_ITSELF, path))
+    return facts
+
+
+def named(facts: Facts, path: str) -> Facts:
+    """Return facts whose error calls the file by its name: what is remembered of a content knows no name."""
+    return facts._replace(error=facts.error.replace(_ITSELF, path)) if facts.error else facts
 
 
 def _decoded(data: bytes, path: str, content: str) -> Facts:
     try:
         cropped = cut_out(decode(data, name=_ITSELF), path) if "!" in path and "," in path else None
-        shown, size = (cropped, cropped.image.shape[:2]) if cropped else glance(data, _ITSELF, 2 * GREY_SIDE)
+        shown, size = (cropped, cropped.image.shape[:2]) if cropped else glance(data, _ITSELF, LEAST_SIDE)
     except DataError as error:
         return Facts(content, error=str(error).replace(path, _ITSELF))
     pixels, sketch = "", 0
@@ -117,9 +125,9 @@ def _decoded(data: bytes, path: str, content: str) -> Facts:
 
 
 def grey(shown: Decoded) -> NDArray[np.uint8]:
-    """Return a picture in grey, squashed to (64, 64), each pixel the mean of what it covers."""
+    """Return a picture in grey, squashed smoothly to (64, 64): sharp filters tell copies of other sizes apart."""
     image = Image.fromarray(shown.image).convert("L")
-    return np.asarray(image.resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BOX))
+    return np.asarray(image.resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BILINEAR))
 
 
 def sketch_of(view: NDArray[np.uint8]) -> int:

@@ -201,7 +201,7 @@ def _separator(column: pl.Series, plural: bool) -> str:
     for mark in "|;," + (" " if plural else ""):
         parted = [cell for cell in cells if len(_pieces(cell, mark)) > 1]
         pieces = {piece for cell in cells for piece in _pieces(cell, mark)}
-        if parted and (len(pieces) < len(cells) or (plural and mark in "|;,")):
+        if parted and (len(pieces) < len(cells) + (mark == " ") or (plural and mark != " ")):
             return mark
     return ""
 

@@ -26,6 +26,8 @@ class _Box(NamedTuple):
     split: str
 
 
+_ROUNDING = 1e-3  # of a pixel: shares of a side written with six digits are not exact
+
 _Reader = Callable[[Tree], Iterator[_Box]]
 
 
@@ -61,8 +63,8 @@ def crops(tree: Tree) -> Layout | None:
     name, because, reader = kind
     entries: dict[str, Entry] = {}
     for box in reader(tree):
-        left, top = math.floor(max(0, box.corners[0])), math.floor(max(0, box.corners[1]))
-        right, bottom = math.ceil(box.corners[2]), math.ceil(box.corners[3])
+        left, top = (math.floor(max(0, corner) + _ROUNDING) for corner in box.corners[:2])
+        right, bottom = (math.ceil(corner - _ROUNDING) for corner in box.corners[2:])
         path = f"{tree.files[box.picture]}!{left},{top},{max(left, right)},{max(top, bottom)}"
         thin = "is a box of fewer than two pixels" if min(right - left, bottom - top) < 2 else ""
         entries[path] = Entry(path, path, label(box.label), box.split, tree.files[box.picture], thin)

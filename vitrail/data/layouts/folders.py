@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from vitrail.core.errors import DataError
 from vitrail.data.layouts import filenames
 from vitrail.data.layouts.base import Entry, Layout, Tree
@@ -31,8 +33,11 @@ def look(tree: Tree) -> Layout | None:
     classes = sorted({entry.label for entry in entries}, key=natural)
     if not classes:
         return None
-    if len(classes) == 1 and (named := filenames.look(tree)) is not None:
-        return named
+    if len(classes) == 1 or any(_like_split(name) for name in classes):  # or are these no classes at all?
+        if (named := filenames.look(tree)) is not None:
+            return named
+        if all(_like_split(name) for name in classes):
+            return None
     if len(classes) == 1:
         raise DataError(
             f"{tree.name} holds one class only, {classes[0]!r}. Add a folder of pictures of something else."
@@ -62,6 +67,11 @@ def _splits(parts: Parts) -> dict[str, str]:
     inside = [part for part in parts if part[0] in named]
     deeper = sum(len(part) > 2 for part in inside)
     return named if "train" in named.values() and 2 * deeper > len(inside) else {}
+
+
+def _like_split(name: str) -> bool:
+    """Tell a folder called train, test1, val_images: rarely a class."""
+    return split_of(re.split(r"[\d_-]", name)[0]) is not None
 
 
 def _aside(tree: Tree, stray: list[str]) -> list[str]:
