@@ -11,23 +11,23 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from vitrail.core.errors import VitrailError as VitrailError
-    from vitrail.explain.explain import explain as explain
+    from vitrail.explainers.explanation import explain as explain
     from vitrail.infer.predictor import Predictor as Predictor
     from vitrail.infer.predictor import load as load
     from vitrail.models.create import create_encoder as create_encoder
     from vitrail.models.create import list_models as list_models
     from vitrail.runs.assemble import create_model as create_model
-    from vitrail.train.fit import train as train
+    from vitrail.training.fit import train as train
 
 _PUBLIC = {
     "Predictor": "vitrail.infer.predictor",
     "VitrailError": "vitrail.core.errors",
     "create_encoder": "vitrail.models.create",
     "create_model": "vitrail.runs.assemble",
-    "explain": "vitrail.explain.explain",
+    "explain": "vitrail.explainers.explanation",
     "list_models": "vitrail.models.create",
     "load": "vitrail.infer.predictor",
-    "train": "vitrail.train.fit",
+    "train": "vitrail.training.fit",
 }
 
 __all__ = [

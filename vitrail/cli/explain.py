@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 
 def explain(
     model: str,
-    pictures: tuple[str, ...],
+    pictures: Annotated[tuple[str, ...], Parameter(allow_leading_hyphen=True)],
     /,
     *,
     method: str = "rollout",
@@ -37,7 +40,7 @@ def explain(
     """
     from vitrail.cli.output import print_json, say
     from vitrail.core.errors import DataError, SettingError
-    from vitrail.explain.explain import explain as explain_one
+    from vitrail.explainers.explanation import explain as explain_one
     from vitrail.infer.predictor import Predictor, expand
 
     if not pictures:

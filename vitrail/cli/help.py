@@ -80,7 +80,7 @@ def _dedent(paragraph: str) -> list[str]:
 
 def _word(argument: Any) -> str:
     name = argument.name.lstrip("-").upper()
-    many = str(argument.field_info.kind) == "VAR_POSITIONAL"
+    many = "tuple" in str(argument.hint)
     return f"{name} …" if many else name if argument.required else f"[{name}]"
 
 

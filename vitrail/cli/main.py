@@ -70,18 +70,24 @@ def _call(verb: str, words: list[str]) -> int:
     from cyclopts import CycloptsError
 
     app, names = _app(verb)
+    dashed = _dashed(words, names)
+    for word in dashed:
+        name = word[2:].partition("=")[0]
+        if word.startswith("--") and name not in names:
+            near = nearest(name, names)
+            hint = f" Did you mean --{near}?" if near else ""
+            _say(f"There is no option --{name}.{hint} See: vitrail {verb} --help")
+            return 2
     try:
-        bound = app.parse_args(_dashed(words, names), exit_on_error=False, print_error=False)
-        command, arguments = bound[0], bound[1]
+        command, bound, *_ = app.parse_args(dashed, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        _say(_usage_error(error, verb, names))
+        _say(f"{' '.join(str(error).split())} See: vitrail {verb} --help")
         return 2
     try:
-        result = command(*arguments.args, **arguments.kwargs)
+        return int(command(*bound.args, **bound.kwargs) or 0)
     except VitrailError as error:
         _say(str(error))
         return 1
-    return int(result or 0)
 
 
 def _app(verb: str) -> tuple[App, list[str]]:
@@ -115,15 +121,6 @@ def _renamed(option: str, names: list[str]) -> str:
     if equals and f"no-{name}" in names and value.lower() in {"true", "false", "1", "0", "yes", "no"}:
         return f"--{name}" if value.lower() in {"true", "1", "yes"} else f"--no-{name}"
     return f"--{name}{equals}{value}"
-
-
-def _usage_error(error: Exception, verb: str, names: list[str]) -> str:
-    unknown = re.search(r'[Uu]nknown option: "?--([\w-]+)', str(error))
-    if unknown:
-        near = nearest(unknown[1], names)
-        hint = f" Did you mean --{near}?" if near else ""
-        return f"There is no option --{unknown[1]}.{hint} See: vitrail {verb} --help"
-    return f"{' '.join(str(error).split())} See: vitrail {verb} --help"
 
 
 def _say(text: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from vitrail.infer.predictor import Answer
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
 def predict(
     model: str,
-    pictures: tuple[str, ...],
+    pictures: Annotated[tuple[str, ...], Parameter(allow_leading_hyphen=True)],
     /,
     *,
     json: bool = False,

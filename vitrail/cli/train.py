@@ -44,7 +44,7 @@ def train(
     if bool(data) == bool(resume):
         raise SettingError("Name a folder to train on, or --resume and a run: vitrail train photos/")
     if dry_run:
-        from vitrail.train.dry import dry
+        from vitrail.training.dry import dry
 
         found = dry(data, options)
         print_json(found.to_dict()) if json else print("\n".join(found.lines()))  # noqa: T201

@@ -12,9 +12,9 @@ from vitrail.runs.options import TrainOptions
 
 def train_with_progress(data: str, options: TrainOptions, resume: str | None = None) -> dict[str, Any]:
     """Train, or go on with a run, telling people what happens on standard error; return the run's report."""
-    from vitrail.train.fit import resume as go_on
-    from vitrail.train.fit import train
-    from vitrail.train.listeners import Teller
+    from vitrail.training.fit import resume as go_on
+    from vitrail.training.fit import train
+    from vitrail.training.listeners import Teller
 
     with Teller(say) as teller:
         run = go_on(resume, listeners=[teller]) if resume else train(data, options, listeners=[teller])

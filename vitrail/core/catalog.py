@@ -18,6 +18,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "vit": "vitrail.models.vit:ViT",
         "dinov2": "vitrail.models.dinov2:DinoV2",
         "deit": "vitrail.models.deit:DeiT",
+        "swin": "vitrail.models.swin:Swin",
     }
 )
 """Family → its network; the page beside it holds the family's `PRESETS`."""
@@ -63,13 +64,14 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "deit3_l16",
             "deit3_h14",
         ),
+        "swin": ("swin_t", "swin_s", "swin_b", "swin_b_384", "swin_l", "swin_l_384"),
     }
 )
 """Family → the presets its page defines, listed here so that names are known without torch (a test compares)."""
 
 TASKS: Mapping[str, str] = MappingProxyType({"classify": "vitrail.tasks.classify:Classify"})
 
-EXPLAINERS: Mapping[str, str] = MappingProxyType({"rollout": "vitrail.explain.rollout:Rollout"})
+EXPLAINERS: Mapping[str, str] = MappingProxyType({"rollout": "vitrail.explainers.rollout:Rollout"})
 
 LAYOUTS: Mapping[str, str] = MappingProxyType(
     {

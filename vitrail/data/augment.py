@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from vitrail.core.errors import SettingError, UnknownNameError
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 RECIPES = ("none", "light", "flip_crop", "trivial", "rand")
 
@@ -84,6 +87,8 @@ def build(name: str, *, channels: int = 3, erasing: float = 0.0, least_area: flo
         raise SettingError(
             f"The augmentation {name!r} needs grey or colour, not {channels} channels. Use flip_crop."
         )
+    from torchvision.transforms import v2  # two seconds: only who trains pays for them
+
     erase = v2.RandomErasing(p=erasing, value=0) if erasing else None
     if name == "none":
         return Augment(name, erase=erase)
@@ -96,6 +101,8 @@ def build(name: str, *, channels: int = 3, erasing: float = 0.0, least_area: flo
 
 
 def _colours(name: str) -> nn.Module:
+    from torchvision.transforms import v2
+
     then: dict[str, list[nn.Module]] = {
         "trivial": [v2.TrivialAugmentWide()],
         "rand": [v2.RandAugment(num_ops=2, magnitude=9, num_magnitude_bins=11)],

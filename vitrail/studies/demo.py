@@ -29,14 +29,14 @@ from vitrail.data.source import load, read
 from vitrail.evaluate.paired import Paired, paired
 from vitrail.evaluate.report import verdict
 from vitrail.evaluate.scores import Judged, Scores, score
-from vitrail.explain.explain import Explanation, explain
+from vitrail.explainers.explanation import Explanation, explain
 from vitrail.infer.predictor import Predictor
 from vitrail.models.create import count_params
 from vitrail.pages import render
 from vitrail.runs.folder import Run
 from vitrail.runs.options import TrainOptions
-from vitrail.train.fit import train
-from vitrail.train.listeners import Listener, clock
+from vitrail.training.fit import train
+from vitrail.training.listeners import Listener, clock
 
 VIT, CNN = "vit_digits", "resnet10t"
 SEED = 0

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from vitrail import plots
 from vitrail.core.config import Settings, read
@@ -171,6 +170,8 @@ class Classify(Task[int, Ranked]):
 
     def prepare(self, batch: Batch[int], rng: np.random.Generator) -> Batch[Any]:
         """Mix pictures and labels: Mixup or CutMix, each as likely where both are on."""
+        from torchvision.transforms import v2  # two seconds: only who trains pays for them
+
         kinds = [(v2.MixUp, self.settings.mixup), (v2.CutMix, self.settings.cutmix)]
         on = [(kind, alpha) for kind, alpha in kinds if alpha > 0]
         if not on or len(batch.ids) < 2:

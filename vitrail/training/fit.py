@@ -20,7 +20,7 @@ import torch
 
 from vitrail.core.errors import RunError
 from vitrail.data.loader import Pictures, Share, evaluation, processes, training
-from vitrail.data.manifest import TRAIN, VAL, Manifest
+from vitrail.data.manifest import KEPT, TRAIN, VAL, Manifest
 from vitrail.data.prepare import Prepared, prepare
 from vitrail.data.preprocess import Preprocess
 from vitrail.evaluate.report import write_report
@@ -32,10 +32,10 @@ from vitrail.runs.options import TrainOptions
 from vitrail.runs.proof import answer
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
-from vitrail.train.listeners import Listener
-from vitrail.train.loop import Event, Session, deterministic, evaluate, restore, snapshot, steps
-from vitrail.train.plan import plan
-from vitrail.train.setup import (
+from vitrail.training.listeners import Listener
+from vitrail.training.loop import Event, Session, deterministic, evaluate, restore, snapshot, steps
+from vitrail.training.plan import plan
+from vitrail.training.setup import (
     UNKNOWN_TOTAL,
     accelerator_for,
     first_batch,
@@ -85,8 +85,16 @@ def train(
     options = options or TrainOptions()
     prepared = prepared_for(data, options, listeners)
     planned = plan(str(data), prepared, options)
-    _note(listeners, prepared.lines() + list(planned.reasons))
+    _note(listeners, [brief(prepared), *planned.reasons])
     return start(planned.recipe, prepared.manifest, options.out, listeners)
+
+
+def brief(prepared: Prepared) -> str:
+    """Say in a line what the pictures are and what was found among them."""
+    states = prepared.manifest.states()
+    out = sum(count for state, count in states.items() if state != KEPT)
+    kept_out = f", {out:,} kept out (why: vitrail check)" if out else ""
+    return f"{prepared.layout.root.name}: {prepared.layout.why} {states[KEPT]:,} pictures{kept_out}."
 
 
 def prepared_for(data: str | Path, options: TrainOptions, listeners: Sequence[Listener] = ()) -> Prepared:

@@ -12,10 +12,10 @@ from vitrail.models.create import count_params
 from vitrail.runs.assemble import assemble
 from vitrail.runs.device import device_for
 from vitrail.runs.options import TrainOptions
-from vitrail.train.fit import prepared_for
-from vitrail.train.listeners import clock
-from vitrail.train.plan import plan
-from vitrail.train.setup import first_batch, measure, settled
+from vitrail.training.fit import prepared_for
+from vitrail.training.listeners import clock
+from vitrail.training.plan import plan
+from vitrail.training.setup import first_batch, measure, settled
 
 
 @dataclass(frozen=True)

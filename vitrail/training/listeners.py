@@ -11,7 +11,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from vitrail.train.loop import Event
+from vitrail.training.loop import Event
 
 
 class Listener(Protocol):

@@ -25,8 +25,8 @@ from vitrail.runs.assemble import Network
 from vitrail.runs.device import device_for, fast_bf16
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
-from vitrail.train.loop import Session, autocast
-from vitrail.train.optim import Average, Schedule, adamw
+from vitrail.training.loop import Session, autocast
+from vitrail.training.optim import Average, Schedule, adamw
 
 UNKNOWN_TOTAL = 10**9
 """Steps of a run with a time limit until its speed is known."""

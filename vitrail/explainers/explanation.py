@@ -12,7 +12,7 @@ from PIL import Image
 
 from vitrail import plots
 from vitrail.core.catalog import load
-from vitrail.explain.place import Map, onto_original
+from vitrail.explainers.place import Map, onto_original
 from vitrail.infer.predictor import Predictor
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from vitrail.data.loader import Order
 from vitrail.data.sample import Batch
 from vitrail.runs.assemble import Network
 from vitrail.tasks.base import Task
-from vitrail.train.optim import Average, Schedule
+from vitrail.training.optim import Average, Schedule
 
 
 class TrainingError(VitrailError):
@@ -73,8 +74,8 @@ class Session:
 
 def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bool]) -> Iterator[Event]:
     """Train until the schedule ends or `stop` says so; each event leaves the session in a whole state."""
+    began = time.perf_counter()
     for batch in batches:
-        began = time.perf_counter()
         rate = session.schedule(session.step)
         for group in session.optimiser.param_groups:
             group["lr"] = rate
@@ -86,7 +87,7 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
                 _smaller(session, len(batch.ids))
             yield Event("smaller", session.step, {"micro": -(-len(batch.ids) // session.pieces)})
         session.step += 1
-        took = time.perf_counter() - began
+        took = time.perf_counter() - began  # waiting for pictures counts, looking at the event does not
         session.seconds += took
         yield Event("step", session.step, {"loss": loss, "lr": rate, "seconds": took, "epoch": session.epoch})
         done = session.step >= session.schedule.total
@@ -94,6 +95,7 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
             yield Event("epoch", session.step, {"epoch": session.epoch})
         if done or stop():
             return
+        began = time.perf_counter()
 
 
 def _smaller(session: Session, local: int) -> None:
@@ -203,7 +205,7 @@ def _gathered(task: Task[Any, Any], state: list[Any]) -> Any:
     return metrics
 
 
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True)
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def snapshot(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -213,7 +215,8 @@ def snapshot(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors |= {f"average.{k}": v.detach().cpu() for k, v in session.average.module.state_dict().items()}
     inner = getattr(session.optimiser, "optimizer", session.optimiser)
     state: dict[str, Any] = get_optimizer_state_dict(session.bare, inner, options=_WHOLE)
-    tensors |= {f"optimiser.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
+    for name, memory in state["state"].items():
+        tensors |= {f"optimiser.{name}:{key}": value for key, value in memory.items()}
     counters = {
         "step": session.step,
         "total": session.schedule.total,
@@ -234,7 +237,11 @@ def restore(session: Session, tensors: dict[str, Tensor], counters: dict[str, An
         session.average.module.load_state_dict(part("average."))
     inner = getattr(session.optimiser, "optimizer", session.optimiser)
     present: dict[str, Any] = get_optimizer_state_dict(session.bare, inner, options=_WHOLE)
-    present |= part("optimiser.")
+    memory: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in part("optimiser.").items():
+        parameter, _, key = name.rpartition(":")
+        memory[parameter][key] = tensor
+    present["state"] = dict(memory)
     set_optimizer_state_dict(session.bare, inner, present, options=_WHOLE)
     session.step, session.pieces = counters["step"], counters["pieces"]
     session.seconds = counters["seconds"]

@@ -1,0 +1,88 @@
+"""A run trained once on a few digits, and the command line as a person calls it."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from vitrail.cli.main import run
+from vitrail.data.builtin import materialise
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+class Done(NamedTuple):
+    """What a command left: its exit code and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def vitrail(
+    cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Done]:
+    """Run `vitrail …` through the function that the command calls, with a cache of its own."""
+    monkeypatch.setenv("VITRAIL_CACHE", str(cache))
+
+    def call(*words: object, cwd: Path | None = None, stdin: bytes | None = None) -> Done:
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capsys.readouterr()
+        code = run([str(word) for word in words])
+        return Done(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty pictures each of four digits."""
+    whole = materialise("digits", tmp_path_factory.mktemp("data"))
+    few = tmp_path_factory.mktemp("few") / "few digits"
+    for name in "0123":
+        (few / name).mkdir(parents=True)
+        for file in sorted((whole / name).iterdir())[:20]:
+            shutil.copy(file, few / name)
+    return few
+
+
+@pytest.fixture(scope="session")
+def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs, made by the command as a person calls it: a process of its own."""
+    out = tmp_path_factory.mktemp("runs") / "few"
+    words = ["--model", "vit_digits", "epochs=2", "--batch", "16", "--micro", "16", "precision=float32"]
+    command = [sys.executable, "-W", "error", "-m", "vitrail.cli.main", "train", str(digits), *words]
+    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "pictures it never saw" in done.stdout
+    return out
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a 2 MB tmpfs needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True
+    ).returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
