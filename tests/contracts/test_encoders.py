@@ -15,6 +15,7 @@ from vitrail.layers.pool import Pool
 from vitrail.models.create import build, describe, presets_of, rebuild
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.swin import SwinConfig
 from vitrail.models.vit import ViTConfig
 
 # Settings and another size that fits. Axes are distinct primes where legal: a swapped one cannot hide.
@@ -50,6 +51,16 @@ TINY = {
     "deit3": (
         DeiTConfig((21, 35), 7, 5, 33, depth=2, heads=3, position="1d_patches", layer_scale=0.1),
         (14, 49),
+    ),
+    "swin": (
+        SwinConfig(
+            (48, 72), 2, 5, width=14, depths=(2, 3, 2), heads=(1, 2, 7), window=3, position="absolute"
+        ),
+        (24, 48),
+    ),
+    "swin-one-window": (
+        SwinConfig((20, 40), 2, 5, width=14, depths=(2, 2), heads=(1, 2), window=5),
+        (40, 60),
     ),
 }
 

@@ -32,7 +32,7 @@ NETWORKS = {
     "mixer_s32_224": (96, "none", "fixed"),
     "gmlp_ti16_224": (64, "none", "fixed"),
     "pvt_v2_b0": (64, "opaque", "any"),
-    "swin_tiny_patch4_window7_224": (56, "opaque", "fixed"),
+    "swinv2_cr_tiny_ns_224": (56, "opaque", "fixed"),
     "cait_xxs24_224": (64, "opaque", "fixed"),
     "xcit_nano_12_p16_224": (64, "opaque", "any"),
     "levit_128s": (None, "opaque", "fixed"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -60,6 +60,23 @@ class Column(nn.ModuleList):
         for block in self:
             tokens = checkpoint(block, tokens, use_reentrant=False) if frugal else block(tokens, record)
         return tokens
+
+
+class Pyramid(nn.Module):
+    """Columns of growing width on shrinking grids; `merges` stand between them, one fewer."""
+
+    def __init__(self, stages: Sequence[Column], merges: Sequence[nn.Module]) -> None:
+        super().__init__()
+        assert len(merges) == len(stages) - 1, "a merge stands between every two stages"
+        self.stages, self.merges = nn.ModuleList(stages), nn.ModuleList(merges)
+
+    def forward(self, tokens: Tokens, record: Recorder | None = None) -> list[Tokens]:
+        """Tokens of the finest grid -> the tokens that each stage ends with, coarse last."""
+        levels: list[Tokens] = []
+        for turn, stage in enumerate(self.stages):
+            tokens = stage(self.merges[turn - 1](tokens) if turn else tokens, record)
+            levels.append(tokens)
+        return levels
 
 
 def set_checkpointing(network: nn.Module, on: bool) -> int:

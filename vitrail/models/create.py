@@ -32,6 +32,8 @@ TIMM_NAMES = (
     (r"deit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)", "deit_{size}{patch}"),
     (r"deit_(?P<size>[a-z]+)_distilled_patch(?P<patch>\d+)_(?P<image>\d+)", "deit_{size}{patch}_distilled"),
     (r"deit3_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)", "deit3_{size}{patch}"),
+    (r"swin_(?P<size>[a-z]+)_patch4_window7_(?P<image>224)", "swin_{first}"),
+    (r"swin_(?P<size>[a-z]+)_patch4_window12_(?P<image>384)", "swin_{first}_384"),
     (r"vit_(?P<size>[a-z]+)_patch14_dinov2", "dinov2_{size}14"),
     (r"vit_(?P<size>[a-z]+)_patch14_reg4_dinov2", "dinov2_{size}14_reg4"),
 )
@@ -79,7 +81,8 @@ def our_name(name: str) -> tuple[str, int | None]:
     for pattern, preset in TIMM_NAMES:
         if match := re.fullmatch(pattern, name.split(".")[0]):
             parts = match.groupdict()
-            ours = preset.format(**{**parts, "size": TIMM_SIZES.get(parts["size"], parts["size"])})
+            size = TIMM_SIZES.get(parts["size"], parts["size"])
+            ours = preset.format(**{**parts, "size": size, "first": size[0]})
             if catalog.family_of(ours):
                 return ours, int(parts["image"]) if "image" in parts else None
     return name, None

@@ -45,6 +45,7 @@ GOOGLE = Conventions(
     preprocessing=Preprocessing(HALF, HALF, fit="squash", crop_fraction=1.0, interpolation="bilinear"),
 )
 TIMM = Conventions("timm", gelu="exact", resize="bicubic_antialias")
+OFFICIAL = Conventions("official", gelu="exact", resize="bicubic")
 HUGGINGFACE = Conventions("huggingface", gelu="exact", resize="bicubic")
 
 

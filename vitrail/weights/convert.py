@@ -17,9 +17,9 @@ from vitrail.core.files import replace
 from vitrail.weights import rules
 from vitrail.weights.pretrained import Pretrained, from_path
 from vitrail.weights.rules import Table
-from vitrail.weights.tables import google, huggingface, timm
+from vitrail.weights.tables import google, huggingface, official, timm
 
-Layout = Literal["vitrail", "google", "timm", "huggingface"]
+Layout = Literal["vitrail", "google", "timm", "huggingface", "official"]
 
 
 def convert(source: Path, out: Path, *, to: str = "vitrail", model: str | None = None) -> Pretrained:
@@ -55,6 +55,8 @@ def table_for(config: Any, layout: Layout) -> Table:
         ("vit", "huggingface"): huggingface.VIT,
         ("dinov2", "timm"): timm.DINOV2,
         ("deit", "timm"): timm.DEIT_DISTILLED if "dist" in getattr(config, "prefix", ()) else timm.DEIT,
+        ("swin", "official"): official.SWIN,
+        ("swin", "timm"): official.SWIN_TIMM,
         ("dinov2", "huggingface"): _hub_dinov2(config),
     }
     table = tables.get((config.family, layout))

@@ -13,13 +13,26 @@ from vitrail.core.errors import WeightsError
 from vitrail.models.create import presets_of
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.swin import SwinConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.weights.conventions import Conventions
 
 Peek = Callable[[str], Tensor | None]
 """Our name of a tensor → the tensor as the source has it, or None."""
 
-COMPARED = ("patch", "width", "depth", "heads", "hidden", "stem", "mlp", "registers", "prefix")
+COMPARED = (
+    "patch",
+    "width",
+    "depth",
+    "heads",
+    "hidden",
+    "stem",
+    "mlp",
+    "registers",
+    "prefix",
+    "depths",
+    "window",
+)
 """The settings that make one network another; size, channels and conventions do not."""
 
 
@@ -91,6 +104,31 @@ def layer_scaled(peek: Peek, conventions: Conventions, heads: int | None) -> Dei
     _, position = _grid(_want(peek, "position.table").shape[1], 1)
     third = position == "1d_patches" and not _have(peek, "registers.tokens")
     return (deit if third else dinov2)(peek, conventions, heads)
+
+
+def swin(peek: Peek, conventions: Conventions, heads: int | None) -> SwinConfig:
+    """Return the settings of a Swin's weights; the image is the least that its windows tile."""
+    project = _want(peek, "embed.project.weight")
+    width, channels, patch = project.shape[0], project.shape[1], project.shape[3]
+    depths: list[int] = []
+    while count := _count(peek, f"pyramid.stages.{len(depths)}.{{}}.norm1.weight"):
+        depths.append(count)
+    tables = [_want(peek, f"pyramid.stages.{s}.0.attention.bias.table") for s in range(len(depths))]
+    windows = [(isqrt(len(table)) + 1) // 2 for table in tables]
+    absolute = peek("position.table")
+    return SwinConfig(
+        image=windows[-1] * patch << len(depths) - 1
+        if absolute is None
+        else isqrt(absolute.shape[1]) * patch,
+        patch=patch,
+        channels=channels,
+        width=width,
+        depths=tuple(depths),
+        heads=tuple(table.shape[1] for table in tables),
+        window=windows[0],
+        hidden=len(_want(peek, "pyramid.stages.0.0.mlp.rise.weight")) / width,
+        position="relative" if absolute is None else "absolute",
+    )
 
 
 def preset_of(config: Any) -> str | None:

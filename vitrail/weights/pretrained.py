@@ -12,7 +12,8 @@ from torch import Tensor
 
 from vitrail.core.errors import WeightsError
 from vitrail.layers.encoder import Encoder
-from vitrail.layers.position import LearnedPosition
+from vitrail.layers.position import LearnedPosition, resize_grid
+from vitrail.layers.window import RelativeBias
 from vitrail.models.create import Size, build
 from vitrail.weights.conventions import Preprocessing
 from vitrail.weights.files import open_weights
@@ -72,12 +73,16 @@ def from_path(path: Path, model: str | None = None) -> Pretrained:
 
 @torch.no_grad()
 def _fit_positions(tensors: dict[str, Tensor], before: Encoder, after: Encoder) -> None:
-    tables = {name: module for name, module in before.named_modules() if isinstance(module, LearnedPosition)}
+    """Resize what is learned for each place to the places of another image size."""
+    was = dict(before.named_modules())
     for name, module in after.named_modules():
-        if isinstance(module, LearnedPosition) and module.grid != tables[name].grid:
-            key = f"{name}.table"
-            tables[name].table = torch.nn.Parameter(tensors[key])
-            tensors[key] = tables[name].fitted(module.grid)
+        key, old = f"{name}.table", was[name]
+        if isinstance(module, LearnedPosition) and isinstance(old, LearnedPosition):
+            old.table = torch.nn.Parameter(tensors[key])
+            tensors[key] = old.fitted(module.grid)
+        if isinstance(module, RelativeBias) and isinstance(old, RelativeBias):
+            a, b = 2 * old.window - 1, 2 * module.window - 1
+            tensors[key] = resize_grid(tensors[key][None], (a, a), (b, b), mode="bicubic")[0]
 
 
 def _fit_channels(tensors: dict[str, Tensor], encoder: Encoder) -> None:

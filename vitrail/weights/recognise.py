@@ -14,10 +14,10 @@ from torch import Tensor
 from vitrail.core.errors import WeightsError
 from vitrail.models.create import build, config_of, rebuild
 from vitrail.weights import infer, rules
-from vitrail.weights.conventions import GOOGLE, HUGGINGFACE, TIMM, Conventions, of_hub
+from vitrail.weights.conventions import GOOGLE, HUGGINGFACE, OFFICIAL, TIMM, Conventions, of_hub
 from vitrail.weights.files import Opened
 from vitrail.weights.rules import Loaded, Table
-from vitrail.weights.tables import google, huggingface
+from vitrail.weights.tables import google, huggingface, official
 from vitrail.weights.tables import timm as timm_tables
 
 OWN = ("vitrail", "vitrail_encoder")
@@ -78,6 +78,9 @@ def _kind(opened: Opened, wanted: Any) -> _Kind | None:
         return _hub(opened)
     if {"patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight"} <= names:
         return _timm(opened, wanted)
+    if "layers.0.blocks.0.attn.relative_position_bias_table" in names:
+        table = official.SWIN if "layers.0.downsample.norm.weight" in names else official.SWIN_TIMM
+        return _Kind(table, infer.swin, opened.tensors, OFFICIAL)
     return None
 
 
@@ -148,7 +151,7 @@ def _heads(kind: _Kind, wanted: Any) -> int | None:
     """Return the heads that the file states, or those of the network the user names where its width agrees."""
     project = rules.peek(kind.table, kind.tensors, "embed.project.weight")
     agrees = wanted is not None and project is not None and wanted.width == len(project)
-    return kind.heads or (wanted.heads if agrees else None)
+    return kind.heads or (getattr(wanted, "heads", None) if agrees else None)
 
 
 def _hint(config: Any) -> str:

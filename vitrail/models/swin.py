@@ -1,0 +1,151 @@
+"""Swin: Liu et al. 2021, "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", arXiv:2103.14030.
+
+Tokens attend within square windows of `window` x `window` places, so that the cost grows with the picture and
+not with its square. Every second block shifts the grid by half a window, so that neighbours in different
+windows meet (§3.2); what a shift brings together from opposite edges is kept apart by a mask. After each
+stage but the last, four neighbours are merged into one token of twice the width (§3.1): the maps of the
+stages form a pyramid.
+
+    x ← x + (S)W-MSA(LN(x)),  x ← x + MLP(LN(x))           (3)
+    Attention(q, k, v) = softmax(q kᵀ / √e + B) v          (4)   B learned for each offset within a window
+
+A stage whose grid is not larger than the window is one window, and is not shifted. Axes: b batch, g windows,
+n tokens in raster order, d width, h heads, row col grid. First values: N(0, 0.02), biases 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from vitrail.core.errors import SettingError
+from vitrail.layers.attend import Recorder
+from vitrail.layers.block import Mlp, PreNorm, ramp
+from vitrail.layers.embed import PatchEmbed
+from vitrail.layers.encoder import NOTHING, Column, Encoder, Pyramid
+from vitrail.layers.initial import truncated
+from vitrail.layers.merge import PatchMerging
+from vitrail.layers.position import LearnedPosition
+from vitrail.layers.tokens import Features, FeatureSpec
+from vitrail.layers.window import WindowAttention
+
+
+@dataclass(frozen=True, slots=True)
+class SwinConfig:
+    """The settings of a Swin; the defaults are Swin-T.
+
+    `image`, one number or (height, width), decides where a stage is smaller than the window. `position`
+    "absolute" adds a learned table to the patches besides the relative biases. `hidden` is in widths.
+    """
+
+    family: ClassVar[str] = "swin"
+
+    image: int | tuple[int, int] = 224
+    patch: int = 4
+    channels: int = 3
+    width: int = 96  # of the first stage; doubles from stage to stage
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (3, 6, 12, 24)
+    window: int = 7
+    hidden: float = 4.0
+    position: Literal["relative", "absolute"] = "relative"
+    norm_eps: float = 1e-5
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse grids that the windows do not tile (SettingError)."""
+        if len(self.depths) != len(self.heads):
+            raise SettingError(f"{len(self.depths)} stages need as many numbers of heads, not {self.heads}.")
+        for stage in range(len(self.depths)):
+            rest = [side % self.stride(stage) for side in self.size]
+            grid = self.grid(stage)
+            if any(rest) or any(side % self.window_of(stage) for side in grid):
+                raise SettingError(
+                    f"An image of {self.size} makes a grid of {grid} in stage {stage + 1}, which windows of "
+                    f"{self.window} do not tile; choose another image or window."
+                )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels."""
+        return self.image if isinstance(self.image, tuple) else (self.image, self.image)
+
+    def stride(self, stage: int) -> int:
+        """Return the pixels that a token of a stage spans."""
+        return self.patch << stage
+
+    def grid(self, stage: int) -> tuple[int, int]:
+        """Return the grid of a stage at the image's size."""
+        return self.size[0] // self.stride(stage), self.size[1] // self.stride(stage)
+
+    def window_of(self, stage: int) -> int:
+        """Return the side of a stage's windows."""
+        return min(self.window, *self.grid(stage))
+
+
+class Swin(Encoder):
+    """The Swin Transformer: images (b, channels, height, width) -> Features with one level a stage."""
+
+    Config = SwinConfig
+
+    def __init__(self, config: SwinConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        widths = [c.width << stage for stage in range(len(c.depths))]
+        self.spec = FeatureSpec(
+            widths[-1],
+            strides=tuple(c.stride(stage) for stage in range(len(c.depths))),
+            attention="softmax",
+            blocks=sum(c.depths),
+            pool="mean",
+            sizes="any",
+        )
+        self.embed = PatchEmbed(c.width, c.patch, c.channels)
+        self.embed_norm = nn.LayerNorm(c.width, eps=c.norm_eps)
+        self.position = (
+            LearnedPosition(c.width, c.grid(0), resize="bicubic") if c.position == "absolute" else None
+        )
+        rates = iter(ramp(c.drop_path, sum(c.depths)))
+        self.pyramid = Pyramid(
+            [Column(_block(c, s, i, next(rates)) for i in range(depth)) for s, depth in enumerate(c.depths)],
+            [PatchMerging(width, eps=c.norm_eps) for width in widths[:-1]],
+        )
+        self.norm = nn.LayerNorm(widths[-1], eps=c.norm_eps)
+        truncated(self, 0.02)
+
+    def forward(
+        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
+    ) -> Features:
+        """(b, channels, height, width) -> Features with tokens (b, row·col, d) of the last stage."""
+        self.refuse(given)
+        tokens = self.embed(images)
+        tokens = tokens.with_x(self.embed_norm(tokens.x))
+        if self.position is not None:
+            tokens = self.position(tokens)
+        *finer, last = self.pyramid(tokens, record)
+        last = last.with_x(self.norm(last.x))
+        return Features(last, tuple(level.map() for level in (*finer, last)))
+
+
+def _block(c: SwinConfig, stage: int, turn: int, rate: float) -> PreNorm:
+    width = c.width << stage
+    shifted = turn % 2 == 1  # W-MSA and SW-MSA take turns
+    attention = WindowAttention(width, c.heads[stage], c.window_of(stage), shifted=shifted)
+    mlp = Mlp(width, int(width * c.hidden))
+    return PreNorm(width, attention, mlp, drop_path=rate, eps=c.norm_eps)
+
+
+PRESETS: Mapping[str, SwinConfig] = MappingProxyType(
+    {
+        "swin_t": SwinConfig(),
+        "swin_s": SwinConfig(depths=(2, 2, 18, 2)),
+        "swin_b": SwinConfig(width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32)),
+        "swin_b_384": SwinConfig(384, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), window=12),
+        "swin_l": SwinConfig(width=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48)),
+        "swin_l_384": SwinConfig(384, width=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48), window=12),
+    }
+)
