@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from vitrail.models.create import create_encoder as create_encoder
     from vitrail.models.create import list_models as list_models
     from vitrail.runs.assemble import create_model as create_model
+    from vitrail.runs.options import TrainOptions as TrainOptions
     from vitrail.training.fit import train as train
 
 _PUBLIC = {
     "Predictor": "vitrail.infer.predictor",
+    "TrainOptions": "vitrail.runs.options",
     "VitrailError": "vitrail.core.errors",
     "create_encoder": "vitrail.models.create",
     "create_model": "vitrail.runs.assemble",
@@ -32,6 +34,7 @@ _PUBLIC = {
 
 __all__ = [
     "Predictor",
+    "TrainOptions",
     "VitrailError",
     "__version__",
     "create_encoder",

@@ -134,7 +134,7 @@ def _exif(p: _Planter) -> Fault:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = _scene(p, file).transpose(Image.Transpose.ROTATE_90)
-    return p.put("exif", "orientation 6", _encoded(turned, "JPEG", exif=exif), file.parent.name, ".jpg")
+    return p.put("exif", "orientation 6", _encoded(turned, "JPEG", exif=exif.tobytes()), file.parent.name, ".jpg")
 
 
 def _cmyk(p: _Planter) -> Fault:
@@ -194,7 +194,7 @@ def _scene(p: _Planter, file: Path) -> Image.Image:
     return Image.fromarray(np.clip(np.asarray(image).astype(int) + noise, 0, 255).astype(np.uint8))
 
 
-def _encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+def _encoded(image: Image.Image, kind: str, exif: bytes = b"") -> bytes:
     data = BytesIO()
-    image.save(data, kind, **options)
+    image.save(data, kind, exif=exif)
     return data.getvalue()

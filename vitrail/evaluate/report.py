@@ -15,11 +15,12 @@ from vitrail import __version__, plots
 from vitrail.core.files import write_json, write_text
 from vitrail.data.manifest import TEST, Manifest
 from vitrail.data.source import load as load_picture
-from vitrail.evaluate.scores import Judged, Scores, score
+from vitrail.evaluate.scores import Judged, Scores, measure, score
 from vitrail.infer.predictor import Predictor
 from vitrail.models.create import count_params
 from vitrail.pages import render
 from vitrail.runs.folder import Run
+from vitrail.tasks.classify import Classify
 
 SHOWN = 8
 """Pictures of a kind on the page."""
@@ -28,22 +29,33 @@ SHOWN = 8
 def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool) -> dict[str, Any]:
     """Score the run's model on its test split and write report.json, report.html and README.md into the run."""
     predictor = Predictor(run.folder)
-    scores = score(predictor, manifest, TEST)
     report = {
         "finished": finished,
-        "verdict": verdict(scores),
         "model": predictor.header.name,
         "weights": predictor.header.weights,
         "seconds": round(seconds, 1),
-        "test": scores.to_dict(),
         "data": {"splits": manifest.counts(), "states": manifest.states()},
         "environment": environment(),
         "proof_drift": predictor.proof_drift,
     }
+    if isinstance(predictor.task, Classify):
+        scores = score(predictor, manifest, TEST)
+        report |= {"verdict": verdict(scores), "test": scores.to_dict()}
+        html = page(run, manifest, predictor, scores, report)
+    else:
+        found = measure(predictor, manifest, TEST)
+        report |= {"verdict": plain_verdict(found, len(manifest.rows(TEST))), "test": found}
+        html = render("report_plain.html", {"report": report, "curve": _curve(run)})
     write_json(run.report_path, report)
-    write_text(run.folder / "report.html", page(run, manifest, predictor, scores, report))
-    write_text(run.folder / "README.md", card(predictor, scores, report))
+    write_text(run.folder / "report.html", html)
+    write_text(run.folder / "README.md", card(predictor, report))
     return report
+
+
+def plain_verdict(found: dict[str, float], pictures: int) -> str:
+    """Say the scores of a task that has no classes to tell about."""
+    said = ", ".join(f"{name} {value:.3g}" for name, value in found.items())
+    return f"{said} on {pictures:,} pictures it never saw."
 
 
 def environment() -> dict[str, str]:
@@ -74,7 +86,6 @@ def page(run: Run, manifest: Manifest, predictor: Predictor, scores: Scores, rep
     """Return report.html: one self-contained file that names no path of this machine."""
     events = run.history()
     losses = [(e["epoch"], e["loss"]) for e in events if e["event"] == "step"]
-    kept = [(e["epoch"], 100 * e[e["main"]]) for e in events if e["event"] == "score"]
     wrong = sorted(
         (one for one in scores.judged if not one.right), key=lambda one: -one.prediction.probability
     )
@@ -87,12 +98,18 @@ def page(run: Run, manifest: Manifest, predictor: Predictor, scores: Scores, rep
             "report": report,
             "parameters": count_params(predictor.network),
             "loss": plots.data_uri(plots.curves({"training loss": thin(losses)}, "epoch", "loss")),
-            "curve": plots.data_uri(plots.curves({"validation": kept}, "epoch", "% right")),
+            "curve": _curve(run),
             "confusion": plots.data_uri(plots.confusion(scores.matrix(), scores.labels)),
             "wrong": [_shown(one, manifest) for one in wrong[:SHOWN]],
             "doubtful": [_shown(one, manifest) for one in right[:SHOWN]],
         },
     )
+
+
+def _curve(run: Run) -> str:
+    scored = [event for event in run.history() if event["event"] == "score"]
+    kept = [(event["epoch"], event[event["main"]]) for event in scored]
+    return plots.data_uri(plots.curves({"validation": kept}, "epoch", scored[0]["main"] if scored else ""))
 
 
 def thin(points: Sequence[tuple[float, float]], most: int = 300) -> list[tuple[float, float]]:
@@ -114,7 +131,7 @@ def _shown(one: Judged, manifest: Manifest) -> dict[str, str]:
     }
 
 
-def card(predictor: Predictor, scores: Scores, report: dict[str, Any]) -> str:
+def card(predictor: Predictor, report: dict[str, Any]) -> str:
     """Return the model card in the hub's format."""
     labels = ", ".join(predictor.labels[:20]) + (" …" if len(predictor.labels) > 20 else "")
     size = " × ".join(map(str, predictor.preprocess.size))
@@ -125,7 +142,7 @@ def card(predictor: Predictor, scores: Scores, report: dict[str, Any]) -> str:
         "---",
         f"# {report['model']}, {len(predictor.labels)} classes",
         "",
-        verdict(scores),
+        report["verdict"],
         "",
         f"- Classes: {labels}",
         f"- Input: {size} px, {predictor.preprocess.fit}",

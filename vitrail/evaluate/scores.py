@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
@@ -89,6 +90,26 @@ def score(predictor: Predictor, manifest: Manifest, split: str) -> Scores:
         )
     sources = (Source(row.id, data=read(manifest.root, row.path)) for row in rows)
     return Scores(tuple(_judged(rows, predictor, sources)), predictor.labels)
+
+
+def measure(predictor: Predictor, manifest: Manifest, split: str, batch: int = 64) -> dict[str, float]:
+    """Return the task's own scores on a split, whatever the task predicts.
+
+    Raises:
+        DataError: a picture can no longer be read, or the split is empty.
+    """
+    rows = manifest.rows(split)
+    if not rows:
+        raise DataError(
+            f"The split {split!r} holds no pictures, so nothing can be scored. Add pictures to it."
+        )
+    metrics = predictor.task.metrics()
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        ready = [predictor.ready(read(manifest.root, row.path)) for row in part]
+        output = predictor.outputs(torch.stack([one.pixels for one in ready]))
+        metrics.update(output, [predictor.task.target(row.label) for row in part])
+    return metrics.compute()
 
 
 def _judged(rows: Sequence[Row], predictor: Predictor, sources: Iterable[Source]) -> list[Judged]:

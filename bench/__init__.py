@@ -1,0 +1,1 @@
+"""Every published figure of docs/benchmarks.md is measured by a script of this folder."""

@@ -1,0 +1,92 @@
+"""The house keeps its own rules."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vitrail
+from vitrail.core import catalog
+
+ROOT = Path(vitrail.__file__).parent
+PAGES = sorted(ROOT.rglob("*.py"))
+
+
+def functions(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def test_functions_are_short():
+    """About forty lines of code; the docstring, which a verb's help is made of, does not count."""
+    long = []
+    for path in PAGES:
+        for node in functions(path):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+            if lines > 40:
+                long.append(f"{path.relative_to(ROOT)}:{node.name} {lines}")
+    assert not long
+
+
+def test_signatures_are_narrow_and_have_no_tunnels():
+    wrong = []
+    for path in PAGES:
+        for node in functions(path):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            if len([a for a in arguments if a.arg != "self"]) > 8 or node.args.kwarg:
+                wrong.append(f"{path.relative_to(ROOT)}:{node.name}")
+    assert not wrong
+
+
+def test_only_one_page_reads_the_environment():
+    readers = [p for p in PAGES if "os.environ" in p.read_text(encoding="utf-8")]
+    assert readers == [ROOT / "core" / "paths.py"]
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    script = (
+        "import sys, vitrail; print([m for m in ('torch', 'numpy', 'PIL', 'pydantic') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+
+
+def test_layers_and_models_need_torch_alone():
+    script = (
+        "import sys, vitrail.models.vit, vitrail.layers.attention\n"
+        "print([m for m in ('timm', 'torchvision', 'transformers', 'sklearn', 'polars') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+
+
+def test_public_names_are_there():
+    assert sorted(vitrail.__all__) == dir(vitrail)
+    for name in vitrail.__all__:
+        assert getattr(vitrail, name) is not None
+    assert callable(vitrail.train)
+    assert callable(vitrail.explain)
+    with pytest.raises(AttributeError):
+        vitrail.nothing  # noqa: B018
+
+
+def test_the_catalog_tells_the_truth():
+    from vitrail.models.create import presets_of
+
+    for family, names in catalog.PRESETS.items():
+        assert tuple(presets_of(family)) == names
+    for kind, table in catalog.KINDS.items():
+        for name in table:
+            assert catalog.load(kind, name)
+
+
+def test_every_verb_has_its_page_and_a_json_answer():
+    from vitrail.cli.help import app_of, option_names
+    from vitrail.cli.verbs import VERBS
+
+    for verb in VERBS:
+        assert "json" in option_names(app_of(verb)), verb

@@ -1,0 +1,121 @@
+"""The page of a check: what a data set is, what was found in it, with the pictures, in one self-contained file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from PIL import Image
+
+from vitrail.core.errors import DataError
+from vitrail.data.findings import Finding
+from vitrail.data.history import History
+from vitrail.data.manifest import Row
+from vitrail.data.names import count
+from vitrail.data.prepare import Prepared
+from vitrail.data.source import load
+from vitrail.pages import render
+from vitrail.plots import data_uri
+
+_THUMB = 144
+_PICTURES = 8  # shown of one finding
+_FINDINGS = 40
+_CLASSES = 12
+
+_TITLES = {
+    "unreadable": "Cannot be used",
+    "conflict": "One picture, several labels",
+    "doubtful": "Almost equal, but labelled differently",
+    "leak": "On two sides of the split",
+    "group leak": "Groups on two sides of the split",
+    "flat": "Hardly more than one colour",
+    "empty class": "Empty classes",
+    "missing class": "Classes missing in a split",
+    "spelling": "Classes of one spelling",
+    "twins": "There more than once",
+    "similar": "There again, almost unchanged",
+    "alike": "Crowds of look-alikes",
+    "converted": "Converted",
+    "odd size": "Of an odd size",
+    "tiny class": "Tiny classes",
+    "imbalance": "Classes of unequal size",
+}
+
+
+def data_page(name: str, prepared: Prepared, history: History) -> str:
+    """Return the page as HTML; pictures are shown small and upright, as a network would be given them."""
+    rows = {row.id: row for row in prepared.manifest.rows(state=None)}
+    findings = prepared.report.findings
+    values = {
+        "name": name,
+        "verdict": _verdict(prepared),
+        "about": prepared.about(),
+        "notes": [*prepared.layout.notes, *prepared.notes],
+        "findings": [_shown(one, rows, prepared) for one in findings[:_FINDINGS]],
+        "more": max(0, len(findings) - _FINDINGS),
+        "classes": list(_classes(prepared)),
+        "splits": list(prepared.manifest.counts()),
+        "samples": list(_samples(prepared)),
+        "unshown": max(0, len(prepared.manifest.classes) - _CLASSES),
+        "history": [one.text() for one in history.decisions],
+        "undone": history.undone(),
+    }
+    return render("check.html", values)
+
+
+def _verdict(prepared: Prepared) -> str:
+    states = prepared.manifest.states()
+    out = states["quarantined"] + states["dropped"]
+    grave = sum(finding.grave for finding in prepared.report.findings)
+    classes = count(len(prepared.manifest.classes), "class", "classes")
+    used = f"{count(states['kept'], 'picture')} in {classes} can be learnt from"
+    kept_out = f"; {out:,} {'is' if out == 1 else 'are'} kept out" if out else ""
+    todo = f" {count(grave, 'finding')} to look at." if grave else " Nothing is to be done."
+    return f"{used}{kept_out}.{todo}"
+
+
+def _shown(finding: Finding, rows: dict[str, Row], prepared: Prepared) -> dict[str, Any]:
+    named = [rows[one] for one in finding.ids if one in rows]
+    unreadable = finding.kind == "unreadable"
+    return {
+        "title": _TITLES.get(finding.kind, finding.kind.capitalize()),
+        "grave": finding.grave,
+        "text": finding.text,
+        "pictures": [] if unreadable else [_picture(row, prepared) for row in named[:_PICTURES]],
+        "reasons": [row.reason for row in named[:100]] if unreadable else [],
+        "more": max(0, len(named) - (100 if unreadable else _PICTURES)),
+    }
+
+
+def _picture(row: Row, prepared: Prepared) -> dict[str, str]:
+    try:
+        array = load(prepared.manifest.root, row.path).image
+    except DataError:  # it was deleted since it was looked at
+        return {"image": "", "id": row.id, "label": row.label, "split": row.split}
+    image = Image.fromarray(array)
+    small = image.width < _THUMB and image.height < _THUMB
+    scale = _THUMB / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    thumb = image.resize(size, Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC)
+    return {"image": data_uri(thumb), "id": row.id, "label": ", ".join(row.labels), "split": row.split}
+
+
+def _classes(prepared: Prepared) -> Iterator[dict[str, Any]]:
+    counts = prepared.manifest.counts()
+    totals = {name: sum(found[name] for found in counts.values()) for name in prepared.manifest.classes}
+    most = max(totals.values())
+    for name, total in totals.items():
+        numbers = [found[name] for found in counts.values()]
+        yield {"name": name, "numbers": numbers, "total": total, "share": total / most}
+
+
+def _samples(prepared: Prepared) -> Iterator[tuple[str, Sequence[dict[str, str]]]]:
+    """Yield the first classes with pictures spread over each: a wrong folder is seen at a glance."""
+    by_class: dict[str, list[Row]] = {name: [] for name in prepared.manifest.classes[:_CLASSES]}
+    for row in prepared.manifest.rows():
+        for label in row.labels:
+            if label in by_class:
+                by_class[label].append(row)
+    for name, rows in by_class.items():
+        step = max(1, len(rows) // 6)
+        yield name, [_picture(row, prepared) for row in rows[::step][:6]]
