@@ -13,7 +13,7 @@ from vitrail.core.errors import SettingError, UnknownNameError
 from vitrail.layers.attend import Place, Recorder, attend
 from vitrail.layers.block import DropPath
 from vitrail.layers.pool import build_pool
-from vitrail.layers.position import resize_grid
+from vitrail.layers.position import GridPosition, RelativeVectors, resize_grid
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 
@@ -82,6 +82,28 @@ def test_constant_tables_stay_constant(mode):
     table = torch.tensor([1.0, -2.0]).expand(1, 15, 2)
     torch.testing.assert_close(resize_grid(table, (3, 5), (7, 11), mode=mode), table[:, :1].expand(1, 77, 2))
     assert resize_grid(table, (3, 5), (3, 5), mode=mode) is table
+
+
+def test_rows_and_columns_have_a_half_each():
+    position = GridPosition(6, (3, 5))
+    added = position(Tokens(torch.zeros(2, 15, 6), (3, 5))).map()  # (b, d, row, col)
+    torch.testing.assert_close(added[1, :3, 2, 4], position.rows[0, 2])
+    torch.testing.assert_close(added[1, 3:, 2, 4], position.cols[0, 4])
+    ends = position(Tokens(torch.zeros(1, 7 * 2, 6), (7, 2))).map()
+    torch.testing.assert_close(ends[0, :, 6, 1], torch.cat([position.rows[0, 2], position.cols[0, 4]]))
+
+
+def test_relative_vectors_by_hand():
+    relative = RelativeVectors(4, (3, 5))
+    q = torch.randn(2, 3, 1 + 15, 4)
+    added = relative(q, Tokens(torch.zeros(2, 16, 12), (3, 5), prefix=1))
+    assert not added[:, :, 0].any()
+    assert not added[:, :, :, 0].any()
+    table = relative.table.view(5, 9, 4)
+    query, key = (2, 1), (0, 4)  # two rows up, three columns to the right
+    vector = table[key[0] - query[0] + 2, key[1] - query[1] + 4]
+    expected = q[1, 2, 1 + 2 * 5 + 1] @ vector / 2
+    torch.testing.assert_close(added[1, 2, 1 + 2 * 5 + 1, 1 + 4], expected)
 
 
 def test_layers_and_models_need_torch_alone():

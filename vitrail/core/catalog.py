@@ -19,6 +19,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "dinov2": "vitrail.models.dinov2:DinoV2",
         "deit": "vitrail.models.deit:DeiT",
         "swin": "vitrail.models.swin:Swin",
+        "t2t": "vitrail.models.t2t:T2T",
     }
 )
 """Family → its network; the page beside it holds the family's `PRESETS`."""
@@ -63,6 +64,19 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "deit3_b16",
             "deit3_l16",
             "deit3_h14",
+        ),
+        "t2t": (
+            "t2t_vit_7",
+            "t2t_vit_10",
+            "t2t_vit_12",
+            "t2t_vit_14",
+            "t2t_vit_19",
+            "t2t_vit_24",
+            "t2t_vit_t_14",
+            "t2t_vit_t_19",
+            "t2t_vit_t_24",
+            "t2t_vit_14_resnext",
+            "t2t_vit_14_wide",
         ),
         "swin": ("swin_t", "swin_s", "swin_b", "swin_b_384", "swin_l", "swin_l_384"),
     }

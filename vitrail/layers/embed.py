@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
@@ -29,6 +30,24 @@ class PatchEmbed(nn.Module):
         check_size(images, self.patch)
         grid = self.project(images)  # (b, d, row, col)
         return Tokens(grid.flatten(2).transpose(1, 2), (grid.shape[2], grid.shape[3]))
+
+
+class SoftSplit(nn.Module):
+    """Cut a picture into overlapping squares, each laid out as a token (Yuan et al. 2021, arXiv:2101.11986, §3.1).
+
+    (b, c, height, width) -> Tokens of (b, row·col, c·kernel²); within a token channels are slow, columns
+    fast.
+    """
+
+    def __init__(self, kernel: int, stride: int, padding: int) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+
+    def forward(self, images: Tensor) -> Tokens:
+        """(b, c, height, width) -> Tokens of (b, row·col, c·kernel²)."""
+        squares = F.unfold(images, self.kernel, padding=self.padding, stride=self.stride)
+        grid = [(side + 2 * self.padding - self.kernel) // self.stride + 1 for side in images.shape[-2:]]
+        return Tokens(squares.mT, (grid[0], grid[1]))
 
 
 class Prefix(nn.Module):

@@ -43,5 +43,5 @@ def truncated(network: nn.Module, std: float) -> None:
             if module.bias is not None:
                 module.bias.zero_()
     for name, parameter in network.named_parameters():
-        if name.rpartition(".")[2] in ("tokens", "table"):
+        if parameter.requires_grad and name.rpartition(".")[2] in ("tokens", "table"):
             nn.init.trunc_normal_(parameter, std=std)

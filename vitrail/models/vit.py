@@ -34,7 +34,7 @@ from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Gelu, Mlp, PreNorm, ramp
 from vitrail.layers.embed import PatchEmbed, Prefix, check_size
 from vitrail.layers.encoder import NOTHING, Column, Encoder
-from vitrail.layers.position import LearnedPosition, Resize
+from vitrail.layers.position import GridPosition, LearnedPosition, RelativeVectors, Resize
 from vitrail.layers.stem import ResNetStem, stem_stride
 from vitrail.layers.tokens import Features, FeatureSpec
 
@@ -44,8 +44,9 @@ class ViTConfig:
     """The settings of a ViT; the defaults are ViT-S/16.
 
     `image` is the size, in pixels, that the position table is made for: one number or (height, width); other
-    sizes get a resized table, by `resize`. With `prefix` () there is no class token. `position` "1d" has a
-    row for the class token too, as in the paper; "1d_patches" has none (big_vision).
+    sizes get a resized table, by `resize`. With `prefix` () there is no class token. `position` "1d" is a
+    table with a row for the class token too, as in the paper; "1d_patches" has none (big_vision); "2d",
+    "relative" and "none" are the variants of the paper's table 8.
     """
 
     family: ClassVar[str] = "vit"
@@ -59,7 +60,7 @@ class ViTConfig:
     hidden: int | None = None  # of the MLP; None: 4 · width
     gelu: Gelu = "exact"
     prefix: tuple[Literal["cls"], ...] = ("cls",)
-    position: Literal["1d", "1d_patches"] = "1d"
+    position: Literal["1d", "1d_patches", "2d", "relative", "none"] = "1d"
     resize: Resize = "bilinear_corners"
     norm_eps: float = 1e-6
     drop_path: float = 0.0  # of the last block; the others less, in a line down to 0
@@ -90,7 +91,6 @@ class ViT(Encoder):
         super().__init__()
         c = self.config = config
         grid = (c.size[0] // c.stride, c.size[1] // c.stride)
-        covered = len(c.prefix) if c.position == "1d" else 0
         self.spec = FeatureSpec(
             c.width,
             strides=(c.stride,),
@@ -104,8 +104,8 @@ class ViT(Encoder):
         self.stem = stem or nn.Identity()
         self.embed = PatchEmbed(c.width, c.patch, stem.out_channels if stem else c.channels)
         self.prefix = Prefix(c.width, len(c.prefix)) if c.prefix else nn.Identity()
-        self.position = LearnedPosition(c.width, grid, prefix=covered, resize=c.resize)
-        self.blocks = Column(_block(c, rate) for rate in ramp(c.drop_path, c.depth))
+        self.position = _position(c, grid)
+        self.blocks = Column(_block(c, grid, rate) for rate in ramp(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
 
     def forward(
@@ -123,9 +123,22 @@ class ViT(Encoder):
         return Features(tokens.with_x(self.norm(tokens.x)))  # eq. 4
 
 
-def _block(c: ViTConfig, rate: float) -> PreNorm:
+def _position(c: ViTConfig, grid: tuple[int, int]) -> nn.Module:
+    match c.position:
+        case "1d" | "1d_patches":
+            covered = len(c.prefix) if c.position == "1d" else 0
+            return LearnedPosition(c.width, grid, prefix=covered, resize=c.resize)
+        case "2d":
+            return GridPosition(c.width, grid)
+        case "relative" | "none":
+            return nn.Identity()  # relative places are known to the attention alone
+
+
+def _block(c: ViTConfig, grid: tuple[int, int], rate: float) -> PreNorm:
+    relative = RelativeVectors(c.width // c.heads, grid) if c.position == "relative" else None
+    attention = SelfAttention(c.width, c.heads, relative=relative)
     mlp = Mlp(c.width, c.hidden or 4 * c.width, kind=c.gelu)
-    return PreNorm(c.width, SelfAttention(c.width, c.heads), mlp, drop_path=rate, eps=c.norm_eps)
+    return PreNorm(c.width, attention, mlp, drop_path=rate, eps=c.norm_eps)
 
 
 PRESETS: Mapping[str, ViTConfig] = MappingProxyType(

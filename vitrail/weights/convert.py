@@ -55,6 +55,7 @@ def table_for(config: Any, layout: Layout) -> Table:
         ("vit", "huggingface"): huggingface.VIT,
         ("dinov2", "timm"): timm.DINOV2,
         ("deit", "timm"): timm.DEIT_DISTILLED if "dist" in getattr(config, "prefix", ()) else timm.DEIT,
+        ("t2t", "official"): _official_t2t(config),
         ("swin", "official"): official.SWIN,
         ("swin", "timm"): official.SWIN_TIMM,
         ("dinov2", "huggingface"): _hub_dinov2(config),
@@ -68,6 +69,11 @@ def table_for(config: Any, layout: Layout) -> Table:
 def _timm_vit(config: Any) -> Table:
     stem = getattr(config, "stem", ())
     return timm.VIT if not stem else timm.HYBRID if len(stem) > 1 else timm.HYBRID_ROOT
+
+
+def _official_t2t(config: Any) -> Table:
+    performer = getattr(config, "tokens", "") == "performer"
+    return official.T2T_PERFORMER if performer else official.T2T_TRANSFORMER
 
 
 def _hub_dinov2(config: Any) -> Table:

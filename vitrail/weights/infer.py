@@ -14,6 +14,7 @@ from vitrail.models.create import presets_of
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.swin import SwinConfig
+from vitrail.models.t2t import T2TConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.weights.conventions import Conventions
 
@@ -128,6 +129,23 @@ def swin(peek: Peek, conventions: Conventions, heads: int | None) -> SwinConfig:
         window=windows[0],
         hidden=len(_want(peek, "pyramid.stages.0.0.mlp.rise.weight")) / width,
         position="relative" if absolute is None else "absolute",
+    )
+
+
+def t2t(peek: Peek, conventions: Conventions, heads: int | None) -> T2TConfig:
+    """Return the settings of a T2T-ViT's weights; `heads` where the source states them."""
+    project, fall = _want(peek, "split.project.weight"), _want(peek, "split.steps.0.mlp.fall.weight")
+    width, unfolded = len(project), _want(peek, "split.steps.0.norm1.weight")
+    side, _ = _grid(_want(peek, "position.table").shape[1], 1)
+    return T2TConfig(
+        image=16 * side,
+        channels=len(unfolded) // 49,
+        tokens="performer" if _have(peek, "split.steps.0.directions") else "transformer",
+        token_width=len(fall),
+        width=width,
+        depth=_count(peek, "blocks.{}.norm1.weight"),
+        heads=heads or _heads(width),
+        hidden=len(_want(peek, "blocks.0.mlp.rise.weight")) / width,
     )
 
 

@@ -81,6 +81,10 @@ def _kind(opened: Opened, wanted: Any) -> _Kind | None:
     if "layers.0.blocks.0.attn.relative_position_bias_table" in names:
         table = official.SWIN if "layers.0.downsample.norm.weight" in names else official.SWIN_TIMM
         return _Kind(table, infer.swin, opened.tensors, OFFICIAL)
+    if "tokens_to_token.project.weight" in names:
+        performer = "tokens_to_token.attention1.w" in names
+        table = official.T2T_PERFORMER if performer else official.T2T_TRANSFORMER
+        return _Kind(table, infer.t2t, opened.tensors, OFFICIAL)
     return None
 
 
@@ -149,8 +153,8 @@ def _timm_network(opened: Opened, config: Any) -> Read:
 
 def _heads(kind: _Kind, wanted: Any) -> int | None:
     """Return the heads that the file states, or those of the network the user names where its width agrees."""
-    project = rules.peek(kind.table, kind.tensors, "embed.project.weight")
-    agrees = wanted is not None and project is not None and wanted.width == len(project)
+    norm = rules.peek(kind.table, kind.tensors, "norm.weight")
+    agrees = wanted is not None and norm is not None and wanted.width == len(norm)
     return kind.heads or (getattr(wanted, "heads", None) if agrees else None)
 
 

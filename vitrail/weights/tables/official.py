@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vitrail.weights.rules import Rule, Table
+from vitrail.weights.tables.timm import HEAD, VIT_BLOCKS
 
 
 def swin(name: str, merge: str, classifier: str) -> Table:
@@ -39,3 +40,31 @@ def swin(name: str, merge: str, classifier: str) -> Table:
 
 SWIN = swin("official Swin", "{s}", "head")
 SWIN_TIMM = swin("timm Swin", "{s+1}", "head.fc")
+
+
+def t2t(name: str, pairs: tuple[tuple[str, str], ...]) -> Table:
+    """Return the table of T2T-ViT, whose two kinds of token attention differ in the names of their parts."""
+    ours, theirs = "split.steps.{i}", "tokens_to_token.attention{i+1}"
+    return Table(
+        name,
+        rules=(
+            *(Rule(f"{ours}.norm{n}.{{p}}", f"{theirs}.norm{n}.{{p}}") for n in (1, 2)),
+            *(Rule(f"{ours}.{a}.{{p}}", f"{theirs}.{b}.{{p}}") for a, b in pairs),
+            Rule(f"{ours}.directions", f"{theirs}.w"),
+            Rule("split.project.{p}", "tokens_to_token.project.{p}"),
+            Rule("prefix.tokens", "cls_token"),
+            Rule("position.table", "pos_embed"),
+            *VIT_BLOCKS,
+        ),
+        head=HEAD,
+    )
+
+
+T2T_PERFORMER = t2t(
+    "official T2T-ViT",
+    (("kqv", "kqv"), ("out", "proj"), ("mlp.rise", "mlp.0"), ("mlp.fall", "mlp.2")),
+)
+T2T_TRANSFORMER = t2t(
+    "official T2T-ViT-t",
+    (("qkv", "attn.qkv"), ("out", "attn.proj"), ("mlp.rise", "mlp.fc1"), ("mlp.fall", "mlp.fc2")),
+)
