@@ -43,19 +43,13 @@ class Report:
     ] = ()  # the (height, width) of the smallest, the median and the largest picture
 
     def lines(self) -> list[str]:
-        """Return the findings in plain words; of many of a kind the first three, and how many more there are."""
-        told: Counter[str] = Counter()
-        lines = []
-        for finding in self.findings:
-            told[finding.kind] += 1
-            if told[finding.kind] <= _FEW:
-                lines.append(finding.text)
-        more = [
-            f"{kind}: {number - _FEW:,} more, all named by --json."
-            for kind, number in told.items()
-            if number > _FEW
-        ]
-        return [*lines, *more]
+        """Return the findings in plain words; of many conflicts the first three, and how many more there are."""
+        conflicts = [finding for finding in self.findings if finding.kind == "conflict"]
+        lines = [finding.text for finding in self.findings if finding not in conflicts[_FEW:]]
+        more = len(conflicts) - _FEW
+        if more > 0:
+            lines.insert(_FEW, f"{count(more, 'more picture')} with different labels, all named by --json.")
+        return lines
 
     def of(self, kind: str) -> tuple[str, ...]:
         """Return the ids that findings of one kind name."""

@@ -21,6 +21,9 @@ from vitrail.data.names import count, some
 What = Literal["quarantine", "keep", "drop", "relabel", "undo"]
 
 
+_CONFLICT = "one picture, several labels"
+
+
 class Decision(NamedTuple):
     """One line of the history; `value` is the new label of a relabelling, or the number of the line undone."""
 
@@ -112,11 +115,11 @@ class History:
 
     def note(self, findings: Iterable[Finding]) -> History:
         """Return the history with the doctor's decisions that it does not hold yet."""
-        known = {(one.ids, one.reason.split(":")[0]) for one in self.decisions if one.what == "quarantine"}
+        known = {one.ids for one in self.decisions if one.what == "quarantine"}
         history = self
         for finding in findings:
-            if finding.kind == "conflict" and (finding.ids, finding.kind) not in known:
-                history = history.decide("quarantine", finding.ids, reason=f"{finding.kind}: {finding.text}")
+            if finding.kind == "conflict" and finding.ids not in known:
+                history = history.decide("quarantine", finding.ids, reason=_CONFLICT)
         return history
 
     def apply(self, rows: Sequence[Row]) -> tuple[list[Row], list[str]]:

@@ -1,0 +1,132 @@
+"""vitrail check."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitrail.data.history import History
+    from vitrail.data.prepare import Prepared
+
+
+def check(
+    data: str,
+    /,
+    *,
+    layout: str = "auto",
+    html: str | None = None,
+    undo: tuple[int, ...] = (),
+    drop: tuple[str, ...] = (),
+    history: bool = False,
+    json: bool = False,
+) -> int:
+    """Look at a data set: what it is and why, what is wrong with it, what to do.
+
+    Every picture is decoded once; a second check only looks at what is new. The data are never changed: what is
+    decided stands in a file beside them (photos.vitrail.jsonl), and everything decided can be taken back.
+
+        vitrail check photos/
+        vitrail check photos.zip --html check.html
+        vitrail check labels.csv --json
+        vitrail check photos/ --undo 3
+
+    Parameters
+    ----------
+    data
+        a folder, zip, tar, table (CSV, TSV, JSON lines, Parquet, Excel), .npz, or the built-in digits
+    layout
+        what it is, where the guess is wrong: folders, filenames, table, webdataset, huggingface, npz, crops
+    html
+        write a page with the pictures to this file
+    undo
+        take back the decision of this number
+    drop
+        leave this picture out (its path as the check names it)
+    history
+        show what was decided
+    json
+        print one JSON value, for programs
+    """
+    from vitrail.cli.output import print_json
+    from vitrail.data.history import History, history_path
+    from vitrail.data.prepare import find, prepare
+
+    path = history_path(find(data))
+    decided = _decide(History.read(path), undo, drop)
+    if history:
+        _show(decided, json)
+        return 0
+    if undo or drop:
+        decided.write(path)
+    prepared = _with_bar(lambda progress: prepare(data, layout=layout, progress=progress))
+    noted = decided.note(prepared.report.findings)
+    if noted != decided:
+        noted.write(path)
+    if html:
+        _write_page(Path(html), data, prepared, noted)
+    if json:
+        print_json(prepared.to_dict() | {"decisions": _plain(noted), "page": html})
+    else:
+        sys.stdout.write("\n".join([*prepared.lines(), *_next(data, html, prepared, noted)]) + "\n")
+    return 0
+
+
+def _decide(history: History, undo: tuple[int, ...], drop: tuple[str, ...]) -> History:
+    for number in undo:
+        history = history.undo(number)
+    return history.decide("drop", drop) if drop else history
+
+
+def _with_bar(job: Any) -> Prepared:
+    """Run a job under a progress bar on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("looking at every picture", total=None)
+        prepared: Prepared = job(lambda done, total: bar.update(task, completed=done, total=total))
+        return prepared
+
+
+def _write_page(target: Path, name: str, prepared: Prepared, history: History) -> None:
+    from vitrail.core.files import write_text
+    from vitrail.evaluate.data_page import data_page
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, data_page(name, prepared, history))
+
+
+def _next(data: str, html: str | None, prepared: Prepared, history: History) -> list[str]:
+    """Return what to type next; what was decided by itself can be taken back by its number."""
+    open_ = [one for one in history.decisions if one.what != "undo" and one.number not in history.undone()]
+    said = [one.text() for one in open_[-3:]]
+    return [
+        "",
+        *([f"page    {html}"] if html else []),
+        *(
+            [f"decided {'; '.join(said)}", f"undo    vitrail check {data} --undo {open_[-1].number}"]
+            if open_
+            else []
+        ),
+        f"next    vitrail train {data}"
+        + (f" --layout {prepared.layout.name}" if prepared.layout.name == "crops" else ""),
+    ]
+
+
+def _show(history: History, json: bool) -> None:
+    from vitrail.cli.output import print_json
+
+    gone = history.undone()
+    lines = [one.text() + ("  (taken back)" if one.number in gone else "") for one in history.decisions]
+    print_json(_plain(history)) if json else sys.stdout.write(
+        "\n".join(lines or ["Nothing was decided."]) + "\n"
+    )
+
+
+def _plain(history: History) -> list[dict[str, Any]]:
+    gone = history.undone()
+    return [
+        one._asdict() | {"ids": list(one.ids), "taken_back": one.number in gone} for one in history.decisions
+    ]
