@@ -191,6 +191,18 @@ def test_any_network_of_timm(tmp_path):
         torch.testing.assert_close(logits, theirs(images))
 
 
+def test_timm_s_networks_fit_their_own_tables(tmp_path):
+    import timm as library_of_networks
+
+    theirs = library_of_networks.create_model("test_vit3", num_classes=0).eval()
+    save_file(theirs.state_dict(), tmp_path / "a.safetensors")
+    ours = from_path(tmp_path / "a.safetensors", "test_vit3").build(image=96)
+    theirs.set_input_size(img_size=96)
+    images = torch.randn(1, 3, 96, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images).tokens.x, theirs.forward_features(images))
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_channels_and_sizes(tensors, tmp_path, channels):
     save_file(tensors, tmp_path / "a.safetensors")

@@ -12,7 +12,10 @@ from torch import nn
 
 from vitrail.layers.head import LinearHead
 from vitrail.models.create import build
+from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.swin import SwinConfig
+from vitrail.models.t2t import T2TConfig
 from vitrail.models.vit import ViTConfig
 
 CONFIGS = {
@@ -23,6 +26,9 @@ CONFIGS = {
     "dinov2 registers": DinoV2Config(
         image=28, patch=7, width=48, depth=2, heads=3, mlp="swiglu", registers=2
     ),
+    "deit": DeiTConfig(image=32, patch=8, width=48, depth=3, heads=3, prefix=("cls", "dist")),
+    "swin": SwinConfig(image=48, patch=2, width=24, depths=(2, 2), heads=(2, 4), window=4),
+    "t2t": T2TConfig(image=32, token_width=24, width=48, depth=2, heads=3),
 }
 
 RECORDED: dict[str, list[float]] = {
@@ -31,6 +37,9 @@ RECORDED: dict[str, list[float]] = {
     "vit hybrid": [-0.5049, 0.58099, -0.03122, -0.39835, 0.29602, -0.13384, 0.05473, 0.17216],
     "dinov2": [0.94577, -1.36324, 1.18067, -0.31958, -0.73379, 1.01979, -0.56351, 0.14961],
     "dinov2 registers": [1.26903, -0.35496, -0.41467, 0.86291, -0.8967, 0.25511, 0.52477, -0.61978],
+    "deit": [-0.53866, 0.70208, -0.13216, -0.40324, 0.40032, -0.24543, 0.07303, 0.27087],
+    "swin": [-1.89073, 1.71067, -0.05052, -1.59929, 1.94739, -1.09672, -0.3721, 1.73338],
+    "t2t": [-0.2111, 0.30957, 0.05668, -0.27828, 0.07599, 0.03716, 0.0188, 0.09188],
 }
 
 

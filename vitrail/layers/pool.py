@@ -19,18 +19,19 @@ from vitrail.layers.tokens import Pool as Kind
 class Pool(nn.Module):
     """One vector a picture: Features -> (b, `width`).
 
-    `kind` is the class token, the mean of the patches, attention pooling, or the network's own way; None
+    `kind` is the class token, the mean of the patches, both side by side (`cls_mean`), attention pooling, or the network's own way; None
     takes what the network's spec names. SettingError where the network has no such thing.
     """
 
     def __init__(self, spec: FeatureSpec, kind: Kind | None = None) -> None:
         super().__init__()
         self.kind = kind or spec.pool
-        fits = {"cls": "cls" in spec.prefix, "own": spec.pooled_width > 0}
+        has_class = "cls" in spec.prefix
+        fits = {"cls": has_class, "cls_mean": has_class, "own": spec.pooled_width > 0}
         if not fits.get(self.kind, True):
             raise SettingError(f"The network cannot be pooled by {self.kind!r}; use {spec.pool!r} or 'mean'.")
-        self.width = spec.pooled_width if self.kind == "own" else spec.width
-        self.first = spec.prefix.index("cls") if self.kind == "cls" else 0
+        self.width = {"own": spec.pooled_width, "cls_mean": 2 * spec.width}.get(self.kind, spec.width)
+        self.first = spec.prefix.index("cls") if has_class else 0
         self.attention = AttentionPool(spec.width) if self.kind == "attention" else None
 
     def forward(self, features: Features) -> Tensor:
@@ -45,7 +46,8 @@ class Pool(nn.Module):
             return pooled
         if self.kind == "cls":
             return features.tokens.x[:, self.first]
-        return features.tokens.patches.mean(1)
+        mean = features.tokens.patches.mean(1)
+        return mean if self.kind == "mean" else torch.cat([features.tokens.x[:, self.first], mean], dim=1)
 
 
 def build_pool(spec: FeatureSpec, kind: str) -> Pool:

@@ -116,7 +116,8 @@ def resize_grid(
     """Stretch a table of vectors over one grid, (row, col), to another, in the convention of its source."""
     if old == new:
         return table
-    grid = table.transpose(1, 2).view(1, -1, *old)  # (1, d, row, col)
+    # In float32 whatever the table is kept in: places that are rounded twice are places that moved.
+    grid = table.float().transpose(1, 2).view(1, -1, *old)  # (1, d, row, col)
     match mode:
         case "bilinear_corners":
             grid = F.interpolate(grid, new, mode="bilinear", align_corners=True)
@@ -126,4 +127,4 @@ def resize_grid(
             grid = F.interpolate(grid, new, mode="bicubic", align_corners=False, antialias=True)
         case "nearest":
             grid = F.interpolate(grid, new, mode="nearest")
-    return grid.flatten(2).transpose(1, 2)
+    return grid.flatten(2).transpose(1, 2).to(table.dtype)

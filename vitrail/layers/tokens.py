@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 Attention = Literal["none", "softmax", "linear", "opaque"]
-Pool = Literal["cls", "mean", "attention", "own"]
+Pool = Literal["cls", "mean", "cls_mean", "attention", "own"]
 
 
 class Tokens(NamedTuple):

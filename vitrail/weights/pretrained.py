@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -51,6 +51,8 @@ class Pretrained:
             before = build(self.config)
         encoder = build(config)
         tensors = {name: t.float() if t.is_floating_point() else t for name, t in self.encoder.items()}
+        if config.family == "timm" and image is not None:
+            tensors = _fit_timm(tensors, self.config, config)
         _fit_positions(tensors, before, encoder)
         _fit_channels(tensors, encoder)
         encoder.load_state_dict(tensors)
@@ -83,6 +85,18 @@ def _fit_positions(tensors: dict[str, Tensor], before: Encoder, after: Encoder) 
         if isinstance(module, RelativeBias) and isinstance(old, RelativeBias):
             a, b = 2 * old.window - 1, 2 * module.window - 1
             tensors[key] = resize_grid(tensors[key][None], (a, a), (b, b), mode="bicubic")[0]
+
+
+def _fit_timm(tensors: dict[str, Tensor], before: Any, after: Any) -> dict[str, Tensor]:
+    """Let a network of timm fit its own tables to another image size, where it knows how."""
+    from vitrail.models.timm import input_size
+
+    encoder = build(before)
+    if not hasattr(encoder.net, "set_input_size"):
+        return tensors
+    encoder.load_state_dict(tensors)
+    cast(Any, encoder.net).set_input_size(img_size=input_size(after))
+    return encoder.state_dict()
 
 
 def _fit_channels(tensors: dict[str, Tensor], encoder: Encoder) -> None:
