@@ -326,6 +326,10 @@ def test_a_report_is_plain_values_and_plain_words(tmp_path: Path) -> None:
     assert (told["pictures"], told["kept"], told["quarantined"], told["layout"]) == (25, 24, 1, "folders")
     assert told["sizes"]["median"] == [53, 71]
     assert told["findings"][0]["ids"] == ["a/bad.png"]
+    assert (
+        prepared.summary()
+        == f"24 pictures in 2 classes, 1 kept out, 1 finding to look at (vitrail check {root})."
+    )
     assert prepared.lines()[0].endswith("24 pictures in 2 classes, 71 × 53 px.")
     assert "a/bad.png is empty (0 bytes)" in prepared.lines()[1]
 

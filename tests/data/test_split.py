@@ -8,7 +8,7 @@ import pytest
 
 from vitrail.core.errors import DataError, SettingError
 from vitrail.data.manifest import Manifest, Row
-from vitrail.data.split import assign
+from vitrail.data.split import assign, leaks
 
 
 def manifest(rows: list[Row]) -> Manifest:
@@ -117,6 +117,17 @@ def test_quarantined_rows_get_no_split() -> None:
 
 def test_no_val_and_no_test_can_be_asked_for() -> None:
     assert set(assign(manifest(rows({"a": 5, "b": 5})), seed=0, val=0, test=0).manifest.counts()) == {"train"}
+
+
+def test_rows_that_leak_are_listed() -> None:
+    given = [row._replace(split="train", group=f"g{i}") for i, row in enumerate(rows({"a": 20, "b": 20}))]
+    given += [
+        Row("t/0", "t/0", "a", "test", "g3"),
+        Row("t/1", "t/1", "b", "test", "own"),
+        Row("t/2", "t/2", "b", "test"),
+    ]
+    assert leaks(assign(manifest(given), seed=0, val=0).manifest) == ["t/0"]
+    assert leaks(assign(manifest(rows({"a": 20, "b": 20})), seed=0).manifest) == []
 
 
 def test_what_leaves_nothing_to_train_on_is_refused() -> None:

@@ -119,4 +119,5 @@ def _row_group(opened: Any, number: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=4)
 def _cells(file: Path, changed: int, group: int, column: str) -> Any:
-    return arrow_table(file).read_row_group(group, columns=[column]).column(column)
+    """Keep the last row groups; without Arrow's threads, which do not survive the fork of a data loader."""
+    return arrow_table(file).read_row_group(group, columns=[column], use_threads=False).column(column)

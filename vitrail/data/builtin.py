@@ -134,7 +134,9 @@ def _exif(p: _Planter) -> Fault:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = _scene(p, file).transpose(Image.Transpose.ROTATE_90)
-    return p.put("exif", "orientation 6", _encoded(turned, "JPEG", exif=exif.tobytes()), file.parent.name, ".jpg")
+    return p.put(
+        "exif", "orientation 6", _encoded(turned, "JPEG", exif=exif.tobytes()), file.parent.name, ".jpg"
+    )
 
 
 def _cmyk(p: _Planter) -> Fault:

@@ -125,7 +125,7 @@ def _look_all(
     with ThreadPoolExecutor(workers()) as pool:
         while chunk := list(islice(todo, _CHUNK)):
             seen = list(pool.map(look_at, chunk))
-            memory.keep(seen)
+            memory.keep()
             done += len(chunk)
             if progress is not None:
                 progress(done, len(entries))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -54,6 +54,7 @@ class Memory:
 
     def __init__(self, path: Path | None) -> None:
         self._lock = Lock()
+        self._new: list[Facts] = []
         self._base: sqlite3.Connection | None = None
         if path is not None:
             try:
@@ -68,20 +69,29 @@ class Memory:
         """Return what is known of a content, or None."""
         if self._base is None:
             return None
-        with self._lock:
-            row = self._base.execute("select facts from facts_2 where hash = ?", (content,)).fetchone()
+        try:
+            with self._lock:
+                row = self._base.execute("select facts from facts_2 where hash = ?", (content,)).fetchone()
+        except sqlite3.Error:  # damaged: what it knew is found out again
+            return None
         if row is None:
             return None
         pixels, sketch, size, notes, spread, error = json.loads(row[0])
         return Facts(content, pixels, sketch, (size[0], size[1]), tuple(notes), spread, error)
 
-    def keep(self, seen: Iterable[Facts]) -> None:
-        """Remember facts; they are on disk when this returns."""
-        if self._base is None:
-            return
-        rows = [(one.hash, json.dumps(one[1:])) for one in seen if one.hash]
-        with self._lock, self._base:
-            self._base.executemany("insert or replace into facts_2 values (?, ?)", rows)
+    def add(self, facts: Facts) -> None:
+        """Note facts that `keep` will write."""
+        with self._lock:
+            self._new.append(facts)
+
+    def keep(self) -> None:
+        """Write what was noted since the last time; it is on disk when this returns."""
+        with self._lock:
+            rows = [(one.hash, json.dumps(one[1:])) for one in self._new]
+            self._new.clear()
+            if self._base is not None and rows:
+                with suppress(sqlite3.Error), self._base:  # a full disk: the check goes on without a memory
+                    self._base.executemany("insert or replace into facts_2 values (?, ?)", rows)
 
     def close(self) -> None:
         """Close the file."""
@@ -100,6 +110,7 @@ def look(root: Path, path: str, memory: Memory) -> Facts:
     facts = memory.recall(content)
     if facts is None:
         facts = _decoded(data, path, content)
+        memory.add(facts)
     return facts
 
 

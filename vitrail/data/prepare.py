@@ -24,6 +24,7 @@ class Prepared(NamedTuple):
     report: Report
     layout: Layout
     notes: tuple[str, ...]
+    source: str = ""
 
     def lines(self) -> list[str]:
         """Return everything that is to be said, in plain words: what it is, what is wrong, what was decided."""
@@ -37,6 +38,18 @@ class Prepared(NamedTuple):
         )
         classes = count(len(self.manifest.classes), "class", "classes")
         return f"{self.layout.why[0].upper()}{self.layout.why[1:]} {count(kept, 'picture')} in {classes}, {sizes} px."
+
+    def summary(self) -> str:
+        """Return in one line what was found, for the head of a training."""
+        states = self.manifest.states()
+        out = states["quarantined"] + states["dropped"]
+        grave = sum(finding.grave for finding in self.report.findings)
+        parts = [
+            f"{count(states['kept'], 'picture')} in {count(len(self.manifest.classes), 'class', 'classes')}"
+        ]
+        parts += [f"{out:,} kept out"] if out else []
+        parts += [f"{count(grave, 'finding')} to look at (vitrail check {self.source})"] if grave else []
+        return ", ".join(parts) + "."
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -81,7 +94,7 @@ def prepare(
         raise DataError(f"{source} has usable pictures of fewer than two classes ({usable}). {first}")
     done = assign(manifest, seed=seed, val=val, test=test)
     report = replace(report, rows=tuple(done.manifest.rows(state=None)))
-    return Prepared(done.manifest, report, understood, (*decided, *done.notes))
+    return Prepared(done.manifest, report, understood, (*decided, *done.notes), str(source))
 
 
 def find(source: str | Path) -> Path:

@@ -32,7 +32,12 @@ def place(root: Path, path: str) -> Place:
     Raises:
         DataError: no such file.
     """
-    if "!" not in path or (root / path).is_file():
+    if "!" not in path:
+        return Place(root / path, "", None)
+    outer, _, inside = path.partition("!")
+    if archives.is_archive(outer) and not _BOX.fullmatch(path) and (root / outer).is_file():
+        return Place(root / outer, inside, None)  # by far the most frequent, so without asking the disk more
+    if (root / path).is_file():
         return Place(root / path, "", None)
     cut = _BOX.fullmatch(path)
     whole, box = (cut[1], (int(cut[2]), int(cut[3]), int(cut[4]), int(cut[5]))) if cut else (path, None)

@@ -68,6 +68,15 @@ def assign(manifest: Manifest, *, seed: int, val: float = 0.15, test: float = 0.
     return Assigned(manifest.replace([*placed, *others]), tuple(notes))
 
 
+def leaks(manifest: Manifest) -> list[str]:
+    """Return the ids of the val and test rows that have a twin or a group member among the training rows.
+
+    Only splits that were given can leak; a score is told with these rows and without them.
+    """
+    trained = {row.group for row in manifest.rows(TRAIN)} - {""}
+    return [row.id for row in manifest.rows() if row.split != TRAIN and row.group in trained]
+
+
 def _units(rows: Iterable[Row]) -> list[_Unit]:
     grouped: dict[str, list[Row]] = defaultdict(list)
     for row in rows:

@@ -157,6 +157,9 @@ class _Walk:
 
 
 def _hidden(name: str) -> bool:
-    """Tell what systems and editors leave behind: it is nobody's data."""
+    """Tell what systems, editors and `vitrail check` leave behind: it is nobody's data."""
     parts = name.split("/")
-    return parts[-1].startswith(".") or parts[-1] in {"Thumbs.db", "desktop.ini"} or "__MACOSX" in parts
+    ours = parts[-1].endswith(".vitrail.jsonl")
+    return (
+        ours or parts[-1].startswith(".") or parts[-1] in {"Thumbs.db", "desktop.ini"} or "__MACOSX" in parts
+    )
