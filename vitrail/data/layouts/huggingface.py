@@ -34,7 +34,7 @@ def look(tree: Tree) -> Layout | None:
     classes = sorted({entry.label for entry in entries}, key=natural)
     what = "a folder made by save_to_disk" if saved else "Parquet files with the pictures inside"
     image, label, _ = used[0]
-    where = f"{count(len(used), 'file')} hold pictures in {image!r} and labels in {label!r}"
+    where = f"{count(len(used), 'file holds', 'files hold')} pictures in {image!r} and labels in {label!r}"
     why = f"{what}, because {where}: {some(classes)}."
     return Layout("huggingface", tree.root, why, tuple(entries), tree.notes)
 
