@@ -29,6 +29,13 @@ def test_every_exif_orientation_is_undone(turn: int) -> None:
     assert shown.notes == (() if turn == 1 else (d.EXIF,))
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_broken_exif_tags_do_not_spoil_a_whole_picture(kind: str) -> None:
+    shown = decode(encode(scene(1), kind, exif=b"Exif\0\0garbage"))
+    assert shown.notes == (d.NO_EXIF,)
+    assert shown.image.shape == (53, 71, 3)
+
+
 def test_a_turned_jpeg_stands_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

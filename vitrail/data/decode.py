@@ -18,6 +18,7 @@ from vitrail.data.medical import dicom, is_dicom
 Pixels = NDArray[np.uint8]
 
 EXIF = "turned upright by its EXIF tag"
+NO_EXIF = "its EXIF tags are broken: taken as it lies"
 FRAMES = "first of several frames"
 DEEP = "16 bits scaled to 8"
 CMYK = "CMYK converted to RGB"
@@ -82,7 +83,7 @@ def glance(data: bytes, name: str, least: int) -> tuple[Decoded, tuple[int, int]
         if image.format == "JPEG":
             image.draft(None, (least, least))  # skips arithmetic, not reading: what is cut off is still found
         shown = _convert(image, 3, name)
-        lying = EXIF in shown.notes and image.getexif().get(_ORIENTATION, 1) >= 5
+        lying = EXIF in shown.notes and (_orientation(image) or 1) >= 5
         return shown, (width, height) if lying else (height, width)
 
 
@@ -179,8 +180,9 @@ def _convert(image: Image.Image, channels: int, name: str) -> Decoded:
     notes = [FRAMES] if getattr(image, "n_frames", 1) > 1 else []
     deep = _is_deep(image)
     image.load()
-    image, turned = _upright(image)
-    notes += [EXIF] if turned else []
+    orientation = _orientation(image)
+    notes += [EXIF] if orientation in _TURN else [NO_EXIF] if orientation is None else []
+    image = image.transpose(_TURN[orientation]) if orientation in _TURN else image
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
         image = _from_deep(image, name)
         deep = True
@@ -191,9 +193,12 @@ def _convert(image: Image.Image, channels: int, name: str) -> Decoded:
     )
 
 
-def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
-    turn = _TURN.get(image.getexif().get(_ORIENTATION, 1))
-    return (image.transpose(turn), True) if turn is not None else (image, False)
+def _orientation(image: Image.Image) -> int | None:
+    """Return how a camera was held, 1 to 8, or None where the tags are broken: the pixels may be whole all the same."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a reader of tags fed with broken ones may raise anything at all
+        return None
 
 
 def _to_mode(image: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
