@@ -1,0 +1,145 @@
+"""The whole way from raw pixels to probabilities as one module that can be traced.
+
+The one resize of the package (`vitrail.data.preprocess.resize`) is written here as two matrix products, whose
+weights are computed from the height and the width of the picture at hand. Every output has a fixed size: the crop
+and the pad are folded into the rows of the weights, so that no shape depends on a number inside the graph.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.core.errors import SettingError
+from vitrail.data.preprocess import Preprocess
+from vitrail.layers.attend import Recorder
+from vitrail.runs.assemble import Network
+from vitrail.tasks.base import Task
+
+
+class Axis(NamedTuple):
+    """How one side of a picture becomes one side of the input: whole numbers kept as scalar tensors."""
+
+    new: Tensor  # pixels of the whole resized side
+    corner: Tensor  # where the input begins on it; negative where the input is padded
+    size: int  # pixels of the input
+
+
+class Prepare(nn.Module):
+    """uint8 (height, width, channels) -> (1, channels, *size): `Preprocess.eval` as matrix products."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.register_buffer("mean", 255 * torch.tensor(preprocess.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(preprocess.std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the network's input."""  # (height, width, c) -> (1, c, *size)
+        height, width = image.shape[0], image.shape[1]
+        # Scalars as tensors: the exporters then compute them from the picture instead of fixing them for the sample.
+        tall = torch.full((), height, dtype=torch.int64)
+        wide = torch.full((), width, dtype=torch.int64)
+        down, across = plan(self.preprocess, tall, wide)
+        rows, on_rows = weights(height, tall, down)
+        cols, on_cols = weights(width, wide, across)
+        pixels = rows @ (image.permute(2, 0, 1).float() @ cols.T)
+        shown = (pixels - self.mean) / self.std
+        covered: Tensor = shown * (on_rows[:, None] & on_cols[None]).float()
+        return covered[None]
+
+
+def plan(preprocess: Preprocess, height: Tensor, width: Tensor) -> tuple[Axis, Axis]:
+    """Return how the height and the width are resized and cut, in whole numbers as `Preprocess` computes them."""
+    rows, cols = preprocess.size
+    zero = torch.zeros_like(height)
+    if preprocess.fit == "squash":
+        return Axis(zero + rows, zero, rows), Axis(zero + cols, zero, cols)
+    if preprocess.fit == "pad":
+        by_rows = rows * width <= cols * height
+        tall = torch.where(by_rows, zero + rows, _rounded(height * cols, width).clamp(min=1))
+        wide = torch.where(by_rows, _rounded(width * rows, height).clamp(min=1), zero + cols)
+        return Axis(tall, _floor(tall - rows, 2), rows), Axis(wide, _floor(wide - cols, 2), cols)
+    least = int(rows / preprocess.crop_fraction), int(cols / preprocess.crop_fraction)
+    by_rows = least[0] * width >= least[1] * height
+    tall = torch.where(by_rows, zero + least[0], _floor(least[1] * height, width).clamp(min=least[0]))
+    wide = torch.where(by_rows, _floor(least[0] * width, height).clamp(min=least[1]), zero + least[1])
+    two = zero + 2
+    return Axis(tall, _rounded(tall - rows, two), rows), Axis(wide, _rounded(wide - cols, two), cols)
+
+
+def weights(length: int, full: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
+    """Return the weights (size, length) of one side's resize, and which of its pixels lie on the picture (size,).
+
+    Keys (1981, IEEE TASSP 29) with a = -1/2, widened by the scale when shrinking (antialiasing), cut off at the
+    picture's edge and brought to sum 1, as torch's `interpolate(mode="bicubic", antialias=True)`.
+    """
+    scale = full.float() / axis.new.float()  # original pixels a new one
+    at = torch.arange(axis.size) + axis.corner
+    middle = (at.float() + 0.5) * scale
+    places = torch.arange(length).float() + 0.5
+    raw = _cubic((places[None] - middle[:, None]) / scale.clamp(min=1.0))
+    total = raw.sum(1, keepdim=True)
+    on = (at >= 0) & (at < axis.new)
+    # Rows off the picture may sum to zero; they are masked, but must not divide by it.
+    safe = torch.where(total.abs() < 1e-6, torch.ones_like(total), total)
+    return torch.where(on[:, None], raw / safe, torch.zeros_like(raw)), on
+
+
+def _cubic(x: Tensor) -> Tensor:
+    x = x.abs()
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
+def _floor(a: Tensor, b: Tensor | int) -> Tensor:
+    return torch.div(a, b, rounding_mode="floor")
+
+
+def _rounded(a: Tensor, b: Tensor) -> Tensor:
+    """Return a / b rounded, halves to the even number, in whole numbers."""
+    low = _floor(a, b)
+    twice = 2 * (a - low * b)  # against b: below, at or above the half
+    up = (twice > b) | ((twice == b) & (low % 2 == 1))
+    return low + up.to(low.dtype)
+
+
+class Whole(nn.Module):
+    """uint8 (height, width, channels) -> probabilities (…) and the network's raw output (…) of one picture."""
+
+    def __init__(self, network: Network, task: Task[Any, Any], preprocess: Preprocess) -> None:
+        super().__init__()
+        self.prepare = Prepare(preprocess)
+        self.network, self.task = network, task
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return what the task takes for probabilities, and the output it was read from."""
+        output = self.task.infer(self.network, self.prepare(image))
+        return self.task.probabilities(output)[0], output[0]
+
+
+class Looking(Whole):
+    """The same, and where the class token looks in the last block, (row, col), mean over the heads."""
+
+    def __init__(self, network: Network, task: Task[Any, Any], preprocess: Preprocess) -> None:
+        super().__init__(network, task, preprocess)
+        spec = network.spec
+        if spec.attention != "softmax" or "cls" not in spec.prefix:
+            raise SettingError(
+                "This network has no class token whose attention could be exported. Leave --attention out."
+            )
+        self.asks, self.skipped = spec.prefix.index("cls"), len(spec.prefix)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return probabilities, output, and the attention of the class token to the patches (row, col)."""
+        recorder = Recorder()
+        features = self.network.encoder(self.prepare(image), record=recorder)
+        output = self.network.head(features)
+        looks = recorder.maps[-1].weights[0, :, self.asks, self.skipped :].mean(0)
+        return self.task.probabilities(output)[0], output[0], looks.reshape(features.tokens.grid)
