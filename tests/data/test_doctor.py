@@ -225,6 +225,25 @@ def test_sources_with_nothing_to_learn_from_are_refused(tmp_path: Path) -> None:
         prepare(tmp_path / "half")
 
 
+def test_measurements_are_no_classes(tmp_path: Path) -> None:
+    for i in range(24):
+        put(tmp_path / "set" / f"{i}.png", encode(scene(i)))
+    put(tmp_path / "set" / "t.csv", "image,score\n" + "".join(f"{i}.png,{i / 7:.3f}\n" for i in range(24)))
+    with pytest.raises(DataError, match="hardly two share one"):
+        prepare(tmp_path / "set")
+
+
+def test_several_labels_a_picture_are_said(tmp_path: Path) -> None:
+    for i in range(24):
+        put(tmp_path / "set" / f"{i}.png", encode(scene(i)))
+    rows = "".join(f"{i}.png,{['a', 'a;b', 'b', ''][i % 4]}\n" for i in range(24))
+    put(tmp_path / "set" / "t.csv", f"image,labels\n{rows}")
+    prepared = prepare(tmp_path / "set")
+    assert prepared.manifest.classes == ("a", "b")
+    assert prepared.manifest.multi
+    assert "24 pictures in 2 classes, any number of labels a picture" in prepared.about()
+
+
 def test_one_picture_in_a_class_is_enough_to_go_on(tmp_path: Path) -> None:
     prepared = prepare(folders(tmp_path / "set", {"a": 20, "b": 1}))
     assert prepared.manifest.counts()["train"]["b"] == 1

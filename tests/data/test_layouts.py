@@ -298,6 +298,7 @@ def table(root: Path, text: str | bytes, name: str = "labels.csv", pictures: int
         ("labels.jsonl", '{"file": "images/0.png", "label": "cat"}\n{"file": "images/1.png", "label": "dog"}\n'),
         ("labels.csv", "图片,标签\n0.png,cat\n1.png,dog\n".encode("gbk")),
         ("labels.csv", "/elsewhere/images/0.png,cat\n/elsewhere/images/1.png,dog\n"),
+        ("labels.csv", "images/0.png cat\nimages/1.png dog\n"),
     ],
 )  # fmt: skip
 def test_tables_of_every_kind(tmp_path: Path, name: str, text: str | bytes) -> None:
@@ -432,6 +433,14 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         "none.png": "is named in the table but does not exist",
         "https://a.b/c.png": "is named by an address. Download it first",
     }
+
+
+def test_a_picture_named_in_two_splits_scores(tmp_path: Path) -> None:
+    table(tmp_path, "image,label\n0.png,a\n1.png,b\n2.png,a\n", "train.csv")
+    put(tmp_path / "test.csv", "image,label\n2.png,a\n3.png,b\n")
+    layout = sniff(tmp_path)
+    assert [split for _, split in found(layout).values()] == ["train", "train", "test", "test"]
+    assert "1 picture in two splits at once: they score and do not train." in layout.notes
 
 
 def test_two_labels_for_one_picture_are_a_contradiction_when_rare(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from vitrail.data.manifest import Manifest
 from vitrail.data.names import count, some
 from vitrail.data.split import assign
 
+_ENOUGH, _SHARED = 20, 0.8
+
 
 class Prepared(NamedTuple):
     """A source made ready: what training reads, what was found, what the source is, what was decided."""
@@ -37,7 +39,9 @@ class Prepared(NamedTuple):
             dict.fromkeys(f"{w} × {h}" for h, w in (self.report.sizes[0], self.report.sizes[-1]))
         )
         classes = count(len(self.manifest.classes), "class", "classes")
-        return f"{self.layout.why[0].upper()}{self.layout.why[1:]} {count(kept, 'picture')} in {classes}, {sizes} px."
+        many = ", any number of labels a picture" if self.manifest.multi else ""
+        why = f"{self.layout.why[0].upper()}{self.layout.why[1:]}"
+        return f"{why} {count(kept, 'picture')} in {classes}{many}, {sizes} px."
 
     def summary(self) -> str:
         """Return in one line what was found, for the head of a training."""
@@ -88,6 +92,7 @@ def prepare(
     report = examine(understood, cache=memory, progress=progress)
     rows, decided = History.read(history_path(place)).apply(report.rows)
     manifest = Manifest.of(rows, understood.root)
+    _refuse_numbers(source, manifest)
     if len(manifest.classes) < 2:
         usable = some(manifest.classes) or "none"
         first = report.findings[0].text if report.findings else "Add pictures of another class."
@@ -95,6 +100,16 @@ def prepare(
     done = assign(manifest, seed=seed, val=val, test=test)
     report = replace(report, rows=tuple(done.manifest.rows(state=None)))
     return Prepared(done.manifest, report, understood, (*decided, *done.notes), str(source))
+
+
+def _refuse_numbers(source: str | Path, manifest: Manifest) -> None:
+    """Refuse labels that hardly two pictures share: they are measurements or names, not classes."""
+    kept, labels = manifest.states()["kept"], len(manifest.classes)
+    if kept >= _ENOUGH and labels > _SHARED * kept:
+        raise DataError(
+            f"{source} has {labels:,} labels for {kept:,} pictures: hardly two share one, so they are no classes. "
+            "Give a column of classes, and call it label."
+        )
 
 
 def find(source: str | Path) -> Path:

@@ -141,7 +141,7 @@ def _separated(text: str) -> pl.DataFrame:
     lines = text.splitlines()[:50]
     if not lines:
         raise ValueError("it is empty")
-    separator = max(",;\t|", key=lambda mark: _columns(lines, mark))
+    separator = max(",;\t| ", key=lambda mark: _columns(lines, mark))
     rows = list(csv.reader(io.StringIO(text), delimiter=separator, strict=True))
     rows = [row for row in rows if any(cell.strip() for cell in row)]
     header = rows[0]

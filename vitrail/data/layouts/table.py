@@ -17,6 +17,8 @@ from vitrail.data.tables import SUFFIXES, Columns, code_of, is_table, labels_of,
 
 _CODES = {"utf-8-sig": "", "gb18030": ", read as GBK", "cp1252": ", read as Windows-1252"}
 
+_HELD_OUT = ("train", "val", "test")
+
 
 class _Table(NamedTuple):
     name: str
@@ -119,20 +121,22 @@ class _Finder:
                 return self.tree.files[name], ""
             if ".." in name.split("/") and (self.tree.root / name).is_file():
                 return name, ""
-        found = self._by_name.get(wanted.rsplit("/", 1)[-1], [])
-        if (
-            len(found) > 1
-        ):  # the same name in several folders: the one of its split, or of the longest common end
-            close = [
-                n for n in found if n.endswith("/" + wanted) or n.rsplit(".", 1)[0].endswith("/" + wanted)
-            ]
-            mine = [n for n in close or found if split and split in map(split_of, n.split("/"))]
-            found = mine or close or found
+        found = self._called(wanted, split)
         if len(found) > 1:
             return wanted, f"is named in the table, but {count(len(found), 'picture')} are called so"
         if not found:
             return wanted, "is named in the table but does not exist"
         return self.tree.files[found[0]], ""
+
+    def _called(self, wanted: str, split: str) -> list[str]:
+        """Return the pictures of that name; of several those of the longest common end, and of the same split."""
+        found = self._by_name.get(wanted.rsplit("/", 1)[-1], [])
+        if len(found) > 1:
+            end = "/" + wanted
+            found = [n for n in found if n.endswith(end) or n.rsplit(".", 1)[0].endswith(end)] or found
+        if len(found) > 1 and split:
+            found = [n for n in found if split in map(split_of, n.split("/"))] or found
+        return found
 
     def _absolute(self, wanted: str) -> tuple[str, str]:
         if Path(wanted).is_file():
@@ -180,39 +184,39 @@ def _merge(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
     if not several:
         return entries, []
     a_row_a_label = 20 * len(several) >= len(by_path)
-    merged, notes = [], Counter[str]()
-    for rows in by_path.values():
-        entry, labels = rows[0], {row.label for row in rows}
-        if len(rows) > 1 and len(labels) > 1 and a_row_a_label:
-            entry = entry._replace(label=join_labels(one for cell in labels for one in split_labels(cell)))
+    notes = Counter[str]()
+    for path, rows in several.items():
+        labels = sorted({row.label for row in rows}, key=natural)
+        one = rows[0]
+        if len(labels) > 1 and a_row_a_label:
+            one = one._replace(label=join_labels(name for cell in labels for name in split_labels(cell)))
             notes["in several rows: they have the labels of all of them"] += 1
-        elif len(rows) > 1 and len(labels) > 1:
-            said = " and ".join(repr(one) for one in sorted(labels, key=natural))
-            entry = entry._replace(trouble=f"is labelled {said} in two rows of the table")
-        elif len(rows) > 1:
+        elif len(labels) > 1:
+            one = one._replace(
+                trouble=f"is labelled {' and '.join(map(repr, labels))} in two rows of the table"
+            )
+        else:
             notes["in several equal rows: taken once"] += 1
-        merged.append(entry)
+        splits = {row.split for row in rows} - {""}
+        if len(splits) > 1:  # what scores may not train
+            one = one._replace(split=max(splits, key=_HELD_OUT.index))
+            notes["in two splits at once: they score and do not train"] += 1
+        by_path[path] = [one]
+    merged = [rows[0] for rows in by_path.values()]
     return merged, [f"{count(number, 'picture')} {note}." for note, number in notes.items()]
 
 
 def _why(tables: list[_Table]) -> str:
     first = tables[0]
-    columns = first.columns
-    if columns.hot:
-        label = f"a column for each of {count(len(columns.hot), 'label')}"
-    else:
-        label = f"the labels in {columns.label!r}"
-        label += (
-            f", several in a cell ({'space' if columns.separator == ' ' else columns.separator})"
-            if columns.separator
-            else ""
-        )
-    also = "".join(
-        f", the {what} in {name!r}"
-        for what, name in (("split", columns.split), ("group", columns.group))
-        if name
-    )
+    columns, mark = first.columns, first.columns.separator
+    said = [
+        f"a column for each of {count(len(columns.hot), 'label')}"
+        if columns.hot
+        else f"the labels in {columns.label!r}"
+    ]
+    said += [f"several in a cell ({'space' if mark == ' ' else mark})"] if mark else []
+    said += [f"the split in {columns.split!r}"] if columns.split else []
+    said += [f"the group in {columns.group!r}"] if columns.group else []
     names = some(table.name for table in tables)
-    return (
-        f"a table ({names}{first.code}), because it names the pictures in {columns.path!r} and {label}{also}."
-    )
+    what = f"it names the pictures in {columns.path!r} and {', '.join(said)}"
+    return f"a table ({names}{first.code}), because {what}."
