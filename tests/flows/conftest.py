@@ -65,7 +65,17 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs, made by the command as a person calls it: a process of its own."""
     out = tmp_path_factory.mktemp("runs") / "few"
-    words = ["--model", "vit_digits", "epochs=2", "--batch", "16", "--micro", "16", "precision=float32"]
+    words = [
+        "--model",
+        "vit_digits",
+        "weights=none",
+        "epochs=2",
+        "--batch",
+        "16",
+        "--micro",
+        "16",
+        "precision=float32",
+    ]
     command = [sys.executable, "-W", "error", "-m", "vitrail.cli.main", "train", str(digits), *words]
     done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

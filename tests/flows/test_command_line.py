@@ -66,10 +66,10 @@ def test_bad_values_are_wrong_usage_or_plain_errors(vitrail, digits):
         ["--augment", "wild"],
         ["--lr", "-1"],
     ):
-        done = vitrail("train", digits, *words)
+        done = vitrail("train", digits, "weights=none", *words)
         assert done.returncode == 1, (words, done.stderr)
         assert "Traceback" not in done.stderr
-    assert "vit_s16" in vitrail("train", digits, "--model", "vit_s61").stderr
+    assert "vit_s16" in vitrail("train", digits, "weights=none", "--model", "vit_s61").stderr
 
 
 def test_train_writes_a_whole_run(trained):
@@ -95,7 +95,17 @@ def test_train_writes_a_whole_run(trained):
 
 def test_an_existing_run_is_never_overwritten(vitrail, digits, trained, tmp_path):
     before = (trained / "model.safetensors").read_bytes()
-    done = vitrail("train", digits, "epochs=1", "model=vit_digits", "micro=16", "--out", trained, "--json")
+    done = vitrail(
+        "train",
+        digits,
+        "epochs=1",
+        "weights=none",
+        "model=vit_digits",
+        "micro=16",
+        "--out",
+        trained,
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["run"].endswith("few-2")
     assert (trained / "model.safetensors").read_bytes() == before
@@ -156,7 +166,9 @@ def test_explain_draws_a_figure_of_the_original_picture(vitrail, trained, tmp_pa
 
 
 def test_dry_run_prints_a_plan_and_writes_nothing(vitrail, digits, tmp_path):
-    done = vitrail("train", digits, "--dry-run", "--json", "epochs=3", "--batch", "16", cwd=tmp_path)
+    done = vitrail(
+        "train", digits, "--dry-run", "--json", "weights=none", "epochs=3", "--batch", "16", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["steps"] == 3 * (plan["splits"]["train"] // 16)

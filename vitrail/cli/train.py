@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -23,8 +23,9 @@ def train(
     The pictures are checked first; what is broken is named and left out, never replaced. The best weights by
     validation score are kept in the run folder, and the score is counted on pictures that training never saw.
 
-        vitrail train photos/
-        vitrail train photos/ --model resnet50 --time 30m
+        vitrail train photos/                              the draft: a pretrained network, frozen, and a head
+        vitrail train photos/ --tune full --epochs 20      the whole network, from the draft's head
+        vitrail train photos/ --weights none --time 30m    from scratch
         vitrail train --resume runs/photos
 
     Parameters
@@ -32,7 +33,7 @@ def train(
     data
         a folder (photos/cat/1.jpg, or with train, val and test folders above), or the built-in digits
     resume
-        go on with this run, which was stopped or killed
+        go on with this run, which was stopped or killed; with --epochs: for so many epochs more
     dry_run
         print the plan (pictures, steps, memory, minutes) and stop
     json
@@ -56,15 +57,34 @@ def train(
         print_json(report)
     else:
         say("")
-        sys.stdout.write("\n".join(_ending(report)) + "\n")
+        sys.stdout.write("\n".join(_ending(report, data)) + "\n")
     return 0
 
 
-def _ending(report: dict[str, object]) -> list[str]:
+def _ending(report: dict[str, Any], data: str) -> list[str]:
     run = report["run"]
+    lines = [report["verdict"]]
+    if report.get("draft"):
+        lines += _outlook(report, data)
     return [
-        str(report["verdict"]),
+        *lines,
         f"model   {run}/model.safetensors  (one file, all that prediction needs)",
         f"report  {run}/report.html",
         f"next    vitrail predict {run} picture.jpg",
+    ]
+
+
+def _outlook(report: dict[str, Any], data: str) -> list[str]:
+    from vitrail.training.listeners import clock
+
+    lines = []
+    if report["doubts"]:
+        lines.append(
+            f"{report['doubts']} labels look wrong: {report['run']}/doubts.csv, with pictures in report.html"
+        )
+    return [
+        *lines,
+        f"Twice the pictures: about +{100 * report['gain_from_twice']:.1f} points (from half of them: "
+        f"{report['half']:.1%}).",
+        f"The full fine-tune takes about {clock(report['full_seconds'])} here: vitrail train {data} --tune full",
     ]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,38 @@ from vitrail.runs.options import TrainOptions
 
 
 def train_with_progress(data: str, options: TrainOptions, resume: str | None = None) -> dict[str, Any]:
-    """Train, or go on with a run, telling people what happens on standard error; return the run's report."""
+    """Train, or go on with a run, telling people what happens on standard error; return the run's report.
+
+    Where weights cannot be had, a person at a terminal is offered the ways out; a script gets the error.
+    """
     from vitrail.training.fit import resume as go_on
     from vitrail.training.fit import train
     from vitrail.training.listeners import Teller
+    from vitrail.weights.fetch import WeightsUnavailableError
 
-    with Teller(say) as teller:
-        run = go_on(resume, listeners=[teller]) if resume else train(data, options, listeners=[teller])
+    try:
+        with Teller(say) as teller:
+            more = options.epochs or 0
+            run = (
+                go_on(resume, more=more, listeners=[teller])
+                if resume
+                else train(data, options, listeners=[teller])
+            )
+    except WeightsUnavailableError as error:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()) or not _from_scratch_instead(error.ways):
+            raise
+        return train_with_progress(data, replace(options, weights="none", tune="scratch"))
     report: dict[str, Any] = json.loads(run.report_path.read_text(encoding="utf-8"))
     return {"run": _relative(run.folder), **report}
+
+
+def _from_scratch_instead(ways: Sequence[str]) -> bool:
+    """Offer the ways out by number; only training from scratch can go on at once."""
+    say("No weights can be had just now. What can be done:")
+    for number, way in enumerate(ways, 1):
+        say(f"  {number}. {way}")
+    answer = input(f"Type {len(ways)} to start from random weights now, or Enter to stop: ").strip()
+    return answer == str(len(ways))
 
 
 def _relative(folder: Path) -> str:

@@ -27,12 +27,13 @@ class Order:
     """The samples of every step: a fresh seeded shuffle each epoch, cut into batches.
 
     The samples that do not fill the last batch of an epoch rest until the next shuffle, so that every step
-    weighs the same; a set smaller than one batch is one batch.
+    weighs the same; a set smaller than one batch is one batch. With `chances` samples are drawn with replacement.
     """
 
     samples: int
     batch: int
     seed: int
+    chances: tuple[float, ...] | None = None  # of each sample to be drawn; None: each once an epoch
 
     @property
     def steps(self) -> int:
@@ -43,12 +44,14 @@ class Order:
         """Return the indices of the samples of one step, counted from the beginning of the run."""
         epoch, within = divmod(step, self.steps)
         start = within * self.batch
-        return _shuffled(self.samples, derive(self.seed, "order", epoch))[start : start + self.batch]
+        drawn = _shuffled(self.samples, derive(self.seed, "order", epoch), self.chances)
+        return drawn[start : start + self.batch]
 
 
 @lru_cache(maxsize=2)
-def _shuffled(samples: int, seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).permutation(samples)
+def _shuffled(samples: int, seed: int, chances: tuple[float, ...] | None) -> NDArray[np.int64]:
+    draw = np.random.default_rng(seed)
+    return draw.permutation(samples) if chances is None else draw.choice(samples, samples, p=chances)
 
 
 class _Seen(NamedTuple):

@@ -42,7 +42,7 @@ class Encoder(nn.Module):
 
     def refuse(self, given: Mapping[str, Tensor]) -> None:
         """Refuse inputs that this network has no use for (SettingError)."""
-        if given:
+        if len(given) > 0:  # not `if given`: TorchDynamo takes an empty mapping proxy for a full one
             raise SettingError(
                 f"{type(self).__name__} takes images alone; leave out {', '.join(sorted(given))}."
             )

@@ -19,8 +19,9 @@ from vitrail.layers.tokens import Pool as Kind
 class Pool(nn.Module):
     """One vector a picture: Features -> (b, `width`).
 
-    `kind` is the class token, the mean of the patches, both side by side (`cls_mean`), attention pooling, or the network's own way; None
-    takes what the network's spec names. SettingError where the network has no such thing.
+    `kind` is the class token, the mean of the patches, both side by side (`cls_mean`), attention pooling, or
+    the network's own way; None takes what the network's spec names. SettingError where the network has no such
+    thing.
     """
 
     def __init__(self, spec: FeatureSpec, kind: Kind | None = None) -> None:

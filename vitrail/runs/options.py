@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from vitrail.core.errors import SettingError
 
@@ -17,7 +18,9 @@ class TrainOptions:
     model
         network: one of ours or any timm name (see: vitrail models)
     weights
-        where the network starts: none is from scratch
+        where the network starts: auto, none (from scratch), a file or folder, or a published name
+    tune
+        draft (frozen network, head in seconds), head (by gradient), full, or scratch
     recipe
         named recipe, or a YAML file like the recipe.yaml of a run
     epochs
@@ -34,6 +37,8 @@ class TrainOptions:
         how another shape is brought to the input: squash, crop or pad
     lr
         highest learning rate
+    layer_decay
+        each block learns by this factor slower than the next, 1 for none
     weight_decay
         pull of the weights towards zero
     warmup
@@ -54,6 +59,8 @@ class TrainOptions:
         label smoothing
     pool
         cls, mean or attention
+    balance
+        against uneven classes: loss weighs them, sampling draws rare ones more often
     patience
         stop after so many epochs without a better score
     layout
@@ -78,6 +85,7 @@ class TrainOptions:
 
     model: str | None = None
     weights: str | None = None
+    tune: Literal["draft", "head", "full", "scratch"] | None = None
     recipe: str | None = None
     epochs: int | None = None
     time: str | None = None
@@ -86,6 +94,7 @@ class TrainOptions:
     imgsz: str | None = None
     fit: str | None = None
     lr: float | None = None
+    layer_decay: float | None = None
     weight_decay: float | None = None
     warmup: float | None = None
     drop_path: float | None = None
@@ -96,6 +105,7 @@ class TrainOptions:
     cutmix: float | None = None
     smoothing: float | None = None
     pool: str | None = None
+    balance: Literal["none", "loss", "sampling"] | None = None
     patience: int | None = None
     layout: str | None = None
     val: float | None = None

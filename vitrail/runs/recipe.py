@@ -48,11 +48,13 @@ class TaskSettings(Settings):
 class TrainSettings(Settings):
     """How the network is trained; `seconds` (of `--time`) wins over `epochs`."""
 
+    tune: Literal["scratch", "draft", "head", "full"] = "scratch"
     epochs: PositiveInt = 100
     seconds: PositiveFloat | None = None
     batch: PositiveInt = 128
     micro: PositiveInt | None = None
     lr: PositiveFloat = 1e-3
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     weight_decay: NonNegativeFloat = 0.05
     warmup: NonNegativeFloat = 5.0
     clip: NonNegativeFloat = 1.0
@@ -63,6 +65,7 @@ class TrainSettings(Settings):
     compile: bool = False
     device: str = "auto"
     workers: Annotated[int, Field(ge=-1)] = -1
+    balance: Literal["none", "loss", "sampling"] = "none"
     patience: PositiveInt | None = None
     seed: int = 0
 

@@ -135,6 +135,7 @@ def _caught(fault: Fault, prepared: Prepared) -> Caught:
 def _trained(folder: Path, model: str, minutes: float, listeners: Sequence[Listener]) -> Run:
     options = TrainOptions(
         model=model,
+        weights="none",
         recipe="digits_cnn" if model == CNN else "digits_vit",
         time=f"{60 * minutes:.0f}s",
         seed=SEED,

@@ -19,6 +19,7 @@ from vitrail.layers.pool import Pool
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
 from vitrail.tasks.base import Losses, Task
+from vitrail.tasks.calibrate import temperature
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
 class ClassifySettings(Settings):
     """How classes are learnt (smoothing, mixing) and answered (temperature)."""
 
-    pool: Literal["cls", "mean", "attention"] | None = None
+    pool: Literal["cls", "mean", "cls_mean", "attention"] | None = None
     dropout: float = 0.0
     smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
     temperature: float = 1.0
+    class_weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,10 @@ class Classify(Task[int, Ranked]):
     def loss(self, output: Tensor, targets: Sequence[int] | Tensor) -> Losses:
         """Return cross entropy against class indices or rows of probabilities."""
         truth = torch.as_tensor(targets, device=output.device)
-        return Losses(F.cross_entropy(output.float(), truth, label_smoothing=self.settings.smoothing))
+        weights = self.settings.class_weights
+        weight = None if weights is None else torch.tensor(weights, device=output.device)
+        smoothing = self.settings.smoothing
+        return Losses(F.cross_entropy(output.float(), truth, weight=weight, label_smoothing=smoothing))
 
     def metrics(self) -> Accuracy:
         """Return empty accuracy."""
@@ -183,3 +188,7 @@ class Classify(Task[int, Ranked]):
             truth = torch.as_tensor(batch.targets)
             images, mixed = kind(alpha=alpha, num_classes=len(self.labels))(batch.images, truth)
         return Batch(images, mixed, batch.ids, batch.geometry)
+
+    def settle(self, output: Tensor, targets: Sequence[int]) -> Mapping[str, Any]:
+        """Return the temperature that makes the probabilities of validation answers honest."""
+        return {"temperature": temperature(output.double().numpy(), np.asarray(targets, dtype=np.int64))}

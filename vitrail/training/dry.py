@@ -9,13 +9,13 @@ import torch
 
 from vitrail.data.manifest import TRAIN
 from vitrail.models.create import count_params
-from vitrail.runs.assemble import assemble
 from vitrail.runs.device import device_for
 from vitrail.runs.options import TrainOptions
+from vitrail.training.begin import begin
 from vitrail.training.fit import prepared_for
 from vitrail.training.listeners import clock
 from vitrail.training.plan import plan
-from vitrail.training.setup import first_batch, measure, settled
+from vitrail.training.setup import first_batch, measure, pictures_to_train_on, settled
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,11 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     planned = plan(data, prepared, options)
     device = device_for(planned.recipe.training.device)
     torch.manual_seed(planned.recipe.training.seed)
-    network, task = assemble(planned.recipe, prepared.manifest.classes)
-    batch = first_batch(planned.recipe, prepared.manifest, task)
-    found = measure(planned.recipe, network, task, batch, device)
-    recipe = settled(planned.recipe, found)
+    wanted = planned.full or planned.recipe
+    start = begin(wanted, prepared.manifest.classes)
+    pictures = pictures_to_train_on(wanted, prepared.manifest, start.task, start.preprocess)
+    found = measure(wanted, start.network, start.task, first_batch(wanted, pictures), device)
+    recipe = settled(wanted, found)
     counts = {split: sum(classes.values()) for split, classes in prepared.manifest.counts().items()}
     epoch = max(1, counts[TRAIN] // recipe.training.batch)
     limit = recipe.training.seconds
@@ -68,7 +69,7 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     return DryRun(
         notes=(*prepared.lines(), *planned.reasons),
         recipe=recipe.model_dump(mode="json"),
-        parameters=count_params(network),
+        parameters=count_params(start.network),
         splits=counts,
         steps=steps,
         seconds_a_step=found.seconds,

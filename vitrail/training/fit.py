@@ -19,21 +19,21 @@ from typing import Any
 import torch
 
 from vitrail.core.errors import RunError
+from vitrail.data.balance import class_weights
 from vitrail.data.loader import Pictures, Share, evaluation, processes, training
 from vitrail.data.manifest import KEPT, TRAIN, VAL, Manifest
 from vitrail.data.prepare import Prepared, prepare
-from vitrail.data.preprocess import Preprocess
 from vitrail.evaluate.report import write_report
-from vitrail.models.create import count_params, describe
-from vitrail.runs.assemble import Network, assemble
+from vitrail.models.create import count_params
 from vitrail.runs.folder import Run, create_run, open_run
-from vitrail.runs.model_file import Header, write_model
 from vitrail.runs.options import TrainOptions
-from vitrail.runs.proof import answer
 from vitrail.runs.recipe import Recipe
-from vitrail.tasks.base import Task
+from vitrail.training.begin import Start, again, begin
+from vitrail.training.draft import draft, head_for
+from vitrail.training.keeping import write_best
 from vitrail.training.listeners import Listener
 from vitrail.training.loop import Event, Session, deterministic, evaluate, restore, snapshot, steps
+from vitrail.training.optim import Schedule
 from vitrail.training.plan import plan
 from vitrail.training.setup import (
     UNKNOWN_TOTAL,
@@ -43,7 +43,6 @@ from vitrail.training.setup import (
     open_session,
     order_of,
     pictures_to_train_on,
-    preprocess_for,
     said,
     settled,
 )
@@ -59,15 +58,15 @@ class Work:
     run: Run
     recipe: Recipe
     manifest: Manifest
-    task: Task[Any, Any]
-    preprocess: Preprocess
+    start: Start
     listeners: Sequence[Listener]
 
     def pictures(self, split: str) -> Pictures:
         """Return the pictures of one split, augmented where they train."""
+        task, preprocess = self.start.task, self.start.preprocess
         if split == TRAIN:
-            return pictures_to_train_on(self.recipe, self.manifest, self.task)
-        return Pictures(self.manifest.rows(split), self.manifest.root, self.preprocess, self.task.target)
+            return pictures_to_train_on(self.recipe, self.manifest, task, preprocess)
+        return Pictures(self.manifest.rows(split), self.manifest.root, preprocess, task.target)
 
     def tell(self, event: Event) -> None:
         """Let everybody hear an event."""
@@ -84,9 +83,21 @@ def train(
     """
     options = options or TrainOptions()
     prepared = prepared_for(data, options, listeners)
+    _note(listeners, [brief(prepared)])
     planned = plan(str(data), prepared, options)
-    _note(listeners, [brief(prepared), *planned.reasons])
-    return start(planned.recipe, prepared.manifest, options.out, listeners)
+    _note(listeners, list(planned.reasons))
+    if planned.full is not None:
+        return draft(planned, prepared.manifest, options.out, listeners)
+    return start(weighed(planned.recipe, prepared.manifest), prepared.manifest, options.out, listeners)
+
+
+def weighed(recipe: Recipe, manifest: Manifest) -> Recipe:
+    """Return the recipe with the weight of each class in the loss, where that was asked for."""
+    if recipe.training.balance != "loss":
+        return recipe
+    weights = class_weights(manifest.rows(TRAIN), manifest.classes).tolist()
+    settings = {**recipe.task.settings, "class_weights": [round(weight, 4) for weight in weights]}
+    return recipe.model_copy(update={"task": recipe.task.model_copy(update={"settings": settings})})
 
 
 def brief(prepared: Prepared) -> str:
@@ -121,37 +132,44 @@ def start(recipe: Recipe, manifest: Manifest, out: str | None, listeners: Sequen
     """Make a run folder for a recipe and train in it."""
     accelerator = accelerator_for(recipe.training.device)
     torch.manual_seed(recipe.training.seed)
-    network, task = assemble(recipe, manifest.classes)
+    begun = begin(recipe, manifest.classes)
+    if recipe.training.tune != "scratch":
+        head_for(begun, manifest, TRAIN)
+    if recipe.training.tune == "head":
+        begun.network.encoder.requires_grad_(False)
+    run = None
     if accelerator.is_main_process:
-        found = measure(recipe, network, task, first_batch(recipe, manifest, task), accelerator.device)
+        pictures = pictures_to_train_on(recipe, manifest, begun.task, begun.preprocess)
+        found = measure(recipe, begun.network, begun.task, first_batch(recipe, pictures), accelerator.device)
         recipe = settled(recipe, found)
-        _note(listeners, [said(recipe, found, count_params(network))])
+        _note(listeners, [said(recipe, found, count_params(begun.network))])
         run = create_run(recipe, out, " ".join(sys.argv))
         manifest.write(run.manifest_path)
-    if accelerator.num_processes > 1:
-        recipe, run = _from_main(accelerator, recipe, run if accelerator.is_main_process else None)
-    work = Work(run, recipe, manifest, task, preprocess_for(recipe), listeners)
-    if accelerator.is_main_process:
         run.log("started", {"time": time.time(), "conditions": conditions(accelerator)})
-    return _train(work, network, accelerator, None)
+    recipe, folder = _from_main(accelerator, recipe, run)
+    return _train(Work(folder, recipe, manifest, begun, listeners), accelerator, None)
 
 
 def _from_main(accelerator: Any, recipe: Recipe, run: Run | None) -> tuple[Recipe, Run]:
+    """Let every process know what the first one measured and where it writes."""
+    if accelerator.num_processes == 1 and run is not None:
+        return recipe, run
     from accelerate.utils import broadcast_object_list
 
     sent = broadcast_object_list([recipe if run else None, run.folder if run else None])
     return sent[0], Run(sent[1])
 
 
-def resume(folder: str | Path, *, listeners: Sequence[Listener] = ()) -> Run:
-    """Go on with a run that was stopped or killed, from its last saved state."""
+def resume(folder: str | Path, *, more: int = 0, listeners: Sequence[Listener] = ()) -> Run:
+    """Go on with a run that was stopped or killed, from its last saved state, or for `more` epochs than it had."""
     run = open_run(folder)
     recipe = run.recipe()
     tensors, counters = run.load_state()
     manifest = run.manifest(Path(counters["root"]))
     accelerator = accelerator_for(recipe.training.device)
-    network, task = assemble(recipe, manifest.classes)
-    work = Work(run, recipe, manifest, task, preprocess_for(recipe), listeners)
+    work = Work(run, recipe, manifest, again(counters["start"], recipe, manifest.classes), listeners)
+    if recipe.training.tune == "head":
+        work.start.network.encoder.requires_grad_(False)
     now = conditions(accelerator)
     changed = [key for key, value in now.items() if counters["conditions"].get(key) != value]
     if accelerator.is_main_process:
@@ -163,7 +181,7 @@ def resume(folder: str | Path, *, listeners: Sequence[Listener] = ()) -> Run:
         differs = ", ".join(changed)
         line = f"Resumed under other conditions ({differs}): the run goes on, but not equal bit by bit."
         _note(listeners, [line])
-    return _train(work, network, accelerator, (tensors, counters))
+    return _train(work, accelerator, (tensors, counters), more)
 
 
 def conditions(accelerator: Any) -> dict[str, Any]:
@@ -177,14 +195,17 @@ def conditions(accelerator: Any) -> dict[str, Any]:
     }
 
 
-def _train(work: Work, network: Network, accelerator: Any, saved: tuple[Any, Any] | None) -> Run:
+def _train(work: Work, accelerator: Any, saved: tuple[Any, Any] | None, more: int = 0) -> Run:
     pictures = work.pictures(TRAIN)
     if not pictures.rows or not work.manifest.rows(VAL):
         raise RunError("There is no picture to train on or none to validate on. Look at: vitrail check.")
     order = order_of(work.recipe, pictures)
-    session = open_session(work.recipe, network, work.task, order, accelerator)
+    session = open_session(work.recipe, work.start.network, work.start.task, order, accelerator)
     if saved:
         restore(session, *saved)
+    if more:
+        session.schedule = lengthened(session, more)
+        work.run.log("lengthened", {"step": session.step, "epochs": more})
     keeper = Keeper(work, session, (saved[1] if saved else {}))
     work.tell(Event("begun", session.step, {"total": session.schedule.total}))
     with deterministic(accelerator.device), stopping() as stop:
@@ -200,6 +221,13 @@ def _train(work: Work, network: Network, accelerator: Any, saved: tuple[Any, Any
         work.run.log("finished" if finished else "stopped", {"time": time.time(), "step": session.step})
         write_report(work.run, work.manifest, seconds=keeper.elapsed(), finished=finished)
     return work.run
+
+
+def lengthened(session: Session, epochs: int) -> Schedule:
+    """Return a schedule of so many more epochs, warmed up anew to a third of the highest rate."""
+    old = session.schedule
+    total = session.step + epochs * session.order.steps
+    return Schedule(old.peak / 3, min(old.warmup, session.order.steps), total, start=session.step)
 
 
 class Keeper:
@@ -267,7 +295,7 @@ class Keeper:
         share = Share(accelerator.process_index, accelerator.num_processes)
         batch = max(64, -(-self.session.order.batch // self.session.pieces))
         scores = evaluate(self.session, evaluation(self.validation, batch, share))
-        main = self.work.task.metrics().main
+        main = self.work.start.task.metrics().main
         standing = [scores[main], -scores.get("loss", 0.0)]
         better = not self.best or standing > self.best
         if better:
@@ -282,20 +310,8 @@ class Keeper:
         self.work.tell(Event("score", event.step, told))
 
     def _keep_model(self) -> None:
-        network, recipe, task = self.session.evaluated(), self.work.recipe, self.work.task
-        header = Header(
-            name=recipe.model.name,
-            encoder=describe(network.encoder),
-            task={
-                "name": recipe.task.name,
-                "labels": list(task.labels),
-                "settings": task.settings.model_dump(),
-            },
-            preprocess=self.work.preprocess.to_dict(),
-            weights=recipe.model.weights,
-            proof=answer(network, task, self.work.preprocess),
-        )
-        write_model(self.work.run.model_path, network, header)
+        kept = replace(self.work.start, network=self.session.evaluated())
+        write_best(self.work.run, self.work.recipe, kept)
 
     def _keep_state(self) -> None:
         tensors, counters = snapshot(self.session)
@@ -305,6 +321,7 @@ class Keeper:
             "elapsed": self.elapsed(),
             "root": str(self.work.manifest.root.resolve()),
             "conditions": conditions(self.session.accelerator),
+            "start": self.work.start.to_dict(),
         }
         self.work.run.save_state(tensors, counters)
 

@@ -77,6 +77,11 @@ class Teller:
         self.bar.start_task(self.task)
         self.bar.update(self.task, description="looking at every picture", completed=done, total=total)
 
+    def _features(self, event: Event) -> None:
+        done, total = event.values["done"], event.values["total"]
+        self.bar.start_task(self.task)
+        self.bar.update(self.task, description="features", completed=done, total=total)
+
     def _begun(self, event: Event) -> None:
         self.first, self.total, self.began = event.step, event.values["total"], time.monotonic()
         self.bar.reset(self.task, total=self.total, completed=event.step, description="training", left="")

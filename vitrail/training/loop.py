@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,7 +78,7 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
     for batch in batches:
         rate = session.schedule(session.step)
         for group in session.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         while True:
             try:
                 loss = _step(session, batch)
@@ -114,6 +114,8 @@ def _smaller(session: Session, local: int) -> None:
 def _step(session: Session, batch: Batch[Any]) -> float:
     """Compute the gradients of this process's part, piece by piece, and move the weights once."""
     session.network.train()
+    if not any(p.requires_grad for p in session.bare.encoder.parameters()):
+        session.bare.encoder.eval()  # frozen: no drop path, and batch norms keep their statistics
     parts = np.array_split(np.arange(len(batch.ids)), session.pieces)
     total = torch.zeros((), device=session.accelerator.device)
     for i, part in enumerate(parts):
@@ -219,7 +221,7 @@ def snapshot(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors |= {f"optimiser.{name}:{key}": value for key, value in memory.items()}
     counters = {
         "step": session.step,
-        "total": session.schedule.total,
+        "schedule": asdict(session.schedule),
         "pieces": session.pieces,
         "seconds": session.seconds,
     }
@@ -245,4 +247,4 @@ def restore(session: Session, tensors: dict[str, Tensor], counters: dict[str, An
     set_optimizer_state_dict(session.bare, inner, present, options=_WHOLE)
     session.step, session.pieces = counters["step"], counters["pieces"]
     session.seconds = counters["seconds"]
-    session.schedule = replace(session.schedule, total=counters["total"])
+    session.schedule = Schedule(**counters["schedule"])

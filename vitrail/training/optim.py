@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -13,15 +15,38 @@ from torch import nn
 N = TypeVar("N", bound=nn.Module)
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Return two groups: matrices decay; biases, norms, tokens and position tables do not."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
+def parameter_groups(
+    network: nn.Module, weight_decay: float, layer_decay: float = 1.0
+) -> list[dict[str, object]]:
+    """Return parameters in groups, each with its weight decay and the share of the learning rate it gets.
+
+    Matrices decay; biases, norms, tokens and position tables do not. With a layer decay γ, block i of L gets
+    γ^(L − i) of the rate: what stands before the blocks the least, what stands after them (norm, head) all of it.
+    """
+    depths = _depths([name for name, _ in network.named_parameters()])
+    deepest = max(depths.values(), default=0)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            (free if parameter.ndim < 2 or _is_table(name) else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+            decay = 0.0 if parameter.ndim < 2 or _is_table(name) else weight_decay
+            groups[decay, layer_decay ** (deepest - depths[name])].append(parameter)
+    return [{"params": p, "weight_decay": decay, "share": share} for (decay, share), p in groups.items()]
+
+
+def _depths(names: list[str]) -> dict[str, int]:
+    """Return how deep each parameter lies: 0 before the blocks, then block by block, the head deepest."""
+    blocks = list(dict.fromkeys(m[0] for name in names if (m := _BLOCK.match(name))))
+    depths, seen = {}, 0
+    for name in names:
+        found = _BLOCK.match(name)
+        seen = blocks.index(found[0]) + 1 if found else seen
+        behind = not name.startswith("encoder.") or ".norm" in name or ".head" in name
+        depths[name] = seen if found else len(blocks) + 1 if behind else min(seen, len(blocks))
+    return depths
+
+
+_BLOCK = re.compile(r"encoder\.(?:net\.)?(?:(?:blocks|layers|stages)\.\d+\.)+")
+"""The part of a parameter's name that tells its block, in our pages and in timm's."""
 
 
 def _is_table(name: str) -> bool:
@@ -31,9 +56,9 @@ def _is_table(name: str) -> bool:
     )
 
 
-def adamw(network: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+def adamw(network: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0) -> torch.optim.AdamW:
     """Return AdamW (arXiv:1711.05101) in its fused form."""
-    groups = parameter_groups(network, weight_decay)
+    groups = parameter_groups(network, weight_decay, layer_decay)
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999), fused=True)
 
 
@@ -44,13 +69,15 @@ class Schedule:
     peak: float
     warmup: int
     total: int
+    start: int = 0  # the step from which a run was lengthened: there it warms up anew
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
-        warmup = min(self.warmup, self.total // 2)
+        step, total = step - self.start, self.total - self.start
+        warmup = min(self.warmup, total // 2)
         if step < warmup:
             return self.peak * (step + 1) / (warmup + 1)
-        through = (step - warmup) / max(1, self.total - warmup)
+        through = (step - warmup) / max(1, total - warmup)
         floor = self.peak / 100
         return floor + (self.peak - floor) * (1 + math.cos(math.pi * min(1.0, through))) / 2
 

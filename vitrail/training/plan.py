@@ -1,4 +1,4 @@
-"""Decides what a user did not say: network, input size, recipe, precision, micro-batch; and says why."""
+"""Decides what a user did not say: where to start, network, input size, recipe; and says why."""
 
 from __future__ import annotations
 
@@ -9,67 +9,172 @@ from typing import Any, NamedTuple
 import torch
 
 from vitrail.core.config import read_mapping
+from vitrail.core.errors import SettingError
+from vitrail.data.builtin import names as builtin_names
 from vitrail.data.manifest import Manifest
 from vitrail.data.prepare import Prepared
 from vitrail.data.source import load
 from vitrail.layers.encoder import Encoder
-from vitrail.models.create import create_encoder
+from vitrail.models.create import build, create_encoder
 from vitrail.runs.options import TrainOptions, image_size, seconds
-from vitrail.runs.recipe import Recipe, compose, merge
+from vitrail.runs.recipe import Recipe, compose, merge, named
+from vitrail.training.frozen import pool_kind
+from vitrail.weights.find import find_weights
+from vitrail.weights.infer import preset_of
+from vitrail.weights.library import known
+from vitrail.weights.pretrained import Pretrained
 
 TINY = 64
 """Pictures whose short side is at most this many pixels get a network made for small pictures."""
 
+DRAFT_MODEL = "dinov2_s14"
+"""The network whose published weights are asked for where the user names none."""
+
+DRAFT_SIZE = 224
+FEW = 5000
+"""Up to so many pictures a fine-tune gets the recipe for few."""
+
 
 class Planned(NamedTuple):
-    """A complete recipe and the reasons for what the user left open."""
+    """A complete recipe, the reasons for what the user left open, and for a draft the fine-tune after it."""
 
     recipe: Recipe
     reasons: tuple[str, ...]
+    full: Recipe | None = None
+    shrink: bool = False  # whether a draft may take a smaller input to keep its minute
+
+
+class _Found(NamedTuple):
+    """What the network will be, before its recipe is chosen."""
+
+    name: str
+    weights: str
+    encoder: Encoder  # on the meta device: only what it says of itself
+    size: tuple[int, int] | None
 
 
 def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
-    """Fill in what the user did not say from what the pictures are."""
+    """Fill in what the user did not say from what the pictures are.
+
+    Raises:
+        WeightsError: weights were wanted and cannot be had; a training from noise is never put in their place.
+        SettingError: settings that contradict each other.
+    """
     reasons: list[str] = []
     side = short_side(prepared.manifest)
+    found = (
+        _scratch(side, options, reasons) if _from_scratch(source, options) else _pretrained(options, reasons)
+    )
+    tune = options.tune or ("scratch" if found.weights == "none" else "draft")
+    if (tune == "scratch") != (found.weights == "none"):
+        raise SettingError(
+            f"--tune {tune} does not go with --weights {found.weights}. A draft, head or full fine-tune starts from "
+            "weights; --weights none trains from scratch."
+        )
+    recipe = _recipe(source, prepared, options, found, tune)
+    full = _recipe(source, prepared, options, found, "full") if tune == "draft" else None
+    return Planned(recipe, tuple(reasons), full, shrink=options.imgsz is None)
+
+
+def _from_scratch(source: str, options: TrainOptions) -> bool:
+    """Tell whether nothing pretrained is wanted: said so, or the recipe is one from scratch."""
+    if options.weights is not None:
+        return options.weights == "none"
+    if options.tune is not None:
+        return options.tune == "scratch"
+    if options.recipe is not None and not options.recipe.endswith((".yaml", ".yml")):
+        return bool(named(options.recipe).get("training", {}).get("tune", "scratch") == "scratch")
+    return source in builtin_names()  # eight pixels a side: nothing that was pretrained on photographs helps
+
+
+def _scratch(side: int, options: TrainOptions, reasons: list[str]) -> _Found:
     model = options.model
     if model is None:
         model = "vit_digits" if side <= TINY else "vit_s16"
         reasons.append(f"network {model}: the pictures are {side} px on their short side")
-    with torch.device("meta"):  # only what the network says of itself is asked: no weights are drawn
+    with torch.device("meta"):
         encoder = create_encoder(model)
-    convolutional = encoder.spec.attention == "none"
-    size = image_size(options.imgsz) or _size(encoder, side, reasons)
-    usual = _recipe_for(source, convolutional)
-    name = options.recipe or usual
-    own = _own(source, options, model, size, "squash" if side <= TINY else "crop")
+    own = built_for(encoder)
+    if encoder.spec.attention == "none" and side < min(own) and options.imgsz is None:
+        small = min(*own, max(32, -(-side // 32) * 32))
+        reasons.append(f"input {small} px: the pictures are {side} px on their short side")
+        return _Found(model, "none", encoder, (small, small))
+    return _Found(model, "none", encoder, own)
+
+
+def _pretrained(options: TrainOptions, reasons: list[str]) -> _Found:
+    wanted = options.weights or "auto"
+    weights = _wanted(wanted, options.model)
+    model = options.model or preset_of(weights.config) or weights.name
+    if wanted == "auto":
+        reasons.append(f"weights {weights.name}, licence {weights.licence or 'not stated'}")
+    with torch.device("meta"):
+        encoder = build(weights.config)
+    stated = weights.preprocessing.image if weights.preprocessing else None
+    own = stated or built_for(encoder)
+    size = own if max(own) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
+    return _Found(model, weights.name if wanted == "auto" else wanted, encoder, size)
+
+
+def _wanted(source: str, model: str | None) -> Pretrained:
+    """Return the weights that were asked for; `auto` without a network takes what the user added, then DINOv2."""
+    if source == "auto" and model is None:
+        added = known()
+        return find_weights(added[0].name) if added else find_weights("auto", DRAFT_MODEL)
+    return find_weights(source, model)
+
+
+def _recipe(source: str, prepared: Prepared, options: TrainOptions, found: _Found, tune: str) -> Recipe:
+    tiny = short_side(prepared.manifest) <= TINY
+    convolutional = found.encoder.spec.attention == "none"
+    usual = _usual(source, tune, convolutional, len(prepared.manifest.rows()))
+    name = options.recipe if options.recipe and tune == options.tune else options.recipe or usual
+    if tune == "full" and options.tune is None:
+        name = usual  # the fine-tune after a draft is not what the draft's own recipe says
+    own = _own(source, options, found, "squash" if tiny else "crop", tune)
     if name.endswith((".yaml", ".yml")):
         values = {k: v for k, v in read_mapping(Path(name)).items() if k not in {"about", "schema_version"}}
-        return Planned(compose(usual, merge(values, own), name), tuple(reasons))
-    return Planned(compose(name, own), tuple(reasons))
+        return compose(usual, merge(values, own), name)
+    return compose(name, own)
 
 
-def _own(source: str, o: TrainOptions, model: str, size: tuple[int, int], fit: str) -> dict[str, Any]:
+def _usual(source: str, tune: str, convolutional: bool, pictures: int) -> str:
+    if tune in {"draft", "head"}:
+        return tune
+    if tune == "full":
+        return "cnn_finetune" if convolutional else "finetune_small" if pictures <= FEW else "finetune"
+    if source in builtin_names():
+        return "digits_cnn" if convolutional else "digits_vit"
+    return "cnn_scratch" if convolutional else "scratch_small"
+
+
+_SAME = (
+    "epochs", "batch", "micro", "lr", "layer_decay", "weight_decay", "warmup", "ema", "augment", "erase", "balance",
+    "precision", "compile", "device", "workers", "patience", "seed",
+)  # fmt: skip
+"""Settings that are called alike on the command line and in a recipe's training part."""
+
+
+def _own(source: str, o: TrainOptions, found: _Found, fit: str, tune: str) -> dict[str, Any]:
     """Return what the user said, in the recipe's own shape."""
-    mixing = {"mixup": o.mixup, "cutmix": o.cutmix, "smoothing": o.smoothing, "pool": o.pool}
-    training = {
-        key: getattr(o, key)
-        for key in (
-            "epochs", "batch", "micro", "lr", "weight_decay", "warmup", "ema", "augment", "erase", "precision",
-            "compile", "device", "workers", "patience", "seed",
-        )
-    }  # fmt: skip
+    pool = o.pool or (pool_kind(found.encoder.spec) if tune != "scratch" else None)
+    mixing = {
+        "mixup": o.mixup,
+        "cutmix": o.cutmix,
+        "smoothing": o.smoothing,
+        "pool": None if pool == "own" else pool,
+    }
     return {
         "data": {"source": source, "layout": o.layout, "val": o.val, "test": o.test},
         "model": {
-            "name": model,
-            "imgsz": size,
+            "name": found.name,
+            "imgsz": image_size(o.imgsz) or found.size,
             "fit": o.fit or fit,
             "drop_path": o.drop_path,
-            "weights": o.weights,
+            "weights": found.weights,
         },
         "task": {"settings": {k: v for k, v in mixing.items() if v is not None}},
-        "training": {**training, "seconds": seconds(o.time)},
+        "training": {**{key: getattr(o, key) for key in _SAME}, "seconds": seconds(o.time), "tune": tune},
     }
 
 
@@ -80,16 +185,6 @@ def short_side(manifest: Manifest, most: int = 32) -> int:
     return int(median_low(min(load(manifest.root, row.path).image.shape[:2]) for row in some))
 
 
-def _size(encoder: Encoder, side: int, reasons: list[str]) -> tuple[int, int]:
-    own = built_for(encoder)
-    if encoder.spec.attention == "none" and side < min(own):
-        small = min(*own, max(32, -(-side // 32) * 32))
-        if small < min(own):
-            reasons.append(f"input {small} px: the pictures are {side} px on their short side")
-        return small, small
-    return own
-
-
 def built_for(encoder: Encoder) -> tuple[int, int]:
     """Return the image size, in pixels (height, width), that a network is built for."""
     if encoder.config.family == "timm":
@@ -98,9 +193,3 @@ def built_for(encoder: Encoder) -> tuple[int, int]:
         return input_size(encoder.config)
     image = encoder.config.image
     return image if isinstance(image, tuple) else (image, image)
-
-
-def _recipe_for(source: str, convolutional: bool) -> str:
-    if source == "digits":
-        return "digits_cnn" if convolutional else "digits_vit"
-    return "cnn_scratch" if convolutional else "scratch_small"

@@ -7,7 +7,6 @@ import sys
 import time
 import warnings
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import nn
 from vitrail.core.errors import SettingError
 from vitrail.core.paths import compiler
 from vitrail.data.augment import build
+from vitrail.data.balance import sampling_weights
 from vitrail.data.loader import Order, Pictures, Share, training
 from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.data.preprocess import Preprocess
@@ -54,29 +54,28 @@ def accelerator_for(device: str) -> Any:
     return Accelerator(cpu=device_for(device).type == "cpu")
 
 
-def preprocess_for(recipe: Recipe) -> Preprocess:
-    """Return the steps from a picture to the input that a recipe asks for."""
-    base = Preprocess.for_size(recipe.model.imgsz, recipe.model.channels)
-    return replace(base, fit=recipe.model.fit, crop_fraction=0.875 if recipe.model.fit == "crop" else 1.0)
-
-
-def pictures_to_train_on(recipe: Recipe, manifest: Manifest, task: Task[Any, Any]) -> Pictures:
+def pictures_to_train_on(
+    recipe: Recipe, manifest: Manifest, task: Task[Any, Any], preprocess: Preprocess
+) -> Pictures:
     """Return the training pictures with the recipe's augmentation."""
     augment = build(recipe.training.augment, channels=recipe.model.channels, erasing=recipe.training.erase)
     rows = manifest.rows(TRAIN)
     if not rows:
         raise SettingError("The split leaves no picture to train on. Lower --val and --test.")
-    return Pictures(rows, manifest.root, preprocess_for(recipe), task.target, augment)
+    return Pictures(rows, manifest.root, preprocess, task.target, augment)
 
 
 def order_of(recipe: Recipe, pictures: Pictures) -> Order:
     """Return which pictures make up each step."""
-    return Order(len(pictures), min(recipe.training.batch, len(pictures)), recipe.training.seed)
+    chances = None
+    if recipe.training.balance == "sampling":
+        classes = sorted({one for row in pictures.rows for one in row.labels})
+        chances = tuple(sampling_weights(pictures.rows, classes).tolist())
+    return Order(len(pictures), min(recipe.training.batch, len(pictures)), recipe.training.seed, chances)
 
 
-def first_batch(recipe: Recipe, manifest: Manifest, task: Task[Any, Any]) -> Batch[Any]:
+def first_batch(recipe: Recipe, pictures: Pictures) -> Batch[Any]:
     """Return the pictures of the first step."""
-    pictures = pictures_to_train_on(recipe, manifest, task)
     return next(iter(training(pictures, order_of(recipe, pictures), Share(), 0, 1, workers=0)))
 
 
@@ -164,7 +163,7 @@ def open_session(
 ) -> Session:
     """Return a session at step 0, its network on the devices."""
     settings = recipe.training
-    optimiser = adamw(network, settings.lr, settings.weight_decay)
+    optimiser = adamw(network, settings.lr, settings.weight_decay, settings.layer_decay)
     network.to(accelerator.device)
     average = Average(network, settings.ema) if settings.ema else None
     total = UNKNOWN_TOTAL if settings.seconds else settings.epochs * order.steps

@@ -1,0 +1,42 @@
+"""vitrail convert."""
+
+from __future__ import annotations
+
+import sys
+
+
+def convert(
+    checkpoint: str, /, *, out: str, model: str | None = None, to: str = "vitrail", json: bool = False
+) -> int:
+    """Bring a checkpoint from one layout into another; the numbers stay as they are, bit by bit.
+
+        vitrail convert checkpoint.npz --model vit_b16 --out model.safetensors
+        vitrail convert model.safetensors --to timm --out for-timm.safetensors
+
+    Parameters
+    ----------
+    checkpoint
+        Google's .npz, .safetensors, .pth, or a Hugging Face folder
+    out
+        the file to write
+    model
+        the network, where the file does not say
+    to
+        vitrail, google, timm, huggingface or official
+    json
+        print one JSON value, for programs
+    """
+    from pathlib import Path
+
+    from vitrail.cli.output import print_json
+    from vitrail.weights.convert import convert as bring
+    from vitrail.weights.infer import preset_of
+
+    found = bring(Path(checkpoint), Path(out), to=to, model=model)
+    name = preset_of(found.config) or found.config.family
+    count = sum(tensor.numel() for tensor in (*found.encoder.values(), *found.head.values()))
+    if json:
+        print_json({"network": name, "from": found.source, "to": to, "numbers": count, "out": out})
+    else:
+        sys.stdout.write(f"{name}: {count:,} numbers from the layout of {found.source} to {to}, in {out}\n")
+    return 0

@@ -1,0 +1,88 @@
+"""vitrail weights."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitrail.weights.checkpoints import Checkpoint
+
+
+def weights(
+    action: str = "*",
+    path: str = "",
+    /,
+    *,
+    name: str | None = None,
+    model: str | None = None,
+    json: bool = False,
+) -> int:
+    """List the pretrained weights that are here or can be had, with their licences; or add some that you fetched.
+
+        vitrail weights
+        vitrail weights 'vit_b16*'
+        vitrail weights add folder-or-file
+
+    Parameters
+    ----------
+    action
+        a pattern for the names to list, or add
+    path
+        with add: a file or a Hugging Face folder; it stays where it is
+    name
+        with add: what to call it from now on
+    model
+        with add: the network it belongs to, where the file does not say
+    json
+        print one JSON value, for programs
+    """
+    from vitrail.cli.output import print_json, say, table
+    from vitrail.core.errors import SettingError
+    from vitrail.weights.library import add
+
+    if action == "add":
+        from pathlib import Path
+
+        if not path:
+            raise SettingError("Name the file or folder to add: vitrail weights add FOLDER")
+        entry = add(Path(path), name=name, model=model)
+        if json:
+            print_json({"name": entry.name, "model": entry.model, "path": str(entry.path)})
+        else:
+            say(f"{entry.name} ({entry.model or 'a network of its own'}) is known from now on.")
+            sys.stdout.write(f"vitrail train photos/ --weights {entry.name}\n")
+        return 0
+    rows = _rows(action)
+    if json:
+        print_json(rows)
+        return 0
+    cells = [[r["name"], r["model"] or "", r["where"], r["licence"] or "not stated"] for r in rows]
+    sys.stdout.write(table(["name", "network", "where", "licence"], cells) + "\n")
+    say("Others of timm, and owner/repository of the hub, work too: vitrail train photos/ --weights NAME")
+    return 0
+
+
+def _rows(pattern: str) -> list[dict[str, Any]]:
+    from fnmatch import fnmatchcase
+
+    from vitrail.weights.checkpoints import listed
+    from vitrail.weights.library import known
+
+    added = [
+        {"name": entry.name, "model": entry.model, "where": "added by you", "licence": None}
+        for entry in known()
+        if fnmatchcase(entry.name, pattern)
+    ]
+    published = [
+        row for row in listed() if fnmatchcase(row.name, pattern) or fnmatchcase(row.model or "", pattern)
+    ]
+    return added + [_published(row) for row in published]
+
+
+def _published(row: Checkpoint) -> dict[str, Any]:
+    from vitrail.models.create import our_name
+    from vitrail.weights.fetch import cached
+
+    where = "here" if cached(row.repo, row.files) else "at the hub"
+    return {"name": row.name, "model": our_name(row.model or "")[0], "where": where, "licence": row.licence}

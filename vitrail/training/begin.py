@@ -1,0 +1,77 @@
+"""Where a training starts: from scratch or from weights, with the preprocessing those weights are used to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from vitrail.data.preprocess import Preprocess
+from vitrail.layers.encoder import Encoder
+from vitrail.models.create import create_encoder, describe, rebuild
+from vitrail.runs.assemble import Network, build_task, join
+from vitrail.runs.recipe import ModelSettings, Recipe
+from vitrail.tasks.base import Task
+from vitrail.weights.find import find_weights
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network before its training, its task, its preprocessing, and whose weights it holds."""
+
+    network: Network
+    task: Task[Any, Any]
+    preprocess: Preprocess
+    licence: str | None = None
+    origin: str = "none"  # the weights by name; never a path, for it stands in what is shared
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `again` needs, as plain data."""
+        return {
+            "encoder": describe(self.network.encoder),
+            "preprocess": self.preprocess.to_dict(),
+            "licence": self.licence,
+            "origin": self.origin,
+        }
+
+
+def begin(recipe: Recipe, labels: Sequence[str]) -> Start:
+    """Build the network of a recipe, from scratch or from the weights it names.
+
+    Raises:
+        WeightsError: the weights cannot be had or do not fit; nothing starts from noise in their place.
+    """
+    task = build_task(recipe.task.name, labels, recipe.task.settings)
+    opened = _open(recipe.model)
+    return Start(join(opened.encoder, task), task, opened.preprocess, opened.licence, opened.origin)
+
+
+class _Opened(NamedTuple):
+    encoder: Encoder
+    preprocess: Preprocess
+    licence: str | None
+    origin: str
+
+
+def _open(model: ModelSettings) -> _Opened:
+    base = Preprocess.for_size(model.imgsz, model.channels)
+    base = replace(base, fit=model.fit, crop_fraction=0.875 if model.fit == "crop" else 1.0)
+    if model.weights == "none":
+        encoder = create_encoder(
+            model.name, image=model.imgsz, channels=model.channels, drop_path=model.drop_path
+        )
+        return _Opened(encoder, base, None, "none")
+    found = find_weights(model.weights, model.name)
+    drop_path = model.drop_path if hasattr(found.config, "drop_path") else None
+    encoder = found.build(image=model.imgsz, channels=model.channels, drop_path=drop_path)
+    source = found.preprocessing
+    if source is not None and len(source.mean) == model.channels:
+        base = replace(base, mean=source.mean, std=source.std)
+    return _Opened(encoder, base, found.licence, found.name)
+
+
+def again(saved: Mapping[str, Any], recipe: Recipe, labels: Sequence[str]) -> Start:
+    """Build the network of a run once more, without its first weights: a resume fills in its own."""
+    task = build_task(recipe.task.name, labels, recipe.task.settings)
+    network = join(rebuild(saved["encoder"]), task)
+    return Start(network, task, Preprocess.from_dict(saved["preprocess"]), saved["licence"], saved["origin"])

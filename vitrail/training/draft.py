@@ -1,0 +1,183 @@
+"""The draft: a frozen pretrained network and a head, with an honest score, in about a minute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vitrail.core.errors import DataError
+from vitrail.data.manifest import Manifest, Row
+from vitrail.data.sample import Geometry
+from vitrail.evaluate.draft_report import DraftScores, Outlook, write_draft_report
+from vitrail.evaluate.scores import Judged, Scores
+from vitrail.runs.assemble import build_task
+from vitrail.runs.device import device_for
+from vitrail.runs.folder import Run, create_run
+from vitrail.runs.recipe import Recipe
+from vitrail.tasks.base import Task
+from vitrail.training.begin import Start, begin
+from vitrail.training.frozen import Frozen, Vectors, fit_head, out_of_fold
+from vitrail.training.keeping import write_best
+from vitrail.training.listeners import Listener
+from vitrail.training.loop import Event
+from vitrail.training.plan import Planned
+from vitrail.training.setup import first_batch, measure, pictures_to_train_on
+
+MINUTE = 40.0
+"""Seconds that computing features may take before a smaller input is chosen on a machine without fast bf16 tiles."""
+
+SMALLEST = 96
+"""Pixels below which a draft does not shrink its input."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The pictures of a draft as arrays."""
+
+    rows: list[Row]
+    truth: NDArray[np.int64]
+    groups: NDArray[np.int64]
+
+
+def sides(manifest: Manifest, rows: list[Row]) -> Sides:
+    """Return truth and groups as numbers; a picture of no group is a group of its own."""
+    place = {label: i for i, label in enumerate(manifest.classes)}
+    names = [row.group or f"\0{row.id}" for row in rows]
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return Sides(rows, np.array([place[r.label] for r in rows]), np.array([number[n] for n in names]))
+
+
+def draft(planned: Planned, manifest: Manifest, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
+    """Make a draft run: features, head, score by grouped folds, doubts, and what a full fine-tune would cost."""
+    clock = _Phases()
+    recipe, start, frozen = _sized(planned, manifest, listeners)
+    rows = manifest.rows()
+    clock.end("weights and set-up")
+    vectors = frozen.vectors(manifest, rows, lambda done, total: _looked(listeners, done, total))
+    clock.end("features")
+    found = sides(manifest, rows)
+    scored = out_of_fold(vectors, found.truth, found.groups, len(manifest.classes))
+    head = fit_head(vectors, found.truth, found.groups, len(manifest.classes))
+    head.put_into(start.network.head.get_submodule("linear"))  # type: ignore[arg-type]
+    start = settled_by(start, recipe, scored.logits, found.truth)
+    clock.end("heads")
+    seconds = _full_seconds(planned.full or recipe, manifest)
+    clock.end("measuring the fine-tune")
+    run = create_run(recipe, out, f"vitrail train {recipe.data.source}")
+    manifest.write(run.manifest_path)
+    write_best(run, recipe, start)
+    half = _scores(found, scored.half, start.task).accuracy.value
+    scores = DraftScores(_scores(found, scored.logits, start.task), half)
+    run.log("drafted", {"phases": clock.phases, "strength": head.strength})
+    write_draft_report(run, manifest, scores, Outlook(clock.total, clock.phases, seconds))
+    return run
+
+
+class _Phases:
+    """Tells how long each part of a draft took."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, float] = {}
+        self.began = self.last = time.monotonic()
+
+    def end(self, name: str) -> None:
+        """Close a phase."""
+        now = time.monotonic()
+        self.phases[name], self.last = now - self.last, now
+
+    @property
+    def total(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self.began
+
+
+def settled_by(start: Start, recipe: Recipe, logits: Vectors, truth: NDArray[np.int64]) -> Start:
+    """Return the start with what the task learns from answers on pictures that were held back: its temperature."""
+    learnt = start.task.settle(torch.from_numpy(logits), truth.tolist())
+    settings = {**start.task.settings.model_dump(), **learnt}
+    return replace(start, task=build_task(recipe.task.name, start.task.labels, settings))
+
+
+def _looked(listeners: Sequence[Listener], done: int, total: int) -> None:
+    for listener in listeners:
+        listener(Event("features", 0, {"done": done, "total": total}))
+
+
+def _sized(
+    planned: Planned, manifest: Manifest, listeners: Sequence[Listener]
+) -> tuple[Recipe, Start, Frozen]:
+    """Open the network; where nothing here computes bf16 in tiles, shrink the input until a minute is enough."""
+    recipe = planned.recipe
+    device = device_for(recipe.training.device)
+    opened = _opened(recipe, manifest, device)
+    missing = opened[2].missing(manifest.rows())
+    if not planned.shrink or not missing or _is_fast(device):
+        return opened
+    cost = opened[2].seconds_a_picture(manifest, manifest.rows()) * missing
+    smaller = _smaller(recipe.model.imgsz, opened[1].network.spec.strides[-1], cost)
+    if smaller is None:
+        return opened
+    line = (
+        f"input {smaller[0]} px in place of {recipe.model.imgsz[0]} px: the features of {missing:,} pictures "
+        f"would take about {cost:.0f} s here (--imgsz {recipe.model.imgsz[0]} keeps the size)"
+    )
+    for listener in listeners:
+        listener(Event("note", 0, {"lines": [line]}))
+    model = recipe.model.model_copy(update={"imgsz": smaller})
+    return _opened(recipe.model_copy(update={"model": model}), manifest, device)
+
+
+def _opened(recipe: Recipe, manifest: Manifest, device: torch.device) -> tuple[Recipe, Start, Frozen]:
+    start = begin(recipe, manifest.classes)
+    return recipe, start, Frozen(start.network.encoder, start.preprocess, device)
+
+
+def _is_fast(device: torch.device) -> bool:
+    return device.type != "cpu" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def _smaller(size: tuple[int, int], stride: int, cost: float) -> tuple[int, int] | None:
+    """Return the largest size that keeps the minute (cost falls with the number of patches), or None."""
+    if cost <= MINUTE:
+        return None
+    scale = (MINUTE / cost) ** 0.5
+    least = -(-SMALLEST // stride) * stride
+    shrunk = tuple(min(side, max(least, int(side * scale) // stride * stride)) for side in size)
+    return (shrunk[0], shrunk[1]) if shrunk < size else None
+
+
+def _full_seconds(full: Recipe, manifest: Manifest) -> float:
+    """Measure what a full fine-tune would take, from one small step on a copy."""
+    start = begin(full, manifest.classes)
+    pictures = pictures_to_train_on(full, manifest, start.task, start.preprocess)
+    few = full.model_copy(update={"training": full.training.model_copy(update={"batch": 8})})
+    device = device_for(full.training.device)
+    step = measure(few, start.network, start.task, first_batch(few, pictures), device)
+    return step.seconds / min(8, len(pictures)) * len(pictures) * full.training.epochs
+
+
+def _scores(found: Sides, logits: Vectors, task: Task[Any, Any]) -> Scores:
+    nowhere = [Geometry((1, 1), (1, 1), (0.0, 0.0, 1.0, 1.0))] * len(logits)
+    predictions = task.decode(torch.from_numpy(logits), nowhere)
+    judged = tuple(Judged(row, one) for row, one in zip(found.rows, predictions, strict=True))
+    return Scores(judged, task.labels)
+
+
+def head_for(start: Start, manifest: Manifest, split: str) -> None:
+    """Give a network the head of a draft that saw one split alone, to fine-tune from without a leak."""
+    rows = manifest.rows(split)
+    if not rows:
+        raise DataError(f"The split {split!r} holds no pictures. Look at: vitrail check.")
+    device = next(start.network.parameters()).device
+    frozen = Frozen(start.network.encoder, start.preprocess, device)
+    found = sides(manifest, rows)
+    vectors = frozen.vectors(manifest, rows)
+    head = fit_head(vectors, found.truth, found.groups, len(manifest.classes))
+    head.put_into(start.network.head.get_submodule("linear"))  # type: ignore[arg-type]
+    start.network.requires_grad_(True)
