@@ -171,6 +171,15 @@ def test_export_keeps_the_fused_attention(case):
         assert not any("softmax" in name for name in called)
 
 
+@pytest.mark.parametrize("name", ["vit", "dinov2-registers", "deit3", "swin", "t2t-performer"])
+def test_compiles_into_one_graph(name):
+    config, _ = TINY[name]
+    encoder = build(config).eval()
+    images = torch.randn(2, config.channels, *config.size)
+    compiled = torch.compile(encoder, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images).tokens.x, encoder(images).tokens.x)
+
+
 def test_recording_changes_nothing(case):
     encoder, images, _ = case
     record = Recorder()

@@ -34,12 +34,12 @@ NETWORKS = {
     "pvt_v2_b0": (64, "opaque", "any"),
     "swinv2_cr_tiny_ns_224": (56, "opaque", "fixed"),
     "cait_xxs24_224": (64, "opaque", "fixed"),
-    "xcit_nano_12_p16_224": (64, "opaque", "any"),
+    "edgenext_xx_small": (64, "opaque", "any"),
     "levit_128s": (None, "opaque", "fixed"),
     "eva02_tiny_patch14_224": (56, "opaque", "fixed"),
     "mobilevit_xxs": (64, "opaque", "any"),
     "efficientformerv2_s0": (64, "opaque", "fixed"),
-    "volo_d1_224": (64, "opaque", "fixed"),
+    "visformer_tiny": (64, "opaque", "fixed"),
 }
 
 
