@@ -99,19 +99,15 @@ def _write_page(target: Path, name: str, prepared: Prepared, history: History) -
 
 
 def _next(data: str, html: str | None, prepared: Prepared, history: History) -> list[str]:
-    """Return what to type next; what was decided by itself can be taken back by its number."""
-    open_ = [one for one in history.decisions if one.what != "undo" and one.number not in history.undone()]
-    said = [one.text() for one in open_[-3:]]
+    """Return what was decided, by its numbers, and what to type next."""
+    standing = [one for one in history.decisions if one.what != "undo" and one.number not in history.undone()]
+    asked = f" --layout {prepared.layout.name}" if prepared.layout.name == "crops" else ""
     return [
         "",
         *([f"page    {html}"] if html else []),
-        *(
-            [f"decided {'; '.join(said)}", f"undo    vitrail check {data} --undo {open_[-1].number}"]
-            if open_
-            else []
-        ),
-        f"next    vitrail train {data}"
-        + (f" --layout {prepared.layout.name}" if prepared.layout.name == "crops" else ""),
+        *(f"decided {one.text()}" for one in standing[-3:]),
+        *([f"undo    vitrail check {data} --undo {standing[-1].number}"] if standing else []),
+        f"next    vitrail train {data}{asked}",
     ]
 
 

@@ -41,10 +41,9 @@ def unreadable(rows: Sequence[Row]) -> Iterator[Finding]:
     broken = [row for row in rows if row.state == QUARANTINED]
     if broken:
         shown = some((row.reason.split(". ")[0].rstrip(".") for row in broken), 3)
-        are = "is" if len(broken) == 1 else "are"
         yield Finding(
             "unreadable",
-            f"{count(len(broken), 'file')} cannot be used and {are} kept out: {shown}.",
+            f"{count(len(broken), 'file')} cannot be used and {_are(broken)} kept out: {shown}.",
             tuple(row.id for row in broken),
             grave=True,
         )
@@ -69,12 +68,16 @@ def twins(rows: Sequence[Row], equal: Groups, similar: Groups, wide: Groups) -> 
     for kind, groups, noun, what in (
         ("twins", equal, "picture", f"there more than once, {tied}"),
         ("similar", similar, "picture", f"there again almost unchanged, {tied}"),
-        ("alike", wide, "crowd", "of pictures almost alike, too large to be kept on one side of the split"),
+        ("alike", wide, "crowd", "too large to be kept on one side of the split, though all look alike"),
     ):
         if groups:
             shown = some((" = ".join(rows[i].id for i in group[:3]) for group in groups), 2)
             ids = tuple(rows[i].id for group in groups for i in group)
-            yield Finding(kind, f"{count(len(groups), noun)} {what}: {shown}.", ids)
+            yield Finding(kind, f"{count(len(groups), noun)} {_are(groups)} {what}: {shown}.", ids)
+
+
+def _are(found: Sequence[object]) -> str:
+    return "is" if len(found) == 1 else "are"
 
 
 def doubtful(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
@@ -96,7 +99,7 @@ def leaks(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
         shown = some((" = ".join(rows[i].id for i in group[:3]) for group in crossing), 2)
         yield Finding(
             "leak",
-            f"{count(len(crossing), 'picture')} on two sides of the split that was given: {shown}. "
+            f"{count(len(crossing), 'picture')} {_are(crossing)} on two sides of the split that was given: {shown}. "
             "The score is told with and without them; delete one side to have one score.",
             tuple(rows[i].id for group in crossing for i in group),
             grave=True,
@@ -108,7 +111,7 @@ def leaks(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
     named = [name for name, splits in sides.items() if len(splits) > 1 and not name.startswith("twins:")]
     if named:
         ids = tuple(row.id for row in rows if row.group in set(named))
-        text = f"{count(len(named), 'group')} on two sides of the split that was given: {some(named)}."
+        text = f"{count(len(named), 'group')} {_are(named)} on two sides of the split that was given: {some(named)}."
         yield Finding("group leak", text + " Put each on one side, or the score flatters.", ids, grave=True)
 
 

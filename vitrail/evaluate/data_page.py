@@ -117,5 +117,5 @@ def _samples(prepared: Prepared) -> Iterator[tuple[str, Sequence[dict[str, str]]
             if label in by_class:
                 by_class[label].append(row)
     for name, rows in by_class.items():
-        step = max(1, len(rows) // 6)
-        yield name, [_picture(row, prepared) for row in rows[::step][:6]]
+        step = max(1, len(rows) // _PICTURES)
+        yield name, [_picture(row, prepared) for row in rows[::step][:_PICTURES]]
