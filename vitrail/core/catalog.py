@@ -83,7 +83,12 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Family → the presets its page defines, listed here so that names are known without torch (a test compares)."""
 
-TASKS: Mapping[str, str] = MappingProxyType({"classify": "vitrail.tasks.classify:Classify"})
+TASKS: Mapping[str, str] = MappingProxyType(
+    {
+        "classify": "vitrail.tasks.classify:Classify",
+        "classify_multi": "vitrail.tasks.multilabel:MultiLabel",
+    }
+)
 
 EXPLAINERS: Mapping[str, str] = MappingProxyType({"rollout": "vitrail.explainers.rollout:Rollout"})
 

@@ -115,6 +115,13 @@ class Task(ABC, Generic[Target, PredictionT]):
         ready = self.prepare(batch, rng)
         return self.loss(self.infer(network, ready.images), ready.targets)
 
+    def settle(self, output: Tensor, targets: Sequence[Target]) -> Mapping[str, Any]:
+        """Return the settings that are learnt from validation answers once the weights stand; by default none.
+
+        `output` is what the network said of every validation picture, on the CPU; a temperature is such a setting.
+        """
+        return {}
+
     def infer(self, network: nn.Module, images: Tensor) -> Tensor:
         """Return the network's output for normalised images (b, channels, height, width)."""
         output: Tensor = network(images)

@@ -1,0 +1,236 @@
+"""Multi-label classification: any number of labels a picture, each a question of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vitrail import plots
+from vitrail.core.config import read
+from vitrail.core.errors import DataError, UnknownNameError
+from vitrail.data.names import split_labels
+from vitrail.data.sample import Batch, Geometry
+from vitrail.layers.tokens import FeatureSpec
+from vitrail.tasks.base import Losses, Task
+from vitrail.tasks.calibrate import temperature_of_labels
+from vitrail.tasks.classify import ClassHead, ClassifySettings
+from vitrail.tasks.ranking import mean_average_precision
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FEWEST = 5
+"""A label that occurs on fewer validation pictures keeps the threshold one half."""
+
+
+class MultiLabelSettings(ClassifySettings):
+    """As for one class a picture, and from which probability on each label is answered."""
+
+    thresholds: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """All labels of one picture, the likeliest first, with probabilities; and those that are answered."""
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    chosen: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The labels that are answered, in a line."""
+        return ", ".join(self.chosen)
+
+    @property
+    def probability(self) -> float:
+        """The probability of the likeliest label."""
+        return self.probabilities[0]
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """Return the likeliest labels with their probabilities."""
+        return list(zip(self.labels, self.probabilities, strict=True))[:count]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answered labels and the five likeliest with their probabilities."""
+        top = [{"label": label, "probability": round(p, 6)} for label, p in self.top()]
+        return {
+            "label": self.label,
+            "probability": round(self.probability, 6),
+            "labels": list(self.chosen),
+            "top": top,
+        }
+
+    def __str__(self) -> str:
+        sure = dict(zip(self.labels, self.probabilities, strict=True))
+        return ", ".join(f"{label} {sure[label]:.1%}" for label in self.chosen) or "none of the labels"
+
+
+class MeanPrecision:
+    """Mean average precision over labels (mAP), and mean cross entropy."""
+
+    main = "map"
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[list[float], list[bool], float]] = []
+
+    def update(self, output: Tensor, targets: Sequence[Sequence[int]]) -> None:
+        """Take in logits (b, k) and the places of the labels of each picture."""
+        truth = flags(targets, output.shape[1]).to(output.device)
+        losses = F.binary_cross_entropy_with_logits(output.float(), truth, reduction="none").mean(dim=1)
+        self.rows += zip(output.float().tolist(), truth.bool().tolist(), losses.tolist(), strict=True)
+
+    def state(self) -> list[tuple[list[float], list[bool], float]]:
+        """Return one (logits, truth, loss) a picture."""
+        return self.rows
+
+    def absorb(self, state: list[tuple[list[float], list[bool], float]]) -> None:
+        """Take in another process's rows."""
+        self.rows += state
+
+    def compute(self) -> dict[str, float]:
+        """Return mAP, loss and the number of pictures."""
+        if not self.rows:
+            return {"map": 0.0, "loss": float("nan"), "pictures": 0}
+        logits, truth, losses = zip(*self.rows, strict=True)
+        found = mean_average_precision(np.array(logits), np.array(truth))
+        return {"map": found, "loss": float(np.mean(losses)), "pictures": len(self.rows)}
+
+
+class MultiLabel(Task[tuple[int, ...], Labelled]):
+    """Binary cross entropy, one question a label, with Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899)."""
+
+    name = "classify_multi"
+
+    def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
+        if not labels:
+            raise DataError("There is no label to learn. Write the labels of each picture into the table.")
+        self.labels = tuple(labels)
+        self.settings = read(MultiLabelSettings, settings or {}, "task settings")
+        self._index = {label: i for i, label in enumerate(self.labels)}
+
+    def head(self, spec: FeatureSpec) -> nn.Module:
+        """Return pooling and one linear layer."""
+        return ClassHead(spec, len(self.labels), self.settings.pool, self.settings.dropout)
+
+    def target(self, label: str) -> tuple[int, ...]:
+        """Return the places of a cell's labels, which are separated by bars."""
+        return tuple(self.place(one) for one in split_labels(label))
+
+    def place(self, label: str) -> int:
+        """Return the place of one label among the outputs."""
+        if label not in self._index:
+            raise UnknownNameError("label", label, self.labels, "The model's labels are stored in its file.")
+        return self._index[label]
+
+    def loss(self, output: Tensor, targets: Sequence[tuple[int, ...]] | Tensor) -> Losses:
+        """Return binary cross entropy, the mean over labels, against places or rows of 0 … 1."""
+        k = output.shape[1]
+        truth = (targets if isinstance(targets, Tensor) else flags(targets, k)).to(output.device)
+        soft = truth * (1 - self.settings.smoothing) + self.settings.smoothing / 2
+        weights = self.settings.class_weights
+        weight = None if weights is None else torch.tensor(weights, device=output.device)
+        return Losses(F.binary_cross_entropy_with_logits(output.float(), soft, weight=weight))
+
+    def metrics(self) -> MeanPrecision:
+        """Return empty mAP."""
+        return MeanPrecision()
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """Return sigmoid(logits / temperature): (b, k)."""
+        scaled: Tensor = output.float() / self.settings.temperature
+        return scaled.sigmoid()
+
+    def thresholds(self) -> tuple[float, ...]:
+        """Return from which probability on each label is answered; one half before they were chosen."""
+        return self.settings.thresholds or (0.5,) * len(self.labels)
+
+    def decode(self, output: Tensor, at: Sequence[Geometry]) -> list[Labelled]:
+        """Return the labels in order of probability, and those above their thresholds."""
+        least = self.thresholds()
+        values, order = self.probabilities(output).sort(dim=-1, descending=True, stable=True)
+        answers = []
+        for row, found in zip(order.tolist(), values.tolist(), strict=True):
+            names = tuple(self.labels[i] for i in row)
+            chosen = tuple(self.labels[i] for i, p in zip(row, found, strict=True) if p >= least[i])
+            answers.append(Labelled(names, tuple(found), chosen))
+        return answers
+
+    def score(self, output: Tensor, prediction: Labelled) -> Tensor:
+        """Return the logit of the likeliest label: (b,)."""
+        return output[:, self.place(prediction.labels[0])]
+
+    def render(self, image: Image, prediction: Labelled) -> Image:
+        """Return the picture above a bar for each answered label, or for the likeliest three."""
+        shown = max(1, len(prediction.chosen)) if prediction.chosen else 3
+        return plots.label_bars(image, prediction.top(shown))
+
+    def prepare(self, batch: Batch[Any], rng: np.random.Generator) -> Batch[Any]:
+        """Mix pictures and labels: Mixup or CutMix, each as likely where both are on."""
+        kinds = [("mixup", self.settings.mixup), ("cutmix", self.settings.cutmix)]
+        on = [(kind, alpha) for kind, alpha in kinds if alpha > 0]
+        truth = flags(batch.targets, len(self.labels)).to(batch.images.device)
+        if not on or len(batch.ids) < 2:
+            return Batch(batch.images, truth, batch.ids, batch.geometry)  # type: ignore[arg-type]
+        kind, alpha = on[int(rng.integers(len(on)))]
+        share = float(rng.beta(alpha, alpha))
+        images, share = _mixed(batch.images, kind, share, rng)
+        both = share * truth + (1 - share) * truth.roll(1, 0)
+        return Batch(images, both, batch.ids, batch.geometry)  # type: ignore[arg-type]
+
+    def settle(self, output: Tensor, targets: Sequence[tuple[int, ...]]) -> Mapping[str, Any]:
+        """Return temperature and thresholds, chosen on validation answers."""
+        logits = output.double().numpy()
+        truth = flags(targets, len(self.labels)).bool().numpy()
+        found = temperature_of_labels(logits, truth)
+        probabilities = 1 / (1 + np.exp(-logits / found))
+        chosen = [best_threshold(probabilities[:, i], truth[:, i]) for i in range(len(self.labels))]
+        return {"temperature": found, "thresholds": tuple(chosen)}
+
+
+def flags(targets: Sequence[Sequence[int]], labels: int) -> Tensor:
+    """Return one row a picture with 1 at its labels: float32 (b, k)."""
+    rows = torch.zeros(len(targets), labels)
+    for row, places in zip(rows, targets, strict=True):
+        row[list(places)] = 1.0
+    return rows
+
+
+def best_threshold(probabilities: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+    """Return the probability from which on answering a label gives the best F1, half way to the next lower one.
+
+    One half where the label occurs too rarely to choose.
+    """
+    if truth.sum() < FEWEST:
+        return 0.5
+    order = np.argsort(-probabilities, kind="stable")
+    ordered = probabilities[order]
+    hits = np.cumsum(truth[order])
+    f1 = 2 * hits / (np.arange(1, len(order) + 1) + truth.sum())
+    last = np.append(np.diff(ordered) != 0, True)  # a threshold cannot stand between equal probabilities
+    best = int(np.argmax(np.where(last, f1, -1.0)))
+    below = ordered[best + 1] if best + 1 < len(ordered) else 0.0
+    return round(float((ordered[best] + below) / 2), 6)
+
+
+def _mixed(images: Tensor, kind: str, share: float, rng: np.random.Generator) -> tuple[Tensor, float]:
+    """Mix each picture with the one before it; return the pictures and the share of each picture's own."""
+    other = images.roll(1, 0)
+    if kind == "mixup":
+        return share * images + (1 - share) * other, share
+    height, width = images.shape[-2:]
+    side = (1 - share) ** 0.5
+    row, col = int(rng.integers(height)), int(rng.integers(width))
+    tall, wide = round(height * side / 2), round(width * side / 2)
+    top, bottom = max(0, row - tall), min(height, row + tall)
+    left, right = max(0, col - wide), min(width, col + wide)
+    mixed = images.clone()
+    mixed[..., top:bottom, left:right] = other[..., top:bottom, left:right]
+    return mixed, 1 - (bottom - top) * (right - left) / (height * width)
