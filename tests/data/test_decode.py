@@ -114,6 +114,15 @@ def test_colour_asked_as_grey_is_said() -> None:
     assert decode(encode(scene(9, channels=1).squeeze(-1)), channels=1).notes == ()
 
 
+@pytest.mark.parametrize(
+    "kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO"]
+)
+def test_every_kind_is_read(kind: str) -> None:
+    shown = decode(encode(scene(1, (48, 48)), kind))
+    assert shown.image.shape == (48, 48, 3)
+    assert np.abs(shown.image.astype(int) - scene(1, (48, 48))).mean() < 8
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
 @pytest.mark.parametrize("share", [0.03, 0.5, 0.9])
 def test_a_cut_off_file_is_refused(kind: str, share: float) -> None:
@@ -131,6 +140,7 @@ def test_a_cut_off_file_is_refused(kind: str, share: float) -> None:
         (b"\0\0\0\x18ftypheic\0\0", "HEIC"),
         (b"\0" * 100, "zeros"),
         (bytes(range(128, 256)), "no picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "text"),
         ("第一行".encode(), "text"),
     ],
 )

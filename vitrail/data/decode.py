@@ -31,6 +31,9 @@ MAX_PIXELS = 89_478_485
 """Pillow's own limit for an honest picture: a quarter of a gigabyte once decoded."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_FORMATS = (
+    "JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO",
+)  # fmt: skip  # no others: EPS would run a program, TGA takes any bytes for a picture
 _NPY = b"\x93NUMPY"
 _ORIENTATION = 0x0112
 _TURN = {
@@ -91,7 +94,7 @@ def glance(data: bytes, name: str, least: int) -> tuple[Decoded, tuple[int, int]
 def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
     """Open a picture and turn whatever goes wrong inside into one kind of error."""
     try:
-        with Image.open(BytesIO(data)) as image:
+        with Image.open(BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _bomb(name)
             yield image

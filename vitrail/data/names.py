@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 PICTURES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff",
-    ".avif", ".avifs", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".tga", ".mpo", ".ico", ".dcm",
+    ".avif", ".avifs", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".mpo", ".ico", ".dcm",
     ".pbm", ".pgm", ".ppm", ".pnm",
 ))  # fmt: skip
 """Suffixes that promise a picture; whether the file keeps the promise is found by decoding it."""
