@@ -161,10 +161,12 @@ def test_deterministic(case):
     assert torch.equal(encoder(images).tokens.x, encoder(images).tokens.x)
 
 
-def test_export_keeps_the_fused_attention(case):
+def test_export_keeps_the_fused_attention_and_a_free_batch(case):
     encoder, images, _ = case
-    program = torch.export.export(encoder, (images,))
-    torch.testing.assert_close(program.module()(images).tokens.x, encoder(images).tokens.x)
+    free = {"images": {0: torch.export.Dim("batch", min=1)}}
+    program = torch.export.export(encoder, (images,), dynamic_shapes=free)
+    more = torch.cat([images, images[:1] + 1])
+    torch.testing.assert_close(program.module()(more).tokens.x, encoder(more).tokens.x)
     if encoder.spec.attention == "softmax":
         called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
         assert any("scaled_dot_product_attention" in name for name in called)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +17,7 @@ from vitrail.core.errors import WeightsError
 from vitrail.models.create import create_encoder
 from vitrail.weights import fetch as client
 from vitrail.weights.fetch import WeightsUnavailableError, fetch, folder
+from vitrail.weights.files import FOLDER_FILES, open_weights
 from vitrail.weights.find import find_weights
 from vitrail.weights.rules import save
 from vitrail.weights.tables import timm
@@ -106,6 +108,31 @@ def test_half_a_download_is_completed(hub):
     assert fetch("me/net", FILES).read_bytes() == content
     assert hub.ranges == ["bytes=5000-"]
     assert not half.exists()
+
+
+def test_too_much_of_a_download_is_begun_again(hub):
+    content = bytes(range(256)) * 4
+    hub.files["me/net/resolve/main/model.safetensors"] = content
+    partial = folder("me/net") / f".model.safetensors.{hashlib.sha256(content).hexdigest()[:16]}.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(content + b"more")
+    assert fetch("me/net", FILES).read_bytes() == content
+
+
+def test_shards_come_together(hub):
+    base = "me/net/resolve/main"
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    hub.files[f"{base}/model.safetensors.index.json"] = json.dumps(index).encode()
+    hub.files[f"{base}/model-1.safetensors"] = to_bytes({"a": torch.ones(2)})
+    with pytest.raises(WeightsUnavailableError, match=r"lacks model-2\.safetensors"):
+        fetch("me/net", FOLDER_FILES)
+    hub.files[f"{base}/model-2.safetensors"] = to_bytes({"b": torch.ones(3)})
+    path = fetch("me/net", FOLDER_FILES)
+    assert open_weights(path.parent).tensors.keys() == {"a", "b"}
+    evil = {"weight_map": {"a": "../../stolen.safetensors"}}
+    hub.files["me/evil/resolve/main/model.safetensors.index.json"] = json.dumps(evil).encode()
+    with pytest.raises(WeightsError, match="outside its own folder"):
+        fetch("me/evil", FOLDER_FILES)
 
 
 def test_what_is_not_as_promised_is_thrown_away(hub):

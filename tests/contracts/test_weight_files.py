@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,20 @@ def test_a_folder_of_the_hub(tmp_path):
     (tmp_path / file).unlink()
     with pytest.raises(WeightsError, match=f"lacks {file}"):
         from_path(tmp_path)
+
+
+def test_the_official_names_of_dinov2(tmp_path):
+    encoder = build(replace(DINO, mlp="swiglu", hidden=40))
+    tensors = save(timm.DINOV2, encoder.state_dict())
+    names = {"reg_token": "register_tokens"}
+    source = {
+        names.get(k, k).replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): v
+        for k, v in tensors.items()
+    }
+    torch.save({**source, "mask_token": torch.zeros(1, 64)}, tmp_path / "a.pth")
+    found = from_path(tmp_path / "a.pth")
+    assert same(dict(found.encoder), encoder.state_dict())
+    assert (found.config.registers, found.config.position, found.config.mlp) == (3, "1d", "swiglu")
 
 
 def test_the_source_s_conventions_travel(tmp_path):

@@ -126,6 +126,27 @@ def test_timm_reads_what_we_write(shaken, tmp_path):
         torch.testing.assert_close(logits, theirs(images), rtol=0, atol=2e-6)
 
 
+def test_timm_reads_our_attention_pooling(shaken, tmp_path):
+    config = ViTConfig(image=32, patch=8, width=64, depth=2, heads=1, prefix=())
+    encoder = shaken(build(config))
+    head = shaken(LinearHead(encoder.spec, 7, pool="attention"))
+    tensors = save(google.vit(1), encoder.state_dict(), head.state_dict())
+    back = load(google.vit(), google.spelt(tensors), shapes(config))
+    assert all(torch.equal(back.head[key], value) for key, value in head.state_dict().items())
+    key = "Transformer/posembed_input/pos_embedding"  # timm knows this head from big_vision's files alone
+    tensors["pos_embedding"] = tensors.pop(key)
+    names = {name: f"params/{linen(name)}" for name in tensors}
+    np.savez(tmp_path / "ours.npz", **{names[name]: value.numpy() for name, value in tensors.items()})
+    theirs = timm.models.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=64, depth=2, num_heads=1, num_classes=7,
+        class_token=False, global_pool="map", fc_norm=False,
+    ).eval()  # fmt: skip
+    theirs.load_pretrained(str(tmp_path / "ours.npz"))
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        torch.testing.assert_close(head(encoder(images)), theirs(images), rtol=0, atol=2e-6)
+
+
 HYBRIDS = {"vit_r_ti16": (6.338, 0.43), "vit_r26_s32": (36.432, 3.46), "vit_r50_b16": (98.659, 21.5)}
 HYBRIDS["vit_r50_l32"] = (328.995, 19.4)
 

@@ -49,7 +49,7 @@ class AttentionMap(NamedTuple):
         asked = padded[:, self.rows % (n_q + 1)]  # (b, g, q)
         mean = rearrange(self.weights.mean(1), "(b g) q k -> b g q k", g=len(self.rows))
         passed = torch.einsum("bgq,bgqk->bgk", asked.to(mean.dtype), mean)
-        out = passed.new_zeros(len(r), n_k + 1)
+        out = passed.new_zeros(r.shape[0], n_k + 1)
         return out.index_add(1, (self.cols % (n_k + 1)).flatten(), passed.flatten(1))[:, :n_k]
 
 

@@ -70,7 +70,7 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0:
             return x
         keep = 1 - self.rate
-        kept = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) < keep
+        kept = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) < keep
         return x * kept.to(x.dtype) / keep
 
     def extra_repr(self) -> str:

@@ -59,7 +59,7 @@ class Prefix(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Tokens of (b, n, d) -> Tokens of (b, count + n, d)."""
-        front = self.tokens.expand(len(tokens.x), -1, -1)
+        front = self.tokens.expand(tokens.x.shape[0], -1, -1)
         return Tokens(torch.cat([front, tokens.x], 1), tokens.grid, tokens.prefix + front.shape[1])
 
 

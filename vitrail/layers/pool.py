@@ -82,7 +82,7 @@ class AttentionPool(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Tokens of (b, n, d) -> (b, d)."""
-        probe = self.probe.expand(len(tokens.x), -1, -1)
+        probe = self.probe.expand(tokens.x.shape[0], -1, -1)
         q = rearrange(self.query(probe), "b n (h e) -> b h n e", h=self.heads)
         k, v = rearrange(self.key_value(tokens.x), "b n (two h e) -> two b h n e", two=2, h=self.heads)
         x = self.out(rearrange(attend(q, k, v), "b h n e -> b n (h e)"))

@@ -64,7 +64,7 @@ class WindowAttention(nn.Module):
         bias = self.bias()[None]  # (1, h, w², w²)
         if shift:
             mask = self._mask(row, col, shift, x)
-            bias = (bias + mask[:, None]).repeat(len(tokens.x), 1, 1, 1)  # (b·g, h, w², w²)
+            bias = (bias + mask[:, None]).repeat(tokens.x.shape[0], 1, 1, 1)  # (b·g, h, w², w²)
         size = (row * col, row * col)
         x = attend(q, k, v, bias=bias.to(q.dtype), record=record, where=lambda: Place(places, places, size))
         x = self.out(rearrange(x, "bg h n e -> bg n (h e)"))

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from vitrail.core import catalog
 from vitrail.models.create import our_name
 from vitrail.weights.conventions import Preprocessing, of_timm
+from vitrail.weights.files import FOLDER_FILES
 
 PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
 """Licences that allow any use; only checkpoints under these are chosen unasked."""
@@ -86,4 +87,4 @@ def _rank(row: Checkpoint) -> int:
 def _on_the_hub(repo: str) -> Checkpoint:
     """Return the row of a repository that nobody described; its own files say the rest."""
     beside = ("config.json", "preprocessor_config.json")
-    return Checkpoint(repo, None, repo, beside=beside)
+    return Checkpoint(repo, None, repo, FOLDER_FILES, beside)

@@ -7,10 +7,11 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from vitrail.core.errors import WeightsError
 from vitrail.core.paths import cache_dir, hub_endpoint, offline
+from vitrail.weights.files import shard_names
 
 SECONDS = 5
 """How long the hub may take to answer."""
@@ -35,43 +36,45 @@ class _Remote(NamedTuple):
     size: int | None
 
 
-class _AbsentError(Exception):
-    """The repository is there, the file is not."""
-
-
 def folder(repo: str) -> Path:
     """Return where the files of a repository are kept."""
     return cache_dir() / "weights" / repo.replace("/", "--")
 
 
 def cached(repo: str, files: Sequence[str]) -> Path | None:
-    """Return the first of these files that is in the cache, or None."""
-    return next((folder(repo) / name for name in files if (folder(repo) / name).is_file()), None)
+    """Return the first of these files that is in the cache, with all shards where it is an index, or None."""
+    paths = (folder(repo) / name for name in files)
+    here = (path for path in paths if path.is_file())
+    return next((p for p in here if all((p.parent / shard).is_file() for shard in _shards(p))), None)
 
 
 def fetch(repo: str, files: Sequence[str], beside: Sequence[str] = ()) -> Path:
     """Return the first of `files` that a repository has, from the cache or the hub; `beside` come where they are.
 
-    WeightsUnavailableError where it cannot be had, WeightsError where what came is not what the hub promised.
+    The shards that an index names come with it. WeightsUnavailableError where something cannot be had,
+    WeightsError where what came is not what the hub promised.
     """
     if found := cached(repo, files):
         return found
     if offline():
         raise WeightsUnavailableError(repo, "HF_HUB_OFFLINE forbids the network", repo)
     for name in beside:
-        try:
-            _fetch(repo, name)
-        except _AbsentError:
-            continue
+        _fetch(repo, name)
     for name in files:
-        try:
-            return _fetch(repo, name)
-        except _AbsentError:
+        if (path := _fetch(repo, name)) is None:
             continue
+        if missing := [shard for shard in _shards(path) if _fetch(repo, shard) is None]:
+            raise WeightsUnavailableError(repo, f"{hub_endpoint()} lacks {', '.join(missing)}", repo)
+        return path
     raise WeightsUnavailableError(repo, f"{hub_endpoint()} has none of {', '.join(files)} in it", repo)
 
 
-def _fetch(repo: str, name: str) -> Path:
+def _shards(path: Path) -> list[str]:
+    return shard_names(path) if path.name.endswith(".index.json") else []
+
+
+def _fetch(repo: str, name: str) -> Path | None:
+    """Return one file, from the cache or the hub, or None where the repository lacks it."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
@@ -79,16 +82,18 @@ def _fetch(repo: str, name: str) -> Path:
     target = folder(repo) / name
     if target.is_file():
         return target
-    remote = _look(repo, name)
+    if (remote := _look(repo, name)) is None:
+        return None
     target.parent.mkdir(parents=True, exist_ok=True)
     # The name holds the hub's hash, so that half a file is only ever completed by the rest of the same one.
     partial = target.with_name(f".{name}.{remote.etag[:16]}.partial")
     try:
         with partial.open("ab") as handle:
-            here = handle.tell()
-            http_get(
-                remote.url, handle, resume_size=here, headers=build_hf_headers(), expected_size=remote.size
-            )
+            if remote.size is not None and handle.tell() > remote.size:
+                handle.truncate(0)
+                handle.seek(0)
+            start, size = handle.tell(), remote.size
+            http_get(remote.url, handle, resume_size=start, headers=build_hf_headers(), expected_size=size)
     except (HfHubHTTPError, HTTPError, OSError) as error:
         why = f"the download broke off ({_brief(error)}); the same command goes on from there"
         raise WeightsUnavailableError(repo, why, repo) from error
@@ -97,8 +102,8 @@ def _fetch(repo: str, name: str) -> Path:
     return target
 
 
-def _look(repo: str, name: str) -> _Remote:
-    """Ask the hub for a file's hash and size."""
+def _look(repo: str, name: str) -> _Remote | None:
+    """Ask the hub for a file's hash and size; None where the repository lacks it."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         FileMetadataError,
@@ -113,8 +118,8 @@ def _look(repo: str, name: str) -> _Remote:
     url = hf_hub_url(repo, name, endpoint=hub)
     try:
         found = get_hf_file_metadata(url, timeout=SECONDS, endpoint=hub)
-    except RemoteEntryNotFoundError as error:
-        raise _AbsentError(name) from error
+    except RemoteEntryNotFoundError:
+        return None
     except GatedRepoError as error:
         why = "its owner asks you to accept terms first; do so there and log in with `hf auth login`"
         raise WeightsUnavailableError(repo, why, repo) from error
@@ -123,9 +128,9 @@ def _look(repo: str, name: str) -> _Remote:
     except (HfHubHTTPError, HTTPError, FileMetadataError, OSError) as error:
         why = f"{hub} did not answer well within {SECONDS} s ({_brief(error)})"
         raise WeightsUnavailableError(repo, why, repo) from error
-    if found.etag is None:
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", found.etag or ""):
         raise WeightsUnavailableError(repo, f"{hub} states no hash, so {name} could not be checked", repo)
-    return _Remote(url, re.sub(r"[^\w]", "", found.etag), found.size)
+    return _Remote(url, cast(str, found.etag), found.size)
 
 
 def _check(path: Path, remote: _Remote, target: Path) -> None:

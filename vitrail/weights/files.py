@@ -124,7 +124,7 @@ def _folder(path: Path) -> Opened:
 
 
 def _shards(path: Path, index: str) -> Opened:
-    files = sorted(set(_json(path / index).get("weight_map", {}).values()))
+    files = shard_names(path / index)
     missing = [name for name in files if not (path / name).is_file()]
     if missing or not files:
         raise WeightsError(
@@ -134,6 +134,14 @@ def _shards(path: Path, index: str) -> Opened:
     for name in files:
         tensors.update(open_weights(path / name).tensors)
     return Opened(path, tensors)
+
+
+def shard_names(index: Path) -> list[str]:
+    """Return the files that an index names; a name that leaves the folder is refused (WeightsError)."""
+    names = sorted(set(_json(index).get("weight_map", {}).values()))
+    if any(Path(name).name != name for name in names):
+        raise WeightsError(f"{index} names files outside its own folder; do not use it.")
+    return names
 
 
 def _json(path: Path) -> dict[str, Any]:

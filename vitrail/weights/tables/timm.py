@@ -60,7 +60,15 @@ DINOV2 = Table(
     "timm DINOv2",
     rules=(*VIT.rules, Rule("registers.tokens", "reg_token"), *LAYER_SCALE),
     head=HEAD,
+    ignored=("mask_token",),  # of the pretraining alone
 )
+
+DINOV2_SPELLINGS = (
+    (r"^register_tokens$", "reg_token"),
+    (r"\.mlp\.w12\.", ".mlp.fc1."),
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+)
+"""From the names of the official repository to timm's; the place of the class token stays a row of the table."""
 
 DEIT = Table("timm DeiT", rules=(*VIT.rules, *LAYER_SCALE), head=HEAD)
 
