@@ -77,7 +77,8 @@ def dinov2(peek: Peek, conventions: Conventions, heads: int | None) -> DinoV2Con
         mlp="gelu" if rise == hidden else "swiglu",
         registers=0 if registers is None else registers.shape[1],
         position=position,
-        resize=conventions.resize if registers is None else "bicubic_antialias",
+        # As its authors trained it, whoever keeps the file.
+        resize="bicubic" if registers is None else "bicubic_antialias",
     )
 
 

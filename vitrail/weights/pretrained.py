@@ -62,14 +62,13 @@ class Pretrained:
 def from_path(path: Path, model: str | None = None) -> Pretrained:
     """Return the weights of a file or folder; `model` names their network where the file cannot say it."""
     found = read(open_weights(path), model)
-    conventions = found.conventions
     return Pretrained(
         path.stem if path.is_file() else path.name,
         found.config,
         found.weights.encoder,
         found.weights.head,
-        conventions.name,
-        conventions.preprocessing,
+        found.source,
+        found.preprocessing,
     )
 
 

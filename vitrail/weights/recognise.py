@@ -14,7 +14,15 @@ from torch import Tensor
 from vitrail.core.errors import WeightsError
 from vitrail.models.create import build, config_of, rebuild
 from vitrail.weights import infer, rules
-from vitrail.weights.conventions import GOOGLE, HUGGINGFACE, OFFICIAL, TIMM, Conventions, of_hub
+from vitrail.weights.conventions import (
+    GOOGLE,
+    HUGGINGFACE,
+    OFFICIAL,
+    TIMM,
+    Conventions,
+    Preprocessing,
+    of_hub,
+)
 from vitrail.weights.files import Opened
 from vitrail.weights.rules import Loaded, Table
 from vitrail.weights.tables import google, huggingface, official
@@ -25,11 +33,12 @@ OWN = ("vitrail", "vitrail_encoder")
 
 
 class Read(NamedTuple):
-    """Weights under our names, the settings of their network, and what their source takes for granted."""
+    """Weights under our names, the settings of their network, whose layout they had, and its preprocessing."""
 
     config: Any
     weights: Loaded
-    conventions: Conventions
+    source: str
+    preprocessing: Preprocessing | None = None
 
 
 class _Kind(NamedTuple):
@@ -58,7 +67,7 @@ def read(opened: Opened, model: str | None = None) -> Read:
     if "layer_norm_eps" in opened.config:
         config = replace(config, norm_eps=opened.config["layer_norm_eps"])
     weights = rules.load(kind.table, kind.tensors, shapes(config), lambda: _hint(config))
-    return Read(config, weights, kind.conventions)
+    return Read(config, weights, kind.conventions.name, kind.conventions.preprocessing)
 
 
 def shapes(config: Any) -> dict[str, tuple[int, ...]]:
@@ -133,7 +142,7 @@ def _own(opened: Opened, header: str) -> Read:
         raise WeightsError(
             f"{opened.path} does not hold the network that its header describes; copy it again."
         )
-    return Read(config, Loaded(encoder, head), Conventions("vitrail", "exact", "bilinear_corners"))
+    return Read(config, Loaded(encoder, head), "vitrail")
 
 
 def _timm_network(opened: Opened, config: Any) -> Read:
@@ -149,7 +158,7 @@ def _timm_network(opened: Opened, config: Any) -> Read:
     cfg = get_pretrained_cfg(config.name, allow_unregistered=True)
     classifier = cfg.classifier if cfg and isinstance(cfg.classifier, str) else "head"
     weights = rules.load(timm_tables.network(classifier), opened.tensors, shapes(config))
-    return Read(config, weights, TIMM)
+    return Read(config, weights, TIMM.name)
 
 
 def _heads(kind: _Kind, wanted: Any) -> int | None:
