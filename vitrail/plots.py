@@ -28,6 +28,11 @@ def shown(image: Image.Image, least: int = 256) -> Image.Image:
     )
 
 
+def of_array(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return uint8 (height, width, 1 or 3) as a picture."""
+    return Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+
+
 def heat(image: Image.Image, values: NDArray[np.floating], strength: float = 0.6) -> Image.Image:
     """Lay a map over a picture, with its scale below.
 
@@ -105,6 +110,13 @@ def data_uri(picture: Image.Image | Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def photo_uri(picture: Image.Image, quality: int = 82) -> str:
+    """Return a photograph as a data: address in JPEG, a tenth of its size in PNG."""
+    buffer = BytesIO()
+    picture.convert("RGB").save(buffer, format="JPEG", quality=quality, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
 def curves(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> Figure:
     """Return a figure of lines, one a name, each a sequence of (x, y)."""
     figure = Figure(figsize=(6.2, 3.2))
@@ -138,4 +150,28 @@ def confusion(matrix: NDArray[np.integer], labels: Sequence[str]) -> Figure:
                 axes.text(
                     j, i, str(count), ha="center", va="center", color=PAPER if share[i, j] > 0.6 else INK
                 )
+    return figure
+
+
+def reliability(bins: Sequence[tuple[float, float, float, float, int]]) -> Figure:
+    """Return how often answers were right over how sure they were, with intervals, above how many there were.
+
+    Each bin is (mean probability, share right, its low, its high, answers).
+    """
+    figure = Figure(figsize=(5.2, 4.6))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    upper.plot([0, 1], [0, 1], color="#5d6875", linewidth=1, linestyle="--", label="perfectly honest")
+    sure, right, low, high, answers = (np.array(part) for part in zip(*bins, strict=True))
+    reach = np.maximum(np.stack([right - low, high - right]), 0)
+    upper.errorbar(sure, right, reach, fmt="o", color=ACCENT, capsize=3, label="this model, 95 % interval")
+    upper.set_ylabel("share that was right")
+    upper.set_ylim(-0.03, 1.03)
+    upper.legend(frameon=False, loc="lower right", fontsize="small")
+    lower.bar(sure, answers, width=0.045, color=SECOND)
+    lower.set_ylabel("answers")
+    lower.set_xlabel("probability of the answer")
+    lower.set_xlim(-0.03, 1.03)
+    for axes in (upper, lower):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitrail.data.manifest import Row
+
+FEWEST = 10
+"""Below so many pictures of a class no interval is told for what has to be resampled."""
+
+DRAWS = 1000
+MOST = 4_000_000
+"""Pictures times classes beyond which resampling would take minutes; the scores then stand without interval."""
 
 
 class Interval(NamedTuple):
@@ -18,10 +32,27 @@ class Interval(NamedTuple):
         return {name: round(part, 4) for name, part in self._asdict().items()}
 
     def __str__(self) -> str:
-        return f"{self.value:.1%} ({self.low:.1%} – {self.high:.1%})"
+        return f"{100 * self.value:.1f} %, {100 * self.low:.1f} – {100 * self.high:.1f}"
 
 
-def wilson(right: int, count: int, confidence: float = 0.95) -> Interval:
+class Unsure(NamedTuple):
+    """A score of which no interval can be told, and why."""
+
+    value: float | None
+    why: str
+    low: None = None
+    high: None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, four digits; the interval is null."""
+        value = None if self.value is None else round(self.value, 4)
+        return {"value": value, "low": None, "high": None, "why": self.why}
+
+
+Score = Interval | Unsure
+
+
+def wilson(right: float, count: float, confidence: float = 0.95) -> Interval:
     """Return a share with Wilson's interval (1927, JASA 22), which keeps its promise also near 0 and 1.
 
     Of no pictures nothing is known: 0 … 1.
@@ -34,3 +65,45 @@ def wilson(right: int, count: int, confidence: float = 0.95) -> Interval:
     half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
     # Rounding must not push the share itself out of its own interval at 0 and 1.
     return Interval(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
+
+
+def of_rows(right: Sequence[bool], rows: Sequence[Row]) -> Interval:
+    """Return a share of pictures with an interval in which twins and other groups count once.
+
+    A group is taken to be answered rightly or wrongly as a whole, so n pictures in groups of sizes m are worth
+    n² / Σ m² independent ones (Kish 1965, Survey Sampling).
+    """
+    if not rows:
+        return wilson(0, 0)
+    sizes = Counter(key_of(row) for row in rows).values()
+    worth = len(rows) ** 2 / sum(size * size for size in sizes)
+    return wilson(sum(right) / len(rows) * worth, worth)
+
+
+def key_of(row: Row) -> str:
+    """Return what stands or falls together: the group of a row, or the row itself."""
+    return f"g:{row.group}" if row.group else f"r:{row.id}"
+
+
+def resampled(rows: Sequence[Row], seed: int = 0) -> NDArray[np.float64]:
+    """Return how often each picture is drawn in each of 1,000 bootstrap samples of whole groups: (draws, n)."""
+    _, member = np.unique([key_of(row) for row in rows], return_inverse=True)
+    groups = int(member.max()) + 1
+    draw = np.random.default_rng(seed)
+    counts = draw.multinomial(groups, np.full(groups, 1 / groups), size=DRAWS)
+    return counts[:, member].astype(np.float64)
+
+
+def bootstrap(value: float, found: NDArray[np.float64], pictures: int) -> Score:
+    """Return a score with its percentile interval (Efron 1979), if its values in bootstrap samples tell one."""
+    if not np.isfinite(value):
+        return Unsure(None, "the pictures do not tell")
+    if pictures < FEWEST:
+        return Unsure(value, f"fewer than {FEWEST} pictures")
+    sure = found[np.isfinite(found)]
+    if len(sure) < DRAWS // 2:
+        return Unsure(value, "too few pictures to resample")
+    low, high = np.quantile(sure, [0.025, 0.975])
+    if high - low < 1e-9:
+        return Unsure(value, "no mistake to resample")
+    return Interval(value, float(min(low, value)), float(max(high, value)))

@@ -23,8 +23,8 @@ from vitrail.data.balance import class_weights
 from vitrail.data.loader import Pictures, Share, evaluation, processes, training
 from vitrail.data.manifest import KEPT, TRAIN, VAL, Manifest
 from vitrail.data.prepare import Prepared, prepare
-from vitrail.evaluate.report import write_report
 from vitrail.models.create import count_params
+from vitrail.reports.write import write_report
 from vitrail.runs.folder import Run, create_run, open_run
 from vitrail.runs.options import TrainOptions
 from vitrail.runs.recipe import Recipe

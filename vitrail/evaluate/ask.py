@@ -1,0 +1,64 @@
+"""Asks a model about the rows of a manifest: the same preprocessing and decoding that users' pictures take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vitrail.core.errors import DataError
+from vitrail.data.doctor import workers
+from vitrail.data.manifest import Manifest, Row
+from vitrail.data.source import load
+from vitrail.infer.predictor import Predictor, Ready
+
+BATCH = 64
+
+
+class Asked(NamedTuple):
+    """What a model said of pictures whose truth is known: raw outputs (n, …) on the CPU, and predictions."""
+
+    rows: tuple[Row, ...]
+    output: Tensor
+    predictions: tuple[Any, ...]
+
+    def targets(self, predictor: Predictor) -> list[Any]:
+        """Return the truth as the task puts it."""
+        return [predictor.task.target(row.label) for row in self.rows]
+
+
+def ask(predictor: Predictor, rows: Sequence[Row], root: Path) -> Asked:
+    """Ask about rows, in order; pictures are read on all cores.
+
+    Raises:
+        DataError: a picture can no longer be read, or there is none.
+    """
+    if not rows:
+        raise DataError("There is no picture to score. Add pictures to the split, or name another one.")
+
+    def ready(row: Row) -> Ready:
+        return predictor.ready(load(root, row.path, predictor.preprocess.channels).image)
+
+    outputs: list[Tensor] = []
+    predictions: list[Any] = []
+    with ThreadPoolExecutor(workers()) as pool:
+        for start in range(0, len(rows), BATCH):
+            part = list(pool.map(ready, rows[start : start + BATCH]))
+            output = predictor.outputs(torch.stack([one.pixels for one in part]))
+            outputs.append(output)
+            predictions += predictor.task.decode(output, [one.geometry for one in part])
+    return Asked(tuple(rows), torch.cat(outputs), tuple(predictions))
+
+
+def rows_of(manifest: Manifest, split: str) -> list[Row]:
+    """Return the kept rows of a split; raises a DataError where it is empty."""
+    rows = manifest.rows(split)
+    if not rows:
+        raise DataError(
+            f"The split {split!r} holds no pictures, so nothing can be scored. Add pictures to it."
+        )
+    return rows

@@ -1,0 +1,134 @@
+"""Puts report.html together: words, curves, the confusion matrix with its pictures, and where the network looked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from vitrail import plots
+from vitrail.data.manifest import KEPT, Manifest
+from vitrail.data.names import count, some
+from vitrail.data.source import load
+from vitrail.evaluate.labels import LabelScores
+from vitrail.evaluate.scores import Judged, Scores
+from vitrail.explainers.explanation import explain
+from vitrail.explainers.rollout import Rollout
+from vitrail.infer.predictor import Predictor
+from vitrail.pages import render
+from vitrail.reports.album import Album
+from vitrail.reports.cells import cells
+from vitrail.reports.plain import loss_curve, score_curve
+from vitrail.runs.folder import Run
+
+SHOWN = 6
+"""Pictures with rollout of each kind: surest mistakes, surest right answers, right ones in doubt."""
+
+WIDTH = 520
+"""Pixels of a picture and its heat map side by side."""
+
+
+def page(
+    run: Run, manifest: Manifest, predictor: Predictor, scores: Scores | LabelScores, report: dict[str, Any]
+) -> str:
+    """Return the page of a run: one self-contained file of a few MB that names no path of this machine."""
+    learnt = {
+        "title": f"{report['model']} on {count(len(scores.labels), 'class', 'classes')}",
+        "loss": loss_curve(run),
+        "curve": score_curve(run),
+        "subtitle": "Scored on pictures that neither the training nor the choice of the best epoch saw",
+        "notes": list(_notes(manifest)),
+        "learnt": True,
+        "clock": f"{report['seconds'] / 60:.0f} min"
+        if report["seconds"] > 120
+        else f"{report['seconds']:.0f} s",
+    }
+    return _page(manifest, predictor, scores, report, learnt)
+
+
+def page_of_new(
+    manifest: Manifest, predictor: Predictor, scores: Scores | LabelScores, report: dict[str, Any]
+) -> str:
+    """Return the same page for pictures that were not the run's own: nothing is said of the training."""
+    values = {
+        "title": f"{report['model']} on new pictures",
+        "subtitle": "A trained model, scored on pictures that were not its own",
+        "notes": report["notes"],
+        "learnt": False,
+    }
+    return _page(manifest, predictor, scores, report, values)
+
+
+def _page(
+    manifest: Manifest,
+    predictor: Predictor,
+    scores: Scores | LabelScores,
+    report: dict[str, Any],
+    learnt: dict[str, Any],
+) -> str:
+    album = Album(manifest.root)
+    bins = [(b["sure"], *b["right"].values(), b["answers"]) for b in report["calibration"]["bins"]]
+    matrix = cells(scores, album) if isinstance(scores, Scores) else None
+    values = {
+        **learnt,
+        "report": report,
+        "matrix": matrix,
+        "reliability": plots.data_uri(plots.reliability(bins)),
+        "looks": _looks(predictor, manifest, scores.judged),
+        "attention": Rollout.fits(predictor.network.spec),
+        "left_out": album.missing,
+    }
+    return render("report.html", values)
+
+
+def _notes(manifest: Manifest) -> Iterator[str]:
+    """Say what the check found that bears on the score: what was kept out and why, twins, leaks."""
+    out = [row for row in manifest.rows(state=None) if row.state != KEPT]
+    if out:
+        reasons = some((f"{row.id} ({row.reason.rstrip('.')})" for row in out), 5)
+        yield f"{count(len(out), 'picture')} kept out: {reasons}."
+    sizes = Counter(row.group for row in manifest.rows() if row.group)
+    tied = [size for size in sizes.values() if size > 1]
+    if tied:
+        yield (
+            f"{count(sum(tied), 'picture')} in {count(len(tied), 'group')} of twins or of one origin: a group counts "
+            "once in every interval."
+        )
+
+
+def _looks(
+    predictor: Predictor, manifest: Manifest, judged: Sequence[Judged]
+) -> list[tuple[str, str, list[dict[str, str]]]]:
+    """Return titled rows of pictures: the surest mistakes, the surest right answers, the right ones in doubt."""
+    surest = sorted(judged, key=lambda one: -one.prediction.probability)
+    wrong = [one for one in surest if not one.right]
+    right = [one for one in surest if one.right]
+    varied = list({one.row.label: one for one in reversed(right)}.values())
+    varied.sort(key=lambda one: -one.prediction.probability)
+    doubtful = [one for one in right[::-1] if one not in varied[:SHOWN]]
+    rows = (
+        ("Its surest mistakes", "Look at their labels first: sure mistakes are often wrong labels.", wrong),
+        ("Surely right", "The surest answer of each class.", varied),
+        ("Right, but in doubt", "Pictures like these are worth collecting more of.", doubtful),
+    )
+    return [
+        (title, hint, [_look(predictor, manifest, one) for one in found[:SHOWN]])
+        for title, hint, found in rows
+        if found
+    ]
+
+
+def _look(predictor: Predictor, manifest: Manifest, one: Judged) -> dict[str, str]:
+    image = load(manifest.root, one.row.path, predictor.preprocess.channels).image
+    if Rollout.fits(predictor.network.spec):
+        picture = explain(predictor, image).figure()
+    else:
+        picture = plots.shown(plots.of_array(image))
+    picture.thumbnail((WIDTH, WIDTH))
+    return {
+        "image": plots.photo_uri(picture),
+        "truth": ", ".join(one.row.labels) or "nothing",
+        "answer": one.prediction.label or "nothing",
+        "sure": f"{100 * one.prediction.probability:.0f} %",
+        "right": "yes" if one.right else "",
+    }

@@ -1,0 +1,39 @@
+"""The page of a run whose task has no classes to tell about, and the curves that every page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitrail import plots
+from vitrail.pages import render
+from vitrail.runs.folder import Run
+
+
+def plain_page(run: Run, report: dict[str, Any]) -> str:
+    """Return report.html of a run with scores alone."""
+    return render("report_plain.html", {"report": report, "curve": score_curve(run)})
+
+
+def loss_curve(run: Run) -> str:
+    """Return the training loss over epochs as a data: address."""
+    losses = [(event["epoch"], event["loss"]) for event in run.history() if event["event"] == "step"]
+    return plots.data_uri(plots.curves({"training loss": thin(losses)}, "epoch", "loss"))
+
+
+def score_curve(run: Run) -> str:
+    """Return the validation score over epochs as a data: address."""
+    scored = [event for event in run.history() if event["event"] == "score"]
+    points = [(event["epoch"], event[event["main"]]) for event in scored]
+    return plots.data_uri(plots.curves({"validation": points}, "epoch", scored[0]["main"] if scored else ""))
+
+
+def thin(points: Sequence[tuple[float, float]], most: int = 300) -> list[tuple[float, float]]:
+    """Return a long curve as the means of at most `most` pieces."""
+    if len(points) <= most:
+        return list(points)
+    pieces: list[NDArray[np.floating]] = np.array_split(np.asarray(points), most)
+    return [(float(piece[:, 0].mean()), float(piece[:, 1].mean())) for piece in pieces]
