@@ -661,6 +661,19 @@ def test_dicom_and_nifti_keep_their_window(tmp_path: Path) -> None:
     )
 
 
+def test_broken_annotations_and_tables_are_told_in_a_sentence(tmp_path: Path) -> None:
+    for name, text in (
+        ("a", '{"images": [], "categories": [], "annotations": [{"id": 1}]}'),
+        ("b", '{"images"'),
+    ):
+        folders(tmp_path / name, {"": 2})
+        put(tmp_path / name / "coco.json", text + ' "annotations" "categories"' * (name == "b"))
+        with pytest.raises(DataError, match="Export the annotations again"):
+            sniff(tmp_path / name, layout="crops")
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        sniff(put(tmp_path / "t.parquet", b"PAR1 nonsense PAR1"))
+
+
 def test_the_extras_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib import import_module
@@ -68,7 +67,7 @@ def read_member(file: Path, name: str) -> bytes:
         raise DataError(
             f"{shown} does not exist. Check the archive again: vitrail check {file.name}."
         ) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # as below
         raise DataError(f"{shown} is broken ({error}). Make the archive again.") from error
 
 
@@ -87,7 +86,9 @@ def _open(file: Path, changed: int, size: int, process: int) -> _Archive:
     """Open an archive once a process: a child may not share its parent's position in the file."""
     try:
         return _Zip(file) if file.name.lower().endswith(".zip") else _Tar(file)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # a reader fed with a broken archive may raise anything at all
         raise DataError(f"{file} is no whole archive ({error}). Download or pack it again.") from error
 
 

@@ -84,7 +84,7 @@ def _arrow(file: Path, changed: int) -> Any:
             start = mapped.read(6)
         opened = pa.memory_map(str(file))
         return (pa.ipc.open_file(opened) if start == b"ARROW1" else pa.ipc.open_stream(opened)).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
+    except Exception as error:  # Arrow raises errors of its own and of Python over a broken file
         raise DataError(f"{file} is broken ({error}). Save the data set again.") from error
 
 

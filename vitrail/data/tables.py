@@ -72,7 +72,7 @@ def read_table(name: str, data: bytes) -> pl.DataFrame:
             frame = pl.read_parquet(io.BytesIO(data))
         else:
             frame = pl.read_excel(io.BytesIO(data), engine="calamine", infer_schema_length=None)
-    except Exception as error:  # each format's reader has errors of its own
+    except (Exception, pl.exceptions.PanicException) as error:  # each format's reader has errors of its own
         raise DataError(
             f"{name} cannot be read as a table: {_first_line(error)}. Save it again as CSV."
         ) from error
@@ -210,5 +210,5 @@ def _pieces(cell: str, mark: str) -> list[str]:
     return [piece.strip().strip("'\"[]") for piece in cell.split(mark) if piece.strip().strip("'\"[]")]
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -62,7 +62,7 @@ def crops(tree: Tree) -> Layout | None:
         return None
     name, because, reader = kind
     entries: dict[str, Entry] = {}
-    for box in reader(tree):
+    for box in _whole(tree, reader):
         left, top = (math.floor(max(0, corner) + _ROUNDING) for corner in box.corners[:2])
         right, bottom = (math.ceil(corner - _ROUNDING) for corner in box.corners[2:])
         path = f"{tree.files[box.picture]}!{left},{top},{max(left, right)},{max(top, bottom)}"
@@ -71,6 +71,17 @@ def crops(tree: Tree) -> Layout | None:
     boxes = count(len(entries), "box", "boxes")
     why = f"the crops of {name} boxes, because {because}: {boxes}, one picture each."
     return Layout("crops", tree.root, why, (*entries.values(), *tree.refused), tree.notes)
+
+
+def _whole(tree: Tree, reader: _Reader) -> Iterator[_Box]:
+    """Yield the boxes; an annotation that lacks a part is told in one sentence."""
+    try:
+        yield from reader(tree)
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise DataError(
+            f"An annotation in {tree.name} lacks a part or has a wrong one ({type(error).__name__}: {error}). "
+            "Export the annotations again."
+        ) from error
 
 
 def _kind(tree: Tree) -> tuple[str, str, _Reader] | None:

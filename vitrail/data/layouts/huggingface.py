@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from vitrail.data.arrays import arrow_table
 from vitrail.data.layouts.base import Entry, Layout, Tree
@@ -22,6 +25,8 @@ def look(tree: Tree) -> Layout | None:
     saved = any(name.rsplit("/", 1)[-1] == "state.json" for name in tree.files)
     kind = ".arrow" if saved else ".parquet"
     files = [name for name in tree.files if name.endswith(kind) and "!" not in tree.files[name]]
+    if not saved:
+        files = [name for name in files if _may_hold_pictures(tree.root / tree.files[name])]
     entries: list[Entry] = []
     used = []
     for name in files:
@@ -42,6 +47,14 @@ def look(tree: Tree) -> Layout | None:
 _Columns = tuple[str, str, list[str]]
 
 
+def _may_hold_pictures(file: Path) -> bool:
+    """Tell a Parquet file with a column of structures from a plain table, which needs no pyarrow to be read."""
+    try:
+        return any(isinstance(kind, pl.Struct) for kind in pl.read_parquet_schema(file).values())
+    except (Exception, pl.exceptions.PanicException):  # broken: the layout of tables says so
+        return False
+
+
 def _columns(table: Any, saved: bool) -> _Columns | None:
     """Return the columns of pictures and of labels, and the labels' names where the file tells them."""
     schema = table.schema if saved else table.schema_arrow
@@ -49,10 +62,21 @@ def _columns(table: Any, saved: bool) -> _Columns | None:
     label = next((name for name in _LABELS if name in schema.names), None)
     if image is None or label is None:
         return None
-    about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    feature = about.get("info", {}).get("features", {}).get(label, {})
-    names = feature.get("names") or (feature.get("feature") or {}).get("names") or []
-    return image, label, list(names)
+    return image, label, _names((schema.metadata or {}).get(b"huggingface", b"{}"), label)
+
+
+def _names(about: bytes, label: str) -> list[str]:
+    try:
+        feature = json.loads(about)["info"]["features"][label]
+        names = feature.get("names") or (feature.get("feature") or {}).get("names") or []
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # written by something else: labels stay numbers
+        names = []
+    return list(names)
 
 
 def _holds_pictures(field: Any) -> bool:
