@@ -89,7 +89,14 @@ def test_a_clean_set_and_a_large_one_have_pages_too(
 
 
 @pytest.mark.parametrize(
-    "words", [["nowhere"], ["set", "--undo", "7"], ["set", "--layout", "tabel"], ["set/a"]]
+    "words",
+    [
+        ["nowhere"],
+        ["set", "--undo", "7"],
+        ["set", "--layout", "tabel"],
+        ["set/a"],
+        ["set", "--drop", "a/9.png"],
+    ],
 )
 def test_errors_are_sentences_with_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: Sequence[str]
@@ -100,6 +107,7 @@ def test_errors_are_sentences_with_exit_code_1(
     said = capsys.readouterr()
     assert said.out == ""
     assert len(said.err.splitlines()) == 1
+    assert not (tmp_path / "set.vitrail.jsonl").exists()
 
 
 def test_crops_are_checked_and_trained_on_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,7 +124,7 @@ def test_what_cannot_be_used_says_the_way_out(tmp_path: Path) -> None:
         (folders(tmp_path / "one", {"cat": 3}), "one class only, 'cat'"),
         (folders(tmp_path / "flat", {"": 3}), "no labels"),
         (put(tmp_path / "a.7z", b"x"), "Pack it as .zip"),
-        (put(tmp_path / "a.docx", b"x"), "holds no pictures"),
+        (put(tmp_path / "a.docx", b"x"), "a single file that holds no data set"),
     ):
         with pytest.raises(DataError, match=says) as error:
             sniff(source)

@@ -54,15 +54,15 @@ def check(
     from vitrail.data.prepare import find, prepare
 
     path = history_path(find(data))
-    decided = _decide(History.read(path), undo, drop)
+    before = History.read(path)
+    decided = _decide(before, undo, drop)
     if history:
         _show(decided, json)
         return 0
-    if undo or drop:
-        decided.write(path)
-    prepared = _with_bar(lambda progress: prepare(data, layout=layout, progress=progress))
+    prepared = _with_bar(lambda progress: prepare(data, layout=layout, progress=progress, history=decided))
+    _refuse_unknown(drop, prepared)
     noted = decided.note(prepared.report.findings)
-    if noted != decided:
+    if noted.decisions != before.decisions:
         noted.write(path)
     if html:
         _write_page(Path(html), data, prepared, noted)
@@ -77,6 +77,15 @@ def _decide(history: History, undo: tuple[int, ...], drop: tuple[str, ...]) -> H
     for number in undo:
         history = history.undo(number)
     return history.decide("drop", drop) if drop else history
+
+
+def _refuse_unknown(drop: tuple[str, ...], prepared: Prepared) -> None:
+    from vitrail.core.errors import UnknownNameError
+
+    known = {row.id for row in prepared.report.rows}
+    for one in drop:
+        if one not in known:
+            raise UnknownNameError("picture", one, known, "Pictures are called as the check names them.")
 
 
 def _with_bar(job: Any) -> Prepared:

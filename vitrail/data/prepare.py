@@ -77,11 +77,12 @@ def prepare(
     test: float = 0.15,
     cache: Path | None = None,
     progress: Progress | None = None,
+    history: History | None = None,
 ) -> Prepared:
     """Make a manifest of a source (folder, archive, table …) or of a built-in name ("digits"), and report.
 
-    `cache` remembers by content what was seen (None: a file in the cache folder). What people decided before
-    (`History`) is respected. Nothing of the data is changed.
+    `cache` remembers by content what was seen (None: a file in the cache folder). What was decided before is
+    respected (`history`; None: what stands beside the data). Nothing of the data is changed.
 
     Raises:
         DataError: nothing there that could be learnt from; the message says why and what to do.
@@ -90,7 +91,8 @@ def prepare(
     understood = sniff(place, layout)
     memory = cache if cache is not None else cache_dir() / "check.sqlite"
     report = examine(understood, cache=memory, progress=progress)
-    rows, decided = History.read(history_path(place)).apply(report.rows)
+    known = history if history is not None else History.read(history_path(place))
+    rows, decided = known.apply(report.rows)
     manifest = Manifest.of(rows, understood.root)
     _refuse_numbers(source, manifest)
     if len(manifest.classes) < 2:

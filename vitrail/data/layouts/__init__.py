@@ -10,6 +10,7 @@ from vitrail.core.errors import DataError
 from vitrail.data.layouts.base import Entry as Entry
 from vitrail.data.layouts.base import Layout as Layout
 from vitrail.data.layouts.base import Tree
+from vitrail.data.names import count
 
 Look = Callable[[Tree], Layout | None]
 
@@ -47,6 +48,6 @@ def _unlabelled(tree: Tree) -> DataError:
     if not tree.pictures:
         return DataError(f"{where} holds no pictures. Put them into one folder a class: {where}/cat/1.jpg.")
     return DataError(
-        f"{where} holds {len(tree.pictures):,} pictures but no labels. Put them into one folder a class "
+        f"{where} holds {count(len(tree.pictures), 'picture')} but no labels. Put them into one folder a class "
         f"({where}/cat/1.jpg), or add a table {where}/labels.csv with the columns image,label."
     )

@@ -13,6 +13,7 @@ from vitrail.core.errors import DataError
 from vitrail.data import archives
 from vitrail.data.names import count, is_picture, natural, some
 from vitrail.data.source import read
+from vitrail.data.tables import is_table
 
 
 class Entry(NamedTuple):
@@ -77,6 +78,10 @@ class Tree:
         if path.name.lower().endswith(archives.CLOSED):
             raise DataError(
                 f"{source} is packed in a way that is not read in place. Pack it as .zip or .tar."
+            )
+        if not (is_table(path.name) or path.suffix in {".npz", ".arrow"}):
+            raise DataError(
+                f"{source} is a single file that holds no data set. Give a folder, zip, tar or table."
             )
         return cls(path.name, path.parent, {path.name: path.name}, table=path.name)
 
