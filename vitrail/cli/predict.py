@@ -20,6 +20,7 @@ def predict(
     json: bool = False,
     csv: str | None = None,
     device: str = "auto",
+    trust: bool = False,
 ) -> int:
     """Ask a trained model what pictures show.
 
@@ -32,7 +33,7 @@ def predict(
     Parameters
     ----------
     model
-        a run folder or a model.safetensors
+        a run folder, a model.safetensors, or an exported .onnx, .xml or .pt2
     pictures
         files, folders, patterns such as 'new/*.jpg', zip files, or - for standard input
     json
@@ -41,14 +42,16 @@ def predict(
         write a table with one row a picture to this file
     device
         auto, cpu, cuda
+    trust
+        open a .pt2, which could run code of its own
     """
     from vitrail.cli.output import print_json, say, table
     from vitrail.core.errors import SettingError
-    from vitrail.infer.predictor import Predictor, expand
+    from vitrail.infer.predictor import expand, load
 
     if not pictures:
         raise SettingError("Name pictures to look at: vitrail predict runs/photos new/*.jpg")
-    predictor = Predictor(model, device)
+    predictor = load(model, device, trust=trust)
     piped = sys.stdin.buffer.read() if "-" in pictures else None
     answers = list(predictor.answers(expand(pictures, piped)))
     if csv:

@@ -12,6 +12,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "train": ("vitrail.cli.train:train", "train a network on a folder of pictures"),
         "predict": ("vitrail.cli.predict:predict", "ask a trained model about pictures"),
         "explain": ("vitrail.cli.explain:explain", "see where a model looked"),
+        "export": ("vitrail.cli.export:export", "write a model for other programs, proven equal"),
         "weights": ("vitrail.cli.weights:weights", "list pretrained weights, or add some that you fetched"),
         "convert": ("vitrail.cli.convert:convert", "bring a checkpoint from one layout into another"),
         "models": ("vitrail.cli.models:models", "list the networks there are"),

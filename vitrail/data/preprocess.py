@@ -81,7 +81,11 @@ class Preprocess:
         pixels = self._pixels(image)
         plan = self._plan(image.shape[0], image.shape[1])
         shown = self._window(self.normalise(resize(pixels, plan.resized)), plan)
-        return shown, self._geometry(image.shape[0], image.shape[1], plan)
+        return shown, self.geometry(image.shape[0], image.shape[1])
+
+    def geometry(self, height: int, width: int) -> Geometry:
+        """Return where the input lies on a picture of this size."""
+        return self._geometry(height, width, self._plan(height, width))
 
     def train(self, image: NDArray[np.uint8], augment: Augment, key: int) -> Tensor:
         """Return an augmented input (channels, *size); the draw depends on `key` alone."""

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitrail.core.errors import DataError, RunError, VitrailError
 from vitrail.data.decode import as_array, decode
 from vitrail.data.names import is_picture, natural
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Geometry
+from vitrail.infer.exported import KINDS
 from vitrail.models.create import rebuild
 from vitrail.runs.assemble import Network, build_task, join
 from vitrail.runs.device import device_for
@@ -61,6 +62,8 @@ class Predictor:
 
     def __init__(self, model: str | Path, device: str = "auto") -> None:
         path = Path(model)
+        if path.suffix in KINDS:
+            raise RunError(f"{path} is an exported file. Open it with vitrail.load({path.name!r}).")
         self.path = open_run(path).model_path if path.is_dir() else path
         if path.is_dir() and not self.path.is_file():
             raise RunError(
@@ -68,11 +71,17 @@ class Predictor:
             )
         self.header, tensors = read_model(self.path)
         self.preprocess = Preprocess.from_dict(self.header.preprocess)
-        self.task: Task[Any, Any] = _task(self.header)
-        self.network = self._network(tensors)
+        self.task: Task[Any, Any] = build_header_task(self.header)
+        self._built = self._network(tensors)
         self.proof_drift = self._check_proof()
         self.device = device_for(device)
-        self.network.to(self.device)
+        self._built.to(self.device)
+        self.running: nn.Module = self._built  # what answers; `vitrail.infer.fast` puts a quicker twin here
+
+    @property
+    def network(self) -> Network:
+        """The network itself, in float32, as it was trained."""
+        return self._built
 
     def _network(self, tensors: dict[str, Tensor]) -> Network:
         # Drawing first weights only to overwrite them would cost more than reading the real ones, so the network is
@@ -93,7 +102,7 @@ class Predictor:
             raise RunError(
                 f"{self.path} carries no proof, so its answers cannot be trusted. Train or export again."
             )
-        apart = drift(self.header.proof, answer(self.network, self.task, self.preprocess))
+        apart = drift(self.header.proof, self._answer_to_proof())
         if not apart <= TOLERANCE:
             raise RunError(
                 f"{self.path} does not answer as it did in training: on its proof picture a probability is "
@@ -101,6 +110,9 @@ class Predictor:
                 "otherwise. Copy it again, or use the versions of its report."
             )
         return apart
+
+    def _answer_to_proof(self) -> list[float]:
+        return answer(self._built, self.task, self.preprocess)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -120,7 +132,7 @@ class Predictor:
             if all(isinstance(one, str | Path) for one in many):
                 found = list(self.answers(expand(map(str, many))))
             else:
-                return self._decoded([self.ready(one) for one in many])
+                return self._predicted([self.ready(one) for one in many])
         for one in found:
             if one.error:
                 raise DataError(one.error)
@@ -128,15 +140,16 @@ class Predictor:
 
     def ready(self, image: Any) -> Ready:
         """Bring a path, bytes, Pillow image, array or tensor to the network's input."""
-        channels = self.preprocess.channels
-        if isinstance(image, str | Path):
-            array = decode(Path(image), channels).image
-        elif isinstance(image, bytes):
-            array = decode(image, channels).image
-        else:
-            array = as_array(image, channels)
+        array = self.decoded(image)
         pixels, geometry = self.preprocess.eval(array)
         return Ready(pixels, geometry, array)
+
+    def decoded(self, image: Any) -> NDArray[np.uint8]:
+        """Return a path, bytes, Pillow image, array or tensor as uint8 (height, width, channels)."""
+        channels = self.preprocess.channels
+        if isinstance(image, str | Path):
+            return decode(Path(image), channels).image
+        return decode(image, channels).image if isinstance(image, bytes) else as_array(image, channels)
 
     def answers(self, sources: Iterable[Source], batch: int = BATCH) -> Iterator[Answer]:
         """Yield one answer a source, in order; a picture that cannot be read gets an error and the rest go on."""
@@ -152,20 +165,23 @@ class Predictor:
         yield from self._answer(waiting)
 
     def _answer(self, waiting: Sequence[tuple[str, Ready | str]]) -> Iterator[Answer]:
-        predictions = iter(self._decoded([one for _, one in waiting if isinstance(one, Ready)]))
+        predictions = iter(self._predicted([one for _, one in waiting if isinstance(one, Ready)]))
         for name, one in waiting:
             yield Answer(name, error=one) if isinstance(one, str) else Answer(name, next(predictions))
 
-    def _decoded(self, ready: Sequence[Ready]) -> list[Any]:
+    def _predicted(self, ready: Sequence[Ready]) -> list[Any]:
         if not ready:
             return []
-        output = self.outputs(torch.stack([one.pixels for one in ready]))
-        return self.task.decode(output, [one.geometry for one in ready])
+        return self.task.decode(self.asked(ready), [one.geometry for one in ready])
+
+    def asked(self, ready: Sequence[Ready]) -> Tensor:
+        """Return the task's raw output for pictures made ready: (b, …)."""
+        return self.outputs(torch.stack([one.pixels for one in ready]))
 
     @torch.inference_mode()
     def outputs(self, pixels: Tensor) -> Tensor:
         """Return the network's raw output for inputs (b, channels, height, width)."""
-        return self.task.infer(self.network, pixels.to(self.device)).float().cpu()
+        return self.task.infer(self.running, pixels.to(self.device)).float().cpu()
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Any]) -> Tensor:
@@ -175,12 +191,20 @@ class Predictor:
         return vectors.float().cpu()
 
 
-def load(model: str | Path, device: str = "auto") -> Predictor:
-    """Open a run folder or a model file and check its proof."""
+def load(model: str | Path, device: str = "auto", *, trust: bool = False) -> Predictor:
+    """Open a run folder, a model file or an exported file (.onnx, .xml, .pt2), and check its proof.
+
+    `trust` says that a torch program (.pt2), which could do anything to this machine, may be opened.
+    """
+    if Path(model).suffix in KINDS:
+        from vitrail.infer.opened import ExportedPredictor
+
+        return ExportedPredictor(Path(model), trust)
     return Predictor(model, device)
 
 
-def _task(header: Header) -> Task[Any, Any]:
+def build_header_task(header: Header) -> Task[Any, Any]:
+    """Return the task a model file describes."""
     return build_task(header.task["name"], header.task["labels"], header.task["settings"])
 
 

@@ -1,0 +1,65 @@
+"""Random networks written as a training writes them, and pictures to prove exports on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vitrail.data.preprocess import Preprocess
+from vitrail.models.create import describe
+from vitrail.runs.assemble import build_task, create_model, join
+from vitrail.runs.model_file import Header, write_model
+from vitrail.runs.proof import answer
+
+LABELS = ("2", "10", "图", "cat", "dog")
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory) -> Callable[..., Path]:
+    """Write a random network with a steep head, so that its answers differ from picture to picture."""
+
+    def write(name: str, preprocess: Preprocess | None = None, task: str = "classify", **settings) -> Path:
+        torch.manual_seed(0)
+        asked = build_task(task, LABELS, settings)
+        steps = preprocess or Preprocess.for_size(32)
+        network = join(create_model(name, 5, image=steps.size).encoder, asked).eval()
+        with torch.no_grad():
+            network.head.linear.weight *= 20
+        header = Header(
+            name=name,
+            encoder=describe(network.encoder),
+            task={"name": task, "labels": list(LABELS), "settings": asked.settings.model_dump()},
+            preprocess=steps.to_dict(),
+            proof=answer(network, asked, steps),
+        )
+        path = tmp_path_factory.mktemp("model") / "toy.safetensors"
+        write_model(path, network, header)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """Eight pictures with something in them, of eight sizes."""
+    folder = tmp_path_factory.mktemp("pictures") / "some pictures"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    for i in range(8):
+        small = Image.fromarray(draw.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+        small.resize((31 + 13 * i, 90 - 7 * i), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny networks on a busy machine wait for their threads more than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,52 @@
+"""vitrail export."""
+
+from __future__ import annotations
+
+import sys
+
+
+def export(
+    model: str,
+    /,
+    *,
+    format: str = "onnx",
+    out: str | None = None,
+    data: str | None = None,
+    attention: bool = False,
+    json: bool = False,
+) -> int:
+    """Write a trained model for other programs, once both were seen to give the same answers.
+
+    Graphs (onnx, openvino, torch) take raw pictures, uint8 height x width x channels of any size, and give named
+    probabilities; everything in between is inside. At least 200 of the run's pictures in many sizes are asked of
+    both; nothing is written where a probability drifts by more than 0.001 or a top answer changes.
+
+        vitrail export runs/photos
+        vitrail predict photos.onnx new/*.jpg
+        vitrail export runs/photos --format timm
+
+    Parameters
+    ----------
+    model
+        a run folder, or a model.safetensors with --data
+    format
+        onnx, openvino, torch, timm or huggingface
+    out
+        file or folder to write; by default the run's name here
+    data
+        pictures to prove it on, where the run's own have moved
+    attention
+        add an output: where the class token looks
+    json
+        print one JSON value, for programs
+    """
+    from vitrail.cli.output import print_json, say
+    from vitrail.export.write import export as write
+
+    done = write(model, format, out, data=data, attention=attention)
+    if json:
+        print_json(done.to_dict())
+    else:
+        sys.stdout.write(f"{done.path} ({done.bytes / 1e6:.1f} MB)\n")
+    say(f"Checked: {done.agreement}.")
+    return 0

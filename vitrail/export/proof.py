@@ -1,0 +1,179 @@
+"""The proof of an export: the model's own pictures, in many sizes, asked of both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from vitrail.core.errors import DataError, RunError, VitrailError
+from vitrail.data.manifest import KEPT, TEST, TRAIN, VAL, Manifest, Row
+from vitrail.data.source import load as load_picture
+from vitrail.infer.predictor import Predictor, Source
+
+LEAST = 200
+"""Pictures that an export is proven on."""
+
+ALLOWED = 1e-3
+"""How far a probability may drift in float32."""
+
+BATCH = 16
+"""Pictures held at once; one of them may be large."""
+
+LARGEST = (3000, 4000)
+SMALLEST = (17, 23)
+
+Pixels = NDArray[np.uint8]
+Asked = Callable[[Sequence[Pixels]], Tensor]
+"""From pictures, each uint8 (height, width, channels), to their probabilities (b, …)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What the two sides said: largest drift of a probability, and how often the top answer was the same.
+
+    `ties` are pictures whose top answers differ while the model itself holds both for equal within the allowed drift.
+    """
+
+    pictures: int
+    sizes: int
+    smallest: tuple[int, int]
+    largest: tuple[int, int]
+    drift: float
+    same_top: int
+    ties: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        small, large = (f"{height} x {width}" for height, width in (self.smallest, self.largest))
+        return (
+            f"{self.same_top} of {self.pictures} top answers are the same ({self.ties} ties), no probability is "
+            f"further off than {self.drift:.1e}; {self.sizes} sizes from {small} to {large}"
+        )
+
+
+def pictures_of(manifest: Manifest, channels: int, wanted: int = LEAST) -> list[Pixels]:
+    """Return decoded pictures of a run, those it never trained on first.
+
+    Raises:
+        DataError: none can be read any more.
+    """
+    rows = [row for split in (TEST, VAL, TRAIN) for row in manifest.rows(split) if row.state == KEPT]
+    return _readable(partial(_of_row, manifest.root, row, channels) for row in rows[:wanted])
+
+
+def pictures_from(predictor: Predictor, sources: Sequence[Source], wanted: int = LEAST) -> list[Pixels]:
+    """Return decoded pictures from files that the user names.
+
+    Raises:
+        DataError: none can be read.
+    """
+    return _readable(partial(_of_source, predictor, one) for one in sources[:wanted])
+
+
+def _of_row(root: Path, row: Row, channels: int) -> Pixels:
+    return load_picture(root, row.path, channels).image
+
+
+def _of_source(predictor: Predictor, source: Source) -> Pixels:
+    return predictor.decoded(source.open())
+
+
+def _readable(readers: Iterable[Callable[[], Pixels]]) -> list[Pixels]:
+    found: list[Pixels] = []
+    wrong = ""
+    for read in readers:
+        try:
+            found.append(read())
+        except VitrailError as error:  # it proves nothing either way; the others do
+            wrong = wrong or str(error)
+    if not found:
+        raise DataError(
+            f"No picture could be read to prove the export on. {wrong} Name a folder of pictures with --data."
+        )
+    return found
+
+
+def many_sizes(pictures: Sequence[Pixels], least: int = LEAST) -> Iterator[Pixels]:
+    """Yield at least `least` pictures: half as they are, half in drawn sizes, the smallest and the largest among them.
+
+    A run whose pictures are all of one size would prove nothing about others.
+    """
+    draw = np.random.default_rng(0)
+    count = max(least, len(pictures))
+    for i in range(count):
+        picture = pictures[i // 2 % len(pictures)] if count > len(pictures) else pictures[i]
+        if i % 2 == 0:
+            yield picture
+            continue
+        size = {1: SMALLEST, 3: LARGEST}.get(i)
+        height, width = size or (int(side) for side in np.exp(draw.uniform(np.log(24), np.log(700), 2)))
+        yield _stretched(picture, height, width)
+
+
+def _stretched(picture: Pixels, height: int, width: int) -> Pixels:
+    flat = picture[..., 0] if picture.shape[2] == 1 else picture
+    resized = np.asarray(Image.fromarray(flat).resize((width, height), Image.Resampling.BILINEAR))
+    return np.ascontiguousarray(resized.reshape(height, width, picture.shape[2]))
+
+
+def model_side(predictor: Predictor) -> Asked:
+    """Return the trained model's own probabilities, in float32, through its own preprocessing."""
+
+    def ask(images: Sequence[Pixels]) -> Tensor:
+        with torch.inference_mode():
+            pixels = torch.stack([predictor.preprocess.eval(image)[0] for image in images])
+            output = predictor.task.infer(predictor.network, pixels.to(predictor.device)).float().cpu()
+            return predictor.task.probabilities(output)
+
+    return ask
+
+
+def compare(ours: Asked, theirs: Asked, pictures: Iterator[Pixels]) -> Agreement:
+    """Ask both sides about every picture."""
+    sizes: list[tuple[int, int]] = []
+    drift, same, ties = 0.0, 0, 0
+    for part in batched(pictures, BATCH):
+        sizes += [(picture.shape[0], picture.shape[1]) for picture in part]
+        p, q = ours(part), theirs(part)
+        if p.shape != q.shape:
+            raise RunError(
+                f"The export answers in the shape {tuple(q.shape)}, the model in {tuple(p.shape)}."
+            )
+        apart = float((p - q).abs().max())
+        drift = max(drift, apart if apart == apart else float("inf"))  # a NaN must not pass for no drift
+        top, other = p.argmax(-1, keepdim=True), q.argmax(-1, keepdim=True)
+        gap = (p.gather(-1, top) - p.gather(-1, other)).flatten(1).amax(1)
+        equal = (top == other).flatten(1).all(1)
+        same += int(equal.sum())
+        ties += int((~equal & (gap <= ALLOWED)).sum())
+    by_area = sorted(sizes, key=lambda size: size[0] * size[1])
+    return Agreement(len(sizes), len(set(sizes)), by_area[0], by_area[-1], drift, same, ties)
+
+
+def batched(pictures: Iterator[Pixels], size: int) -> Iterator[list[Pixels]]:
+    """Yield lists of so many pictures, the last one shorter."""
+    while part := list(islice(pictures, size)):
+        yield part
+
+
+def demand(found: Agreement, what: str) -> None:
+    """Raise a RunError where the two sides drift apart: nothing is written then."""
+    if found.drift <= ALLOWED and found.same_top + found.ties == found.pictures:
+        return
+    raise RunError(
+        f"The {what} does not answer as the model does: {found}; allowed are {ALLOWED} and no other top answer. "
+        "Nothing was written. Export another format, or report this with the name of the network."
+    )

@@ -1,0 +1,147 @@
+"""One way out for every format: open the model, write, ask both sides, and keep only what agrees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from vitrail.core.errors import RunError, SettingError, UnknownNameError
+from vitrail.export import folders, graphs, proof
+from vitrail.export.proof import Agreement, Asked, Pixels
+from vitrail.infer.predictor import Predictor, expand
+from vitrail.runs.folder import Run, open_run
+
+SUFFIXES: Mapping[str, str] = MappingProxyType(
+    {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "timm": "-timm", "huggingface": "-huggingface"}
+)
+"""The formats, and how the name of what is written ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written, and how well it was seen to agree with the model."""
+
+    path: Path
+    format: str
+    bytes: int
+    agreement: Agreement
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "path": str(self.path),
+            "format": self.format,
+            "bytes": self.bytes,
+            "agreement": self.agreement.to_dict(),
+        }
+
+
+def export(
+    model: str | Path,
+    format: str = "onnx",
+    out: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    attention: bool = False,
+) -> Exported:
+    """Write a model for other programs and return what was written, proven on pictures of the run.
+
+    `model` is a run folder, or a model file with `data`, pictures to prove it on; `attention` adds to a graph's
+    outputs where the class token looks in the last block.
+
+    Raises:
+        SettingError: an unknown format, or attention that a format cannot hold.
+        RunError: the export does not answer as the model does; nothing is written then.
+        DataError: there are no pictures to prove it on.
+    """
+    if format not in SUFFIXES:
+        raise UnknownNameError("format", format, SUFFIXES, f"There are: {', '.join(SUFFIXES)}.")
+    if attention and format in ("timm", "huggingface"):
+        raise SettingError(f"A {format} folder holds no attention output. Use --format onnx.")
+    predictor = Predictor(model, "cpu")
+    pictures = _pictures(Path(model), predictor, data)
+    path = _named(Path(model), format, out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found: list[Agreement] = []
+
+    def check(written: Path) -> None:
+        asked = _asked(predictor, format, written)
+        agreement = proof.compare(proof.model_side(predictor), asked, proof.many_sizes(pictures))
+        proof.demand(agreement, f"{format} export")
+        found.append(agreement)
+
+    _write(predictor, format, path, attention, check)
+    return Exported(path, format, _size(path), found[0])
+
+
+def _write(
+    predictor: Predictor, format: str, path: Path, attention: bool, check: Callable[[Path], None]
+) -> None:
+    match format:
+        case "onnx":
+            graphs.write_onnx(predictor, path, attention, check)
+        case "openvino":
+            graphs.write_openvino(predictor, path, attention, check)
+        case "torch":
+            graphs.write_program(predictor, path, attention, check)
+        case "timm":
+            folders.write_timm(predictor, path, check)
+        case _:
+            folders.write_huggingface(predictor, path, check)
+
+
+def _asked(predictor: Predictor, format: str, written: Path) -> Asked:
+    if format == "timm":
+        return folders.asked_of_timm(predictor, written)
+    if format == "huggingface":
+        return folders.asked_of_huggingface(predictor, written)
+    return graphs.asked_of_graph(written, format)
+
+
+def _named(model: Path, format: str, out: str | Path | None) -> Path:
+    suffix = SUFFIXES[format]
+    if out is None:
+        base = model.resolve()
+        return Path(f"{base.stem if base.is_file() else base.name}{suffix}")
+    path = Path(out)
+    if suffix.startswith(".") and path.suffix != suffix:
+        raise SettingError(f"A file of the format {format} is called something{suffix}, not {path.name}.")
+    return path
+
+
+def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Sequence[Pixels]:
+    if model.is_dir():
+        run = open_run(model)
+        root = Path(data) if data else _root(run)
+        return proof.pictures_of(run.manifest(root), predictor.preprocess.channels)
+    if data is None:
+        raise SettingError(
+            f"{model} is a model alone; an export is proven on pictures. Name some: --data photos/"
+        )
+    return proof.pictures_from(predictor, list(expand([str(data)])))
+
+
+def _root(run: Run) -> Path:
+    """Return where the run's pictures lay when it was trained."""
+    try:
+        with safe_open(run.state_path, framework="pt") as handle:
+            root = Path(json.loads(handle.metadata()["counters"])["root"])
+    except (SafetensorError, OSError, KeyError):
+        root = None
+    if root is None or not root.exists():
+        raise RunError(
+            f"The pictures of {run.folder} are not where they were; an export is proven on them. "
+            "Name their folder: --data photos/"
+        )
+    return root
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path, path.with_suffix(".bin")]
+    return sum(file.stat().st_size for file in files if file.is_file())

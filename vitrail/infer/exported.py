@@ -1,0 +1,156 @@
+"""Exported files opened again: one picture in, the task's output and its probabilities out, whatever computes them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitrail.core.errors import RunError, SettingError
+from vitrail.runs.model_file import Header, parse_header
+
+KEY = "vitrail"
+"""Where the header stands in the metadata of every exported file."""
+
+KINDS: Mapping[str, str] = MappingProxyType({".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"})
+"""What the end of a name says of a file."""
+
+NEEDED: Mapping[str, str] = MappingProxyType(
+    {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+)
+
+
+class Said(NamedTuple):
+    """What a graph says of one picture: the probabilities, and the raw output that the task reads."""
+
+    probabilities: Tensor
+    output: Tensor
+
+
+Engine = Callable[[NDArray[np.uint8]], Said]
+"""From uint8 (height, width, channels), any height and width, to an answer."""
+
+
+class Opened(NamedTuple):
+    """An exported file, ready to answer."""
+
+    header: Header
+    engine: Engine
+
+
+def open_exported(path: Path, kind: str, trust: bool = False) -> Opened:
+    """Open an exported file; `kind` is one of `KINDS`.
+
+    Raises:
+        RunError: it is missing, broken, not written by vitrail, or what computes it is not installed.
+        SettingError: a `.pt2` file, which can run code of its own, is not trusted.
+    """
+    if not path.is_file():
+        raise RunError(f"{path} does not exist. Name a run folder, a model file or an exported file.")
+    need(NEEDED[kind])
+    if kind == "torch" and not trust:
+        raise SettingError(
+            f"{path} is a torch program; whoever made it could make this machine do anything when it is opened. "
+            "If you trust it, add --trust; model.safetensors and .onnx files are safe without."
+        )
+    opener = {"onnx": _onnx, "openvino": _openvino, "torch": _program}[kind]
+    try:
+        return opener(path)
+    except RunError:
+        raise
+    except Exception as error:  # three runtimes, each with errors of its own for a broken file
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RunError(f"{path} cannot be opened ({first}). Export it again.") from error
+
+
+def need(library: str) -> None:
+    """Raise a RunError that says how to install a library, where it is not installed."""
+    if find_spec(library) is None:
+        raise RunError(
+            f"This needs {library}, which is not installed. Install it: pip install 'vitrail[export]'"
+        )
+
+
+@contextmanager
+def untold() -> Iterator[None]:
+    """Keep OpenVINO's usage reporting from being imported: without it, OpenVINO takes a stub that sends nothing."""
+    name = "openvino_telemetry"
+    before = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = before
+
+
+def openvino() -> Any:
+    """Return the module `openvino`, imported without its usage reporting."""
+    need("openvino")
+    with untold():
+        import openvino as module
+
+        return module
+
+
+def _header(text: str | None, path: Path) -> Header:
+    if not text:
+        raise RunError(
+            f"{path} was not exported by vitrail, so its classes and preprocessing are unknown. "
+            "Name a file that vitrail export wrote."
+        )
+    return parse_header(text, path)
+
+
+def _onnx(path: Path) -> Opened:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    header = _header(session.get_modelmeta().custom_metadata_map.get(KEY), path)
+    name = session.get_inputs()[0].name
+
+    def answer(image: NDArray[np.uint8]) -> Said:
+        probabilities, output, *_ = session.run(None, {name: image})
+        return Said(torch.from_numpy(probabilities), torch.from_numpy(output))
+
+    return Opened(header, answer)
+
+
+def _openvino(path: Path) -> Opened:
+    core = openvino().Core()
+    model = core.read_model(str(path))
+    text = model.get_rt_info(["model_info", KEY]).value if model.has_rt_info(["model_info", KEY]) else None
+    header = _header(text, path)
+    # Where a processor has bf16, OpenVINO takes it without being asked; an export promises float32.
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def answer(image: NDArray[np.uint8]) -> Said:
+        found = compiled(image)
+        return Said(torch.from_numpy(found[0].copy()), torch.from_numpy(found[1].copy()))
+
+    return Opened(header, answer)
+
+
+def _program(path: Path) -> Opened:
+    extra = {KEY: ""}
+    module: Any = torch.export.load(path, extra_files=extra).module()
+
+    def answer(image: NDArray[np.uint8]) -> Said:
+        with torch.inference_mode():
+            probabilities, output, *_ = module(torch.tensor(image))
+        return Said(probabilities, output)
+
+    return Opened(_header(extra[KEY], path), answer)
