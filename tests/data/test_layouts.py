@@ -475,6 +475,13 @@ def test_a_table_of_something_else_does_not_hide_class_folders(tmp_path: Path) -
     assert "2 files that are no pictures left aside." in layout.notes
 
 
+def test_captions_are_no_classes(tmp_path: Path) -> None:
+    folders(tmp_path, {"a": 8, "b": 8})
+    rows = "".join(f"{label}/{i}.png,a picture of {label} number {i}\n" for label in "ab" for i in range(8))
+    put(tmp_path / "metadata.csv", f"file_name,text\n{rows}")
+    assert sniff(tmp_path).name == "folders"
+
+
 def test_a_table_in_an_archive(tmp_path: Path) -> None:
     table(tmp_path / "set", "image,label\n0.png,a\n1.png,b\n", pictures=2)
     layout = sniff(pack_zip(tmp_path / "set.zip", tmp_path / "set"))

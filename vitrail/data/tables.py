@@ -38,6 +38,8 @@ GROUP = (
     "site",
 )
 
+_ENOUGH = 10  # rows below which repetition tells nothing
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -101,7 +103,7 @@ def understand(frame: pl.DataFrame) -> Columns | None:
     hot = tuple(column for column in rest if set(frame[column].unique()) <= {"0", "1", "0.0", "1.0", ""})
     if len(hot) >= 2:
         return Columns(path, "", hot, "", split, group)
-    if len(rest) == 1:
+    if len(rest) == 1 and _repeats(frame[rest[0]]):
         return Columns(path, rest[0], (), _separator(frame[rest[0]], plural=False), split, group)
     return None
 
@@ -181,6 +183,11 @@ def _as_text(column: pl.Series) -> pl.Series:
         if (whole == whole.round()).all():  # Excel knows no whole numbers: 1.0 is the label 1
             column = column.cast(pl.Int64)
     return column.cast(pl.String).fill_null("")
+
+
+def _repeats(column: pl.Series) -> bool:
+    """Tell a column of classes from one of captions, where hardly two cells are equal."""
+    return len(column) < _ENOUGH or column.n_unique() <= len(column) / 2
 
 
 def _known(by_name: dict[str, str], names: Sequence[str]) -> str | None:
