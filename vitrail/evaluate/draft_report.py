@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from vitrail import plots
@@ -20,6 +19,9 @@ from vitrail.evaluate.scores import Judged, Scores
 from vitrail.infer.predictor import Predictor
 from vitrail.pages import render
 from vitrail.runs.folder import Run
+
+NOISE = 0.02
+"""Share of wrong labels that is taken for granted when labels are doubted."""
 
 SHOWN = 48
 """Doubtful labels on the page; the table beside it has them all."""
@@ -51,22 +53,21 @@ class Outlook:
 
 
 def doubts(scores: Scores) -> list[Judged]:
-    """Return the pictures whose label is probably wrong, the most doubtful first.
+    """Return the pictures whose label is more probably wrong than right, the most doubtful first.
 
-    Confident learning (Northcutt et al. 2021, arXiv:1911.00068, eq. 1): an answer counts as confident where its
-    probability reaches the mean that the class gets on its own pictures; a confident answer that is not the label
-    is a doubt.
+    Let two labels in a hundred be wrong (`NOISE`, ε) and fall on the other k − 1 classes evenly. A head that learnt
+    from such labels gives class c the probability p_c = (1 − ε) t_c + ε / (k − 1) (1 − t_c) where t_c is the true
+    one. By Bayes, the label y of a picture that looks like j is wrong with odds t_j ε / (k − 1) to t_y (1 − ε).
+    The probabilities are calibrated and come from a head that had not seen the picture.
     """
-    own: dict[str, list[float]] = {label: [] for label in scores.labels}
+    stray = NOISE / (len(scores.labels) - 1)
+    found = []
     for one in scores.judged:
-        own[one.row.label].append(dict(one.prediction.top(len(scores.labels)))[one.row.label])
-    mean = {label: float(np.mean(values)) if values else 1.0 for label, values in own.items()}
-    found = [
-        one
-        for one in scores.judged
-        if not one.right and one.prediction.probability >= mean[one.prediction.label]
-    ]
-    return sorted(found, key=lambda one: -one.prediction.probability)
+        own = dict(one.prediction.top(len(scores.labels)))[one.row.label]
+        true_own, true_other = (max(0.0, p - stray) for p in (own, one.prediction.probability))
+        if true_other * stray > true_own * (1 - NOISE):
+            found.append((own / one.prediction.probability, one))
+    return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
 
 def write_draft_report(run: Run, manifest: Manifest, found: DraftScores, outlook: Outlook) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from vitrail.data.sample import Geometry
 from vitrail.evaluate.draft_report import DraftScores, Outlook, write_draft_report
 from vitrail.evaluate.scores import Judged, Scores
 from vitrail.runs.assemble import build_task
-from vitrail.runs.device import device_for
+from vitrail.runs.device import device_for, fast_bf16
 from vitrail.runs.folder import Run, create_run
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
@@ -29,7 +29,7 @@ from vitrail.training.loop import Event
 from vitrail.training.plan import Planned
 from vitrail.training.setup import first_batch, measure, pictures_to_train_on
 
-MINUTE = 40.0
+MINUTE = 30.0
 """Seconds that computing features may take before a smaller input is chosen on a machine without fast bf16 tiles."""
 
 SMALLEST = 96
@@ -156,8 +156,10 @@ def _full_seconds(full: Recipe, manifest: Manifest) -> float:
     """Measure what a full fine-tune would take, from one small step on a copy."""
     start = begin(full, manifest.classes)
     pictures = pictures_to_train_on(full, manifest, start.task, start.preprocess)
-    few = full.model_copy(update={"training": full.training.model_copy(update={"batch": 8})})
     device = device_for(full.training.device)
+    precision = "bf16" if fast_bf16(device) else "float32"
+    fixed = {"batch": 8, "micro": 8, "precision": precision}
+    few = full.model_copy(update={"training": full.training.model_copy(update=fixed)})
     step = measure(few, start.network, start.task, first_batch(few, pictures), device)
     return step.seconds / min(8, len(pictures)) * len(pictures) * full.training.epochs
 

@@ -133,7 +133,9 @@ def start(recipe: Recipe, manifest: Manifest, out: str | None, listeners: Sequen
     accelerator = accelerator_for(recipe.training.device)
     torch.manual_seed(recipe.training.seed)
     begun = begin(recipe, manifest.classes)
-    if recipe.training.tune != "scratch":
+    if (
+        recipe.training.tune != "scratch" and not manifest.multi
+    ):  # of several labels no head is computed at once
         head_for(begun, manifest, TRAIN)
     if recipe.training.tune == "head":
         begun.network.encoder.requires_grad_(False)
@@ -271,9 +273,12 @@ class Keeper:
         """Decide how many steps fit into the time that is left, counting one evaluation an epoch, and the end."""
         budget = float(self.work.recipe.training.seconds or 0)
         step = median(self.last_steps)  # the first steps of all also pay for set-up
-        # An evaluated picture costs about a third of a trained one: forward without backward.
-        looked = len(self.validation) / self.session.order.batch * step / 3
-        left = budget * 0.95 - self.elapsed() - looked
+        began = time.monotonic()
+        self._scores()
+        if self.session.accelerator.is_main_process:
+            self._keep_state()
+        looked = time.monotonic() - began
+        left = budget * 0.97 - self.elapsed() - looked
         more = max(1, int(left / (step + looked / self.session.order.steps)))
         total = self._agreed(self.session.step + more)
         self.session.schedule = replace(self.session.schedule, total=total)
@@ -292,9 +297,7 @@ class Keeper:
 
     def _epoch(self, event: Event) -> None:
         accelerator = self.session.accelerator
-        share = Share(accelerator.process_index, accelerator.num_processes)
-        batch = max(64, -(-self.session.order.batch // self.session.pieces))
-        scores = evaluate(self.session, evaluation(self.validation, batch, share))
+        scores = self._scores()
         main = self.work.start.task.metrics().main
         standing = [scores[main], -scores.get("loss", 0.0)]
         better = not self.best or standing > self.best
@@ -308,6 +311,12 @@ class Keeper:
         told["seconds"] = round(self.elapsed(), 2)
         self._log(Event("score", event.step, told))
         self.work.tell(Event("score", event.step, told))
+
+    def _scores(self) -> dict[str, float]:
+        accelerator = self.session.accelerator
+        share = Share(accelerator.process_index, accelerator.num_processes)
+        batch = max(64, -(-self.session.order.batch // self.session.pieces))
+        return evaluate(self.session, evaluation(self.validation, batch, share))
 
     def _keep_model(self) -> None:
         kept = replace(self.work.start, network=self.session.evaluated())

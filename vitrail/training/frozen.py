@@ -142,37 +142,44 @@ def fit_head(vectors: Vectors, truth: NDArray[np.int64], groups: NDArray[np.int6
     from sklearn.model_selection import GroupShuffleSplit
 
     inner, outer = next(GroupShuffleSplit(1, test_size=0.2, random_state=0).split(vectors, truth, groups))
-    best, chosen = -1.0, STRENGTHS[-1]
-    for strength in STRENGTHS:
-        right = fit(vectors[inner], truth[inner], classes, strength).logits(vectors[outer]).argmax(1)
-        share = float((right == truth[outer]).mean())
-        if share > best:
-            best, chosen = share, strength
-    return fit(vectors, truth, classes, chosen)
+    shares = {}
+    for head in _path(vectors[inner], truth[inner], classes, STRENGTHS):
+        right = head.logits(vectors[outer]).argmax(1) == truth[outer]
+        shares[head.strength] = float(right.mean())
+    return fit(vectors, truth, classes, max(shares, key=shares.__getitem__))
 
 
 def fit(vectors: Vectors, truth: NDArray[np.int64], classes: int, strength: float) -> Head:
-    """Fit the head at one strength; the features' scale is folded into its weights."""
+    """Fit the head at one strength."""
+    return next(_path(vectors, truth, classes, (strength,)))
+
+
+def _path(
+    vectors: Vectors, truth: NDArray[np.int64], classes: int, strengths: Sequence[float]
+) -> Iterator[Head]:
+    """Fit a head at each strength, each from where the one before ended; the features' scale is folded in."""
     from sklearn.linear_model import LogisticRegression
 
     mean, deviation = vectors.mean(0), vectors.std(0) + 1e-6
-    model = LogisticRegression(C=strength, max_iter=200, tol=1e-3)
+    scaled = (vectors - mean) / deviation
     present = np.unique(truth)
-    if len(present) < 2:
-        return Head(
-            np.zeros((classes, vectors.shape[1]), np.float32), np.zeros(classes, np.float32), strength
-        )
-    model.fit((vectors - mean) / deviation, truth)
-    coefficients, intercepts = model.coef_, model.intercept_
-    if len(present) == 2:  # scikit-learn keeps one row of a pair: the second against the first
-        coefficients = np.concatenate([-coefficients, coefficients]) / 2
-        intercepts = np.concatenate([-intercepts, intercepts]) / 2
-    weight = np.zeros((classes, vectors.shape[1]), dtype=np.float32)
-    # A class without a picture in this part is possible in no answer of it.
-    bias = np.full(classes, -30.0, dtype=np.float32)
-    weight[present] = coefficients / deviation
-    bias[present] = intercepts - weight[present] @ mean
-    return Head(weight, bias, strength)
+    model = LogisticRegression(max_iter=200, tol=1e-3, warm_start=True)
+    for strength in strengths:
+        weight = np.zeros((classes, vectors.shape[1]), dtype=np.float32)
+        # A class without a picture in this part is possible in no answer of it.
+        bias = np.full(classes, -30.0, dtype=np.float32)
+        if len(present) == 1:
+            bias[present] = 0.0
+        else:
+            model.set_params(C=strength).fit(scaled, truth)
+            weight[present] = _rows(model.coef_) / deviation
+            bias[present] = _rows(model.intercept_) - weight[present] @ mean
+        yield Head(weight, bias, strength)
+
+
+def _rows(numbers: Vectors) -> Vectors:
+    """Return one row a class: scikit-learn keeps one for a pair, the second against the first."""
+    return np.concatenate([-numbers, numbers]) / 2 if len(numbers) == 1 else numbers
 
 
 @dataclass(frozen=True)

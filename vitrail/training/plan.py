@@ -24,6 +24,9 @@ from vitrail.weights.infer import preset_of
 from vitrail.weights.library import known
 from vitrail.weights.pretrained import Pretrained
 
+MULTI = "classify_multi"
+"""The task where a picture may have several labels or none."""
+
 TINY = 64
 """Pictures whose short side is at most this many pixels get a network made for small pictures."""
 
@@ -65,11 +68,20 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     found = (
         _scratch(side, options, reasons) if _from_scratch(source, options) else _pretrained(options, reasons)
     )
-    tune = options.tune or ("scratch" if found.weights == "none" else "draft")
+    multi = prepared.manifest.multi
+    if multi:
+        reasons.append(
+            f"task {MULTI}: some pictures have several labels or none, so each label is a yes or a no"
+        )
+    tune = options.tune or ("scratch" if found.weights == "none" else "full" if multi else "draft")
     if (tune == "scratch") != (found.weights == "none"):
         raise SettingError(
             f"--tune {tune} does not go with --weights {found.weights}. A draft, head or full fine-tune starts from "
             "weights; --weights none trains from scratch."
+        )
+    if multi and tune == "draft":
+        raise SettingError(
+            "A draft knows one class a picture, and some of these have several labels or none. Say --tune full or head."
         )
     recipe = _recipe(source, prepared, options, found, tune)
     full = _recipe(source, prepared, options, found, "full") if tune == "draft" else None
@@ -129,9 +141,11 @@ def _recipe(source: str, prepared: Prepared, options: TrainOptions, found: _Foun
     convolutional = found.encoder.spec.attention == "none"
     usual = _usual(source, tune, convolutional, len(prepared.manifest.rows()))
     name = options.recipe if options.recipe and tune == options.tune else options.recipe or usual
-    if tune == "full" and options.tune is None:
+    if tune == "full" and options.tune is None and not prepared.manifest.multi:
         name = usual  # the fine-tune after a draft is not what the draft's own recipe says
     own = _own(source, options, found, "squash" if tiny else "crop", tune)
+    if prepared.manifest.multi:
+        own["task"]["name"] = MULTI
     if name.endswith((".yaml", ".yml")):
         values = {k: v for k, v in read_mapping(Path(name)).items() if k not in {"about", "schema_version"}}
         return compose(usual, merge(values, own), name)

@@ -69,6 +69,7 @@ def from_path(path: Path, model: str | None = None) -> Pretrained:
         found.weights.head,
         found.source,
         found.preprocessing,
+        found.licence,
     )
 
 

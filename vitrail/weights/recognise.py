@@ -39,6 +39,7 @@ class Read(NamedTuple):
     weights: Loaded
     source: str
     preprocessing: Preprocessing | None = None
+    licence: str | None = None
 
 
 class _Kind(NamedTuple):
@@ -129,7 +130,8 @@ def _timm(opened: Opened, wanted: Any) -> _Kind:
 def _own(opened: Opened, header: str) -> Read:
     """Read a file that we wrote: a model with its task, or an encoder alone."""
     try:
-        description = json.loads(header)["encoder"]
+        stated = json.loads(header)
+        description = stated["encoder"]
     except (ValueError, KeyError) as error:
         raise WeightsError(f"{opened.path} has a broken header; copy it again.") from error
     with torch.device("meta"):
@@ -142,7 +144,7 @@ def _own(opened: Opened, header: str) -> Read:
         raise WeightsError(
             f"{opened.path} does not hold the network that its header describes; copy it again."
         )
-    return Read(config, Loaded(encoder, head), "vitrail")
+    return Read(config, Loaded(encoder, head), "vitrail", licence=stated.get("licence"))
 
 
 def _timm_network(opened: Opened, config: Any) -> Read:

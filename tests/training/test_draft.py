@@ -1,0 +1,244 @@
+"""The draft: features kept, folds that are honest, a head whose numbers are the network's, a fine-tune from it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vitrail.core.errors import SettingError, WeightsError
+from vitrail.data.builtin import materialise
+from vitrail.data.prepare import prepare
+from vitrail.data.preprocess import Preprocess
+from vitrail.evaluate.draft_report import doubts
+from vitrail.infer.predictor import Predictor
+from vitrail.models.create import create_encoder, describe
+from vitrail.runs.options import TrainOptions
+from vitrail.training import frozen
+from vitrail.training.fit import resume, train
+from vitrail.training.frozen import Frozen, fit, fit_head, out_of_fold
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Twelve pictures each of five digits."""
+    import shutil
+
+    whole = materialise("digits", tmp_path_factory.mktemp("whole"))
+    few = tmp_path_factory.mktemp("few") / "digits"
+    for name in "01234":
+        (few / name).mkdir(parents=True)
+        for file in sorted((whole / name).iterdir())[:12]:
+            shutil.copy(file, few / name)
+    return few
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A file of weights in our own layout, and a cache of the test's own."""
+    monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    encoder = create_encoder("vit_digits")
+    path = tmp_path / "given.safetensors"
+    header = {"encoder": describe(encoder), "source": "timm", "licence": "apache-2.0"}
+    tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    save_file(tensors, path, metadata={"vitrail_encoder": json.dumps(header)})
+    return path
+
+
+def clusters(count=60, classes=3, width=7, seed=0):
+    """Vectors in well-parted clusters."""
+    draw = np.random.default_rng(seed)
+    truth = np.arange(count) % classes
+    vectors = draw.normal(size=(count, width)) * 0.3 + np.eye(classes, width)[truth] * 3
+    return vectors.astype(np.float32), truth
+
+
+def test_features_are_computed_once_and_new_pictures_only_cost_themselves(digits, weights, monkeypatch):
+    manifest = prepare(digits).manifest
+    rows = manifest.rows()
+    maker = Frozen(create_encoder("vit_digits"), Preprocess.for_size(32), torch.device("cpu"))
+    asked = []
+    compute = Frozen._compute
+    monkeypatch.setattr(
+        Frozen, "_compute", lambda self, m, r, workers=0: asked.append(len(r)) or compute(self, m, r, 0)
+    )
+    first = maker.vectors(manifest, rows[:40])
+    again = maker.vectors(manifest, rows)
+    assert asked == [40, len(rows) - 40]
+    assert np.array_equal(first, again[:40])
+    maker.vectors(manifest, rows)
+    assert len(asked) == 2
+    other = Frozen(create_encoder("vit_digits"), Preprocess.for_size(32), torch.device("cpu"))
+    assert other.path != maker.path, "other weights are another cache"
+
+
+def test_a_broken_cache_is_computed_again(digits, weights):
+    manifest = prepare(digits).manifest
+    maker = Frozen(create_encoder("vit_digits"), Preprocess.for_size(32), torch.device("cpu"))
+    first = maker.vectors(manifest, manifest.rows()[:5])
+    maker.path.write_bytes(b"broken")
+    assert np.array_equal(maker.vectors(manifest, manifest.rows()[:5]), first)
+
+
+def test_the_head_is_logistic_regression_on_scaled_features():
+    from sklearn.linear_model import LogisticRegression
+
+    vectors, truth = clusters()
+    vectors *= np.linspace(0.1, 40, 7, dtype=np.float32)
+    head = fit(vectors, truth, 3, 0.3)
+    scaled = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-6)
+    expected = LogisticRegression(C=0.3, max_iter=200, tol=1e-3).fit(scaled, truth).decision_function(scaled)
+    assert np.allclose(head.logits(vectors), expected, atol=1e-3)
+
+
+def test_two_classes_and_missing_classes_have_a_head_too():
+    vectors, truth = clusters(classes=2)
+    assert (fit(vectors, truth, 2, 0.3).logits(vectors).argmax(1) == truth).mean() > 0.95
+    assert (fit(vectors, truth + 2, 5, 0.3).logits(vectors).argmax(1) == truth + 2).mean() > 0.95
+    assert (fit(vectors, np.ones_like(truth), 3, 0.3).logits(vectors).argmax(1) == 1).all()
+
+
+def test_folds_never_split_a_group_and_score_everybody_once():
+    """Random labels that are equal within groups: only a leak could read them."""
+    draw = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 6)
+    truth = draw.integers(0, 3, 30)[groups]
+    vectors = (draw.normal(size=(30, 61))[groups] + 0.01 * draw.normal(size=(180, 61))).astype(np.float32)
+    found = out_of_fold(vectors, truth, groups, 3)
+    assert (found.logits.argmax(1) == truth).mean() < 0.6
+    alone = out_of_fold(vectors, truth, np.arange(180), 3)
+    assert (alone.logits.argmax(1) == truth).mean() > 0.95, "without groups the twins tell"
+    assert (np.abs(found.logits).sum(1) > 0).all()
+
+
+def test_the_network_answers_as_its_head_on_cached_features(digits, weights, tmp_path):
+    run = train(digits, TrainOptions(weights=str(weights), out=str(tmp_path / "run"), imgsz="32"))
+    report = json.loads(run.report_path.read_text())
+    assert report["draft"]
+    assert report["test"]["pictures"] == 60
+    assert report["weights"] == "given"
+    assert report["licence"] == "apache-2.0"
+    assert str(tmp_path) not in run.report_path.read_text()
+    assert report["full_seconds"] > 0
+    assert 0 <= report["gain_from_twice"] < 1
+    assert (run.folder / "doubts.csv").read_text().startswith("id,label,looks_like,probability")
+    predictor = Predictor(run.folder)
+    rows = prepare(digits).manifest.rows()
+    maker = Frozen(predictor.network.encoder, predictor.preprocess, torch.device("cpu"))
+    maker.precision = "float32"
+    maker.path = tmp_path / "other.safetensors"
+    vectors = maker.vectors(prepare(digits).manifest, rows)
+    linear = predictor.network.head.linear
+    expected = torch.from_numpy(vectors) @ linear.weight.T + linear.bias
+    pixels = torch.stack([predictor.ready(digits / row.path).pixels for row in rows])
+    assert torch.allclose(predictor.outputs(pixels), expected, atol=1e-3)
+
+
+def test_swapped_labels_are_doubted_and_right_ones_are_not():
+    from vitrail.data.manifest import Row
+    from vitrail.evaluate.scores import Judged, Scores
+    from vitrail.runs.assemble import build_task
+
+    vectors, truth = clusters(300, 3)
+    labels = truth.copy()
+    labels[:5] = (labels[:5] + 1) % 3
+    found = out_of_fold(vectors, labels, np.arange(300), 3)
+    task = build_task("classify", ["0", "1", "2"], {})
+    learnt = task.settle(torch.from_numpy(found.logits), labels.tolist())
+    task = build_task("classify", ["0", "1", "2"], learnt)
+    answers = task.decode(torch.from_numpy(found.logits), [])
+    judged = tuple(Judged(Row(str(i), "", str(labels[i])), answers[i]) for i in range(300))
+    suspects = {one.row.id for one in doubts(Scores(judged, task.labels))}
+    assert suspects == {"0", "1", "2", "3", "4"}
+
+
+@pytest.mark.parametrize("tune", ["head", "full"])
+def test_a_fine_tune_starts_from_the_head_that_saw_only_its_training_pictures(
+    tune, digits, weights, tmp_path
+):
+    before = {k: v.clone() for k, v in tensors_of(weights).items()}
+    options = TrainOptions(
+        weights=str(weights), tune=tune, epochs=1, batch=8, micro=8, precision="float32", imgsz="32",
+        augment="none", smoothing=0.0, mixup=0.0, drop_path=0.0, workers=0, out=str(tmp_path / tune),
+    )  # fmt: skip
+    run = train(digits, options)
+    predictor = Predictor(run.folder)
+    moved = [k for k, v in predictor.network.encoder.state_dict().items() if not torch.equal(v, before[k])]
+    assert bool(moved) == (tune == "full")
+    assert run.recipe().training.tune == tune
+    first = next(event for event in run.history() if event["event"] == "step")
+    assert first["loss"] < np.log(5), "a fresh head would begin at ln 5 or above"
+
+
+def tensors_of(path):
+    from safetensors.torch import load_file
+
+    return {k.removeprefix("encoder."): v for k, v in load_file(path).items()}
+
+
+def test_more_epochs_on_a_finished_run_warm_up_anew(digits, weights, tmp_path):
+    options = TrainOptions(
+        model="vit_digits", weights="none", epochs=2, batch=8, micro=8, precision="float32", workers=0,
+        out=str(tmp_path / "run"),
+    )  # fmt: skip
+    run = train(digits, options)
+    steps = [event for event in run.history() if event["event"] == "step"]
+    resume(run.folder, more=2)
+    after = [event for event in run.history() if event["event"] == "step"][len(steps) :]
+    assert len(after) == len(steps)
+    assert next(event["step"] for event in after) == steps[-1]["step"] + 1
+    rates = [event["lr"] for event in after]
+    peak = run.recipe().training.lr / 3
+    assert rates[0] < max(rates) <= peak + 1e-12
+    assert rates[-1] < max(rates) / 2
+    kinds = [event["event"] for event in run.history()]
+    assert kinds.count("lengthened") == 1
+
+
+def test_layer_decay_gives_early_blocks_less():
+    from vitrail.runs.assemble import create_model
+    from vitrail.training.optim import parameter_groups
+
+    network = create_model("vit_digits", 3)
+    share = {id(p): group["share"] for group in parameter_groups(network, 0.05, 0.5) for p in group["params"]}
+    by_name = {name: share[id(p)] for name, p in network.named_parameters()}
+    assert by_name["head.linear.weight"] == 1.0
+    assert by_name["encoder.norm.weight"] == 1.0
+    blocks = [by_name[f"encoder.blocks.{i}.norm1.weight"] for i in range(6)]
+    assert blocks == [0.5 ** (6 - i) for i in range(6)]
+    assert by_name["encoder.embed.project.weight"] == 0.5**7
+    assert by_name["encoder.position.table"] == 0.5**7
+
+
+def test_never_a_silent_start_from_noise(digits, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(WeightsError, match="--weights none"):
+        train(digits, TrainOptions(out=str(tmp_path / "run")))
+    with pytest.raises(WeightsError, match="--weights none"):
+        train(digits, TrainOptions(model="vit_s16", out=str(tmp_path / "run")))
+    with pytest.raises(SettingError, match="--tune full"):
+        train(digits, TrainOptions(weights="none", tune="full", out=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_balance_weighs_or_draws(digits, weights, tmp_path):
+    from vitrail.data.loader import Order
+
+    drawn = Order(100, 50, 0, tuple([0.9 / 10] * 10 + [0.1 / 90] * 90)).at(0)
+    assert (drawn < 10).mean() > 0.7
+    options = TrainOptions(
+        model="vit_digits", weights="none", epochs=1, batch=8, micro=8, precision="float32", workers=0,
+        balance="loss", out=str(tmp_path / "run"),
+    )  # fmt: skip
+    run = train(digits, options)
+    assert len(run.recipe().task.settings["class_weights"]) == 5
+
+
+def test_the_strengths_are_tried_from_strong_to_weak():
+    assert list(frozen.STRENGTHS) == sorted(frozen.STRENGTHS)
+    vectors, truth = clusters()
+    assert fit_head(vectors, truth, np.arange(60), 3).strength in frozen.STRENGTHS
