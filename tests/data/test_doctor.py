@@ -228,7 +228,7 @@ def test_sources_with_nothing_to_learn_from_are_refused(tmp_path: Path) -> None:
 def test_measurements_are_no_classes(tmp_path: Path) -> None:
     for i in range(24):
         put(tmp_path / "set" / f"{i}.png", encode(scene(i)))
-    put(tmp_path / "set" / "t.csv", "image,score\n" + "".join(f"{i}.png,{i / 7:.3f}\n" for i in range(24)))
+    put(tmp_path / "set" / "t.csv", "image,label\n" + "".join(f"{i}.png,{i / 7:.3f}\n" for i in range(24)))
     with pytest.raises(DataError, match="hardly two share one"):
         prepare(tmp_path / "set")
 
