@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vitrail.evaluate.intervals import wilson
+from vitrail.data.manifest import Row
+from vitrail.evaluate.intervals import bootstrap, of_rows, resampled, wilson
 from vitrail.evaluate.paired import Paired
 
 
@@ -26,13 +27,52 @@ def test_of_no_pictures_nothing_is_known():
 def test_coverage_is_what_it_promises():
     draw = np.random.default_rng(0)
     covered = []
-    for p in (0.5, 0.7, 0.9, 0.97, 0.99):
-        for n in (100, 500, 2000):
+    for p in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99):
+        for n in (100, 200, 500, 1000, 2000):
             rights = draw.binomial(n, p, 4000)
             held = np.mean([w.low <= p <= w.high for w in (wilson(int(r), n) for r in rights)])
-            assert held > 0.91
+            assert held > 0.91, (p, n)
             covered.append(held)
     assert 0.94 <= np.mean(covered) <= 0.96
+
+
+def row(number: int, group: str = "") -> Row:
+    return Row(f"{number}.png", f"{number}.png", "a", "test", group)
+
+
+def test_a_picture_that_is_there_ten_times_counts_once():
+    alone = [row(i) for i in range(40)]
+    copied = [row(i, f"g{i // 10}") for i in range(400)]
+    right = [i % 4 != 0 for i in range(40)]
+    many = [right[i // 10] for i in range(400)]
+    assert of_rows(many, copied) == pytest.approx(of_rows(right, alone))
+    assert of_rows(many, [row(i) for i in range(400)]).low > of_rows(many, copied).low
+
+
+def test_intervals_over_groups_cover_where_groups_are_answered_as_one():
+    draw = np.random.default_rng(1)
+    rows = [row(i, f"g{i // 4}") for i in range(400)]
+    held = 0
+    for _ in range(1000):
+        right = np.repeat(draw.random(100) < 0.8, 4)
+        found = of_rows(right.tolist(), rows)
+        held += found.low <= 0.8 <= found.high
+    assert 0.92 <= held / 1000 <= 0.98
+
+
+def test_resampling_draws_whole_groups():
+    weights = resampled([row(0, "g"), row(1, "g"), row(2), row(3)])
+    assert weights.shape == (1000, 4)
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert weights[:, 2].mean() == pytest.approx(1, abs=0.1)
+    assert (weights[:, [0, 2, 3]].sum(axis=1) == 3).all()
+
+
+def test_where_nothing_can_be_resampled_the_reason_stands_instead():
+    assert bootstrap(0.5, np.linspace(0, 1, 1000), 9).to_dict()["why"] == "fewer than 10 pictures"
+    assert bootstrap(1.0, np.ones(1000), 50).why == "no mistake to resample"
+    assert bootstrap(np.nan, np.ones(1000), 50).value is None
+    assert bootstrap(0.5, np.linspace(0, 1, 1001), 50) == pytest.approx((0.5, 0.025, 0.975))
 
 
 def test_a_small_difference_has_no_winner():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from vitrail.core.errors import DataError
@@ -69,10 +68,10 @@ def fresh(
     return Fresh(manifest, tuple(chosen), known, tuple(notes))
 
 
-def root_of(manifest: Manifest) -> Path:
-    """Return the folder that the pictures of a manifest start from; DataError where it is gone."""
+def present(manifest: Manifest) -> Manifest:
+    """Return the manifest of a run whose pictures are still where they were; DataError where their folder is gone."""
     if not manifest.root.exists():
         raise DataError(
             f"The pictures of this run stood in {manifest.root}, which is gone. Name a folder: vitrail eval RUN FOLDER"
         )
-    return manifest.root
+    return manifest

@@ -98,15 +98,18 @@ def about(run: Run, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:
             "batch": recipe.training.batch,
             "precision": recipe.training.precision,
         },
-        "reproduce": command(recipe),
+        "reproduce": command(recipe, header.weights),
         "environment": environment(),
         "proof_drift": predictor.proof_drift,
     }
 
 
-def command(recipe: Recipe) -> str:
-    """Return the command that makes a run again from its recipe.yaml; the pictures' own folder is not named."""
-    words = [f"--recipe recipe.yaml --model {recipe.model.name} --weights {recipe.model.weights}"]
+def command(recipe: Recipe, weights: str) -> str:
+    """Return the command that makes a run again from its recipe.yaml; no folder of this machine is named in it.
+
+    `weights` is the name under which the model file knows them: the recipe may hold a path.
+    """
+    words = [f"--recipe recipe.yaml --model {recipe.model.name} --weights {weights}"]
     words += [] if recipe.training.tune == "scratch" else [f"--tune {recipe.training.tune}"]
     words += [f"--val {recipe.data.val:g} --test {recipe.data.test:g} --seed {recipe.training.seed}"]
     return f"vitrail train PICTURES {' '.join(words)}"

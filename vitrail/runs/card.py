@@ -78,7 +78,7 @@ def _data(data: Mapping[str, Any]) -> list[str]:
     for name in names[:CLASSES]:
         lines.append(f"| {_cell(name)} | " + " | ".join(f"{n[name]:,}" for n in splits.values()) + " |")
     out = sum(number for state, number in data["states"].items() if state != "kept")
-    return [*lines, "", f"{out:,} pictures were kept out (unreadable, contradictory or dropped).", ""]
+    return [*lines, "", f"Kept out (unreadable, contradictory or dropped): {out:,}.", ""]
 
 
 def _scores(test: Mapping[str, Any]) -> list[str]:

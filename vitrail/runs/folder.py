@@ -69,6 +69,17 @@ class Run:
         """Read the manifest; `root` is the folder its paths start from."""
         return Manifest.read(self.manifest_path, root)
 
+    def root(self) -> Path:
+        """Return the folder that the manifest's paths start from; raises a RunError where nothing tells it."""
+        try:
+            with safe_open(self.state_path, framework="pt") as handle:
+                return Path(json.loads(handle.metadata()["counters"])["root"])
+        except (OSError, SafetensorError, KeyError):
+            raise RunError(
+                f"{self.folder} does not tell any more where its pictures are. Name their folder: "
+                f"vitrail eval {self.folder} FOLDER"
+            ) from None
+
     def history(self) -> list[dict[str, Any]]:
         """Return all events; a last line that a kill cut short is left out."""
         if not self.history_path.exists():

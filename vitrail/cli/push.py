@@ -1,0 +1,42 @@
+"""vitrail push."""
+
+from __future__ import annotations
+
+import sys
+
+
+def push(
+    run: str, repository: str, /, *, private: bool = False, pictures: bool = False, json: bool = False
+) -> int:
+    """Share a run on the model hub: the model, its card, its scores and its recipe.
+
+    No picture, no name of a picture and no path of this computer goes with it, unless you say --pictures. The hub is
+    huggingface.co, or the mirror that HF_ENDPOINT names; log in once with `hf auth login`.
+
+        vitrail push runs/photos me/photos
+        vitrail push runs/photos me/photos --private
+
+    Parameters
+    ----------
+    run
+        a run folder
+    repository
+        owner/name; it is made where there is none
+    private
+        only you can see it, where it is made new
+    pictures
+        share report.html, which shows pictures, and manifest.csv, which names them, too
+    json
+        print one JSON value, for programs
+    """
+    from vitrail.cli.output import print_json, say
+    from vitrail.runs.folder import open_run
+    from vitrail.runs.hub import push as push_run
+
+    pushed = push_run(open_run(run), repository, private=private, pictures=pictures)
+    if json:
+        print_json(pushed._asdict())
+    else:
+        say(f"shared: {', '.join(pushed.files)}")
+        sys.stdout.write(pushed.url + "\n")
+    return 0

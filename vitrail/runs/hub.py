@@ -1,0 +1,89 @@
+"""Shares a run on a model hub: the model, its card and its scores; never pictures or paths unless asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from vitrail.core.config import to_yaml
+from vitrail.core.errors import RunError
+from vitrail.core.paths import hub_endpoint, offline
+from vitrail.runs.folder import Run
+
+ALONE = ("model.safetensors", "README.md", "report.json")
+"""What travels as it is: none of it names a file of the data or shows a picture."""
+
+WITH_PICTURES = ("report.html", "manifest.csv")
+"""What shows pictures, or names them: only where the user asks."""
+
+
+class Pushed(NamedTuple):
+    """Where a run now is, and which files went there."""
+
+    url: str
+    files: tuple[str, ...]
+
+
+def parcel(run: Run, pictures: bool = False) -> dict[str, bytes | Path]:
+    """Return what a share holds, by name; the recipe goes without the folder of the data.
+
+    Raises:
+        RunError: the run is not finished: a file is missing.
+    """
+    names = (*ALONE, *(WITH_PICTURES if pictures else ()))
+    missing = [name for name in names if not (run.folder / name).is_file()]
+    if missing:
+        raise RunError(
+            f"{run.folder} has no {', '.join(missing)} yet. Finish it first: vitrail train --resume {run.folder}"
+        )
+    recipe = run.recipe()
+    weights = json.loads(run.report_path.read_text(encoding="utf-8"))[
+        "weights"
+    ]  # by name; the recipe's may be a path
+    update = {
+        "data": recipe.data.model_copy(update={"source": ""}),
+        "model": recipe.model.model_copy(update={"weights": weights}),
+    }
+    shared = recipe.model_copy(update=update)
+    files: dict[str, bytes | Path] = {name: run.folder / name for name in names}
+    files["recipe.yaml"] = to_yaml(shared).encode()
+    return files
+
+
+def push(run: Run, repository: str, *, private: bool = False, pictures: bool = False) -> Pushed:
+    """Create the repository owner/name where there is none and put the run into it in one commit.
+
+    The token is the one that `hf auth login` (or HF_TOKEN) left.
+
+    Raises:
+        RunError: the hub cannot be reached or refuses, or the run is not finished.
+    """
+    if offline():
+        raise RunError("HF_HUB_OFFLINE is set, so nothing can be shared. Unset it and try again.")
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    files = parcel(run, pictures)
+    api = HfApi(endpoint=hub_endpoint(), library_name="vitrail")
+    operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+    try:
+        made = api.create_repo(repository, private=private, exist_ok=True)
+        api.create_commit(made.repo_id, operations, commit_message=_message(run))
+    except ValueError as error:  # what the hub's own client thinks of a name
+        raise RunError(f"{repository!r} cannot be a repository: {error} Name it owner/name.") from error
+    except Exception as error:  # the client lets through errors of several libraries: HTTP, files, uploads
+        raise RunError(
+            f"{run.folder} could not be shared as {repository}: {_first_line(error)} "
+            "Log in with `hf auth login`, check the name, and try again."
+        ) from error
+    return Pushed(f"{hub_endpoint()}/{made.repo_id}", tuple(files))
+
+
+def _message(run: Run) -> str:
+    verdict: str = json.loads(run.report_path.read_text(encoding="utf-8")).get("verdict", "A run of vitrail")
+    return verdict.split(";")[0][:120]
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
