@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def demo(*, out: str = "demo", minutes: float = 1.25, json: bool = False) -> int:
+def demo(*, out: str = "demo", minutes: float = 1.5, json: bool = False) -> int:
     """See everything once: real handwritten digits are checked, learnt, compared, explained.
 
     Faults are planted and found, a vision transformer and a convolutional network train for as many minutes, a

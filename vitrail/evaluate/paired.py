@@ -23,7 +23,10 @@ class Paired(NamedTuple):
                 f"{second}; chance alone would differ as much with probability {self.p:.2f}."
             )
         better, worse = (first, second) if self.only_first > self.only_second else (second, first)
-        return f"{better} is better than {worse}: a difference like this is chance with probability {self.p:.3f}."
+        chance = f"{self.p:.3f}" if self.p >= 0.001 else "less than 0.001"
+        return (
+            f"{better} is better than {worse}: chance alone would differ as much with probability {chance}."
+        )
 
 
 def paired(first: Scores, second: Scores) -> Paired:

@@ -165,7 +165,8 @@ class Duel:
     @property
     def verdict(self) -> str:
         """Who is better, in words."""
-        return self.result.verdict("the transformer", "the convolutional network")
+        said = self.result.verdict("the transformer", "the convolutional network")
+        return said[0].upper() + said[1:]
 
 
 def _compared(manifest: Manifest, vit: Run, cnn: Run, say: Callable[[str], None]) -> Duel:
@@ -273,7 +274,8 @@ class Look:
 def _looks(duel: Duel, manifest: Manifest) -> list[Look]:
     """Explain four right answers of different classes and the surest wrong ones."""
     judged = sorted(duel.vit.scores.judged, key=lambda one: -one.prediction.probability)
-    right = list({one.row.label: one for one in judged if one.right}.values())[:4]
+    surest = {one.row.label: one for one in reversed(judged) if one.right}  # the last one written wins
+    right = sorted(surest.values(), key=lambda one: one.row.label)[:4]
     wrong = [one for one in judged if not one.right][:4]
     looks = []
     for one in (*right, *wrong):

@@ -179,7 +179,8 @@ def _path(
 
 def _rows(numbers: Vectors) -> Vectors:
     """Return one row a class: scikit-learn keeps one for a pair, the second against the first."""
-    return np.concatenate([-numbers, numbers]) / 2 if len(numbers) == 1 else numbers
+    pair: Vectors = np.concatenate([-numbers, numbers]).astype(np.float32) / 2
+    return pair if len(numbers) == 1 else numbers
 
 
 @dataclass(frozen=True)

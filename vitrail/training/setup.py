@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
 import warnings
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +36,10 @@ UNKNOWN_TOTAL = 10**9
 SMALLEST = 8
 """Pictures of the smallest micro-batch that is tried."""
 
-PATIENCE = 4.0
+CLEARLY = 0.9
+"""One way is clearly quicker than another when it takes at most this share of its time."""
+
+PATIENCE = 2.0
 """Seconds that one tried micro-batch may take before larger ones are left alone."""
 
 
@@ -86,61 +91,66 @@ def measure(
 
     A GPU takes the whole batch: the loop halves it when memory runs out.
     """
-    trial = deepcopy(network).to(device).train()
-    wanted = recipe.training.precision
-    fast = ["bf16", "float32"] if fast_bf16(device) else ["float32"]
-    candidates = fast if wanted == "auto" else [wanted]
     size = len(batch.ids)
+    trial = _Trial(deepcopy(network).to(device).train(), task, batch, device)
     start = min(recipe.training.micro or SMALLEST, size)
-    _seconds(trial, task, batch, start, candidates[0], device)  # the first step of all pays for set-up
-    costs = {kind: _seconds(trial, task, batch, start, kind, device) / start for kind in candidates}
-    precision = min(costs, key=costs.__getitem__)
+    wanted = recipe.training.precision
+    kinds = (
+        ["float32", "bf16"] if wanted == "auto" and fast_bf16(device) else [wanted.replace("auto", "float32")]
+    )
+    trial.cost(start, kinds[0])  # the first step of all pays for set-up
+    costs = {kind: trial.cost(start, kind) for kind in kinds}
+    # Rounding to bf16 has to pay: a gain within the noise of measuring is none.
+    precision = (
+        "bf16" if costs.get("bf16", math.inf) < CLEARLY * costs.get("float32", math.inf) else "float32"
+    )
+    if kinds == ["bf16"]:
+        precision = "bf16"
     micro, cost = start, costs[precision]
     if device.type != "cpu":
         micro = recipe.training.micro or size
     elif recipe.training.micro is None:
-        micro, cost = _quickest(trial, task, batch, start, cost, precision, device)
+        micro, cost = _quickest(trial, size, {start: cost}, precision)
     return Measured(precision, micro, cost * size, _peak(device))
 
 
-def _quickest(
-    trial: nn.Module,
-    task: Task[Any, Any],
-    batch: Batch[Any],
-    micro: int,
-    cost: float,
-    precision: str,
-    device: torch.device,
-) -> tuple[int, float]:
-    """Double the micro-batch as long as a picture gets clearly cheaper."""
-    size = len(batch.ids)
-    while micro < size and cost * micro < PATIENCE:
-        larger = min(size, 2 * micro)
-        found = _seconds(trial, task, batch, larger, precision, device) / larger
-        if found > 0.95 * cost:
-            break
-        micro, cost = larger, found
-    return micro, cost
+def _quickest(trial: _Trial, size: int, costs: dict[int, float], precision: str) -> tuple[int, float]:
+    """Double the micro-batch while time allows; return the largest that is about as cheap as the cheapest."""
+    micro = max(costs)
+    while micro < size and costs[micro] * micro < PATIENCE:
+        micro = min(size, 2 * micro)
+        costs[micro] = trial.cost(micro, precision)
+    best = min(costs.values())
+    chosen = max(micro for micro, cost in costs.items() if cost <= best / CLEARLY)
+    return chosen, costs[chosen]
 
 
-def _seconds(
-    trial: nn.Module,
-    task: Task[Any, Any],
-    batch: Batch[Any],
-    count: int,
-    precision: str,
-    device: torch.device,
-) -> float:
-    piece = Batch(batch.images[:count].to(device), batch.targets[:count], batch.ids[:count])
-    began = time.perf_counter()
-    with torch.random.fork_rng(devices=[]):
-        with autocast(device, precision):
-            loss = task.learn(trial, piece, np.random.default_rng(0)).total
-        torch.autograd.backward(loss)
-    value = float(loss.detach())  # waits for a GPU
-    trial.zero_grad(set_to_none=True)
-    assert value == value or precision == "bf16", "a fresh network in float32 has a loss"
-    return time.perf_counter() - began
+@dataclass(frozen=True)
+class _Trial:
+    """A copy of a network to be timed on."""
+
+    network: nn.Module
+    task: Task[Any, Any]
+    batch: Batch[Any]
+    device: torch.device
+
+    def cost(self, count: int, precision: str) -> float:
+        """Return the seconds of one picture where `count` are computed at once; quick steps are timed twice."""
+        first = self._seconds(count, precision)
+        return min(first, self._seconds(count, precision) if first < 1.0 else first) / count
+
+    def _seconds(self, count: int, precision: str) -> float:
+        batch = self.batch
+        piece = Batch(batch.images[:count].to(self.device), batch.targets[:count], batch.ids[:count])
+        began = time.perf_counter()
+        with torch.random.fork_rng(devices=[]):
+            with autocast(self.device, precision):
+                loss = self.task.learn(self.network, piece, np.random.default_rng(0)).total
+            torch.autograd.backward(loss)
+        float(loss.detach())  # waits for a GPU
+        took = time.perf_counter() - began
+        self.network.zero_grad(set_to_none=True)
+        return took
 
 
 def _peak(device: torch.device) -> int:
