@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_json, write_text
 from vitrail.data.preprocess import Preprocess
-from vitrail.export.proof import Asked, Pixels
+from vitrail.export.proof import Asked
 from vitrail.infer.exported import need
+from vitrail.infer.held_back import Pixels
 from vitrail.infer.predictor import Predictor
 from vitrail.weights import rules
 from vitrail.weights.convert import table_for

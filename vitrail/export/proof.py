@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vitrail.core.errors import DataError, RunError, VitrailError
-from vitrail.data.manifest import KEPT, TEST, TRAIN, VAL, Manifest, Row
-from vitrail.data.source import load as load_picture
-from vitrail.infer.predictor import Predictor, Source
+from vitrail.core.errors import RunError
+from vitrail.infer.held_back import Pixels
+from vitrail.infer.predictor import Predictor
 
 LEAST = 200
 """Pictures that an export is proven on."""
@@ -32,7 +28,6 @@ BATCH = 16
 LARGEST = (3000, 4000)
 SMALLEST = (17, 23)
 
-Pixels = NDArray[np.uint8]
 Asked = Callable[[Sequence[Pixels]], Tensor]
 """From pictures, each uint8 (height, width, channels), to their probabilities (b, …)."""
 
@@ -62,48 +57,6 @@ class Agreement:
             f"{self.same_top} of {self.pictures} top answers are the same ({self.ties} ties), no probability is "
             f"further off than {self.drift:.1e}; {self.sizes} sizes from {small} to {large}"
         )
-
-
-def pictures_of(manifest: Manifest, channels: int, wanted: int = LEAST) -> list[Pixels]:
-    """Return decoded pictures of a run, those it never trained on first.
-
-    Raises:
-        DataError: none can be read any more.
-    """
-    rows = [row for split in (TEST, VAL, TRAIN) for row in manifest.rows(split) if row.state == KEPT]
-    return _readable(partial(_of_row, manifest.root, row, channels) for row in rows[:wanted])
-
-
-def pictures_from(predictor: Predictor, sources: Sequence[Source], wanted: int = LEAST) -> list[Pixels]:
-    """Return decoded pictures from files that the user names.
-
-    Raises:
-        DataError: none can be read.
-    """
-    return _readable(partial(_of_source, predictor, one) for one in sources[:wanted])
-
-
-def _of_row(root: Path, row: Row, channels: int) -> Pixels:
-    return load_picture(root, row.path, channels).image
-
-
-def _of_source(predictor: Predictor, source: Source) -> Pixels:
-    return predictor.decoded(source.open())
-
-
-def _readable(readers: Iterable[Callable[[], Pixels]]) -> list[Pixels]:
-    found: list[Pixels] = []
-    wrong = ""
-    for read in readers:
-        try:
-            found.append(read())
-        except VitrailError as error:  # it proves nothing either way; the others do
-            wrong = wrong or str(error)
-    if not found:
-        raise DataError(
-            f"No picture could be read to prove the export on. {wrong} Name a folder of pictures with --data."
-        )
-    return found
 
 
 def many_sizes(pictures: Sequence[Pixels], least: int = LEAST) -> Iterator[Pixels]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from vitrail.core.errors import RunError, SettingError, UnknownNameError
+from vitrail.core.errors import SettingError, UnknownNameError
+from vitrail.data.manifest import TEST, TRAIN, VAL
 from vitrail.export import folders, graphs, proof
-from vitrail.export.proof import Agreement, Asked, Pixels
-from vitrail.infer.predictor import Predictor, expand
-from vitrail.runs.folder import Run, open_run
+from vitrail.export.proof import Agreement, Asked
+from vitrail.infer.held_back import Pixels, pictures_of, readable, root_of
+from vitrail.infer.predictor import Predictor, Source, expand
+from vitrail.runs.folder import open_run
 
 SUFFIXES: Mapping[str, str] = MappingProxyType(
     {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "timm": "-timm", "huggingface": "-huggingface"}
@@ -116,30 +116,21 @@ def _named(model: Path, format: str, out: str | Path | None) -> Path:
 
 
 def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Sequence[Pixels]:
+    channels = predictor.preprocess.channels
     if model.is_dir():
         run = open_run(model)
-        root = Path(data) if data else _root(run)
-        return proof.pictures_of(run.manifest(root), predictor.preprocess.channels)
+        root = Path(data) if data else root_of(run)
+        return pictures_of(run, root, (TEST, VAL, TRAIN), channels, proof.LEAST)
     if data is None:
         raise SettingError(
             f"{model} is a model alone; an export is proven on pictures. Name some: --data photos/"
         )
-    return proof.pictures_from(predictor, list(expand([str(data)])))
+    sources = list(expand([str(data)]))[: proof.LEAST]
+    return readable(partial(_of_source, predictor, one) for one in sources)
 
 
-def _root(run: Run) -> Path:
-    """Return where the run's pictures lay when it was trained."""
-    try:
-        with safe_open(run.state_path, framework="pt") as handle:
-            root = Path(json.loads(handle.metadata()["counters"])["root"])
-    except (SafetensorError, OSError, KeyError):
-        root = None
-    if root is None or not root.exists():
-        raise RunError(
-            f"The pictures of {run.folder} are not where they were; an export is proven on them. "
-            "Name their folder: --data photos/"
-        )
-    return root
+def _of_source(predictor: Predictor, source: Source) -> Pixels:
+    return predictor.decoded(source.open())
 
 
 def _size(path: Path) -> int:

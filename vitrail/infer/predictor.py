@@ -19,6 +19,7 @@ from vitrail.data.decode import as_array, decode
 from vitrail.data.names import is_picture, natural
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Geometry
+from vitrail.infer.ahead import ahead
 from vitrail.infer.exported import KINDS
 from vitrail.models.create import rebuild
 from vitrail.runs.assemble import Network, build_task, join
@@ -154,15 +155,18 @@ class Predictor:
     def answers(self, sources: Iterable[Source], batch: int = BATCH) -> Iterator[Answer]:
         """Yield one answer a source, in order; a picture that cannot be read gets an error and the rest go on."""
         waiting: list[tuple[str, Ready | str]] = []
-        for source in sources:
-            try:
-                waiting.append((source.name, self.ready(source.open())))
-            except VitrailError as error:
-                waiting.append((source.name, str(error)))
+        for made in ahead(self._made, sources, 2 * batch):
+            waiting.append(made)
             if len(waiting) >= batch:
                 yield from self._answer(waiting)
                 waiting = []
         yield from self._answer(waiting)
+
+    def _made(self, source: Source) -> tuple[str, Ready | str]:
+        try:
+            return source.name, self.ready(source.open())
+        except VitrailError as error:
+            return source.name, str(error)
 
     def _answer(self, waiting: Sequence[tuple[str, Ready | str]]) -> Iterator[Answer]:
         predictions = iter(self._predicted([one for _, one in waiting if isinstance(one, Ready)]))

@@ -1,0 +1,165 @@
+"""A quicker way is used where it pays and was proven, and not otherwise."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from vitrail.data.preprocess import Preprocess
+from vitrail.infer import fast
+from vitrail.infer.ahead import ahead
+from vitrail.infer.fast import PLAIN, Memory, Plan, Quick, Seen, hasten, quicken
+from vitrail.infer.predictor import Predictor, Source
+from vitrail.models.create import describe
+from vitrail.runs.assemble import build_task, create_model, join
+from vitrail.runs.model_file import Header, write_model
+from vitrail.runs.proof import answer, picture
+
+BF16 = Plan("bf16")
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    task = build_task("classify", ["a", "b", "c"], {})
+    network = join(create_model("vit_digits", 3).encoder, task).eval()
+    steps = Preprocess.for_size(32)
+    header = Header(
+        name="vit_digits",
+        encoder=describe(network.encoder),
+        task={"name": "classify", "labels": list(task.labels), "settings": task.settings.model_dump()},
+        preprocess=steps.to_dict(),
+        proof=answer(network, task, steps),
+    )
+    path = tmp_path / "model.safetensors"
+    write_model(path, network, header)
+    return path
+
+
+@pytest.fixture
+def shown():
+    draw = np.random.default_rng(0)
+    return [draw.integers(0, 256, (40, 30, 3), dtype=np.uint8) for _ in range(40)]
+
+
+@pytest.fixture
+def plans(monkeypatch):
+    """Machines differ in what is worth asking; these are asked on all of them."""
+    monkeypatch.setattr(fast, "plans_for", lambda predictor: [PLAIN, BF16])
+
+
+def never():
+    raise AssertionError("nothing was to be proven")
+
+
+def test_a_short_job_pays_for_no_proof(model, plans):
+    predictor = Predictor(model)
+    assert quicken(predictor, 3, never).plan == PLAIN
+    assert predictor.running is predictor.network
+
+
+def test_a_long_job_is_proven_once_and_remembered(model, plans, shown, monkeypatch):
+    monkeypatch.setattr(fast, "_speed", lambda batches, times: 100.0)
+    predictor = Predictor(model)
+    quicken(predictor, 100_000, lambda: shown)
+    seen = Memory(predictor).seen
+    assert seen[BF16].pictures == len(shown)
+    assert 0 < seen[BF16].drift < fast.DRIFT
+    assert seen[PLAIN].drift == 0
+    Memory(predictor).keep(BF16, Seen(900.0, 0.0, 1.0, 0.01, 40))
+    again = Predictor(model)
+    choice = quicken(again, 3, never)
+    assert choice.plan == BF16
+    assert "as in float32" in choice.why
+    assert isinstance(again.running, Quick)
+    plain = Predictor(model)(picture())[0]
+    assert again(picture())[0].label == plain.label
+    assert again(picture())[0].probability == pytest.approx(plain.probability, abs=fast.DRIFT)
+    assert again.network is not again.running
+
+
+def test_a_plan_that_answers_otherwise_is_never_used(model, plans, shown, monkeypatch):
+    honest = Quick.forward
+    monkeypatch.setattr(Quick, "forward", lambda self, images: honest(self, images).flip(-1))
+    predictor = Predictor(model)
+    choice = quicken(predictor, 1_000_000, lambda: shown)
+    assert choice.plan == PLAIN
+    assert "Not used: bf16" in choice.why
+    assert predictor.running is predictor.network
+    assert quicken(predictor, 1_000_000, never).plan == PLAIN
+
+
+def test_a_model_alone_is_proven_on_the_pictures_of_the_job(model, plans, shown, tmp_path, monkeypatch):
+    monkeypatch.setattr(fast, "_FIRST", 0.001)  # any job is long to a network this slow
+    from PIL import Image
+
+    sources = []
+    for i, image in enumerate(shown[:5]):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(image).save(path)
+        sources.append(Source(path.name, path))
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"nothing")
+    predictor = Predictor(model)
+    hasten(predictor, model, [Source("broken.png", broken), *sources] * 300)
+    assert Memory(predictor).seen[BF16].pictures > 5
+    answers = list(predictor.answers([Source("broken.png", broken), *sources]))
+    assert [bool(one.error) for one in answers] == [True, *[False] * 5]
+
+
+def test_a_broken_memory_is_measured_again(model, plans, shown):
+    predictor = Predictor(model)
+    memory = Memory(predictor)
+    memory.path.parent.mkdir(parents=True)
+    memory.path.write_text(json.dumps([{"plan": {"speed": 1}}]))
+    assert Memory(predictor).seen == {}
+
+
+def test_the_last_batch_of_a_compiled_plan_is_filled_up(model, monkeypatch):
+    sizes = []
+
+    def remembered(network):
+        return lambda images: (sizes.append(len(images)), network(images))[1]
+
+    monkeypatch.setattr(fast, "_compiled", remembered)
+    predictor = Predictor(model)
+    images = torch.randn(3, 3, 32, 32)
+    out = Quick(predictor.network, Plan(compiled=True), batch=8)(images)
+    torch.testing.assert_close(out, predictor.network(images), rtol=0, atol=1e-5)
+    assert sizes == [8]
+
+
+def test_channels_last_changes_no_answer(model):
+    predictor = Predictor(model)
+    images = torch.randn(2, 3, 32, 32)
+    out = Quick(predictor.network, Plan(channels_last=True))(images)
+    torch.testing.assert_close(out, predictor.network(images), rtol=0, atol=1e-5)
+
+
+def test_reading_ahead_keeps_the_order_and_no_more_than_asked():
+    begun = []
+
+    def slow(i):
+        begun.append(i)
+        time.sleep(0.002 * (i % 3))
+        return i
+
+    stream = ahead(slow, range(50), 6)
+    first = next(stream)
+    assert max(begun) <= 7
+    assert [first, *stream] == list(range(50))
+    assert list(ahead(slow, [7], 6)) == [7]
+    assert list(ahead(slow, [], 6)) == []
+
+
+def test_reading_ahead_leaves_the_number_of_threads_alone_and_passes_errors_on():
+    before = torch.get_num_threads()
+    assert len(list(ahead(str, range(9), 4))) == 9
+    assert torch.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError):
+        list(ahead(lambda i: 1 // i, [2, 1, 0, 3], 4))

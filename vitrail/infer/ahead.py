@@ -1,0 +1,41 @@
+"""Reading ahead: pictures are read and decoded while the network computes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import torch
+
+from vitrail.data.loader import processes
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+def ahead(make: Callable[[Given], Made], items: Iterable[Given], most: int) -> Iterator[Made]:
+    """Yield make(item) for every item, in order, computed in threads of its own, at most `most` items ahead."""
+    source = iter(items)
+    first = list(islice(source, 2))
+    if len(first) < 2:  # nothing to overlap with
+        yield from map(make, first)
+        return
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(max(1, processes(-1)), initializer=_alone) as pool:
+        waiting: deque[Future[Made]] = deque(pool.submit(make, one) for one in first)
+        waiting.extend(pool.submit(make, one) for one in islice(source, most - 2))
+        torch.set_num_threads(threads)  # the count that threads of others will begin with
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(make, one) for one in islice(source, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _alone() -> None:
+    # A reader that splits its resize over all cores only takes them from the network.
+    torch.set_num_threads(1)
