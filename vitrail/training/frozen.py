@@ -179,8 +179,10 @@ def _path(
 
 def _rows(numbers: Vectors) -> Vectors:
     """Return one row a class: scikit-learn keeps one for a pair, the second against the first."""
-    pair: Vectors = np.concatenate([-numbers, numbers]).astype(np.float32) / 2
-    return pair if len(numbers) == 1 else numbers
+    if len(numbers) > 1:
+        return numbers
+    halves: Vectors = (np.concatenate([-numbers, numbers]) / 2).astype(np.float32)
+    return halves
 
 
 @dataclass(frozen=True)
