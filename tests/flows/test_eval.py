@@ -1,0 +1,166 @@
+"""A score told again, on new pictures, and with several labels a picture; what a page holds and what it does not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+from vitrail.runs.folder import Run
+
+
+@pytest.fixture(scope="module")
+def others(digits, tmp_path_factory) -> Path:
+    """New pictures of two of the four classes: the old ones, enlarged and shifted."""
+    root = tmp_path_factory.mktemp("new") / "others"
+    for name in "13":
+        (root / name).mkdir(parents=True)
+        for file in sorted((digits / name).iterdir())[:12]:
+            with Image.open(file) as image:
+                image.convert("L").resize((21, 19)).save(root / name / file.name)
+    return root
+
+
+def test_eval_tells_the_same_score_as_the_report(vitrail, trained):
+    report = json.loads((trained / "report.json").read_text())
+    done = vitrail("eval", trained, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["test"] == report["test"]
+    assert found["calibration"] == report["calibration"]
+    assert set(found["calibration"]) >= {"ece_before", "ece_after", "ece_noise", "temperature"}
+    told = vitrail("eval", trained)
+    assert report["verdict"] in told.stdout
+    assert "calibration error" in told.stdout
+
+
+def test_the_temperature_stands_in_the_model_file(trained):
+    report = json.loads((trained / "report.json").read_text())
+    with safe_open(trained / "model.safetensors", framework="pt") as handle:
+        header = json.loads(handle.metadata()["vitrail"])
+    assert header["task"]["settings"]["temperature"] == report["calibration"]["temperature"] != 1.0
+
+
+def test_new_pictures_are_matched_by_name_and_missing_classes_shift_nothing(
+    vitrail, trained, others, tmp_path
+):
+    page = tmp_path / "new.html"
+    done = vitrail("eval", trained, others, "--json", "--html", page)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["test"]["pictures"] == 24
+    assert [row["pictures"] for row in found["test"]["per_class"].values()] == [0, 12, 0, 12]
+    counts = np.array(found["test"]["confusion"]["counts"])
+    assert counts.sum(axis=1).tolist() == [0, 12, 0, 12]
+    answers = json.loads(vitrail("predict", trained, others / "1", "--json").stdout)
+    assert counts[1, 1] == sum(one["label"] == "1" for one in answers)
+    assert "on new pictures" in page.read_text()
+    assert str(others) not in page.read_text()
+
+
+def test_one_class_alone_can_be_scored(vitrail, trained, others, tmp_path):
+    alone = tmp_path / "alone"
+    shutil.copytree(others / "3", alone / "3")
+    shutil.copytree(others / "1", alone / "1")
+    for file in sorted((alone / "1").iterdir()):
+        file.write_bytes(b"no picture")
+    done = vitrail("eval", trained / "model.safetensors", alone, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["test"]["pictures"] == 12
+
+
+def test_a_class_that_the_model_does_not_know_is_named(vitrail, trained, others, tmp_path):
+    strange = tmp_path / "strange"
+    shutil.copytree(others, strange)
+    (strange / "1").rename(strange / "one")
+    done = vitrail("eval", trained, strange)
+    assert done.returncode == 1
+    assert "does not know: one." in done.stderr
+    assert "It knows: 0, 1, 2, 3." in done.stderr
+
+
+def test_pictures_that_were_learnt_are_told_apart(vitrail, trained, digits, others, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(others, mixed)
+    rows = Run(trained).manifest(digits).rows("train")
+    learnt = [row for row in rows if row.label == "1"][:5]
+    for number, row in enumerate(learnt):
+        shutil.copy(digits / row.path, mixed / "1" / f"copy-{number}.png")
+    done = vitrail("eval", trained, mixed, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["test"]["twins"] == 5
+    assert found["test"]["pictures"] == 29
+    assert "5 pictures of them stood in the training" in " ".join(found["notes"])
+
+
+def test_mistakes_end_in_plain_errors(vitrail, trained, tmp_path):
+    for words, expected in (
+        (["eval", trained / "model.safetensors"], "knows no test pictures"),
+        (["eval", trained, "--html", "x.html"], "report.html"),
+        (["eval", tmp_path], "recipe.yaml"),
+    ):
+        done = vitrail(*words)
+        assert done.returncode == 1, words
+        assert expected in done.stderr
+
+
+def test_the_page_is_whole_and_its_cells_open_their_pictures(trained, digits):
+    page = (trained / "report.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert not re.search(r"url\((?!data:)", page)
+    assert str(digits) not in page
+    assert len(page) < 5_000_000
+    for name in re.findall(r'href="#(cell-[\d-]+)"', page):
+        cell = page.split(f'id="{name}"')[1].split("</div>\n    <")[0]
+        assert "data:image/" in cell
+    for words in ("honest", "Where", "where the network looked", "make it again", "never saw"):
+        assert words.lower() in page.lower()
+
+
+def test_the_command_of_the_report_makes_the_run_again(vitrail, trained, digits, tmp_path):
+    report = json.loads((trained / "report.json").read_text())
+    words = report["reproduce"].split()[1:]
+    words[words.index("PICTURES")] = str(digits)
+    words[words.index("recipe.yaml")] = str(trained / "recipe.yaml")
+    done = vitrail(*words, "--out", tmp_path / "again", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["test"] == report["test"]
+
+
+def test_several_labels_a_picture_from_the_table_to_the_page(vitrail, digits, tmp_path):
+    draw = np.random.default_rng(0)
+    files = [sorted((digits / name).iterdir()) for name in "0123"]
+    (tmp_path / "pictures").mkdir()
+    with (tmp_path / "labels.csv").open("w", newline="") as handle:
+        table = csv.writer(handle)
+        table.writerow(["path", "label"])
+        for number in range(120):
+            two = draw.integers(4, size=2)
+            halves = [np.asarray(Image.open(files[d][draw.integers(20)]).convert("L")) for d in two]
+            name = f"pictures/{number}.png"
+            Image.fromarray(np.concatenate(halves, axis=1)).save(tmp_path / name)
+            table.writerow([name, "|".join(sorted({str(d) for d in two}))])
+    fixed = ["--model", "vit_digits", "--recipe", "digits_vit", "epochs=2", "micro=16", "batch=16"]
+    options = [*fixed, "--weights", "none", "precision=float32", "--out", tmp_path / "run", "--json"]
+    done = vitrail("train", tmp_path / "labels.csv", *options)
+    assert done.returncode == 0, done.stderr
+    assert "classify_multi" in done.stderr
+    report = json.loads(done.stdout)
+    assert "mean average precision" in report["verdict"]
+    assert 0 < report["test"]["map"]["value"] <= 1
+    assert set(report["test"]["per_class"]) == set("0123")
+    answer = json.loads(vitrail("predict", tmp_path / "run", tmp_path / "pictures/0.png", "--json").stdout)[0]
+    assert set(answer["labels"]) <= set("0123")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "average precision" in page
+    assert "taken for" not in page
+    again = vitrail("eval", tmp_path / "run", "--json")
+    assert json.loads(again.stdout)["test"] == report["test"]

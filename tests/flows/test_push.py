@@ -1,0 +1,105 @@
+"""A share on a hub: one commit to a small server that stands for it, without pictures or paths."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import huggingface_hub  # noqa: F401  (it reads the environment once, so before a test sets it)
+import pytest
+
+
+class Hub(ThreadingHTTPServer):
+    """Takes one repository and keeps what is committed to it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.made: list[dict] = []
+        self.refuse = False
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.answer({"id": "me/few", "modelId": "me/few", "sha": "0" * 40, "siblings": []})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.server.refuse:
+            self.answer({"error": "You may not write here"}, 403)
+        elif self.path.endswith("/repos/create"):
+            self.server.made.append(json.loads(body))
+            self.answer({"url": f"{self.server.address}/me/few", "name": "me/few"})
+        elif self.path.endswith("/validate-yaml"):  # the hub's own look at the card's head
+            self.answer({"errors": [], "warnings": []})
+        elif "/preupload/" in self.path:
+            names = [one["path"] for one in json.loads(body)["files"]]
+            modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            self.answer({"files": modes})
+        elif "/commit/" in self.path:
+            for line in body.splitlines():
+                one = json.loads(line)
+                if one["key"] == "file":
+                    self.server.files[one["value"]["path"]] = base64.b64decode(one["value"]["content"])
+            self.answer({"commitUrl": f"{self.server.address}/me/few/commit/1", "commitOid": "1" * 40})
+        else:
+            self.answer({"error": f"unknown: {self.path}"}, 404)
+
+    def answer(self, value: object, code: int = 200) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@pytest.fixture
+def hub(monkeypatch) -> Iterator[Hub]:
+    server = Hub()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_share_holds_the_model_and_neither_pictures_nor_paths(vitrail, trained, digits, hub):
+    done = vitrail("push", trained, "me/few", "--private", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["url"] == f"{hub.address}/me/few"
+    assert set(hub.files) == {"model.safetensors", "README.md", "report.json", "recipe.yaml"}
+    assert hub.files["model.safetensors"] == (trained / "model.safetensors").read_bytes()
+    assert hub.made[0]["name"] == "few"
+    for name, content in hub.files.items():
+        assert str(digits).encode() not in content, name
+        assert str(trained.parent).encode() not in content, name
+        assert b".png" not in content, name
+
+
+def test_pictures_travel_only_when_asked(vitrail, trained, hub):
+    assert vitrail("push", trained, "me/few", "--pictures").returncode == 0
+    assert set(hub.files) > {"report.html", "manifest.csv"}
+
+
+def test_a_refusal_is_a_plain_error_with_the_way_out(vitrail, trained, hub, tmp_path):
+    hub.refuse = True
+    done = vitrail("push", trained, "me/few")
+    assert done.returncode == 1
+    assert "hf auth login" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert vitrail("push", trained, "a/b/c").returncode == 1
+    assert "recipe.yaml" in vitrail("push", tmp_path, "me/few").stderr
