@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
-from types import FrameType
 from typing import Any
 
 import torch
 
 from vitrail.core.errors import RunError
 from vitrail.data.balance import class_weights
-from vitrail.data.loader import Pictures, Share, evaluation, processes, training
+from vitrail.data.loader import Share, processes, training
 from vitrail.data.manifest import KEPT, TRAIN, VAL, Manifest
 from vitrail.data.prepare import Prepared, prepare
 from vitrail.models.create import count_params
@@ -28,15 +20,14 @@ from vitrail.reports.write import write_report
 from vitrail.runs.folder import Run, create_run, open_run
 from vitrail.runs.options import TrainOptions
 from vitrail.runs.recipe import Recipe
-from vitrail.training.begin import Start, again, begin
+from vitrail.training.begin import again, begin
 from vitrail.training.draft import draft, head_for
-from vitrail.training.keeping import write_best
+from vitrail.training.keeping import Keeper, Work, conditions
 from vitrail.training.listeners import Listener
-from vitrail.training.loop import Event, Session, deterministic, evaluate, restore, snapshot, steps
+from vitrail.training.loop import Event, Session, deterministic, restore, steps
 from vitrail.training.optim import Schedule
 from vitrail.training.plan import plan
 from vitrail.training.setup import (
-    UNKNOWN_TOTAL,
     accelerator_for,
     first_batch,
     measure,
@@ -46,32 +37,7 @@ from vitrail.training.setup import (
     said,
     settled,
 )
-
-CALIBRATION_STEPS = 20
-"""After so many steps a run with a time limit fixes how many steps it will take."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a training works on."""
-
-    run: Run
-    recipe: Recipe
-    manifest: Manifest
-    start: Start
-    listeners: Sequence[Listener]
-
-    def pictures(self, split: str) -> Pictures:
-        """Return the pictures of one split, augmented where they train."""
-        task, preprocess = self.start.task, self.start.preprocess
-        if split == TRAIN:
-            return pictures_to_train_on(self.recipe, self.manifest, task, preprocess)
-        return Pictures(self.manifest.rows(split), self.manifest.root, preprocess, task.target)
-
-    def tell(self, event: Event) -> None:
-        """Let everybody hear an event."""
-        for listener in self.listeners:
-            listener(event)
+from vitrail.training.stopping import stopping
 
 
 def train(
@@ -186,17 +152,6 @@ def resume(folder: str | Path, *, more: int = 0, listeners: Sequence[Listener] =
     return _train(work, accelerator, (tensors, counters), more)
 
 
-def conditions(accelerator: Any) -> dict[str, Any]:
-    """Return what must be the same for a resumed run to be equal bit by bit."""
-    return {
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "device": str(accelerator.device),
-        "processes": accelerator.num_processes,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-    }
-
-
 def _train(work: Work, accelerator: Any, saved: tuple[Any, Any] | None, more: int = 0) -> Run:
     pictures = work.pictures(TRAIN)
     if not pictures.rows or not work.manifest.rows(VAL):
@@ -230,130 +185,3 @@ def lengthened(session: Session, epochs: int) -> Schedule:
     old = session.schedule
     total = session.step + epochs * session.order.steps
     return Schedule(old.peak / 3, min(old.warmup, session.order.steps), total, start=session.step)
-
-
-class Keeper:
-    """Evaluates after every epoch, keeps the best weights and the state to resume from, writes the history."""
-
-    def __init__(self, work: Work, session: Session, counters: dict[str, Any]) -> None:
-        self.work, self.session = work, session
-        self.best: list[float] = counters.get("best", [])
-        self.best_epoch: float = counters.get("best_epoch", 0.0)
-        self.before: float = counters.get("elapsed", 0.0)
-        self.began = time.monotonic()
-        self.validation = work.pictures(VAL)
-        self.fixed = work.recipe.training.seconds is None or session.schedule.total < UNKNOWN_TOTAL
-        self.last_steps: deque[float] = deque(maxlen=CALIBRATION_STEPS // 2)
-
-    def elapsed(self) -> float:
-        """Seconds since the run began, without the pauses between resumes."""
-        return self.before + time.monotonic() - self.began
-
-    def patience_ran_out(self) -> bool:
-        """Tell whether too many epochs went by without a better score."""
-        patience = self.work.recipe.training.patience
-        return patience is not None and bool(self.best) and self.session.epoch - self.best_epoch >= patience
-
-    def hear(self, event: Event) -> None:
-        """Act on an event of the loop, then let the listeners hear it."""
-        if event.kind == "step" and not self.fixed:
-            self.last_steps.append(event.values["seconds"])
-            if self.session.step >= CALIBRATION_STEPS:
-                self._fix_steps()
-        self._log(event)
-        self.work.tell(event)
-        if event.kind == "epoch":
-            self._epoch(event)
-
-    def _log(self, event: Event) -> None:
-        if self.session.accelerator.is_main_process:
-            self.work.run.log(event.kind, {"step": event.step, **event.values})
-
-    def _fix_steps(self) -> None:
-        """Decide how many steps fit into the time that is left, counting one evaluation an epoch, and the end."""
-        budget = float(self.work.recipe.training.seconds or 0)
-        step = median(self.last_steps)  # the first steps of all also pay for set-up
-        began = time.monotonic()
-        self._scores()
-        if self.session.accelerator.is_main_process:
-            self._keep_state()
-        looked = time.monotonic() - began
-        left = budget * 0.97 - self.elapsed() - looked
-        more = max(1, int(left / (step + looked / self.session.order.steps)))
-        total = self._agreed(self.session.step + more)
-        self.session.schedule = replace(self.session.schedule, total=total)
-        self.fixed = True
-        planned = Event(
-            "planned", self.session.step, {"total": total, "epochs": total / self.session.order.steps}
-        )
-        self._log(planned)
-        self.work.tell(planned)
-
-    def _agreed(self, total: int) -> int:
-        accelerator = self.session.accelerator
-        return int(
-            accelerator.reduce(torch.tensor(float(total), device=accelerator.device), reduction="mean").item()
-        )
-
-    def _epoch(self, event: Event) -> None:
-        accelerator = self.session.accelerator
-        scores = self._scores()
-        main = self.work.start.task.metrics().main
-        standing = [scores[main], -scores.get("loss", 0.0)]
-        better = not self.best or standing > self.best
-        if better:
-            self.best, self.best_epoch = standing, self.session.epoch
-        if accelerator.is_main_process:
-            if better:
-                self._keep_model()
-            self._keep_state()
-        told = {**event.values, **scores, "main": main, "best": self.best[0], "better": better}
-        told["seconds"] = round(self.elapsed(), 2)
-        self._log(Event("score", event.step, told))
-        self.work.tell(Event("score", event.step, told))
-
-    def _scores(self) -> dict[str, float]:
-        accelerator = self.session.accelerator
-        share = Share(accelerator.process_index, accelerator.num_processes)
-        batch = max(64, -(-self.session.order.batch // self.session.pieces))
-        return evaluate(self.session, evaluation(self.validation, batch, share))
-
-    def _keep_model(self) -> None:
-        kept = replace(self.work.start, network=self.session.evaluated())
-        write_best(self.work.run, self.work.recipe, kept)
-
-    def _keep_state(self) -> None:
-        tensors, counters = snapshot(self.session)
-        counters |= {
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "elapsed": self.elapsed(),
-            "root": str(self.work.manifest.root.resolve()),
-            "conditions": conditions(self.session.accelerator),
-            "start": self.work.start.to_dict(),
-        }
-        self.work.run.save_state(tensors, counters)
-
-
-@contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM) into a wish to stop after the step; the second one interrupts."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        os.write(
-            2, b"\nStopping after this step and keeping the best weights. Ctrl-C again interrupts at once.\n"
-        )
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
