@@ -70,7 +70,16 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield report["verdict"]
     yield ""
     rows = [[label, str(row["pictures"]), *_cells(row)] for label, row in test["per_class"].items()]
-    head = ["class", "pictures", "right", "95 % interval", "precision", "F1", "AUROC", "taken for"]
+    head = [
+        "class",
+        "pictures",
+        "right" if "confusion" in test else "found",
+        "95 % interval",
+        "precision",
+        "F1",
+        "AUROC",
+        "taken for",
+    ]
     yield table(head, rows, right=(1, 2, 4, 5, 6))
     yield ""
     names = {
@@ -87,7 +96,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     found = report["calibration"]
     yield ""
     yield (
-        f"calibration error {_percent(found['ece_after'])}, of which {_percent(found['ece_noise'])} would be chance "
+        f"calibration error {_percent(found['ece_after'])}; chance alone would show {_percent(found['ece_noise'])} "
         f"(without temperature {_percent(found['ece_before'])})"
     )
 

@@ -45,7 +45,7 @@ class Calibration(NamedTuple):
         """Say how far the probabilities can be trusted."""
         return (
             f"probabilities are honest to {100 * self.ece_after:.1f} points "
-            f"({100 * self.ece_noise:.1f} of it would be chance)"
+            f"(chance alone would show {100 * self.ece_noise:.1f})"
         )
 
 
