@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ ALIASES = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 an error with a way out, 2 wrong usage."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # Pillow warns of odd tags in files; what matters of them is told by the check, file by file.
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         code = run(given)
         sys.stdout.flush()

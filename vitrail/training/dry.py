@@ -38,11 +38,12 @@ class DryRun:
     def lines(self) -> list[str]:
         """Return the plan in plain words."""
         model, training = self.recipe["model"], self.recipe["training"]
+        size = "×".join(map(str, model["imgsz"]))
         splits = ", ".join(f"{count:,} {split}" for split, count in self.splits.items())
         return [
             *self.notes,
             f"pictures  {splits}",
-            f"network   {model['name']}, {self.parameters / 1e6:.2f} M parameters, input {model['imgsz']} px",
+            f"network   {model['name']}, {self.parameters / 1e6:.2f} M parameters, input {size} px",
             f"recipe    {self.recipe['recipe']}: batch {training['batch']}, lr {training['lr']:g}, "
             f"augmentation {training['augment']}, {training['precision']}, {training['micro']} pictures at a time",
             f"steps     {self.steps:,} of {self.seconds_a_step:.2f} s (measured)",

@@ -13,7 +13,7 @@ import torch
 from vitrail.core.errors import RunError
 from vitrail.data.balance import class_weights
 from vitrail.data.loader import Share, processes, training
-from vitrail.data.manifest import KEPT, TRAIN, VAL, Manifest
+from vitrail.data.manifest import TRAIN, VAL, Manifest
 from vitrail.data.prepare import Prepared, prepare
 from vitrail.models.create import count_params
 from vitrail.reports.write import write_report
@@ -49,7 +49,7 @@ def train(
     """
     options = options or TrainOptions()
     prepared = prepared_for(data, options, listeners)
-    _note(listeners, [brief(prepared)])
+    _note(listeners, [prepared.summary()])
     planned = plan(str(data), prepared, options)
     _note(listeners, list(planned.reasons))
     if planned.full is not None:
@@ -64,14 +64,6 @@ def weighed(recipe: Recipe, manifest: Manifest) -> Recipe:
     weights = class_weights(manifest.rows(TRAIN), manifest.classes).tolist()
     settings = {**recipe.task.settings, "class_weights": [round(weight, 4) for weight in weights]}
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"settings": settings})})
-
-
-def brief(prepared: Prepared) -> str:
-    """Say in a line what the pictures are and what was found among them."""
-    states = prepared.manifest.states()
-    out = sum(count for state, count in states.items() if state != KEPT)
-    kept_out = f", {out:,} kept out (why: vitrail check)" if out else ""
-    return f"{prepared.layout.root.name}: {prepared.layout.why} {states[KEPT]:,} pictures{kept_out}."
 
 
 def prepared_for(data: str | Path, options: TrainOptions, listeners: Sequence[Listener] = ()) -> Prepared:
