@@ -62,7 +62,13 @@ def test_a_spot_lands_where_it_was_on_the_original(fit, crop, shape):
     preprocess = Preprocess((64, 64), fit, crop)
     pixels, geometry = preprocess.eval(image)
     # The ground of a padded picture is grey: only what is brighter counts.
-    grid = (preprocess.restore(pixels)[0] - 130).clamp(min=0).unflatten(0, (32, 2)).unflatten(2, (32, 2)).mean((1, 3))
+    grid = (
+        (preprocess.restore(pixels)[0] - 130)
+        .clamp(min=0)
+        .unflatten(0, (32, 2))
+        .unflatten(2, (32, 2))
+        .mean((1, 3))
+    )
     heat = onto_original(grid.numpy(), geometry)
     assert heat.shape == shape
     rows, cols = np.mgrid[: shape[0], : shape[1]] + 0.5
