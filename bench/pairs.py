@@ -1,66 +1,13 @@
-"""Things timed in turn in one process, round by round, so that a machine whose speed drifts is fair to all."""
+"""The tables of the benches; the timing is the package's own (`vitrail bench` uses the same)."""
 
 from __future__ import annotations
 
-import platform
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from statistics import median
 
-import numpy as np
-import torch
+from vitrail.infer.timing import Ratio, in_turn, machine, ratio
 
-
-def machine() -> str:
-    """Return what this machine is, without its name."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    has = torch.cpu.get_capabilities()
-    kinds = [name for name in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if has.get(name)]
-    return (
-        f"{model}, {torch.get_num_threads()} threads, {'/'.join(kinds[:2])}, torch {torch.__version__}, "
-        f"Python {platform.python_version()}"
-    )
-
-
-def in_turn(
-    things: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2
-) -> dict[str, list[float]]:
-    """Run each thing once a round and return its seconds, round by round."""
-    times: dict[str, list[float]] = {name: [] for name in things}
-    for number in range(warmup + rounds):
-        for name, run in things.items():
-            began = time.perf_counter()
-            run()
-            if number >= warmup:
-                times[name].append(time.perf_counter() - began)
-    return times
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """How many times faster the first is than the second: median of the paired ratios with its 95 % interval."""
-
-    middle: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.middle:.2f} ({self.low:.2f} to {self.high:.2f})"
-
-
-def ratio(first: list[float], second: list[float], draws: int = 5000) -> Ratio:
-    """Bootstrap the median of second/first over rounds."""
-    each = np.array(second) / np.array(first)
-    rng = np.random.default_rng(0)
-    medians = np.median(rng.choice(each, (draws, len(each))), axis=1)
-    low, high = np.quantile(medians, [0.025, 0.975])
-    return Ratio(float(np.median(each)), float(low), float(high))
+__all__ = ["Ratio", "in_turn", "machine", "ratio", "table"]
 
 
 def table(times: Mapping[str, list[float]], ours: str, unit: str, amount: float) -> str:

@@ -13,6 +13,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "predict": ("vitrail.cli.predict:predict", "ask a trained model about pictures"),
         "explain": ("vitrail.cli.explain:explain", "see where a model looked"),
         "eval": ("vitrail.cli.eval:evaluate", "say how good a model is, on its own or on new pictures"),
+        "bench": ("vitrail.cli.bench:bench", "measure how fast networks run here"),
         "export": ("vitrail.cli.export:export", "write a model for other programs, proven equal"),
         "push": ("vitrail.cli.push:push", "share a run on the model hub, without its pictures"),
         "weights": ("vitrail.cli.weights:weights", "list pretrained weights, or add some that you fetched"),

@@ -182,14 +182,17 @@ def _of_timm(predictor: Predictor) -> tuple[dict[str, Any], Table]:
 
 
 def _vision_transformer(predictor: Predictor) -> dict[str, Any]:
-    """Return timm's words for a plain ViT or a DeiT of any size."""
-    config: Any = predictor.network.encoder.config
-    plain = config.family in ("vit", "deit") and not getattr(config, "stem", ())
+    settings = timm_settings(predictor.network.encoder.config, _pool(predictor))
+    if settings is None:
+        raise _no_place(predictor, "timm", "plain ViTs and DeiTs, and for timm's own networks")
+    return settings
+
+
+def timm_settings(config: Any, pool: str) -> dict[str, Any] | None:
+    """Return timm's words for a plain ViT or a DeiT of any size, or None where it has none for a network."""
+    plain = config.family in ("vit", "deit") and not getattr(config, "stem", ()) and config.norm_eps == 1e-6
     if not plain or config.prefix not in ((), ("cls",)) or config.position not in ("1d", "1d_patches"):
-        raise _no_place(predictor, "timm", "plain ViTs and DeiTs, and of timm's own networks")
-    if config.norm_eps != 1e-6:
-        raise _no_place(predictor, "timm", "networks with its own LayerNorm (eps 1e-6)")
-    pool = {"cls": "token", "mean": "avg", "attention": "map"}[_pool(predictor)]
+        return None
     arguments: dict[str, Any] = {
         "img_size": list(config.size),
         "patch_size": config.patch,
@@ -201,7 +204,7 @@ def _vision_transformer(predictor: Predictor) -> dict[str, Any]:
         "act_layer": "gelu_tanh" if getattr(config, "gelu", "exact") == "tanh" else "gelu",
         "class_token": bool(config.prefix),
         "no_embed_class": config.position == "1d_patches",
-        "global_pool": pool,
+        "global_pool": {"cls": "token", "mean": "avg", "attention": "map"}[pool],
         "fc_norm": False,
     }
     if getattr(config, "layer_scale", None) is not None:

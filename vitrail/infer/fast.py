@@ -37,12 +37,12 @@ SAME_TOP = 0.995
 """The least share of top answers that must be float32's."""
 
 DRIFT = 0.05
-"""How far a probability may lie from float32's; twice what rounding to bf16 was seen to do, and never silent."""
+"""How far a probability may lie from float32's; how far it did lie is said with the answers."""
 
 GUESS = 2.0
 """How much quicker a way is held to be before it was measured."""
 
-COMPILING = 60.0
+COMPILING = 30.0
 """Seconds that compiling is held to take before it was measured."""
 
 

@@ -1,0 +1,63 @@
+"""vitrail bench."""
+
+from __future__ import annotations
+
+import sys
+
+
+def bench(
+    models: tuple[str, ...],
+    /,
+    *,
+    peers: bool = False,
+    batch: int = 16,
+    rounds: int = 7,
+    compile: bool = True,
+    device: str = "auto",
+    json: bool = False,
+) -> int:
+    """Measure how fast networks run on this machine, one picture at a time and in batches.
+
+    Everything is warmed up and runs in turn, round by round; shown are medians with their spread, and which share
+    of this machine's measured matmul peak they reach.
+
+        vitrail bench vit_s16 resnet50
+        vitrail bench runs/photos --peers
+
+    Parameters
+    ----------
+    models
+        names of networks, run folders or model files
+    peers
+        run timm, ONNX Runtime and OpenVINO, where installed, beside, with the same weights
+    batch
+        pictures at once
+    rounds
+        how often each is measured
+    compile
+        measure compiled ways too
+    device
+        auto, cpu, cuda
+    json
+        print one JSON value, for programs
+    """
+    from vitrail.cli.output import print_json, say, table
+    from vitrail.core.errors import SettingError
+    from vitrail.export.bench import Setting, lines, memory
+    from vitrail.export.bench import bench as measure
+    from vitrail.infer.timing import machine
+
+    if not models:
+        raise SettingError("Name networks to measure: vitrail bench vit_s16")
+    setting = Setting(batch, rounds, device, peers, compile)
+    rows = []
+    for name in models:
+        say(f"Measuring {name} …")
+        rows += measure(name, setting)
+    if json:
+        print_json({"machine": machine(), "memory": memory(), "rows": [row.to_dict() for row in rows]})
+        return 0
+    head = ["model", "way", "batch", "images/s", "ms", "ms, spread", "of peak", "ours quicker by"]
+    sys.stdout.write(table(head, lines(rows), right=(2, 3, 4, 6)) + "\n")
+    say(f"{machine()}; {memory() / 1e6:.0f} MB at most")
+    return 0
