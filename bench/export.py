@@ -1,0 +1,40 @@
+"""How well exports agree: networks with random weights, every format, 200 pictures from 17 x 23 to 3000 x 4000.
+
+`python -m bench.export [MODEL …]`, by default a ViT, a CNN of timm and a network of shifted windows.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench import toy
+from bench.pairs import machine
+from vitrail.core.errors import VitrailError
+from vitrail.export.write import SUFFIXES, export
+
+MODELS = ("vit_ti16", "resnet18", "swin_t")
+
+
+def main() -> None:
+    print(machine())
+    print("| model | format | same top answer | ties | largest drift | s |\n|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        photos = toy.photographs(folder / "photos", 100)
+        for model in sys.argv[1:] or MODELS:
+            path = toy.model(folder, model)
+            for format, suffix in SUFFIXES.items():
+                began = time.perf_counter()
+                try:
+                    found = export(path, format, folder / f"{model}{suffix}", data=photos).agreement
+                    said = f"{found.same_top} of {found.pictures} | {found.ties} | {found.drift:.1e}"
+                except VitrailError as error:
+                    said = f"refused: {error} | |"
+                print(f"| {model} | {format} | {said} | {time.perf_counter() - began:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""A folder of JPEG photographs to answers: the whole path beside its parts alone, and a transformers pipeline.
+
+`python -m bench.folder [PICTURES] [ROUNDS]`, by default 2000 and 3. ViT-S/16 with random weights. The bound is
+1 / (1 / network + 1 / files): on a machine whose cores do both, nothing can be hidden behind anything.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from bench import toy
+from bench.pairs import in_turn, machine, ratio
+from vitrail.export.folders import write_huggingface
+from vitrail.infer.ahead import ahead
+from vitrail.infer.fast import hasten
+from vitrail.infer.predictor import BATCH, Source, expand, load
+
+
+def pipeline(model: Path, folder: Path, sources: list[Source]):
+    """Return transformers' own pipeline with the same network, as its users call it."""
+    from transformers import pipeline as make
+
+    written = folder / "theirs"
+    write_huggingface(load(model), written, lambda draft: None)
+    asked = make("image-classification", model=str(written))
+    return lambda: list(asked([str(one.path) for one in sources], batch_size=BATCH))
+
+
+def main() -> None:
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    print(machine())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["VITRAIL_CACHE"] = str(folder / "cache")
+        model, photos = toy.model(folder, "vit_s16"), toy.photographs(folder / "photos", number)
+        sources = list(expand([str(photos)]))
+        predictor = load(model)
+        print(hasten(predictor, model, sources) or "float32")
+        pixels = torch.randn(BATCH, 3, 224, 224)
+        few = sources[: max(BATCH, number // 10)]
+        things = {
+            "whole path": lambda: list(predictor.answers(sources)),
+            "network alone": lambda: [predictor.outputs(pixels) for _ in range(len(few) // BATCH)],
+            "files alone": lambda: list(ahead(predictor._made, few, 2 * BATCH)),
+            "transformers pipeline": pipeline(model, folder, few),
+        }
+        times = in_turn(things, rounds, warmup=1)
+    amount = {"whole path": number, "network alone": len(few) // BATCH * BATCH}
+    speed = {what: amount.get(what, len(few)) / median(seconds) for what, seconds in times.items()}
+    print("| what | pictures/s |\n|---|---|")
+    for what, each in speed.items():
+        print(f"| {what} | {each:.1f} |")
+    bound = 1 / (1 / speed["network alone"] + 1 / speed["files alone"])
+    print(f"whole path is {speed['whole path'] / bound:.2f} of the bound of {bound:.1f} pictures/s")
+    scaled = [seconds * number / len(few) for seconds in times["transformers pipeline"]]
+    print(f"quicker than the pipeline by {ratio(times['whole path'], scaled)}")
+
+
+if __name__ == "__main__":
+    main()
