@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -14,6 +14,7 @@ from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.models.create import create_encoder
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
+from vitrail.weights.find import find_weights
 
 
 class Network(nn.Module):
@@ -70,14 +71,29 @@ def create_model(
     name: str,
     num_classes: int = 1000,
     *,
+    pretrained: bool | str = False,
     image: tuple[int, int] | None = None,
     channels: int = 3,
     pool: str | None = None,
 ) -> Network:
-    """Return a network from images (b, channels, height, width) to logits (b, num_classes), freshly drawn.
+    """Return a network from images (b, channels, height, width) to logits (b, num_classes).
 
     `name` is one of ours (`vit_s16`) or timm's; `image` is the size (height, width) that positions are made for.
+    `pretrained` is True for the best weights that can be had, or names a file or a checkpoint; the classifier comes
+    along where it has as many classes and stands directly on the pooled features, else it is freshly drawn.
+
+    Raises:
+        WeightsError: the weights cannot be had or do not fit.
     """
     labels = [str(i) for i in range(num_classes)]
     task = build_task("classify", labels, {"pool": pool})
-    return join(create_encoder(name, image=image, channels=channels), task)
+    if pretrained is False:
+        return join(create_encoder(name, image=image, channels=channels), task)
+    found = find_weights("auto" if pretrained is True else pretrained, name)
+    network = join(found.build(image=image, channels=channels), task)
+    linear = cast(nn.Linear, network.head.get_submodule("linear"))
+    own = {key: found.head.get(f"linear.{key}") for key in ("weight", "bias")}
+    plain = all(key.startswith("linear.") for key in found.head)
+    if plain and own["weight"] is not None and own["weight"].shape == linear.weight.shape:
+        linear.load_state_dict({key: tensor.float() for key, tensor in own.items() if tensor is not None})
+    return network.eval()
