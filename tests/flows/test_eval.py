@@ -101,6 +101,39 @@ def test_pictures_that_were_learnt_are_told_apart(vitrail, trained, digits, othe
     assert "5 pictures of them stood in the training" in " ".join(found["notes"])
 
 
+def test_given_splits_that_leak_are_scored_with_and_without_the_twins(vitrail, digits, tmp_path):
+    root = tmp_path / "leaky"
+    for name in "01":
+        files = sorted((digits / name).iterdir())
+        for split, part in (("train", files[:8]), ("val", files[8:12]), ("test", files[12:])):
+            (root / split / name).mkdir(parents=True)
+            for file in part:
+                shutil.copy(file, root / split / name)
+        for number, file in enumerate(files[:3]):
+            shutil.copy(file, root / "test" / name / f"copy-{number}.png")
+    fixed = ["--model", "vit_digits", "--recipe", "digits_vit", "epochs=1", "micro=8", "batch=8"]
+    options = [*fixed, "--weights", "none", "precision=float32", "--out", tmp_path / "run", "--json"]
+    done = vitrail("train", root, *options)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["test"]["pictures"] == 22
+    assert report["test"]["twins"] == 6
+    without = report["test"]["without_twins"]
+    assert 0 <= without["low"] <= without["value"] <= without["high"] <= 1
+    assert "without those that have a twin in training" in report["verdict"]
+    assert "have a twin in training" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_draft_has_no_test_pictures_of_its_own(vitrail, trained, tmp_path):
+    draft = tmp_path / "draft"
+    shutil.copytree(trained, draft)
+    recipe = (draft / "recipe.yaml").read_text()
+    (draft / "recipe.yaml").write_text(recipe.replace("tune: scratch", "tune: draft"))
+    done = vitrail("eval", draft)
+    assert done.returncode == 1
+    assert "learnt from all its pictures" in done.stderr
+
+
 def test_mistakes_end_in_plain_errors(vitrail, trained, tmp_path):
     for words, expected in (
         (["eval", trained / "model.safetensors"], "knows no test pictures"),

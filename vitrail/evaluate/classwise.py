@@ -14,6 +14,9 @@ from vitrail.tasks.ranking import ranking
 
 Array = NDArray[np.float64]
 
+AT_ONCE = 50
+"""Bootstrap samples that are ranked in one pass: more would leave the processor's cache."""
+
 
 class Counts(NamedTuple):
     """Pictures, the probability of each class, whether it is there, whether it was answered: all (n, k)."""
@@ -104,7 +107,10 @@ def _draw(counts: Counts) -> _Drawn:
         recall, f1 = hits / there, 2 * hits / (there + answered)
     # A class that is not there has no score of its own, even if it was answered.
     f1 = np.where(there > 0, f1, np.nan)
-    ranks = [ranking(counts.probabilities[:, i], counts.truth[:, i], weights) for i in range(k)]
-    auroc = np.stack([one.auroc for one in ranks], axis=1)
-    average = np.stack([one.average_precision for one in ranks], axis=1)
+    auroc, average = np.empty_like(recall), np.empty_like(recall)
+    for start in range(0, len(weights), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        for i in range(k):
+            found = ranking(counts.probabilities[:, i], counts.truth[:, i], weights[part])
+            auroc[part, i], average[part, i] = found
     return _Drawn(recall, f1, auroc, average)

@@ -10,7 +10,7 @@ from vitrail.core.paths import cache_dir
 from vitrail.data.doctor import Progress, examine
 from vitrail.data.history import History, history_path
 from vitrail.data.layouts import sniff
-from vitrail.data.manifest import TRAIN, VAL, Manifest, Row
+from vitrail.data.manifest import TEST, Manifest, Row
 from vitrail.data.names import count, some
 from vitrail.data.prepare import find
 
@@ -27,15 +27,15 @@ class Fresh(NamedTuple):
 def fresh(
     source: str,
     labels: Sequence[str],
-    learnt: Manifest | None = None,
+    learnt: Sequence[Row] = (),
     *,
     layout: str = "auto",
     progress: Progress | None = None,
 ) -> Fresh:
     """Check a source whose classes are matched by name with a model's `labels`.
 
-    Where the source has a test split of its own, only that is scored. `learnt` is the manifest of the training:
-    pictures that stand in it byte by byte, outside its test split, are named in `known`.
+    Where the source has a test split of its own, only that is scored. `learnt` are the rows that the model learnt
+    from: pictures that stand there byte by byte are named in `known`.
 
     Raises:
         DataError: a class that the model does not know, or nothing to score.
@@ -53,13 +53,13 @@ def fresh(
             f"It knows: {some(labels, 8)}. Rename or remove them, or train a model with them."
         )
     notes = list(decided)
-    chosen = manifest.rows("test")
+    chosen = manifest.rows(TEST)
     if chosen and len(chosen) < len(manifest.rows()):
         notes.append(f"Only the test split of {source} is scored; train and val are left out.")
     chosen = chosen or manifest.rows()
     if not chosen:
         raise DataError(f"{source} holds no usable picture with a label. Look at it: vitrail check {source}")
-    seen = {row.hash for split in (TRAIN, VAL) for row in learnt.rows(split)} - {""} if learnt else set()
+    seen = {row.hash for row in learnt} - {""}
     known = tuple(row.id for row in chosen if row.hash in seen)
     if known:
         notes.append(

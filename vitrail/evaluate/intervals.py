@@ -16,7 +16,7 @@ FEWEST = 10
 """Below so many pictures of a class no interval is told for what has to be resampled."""
 
 DRAWS = 1000
-MOST = 4_000_000
+MOST = 1_000_000
 """Pictures times classes beyond which resampling would take minutes; the scores then stand without interval."""
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from vitrail.core.errors import DataError, RunError
 from vitrail.core.files import write_text
 from vitrail.data.doctor import Progress
+from vitrail.data.manifest import TEST, Row
 from vitrail.data.names import count
-from vitrail.evaluate.ask import rows_of
 from vitrail.evaluate.fresh import fresh, present
 from vitrail.evaluate.labels import score_label_rows
 from vitrail.evaluate.report import environment
@@ -34,9 +34,13 @@ def evaluate_run(model: str, device: str = "auto") -> dict[str, Any]:
     if not Path(model).is_dir():
         raise RunError(f"{model} alone knows no test pictures. Name some: vitrail eval {model} FOLDER")
     run = open_run(model)
+    if run.recipe().training.tune == "draft":
+        raise RunError(
+            f"{model} is a draft: it learnt from all its pictures, and its score by folds stands in its report.html. "
+            f"Name new pictures: vitrail eval {model} FOLDER"
+        )
     predictor = _classifier(model, device)
     manifest = present(run.manifest(run.root()))
-    rows_of(manifest, "test")
     return _report(predictor, tested(predictor, manifest), manifest.counts()) | {"notes": []}
 
 
@@ -55,8 +59,7 @@ def evaluate_on(
         DataError: a class that the model does not know, several labels where it knows one, or nothing to score.
     """
     predictor = _classifier(model, device)
-    learnt = open_run(model).manifest(Path()) if Path(model).is_dir() else None
-    new = fresh(source, predictor.labels, learnt, layout=layout, progress=progress)
+    new = fresh(source, predictor.labels, _learnt(model), layout=layout, progress=progress)
     what = count(len(new.rows), "new picture").partition(" ")[2]
     if isinstance(predictor.task, MultiLabel):
         several = score_label_rows(predictor, new.manifest, new.rows, new.known)
@@ -76,6 +79,15 @@ def evaluate_on(
     if html:
         write_text(Path(html), page_of_new(new.manifest, predictor, found.scores, report))
     return report
+
+
+def _learnt(model: str) -> list[Row]:
+    """Return the pictures that a run has learnt from: a draft from all, others from all but the test split."""
+    if not Path(model).is_dir():
+        return []
+    run = open_run(model)
+    rows = run.manifest(run.folder).rows()
+    return rows if run.recipe().training.tune == "draft" else [row for row in rows if row.split != TEST]
 
 
 def _classifier(model: str, device: str) -> Predictor:
