@@ -53,7 +53,7 @@ def page_of_new(
     values = {
         "title": f"{report['model']} on new pictures",
         "subtitle": "A trained model, scored on pictures that were not its own",
-        "notes": report["notes"],
+        "notes": [*report["notes"], *_notes(manifest)],
         "learnt": False,
     }
     return _page(manifest, predictor, scores, report, values)
