@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import huggingface_hub  # noqa: F401  (it reads the environment once, so before a test sets it)
 import pytest
+from huggingface_hub import constants
 
 
 class Hub(ThreadingHTTPServer):
@@ -72,6 +72,8 @@ def hub(monkeypatch) -> Iterator[Hub]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", server.address)
     monkeypatch.setenv("HF_TOKEN", "hf_test")
+    # The client reads HF_ENDPOINT once, when it is imported: a person sets it before, a test after.
+    monkeypatch.setattr(constants, "HF_URL_HOSTS", constants.HF_URL_HOSTS | {"127.0.0.1"})
     yield server
     server.shutdown()
     server.server_close()
