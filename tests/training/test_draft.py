@@ -238,6 +238,27 @@ def test_balance_weighs_or_draws(digits, weights, tmp_path):
     assert len(run.recipe().task.settings["class_weights"]) == 5
 
 
+def test_several_labels_weigh_what_is_present_against_what_is_not(tmp_path):
+    import torch.nn.functional as F
+
+    from vitrail.data.manifest import Manifest, Row
+    from vitrail.runs.assemble import build_task
+    from vitrail.runs.recipe import compose
+    from vitrail.training.fit import weighed
+
+    rows = [Row(str(i), f"{i}.png", "a|b" if i < 2 else "a", split="train") for i in range(10)]
+    manifest = Manifest.of(rows, tmp_path)
+    own = {"model": {"name": "vit_digits", "imgsz": (32, 32)}, "data": {}, "training": {"balance": "loss"}}
+    settings = weighed(compose("scratch_small", own), manifest).task.settings
+    assert settings["class_weights"] == [0.0, 4.0]
+    task = build_task("classify_multi", ["a", "b"], {"class_weights": settings["class_weights"]})
+    output = torch.randn(3, 2)
+    expected = F.binary_cross_entropy_with_logits(
+        output, torch.ones(3, 2), pos_weight=torch.tensor([0.0, 4.0])
+    )
+    assert torch.allclose(task.loss(output, [(0, 1)] * 3).total, expected)
+
+
 def test_the_strengths_are_tried_from_strong_to_weak():
     assert list(frozen.STRENGTHS) == sorted(frozen.STRENGTHS)
     vectors, truth = clusters()

@@ -131,13 +131,16 @@ class MultiLabel(Task[tuple[int, ...], Labelled]):
         return self._index[label]
 
     def loss(self, output: Tensor, targets: Sequence[tuple[int, ...]] | Tensor) -> Losses:
-        """Return binary cross entropy, the mean over labels, against places or rows of 0 … 1."""
+        """Return binary cross entropy, the mean over labels, against places or rows of 0 … 1.
+
+        `class_weights` say how much a present label weighs against an absent one.
+        """
         k = output.shape[1]
         truth = (targets if isinstance(targets, Tensor) else flags(targets, k)).to(output.device)
         soft = truth * (1 - self.settings.smoothing) + self.settings.smoothing / 2
         weights = self.settings.class_weights
         weight = None if weights is None else torch.tensor(weights, device=output.device)
-        return Losses(F.binary_cross_entropy_with_logits(output.float(), soft, weight=weight))
+        return Losses(F.binary_cross_entropy_with_logits(output.float(), soft, pos_weight=weight))
 
     def metrics(self) -> MeanPrecision:
         """Return empty mAP."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vitrail.core.errors import RunError
-from vitrail.data.balance import class_weights
+from vitrail.data.balance import class_weights, positive_weights
 from vitrail.data.loader import Share, processes, training
 from vitrail.data.manifest import TRAIN, VAL, Manifest
 from vitrail.data.prepare import Prepared, prepare
@@ -61,7 +61,8 @@ def weighed(recipe: Recipe, manifest: Manifest) -> Recipe:
     """Return the recipe with the weight of each class in the loss, where that was asked for."""
     if recipe.training.balance != "loss":
         return recipe
-    weights = class_weights(manifest.rows(TRAIN), manifest.classes).tolist()
+    weigh = positive_weights if manifest.multi else class_weights
+    weights = weigh(manifest.rows(TRAIN), manifest.classes).tolist()
     settings = {**recipe.task.settings, "class_weights": [round(weight, 4) for weight in weights]}
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"settings": settings})})
 
