@@ -10,13 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from vitrail.layers.head import LinearHead
+from vitrail.layers.elastic import set_keep
+from vitrail.layers.head import DenseHead, LinearHead
 from vitrail.models.create import build
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.supervit import SuperViTConfig
 from vitrail.models.swin import SwinConfig
 from vitrail.models.t2t import T2TConfig
 from vitrail.models.vit import ViTConfig
+from vitrail.models.vvt import VVTConfig
 
 CONFIGS = {
     "vit": ViTConfig(image=32, patch=8, width=48, depth=3, heads=3),
@@ -29,6 +32,16 @@ CONFIGS = {
     "deit": DeiTConfig(image=32, patch=8, width=48, depth=3, heads=3, prefix=("cls", "dist")),
     "swin": SwinConfig(image=48, patch=2, width=24, depths=(2, 2), heads=(2, 4), window=4),
     "t2t": T2TConfig(image=32, token_width=24, width=48, depth=2, heads=3),
+    "supervit": SuperViTConfig(image=56, patch=8, width=48, depth=4, heads=3, stations=(1, 2, 3)),
+    "supervit lvvit": SuperViTConfig(
+        image=56, patch=8, width=48, depth=4, heads=3, hidden=3.0, form="lvvit", stations=(1, 2, 3)
+    ),
+    "vvt": VVTConfig(
+        image=48, widths=(12, 22, 28, 44), depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), hidden=(3, 2, 2, 2)
+    ),
+    "vvt product": VVTConfig(
+        48, 3, (12, 22), (1, 1), (1, 1), (3, 2), reduce=(1, 2), shrink=(2, 1), form="product"
+    ),
 }
 
 RECORDED: dict[str, list[float]] = {
@@ -40,6 +53,10 @@ RECORDED: dict[str, list[float]] = {
     "deit": [-0.53866, 0.70208, -0.13216, -0.40324, 0.40032, -0.24543, 0.07303, 0.27087],
     "swin": [-1.89073, 1.71067, -0.05052, -1.59929, 1.94739, -1.09672, -0.3721, 1.73338],
     "t2t": [-0.2111, 0.30957, 0.05668, -0.27828, 0.07599, 0.03716, 0.0188, 0.09188],
+    "supervit": [-0.76071, 1.00969, -0.29059, -0.50071, 0.65835, -0.45086, 0.06684, 0.47059],
+    "supervit lvvit": [0.46256, 0.04644, -0.45918, 0.2356, 0.28163, -0.46466, 0.45904, -0.03751],
+    "vvt": [0.97144, 0.5237, -0.62544, -0.24042, 0.23622, -0.68609, -0.88985, 0.10222],
+    "vvt product": [0.98571, 1.36909, 0.59806, -0.31298, -0.92979, -1.34383, -1.04695, -0.47374],
 }
 
 
@@ -59,7 +76,9 @@ def fill(network: nn.Module) -> None:
 def logits(name: str) -> torch.Tensor:
     config = CONFIGS[name]
     encoder = build(config).eval()
-    head = LinearHead(encoder.spec, 8).eval()
+    head = (DenseHead if encoder.spec.dense else LinearHead)(encoder.spec, 8).eval()
+    if config.family == "supervit":
+        set_keep(encoder, 0.7)
     fill(encoder)
     fill(head)
     height, width = config.size[0], config.size[1] * 2  # twice as wide: positions are resized, too

@@ -20,6 +20,8 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "deit": "vitrail.models.deit:DeiT",
         "swin": "vitrail.models.swin:Swin",
         "t2t": "vitrail.models.t2t:T2T",
+        "supervit": "vitrail.models.supervit:SuperViT",
+        "vvt": "vitrail.models.vvt:VVT",
     }
 )
 """Family → its network; the page beside it holds the family's `PRESETS`."""
@@ -79,6 +81,8 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "t2t_vit_14_wide",
         ),
         "swin": ("swin_t", "swin_s", "swin_b", "swin_b_384", "swin_l", "swin_l_384"),
+        "supervit": ("supervit_digits", "supervit_s", "supervit_lvvit_s"),
+        "vvt": ("vvt_t", "vvt_s", "vvt_m", "vvt_l"),
     }
 )
 """Family → the presets its page defines, listed here so that names are known without torch (a test compares)."""
@@ -87,6 +91,8 @@ TASKS: Mapping[str, str] = MappingProxyType(
     {
         "classify": "vitrail.tasks.classify:Classify",
         "classify_multi": "vitrail.tasks.multilabel:MultiLabel",
+        "elastic": "vitrail.tasks.elastic:ElasticClassify",
+        "elastic_multi": "vitrail.tasks.elastic:ElasticMultiLabel",
     }
 )
 

@@ -15,11 +15,11 @@ class Place(NamedTuple):
     """Which token each row and each column of an attention map stands for.
 
     There are `g` groups of queries (one for full attention, one a window for window attention); -1 is
-    padding.
+    padding. Where each picture kept tokens of its own, the places have its axis in front.
     """
 
-    rows: Tensor  # (g, q)
-    cols: Tensor  # (g, k)
+    rows: Tensor  # (g, q) or (b, g, q)
+    cols: Tensor  # (g, k) or (b, g, k)
     size: tuple[int, int]  # tokens that ask, tokens that are asked
 
 
@@ -27,30 +27,37 @@ class AttentionMap(NamedTuple):
     """One attention call as it happened; `weights` itself multiplied the values and is still in the graph."""
 
     weights: Tensor  # (b·g, h, q, k)
-    rows: Tensor  # (g, q) the token of each query
-    cols: Tensor  # (g, k) the token of each key, -1 for padding
+    rows: Tensor  # (g, q) or (b, g, q) the token of each query
+    cols: Tensor  # (g, k) or (b, g, k) the token of each key, -1 for padding
     size: tuple[int, int]  # (n_q, n_k)
+
+    @property
+    def groups(self) -> int:
+        """How many groups of queries a picture has."""
+        return self.rows.shape[-2]
 
     def dense(self) -> Tensor:
         """Return the whole matrix (b, h, n_q, n_k), zero where a query sees no key; for display and tests."""
-        groups = len(self.rows)
         n_q, n_k = self.size
-        weights = rearrange(self.weights, "(b g) h q k -> b h (g q k)", g=groups)
+        weights = rearrange(self.weights, "(b g) h q k -> b h (g q k)", g=self.groups)
         # Padding, -1, goes to an extra last row or column, cut off below.
-        at = (self.rows % (n_q + 1))[:, :, None] * (n_k + 1) + (self.cols % (n_k + 1))[:, None, :]
+        at = (self.rows % (n_q + 1))[..., :, None] * (n_k + 1) + (self.cols % (n_k + 1))[..., None, :]
+        at = at.view(-1, 1, weights.shape[2]).expand_as(weights)
         flat = weights.new_zeros(*weights.shape[:2], (n_q + 1) * (n_k + 1))
-        flat = flat.index_add(2, at.flatten(), weights)
+        flat = flat.scatter_add(2, at, weights)
         return flat.view(*flat.shape[:2], n_q + 1, n_k + 1)[:, :, :n_q, :n_k]
 
     def pull(self, r: Tensor) -> Tensor:
         """Pull a row vector through the mean over heads: (b, n_q) -> (b, n_k), never building n × n."""
         n_q, n_k = self.size
         padded = F.pad(r, (0, 1))  # the extra entry is what padding, -1, reads and writes
-        asked = padded[:, self.rows % (n_q + 1)]  # (b, g, q)
-        mean = rearrange(self.weights.mean(1), "(b g) q k -> b g q k", g=len(self.rows))
+        b, q, k = r.shape[0], self.rows.shape[-1], self.cols.shape[-1]
+        rows = (self.rows % (n_q + 1)).view(-1, self.groups * q).expand(b, -1)
+        asked = padded.gather(1, rows).view(b, -1, q)  # (b, g, q)
+        mean = rearrange(self.weights.mean(1), "(b g) q k -> b g q k", g=self.groups)
         passed = torch.einsum("bgq,bgqk->bgk", asked.to(mean.dtype), mean)
-        out = passed.new_zeros(r.shape[0], n_k + 1)
-        return out.index_add(1, (self.cols % (n_k + 1)).flatten(), passed.flatten(1))[:, :n_k]
+        cols = (self.cols % (n_k + 1)).view(-1, self.groups * k).expand(b, -1)
+        return passed.new_zeros(b, n_k + 1).scatter_add(1, cols, passed.flatten(1))[:, :n_k]
 
 
 class Recorder:
@@ -86,6 +93,16 @@ def attend(
         record.add(weights, where() if where else _everywhere(weights))
     out: Tensor = weights @ v
     return out
+
+
+def class_attention(q: Tensor, k: Tensor) -> Tensor:  # (b, h, n, e), (b, h, n, e) -> (b, n)
+    """Return how much the first token looks at each: softmax(q_0 kᵀ / √e), the mean over heads.
+
+    The fused kernel keeps its weights to itself; this one row of them costs next to nothing.
+    """
+    scores = (q[:, :, :1] * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    looks: Tensor = scores.softmax(-1).mean(1)[:, 0]
+    return looks
 
 
 SHORT = 512

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
+
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.attend import Recorder, attend
+from vitrail.layers.attend import Place, Recorder, attend, class_attention
 from vitrail.layers.initial import xavier
 from vitrail.layers.position import RelativeVectors
 from vitrail.layers.tokens import Tokens
@@ -36,6 +39,25 @@ class SelfAttention(nn.Module):
     def forward(self, tokens: Tokens, record: Recorder | None = None) -> Tensor:
         """Mix the tokens: Tokens of (b, n, d) -> (b, n, d)."""
         q, k, v = rearrange(self.qkv(tokens.x), "b n (three h e) -> three b h n e", three=3, h=self.heads)
+        return self._mix(q, k, v, tokens, record)
+
+    def ranked(self, tokens: Tokens, record: Recorder | None = None) -> tuple[Tensor, Tensor]:
+        """Mix the tokens, and say how much the first one looks at each: Tokens -> (b, n, d), (b, n)."""
+        q, k, v = rearrange(self.qkv(tokens.x), "b n (three h e) -> three b h n e", three=3, h=self.heads)
+        return self._mix(q, k, v, tokens, record), class_attention(q, k)
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor, tokens: Tokens, record: Recorder | None) -> Tensor:
         bias = None if self.relative is None else self.relative(q, tokens)
-        mixed: Tensor = self.out(rearrange(attend(q, k, v, bias=bias, record=record), "b h n e -> b n (h e)"))
-        return mixed
+        where = None if tokens.kept is None else (lambda: places(tokens))
+        mixed = attend(q, k, v, bias=bias, record=record, where=where)
+        out: Tensor = self.out(rearrange(mixed, "b h n e -> b n (h e)"))
+        return out
+
+
+def places(tokens: Tokens) -> Place:
+    """Return where kept tokens stand among all that there were: rows and columns (b, 1, n)."""
+    assert tokens.kept is not None, "all tokens stand where they stand"
+    front = torch.arange(tokens.prefix, device=tokens.kept.device).expand(len(tokens.kept), -1)
+    at = torch.cat([front, tokens.kept + tokens.prefix], 1)[:, None]
+    whole = tokens.prefix + prod(tokens.grid)
+    return Place(at, at, (whole, whole))

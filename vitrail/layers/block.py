@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from math import ceil
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.layers.attend import Recorder
+from vitrail.layers.attention import SelfAttention
 from vitrail.layers.initial import xavier
 from vitrail.layers.tokens import Tokens
 
@@ -58,6 +60,25 @@ class SwiGlu(nn.Module):
         return out
 
 
+class ConvMlp(nn.Module):
+    """An MLP whose middle sees its neighbours: a depthwise 3 x 3 convolution on the grid, then the GELU.
+
+    Tokens of (b, row·col, d), without prefix -> (b, row·col, d) (PVTv2, Wang et al. 2022, arXiv:2106.13797).
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.rise = nn.Linear(width, hidden)
+        self.near = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.fall = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Tokens of (b, row·col, d) -> (b, row·col, d)."""
+        grid = self.near(tokens.with_x(self.rise(tokens.x)).map())
+        out: Tensor = self.fall(F.gelu(grid.flatten(2).mT))
+        return out
+
+
 class DropPath(nn.Module):
     """Drops the branch of whole samples in training, scales the rest (Huang et al., arXiv:1603.09382)."""
 
@@ -94,7 +115,8 @@ class PreNorm(nn.Module):
     """x ← x + attention(LN(x)), x ← x + mlp(LN(x)) (arXiv:2010.11929, eqs. 2 and 3): Tokens -> Tokens.
 
     `attention` takes (Tokens, record) and `mlp` takes Tokens; both return (b, n, d). With `layer_scale` each
-    branch gets its learned factors, which start at that value.
+    branch gets its learned factors, which start at that value; `skip` divides both branches (LV-ViT, Jiang et
+    al. 2021, arXiv:2104.10858).
     """
 
     def __init__(
@@ -106,8 +128,10 @@ class PreNorm(nn.Module):
         drop_path: float = 0.0,
         layer_scale: float | None = None,
         eps: float = 1e-6,
+        skip: float = 1.0,
     ) -> None:
         super().__init__()
+        self.skip = skip
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attention = attention
         self.norm2 = nn.LayerNorm(width, eps=eps)
@@ -118,10 +142,28 @@ class PreNorm(nn.Module):
 
     def forward(self, tokens: Tokens, record: Recorder | None = None) -> Tokens:
         """Tokens of (b, n, d) -> Tokens of (b, n, d)."""
-        x = tokens.x
-        x = x + self.drop(self.scale1(self.attention(tokens.with_x(self.norm1(x)), record)))
-        x = x + self.drop(self.scale2(self.mlp(tokens.with_x(self.norm2(x)))))
-        return tokens.with_x(x)
+        mixed = self.attention(tokens.with_x(self.norm1(tokens.x)), record)
+        return self._fed(self._added(tokens, self.scale1(mixed)))
+
+    def keeping(self, tokens: Tokens, rate: float, record: Recorder | None = None) -> Tokens:
+        """Do the same, but let only the patches go on that the class token, the first, looks at most.
+
+        ⌈rate · n⌉ of them stay, n the tokens that came, prefix included; the prefix stays always. The attention
+        must be `SelfAttention`, and the MLP one that takes each token alone (SuperViT, arXiv:2205.11397).
+        """
+        seen = tokens.with_x(self.norm1(tokens.x))
+        mixed, looks = cast(SelfAttention, self.attention).ranked(seen, record)
+        tokens = self._added(tokens, self.scale1(mixed))
+        # A stable order: patches that are looked at alike stay in raster order.
+        order = looks[:, tokens.prefix :].argsort(dim=1, descending=True, stable=True)
+        return self._fed(tokens.only(order[:, : ceil(rate * tokens.x.shape[1])]))
+
+    def _fed(self, tokens: Tokens) -> Tokens:
+        return self._added(tokens, self.scale2(self.mlp(tokens.with_x(self.norm2(tokens.x)))))
+
+    def _added(self, tokens: Tokens, branch: Tensor) -> Tokens:
+        branch = self.drop(branch)
+        return tokens.with_x(tokens.x + (branch if self.skip == 1 else branch / self.skip))
 
 
 def ramp(rate: float, depth: int) -> list[float]:

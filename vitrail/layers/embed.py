@@ -50,6 +50,25 @@ class SoftSplit(nn.Module):
         return Tokens(squares.mT, (grid[0], grid[1]))
 
 
+class OverlapEmbed(nn.Module):
+    """Project overlapping squares, then a norm (PVTv2, Wang et al. 2022, arXiv:2106.13797).
+
+    (b, c, row, col) of any size -> Tokens of (b, ⌈row/stride⌉·⌈col/stride⌉, d); the squares are 2·`stride` - 1
+    wide and the rim is padded with zeros.
+    """
+
+    def __init__(self, width: int, stride: int, channels: int, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(channels, width, 2 * stride - 1, stride, padding=stride - 1)
+        self.norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, images: Tensor) -> Tokens:
+        """(b, c, row, col) -> Tokens of (b, ⌈row/stride⌉·⌈col/stride⌉, d)."""
+        check_channels(images, self.project.in_channels)
+        grid = self.project(images)
+        return Tokens(self.norm(grid.flatten(2).mT), (grid.shape[2], grid.shape[3]))
+
+
 class Prefix(nn.Module):
     """Learned tokens that go in front of the patches: class, distillation, registers."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
+from vitrail.layers.block import PreNorm
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
@@ -49,16 +50,30 @@ class Encoder(nn.Module):
 
 
 class Column(nn.ModuleList):
-    """Blocks of one width in a row; `checkpointing` trades their activations for a second forward."""
+    """Blocks of one width in a row; `checkpointing` trades their activations for a second forward.
+
+    With `keep` below 1 the blocks of `stations` (counted from 0; by default those that begin the second, third
+    and last quarter) let only that share of their tokens go on; `vitrail.layers.elastic` sets it.
+    """
 
     checkpointing: bool = False
+    keep: float = 1.0
+
+    def __init__(self, blocks: Iterable[nn.Module], stations: tuple[int, ...] | None = None) -> None:
+        super().__init__(blocks)
+        self.stations = tuple(len(self) * i // 4 for i in (1, 2, 3)) if stations is None else stations
 
     def forward(self, tokens: Tokens, record: Recorder | None = None) -> Tokens:
         """Tokens of (b, n, d) -> Tokens of (b, n, d)."""
         # A recorder must hear every block once, and a checkpoint runs its blocks twice.
         frugal = self.checkpointing and record is None and torch.is_grad_enabled()
-        for block in self:
-            tokens = checkpoint(block, tokens, use_reentrant=False) if frugal else block(tokens, record)
+        for turn, block in enumerate(self):
+            if self.keep < 1 and turn in self.stations:
+                keeping = cast(PreNorm, block).keeping
+                how = (tokens, self.keep, record)
+                tokens = checkpoint(keeping, *how, use_reentrant=False) if frugal else keeping(*how)
+            else:
+                tokens = checkpoint(block, tokens, use_reentrant=False) if frugal else block(tokens, record)
         return tokens
 
 

@@ -32,6 +32,30 @@ class LinearHead(nn.Module):
         return logits
 
 
+class DenseHead(nn.Module):
+    """A classifier on the class token and one on every other token (LV-ViT, Jiang et al. 2021, arXiv:2104.10858).
+
+    Features -> (b, classes): the answer of the class token plus `SHARE` times, for each class, the highest answer
+    of the tokens that are left.
+    """
+
+    SHARE = 0.25
+
+    def __init__(self, spec: FeatureSpec, classes: int) -> None:
+        super().__init__()
+        self.pool = build_pool(spec, "cls")
+        self.linear, self.dense = nn.Linear(spec.width, classes), nn.Linear(spec.width, classes)
+        for layer in (self.linear, self.dense):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Features) -> Tensor:
+        """Features with tokens (b, n, d) -> logits (b, classes)."""
+        best = self.dense(features.tokens.patches).amax(1)
+        logits: Tensor = self.linear(self.pool(features)) + self.SHARE * best
+        return logits
+
+
 class DistilledHead(nn.Module):
     """One classifier on the class token, one on the distillation token (arXiv:2012.12877, §3)."""
 

@@ -32,6 +32,17 @@ def lecun(layer: nn.Conv2d) -> None:
 
 
 @torch.no_grad()
+def fan_out(network: nn.Module) -> None:
+    """Fill the convolutions of a network with N(0, 2 / fan-out), the fan counted within a group; biases 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan = len(module.weight) * module.weight[0, 0].numel() // module.groups
+            module.weight.normal_(std=sqrt(2 / fan))
+            if module.bias is not None:
+                module.bias.zero_()
+
+
+@torch.no_grad()
 def truncated(network: nn.Module, std: float) -> None:
     """Fill the linear layers, learned tokens and tables of a network with N(0, `std`) cut at ±2; biases 0.
 

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError, UnknownNameError, nearest
+from vitrail.layers.elastic import set_keep
 from vitrail.layers.encoder import Encoder
 
 Size = int | tuple[int, int]
@@ -148,11 +149,12 @@ def count_params(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def count_macs(encoder: Encoder, image: Size) -> int:
-    """Return the multiply-adds of one image, of matrix products and convolutions alone."""
+def count_macs(encoder: Encoder, image: Size, keep: float = 1.0) -> int:
+    """Return the multiply-adds of one image, of matrix products and convolutions alone; `keep` as in `Point`."""
     config = encoder.config
     with torch.device("meta"), torch.no_grad():
         twin = build(config).eval()
+        set_keep(twin, keep)
         counter = FlopCounterMode(display=False)
         with counter:
             twin(torch.zeros(1, config.channels, *_size(image)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -91,9 +91,7 @@ def create_model(
         return join(create_encoder(name, image=image, channels=channels), task)
     found = find_weights("auto" if pretrained is True else pretrained, name)
     network = join(found.build(image=image, channels=channels), task)
-    linear = cast(nn.Linear, network.head.get_submodule("linear"))
-    own = {key: found.head.get(f"linear.{key}") for key in ("weight", "bias")}
-    plain = all(key.startswith("linear.") for key in found.head)
-    if plain and own["weight"] is not None and own["weight"].shape == linear.weight.shape:
-        linear.load_state_dict({key: tensor.float() for key, tensor in own.items() if tensor is not None})
+    own = {key: tuple(tensor.shape) for key, tensor in network.head.state_dict().items()}
+    if {key: tuple(tensor.shape) for key, tensor in found.head.items()} == own:
+        network.head.load_state_dict({key: tensor.float() for key, tensor in found.head.items()})
     return network.eval()

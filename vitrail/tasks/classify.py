@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from vitrail import plots
 from vitrail.core.config import Settings, read
 from vitrail.core.errors import DataError, UnknownNameError
 from vitrail.data.sample import Batch, Geometry
+from vitrail.layers.head import DenseHead
 from vitrail.layers.pool import Pool
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
@@ -75,13 +76,20 @@ class ClassHead(nn.Module):
         self.pool = Pool(spec, pool)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(self.pool.width, classes)
-        nn.init.trunc_normal_(self.linear.weight, std=0.02)
-        nn.init.zeros_(self.linear.bias)
+        # Where the published classifiers of a network read every token, so does ours: `DenseHead`.
+        self.dense = nn.Linear(spec.width, classes) if spec.dense and pool is None else None
+        for layer in (self.linear, self.dense):
+            if layer is not None:
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, features: Features) -> Tensor:
         """Return logits."""  # -> (b, k)
         logits: Tensor = self.linear(self.dropout(self.pool(features)))
-        return logits
+        if self.dense is None:
+            return logits
+        best: Tensor = self.dense(self.dropout(features.tokens.patches)).amax(1)
+        return logits + DenseHead.SHARE * best
 
 
 class Accuracy:
@@ -120,6 +128,7 @@ class Classify(Task[int, Ranked]):
     """Cross entropy over classes, with label smoothing, Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899)."""
 
     name = "classify"
+    Reads: ClassVar[type[ClassifySettings]] = ClassifySettings
 
     def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         if len(labels) < 2:
@@ -127,7 +136,7 @@ class Classify(Task[int, Ranked]):
                 f"Classification needs two classes at least, got {list(labels)}. Add another class."
             )
         self.labels = tuple(labels)
-        self.settings = read(ClassifySettings, settings or {}, "task settings")
+        self.settings = read(self.Reads, settings or {}, "task settings")
         self._index = {label: i for i, label in enumerate(self.labels)}
 
     def head(self, spec: FeatureSpec) -> nn.Module:

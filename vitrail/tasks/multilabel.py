@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -108,12 +108,13 @@ class MultiLabel(Task[tuple[int, ...], Labelled]):
     """Binary cross entropy, one question a label, with Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899)."""
 
     name = "classify_multi"
+    Reads: ClassVar[type[MultiLabelSettings]] = MultiLabelSettings
 
     def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         if not labels:
             raise DataError("There is no label to learn. Write the labels of each picture into the table.")
         self.labels = tuple(labels)
-        self.settings = read(MultiLabelSettings, settings or {}, "task settings")
+        self.settings = read(self.Reads, settings or {}, "task settings")
         self._index = {label: i for i, label in enumerate(self.labels)}
 
     def head(self, spec: FeatureSpec) -> nn.Module:

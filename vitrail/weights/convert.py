@@ -57,6 +57,8 @@ def table_for(config: Any, layout: Layout) -> Table:
         ("deit", "timm"): timm.DEIT_DISTILLED if "dist" in getattr(config, "prefix", ()) else timm.DEIT,
         ("t2t", "official"): _official_t2t(config),
         ("swin", "official"): official.SWIN,
+        ("supervit", "official"): official.SUPERVIT,
+        ("vvt", "official"): official.VVT,
         ("swin", "timm"): official.SWIN_TIMM,
         ("dinov2", "huggingface"): _hub_dinov2(config),
     }

@@ -13,9 +13,12 @@ from vitrail.core.errors import WeightsError
 from vitrail.models.create import presets_of
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.supervit import SuperViTConfig
 from vitrail.models.swin import SwinConfig
 from vitrail.models.t2t import T2TConfig
 from vitrail.models.vit import ViTConfig
+from vitrail.models.vvt import PRESETS as VVTS
+from vitrail.models.vvt import VVTConfig
 from vitrail.weights.conventions import Conventions
 
 Peek = Callable[[str], Tensor | None]
@@ -33,6 +36,11 @@ COMPARED = (
     "prefix",
     "depths",
     "window",
+    "form",
+    "sides",
+    "widths",
+    "reduce",
+    "shrink",
 )
 """The settings that make one network another; size, channels and conventions do not."""
 
@@ -147,6 +155,54 @@ def t2t(peek: Peek, conventions: Conventions, heads: int | None) -> T2TConfig:
         depth=_count(peek, "blocks.{}.norm1.weight"),
         heads=heads or _heads(width),
         hidden=len(_want(peek, "blocks.0.mlp.rise.weight")) / width,
+    )
+
+
+def supervit(peek: Peek, conventions: Conventions, heads: int | None) -> SuperViTConfig:
+    """Return the settings of a SuperViT's weights; with a stem of convolutions it is the form on LV-ViT."""
+    project = _want(peek, "embed.project.weight")
+    stem = peek("embed.conv1.weight")
+    tables: list[int] = []
+    while (table := peek(f"positions.{len(tables)}.table")) is not None:
+        tables.append(_grid(table.shape[1], 1)[0])
+    width, patch = project.shape[0], project.shape[3] * (1 if stem is None else 2)
+    return SuperViTConfig(
+        image=tables[-1] * patch,
+        patch=patch,
+        channels=(project if stem is None else stem).shape[1],
+        width=width,
+        depth=_count(peek, "blocks.{}.norm1.weight"),
+        heads=heads or _heads(width),
+        hidden=len(_want(peek, "blocks.0.mlp.rise.weight")) / width,
+        form="deit" if stem is None else "lvvit",
+        sides=tuple(tables),
+        norm_eps=1e-6 if stem is None else 1e-5,
+    )
+
+
+def vvt(peek: Peek, conventions: Conventions, heads: int | None) -> VVTConfig:
+    """Return the settings of a VVT's weights; the heads, which no tensor tells, are those of our presets."""
+    stages = range(_count(peek, "embeds.{}.project.weight"))
+    widths = tuple(len(_want(peek, f"norms.{s}.weight")) for s in stages)
+    known = next((preset.heads for preset in VVTS.values() if preset.widths == widths), None)
+    if known is None:
+        raise WeightsError(
+            f"The file does not say how many heads share widths of {widths}; name the network."
+        )
+    first = [f"stages.{s}.0" for s in stages]
+    coarse = [peek(f"{block}.attention.coarse.weight") for block in first]
+    return VVTConfig(
+        channels=_want(peek, "embeds.0.project.weight").shape[1],
+        widths=widths,
+        depths=tuple(_count(peek, f"stages.{s}.{{}}.norm1.weight") for s in stages),
+        heads=known,
+        hidden=tuple(
+            len(_want(peek, f"{b}.mlp.rise.weight")) // w for b, w in zip(first, widths, strict=True)
+        ),
+        reduce=tuple(
+            w // len(_want(peek, f"{b}.attention.query.weight")) for b, w in zip(first, widths, strict=True)
+        ),
+        shrink=tuple(1 if kernel is None else kernel.shape[3] for kernel in coarse),
     )
 
 

@@ -91,6 +91,10 @@ def _kind(opened: Opened, wanted: Any) -> _Kind | None:
     if "layers.0.blocks.0.attn.relative_position_bias_table" in names:
         table = official.SWIN if "layers.0.downsample.norm.weight" in names else official.SWIN_TIMM
         return _Kind(table, infer.swin, opened.tensors, OFFICIAL)
+    if "pos_embed_list.0" in names:
+        return _Kind(official.SUPERVIT, infer.supervit, opened.tensors, OFFICIAL)
+    if "patch_embed1.proj.weight" in names and "block1.0.attn.q_proj.weight" in names:
+        return _Kind(official.VVT, infer.vvt, opened.tensors, OFFICIAL)
     if "tokens_to_token.project.weight" in names:
         performer = "tokens_to_token.attention1.w" in names
         table = official.T2T_PERFORMER if performer else official.T2T_TRANSFORMER

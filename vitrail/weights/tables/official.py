@@ -1,4 +1,4 @@
-"""The layouts of official repositories that are nobody else's: Swin (and timm's), T2T-ViT."""
+"""The layouts of official repositories that are nobody else's: Swin (and timm's), T2T-ViT, SuperViT, VVT."""
 
 from __future__ import annotations
 
@@ -59,6 +59,48 @@ def t2t(name: str, pairs: tuple[tuple[str, str], ...]) -> Table:
         head=HEAD,
     )
 
+
+SUPERVIT = Table(
+    "official SuperViT",
+    rules=(
+        Rule("embed.project.{p}", "patch_embed.proj.{p}"),
+        *(Rule(f"embed.conv{i}.weight", f"patch_embed.conv{i}.weight") for i in (1, 2, 3)),
+        *(Rule(f"embed.norm{i}.{{p}}", f"patch_embed.bn{i}.{{p}}") for i in (1, 2, 3)),
+        Rule("prefix.tokens", "cls_token"),
+        Rule("positions.{i}.table", "pos_embed_list.{i}"),
+        *VIT_BLOCKS,
+    ),
+    head=(*HEAD[:2], Rule("dense.weight", "aux_head.weight"), Rule("dense.bias", "aux_head.bias")),
+)
+
+_VICINITY = (
+    ("query", "q_proj"),
+    ("key", "k_proj"),
+    ("value", "v_proj"),
+    ("out", "out_proj"),
+    ("squeeze", "se_fc.0"),
+    ("excite", "se_fc.2"),
+    ("coarse", "sr"),
+    ("coarse_norm", "norm"),
+)
+
+VVT = Table(
+    "official VVT",
+    rules=(
+        Rule("embeds.{s}.project.{p}", "patch_embed{s+1}.proj.{p}"),
+        Rule("embeds.{s}.norm.{p}", "patch_embed{s+1}.norm.{p}"),
+        *(Rule(f"stages.{{s}}.{{b}}.norm{n}.{{p}}", f"block{{s+1}}.{{b}}.norm{n}.{{p}}") for n in (1, 2)),
+        *(
+            Rule(f"stages.{{s}}.{{b}}.attention.{a}.{{p}}", f"block{{s+1}}.{{b}}.attn.{b}.{{p}}")
+            for a, b in _VICINITY
+        ),
+        Rule("stages.{s}.{b}.mlp.rise.{p}", "block{s+1}.{b}.mlp.fc1.{p}"),
+        Rule("stages.{s}.{b}.mlp.near.{p}", "block{s+1}.{b}.mlp.dwconv.dwconv.{p}"),
+        Rule("stages.{s}.{b}.mlp.fall.{p}", "block{s+1}.{b}.mlp.fc2.{p}"),
+        Rule("norms.{s}.{p}", "norm{s+1}.{p}"),
+    ),
+    head=HEAD[:2],
+)
 
 T2T_PERFORMER = t2t(
     "official T2T-ViT",

@@ -1,0 +1,165 @@
+"""SuperViT: Lin et al. 2022, "Super Vision Transformer", arXiv:2205.11397; its second form stands on LV-ViT, Jiang
+et al. 2021, "All Tokens Matter", arXiv:2104.10858.
+
+One network that answers at many costs. It is trained on several input sizes at once, each with a position table
+of its own, and learns to go on with fewer tokens: at three stations, the blocks 3, 6 and 9 counted from 0, only
+the patches stay that the class token looks at most,
+
+    looks_j = mean over heads of softmax(q_class kᵀ / √e)_j,   ⌈keep · n⌉ patches go on,
+
+after the attention and before the MLP of the block. Input size and share of kept tokens are an operating point
+(`layers/elastic.py`); the caller scales the images to it, and the table is that of their grid. How all points are
+trained in one step is `tasks/elastic.py`.
+
+The first form is the DeiT of `deit.py`. The second has a stem of convolutions, queries, keys and values without
+biases, branches divided by 2, and a classifier that reads every token besides the class token. Axes: b batch, n
+tokens, d width, row col patch grid. First values: N(0, 0.02), biases 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrail.core.errors import SettingError
+from vitrail.layers.attend import Recorder
+from vitrail.layers.attention import SelfAttention
+from vitrail.layers.block import Mlp, PreNorm, ramp
+from vitrail.layers.elastic import SIDES, smaller_sizes
+from vitrail.layers.embed import PatchEmbed, Prefix, check_channels, check_size
+from vitrail.layers.encoder import NOTHING, Column, Encoder
+from vitrail.layers.initial import truncated
+from vitrail.layers.position import LearnedPosition
+from vitrail.layers.tokens import Features, FeatureSpec, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class SuperViTConfig:
+    """The settings of a SuperViT; the defaults are the one on DeiT-S.
+
+    `image` is the largest size, one number or (height, width); `sides` are the proportions of the grids that have
+    a table, the last that of `image`. `stations` are the blocks that let tokens go. `hidden` is in widths.
+    """
+
+    family: ClassVar[str] = "supervit"
+
+    image: int | tuple[int, int] = 224
+    patch: int = 16
+    channels: int = 3
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    hidden: float = 4.0
+    form: Literal["deit", "lvvit"] = "deit"
+    sides: tuple[int, ...] = SIDES
+    stations: tuple[int, ...] = (3, 6, 9)
+    norm_eps: float = 1e-6
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse an image that the patches do not tile, and a stem without room in them (SettingError)."""
+        if any(side % self.patch or side <= 0 for side in self.size):
+            raise SettingError(f"Patches of {self.patch} pixels do not tile {self.size} pixels; change one.")
+        if self.form == "lvvit" and self.patch % 2:
+            raise SettingError(f"The stem halves the picture, so a patch of {self.patch} must be even.")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels."""
+        return self.image if isinstance(self.image, tuple) else (self.image, self.image)
+
+    @property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """The grids that have a position table, the smallest first."""
+        sizes = (*smaller_sizes(self.size, self.patch, self.sides), self.size)
+        return tuple((height // self.patch, width // self.patch) for height, width in sizes)
+
+
+class SuperViT(Encoder):
+    """The encoder of SuperViT: images (b, channels, height, width) -> Features of one column."""
+
+    Config = SuperViTConfig
+
+    def __init__(self, config: SuperViTConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.spec = FeatureSpec(
+            c.width,
+            strides=(c.patch,),
+            prefix=("cls",),
+            attention="softmax",
+            blocks=c.depth,
+            pool="cls",
+            dense=c.form == "lvvit",
+        )
+        self.embed = (ConvEmbed if c.form == "lvvit" else PatchEmbed)(c.width, c.patch, c.channels)
+        self.prefix = Prefix(c.width)
+        self.positions = nn.ModuleList(
+            LearnedPosition(c.width, grid, prefix=1, resize="bicubic") for grid in c.grids
+        )
+        self.blocks = Column((_block(c, rate) for rate in ramp(c.drop_path, c.depth)), c.stations)
+        self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
+        truncated(self, 0.02)
+
+    def forward(
+        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
+    ) -> Features:
+        """(b, channels, height, width) -> Features with tokens (b, 1 + kept, d)."""
+        self.refuse(given)
+        tokens = self._placed(self.prefix(self.embed(images)))
+        tokens = self.blocks(tokens, record)
+        return Features(tokens.with_x(self.norm(tokens.x)))
+
+    def _placed(self, tokens: Tokens) -> Tokens:
+        """Add the table of this very grid, or that of the largest, resized."""
+        grids = self.config.grids
+        turn = grids.index((tokens.grid[0], tokens.grid[1])) if tokens.grid in grids else -1
+        placed: Tokens = self.positions[turn](tokens)
+        return placed
+
+
+class ConvEmbed(nn.Module):
+    """LV-ViT's stem: three convolutions at half the size, then the patches (b, c, height, width) -> Tokens."""
+
+    def __init__(self, width: int, patch: int, channels: int = 3) -> None:
+        super().__init__()
+        self.patch = patch
+        self.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        self.conv2, self.conv3 = (nn.Conv2d(64, 64, 3, padding=1, bias=False) for _ in range(2))
+        self.norm1, self.norm2, self.norm3 = (nn.BatchNorm2d(64) for _ in range(3))
+        self.project = nn.Conv2d(64, width, patch // 2, patch // 2)
+
+    def forward(self, images: Tensor) -> Tokens:
+        """(b, c, height, width) -> Tokens of (b, row·col, d), without prefix."""
+        check_channels(images, self.conv1.in_channels)
+        check_size(images, self.patch)
+        x = F.relu(self.norm1(self.conv1(images)))
+        x = F.relu(self.norm2(self.conv2(x)))
+        x = F.relu(self.norm3(self.conv3(x)))
+        grid = self.project(x)
+        return Tokens(grid.flatten(2).mT, (grid.shape[2], grid.shape[3]))
+
+
+def _block(c: SuperViTConfig, rate: float) -> PreNorm:
+    lv = c.form == "lvvit"
+    attention = SelfAttention(c.width, c.heads, qkv_bias=not lv)
+    mlp = Mlp(c.width, int(c.width * c.hidden))
+    return PreNorm(c.width, attention, mlp, drop_path=rate, eps=c.norm_eps, skip=2.0 if lv else 1.0)
+
+
+_LV = SuperViTConfig(depth=16, hidden=3.0, form="lvvit", norm_eps=1e-5)
+
+PRESETS: Mapping[str, SuperViTConfig] = MappingProxyType(
+    {
+        "supervit_digits": SuperViTConfig(
+            image=32, patch=4, width=64, depth=4, heads=4, stations=(1, 2, 3)
+        ),  # for small pictures, as vit_digits
+        "supervit_s": SuperViTConfig(),
+        "supervit_lvvit_s": _LV,
+    }
+)
