@@ -15,6 +15,7 @@ def evaluate(
     html: str | None = None,
     layout: str = "auto",
     device: str = "auto",
+    points: str | None = None,
     json: bool = False,
 ) -> int:
     """Say how good a trained model is: on its own test pictures, or on new ones.
@@ -24,6 +25,7 @@ def evaluate(
 
         vitrail eval runs/photos
         vitrail eval runs/photos other-photos/ --html other.html
+        vitrail eval runs/photos --points all
         vitrail eval model.safetensors other-photos/ --json
 
     Parameters
@@ -38,6 +40,8 @@ def evaluate(
         how the new pictures lie, where the guess is wrong
     device
         auto, cpu, cuda
+    points
+        measure operating points instead: all, or a list such as 160px/0.7,224px/1
     json
         print one JSON value, for programs
     """
@@ -45,6 +49,8 @@ def evaluate(
     from vitrail.core.errors import SettingError
     from vitrail.reports.eval import evaluate_on, evaluate_run
 
+    if points:
+        return _points(model, points, data, layout, device, json)
     if html and not data:
         raise SettingError(f"The page of a run's own test pictures is there already: {model}/report.html")
     report = (
@@ -60,6 +66,33 @@ def evaluate(
     sys.stdout.write("\n".join(_lines(report)) + "\n")
     if html:
         say(f"page    {html}")
+    return 0
+
+
+def _points(model: str, points: str, data: str, layout: str, device: str, json: bool) -> int:
+    from vitrail.cli.output import print_json, say, table
+    from vitrail.reports.points import evaluate_points
+
+    report = evaluate_points(model, points, data, layout=layout, device=device)
+    if json:
+        print_json(report)
+        return 0
+    for note in report["notes"]:
+        say(note)
+    rows = [
+        [
+            row["point"],
+            _percent(row["score"]["value"]),
+            _span(row["score"]),
+            f"{row['gmacs']:.3g}",
+            f"{row['images_per_second']:.0f}",
+            f"beaten by {row['beaten_by']}" if row["beaten_by"] else "",
+        ]
+        for row in report["points"]
+    ]
+    head = ["point", "right", "95 % interval", "GMACs", "images/s here", ""]
+    sys.stdout.write(table(head, rows, right=(1, 3, 4)) + "\n")
+    say("A point is beaten where another is as right and as quick, and in one of both better.")
     return 0
 
 

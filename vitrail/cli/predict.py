@@ -21,6 +21,7 @@ def predict(
     csv: str | None = None,
     device: str = "auto",
     trust: bool = False,
+    point: str | None = None,
 ) -> int:
     """Ask a trained model what pictures show.
 
@@ -29,6 +30,7 @@ def predict(
 
         vitrail predict runs/photos new/*.jpg
         vitrail predict runs/photos new/ --csv answers.csv
+        vitrail predict runs/photos new/ --point 160px/0.7
         cat picture.jpg | vitrail predict runs/photos -
 
     Parameters
@@ -45,6 +47,9 @@ def predict(
         auto, cpu, cuda
     trust
         open a .pt2, which could run code of its own
+    point
+        operating point of a model trained for several: input size and share of kept tokens
+        (see them: vitrail eval MODEL --points all)
     """
     from vitrail.cli.output import print_json, say, table
     from vitrail.core.errors import SettingError
@@ -53,7 +58,7 @@ def predict(
 
     if not pictures:
         raise SettingError("Name pictures to look at: vitrail predict runs/photos new/*.jpg")
-    predictor = load(model, device, trust=trust)
+    predictor = load(model, device, trust=trust, point=point)
     piped = sys.stdin.buffer.read() if "-" in pictures else None
     sources = list(expand(pictures, piped))
     if how := hasten(predictor, model, sources):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -35,10 +36,14 @@ class Rollout:
         with torch.inference_mode():
             features: Features = predictor.network.encoder(pixels.to(predictor.device), record=recorder)
         tokens = features.tokens
-        looked = follow(
-            recorder.maps, _start(spec, len(tokens.x), tokens.x.shape[1], tokens.prefix).to(tokens.x)
-        )
-        return looked[:, tokens.prefix :].reshape(-1, *tokens.grid).cpu()
+        grids: list[tuple[int, ...]] = [(level.shape[2], level.shape[3]) for level in features.levels] or [
+            tokens.grid
+        ]
+        # Of kept tokens the maps speak by their places among all that there were.
+        count = tokens.prefix + prod(tokens.grid)
+        start = _start(spec, len(tokens.x), count, tokens.prefix).to(tokens.x)
+        looked = follow(recorder.maps, start, grids)
+        return looked[:, tokens.prefix :].reshape(-1, *grids[0]).cpu()
 
 
 def _start(spec: FeatureSpec, b: int, n: int, prefix: int) -> Tensor:
@@ -51,13 +56,25 @@ def _start(spec: FeatureSpec, b: int, n: int, prefix: int) -> Tensor:
     return start
 
 
-def follow(maps: Sequence[AttentionMap], start: Tensor) -> Tensor:
-    """Pull a row vector through all layers, last first: (b, n) -> (b, n).
+def follow(maps: Sequence[AttentionMap], start: Tensor, grids: Sequence[tuple[int, ...]] = ()) -> Tensor:
+    """Pull a row vector through all layers, last first: (b, n) -> (b, n of the first layer).
 
-    Each layer is Ā = ½ mean over heads of A + ½ I (eq. 1 with equal weights: the skip connection); multiplying a
-    row from the left never builds the n × n product.
+    `grids` are those of a pyramid's stages, coarse last: going down a stage a token's share is spread evenly over
+    the finer tokens it stands on. Each layer is Ā = ½ mean over heads of A + ½ I (eq. 1 with equal weights: the
+    skip connection); multiplying a row from the left never builds the n × n product.
     """
     row = start
+    coarser = list(grids)
     for one in reversed(maps):
+        if one.size[0] != row.shape[1] and len(coarser) > 1:
+            here = coarser.pop()
+            row = _finer(row, here, coarser[-1])
         row = 0.5 * row + 0.5 * one.pull(row)
     return row
+
+
+def _finer(row: Tensor, coarse: tuple[int, ...], fine: tuple[int, ...]) -> Tensor:
+    """Spread (b, n of the coarse grid) evenly over the finer grid: (b, n of the fine grid), the same sum."""
+    down, across = (torch.arange(f, device=row.device) * c // f for c, f in zip(coarse, fine, strict=True))
+    shares = 1 / torch.outer(down.bincount()[down], across.bincount()[across])
+    return (row.view(-1, *coarse)[:, down][:, :, across] * shares).flatten(1)

@@ -19,15 +19,13 @@ from vitrail.export.proof import Asked
 from vitrail.infer.exported import need
 from vitrail.infer.held_back import Pixels
 from vitrail.infer.predictor import Predictor
+from vitrail.tasks.multilabel import MultiLabel
 from vitrail.weights import rules
 from vitrail.weights.convert import table_for
 from vitrail.weights.rules import Table
 from vitrail.weights.tables import timm as timm_tables
 
 Check = Callable[[Path], None]
-
-MULTI = "classify_multi"
-"""The task whose labels do not exclude each other."""
 
 
 def write_timm(predictor: Predictor, folder: Path, check: Check) -> None:
@@ -167,7 +165,7 @@ def _pool(predictor: Predictor) -> str:
 
 
 def _problem(predictor: Predictor) -> str:
-    several = predictor.header.task["name"] == MULTI
+    several = isinstance(predictor.task, MultiLabel)
     return "multi_label_classification" if several else "single_label_classification"
 
 

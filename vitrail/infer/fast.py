@@ -114,6 +114,7 @@ class Memory:
             torch.__version__,
             torch.get_num_threads(),
             predictor.device,
+            *((str(predictor.point),) if predictor.point != predictor.points[-1] else ()),
         )
         capability = torch.backends.cpu.get_cpu_capability()
         key = blake2b(repr((*said, capability)).encode(), digest_size=12).hexdigest()
@@ -165,7 +166,7 @@ def quicken(predictor: Predictor, pictures: int, proof: Callable[[], Sequence[Pi
         if plan in memory.seen:
             predictor.running = Quick(predictor.network, plan)
             return Choice(plan, _why(plan, memory))
-        shown = shown or [predictor.preprocess.eval(picture)[0] for picture in proof()[:CHECKED]]
+        shown = shown or [predictor.ready(picture).pixels for picture in proof()[:CHECKED]]
         _measure(predictor, plan, memory, shown)
 
 

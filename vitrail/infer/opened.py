@@ -13,6 +13,7 @@ from vitrail.core.errors import RunError
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.exported import KINDS, open_exported
 from vitrail.infer.predictor import Predictor, Ready, build_header_task
+from vitrail.layers.elastic import Point
 from vitrail.runs.assemble import Network
 from vitrail.runs.proof import picture
 
@@ -27,12 +28,20 @@ class ExportedPredictor(Predictor):
         self.task = build_header_task(self.header)
         self.device = torch.device("cpu")
         self.proof_drift = self._check_proof()
+        self.point = Point(self.preprocess.size)
 
     @property
     def network(self) -> Network:
         """Refused: the graph computes, but cannot be looked into."""
         raise RunError(
             f"{self.path} is an exported graph and cannot be looked into. Name the run or its model.safetensors."
+        )
+
+    def turn_to(self, point: str | Point) -> None:
+        """Refused: the graph is that of one point."""
+        raise RunError(
+            f"{self.path} is an exported graph and answers as the whole network alone. Name the run or its "
+            "model.safetensors to choose an operating point."
         )
 
     def ready(self, image: Any) -> Ready:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -20,7 +20,9 @@ from vitrail.data.names import is_picture, natural
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Geometry
 from vitrail.infer.ahead import ahead
+from vitrail.infer.elastic import chosen
 from vitrail.infer.exported import KINDS
+from vitrail.layers.elastic import Point, at_size, set_keep
 from vitrail.models.create import rebuild
 from vitrail.runs.assemble import Network, build_task, join
 from vitrail.runs.device import device_for
@@ -28,6 +30,7 @@ from vitrail.runs.folder import open_run
 from vitrail.runs.model_file import Header, read_model
 from vitrail.runs.proof import TOLERANCE, answer, drift
 from vitrail.tasks.base import Task
+from vitrail.tasks.elastic import points_of
 
 BATCH = 32
 
@@ -58,10 +61,11 @@ class Answer:
 class Predictor:
     """A trained model with its classes and its preprocessing; opening it checks the proof it carries.
 
-    `model` is a run folder or a model file; `device` is a torch device name, or auto.
+    `model` is a run folder or a model file; `device` is a torch device name, or auto; `point` is the operating
+    point that it answers at, such as 160px/0.7, one of its `points` (None: the whole network).
     """
 
-    def __init__(self, model: str | Path, device: str = "auto") -> None:
+    def __init__(self, model: str | Path, device: str = "auto", point: str | Point | None = None) -> None:
         path = Path(model)
         if path.suffix in KINDS:
             raise RunError(f"{path} is an exported file. Open it with vitrail.load({path.name!r}).")
@@ -78,11 +82,25 @@ class Predictor:
         self.device = device_for(device)
         self._built.to(self.device)
         self.running: nn.Module = self._built  # what answers; `vitrail.infer.fast` puts a quicker twin here
+        self.point = Point(self.preprocess.size)
+        if point is not None:
+            self.turn_to(point)
 
     @property
     def network(self) -> Network:
         """The network itself, in float32, as it was trained."""
         return self._built
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The operating points that the model was trained for, the cheap ones first."""
+        return points_of(self.task, self.preprocess.size)
+
+    def turn_to(self, point: str | Point) -> None:
+        """Answer at another operating point from now on; SettingError names the points that there are."""
+        self.point = chosen(point, self.points)
+        self.running = self._built  # a quicker twin was made for another point
+        set_keep(self._built, self.point.keep)
 
     def _network(self, tensors: dict[str, Tensor]) -> Network:
         # Drawing first weights only to overwrite them would cost more than reading the real ones, so the network is
@@ -143,7 +161,8 @@ class Predictor:
         """Bring a path, bytes, Pillow image, array or tensor to the network's input."""
         array = self.decoded(image)
         pixels, geometry = self.preprocess.eval(array)
-        return Ready(pixels, geometry, array)
+        size = self.point.size
+        return Ready(at_size(pixels[None], size)[0], replace(geometry, size=size), array)
 
     def decoded(self, image: Any) -> NDArray[np.uint8]:
         """Return a path, bytes, Pillow image, array or tensor as uint8 (height, width, channels)."""
@@ -195,16 +214,22 @@ class Predictor:
         return vectors.float().cpu()
 
 
-def load(model: str | Path, device: str = "auto", *, trust: bool = False) -> Predictor:
+def load(
+    model: str | Path, device: str = "auto", *, trust: bool = False, point: str | None = None
+) -> Predictor:
     """Open a run folder, a model file or an exported file (.onnx, .xml, .pt2), and check its proof.
 
-    `trust` says that a torch program (.pt2), which could do anything to this machine, may be opened.
+    `trust` says that a torch program (.pt2), which could do anything to this machine, may be opened; `point` as
+    in `Predictor`.
     """
     if Path(model).suffix in KINDS:
         from vitrail.infer.opened import ExportedPredictor
 
-        return ExportedPredictor(Path(model), trust)
-    return Predictor(model, device)
+        exported = ExportedPredictor(Path(model), trust)
+        if point is not None:
+            exported.turn_to(point)
+        return exported
+    return Predictor(model, device, point)
 
 
 def build_header_task(header: Header) -> Task[Any, Any]:

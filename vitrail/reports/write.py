@@ -15,6 +15,7 @@ from vitrail.infer.predictor import Predictor
 from vitrail.models.create import count_params
 from vitrail.reports.page import page
 from vitrail.reports.plain import plain_page
+from vitrail.reports.points import pointed
 from vitrail.reports.settle import settled
 from vitrail.runs.folder import Run
 from vitrail.runs.recipe import Recipe
@@ -41,9 +42,10 @@ class Found(NamedTuple):
 def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool) -> dict[str, Any]:
     """Score the run's model on its test split and write report.json, report.html and README.md into the run.
 
-    First the task learns from the validation answers what it leaves to them (`settled`).
+    First the task learns from the validation answers what it leaves to them (`settled`), and operating points are
+    measured on them (`pointed`).
     """
-    predictor = settled(run, manifest)
+    predictor = pointed(run, manifest, settled(run, manifest))
     report = about(run, manifest, predictor) | {"finished": finished, "seconds": round(seconds, 1)}
     if isinstance(predictor.task, Classify | MultiLabel):
         found = tested(predictor, manifest)
@@ -101,6 +103,7 @@ def about(run: Run, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:
         "reproduce": command(recipe, header.weights),
         "environment": environment(),
         "proof_drift": predictor.proof_drift,
+        **({"points": header.points} if header.points else {}),
     }
 
 
@@ -111,5 +114,6 @@ def command(recipe: Recipe, weights: str) -> str:
     """
     words = [f"--recipe recipe.yaml --model {recipe.model.name} --weights {weights}"]
     words += [] if recipe.training.tune == "scratch" else [f"--tune {recipe.training.tune}"]
+    words += ["--elastic"] if recipe.task.name.startswith("elastic") else []
     words += [f"--val {recipe.data.val:g} --test {recipe.data.test:g} --seed {recipe.training.seed}"]
     return f"vitrail train PICTURES {' '.join(words)}"

@@ -31,6 +31,7 @@ class Header(Settings):
     weights: str = "none"
     licence: str | None = None
     proof: list[float] = Field(default_factory=list)
+    points: list[dict[str, Any]] = Field(default_factory=list)
 
 
 class ModelFile(NamedTuple):

@@ -59,6 +59,8 @@ class TrainOptions:
         label smoothing
     pool
         cls, mean or attention
+    elastic
+        train one network for several input sizes and shares of kept tokens; supervit networks always are
     balance
         against uneven classes: loss weighs them, sampling draws rare ones more often
     patience
@@ -105,6 +107,7 @@ class TrainOptions:
     cutmix: float | None = None
     smoothing: float | None = None
     pool: str | None = None
+    elastic: bool | None = None
     balance: Literal["none", "loss", "sampling"] | None = None
     patience: int | None = None
     layout: str | None = None

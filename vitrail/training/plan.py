@@ -18,6 +18,7 @@ from vitrail.layers.encoder import Encoder
 from vitrail.models.create import build, create_encoder
 from vitrail.runs.options import TrainOptions, image_size, seconds
 from vitrail.runs.recipe import Recipe, compose, merge, named
+from vitrail.training.dial import dialled
 from vitrail.training.frozen import pool_kind
 from vitrail.weights.find import find_weights
 from vitrail.weights.infer import preset_of
@@ -83,9 +84,22 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         raise SettingError(
             "A draft knows one class a picture, and some of these have several labels or none. Say --tune full or head."
         )
-    recipe = _recipe(source, prepared, options, found, tune)
+    recipe = dialled(_recipe(source, prepared, options, found, tune), found.encoder, options.elastic)
+    if "keeps" in recipe.task.settings:
+        reasons.append(_costs(recipe))
     full = _recipe(source, prepared, options, found, "full") if tune == "draft" else None
+    full = full and dialled(full, found.encoder, options.elastic)
     return Planned(recipe, tuple(reasons), full, shrink=options.imgsz is None)
+
+
+def _costs(recipe: Recipe) -> str:
+    settings = recipe.task.settings
+    sizes = len(settings["sizes"]) + 1
+    keeps = ", ".join(f"{keep:g}" for keep in (*settings["keeps"], 1))
+    return (
+        f"trained for {sizes * (len(settings['keeps']) + 1)} costs at once: {sizes} input sizes, and tokens kept at "
+        f"{keeps}; a step computes up to four of them, so it takes longer"
+    )
 
 
 def _from_scratch(source: str, options: TrainOptions) -> bool:

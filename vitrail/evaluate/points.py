@@ -1,0 +1,71 @@
+"""What each operating point of a model is worth: how often it is right, what it costs, how quick it is here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitrail.data.manifest import Manifest, Row
+from vitrail.evaluate.labels import score_label_rows
+from vitrail.evaluate.scores import score_rows
+from vitrail.infer.elastic import beaten
+from vitrail.infer.predictor import Predictor
+from vitrail.infer.timing import in_turn
+from vitrail.layers.elastic import Point, at_size
+from vitrail.models.create import count_macs
+from vitrail.tasks.multilabel import MultiLabel
+
+BATCH = 16
+"""Pictures at once when a speed is measured."""
+
+ROUNDS = 5
+
+
+def measure_points(
+    predictor: Predictor, wanted: Sequence[Point], manifest: Manifest, rows: Sequence[Row]
+) -> list[dict[str, Any]]:
+    """Return a row a point: share right with its interval, GMACs of the encoder, images a second of the network.
+
+    The speeds are medians of rounds in which all points take turns, in float32 and batches of 16. The predictor
+    comes back at the point where it was.
+    """
+    before = predictor.point
+    speeds = _speeds(predictor, wanted)
+    found = []
+    for point in wanted:
+        predictor.turn_to(point)
+        score = (score_label_rows if isinstance(predictor.task, MultiLabel) else score_rows)(
+            predictor, manifest, rows
+        ).accuracy
+        macs = count_macs(predictor.network.encoder, point.size, point.keep)
+        found.append(
+            {
+                "point": str(point),
+                "score": score.to_dict(),
+                "pictures": len(rows),
+                "gmacs": round(macs / 1e9, 4),
+                "images_per_second": round(speeds[point], 1),
+            }
+        )
+    predictor.turn_to(before)
+    return [row | {"beaten_by": by} for row, by in zip(found, beaten(found), strict=True)]
+
+
+def _speeds(predictor: Predictor, wanted: Sequence[Point]) -> dict[Point, float]:
+    height, width = predictor.preprocess.size
+    images = torch.randn(BATCH, predictor.preprocess.channels, height, width)
+    runs = {str(point): _forward(predictor, point, at_size(images, point.size)) for point in wanted}
+    times = in_turn(runs, ROUNDS, warmup=1)
+    return {point: BATCH / median(times[str(point)]) for point in wanted}
+
+
+def _forward(predictor: Predictor, point: Point, images: Tensor) -> Callable[[], object]:
+    def run() -> object:
+        predictor.turn_to(point)
+        return predictor.outputs(images)
+
+    return run

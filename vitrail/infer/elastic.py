@@ -1,0 +1,51 @@
+"""Operating points of a trained model: how a user names one, and what was measured of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vitrail.core.errors import SettingError
+from vitrail.layers.elastic import Point, read_point
+
+
+def chosen(wanted: str | Point, known: Sequence[Point]) -> Point:
+    """Return the point that a user named; SettingError lists those that the model was trained for."""
+    point = read_point(wanted) if isinstance(wanted, str) else wanted
+    if point in known:
+        return point
+    if len(known) == 1:
+        raise SettingError(
+            f"This model was trained for one operating point, {known[0]}, and not for {point}. "
+            "A supervit is trained for several, and others with --elastic."
+        )
+    raise SettingError(
+        f"This model was not trained for {point}. Its operating points: {', '.join(map(str, known))}."
+    )
+
+
+def asked_for(text: str, known: Sequence[Point]) -> list[Point]:
+    """Return the points of a list such as 160px/0.7,224px/1, or all of them."""
+    if text.strip() == "all":
+        return list(known)
+    return [chosen(one, known) for one in text.split(",")]
+
+
+def beaten(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return for each measured point the name of one that is as right and as quick and in one of both better, or "".
+
+    A row has `point`, `score` (with a `value`) and `images_per_second`.
+    """
+    found = []
+    for row in rows:
+        score, speed = row["score"]["value"], row["images_per_second"]
+        better = [
+            other
+            for other in rows
+            if other["score"]["value"] >= score
+            and other["images_per_second"] >= speed
+            and (other["score"]["value"] > score or other["images_per_second"] > speed)
+        ]
+        best = max(better, key=lambda one: one["score"]["value"], default=None)
+        found.append(str(best["point"]) if best else "")
+    return found

@@ -1,0 +1,50 @@
+"""The operating points of a run: measured on validation pictures after the training, and again when asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vitrail.core.errors import SettingError
+from vitrail.data.manifest import TEST, VAL, Manifest
+from vitrail.evaluate.ask import rows_of
+from vitrail.evaluate.fresh import fresh, present
+from vitrail.evaluate.points import measure_points
+from vitrail.infer.elastic import asked_for
+from vitrail.infer.predictor import Predictor
+from vitrail.runs.folder import Run, open_run
+from vitrail.runs.model_file import write_model
+
+
+def pointed(run: Run, manifest: Manifest, predictor: Predictor) -> Predictor:
+    """Return the predictor of a model file that holds what was measured of its points; one point needs no table.
+
+    A file that holds it already stays as it is.
+    """
+    if len(predictor.points) == 1 or predictor.header.points:
+        return predictor
+    rows = measure_points(predictor, predictor.points, manifest, rows_of(manifest, VAL))
+    header = predictor.header.model_copy(update={"points": rows})
+    write_model(run.model_path, predictor.network.to("cpu"), header)
+    return Predictor(run.folder)
+
+
+def evaluate_points(
+    model: str, wanted: str, data: str = "", *, layout: str = "auto", device: str = "auto"
+) -> dict[str, Any]:
+    """Measure points of a model (`all`, or a list) on its run's own test pictures, or on new ones.
+
+    Raises:
+        SettingError: a point that the model was not trained for, or a lone model file without pictures.
+    """
+    predictor = Predictor(model, device)
+    points = asked_for(wanted, predictor.points)
+    if data:
+        new = fresh(data, predictor.labels, layout=layout)
+        found = measure_points(predictor, points, new.manifest, new.rows)
+        return {"model": predictor.header.name, "points": found, "notes": list(new.notes)}
+    if predictor.path.parent.joinpath("recipe.yaml").is_file() is False:
+        raise SettingError(f"{model} alone knows no test pictures. Name some: vitrail eval {model} FOLDER")
+    run = open_run(predictor.path.parent)
+    manifest = present(run.manifest(run.root()))
+    found = measure_points(predictor, points, manifest, rows_of(manifest, TEST))
+    return {"model": predictor.header.name, "points": found, "notes": []}
