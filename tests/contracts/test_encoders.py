@@ -244,6 +244,20 @@ def test_checkpointing_gives_the_same_gradients(case):
         torch.testing.assert_close(a, b)
 
 
+def test_a_summary_is_the_prefix_of_the_whole(case):
+    encoder, images, _ = case
+    count = len(encoder.spec.prefix)
+    whole = encoder(images).tokens.x[:, :count]
+    set_checkpointing(encoder, True)
+    summary = encoder.summarise(images).tokens
+    torch.testing.assert_close(summary.x[:, :count], whole, rtol=0, atol=2e-6)
+    wanted, parameters = whole.square().sum(), [p for p in encoder.parameters() if p.requires_grad]
+    if count:  # every parameter gets the gradient that it would have got
+        a = torch.autograd.grad(wanted, parameters)
+        b = torch.autograd.grad(summary.x[:, :count].square().sum(), parameters)
+        torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4)
+
+
 def test_a_description_rebuilds_the_network(case):
     encoder, images, _ = case
     again = rebuild(json.loads(json.dumps(describe(encoder)))).eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -36,10 +37,13 @@ class SelfAttention(nn.Module):
         xavier(self.out)
         self.relative = relative
 
-    def forward(self, tokens: Tokens, record: Recorder | None = None) -> Tensor:
-        """Mix the tokens: Tokens of (b, n, d) -> (b, n, d)."""
+    def forward(self, tokens: Tokens, record: Recorder | None = None, asking: int | None = None) -> Tensor:
+        """Mix the tokens: Tokens of (b, n, d) -> (b, n, d); with `asking` only that many first ones ask."""
+        if asking is not None and self.relative is None and record is None:
+            return self._first(tokens.x, asking)
         q, k, v = rearrange(self.qkv(tokens.x), "b n (three h e) -> three b h n e", three=3, h=self.heads)
-        return self._mix(q, k, v, tokens, record)
+        mixed = self._mix(q, k, v, tokens, record)
+        return mixed if asking is None else mixed[:, :asking]
 
     def ranked(self, tokens: Tokens, record: Recorder | None = None) -> tuple[Tensor, Tensor]:
         """Mix the tokens, and say how much the first one looks at each: Tokens -> (b, n, d), (b, n)."""
@@ -52,6 +56,16 @@ class SelfAttention(nn.Module):
         mixed = attend(q, k, v, bias=bias, record=record, where=where)
         out: Tensor = self.out(rearrange(mixed, "b h n e -> b n (h e)"))
         return out
+
+    def _first(self, x: Tensor, asking: int) -> Tensor:  # (b, n, d) -> (b, asking, d)
+        width = x.shape[-1]
+        rows, more = self.qkv.weight, self.qkv.bias
+        q = F.linear(x[:, :asking], rows[:width], None if more is None else more[:width])
+        kv = F.linear(x, rows[width:], None if more is None else more[width:])
+        q = rearrange(q, "b n (h e) -> b h n e", h=self.heads)
+        k, v = rearrange(kv, "b n (two h e) -> two b h n e", two=2, h=self.heads)
+        mixed: Tensor = self.out(rearrange(attend(q, k, v), "b h n e -> b n (h e)"))
+        return mixed
 
 
 def places(tokens: Tokens) -> Place:

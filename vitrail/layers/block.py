@@ -140,9 +140,14 @@ class PreNorm(nn.Module):
         self.scale1 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
         self.scale2 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
 
-    def forward(self, tokens: Tokens, record: Recorder | None = None) -> Tokens:
-        """Tokens of (b, n, d) -> Tokens of (b, n, d)."""
-        mixed = self.attention(tokens.with_x(self.norm1(tokens.x)), record)
+    def forward(self, tokens: Tokens, record: Recorder | None = None, asking: int | None = None) -> Tokens:
+        """Tokens of (b, n, d) -> Tokens of (b, n, d); with `asking` only that many first ones are answered."""
+        seen = tokens.with_x(self.norm1(tokens.x))
+        if asking is None:
+            mixed = self.attention(seen, record)
+        else:
+            mixed = self.attention(seen, record, asking)
+            tokens = Tokens(tokens.x[:, :asking], prefix=asking)
         return self._fed(self._added(tokens, self.scale1(mixed)))
 
     def keeping(self, tokens: Tokens, rate: float, record: Recorder | None = None) -> Tokens:

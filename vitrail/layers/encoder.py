@@ -41,6 +41,13 @@ class Encoder(nn.Module):
         attention.
         """
 
+    def summarise(self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING) -> Features:
+        """Encode images for a head that reads the prefix tokens alone; other tokens may be missing.
+
+        A column saves what its last block would compute for the patches: the same prefix for less work.
+        """
+        return self(images, given=given)
+
     def refuse(self, given: Mapping[str, Tensor]) -> None:
         """Refuse inputs that this network has no use for (SettingError)."""
         if len(given) > 0:  # not `if given`: TorchDynamo takes an empty mapping proxy for a full one
@@ -65,16 +72,47 @@ class Column(nn.ModuleList):
 
     def forward(self, tokens: Tokens, record: Recorder | None = None) -> Tokens:
         """Tokens of (b, n, d) -> Tokens of (b, n, d)."""
-        # A recorder must hear every block once, and a checkpoint runs its blocks twice.
-        frugal = self.checkpointing and record is None and torch.is_grad_enabled()
         for turn, block in enumerate(self):
-            if self.keep < 1 and turn in self.stations:
-                keeping = cast(PreNorm, block).keeping
-                how = (tokens, self.keep, record)
-                tokens = checkpoint(keeping, *how, use_reentrant=False) if frugal else keeping(*how)
-            else:
-                tokens = checkpoint(block, tokens, use_reentrant=False) if frugal else block(tokens, record)
+            tokens = self._run(turn, block, tokens, record)
         return tokens
+
+    def summarise(self, tokens: Tokens) -> Tokens:
+        """Tokens of (b, n, d) -> their prefix alone, (b, prefix, d): the last block answers nobody else."""
+        count, last = tokens.prefix, len(self) - 1
+        for turn, block in enumerate(self):
+            tokens = self._run(turn, block, tokens, None, count if turn == last else None)
+        return tokens
+
+    def _run(
+        self, turn: int, block: nn.Module, tokens: Tokens, record: Recorder | None, asking: int | None = None
+    ) -> Tokens:
+        run: Callable[..., Tokens] = block
+        how: tuple[Any, ...] = (tokens, record) if asking is None else (tokens, record, asking)
+        if self.keep < 1 and turn in self.stations:
+            run, how = cast(PreNorm, block).keeping, (tokens, self.keep, record)
+        # A recorder must hear every block once, and a checkpoint runs its blocks twice.
+        if self.checkpointing and record is None and torch.is_grad_enabled():
+            again: Tokens = checkpoint(run, *how, use_reentrant=False)
+            return again
+        out: Tokens = run(*how)
+        return out
+
+
+class ColumnEncoder(Encoder):
+    """An encoder that is one column: what it makes of the images, then `blocks`, then `norm`."""
+
+    blocks: Column
+    norm: nn.Module
+
+    @abstractmethod
+    def start(self, images: Tensor) -> Tokens:
+        """Return the tokens that the first block takes: (b, channels, height, width) -> (b, n, d)."""
+
+    def summarise(self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING) -> Features:
+        """(b, channels, height, width) -> Features with the prefix alone, (b, prefix, d)."""
+        self.refuse(given)
+        tokens = self.blocks.summarise(self.start(images))
+        return Features(tokens.with_x(self.norm(tokens.x)))
 
 
 class Pyramid(nn.Module):

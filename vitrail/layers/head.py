@@ -23,6 +23,11 @@ class LinearHead(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
+    @property
+    def reads_prefix(self) -> bool:
+        """Whether the tokens in front of the patches are all it looks at."""
+        return self.pool.reads_prefix
+
     def forward(self, features: Features) -> Tensor:
         """Features with tokens (b, n, d) -> logits (b, classes)."""
         x: Tensor = self.pool(features)
@@ -58,6 +63,8 @@ class DenseHead(nn.Module):
 
 class DistilledHead(nn.Module):
     """One classifier on the class token, one on the distillation token (arXiv:2012.12877, §3)."""
+
+    reads_prefix = True
 
     def __init__(self, spec: FeatureSpec, classes: int) -> None:
         super().__init__()

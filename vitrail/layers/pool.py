@@ -35,6 +35,11 @@ class Pool(nn.Module):
         self.first = spec.prefix.index("cls") if has_class else 0
         self.attention = AttentionPool(spec.width) if self.kind == "attention" else None
 
+    @property
+    def reads_prefix(self) -> bool:
+        """Whether the tokens in front of the patches are all it looks at (`Encoder.summarise`)."""
+        return self.kind == "cls"
+
     def forward(self, features: Features) -> Tensor:
         """Features with tokens (b, n, d) -> (b, width)."""
         if self.kind == "own":

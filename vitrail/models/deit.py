@@ -26,10 +26,10 @@ from vitrail.layers.attend import Recorder
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, ramp
 from vitrail.layers.embed import PatchEmbed, Prefix
-from vitrail.layers.encoder import NOTHING, Column, Encoder
+from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
 from vitrail.layers.initial import truncated
 from vitrail.layers.position import LearnedPosition, Resize
-from vitrail.layers.tokens import Features, FeatureSpec
+from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class DeiTConfig:
         return self.image if isinstance(self.image, tuple) else (self.image, self.image)
 
 
-class DeiT(Encoder):
+class DeiT(ColumnEncoder):
     """The encoder of DeiT: images (b, channels, height, width) -> Features of one column."""
 
     Config = DeiTConfig
@@ -98,13 +98,17 @@ class DeiT(Encoder):
     ) -> Features:
         """(b, channels, height, width) -> Features with tokens (b, prefix + row·col, d)."""
         self.refuse(given)
-        tokens = self.embed(images)
+        tokens = self.blocks(self.start(images), record)
+        return Features(tokens.with_x(self.norm(tokens.x)))
+
+    def start(self, images: Tensor) -> Tokens:
+        """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""
+        tokens: Tokens = self.embed(images)
         if self.config.position == "1d":
             tokens = self.position(self.prefix(tokens))
         else:
             tokens = self.prefix(self.position(tokens))
-        tokens = self.blocks(tokens, record)
-        return Features(tokens.with_x(self.norm(tokens.x)))
+        return tokens
 
 
 def _block(c: DeiTConfig, rate: float) -> PreNorm:

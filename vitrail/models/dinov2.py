@@ -26,7 +26,7 @@ from vitrail.layers.attend import Recorder
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, SwiGlu, ramp
 from vitrail.layers.embed import PatchEmbed, Prefix
-from vitrail.layers.encoder import NOTHING, Column, Encoder
+from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
 from vitrail.layers.position import LearnedPosition, Resize
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
@@ -68,7 +68,7 @@ class DinoV2Config:
         return self.image if isinstance(self.image, tuple) else (self.image, self.image)
 
 
-class DinoV2(Encoder):
+class DinoV2(ColumnEncoder):
     """The encoder of DINOv2: images (b, channels, height, width) -> Features of one column."""
 
     Config = DinoV2Config
@@ -99,13 +99,17 @@ class DinoV2(Encoder):
     ) -> Features:
         """(b, channels, height, width) -> Features with tokens (b, 1 + registers + row·col, d)."""
         self.refuse(given)
+        tokens = self.blocks(self.start(images), record)
+        return Features(tokens.with_x(self.norm(tokens.x)))
+
+    def start(self, images: Tensor) -> Tokens:
+        """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""
         tokens = self.embed(images)
         if self.config.position == "1d":
             tokens = self.position(self.prefix(tokens))
         else:
             tokens = self.prefix(self.position(tokens))
-        tokens = self.blocks(self._with_registers(tokens), record)
-        return Features(tokens.with_x(self.norm(tokens.x)))
+        return self._with_registers(tokens)
 
     def _with_registers(self, tokens: Tokens) -> Tokens:
         if self.registers is None:

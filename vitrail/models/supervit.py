@@ -32,7 +32,7 @@ from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, ramp
 from vitrail.layers.elastic import SIDES, smaller_sizes
 from vitrail.layers.embed import PatchEmbed, Prefix, check_channels, check_size
-from vitrail.layers.encoder import NOTHING, Column, Encoder
+from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
 from vitrail.layers.initial import truncated
 from vitrail.layers.position import LearnedPosition
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
@@ -80,7 +80,7 @@ class SuperViTConfig:
         return tuple((height // self.patch, width // self.patch) for height, width in sizes)
 
 
-class SuperViT(Encoder):
+class SuperViT(ColumnEncoder):
     """The encoder of SuperViT: images (b, channels, height, width) -> Features of one column."""
 
     Config = SuperViTConfig
@@ -111,9 +111,12 @@ class SuperViT(Encoder):
     ) -> Features:
         """(b, channels, height, width) -> Features with tokens (b, 1 + kept, d)."""
         self.refuse(given)
-        tokens = self._placed(self.prefix(self.embed(images)))
-        tokens = self.blocks(tokens, record)
+        tokens = self.blocks(self.start(images), record)
         return Features(tokens.with_x(self.norm(tokens.x)))
+
+    def start(self, images: Tensor) -> Tokens:
+        """(b, channels, height, width) -> Tokens that the first block takes, (b, 1 + row·col, d)."""
+        return self._placed(self.prefix(self.embed(images)))
 
     def _placed(self, tokens: Tokens) -> Tokens:
         """Add the table of this very grid, or that of the largest, resized."""

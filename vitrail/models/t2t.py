@@ -28,7 +28,7 @@ from vitrail.layers.attend import Recorder, attend
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, ramp
 from vitrail.layers.embed import Prefix, SoftSplit, check_channels, check_size
-from vitrail.layers.encoder import NOTHING, Column, Encoder
+from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
 from vitrail.layers.initial import truncated
 from vitrail.layers.position import SinePosition
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
@@ -69,7 +69,7 @@ class T2TConfig:
         return self.image if isinstance(self.image, tuple) else (self.image, self.image)
 
 
-class T2T(Encoder):
+class T2T(ColumnEncoder):
     """The encoder of T2T-ViT: images (b, channels, height, width) -> Features of one column."""
 
     Config = T2TConfig
@@ -98,11 +98,15 @@ class T2T(Encoder):
     ) -> Features:
         """(b, channels, height, width) -> Features with tokens (b, 1 + row·col, d)."""
         self.refuse(given)
+        tokens = self.blocks(self.start(images), record)
+        return Features(tokens.with_x(self.norm(tokens.x)))
+
+    def start(self, images: Tensor) -> Tokens:
+        """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""
         check_channels(images, self.config.channels)
         check_size(images, STRIDE)
-        tokens = self.position(self.prefix(self.split(images)))
-        tokens = self.blocks(tokens, record)
-        return Features(tokens.with_x(self.norm(tokens.x)))
+        tokens: Tokens = self.position(self.prefix(self.split(images)))
+        return tokens
 
 
 class TokensToToken(nn.Module):

@@ -33,10 +33,10 @@ from vitrail.layers.attend import Recorder
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Gelu, Mlp, PreNorm, ramp
 from vitrail.layers.embed import PatchEmbed, Prefix, check_size
-from vitrail.layers.encoder import NOTHING, Column, Encoder
+from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
 from vitrail.layers.position import GridPosition, LearnedPosition, RelativeVectors, Resize
 from vitrail.layers.stem import ResNetStem, stem_stride
-from vitrail.layers.tokens import Features, FeatureSpec
+from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class ViTConfig:
         return self.image if isinstance(self.image, tuple) else (self.image, self.image)
 
 
-class ViT(Encoder):
+class ViT(ColumnEncoder):
     """The plain Vision Transformer: images (b, channels, height, width) -> Features of one column."""
 
     Config = ViTConfig
@@ -113,14 +113,18 @@ class ViT(Encoder):
     ) -> Features:
         """(b, channels, height, width) -> Features with tokens (b, prefix + row·col, d)."""
         self.refuse(given)
+        tokens = self.blocks(self.start(images), record)  # eqs. 2 and 3
+        return Features(tokens.with_x(self.norm(tokens.x)))  # eq. 4
+
+    def start(self, images: Tensor) -> Tokens:
+        """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""
         check_size(images, self.config.stride)
-        tokens = self.embed(self.stem(images))
+        tokens: Tokens = self.embed(self.stem(images))
         if self.config.position == "1d":
             tokens = self.position(self.prefix(tokens))  # eq. 1
         else:
             tokens = self.prefix(self.position(tokens))
-        tokens = self.blocks(tokens, record)  # eqs. 2 and 3
-        return Features(tokens.with_x(self.norm(tokens.x)))  # eq. 4
+        return tokens
 
 
 def _position(c: ViTConfig, grid: tuple[int, int]) -> nn.Module:

@@ -36,7 +36,11 @@ class Network(nn.Module):
         self, images: Tensor, given: Mapping[str, Tensor] | None = None, record: Recorder | None = None
     ) -> Tensor:
         """Return the output of the head, recording attention where a recorder is handed in."""
-        output: Tensor = self.head(self.encoder(images, given=given or {}, record=record))
+        if record is None and getattr(self.head, "reads_prefix", False):
+            features = self.encoder.summarise(images, given=given or {})
+        else:
+            features = self.encoder(images, given=given or {}, record=record)
+        output: Tensor = self.head(features)
         return output
 
     def forward_features(self, images: Tensor) -> Features:

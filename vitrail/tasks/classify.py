@@ -83,6 +83,11 @@ class ClassHead(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
 
+    @property
+    def reads_prefix(self) -> bool:
+        """Whether the tokens in front of the patches are all it looks at."""
+        return self.pool.reads_prefix
+
     def forward(self, features: Features) -> Tensor:
         """Return logits."""  # -> (b, k)
         logits: Tensor = self.linear(self.dropout(self.pool(features)))
