@@ -39,6 +39,14 @@ TINY = {
         ViTConfig(image=(32, 48), patch=1, channels=5, width=33, depth=2, heads=3, stem=(32, 1, 2, 1)),
         (64, 32),
     ),
+    "vit-overlapping": (
+        ViTConfig(image=(22, 37), patch=(7, 5), channels=5, width=33, depth=2, heads=3),
+        (17, 42),
+    ),
+    "dinov2-overlapping": (
+        DinoV2Config(image=(22, 37), patch=(7, 5), channels=5, width=33, depth=2, heads=3, registers=2),
+        (17, 42),
+    ),
     "dinov2": (
         DinoV2Config(image=(21, 35), patch=7, channels=5, width=33, depth=2, heads=3, hidden=41),
         (14, 49),
@@ -126,7 +134,9 @@ def test_the_spec_tells_the_truth(case):
     tokens = features.tokens
     b, n, d = tokens.x.shape
     assert (b, d, tokens.prefix) == (len(images), spec.width, len(spec.prefix))
-    assert tokens.grid == tuple(-(-side // spec.strides[-1]) for side in images.shape[2:])
+    assert tokens.grid == tuple(
+        -(-(side - 2 * spec.rim) // spec.strides[-1]) for side in images.shape[2:]
+    )
     assert n == tokens.prefix + tokens.grid[0] * tokens.grid[1]
     assert (features.pooled is None) == (spec.pooled_width == 0)
     assert Pool(spec)(features).shape == (b, Pool(spec).width)
@@ -145,7 +155,10 @@ def test_another_size(case):
     encoder, images, other = case
     if encoder.spec.sizes != "fixed":
         features = encoder(images.new_ones(1, images.shape[1], *other))
-        assert features.tokens.grid == tuple(-(-side // encoder.spec.strides[-1]) for side in other)
+        rest = 2 * encoder.spec.rim
+        assert features.tokens.grid == tuple(
+            -(-(side - rest) // encoder.spec.strides[-1]) for side in other
+        )
 
 
 def test_a_size_that_does_not_fit_is_refused(case):

@@ -60,4 +60,5 @@ def explain(model: Predictor | str | Path, image: Any, method: str = "rollout") 
     ready = predictor.ready(image)
     grid = explainer(predictor, ready.pixels[None])[0].numpy().astype(np.float32)
     prediction = predictor.task.decode(predictor.outputs(ready.pixels[None]), [ready.geometry])[0]
-    return Explanation(method, prediction, grid, onto_original(grid, ready.geometry), ready.image)
+    heat = onto_original(grid, ready.geometry, predictor.network.spec.rim)
+    return Explanation(method, prediction, grid, heat, ready.image)

@@ -14,20 +14,23 @@ from vitrail.layers.tokens import Tokens
 class PatchEmbed(nn.Module):
     """Cut a picture into squares and project each (arXiv:2010.11929, the E of eq. 1).
 
-    A convolution whose stride is its kernel is this projection. Input (b, channels, height, width); both
-    sides must be multiples of `patch`, because a rest would be dropped unseen (SettingError).
+    A convolution whose stride is its kernel is this projection; with a smaller `step` the squares overlap.
+    Input (b, channels, height, width); the squares must cover both sides to the last pixel, because a rest
+    would be dropped unseen (SettingError).
     """
 
-    def __init__(self, width: int, patch: int, channels: int = 3, *, bias: bool = True) -> None:
+    def __init__(
+        self, width: int, patch: int, channels: int = 3, *, step: int | None = None, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.patch = patch
-        self.project = nn.Conv2d(channels, width, patch, stride=patch, bias=bias)
+        self.patch, self.step = patch, step or patch
+        self.project = nn.Conv2d(channels, width, patch, stride=self.step, bias=bias)
         lecun(self.project)
 
     def forward(self, images: Tensor) -> Tokens:
         """(b, channels, height, width) -> Tokens of (b, row·col, d), without prefix."""
         check_channels(images, self.project.in_channels)
-        check_size(images, self.patch)
+        check_size(images, self.step, self.patch - self.step)
         grid = self.project(images)  # (b, d, row, col)
         return Tokens(grid.flatten(2).transpose(1, 2), (grid.shape[2], grid.shape[3]))
 
@@ -91,11 +94,39 @@ def check_channels(images: Tensor, channels: int) -> None:
         )
 
 
-def check_size(images: Tensor, stride: int) -> None:
-    """Refuse pictures whose sides are not multiples of `stride` pixels (SettingError)."""
+def check_size(images: Tensor, stride: int, overlap: int = 0) -> None:
+    """Refuse pictures whose sides are not a multiple of `stride` pixels and the overlap of patches (SettingError)."""
     height, width = images.shape[-2:]
-    if height % stride or width % stride:
-        near = " x ".join(str(max(1, round(side / stride)) * stride) for side in (height, width))
+    if (height - overlap) % stride or (width - overlap) % stride:
+        less = f" less the {overlap} of overlap" if overlap else ""
+        near = (max(1, round((side - overlap) / stride)) * stride + overlap for side in (height, width))
         raise SettingError(
-            f"{height} x {width} pixels are no multiple of {stride}; the nearest size that is: {near}."
+            f"{height} x {width} pixels{less} are no multiple of {stride}; the nearest size that is: "
+            f"{' x '.join(map(str, near))}."
         )
+
+
+def side_and_step(patch: int | tuple[int, int]) -> tuple[int, int]:
+    """Return the side of a patch and the pixels from one patch to the next; one number means both.
+
+    SettingError where the patches would leave pixels out between them.
+    """
+    side, step = patch if isinstance(patch, tuple) else (patch, patch)
+    if not 1 <= step <= side:
+        raise SettingError(
+            f"Patches of {side} pixels, one every {step}, would leave pixels out. "
+            f"Take a stride from 1 to {side}."
+        )
+    return side, step
+
+
+def check_tiles(size: tuple[int, int], side: int, step: int) -> None:
+    """Refuse a size, in pixels, that patches of `side` pixels, one every `step`, do not tile (SettingError)."""
+    if all(pixels >= side and (pixels - side) % step == 0 for pixels in size):
+        return
+    if step == side:
+        raise SettingError(f"Patches of {side} pixels do not tile {size} pixels; change one.")
+    near = " x ".join(str(side + step * max(0, (pixels - side) // step)) for pixels in size)
+    raise SettingError(
+        f"Patches of {side} pixels, one every {step}, do not tile {size} pixels. Take {near} or another stride."
+    )

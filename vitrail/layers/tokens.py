@@ -65,7 +65,8 @@ class FeatureSpec:
     cannot be seen (`opaque`); `blocks` counts the attention calls of one forward; `sizes` names the image
     sizes that fit (`any` that the strides tile, `every` one, or `fixed` where only the built size does);
     `dense` says that its published classifiers read every token and not the pooled vector alone; `tolerance`
-    is how far a recorded forward may lie from another.
+    is how far a recorded forward may lie from another; `rim` counts the pixels that lie outside the outermost
+    cells on each side, where patches overlap.
     """
 
     width: int
@@ -78,3 +79,4 @@ class FeatureSpec:
     sizes: Literal["any", "every", "fixed"] = "any"
     dense: bool = False
     tolerance: float = 2e-6
+    rim: float = 0.0

@@ -41,28 +41,64 @@ TIMM_NAMES = (
 """timm's names, as patterns, and ours for the same networks."""
 
 
+OVERLAPPING = ("vit", "dinov2")
+"""Families whose patches may overlap."""
+
+
 def create_encoder(
-    name: str, *, image: Size | None = None, channels: int = 3, drop_path: float | None = None
+    name: str,
+    *,
+    image: Size | None = None,
+    channels: int = 3,
+    drop_path: float | None = None,
+    stride: int | None = None,
 ) -> Encoder:
     """Return a freshly drawn encoder by our name (`vit_s16`) or timm's (`vit_small_patch16_224`, `resnet50`).
 
     `image` is the size in pixels, one number or (height, width), that positions are made for (None: the
-    preset's). UnknownNameError names the nearest name; SettingError says what the network does not take.
+    preset's); `stride` the pixels from one patch to the next where patches shall overlap.
+    UnknownNameError names the nearest name; SettingError says what the network does not take.
     """
-    return build(config_of(name, image=image, channels=channels, drop_path=drop_path))
+    return build(config_of(name, image=image, channels=channels, drop_path=drop_path, stride=stride))
 
 
 def config_of(
-    name: str, *, image: Size | None = None, channels: int = 3, drop_path: float | None = None
+    name: str,
+    *,
+    image: Size | None = None,
+    channels: int = 3,
+    drop_path: float | None = None,
+    stride: int | None = None,
 ) -> Any:
     """Return the settings that `create_encoder` would build, of the family's own class."""
     preset, built_for = our_name(name)
     family = catalog.family_of(preset)
     if family is None:
+        refuse_overlap(name, stride)
         return _timm_config(name, image, channels, drop_path)
-    changes = {"image": image or built_for, "channels": channels, "drop_path": drop_path}
     config = presets_of(family)[preset]
+    changes = {"image": image or built_for, "channels": channels, "drop_path": drop_path}
+    changes |= {"patch": overlapping(config, stride)}
     return replace(config, **{key: value for key, value in changes.items() if value is not None})
+
+
+def overlapping(config: Any, stride: int | None) -> int | tuple[int, int] | None:
+    """Return the `patch` of settings whose patches shall stand `stride` pixels apart; None where nothing changes.
+
+    SettingError for families whose patches cannot overlap.
+    """
+    if stride is None:
+        return None
+    if config.family not in OVERLAPPING:
+        refuse_overlap(config.family, stride)
+    side = config.patch[0] if isinstance(config.patch, tuple) else config.patch
+    return side if stride == side else (side, stride)
+
+
+def refuse_overlap(name: str, stride: int | None) -> None:
+    """Refuse a stride (SettingError) for a network whose patches stand where they stand."""
+    if stride is not None:
+        raise SettingError(f"{name} takes no --stride; {' and '.join(OVERLAPPING)} networks do.")
 
 
 def build(config: Any) -> Encoder:

@@ -21,11 +21,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, SwiGlu, ramp
-from vitrail.layers.embed import PatchEmbed, Prefix
+from vitrail.layers.embed import PatchEmbed, Prefix, check_tiles, side_and_step
 from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
 from vitrail.layers.position import LearnedPosition, Resize
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
@@ -36,14 +35,15 @@ class DinoV2Config:
     """The settings of a DINOv2; the defaults are ViT-S/14 without registers.
 
     `image` is the size that the position table is made for, one number or (height, width); other sizes get a
-    table resized by `resize`. `position` "1d" has a row for the class token, "1d_patches" none (timm's files
+    table resized by `resize`. `patch` is the side of a patch, or (side, step) for patches that overlap.
+    `position` "1d" has a row for the class token, "1d_patches" none (timm's files
     of the networks with registers). `layer_scale` is where the factors start.
     """
 
     family: ClassVar[str] = "dinov2"
 
     image: int | tuple[int, int] = 518
-    patch: int = 14
+    patch: int | tuple[int, int] = 14
     channels: int = 3
     width: int = 384
     depth: int = 12
@@ -59,13 +59,18 @@ class DinoV2Config:
 
     def __post_init__(self) -> None:
         """Refuse an image that the patches do not tile (SettingError)."""
-        if any(side % self.patch or side <= 0 for side in self.size):
-            raise SettingError(f"Patches of {self.patch} pixels do not tile {self.size} pixels; change one.")
+        check_tiles(self.size, *side_and_step(self.patch))
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the image, in pixels."""
         return self.image if isinstance(self.image, tuple) else (self.image, self.image)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        side, step = side_and_step(self.patch)
+        return (self.size[0] - side) // step + 1, (self.size[1] - side) // step + 1
 
 
 class DinoV2(ColumnEncoder):
@@ -76,9 +81,11 @@ class DinoV2(ColumnEncoder):
     def __init__(self, config: DinoV2Config) -> None:
         super().__init__()
         c = self.config = config
+        side, step = side_and_step(c.patch)
         self.spec = FeatureSpec(
             c.width,
-            strides=(c.patch,),
+            strides=(step,),
+            rim=(side - step) / 2,
             prefix=("cls", *["reg"] * c.registers),
             attention="softmax",
             blocks=c.depth,
@@ -86,10 +93,9 @@ class DinoV2(ColumnEncoder):
             sizes="any",
         )
         covered = 1 if c.position == "1d" else 0
-        grid = (c.size[0] // c.patch, c.size[1] // c.patch)
-        self.embed = PatchEmbed(c.width, c.patch, c.channels)
+        self.embed = PatchEmbed(c.width, side, c.channels, step=step)
         self.prefix = Prefix(c.width)
-        self.position = LearnedPosition(c.width, grid, prefix=covered, resize=c.resize)
+        self.position = LearnedPosition(c.width, c.grid, prefix=covered, resize=c.resize)
         self.registers = Prefix(c.width, c.registers) if c.registers else None
         self.blocks = Column(_block(c, rate) for rate in ramp(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)

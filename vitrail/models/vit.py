@@ -28,11 +28,10 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Gelu, Mlp, PreNorm, ramp
-from vitrail.layers.embed import PatchEmbed, Prefix, check_size
+from vitrail.layers.embed import PatchEmbed, Prefix, check_size, check_tiles, side_and_step
 from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
 from vitrail.layers.position import GridPosition, LearnedPosition, RelativeVectors, Resize
 from vitrail.layers.stem import ResNetStem, stem_stride
@@ -44,15 +43,16 @@ class ViTConfig:
     """The settings of a ViT; the defaults are ViT-S/16.
 
     `image` is the size, in pixels, that the position table is made for: one number or (height, width); other
-    sizes get a resized table, by `resize`. With `prefix` () there is no class token. `position` "1d" is a
-    table with a row for the class token too, as in the paper; "1d_patches" has none (big_vision); "2d",
-    "relative" and "none" are the variants of the paper's table 8.
+    sizes get a resized table, by `resize`. `patch` is the side of a patch, or (side, step) with a step
+    below the side: patches that overlap, on a denser grid. With `prefix` () there is no class token.
+    `position` "1d" is a table with a row for the class token too, as in the paper; "1d_patches" has none
+    (big_vision); "2d", "relative" and "none" are the variants of the paper's table 8.
     """
 
     family: ClassVar[str] = "vit"
 
     image: int | tuple[int, int] = 224
-    patch: int = 16
+    patch: int | tuple[int, int] = 16
     channels: int = 3
     width: int = 384
     depth: int = 12
@@ -68,13 +68,20 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         """Refuse an image that the patches do not tile (SettingError)."""
-        if any(side % self.stride or side <= 0 for side in self.size):
-            raise SettingError(f"Patches of {self.stride} pixels do not tile {self.size} pixels; change one.")
+        check_tiles(self.size, *self.spans)
 
     @property
-    def stride(self) -> int:
-        """Pixels that a patch spans."""
-        return self.patch * (stem_stride(self.stem[1:]) if self.stem else 1)
+    def spans(self) -> tuple[int, int]:
+        """Pixels of the image that a patch spans, and pixels from one patch to the next."""
+        side, step = side_and_step(self.patch)
+        stem = stem_stride(self.stem[1:]) if self.stem else 1
+        return side * stem, step * stem
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        side, step = self.spans
+        return (self.size[0] - side) // step + 1, (self.size[1] - side) // step + 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -90,10 +97,11 @@ class ViT(ColumnEncoder):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         c = self.config = config
-        grid = (c.size[0] // c.stride, c.size[1] // c.stride)
+        span, step = c.spans
         self.spec = FeatureSpec(
             c.width,
-            strides=(c.stride,),
+            strides=(step,),
+            rim=(span - step) / 2,
             prefix=c.prefix,
             attention="softmax",
             blocks=c.depth,
@@ -102,10 +110,11 @@ class ViT(ColumnEncoder):
         )
         stem = ResNetStem(c.stem[0], c.stem[1:], c.channels) if c.stem else None
         self.stem = stem or nn.Identity()
-        self.embed = PatchEmbed(c.width, c.patch, stem.out_channels if stem else c.channels)
+        side, step = side_and_step(c.patch)
+        self.embed = PatchEmbed(c.width, side, stem.out_channels if stem else c.channels, step=step)
         self.prefix = Prefix(c.width, len(c.prefix)) if c.prefix else nn.Identity()
-        self.position = _position(c, grid)
-        self.blocks = Column(_block(c, grid, rate) for rate in ramp(c.drop_path, c.depth))
+        self.position = _position(c, c.grid)
+        self.blocks = Column(_block(c, c.grid, rate) for rate in ramp(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
 
     def forward(
@@ -118,7 +127,8 @@ class ViT(ColumnEncoder):
 
     def start(self, images: Tensor) -> Tokens:
         """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""
-        check_size(images, self.config.stride)
+        span, step = self.config.spans
+        check_size(images, step, span - step)
         tokens: Tokens = self.embed(self.stem(images))
         if self.config.position == "1d":
             tokens = self.position(self.prefix(tokens))  # eq. 1

@@ -67,6 +67,7 @@ def assemble(recipe: Recipe, labels: Sequence[str]) -> tuple[Network, Task[Any, 
         image=recipe.model.imgsz,
         channels=recipe.model.channels,
         drop_path=recipe.model.drop_path,
+        stride=recipe.model.stride,
     )
     return join(encoder, task), task
 

@@ -33,6 +33,8 @@ class TrainOptions:
         pictures computed at once; by default measured
     imgsz
         side of the network's input in pixels, or HEIGHTxWIDTH
+    stride
+        pixels from one patch to the next: fewer than a patch has, and patches overlap (ViT, DINOv2)
     fit
         how another shape is brought to the input: squash, crop or pad
     lr
@@ -94,6 +96,7 @@ class TrainOptions:
     batch: int | None = None
     micro: int | None = None
     imgsz: str | None = None
+    stride: int | None = None
     fit: str | None = None
     lr: float | None = None
     layer_decay: float | None = None

@@ -28,11 +28,15 @@ class DataSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """Which network, at which input size (height, width), and how a picture is fitted to it."""
+    """Which network, at which input size (height, width), and how a picture is fitted to it.
+
+    `stride` is the pixels from one patch to the next where patches overlap.
+    """
 
     name: str
     imgsz: tuple[PositiveInt, PositiveInt]
     channels: PositiveInt = 3
+    stride: PositiveInt | None = None
     fit: Literal["squash", "crop", "pad"] = "crop"
     drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
     weights: str = "none"

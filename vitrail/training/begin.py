@@ -58,12 +58,18 @@ def _open(model: ModelSettings) -> _Opened:
     base = replace(base, fit=model.fit, crop_fraction=0.875 if model.fit == "crop" else 1.0)
     if model.weights == "none":
         encoder = create_encoder(
-            model.name, image=model.imgsz, channels=model.channels, drop_path=model.drop_path
+            model.name,
+            image=model.imgsz,
+            channels=model.channels,
+            drop_path=model.drop_path,
+            stride=model.stride,
         )
         return _Opened(encoder, base, None, "none")
     found = find_weights(model.weights, model.name)
     drop_path = model.drop_path if hasattr(found.config, "drop_path") else None
-    encoder = found.build(image=model.imgsz, channels=model.channels, drop_path=drop_path)
+    encoder = found.build(
+        image=model.imgsz, channels=model.channels, drop_path=drop_path, stride=model.stride
+    )
     source = found.preprocessing
     if source is not None and len(source.mean) == model.channels:
         base = replace(base, mean=source.mean, std=source.std)

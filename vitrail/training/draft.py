@@ -16,6 +16,7 @@ from vitrail.data.manifest import Manifest, Row
 from vitrail.data.sample import Geometry
 from vitrail.evaluate.draft_report import DraftScores, Outlook, write_draft_report
 from vitrail.evaluate.scores import Judged, Scores
+from vitrail.layers.tokens import FeatureSpec
 from vitrail.runs.assemble import build_task
 from vitrail.runs.device import device_for, fast_bf16
 from vitrail.runs.folder import Run, create_run
@@ -120,7 +121,7 @@ def _sized(
     if not planned.shrink or not missing or _is_fast(device):
         return opened
     cost = opened[2].seconds_a_picture(manifest, manifest.rows()) * missing
-    smaller = _smaller(recipe.model.imgsz, opened[1].network.spec.strides[-1], cost)
+    smaller = _smaller(recipe.model.imgsz, opened[1].network.spec, cost)
     if smaller is None:
         return opened
     line = (
@@ -142,13 +143,16 @@ def _is_fast(device: torch.device) -> bool:
     return device.type != "cpu" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
-def _smaller(size: tuple[int, int], stride: int, cost: float) -> tuple[int, int] | None:
+def _smaller(size: tuple[int, int], spec: FeatureSpec, cost: float) -> tuple[int, int] | None:
     """Return the largest size that keeps the minute (cost falls with the number of patches), or None."""
     if cost <= MINUTE:
         return None
     scale = (MINUTE / cost) ** 0.5
-    least = -(-SMALLEST // stride) * stride
-    shrunk = tuple(min(side, max(least, int(side * scale) // stride * stride)) for side in size)
+    stride, rest = spec.strides[-1], int(2 * spec.rim)
+    least = -(-SMALLEST // stride) * stride + rest
+    shrunk = tuple(
+        min(side, max(least, (int(side * scale) - rest) // stride * stride + rest)) for side in size
+    )
     return (shrunk[0], shrunk[1]) if shrunk < size else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import median_low
 from typing import Any, NamedTuple
@@ -74,7 +75,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         reasons.append(
             f"task {MULTI}: some pictures have several labels or none, so each label is a yes or a no"
         )
-    tune = options.tune or ("scratch" if found.weights == "none" else "full" if multi else "draft")
+    tune = options.tune or _tune(options, found, multi)
     if (tune == "scratch") != (found.weights == "none"):
         raise SettingError(
             f"--tune {tune} does not go with --weights {found.weights}. A draft, head or full fine-tune starts from "
@@ -84,10 +85,13 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         raise SettingError(
             "A draft knows one class a picture, and some of these have several labels or none. Say --tune full or head."
         )
-    recipe = dialled(_recipe(source, prepared, options, found, tune), found.encoder, options.elastic)
+    recipe, cut = _recipe(source, prepared, options, found, tune)
+    reasons += cut
+    recipe = dialled(recipe, found.encoder, options.elastic)
     if "keeps" in recipe.task.settings:
         reasons.append(_costs(recipe))
-    full = _recipe(source, prepared, options, found, "full") if tune == "draft" else None
+    after = options if _stated_tune(options.recipe) == "full" else replace(options, recipe=None)
+    full = _recipe(source, prepared, after, found, "full")[0] if tune == "draft" else None
     full = full and dialled(full, found.encoder, options.elastic)
     return Planned(recipe, tuple(reasons), full, shrink=options.imgsz is None)
 
@@ -106,11 +110,36 @@ def _from_scratch(source: str, options: TrainOptions) -> bool:
     """Tell whether nothing pretrained is wanted: said so, or the recipe is one from scratch."""
     if options.weights is not None:
         return options.weights == "none"
-    if options.tune is not None:
-        return options.tune == "scratch"
-    if options.recipe is not None and not options.recipe.endswith((".yaml", ".yml")):
-        return bool(named(options.recipe).get("training", {}).get("tune", "scratch") == "scratch")
+    if tune := options.tune or _stated_tune(options.recipe):
+        return tune == "scratch"
     return source in builtin_names()  # eight pixels a side: nothing that was pretrained on photographs helps
+
+
+def _stated_tune(recipe: str | None) -> str | None:
+    """Return what a recipe says to train; None where there is none, or a file that leaves it open."""
+    if recipe is None:
+        return None
+    tune: str | None = _values(recipe).get("training", {}).get("tune")
+    return tune if _is_file(recipe) else tune or "scratch"
+
+
+def _tune(options: TrainOptions, found: _Found, multi: bool) -> str:
+    """Return what to train where the user does not say: what the recipe says, if the weights allow it."""
+    stated = _stated_tune(options.recipe)
+    if found.weights == "none":
+        return "scratch"
+    return stated if stated and stated != "scratch" else "full" if multi else "draft"
+
+
+def _is_file(recipe: str) -> bool:
+    return recipe.endswith((".yaml", ".yml"))
+
+
+def _values(recipe: str) -> dict[str, Any]:
+    """Return the settings of a recipe by name or of a file."""
+    if not _is_file(recipe):
+        return named(recipe)
+    return {k: v for k, v in read_mapping(Path(recipe)).items() if k not in {"about", "schema_version"}}
 
 
 def _scratch(side: int, options: TrainOptions, reasons: list[str]) -> _Found:
@@ -150,20 +179,39 @@ def _wanted(source: str, model: str | None) -> Pretrained:
     return find_weights(source, model)
 
 
-def _recipe(source: str, prepared: Prepared, options: TrainOptions, found: _Found, tune: str) -> Recipe:
+def _recipe(
+    source: str, prepared: Prepared, options: TrainOptions, found: _Found, tune: str
+) -> tuple[Recipe, list[str]]:
+    """Return the whole recipe, and what had to be changed for it."""
     tiny = short_side(prepared.manifest) <= TINY
     convolutional = found.encoder.spec.attention == "none"
     usual = _usual(source, tune, convolutional, len(prepared.manifest.rows()))
-    name = options.recipe if options.recipe and tune == options.tune else options.recipe or usual
-    if tune == "full" and options.tune is None and not prepared.manifest.multi:
-        name = usual  # the fine-tune after a draft is not what the draft's own recipe says
-    own = _own(source, options, found, "squash" if tiny else "crop", tune)
+    name = options.recipe or usual
+    own = _own(source, options, found, tune)
     if prepared.manifest.multi:
         own["task"]["name"] = MULTI
-    if name.endswith((".yaml", ".yml")):
-        values = {k: v for k, v in read_mapping(Path(name)).items() if k not in {"about", "schema_version"}}
-        return compose(usual, merge(values, own), name)
-    return compose(name, own)
+    pool = pool_kind(found.encoder.spec) if tune != "scratch" else "own"
+    low: dict[str, Any] = {
+        "model": {"imgsz": found.size, "fit": "squash" if tiny else "crop"},
+        "task": {"settings": {} if pool == "own" else {"pool": pool}},
+    }
+    values = merge(merge(low, _values(name)), own)
+    recipe = compose(usual, values, name) if _is_file(name) else compose(name, values)
+    return _tiled(recipe, options, found.encoder)
+
+
+def _tiled(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> tuple[Recipe, list[str]]:
+    """Cut the size to what overlapping patches tile to the last pixel, unless the user said a size; say so."""
+    step, size = recipe.model.stride, recipe.model.imgsz
+    if step is None or options.imgsz is not None:
+        return recipe, []
+    span = int(encoder.spec.strides[-1] + 2 * encoder.spec.rim)
+    height, width = (max(span, side - (side - span) % step) for side in size)
+    if (height, width) == size:
+        return recipe, []
+    line = f"input {height} px in place of {size[0]} px: patches of {span} px, one every {step}, tile it"
+    model = recipe.model.model_copy(update={"imgsz": (height, width)})
+    return recipe.model_copy(update={"model": model}), [line]
 
 
 def _usual(source: str, tune: str, convolutional: bool, pictures: int) -> str:
@@ -183,21 +231,16 @@ _SAME = (
 """Settings that are called alike on the command line and in a recipe's training part."""
 
 
-def _own(source: str, o: TrainOptions, found: _Found, fit: str, tune: str) -> dict[str, Any]:
+def _own(source: str, o: TrainOptions, found: _Found, tune: str) -> dict[str, Any]:
     """Return what the user said, in the recipe's own shape."""
-    pool = o.pool or (pool_kind(found.encoder.spec) if tune != "scratch" else None)
-    mixing = {
-        "mixup": o.mixup,
-        "cutmix": o.cutmix,
-        "smoothing": o.smoothing,
-        "pool": None if pool == "own" else pool,
-    }
+    mixing = {"mixup": o.mixup, "cutmix": o.cutmix, "smoothing": o.smoothing, "pool": o.pool}
     return {
         "data": {"source": source, "layout": o.layout, "val": o.val, "test": o.test},
         "model": {
             "name": found.name,
-            "imgsz": image_size(o.imgsz) or found.size,
-            "fit": o.fit or fit,
+            "imgsz": image_size(o.imgsz),
+            "stride": o.stride,
+            "fit": o.fit,
             "drop_path": o.drop_path,
             "weights": found.weights,
         },

@@ -63,6 +63,10 @@ def table_for(config: Any, layout: Layout) -> Table:
         ("dinov2", "huggingface"): _hub_dinov2(config),
     }
     table = tables.get((config.family, layout))
+    if isinstance(getattr(config, "patch", None), tuple):
+        raise WeightsError(
+            f"The layout of {layout} knows no overlapping patches; keep this network in ours (--to vitrail)."
+        )
     if table is None or (layout == "huggingface" and getattr(config, "stem", None)):
         raise WeightsError(f"The layout of {layout} has no place for this {config.family}; choose another.")
     return table

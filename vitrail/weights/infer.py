@@ -226,7 +226,13 @@ def _family(config: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _differences(a: Any, b: Any) -> int:
-    return sum(getattr(a, name, None) != getattr(b, name, None) for name in COMPARED)
+    return sum(_compared(a, name) != _compared(b, name) for name in COMPARED)
+
+
+def _compared(config: Any, name: str) -> Any:
+    value = getattr(config, name, None)
+    # How closely patches stand changes no weight; the side of a patch does.
+    return value[0] if name == "patch" and isinstance(value, tuple) else value
 
 
 def _sizes(peek: Peek) -> tuple[int, int, int, int]:

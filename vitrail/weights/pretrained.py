@@ -14,7 +14,7 @@ from vitrail.core.errors import WeightsError
 from vitrail.layers.encoder import Encoder
 from vitrail.layers.position import LearnedPosition, resize_grid
 from vitrail.layers.window import RelativeBias
-from vitrail.models.create import Size, build
+from vitrail.models.create import Size, build, overlapping
 from vitrail.weights.conventions import Preprocessing
 from vitrail.weights.files import open_weights
 from vitrail.weights.recognise import read
@@ -37,15 +37,22 @@ class Pretrained:
     licence: str | None = None
 
     def build(
-        self, *, image: Size | None = None, channels: int | None = None, drop_path: float | None = None
+        self,
+        *,
+        image: Size | None = None,
+        channels: int | None = None,
+        drop_path: float | None = None,
+        stride: int | None = None,
     ) -> Encoder:
         """Return the encoder with these weights, in evaluation mode, fitted to another size or number of channels.
 
-        Position tables are resized in their source's convention. One channel gets the sum of the colour
+        Position tables are resized in their source's convention, to the denser grid of overlapping patches
+        too (`stride`). One channel gets the sum of the colour
         kernels (a grey picture then gives what it gave as R = G = B); other numbers get their mean, scaled
         alike.
         """
         changes = {"image": image, "channels": channels, "drop_path": drop_path}
+        changes |= {"patch": overlapping(self.config, stride)}
         config = replace(self.config, **{key: value for key, value in changes.items() if value is not None})
         with torch.device("meta"):
             before = build(self.config)
