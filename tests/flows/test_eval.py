@@ -124,16 +124,6 @@ def test_given_splits_that_leak_are_scored_with_and_without_the_twins(vitrail, d
     assert "have a twin in training" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_a_draft_has_no_test_pictures_of_its_own(vitrail, trained, tmp_path):
-    draft = tmp_path / "draft"
-    shutil.copytree(trained, draft)
-    recipe = (draft / "recipe.yaml").read_text()
-    (draft / "recipe.yaml").write_text(recipe.replace("tune: scratch", "tune: draft"))
-    done = vitrail("eval", draft)
-    assert done.returncode == 1
-    assert "learnt from all its pictures" in done.stderr
-
-
 def test_mistakes_end_in_plain_errors(vitrail, trained, tmp_path):
     for words, expected in (
         (["eval", trained / "model.safetensors"], "knows no test pictures"),

@@ -13,13 +13,14 @@ from vitrail.core.errors import SettingError, WeightsError
 from vitrail.data.builtin import materialise
 from vitrail.data.prepare import prepare
 from vitrail.data.preprocess import Preprocess
-from vitrail.evaluate.draft_report import doubts
+from vitrail.evaluate.doubts import doubts
 from vitrail.infer.predictor import Predictor
 from vitrail.models.create import create_encoder, describe
 from vitrail.runs.options import TrainOptions
-from vitrail.training import frozen
+from vitrail.training import heads
 from vitrail.training.fit import resume, train
-from vitrail.training.frozen import Frozen, fit, fit_head, out_of_fold
+from vitrail.training.frozen import Frozen
+from vitrail.training.heads import fit, fit_head, out_of_fold
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +261,6 @@ def test_several_labels_weigh_what_is_present_against_what_is_not(tmp_path):
 
 
 def test_the_strengths_are_tried_from_strong_to_weak():
-    assert list(frozen.STRENGTHS) == sorted(frozen.STRENGTHS)
+    assert list(heads.STRENGTHS) == sorted(heads.STRENGTHS)
     vectors, truth = clusters()
-    assert fit_head(vectors, truth, np.arange(60), 3).strength in frozen.STRENGTHS
+    assert fit_head(vectors, truth, np.arange(60), 3).strength in heads.STRENGTHS

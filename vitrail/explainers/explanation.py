@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitrail import plots
-from vitrail.core.catalog import load
+from vitrail.core.catalog import EXPLAINERS, load
 from vitrail.explainers.place import Map, onto_original
 from vitrail.infer.predictor import Predictor
+from vitrail.layers.tokens import FeatureSpec
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,15 @@ class Explanation:
         """Return plain data: method, prediction, grid."""
         grid = [[round(float(cell), 6) for cell in row] for row in self.grid]
         return {"method": self.method, **self.prediction.to_dict(), "grid": grid}
+
+
+def method_for(spec: FeatureSpec) -> str | None:
+    """Return the first explainer of the catalog that fits a network, or None; one that says nothing of it fits none."""
+    for name in EXPLAINERS:
+        fits = getattr(load("explainer", name), "fits", None)
+        if fits is not None and fits(spec):
+            return name
+    return None
 
 
 def explain(model: Predictor | str | Path, image: Any, method: str = "rollout") -> Explanation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from vitrail.infer.predictor import Predictor
 from vitrail.models.create import count_params
 from vitrail.reports.page import page_of_new
 from vitrail.reports.write import Found, tested
-from vitrail.runs.folder import open_run
+from vitrail.runs.folder import Run, open_run
 from vitrail.tasks.classify import Classify
 from vitrail.tasks.multilabel import MultiLabel
 
@@ -35,13 +36,22 @@ def evaluate_run(model: str, device: str = "auto") -> dict[str, Any]:
         raise RunError(f"{model} alone knows no test pictures. Name some: vitrail eval {model} FOLDER")
     run = open_run(model)
     if run.recipe().training.tune == "draft":
-        raise RunError(
-            f"{model} is a draft: it learnt from all its pictures, and its score by folds stands in its report.html. "
-            f"Name new pictures: vitrail eval {model} FOLDER"
-        )
+        return _drafted(run)
     predictor = _classifier(model, device)
     manifest = present(run.manifest(run.root()))
     return _report(predictor, tested(predictor, manifest), manifest.counts()) | {"notes": []}
+
+
+def _drafted(run: Run) -> dict[str, Any]:
+    """Return the score by folds that a draft's report holds: its model learnt from all its pictures."""
+    report: dict[str, Any] = json.loads(run.report_path.read_text(encoding="utf-8"))
+    if "calibration" not in report:
+        raise RunError(
+            f"{run.folder} was drafted by an older vitrail and keeps no calibration. Draft it again, or name new "
+            f"pictures: vitrail eval {run.folder} FOLDER"
+        )
+    note = "A draft learns from all its pictures. This is its score by folds, as counted when it was made."
+    return {**report, "notes": [note]}
 
 
 def evaluate_on(

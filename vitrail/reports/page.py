@@ -10,10 +10,10 @@ from vitrail import plots
 from vitrail.data.manifest import KEPT, Manifest
 from vitrail.data.names import count, some
 from vitrail.data.source import load
+from vitrail.evaluate.doubts import Doubt
 from vitrail.evaluate.labels import LabelScores
 from vitrail.evaluate.scores import Judged, Scores
-from vitrail.explainers.explanation import explain
-from vitrail.explainers.rollout import Rollout
+from vitrail.explainers.explanation import explain, method_for
 from vitrail.infer.predictor import Predictor
 from vitrail.pages import render
 from vitrail.reports.album import Album
@@ -59,9 +59,29 @@ def page_of_new(
     return _page(manifest, predictor, scores, report, values)
 
 
+def page_of_draft(
+    manifest: Manifest,
+    scores: Scores | LabelScores,
+    report: dict[str, Any],
+    doubts: Sequence[tuple[Doubt, str]],
+) -> str:
+    """Return the page of a draft, with its doubtful labels and their pictures.
+
+    It shows no heat maps: the answers are those of heads that had not seen the pictures, not of the model's own.
+    """
+    values = {
+        "title": f"A draft in {report['seconds']:.0f} seconds",
+        "subtitle": "A frozen network and a linear head; every picture asked once, of a head that had not seen it",
+        "notes": list(_notes(manifest)),
+        "learnt": False,
+        "doubts": doubts,
+    }
+    return _page(manifest, None, scores, report, values)
+
+
 def _page(
     manifest: Manifest,
-    predictor: Predictor,
+    predictor: Predictor | None,
     scores: Scores | LabelScores,
     report: dict[str, Any],
     learnt: dict[str, Any],
@@ -70,12 +90,13 @@ def _page(
     bins = [(b["sure"], *b["right"].values(), b["answers"]) for b in report["calibration"]["bins"]]
     matrix = cells(scores, album) if isinstance(scores, Scores) else None
     values = {
+        "doubts": None,
         **learnt,
         "report": report,
         "matrix": matrix,
         "reliability": plots.data_uri(plots.reliability(bins)),
-        "looks": _looks(predictor, manifest, scores.judged),
-        "attention": Rollout.fits(predictor.network.spec),
+        "looks": _looks(predictor, manifest, scores.judged) if predictor else [],
+        "method": method_for(predictor.network.spec) if predictor else None,
         "left_out": album.missing,
     }
     return render("report.html", values)
@@ -120,13 +141,11 @@ def _looks(
 
 def _look(predictor: Predictor, manifest: Manifest, one: Judged) -> dict[str, str]:
     image = load(manifest.root, one.row.path, predictor.preprocess.channels).image
-    if Rollout.fits(predictor.network.spec):
-        picture = explain(predictor, image).figure()
-    else:
-        picture = plots.shown(plots.of_array(image))
-    picture.thumbnail((WIDTH, WIDTH))
+    method = method_for(predictor.network.spec)
+    figure = explain(predictor, image, method).figure() if method else plots.shown(plots.of_array(image))
+    figure.thumbnail((WIDTH, WIDTH))
     return {
-        "image": plots.photo_uri(picture),
+        "image": plots.photo_uri(figure),
         "truth": ", ".join(one.row.labels) or "nothing",
         "answer": one.prediction.label or "nothing",
         "sure": f"{100 * one.prediction.probability:.0f} %",

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
 from vitrail.data.manifest import Manifest, Row
-from vitrail.data.sample import Geometry
-from vitrail.evaluate.draft_report import DraftScores, Outlook, write_draft_report
-from vitrail.evaluate.scores import Judged, Scores
+from vitrail.evaluate.by_folds import Answered, flags, gain_from_twice, score_by_folds, share_right
 from vitrail.layers.tokens import FeatureSpec
-from vitrail.runs.assemble import build_task
+from vitrail.reports.draft import Outlook, write_draft_report
 from vitrail.runs.device import device_for, fast_bf16
 from vitrail.runs.folder import Run, create_run
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
+from vitrail.tasks.multilabel import MultiLabel
 from vitrail.training.begin import Start, begin
-from vitrail.training.frozen import Frozen, Vectors, fit_head, out_of_fold
+from vitrail.training.frozen import Frozen
+from vitrail.training.heads import fit_head, out_of_fold
 from vitrail.training.keeping import write_best
 from vitrail.training.listeners import Listener
 from vitrail.training.loop import Event
@@ -39,19 +39,22 @@ SMALLEST = 96
 
 @dataclass(frozen=True)
 class Sides:
-    """The pictures of a draft as arrays."""
+    """The pictures of a draft as arrays: `truth` is (n,), or (n, k) of 0 and 1 for several labels."""
 
     rows: list[Row]
     truth: NDArray[np.int64]
     groups: NDArray[np.int64]
 
 
-def sides(manifest: Manifest, rows: list[Row]) -> Sides:
+def sides(task: Task[Any, Any], rows: list[Row]) -> Sides:
     """Return truth and groups as numbers; a picture of no group is a group of its own."""
-    place = {label: i for i, label in enumerate(manifest.classes)}
     names = [row.group or f"\0{row.id}" for row in rows]
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return Sides(rows, np.array([place[r.label] for r in rows]), np.array([number[n] for n in names]))
+    if isinstance(task, MultiLabel):
+        truth = flags(task, rows).astype(np.int64)
+    else:
+        truth = np.array([task.target(row.label) for row in rows])
+    return Sides(rows, truth, np.array([number[name] for name in names]))
 
 
 def draft(planned: Planned, manifest: Manifest, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
@@ -62,21 +65,23 @@ def draft(planned: Planned, manifest: Manifest, out: str | None, listeners: Sequ
     clock.end("weights and set-up")
     vectors = frozen.vectors(manifest, rows, lambda done, total: _looked(listeners, done, total))
     clock.end("features")
-    found = sides(manifest, rows)
+    found = sides(start.task, rows)
     scored = out_of_fold(vectors, found.truth, found.groups, len(manifest.classes))
     head = fit_head(vectors, found.truth, found.groups, len(manifest.classes))
     head.put_into(start.network.head.get_submodule("linear"))  # type: ignore[arg-type]
-    start = settled_by(start, recipe, scored.logits, found.truth)
     clock.end("heads")
+    folded = score_by_folds(start.task, recipe.task.name, Answered(rows, scored.logits, scored.folds))
+    start = replace(start, task=folded.task)
+    now, half = (share_right(start.task, rows, logits) for logits in (scored.logits, scored.half))
+    clock.end("scores")
     seconds = _full_seconds(planned.full or recipe, manifest)
     clock.end("measuring the fine-tune")
     run = create_run(recipe, out, f"vitrail train {recipe.data.source}")
     manifest.write(run.manifest_path)
     write_best(run, recipe, start)
-    half = _scores(found, scored.half, start.task).accuracy.value
-    scores = DraftScores(_scores(found, scored.logits, start.task), half)
     run.log("drafted", {"phases": clock.phases, "strength": head.strength})
-    write_draft_report(run, manifest, scores, Outlook(clock.total, clock.phases, seconds))
+    outlook = Outlook(clock.phases, seconds, half, gain_from_twice(now, half))
+    write_draft_report(run, manifest, folded, outlook)
     return run
 
 
@@ -85,24 +90,12 @@ class _Phases:
 
     def __init__(self) -> None:
         self.phases: dict[str, float] = {}
-        self.began = self.last = time.monotonic()
+        self.last = time.monotonic()
 
     def end(self, name: str) -> None:
         """Close a phase."""
         now = time.monotonic()
         self.phases[name], self.last = now - self.last, now
-
-    @property
-    def total(self) -> float:
-        """Seconds since the beginning."""
-        return time.monotonic() - self.began
-
-
-def settled_by(start: Start, recipe: Recipe, logits: Vectors, truth: NDArray[np.int64]) -> Start:
-    """Return the start with what the task learns from answers on pictures that were held back: its temperature."""
-    learnt = start.task.settle(torch.from_numpy(logits), truth.tolist())
-    settings = {**start.task.settings.model_dump(), **learnt}
-    return replace(start, task=build_task(recipe.task.name, start.task.labels, settings))
 
 
 def _looked(listeners: Sequence[Listener], done: int, total: int) -> None:
@@ -168,13 +161,6 @@ def _full_seconds(full: Recipe, manifest: Manifest) -> float:
     return step.seconds / min(8, len(pictures)) * len(pictures) * full.training.epochs
 
 
-def _scores(found: Sides, logits: Vectors, task: Task[Any, Any]) -> Scores:
-    nowhere = [Geometry((1, 1), (1, 1), (0.0, 0.0, 1.0, 1.0))] * len(logits)
-    predictions = task.decode(torch.from_numpy(logits), nowhere)
-    judged = tuple(Judged(row, one) for row, one in zip(found.rows, predictions, strict=True))
-    return Scores(judged, task.labels)
-
-
 def head_for(start: Start, manifest: Manifest, split: str) -> None:
     """Give a network the head of a draft that saw one split alone, to fine-tune from without a leak."""
     rows = manifest.rows(split)
@@ -182,7 +168,7 @@ def head_for(start: Start, manifest: Manifest, split: str) -> None:
         raise DataError(f"The split {split!r} holds no pictures. Look at: vitrail check.")
     device = next(start.network.parameters()).device
     frozen = Frozen(start.network.encoder, start.preprocess, device)
-    found = sides(manifest, rows)
+    found = sides(start.task, rows)
     vectors = frozen.vectors(manifest, rows)
     head = fit_head(vectors, found.truth, found.groups, len(manifest.classes))
     head.put_into(start.network.head.get_submodule("linear"))  # type: ignore[arg-type]

@@ -92,9 +92,7 @@ def start(recipe: Recipe, manifest: Manifest, out: str | None, listeners: Sequen
     accelerator = accelerator_for(recipe.training.device)
     torch.manual_seed(recipe.training.seed)
     begun = begin(recipe, manifest.classes)
-    if (
-        recipe.training.tune != "scratch" and not manifest.multi
-    ):  # of several labels no head is computed at once
+    if recipe.training.tune != "scratch":
         head_for(begun, manifest, TRAIN)
     if recipe.training.tune == "head":
         begun.network.encoder.requires_grad_(False)

@@ -75,15 +75,11 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         reasons.append(
             f"task {MULTI}: some pictures have several labels or none, so each label is a yes or a no"
         )
-    tune = options.tune or _tune(options, found, multi)
+    tune = options.tune or _tune(options, found)
     if (tune == "scratch") != (found.weights == "none"):
         raise SettingError(
             f"--tune {tune} does not go with --weights {found.weights}. A draft, head or full fine-tune starts from "
             "weights; --weights none trains from scratch."
-        )
-    if multi and tune == "draft":
-        raise SettingError(
-            "A draft knows one class a picture, and some of these have several labels or none. Say --tune full or head."
         )
     recipe, cut = _recipe(source, prepared, options, found, tune)
     reasons += cut
@@ -123,12 +119,12 @@ def _stated_tune(recipe: str | None) -> str | None:
     return tune if _is_file(recipe) else tune or "scratch"
 
 
-def _tune(options: TrainOptions, found: _Found, multi: bool) -> str:
+def _tune(options: TrainOptions, found: _Found) -> str:
     """Return what to train where the user does not say: what the recipe says, if the weights allow it."""
     stated = _stated_tune(options.recipe)
     if found.weights == "none":
         return "scratch"
-    return stated if stated and stated != "scratch" else "full" if multi else "draft"
+    return stated if stated and stated != "scratch" else "draft"
 
 
 def _is_file(recipe: str) -> bool:

@@ -1,0 +1,179 @@
+"""Drafts by command: scored by folds, calibrated out of fold, asked again by eval, with several labels too."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vitrail.data.manifest import Row
+from vitrail.evaluate.by_folds import Answered, gain_from_twice, score_by_folds
+from vitrail.evaluate.calibration import ece
+from vitrail.evaluate.doubts import doubts
+from vitrail.models.create import build, config_of
+from vitrail.runs.assemble import build_task
+from vitrail.training.heads import fit, fit_head, out_of_fold
+from vitrail.weights.convert import _write_own
+from vitrail.weights.pretrained import Pretrained
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    config = config_of("vit_digits")
+    path = tmp_path / "tiny.safetensors"
+    _write_own(Pretrained("tiny", config, build(config).state_dict(), {}, "vitrail"), path)
+    return path
+
+
+def test_eval_of_a_draft_tells_its_score_by_folds(vitrail, digits, weights, tmp_path):
+    run = tmp_path / "run"
+    done = vitrail("train", digits, "--weights", weights, "--imgsz", "32", "--out", run, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert set(report["calibration"]) >= {"ece_before", "ece_after", "ece_noise", "temperature"}
+    assert "honest to" in report["verdict"]
+    again = vitrail("eval", run, "--json")
+    assert again.returncode == 0, again.stderr
+    found = json.loads(again.stdout)
+    assert found["test"] == report["test"]
+    assert "by folds" in found["notes"][0]
+    told = vitrail("eval", run)
+    assert "calibration error" in told.stdout
+    assert "by folds" in told.stderr
+    page = (run / "report.html").read_text()
+    assert 'id="cell-0-0"' in page
+    assert "What could be better" in page
+    assert str(tmp_path) not in page
+    assert "| class | all |" in (run / "README.md").read_text()
+
+
+@pytest.fixture
+def pairs(digits, tmp_path):
+    """Pictures of two digits side by side, labelled with both; some are blank and labelled with none."""
+    draw = np.random.default_rng(0)
+    files = [sorted((digits / name).iterdir()) for name in "0123"]
+    (tmp_path / "pictures").mkdir()
+    with (tmp_path / "labels.csv").open("w", newline="") as handle:
+        table = csv.writer(handle)
+        table.writerow(["path", "label"])
+        for number in range(120):
+            two = draw.integers(4, size=2)
+            halves = [np.asarray(Image.open(files[d][draw.integers(20)]).convert("L")) for d in two]
+            name = f"pictures/{number}.png"
+            Image.fromarray(np.concatenate(halves, axis=1)).save(tmp_path / name)
+            table.writerow([name, "|".join(sorted({str(d) for d in two}))])
+    return tmp_path / "labels.csv"
+
+
+def test_a_draft_of_several_labels_from_the_table_to_the_page(vitrail, pairs, weights, tmp_path):
+    run = tmp_path / "run"
+    words = ["--weights", weights, "--imgsz", "32", "--out", run, "--json"]
+    done = vitrail("train", pairs, *words)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["draft"]
+    assert report["task"] == "classify_multi"
+    assert "mean average precision" in report["verdict"]
+    chance = np.mean([row["pictures"] for row in report["test"]["per_class"].values()]) / 120
+    assert report["test"]["map"]["value"] > chance + 0.1, (
+        "features of a random network tell a little at least"
+    )
+    assert 0 <= report["gain_from_twice"] < 1
+    assert report["calibration"]["answers"] == 480
+    answer = json.loads(vitrail("predict", run, tmp_path / "pictures/0.png", "--json").stdout)[0]
+    assert set(answer["labels"]) <= set("0123")
+    assert "average precision" in (run / "report.html").read_text()
+    assert json.loads(vitrail("eval", run, "--json").stdout)["test"] == report["test"]
+    full = ["--tune", "head", "epochs=1", "batch=16", "micro=16", "precision=float32"]
+    after = vitrail(
+        "train", pairs, *full, "--weights", weights, "--imgsz", "32", "--out", tmp_path / "head", "--json"
+    )
+    assert after.returncode == 0, after.stderr
+    assert json.loads(after.stdout)["task"] == "classify_multi"
+
+
+def several(count=300, labels=3, width=9, seed=0):
+    draw = np.random.default_rng(seed)
+    truth = (draw.random((count, labels)) < (0.5, 0.3, 0.1)).astype(np.int64)
+    vectors = draw.normal(size=(count, width)) + 2 * truth @ np.eye(labels, width)
+    return vectors.astype(np.float32), truth
+
+
+def test_heads_of_labels_are_logistic_regressions_of_each():
+    from sklearn.linear_model import LogisticRegression
+
+    vectors, truth = several()
+    head = fit(vectors, truth, 3, 0.3)
+    scaled = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-6)
+    for i in range(3):
+        expected = LogisticRegression(C=0.3, max_iter=200, tol=1e-3).fit(scaled, truth[:, i])
+        assert np.allclose(head.logits(vectors)[:, i], expected.decision_function(scaled), atol=1e-3)
+    truth[:, 2] = 0
+    assert (fit_head(vectors, truth, np.arange(300), 3).logits(vectors)[:, 2] < -5).all()
+
+
+def rows(truth, names):
+    return [
+        Row(str(i), "", "|".join(n for n, t in zip(names, line, strict=True) if t))
+        for i, line in enumerate(truth)
+    ]
+
+
+def test_swapped_labels_among_several_are_doubted():
+    vectors, truth = several(600)
+    vectors[:, :3] += 6 * truth
+    given = truth.copy()
+    given[:4, 0] = 1 - given[:4, 0]
+    found = out_of_fold(vectors, given, np.arange(600), 3)
+    task = build_task("classify_multi", ["a", "b", "c"], {})
+    folded = score_by_folds(task, "classify_multi", Answered(rows(given, "abc"), found.logits, found.folds))
+    doubtful = doubts(folded.scores)
+    assert len({one.row.id for one in doubtful} & {"0", "1", "2", "3"}) >= 3
+    assert len(doubtful) < 20
+    assert {one.looks_like for one in doubtful if one.row.id in "0123"} <= {"no a", "also a"}
+
+
+def test_a_temperature_is_never_judged_by_answers_that_chose_it():
+    """Logits three times too sure: each fold is cooled by the others, and the stored number by all."""
+    draw = np.random.default_rng(0)
+    honest = draw.normal(size=(3000, 4)) * 2
+    chances = np.exp(honest) / np.exp(honest).sum(1, keepdims=True)
+    truth = (draw.random((3000, 1)) > chances.cumsum(1)).sum(1)
+    folds = np.arange(3000) % 5
+    labels = [Row(str(i), "", "abcd"[t]) for i, t in enumerate(truth)]
+    task = build_task("classify", list("abcd"), {})
+    folded = score_by_folds(task, "classify", Answered(labels, (3 * honest).astype(np.float32), folds))
+    found = folded.calibration
+    assert found.temperature == pytest.approx(3.0, abs=0.3)
+    assert found.ece_before > 0.1
+    assert found.ece_after < 1.5 * found.ece_noise
+    own = [one.prediction.probability for one in folded.scores.judged]
+    right = np.array([one.right for one in folded.scores.judged])
+    assert ece(np.array(own), right) == pytest.approx(found.ece_after, abs=1e-6)
+    # A fold whose labels are all wrong does not choose its own temperature.
+    spoilt = [
+        row._replace(label="abcd"[(truth[i] + 1) % 4]) if folds[i] == 0 else row
+        for i, row in enumerate(labels)
+    ]
+    other = score_by_folds(task, "classify", Answered(spoilt, (3 * honest).astype(np.float32), folds))
+    for i in (0, 5, 10):
+        assert other.scores.judged[i].prediction == folded.scores.judged[i].prediction
+
+
+def test_rare_classes_leave_the_number_of_folds_alone():
+    draw = np.random.default_rng(0)
+    truth = np.array([0] * 50 + [1] * 50 + [2] * 2)
+    vectors = (draw.normal(size=(102, 5)) + 3 * np.eye(3, 5)[truth]).astype(np.float32)
+    found = out_of_fold(vectors, truth, np.arange(102), 3)
+    assert set(found.folds.tolist()) == set(range(5))
+
+
+def test_twice_the_pictures_by_a_power_law():
+    assert gain_from_twice(0.9, 0.8) == pytest.approx(0.05)
+    assert gain_from_twice(0.9, 0.9) == 0.0
+    assert gain_from_twice(1.0, 0.8) == 0.0

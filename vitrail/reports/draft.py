@@ -1,0 +1,85 @@
+"""What a draft is worth: its score by folds, the labels it doubts, what more pictures and a fine-tune would bring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from vitrail import plots
+from vitrail.core.files import write_json, write_text
+from vitrail.data.manifest import Manifest
+from vitrail.data.source import load
+from vitrail.evaluate.by_folds import Folded
+from vitrail.evaluate.doubts import Doubt, doubts, write_doubts
+from vitrail.evaluate.labels import LabelScores
+from vitrail.evaluate.report import card, environment
+from vitrail.evaluate.words import verdict, verdict_of_labels
+from vitrail.infer.predictor import Predictor
+from vitrail.models.create import count_params
+from vitrail.reports.page import page_of_draft
+from vitrail.runs.folder import Run
+
+SHOWN = 48
+"""Doubtful labels on the page; the table beside it has them all."""
+
+HOW = "pictures, each asked once, by a head that had not seen it"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Seconds of the draft's phases and of a full fine-tune here; the share right from half the pictures; the gain."""
+
+    phases: dict[str, float]
+    full: float
+    half: float
+    gain: float
+
+
+def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Outlook) -> dict[str, Any]:
+    """Write report.json, report.html, README.md and the doubts of a draft into its run."""
+    doubtful = doubts(found.scores)
+    predictor = Predictor(run.folder)
+    header = predictor.header
+    counts = {label: row["pictures"] for label, row in found.scores.per_class().items()}
+    report = {
+        "finished": True,
+        "draft": True,
+        "model": header.name,
+        "weights": header.weights,
+        "licence": header.licence,
+        "task": header.task["name"],
+        "parameters": count_params(predictor.network),
+        "imgsz": list(predictor.preprocess.size),
+        "seconds": round(sum(outlook.phases.values()), 1),
+        "phases": {name: round(seconds, 2) for name, seconds in outlook.phases.items()},
+        "test": found.scores.to_dict(),
+        "calibration": found.calibration.to_dict(),
+        "gain_from_twice": round(outlook.gain, 4),
+        "half": round(outlook.half, 4),
+        "doubts": len(doubtful),
+        "full_seconds": round(outlook.full, 1),
+        "verdict": _verdict(found),
+        "data": {"splits": {"all": counts}, "states": manifest.states()},
+        "environment": environment(),
+        "proof_drift": predictor.proof_drift,
+    }
+    write_json(run.report_path, report)
+    write_doubts(run.folder / "doubts.csv", doubtful)
+    shown = [(one, _picture(manifest, one)) for one in doubtful[:SHOWN]]
+    write_text(run.folder / "report.html", page_of_draft(manifest, found.scores, report, shown))
+    write_text(run.folder / "README.md", card(predictor, report))
+    return report
+
+
+def _verdict(found: Folded) -> str:
+    if isinstance(found.scores, LabelScores):
+        return verdict_of_labels(found.scores, found.calibration, HOW)
+    return verdict(found.scores, found.calibration, HOW)
+
+
+def _picture(manifest: Manifest, one: Doubt) -> str:
+    image = plots.shown(Image.fromarray(load(manifest.root, one.row.path).image), 128)
+    image.thumbnail((224, 224))
+    return plots.photo_uri(image)
