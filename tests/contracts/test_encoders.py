@@ -134,9 +134,7 @@ def test_the_spec_tells_the_truth(case):
     tokens = features.tokens
     b, n, d = tokens.x.shape
     assert (b, d, tokens.prefix) == (len(images), spec.width, len(spec.prefix))
-    assert tokens.grid == tuple(
-        -(-(side - 2 * spec.rim) // spec.strides[-1]) for side in images.shape[2:]
-    )
+    assert tokens.grid == tuple(-(-(side - 2 * spec.rim) // spec.strides[-1]) for side in images.shape[2:])
     assert n == tokens.prefix + tokens.grid[0] * tokens.grid[1]
     assert (features.pooled is None) == (spec.pooled_width == 0)
     assert Pool(spec)(features).shape == (b, Pool(spec).width)
@@ -156,9 +154,7 @@ def test_another_size(case):
     if encoder.spec.sizes != "fixed":
         features = encoder(images.new_ones(1, images.shape[1], *other))
         rest = 2 * encoder.spec.rim
-        assert features.tokens.grid == tuple(
-            -(-(side - rest) // encoder.spec.strides[-1]) for side in other
-        )
+        assert features.tokens.grid == tuple(-(-(side - rest) // encoder.spec.strides[-1]) for side in other)
 
 
 def test_a_size_that_does_not_fit_is_refused(case):
