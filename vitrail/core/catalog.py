@@ -30,6 +30,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "vit": (
             "vit_digits",
+            "vit_digits_narrow",
             "vit_ti16",
             "vit_s32",
             "vit_s16",

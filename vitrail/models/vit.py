@@ -158,6 +158,7 @@ def _block(c: ViTConfig, grid: tuple[int, int], rate: float) -> PreNorm:
 PRESETS: Mapping[str, ViTConfig] = MappingProxyType(
     {
         "vit_digits": ViTConfig(image=32, patch=4, width=64, depth=4, heads=4),
+        "vit_digits_narrow": ViTConfig(image=32, patch=4, width=32, depth=4, heads=2),
         "vit_ti16": ViTConfig(width=192, heads=3),  # Ti and S: Steiner et al. 2021, arXiv:2106.10270
         "vit_s32": ViTConfig(patch=32),
         "vit_s16": ViTConfig(),
