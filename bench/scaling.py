@@ -1,8 +1,8 @@
 """How time and memory grow with the pixels: one forward of ViT-S/16, Swin-T and VVT-tiny at 224 to 1344 px.
 
 `python -m bench.scaling [--minutes 5] [--figure scaling.png]`. One picture, float32. Times: the networks take turns at
-each size, medians. Memory (Linux): a process a network and size, its highest resident size during the forward above that before.
-The exponent is the slope of the logarithms over the pixels, 1 for linear growth. Weights are random.
+each size, medians. Memory (Linux): a process a network and size, its highest resident size in the forward above that
+before it. The exponent is the slope of the logarithms over the pixels, 1 for linear growth. Weights are random.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ def test_points_of_a_run(vitrail, elastic, digits):
     assert stored[0] == "20px/0.5"
     assert stored[-1] == "32px/1"
     assert len(stored) == 12
+    assert "One network, several costs" in (elastic / "report.html").read_text()
     assert all(row["images_per_second"] > 0 and row["score"]["low"] >= 0 for row in report["points"])
     costs = {row["point"]: row["gmacs"] for row in report["points"]}
     assert costs["20px/0.5"] < costs["20px/1"] < costs["32px/1"]

@@ -104,6 +104,17 @@ def test_kept_tokens_learn_alike_with_checkpointing():
         torch.testing.assert_close(a, b)
 
 
+def test_a_summary_is_the_same_where_tokens_are_kept():
+    network, _ = network_and_task()
+    network.eval()
+    images = batch().images
+    for keep in (0.5, 1.0):
+        set_keep(network, keep)
+        with torch.no_grad():
+            summary, whole = network(images), network.head(network.encoder(images))
+        torch.testing.assert_close(summary, whole, rtol=0, atol=2e-6)
+
+
 def test_kept_tokens_land_on_the_full_grid():
     encoder = build(
         SuperViTConfig(image=(28, 42), patch=7, width=24, depth=4, heads=3, stations=(1, 2))

@@ -88,7 +88,8 @@ class Column(nn.ModuleList):
     ) -> Tokens:
         run: Callable[..., Tokens] = block
         how: tuple[Any, ...] = (tokens, record) if asking is None else (tokens, record, asking)
-        if self.keep < 1 and turn in self.stations:
+        # Where only the prefix asks, no patch is answered, and so there is none to leave out.
+        if self.keep < 1 and turn in self.stations and asking is None:
             run, how = cast(PreNorm, block).keeping, (tokens, self.keep, record)
         # A recorder must hear every block once, and a checkpoint runs its blocks twice.
         if self.checkpointing and record is None and torch.is_grad_enabled():

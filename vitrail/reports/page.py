@@ -92,7 +92,7 @@ def _page(
     values = {
         "doubts": None,
         **learnt,
-        "report": report,
+        "report": {"points": [], **report},
         "matrix": matrix,
         "reliability": plots.data_uri(plots.reliability(bins)),
         "looks": _looks(predictor, manifest, scores.judged) if predictor else [],
