@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from vitrail.core.errors import SettingError
+from vitrail.core.errors import RunError
 from vitrail.data.manifest import TEST, VAL, Manifest
 from vitrail.evaluate.ask import rows_of
 from vitrail.evaluate.fresh import fresh, present
@@ -13,6 +14,8 @@ from vitrail.infer.elastic import asked_for
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.folder import Run, open_run
 from vitrail.runs.model_file import write_model
+from vitrail.tasks.classify import Classify
+from vitrail.tasks.multilabel import MultiLabel
 
 
 def pointed(run: Run, manifest: Manifest, predictor: Predictor) -> Predictor:
@@ -34,17 +37,22 @@ def evaluate_points(
     """Measure points of a model (`all`, or a list) on its run's own test pictures, or on new ones.
 
     Raises:
-        SettingError: a point that the model was not trained for, or a lone model file without pictures.
+        SettingError: a point that the model was not trained for.
+        RunError: `model` is a file, which knows no pictures, or predicts no classes.
     """
     predictor = Predictor(model, device)
+    if not isinstance(predictor.task, Classify | MultiLabel):
+        raise RunError(f"{model} predicts no classes ({predictor.task.name}), and has one operating point.")
     points = asked_for(wanted, predictor.points)
     if data:
         new = fresh(data, predictor.labels, layout=layout)
         found = measure_points(predictor, points, new.manifest, new.rows)
         return {"model": predictor.header.name, "points": found, "notes": list(new.notes)}
-    if predictor.path.parent.joinpath("recipe.yaml").is_file() is False:
-        raise SettingError(f"{model} alone knows no test pictures. Name some: vitrail eval {model} FOLDER")
-    run = open_run(predictor.path.parent)
+    if not Path(model).is_dir():
+        raise RunError(
+            f"{model} alone knows no test pictures. Name some: vitrail eval {model} FOLDER --points {wanted}"
+        )
+    run = open_run(model)
     manifest = present(run.manifest(run.root()))
     found = measure_points(predictor, points, manifest, rows_of(manifest, TEST))
     return {"model": predictor.header.name, "points": found, "notes": []}
