@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TOOLS = {"__init__", "__main__", "pairs", "toy"}
+TOOLS = {"__init__", "__main__", "apart", "pairs", "toy"}
 
 
 def main() -> None:

@@ -1,14 +1,19 @@
-"""One training step of ViT-S/16, 224 px, batch 32: ours beside timm's network, compiled and eager, in turn."""
+"""One training step of ViT-S/16, 224 px, batch 32: ours beside timm's network, compiled and eager, in turn.
+
+Each runs in a process of its own, as its users run it.
+"""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import timm
 import torch
 import torch.nn.functional as F
 
-from bench.pairs import in_turn, machine, table
+from bench.apart import apart_in_turn
+from bench.pairs import machine, table
 from vitrail.data.loader import Order
 from vitrail.data.sample import Batch
 from vitrail.runs.assemble import assemble
@@ -63,13 +68,13 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     print(machine())
     things = {
-        "ours, compile + bf16": ours("bf16", True),
-        "timm, compile + bf16": timms(True, True),
-        "ours, eager bf16": ours("bf16", False),
-        "timm, eager bf16": timms(True, False),
-        "timm, eager float32": timms(False, False),
+        "ours, compile + bf16": partial(ours, "bf16", True),
+        "timm, compile + bf16": partial(timms, True, True),
+        "ours, eager bf16": partial(ours, "bf16", False),
+        "timm, eager bf16": partial(timms, True, False),
+        "timm, eager float32": partial(timms, False, False),
     }
-    print(table(in_turn(things, rounds), "ours, compile + bf16", "images", BATCH))
+    print(table(apart_in_turn(things, rounds), "ours, compile + bf16", "images", BATCH))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch
 from vitrail.runs.assemble import Network
-from vitrail.runs.device import device_for, fast_bf16
+from vitrail.runs.device import device_for, fast_bf16, hold_memory
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
 from vitrail.training.loop import Session, autocast
@@ -56,7 +56,10 @@ def accelerator_for(device: str) -> Any:
     """Return Accelerate's view of the devices: one, or as many as `accelerate launch` started."""
     from accelerate import Accelerator
 
-    return Accelerator(cpu=device_for(device).type == "cpu")
+    on_cpu = device_for(device).type == "cpu"
+    if on_cpu:
+        hold_memory()
+    return Accelerator(cpu=on_cpu)
 
 
 def pictures_to_train_on(
