@@ -97,7 +97,16 @@ TASKS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-EXPLAINERS: Mapping[str, str] = MappingProxyType({"rollout": "vitrail.explainers.rollout:Rollout"})
+EXPLAINERS: Mapping[str, str] = MappingProxyType(
+    {
+        "rollout": "vitrail.explainers.rollout:Rollout",
+        "relevance": "vitrail.explainers.relevance:Relevance",
+        "gradcam": "vitrail.explainers.gradcam:GradCam",
+        "occlusion": "vitrail.explainers.occlusion:Occlusion",
+        "attention": "vitrail.explainers.attention:Attention",
+    }
+)
+"""Ways to see where a network looked; each says of a network's spec whether it fits."""
 
 LAYOUTS: Mapping[str, str] = MappingProxyType(
     {

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from vitrail import plots
-from vitrail.core.catalog import EXPLAINERS, load
+from vitrail.core.errors import SettingError
+from vitrail.explainers.faithful import SHUFFLES, Baseline, Faithfulness, tested
 from vitrail.explainers.place import Map, onto_original
-from vitrail.infer.predictor import Predictor
-from vitrail.layers.tokens import FeatureSpec
+from vitrail.explainers.settings import build_explainer, fitting
+from vitrail.explainers.subject import Subject
+from vitrail.infer.predictor import Predictor, Ready
+
+Explainer = Callable[[Subject, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Explanation:
     """What one picture was taken for, and where the network looked.
 
-    `grid` is (row, col) in the network's own cells; `heat` is (height, width) in the original's pixels, NaN
-    where the network saw nothing.
+    `grid` is (row, col) in the method's own cells; `heat` is (height, width) in the original's pixels, 0 or
+    more, NaN where the network saw nothing. `of` names what is explained, `faithful` says how the map stood the
+    tests, where they were asked for.
     """
 
     method: str
@@ -30,10 +38,12 @@ class Explanation:
     grid: Map = field(repr=False)
     heat: Map = field(repr=False)
     image: NDArray[np.uint8] = field(repr=False)
+    of: str = ""
+    faithful: Faithfulness | None = None
 
     def original(self) -> Image.Image:
         """Return the picture as decoded."""
-        return Image.fromarray(self.image.squeeze(-1) if self.image.shape[-1] == 1 else self.image)
+        return plots.of_array(self.image)
 
     def overlay(self) -> Image.Image:
         """Return the heat map over the picture, with its scale."""
@@ -49,26 +59,94 @@ class Explanation:
         return Path(path)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data: method, prediction, grid."""
+        """Return plain data: method, what is explained, prediction, grid, tests."""
         grid = [[round(float(cell), 6) for cell in row] for row in self.grid]
-        return {"method": self.method, **self.prediction.to_dict(), "grid": grid}
+        tests = {"faithful": self.faithful.to_dict()} if self.faithful else {}
+        return {"method": self.method, "of": self.of, **self.prediction.to_dict(), "grid": grid, **tests}
 
 
-def method_for(spec: FeatureSpec) -> str | None:
-    """Return the first explainer of the catalog that fits a network, or None; one that says nothing of it fits none."""
-    for name in EXPLAINERS:
-        fits = getattr(load("explainer", name), "fits", None)
-        if fits is not None and fits(spec):
-            return name
-    return None
+class Look:
+    """One picture under one model: what it answers, and any number of explanations of it.
+
+    `image` is a path, bytes, Pillow image or array; DataError where it cannot be read.
+    """
+
+    def __init__(self, predictor: Predictor, image: Any) -> None:
+        self.predictor = predictor
+        self.ready: Ready = predictor.ready(image)
+        output = predictor.outputs(self.ready.pixels[None])
+        self.prediction = predictor.task.decode(output, [self.ready.geometry])[0]
+
+    @property
+    def choices(self) -> list[str]:
+        """What may be asked about in the answer, the likeliest first."""
+        return list(self.predictor.task.choices(self.prediction))
+
+    def subject(self, of: str | None = None) -> Subject:
+        """Return what is explained: the answer itself, or another choice (UnknownNameError names the nearest)."""
+        task = self.predictor.task
+        chosen = self.prediction if of is None else task.about(self.prediction, of)
+        return Subject(self.predictor.network, task, chosen, self.predictor.header.name)
+
+    def explain(
+        self, method: str, of: str | None = None, settings: Mapping[str, Any] | None = None
+    ) -> Explanation:
+        """Return one explanation.
+
+        Raises:
+            SettingError: the method is unknown, does not fit the network, or has no such setting.
+        """
+        explainer = self._explainer(method, settings)
+        subject = self.subject(of)
+        grid = explainer(subject, self.ready.pixels[None])[0].float().numpy()
+        heat = onto_original(np.maximum(grid, 0), self.ready.geometry)
+        return Explanation(method, self.prediction, grid, heat, self.ready.image, of or self.choices[0])
+
+    def test(self, found: Explanation, settings: Mapping[str, Any] | None = None) -> Explanation:
+        """Return the same explanation with what became of it when it was tested."""
+        explainer = self._explainer(found.method, settings)
+        baseline = self._baseline(found.of)
+        shuffled = [replace(twin, prediction=baseline.subject.prediction) for twin in self._shuffled]
+        return replace(found, faithful=tested(explainer, found.grid, baseline, shuffled))
+
+    def _explainer(self, method: str, settings: Mapping[str, Any] | None) -> Explainer:
+        explainer: Any = build_explainer(method, settings)
+        spec = self.predictor.network.spec
+        if not explainer.fits(spec):
+            raise SettingError(
+                f"{method} does not fit {self.predictor.header.name}, {_lack(method, spec.attention)}. "
+                f"What fits: {', '.join(fitting(spec))}."
+            )
+        checked: Explainer = explainer
+        return checked
+
+    def _baseline(self, of: str) -> Baseline:
+        if of not in self._baselines:
+            subject = self.subject(None if of == self.choices[0] else of)
+            self._baselines[of] = Baseline(subject, self.ready.pixels)
+        return self._baselines[of]
+
+    @cached_property
+    def _baselines(self) -> dict[str, Baseline]:
+        return {}
+
+    @cached_property
+    def _shuffled(self) -> list[Subject]:
+        return [self.subject().shuffled(seed) for seed in range(SHUFFLES)]
 
 
-def explain(model: Predictor | str | Path, image: Any, method: str = "rollout") -> Explanation:
-    """Return why a model answers what it answers: `image` is a path, Pillow image or array."""
+def _lack(method: str, attention: str) -> str:
+    if method == "gradcam":
+        return "whose head reads a class token and no map"
+    return "whose attention cannot be seen" if attention == "opaque" else "which has no attention"
+
+
+def explain(
+    model: Predictor | str | Path, image: Any, method: str = "rollout", *, of: str | None = None
+) -> Explanation:
+    """Return why a model answers what it answers: `image` is a path, Pillow image or array.
+
+    `of` names another class than the answered one. Methods: rollout, relevance, gradcam, occlusion, attention.
+    """
     predictor = model if isinstance(model, Predictor) else Predictor(model)
-    explainer = load("explainer", method)()
-    ready = predictor.ready(image)
-    grid = explainer(predictor, ready.pixels[None])[0].numpy().astype(np.float32)
-    prediction = predictor.task.decode(predictor.outputs(ready.pixels[None]), [ready.geometry])[0]
-    heat = onto_original(grid, ready.geometry, predictor.network.spec.rim)
-    return Explanation(method, prediction, grid, heat, ready.image)
+    return Look(predictor, image).explain(method, of)

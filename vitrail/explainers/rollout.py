@@ -2,79 +2,157 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vitrail.core.errors import SettingError
-from vitrail.infer.predictor import Predictor
+from vitrail.explainers.spread import Grid, spread
+from vitrail.explainers.streamed import Inputs, Step, pull_through
+from vitrail.explainers.subject import Subject
 from vitrail.layers.attend import AttentionMap, Recorder
 from vitrail.layers.tokens import Features, FeatureSpec
+
+
+@dataclass(frozen=True)
+class RolloutSettings:
+    """How the heads become one matrix, and what of it counts.
+
+    `heads` takes their mean, largest or smallest weight; `discard` is the share of each row, its smallest
+    weights, that is set to 0; `skip` adds the residual connection, as Abnar and Zuidema do (without it: the
+    plain product that the paper of ViT describes, arXiv:2010.11929, app. D.8).
+    """
+
+    heads: Literal["mean", "max", "min"] = "mean"
+    discard: float = 0.0
+    skip: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse other reductions and shares (SettingError)."""
+        if self.heads not in ("mean", "max", "min"):
+            raise SettingError(f"Heads are put together by mean, max or min, not by {self.heads!r}.")
+        if not 0 <= self.discard < 1:
+            raise SettingError(
+                f"--discard is the share of each row that is left out, 0 or more and below 1, not {self.discard:g}."
+            )
+
+    def fuse(self, weights: Tensor) -> Tensor:
+        """Make one matrix of the heads, its rows adding to 1: (b·g, h, q, k) -> (b·g, q, k)."""
+        match self.heads:
+            case "mean":
+                fused = weights.mean(1)
+            case "max":
+                fused = weights.amax(1)
+            case "min":
+                fused = weights.amin(1)
+        if out := int(self.discard * fused.shape[-1]):
+            smallest = fused.topk(out, largest=False).indices
+            fused = fused.scatter(-1, smallest, 0.0)
+        return fused / fused.sum(-1, keepdim=True).clamp(min=torch.finfo(fused.dtype).tiny)
 
 
 class Rollout:
     """Follow attention from the class token (from all patches, where there is none) back to the pixels."""
 
     name = "rollout"
+    Settings = RolloutSettings
+
+    def __init__(self, settings: RolloutSettings = RolloutSettings()) -> None:
+        self.settings = settings
 
     @staticmethod
     def fits(spec: FeatureSpec) -> bool:
         """Tell whether a network shows the attention that rollout follows."""
         return spec.attention in {"softmax", "linear"}
 
-    def __call__(self, predictor: Predictor, pixels: Tensor) -> Tensor:
-        """Return where the network looked: (b, channels, height, width) -> (b, row, col), each adding to 1 or less."""
-        spec = predictor.network.spec
-        if not self.fits(spec):
-            raise SettingError(
-                f"Rollout follows attention, and {predictor.header.name} shows none. "
-                "Take a vision transformer of ours (vitrail models) for it."
-            )
-        recorder = Recorder()
-        with torch.inference_mode():
-            features: Features = predictor.network.encoder(pixels.to(predictor.device), record=recorder)
-        tokens = features.tokens
-        grids: list[tuple[int, ...]] = [(level.shape[2], level.shape[3]) for level in features.levels] or [
-            tokens.grid
-        ]
-        # Of kept tokens the maps speak by their places among all that there were.
-        count = tokens.prefix + prod(tokens.grid)
-        start = _start(spec, len(tokens.x), count, tokens.prefix).to(tokens.x)
-        looked = follow(recorder.maps, start, grids)
-        return looked[:, tokens.prefix :].reshape(-1, *grids[0]).cpu()
+    @torch.inference_mode()
+    def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
+        """Return where the network looked: (b, channels, height, width) -> (b, row, col), each adding to 1 or less.
+
+        The map is on the grid of the first block. Attention is computed again from what each block began with,
+        a few queries at a time: memory grows with the number of tokens, not with its square.
+        """
+        recorder = Inputs()
+        features = subject.network.encoder(pixels.to(subject.device), record=recorder)
+        if len(recorder.steps) == subject.spec.blocks:
+            layers = [_streamed(step, self.settings) for step in recorder.steps]
+        else:  # a block that attends otherwise than once
+            layers = dense(subject, pixels, self.settings)
+        return on_grid(follow(layers, start(subject, features), features))
 
 
-def _start(spec: FeatureSpec, b: int, n: int, prefix: int) -> Tensor:
-    """Return where to start from: (b, n), all on the class token, or spread over the patches."""
-    start = torch.zeros(b, n)
-    if spec.pool == "cls" and "cls" in spec.prefix:
-        start[:, spec.prefix.index("cls")] = 1.0
-    else:
-        start[:, prefix:] = 1.0 / (n - prefix)
-    return start
+class Layer(NamedTuple):
+    """One layer as a rollout sees it: a row over what it gives is pulled to a row over what it takes."""
+
+    pull: Callable[[Tensor], Tensor]  # (b, n) -> (b, n)
+    grid: Grid
+    prefix: int
 
 
-def follow(maps: Sequence[AttentionMap], start: Tensor, grids: Sequence[tuple[int, ...]] = ()) -> Tensor:
-    """Pull a row vector through all layers, last first: (b, n) -> (b, n of the first layer).
+class Trail(NamedTuple):
+    """Where a row vector came out: (b, prefix + row·col), on the grid of the first layer."""
 
-    `grids` are those of a pyramid's stages, coarse last: going down a stage a token's share is spread evenly over
-    the finer tokens it stands on. Each layer is Ā = ½ mean over heads of A + ½ I (eq. 1 with equal weights: the
-    skip connection); multiplying a row from the left never builds the n × n product.
+    row: Tensor
+    grid: Grid
+    prefix: int
+
+
+def dense(subject: Subject, pixels: Tensor, settings: RolloutSettings) -> list[Layer]:
+    """Return the layers of a network from attention that is recorded whole."""
+    recorder = Recorder()
+    subject.network.encoder(pixels.to(subject.device), record=recorder)
+    return recorded(recorder.maps, settings)
+
+
+def recorded(maps: Sequence[AttentionMap], settings: RolloutSettings = RolloutSettings()) -> list[Layer]:
+    """Return the layers of recorded attention."""
+    return [Layer(_dense_pull(one, settings), one.grid, one.prefix) for one in maps]
+
+
+def _dense_pull(one: AttentionMap, settings: RolloutSettings) -> Callable[[Tensor], Tensor]:
+    fused = one._replace(weights=settings.fuse(one.weights)[:, None])
+    return lambda row: _mixed(row, fused.pull(row), settings.skip)
+
+
+def _streamed(step: Step, settings: RolloutSettings) -> Layer:
+    def pull(row: Tensor) -> Tensor:
+        return _mixed(row, pull_through(step, row, settings.fuse), settings.skip)
+
+    return Layer(pull, step.grid, step.prefix)
+
+
+def _mixed(row: Tensor, pulled: Tensor, skip: bool) -> Tensor:
+    return 0.5 * row + 0.5 * pulled if skip else pulled  # eq. 1 with equal weights: Ā = ½ A + ½ I
+
+
+def follow(layers: Sequence[Layer], row: Tensor, features: Features) -> Trail:
+    """Pull a row vector over the last tokens through all layers, last first: (b, n) -> Trail.
+
+    Multiplying a row from the left never builds the n × n product; between the stages of a pyramid the row is
+    spread over the finer grid by area.
     """
-    row = start
-    coarser = list(grids)
-    for one in reversed(maps):
-        if one.size[0] != row.shape[1] and len(coarser) > 1:
-            here = coarser.pop()
-            row = _finer(row, here, coarser[-1])
-        row = 0.5 * row + 0.5 * one.pull(row)
+    grid, prefix = features.tokens.grid, features.tokens.prefix
+    for layer in reversed(layers):
+        if layer.grid != grid:
+            row, grid = spread(row, grid, layer.grid, prefix), layer.grid
+        row = layer.pull(row)
+    return Trail(row, grid, prefix)
+
+
+def on_grid(trail: Trail) -> Tensor:
+    """Return what fell on patches: (b, row, col), on the CPU."""
+    return trail.row[:, trail.prefix :].reshape(-1, *trail.grid).cpu()
+
+
+def start(subject: Subject, features: Features) -> Tensor:
+    """Return where to start from: (b, n), all on the class token, or spread over the patches."""
+    tokens, spec = features.tokens, subject.spec
+    row = tokens.x.new_zeros(tokens.x.shape[:2])
+    if subject.pool in ("cls", "own") and "cls" in spec.prefix:
+        row[:, spec.prefix.index("cls")] = 1.0
+    else:
+        row[:, tokens.prefix :] = 1.0 / (row.shape[1] - tokens.prefix)
     return row
-
-
-def _finer(row: Tensor, coarse: tuple[int, ...], fine: tuple[int, ...]) -> Tensor:
-    """Spread (b, n of the coarse grid) evenly over the finer grid: (b, n of the fine grid), the same sum."""
-    down, across = (torch.arange(f, device=row.device) * c // f for c, f in zip(coarse, fine, strict=True))
-    shares = 1 / torch.outer(down.bincount()[down], across.bincount()[across])
-    return (row.view(-1, *coarse)[:, down][:, :, across] * shares).flatten(1)

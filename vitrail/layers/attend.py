@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
+
+from vitrail.layers.tokens import Tokens
 
 
 class Place(NamedTuple):
@@ -30,6 +33,8 @@ class AttentionMap(NamedTuple):
     rows: Tensor  # (g, q) or (b, g, q) the token of each query
     cols: Tensor  # (g, k) or (b, g, k) the token of each key, -1 for padding
     size: tuple[int, int]  # (n_q, n_k)
+    grid: tuple[int, ...] = ()  # that the tokens stand on, behind `prefix` others; () where nobody said
+    prefix: int = 0
 
     @property
     def groups(self) -> int:
@@ -65,10 +70,29 @@ class Recorder:
 
     def __init__(self) -> None:
         self.maps: list[AttentionMap] = []
+        self.grid: tuple[int, ...] = ()
+        self.prefix = 0
+
+    def enter(self, block: nn.Module, tokens: Tokens) -> None:
+        """Hear that a block begins: what it attends stands on the grid of these tokens."""
+        self.stand_on(tokens.grid, tokens.prefix)
+
+    def stand_on(self, grid: tuple[int, ...], prefix: int) -> None:
+        """Hear on which grid, behind how many prefix tokens, the next calls stand."""
+        self.grid, self.prefix = grid, prefix
 
     def add(self, weights: Tensor, place: Place) -> None:
         """Keep one call: weights (b·g, h, q, k) and where its rows and columns lie."""
-        self.maps.append(AttentionMap(weights, *place))
+        self.maps.append(AttentionMap(weights, *place, self.grid, self.prefix))
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], Place]
+    ) -> Tensor:
+        """Answer one call of `attend`, with the softmax that is recorded."""
+        weights = softmax(q, k, v, bias)
+        self.add(weights, where())
+        out: Tensor = weights @ v
+        return out
 
 
 def attend(
@@ -85,14 +109,18 @@ def attend(
     `bias` broadcasts to (b·g, h, q, k). `where` is asked only when recording; without it every query sees
     every key, in order.
     """
-    if record is None and not _plain_is_quicker(q, k):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    weights = (scores if bias is None else scores + bias).softmax(-1).to(v.dtype)
     if record is not None:
-        record.add(weights, where() if where else _everywhere(weights))
-    out: Tensor = weights @ v
-    return out
+        return record.attend(q, k, v, bias, where or partial(_everywhere, q, k))
+    if _plain_is_quicker(q, k):
+        out: Tensor = softmax(q, k, v, bias) @ v
+        return out
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+def softmax(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Return softmax(q kᵀ / √e + bias) as `attend` multiplies it with the values: (b·g, h, q, k)."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return (scores if bias is None else scores + bias).softmax(-1).to(v.dtype)
 
 
 def class_attention(q: Tensor, k: Tensor) -> Tensor:  # (b, h, n, e), (b, h, n, e) -> (b, n)
@@ -118,6 +146,6 @@ def _plain_is_quicker(q: Tensor, k: Tensor) -> bool:
     return trains and max(q.shape[-2], k.shape[-2]) <= SHORT
 
 
-def _everywhere(weights: Tensor) -> Place:
-    rows, cols = (torch.arange(n, device=weights.device)[None] for n in weights.shape[-2:])
+def _everywhere(q: Tensor, k: Tensor) -> Place:
+    rows, cols = (torch.arange(x.shape[-2], device=x.device)[None] for x in (q, k))
     return Place(rows, cols, (rows.shape[1], cols.shape[1]))

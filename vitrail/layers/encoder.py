@@ -73,6 +73,8 @@ class Column(nn.ModuleList):
     def forward(self, tokens: Tokens, record: Recorder | None = None) -> Tokens:
         """Tokens of (b, n, d) -> Tokens of (b, n, d)."""
         for turn, block in enumerate(self):
+            if record is not None:
+                record.enter(block, tokens)
             tokens = self._run(turn, block, tokens, record)
         return tokens
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
+from vitrail.core.errors import UnknownNameError
 from vitrail.data.sample import Batch, Geometry
 from vitrail.layers.tokens import FeatureSpec
 
@@ -101,6 +102,16 @@ class Task(ABC, Generic[Target, PredictionT]):
     @abstractmethod
     def render(self, image: Image, prediction: PredictionT) -> Image:
         """Return the picture with the prediction drawn on it."""
+
+    def choices(self, prediction: PredictionT) -> Sequence[str]:
+        """Return the names of what an answer may be asked about, the likeliest first; by default itself alone."""
+        return (str(prediction),)
+
+    def about(self, prediction: PredictionT, choice: str) -> PredictionT:
+        """Return the prediction whose score explains one of the `choices`; UnknownNameError names the nearest."""
+        if choice not in (known := self.choices(prediction)):
+            raise UnknownNameError("answer", choice, known, "Leave --of out: this task has one answer.")
+        return prediction
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Return the numbers in 0 … 1 that a proof compares: (b, …)."""

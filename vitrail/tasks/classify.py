@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -24,6 +24,13 @@ from vitrail.tasks.calibrate import temperature
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+class Order(TypedDict):
+    """Classes and their probabilities, in one order."""
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
 
 
 class ClassifySettings(Settings):
@@ -66,6 +73,16 @@ class Ranked:
 
     def __str__(self) -> str:
         return f"{self.label} {self.probability:.1%}"
+
+
+def first(labels: Sequence[str], probabilities: Sequence[float], choice: str) -> Order:
+    """Return labels and probabilities with one of them moved to the front."""
+    place = labels.index(choice)
+    order = [place, *(i for i in range(len(labels)) if i != place)]
+    return {
+        "labels": tuple(labels[i] for i in order),
+        "probabilities": tuple(probabilities[i] for i in order),
+    }
 
 
 class ClassHead(nn.Module):
@@ -182,6 +199,15 @@ class Classify(Task[int, Ranked]):
     def score(self, output: Tensor, prediction: Ranked) -> Tensor:
         """Return the logit of the predicted class: (b,)."""
         return output[:, self.target(prediction.label)]
+
+    def choices(self, prediction: Ranked) -> Sequence[str]:
+        """Return the classes, the likeliest first."""
+        return prediction.labels
+
+    def about(self, prediction: Ranked, choice: str) -> Ranked:
+        """Return the answer as if this class stood first."""
+        self.target(choice)
+        return replace(prediction, **first(prediction.labels, prediction.probabilities, choice))
 
     def render(self, image: Image, prediction: Ranked) -> Image:
         """Return the picture above a bar for each of the likeliest classes."""

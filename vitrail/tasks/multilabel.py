@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from vitrail.data.sample import Batch, Geometry
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Losses, Task
 from vitrail.tasks.calibrate import temperature_of_labels
-from vitrail.tasks.classify import ClassHead, ClassifySettings
+from vitrail.tasks.classify import ClassHead, ClassifySettings, first
 from vitrail.tasks.ranking import mean_average_precision
 
 if TYPE_CHECKING:
@@ -170,6 +170,15 @@ class MultiLabel(Task[tuple[int, ...], Labelled]):
     def score(self, output: Tensor, prediction: Labelled) -> Tensor:
         """Return the logit of the likeliest label: (b,)."""
         return output[:, self.place(prediction.labels[0])]
+
+    def choices(self, prediction: Labelled) -> Sequence[str]:
+        """Return the labels, the likeliest first."""
+        return prediction.labels
+
+    def about(self, prediction: Labelled, choice: str) -> Labelled:
+        """Return the answer as if this label stood first."""
+        self.place(choice)
+        return replace(prediction, **first(prediction.labels, prediction.probabilities, choice))
 
     def render(self, image: Image, prediction: Labelled) -> Image:
         """Return the picture above a bar for each answered label, or for the likeliest three."""

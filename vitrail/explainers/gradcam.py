@@ -1,0 +1,54 @@
+"""Grad-CAM: Selvaraju et al. 2017, arXiv:1610.02391."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vitrail.core.errors import SettingError
+from vitrail.explainers.settings import NoSettings
+from vitrail.explainers.subject import Seen, Subject
+from vitrail.layers.tokens import FeatureSpec
+
+
+class GradCam:
+    """Weigh the channels of the last map by their mean gradient (eq. 1), and keep what is positive (eq. 2).
+
+    It reads the network's features, so no hook is needed and any network that pools its map will do.
+    """
+
+    name = "gradcam"
+    Settings = NoSettings
+
+    def __init__(self, settings: NoSettings = NoSettings()) -> None:
+        self.settings = settings
+
+    @staticmethod
+    def fits(spec: FeatureSpec) -> bool:
+        """Tell whether the head of a network reads its last map, and not a class token alone."""
+        return spec.pool != "cls" and not (spec.pool == "own" and spec.prefix)
+
+    def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
+        """Return where the score comes from: (b, channels, height, width) -> (b, row, col), 0 or more."""
+        with torch.enable_grad():
+            # Parameters are frozen: without a gradient at the input there would be no graph.
+            seen = subject.look(pixels.to(subject.device).detach().requires_grad_())
+            at_map, level = _gradient(seen)
+        if at_map is None or not bool(at_map.any()):
+            raise SettingError(
+                f"The head of {subject.name} does not read the patches of the last map, which Grad-CAM weighs. "
+                "Use --method relevance or occlusion."
+            )
+        weights = at_map.mean((2, 3), keepdim=True)
+        return (weights * level).sum(1).clamp(min=0).detach().cpu()
+
+
+def _gradient(seen: Seen) -> tuple[Tensor | None, Tensor]:
+    """Return the gradient at the map that the head reads, and the map: (b, d, row, col) each."""
+    tokens, levels, _ = seen.features
+    candidates = [tokens.x, *levels[-1:]]
+    found = torch.autograd.grad(seen.score.sum(), candidates, allow_unused=True)
+    if found[0] is None and len(found) > 1:
+        return found[1], levels[-1]
+    gradient = found[0]
+    return None if gradient is None else tokens.with_x(gradient).map(), tokens.map()

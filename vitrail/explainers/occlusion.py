@@ -1,0 +1,96 @@
+"""Occlusion: Zeiler and Fergus 2013, arXiv:1311.2901, §2.2; any network at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitrail.core.errors import SettingError
+from vitrail.explainers.subject import Subject
+from vitrail.layers.tokens import FeatureSpec
+
+CELLS = 14
+"""Cells along the shorter side, where patches are not larger."""
+
+
+@dataclass(frozen=True)
+class OcclusionSettings:
+    """How many cells wide and high the covering square is; it moves by one cell."""
+
+    window: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse a window that covers nothing (SettingError)."""
+        if self.window < 1:
+            raise SettingError(f"--window is 1 cell or more, not {self.window}.")
+
+
+class Occlusion:
+    """Cover the picture piece by piece with its mean colour, and see how far the score falls."""
+
+    name = "occlusion"
+    Settings = OcclusionSettings
+
+    def __init__(self, settings: OcclusionSettings = OcclusionSettings()) -> None:
+        self.settings = settings
+
+    @staticmethod
+    def fits(spec: FeatureSpec) -> bool:
+        """Every network can be asked again."""
+        return True
+
+    def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
+        """Return by how much the score falls without each cell: (b, channels, height, width) -> (b, row, col).
+
+        A cell has the mean of all squares that cover it; below 0 where the picture speaks against the answer.
+        """
+        return torch.stack([self._one(subject, image) for image in pixels])
+
+    def _one(self, subject: Subject, image: Tensor) -> Tensor:
+        rows, cols = cell_grid(subject.spec, image)
+        wide = min(self.settings.window, rows, cols)
+        down, across = rows - wide + 1, cols - wide + 1
+        covered = torch.zeros(down * across, rows, cols)
+        for turn in range(down * across):
+            top, left = divmod(turn, across)
+            covered[turn, top : top + wide, left : left + wide] = 1
+        whole = subject.scores(image[None])
+        falls = whole - covered_scores(subject, image, covered, mean_colour(image))
+        return (falls[:, None, None] * covered).sum(0) / covered.sum(0)
+
+
+def mean_colour(image: Tensor) -> Tensor:
+    """Return a picture of the mean of each channel: (channels, height, width), as large as the other."""
+    return image.mean((1, 2), keepdim=True).expand_as(image)
+
+
+def covered_scores(subject: Subject, image: Tensor, covered: Tensor, cover: Tensor) -> Tensor:
+    """Return the scores with cells of (m, row, col) masks taken from `cover`: (m,)."""
+    parts = []
+    for some in covered.split(32):
+        masks = on_pixels(some, image.shape[1], image.shape[2])[:, None].to(image)
+        parts.append(subject.scores(image * (1 - masks) + cover * masks))
+    return torch.cat(parts)
+
+
+def on_pixels(cells: Tensor, height: int, width: int) -> Tensor:
+    """Enlarge (m, row, col) cells to pixels without smoothing: (m, height, width)."""
+    down = _edges(cells.shape[1], height)
+    across = _edges(cells.shape[2], width)
+    return cells.repeat_interleave(down, 1).repeat_interleave(across, 2)
+
+
+def _edges(cells: int, pixels: int) -> Tensor:
+    """Return how many pixels each cell spans, in whole numbers: (cells,)."""
+    edges = torch.linspace(0, pixels, cells + 1, dtype=torch.float64).round().long()
+    return edges.diff()
+
+
+def cell_grid(spec: FeatureSpec, image: Tensor) -> tuple[int, int]:
+    """Return into how many rows and columns a picture is divided: its patches, or about 14 on the shorter side."""
+    height, width = image.shape[-2:]
+    patch = 1 if spec.attention == "none" else spec.strides[0]
+    unit = max(patch, min(height, width) / CELLS)
+    return max(1, round(height / unit)), max(1, round(width / unit))

@@ -1,0 +1,37 @@
+"""How a row vector over the tokens of one grid lies on the tokens of another: between the stages of a pyramid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Grid = tuple[int, ...]
+
+
+def overlap(coarse: int, fine: int) -> Tensor:
+    """Return which share of each of `coarse` cells each of `fine` cells covers, on one axis: (coarse, fine)."""
+    edges = torch.linspace(0, 1, coarse + 1, dtype=torch.float64)
+    cuts = torch.linspace(0, 1, fine + 1, dtype=torch.float64)
+    low = torch.maximum(edges[:-1, None], cuts[None, :-1])
+    high = torch.minimum(edges[1:, None], cuts[None, 1:])
+    return ((high - low).clamp(min=0) * coarse).float()
+
+
+def spread(row: Tensor, old: Grid, new: Grid, prefix: int) -> Tensor:
+    """Move weights from one (row, col) grid to another: (b, prefix + prod(old)) -> (b, prefix + prod(new)).
+
+    Every token gives its weight to the tokens that lie where it lies, by area; what a merge mixes in from
+    further away is not followed.
+    """
+    if old == new:
+        return row
+    front, places = row[:, :prefix], row[:, prefix:].view(-1, *old)
+    down, across = (overlap(a, b).to(row) for a, b in zip(old, new, strict=True))
+    moved = torch.einsum("brc,rR,cC->bRC", places, down, across)
+    return torch.cat([front, moved.flatten(1)], 1)
+
+
+def pooled(cells: Tensor, new: Grid) -> Tensor:
+    """Return the mean of each of `new` cells of a map: (b, row, col) -> (b, *new)."""
+    down, across = (overlap(b, a).to(cells) for a, b in zip(cells.shape[1:], new, strict=True))
+    return torch.einsum("brc,Rr,Cc->bRC", cells, down, across)

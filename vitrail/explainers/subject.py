@@ -1,0 +1,102 @@
+"""What is explained: one number of a network's output, named by a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.layers.attend import Recorder
+from vitrail.layers.pool import Pool
+from vitrail.layers.tokens import Features, FeatureSpec
+from vitrail.runs.assemble import Network
+from vitrail.tasks.base import Task
+
+AT_ONCE = 32
+"""Pictures that are scored together."""
+
+
+class Seen(NamedTuple):
+    """The number that is explained, (b,), and the features that the head read it from; both in the graph."""
+
+    score: Tensor
+    features: Features
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network, and the number of its output that `task.score` gives for `prediction`.
+
+    Nothing else is known of the task: whatever has a score, a class as well as a pixel or a box, is explained
+    by the same code.
+    """
+
+    network: Network
+    task: Task[Any, Any]
+    prediction: Any
+    name: str
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What the network says of itself."""
+        return self.network.spec
+
+    @property
+    def pool(self) -> str:
+        """How the head makes one vector of the tokens, as far as it says so."""
+        return next((part.kind for part in self.network.head.modules() if isinstance(part, Pool)), self.spec.pool)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return next(self.network.parameters()).device
+
+    def look(self, pixels: Tensor, record: Recorder | None = None) -> Seen:
+        """Return score and features of inputs (b, channels, height, width), recording attention."""
+        through = _Listening(self.network, record)
+        output = self.task.infer(through, pixels.to(self.device))
+        assert through.features is not None, "the task's infer runs the network it is given"
+        return Seen(self.task.score(output, self.prediction), through.features)
+
+    @torch.inference_mode()
+    def scores(self, pixels: Tensor) -> Tensor:
+        """Return the number alone, a few pictures at a time: (b, channels, height, width) -> (b,), on the CPU."""
+        parts = [
+            self.task.score(self.task.infer(self.network, some.to(self.device)), self.prediction)
+            for some in pixels.split(AT_ONCE)
+        ]
+        return torch.cat(parts).float().cpu()
+
+    def shuffled(self, seed: int) -> Subject:
+        """Return the same question to a network whose every parameter has its values in another order.
+
+        Their sizes stay what training made them; what they know is gone.
+        """
+        twin = deepcopy(self.network)
+        draw = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in _distinct(twin):
+                order = torch.randperm(parameter.numel(), generator=draw).to(parameter.device)
+                parameter.copy_(parameter.flatten()[order].view_as(parameter))
+        return replace(self, network=twin)
+
+
+def _distinct(network: nn.Module) -> Iterator[nn.Parameter]:
+    return (parameter for parameter in network.parameters() if parameter.numel() > 1)
+
+
+class _Listening(nn.Module):
+    """A network as its task runs it, which lets the recorder hear and keeps the features."""
+
+    def __init__(self, network: Network, record: Recorder | None) -> None:
+        super().__init__()
+        self.network, self.record = network, record
+        self.features: Features | None = None
+
+    def forward(self, images: Tensor) -> Any:
+        self.features = self.network.encoder(images, record=self.record)
+        return self.network.head(self.features)
