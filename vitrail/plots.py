@@ -66,6 +66,38 @@ def _with_scale(image: Image.Image, top: float) -> Image.Image:
     return sheet
 
 
+def heat_grid(layers: Sequence[NDArray[np.floating]], side: int = 46, gap: int = 3) -> Image.Image:
+    """Return attention as a grid of maps, one row a layer and one column a head; brighter means more weight.
+
+    `layers` holds (heads, row, col) a layer, whose grids may differ; each map is divided by its largest value.
+    """
+    font, edge = ImageFont.load_default(12), 58
+    heads = max(len(maps) for maps in layers)
+    shape = layers[0].shape[1:]
+    tall, wide = (round(side * length / min(shape)) for length in shape)
+    size = (edge + heads * (wide + gap), 20 + len(layers) * (tall + gap))
+    sheet = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for head in range(heads):
+        draw.text(
+            (edge + head * (wide + gap) + wide / 2, 3), f"head {head + 1}"[-wide // 7 :], INK, font, "ma"
+        )
+    for turn, maps in enumerate(layers):
+        top = 20 + turn * (tall + gap)
+        draw.text((2, top + tall / 2), f"layer {turn + 1}", INK, font, anchor="lm")
+        for head, values in enumerate(maps):
+            tile = Image.fromarray(heat_colours(values)).resize((wide, tall), Image.Resampling.NEAREST)
+            sheet.paste(tile, (edge + head * (wide + gap), top))
+    return sheet
+
+
+def heat_colours(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Return a map (row, col), 0 or more, in the colours of heat, divided by its largest value: (row, col, 3)."""
+    top = float(values.max())
+    share = values / top if top > 0 else values
+    return (colormaps[HEAT](share)[..., :3] * 255).round().astype(np.uint8)
+
+
 def label_bars(image: Image.Image, top: Sequence[tuple[str, float]]) -> Image.Image:
     """Return the picture above one bar a class, as long as its probability."""
     ground = shown(image)
@@ -86,6 +118,16 @@ def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: i
     while font.getlength(text) > width and len(text) > 2:
         text = text[:-2] + "…"
     return text
+
+
+def titled(image: Image.Image, title: str) -> Image.Image:
+    """Return the picture under a line of text."""
+    size = max(13, image.width // 26)
+    font = ImageFont.load_default(size)
+    sheet = Image.new("RGB", (image.width, image.height + size + 8), PAPER)
+    sheet.paste(image, (0, size + 8))
+    ImageDraw.Draw(sheet).text((2, 2), _fit(title, font, image.width - 4), INK, font)
+    return sheet
 
 
 def beside(*images: Image.Image, gap: int = 8) -> Image.Image:

@@ -95,7 +95,8 @@ class _Rows(Piecewise):
 
     def found(self) -> list[Tensor]:
         return [
-            sum(parts[1:], parts[0]).unflatten(2, grid) for parts, grid in zip(self.rows, self.grids, strict=True)
+            sum(parts[1:], parts[0]).unflatten(2, grid)
+            for parts, grid in zip(self.rows, self.grids, strict=True)
         ]
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from vitrail.core.errors import SettingError
 from vitrail.explainers.faithful import SHUFFLES, Baseline, Faithfulness, tested
 from vitrail.explainers.place import Map, onto_original
 from vitrail.explainers.settings import build_explainer, fitting
-from vitrail.explainers.subject import Subject
+from vitrail.explainers.subject import Subject, shuffled
 from vitrail.infer.predictor import Predictor, Ready
+from vitrail.runs.assemble import Network
 
 Explainer = Callable[[Subject, Tensor], Tensor]
 
@@ -68,11 +68,14 @@ class Explanation:
 class Look:
     """One picture under one model: what it answers, and any number of explanations of it.
 
-    `image` is a path, bytes, Pillow image or array; DataError where it cannot be read.
+    `image` is a path, bytes, Pillow image or array; DataError where it cannot be read. `twins` are shuffled
+    networks for the tests, made once for many pictures (`twins_of`).
     """
 
-    def __init__(self, predictor: Predictor, image: Any) -> None:
+    def __init__(self, predictor: Predictor, image: Any, twins: Sequence[Network] | None = None) -> None:
         self.predictor = predictor
+        self._twins = twins
+        self._baselines: dict[str, Baseline] = {}
         self.ready: Ready = predictor.ready(image)
         output = predictor.outputs(self.ready.pixels[None])
         self.prediction = predictor.task.decode(output, [self.ready.geometry])[0]
@@ -106,8 +109,10 @@ class Look:
         """Return the same explanation with what became of it when it was tested."""
         explainer = self._explainer(found.method, settings)
         baseline = self._baseline(found.of)
-        shuffled = [replace(twin, prediction=baseline.subject.prediction) for twin in self._shuffled]
-        return replace(found, faithful=tested(explainer, found.grid, baseline, shuffled))
+        if self._twins is None:
+            self._twins = twins_of(self.predictor)
+        others = [replace(baseline.subject, network=twin) for twin in self._twins]
+        return replace(found, faithful=tested(explainer, found.grid, baseline, others))
 
     def _explainer(self, method: str, settings: Mapping[str, Any] | None) -> Explainer:
         explainer: Any = build_explainer(method, settings)
@@ -126,13 +131,10 @@ class Look:
             self._baselines[of] = Baseline(subject, self.ready.pixels)
         return self._baselines[of]
 
-    @cached_property
-    def _baselines(self) -> dict[str, Baseline]:
-        return {}
 
-    @cached_property
-    def _shuffled(self) -> list[Subject]:
-        return [self.subject().shuffled(seed) for seed in range(SHUFFLES)]
+def twins_of(predictor: Predictor) -> list[Network]:
+    """Return shuffled twins of a model's network, for the test of shuffled weights."""
+    return [shuffled(predictor.network, seed) for seed in range(SHUFFLES)]
 
 
 def _lack(method: str, attention: str) -> str:

@@ -141,5 +141,3 @@ def pull_through(step: Step, row: Tensor, fuse: Callable[[Tensor], Tensor]) -> T
     step.again(puller)
     assert puller.pulled is not None, "a block attends once"
     return puller.pulled
-
-

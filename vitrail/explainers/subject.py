@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -48,7 +47,9 @@ class Subject:
     @property
     def pool(self) -> str:
         """How the head makes one vector of the tokens, as far as it says so."""
-        return next((part.kind for part in self.network.head.modules() if isinstance(part, Pool)), self.spec.pool)
+        return next(
+            (part.kind for part in self.network.head.modules() if isinstance(part, Pool)), self.spec.pool
+        )
 
     @property
     def device(self) -> torch.device:
@@ -71,22 +72,19 @@ class Subject:
         ]
         return torch.cat(parts).float().cpu()
 
-    def shuffled(self, seed: int) -> Subject:
-        """Return the same question to a network whose every parameter has its values in another order.
 
-        Their sizes stay what training made them; what they know is gone.
-        """
-        twin = deepcopy(self.network)
-        draw = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in _distinct(twin):
-                order = torch.randperm(parameter.numel(), generator=draw).to(parameter.device)
-                parameter.copy_(parameter.flatten()[order].view_as(parameter))
-        return replace(self, network=twin)
+def shuffled(network: Network, seed: int) -> Network:
+    """Return a network whose every parameter has its values in another order.
 
-
-def _distinct(network: nn.Module) -> Iterator[nn.Parameter]:
-    return (parameter for parameter in network.parameters() if parameter.numel() > 1)
+    Their sizes stay what training made them; what they know is gone.
+    """
+    twin = deepcopy(network)
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            order = torch.randperm(parameter.numel(), generator=draw).to(parameter.device)
+            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    return twin
 
 
 class _Listening(nn.Module):

@@ -2,23 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, ClassVar, NamedTuple
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vitrail.core.errors import SettingError, UnknownNameError
-from vitrail.layers.attend import Recorder
+from vitrail.layers.attend import Place, Recorder, attend
 from vitrail.layers.embed import check_channels
 from vitrail.layers.encoder import NOTHING, Encoder
 from vitrail.layers.tokens import Attention, Features, FeatureSpec, Tokens
 
 QUERIES = ("q", "qk", "qkv", "kv", "q_proj", "query", "in_proj_qkv")
 """What timm's modules call the projections of an attention; who has none of them has no attention."""
+
+POOLING = ("attn_pool", "global_pool")
+"""Where timm keeps attention that pools, which runs behind the features."""
+
+
+class Caught(TorchFunctionMode):
+    """Sends every call of the fused kernel through `attend`, to be recorded; counts the `calls`.
+
+    No hook is set and no module changed: within the `with`, torch itself hands the calls over.
+    """
+
+    def __init__(self, record: Recorder) -> None:
+        super().__init__()
+        self.record, self.calls = record, 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Answer `scaled_dot_product_attention` ourselves and let all else pass."""
+        given = kwargs or {}
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **given)
+        self.calls += 1
+        return self._attend(*args, **given)
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if is_causal or enable_gqa or dropout_p or (attn_mask is not None and attn_mask.dtype == torch.bool):
+            raise SettingError(
+                "This network attends in a way that cannot be recorded; explain it by occlusion."
+            )
+        if scale is not None:
+            query = query * (scale * query.shape[-1] ** 0.5)
+        return attend(query, key, value, bias=attn_mask, record=self.record)
+
+
+class _Shapes(Recorder):
+    """Keeps of each call how many pictures, queries and keys it had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, int, int]] = []
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], Place]
+    ) -> Tensor:
+        """Answer with zeros: on the meta device only shapes count."""
+        self.shapes.append((q.shape[0], q.shape[-2], k.shape[-2]))
+        return v.new_zeros(*q.shape[:-1], v.shape[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +97,9 @@ class TimmEncoder(Encoder):
     """A network of timm without its classifier: images (b, channels, height, width) -> Features.
 
     The tokens are timm's `forward_features`, `pooled` is its own pooling up to the classifier, so that no
-    parameter is left out; convolutional networks give their last map as the one level, too. Its attention
-    cannot be recorded.
+    parameter is left out; convolutional networks give their last map as the one level, too. Attention is
+    recorded where every call goes through torch's fused kernel and is of all tokens (plain ViTs, EVA); elsewhere
+    a recorder is refused.
     """
 
     Config = TimmConfig
@@ -55,7 +116,8 @@ class TimmEncoder(Encoder):
             shape.width,
             strides=(shape.stride,),
             prefix=_prefix(self.net, shape.prefix),
-            attention=_attention(self.net),
+            attention="softmax" if shape.blocks else _attention(self.net),
+            blocks=shape.blocks,
             pool="own",
             pooled_width=shape.pooled,
             sizes="any" if shape.elastic else "fixed",
@@ -66,21 +128,38 @@ class TimmEncoder(Encoder):
     ) -> Features:
         """(b, channels, height, width) -> Features with tokens, pooled and, for maps, one level."""
         self.refuse(given)
-        if record is not None:
+        check_channels(images, self.config.channels)
+        stride = self.spec.strides[0]
+        grid = tuple(-(-side // stride) for side in images.shape[-2:])
+        out = self._features(images, grid, record)
+        # The head reads the very map that is handed out, so that gradients can be asked for at it.
+        level = out.permute(0, 3, 1, 2) if self.channels_last else out
+        pooled = self.net.forward_head(
+            level.permute(0, 2, 3, 1) if self.channels_last else out, pre_logits=True
+        )
+        if out.ndim == 3:
+            return Features(Tokens(out, grid, len(self.spec.prefix)), pooled=pooled)
+        tokens = Tokens(level.flatten(2).transpose(1, 2), tuple(level.shape[2:]))
+        return Features(tokens, (level,), pooled)
+
+    def _features(self, images: Tensor, grid: tuple[int, ...], record: Recorder | None) -> Tensor:
+        if record is None:
+            out: Tensor = self.net.forward_features(images)
+            return out
+        if self.spec.attention != "softmax":
             raise SettingError(
                 f"The attention of timm's {self.config.name!r} cannot be recorded; "
                 "explain it by Grad-CAM or occlusion, or train one of our own networks (`vitrail models`)."
             )
-        check_channels(images, self.config.channels)
-        out = self.net.forward_features(images)
-        pooled = self.net.forward_head(out, pre_logits=True)
-        if out.ndim == 3:
-            stride = self.spec.strides[0]
-            grid = tuple(-(-side // stride) for side in images.shape[-2:])
-            return Features(Tokens(out, grid, len(self.spec.prefix)), pooled=pooled)
-        level = out.permute(0, 3, 1, 2) if self.channels_last else out
-        tokens = Tokens(level.flatten(2).transpose(1, 2), tuple(level.shape[2:]))
-        return Features(tokens, (level,), pooled)
+        record.stand_on(grid, len(self.spec.prefix))
+        with Caught(record) as caught:
+            out = self.net.forward_features(images)
+        if caught.calls != self.spec.blocks:
+            raise SettingError(
+                f"timm's {self.config.name!r} attends {self.spec.blocks} times, of which {caught.calls} could be "
+                "heard; explain it by occlusion."
+            )
+        return out
 
 
 class _Shape(NamedTuple):
@@ -90,6 +169,7 @@ class _Shape(NamedTuple):
     pooled: int
     channels_last: bool
     elastic: bool
+    blocks: int  # attention calls that can be recorded: all of them, or 0
 
 
 def _settings(config: TimmConfig) -> dict[str, Any]:
@@ -144,7 +224,22 @@ def _probe(net: Any, config: TimmConfig) -> _Shape:
     else:
         d, (stride, prefix) = out.shape[2], _grid(net, out.shape[1], height, width)
     other = torch.zeros(1, config.channels, height + 2 * stride, width + 4 * stride)
-    return _Shape(d, stride, prefix, pooled, last, _accepts(net, other))
+    blocks = _heard(net, torch.zeros(1, config.channels, height, width), out)
+    return _Shape(d, stride, prefix, pooled, last, _accepts(net, other), blocks)
+
+
+def _heard(net: nn.Module, images: Tensor, out: Tensor) -> int:
+    """Return how often a network attends, where every call can be heard and is of all tokens; else 0."""
+    there = [
+        module
+        for name, module in net.named_modules()
+        if any(hasattr(module, query) for query in QUERIES) and not name.startswith(POOLING)
+    ]
+    recorder = _Shapes()
+    with Caught(recorder) as caught:
+        net.forward_features(images)  # type: ignore[operator]
+    whole = out.ndim == 3 and set(recorder.shapes) == {(len(images), out.shape[1], out.shape[1])}
+    return caught.calls if whole and caught.calls == len(there) else 0
 
 
 def _stride(net: Any, height: int, rows: int) -> int:

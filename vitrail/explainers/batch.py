@@ -1,0 +1,153 @@
+"""Many pictures explained one after the other: a page or a figure each, and what the tests say together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vitrail import plots
+from vitrail.core import catalog
+from vitrail.core.errors import DataError, UnknownNameError
+from vitrail.core.files import write_text
+from vitrail.explainers.attention import looks_of
+from vitrail.explainers.explanation import Explanation, Look, twins_of
+from vitrail.explainers.faithful import ALIKE, mean_gain
+from vitrail.explainers.page import believe, tell
+from vitrail.explainers.settings import build_explainer, fitting
+from vitrail.infer.predictor import Predictor, Source
+
+PAGE, ALL = "page", "all"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of every picture: `method` is a method's name, `page` or `all`; `settings` are its own."""
+
+    method: str
+    of: str | None
+    folder: Path
+    check: bool
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one picture: a file and explanations, or the error that names what is wrong with it."""
+
+    path: str
+    answer: str = ""
+    file: Path | None = None
+    explanations: tuple[Explanation, ...] = ()
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        if self.error:
+            return {"path": self.path, "error": self.error}
+        found = [one.to_dict() for one in self.explanations]
+        return {"path": self.path, "answer": self.answer, "file": str(self.file), "explanations": found}
+
+
+def explain_all(predictor: Predictor, sources: Iterable[Source], wish: Wish) -> Iterator[Result]:
+    """Yield one result a picture; a picture that cannot be read gets an error and the others go on.
+
+    Raises:
+        SettingError: the method is unknown, does not fit the network or has no such setting; or nobody knows `of`.
+    """
+    _refuse(wish)
+    wish.folder.mkdir(parents=True, exist_ok=True)
+    twins = twins_of(predictor) if wish.check else None
+    for source in sources:
+        try:
+            look = Look(predictor, source.open(), twins)
+        except DataError as error:
+            yield Result(source.name, error=str(error))
+            continue
+        yield _explained(look, source.name, wish)
+
+
+def _refuse(wish: Wish) -> None:
+    if wish.method in (PAGE, ALL):
+        for name in wish.settings:  # a setting belongs to one method; which one, the first of them says
+            build_explainer("gradcam", {name: wish.settings[name]})
+    elif wish.method not in catalog.EXPLAINERS and ":" not in wish.method:
+        raise UnknownNameError(
+            "method", wish.method, [*catalog.EXPLAINERS, PAGE, ALL], "See: vitrail explain --help"
+        )
+
+
+def _explained(look: Look, name: str, wish: Wish) -> Result:
+    stem, answer = Path(name).stem, str(look.prediction)
+    if wish.method == PAGE:
+        told = tell(look, Path(name).name, of=wish.of, check=wish.check)
+        page = free_name(wish.folder, stem, ".html")
+        write_text(page, told.html)
+        return Result(name, answer, page, told.explanations)
+    methods = [wish.method]
+    if wish.method == ALL:
+        methods = [one for one in fitting(look.predictor.network.spec) if one != "attention"]
+    found = tuple(look.explain(method, wish.of, wish.settings) for method in methods)
+    if wish.check:
+        found = tuple(look.test(one, wish.settings) for one in found)
+    file = free_name(wish.folder, f"{stem}-{wish.method.replace(':', '.')}", ".png")
+    _figure(look, found, wish).save(file)
+    return Result(name, answer, file, found)
+
+
+def _figure(look: Look, found: Sequence[Explanation], wish: Wish) -> Image.Image:
+    original = plots.shown(found[0].original())
+    if wish.method == "attention" and not {"layer", "head"} & set(wish.settings):
+        subject, query = look.subject(wish.of), wish.settings.get("query", "")
+        layers = looks_of(subject, look.ready.pixels[None], query)
+        return plots.beside(original, plots.heat_grid([maps[0].float().numpy() for maps in layers]))
+    maps = [plots.titled(one.overlay(), f"{one.method}: {one.of}") for one in found]
+    return plots.beside(plots.titled(original, str(found[0].prediction)), *maps)
+
+
+def summary(results: Sequence[Result]) -> list[str]:
+    """Return what the tests say over all pictures: a line a method with intervals, and which to believe."""
+    tested: dict[str, list[Explanation]] = {}
+    for one in (one for result in results for one in result.explanations if one.faithful):
+        tested.setdefault(one.method, []).append(one)
+    if not tested:
+        return []
+    if max(map(len, tested.values())) == 1:
+        found = [one for some in tested.values() for one in some]
+        return (
+            [believe(found)]
+            if len(found) > 1
+            else [f"{found[0].faithful.words}"]
+            if found[0].faithful
+            else []
+        )
+    lines, best = [], ("", 0.0)
+    for method, some in tested.items():
+        tests = [one.faithful for one in some if one.faithful]
+        deletion = mean_gain([one.deletion.mean for one in tests])
+        insertion = mean_gain([one.insertion.mean for one in tests])
+        same = float(np.mean([one.alike for one in tests]))
+        holds = deletion.low > 0 and insertion.low > 0 and same < ALIKE
+        word = "holds" if holds else "doubtful"
+        lines.append(
+            f"{method} over {len(tests)} pictures: deletion {deletion}, insertion {insertion}, alike {same:.2f}: {word}."
+        )
+        if holds and deletion.mean + insertion.mean > best[1]:
+            best = (method, deletion.mean + insertion.mean)
+    if len(tested) > 1:
+        lines.append(f"Believe {best[0]} here." if best[0] else "Believe none of them here.")
+    return lines
+
+
+def free_name(folder: Path, stem: str, suffix: str) -> Path:
+    """Return a name in the folder that no file has yet, so that two pictures called alike both stay."""
+    wanted = folder / f"{stem}{suffix}"
+    number = 2
+    while wanted.exists():
+        wanted = folder / f"{stem}-{number}{suffix}"
+        number += 1
+    return wanted

@@ -1,0 +1,42 @@
+"""What a user may say of a method, on the command line. No heavy import: help reads this page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions:
+    """Settings of one method; what is not given stays as the method has it.
+
+    Parameters
+    ----------
+    heads
+        rollout: take the mean, max or min of the heads
+    discard
+        rollout: share of each row, its smallest weights, that is left out
+    skip
+        rollout: count the residual connection (default), or with --no-skip only attention
+    layer
+        attention: which layer, from 1
+    head
+        attention: which head, from 1; by default the mean of all
+    query
+        attention: who looks: cls, dist, reg1, or a patch as ROW,COLUMN
+    window
+        occlusion: side of the covering square in cells
+    """
+
+    heads: str | None = None
+    discard: float | None = None
+    skip: bool | None = None
+    layer: int | None = None
+    head: int | None = None
+    query: str | None = None
+    window: int | None = None
+
+    def given(self) -> Mapping[str, Any]:
+        """Return what was said."""
+        return {name: value for name, value in asdict(self).items() if value is not None}

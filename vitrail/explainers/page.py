@@ -1,0 +1,111 @@
+"""The page of one explanation: what was answered, where the network looked, and how much of that to believe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vitrail import plots
+from vitrail.explainers.attention import looks_of
+from vitrail.explainers.explanation import Explanation, Look
+from vitrail.explainers.hover import hover_data
+from vitrail.explainers.settings import fitting
+from vitrail.pages import render
+
+WIDTH = 460
+"""Pixels of a picture in the page, at most."""
+
+OTHERS = 2
+"""Runners-up that are explained beside the answer."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A page, and the explanations on it."""
+
+    html: str
+    explanations: tuple[Explanation, ...]
+
+
+def tell(look: Look, name: str, *, of: str | None = None, check: bool = True) -> Told:
+    """Return the page of one picture: every method that fits, tested where `check` says so.
+
+    `of` names another choice than the answer to explain; it is self-contained and needs no network.
+    """
+    spec = look.predictor.network.spec
+    methods = [method for method in fitting(spec) if method != "attention"]
+    found = [look.explain(method, of) for method in methods]
+    if check:
+        found = [look.test(one) for one in found]
+    telling = "relevance" if "relevance" in methods else "gradcam" if "gradcam" in methods else "occlusion"
+    others = [choice for choice in look.choices if choice != found[0].of][:OTHERS]
+    beside = [look.explain(telling, choice) for choice in others]
+    values = {
+        "name": name,
+        "model": look.predictor.header.name,
+        "answer": str(look.prediction),
+        "of": found[0].of,
+        "picture": _small(Explanation.original, found[0]),
+        "found": [_shown(one) for one in found],
+        "beside": [_shown(one) for one in beside],
+        "has_class": "cls" in spec.prefix,
+        "verdict": believe(found) if check else "",
+        **_attention(look, "attention" in fitting(spec)),
+    }
+    return Told(render("explain.html", values), (*found, *beside))
+
+
+def believe(found: Sequence[Explanation]) -> str:
+    """Say which of several tested explanations of one answer to believe."""
+    tested = [one for one in found if one.faithful is not None]
+    held = [one for one in tested if one.faithful is not None and one.faithful.holds]
+    if not held:
+        return "None of the methods is surely better than random order here: do not lean on any of these pictures."
+    best = max(held, key=_gain)
+    rest = [one.method for one in tested if one not in held]
+    more = f" Doubtful here: {', '.join(rest)}." if rest else ""
+    return f"Believe {best.method}: of what holds, it names best what the score hangs on.{more}"
+
+
+def _gain(one: Explanation) -> float:
+    assert one.faithful is not None, "only tested explanations are compared"
+    return one.faithful.deletion.mean + one.faithful.insertion.mean
+
+
+def _shown(one: Explanation) -> dict[str, Any]:
+    return {
+        "method": one.method,
+        "of": one.of,
+        "image": _small(Explanation.overlay, one),
+        "faithful": one.faithful,
+    }
+
+
+def _small(draw: Any, one: Explanation) -> str:
+    picture = plots.shown(draw(one))
+    picture.thumbnail((WIDTH, WIDTH))
+    return plots.photo_uri(picture)
+
+
+def _attention(look: Look, there: bool) -> dict[str, Any]:
+    """Return the grid of heat maps, and the data of the sliders; nothing where attention cannot be seen."""
+    if not there:
+        return {"heads": "", "hover": ""}
+    subject, pixels = look.subject(), look.ready.pixels[None]
+    grids = [maps[0].float().numpy() for maps in looks_of(subject, pixels)]
+    geometry = look.ready.geometry
+    top, left, bottom, right = geometry.box
+    height, width = geometry.original
+    box = [top / height, left / width, bottom / height, right / width]
+    data = {**hover_data(subject, pixels), "box": box, "colours": _colours()}
+    return {"heads": plots.data_uri(plots.heat_grid(grids)), "hover": json.dumps(data)}
+
+
+def _colours() -> list[list[int]]:
+    """Return the colours of heat for 0 … 255."""
+    ramp = plots.heat_colours(np.linspace(0, 1, 256)[None])[0]
+    return [[int(part) for part in colour] for colour in ramp]
