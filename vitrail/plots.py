@@ -95,7 +95,8 @@ def heat_colours(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Return a map (row, col), 0 or more, in the colours of heat, divided by its largest value: (row, col, 3)."""
     top = float(values.max())
     share = values / top if top > 0 else values
-    return (colormaps[HEAT](share)[..., :3] * 255).round().astype(np.uint8)
+    colours: NDArray[np.uint8] = (colormaps[HEAT](share)[..., :3] * 255).round().astype(np.uint8)
+    return colours
 
 
 def label_bars(image: Image.Image, top: Sequence[tuple[str, float]]) -> Image.Image:
@@ -172,6 +173,53 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) 
     axes.spines[["top", "right"]].set_visible(False)
     if len(series) > 1:
         axes.legend(frameon=False)
+    return figure
+
+
+def similarity_tiles(values: NDArray[np.floating], most: int = 16) -> Figure:
+    """Return a tile a place with its similarity to all others: (row, col, row, col) of -1 … 1.
+
+    Of larger grids every second (third …) place has a tile.
+    """
+    step = max(1, -(-max(values.shape[:2]) // most))
+    shown = values[step // 2 :: step, step // 2 :: step]
+    rows, cols = shown.shape[:2]
+    gap = 1
+    tall, wide = shown.shape[2] + gap, shown.shape[3] + gap
+    sheet = np.full((rows * tall - gap, cols * wide - gap), np.nan)
+    for row in range(rows):
+        for col in range(cols):
+            sheet[row * tall : row * tall + tall - gap, col * wide : col * wide + wide - gap] = shown[
+                row, col
+            ]
+    figure = Figure(figsize=(6.4, 6.4 * sheet.shape[0] / sheet.shape[1]))
+    axes = figure.subplots()
+    image = axes.imshow(sheet, cmap="viridis", vmin=-1, vmax=1, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel("column of the place")
+    axes.set_ylabel("row of the place")
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, shrink=0.7, label="cosine similarity")
+    return figure
+
+
+def reach(layers: Sequence[Sequence[float]], even: Sequence[float]) -> Figure:
+    """Return how far heads look over depth, in pixels: one dot a head, and the line of even attention."""
+    figure = Figure(figsize=(6.2, 3.6))
+    axes = figure.subplots()
+    depth = range(1, len(layers) + 1)
+    for turn, heads in zip(depth, layers, strict=True):
+        axes.scatter(
+            [turn] * len(heads), heads, s=18, color=ACCENT, zorder=3, label="a head" if turn == 1 else None
+        )
+    axes.plot(depth, even, color=SECOND, linewidth=1.5, linestyle="--", label="even attention")
+    axes.set_xlabel("layer")
+    axes.set_ylabel("mean attention distance, pixels")
+    axes.set_ylim(0, None)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
     return figure
 
 

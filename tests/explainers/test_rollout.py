@@ -1,91 +1,170 @@
-"""Rollout against the dense formula, and its place on the original picture."""
+"""Rollout against the dense formula, streamed against recorded, and against attention that transformers gives."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from questions import ask, pictures
+from transformers import ViTConfig as HubConfig
+from transformers import ViTForImageClassification
 
-from vitrail import plots
 from vitrail.core.errors import SettingError
-from vitrail.data.preprocess import Preprocess
-from vitrail.data.sample import Geometry
-from vitrail.explainers.place import onto_original
-from vitrail.explainers.rollout import Rollout, follow
+from vitrail.explainers import rollout, streamed
+from vitrail.explainers.rollout import Rollout, RolloutSettings, follow, on_grid, start
+from vitrail.explainers.settings import build_explainer
+from vitrail.explainers.spread import overlap, spread
 from vitrail.layers.attend import Recorder
-from vitrail.models.create import create_encoder
+from vitrail.layers.elastic import set_keep
+from vitrail.layers.tokens import Features, Tokens
+from vitrail.models.create import build
+from vitrail.models.swin import SwinConfig
+from vitrail.models.vit import ViTConfig
+from vitrail.weights.rules import load
+from vitrail.weights.tables import huggingface
+
+SMALL = ViTConfig(image=(21, 35), patch=7, channels=5, width=33, depth=3, heads=3)
 
 
-class Opened:
-    """What an explainer needs of a predictor."""
-
-    def __init__(self, name, pool="cls"):
-        torch.manual_seed(0)
-        self.network = torch.nn.Module()
-        self.network.encoder = create_encoder(name, image=32).eval()
-        self.network.spec = self.network.encoder.spec
-        self.device = torch.device("cpu")
-        self.header = type("Header", (), {"name": name})
+def dense(subject, images, settings=RolloutSettings()):
+    with torch.inference_mode():
+        features = subject.network.encoder(images)
+        layers = rollout.dense(subject, images, settings)
+        return on_grid(follow(layers, start(subject, features), features))
 
 
 def test_rollout_equals_the_dense_product():
-    opened = Opened("vit_digits")
-    images = torch.randn(3, 3, 32, 32)
+    subject = ask("vit_digits")
+    images = pictures(subject, 3)
     recorder = Recorder()
-    opened.network.encoder(images, record=recorder)
+    subject.network.encoder(images, record=recorder)
     product = torch.eye(65).expand(3, 65, 65)
+    plain = product
     for one in recorder.maps:
-        product = (0.5 * one.dense().mean(1) + 0.5 * torch.eye(65)) @ product
-    found = Rollout()(opened, images)
-    assert found.shape == (3, 8, 8)
-    assert torch.allclose(found.flatten(1), product[:, 0, 1:], atol=1e-6)
-    assert torch.allclose(follow(recorder.maps, torch.eye(65)[None, 0].expand(3, -1)).sum(1), torch.ones(3))
+        mean = one.dense().mean(1)
+        product, plain = (0.5 * mean + 0.5 * torch.eye(65)) @ product, mean @ plain
+    assert torch.allclose(Rollout()(subject, images).flatten(1), product[:, 0, 1:], atol=1e-6)
+    found = Rollout(RolloutSettings(skip=False))(subject, images)
+    assert torch.allclose(found.flatten(1), plain[:, 0, 1:], atol=1e-6)
+
+
+@pytest.mark.parametrize("at_once", [40, 2_000_000])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        RolloutSettings(),
+        RolloutSettings(heads="max", discard=0.3),
+        RolloutSettings(heads="min", skip=False),
+    ],
+)
+@pytest.mark.parametrize(
+    "config",
+    [SMALL, SwinConfig((48, 72), 2, 5, width=14, depths=(2, 2), heads=(1, 2), window=3)],
+    ids=["vit", "swin"],
+)
+def test_streamed_equals_dense(monkeypatch, config, settings, at_once):
+    monkeypatch.setattr(streamed, "AT_ONCE", at_once)
+    subject = ask(config)
+    images = pictures(subject)
+    found = Rollout(settings)(subject, images)
+    torch.testing.assert_close(found, dense(subject, images, settings), rtol=0, atol=1e-6)
+
+
+def test_streaming_never_holds_a_whole_map(monkeypatch):
+    monkeypatch.setattr(streamed, "AT_ONCE", 100)
+    sizes = []
+    plain = streamed.softmax
+    monkeypatch.setattr(
+        streamed, "softmax", lambda *parts: sizes.append(plain(*parts).numel()) or plain(*parts)
+    )
+    subject = ask(SMALL)
+    Rollout()(subject, pictures(subject, 1))
+    assert max(sizes) <= 100
+    last = sizes[-3 * 8 :]  # the last block comes first, and there the class token alone is followed
+    assert len(sizes) < 3 * 16 + 1, last
+
+
+def test_discarding_keeps_the_largest_of_every_row():
+    weights = torch.tensor([[[[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]]])
+    fused = RolloutSettings(discard=0.5).fuse(weights)
+    assert torch.allclose(
+        fused, torch.tensor([[[0.625, 0.375, 0.0], [0.0, 1 / 9, 8 / 9]]])
+    ) or torch.allclose(fused, torch.tensor([[[0.625, 0.375, 0.0], [1 / 9, 0.0, 8 / 9]]]))
+    assert torch.allclose(fused.sum(-1), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("wrong", [{"heads": "sum"}, {"discard": 1.0}, {"discard": -0.1}])
+def test_other_settings_are_refused(wrong):
+    with pytest.raises(SettingError):
+        RolloutSettings(**wrong)
+    with pytest.raises(SettingError, match="attention"):
+        build_explainer("rollout", {"layer": 3})
+
+
+def test_rollout_of_transformers_attentions():
+    """Computed by hand from the eager attentions of transformers, with the same weights."""
+    torch.manual_seed(0)
+    theirs = ViTForImageClassification(
+        HubConfig(
+            hidden_size=33, num_hidden_layers=3, num_attention_heads=3, intermediate_size=41, image_size=35,
+            patch_size=7, num_channels=5, num_labels=3, attn_implementation="eager", layer_norm_eps=1e-6,
+        )
+    ).eval()  # fmt: skip
+    config = ViTConfig(image=35, patch=7, channels=5, width=33, depth=3, heads=3, hidden=41)
+    subject = ask(config)
+    encoder = build(config)
+    shapes = {key: tuple(value.shape) for key, value in encoder.state_dict().items()}
+    subject.network.encoder.load_state_dict(load(huggingface.VIT, theirs.state_dict(), shapes).encoder)
+    images = pictures(subject)
+    with torch.no_grad():
+        attentions = theirs(images, output_attentions=True).attentions
+    product = torch.eye(26).expand(2, 26, 26)
+    for one in attentions:
+        mixed = one.mean(1) + torch.eye(26)
+        product = (mixed / mixed.sum(-1, keepdim=True)) @ product
+    found = Rollout()(subject, images)
+    torch.testing.assert_close(found.flatten(1), product[:, 0, 1:], rtol=0, atol=1e-6)
+
+
+def test_a_row_follows_only_tokens_that_are_left():
+    subject = ask(ViTConfig(image=(21, 35), patch=7, channels=5, width=33, depth=4, heads=3))
+    images = pictures(subject)
+    whole = Rollout()(subject, images)
+    set_keep(subject.network, 0.5)
+    recorder = Recorder()
+    features = subject.network.encoder(images, record=recorder)
+    product = torch.eye(16).expand(2, 16, 16)
+    for one in recorder.maps:
+        product = (0.5 * one.dense().mean(1) + 0.5 * torch.eye(16)) @ product
+    found = Rollout()(subject, images)
+    torch.testing.assert_close(found.flatten(1), product[:, 0, 1:], rtol=0, atol=1e-6)
+    assert not torch.allclose(found, whole, atol=1e-4)
+    assert features.tokens.kept.shape[1] < 15
 
 
 def test_rollout_fits_other_sizes_and_shapes():
-    assert Rollout()(Opened("vit_digits"), torch.randn(1, 3, 24, 44)).shape == (1, 6, 11)
+    subject = ask("vit_digits")
+    assert Rollout()(subject, torch.randn(1, 3, 24, 44)).shape == (1, 6, 11)
 
 
-def test_a_convolutional_network_is_refused_with_what_fits():
-    with pytest.raises(SettingError, match="vision transformer"):
-        Rollout()(Opened("resnet10t"), torch.randn(1, 3, 32, 32))
+def test_a_pyramid_is_followed_to_its_finest_grid():
+    subject = ask(SwinConfig((48, 72), 2, 5, width=14, depths=(2, 2), heads=(1, 2), window=3))
+    found = Rollout()(subject, pictures(subject))
+    assert found.shape == (2, 24, 36)
+    torch.testing.assert_close(found.sum((1, 2)), torch.ones(2))
 
 
-@pytest.mark.parametrize(("fit", "crop"), [("squash", 1.0), ("crop", 0.875), ("crop", 1.0), ("pad", 1.0)])
-@pytest.mark.parametrize("shape", [(60, 130), (130, 60), (41, 41)])
-def test_a_spot_lands_where_it_was_on_the_original(fit, crop, shape):
-    """Brightness itself is the map: a bright square on the original must come back to its own place."""
-    image = np.zeros((*shape, 3), dtype=np.uint8)
-    middle = (shape[0] // 2 - 6, shape[1] // 2 + 3)
-    image[middle[0] : middle[0] + 9, middle[1] : middle[1] + 9] = 255
-    preprocess = Preprocess((64, 64), fit, crop)
-    pixels, geometry = preprocess.eval(image)
-    # The ground of a padded picture is grey: only what is brighter counts.
-    grid = (
-        (preprocess.restore(pixels)[0] - 130)
-        .clamp(min=0)
-        .unflatten(0, (32, 2))
-        .unflatten(2, (32, 2))
-        .mean((1, 3))
-    )
-    heat = onto_original(grid.numpy(), geometry)
-    assert heat.shape == shape
-    rows, cols = np.mgrid[: shape[0], : shape[1]] + 0.5
-    mass = np.nan_to_num(heat)
-    centre = (mass * rows).sum() / mass.sum(), (mass * cols).sum() / mass.sum()
-    assert centre == pytest.approx((middle[0] + 4.5, middle[1] + 4.5), abs=0.6)
-    assert np.isnan(heat).any() == (fit == "crop" and (crop < 1 or shape[0] != shape[1]))
+def test_spreading_keeps_the_sum_and_the_place():
+    row = torch.zeros(1, 1 + 6)
+    row[0, 0], row[0, 1 + 4] = 0.25, 0.75  # the token in row 1, column 1 of 2 x 3
+    moved = spread(row, (2, 3), (4, 6), 1)
+    places = moved[0, 1:].view(4, 6)
+    assert moved[0, 0] == 0.25
+    assert torch.allclose(places[2:, 2:4], torch.full((2, 2), 0.75 / 4))
+    assert places.sum() == pytest.approx(0.75)
+    assert torch.allclose(overlap(3, 7).sum(1), torch.ones(3))
 
 
-def test_nothing_is_shown_where_nothing_was_seen():
-    heat = onto_original(np.ones((2, 2), np.float32), Geometry((10, 20), (8, 8), (0.0, 5.0, 10.0, 15.0)))
-    assert np.isnan(heat[:, :5]).all()
-    assert np.isnan(heat[:, 15:]).all()
-    assert np.isfinite(heat[:, 5:15]).all()
-
-
-def test_heat_is_drawn_for_tiny_and_blank_pictures():
-    for values in (np.zeros((8, 8)), np.full((8, 8), np.nan), np.eye(8)):
-        drawn = plots.heat(Image.new("L", (8, 8)), values.astype(np.float32))
-        assert drawn.width == 256
+def test_tokens_that_were_left_out_get_nothing():
+    tokens = Tokens(torch.ones(1, 3, 2), (2, 2), 1, torch.tensor([[3, 0]]))
+    row = rollout.in_place(torch.tensor([[0.5, 0.2, 0.3]]), Features(tokens).tokens)
+    assert row.tolist() == [pytest.approx([0.5, 0.3, 0.0, 0.0, 0.2])]

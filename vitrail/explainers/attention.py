@@ -87,7 +87,7 @@ class _Rows(Piecewise):
         self._asked = spread(self._asked, self.last, self.grid, self.prefix)
 
     def take(self, piece: AttentionMap) -> None:
-        row = self._asked.to(piece.weights).expand(len(piece.weights) // len(piece.rows), -1)
+        row = self._asked.to(piece.weights).expand(len(piece.weights) // piece.groups, -1)
         heads = [
             replace_heads(piece, head).pull(row)[:, self.prefix :] for head in range(piece.weights.shape[1])
         ]
@@ -95,7 +95,7 @@ class _Rows(Piecewise):
 
     def found(self) -> list[Tensor]:
         return [
-            sum(parts[1:], parts[0]).unflatten(2, grid)
+            sum(parts[1:], parts[0]).view(*parts[0].shape[:2], *grid)
             for parts, grid in zip(self.rows, self.grids, strict=True)
         ]
 

@@ -133,9 +133,8 @@ def summary(results: Sequence[Result]) -> list[str]:
         same = float(np.mean([one.alike for one in tests]))
         holds = deletion.low > 0 and insertion.low > 0 and same < ALIKE
         word = "holds" if holds else "doubtful"
-        lines.append(
-            f"{method} over {len(tests)} pictures: deletion {deletion}, insertion {insertion}, alike {same:.2f}: {word}."
-        )
+        gains = f"deletion {deletion}, insertion {insertion}, alike {same:.2f}"
+        lines.append(f"{method} over {len(tests)} pictures: {gains}: {word}.")
         if holds and deletion.mean + insertion.mean > best[1]:
             best = (method, deletion.mean + insertion.mean)
     if len(tested) > 1:

@@ -47,8 +47,8 @@ def _gradient(seen: Seen) -> tuple[Tensor | None, Tensor]:
     """Return the gradient at the map that the head reads, and the map: (b, d, row, col) each."""
     tokens, levels, _ = seen.features
     candidates = [tokens.x, *levels[-1:]]
-    found = torch.autograd.grad(seen.score.sum(), candidates, allow_unused=True)
-    if found[0] is None and len(found) > 1:
-        return found[1], levels[-1]
-    gradient = found[0]
-    return None if gradient is None else tokens.with_x(gradient).map(), tokens.map()
+    found: list[Tensor | None] = list(torch.autograd.grad(seen.score.sum(), candidates, allow_unused=True))
+    at_tokens, at_level = found[0], found[-1]
+    if at_tokens is not None:
+        return tokens.with_x(at_tokens).map(), tokens.map()
+    return at_level, levels[-1] if levels else tokens.map()

@@ -73,7 +73,7 @@ class _Cells(Piecewise):
     def take(self, piece: AttentionMap) -> None:
         groups, heads, queries, _ = piece.weights.shape
         cells = int(self._cell[-1]) + 1
-        seen = self._cell[piece.cols][:, None, None].expand(piece.weights.shape)
+        seen = self._cell[piece.cols.view(groups, -1)][:, None, None].expand(piece.weights.shape)
         keys = piece.weights.new_zeros(groups, heads, queries, cells).scatter_add(3, seen, piece.weights)
         flat = keys.transpose(0, 1).reshape(heads, groups * queries, cells)
         found = flat.new_zeros(heads, cells, cells).index_add(1, self._cell[piece.rows.flatten()], flat)

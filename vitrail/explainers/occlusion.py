@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vitrail.core.errors import SettingError
-from vitrail.explainers.subject import Subject
+from vitrail.explainers.subject import AT_ONCE, Subject
 from vitrail.layers.tokens import FeatureSpec
 
 CELLS = 14
@@ -69,7 +69,7 @@ def mean_colour(image: Tensor) -> Tensor:
 def covered_scores(subject: Subject, image: Tensor, covered: Tensor, cover: Tensor) -> Tensor:
     """Return the scores with cells of (m, row, col) masks taken from `cover`: (m,)."""
     parts = []
-    for some in covered.split(32):
+    for some in torch.split(covered, AT_ONCE):
         masks = on_pixels(some, image.shape[1], image.shape[2])[:, None].to(image)
         parts.append(subject.scores(image * (1 - masks) + cover * masks))
     return torch.cat(parts)

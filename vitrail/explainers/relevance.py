@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vitrail.explainers import rollout
-from vitrail.explainers.rollout import Layer, follow, on_grid
+from vitrail.explainers.rollout import Layer, follow, in_place, on_grid
 from vitrail.explainers.settings import NoSettings
 from vitrail.explainers.subject import Subject
 from vitrail.layers.attend import AttentionMap, Recorder
@@ -64,4 +64,5 @@ def _read(subject: Subject, features: Features, gradient: Tensor | None) -> Tens
     # Of a single token all is read, whatever its sign.
     row = torch.where(positive.sum(1, keepdim=True) > 0, positive, carried.abs())
     total = row.sum(1, keepdim=True)
-    return torch.where(total > 0, row / total.clamp(min=torch.finfo(row.dtype).tiny), 1 / row.shape[1])
+    share = torch.where(total > 0, row / total.clamp(min=torch.finfo(row.dtype).tiny), 1 / row.shape[1])
+    return in_place(share, features.tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from vitrail.explainers.spread import Grid, spread
 from vitrail.explainers.streamed import Inputs, Step, pull_through
 from vitrail.explainers.subject import Subject
 from vitrail.layers.attend import AttentionMap, Recorder
-from vitrail.layers.tokens import Features, FeatureSpec
+from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 
 @dataclass(frozen=True)
@@ -148,11 +149,19 @@ def on_grid(trail: Trail) -> Tensor:
 
 
 def start(subject: Subject, features: Features) -> Tensor:
-    """Return where to start from: (b, n), all on the class token, or spread over the patches."""
+    """Return where to start from: (b, prefix + row·col), all on the class token, or spread over the patches."""
     tokens, spec = features.tokens, subject.spec
     row = tokens.x.new_zeros(tokens.x.shape[:2])
     if subject.pool in ("cls", "own") and "cls" in spec.prefix:
         row[:, spec.prefix.index("cls")] = 1.0
     else:
         row[:, tokens.prefix :] = 1.0 / (row.shape[1] - tokens.prefix)
-    return row
+    return in_place(row, tokens)
+
+
+def in_place(row: Tensor, tokens: Tokens) -> Tensor:
+    """Put numbers of the tokens that are left where they stand: (b, n) -> (b, prefix + row·col), 0 elsewhere."""
+    if tokens.kept is None:
+        return row
+    patches = row.new_zeros(len(row), prod(tokens.grid)).scatter(1, tokens.kept, row[:, tokens.prefix :])
+    return torch.cat([row[:, : tokens.prefix], patches], 1)

@@ -24,7 +24,7 @@ def pieces(q: Tensor, k: Tensor, bias: Tensor | None, where: Callable[[], Place]
     for first in range(0, n_q, step):
         asked = slice(first, first + step)
         part = bias if bias is None or bias.shape[-2] == 1 else bias[..., asked, :]
-        yield AttentionMap(softmax(q[:, :, asked], k, k, part), rows[:, asked], cols, size)
+        yield AttentionMap(softmax(q[:, :, asked], k, k, part), rows[..., asked], cols, size)
 
 
 class Piecewise(Recorder):
@@ -116,7 +116,7 @@ class Puller(Recorder):
         """Pull; the answer is not the attention's, for nobody reads what the block makes of it."""
         place = where()
         asking = self._asking(place, q)
-        few = Place(place.rows[:, asking], place.cols, place.size)
+        few = Place(place.rows[..., asking], place.cols, place.size)
         some = bias if bias is None or bias.shape[-2] == 1 else bias[..., asking, :]
         for piece in pieces(q[:, :, asking], k, some, lambda: few):
             self._take(piece)
@@ -124,7 +124,7 @@ class Puller(Recorder):
 
     def _asking(self, place: Place, q: Tensor) -> Tensor | slice:
         """Return the queries whose row counts, where few do: in the last block often the class token alone."""
-        if len(place.rows) > 1 or place.size[0] != q.shape[2]:
+        if place.rows.shape[:-1] != (1,) or place.size[0] != q.shape[2]:
             return slice(None)
         counts = self.row.abs().amax(0)[place.rows[0]] > 0
         return slice(None) if bool(counts.all()) else counts.nonzero()[:, 0]

@@ -68,7 +68,7 @@ class Subject:
         """Return the number alone, a few pictures at a time: (b, channels, height, width) -> (b,), on the CPU."""
         parts = [
             self.task.score(self.task.infer(self.network, some.to(self.device)), self.prediction)
-            for some in pixels.split(AT_ONCE)
+            for some in torch.split(pixels, AT_ONCE)
         ]
         return torch.cat(parts).float().cpu()
 

@@ -118,9 +118,10 @@ def attend(
 
 
 def softmax(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Return softmax(q kᵀ / √e + bias) as `attend` multiplies it with the values: (b·g, h, q, k)."""
+    """Return the weights that `attend` multiplies the values with: (b·g, h, q, k)."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return (scores if bias is None else scores + bias).softmax(-1).to(v.dtype)
+    weights: Tensor = (scores if bias is None else scores + bias).softmax(-1).to(v.dtype)
+    return weights
 
 
 def class_attention(q: Tensor, k: Tensor) -> Tensor:  # (b, h, n, e), (b, h, n, e) -> (b, n)

@@ -1,0 +1,33 @@
+"""Questions to small random networks, for the tests of explainers."""
+
+from __future__ import annotations
+
+import torch
+
+from vitrail.explainers.subject import Subject
+from vitrail.models.create import build, config_of
+from vitrail.runs.assemble import build_task, join
+
+
+def ask(config, *, labels="abc", pool=None, head=None, seed=0):
+    """Return a Subject: what speaks for the first label, in a network of these settings or of this name."""
+    torch.manual_seed(seed)
+    config = config_of(config, image=32) if isinstance(config, str) else config
+    task = build_task("classify", list(labels), {"pool": pool})
+    network = join(build(config), task).eval().requires_grad_(False)
+    if head is not None:
+        network.head = head(network.spec, len(labels)).eval().requires_grad_(False)
+    for (
+        parameter
+    ) in network.parameters():  # some parts start at zero, which would hide what stands before them
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    output = torch.zeros(1, len(labels))
+    output[0, 0] = 1
+    return Subject(network, task, task.decode(output, [None])[0], getattr(config, "name", "a network"))
+
+
+def pictures(subject, count=2, size=None, seed=1):
+    """Return random inputs of the size that the network is made for."""
+    config = subject.network.encoder.config
+    torch.manual_seed(seed)
+    return torch.randn(count, config.channels, *(size or config.size))

@@ -1,0 +1,103 @@
+"""A network to look into, by any name it may have: a run, a model file, weights, a network of the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from vitrail.core.catalog import family_of
+from vitrail.core.errors import DataError
+from vitrail.data.decode import decode
+from vitrail.data.manifest import VAL
+from vitrail.data.preprocess import Preprocess
+from vitrail.data.source import load
+from vitrail.infer.predictor import Predictor, expand
+from vitrail.layers.encoder import Encoder
+from vitrail.runs.device import device_for
+from vitrail.runs.folder import open_run
+from vitrail.weights.find import find_weights
+from vitrail.weights.pretrained import Pretrained
+
+PICTURES = 32
+"""Pictures over which distances are averaged, at most."""
+
+
+class Opened(NamedTuple):
+    """An encoder, how pictures are prepared for it, and its name."""
+
+    name: str
+    encoder: Encoder
+    preprocess: Preprocess
+
+
+def open_encoder(model: str, device: str = "auto") -> Opened:
+    """Return the network that a run folder, a model file, a checkpoint, its name or a network's name stands for.
+
+    A network's name stands for the best weights that can be had for it; nothing is ever looked into that was
+    only drawn at random.
+
+    Raises:
+        RunError, WeightsError: it cannot be opened; the message says why.
+    """
+    path = Path(model).expanduser()
+    if (path / "recipe.yaml").is_file() or _has_our_header(path):
+        predictor = Predictor(path, device)
+        return Opened(predictor.header.name, predictor.network.encoder, predictor.preprocess)
+    found = find_weights("auto", model) if family_of(model) and not path.exists() else find_weights(model)
+    encoder = found.build().to(device_for(device)).requires_grad_(False)
+    return Opened(found.name, encoder, _preprocess(found))
+
+
+def _has_our_header(path: Path) -> bool:
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as handle:
+            return "vitrail" in (handle.metadata() or {})
+    except (SafetensorError, OSError):
+        return False  # whoever opens it next says what is wrong with it
+
+
+def _preprocess(found: Pretrained) -> Preprocess:
+    stated = found.preprocessing
+    base = Preprocess.for_size((stated and stated.image) or found.config.image, found.config.channels)
+    if stated is None or len(stated.mean) != base.channels:
+        return base
+    return replace(base, mean=stated.mean, std=stated.std)
+
+
+def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor]:
+    """Yield the first pictures of files, folders, patterns and zip files, prepared, one at a time.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    for source in islice(expand(pictures), PICTURES):
+        picture = decode(source.open(), opened.preprocess.channels).image
+        yield torch.as_tensor(opened.preprocess.eval(picture)[0])[None]
+
+
+def own_batches(opened: Opened, model: str) -> Iterator[Tensor]:
+    """Yield a run's own validation pictures, prepared, one at a time; none for what is no run.
+
+    Raises:
+        DataError, RunError: the pictures are not where the run left them.
+    """
+    if not (Path(model) / "recipe.yaml").is_file():
+        return
+    run = open_run(model)
+    manifest = run.manifest(run.root())
+    rows = manifest.rows(VAL)
+    if not rows:
+        raise DataError(f"{model} has no validation pictures. Name pictures: vitrail inside {model} PICTURES")
+    step = max(1, len(rows) // PICTURES)
+    for row in rows[::step][:PICTURES]:
+        picture = load(manifest.root, row.path, opened.preprocess.channels).image
+        yield torch.as_tensor(opened.preprocess.eval(picture)[0])[None]
