@@ -36,7 +36,7 @@ NETWORKS = {
     "cait_xxs24_224": (64, "opaque", "fixed"),
     "edgenext_xx_small": (64, "opaque", "any"),
     "levit_128s": (None, "opaque", "fixed"),
-    "eva02_tiny_patch14_224": (56, "opaque", "fixed"),
+    "eva02_tiny_patch14_224": (56, "softmax", "fixed"),
     "mobilevit_xxs": (64, "opaque", "any"),
     "efficientformerv2_s0": (64, "opaque", "fixed"),
     "visformer_tiny": (64, "opaque", "fixed"),
@@ -105,10 +105,41 @@ def test_bfloat16(case):
     assert torch.nn.functional.cosine_similarity(rough.float().flatten(), exact.flatten(), 0) > 0.98
 
 
-def test_recording_is_refused_in_words(case):
+def test_recording_is_exact_or_refused_in_words(case):
     encoder, images = case
-    with pytest.raises(SettingError, match="cannot be recorded"):
-        encoder(images, record=Recorder())
+    recorder = Recorder()
+    if encoder.spec.attention != "softmax":
+        with pytest.raises(SettingError, match="cannot be recorded"):
+            encoder(images, record=recorder)
+        return
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(images, record=recorder).pooled, encoder(images).pooled)
+    assert len(recorder.maps) == encoder.spec.blocks == 12
+    n = len(encoder.spec.prefix) + 16
+    for one in recorder.maps:
+        assert (one.grid, one.size) == ((4, 4), (n, n))
+        torch.testing.assert_close(one.dense().sum(-1), torch.ones(2, 3, n))
+
+
+def test_recorded_attention_is_what_the_unfused_network_computes():
+    """timm's own slow path, whose dropout of the weights is watched, against what the fused path records."""
+    encoder = create_encoder("vit_relpos_small_patch16_224", image=64).eval()
+    images, recorder, theirs = torch.randn(2, 3, 64, 64), Recorder(), []
+    with torch.no_grad():
+        encoder(images, record=recorder)
+        for block in encoder.net.blocks:
+            block.attn.fused_attn = False
+            block.attn.attn_drop.register_forward_hook(lambda _, given, __: theirs.append(given[0]))
+        encoder(images)
+    for ours, weights in zip(recorder.maps, theirs, strict=True):
+        torch.testing.assert_close(ours.weights, weights, rtol=0, atol=1e-6)
+
+
+def test_a_call_that_is_not_heard_is_refused():
+    encoder = create_encoder("eva02_tiny_patch14_224", image=56).eval()
+    encoder.net.blocks[3].attn.fused_attn = False
+    with pytest.raises(SettingError, match=r"12 times, of which 11"), torch.no_grad():
+        encoder(torch.randn(1, 3, 56, 56), record=Recorder())
 
 
 def test_a_description_rebuilds_the_network():

@@ -16,11 +16,9 @@ from vitrail.explainers.spread import overlap, spread
 from vitrail.layers.attend import Recorder
 from vitrail.layers.elastic import set_keep
 from vitrail.layers.tokens import Features, Tokens
-from vitrail.models.create import build
 from vitrail.models.swin import SwinConfig
 from vitrail.models.vit import ViTConfig
-from vitrail.weights.rules import load
-from vitrail.weights.tables import huggingface
+from vitrail.weights.pretrained import from_path
 
 SMALL = ViTConfig(image=(21, 35), patch=7, channels=5, width=33, depth=3, heads=3)
 
@@ -100,7 +98,7 @@ def test_other_settings_are_refused(wrong):
         build_explainer("rollout", {"layer": 3})
 
 
-def test_rollout_of_transformers_attentions():
+def test_rollout_of_transformers_attentions(tmp_path):
     """Computed by hand from the eager attentions of transformers, with the same weights."""
     torch.manual_seed(0)
     theirs = ViTForImageClassification(
@@ -111,9 +109,8 @@ def test_rollout_of_transformers_attentions():
     ).eval()  # fmt: skip
     config = ViTConfig(image=35, patch=7, channels=5, width=33, depth=3, heads=3, hidden=41)
     subject = ask(config)
-    encoder = build(config)
-    shapes = {key: tuple(value.shape) for key, value in encoder.state_dict().items()}
-    subject.network.encoder.load_state_dict(load(huggingface.VIT, theirs.state_dict(), shapes).encoder)
+    theirs.save_pretrained(tmp_path)
+    subject.network.encoder = from_path(tmp_path).build().requires_grad_(False)
     images = pictures(subject)
     with torch.no_grad():
         attentions = theirs(images, output_attentions=True).attentions

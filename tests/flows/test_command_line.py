@@ -154,17 +154,6 @@ def test_one_file_is_enough_to_predict(vitrail, trained, digits, tmp_path):
     assert json.loads(vitrail("predict", alone, picture, "--json").stdout) == from_run
 
 
-def test_explain_draws_a_figure_of_the_original_picture(vitrail, trained, tmp_path):
-    wide = tmp_path / "wide.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (120, 300, 3), dtype=np.uint8)).save(wide)
-    done = vitrail("explain", trained, wide, "--out", tmp_path / "figures", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)[0]
-    assert np.array(found["grid"]).shape == (8, 8)
-    with Image.open(found["figure"]) as figure:
-        assert figure.width > 2 * 300
-
-
 def test_dry_run_prints_a_plan_and_writes_nothing(vitrail, digits, tmp_path):
     done = vitrail(
         "train", digits, "--dry-run", "--json", "weights=none", "epochs=3", "--batch", "16", cwd=tmp_path

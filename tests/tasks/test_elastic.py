@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from vitrail.core.errors import SettingError
 from vitrail.data.sample import Batch
-from vitrail.explainers.rollout import _finer, follow
+from vitrail.explainers.rollout import follow, recorded
+from vitrail.explainers.spread import spread
 from vitrail.infer.elastic import asked_for, beaten
 from vitrail.layers.attend import Recorder, attend, class_attention
 from vitrail.layers.elastic import (
@@ -173,16 +174,16 @@ def test_rollout_goes_down_a_pyramid(config):
         features = encoder(torch.randn(1, 3, *config.size), record=record)
     grids = [tuple(level.shape[2:]) for level in features.levels]
     n = features.tokens.x.shape[1]
-    looked = follow(record.maps, torch.full((1, n), 1 / n), grids)
+    looked = follow(recorded(record.maps), torch.full((1, n), 1 / n), features).row
     assert looked.shape == (1, grids[0][0] * grids[0][1])
     assert (looked >= 0).all()
 
 
 def test_shares_are_spread_over_the_finer_tokens():
     row = torch.rand(2, 2 * 3)
-    fine = _finer(row, (2, 3), (3, 6))
+    fine = spread(row, (2, 3), (3, 6), 0)
     torch.testing.assert_close(fine.sum(1), row.sum(1))
-    assert fine[0, 0] == pytest.approx(row[0, 0] / 4)
+    assert fine[0, 0] == pytest.approx(row[0, 0] / 3)  # two thirds of the half of a token
 
 
 def test_points_have_names():

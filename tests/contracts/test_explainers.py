@@ -1,0 +1,144 @@
+"""Every encoder of the catalog passes the explainers that its spec promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_encoders import TINY
+
+from vitrail.core import catalog
+from vitrail.core.errors import SettingError
+from vitrail.explainers.attention import Attention, AttentionSettings, looks_of
+from vitrail.explainers.hover import hover_data
+from vitrail.explainers.inside import look_inside
+from vitrail.explainers.rollout import Rollout, RolloutSettings, dense, follow, on_grid, start
+from vitrail.explainers.settings import build_explainer, fitting
+from vitrail.explainers.subject import Subject, shuffled
+from vitrail.layers.attend import Recorder
+from vitrail.models.create import build
+from vitrail.runs.assemble import build_task, join
+
+
+@pytest.fixture(scope="module", params=TINY)
+def case(request) -> tuple[Subject, torch.Tensor]:
+    config, _ = TINY[request.param]
+    torch.manual_seed(5)
+    task = build_task("classify", ["a", "b", "c"], {})
+    network = join(build(config), task).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    prediction = task.decode(torch.tensor([[0.1, 0.9, 0.2]]), [None])[0]
+    return Subject(network, task, prediction, request.param), torch.randn(1, config.channels, *config.size)
+
+
+def test_what_fits_gives_a_map_of_the_picture(case):
+    subject, images = case
+    assert {"rollout", "relevance", "occlusion", "attention"} <= set(fitting(subject.spec))
+    for method in fitting(subject.spec):
+        found = build_explainer(method)(subject, images)
+        assert found.ndim == 3, method
+        assert found.isfinite().all(), method
+        assert found.any(), method
+        if method != "occlusion":  # which knows what speaks against an answer, too
+            assert (found >= 0).all(), method
+
+
+def test_what_does_not_fit_is_refused():
+    for method in catalog.EXPLAINERS:
+        kind = catalog.load("explainer", method)
+        assert kind.name == method
+        assert kind(kind.Settings()).fits
+
+
+def test_streamed_rollout_equals_the_recorded(case):
+    subject, images = case
+    with torch.inference_mode():
+        features = subject.network.encoder(images)
+        layers = dense(subject, images, RolloutSettings())
+        whole = on_grid(follow(layers, start(subject, features), features))
+    found = Rollout()(subject, images)
+    torch.testing.assert_close(found, whole, rtol=0, atol=max(1e-6, subject.spec.tolerance))
+    torch.testing.assert_close(
+        found.sum() + _on_prefix(subject, images), torch.tensor(1.0), rtol=0, atol=1e-5
+    )
+
+
+def _on_prefix(subject: Subject, images: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        features = subject.network.encoder(images)
+        trail = follow(dense(subject, images, RolloutSettings()), start(subject, features), features)
+    return trail.row[:, : trail.prefix].sum()
+
+
+def test_every_layer_and_head_is_shown(case):
+    subject, images = case
+    looks = looks_of(subject, images)
+    recorder = Recorder()
+    with torch.no_grad():
+        subject.network.encoder(images, record=recorder)
+    assert len(looks) == len(recorder.maps) == subject.spec.blocks
+    for shown, one in zip(looks, recorder.maps, strict=True):
+        heads = one.weights.shape[1]
+        assert shown.shape == (1, heads, *one.grid)
+        if "cls" in subject.spec.prefix:
+            torch.testing.assert_close(
+                shown.flatten(2)[0], one.dense()[0, :, 0, one.prefix :], rtol=0, atol=1e-6
+            )
+    last = recorder.maps[-1]
+    query = AttentionSettings(layer=len(looks), head=1, query="2,1")
+    row = (
+        last.prefix + last.grid[1]
+    )  # the second row's first patch, where the last layer is as coarse as the whole
+    shown = Attention(query)(subject, images)[0]
+    torch.testing.assert_close(shown.flatten(), last.dense()[0, 0, row, last.prefix :], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"layer": 99}, {"head": 99}, {"query": "99,1"}, {"query": "dog"}, {"layer": -1}]
+)
+def test_what_is_out_of_range_is_refused_by_name(case, wrong):
+    subject, images = case
+    with pytest.raises(SettingError, match="There is no"):
+        Attention(AttentionSettings(**wrong))(subject, images)
+
+
+def test_the_sliders_show_the_recorded_attention(case):
+    import base64
+
+    subject, images = case
+    data = hover_data(subject, images)
+    recorder = Recorder()
+    with torch.no_grad():
+        subject.network.encoder(images, record=recorder)
+    for layer, one in zip(data["layers"], recorder.maps, strict=True):
+        expected = one.dense()[0][:, :, one.prefix :]
+        assert (layer["rows"], layer["cols"]) == one.grid
+        found = torch.frombuffer(bytearray(base64.b64decode(layer["data"])), dtype=torch.uint8).float()
+        tops = torch.tensor(layer["tops"])[..., None] / 100
+        found = found.view(layer["heads"], -1, layer["rows"] * layer["cols"]) / 255 * tops
+        torch.testing.assert_close(found, expected, rtol=0, atol=float(tops.max()) / 400 + 1e-4)
+
+
+def test_what_it_is(case):
+    subject, images = case
+    found = look_inside("it", subject.network.encoder, [images])
+    assert len(found.reaches) == subject.spec.blocks
+    diagonal = (images.shape[2] ** 2 + images.shape[3] ** 2) ** 0.5
+    for reach in found.reaches:
+        assert all(0 <= one < diagonal for one in (*reach.heads, reach.uniform))
+    if found.filters is not None:
+        rows = found.filters.components.flatten(1)
+        torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)).double(), rtol=0, atol=1e-6)
+    if found.places is not None:
+        n = found.places.shape[0] * found.places.shape[1]
+        torch.testing.assert_close(found.places.view(n, n).diag(), torch.ones(n).double())
+    assert found.to_dict()
+    assert found.lines()
+
+
+def test_shuffled_weights_answer_otherwise(case):
+    subject, images = case
+    twin = shuffled(subject.network, 0)
+    assert not torch.allclose(twin(images), subject.network(images))
+    for a, b in zip(twin.parameters(), subject.network.parameters(), strict=True):
+        torch.testing.assert_close(a.sort().values.sum(), b.sort().values.sum(), rtol=1e-3, atol=1e-3)
