@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 import torch
 from test_encoders import TINY
 
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError
+from vitrail.explainers import hover
 from vitrail.explainers.attention import Attention, AttentionSettings, looks_of
-from vitrail.explainers.hover import hover_data
 from vitrail.explainers.inside import look_inside
 from vitrail.explainers.rollout import Rollout, RolloutSettings, dense, follow, on_grid, start
 from vitrail.explainers.settings import build_explainer, fitting
@@ -58,9 +60,11 @@ def test_streamed_rollout_equals_the_recorded(case):
         whole = on_grid(follow(layers, start(subject, features), features))
     found = Rollout()(subject, images)
     torch.testing.assert_close(found, whole, rtol=0, atol=max(1e-6, subject.spec.tolerance))
-    torch.testing.assert_close(
-        found.sum() + _on_prefix(subject, images), torch.tensor(1.0), rtol=0, atol=1e-5
-    )
+    everything = float(found.sum() + _on_prefix(subject, images))
+    if subject.spec.attention == "softmax":
+        assert everything == pytest.approx(1.0, abs=1e-5)
+    else:  # a token whose features are all 0 looks nowhere
+        assert 0.5 < everything <= 1.0 + 1e-5
 
 
 def _on_prefix(subject: Subject, images: torch.Tensor) -> torch.Tensor:
@@ -102,11 +106,10 @@ def test_what_is_out_of_range_is_refused_by_name(case, wrong):
         Attention(AttentionSettings(**wrong))(subject, images)
 
 
-def test_the_sliders_show_the_recorded_attention(case):
-    import base64
-
+def test_the_sliders_show_the_recorded_attention(case, monkeypatch):
+    monkeypatch.setattr(hover, "BUDGET", 10**9)  # else large grids are put together into cells
     subject, images = case
-    data = hover_data(subject, images)
+    data = hover.hover_data(subject, images)
     recorder = Recorder()
     with torch.no_grad():
         subject.network.encoder(images, record=recorder)

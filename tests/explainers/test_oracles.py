@@ -56,7 +56,10 @@ def test_occlusion(window):
         baselines=mean_colour(image[0])[None],
         target=0,
     )
-    torch.testing.assert_close(found[0], theirs[0, 0, ::4, ::4].float(), rtol=1e-4, atol=1e-6)
+    # Captum's squares stop at the border; ours hang over it, so only what lies further in is the same.
+    inner = (slice(window - 1, 9 - window),) * 2
+    expected = theirs[0, 0, ::4, ::4].float()
+    torch.testing.assert_close(found[0][inner], expected[inner], rtol=1e-4, atol=1e-6)
 
 
 def test_cells_that_do_not_divide_the_picture():

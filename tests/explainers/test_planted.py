@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitrail.explainers.faithful import Baseline, tested
+from vitrail.explainers import faithful
+from vitrail.explainers.faithful import Baseline
 from vitrail.explainers.settings import build_explainer
 from vitrail.explainers.subject import Subject, shuffled
 from vitrail.models.create import build
@@ -17,13 +18,21 @@ SIDE, PATCH = 24, 4
 
 
 def planted(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return noise with one bright patch each, whose colour is the class: pictures, classes, places."""
+    """Return noise with one bright patch each, whose colour is the class: pictures, classes, places.
+
+    The last class is noise without a patch: else a network may take one colour for granted.
+    """
     draw = torch.Generator().manual_seed(seed)
     images = 0.5 * torch.randn(count, 3, SIDE, SIDE, generator=draw)
-    classes = torch.randint(3, (count,), generator=draw)
+    classes = torch.randint(4, (count,), generator=draw)
     cells = SIDE // PATCH
     places = torch.randint(cells * cells, (count,), generator=draw)
     for image, colour, place in zip(images, classes, places, strict=True):
+        if colour == 3:
+            continue
+        for other in torch.randperm(cells * cells, generator=draw)[:3].tolist():  # dim ones, of any colour
+            row, col = divmod(other, cells)
+            image[int(other) % 3, row * PATCH : (row + 1) * PATCH, col * PATCH : (col + 1) * PATCH] += 1.2
         row, col = divmod(int(place), cells)
         image[colour, row * PATCH : (row + 1) * PATCH, col * PATCH : (col + 1) * PATCH] += 3
     return images, classes, places
@@ -35,7 +44,7 @@ def learnt(request):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    task = build_task("classify", ["red", "green", "blue"], {"pool": request.param})
+    task = build_task("classify", ["red", "green", "blue", "none"], {"pool": request.param})
     config = ViTConfig(image=SIDE, patch=PATCH, width=24, depth=2, heads=3)
     network = join(build(config), task)
     optimiser = torch.optim.AdamW(network.parameters(), 3e-3)
@@ -46,9 +55,10 @@ def learnt(request):
         loss.backward()
         optimiser.step()
     network.eval().requires_grad_(False)
-    images, classes, places = planted(60, 10_000)
+    images, classes, places = planted(80, 10_000)
     assert (network(images).argmax(1) == classes).float().mean() > 0.95
-    yield network, task, images, classes, places
+    bright = classes < 3
+    yield network, task, images[bright], classes[bright], places[bright]
     torch.set_num_threads(threads)
 
 
@@ -73,15 +83,15 @@ def test_what_is_true_passes_and_what_is_not_fails(learnt):
     baseline = Baseline(subject, images[0])
     twins = [Subject(shuffled(network, seed), task, answer, "twin") for seed in (0, 1)]
     grid = explainer(subject, images[:1])[0].numpy()
-    true = tested(explainer, grid, baseline, twins)
+    true = faithful.tested(explainer, grid, baseline, twins)
     assert true.deletion.low > 0
     assert true.insertion.low > 0
     assert abs(true.alike) < 0.5
     assert true.holds
-    wrong = tested(explainer, -grid, baseline, twins)
+    wrong = faithful.tested(explainer, -grid, baseline, twins)
     assert not wrong.holds
     assert wrong.deletion.high < 0
-    edges = tested(
+    edges = faithful.tested(
         lambda *_: torch.as_tensor(images[:1].abs().mean(1)), images[0].abs().mean(0).numpy(), baseline, twins
     )
     assert edges.alike == pytest.approx(1.0)

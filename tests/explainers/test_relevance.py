@@ -56,7 +56,9 @@ def test_mean_pooling_and_registers():
     expected, carried = by_the_paper(subject, images)
     start = carried.clamp(min=0)
     assert not start[:, :3].any()  # the mean is of patches alone
-    rows = torch.einsum("bn,bnm->bm", start / start.sum(1, keepdim=True), expected)
+    gathered = expected - torch.eye(18)
+    whole = gathered / gathered.sum(-1, keepdim=True).clamp(min=1e-30) + torch.eye(18)  # eqs. 8 and 9
+    rows = torch.einsum("bn,bnm->bm", start / start.sum(1, keepdim=True), whole)
     torch.testing.assert_close(Relevance()(subject, images).flatten(1), rows[:, 3:], rtol=1e-5, atol=1e-7)
 
 

@@ -22,7 +22,6 @@ def explain(
     method: str = "page",
     of: str | None = None,
     out: str = "explained",
-    check: bool = True,
     options: Annotated[MethodOptions, Parameter(name="*")] = MethodOptions(),
     json: bool = False,
     device: str = "auto",
@@ -49,8 +48,6 @@ def explain(
         the class that is explained; by default the answer
     out
         folder for the pages and figures
-    check
-        test each map; --no-check saves the time of some hundred forwards a picture
     json
         print one JSON value with maps and tests, for programs
     device
@@ -63,14 +60,14 @@ def explain(
 
     if not pictures:
         raise SettingError("Name pictures to look at: vitrail explain runs/photos cat.jpg")
-    wish = Wish(method, of, Path(out), check, options.given())
+    wish = Wish(method, of, Path(out), options.check, options.given())
     results = []
     for result in explain_all(Predictor(model, device), expand(pictures), wish):
         results.append(result)
         say(result.error or f"{result.path}: {result.answer} -> {result.file}")
     if json:
         print_json([one.to_dict() for one in results])
-    elif check:
+    elif options.check:
         sys.stdout.write(_table(results))
     return 1 if any(one.error for one in results) else 0
 

@@ -51,11 +51,12 @@ class Occlusion:
     def _one(self, subject: Subject, image: Tensor) -> Tensor:
         rows, cols = cell_grid(subject.spec, image)
         wide = min(self.settings.window, rows, cols)
-        down, across = rows - wide + 1, cols - wide + 1
+        # Squares hang over the border, so that every cell is covered equally often.
+        down, across = rows + wide - 1, cols + wide - 1
         covered = torch.zeros(down * across, rows, cols)
         for turn in range(down * across):
-            top, left = divmod(turn, across)
-            covered[turn, top : top + wide, left : left + wide] = 1
+            top, left = turn // across - wide + 1, turn % across - wide + 1
+            covered[turn, max(0, top) : top + wide, max(0, left) : left + wide] = 1
         whole = subject.scores(image[None])
         falls = whole - covered_scores(subject, image, covered, mean_colour(image))
         return (falls[:, None, None] * covered).sum(0) / covered.sum(0)

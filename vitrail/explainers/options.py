@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class MethodOptions:
-    """Settings of one method; what is not given stays as the method has it.
+    """Settings of a method, and whether maps are tested; what is not given stays as the method has it.
 
     Parameters
     ----------
@@ -27,6 +27,8 @@ class MethodOptions:
         attention: who looks: cls, dist, reg1, or a patch as ROW,COLUMN
     window
         occlusion: side of the covering square in cells
+    check
+        test each map; --no-check saves the time of some hundred forwards a picture
     """
 
     heads: str | None = None
@@ -36,7 +38,9 @@ class MethodOptions:
     head: int | None = None
     query: str | None = None
     window: int | None = None
+    check: bool = True
 
     def given(self) -> Mapping[str, Any]:
-        """Return what was said."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """Return what was said of the method."""
+        said = asdict(self)
+        return {name: value for name, value in said.items() if value is not None and name != "check"}

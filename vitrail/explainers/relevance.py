@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
 from vitrail.explainers import rollout
-from vitrail.explainers.rollout import Layer, follow, in_place, on_grid
+from vitrail.explainers.rollout import Layer, Trail, follow, in_place, on_grid
 from vitrail.explainers.settings import NoSettings
+from vitrail.explainers.spread import gathered
 from vitrail.explainers.subject import Subject
 from vitrail.layers.attend import AttentionMap, Recorder
 from vitrail.layers.tokens import Features, FeatureSpec
@@ -19,7 +22,7 @@ class Relevance:
     Ā = E_h[(∇A ⊙ A)⁺] (eq. 5), R ← R + Ā R from R = I (eq. 6), of which the rows of the tokens that the head
     reads are kept. The paper reads the class token's row. Pooling is attention, too: where a head reads several
     tokens (a mean, class and distillation token), each row counts by the same rule, (∂score/∂x · x)⁺, its share
-    in the score.
+    in the score; read from patches, what they gathered and what they are weigh alike (eqs. 8 and 9).
     """
 
     name = "relevance"
@@ -43,16 +46,48 @@ class Relevance:
             wanted = [*(one.weights for one in recorder.maps), seen.features.tokens.x]
             *gradients, at_tokens = torch.autograd.grad(seen.score.sum(), wanted, allow_unused=True)
         with torch.no_grad():
-            layers = [_layer(one, gradient) for one, gradient in zip(recorder.maps, gradients, strict=True)]
+            shares = [_share(one, gradient) for one, gradient in zip(recorder.maps, gradients, strict=True)]
             row = _read(subject, seen.features, at_tokens)
-            return on_grid(follow(layers, row, seen.features))
+            return on_grid(_pooled(shares, row, seen.features))
 
 
-def _layer(one: AttentionMap, gradient: Tensor | None) -> Layer:
-    # A call without gradient had no part in the score.
-    share = one.weights if gradient is None else (gradient * one.weights).clamp(min=0)
-    mean = one._replace(weights=share.mean(1, keepdim=True) * (gradient is not None))
-    return Layer(lambda row: row + mean.pull(row), one.grid, one.prefix)
+def _share(one: AttentionMap, gradient: Tensor | None) -> AttentionMap:
+    """Return Ā of one call as a single head (eq. 5); 0 for a call without gradient, which had no part in the score."""
+    if gradient is None:
+        return one._replace(weights=torch.zeros_like(one.weights[:, :1]))
+    return one._replace(weights=(gradient * one.weights).clamp(min=0).mean(1, keepdim=True))
+
+
+def _pooled(shares: Sequence[AttentionMap], row: Tensor, features: Features) -> Trail:
+    """Follow a row of what the head reads through all layers (eq. 6).
+
+    Read from one prefix token it is that token's row of R. Read from patches, what they gathered from others and
+    what they brought themselves weigh alike: R̄ = R̂ / (R̂ 1) + I with R̂ = R - I (eqs. 8 and 9).
+    """
+    adding = [Layer(_adding(share), share.grid, share.prefix) for share in shares]
+    if not bool(row[:, features.tokens.prefix :].any()):
+        return follow(adding, row, features)
+    gathered_sum = _sums(shares, features) - 1  # R̂ 1
+    scaled = row / gathered_sum.clamp(min=torch.finfo(row.dtype).tiny) * (gathered_sum > 0)
+    staying = [Layer(lambda r: r, share.grid, share.prefix) for share in shares]
+    own, through = follow(staying, row - scaled, features), follow(adding, scaled, features)
+    return through._replace(
+        row=(through.row + own.row).clamp(min=0)
+    )  # R̂ has no negative entry but by rounding
+
+
+def _adding(share: AttentionMap) -> Callable[[Tensor], Tensor]:
+    return lambda row: row + share.pull(row)
+
+
+def _sums(shares: Sequence[AttentionMap], features: Features) -> Tensor:
+    """Return the sum of every row of R: (b, prefix + row·col) over the last tokens."""
+    grid, prefix = shares[0].grid, shares[0].prefix
+    column = shares[0].weights.new_ones(features.tokens.x.shape[0], shares[0].size[1])
+    for share in shares:
+        column, grid = gathered(column, grid, share.grid, prefix), share.grid
+        column = column + share.push(column)
+    return gathered(column, grid, features.tokens.grid, prefix)
 
 
 def _read(subject: Subject, features: Features, gradient: Tensor | None) -> Tensor:

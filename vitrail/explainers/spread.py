@@ -31,6 +31,17 @@ def spread(row: Tensor, old: Grid, new: Grid, prefix: int) -> Tensor:
     return torch.cat([front, moved.flatten(1)], 1)
 
 
+def gathered(column: Tensor, old: Grid, new: Grid, prefix: int) -> Tensor:
+    """Give each token of the coarser grid the mean of the tokens it lies on: the transpose of `spread`.
+
+    (b, prefix + prod(old)) of the finer grid -> (b, prefix + prod(new)).
+    """
+    if old == new:
+        return column
+    places = pooled(column[:, prefix:].view(-1, *old), new)
+    return torch.cat([column[:, :prefix], places.flatten(1)], 1)
+
+
 def pooled(cells: Tensor, new: Grid) -> Tensor:
     """Return the mean of each of `new` cells of a map: (b, row, col) -> (b, *new)."""
     down, across = (overlap(b, a).to(cells) for a, b in zip(cells.shape[1:], new, strict=True))

@@ -52,6 +52,13 @@ class AttentionMap(NamedTuple):
         flat = flat.scatter_add(2, at, weights)
         return flat.view(*flat.shape[:2], n_q + 1, n_k + 1)[:, :, :n_q, :n_k]
 
+    def push(self, v: Tensor) -> Tensor:
+        """Multiply the mean over heads with a column vector: (b, n_k) -> (b, n_q), 0 where nobody asks."""
+        turned = self._replace(
+            weights=self.weights.transpose(-2, -1), rows=self.cols, cols=self.rows, size=self.size[::-1]
+        )
+        return turned.pull(v)
+
     def pull(self, r: Tensor) -> Tensor:
         """Pull a row vector through the mean over heads: (b, n_q) -> (b, n_k), never building n × n."""
         n_q, n_k = self.size

@@ -103,7 +103,7 @@ class ClassHead(nn.Module):
     @property
     def reads_prefix(self) -> bool:
         """Whether the tokens in front of the patches are all it looks at."""
-        return self.pool.reads_prefix
+        return self.dense is None and self.pool.reads_prefix
 
     def forward(self, features: Features) -> Tensor:
         """Return logits."""  # -> (b, k)
