@@ -32,7 +32,7 @@ def planted(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Te
             continue
         for other in torch.randperm(cells * cells, generator=draw)[:3].tolist():  # dim ones, of any colour
             row, col = divmod(other, cells)
-            image[int(other) % 3, row * PATCH : (row + 1) * PATCH, col * PATCH : (col + 1) * PATCH] += 1.2
+            image[int(other) % 3, row * PATCH : (row + 1) * PATCH, col * PATCH : (col + 1) * PATCH] += 0.8
         row, col = divmod(int(place), cells)
         image[colour, row * PATCH : (row + 1) * PATCH, col * PATCH : (col + 1) * PATCH] += 3
     return images, classes, places

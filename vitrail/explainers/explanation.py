@@ -19,6 +19,7 @@ from vitrail.explainers.place import Map, onto_original
 from vitrail.explainers.settings import build_explainer, fitting
 from vitrail.explainers.subject import Subject, shuffled
 from vitrail.infer.predictor import Predictor, Ready
+from vitrail.layers.tokens import FeatureSpec
 from vitrail.runs.assemble import Network
 
 Explainer = Callable[[Subject, Tensor], Tensor]
@@ -141,6 +142,14 @@ def _lack(method: str, attention: str) -> str:
     if method == "gradcam":
         return "whose head reads a class token and no map"
     return "whose attention cannot be seen" if attention == "opaque" else "which has no attention"
+
+
+def method_for(spec: FeatureSpec) -> str | None:
+    """Return the explainer that a report takes for a network, or None where only occlusion fits.
+
+    Occlusion asks the network some hundred times a picture, for which a report does not wait.
+    """
+    return next((name for name in fitting(spec) if name != "occlusion"), None)
 
 
 def explain(
