@@ -24,10 +24,10 @@ def by_the_paper(subject, images):
     wanted = [*(one.weights for one in recorder.maps), seen.features.tokens.x]
     *gradients, at_tokens = torch.autograd.grad(seen.score.sum(), wanted)
     n = recorder.maps[0].size[0]
-    relevance = torch.eye(n).expand(len(images), n, n)
+    relevance = torch.eye(n).double().expand(len(images), n, n)  # of which 1 is taken away again below
     for one, gradient in zip(recorder.maps, gradients, strict=True):
         share = one._replace(weights=(gradient * one.weights).clamp(min=0)).dense().mean(1)
-        relevance = relevance + share @ relevance
+        relevance = relevance + share.double() @ relevance
     return relevance.detach(), (at_tokens * seen.features.tokens.x).sum(-1).detach()
 
 
@@ -37,7 +37,7 @@ def test_class_token():
     expected, _ = by_the_paper(subject, images)
     found = Relevance()(subject, images)
     assert found.shape == (2, 3, 5)
-    torch.testing.assert_close(found.flatten(1), expected[:, 0, 1:], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(found.flatten(1), expected[:, 0, 1:].float(), rtol=1e-5, atol=1e-7)
     assert (found >= 0).all()
 
 
@@ -58,7 +58,7 @@ def test_mean_pooling_and_registers():
     assert not start[:, :3].any()  # the mean is of patches alone
     gathered = expected - torch.eye(18)
     whole = gathered / gathered.sum(-1, keepdim=True).clamp(min=1e-30) + torch.eye(18)  # eqs. 8 and 9
-    rows = torch.einsum("bn,bnm->bm", start / start.sum(1, keepdim=True), whole)
+    rows = torch.einsum("bn,bnm->bm", (start / start.sum(1, keepdim=True)).double(), whole).float()
     torch.testing.assert_close(Relevance()(subject, images).flatten(1), rows[:, 3:], rtol=1e-5, atol=1e-7)
 
 
@@ -70,7 +70,7 @@ def test_distillation_token():
     assert both[:, :2].any()
     assert not both[:, 2:].any()
     both = torch.where(both.sum(1, keepdim=True) > 0, both, carried.abs())
-    rows = torch.einsum("bn,bnm->bm", both / both.sum(1, keepdim=True), expected)
+    rows = torch.einsum("bn,bnm->bm", (both / both.sum(1, keepdim=True)).double(), expected).float()
     torch.testing.assert_close(Relevance()(subject, images).flatten(1), rows[:, 2:], rtol=1e-5, atol=1e-7)
 
 

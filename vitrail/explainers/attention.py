@@ -57,9 +57,11 @@ class Attention:
 
 def looks_of(subject: Subject, pixels: Tensor, query: str = "") -> list[Tensor]:
     """Return where a token looks in every layer: one (b, h, row, col) a layer, on the grid of that layer."""
-    recorder = _Rows(query, subject.spec, pixels.shape[-2:])
     with torch.inference_mode():
-        subject.network.encoder(pixels.to(subject.device), record=recorder)
+        asked = pixels.to(subject.device)
+        grid = subject.network.encoder(asked[:1]).tokens.grid
+        recorder = _Rows(query_row(query, subject.spec.prefix, grid), grid)
+        subject.network.encoder(asked, record=recorder)
     return [row.cpu() for row in recorder.found()]
 
 
@@ -72,22 +74,20 @@ def _place(kind: str, number: int, count: int) -> int:
 class _Rows(Piecewise):
     """Pulls one row out of every call, head by head."""
 
-    def __init__(self, query: str, spec: FeatureSpec, size: tuple[int, ...]) -> None:
+    def __init__(self, asked: Tensor, grid: Grid) -> None:
         super().__init__()
-        self.query, self.names = query, spec.prefix
-        self.last: Grid = tuple(-(-side // spec.strides[-1]) for side in size)
+        self.asked, self.last = asked, grid  # who looks, as weights on the last grid
         self.rows: list[list[Tensor]] = []
         self.grids: list[Grid] = []
-        self._asked = torch.empty(0)
+        self._here = asked
 
     def begin(self, place: Place) -> None:
         self.rows.append([])
         self.grids.append(self.grid)
-        self._asked = query_row(self.query, self.names, self.last)
-        self._asked = spread(self._asked, self.last, self.grid, self.prefix)
+        self._here = spread(self.asked, self.last, self.grid, self.prefix)
 
     def take(self, piece: AttentionMap) -> None:
-        row = self._asked.to(piece.weights).expand(len(piece.weights) // piece.groups, -1)
+        row = self._here.to(piece.weights).expand(len(piece.weights) // piece.groups, -1)
         heads = [
             replace_heads(piece, head).pull(row)[:, self.prefix :] for head in range(piece.weights.shape[1])
         ]

@@ -10,7 +10,7 @@ from torch import Tensor
 from vitrail.explainers import rollout
 from vitrail.explainers.rollout import Layer, Trail, follow, in_place, on_grid
 from vitrail.explainers.settings import NoSettings
-from vitrail.explainers.spread import gathered
+from vitrail.explainers.spread import gathered, spread
 from vitrail.explainers.subject import Subject
 from vitrail.layers.attend import AttentionMap, Recorder
 from vitrail.layers.tokens import Features, FeatureSpec
@@ -64,16 +64,17 @@ def _pooled(shares: Sequence[AttentionMap], row: Tensor, features: Features) -> 
     Read from one prefix token it is that token's row of R. Read from patches, what they gathered from others and
     what they brought themselves weigh alike: R̄ = R̂ / (R̂ 1) + I with R̂ = R - I (eqs. 8 and 9).
     """
-    adding = [Layer(_adding(share), share.grid, share.prefix) for share in shares]
     if not bool(row[:, features.tokens.prefix :].any()):
-        return follow(adding, row, features)
-    gathered_sum = _sums(shares, features) - 1  # R̂ 1
-    scaled = row / gathered_sum.clamp(min=torch.finfo(row.dtype).tiny) * (gathered_sum > 0)
-    staying = [Layer(lambda r: r, share.grid, share.prefix) for share in shares]
-    own, through = follow(staying, row - scaled, features), follow(adding, scaled, features)
-    return through._replace(
-        row=(through.row + own.row).clamp(min=0)
-    )  # R̂ has no negative entry but by rounding
+        return follow([Layer(_adding(share), share.grid, share.prefix) for share in shares], row, features)
+    sums = _sums(shares, features)  # R̂ 1
+    own = row / sums.clamp(min=torch.finfo(row.dtype).tiny) * (sums > 0)
+    through = torch.zeros_like(own)
+    grid, prefix = features.tokens.grid, features.tokens.prefix
+    for share in reversed(shares):
+        row, own, through = (spread(one, grid, share.grid, prefix) for one in (row, own, through))
+        grid = share.grid
+        through = through + share.pull(through + own)  # R̂ ← R̂ + Ā (R̂ + I), without ever taking I away again
+    return Trail(row + through, grid, prefix)
 
 
 def _adding(share: AttentionMap) -> Callable[[Tensor], Tensor]:
@@ -81,12 +82,12 @@ def _adding(share: AttentionMap) -> Callable[[Tensor], Tensor]:
 
 
 def _sums(shares: Sequence[AttentionMap], features: Features) -> Tensor:
-    """Return the sum of every row of R: (b, prefix + row·col) over the last tokens."""
+    """Return the sum of every row of R̂: (b, prefix + row·col) over the last tokens."""
     grid, prefix = shares[0].grid, shares[0].prefix
-    column = shares[0].weights.new_ones(features.tokens.x.shape[0], shares[0].size[1])
+    column = shares[0].weights.new_zeros(features.tokens.x.shape[0], shares[0].size[1])
     for share in shares:
         column, grid = gathered(column, grid, share.grid, prefix), share.grid
-        column = column + share.push(column)
+        column = column + share.push(column + 1)
     return gathered(column, grid, features.tokens.grid, prefix)
 
 
