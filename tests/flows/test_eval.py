@@ -187,3 +187,21 @@ def test_several_labels_a_picture_from_the_table_to_the_page(vitrail, digits, tm
     assert "taken for" not in page
     again = vitrail("eval", tmp_path / "run", "--json")
     assert json.loads(again.stdout)["test"] == report["test"]
+
+
+def test_what_the_check_found_is_kept_with_the_run_and_told_by_its_page(vitrail, digits, tmp_path):
+    root = tmp_path / "flawed"
+    for name in "01":
+        shutil.copytree(digits / name, root / name)
+    (root / "0" / "broken.png").write_bytes(b"no picture")
+    fixed = ["--model", "vit_digits", "--recipe", "digits_vit", "epochs=1", "micro=8", "batch=8"]
+    options = [*fixed, "--weights", "none", "precision=float32", "--out", tmp_path / "run"]
+    done = vitrail("train", root, *options)
+    assert done.returncode == 0, done.stderr
+    kept = next(event for event in Run(tmp_path / "run").history() if event["event"] == "checked")
+    found = {one["kind"]: one for one in kept["findings"]}
+    assert found["unreadable"]["ids"] == ["0/broken.png"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "broken.png" in page
+    assert str(tmp_path) not in page
+    assert str(tmp_path) not in json.dumps(kept)

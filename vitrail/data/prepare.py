@@ -17,6 +17,7 @@ from vitrail.data.names import count, some
 from vitrail.data.split import assign
 
 _ENOUGH, _SHARED = 20, 0.8
+_KEPT = 100  # ids of one finding that are kept with a run
 
 
 class Prepared(NamedTuple):
@@ -54,6 +55,11 @@ class Prepared(NamedTuple):
         parts += [f"{out:,} kept out"] if out else []
         parts += [f"{count(grave, 'finding')} to look at (vitrail check {self.source})"] if grave else []
         return ", ".join(parts) + "."
+
+    def found(self) -> dict[str, Any]:
+        """Return what was found and decided as plain values that name no folder, to be kept with a run."""
+        findings = [{**one.to_dict(), "ids": list(one.ids[:_KEPT])} for one in self.report.findings]
+        return {"findings": findings, "notes": list(self.notes)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

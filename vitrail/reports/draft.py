@@ -68,7 +68,7 @@ def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Out
     write_json(run.report_path, report)
     write_doubts(run.folder / "doubts.csv", doubtful)
     shown = [(one, _picture(manifest, one)) for one in doubtful[:SHOWN]]
-    write_text(run.folder / "report.html", page_of_draft(manifest, found.scores, report, shown))
+    write_text(run.folder / "report.html", page_of_draft(run, manifest, found.scores, report, shown))
     write_text(run.folder / "README.md", card(predictor, report))
     return report
 

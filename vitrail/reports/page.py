@@ -37,7 +37,7 @@ def page(
         "loss": loss_curve(run),
         "curve": score_curve(run),
         "subtitle": "Scored on pictures that neither the training nor the choice of the best epoch saw",
-        "notes": list(_notes(manifest)),
+        "notes": _checked(run, manifest),
         "learnt": True,
         "clock": f"{report['seconds'] / 60:.0f} min"
         if report["seconds"] > 120
@@ -60,6 +60,7 @@ def page_of_new(
 
 
 def page_of_draft(
+    run: Run,
     manifest: Manifest,
     scores: Scores | LabelScores,
     report: dict[str, Any],
@@ -72,7 +73,7 @@ def page_of_draft(
     values = {
         "title": f"A draft in {report['seconds']:.0f} seconds",
         "subtitle": "A frozen network and a linear head; every picture asked once, of a head that had not seen it",
-        "notes": list(_notes(manifest)),
+        "notes": _checked(run, manifest),
         "learnt": False,
         "doubts": doubts,
     }
@@ -100,6 +101,14 @@ def _page(
         "left_out": album.missing,
     }
     return render("report.html", values)
+
+
+def _checked(run: Run, manifest: Manifest) -> list[str]:
+    """Return what the check found when the run began; of older runs, what the manifest still tells."""
+    kept = next((event for event in run.history() if event["event"] == "checked"), None)
+    if kept is None:
+        return list(_notes(manifest))
+    return [*(one["text"] for one in kept["findings"]), *kept["notes"]]
 
 
 def _notes(manifest: Manifest) -> Iterator[str]:

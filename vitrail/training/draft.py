@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
 from vitrail.data.manifest import Manifest, Row
+from vitrail.data.prepare import Prepared
 from vitrail.evaluate.by_folds import Answered, flags, gain_from_twice, score_by_folds, share_right
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft import Outlook, write_draft_report
@@ -57,9 +58,9 @@ def sides(task: Task[Any, Any], rows: list[Row]) -> Sides:
     return Sides(rows, truth, np.array([number[name] for name in names]))
 
 
-def draft(planned: Planned, manifest: Manifest, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
+def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
     """Make a draft run: features, head, score by grouped folds, doubts, and what a full fine-tune would cost."""
-    clock = _Phases()
+    clock, manifest = _Phases(), prepared.manifest
     recipe, start, frozen = _sized(planned, manifest, listeners)
     rows = manifest.rows()
     clock.end("weights and set-up")
@@ -79,6 +80,7 @@ def draft(planned: Planned, manifest: Manifest, out: str | None, listeners: Sequ
     run = create_run(recipe, out, f"vitrail train {recipe.data.source}")
     manifest.write(run.manifest_path)
     write_best(run, recipe, start)
+    run.log("checked", prepared.found())
     run.log("drafted", {"phases": clock.phases, "strength": head.strength})
     outlook = Outlook(clock.phases, seconds, half, gain_from_twice(now, half))
     write_draft_report(run, manifest, folded, outlook)

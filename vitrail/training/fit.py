@@ -53,8 +53,8 @@ def train(
     planned = plan(str(data), prepared, options)
     _note(listeners, list(planned.reasons))
     if planned.full is not None:
-        return draft(planned, prepared.manifest, options.out, listeners)
-    return start(weighed(planned.recipe, prepared.manifest), prepared.manifest, options.out, listeners)
+        return draft(planned, prepared, options.out, listeners)
+    return start(weighed(planned.recipe, prepared.manifest), prepared, options.out, listeners)
 
 
 def weighed(recipe: Recipe, manifest: Manifest) -> Recipe:
@@ -87,8 +87,9 @@ def _splits(options: TrainOptions) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None}
 
 
-def start(recipe: Recipe, manifest: Manifest, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
+def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
     """Make a run folder for a recipe and train in it."""
+    manifest = prepared.manifest
     accelerator = accelerator_for(recipe.training.device)
     torch.manual_seed(recipe.training.seed)
     begun = begin(recipe, manifest.classes)
@@ -104,6 +105,7 @@ def start(recipe: Recipe, manifest: Manifest, out: str | None, listeners: Sequen
         _note(listeners, [said(recipe, found, count_params(begun.network))])
         run = create_run(recipe, out, " ".join(sys.argv))
         manifest.write(run.manifest_path)
+        run.log("checked", prepared.found())
         run.log("started", {"time": time.time(), "conditions": conditions(accelerator)})
     recipe, folder = _from_main(accelerator, recipe, run)
     return _train(Work(folder, recipe, manifest, begun, listeners), accelerator, None)
