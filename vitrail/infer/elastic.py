@@ -46,6 +46,6 @@ def beaten(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             and other["images_per_second"] >= speed
             and (other["score"]["value"] > score or other["images_per_second"] > speed)
         ]
-        best = max(better, key=lambda one: one["score"]["value"], default=None)
+        best = max(better, key=lambda one: (one["score"]["value"], one["images_per_second"]), default=None)
         found.append(str(best["point"]) if best else "")
     return found
