@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,8 @@ def done(folder: Path, words: list[str], data: Path) -> dict:
     """Train one way, or go on with it, and return its report."""
     command = [sys.executable, "-m", "vitrail.cli.main", "train"]
     goes_on = (folder / "state" / "last.safetensors").exists()
+    if not goes_on:
+        shutil.rmtree(folder, ignore_errors=True)  # killed before its first checkpoint: it begins anew
     command += ["--resume", str(folder)] if goes_on else [str(data), *words, "--out", str(folder)]
     finished = subprocess.run([*command, "--json"], capture_output=True, text=True)
     if finished.returncode:
