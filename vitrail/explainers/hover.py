@@ -14,8 +14,8 @@ from vitrail.explainers.streamed import Piecewise
 from vitrail.explainers.subject import Subject
 from vitrail.layers.attend import AttentionMap, Place
 
-BUDGET = 5_000_000
-"""Weights in one page, a byte each; finer grids are put together into cells until they fit."""
+BUDGET = 10_000_000
+"""Weights in one page, a byte each, for 12 heads; finer grids are put together into cells until they fit."""
 
 
 def hover_data(subject: Subject, pixels: Tensor) -> dict[str, Any]:

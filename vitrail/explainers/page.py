@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from vitrail import plots
 from vitrail.explainers.attention import looks_of
@@ -49,7 +50,7 @@ def tell(look: Look, name: str, *, of: str | None = None, check: bool = True) ->
         "model": look.predictor.header.name,
         "answer": str(look.prediction),
         "of": found[0].of,
-        "picture": _small(Explanation.original, found[0]),
+        "picture": plots.photo_uri(plots.shown(_small(found[0]))),
         "found": [_shown(one) for one in found],
         "beside": [_shown(one) for one in beside],
         "has_class": "cls" in spec.prefix,
@@ -77,18 +78,15 @@ def _gain(one: Explanation) -> float:
 
 
 def _shown(one: Explanation) -> dict[str, Any]:
-    return {
-        "method": one.method,
-        "of": one.of,
-        "image": _small(Explanation.overlay, one),
-        "faithful": one.faithful,
-    }
+    image = plots.photo_uri(plots.heat(_small(one), one.heat))
+    return {"method": one.method, "of": one.of, "image": image, "faithful": one.faithful}
 
 
-def _small(draw: Any, one: Explanation) -> str:
-    picture = plots.shown(draw(one))
+def _small(one: Explanation) -> Image.Image:
+    """Return the picture as the page shows it; the map is laid over it afterwards, so that its scale can be read."""
+    picture = one.original()
     picture.thumbnail((WIDTH, WIDTH))
-    return plots.photo_uri(picture)
+    return picture
 
 
 def _attention(look: Look, there: bool) -> dict[str, Any]:
