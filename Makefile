@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench learn clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test   all tests"
 	@echo "make lint   format, style, types, import ranks"
 	@echo "make bench  the figures of docs/benchmarks.md, measured on this machine"
+	@echo "make learn  every architecture, tiny, learns the digits to 95 %"
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; name one: make PYTHON=python3.12 demo"; exit 1; }
@@ -33,6 +34,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench
+
+learn: $(READY)
+	$(BIN)/python -m bench.learn
 
 clean:
 	rm -rf demo

@@ -1,16 +1,18 @@
-"""`python -m bench` runs every script; `python -m bench train_step` one."""
+"""`python -m bench` runs every script that takes minutes; `python -m bench train_step` one, the long ones too."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TOOLS = {"__init__", "__main__", "apart", "pairs", "toy"}
+TOOLS = {"__init__", "__main__", "apart", "kept", "pairs", "toy"}
+HOURS = {"family", "positions", "learn"}
+"""Benches that train for long: run when they are named."""
 
 
 def main() -> None:
     names = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in TOOLS)
-    wanted = sys.argv[1:] or names
+    wanted = sys.argv[1:] or [name for name in names if name not in HOURS]
     for name in wanted:
         if name not in names:
             sys.exit(f"There is no bench {name!r}. There are: {', '.join(names)}")

@@ -99,6 +99,39 @@ def heat_colours(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     return colours
 
 
+def squares_apart(image: Image.Image, side: int, framed: int, gap: int = 2) -> Image.Image:
+    """Return the picture cut into squares of `side` pixels with gaps between, one of them framed."""
+    rgb = image.convert("RGB")
+    rows, cols = rgb.height // side, rgb.width // side
+    scale = max(1, -(-320 // rgb.width))
+    edge, step = side * scale, side * scale + gap * 2
+    sheet = Image.new("RGB", (cols * step + gap, rows * step + gap), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for place in range(rows * cols):
+        row, col = divmod(place, cols)
+        box = (col * side, row * side, (col + 1) * side, (row + 1) * side)
+        square = rgb.crop(box).resize((edge, edge), Image.Resampling.NEAREST)
+        left, top = col * step + gap, row * step + gap
+        sheet.paste(square, (left, top))
+        if place == framed:
+            draw.rectangle(
+                (left - gap, top - gap, left + edge + gap - 1, top + edge + gap - 1),
+                outline=SECOND,
+                width=gap,
+            )
+    return sheet
+
+
+def signed(values: NDArray[np.floating], width: int = 768) -> Image.Image:
+    """Draw a matrix (rows, columns): red above zero, blue below, white at zero, as bright as its 99th percentile."""
+    top = float(np.percentile(np.abs(values), 99)) or 1.0
+    colour = colormaps["RdBu_r"](np.clip(values / top, -1, 1) / 2 + 0.5)[..., :3] * 255
+    drawn = Image.fromarray(colour.astype(np.uint8))
+    across = max(1, width // drawn.width)
+    down = max(1, 48 // drawn.height)
+    return drawn.resize((drawn.width * across, drawn.height * down), Image.Resampling.NEAREST)
+
+
 def label_bars(image: Image.Image, top: Sequence[tuple[str, float]]) -> Image.Image:
     """Return the picture above one bar a class, as long as its probability."""
     ground = shown(image)

@@ -15,6 +15,7 @@ from vitrail.layers.pool import Pool
 from vitrail.models.create import build, describe, presets_of, rebuild
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.mixer import MixerConfig
 from vitrail.models.supervit import SuperViTConfig
 from vitrail.models.swin import SwinConfig
 from vitrail.models.t2t import T2TConfig
@@ -97,6 +98,7 @@ TINY = {
         VVTConfig((64, 96), 5, (12, 22), (1, 1), (1, 1), (3, 2), (1, 2), (2, 1), form="product"),
         (48, 72),
     ),
+    "mixer": (MixerConfig((21, 35), 7, 5, width=33, depth=2, places=19, hidden=41, drop_path=0.1), None),
     **{
         # Without a class token: its row has no relative places, so the last block's would learn nothing from it.
         f"vit-position-{name}": (
@@ -109,7 +111,7 @@ TINY = {
 
 
 @pytest.fixture(params=TINY)
-def case(request) -> tuple[Encoder, torch.Tensor, tuple[int, int]]:
+def case(request) -> tuple[Encoder, torch.Tensor, tuple[int, int] | None]:
     config, other = TINY[request.param]
     torch.manual_seed(5)
     encoder = build(config).eval()
@@ -151,7 +153,11 @@ def test_every_parameter_learns(case):
 
 def test_another_size(case):
     encoder, images, other = case
-    if encoder.spec.sizes != "fixed":
+    if encoder.spec.sizes == "fixed":
+        stride = encoder.spec.strides[-1]
+        with pytest.raises(SettingError, match="no other size"):
+            encoder(torch.nn.functional.pad(images, (0, stride)))
+    else:
         features = encoder(images.new_ones(1, images.shape[1], *other))
         rest = 2 * encoder.spec.rim
         assert features.tokens.grid == tuple(-(-(side - rest) // encoder.spec.strides[-1]) for side in other)
@@ -203,7 +209,7 @@ def test_export_keeps_the_fused_attention_and_a_free_batch(case):
 
 
 @pytest.mark.parametrize(
-    "name", ["vit", "dinov2-registers", "deit3", "swin", "t2t-performer", "supervit", "vvt"]
+    "name", ["vit", "dinov2-registers", "deit3", "swin", "t2t-performer", "supervit", "vvt", "mixer"]
 )
 def test_compiles_into_one_graph(name):
     config, _ = TINY[name]
@@ -236,6 +242,9 @@ def test_gradients_reach_the_maps(case):
     encoder, images, _ = case
     record = Recorder()
     score = Pool(encoder.spec)(encoder(images, record=record)).square().sum()
+    assert len(record.maps) == encoder.spec.blocks
+    if not record.maps:
+        return
     gradients = torch.autograd.grad(score, [seen.weights for seen in record.maps])
     assert all(gradient.any() for gradient in gradients)
 

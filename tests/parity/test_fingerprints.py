@@ -15,6 +15,7 @@ from vitrail.layers.head import DenseHead, LinearHead
 from vitrail.models.create import build
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.mixer import MixerConfig
 from vitrail.models.supervit import SuperViTConfig
 from vitrail.models.swin import SwinConfig
 from vitrail.models.t2t import T2TConfig
@@ -31,6 +32,7 @@ CONFIGS = {
     ),
     "deit": DeiTConfig(image=32, patch=8, width=48, depth=3, heads=3, prefix=("cls", "dist")),
     "swin": SwinConfig(image=48, patch=2, width=24, depths=(2, 2), heads=(2, 4), window=4),
+    "mixer": MixerConfig(image=(32, 64), patch=8, width=48, depth=3, places=20, hidden=96),
     "t2t": T2TConfig(image=32, token_width=24, width=48, depth=2, heads=3),
     "supervit": SuperViTConfig(image=56, patch=8, width=48, depth=4, heads=3, stations=(1, 2, 3)),
     "supervit lvvit": SuperViTConfig(
@@ -52,6 +54,7 @@ RECORDED: dict[str, list[float]] = {
     "dinov2 registers": [1.26903, -0.35496, -0.41467, 0.86291, -0.8967, 0.25511, 0.52477, -0.61978],
     "deit": [-0.53866, 0.70208, -0.13216, -0.40324, 0.40032, -0.24543, 0.07303, 0.27087],
     "swin": [-1.89073, 1.71067, -0.05052, -1.59929, 1.94739, -1.09672, -0.3721, 1.73338],
+    "mixer": [-1.08882, 0.89718, 0.21938, -1.26951, 1.4233, -0.85208, -0.19756, 1.4157],
     "t2t": [-0.2111, 0.30957, 0.05668, -0.27828, 0.07599, 0.03716, 0.0188, 0.09188],
     "supervit": [-0.76071, 1.00969, -0.29059, -0.50071, 0.65835, -0.45086, 0.06684, 0.47059],
     "supervit lvvit": [0.46256, 0.04644, -0.45918, 0.2356, 0.28163, -0.46466, 0.45904, -0.03751],
@@ -81,7 +84,7 @@ def logits(name: str) -> torch.Tensor:
         set_keep(encoder, 0.7)
     fill(encoder)
     fill(head)
-    height, width = config.size[0], config.size[1] * 2  # twice as wide: positions are resized, too
+    height, width = config.size[0], 2 * config.size[0]  # twice as wide: positions are resized, too
     pixels = torch.arange(3 * height * width, dtype=torch.float64).view(1, 3, height, width)
     return head(encoder(torch.sin(pixels * 0.37).float()))[0]
 

@@ -4,30 +4,44 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def inside(
-    model: str,
+    run: str = "",
     pictures: tuple[str, ...] = (),
     /,
     *,
+    pipeline: str | None = None,
+    model: str | None = None,
+    weights: str = "none",
     out: str = "inside",
     json: bool = False,
     device: str = "auto",
 ) -> int:
-    """Show what a network itself is: its first filters, its sense of place, and how far its heads look.
+    """Show what a network itself is, or a picture's way through it.
 
-    How far heads look is averaged over pictures: those that are named, else a run's own validation pictures.
+    Of a run: its first filters, its sense of place, and how far its heads look, averaged over pictures: those
+    that are named, else the run's own validation pictures. With --pipeline: every step of one picture, drawn with
+    its shape, and what becomes of the answer when the patches are shuffled, with positions and without.
 
         vitrail inside runs/photos
         vitrail inside dinov2_small.safetensors photos/
+        vitrail inside --pipeline cat.jpg --model vit_b16
+        vitrail inside runs/photos --pipeline cat.jpg
 
     Parameters
     ----------
-    model
+    run
         a run folder, a model.safetensors, a checkpoint or the name of published weights
     pictures
         files, folders, patterns or zip files; 32 of them are looked at
+    pipeline
+        the picture whose way through the network is drawn
+    model
+        with --pipeline, where there is no run: a network by name
+    weights
+        with --model: none (freshly drawn), auto, a file, or a published name
     out
         folder for the page and the figures
     json
@@ -35,18 +49,76 @@ def inside(
     device
         auto, cpu, cuda
     """
+    from vitrail.core.errors import SettingError
+
+    if pipeline is None:
+        if not run or model:
+            raise SettingError(
+                "Name a run (vitrail inside runs/photos), or a picture and a network: "
+                "vitrail inside --pipeline cat.jpg --model vit_b16"
+            )
+        return _learnt(run, pictures, Path(out), json, device)
+    if bool(run) == bool(model) or pictures:
+        raise SettingError(
+            "Name one picture, and a run or a network: vitrail inside --pipeline cat.jpg --model vit_b16"
+        )
+    return _way(run or str(model), weights, Path(pipeline), Path(out), json)
+
+
+def _learnt(run: str, pictures: tuple[str, ...], out: Path, json: bool, device: str) -> int:
     from vitrail.cli.output import print_json, say
     from vitrail.explainers.inside import look_inside
     from vitrail.explainers.inside_page import write_inside
     from vitrail.explainers.opened import batches, open_encoder, own_batches
 
-    opened = open_encoder(model, device)
-    shown = batches(opened, pictures) if pictures else own_batches(opened, model)
+    opened = open_encoder(run, device)
+    shown = batches(opened, pictures) if pictures else own_batches(opened, run)
     found = look_inside(opened.name, opened.encoder, shown)
-    page = write_inside(found, Path(out))
+    page = write_inside(found, out)
     if json:
         print_json(found.to_dict())
     else:
         sys.stdout.write("\n".join(found.lines()) + "\n")
     say(f"{opened.name} -> {page}")
     return 0
+
+
+def _way(model: str, weights: str, picture: Path, out: Path, json: bool) -> int:
+    from vitrail.cli.output import print_json, say
+
+    told = _walked(model, weights, picture, out / "pipeline.html")
+    if json:
+        print_json(told)
+    else:
+        lines = [f"{step['step']:<26} {step['shape']}" for step in told["steps"]]
+        for name, found in told["shuffle"].items():
+            change = f"a logit changes by up to {found['largest_change']:.2g}"
+            lines.append(f"{'Shuffled, ' + name:<26} {change if found['changed'] else 'the same answer'}")
+        sys.stdout.write("\n".join(lines) + "\n")
+    say(f"{told['model']} -> {told['page']}")
+    return 0
+
+
+def _walked(model: str, weights: str, picture: Path, page: Path) -> dict[str, Any]:
+    from vitrail.core.files import write_text
+    from vitrail.explainers.pipeline import open_subject, walk
+    from vitrail.explainers.pipeline_page import page as drawn_page
+    from vitrail.explainers.pipeline_page import steps
+    from vitrail.explainers.shuffle import shuffle_test
+
+    subject = open_subject(model, weights)
+    walked = walk(subject, picture)
+    shuffled = shuffle_test(subject, walked.pixels)
+    drawn = steps(subject, walked)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_text(page, drawn_page(subject, walked, drawn, shuffled, picture.name))
+    return {
+        "model": subject.name,
+        "trained": subject.trained,
+        "steps": [step.to_dict() for step in drawn],
+        "shuffle": {
+            "with positions": shuffled.with_positions.to_dict(),
+            "without positions": shuffled.without.to_dict(),
+        },
+        "page": str(page),
+    }

@@ -12,7 +12,10 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "train": ("vitrail.cli.train:train", "train a network on a folder of pictures"),
         "predict": ("vitrail.cli.predict:predict", "ask a trained model about pictures"),
         "explain": ("vitrail.cli.explain:explain", "see where a model looked"),
-        "inside": ("vitrail.cli.inside:inside", "see what a network itself has learnt"),
+        "inside": (
+            "vitrail.cli.inside:inside",
+            "see what a network has learnt, or a picture's way through it",
+        ),
         "eval": ("vitrail.cli.eval:evaluate", "say how good a model is, on its own or on new pictures"),
         "bench": ("vitrail.cli.bench:bench", "measure how fast networks run here"),
         "export": ("vitrail.cli.export:export", "write a model for other programs, proven equal"),

@@ -22,6 +22,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "t2t": "vitrail.models.t2t:T2T",
         "supervit": "vitrail.models.supervit:SuperViT",
         "vvt": "vitrail.models.vvt:VVT",
+        "mixer": "vitrail.models.mixer:Mixer",
     }
 )
 """Family → its network; the page beside it holds the family's `PRESETS`."""
@@ -84,6 +85,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "swin": ("swin_t", "swin_s", "swin_b", "swin_b_384", "swin_l", "swin_l_384"),
         "supervit": ("supervit_digits", "supervit_s", "supervit_lvvit_s"),
         "vvt": ("vvt_t", "vvt_s", "vvt_m", "vvt_l"),
+        "mixer": ("mixer_s32", "mixer_s16", "mixer_b32", "mixer_b16", "mixer_l32", "mixer_l16", "mixer_h14"),
     }
 )
 """Family → the presets its page defines, listed here so that names are known without torch (a test compares)."""
@@ -94,6 +96,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "classify_multi": "vitrail.tasks.multilabel:MultiLabel",
         "elastic": "vitrail.tasks.elastic:ElasticClassify",
         "elastic_multi": "vitrail.tasks.elastic:ElasticMultiLabel",
+        "distill": "vitrail.tasks.distill:Distill",
     }
 )
 

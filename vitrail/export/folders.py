@@ -148,8 +148,9 @@ def _write(
 def _tensors(predictor: Predictor, table: Table, prefix: str) -> dict[str, Tensor]:
     network = predictor.network.cpu()
     head = {name: tensor.clone() for name, tensor in network.head.state_dict().items()}
-    for name in ("linear.weight", "linear.bias"):
-        head[name] /= _temperature(predictor)
+    for name in head:
+        if name.startswith(("linear.", "dist.")):
+            head[name] /= _temperature(predictor)
     encoder = rules.save(table, network.encoder.state_dict())
     written = {f"{prefix}{name}": tensor for name, tensor in encoder.items()}
     return written | rules.save(table, {}, head)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.pool import build_pool
+from vitrail.layers.pool import Pool, build_pool
 from vitrail.layers.tokens import Features, FeatureSpec
 
 
@@ -66,8 +66,10 @@ class DistilledHead(nn.Module):
 
     reads_prefix = True
 
-    def __init__(self, spec: FeatureSpec, classes: int) -> None:
+    def __init__(self, spec: FeatureSpec, classes: int, *, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.pool = Pool(spec, "cls")  # what stands for a picture where a vector is asked for
         self.places = (spec.prefix.index("cls"), spec.prefix.index("dist"))
         self.linear, self.dist = nn.Linear(spec.width, classes), nn.Linear(spec.width, classes)
         for layer in (self.linear, self.dist):
@@ -76,7 +78,7 @@ class DistilledHead(nn.Module):
 
     def both(self, features: Features) -> tuple[Tensor, Tensor]:
         """Return the logits of the class token, for the labels, and of the other, for the teacher: (b, k) each."""
-        x = features.tokens.x
+        x = self.dropout(features.tokens.x)
         return self.linear(x[:, self.places[0]]), self.dist(x[:, self.places[1]])
 
     def forward(self, features: Features) -> Tensor:

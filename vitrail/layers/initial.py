@@ -23,8 +23,8 @@ def xavier(layer: nn.Linear, *, parts: int = 1, bias_std: float = 0.0) -> None:
 
 
 @torch.no_grad()
-def lecun(layer: nn.Conv2d) -> None:
-    """Fill with a normal of variance 1 / fan-in, cut at two deviations; biases 0 (Flax's convolution)."""
+def lecun(layer: nn.Conv2d | nn.Linear) -> None:
+    """Fill with a normal of variance 1 / fan-in, cut at two deviations; biases 0 (Flax's first values)."""
     std = layer.weight[0].numel() ** -0.5 / 0.8796  # 0.8796: what the cut leaves of a unit deviation
     nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
     if layer.bias is not None:

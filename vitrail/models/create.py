@@ -37,12 +37,21 @@ TIMM_NAMES = (
     (r"swin_(?P<size>[a-z]+)_patch4_window12_(?P<image>384)", "swin_{first}_384"),
     (r"vit_(?P<size>[a-z]+)_patch14_dinov2", "dinov2_{size}14"),
     (r"vit_(?P<size>[a-z]+)_patch14_reg4_dinov2", "dinov2_{size}14_reg4"),
+    (r"mixer_(?P<size>[a-z])(?P<patch>\d+)_(?P<image>\d+)", "mixer_{size}{patch}"),
 )
 """timm's names, as patterns, and ours for the same networks."""
 
 
 OVERLAPPING = ("vit", "dinov2")
 """Families whose patches may overlap."""
+STORY_NAMES = (
+    (r"bit_r(\d+)x(\d)", r"resnetv2_\1x\2_bit"),
+    (r"efficientnet_(b\d|l2)_noisy_student", r"tf_efficientnet_\1.ns_jft_in1k"),
+    (r"efficientnet_?v2_([sml])", r"tf_efficientnetv2_\1"),
+    (r"xception", r"legacy_xception"),
+)
+"""What the papers call networks that timm has under another name: BiT's ResNetV2, Noisy Student's EfficientNet,
+EfficientNetV2 and Xception as their authors published them."""
 
 
 def create_encoder(
@@ -52,14 +61,44 @@ def create_encoder(
     channels: int = 3,
     drop_path: float | None = None,
     stride: int | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Encoder:
     """Return a freshly drawn encoder by our name (`vit_s16`) or timm's (`vit_small_patch16_224`, `resnet50`).
 
     `image` is the size in pixels, one number or (height, width), that positions are made for (None: the
-    preset's); `stride` the pixels from one patch to the next where patches shall overlap.
-    UnknownNameError names the nearest name; SettingError says what the network does not take.
+    preset's); `stride` the pixels from one patch to the next where patches shall overlap; `settings` change
+    others of the network's page. UnknownNameError names the nearest name; SettingError says what the network
+    does not take.
     """
-    return build(config_of(name, image=image, channels=channels, drop_path=drop_path, stride=stride))
+    if not settings:
+        return build(config_of(name, image=image, channels=channels, drop_path=drop_path, stride=stride))
+    config = config_of(name, channels=channels, drop_path=drop_path, stride=stride)
+    # At once: an image that the preset's patches do not tile may fit the patches asked for.
+    return build(changed(config, {**({} if image is None else {"image": image}), **settings}))
+
+
+def changed(config: Any, settings: Mapping[str, Any]) -> Any:
+    """Return a network's settings with some of them changed; SettingError for an unknown name or a wrong kind."""
+    from pydantic import TypeAdapter, ValidationError
+
+    if config.family == "timm":
+        raise SettingError(
+            f"Settings of a network ({', '.join(settings)}) belong to our own pages; timm's {config.name} has none."
+        )
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    for name in settings:
+        if name not in values:
+            near = nearest(name, values)
+            hint = f" Did you mean {near!r}?" if near else f" It has: {', '.join(values)}."
+            raise SettingError(f"The network {config.family!r} has no setting {name!r}.{hint}")
+    try:
+        return TypeAdapter(type(config)).validate_python({**values, **settings})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SettingError(
+            f"The setting {where!r} of the network is not right: {first['msg']} (it was {first['input']!r})."
+        ) from None
 
 
 def config_of(
@@ -123,6 +162,14 @@ def our_name(name: str) -> tuple[str, int | None]:
             if catalog.family_of(ours):
                 return ours, int(parts["image"]) if "image" in parts else None
     return name, None
+
+
+def timm_name(name: str) -> str:
+    """Return timm's name for a network that its paper calls otherwise; other names come back."""
+    for pattern, theirs in STORY_NAMES:
+        if match := re.fullmatch(pattern, name):
+            return match.expand(theirs)
+    return name
 
 
 def presets_of(family: str) -> Mapping[str, Any]:
@@ -215,6 +262,7 @@ def _timm_config(name: str, image: Size | None, channels: int, drop_path: float 
 
     from vitrail.models.timm import TimmConfig
 
+    name = timm_name(name)
     if not timm.is_model(name):
         known = [*catalog.presets(), *timm.list_models()]
         raise UnknownNameError(

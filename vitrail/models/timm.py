@@ -188,6 +188,12 @@ def _settings(config: TimmConfig) -> dict[str, Any]:
     return settings
 
 
+def takes_drop_path(config: TimmConfig) -> bool:
+    """Tell whether a network of timm can skip blocks in training."""
+    with torch.device("meta"):
+        return _takes(timm.create_model(config.name, num_classes=0), "drop_path_rate")
+
+
 def _takes(net: nn.Module, argument: str) -> bool:
     # Networks that change a base class in little take its arguments unseen, hence the walk up.
     return any(argument in signature(kind).parameters for kind in type(net).__mro__[:-1])

@@ -68,6 +68,7 @@ def assemble(recipe: Recipe, labels: Sequence[str]) -> tuple[Network, Task[Any, 
         channels=recipe.model.channels,
         drop_path=recipe.model.drop_path,
         stride=recipe.model.stride,
+        settings=recipe.model.settings,
     )
     return join(encoder, task), task
 

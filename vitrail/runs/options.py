@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from vitrail.core.errors import SettingError
 
@@ -17,6 +17,8 @@ class TrainOptions:
     ----------
     model
         network: one of ours or any timm name (see: vitrail models)
+    network
+        settings of the network itself, such as position=2d,depth=6 (docs/models.md)
     weights
         where the network starts: auto, none (from scratch), a file or folder, or a published name
     tune
@@ -59,6 +61,12 @@ class TrainOptions:
         strength of CutMix, 0 for none
     smoothing
         label smoothing
+    loss
+        cross_entropy, or bce: of every class by itself (DeiT III)
+    teacher
+        a model to learn from beside the labels: a run, a model file, or published weights
+    distill
+        how the teacher is followed: hard, its choice, or soft, its whole answer
     pool
         cls, mean or attention
     elastic
@@ -88,6 +96,7 @@ class TrainOptions:
     """
 
     model: str | None = None
+    network: str | None = None
     weights: str | None = None
     tune: Literal["draft", "head", "full", "scratch"] | None = None
     recipe: str | None = None
@@ -109,6 +118,9 @@ class TrainOptions:
     mixup: float | None = None
     cutmix: float | None = None
     smoothing: float | None = None
+    loss: Literal["cross_entropy", "bce"] | None = None
+    teacher: str | None = None
+    distill: Literal["hard", "soft"] | None = None
     pool: str | None = None
     elastic: bool | None = None
     balance: Literal["none", "loss", "sampling"] | None = None
@@ -122,6 +134,23 @@ class TrainOptions:
     workers: int | None = None
     seed: int | None = None
     out: str | None = None
+
+
+def network_settings(text: str | None) -> dict[str, Any]:
+    """Read settings of a network such as position=2d,depths=[2,2,6]; values are YAML."""
+    import yaml
+
+    if text is None:
+        return {}
+    try:
+        values = yaml.safe_load("{" + re.sub(r"\s*=\s*", ": ", text) + "}")
+    except yaml.YAMLError:
+        values = {"": None}
+    if not isinstance(values, dict) or any(value is None for value in values.values()):
+        raise SettingError(
+            f"The network's settings {text!r} cannot be read. Write them like position=2d,depth=6."
+        )
+    return values
 
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,7 @@ class ModelSettings(Settings):
     """Which network, at which input size (height, width), and how a picture is fitted to it.
 
     `stride` is the pixels from one patch to the next where patches overlap.
+    `settings` change the network's own, those of its page (`position`, `depth`, …), where it starts from scratch.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ModelSettings(Settings):
     fit: Literal["squash", "crop", "pad"] = "crop"
     drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
     weights: str = "none"
+    settings: dict[str, Any] = Field(default_factory=dict)
 
 
 class TaskSettings(Settings):
@@ -87,12 +90,35 @@ class Recipe(Settings):
 
 def named(name: str) -> dict[str, Any]:
     """Return the settings of one of the recipes that come with vitrail (vitrail/recipes/*.yaml)."""
+    if name not in recipes():
+        raise UnknownNameError("recipe", name, recipes(), f"There are: {', '.join(recipes())}.")
+    values = _file(name)
+    return {key: value for key, value in values.items() if key not in {"about", "models"}}
+
+
+def recipes() -> list[str]:
+    """Return the names of the recipes that come with vitrail."""
     folder = files("vitrail").joinpath("recipes")
-    known = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
-    if name not in known:
-        raise UnknownNameError("recipe", name, known, f"There are: {', '.join(known)}.")
-    values: dict[str, Any] = yaml.safe_load(folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
-    values.pop("about", None)
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+
+
+def recipe_for(model: str, tune: str) -> str | None:
+    """Return the recipe whose `models` (shell patterns) name this network, for this way of training, or None.
+
+    `model` is our name or timm's; a tag after a dot names weights and does not count.
+    """
+    bare = model.partition(".")[0]
+    for name in recipes():
+        values = _file(name)
+        way = values.get("training", {}).get("tune", "scratch")
+        if way == tune and any(fnmatchcase(bare, pattern) for pattern in values.get("models", ())):
+            return name
+    return None
+
+
+def _file(name: str) -> dict[str, Any]:
+    path = files("vitrail").joinpath("recipes", f"{name}.yaml")
+    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return values
 
 

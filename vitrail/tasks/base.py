@@ -126,6 +126,13 @@ class Task(ABC, Generic[Target, PredictionT]):
         ready = self.prepare(batch, rng)
         return self.loss(self.infer(network, ready.images), ready.targets)
 
+    def kept(self, name: str) -> tuple[str, Task[Any, Any]]:
+        """Return the task that a trained model goes on with, and its name; `name` is this one's in the recipe.
+
+        A wrapper that only changes how is learnt gives what it wraps.
+        """
+        return name, self
+
     def settle(self, output: Tensor, targets: Sequence[Target]) -> Mapping[str, Any]:
         """Return the settings that are learnt from validation answers once the weights stand; by default none.
 

@@ -15,7 +15,7 @@ from vitrail import plots
 from vitrail.core.config import Settings, read
 from vitrail.core.errors import DataError, UnknownNameError
 from vitrail.data.sample import Batch, Geometry
-from vitrail.layers.head import DenseHead
+from vitrail.layers.head import DenseHead, DistilledHead
 from vitrail.layers.pool import Pool
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
@@ -43,6 +43,7 @@ class ClassifySettings(Settings):
     cutmix: float = 0.0
     temperature: float = 1.0
     class_weights: tuple[float, ...] | None = None
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,13 @@ class ClassHead(nn.Module):
         return logits + DenseHead.SHARE * best
 
 
+def class_head(spec: FeatureSpec, classes: int, pool: Kind | None, dropout: float) -> nn.Module:
+    """Return the head from Features to (b, k): two where the network has a distillation token and no pool is named."""
+    if pool is None and "dist" in spec.prefix:
+        return DistilledHead(spec, classes, dropout=dropout)
+    return ClassHead(spec, classes, pool, dropout)
+
+
 class Accuracy:
     """Share of right answers and mean cross entropy."""
 
@@ -146,8 +154,22 @@ class Accuracy:
         return {"accuracy": float(right.mean()), "loss": float(losses.mean()), "pictures": count}
 
 
+def binary(output: Tensor, truth: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
+    """Return the binary cross entropy of every class, mean over classes and pictures (DeiT III, arXiv:2204.07118).
+
+    Logits (b, k) against class indices (b,) or rows of probabilities (b, k); `weight` (k,) counts each class.
+    """
+    k = output.shape[1]
+    rows = truth.to(output.dtype) if truth.ndim == 2 else F.one_hot(truth, k).to(output.dtype)
+    rows = rows * (1 - smoothing) + smoothing / k
+    return F.binary_cross_entropy_with_logits(output, rows, weight=weight)
+
+
 class Classify(Task[int, Ranked]):
-    """Cross entropy over classes, with label smoothing, Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899)."""
+    """Cross entropy over classes, with label smoothing, Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899).
+
+    `loss` "bce" asks of every class by itself whether it is there, which suits mixed pictures (DeiT III, §3).
+    """
 
     name = "classify"
     Reads: ClassVar[type[ClassifySettings]] = ClassifySettings
@@ -162,8 +184,8 @@ class Classify(Task[int, Ranked]):
         self._index = {label: i for i, label in enumerate(self.labels)}
 
     def head(self, spec: FeatureSpec) -> nn.Module:
-        """Return pooling and one linear layer."""
-        return ClassHead(spec, len(self.labels), self.settings.pool, self.settings.dropout)
+        """Return pooling and one linear layer; of a network with a distillation token both its heads."""
+        return class_head(spec, len(self.labels), self.settings.pool, self.settings.dropout)
 
     def target(self, label: str) -> int:
         """Return the place of the label among the classes."""
@@ -172,11 +194,13 @@ class Classify(Task[int, Ranked]):
         return self._index[label]
 
     def loss(self, output: Tensor, targets: Sequence[int] | Tensor) -> Losses:
-        """Return cross entropy against class indices or rows of probabilities."""
+        """Return cross entropy against class indices or rows of probabilities, or the binary one of DeiT III."""
         truth = torch.as_tensor(targets, device=output.device)
         weights = self.settings.class_weights
         weight = None if weights is None else torch.tensor(weights, device=output.device)
         smoothing = self.settings.smoothing
+        if self.settings.loss == "bce":
+            return Losses(binary(output.float(), truth, weight, smoothing))
         return Losses(F.cross_entropy(output.float(), truth, weight=weight, label_smoothing=smoothing))
 
     def metrics(self) -> Accuracy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from vitrail.data.sample import Batch, Geometry
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Losses, Task
 from vitrail.tasks.calibrate import temperature_of_labels
-from vitrail.tasks.classify import ClassHead, ClassifySettings, first
+from vitrail.tasks.classify import ClassifySettings, class_head, first
 from vitrail.tasks.ranking import mean_average_precision
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ FEWEST = 5
 class MultiLabelSettings(ClassifySettings):
     """As for one class a picture, and from which probability on each label is answered."""
 
+    loss: Literal["bce"] = "bce"  # each label is a yes or a no: there is no other
     thresholds: tuple[float, ...] | None = None
 
 
@@ -119,7 +120,7 @@ class MultiLabel(Task[tuple[int, ...], Labelled]):
 
     def head(self, spec: FeatureSpec) -> nn.Module:
         """Return pooling and one linear layer."""
-        return ClassHead(spec, len(self.labels), self.settings.pool, self.settings.dropout)
+        return class_head(spec, len(self.labels), self.settings.pool, self.settings.dropout)
 
     def target(self, label: str) -> tuple[int, ...]:
         """Return the places of a cell's labels, which are separated by bars."""

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.layers.encoder import Encoder
 from vitrail.models.create import create_encoder, describe, rebuild
 from vitrail.runs.assemble import Network, build_task, join
 from vitrail.runs.recipe import ModelSettings, Recipe
 from vitrail.tasks.base import Task
+from vitrail.tasks.distill import Distill
+from vitrail.training.teacher import open_teacher
 from vitrail.weights.find import find_weights
 
 
@@ -43,7 +46,14 @@ def begin(recipe: Recipe, labels: Sequence[str]) -> Start:
     """
     task = build_task(recipe.task.name, labels, recipe.task.settings)
     opened = _open(recipe.model)
+    _let_teach(task, opened.preprocess)
     return Start(join(opened.encoder, task), task, opened.preprocess, opened.licence, opened.origin)
+
+
+def _let_teach(task: Task[Any, Any], student: Preprocess) -> None:
+    """Open the teacher where the task wants one."""
+    if isinstance(task, Distill):
+        task.taught_by(open_teacher(task.settings.teacher, task.labels, student))
 
 
 class _Opened(NamedTuple):
@@ -63,8 +73,14 @@ def _open(model: ModelSettings) -> _Opened:
             channels=model.channels,
             drop_path=model.drop_path,
             stride=model.stride,
+            settings=model.settings,
         )
         return _Opened(encoder, base, None, "none")
+    if model.settings:
+        raise SettingError(
+            f"Published weights fit the network as it is; settings of it ({', '.join(model.settings)}) go with "
+            "--weights none."
+        )
     found = find_weights(model.weights, model.name)
     drop_path = model.drop_path if hasattr(found.config, "drop_path") else None
     encoder = found.build(
@@ -80,4 +96,6 @@ def again(saved: Mapping[str, Any], recipe: Recipe, labels: Sequence[str]) -> St
     """Build the network of a run once more, without its first weights: a resume fills in its own."""
     task = build_task(recipe.task.name, labels, recipe.task.settings)
     network = join(rebuild(saved["encoder"]), task)
-    return Start(network, task, Preprocess.from_dict(saved["preprocess"]), saved["licence"], saved["origin"])
+    preprocess = Preprocess.from_dict(saved["preprocess"])
+    _let_teach(task, preprocess)
+    return Start(network, task, preprocess, saved["licence"], saved["origin"])

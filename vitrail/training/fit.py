@@ -15,11 +15,12 @@ from vitrail.data.balance import class_weights, positive_weights
 from vitrail.data.loader import Share, processes, training
 from vitrail.data.manifest import TRAIN, VAL, Manifest
 from vitrail.data.prepare import Prepared, prepare
+from vitrail.layers.head import DistilledHead
 from vitrail.models.create import count_params
 from vitrail.reports.write import write_report
 from vitrail.runs.folder import Run, create_run, open_run
 from vitrail.runs.options import TrainOptions
-from vitrail.runs.recipe import Recipe
+from vitrail.runs.recipe import Recipe, merge
 from vitrail.training.begin import again, begin
 from vitrail.training.draft import draft, head_for
 from vitrail.training.keeping import Keeper, Work, conditions
@@ -38,6 +39,7 @@ from vitrail.training.setup import (
     settled,
 )
 from vitrail.training.stopping import stopping
+from vitrail.training.taught import DISTILL
 
 
 def train(
@@ -63,7 +65,8 @@ def weighed(recipe: Recipe, manifest: Manifest) -> Recipe:
         return recipe
     weigh = positive_weights if manifest.multi else class_weights
     weights = weigh(manifest.rows(TRAIN), manifest.classes).tolist()
-    settings = {**recipe.task.settings, "class_weights": [round(weight, 4) for weight in weights]}
+    found = {"class_weights": [round(weight, 4) for weight in weights]}
+    settings = merge(recipe.task.settings, {"settings": found} if recipe.task.name == DISTILL else found)
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"settings": settings})})
 
 
@@ -93,7 +96,8 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
     accelerator = accelerator_for(recipe.training.device)
     torch.manual_seed(recipe.training.seed)
     begun = begin(recipe, manifest.classes)
-    if recipe.training.tune != "scratch":
+    # Two heads on tokens of their own are no draft's head: they start fresh.
+    if recipe.training.tune != "scratch" and not isinstance(begun.network.head, DistilledHead):
         head_for(begun, manifest, TRAIN)
     if recipe.training.tune == "head":
         begun.network.encoder.requires_grad_(False)

@@ -167,10 +167,11 @@ class Keeper:
 def write_best(run: Run, recipe: Recipe, start: Start) -> None:
     """Write model.safetensors: weights, and the header with architecture, task, preprocessing and proof."""
     task = start.task
+    name, kept = task.kept(recipe.task.name)
     header = Header(
         name=recipe.model.name,
         encoder=describe(start.network.encoder),
-        task={"name": recipe.task.name, "labels": list(task.labels), "settings": task.settings.model_dump()},
+        task={"name": name, "labels": list(kept.labels), "settings": kept.settings.model_dump()},
         preprocess=start.preprocess.to_dict(),
         weights=start.origin,
         licence=start.licence,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median_low
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 
+from vitrail.core.catalog import family_of
 from vitrail.core.config import read_mapping
 from vitrail.core.errors import SettingError
 from vitrail.data.builtin import names as builtin_names
@@ -16,11 +19,12 @@ from vitrail.data.manifest import Manifest
 from vitrail.data.prepare import Prepared
 from vitrail.data.source import load
 from vitrail.layers.encoder import Encoder
-from vitrail.models.create import build, create_encoder
-from vitrail.runs.options import TrainOptions, image_size, seconds
-from vitrail.runs.recipe import Recipe, compose, merge, named
+from vitrail.models.create import build, create_encoder, our_name, timm_name
+from vitrail.runs.options import TrainOptions, image_size, network_settings, seconds
+from vitrail.runs.recipe import Recipe, compose, merge, named, recipe_for
 from vitrail.training.dial import dialled
 from vitrail.training.frozen import pool_kind
+from vitrail.training.taught import taught, unwrapped
 from vitrail.weights.find import find_weights
 from vitrail.weights.infer import preset_of
 from vitrail.weights.library import known
@@ -56,6 +60,7 @@ class _Found(NamedTuple):
     weights: str
     encoder: Encoder  # on the meta device: only what it says of itself
     size: tuple[int, int] | None
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
@@ -67,8 +72,11 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     """
     reasons: list[str] = []
     side = short_side(prepared.manifest)
+    model = _model(options)
     found = (
-        _scratch(side, options, reasons) if _from_scratch(source, options) else _pretrained(options, reasons)
+        _scratch(side, model, reasons)
+        if _from_scratch(source, options)
+        else _pretrained(options.weights or "auto", model, reasons)
     )
     multi = prepared.manifest.multi
     if multi:
@@ -89,7 +97,22 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     after = options if _stated_tune(options.recipe) == "full" else replace(options, recipe=None)
     full = _recipe(source, prepared, after, found, "full")[0] if tune == "draft" else None
     full = full and dialled(full, found.encoder, options.elastic)
-    return Planned(recipe, tuple(reasons), full, shrink=options.imgsz is None)
+    return Planned(recipe, tuple(reasons), full, shrink=model.size is None)
+
+
+class _Model(NamedTuple):
+    """The network that the user or the user's recipe names, if any, with changed settings and size."""
+
+    name: str | None
+    settings: dict[str, Any]
+    size: tuple[int, int] | None
+
+
+def _model(options: TrainOptions) -> _Model:
+    said = _values(options.recipe).get("model", {}) if options.recipe else {}
+    settings = {**said.get("settings", {}), **network_settings(options.network)}
+    size = image_size(options.imgsz) or (tuple(said["imgsz"]) if "imgsz" in said else None)
+    return _Model(options.model or said.get("name"), settings, size)
 
 
 def _costs(recipe: Recipe) -> str:
@@ -138,25 +161,31 @@ def _values(recipe: str) -> dict[str, Any]:
     return {k: v for k, v in read_mapping(Path(recipe)).items() if k not in {"about", "schema_version"}}
 
 
-def _scratch(side: int, options: TrainOptions, reasons: list[str]) -> _Found:
-    model = options.model
+def _scratch(side: int, wanted: _Model, reasons: list[str]) -> _Found:
+    model = wanted.name
     if model is None:
         model = "vit_digits" if side <= TINY else "vit_s16"
         reasons.append(f"network {model}: the pictures are {side} px on their short side")
     with torch.device("meta"):
-        encoder = create_encoder(model)
+        encoder = create_encoder(
+            model, image=wanted.size if wanted.settings else None, settings=wanted.settings
+        )
     own = built_for(encoder)
-    if encoder.spec.attention == "none" and side < min(own) and options.imgsz is None:
+    if encoder.spec.attention == "none" and side < min(own) and wanted.size is None:
         small = min(*own, max(32, -(-side // 32) * 32))
         reasons.append(f"input {small} px: the pictures are {side} px on their short side")
-        return _Found(model, "none", encoder, (small, small))
-    return _Found(model, "none", encoder, own)
+        return _Found(model, "none", encoder, (small, small), wanted.settings)
+    return _Found(model, "none", encoder, own, wanted.settings)
 
 
-def _pretrained(options: TrainOptions, reasons: list[str]) -> _Found:
-    wanted = options.weights or "auto"
-    weights = _wanted(wanted, options.model)
-    model = options.model or preset_of(weights.config) or weights.name
+def _pretrained(wanted: str, asked: _Model, reasons: list[str]) -> _Found:
+    if asked.settings:
+        raise SettingError(
+            f"Published weights fit the network as it is; settings of it ({', '.join(asked.settings)}) go with "
+            "--weights none."
+        )
+    weights = _wanted(wanted, asked.name)
+    model = asked.name or preset_of(weights.config) or weights.name
     if wanted == "auto":
         reasons.append(f"weights {weights.name}, licence {weights.licence or 'not stated'}")
     with torch.device("meta"):
@@ -180,20 +209,35 @@ def _recipe(
 ) -> tuple[Recipe, list[str]]:
     """Return the whole recipe, and what had to be changed for it."""
     tiny = short_side(prepared.manifest) <= TINY
-    convolutional = found.encoder.spec.attention == "none"
-    usual = _usual(source, tune, convolutional, len(prepared.manifest.rows()))
+    usual = _usual(source, tune, found, len(prepared.manifest.rows()))
     name = options.recipe or usual
     own = _own(source, options, found, tune)
     if prepared.manifest.multi:
         own["task"]["name"] = MULTI
-    pool = pool_kind(found.encoder.spec) if tune != "scratch" else "own"
+    spec = found.encoder.spec
+    two = options.teacher is not None and "dist" in spec.prefix  # its heads stand on tokens of their own
+    pool = "own" if tune == "scratch" or two else pool_kind(spec)
     low: dict[str, Any] = {
         "model": {"imgsz": found.size, "fit": "squash" if tiny else "crop"},
         "task": {"settings": {} if pool == "own" else {"pool": pool}},
     }
-    values = merge(merge(low, _values(name)), own)
+    said, teaching = unwrapped(_values(name))
+    values = merge(merge(low, said), own)
     recipe = compose(usual, values, name) if _is_file(name) else compose(name, values)
+    recipe = _fitted(taught(recipe, teaching, options), options, found)
     return _tiled(recipe, options, found.encoder)
+
+
+def _fitted(recipe: Recipe, options: TrainOptions, found: _Found) -> Recipe:
+    """Leave out of a recipe of a kind what this one network has not: a drop path."""
+    config = found.encoder.config
+    if options.drop_path is not None or config.family != "timm" or recipe.model.drop_path is None:
+        return recipe
+    from vitrail.models.timm import takes_drop_path
+
+    if takes_drop_path(config):
+        return recipe
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"drop_path": None})})
 
 
 def _tiled(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> tuple[Recipe, list[str]]:
@@ -210,9 +254,15 @@ def _tiled(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> tuple[Rec
     return recipe.model_copy(update={"model": model}), [line]
 
 
-def _usual(source: str, tune: str, convolutional: bool, pictures: int) -> str:
+def _usual(source: str, tune: str, found: _Found, pictures: int) -> str:
+    """Return the recipe of this network, or of its kind where it has none of its own."""
+    convolutional = found.encoder.config.family == "timm" and found.encoder.spec.attention == "none"
+    preset = our_name(found.name)[0]
+    own = recipe_for(preset if family_of(preset) else timm_name(found.name), tune)
     if tune in {"draft", "head"}:
         return tune
+    if own is not None and source not in builtin_names():
+        return own
     if tune == "full":
         return "cnn_finetune" if convolutional else "finetune_small" if pictures <= FEW else "finetune"
     if source in builtin_names():
@@ -229,7 +279,9 @@ _SAME = (
 
 def _own(source: str, o: TrainOptions, found: _Found, tune: str) -> dict[str, Any]:
     """Return what the user said, in the recipe's own shape."""
-    mixing = {"mixup": o.mixup, "cutmix": o.cutmix, "smoothing": o.smoothing, "pool": o.pool}
+    mixing = {
+        "mixup": o.mixup, "cutmix": o.cutmix, "smoothing": o.smoothing, "loss": o.loss, "pool": o.pool,
+    }  # fmt: skip
     return {
         "data": {"source": source, "layout": o.layout, "val": o.val, "test": o.test},
         "model": {
@@ -239,6 +291,7 @@ def _own(source: str, o: TrainOptions, found: _Found, tune: str) -> dict[str, An
             "fit": o.fit,
             "drop_path": o.drop_path,
             "weights": found.weights,
+            "settings": dict(found.settings),
         },
         "task": {"settings": {k: v for k, v in mixing.items() if v is not None}},
         "training": {**{key: getattr(o, key) for key in _SAME}, "seconds": seconds(o.time), "tune": tune},

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from vitrail.core import catalog
-from vitrail.models.create import our_name
+from vitrail.models.create import our_name, timm_name
 from vitrail.weights.conventions import Preprocessing, of_timm
 from vitrail.weights.files import FOLDER_FILES
 
@@ -44,6 +44,7 @@ def find(name: str) -> Checkpoint | None:
     """Return the row of a name: timm's, with or without a tag, or `organisation/repository` of the hub."""
     import timm
 
+    name = timm_name(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return _on_the_hub(name)
     if not timm.is_model(name) or not timm.is_model_pretrained(name):
@@ -68,12 +69,12 @@ def listed(model: str = "*") -> list[Checkpoint]:
     """Return the checkpoints of our presets, or of one network (a shell pattern, our name or timm's)."""
     import timm
 
-    ours, _ = our_name(model)
+    ours, theirs = our_name(model)[0], timm_name(model)
     rows = []
     for name in timm.list_pretrained():
         preset, _ = our_name(name)
         known = catalog.family_of(preset) is not None
-        if (known and fnmatchcase(preset, ours)) or name.split(".")[0] == model:
+        if (known and fnmatchcase(preset, ours)) or theirs in (name, name.split(".")[0]):
             row = find(name)
             rows += [row] if row else []
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -39,7 +39,9 @@ def convert(source: Path, out: Path, *, to: str = "vitrail", model: str | None =
     if to == "vitrail":
         _write_own(found, out)
         return found
-    tensors = rules.save(table_for(found.config, cast(Layout, to)), found.encoder, found.head)
+    tensors = rules.save(
+        table_for(found.config, cast(Layout, to), found.head.keys()), found.encoder, found.head
+    )
     if to == "google":
         replace(out, lambda temporary: _write_npz(tensors, temporary))
     else:
@@ -47,14 +49,21 @@ def convert(source: Path, out: Path, *, to: str = "vitrail", model: str | None =
     return found
 
 
-def table_for(config: Any, layout: Layout) -> Table:
-    """Return the table that writes a network in a layout; WeightsError where the layout has no place for it."""
+def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
+    """Return the table that writes a network, with a head of these tensors, in a layout.
+
+    WeightsError where the layout has no place for it.
+    """
     tables: Mapping[tuple[str, str], Table] = {
         ("vit", "google"): google.vit(getattr(config, "heads", 1)),
         ("vit", "timm"): _timm_vit(config),
         ("vit", "huggingface"): huggingface.VIT,
         ("dinov2", "timm"): timm.DINOV2,
         ("deit", "timm"): timm.DEIT_DISTILLED if "dist" in getattr(config, "prefix", ()) else timm.DEIT,
+        ("deit", "huggingface"): _hub_deit(config, head),
+        ("swin", "huggingface"): huggingface.SWIN,
+        ("mixer", "google"): google.MIXER,
+        ("mixer", "timm"): timm.MIXER,
         ("t2t", "official"): _official_t2t(config),
         ("swin", "official"): official.SWIN,
         ("supervit", "official"): official.SUPERVIT,
@@ -80,6 +89,12 @@ def _timm_vit(config: Any) -> Table:
 def _official_t2t(config: Any) -> Table:
     performer = getattr(config, "tokens", "") == "performer"
     return official.T2T_PERFORMER if performer else official.T2T_TRANSFORMER
+
+
+def _hub_deit(config: Any, head: Collection[str]) -> Table:
+    if "dist" not in getattr(config, "prefix", ()):
+        return huggingface.VIT  # without the second token DeiT's files are a ViT's there, too
+    return huggingface.DEIT_TEACHER if "dist.weight" in head else huggingface.DEIT
 
 
 def _hub_dinov2(config: Any) -> Table:

@@ -13,6 +13,7 @@ from vitrail.core.errors import WeightsError
 from vitrail.models.create import presets_of
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.mixer import MixerConfig
 from vitrail.models.supervit import SuperViTConfig
 from vitrail.models.swin import SwinConfig
 from vitrail.models.t2t import T2TConfig
@@ -41,6 +42,7 @@ COMPARED = (
     "widths",
     "reduce",
     "shrink",
+    "places",
 )
 """The settings that make one network another; size, channels and conventions do not."""
 
@@ -206,6 +208,23 @@ def vvt(peek: Peek, conventions: Conventions, heads: int | None) -> VVTConfig:
     )
 
 
+def mixer(peek: Peek, conventions: Conventions, heads: int | None) -> MixerConfig:
+    """Return the settings of a Mixer's weights, made for a square picture."""
+    channels, width, patch = _embedding(peek)
+    places = _want(peek, "blocks.0.over_places.rise.weight")
+    side, _ = _grid(places.shape[1], 0)
+    return MixerConfig(
+        image=side * patch,
+        patch=patch,
+        channels=channels,
+        width=width,
+        depth=_count(peek, "blocks.{}.norm1.weight"),
+        places=len(places),
+        hidden=len(_want(peek, "blocks.0.over_channels.rise.weight")),
+        gelu=conventions.gelu,
+    )
+
+
 def preset_of(config: Any) -> str | None:
     """Return our preset that differs from these settings in size, channels and conventions at most."""
     return next((name for name, preset in _family(config) if same_network(config, preset)), None)
@@ -237,12 +256,17 @@ def _compared(config: Any, name: str) -> Any:
 
 def _sizes(peek: Peek) -> tuple[int, int, int, int]:
     """Return channels, width, patch and the rows of the MLP's first layer."""
+    return *_embedding(peek), len(_want(peek, "blocks.0.mlp.rise.weight"))
+
+
+def _embedding(peek: Peek) -> tuple[int, int, int]:
+    """Return channels, width and patch."""
     project = _want(peek, "embed.project.weight")
     if project.ndim != 4 or project.shape[2] != project.shape[3]:
         raise WeightsError(
             f"Patches of shape {tuple(project.shape)} are not square; no network here has such."
         )
-    return project.shape[1], project.shape[0], project.shape[3], len(_want(peek, "blocks.0.mlp.rise.weight"))
+    return project.shape[1], project.shape[0], project.shape[3]
 
 
 def _stem(peek: Peek) -> tuple[tuple[int, ...], int]:

@@ -84,6 +84,10 @@ def _kind(opened: Opened, wanted: Any) -> _Kind | None:
         spelt = google.spelt(opened.tensors)
         query = next((t for n, t in spelt.items() if n.endswith("query/kernel")), None)
         return _Kind(google.vit(), infer.vit, spelt, GOOGLE, query.shape[1] if query is not None else None)
+    if "MixerBlock_0/token_mixing/Dense_0/kernel" in names:
+        return _Kind(google.MIXER, infer.mixer, opened.tensors, GOOGLE)
+    if "blocks.0.mlp_tokens.fc1.weight" in names and "stem.proj.weight" in names:
+        return _Kind(timm_tables.MIXER, infer.mixer, opened.tensors, TIMM)
     if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in names):
         return _hub(opened)
     if {"patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight"} <= names:
@@ -103,11 +107,19 @@ def _kind(opened: Opened, wanted: Any) -> _Kind | None:
 
 
 def _hub(opened: Opened) -> _Kind:
+    if any("relative_position_bias_table" in name for name in opened.tensors):
+        swin = rules.respell(opened.tensors, huggingface.SWIN_SPELLINGS)
+        conventions = replace(HUGGINGFACE, preprocessing=of_hub(opened.preprocessing))
+        return _Kind(huggingface.SWIN, infer.swin, swin, conventions)
     spelt = rules.respell(opened.tensors, huggingface.SPELLINGS)
     acts = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
     gelu: Any = acts.get(opened.config.get("hidden_act", ""), HUGGINGFACE.gelu)
     conventions = replace(HUGGINGFACE, gelu=gelu, preprocessing=of_hub(opened.preprocessing))
     heads = opened.config.get("num_attention_heads")
+    if "embeddings.distillation_token" in spelt:
+        both = "cls_classifier.weight" in spelt
+        table = huggingface.DEIT_TEACHER if both else huggingface.DEIT
+        return _Kind(table, infer.deit, spelt, conventions, heads)
     if "encoder.layer.0.layer_scale1.lambda1" not in spelt:
         return _Kind(huggingface.VIT, infer.vit, spelt, conventions, heads)
     gated = "encoder.layer.0.mlp.weights_in.weight" in spelt

@@ -133,6 +133,26 @@ def vit(heads: int = 1) -> Table:
     )
 
 
+def _mixer_mlp(ours: str, theirs: str) -> tuple[Rule, ...]:
+    return (*dense(f"{ours}.rise", f"{theirs}/Dense_0"), *dense(f"{ours}.fall", f"{theirs}/Dense_1"))
+
+
+MIXER = Table(
+    "Google Mixer",
+    rules=(
+        Rule("embed.project.weight", "stem/kernel", KERNEL),
+        Rule("embed.project.bias", "stem/bias"),
+        *norm("blocks.{i}.norm1", "MixerBlock_{i}/LayerNorm_0"),
+        *_mixer_mlp("blocks.{i}.over_places", "MixerBlock_{i}/token_mixing"),
+        *norm("blocks.{i}.norm2", "MixerBlock_{i}/LayerNorm_1"),
+        *_mixer_mlp("blocks.{i}.over_channels", "MixerBlock_{i}/channel_mixing"),
+        *norm("norm", "pre_head_layer_norm"),
+    ),
+    head=dense("linear", "head"),
+    ignored=("opt/state/*",),
+)
+
+
 def spelt(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors in the oldest spelling; blocks stacked by a scan are taken apart."""
     named = respell(source, SPELLINGS)

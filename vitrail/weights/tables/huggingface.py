@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vitrail.weights.rules import Rule, Table, stacked
+from vitrail.weights.rules import Rule, Table, side_by_side, stacked
 
 SPELLINGS = (
-    (r"^(vit|dinov2|dinov2_with_registers)\.", ""),
+    (r"^(vit|deit|dinov2|dinov2_with_registers)\.", ""),
     (r"^layers\.(\d+)\.attention\.([qkv])_proj\.", r"encoder.layer.\1.attention.attention.\2_proj."),
     (r"^layers\.(\d+)\.attention\.o_proj\.", r"encoder.layer.\1.attention.output.dense."),
     (r"^encoder\.layer\.(\d+)\.attention\.([qkv])_proj\.", r"encoder.layer.\1.attention.attention.\2_proj."),
@@ -90,3 +90,70 @@ DINOV2_SWIGLU = replace(
     ),
 )
 """The giant's gated MLP has names of its own."""
+
+DEIT = replace(
+    VIT,
+    name="Hugging Face DeiT",
+    rules=(
+        *(rule for rule in VIT.rules if rule.ours != "prefix.tokens"),
+        Rule("prefix.tokens", ("embeddings.cls_token", "embeddings.distillation_token"), side_by_side(2)),
+    ),
+)
+"""With the distillation token, and a classifier on the class token alone."""
+
+DEIT_TEACHER = replace(
+    DEIT,
+    head=tuple(
+        Rule(f"{ours}.{part}", f"{theirs}.{part}")
+        for ours, theirs in (("linear", "cls_classifier"), ("dist", "distillation_classifier"))
+        for part in ("weight", "bias")
+    ),
+)
+"""With both classifiers."""
+
+SWIN_SPELLINGS = (
+    (r"^swin\.", ""),
+    (r"\.attention\.([qkv])_proj\.", r".attention.self.\1_proj."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+    (r"\.attention\.relative_position_bias\.", ".attention.self."),
+    (r"\.self\.q_proj\.", ".self.query."),
+    (r"\.self\.k_proj\.", ".self.key."),
+    (r"\.self\.v_proj\.", ".self.value."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+)
+
+_BLOCK = "encoder.layers.{s}.blocks.{b}"
+
+SWIN = Table(
+    "Hugging Face Swin",
+    rules=(
+        Rule("embed.project.{p}", "embeddings.patch_embeddings.projection.{p}"),
+        Rule("embed_norm.{p}", "embeddings.norm.{p}"),
+        Rule("position.table", "embeddings.position_embeddings"),
+        Rule(
+            "pyramid.stages.{s}.{b}.attention.qkv.{p}",
+            tuple(f"{_BLOCK}.attention.self.{name}.{{p}}" for name in ("query", "key", "value")),
+            stacked(3),
+        ),
+        *(
+            Rule(f"pyramid.stages.{{s}}.{{b}}.{ours}.{{p}}", f"{_BLOCK}.{theirs}.{{p}}")
+            for ours, theirs in (
+                ("norm1", "layernorm_before"),
+                ("attention.out", "attention.output.dense"),
+                ("norm2", "layernorm_after"),
+                ("mlp.rise", "intermediate.dense"),
+                ("mlp.fall", "output.dense"),
+            )
+        ),
+        Rule(
+            "pyramid.stages.{s}.{b}.attention.bias.table",
+            f"{_BLOCK}.attention.self.relative_position_bias_table",
+        ),
+        Rule("pyramid.merges.{s}.norm.{p}", "encoder.layers.{s}.downsample.norm.{p}"),
+        Rule("pyramid.merges.{s}.reduce.weight", "encoder.layers.{s}.downsample.reduction.weight"),
+        Rule("norm.{p}", "layernorm.{p}"),
+    ),
+    head=(Rule("linear.weight", "classifier.weight"), Rule("linear.bias", "classifier.bias")),
+    ignored=("*.relative_position_index", "embeddings.mask_token"),
+)

@@ -51,6 +51,25 @@ VIT = Table(
     head=(*HEAD, *ATTENTION_POOL),
 )
 
+MIXER = Table(
+    "timm Mixer",
+    rules=(
+        Rule("embed.project.{p}", "stem.proj.{p}"),
+        *(Rule(f"blocks.{{i}}.norm{n}.{{p}}", f"blocks.{{i}}.norm{n}.{{p}}") for n in (1, 2)),
+        *(
+            Rule(f"blocks.{{i}}.{ours}.{{p}}", f"blocks.{{i}}.{theirs}.{{p}}")
+            for ours, theirs in (
+                ("over_places.rise", "mlp_tokens.fc1"),
+                ("over_places.fall", "mlp_tokens.fc2"),
+                ("over_channels.rise", "mlp_channels.fc1"),
+                ("over_channels.fall", "mlp_channels.fc2"),
+            )
+        ),
+        Rule("norm.{p}", "norm.{p}"),
+    ),
+    head=(Rule("linear.weight", "head.weight"), Rule("linear.bias", "head.bias")),
+)
+
 LAYER_SCALE = (
     Rule("blocks.{i}.scale1.gamma", "blocks.{i}.ls1.gamma"),
     Rule("blocks.{i}.scale2.gamma", "blocks.{i}.ls2.gamma"),

@@ -1,0 +1,147 @@
+"""One picture's way through a vision transformer, step by step: arXiv:2010.11929, figure 1 and equations 1 to 4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from vitrail.core.errors import SettingError
+from vitrail.data.preprocess import Preprocess
+from vitrail.infer.predictor import Predictor
+from vitrail.layers.attend import AttentionMap, Recorder
+from vitrail.layers.encoder import Encoder
+from vitrail.layers.tokens import Features, Tokens
+from vitrail.runs.assemble import Network, create_model
+
+PLAIN = ("vit", "deit", "dinov2")
+"""The families whose way is: patches, projection, class token and positions, blocks, norm."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The network that is looked into; `trained` is False where its weights were freshly drawn."""
+
+    name: str
+    network: Network
+    preprocess: Preprocess
+    labels: tuple[str, ...]
+    trained: bool
+
+
+class Walk(NamedTuple):
+    """What stands on each step, of one picture; n patches, d numbers a token."""
+
+    pixels: Tensor  # (channels, height, width), 0 … 255, as the network sees them
+    rows: Tensor  # (n, channels · patch · patch): every patch as a row of normalised numbers
+    tokens: Tensor  # (n, d): the rows times E
+    placed: Tensor  # (prefix + n, d): with class token and positions, z_0
+    places: Tensor  # (prefix + n, d): what the positions added
+    layers: tuple[Tensor, ...]  # (prefix + n, d) after every block
+    maps: tuple[AttentionMap, ...]  # the attention of every block
+    final: Tensor  # (prefix + n, d): after the last norm, y
+    logits: Tensor  # (k,)
+    grid: tuple[int, int]
+    projection_off: float  # how far rows · E lies from what the network computed
+    way_off: float  # how far this walk's end lies from the network's own answer
+
+
+def open_subject(model: str, weights: str = "none") -> Subject:
+    """Open a run, a model file, or a network by name, with `weights` or freshly drawn ones.
+
+    Raises:
+        SettingError: it is no plain column on patches.
+    """
+    if Path(model).exists():
+        predictor = Predictor(model, "cpu")
+        subject = Subject(
+            predictor.header.name, predictor.network, predictor.preprocess, predictor.labels, True
+        )
+    else:
+        torch.manual_seed(0)
+        network = create_model(model, pretrained=False if weights == "none" else weights).eval()
+        config = network.encoder.config
+        preprocess = Preprocess.for_size(config.image or 224, config.channels)
+        labels = tuple(f"class {number}" for number in range(1000))
+        subject = Subject(model, network, preprocess, labels, weights != "none")
+    _check(subject)
+    return subject
+
+
+def _check(subject: Subject) -> None:
+    config = subject.network.encoder.config
+    overlapping = isinstance(getattr(config, "patch", 0), tuple)
+    more = getattr(config, "stem", None) or getattr(config, "registers", None)
+    if config.family not in PLAIN or overlapping or more:
+        raise SettingError(
+            f"{subject.name} is no plain row of patches and blocks, which these steps tell of. Take a ViT, a DeiT or "
+            "a DINOv2 without stem, registers and overlapping patches, such as vit_b16."
+        )
+
+
+@torch.no_grad()
+def walk(subject: Subject, image: Any) -> Walk:
+    """Take a picture (a path, bytes, Pillow image or array) through the network, keeping what every step gives."""
+    encoder: Any = subject.network.encoder
+    images = _input(subject, image)
+    embedded: Tokens = encoder.embed(images)
+    rows = patch_rows(images, encoder.config.patch)
+    weight = encoder.embed.project.weight.flatten(1)
+    by_hand = rows[0] @ weight.T + encoder.embed.project.bias
+    placed, bare = _placed(encoder, embedded)
+    recorder, tokens, layers = Recorder(), placed, []
+    for block in encoder.blocks:
+        tokens = block(tokens, recorder)
+        layers.append(tokens.x[0])
+    final = tokens.with_x(encoder.norm(tokens.x))
+    logits: Tensor = subject.network.head(Features(final))
+    return Walk(
+        pixels=subject.preprocess.restore(images)[0],
+        rows=rows[0],
+        tokens=embedded.x[0],
+        placed=placed.x[0],
+        places=(placed.x - bare.x)[0],
+        layers=tuple(layers),
+        maps=tuple(recorder.maps),
+        final=final.x[0],
+        logits=logits[0],
+        grid=cast(tuple[int, int], embedded.grid),
+        projection_off=float((by_hand - embedded.x[0]).abs().max()),
+        way_off=float((logits - subject.network(images)).abs().max()),
+    )
+
+
+def patch_rows(images: Tensor, patch: int) -> Tensor:
+    """Cut pictures into squares, each laid out as a row: (b, c, height, width) -> (b, n, c · patch · patch)."""
+    return rearrange(images, "b c (row ph) (col pw) -> b (row col) (c ph pw)", ph=patch, pw=patch)
+
+
+def from_rows(rows: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
+    """Put pictures together from rows of patches: (b, n, c · patch · patch) -> (b, c, height, width)."""
+    row, col = grid
+    whole = "b (row col) (c ph pw) -> b c (row ph) (col pw)"
+    return rearrange(rows, whole, row=row, col=col, ph=patch, pw=patch)
+
+
+def _placed(encoder: Encoder, tokens: Tokens) -> tuple[Tokens, Tokens]:
+    """Return the tokens with prefix and positions (eq. 1), and without the positions."""
+    page: Any = encoder
+    bare = page.prefix(tokens)
+    if page.config.position == "1d":
+        return page.position(bare), bare
+    return page.prefix(page.position(tokens)), bare
+
+
+def _input(subject: Subject, image: Any) -> Tensor:
+    from vitrail.data.decode import as_array, decode
+
+    channels = subject.preprocess.channels
+    if isinstance(image, str | Path):
+        array = decode(Path(image), channels).image
+    else:
+        array = decode(image, channels).image if isinstance(image, bytes) else as_array(image, channels)
+    return subject.preprocess.eval(array)[0][None]

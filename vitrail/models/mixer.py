@@ -1,0 +1,130 @@
+"""MLP-Mixer: Tolstikhin et al. 2021, "MLP-Mixer: An all-MLP Architecture for Vision", arXiv:2105.01601.
+
+The patches of ViT, without attention and without positions. In every block one MLP mixes the places, the same
+for each channel, and another mixes the channels, the same for each place:
+
+    U = X + W_2 GELU(W_1 LN(X))      over the n places of each channel    (1)
+    Y = U + W_4 GELU(W_3 LN(U))      over the d channels of each place
+
+then LN, and the mean of all places. The first MLP has a weight for every pair of places: a network knows one
+picture size alone. Axes: b batch, n tokens in raster order, d width, row col patch grid. First values are those
+of Flax: N(0, 1 / fan-in) cut at two deviations, biases 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from vitrail.core.errors import SettingError
+from vitrail.layers.attend import Recorder
+from vitrail.layers.block import DropPath, Gelu, Mlp, ramp
+from vitrail.layers.embed import PatchEmbed
+from vitrail.layers.encoder import NOTHING, Column, Encoder
+from vitrail.layers.initial import lecun
+from vitrail.layers.tokens import Features, FeatureSpec, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class MixerConfig:
+    """The settings of a Mixer; the defaults are Mixer-S/16.
+
+    `image` is one number or (height, width) of the only size it takes; `places` is the hidden width of the MLP
+    over places (the paper's D_S), `hidden` that of the MLP over channels (D_C).
+    """
+
+    family: ClassVar[str] = "mixer"
+
+    image: int | tuple[int, int] = 224
+    patch: int = 16
+    channels: int = 3
+    width: int = 512
+    depth: int = 8
+    places: int = 256
+    hidden: int = 2048
+    gelu: Gelu = "exact"
+    norm_eps: float = 1e-6
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse an image that the patches do not tile (SettingError)."""
+        if any(side % self.patch or side <= 0 for side in self.size):
+            raise SettingError(f"Patches of {self.patch} pixels do not tile {self.size} pixels; change one.")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels."""
+        return self.image if isinstance(self.image, tuple) else (self.image, self.image)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.size[0] // self.patch, self.size[1] // self.patch
+
+
+class Mixer(Encoder):
+    """The MLP-Mixer: images (b, channels, height, width) -> Features of one column."""
+
+    Config = MixerConfig
+
+    def __init__(self, config: MixerConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.spec = FeatureSpec(c.width, strides=(c.patch,), pool="mean", sizes="fixed")
+        self.embed = PatchEmbed(c.width, c.patch, c.channels)
+        self.blocks = Column(MixerBlock(c, rate) for rate in ramp(c.drop_path, c.depth))
+        self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
+
+    def forward(
+        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
+    ) -> Features:
+        """(b, channels, height, width) -> Features with tokens (b, row·col, d); there is no attention to record."""
+        self.refuse(given)
+        tokens = self.embed(images)
+        if tokens.grid != self.config.grid:
+            size = " x ".join(map(str, self.config.size))
+            raise SettingError(
+                f"This Mixer was made for {size} pixels and knows no other size; resize the picture, or build it "
+                "for the other (image=…)."
+            )
+        tokens = self.blocks(tokens, record)
+        return Features(tokens.with_x(self.norm(tokens.x)))
+
+
+class MixerBlock(nn.Module):
+    """Eq. 1: mixes the places, then the channels: Tokens -> Tokens."""
+
+    def __init__(self, c: MixerConfig, rate: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(c.width, eps=c.norm_eps)
+        self.over_places = Mlp(c.grid[0] * c.grid[1], c.places, kind=c.gelu)
+        self.norm2 = nn.LayerNorm(c.width, eps=c.norm_eps)
+        self.over_channels = Mlp(c.width, c.hidden, kind=c.gelu)
+        self.drop = DropPath(rate)
+        for mlp in (self.over_places, self.over_channels):
+            lecun(mlp.rise)
+            lecun(mlp.fall)
+
+    def forward(self, tokens: Tokens, record: Recorder | None = None) -> Tokens:
+        """Tokens of (b, n, d) -> Tokens of (b, n, d)."""
+        turned = Tokens(self.norm1(tokens.x).mT)  # (b, d, n): an MLP works on the last axis
+        x = tokens.x + self.drop(self.over_places(turned).mT)
+        x = x + self.drop(self.over_channels(tokens.with_x(self.norm2(x))))
+        return tokens.with_x(x)
+
+
+PRESETS: Mapping[str, MixerConfig] = MappingProxyType(  # table 1
+    {
+        "mixer_s32": MixerConfig(patch=32),
+        "mixer_s16": MixerConfig(),
+        "mixer_b32": MixerConfig(patch=32, width=768, depth=12, places=384, hidden=3072),
+        "mixer_b16": MixerConfig(width=768, depth=12, places=384, hidden=3072),
+        "mixer_l32": MixerConfig(patch=32, width=1024, depth=24, places=512, hidden=4096),
+        "mixer_l16": MixerConfig(width=1024, depth=24, places=512, hidden=4096),
+        "mixer_h14": MixerConfig(patch=14, width=1280, depth=32, places=640, hidden=5120),
+    }
+)

@@ -1,0 +1,140 @@
+"""A teacher for distillation: any trained run or model file of ours, or published weights with their classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from vitrail.core.errors import SettingError, WeightsError
+from vitrail.data.preprocess import Preprocess, resize
+from vitrail.infer.predictor import Predictor
+from vitrail.layers.head import DistilledHead, LinearHead
+from vitrail.layers.tokens import FeatureSpec
+from vitrail.runs.assemble import Network
+from vitrail.training.plan import built_for
+from vitrail.weights.find import find_weights
+from vitrail.weights.pretrained import Pretrained
+
+
+class _Opened(NamedTuple):
+    network: nn.Module
+    preprocess: Preprocess
+    columns: tuple[int, ...]  # the teacher's output for each of the student's classes
+
+
+class Teacher:
+    """A frozen network that is asked about what the student sees, through its own preprocessing.
+
+    Images as the student gets them (b, channels, height, width) -> logits (b, k) in the student's order of classes.
+    """
+
+    def __init__(self, opened: _Opened, student: Preprocess) -> None:
+        if opened.preprocess.channels != student.channels:
+            raise SettingError(
+                f"The teacher sees {opened.preprocess.channels} channels and the student {student.channels}; take "
+                "another teacher."
+            )
+        self.network = opened.network.eval().requires_grad_(False)
+        self.preprocess, self.student = opened.preprocess, student
+        self.columns = list(opened.columns)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the teacher's logits: (b, channels, height, width) -> (b, k)."""
+        self.network.to(images.device)
+        pixels = self.student.restore(images.float())
+        fitted = torch.stack([resize(one, self.preprocess.size) for one in pixels])
+        mean, std = (
+            255 * torch.tensor(part, device=images.device).view(-1, 1, 1)
+            for part in (self.preprocess.mean, self.preprocess.std)
+        )
+        logits: Tensor = self.network((fitted - mean) / std)
+        return logits[:, self.columns]
+
+
+def open_teacher(source: str, labels: Sequence[str], student: Preprocess) -> Teacher:
+    """Open the teacher that a user names, for a student of these classes with this preprocessing.
+
+    Raises:
+        SettingError: it knows other classes, or sees other channels.
+        WeightsError, RunError: it cannot be had or is broken.
+    """
+    path = Path(source).expanduser()
+    if (path / "recipe.yaml").is_file() or _is_model(path):
+        return Teacher(_ours(path, labels), student)
+    return Teacher(_published(source, labels), student)
+
+
+def _is_model(path: Path) -> bool:
+    """Tell whether this is a model file of ours, which knows its classes and its preprocessing."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as handle:
+            return "vitrail" in (handle.metadata() or {})
+    except (SafetensorError, OSError):
+        return False  # what is wrong with it is told by who opens it as weights
+
+
+def _ours(path: Path, labels: Sequence[str]) -> _Opened:
+    predictor = Predictor(path, "cpu")
+    known = predictor.labels
+    missing = [label for label in labels if label not in known]
+    if missing:
+        raise SettingError(
+            f"The teacher {path} does not know {', '.join(missing[:5])}. It must have learnt every class of the "
+            "student's pictures; train it on them first."
+        )
+    return _Opened(predictor.network, predictor.preprocess, tuple(known.index(label) for label in labels))
+
+
+def _published(source: str, labels: Sequence[str]) -> _Opened:
+    found = find_weights(source)
+    encoder = found.build()
+    network = Network(encoder, _classifier(found, encoder.spec))
+    classes = len(found.head["linear.bias"])
+    base = Preprocess.for_size(built_for(encoder))
+    if found.preprocessing is not None:
+        base = replace(base, mean=found.preprocessing.mean, std=found.preprocessing.std)
+    return _Opened(network, base, _columns(source, labels, classes))
+
+
+def _classifier(found: Pretrained, spec: FeatureSpec) -> nn.Module:
+    if "linear.weight" not in found.head:
+        raise WeightsError(
+            f"The weights {found.name} have no classifier, so they cannot teach. Fine-tune them on your pictures "
+            "first (vitrail train … --weights …), and name that run as the teacher."
+        )
+    classes = len(found.head["linear.weight"])
+    hidden = len(found.head["pre_logits.weight"]) if "pre_logits.weight" in found.head else 0
+    pool = "attention" if any(key.startswith("pool.attention") for key in found.head) else None
+    head: nn.Module = (
+        DistilledHead(spec, classes)
+        if "dist.weight" in found.head
+        else LinearHead(spec, classes, pool=pool, hidden=hidden)
+    )
+    head.load_state_dict({key: tensor.float() for key, tensor in found.head.items()})
+    return head
+
+
+def _columns(source: str, labels: Sequence[str], classes: int) -> tuple[int, ...]:
+    """Find the student's classes among ImageNet's, by their WordNet numbers, or take as many as they come."""
+    if classes == len(labels):
+        return tuple(range(classes))
+    if classes == 1000:
+        from timm.data.imagenet_info import ImageNetInfo
+
+        info: Any = ImageNetInfo()
+        known: list[str] = list(info.label_names())
+        if set(labels) <= set(known):
+            return tuple(known.index(label) for label in labels)
+    raise SettingError(
+        f"The teacher {source} knows {classes} classes of its own, and not those of these pictures. Fine-tune it on "
+        "them first, and name that run: --teacher runs/teacher"
+    )
