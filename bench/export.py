@@ -15,7 +15,7 @@ from bench.pairs import machine
 from vitrail.core.errors import VitrailError
 from vitrail.export.write import SUFFIXES, export
 
-MODELS = ("vit_ti16", "resnet18", "swin_t")
+MODELS = ("vit_ti16", "resnet10t", "swin_t", "deit_ti16", "t2t_vit_7")
 
 
 def main() -> None:

@@ -8,34 +8,36 @@ import pytest
 import torch
 
 from vitrail.cli.main import run
-from vitrail.export.bench import _peers, _timm_twin
+from vitrail.export.peers import peers, timm_twin, transformers_twin
 from vitrail.infer.timing import matmul_peak, ratio
 from vitrail.runs.assemble import create_model
 
 
-def test_the_verb_measures_names_and_files_beside_the_peers(written, capsys):
-    words = [
-        "vit_digits",
-        str(written("vit_digits")),
-        "--batch",
-        "3",
-        "--rounds",
-        "2",
-        "--no-compile",
-        "--json",
-    ]
-    assert run(["bench", *words, "--peers"]) == 0
-    found = json.loads(capsys.readouterr().out)
+def measured(capsys, *words):
+    assert run(["bench", *words, "--no-compile", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_verb_measures_a_file_beside_the_peers(written, capsys):
+    model = str(written("vit_digits", pool="cls"))
+    found = measured(capsys, model, "--batch", "3", "--rounds", "2", "--peers")
     assert found["memory"] > 1e7
-    assert {row["model"] for row in found["rows"]} == set(words[:2])
+    assert {row["model"] for row in found["rows"]} == {model}
     assert {row["batch"] for row in found["rows"]} == {1, 3}
     ways = {row["way"] for row in found["rows"]}
-    assert {"vitrail float32", "timm eager", "ONNX Runtime"} <= ways
+    assert {"vitrail float32", "timm eager", "transformers", "ONNX Runtime"} <= ways
     for row in found["rows"]:
         assert 0 < row["fastest"] <= row["seconds"] <= row["slowest"]
         assert row["images"] == pytest.approx(row["batch"] / row["seconds"])
-        assert 0 < row["share"] < 1.5
+        assert row["share"] is None if "int8" in row["way"] else 0 < row["share"] < 1.5
         assert (row["ours_quicker_by"] is None) == row["way"].startswith("vitrail")
+        assert row["ours_quicker_by"] is None or row["ours_quicker_by"]["low"] > 0
+
+
+def test_the_verb_measures_names_alone(capsys):
+    rows = measured(capsys, "vit_digits", "--batch", "1", "--rounds", "1")["rows"]
+    assert {row["model"] for row in rows} == {"vit_digits"}
+    assert all(row["way"].startswith("vitrail") for row in rows)
 
 
 def test_wrong_numbers_and_names_are_refused(capsys):
@@ -44,20 +46,28 @@ def test_wrong_numbers_and_names_are_refused(capsys):
     assert "vit_digits" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["vit_digits", "deit_ti16"])
+@pytest.mark.parametrize("name", ["vit_digits", "deit_ti16", "resnet10t"])
 def test_the_peer_has_our_weights(name):
     torch.manual_seed(0)
     network = create_model(name, 5, image=(32, 32)).eval().requires_grad_(False)
     images = torch.randn(2, 3, 32, 32)
-    twin = _timm_twin(network)
-    wanted = network.head.pool(network.forward_features(images))
-    torch.testing.assert_close(twin(images), wanted, rtol=0, atol=1e-5)
+    twin = timm_twin(network)
+    torch.testing.assert_close(twin(images), network(images), rtol=0, atol=1e-5)
+
+
+def test_transformers_has_our_weights(tmp_path):
+    torch.manual_seed(0)
+    network = create_model("vit_digits", 5, pool="cls").eval().requires_grad_(False)
+    images = torch.randn(2, 3, 32, 32)
+    twin = transformers_twin(network, tmp_path / "theirs")
+    torch.testing.assert_close(twin(images), network(images), rtol=0, atol=1e-5)
+    assert transformers_twin(create_model("deit_ti16", 5), tmp_path / "none") is None
 
 
 def test_a_network_that_timm_lacks_is_measured_without_it(tmp_path):
     network = create_model("t2t_vit_7", 5).eval().requires_grad_(False)
-    assert _timm_twin(network) is None
-    names = [name for name, _ in _peers(network, torch.randn(1, 3, 224, 224), tmp_path, compiled=False)]
+    assert timm_twin(network) is None
+    names = [name for name, _ in peers(network, torch.randn(1, 3, 224, 224), tmp_path, compiled=False)]
     assert "timm eager" not in names
     assert "ONNX Runtime" in names
 

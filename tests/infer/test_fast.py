@@ -5,52 +5,24 @@ from __future__ import annotations
 import json
 import time
 
-import numpy as np
 import pytest
 import torch
 
-from vitrail.data.preprocess import Preprocess
 from vitrail.infer import fast
+from vitrail.infer import plans as plans_page
 from vitrail.infer.ahead import ahead
-from vitrail.infer.fast import PLAIN, Memory, Plan, Quick, Seen, hasten, quicken
+from vitrail.infer.fast import Memory, Seen, hasten, quicken
+from vitrail.infer.plans import PLAIN, Plan, Quick
 from vitrail.infer.predictor import Predictor, Source
-from vitrail.models.create import describe
-from vitrail.runs.assemble import build_task, create_model, join
-from vitrail.runs.model_file import Header, write_model
-from vitrail.runs.proof import answer, picture
+from vitrail.runs.proof import picture
 
 BF16 = Plan("bf16")
 
 
 @pytest.fixture
-def model(tmp_path, monkeypatch):
-    monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
-    torch.manual_seed(0)
-    task = build_task("classify", ["a", "b", "c"], {})
-    network = join(create_model("vit_digits", 3).encoder, task).eval()
-    steps = Preprocess.for_size(32)
-    header = Header(
-        name="vit_digits",
-        encoder=describe(network.encoder),
-        task={"name": "classify", "labels": list(task.labels), "settings": task.settings.model_dump()},
-        preprocess=steps.to_dict(),
-        proof=answer(network, task, steps),
-    )
-    path = tmp_path / "model.safetensors"
-    write_model(path, network, header)
-    return path
-
-
-@pytest.fixture
-def shown():
-    draw = np.random.default_rng(0)
-    return [draw.integers(0, 256, (40, 30, 3), dtype=np.uint8) for _ in range(40)]
-
-
-@pytest.fixture
 def plans(monkeypatch):
     """Machines differ in what is worth asking; these are asked on all of them."""
-    monkeypatch.setattr(fast, "plans_for", lambda predictor: [PLAIN, BF16])
+    monkeypatch.setattr(fast, "plans_for", lambda network, device: [PLAIN, BF16])
 
 
 def never():
@@ -126,10 +98,10 @@ def test_the_last_batch_of_a_compiled_plan_is_filled_up(model, monkeypatch):
     def remembered(network):
         return lambda images: (sizes.append(len(images)), network(images))[1]
 
-    monkeypatch.setattr(fast, "_compiled", remembered)
+    monkeypatch.setattr(plans_page, "_compiled", remembered)
     predictor = Predictor(model)
     images = torch.randn(3, 3, 32, 32)
-    out = Quick(predictor.network, Plan(compiled=True), batch=8)(images)
+    out = Quick(predictor.network, Plan(engine="compiled"), (8, 3, 32, 32))(images)
     torch.testing.assert_close(out, predictor.network(images), rtol=0, atol=1e-5)
     assert sizes == [8]
 
@@ -137,7 +109,7 @@ def test_the_last_batch_of_a_compiled_plan_is_filled_up(model, monkeypatch):
 def test_channels_last_changes_no_answer(model):
     predictor = Predictor(model)
     images = torch.randn(2, 3, 32, 32)
-    out = Quick(predictor.network, Plan(channels_last=True))(images)
+    out = Quick(predictor.network, Plan(channels_last=True), (2, 3, 32, 32))(images)
     torch.testing.assert_close(out, predictor.network(images), rtol=0, atol=1e-5)
 
 

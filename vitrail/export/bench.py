@@ -5,32 +5,26 @@ from __future__ import annotations
 import resource
 import sys
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrail.core.errors import SettingError
-from vitrail.core.paths import compiler
-from vitrail.export.folders import timm_settings
-from vitrail.infer.exported import openvino
-from vitrail.infer.fast import PLAIN, Plan, Quick
+from vitrail.export.peers import Run, forward, peers
+from vitrail.infer.plans import PLAIN, Plan, Quick, plans_for
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.timing import Ratio, in_turn, matmul_peak, ratio
 from vitrail.models.create import count_macs
 from vitrail.runs.assemble import Network, create_model
 from vitrail.runs.device import device_for, fast_bf16
-from vitrail.weights import rules
-from vitrail.weights.convert import table_for
 
-Run = Callable[[], Any]
+OURS = "vitrail "
+"""How the names of our own ways begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +38,18 @@ class Row:
     fastest: float
     slowest: float
     images: float  # a second
-    share: float  # of the measured matmul peak of its precision
-    ahead: Ratio | None  # how many times quicker our quickest way is
+    share: float | None  # of the measured matmul peak of its precision; of int8 none is measured
+    ahead: Ratio | None  # how many times quicker our quickest way in bf16 or float32 is
+    in_int8: Ratio | None  # the same of our quickest way in int8
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        ahead = self.ahead and {"middle": self.ahead.middle, "low": self.ahead.low, "high": self.ahead.high}
         names = ("model", "way", "batch", "seconds", "fastest", "slowest", "images", "share")
-        return {**{name: getattr(self, name) for name in names}, "ours_quicker_by": ahead}
+        ratios = {"ours_quicker_by": self.ahead, "ours_in_int8_quicker_by": self.in_int8}
+        return {
+            **{name: getattr(self, name) for name in names},
+            **{name: found and asdict(found) for name, found in ratios.items()},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +79,14 @@ def bench(name: str, setting: Setting) -> list[Row]:
     if fast_bf16(device):
         peaks["bf16"] = matmul_peak(device, torch.bfloat16)
     macs = count_macs(network.encoder, size)
+    channels = network.encoder.config.channels
     rows = []
-    for batch in dict.fromkeys((1, setting.batch)):
-        images = torch.randn(batch, network.encoder.config.channels, *size, device=device)
-        rows += _measured(name, network, images, setting, macs, peaks)
+    with tempfile.TemporaryDirectory() as folder:
+        for batch in dict.fromkeys((1, setting.batch)):
+            images = torch.randn(batch, channels, *size, device=device)
+            runs = _runs(network, images, setting, Path(folder))
+            times = in_turn(runs, setting.rounds)
+            rows += [_row(name, way, batch, times, macs, peaks) for way in times]
     return rows
 
 
@@ -107,96 +109,68 @@ def _network(name: str, device: torch.device) -> tuple[Network, tuple[int, int]]
     return network, side if isinstance(side, tuple) else (side, side)
 
 
-def _measured(
-    name: str, network: Network, images: Tensor, setting: Setting, macs: int, peaks: Mapping[str, float]
-) -> list[Row]:
-    runs = {
-        f"vitrail {plan}": _ours(network, plan, images) for plan in _plans(network, images.device, setting)
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        if setting.peers and images.device.type == "cpu":
-            runs |= dict(_peers(network, images, Path(folder), setting.compiled))
-        times = in_turn(runs, setting.rounds)
-    ours = min((way for way in times if way.startswith("vitrail")), key=lambda way: median(times[way]))
-    rows = []
-    for way, seconds in times.items():
-        middle, count = median(seconds), len(images)
-        peak = peaks.get("bf16" if "bf16" in way else "float32", peaks["float32"])
-        ahead = None if way.startswith("vitrail") else ratio(times[ours], seconds)
-        spread = (min(seconds), max(seconds))
-        rows.append(
-            Row(name, way, count, middle, *spread, count / middle, macs * count / middle / peak, ahead)
-        )
-    return rows
+def _runs(network: Network, images: Tensor, setting: Setting, folder: Path) -> dict[str, Run]:
+    """Return everything that is measured, by name; `folder` keeps what more than one of them reads."""
+    plans = [
+        plan for plan in plans_for(network, images.device) if setting.compiled or plan.engine != "compiled"
+    ]
+    runs = {f"{OURS}{plan}": _ours(network, plan, images, folder) for plan in plans}
+    if setting.peers:
+        theirs = folder / f"peers of {len(images)}"
+        theirs.mkdir()
+        runs |= dict(peers(network, images, theirs, setting.compiled))
+    return runs
 
 
-def _plans(network: Network, device: torch.device, setting: Setting) -> list[Plan]:
-    last = network.spec.attention == "none"
-    quick = Plan("bf16" if fast_bf16(device) else "float32", last)
-    compiled = setting.compiled and (device.type == "cuda" or compiler() is not None)
-    plans = [PLAIN, quick, *([Plan(quick.precision, last, compiled=True)] if compiled else [])]
-    return list(dict.fromkeys(plans))
+def _row(
+    name: str,
+    way: str,
+    count: int,
+    times: Mapping[str, list[float]],
+    macs: int,
+    peaks: Mapping[str, float],
+) -> Row:
+    seconds = times[way]
+    middle, precision = median(seconds), _precision(way)
+    share = macs * count / middle / peaks[precision] if precision in peaks else None
+    against = [
+        ratio(times[ours], seconds) if ours and not way.startswith(OURS) else None
+        for ours in (_quickest(times, int8=False), _quickest(times, int8=True))
+    ]
+    return Row(name, way, count, middle, min(seconds), max(seconds), count / middle, share, *against)
 
 
-def _ours(network: nn.Module, plan: Plan, images: Tensor) -> Run:
-    return _forward(network if plan == PLAIN else Quick(network, plan, len(images)), images)
+def _quickest(times: Mapping[str, list[float]], int8: bool) -> str | None:
+    """Return our quickest way; whole numbers are compared apart, since no peer was asked to round."""
+    ours = [way for way in times if way.startswith(OURS) and (_precision(way) == "int8") == int8]
+    return min(ours, key=lambda way: median(times[way]), default=None)
 
 
-def _forward(network: Callable[[Tensor], Any], images: Tensor, bf16: bool = False) -> Run:
-    def run() -> None:
-        with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            network(images)
-        if images.device.type == "cuda":
-            torch.cuda.synchronize(images.device)
-
-    return run
+def _precision(way: str) -> str:
+    return next((known for known in ("int8", "bf16") if known in way), "float32")
 
 
-def _peers(network: Network, images: Tensor, folder: Path, compiled: bool) -> Iterator[tuple[str, Run]]:
-    """Yield the installed peers that can run this network; each gets the same weights."""
-    twin = _timm_twin(network)
-    if twin is not None:
-        yield "timm eager", _forward(twin, images)
-        if compiled and compiler():
-            quick = torch.compile(twin, dynamic=False, options={"freezing": True})
-            yield "timm compiled, frozen, bf16", _forward(quick, images, fast_bf16(images.device))
-    if find_spec("onnxscript") is None:
-        return
-    path = folder / "network.onnx"
-    with _silence(), torch.no_grad():
-        torch.onnx.export(network, (images,), path, dynamo=True, verbose=False, external_data=False)
-    if find_spec("onnxruntime") is not None:
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        fed = {session.get_inputs()[0].name: images.numpy()}
-        yield "ONNX Runtime", lambda: session.run(None, fed)
-    if find_spec("openvino") is not None:
-        hint = "bf16" if fast_bf16(images.device) else "f32"
-        graph = openvino().Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": hint})
-        yield f"OpenVINO {hint}", lambda: graph(images.numpy())
+def _ours(network: Network, plan: Plan, images: Tensor, folder: Path) -> Run:
+    if plan == PLAIN:
+        return forward(network, images)
+    batch, channels, height, width = images.shape
+    return forward(
+        Quick(network, plan, (batch, channels, height, width), folder / "network.openvino"), images
+    )
 
 
-def _timm_twin(network: Network) -> nn.Module | None:
-    """Return timm's own network with these weights, or None where timm has none like it."""
-    config: Any = network.encoder.config
-    if config.family == "timm":
-        return cast(nn.Module, network.encoder.net)
-    settings = timm_settings(config, network.spec.pool)
-    if settings is None:
-        return None
-    import timm
-
-    twin: nn.Module = timm.create_model(settings["architecture"], num_classes=0, **settings["model_args"])
-    twin.load_state_dict(rules.save(table_for(config, "timm"), network.encoder.state_dict()))
-    return twin.eval().requires_grad_(False)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+HEAD = (
+    "model",
+    "way",
+    "batch",
+    "images/s",
+    "ms",
+    "ms, spread",
+    "of peak",
+    "ours quicker by",
+    "ours in int8 by",
+)
+"""What the cells of a line are."""
 
 
 def lines(rows: Sequence[Row]) -> list[list[str]]:
@@ -209,8 +183,9 @@ def lines(rows: Sequence[Row]) -> list[list[str]]:
             f"{row.images:.1f}",
             f"{1e3 * row.seconds:.1f}",
             f"{1e3 * row.fastest:.1f} … {1e3 * row.slowest:.1f}",
-            f"{row.share:.0%}",
+            "" if row.share is None else f"{row.share:.0%}",
             str(row.ahead or ""),
+            str(row.in_int8 or ""),
         ]
         for row in rows
     ]

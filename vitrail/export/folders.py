@@ -53,13 +53,28 @@ def write_timm(predictor: Predictor, folder: Path, check: Check) -> None:
 def write_huggingface(predictor: Predictor, folder: Path, check: Check) -> None:
     """Write a folder for `AutoModelForImageClassification.from_pretrained(FOLDER)`, where `check` lets it pass."""
     need("transformers")
-    config = predictor.network.encoder.config
-    if config.family != "vit" or config.prefix != ("cls",) or config.position != "1d":
-        raise _no_place(predictor, "transformers", "a plain ViT with a class token")
-    if _pool(predictor) != "cls":
+    config, pool = predictor.network.encoder.config, _pool(predictor)
+    settings = huggingface_settings(config, pool)
+    if settings is None and pool != "cls":
         raise _no_place(predictor, "transformers", "a network that reads its class token (--pool cls)")
+    if settings is None:
+        raise _no_place(predictor, "transformers", "a plain ViT with a class token")
     names = {str(i): label for i, label in enumerate(predictor.labels)}
-    settings = {
+    settings |= {
+        "problem_type": _problem(predictor),
+        "id2label": names,
+        "label2id": {label: int(i) for i, label in names.items()},
+    }
+    files = {"config.json": settings, "preprocessor_config.json": _processor(predictor.preprocess)}
+    _write(predictor, folder, table_for(config, "huggingface"), files, check, prefix="vit.")
+
+
+def huggingface_settings(config: Any, pool: str) -> dict[str, Any] | None:
+    """Return transformers' words for a plain ViT that reads its class token, None for any other network."""
+    plain = config.family == "vit" and config.prefix == ("cls",) and config.position == "1d"
+    if not plain or pool != "cls" or bool(getattr(config, "stem", ())):
+        return None
+    return {
         "architectures": ["ViTForImageClassification"],
         "model_type": "vit",
         "hidden_size": config.width,
@@ -74,12 +89,7 @@ def write_huggingface(predictor: Predictor, folder: Path, check: Check) -> None:
         "patch_size": config.patch,
         "num_channels": config.channels,
         "qkv_bias": True,
-        "problem_type": _problem(predictor),
-        "id2label": names,
-        "label2id": {label: int(i) for i, label in names.items()},
     }
-    files = {"config.json": settings, "preprocessor_config.json": _processor(predictor.preprocess)}
-    _write(predictor, folder, table_for(config, "huggingface"), files, check, prefix="vit.")
 
 
 def asked_of_timm(predictor: Predictor, folder: Path) -> Asked:
@@ -95,10 +105,10 @@ def asked_of_huggingface(predictor: Predictor, folder: Path) -> Asked:
     from transformers import AutoModelForImageClassification
 
     network = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True).eval()
-    return _asked(predictor, _Logits(network))
+    return _asked(predictor, Logits(network))
 
 
-class _Logits(nn.Module):
+class Logits(nn.Module):
     """A network of transformers as a function from images to logits."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -106,6 +116,7 @@ class _Logits(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
         logits: Tensor = self.network(pixel_values=images).logits
         return logits
 
@@ -190,7 +201,10 @@ def _vision_transformer(predictor: Predictor) -> dict[str, Any]:
 def timm_settings(config: Any, pool: str) -> dict[str, Any] | None:
     """Return timm's words for a plain ViT or a DeiT of any size, or None where it has none for a network."""
     plain = config.family in ("vit", "deit") and not getattr(config, "stem", ()) and config.norm_eps == 1e-6
+    pooled = {"cls": "token", "mean": "avg", "attention": "map"}
     if not plain or config.prefix not in ((), ("cls",)) or config.position not in ("1d", "1d_patches"):
+        return None
+    if pool not in pooled:
         return None
     arguments: dict[str, Any] = {
         "img_size": list(config.size),
@@ -203,7 +217,7 @@ def timm_settings(config: Any, pool: str) -> dict[str, Any] | None:
         "act_layer": "gelu_tanh" if getattr(config, "gelu", "exact") == "tanh" else "gelu",
         "class_token": bool(config.prefix),
         "no_embed_class": config.position == "1d_patches",
-        "global_pool": {"cls": "token", "mean": "avg", "attention": "map"}[pool],
+        "global_pool": pooled[pool],
         "fc_norm": False,
     }
     if getattr(config, "layer_scale", None) is not None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import os
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from vitrail.export.graph import Looking, Whole
 from vitrail.export.proof import Asked
 from vitrail.infer.exported import KEY, need, open_exported, openvino
 from vitrail.infer.predictor import Predictor
+from vitrail.infer.translated import quietly
 from vitrail.models.create import count_params
 from vitrail.runs.proof import picture
 
@@ -38,7 +36,7 @@ def program(predictor: Predictor, attention: bool = False) -> torch.export.Expor
     whole = kind(predictor.network.cpu(), predictor.task, predictor.preprocess).eval()
     sample = torch.from_numpy(picture(predictor.preprocess.channels))
     sides = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
-    with torch.no_grad(), _quietly():
+    with torch.no_grad(), quietly():
         return torch.export.export(whole, (sample,), dynamic_shapes=sides)
 
 
@@ -95,7 +93,7 @@ def write_program(predictor: Predictor, path: Path, attention: bool, check: Chec
     whole.example_inputs = None  # else the proof picture is pickled into the file
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as handle, _quietly():
+        with temporary.open("wb") as handle, quietly():
             torch.export.save(whole, handle, extra_files=metadata(predictor))
         check(temporary)
 
@@ -109,7 +107,7 @@ def _onnx(predictor: Predictor, attention: bool) -> Any:
         raise RunError(
             f"{predictor.header.name} is too large for one ONNX file (2 GB). Export it with --format torch."
         )
-    with torch.no_grad(), _quietly():
+    with torch.no_grad(), quietly():
         converted = torch.onnx.export(
             program(predictor, attention),
             dynamo=True,
@@ -137,20 +135,6 @@ def _name_sides(model: Any) -> None:
         for side in value.type.tensor_type.shape.dim:
             if side.dim_param in known:
                 side.dim_param = known[side.dim_param]
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep the exporters' own warnings, which are about their insides, away from the user."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
 
 
 def asked_of_graph(path: Path, kind: str) -> Asked:

@@ -7,28 +7,31 @@ that, and to compile, is weighed against what it saves. Both are kept in the cac
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vitrail.core.errors import DataError, VitrailError
 from vitrail.core.files import write_json
-from vitrail.core.paths import cache_dir, compiler
+from vitrail.core.paths import cache_dir
 from vitrail.data.manifest import VAL
 from vitrail.infer.held_back import Pixels, pictures_of, readable, root_of
 from vitrail.infer.opened import ExportedPredictor
+from vitrail.infer.plans import PLAIN, Engine, Plan, Quick, plans_for
 from vitrail.infer.predictor import BATCH, Predictor, Source
-from vitrail.runs.device import fast_bf16
 from vitrail.runs.folder import open_run
+from vitrail.runs.proof import picture
 
 CHECKED = 200
 """Pictures that a way is proven on, at most."""
@@ -39,85 +42,54 @@ SAME_TOP = 0.995
 DRIFT = 0.05
 """How far a probability may lie from float32's; how far it did lie is said with the answers."""
 
-GUESS = 2.0
-"""How much quicker a way is held to be before it was measured."""
+QUICKER: Mapping[Engine, float] = MappingProxyType({"eager": 2.0, "compiled": 3.0, "openvino": 4.0})
+"""How much quicker than plain float32 a way is held to be before it was measured."""
 
-COMPILING = 30.0
-"""Seconds that compiling is held to take before it was measured."""
+LIGHTER = 1.25
+"""How much quicker still whole numbers are held to be."""
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A way to run a network; the default is float32 as it was trained."""
-
-    precision: Literal["float32", "bf16"] = "float32"
-    channels_last: bool = False
-    compiled: bool = False
-
-    def __str__(self) -> str:
-        words = [self.precision, *(["channels last"] if self.channels_last else [])]
-        return ", ".join([*words, *(["compiled, weights frozen"] if self.compiled else [])])
-
-
-PLAIN = Plan()
+SETTING_UP: Mapping[Engine, float] = MappingProxyType({"eager": 0.0, "compiled": 30.0, "openvino": 8.0})
+"""Seconds that setting a way up is held to take before it was measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was measured of a plan: pictures a second, seconds to set it up, and how it agreed with float32."""
+    """What was measured of a plan: pictures a second, seconds to set it up, and how it agreed with float32.
+
+    `failed` says why a plan could not be tried at all.
+    """
 
     speed: float
     setup: float
     same_top: float
     drift: float
     pictures: int
+    failed: str = ""
 
     @property
     def faithful(self) -> bool:
         """Whether it may be used."""
-        return self.same_top >= SAME_TOP and self.drift <= DRIFT
-
-
-class Quick(nn.Module):
-    """A network's twin that runs by a plan: images (b, channels, height, width) in float32 -> output in float32."""
-
-    def __init__(self, network: nn.Module, plan: Plan, batch: int = BATCH) -> None:
-        super().__init__()
-        self.plan, self.batch = plan, batch
-        self.dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
-        self.layout = torch.channels_last if plan.channels_last else torch.contiguous_format
-        twin = deepcopy(network).eval().to(self.dtype).to(memory_format=self.layout)
-        self.run: Callable[[Tensor], Tensor] = _compiled(twin) if plan.compiled else twin
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the network's output."""
-        count = len(images)
-        if self.plan.compiled and count < self.batch:  # a batch of another size would be compiled anew
-            images = torch.cat([images, images.new_zeros(self.batch - count, *images.shape[1:])])
-        out = self.run(images.to(self.dtype).contiguous(memory_format=self.layout))
-        return out[:count].float()
-
-
-def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    if next(network.parameters()).device.type == "cuda":
-        # Reduced overhead means CUDA graphs.
-        return torch.compile(network, mode="reduce-overhead", dynamic=False)
-    return torch.compile(network, dynamic=False, options={"freezing": True})
+        return not self.failed and self.same_top >= SAME_TOP and self.drift <= DRIFT
 
 
 class Memory:
-    """What was measured of one model on this machine, kept as JSON in the cache; plain float32 under its own name."""
+    """What was measured of one model on this machine, kept as JSON in the cache; plain float32 under its own name.
 
-    def __init__(self, predictor: Predictor) -> None:
+    Pictures that come one by one (`singly`) have a memory of their own: what is quickest for many need not be for one.
+    """
+
+    def __init__(self, predictor: Predictor, singly: bool = False) -> None:
+        self.at_once = 1 if singly else BATCH
         said = (
             predictor.header.model_dump_json(),
             torch.__version__,
             torch.get_num_threads(),
             predictor.device,
             *((str(predictor.point),) if predictor.point != predictor.points[-1] else ()),
+            torch.backends.cpu.get_cpu_capability(),
+            self.at_once,
         )
-        capability = torch.backends.cpu.get_cpu_capability()
-        key = blake2b(repr((*said, capability)).encode(), digest_size=12).hexdigest()
+        key = blake2b(repr(said).encode(), digest_size=12).hexdigest()
         self.path: Path = cache_dir() / "fast" / f"{key}.json"
         self.seen: dict[Plan, Seen] = {}
         try:
@@ -140,23 +112,15 @@ class Choice(NamedTuple):
     why: str
 
 
-def plans_for(predictor: Predictor) -> list[Plan]:
-    """Return the plans this machine is worth asking about, plain float32 first."""
-    last = predictor.network.spec.attention == "none"  # convolutions read a picture's channels together
-    precision: Literal["float32", "bf16"] = "bf16" if fast_bf16(predictor.device) else "float32"
-    plans = [PLAIN, Plan(precision, last)]
-    if predictor.device.type == "cuda" or (predictor.device.type == "cpu" and compiler()):
-        plans.append(Plan(precision, last, compiled=True))
-    return list(dict.fromkeys(plans))
-
-
-def quicken(predictor: Predictor, pictures: int, proof: Callable[[], Sequence[Pixels]]) -> Choice:
-    """Let a predictor answer `pictures` pictures the quickest faithful way.
+def quicken(
+    predictor: Predictor, pictures: int, proof: Callable[[], Sequence[Pixels]], singly: bool = False
+) -> Choice:
+    """Let a predictor answer `pictures` pictures the quickest faithful way; `singly` where they come one by one.
 
     `proof` gives pictures to compare with float32 on; it is asked only where a plan was not proven before.
     """
-    memory = Memory(predictor)
-    plans = plans_for(predictor)
+    memory = Memory(predictor, singly)
+    plans = plans_for(predictor.network, predictor.device)
     shown: list[Tensor] = []
     while True:
         allowed = [plan for plan in plans if plan not in memory.seen or memory.seen[plan].faithful]
@@ -164,9 +128,9 @@ def quicken(predictor: Predictor, pictures: int, proof: Callable[[], Sequence[Pi
         if plan == PLAIN:
             return Choice(PLAIN, _why(PLAIN, memory))
         if plan in memory.seen:
-            predictor.running = Quick(predictor.network, plan)
+            predictor.running = _twin(predictor, plan, memory.at_once)
             return Choice(plan, _why(plan, memory))
-        shown = shown or [predictor.ready(picture).pixels for picture in proof()[:CHECKED]]
+        shown = shown or [predictor.ready(shot).pixels for shot in proof()[:CHECKED]]
         _measure(predictor, plan, memory, shown)
 
 
@@ -187,7 +151,7 @@ def hasten(predictor: Predictor, model: str | Path, sources: Sequence[Source]) -
             return readable(partial(_decoded, predictor, one) for one in sources[:CHECKED])
 
     try:
-        choice = quicken(predictor, len(sources), proof)
+        choice = quicken(predictor, len(sources), proof, singly=len(sources) == 1)
     except DataError:
         return ""  # no picture can be read at all; the answers will say so one by one
     return "" if choice.plan == PLAIN else choice.why
@@ -201,29 +165,63 @@ def _seconds(plan: Plan, memory: Memory, pictures: int) -> float:
     """Return how long a job is held to take by a plan, setting up and proving included."""
     plain = memory.seen[PLAIN].speed if PLAIN in memory.seen else _FIRST
     if plan in memory.seen:
-        return memory.seen[plan].setup * plan.compiled + pictures / memory.seen[plan].speed
+        return memory.seen[plan].setup + pictures / memory.seen[plan].speed
     if plan == PLAIN:
         return pictures / plain
-    quick = plain * GUESS * (GUESS if plan.compiled else 1)
-    return COMPILING * plan.compiled + CHECKED * (1 / plain + 1 / quick) + pictures / quick
+    quick = plain * QUICKER[plan.engine] * (LIGHTER if plan.precision == "int8" else 1)
+    return SETTING_UP[plan.engine] + CHECKED * (1 / plain + 1 / quick) + pictures / quick
 
 
 _FIRST = 20.0
 """Pictures a second that an unknown network is held to answer."""
 
 
+def _twin(predictor: Predictor, plan: Plan, at_once: int) -> Quick:
+    """Return the network's twin; one out of the cache must answer the proof picture as it does, or is made anew."""
+    shape = (at_once, predictor.preprocess.channels, *predictor.point.size)
+    kept = _kept(predictor) if plan.engine == "openvino" else None
+    quick = Quick(predictor.network, plan, shape, kept)
+    if kept is not None and not _answers_the_proof(predictor, quick):
+        shutil.rmtree(kept, ignore_errors=True)
+        quick = Quick(predictor.network, plan, shape, kept)
+    return quick
+
+
+def _kept(predictor: Predictor) -> Path:
+    """Return where the translation of this very model file, at this operating point, is kept."""
+    with predictor.path.open("rb") as handle:
+        found = file_digest(handle, lambda: blake2b(digest_size=12))
+    for said in (str(predictor.point), *map(version, ("vitrail", "torch", "openvino"))):
+        found.update(said.encode())
+    return cache_dir() / "fast" / f"{found.hexdigest()}.openvino"
+
+
+def _answers_the_proof(predictor: Predictor, quick: Quick) -> bool:
+    pixels = predictor.ready(picture(predictor.preprocess.channels)).pixels[None]
+    said = [
+        predictor.task.probabilities(_timed(predictor, network, pixels)[0])
+        for network in (predictor.network, quick)
+    ]
+    return float((said[0] - said[1]).abs().max()) <= DRIFT
+
+
 def _measure(predictor: Predictor, plan: Plan, memory: Memory, shown: Sequence[Tensor]) -> None:
     """Run pictures both ways and remember what was seen."""
-    began = time.perf_counter()
-    quick = Quick(predictor.network, plan)
-    batches = [torch.stack(list(shown[i : i + BATCH])) for i in range(0, len(shown), BATCH)]
-    _timed(predictor, quick, batches[0])  # compiles
-    setup = time.perf_counter() - began
+    batches = [torch.stack(list(shown[i : i + memory.at_once])) for i in range(0, len(shown), memory.at_once)]
+    wanted, times = _run(predictor, predictor.network, batches)
     if PLAIN not in memory.seen:
-        _, times = _run(predictor, predictor.network, batches)
         memory.keep(PLAIN, Seen(_speed(batches, times), 0.0, 1.0, 0.0, len(shown)))
-    wanted, _ = _run(predictor, predictor.network, batches)
-    found, times = _run(predictor, quick, batches)
+    try:
+        if plan.engine == "openvino":
+            _twin(predictor, plan, memory.at_once)  # not timed: the next job will find it translated
+        began = time.perf_counter()
+        quick = _twin(predictor, plan, memory.at_once)
+        _timed(predictor, quick, batches[0])  # compiles
+        setup = time.perf_counter() - began
+        found, times = _run(predictor, quick, batches)
+    except Exception as error:  # an engine may refuse a network in any way; float32 still answers
+        memory.keep(plan, Seen(0.0, 0.0, 0.0, 1.0, len(shown), failed=type(error).__name__))
+        return
     p, q = predictor.task.probabilities(wanted), predictor.task.probabilities(found)
     same = (p.argmax(-1) == q.argmax(-1)).float().mean()
     memory.keep(
@@ -249,16 +247,18 @@ def _speed(batches: Sequence[Tensor], times: Sequence[float]) -> float:
 
 
 def _why(plan: Plan, memory: Memory) -> str:
-    failed = [
-        f"{p} (only {s.same_top:.1%} of top answers as float32)"
-        for p, s in memory.seen.items()
-        if not s.faithful
-    ]
-    left_out = f" Not used: {', '.join(failed)}." if failed else ""
+    failed = [f"{p} ({_fault(s)})" for p, s in memory.seen.items() if not s.faithful]
+    left_out = f" Not used: {'; '.join(failed)}." if failed else ""
     if plan == PLAIN:
         return f"Answered in {plan}.{left_out}"
-    seen: Any = memory.seen[plan]
+    seen = memory.seen[plan]
     return (
         f"Answered in {plan}: on {seen.pictures} pictures {seen.same_top:.1%} of top answers as in float32, "
         f"no probability further off than {seen.drift:.2g}.{left_out}"
     )
+
+
+def _fault(seen: Seen) -> str:
+    if seen.failed:
+        return f"cannot run this network: {seen.failed}"
+    return f"{seen.same_top:.1%} of top answers as in float32, a probability {seen.drift:.2g} off"

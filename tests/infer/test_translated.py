@@ -1,0 +1,192 @@
+"""A translated network answers as its original, is kept, and is never trusted for what the cache says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vitrail.infer import fast, plans, translated
+from vitrail.infer.fast import Memory, Seen, quicken
+from vitrail.infer.fold import folded
+from vitrail.infer.int8 import _group
+from vitrail.infer.plans import PLAIN, Plan, Quick, plans_for
+from vitrail.infer.predictor import Predictor
+from vitrail.runs.assemble import create_model
+from vitrail.runs.proof import picture
+
+FLOAT = Plan(engine="openvino")
+INT8 = Plan("int8", engine="openvino")
+
+
+@pytest.fixture(autouse=True)
+def _installed():
+    pytest.importorskip("openvino", reason="pip install 'vitrail[export]'")
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Let the machine have but these plans."""
+
+    def choose(*found):
+        monkeypatch.setattr(fast, "plans_for", lambda network, device: [PLAIN, *found])
+
+    return choose
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Every way is as quick as wanted: what is tested is the choice, not the machine."""
+    monkeypatch.setattr(fast, "_speed", lambda batches, times: 100.0)
+
+
+@pytest.mark.parametrize("count", [1, 3, 70])
+def test_it_answers_as_the_network_does(model, count):
+    network = Predictor(model).network
+    images = torch.randn(count, 3, 32, 32)
+    found = Quick(network, FLOAT, (32, 3, 32, 32))(images)
+    torch.testing.assert_close(found, network(images), rtol=0, atol=1e-5)
+
+
+def test_int8_is_near_and_not_equal(model):
+    network = Predictor(model).network
+    images = torch.randn(8, 3, 32, 32)
+    wanted, found = network(images), Quick(network, INT8, (8, 3, 32, 32))(images)
+    apart = (wanted - found).abs().max() / wanted.std()
+    assert 1e-4 < apart < 0.2
+
+
+def test_a_group_divides_every_width():
+    assert [_group(width) for width in (64, 384, 768, 1000, 7)] == [64, 384, 384, 250, 7]
+
+
+def test_what_was_translated_is_opened_again_and_damage_is_seen(model, shown, only, quick, monkeypatch):
+    only(FLOAT)
+    made = []
+    honest = translated.translate
+    monkeypatch.setattr(translated, "translate", lambda *given: made.append(1) or honest(*given))
+    choice = quicken(Predictor(model), 10_000_000, lambda: shown)
+    assert choice.plan == PLAIN  # no quicker
+    assert len(made) == 1
+    Memory(Predictor(model)).keep(FLOAT, Seen(9000.0, 0.0, 1.0, 1e-6, 40))
+    again = Predictor(model)
+    assert quicken(again, 1000, shown).plan == FLOAT
+    assert again(picture())[0].probability == pytest.approx(
+        Predictor(model)(picture())[0].probability, abs=1e-5
+    )
+    assert len(made) == 1
+    weights = next(fast._kept(again).glob("*.bin"))
+    weights.write_bytes(bytes(len(weights.read_bytes())))  # all zero
+    mended = Predictor(model)
+    assert quicken(mended, 1000, shown).plan == FLOAT
+    assert len(made) == 2
+    assert mended(picture())[0].probability == pytest.approx(
+        Predictor(model)(picture())[0].probability, abs=1e-5
+    )
+    next(fast._kept(again).glob("*.xml")).write_text("no graph")
+    assert quicken(Predictor(model), 1000, shown).plan == FLOAT
+    assert len(made) == 3
+
+
+def test_old_translations_make_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(translated, "KEPT", 2)
+    network = torch.nn.Flatten()
+    kept = [tmp_path / f"{i}.openvino" for i in range(translated.KEPT + 2)]
+    for one in kept:
+        translated.Translated(network, (1, 2, 2), "float32", one)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == sorted(one.name for one in kept[2:])
+
+
+def test_an_engine_that_refuses_a_network_is_said_and_left_out(model, shown, only, monkeypatch):
+    only(FLOAT)
+
+    def refuse(network, shape):
+        raise NotImplementedError("no such operation")
+
+    monkeypatch.setattr(translated, "translate", refuse)
+    predictor = Predictor(model)
+    choice = quicken(predictor, 10_000_000, lambda: shown)
+    assert choice.plan == PLAIN
+    assert "through OpenVINO (cannot run this network: NotImplementedError)" in choice.why
+    assert predictor.running is predictor.network
+
+
+def test_pictures_that_come_one_by_one_have_a_memory_of_their_own(model, shown, only, quick):
+    only(INT8)
+    quicken(Predictor(model), 10_000_000, lambda: shown, singly=True)
+    assert INT8 in Memory(Predictor(model), singly=True).seen
+    assert Memory(Predictor(model)).seen == {}
+
+
+def test_without_openvino_nothing_of_it_is_planned(model, monkeypatch):
+    predictor = Predictor(model)
+    assert FLOAT.engine in {plan.engine for plan in plans_for(predictor.network, predictor.device)}
+    monkeypatch.setattr(plans, "find_spec", lambda name: None)
+    assert FLOAT.engine not in {plan.engine for plan in plans_for(predictor.network, predictor.device)}
+
+
+def trained_a_little(name):
+    """A network with statistics in its norms: fresh ones fold to nothing."""
+    torch.manual_seed(0)
+    network = create_model(name, 5, image=(64, 64)).eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+    return network
+
+
+@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0", "repvit_m0_9", "fastvit_t8"])
+def test_branches_are_folded_and_nothing_changes(name):
+    network = trained_a_little(name)
+    twin = folded(network)
+    assert twin is not network
+    assert sum(1 for _ in twin.modules()) < sum(1 for _ in network.modules())
+    images = torch.randn(2, 3, 64, 64)
+    wanted = network(images)
+    torch.testing.assert_close(twin(images), wanted, rtol=0, atol=1e-4 * max(1.0, float(wanted.abs().max())))
+
+
+def test_what_folds_wrongly_or_not_at_all_stays(monkeypatch):
+    import timm.utils.model
+
+    plain = create_model("resnet10t", 5, image=(32, 32)).eval()
+    assert folded(plain) is plain
+    ours = create_model("vit_digits", 5).eval()
+    assert folded(ours) is ours
+    network = trained_a_little("repvgg_a0")
+    assert folded(network) is not network
+    honest = timm.utils.model.reparameterize_model
+
+    def bent(net, inplace):
+        net = honest(net, inplace=inplace)
+        for parameter in net.parameters():
+            parameter.data.mul_(1.1)
+        return net
+
+    monkeypatch.setattr(timm.utils.model, "reparameterize_model", bent)
+    assert folded(network) is network
+
+
+def test_the_quick_way_through_openvino_opens_no_socket(model, tmp_path):
+    """Translating loads more of OpenVINO than opening does; a child process counts every connection it tries."""
+    script = (
+        "import sys\n"
+        "tried = []\n"
+        "watched = ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname', 'socket.sendto')\n"
+        "sys.addaudithook(lambda name, given: tried.append(name) if name in watched else None)\n"
+        "import socket, time, torch\n"
+        "from vitrail.infer.plans import Plan, Quick\n"
+        "from vitrail.infer.predictor import Predictor\n"
+        f"network = Predictor({str(model)!r}).network\n"
+        "Quick(network, Plan(engine='openvino'), (2, 3, 32, 32))(torch.zeros(2, 3, 32, 32))\n"
+        "time.sleep(1)\n"
+        "found = list(tried)\n"
+        "socket.getaddrinfo('localhost', 1)\n"  # the watch itself is awake
+        "print(found, len(tried) > len(found), 'openvino_telemetry' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
+    assert done.stdout.strip().splitlines()[-1] == "[] True False", done.stderr

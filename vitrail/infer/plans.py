@@ -1,0 +1,92 @@
+"""Ways to run a network: in which numbers and by which engine; and the twin of a network that runs so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.core.paths import compiler
+from vitrail.infer.fold import folded
+from vitrail.infer.translated import Precision, Translated
+from vitrail.runs.assemble import Network
+from vitrail.runs.device import fast_bf16
+
+Engine = Literal["eager", "compiled", "openvino"]
+
+_SAID: Mapping[str, str] = MappingProxyType(
+    {"eager": "", "compiled": ", compiled, weights frozen", "openvino": ", through OpenVINO"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A way to run a network; the default is float32 as it was trained."""
+
+    precision: Precision = "float32"
+    channels_last: bool = False
+    engine: Engine = "eager"
+
+    def __str__(self) -> str:
+        numbers = "int8 in the linear layers" if self.precision == "int8" else self.precision
+        return numbers + (", channels last" if self.channels_last else "") + _SAID[self.engine]
+
+
+PLAIN = Plan()
+
+
+def plans_for(network: Network, device: torch.device) -> list[Plan]:
+    """Return the plans that are worth asking about on this machine, plain float32 first."""
+    last = network.spec.attention == "none"  # convolutions read a picture's channels together
+    precision: Precision = "bf16" if fast_bf16(device) else "float32"
+    plans = [PLAIN, Plan(precision, last)]
+    if device.type == "cpu" and find_spec("openvino"):
+        plans.append(Plan(precision, engine="openvino"))
+        if not last:  # rounding convolutions would need pictures to learn scales from
+            plans.append(Plan("int8", engine="openvino"))
+    if device.type == "cuda" or (device.type == "cpu" and compiler()):
+        plans.append(Plan(precision, last, "compiled"))
+    return list(dict.fromkeys(plans))
+
+
+class Quick(nn.Module):
+    """A network's twin that runs by a plan: images (b, channels, height, width) in float32 -> output in float32.
+
+    `shape` is that of a batch; `kept` is where a translation is kept, if anywhere.
+    """
+
+    def __init__(
+        self, network: nn.Module, plan: Plan, shape: tuple[int, int, int, int], kept: Path | None = None
+    ) -> None:
+        super().__init__()
+        self.plan, self.batch = plan, shape[0]
+        self.dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
+        self.layout = torch.channels_last if plan.channels_last else torch.contiguous_format
+        self.run: Callable[[Tensor], Tensor]
+        if plan.engine == "openvino":
+            self.run, self.dtype = Translated(network, shape[1:], plan.precision, kept), torch.float32
+            return
+        twin = deepcopy(folded(network)).eval().to(self.dtype).to(memory_format=self.layout)
+        self.run = _compiled(twin) if plan.engine == "compiled" else twin
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the network's output."""
+        count = len(images)
+        if self.plan.engine == "compiled" and count < self.batch:  # another size would be compiled anew
+            images = torch.cat([images, images.new_zeros(self.batch - count, *images.shape[1:])])
+        out = self.run(images.to(self.dtype).contiguous(memory_format=self.layout))
+        return out[:count].float()
+
+
+def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    if next(network.parameters()).device.type == "cuda":
+        # Reduced overhead means CUDA graphs.
+        return torch.compile(network, mode="reduce-overhead", dynamic=False)
+    return torch.compile(network, dynamic=False, options={"freezing": True})
