@@ -6,7 +6,9 @@ ONNX Runtime and OpenVINO run timm's network where timm has it, as their users w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +118,8 @@ def transformers_twin(network: Network, folder: Path) -> nn.Module | None:
     labels = {str(i): str(i) for i in range(len(head["linear.bias"]))}
     write_json(folder / "config.json", {**settings, "id2label": labels})
     save_file(tensors | rules.save(table, {}, head), folder / "model.safetensors", metadata={"format": "pt"})
-    twin: nn.Module = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
+    with redirect_stderr(StringIO()):  # its progress bar, for a moment's work
+        twin: nn.Module = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
     return Logits(twin).to(next(network.parameters()).device).eval().requires_grad_(False)
 
 
