@@ -120,6 +120,11 @@ def side_and_step(patch: int | tuple[int, int]) -> tuple[int, int]:
     return side, step
 
 
+def sides(image: int | tuple[int, int]) -> tuple[int, int]:
+    """Return height and width, in pixels, of an image given as both or as the one side of a square."""
+    return image if isinstance(image, tuple) else (image, image)
+
+
 def check_tiles(size: tuple[int, int], side: int, step: int) -> None:
     """Refuse a size, in pixels, that patches of `side` pixels, one every `step`, do not tile (SettingError)."""
     if all(pixels >= side and (pixels - side) % step == 0 for pixels in size):

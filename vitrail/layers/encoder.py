@@ -111,6 +111,14 @@ class ColumnEncoder(Encoder):
     def start(self, images: Tensor) -> Tokens:
         """Return the tokens that the first block takes: (b, channels, height, width) -> (b, n, d)."""
 
+    def forward(
+        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
+    ) -> Features:
+        """(b, channels, height, width) -> Features with tokens (b, n, d), prefix first."""
+        self.refuse(given)
+        tokens = self.blocks(self.start(images), record)
+        return Features(tokens.with_x(self.norm(tokens.x)))
+
     def summarise(self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING) -> Features:
         """(b, channels, height, width) -> Features with the prefix alone, (b, prefix, d)."""
         self.refuse(given)

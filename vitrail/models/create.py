@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError, UnknownNameError, nearest
 from vitrail.layers.elastic import set_keep
+from vitrail.layers.embed import sides
 from vitrail.layers.encoder import Encoder
 
 Size = int | tuple[int, int]
@@ -215,7 +216,7 @@ def list_models(pattern: str = "*") -> list[ModelRow]:
         with torch.device("meta"):
             encoder = build(config)
         rows.append(
-            ModelRow(name, config.family, count_params(encoder), _size(config.image), encoder.spec.width)
+            ModelRow(name, config.family, count_params(encoder), sides(config.image), encoder.spec.width)
         )
     return rows
 
@@ -240,7 +241,7 @@ def count_macs(encoder: Encoder, image: Size, keep: float = 1.0) -> int:
         set_keep(twin, keep)
         counter = FlopCounterMode(display=False)
         with counter:
-            twin(torch.zeros(1, config.channels, *_size(image)))
+            twin(torch.zeros(1, config.channels, *sides(image)))
     return int(counter.get_total_flops()) // 2
 
 
@@ -250,10 +251,6 @@ def _config_class(family: str) -> type[Any]:
 
         return TimmConfig
     return cast(type[Any], catalog.load("architecture", family).Config)
-
-
-def _size(image: Size) -> tuple[int, int]:
-    return image if isinstance(image, tuple) else (image, image)
 
 
 def _timm_config(name: str, image: Size | None, channels: int, drop_path: float | None) -> Any:

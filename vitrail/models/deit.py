@@ -21,15 +21,13 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from vitrail.core.errors import SettingError
-from vitrail.layers.attend import Recorder
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, ramp
-from vitrail.layers.embed import PatchEmbed, Prefix
-from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
+from vitrail.layers.embed import PatchEmbed, Prefix, check_tiles, sides
+from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.initial import truncated
 from vitrail.layers.position import LearnedPosition, Resize
-from vitrail.layers.tokens import Features, FeatureSpec, Tokens
+from vitrail.layers.tokens import FeatureSpec, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +56,12 @@ class DeiTConfig:
 
     def __post_init__(self) -> None:
         """Refuse an image that the patches do not tile (SettingError)."""
-        if any(side % self.patch or side <= 0 for side in self.size):
-            raise SettingError(f"Patches of {self.patch} pixels do not tile {self.size} pixels; change one.")
+        check_tiles(self.size, self.patch, self.patch)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the image, in pixels."""
-        return self.image if isinstance(self.image, tuple) else (self.image, self.image)
+        return sides(self.image)
 
 
 class DeiT(ColumnEncoder):
@@ -92,14 +89,6 @@ class DeiT(ColumnEncoder):
         self.blocks = Column(_block(c, rate) for rate in ramp(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
         truncated(self, 0.02)
-
-    def forward(
-        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
-    ) -> Features:
-        """(b, channels, height, width) -> Features with tokens (b, prefix + row·col, d)."""
-        self.refuse(given)
-        tokens = self.blocks(self.start(images), record)
-        return Features(tokens.with_x(self.norm(tokens.x)))
 
     def start(self, images: Tensor) -> Tokens:
         """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""

@@ -21,13 +21,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from vitrail.layers.attend import Recorder
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, SwiGlu, ramp
-from vitrail.layers.embed import PatchEmbed, Prefix, check_tiles, side_and_step
-from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
+from vitrail.layers.embed import PatchEmbed, Prefix, check_tiles, side_and_step, sides
+from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.position import LearnedPosition, Resize
-from vitrail.layers.tokens import Features, FeatureSpec, Tokens
+from vitrail.layers.tokens import FeatureSpec, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class DinoV2Config:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the image, in pixels."""
-        return self.image if isinstance(self.image, tuple) else (self.image, self.image)
+        return sides(self.image)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -99,14 +98,6 @@ class DinoV2(ColumnEncoder):
         self.registers = Prefix(c.width, c.registers) if c.registers else None
         self.blocks = Column(_block(c, rate) for rate in ramp(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
-
-    def forward(
-        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
-    ) -> Features:
-        """(b, channels, height, width) -> Features with tokens (b, 1 + registers + row·col, d)."""
-        self.refuse(given)
-        tokens = self.blocks(self.start(images), record)
-        return Features(tokens.with_x(self.norm(tokens.x)))
 
     def start(self, images: Tensor) -> Tokens:
         """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.block import DropPath, Gelu, Mlp, ramp
-from vitrail.layers.embed import PatchEmbed
+from vitrail.layers.embed import PatchEmbed, check_tiles, sides
 from vitrail.layers.encoder import NOTHING, Column, Encoder
 from vitrail.layers.initial import lecun
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
@@ -52,13 +52,12 @@ class MixerConfig:
 
     def __post_init__(self) -> None:
         """Refuse an image that the patches do not tile (SettingError)."""
-        if any(side % self.patch or side <= 0 for side in self.size):
-            raise SettingError(f"Patches of {self.patch} pixels do not tile {self.size} pixels; change one.")
+        check_tiles(self.size, self.patch, self.patch)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the image, in pixels."""
-        return self.image if isinstance(self.image, tuple) else (self.image, self.image)
+        return sides(self.image)
 
     @property
     def grid(self) -> tuple[int, int]:

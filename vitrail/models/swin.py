@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.block import Mlp, PreNorm, ramp
-from vitrail.layers.embed import PatchEmbed
+from vitrail.layers.embed import PatchEmbed, sides
 from vitrail.layers.encoder import NOTHING, Column, Encoder, Pyramid
 from vitrail.layers.initial import truncated
 from vitrail.layers.merge import PatchMerging
@@ -72,7 +72,7 @@ class SwinConfig:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the image, in pixels."""
-        return self.image if isinstance(self.image, tuple) else (self.image, self.image)
+        return sides(self.image)
 
     def stride(self, stage: int) -> int:
         """Return the pixels that a token of a stage spans."""

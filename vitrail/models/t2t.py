@@ -24,14 +24,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.attend import Recorder, attend
+from vitrail.layers.attend import attend
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, ramp
-from vitrail.layers.embed import Prefix, SoftSplit, check_channels, check_size
-from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
+from vitrail.layers.embed import Prefix, SoftSplit, check_channels, check_size, sides
+from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.initial import truncated
 from vitrail.layers.position import SinePosition
-from vitrail.layers.tokens import Features, FeatureSpec, Tokens
+from vitrail.layers.tokens import FeatureSpec, Tokens
 
 STRIDE = 16
 """Pixels a token spans after the three splits."""
@@ -66,7 +66,7 @@ class T2TConfig:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the image, in pixels."""
-        return self.image if isinstance(self.image, tuple) else (self.image, self.image)
+        return sides(self.image)
 
 
 class T2T(ColumnEncoder):
@@ -92,14 +92,6 @@ class T2T(ColumnEncoder):
         self.blocks = Column(_block(c, rate) for rate in ramp(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
         truncated(self, 0.02)
-
-    def forward(
-        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
-    ) -> Features:
-        """(b, channels, height, width) -> Features with tokens (b, 1 + row·col, d)."""
-        self.refuse(given)
-        tokens = self.blocks(self.start(images), record)
-        return Features(tokens.with_x(self.norm(tokens.x)))
 
     def start(self, images: Tensor) -> Tokens:
         """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""

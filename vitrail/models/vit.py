@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from vitrail.layers.attend import Recorder
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Gelu, Mlp, PreNorm, ramp
-from vitrail.layers.embed import PatchEmbed, Prefix, check_size, check_tiles, side_and_step
+from vitrail.layers.embed import PatchEmbed, Prefix, check_size, check_tiles, side_and_step, sides
 from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
 from vitrail.layers.position import GridPosition, LearnedPosition, RelativeVectors, Resize
 from vitrail.layers.stem import ResNetStem, stem_stride
@@ -86,7 +86,7 @@ class ViTConfig:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the image, in pixels."""
-        return self.image if isinstance(self.image, tuple) else (self.image, self.image)
+        return sides(self.image)
 
 
 class ViT(ColumnEncoder):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.block import ConvMlp, PreNorm, ramp
-from vitrail.layers.embed import OverlapEmbed
+from vitrail.layers.embed import OverlapEmbed, sides
 from vitrail.layers.encoder import NOTHING, Column, Encoder
 from vitrail.layers.initial import fan_out, truncated
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
@@ -66,7 +66,7 @@ class VVTConfig:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the image, in pixels."""
-        return self.image if isinstance(self.image, tuple) else (self.image, self.image)
+        return sides(self.image)
 
 
 class VVT(Encoder):
