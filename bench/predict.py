@@ -1,6 +1,6 @@
 """One forward, one picture and a batch: our ways beside timm, transformers, ONNX Runtime and OpenVINO.
 
-`python -m bench predict`, or `python -m bench.predict [ROUNDS] [MODEL …]`: by default 9 rounds of ViT-S/16 (batch 16)
+`python -m bench predict`, or `python -m bench.predict [ROUNDS] [MODEL …]`: by default 7 rounds of ViT-S/16 (batch 16)
 and ViT-B/16 (batch 8), all with the same weights; int8 is compared apart, since no peer was asked to round. The last
 lines are what was aimed at: not slower than the best peer, the one of the lowest median, and four times transformers.
 """
@@ -30,7 +30,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     names = sys.argv[2:] or list(BATCHES)
     print(machine())
     print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))

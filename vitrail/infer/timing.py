@@ -27,6 +27,10 @@ def machine() -> str:
     )
 
 
+SETTLE = 0.05
+"""Seconds between two things: threads of the one before, which wait for work by spinning, would slow the next."""
+
+
 def in_turn(
     things: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2
 ) -> dict[str, list[float]]:
@@ -34,6 +38,7 @@ def in_turn(
     times: dict[str, list[float]] = {name: [] for name in things}
     for number in range(warmup + rounds):
         for name, run in things.items():
+            time.sleep(SETTLE)
             began = time.perf_counter()
             run()
             if number >= warmup:
