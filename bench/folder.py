@@ -21,7 +21,8 @@ from vitrail.cli.predict import write_csv
 from vitrail.export.folders import write_huggingface
 from vitrail.infer.ahead import ahead
 from vitrail.infer.fast import hasten
-from vitrail.infer.predictor import BATCH, Source, expand, load
+from vitrail.infer.predictor import BATCH, load
+from vitrail.infer.sources import Source, expand
 
 
 def pipeline(model: Path, folder: Path, sources: list[Source]):

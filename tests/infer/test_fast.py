@@ -13,7 +13,8 @@ from vitrail.infer import plans as plans_page
 from vitrail.infer.ahead import ahead
 from vitrail.infer.fast import Memory, Seen, hasten, quicken
 from vitrail.infer.plans import PLAIN, Plan, Quick
-from vitrail.infer.predictor import Predictor, Source
+from vitrail.infer.predictor import Predictor
+from vitrail.infer.sources import Source
 from vitrail.runs.proof import picture
 
 BF16 = Plan("bf16")

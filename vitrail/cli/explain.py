@@ -56,7 +56,8 @@ def explain(
     from vitrail.cli.output import print_json, say
     from vitrail.core.errors import SettingError
     from vitrail.explainers.batch import Wish, explain_all
-    from vitrail.infer.predictor import Predictor, expand
+    from vitrail.infer.predictor import Predictor
+    from vitrail.infer.sources import expand
 
     if not pictures:
         raise SettingError("Name pictures to look at: vitrail explain runs/photos cat.jpg")

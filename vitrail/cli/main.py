@@ -7,12 +7,13 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from vitrail import __version__
 from vitrail.cli.help import overview, verb_help
 from vitrail.cli.verbs import VERBS
-from vitrail.core.errors import VitrailError, nearest
+from vitrail.core.errors import UsageError, VitrailError, nearest
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Pillow warns of odd tags in files; what matters of them is told by the check, file by file.
     warnings.filterwarnings("ignore", module="PIL")
+    for stream in (sys.stdout, sys.stderr):  # a name of a file may hold bytes that are no letters
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = run(given)
         sys.stdout.flush()
@@ -63,7 +67,7 @@ def run(given: list[str]) -> int:
             + (f" Did you mean `vitrail {near}`?" if near else " See: vitrail --help")
         )
         return 2
-    if any(word in {"-h", "--help"} for word in given[1:]):
+    if any(word in {"-h", "--help"} for word in _before_dashes(given[1:])):
         _print(verb_help(verb))
         return 0
     return _call(verb, given[1:])
@@ -73,7 +77,8 @@ def _call(verb: str, words: list[str]) -> int:
     from cyclopts import CycloptsError
 
     app, names = _app(verb)
-    dashed = _dashed(words, names)
+    options = _before_dashes(words)
+    dashed = _dashed(options, names)
     for word in dashed:
         name = word[2:].partition("=")[0]
         if word.startswith("--") and name not in names:
@@ -82,15 +87,25 @@ def _call(verb: str, words: list[str]) -> int:
             _say(f"There is no option --{name}.{hint} See: vitrail {verb} --help")
             return 2
     try:
-        command, bound, *_ = app.parse_args(dashed, exit_on_error=False, print_error=False)
+        command, bound, *_ = app.parse_args(
+            [*dashed, *words[len(options) :]], exit_on_error=False, print_error=False
+        )
     except CycloptsError as error:
         _say(f"{' '.join(str(error).split())} See: vitrail {verb} --help")
         return 2
     try:
         return int(command(*bound.args, **bound.kwargs) or 0)
+    except UsageError as error:
+        _say(str(error))
+        return 2
     except VitrailError as error:
         _say(str(error))
         return 1
+
+
+def _before_dashes(words: list[str]) -> list[str]:
+    """Return the words up to a lone --: what stands behind it is a name, however it begins."""
+    return words[: words.index("--")] if "--" in words else words
 
 
 def _app(verb: str) -> tuple[App, list[str]]:

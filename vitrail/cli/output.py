@@ -7,10 +7,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from vitrail.core.text import one_line
+
 
 def print_json(value: Any) -> None:
-    """Print one JSON value."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    """Print one JSON value; half a sign, which no stream can hold, stands as JSON's own escape."""
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def say(line: str) -> None:
@@ -20,13 +23,14 @@ def say(line: str) -> None:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Return a plain table; the columns in `right` are flush right."""
+    """Return a plain table, a line a row whatever the cells hold; the columns in `right` are flush right."""
     from unicodedata import east_asian_width
 
     def width(text: str) -> int:  # Chinese and Japanese signs are two columns wide
         return sum(2 if east_asian_width(sign) in "WF" else 1 for sign in text)
 
-    widths = [max(width(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = [[one_line(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(width(row[i]) for row in lines) for i in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
         cells = []
@@ -35,4 +39,4 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
             cells.append(gap + cell if i in right else cell + gap)
         return "  ".join(cells).rstrip()
 
-    return "\n".join(line(row) for row in (head, *rows))
+    return "\n".join(line(row) for row in lines)

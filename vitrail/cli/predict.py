@@ -54,7 +54,8 @@ def predict(
     from vitrail.cli.output import print_json, say, table
     from vitrail.core.errors import SettingError
     from vitrail.infer.fast import hasten
-    from vitrail.infer.predictor import expand, load
+    from vitrail.infer.predictor import load
+    from vitrail.infer.sources import expand
 
     if not pictures:
         raise SettingError("Name pictures to look at: vitrail predict runs/photos new/*.jpg")

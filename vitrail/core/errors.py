@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from vitrail.core.text import printable
+
 
 class VitrailError(Exception):
     """A mistake that a user can mend; the command line prints its text, without a traceback, and exits 1."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
+
 
 class SettingError(VitrailError):
     """A setting is unknown, of the wrong kind or out of range."""
+
+
+class UsageError(SettingError):
+    """The words of a command are wrong in themselves, whatever they name; the command line exits 2."""
 
 
 class DataError(VitrailError):

@@ -37,8 +37,8 @@ def _is_disk_trouble(error: Exception) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step."""
-    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write a text file in one step; what UTF-8 cannot hold stands escaped, which JSON and YAML read back."""
+    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -48,5 +48,5 @@ def write_json(path: Path, value: Any) -> None:
 
 def append_line(path: Path, value: Any) -> None:
     """Add one JSON value as a line."""
-    with path.open("a", encoding="utf-8") as handle:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as handle:
         handle.write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -13,6 +13,7 @@ from threading import Lock
 from typing import IO, Any, NamedTuple, Protocol
 
 from vitrail.core.errors import DataError
+from vitrail.core.text import printable
 from vitrail.data.names import natural
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -85,7 +86,7 @@ def _opened(file: Path) -> _Archive:
 def _open(file: Path, changed: int, size: int, process: int) -> _Archive:
     """Open an archive once a process: a child may not share its parent's position in the file."""
     try:
-        return _Zip(file) if file.name.lower().endswith(".zip") else _Tar(file)
+        return _Tar(file) if file.name.lower().endswith(SUFFIXES[1:]) else _Zip(file)
     except DataError:
         raise
     except Exception as error:  # a reader fed with a broken archive may raise anything at all
@@ -179,6 +180,8 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 def _trouble(name: str, size: int, packed: int) -> str:
     parts = name.split("/")
+    if printable(name) != name:
+        return "has a name that is no UTF-8: rename it"
     if name.startswith("/") or ".." in parts or (len(parts[0]) == 2 and parts[0][1] == ":"):
         return "has a name that leads out of the archive"
     if size > MOST_BYTES:

@@ -19,7 +19,8 @@ from vitrail.explainers.explanation import Explanation, Look, twins_of
 from vitrail.explainers.faithful import ALIKE, mean_gain
 from vitrail.explainers.page import believe, tell
 from vitrail.explainers.settings import build_explainer, fitting
-from vitrail.infer.predictor import Predictor, Source
+from vitrail.infer.predictor import Predictor
+from vitrail.infer.sources import Source
 
 PAGE, ALL = "page", "all"
 
@@ -64,7 +65,7 @@ def explain_all(predictor: Predictor, sources: Iterable[Source], wish: Wish) -> 
     twins = twins_of(predictor) if wish.check else None
     for source in sources:
         try:
-            look = Look(predictor, source.open(), twins)
+            look = Look(predictor, source, twins)
         except DataError as error:
             yield Result(source.name, error=str(error))
             continue

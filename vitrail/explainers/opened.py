@@ -18,7 +18,8 @@ from vitrail.data.decode import decode
 from vitrail.data.manifest import VAL
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.source import load
-from vitrail.infer.predictor import Predictor, expand
+from vitrail.infer.predictor import Predictor
+from vitrail.infer.sources import expand
 from vitrail.layers.encoder import Encoder
 from vitrail.runs.device import device_for
 from vitrail.runs.folder import open_run
@@ -80,7 +81,7 @@ def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor]:
         DataError: a picture cannot be read.
     """
     for source in islice(expand(pictures), PICTURES):
-        picture = decode(source.open(), opened.preprocess.channels).image
+        picture = decode(source.open(), opened.preprocess.channels, name=source.called).image
         yield torch.as_tensor(opened.preprocess.eval(picture)[0])[None]
 
 

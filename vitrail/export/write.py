@@ -14,7 +14,8 @@ from vitrail.data.manifest import TEST, TRAIN, VAL
 from vitrail.export import folders, graphs, proof
 from vitrail.export.proof import Agreement, Asked
 from vitrail.infer.held_back import Pixels, pictures_of, readable, root_of
-from vitrail.infer.predictor import Predictor, Source, expand
+from vitrail.infer.predictor import Predictor
+from vitrail.infer.sources import Source, expand
 from vitrail.runs.folder import open_run
 
 SUFFIXES: Mapping[str, str] = MappingProxyType(
@@ -130,7 +131,7 @@ def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Seq
 
 
 def _of_source(predictor: Predictor, source: Source) -> Pixels:
-    return predictor.decoded(source.open())
+    return predictor.decoded(source)
 
 
 def _size(path: Path) -> int:

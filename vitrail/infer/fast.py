@@ -29,7 +29,8 @@ from vitrail.data.manifest import VAL
 from vitrail.infer.held_back import Pixels, pictures_of, readable, root_of
 from vitrail.infer.opened import ExportedPredictor
 from vitrail.infer.plans import PLAIN, Engine, Plan, Quick, plans_for
-from vitrail.infer.predictor import BATCH, Predictor, Source
+from vitrail.infer.predictor import BATCH, Predictor
+from vitrail.infer.sources import Source
 from vitrail.runs.folder import open_run
 from vitrail.runs.proof import picture
 
@@ -158,7 +159,7 @@ def hasten(predictor: Predictor, model: str | Path, sources: Sequence[Source]) -
 
 
 def _decoded(predictor: Predictor, source: Source) -> Pixels:
-    return predictor.decoded(source.open())
+    return predictor.decoded(source)
 
 
 def _seconds(plan: Plan, memory: Memory, pictures: int) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +14,12 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import DataError, RunError, VitrailError
 from vitrail.data.decode import as_array, decode
-from vitrail.data.names import is_picture, natural
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Geometry
 from vitrail.infer.ahead import ahead
 from vitrail.infer.elastic import chosen
 from vitrail.infer.exported import KINDS
+from vitrail.infer.sources import Source, expand
 from vitrail.layers.elastic import Point, at_size, set_keep
 from vitrail.models.create import rebuild
 from vitrail.runs.assemble import Network, build_task, join
@@ -158,15 +156,17 @@ class Predictor:
         return [one.prediction for one in found]
 
     def ready(self, image: Any) -> Ready:
-        """Bring a path, bytes, Pillow image, array or tensor to the network's input."""
+        """Bring a path, source, bytes, Pillow image, array or tensor to the network's input."""
         array = self.decoded(image)
         pixels, geometry = self.preprocess.eval(array)
         size = self.point.size
         return Ready(at_size(pixels[None], size)[0], replace(geometry, size=size), array)
 
     def decoded(self, image: Any) -> NDArray[np.uint8]:
-        """Return a path, bytes, Pillow image, array or tensor as uint8 (height, width, channels)."""
+        """Return a path, source, bytes, Pillow image, array or tensor as uint8 (height, width, channels)."""
         channels = self.preprocess.channels
+        if isinstance(image, Source):
+            return decode(image.open(), channels, name=image.called).image
         if isinstance(image, str | Path):
             return decode(Path(image), channels).image
         return decode(image, channels).image if isinstance(image, bytes) else as_array(image, channels)
@@ -183,7 +183,7 @@ class Predictor:
 
     def _made(self, source: Source) -> tuple[str, Ready | str]:
         try:
-            return source.name, self.ready(source.open())
+            return source.name, self.ready(source)
         except VitrailError as error:
             return source.name, str(error)
 
@@ -235,74 +235,3 @@ def load(
 def build_header_task(header: Header) -> Task[Any, Any]:
     """Return the task a model file describes."""
     return build_task(header.task["name"], header.task["labels"], header.task["settings"])
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A picture by name: a file, a member of a zip, or bytes that came through standard input."""
-
-    name: str
-    path: Path | None = None
-    member: str = ""
-    data: bytes = b""
-
-    def open(self) -> Path | bytes:
-        """Return what `Predictor.ready` reads; DataError where it is not there."""
-        if self.path is None:
-            return self.data
-        if not self.member:
-            return self.path
-        with zipfile.ZipFile(self.path) as archive:
-            return archive.read(self.member)
-
-
-def expand(names: Iterable[str], standard_input: bytes | None = None) -> Iterator[Source]:
-    """Yield the pictures that files, folders, globs, zip files and "-" (standard input) stand for."""
-    for name in names:
-        path = Path(name)
-        if name == "-":
-            yield from _from_bytes(standard_input or b"")
-        elif path.is_dir():
-            files = sorted((p for p in path.rglob("*") if p.is_file() and is_picture(p.name)), key=_by_name)
-            if not files:
-                raise DataError(f"{name} holds no pictures. Name a folder with pictures in it.")
-            yield from (Source(str(file), file) for file in files)
-        elif path.is_file() and zipfile.is_zipfile(path):
-            yield from _from_zip(path)
-        elif path.exists() or not any(sign in name for sign in "*?["):
-            yield Source(name, path)
-        else:
-            yield from _from_glob(name)
-
-
-def _by_name(path: Path) -> Any:
-    return natural(path.as_posix())
-
-
-def _from_glob(pattern: str) -> Iterator[Source]:
-    anchor = Path(pattern).anchor
-    found = sorted(Path(anchor or ".").glob(pattern.removeprefix(anchor)), key=_by_name)
-    if not found:
-        raise DataError(f"Nothing is called like {pattern!r}. Check the pattern.")
-    yield from (Source(str(path), path) for path in found if path.is_file())
-
-
-def _from_zip(path: Path) -> Iterator[Source]:
-    with zipfile.ZipFile(path) as archive:
-        members = [m for m in archive.namelist() if is_picture(m) and not m.startswith("__MACOSX")]
-    if not members:
-        raise DataError(f"{path} holds no pictures. Name a zip file with pictures in it.")
-    yield from (Source(f"{path}!{m}", path, m) for m in sorted(members, key=natural))
-
-
-def _from_bytes(data: bytes) -> Iterator[Source]:
-    """Standard input is one picture, or a list of names, one a line."""
-    if not data:
-        raise DataError(
-            "Nothing came through standard input. Pipe a picture, or names of pictures, one a line."
-        )
-    lines = data[:4096].split(b"\n")
-    if b"\0" not in data[:4096] and Path(lines[0].decode(errors="replace").strip()).suffix:
-        yield from expand(line.strip() for line in io.StringIO(data.decode()) if line.strip())
-    else:
-        yield Source("-", data=data)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitrail.core.errors import DataError
+from vitrail.core.text import printable
 from vitrail.data import archives
 from vitrail.data.names import count, is_picture, natural, some
 from vitrail.data.source import read
@@ -102,17 +103,20 @@ class Tree:
 def _archive(file: Path, prefix: str) -> tuple[dict[str, str], tuple[Entry, ...]]:
     found = archives.members(file)
     files = {m.name: f"{prefix}!{m.name}" for m in found if not m.trouble and not _hidden(m.name)}
-    refused = tuple(
-        Entry(f"{prefix}!{m.name}", f"{prefix}!{m.name}", "", trouble=m.trouble) for m in found if m.trouble
-    )
+    refused = tuple(_refused(f"{prefix}!{m.name}", m.trouble) for m in found if m.trouble)
     return files, refused
+
+
+def _refused(name: str, trouble: str) -> Entry:
+    return Entry(printable(name), printable(name), "", trouble=trouble)
 
 
 def _folder(root: Path) -> Tree:
     walk = _Walk(root)
     if not walk.files and walk.closed:
         raise DataError(f"{root} may not be read. Change its permissions: chmod -R u+rX {root.name}.")
-    refused = [Entry(name, name, "", trouble="is a folder that may not be opened") for name in walk.closed]
+    refused = [_refused(name, "is a folder that may not be opened") for name in walk.closed]
+    refused += [_refused(name, "has a name that is no UTF-8: rename it") for name in walk.foreign]
     notes = []
     if walk.loops:
         notes.append(
@@ -139,6 +143,7 @@ class _Walk:
         self.files: list[str] = []
         self.closed: list[str] = []
         self.loops: list[str] = []
+        self.foreign: list[str] = []
         self._visit(root, "", frozenset())
 
     def _visit(self, folder: Path, prefix: str, above: frozenset[str]) -> None:
@@ -155,7 +160,9 @@ class _Walk:
         for item in items:
             if _hidden(item.name):
                 continue
-            if item.is_dir():
+            if printable(item.name) != item.name:  # no manifest, a file of UTF-8, can name it
+                self.foreign.append(prefix + item.name)
+            elif item.is_dir():
                 self._visit(Path(item.path), f"{prefix}{item.name}/", above | {real})
             else:
                 self.files.append(prefix + item.name)

@@ -1,0 +1,20 @@
+"""How names from outside are written: any screen, table and file can hold them."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def printable(text: str) -> str:
+    r"""Return text that UTF-8 can hold: a byte of a file's name that is none stands as `\xff`."""
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a sign, as Windows and JSON allow it: no byte of a name
+        raw = text.encode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def one_line(text: str) -> str:
+    r"""Return printable text without signs that move the cursor: a line break stands as `\n`."""
+    signs = (repr(s)[1:-1] if unicodedata.category(s) == "Cc" else s for s in printable(text))
+    return "".join(signs)

@@ -1,0 +1,118 @@
+"""What a user names when asking a model: files, folders, patterns, archives, standard input, one picture each."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitrail.core.errors import DataError
+from vitrail.core.text import printable
+from vitrail.data import archives
+from vitrail.data.names import is_picture, natural
+
+_HEAD = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A picture by name: a file, a member of an archive, or bytes that came through standard input.
+
+    `name` can be printed anywhere; `trouble` is the sentence that says why it cannot be read, where that is known.
+    """
+
+    name: str
+    path: Path | None = None
+    member: str = ""
+    data: bytes = b""
+    trouble: str = ""
+
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        return "The picture from standard input" if self.name == "-" else self.name
+
+    def open(self) -> Path | bytes:
+        """Return what `decode` reads; DataError where it is not there or broken."""
+        if self.trouble:
+            raise DataError(self.trouble)
+        if self.path is None:
+            return self.data
+        return archives.read_member(self.path, self.member) if self.member else self.path
+
+
+def expand(names: Iterable[str], standard_input: bytes | None = None) -> Iterator[Source]:
+    """Yield the pictures that files, folders, patterns, archives and "-" (standard input) stand for.
+
+    Raises:
+        DataError: a folder, a pattern or an archive stands for no picture at all.
+    """
+    for name in names:
+        path = Path(name)
+        if name == "-":
+            yield from _from_bytes(standard_input or b"")
+        elif path.is_dir():
+            files = sorted((p for p in path.rglob("*") if p.is_file() and is_picture(p.name)), key=_by_name)
+            if not files:
+                raise DataError(f"{name} holds no pictures. Name a folder with pictures in it.")
+            yield from map(_file, files)
+        elif path.is_file() and (archives.is_archive(path.name) or zipfile.is_zipfile(path)):
+            yield from _from_archive(path)
+        elif path.exists() or not any(sign in name for sign in "*?["):
+            yield Source(printable(name), path)
+        else:
+            yield from _from_pattern(name)
+
+
+def _file(path: Path) -> Source:
+    return Source(printable(str(path)), path)
+
+
+def _by_name(path: Path) -> Any:
+    return natural(path.as_posix())
+
+
+def _from_pattern(pattern: str) -> Iterator[Source]:
+    anchor = Path(pattern).anchor
+    found = sorted(Path(anchor or ".").glob(pattern.removeprefix(anchor)), key=_by_name)
+    files = [path for path in found if path.is_file()]
+    if not found:
+        raise DataError(f"Nothing is called like {pattern!r}. Check the pattern.")
+    if not files:
+        raise DataError(
+            f"Only folders are called like {pattern!r}. Name the folders, or the pictures in them: "
+            f"{pattern.rstrip('/') + '/*'!r}."
+        )
+    yield from map(_file, files)
+
+
+def _from_archive(path: Path) -> Iterator[Source]:
+    """Yield the pictures of an archive; what is wrong with one of them, or with all of it, is said in its place."""
+    try:
+        members = archives.members(path)
+    except DataError as error:
+        yield Source(printable(str(path)), path, trouble=str(error))
+        return
+    pictures = [m for m in members if is_picture(m.name) and not m.name.startswith("__MACOSX")]
+    if not pictures:
+        raise DataError(f"{path} holds no pictures. Name an archive with pictures in it.")
+    for member in pictures:
+        name = printable(f"{path}!{member.name}")
+        trouble = f"{name} {member.trouble}. Pack the archive again so that it can be read."
+        yield Source(name, path, member.name, trouble=trouble if member.trouble else "")
+
+
+def _from_bytes(data: bytes) -> Iterator[Source]:
+    """Standard input is one picture, or a list of names, one a line, in whatever code the file system has."""
+    if not data:
+        raise DataError(
+            "Nothing came through standard input. Pipe a picture, or names of pictures, one a line."
+        )
+    first = data[:_HEAD].partition(b"\n")[0]
+    if b"\0" not in data[:_HEAD] and Path(os.fsdecode(first).strip()).suffix:
+        yield from expand(line.strip() for line in os.fsdecode(data).split("\n") if line.strip())
+    else:
+        yield Source("-", data=data)
