@@ -7,7 +7,7 @@ def demo(*, out: str = "demo", minutes: float = 1.5, json: bool = False) -> int:
     """See everything once: real handwritten digits are checked, learnt, compared, explained.
 
     Faults are planted and found, a vision transformer and a convolutional network train for as many minutes, a
-    training is killed and resumed to the same bits, and one page shows it all.
+    training is killed and resumed to the same bits, new pictures are asked about, and one page shows it all.
 
     Parameters
     ----------

@@ -46,7 +46,12 @@ def evaluate(
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json, say
+    from vitrail.cli.there import data_there, model_there
     from vitrail.core.errors import SettingError
+
+    model_there(model)
+    if data:
+        data_there(data)
     from vitrail.reports.eval import evaluate_on, evaluate_run
 
     if points:

@@ -41,7 +41,7 @@ def explain(
     model
         a run folder or a model.safetensors
     pictures
-        files, folders, patterns or zip files
+        files, folders, patterns, zip or tar files, or - for standard input
     method
         page, rollout, relevance, gradcam, occlusion, attention, or all of them side by side
     of
@@ -54,16 +54,20 @@ def explain(
         auto, cpu, cuda
     """
     from vitrail.cli.output import print_json, say
-    from vitrail.core.errors import SettingError
+    from vitrail.cli.there import model_there
+    from vitrail.core.errors import UsageError
+
+    if not pictures:
+        raise UsageError("Name pictures to look at: vitrail explain runs/photos cat.jpg")
+    model_there(model)
     from vitrail.explainers.batch import Wish, explain_all
     from vitrail.infer.predictor import Predictor
     from vitrail.infer.sources import expand
 
-    if not pictures:
-        raise SettingError("Name pictures to look at: vitrail explain runs/photos cat.jpg")
     wish = Wish(method, of, Path(out), options.check, options.given())
     results = []
-    for result in explain_all(Predictor(model, device), expand(pictures), wish):
+    piped = sys.stdin.buffer.read() if "-" in pictures else None
+    for result in explain_all(Predictor(model, device), expand(pictures, piped), wish):
         results.append(result)
         say(result.error or f"{result.path}: {result.answer} -> {result.file}")
     if json:

@@ -58,9 +58,9 @@ def verb_help(verb: str) -> str:
     arguments = _arguments(app)
     words = [a for a in arguments if a.index is not None]
     options = [a for a in arguments if a.index is None]
-    usage = " ".join(_word(a) for a in words)
+    usage = " ".join([verb, *(_word(a) for a in words)])
     paragraphs = (function.__doc__ or "").split("Parameters\n")[0].strip().split("\n\n")
-    lines = [f"Usage: vitrail {verb} {usage} [OPTIONS]", ""]
+    lines = [f"Usage: vitrail {usage} [OPTIONS]", ""]
     for paragraph in paragraphs:
         indented = any(line.startswith("    ") for line in paragraph.splitlines()[1:])
         lines += [*(_dedent(paragraph) if indented else [fill(" ".join(paragraph.split()), WIDTH)]), ""]
@@ -103,5 +103,6 @@ def _option(argument: Any) -> str:
     name = next(n for n in argument.names if n.startswith("--") and not n.startswith("--no-"))
     short = next((f"{n}, " for n in argument.names if len(n) == 2), "")
     kinds = {"int": " N", "float": " X", "str": " TEXT"}
-    kind = next((sign for word, sign in kinds.items() if word in str(argument.hint)), "")
+    hint = str(argument.hint)
+    kind = " WORD" if "Literal" in hint else next((sign for word, sign in kinds.items() if word in hint), "")
     return f"{short}{name}{kind}"

@@ -38,7 +38,7 @@ def predict(
     model
         a run folder, a model.safetensors, or an exported .onnx, .xml or .pt2
     pictures
-        files, folders, patterns such as 'new/*.jpg', zip files, or - for standard input
+        files, folders, patterns such as 'new/*.jpg', zip or tar files, or - for standard input
     json
         print one JSON value, for programs
     csv
@@ -52,13 +52,16 @@ def predict(
         (see them: vitrail eval MODEL --points all)
     """
     from vitrail.cli.output import print_json, say, table
-    from vitrail.core.errors import SettingError
+    from vitrail.cli.there import model_there
+    from vitrail.core.errors import UsageError
+
+    if not pictures:
+        raise UsageError("Name pictures to look at: vitrail predict runs/photos new/*.jpg")
+    model_there(model)
     from vitrail.infer.fast import hasten
     from vitrail.infer.predictor import load
     from vitrail.infer.sources import expand
 
-    if not pictures:
-        raise SettingError("Name pictures to look at: vitrail predict runs/photos new/*.jpg")
     predictor = load(model, device, trust=trust, point=point)
     piped = sys.stdin.buffer.read() if "-" in pictures else None
     sources = list(expand(pictures, piped))

@@ -40,10 +40,12 @@ def train(
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json, say
-    from vitrail.core.errors import SettingError
+    from vitrail.cli.there import data_there, model_there
+    from vitrail.core.errors import UsageError
 
     if bool(data) == bool(resume):
-        raise SettingError("Name a folder to train on, or --resume and a run: vitrail train photos/")
+        raise UsageError("Name a folder to train on, or --resume and a run: vitrail train photos/")
+    model_there(resume) if resume else data_there(data)
     if dry_run:
         from vitrail.training.dry import dry
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,7 +18,7 @@ Model = TypeVar("Model", bound="Settings")
 class Settings(BaseModel):
     """The base of everything a user may set in a file or on the command line."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 def read(cls: type[Model], values: Mapping[str, Any], where: str) -> Model:
@@ -52,10 +53,60 @@ def to_yaml(settings: Settings, head: str = "") -> str:
     return "".join(f"# {line}\n" for line in head.splitlines()) + body
 
 
-def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> str:
+class Fault(NamedTuple):
+    """The first mistake in settings: the setting's dotted name, and what is wrong with it, as a predicate."""
+
+    name: str
+    words: str
+
+
+def fault(cls: type[BaseModel], values: Mapping[str, Any]) -> Fault | None:
+    """Return the first mistake in values, or None where `cls` takes them all."""
+    try:
+        cls.model_validate(dict(values))
+    except ValidationError as error:
+        return _first(error)
+    return None
+
+
+_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "greater_than": "must be more than {gt:g}",
+        "greater_than_equal": "must be {ge:g} or more",
+        "less_than": "must be less than {lt:g}",
+        "less_than_equal": "must be {le:g} or less",
+        "finite_number": "must be a finite number",
+        "literal_error": "must be one of {expected}",
+        "int_type": "must be a whole number",
+        "int_parsing": "must be a whole number",
+        "int_from_float": "must be a whole number",
+        "float_type": "must be a number",
+        "float_parsing": "must be a number",
+        "bool_type": "must be true or false",
+        "bool_parsing": "must be true or false",
+        "string_type": "must be text",
+        "missing": "is missing",
+    }
+)
+"""Kinds of mistakes → plain words, with the limits that were passed."""
+
+
+def _first(error: ValidationError) -> Fault:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return Fault(name, _WORDS["missing"])
+    words = _WORDS.get(first["type"], "is not right: " + first["msg"].replace("{", "(").replace("}", ")"))
+    given = first["input"]
+    shown = f"{given:g}" if isinstance(given, float) else repr(given)
+    return Fault(name, f"{words.format(**first.get('ctx', {}))}, not {shown}")
+
+
+def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
     if first["type"] == "extra_forbidden":
+        name = ".".join(str(part) for part in first["loc"])
         near = nearest(str(first["loc"][-1]), cls.model_fields)
         return f"{where}: there is no setting {name!r}." + (f" Did you mean {near!r}?" if near else "")
-    return f"{where}: the setting {name!r} is not right: {first['msg']} (it was {first['input']!r})."
+    found = _first(error)
+    return f"{where}: the setting {found.name!r} {found.words}."

@@ -36,6 +36,16 @@ def _is_disk_trouble(error: Exception) -> bool:
     return isinstance(error, OSError) or "os error" in str(error).lower() or "I/O error" in str(error)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it where they are not there; RunError where a file stands in the way."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be a folder: {error.strerror}. Choose another place with --out."
+        ) from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one step; what UTF-8 cannot hold stands escaped, which JSON and YAML read back."""
     replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))

@@ -13,7 +13,7 @@ from PIL import Image
 from vitrail import plots
 from vitrail.core import catalog
 from vitrail.core.errors import DataError, UnknownNameError
-from vitrail.core.files import write_text
+from vitrail.core.files import make_folder, write_text
 from vitrail.explainers.attention import looks_of
 from vitrail.explainers.explanation import Explanation, Look, twins_of
 from vitrail.explainers.faithful import ALIKE, mean_gain
@@ -61,7 +61,6 @@ def explain_all(predictor: Predictor, sources: Iterable[Source], wish: Wish) -> 
         SettingError: the method is unknown, does not fit the network or has no such setting; or nobody knows `of`.
     """
     _refuse(wish)
-    wish.folder.mkdir(parents=True, exist_ok=True)
     twins = twins_of(predictor) if wish.check else None
     for source in sources:
         try:
@@ -76,16 +75,17 @@ def _refuse(wish: Wish) -> None:
     if wish.method in (PAGE, ALL):
         for name in wish.settings:  # a setting belongs to one method; which one, the first of them says
             build_explainer("gradcam", {name: wish.settings[name]})
-    elif wish.method not in catalog.EXPLAINERS and ":" not in wish.method:
-        raise UnknownNameError(
-            "method", wish.method, [*catalog.EXPLAINERS, PAGE, ALL], "See: vitrail explain --help"
-        )
+        return
+    known = [PAGE, *catalog.EXPLAINERS, ALL]
+    if wish.method not in known and ":" not in wish.method:
+        raise UnknownNameError("method", wish.method, known, f"There are: {', '.join(known)}.")
 
 
 def _explained(look: Look, name: str, wish: Wish) -> Result:
-    stem, answer = Path(name).stem, str(look.prediction)
+    stem, answer = "standard-input" if name == "-" else Path(name).stem, str(look.prediction)
     if wish.method == PAGE:
         told = tell(look, Path(name).name, of=wish.of, check=wish.check)
+        make_folder(wish.folder)
         page = free_name(wish.folder, stem, ".html")
         write_text(page, told.html)
         return Result(name, answer, page, told.explanations)
@@ -95,6 +95,7 @@ def _explained(look: Look, name: str, wish: Wish) -> Result:
     found = tuple(look.explain(method, wish.of, wish.settings) for method in methods)
     if wish.check:
         found = tuple(look.test(one, wish.settings) for one in found)
+    make_folder(wish.folder)
     file = free_name(wish.folder, f"{stem}-{wish.method.replace(':', '.')}", ".png")
     _figure(look, found, wish).save(file)
     return Result(name, answer, file, found)

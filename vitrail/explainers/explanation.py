@@ -21,6 +21,7 @@ from vitrail.explainers.subject import Subject, shuffled
 from vitrail.infer.predictor import Predictor, Ready
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.runs.assemble import Network
+from vitrail.runs.folder import Run
 
 Explainer = Callable[[Subject, Tensor], Tensor]
 
@@ -153,7 +154,7 @@ def method_for(spec: FeatureSpec) -> str | None:
 
 
 def explain(
-    model: Predictor | str | Path, image: Any, method: str = "rollout", *, of: str | None = None
+    model: Predictor | str | Path | Run, image: Any, method: str = "rollout", *, of: str | None = None
 ) -> Explanation:
     """Return why a model answers what it answers: `image` is a path, Pillow image or array.
 

@@ -24,7 +24,7 @@ from vitrail.layers.elastic import Point, at_size, set_keep
 from vitrail.models.create import rebuild
 from vitrail.runs.assemble import Network, build_task, join
 from vitrail.runs.device import device_for
-from vitrail.runs.folder import open_run
+from vitrail.runs.folder import Run, open_run
 from vitrail.runs.model_file import Header, read_model
 from vitrail.runs.proof import TOLERANCE, answer, drift
 from vitrail.tasks.base import Task
@@ -59,12 +59,14 @@ class Answer:
 class Predictor:
     """A trained model with its classes and its preprocessing; opening it checks the proof it carries.
 
-    `model` is a run folder or a model file; `device` is a torch device name, or auto; `point` is the operating
+    `model` is a run, its folder or a model file; `device` is a torch device name, or auto; `point` is the operating
     point that it answers at, such as 160px/0.7, one of its `points` (None: the whole network).
     """
 
-    def __init__(self, model: str | Path, device: str = "auto", point: str | Point | None = None) -> None:
-        path = Path(model)
+    def __init__(
+        self, model: str | Path | Run, device: str = "auto", point: str | Point | None = None
+    ) -> None:
+        path = model.folder if isinstance(model, Run) else Path(model)
         if path.suffix in KINDS:
             raise RunError(f"{path} is an exported file. Open it with vitrail.load({path.name!r}).")
         self.path = open_run(path).model_path if path.is_dir() else path
@@ -215,14 +217,14 @@ class Predictor:
 
 
 def load(
-    model: str | Path, device: str = "auto", *, trust: bool = False, point: str | None = None
+    model: str | Path | Run, device: str = "auto", *, trust: bool = False, point: str | None = None
 ) -> Predictor:
-    """Open a run folder, a model file or an exported file (.onnx, .xml, .pt2), and check its proof.
+    """Open a run, its folder, a model file or an exported file (.onnx, .xml, .pt2), and check its proof.
 
     `trust` says that a torch program (.pt2), which could do anything to this machine, may be opened; `point` as
     in `Predictor`.
     """
-    if Path(model).suffix in KINDS:
+    if not isinstance(model, Run) and Path(model).suffix in KINDS:
         from vitrail.infer.opened import ExportedPredictor
 
         exported = ExportedPredictor(Path(model), trust)

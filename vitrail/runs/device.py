@@ -19,7 +19,9 @@ def device_for(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise SettingError(f"There is no device called {name!r}. Choose auto, cpu, cuda or mps.") from None
+        raise SettingError(
+            f"There is no device called {name!r}. Choose --device auto, cpu, cuda or mps."
+        ) from None
     there = {
         "cpu": True,
         "cuda": (device.index or 0) < torch.cuda.device_count(),

@@ -68,7 +68,7 @@ class TrainOptions:
     distill
         how the teacher is followed: hard, its choice, or soft, its whole answer
     pool
-        cls, mean or attention
+        how the tokens become one vector: cls, mean, cls_mean (both side by side) or attention
     elastic
         train one network for several input sizes and shares of kept tokens; supervit networks always are
     balance
@@ -106,14 +106,14 @@ class TrainOptions:
     micro: int | None = None
     imgsz: str | None = None
     stride: int | None = None
-    fit: str | None = None
+    fit: Literal["squash", "crop", "pad"] | None = None
     lr: float | None = None
     layer_decay: float | None = None
     weight_decay: float | None = None
     warmup: float | None = None
     drop_path: float | None = None
     ema: float | None = None
-    augment: str | None = None
+    augment: Literal["none", "light", "flip_crop", "trivial", "rand"] | None = None
     erase: float | None = None
     mixup: float | None = None
     cutmix: float | None = None
@@ -121,14 +121,14 @@ class TrainOptions:
     loss: Literal["cross_entropy", "bce"] | None = None
     teacher: str | None = None
     distill: Literal["hard", "soft"] | None = None
-    pool: str | None = None
+    pool: Literal["cls", "mean", "cls_mean", "attention"] | None = None
     elastic: bool | None = None
     balance: Literal["none", "loss", "sampling"] | None = None
     patience: int | None = None
     layout: str | None = None
     val: float | None = None
     test: float | None = None
-    precision: str | None = None
+    precision: Literal["auto", "float32", "bf16"] | None = None
     compile: bool | None = None
     device: str | None = None
     workers: int | None = None
@@ -147,9 +147,7 @@ def network_settings(text: str | None) -> dict[str, Any]:
     except yaml.YAMLError:
         values = {"": None}
     if not isinstance(values, dict) or any(value is None for value in values.values()):
-        raise SettingError(
-            f"The network's settings {text!r} cannot be read. Write them like position=2d,depth=6."
-        )
+        raise SettingError(f"--network {text!r} cannot be read. Write them like position=2d,depth=6.")
     return values
 
 
@@ -164,7 +162,7 @@ def seconds(text: str | None) -> float | None:
         return float(text) * 60
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
     if not parts or "".join(a + b for a, b in parts) != text:
-        raise SettingError(f"The time {text!r} cannot be read. Write it like 90s, 30m or 1h30m.")
+        raise SettingError(f"--time {text!r} cannot be read. Write it like 90s, 30m or 1h30m.")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
@@ -174,7 +172,5 @@ def image_size(text: str | int | None) -> tuple[int, int] | None:
         return None
     found = re.fullmatch(r"(\d+)(?:[x,×](\d+))?", str(text))
     if not found or int(found[1]) < 1 or int(found[2] or 1) < 1:
-        raise SettingError(
-            f"The image size {text!r} cannot be read. Write it like 224 or 192x256 (height x width)."
-        )
+        raise SettingError(f"--imgsz {text!r} cannot be read. Write it like 224 or 192x256 (height x width).")
     return int(found[1]), int(found[2] or found[1])

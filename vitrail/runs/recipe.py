@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from vitrail.core.config import Settings, read
+from vitrail.core.config import Settings, read, read_mapping
 from vitrail.core.errors import UnknownNameError
 
 SCHEMA: Literal[1] = 1
@@ -66,7 +67,7 @@ class TrainSettings(Settings):
     warmup: NonNegativeFloat = 5.0
     clip: NonNegativeFloat = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    augment: str = "trivial"
+    augment: Literal["none", "light", "flip_crop", "trivial", "rand"] = "trivial"
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     precision: Literal["auto", "float32", "bf16"] = "auto"
     compile: bool = False
@@ -94,6 +95,18 @@ def named(name: str) -> dict[str, Any]:
         raise UnknownNameError("recipe", name, recipes(), f"There are: {', '.join(recipes())}.")
     values = _file(name)
     return {key: value for key, value in values.items() if key not in {"about", "models"}}
+
+
+def is_file(recipe: str) -> bool:
+    """Tell a recipe's file from its name."""
+    return recipe.endswith((".yaml", ".yml"))
+
+
+def settings_of(recipe: str) -> dict[str, Any]:
+    """Return the settings of a recipe by name or of a file."""
+    if not is_file(recipe):
+        return named(recipe)
+    return {k: v for k, v in read_mapping(Path(recipe)).items() if k not in {"about", "schema_version"}}
 
 
 def recipes() -> list[str]:

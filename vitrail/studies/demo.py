@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import load_file
-from torch import equal
 
 from vitrail import plots
 from vitrail.core.errors import RunError
-from vitrail.core.files import write_text
+from vitrail.core.files import make_folder, write_text
 from vitrail.data.builtin import Fault, materialise, plant_faults
+from vitrail.data.decode import decode
 from vitrail.data.manifest import KEPT, TEST, Manifest
 from vitrail.data.prepare import Prepared, prepare
 from vitrail.data.source import load, read
@@ -35,6 +31,8 @@ from vitrail.models.create import count_params
 from vitrail.pages import render
 from vitrail.runs.folder import Run
 from vitrail.runs.options import TrainOptions
+from vitrail.studies.fresh import Fresh, hold_back, predicted
+from vitrail.studies.killed import Killed, killed_and_resumed
 from vitrail.training.fit import train
 from vitrail.training.listeners import Listener, clock
 
@@ -55,7 +53,7 @@ class Story:
 
     def step(self, number: int, title: str) -> None:
         """Announce a step."""
-        self.say(f"\n[{number}/6] {title}   ({clock(time.monotonic() - self.began)} so far)")
+        self.say(f"\n[{number}/7] {title}   ({clock(time.monotonic() - self.began)} so far)")
 
 
 def demo(
@@ -72,13 +70,17 @@ def demo(
     cnn = _trained(folder, CNN, minutes, listeners)
     rivals = _compared(prepared.manifest, vit, cnn, say)
     story.step(4, "A training killed in the middle (kill -9) and resumed")
-    killed = _killed_and_resumed(folder, say)
-    story.step(5, "What the network says of pictures it never saw, and whose labels look wrong")
+    killed = killed_and_resumed(folder, say)
+    story.step(5, f"Ten new pictures: vitrail predict {vit.folder} {folder / 'new'}")
+    fresh = predicted(vit.folder, folder / "new")
+    for one in fresh:
+        say(f"  {one.line()}")
+    story.step(6, "Whose labels look wrong to the network")
     suspects = _suspects(rivals, prepared.manifest, faults, say)
-    story.step(6, "Where it looked, when right and when wrong")
+    story.step(7, "Where it looked, when right and when wrong")
     looks = _looks(rivals, prepared.manifest)
     page = folder / "demo.html"
-    write_text(page, _page(story, faults, prepared, rivals, killed, suspects, looks))
+    write_text(page, _page(story, faults, prepared, rivals, killed, fresh, suspects, looks))
     say(f"\nDone in {clock(time.monotonic() - story.began)}. Open {page} in a browser.")
     say("Next, with your own pictures (one folder a class):  vitrail train photos/ --weights none")
     return page
@@ -87,12 +89,14 @@ def demo(
 def _clear(folder: Path) -> None:
     """Remove what an earlier demo left; a folder that no demo made is not touched."""
     mark = folder / MARK
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file. Choose another place with --out.")
     if folder.exists() and any(folder.iterdir()) and not mark.exists():
         raise RunError(
             f"{folder} holds something that is not an earlier demo. Choose another place with --out."
         )
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    make_folder(folder)
     mark.write_text(
         "This folder was made by `vitrail demo`, which replaces it when it runs again.\n", encoding="utf-8"
     )
@@ -110,6 +114,7 @@ class Caught:
 def _checked(folder: Path, say: Callable[[str], None]) -> tuple[list[Caught], Prepared]:
     data = folder / "data" / "digits"
     shutil.copytree(materialise("digits", folder / "data" / "original"), data)
+    hold_back(data, folder / "new")
     faults = plant_faults(data, SEED)
     prepared = prepare(data, seed=SEED)
     for line in prepared.lines():
@@ -118,7 +123,7 @@ def _checked(folder: Path, say: Callable[[str], None]) -> tuple[list[Caught], Pr
     visible = [one for one in caught if one.fault.kind != "swapped label"]
     found = sum(one.found for one in visible)
     say(f"  Planted: {len(visible)} faults that a check can see; found: {found}.")
-    say("  Planted besides: 6 swapped labels, which only a trained network can suspect (step 5).")
+    say("  Planted besides: 6 swapped labels, which only a trained network can suspect (step 6).")
     return caught, prepared
 
 
@@ -184,59 +189,6 @@ def _compared(manifest: Manifest, vit: Run, cnn: Run, say: Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Killed:
-    """A run that was killed and resumed beside one that was left alone."""
-
-    step: int
-    tensors: int
-    same: bool
-
-
-def _killed_and_resumed(folder: Path, say: Callable[[str], None]) -> Killed:
-    runs = folder / "runs"
-    disturbed, quiet = runs / "killed", runs / "undisturbed"
-    step = random.Random(time.time_ns()).randint(45, 120)
-    _start_and_kill(folder, disturbed, step)
-    say(f"  kill -9 at step {step}; resuming from the last saved epoch")
-    _vitrail(["train", "--resume", str(disturbed)])
-    say("  and the same training left alone")
-    _vitrail(_short(folder, quiet))
-    first, second = (load_file(run / "state" / "last.safetensors") for run in (disturbed, quiet))
-    same = first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
-    say(
-        f"  {len(first)} tensors (weights, average, optimiser): {'equal bit by bit' if same else 'NOT equal'}"
-    )
-    return Killed(step, len(first), same)
-
-
-def _short(folder: Path, out: Path) -> list[str]:
-    # What is measured at the start of a run is given here, so that both runs compute alike.
-    fixed = ["--epochs", "4", "--micro", "32", "--precision", "float32", "--seed", "1"]
-    return ["train", str(folder / "data" / "digits"), "--recipe", "digits_vit", *fixed, "--out", str(out)]
-
-
-def _vitrail(words: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "vitrail.cli.main", *words], capture_output=True, text=True)
-    if done.returncode:
-        raise RunError(f"`vitrail {' '.join(words)}` failed: {done.stderr.strip()}")
-
-
-def _start_and_kill(folder: Path, out: Path, step: int) -> None:
-    words = [sys.executable, "-m", "vitrail.cli.main", *_short(folder, out)]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    history = out / "history.jsonl"
-    while process.poll() is None:
-        if history.exists() and f'"step": {step},' in history.read_text(encoding="utf-8"):
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            return
-        time.sleep(0.02)
-    raise RunError(
-        f"The training in {out} ended by itself before step {step}. Look at it: vitrail train --resume {out}"
-    )
-
-
-@dataclass(frozen=True)
 class Suspects:
     """Pictures whose label the network doubts most, and how many swapped labels are among them."""
 
@@ -290,6 +242,7 @@ def _page(
     prepared: Prepared,
     duel: Duel,
     killed: Killed,
+    fresh: list[Fresh],
     suspects: Suspects,
     looks: list[Look],
 ) -> str:
@@ -300,6 +253,7 @@ def _page(
         "verdicts": [(rival, verdict(rival.scores)) for rival in (duel.vit, duel.cnn)],
         "curves": plots.data_uri(_learning(story.folder)),
         "killed": killed,
+        "fresh": [(one, plots.data_uri(_shown(decode(one.path).image))) for one in fresh],
         "suspects": [
             (one, _picture(prepared.manifest, one), one.row.id in suspects.swapped) for one in suspects.rows
         ],
@@ -319,4 +273,8 @@ def _learning(folder: Path) -> Figure:
 
 
 def _picture(manifest: Manifest, one: Judged) -> str:
-    return plots.data_uri(plots.shown(Image.fromarray(load(manifest.root, one.row.path).image), 96))
+    return plots.data_uri(_shown(load(manifest.root, one.row.path).image))
+
+
+def _shown(pixels: NDArray[np.uint8]) -> Image.Image:
+    return plots.shown(Image.fromarray(pixels), 96)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
 from vitrail import plots
@@ -38,9 +39,9 @@ class ClassifySettings(Settings):
 
     pool: Literal["cls", "mean", "cls_mean", "attention"] | None = None
     dropout: float = 0.0
-    smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mixup: NonNegativeFloat = 0.0
+    cutmix: NonNegativeFloat = 0.0
     temperature: float = 1.0
     class_weights: tuple[float, ...] | None = None
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"

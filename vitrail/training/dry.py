@@ -11,6 +11,7 @@ from vitrail.data.manifest import TRAIN
 from vitrail.models.create import count_params
 from vitrail.runs.device import device_for
 from vitrail.runs.options import TrainOptions
+from vitrail.training.asked import refuse
 from vitrail.training.begin import begin
 from vitrail.training.fit import prepared_for
 from vitrail.training.listeners import clock
@@ -54,6 +55,7 @@ class DryRun:
 
 def dry(data: str, options: TrainOptions) -> DryRun:
     """Check the data, make the plan, measure a step, and write nothing."""
+    refuse(options)
     prepared = prepared_for(data, options)
     planned = plan(data, prepared, options)
     device = device_for(planned.recipe.training.device)

@@ -21,6 +21,7 @@ from vitrail.reports.write import write_report
 from vitrail.runs.folder import Run, create_run, open_run
 from vitrail.runs.options import TrainOptions
 from vitrail.runs.recipe import Recipe, merge
+from vitrail.training.asked import refuse
 from vitrail.training.begin import again, begin
 from vitrail.training.draft import draft, head_for
 from vitrail.training.keeping import Keeper, Work, conditions
@@ -50,6 +51,7 @@ def train(
     `data` is a folder, another source that `vitrail check` understands, or a built-in name ("digits").
     """
     options = options or TrainOptions()
+    refuse(options)
     prepared = prepared_for(data, options, listeners)
     _note(listeners, [prepared.summary()])
     planned = plan(str(data), prepared, options)

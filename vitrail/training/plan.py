@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from statistics import median_low
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 
 from vitrail.core.catalog import family_of
-from vitrail.core.config import read_mapping
 from vitrail.core.errors import SettingError
 from vitrail.data.builtin import names as builtin_names
 from vitrail.data.manifest import Manifest
@@ -21,7 +19,8 @@ from vitrail.data.source import load
 from vitrail.layers.encoder import Encoder
 from vitrail.models.create import build, create_encoder, our_name, timm_name
 from vitrail.runs.options import TrainOptions, image_size, network_settings, seconds
-from vitrail.runs.recipe import Recipe, compose, merge, named, recipe_for
+from vitrail.runs.recipe import Recipe, compose, is_file, merge, recipe_for, settings_of
+from vitrail.training.asked import refuse_apart
 from vitrail.training.dial import dialled
 from vitrail.training.frozen import pool_kind
 from vitrail.training.taught import taught, unwrapped
@@ -84,11 +83,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
             f"task {MULTI}: some pictures have several labels or none, so each label is a yes or a no"
         )
     tune = options.tune or _tune(options, found)
-    if (tune == "scratch") != (found.weights == "none"):
-        raise SettingError(
-            f"--tune {tune} does not go with --weights {found.weights}. A draft, head or full fine-tune starts from "
-            "weights; --weights none trains from scratch."
-        )
+    refuse_apart(tune, found.weights)
     recipe, cut = _recipe(source, prepared, options, found, tune)
     reasons += cut
     recipe = dialled(recipe, found.encoder, options.elastic)
@@ -109,7 +104,7 @@ class _Model(NamedTuple):
 
 
 def _model(options: TrainOptions) -> _Model:
-    said = _values(options.recipe).get("model", {}) if options.recipe else {}
+    said = settings_of(options.recipe).get("model", {}) if options.recipe else {}
     settings = {**said.get("settings", {}), **network_settings(options.network)}
     size = image_size(options.imgsz) or (tuple(said["imgsz"]) if "imgsz" in said else None)
     return _Model(options.model or said.get("name"), settings, size)
@@ -138,8 +133,8 @@ def _stated_tune(recipe: str | None) -> str | None:
     """Return what a recipe says to train; None where there is none, or a file that leaves it open."""
     if recipe is None:
         return None
-    tune: str | None = _values(recipe).get("training", {}).get("tune")
-    return tune if _is_file(recipe) else tune or "scratch"
+    tune: str | None = settings_of(recipe).get("training", {}).get("tune")
+    return tune if is_file(recipe) else tune or "scratch"
 
 
 def _tune(options: TrainOptions, found: _Found) -> str:
@@ -148,17 +143,6 @@ def _tune(options: TrainOptions, found: _Found) -> str:
     if found.weights == "none":
         return "scratch"
     return stated if stated and stated != "scratch" else "draft"
-
-
-def _is_file(recipe: str) -> bool:
-    return recipe.endswith((".yaml", ".yml"))
-
-
-def _values(recipe: str) -> dict[str, Any]:
-    """Return the settings of a recipe by name or of a file."""
-    if not _is_file(recipe):
-        return named(recipe)
-    return {k: v for k, v in read_mapping(Path(recipe)).items() if k not in {"about", "schema_version"}}
 
 
 def _scratch(side: int, wanted: _Model, reasons: list[str]) -> _Found:
@@ -221,9 +205,9 @@ def _recipe(
         "model": {"imgsz": found.size, "fit": "squash" if tiny else "crop"},
         "task": {"settings": {} if pool == "own" else {"pool": pool}},
     }
-    said, teaching = unwrapped(_values(name))
+    said, teaching = unwrapped(settings_of(name))
     values = merge(merge(low, said), own)
-    recipe = compose(usual, values, name) if _is_file(name) else compose(name, values)
+    recipe = compose(usual, values, name) if is_file(name) else compose(name, values)
     recipe = _fitted(taught(recipe, teaching, options), options, found)
     return _tiled(recipe, options, found.encoder)
 

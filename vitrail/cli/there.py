@@ -1,0 +1,36 @@
+"""Refuses what is not there before anything heavy is imported: a slip of the finger costs no seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vitrail.core.errors import DataError, RunError, nearest
+
+
+def model_there(model: str) -> None:
+    """Refuse (RunError) a run folder or model file that does not exist."""
+    path = Path(model)
+    if not path.exists():
+        raise RunError(f"{model} does not exist.{_near(path)} Name a run folder or a model file.")
+
+
+def data_there(data: str) -> None:
+    """Refuse (DataError) a data set that neither exists nor is built in."""
+    path = Path(data).expanduser()
+    if path.exists():
+        return
+    from vitrail.data.builtin import names
+
+    if data not in names():
+        raise DataError(
+            f"{data} does not exist.{_near(path)} Give a folder of pictures, one folder a class, or a built-in "
+            f"set: {', '.join(names())}."
+        )
+
+
+def _near(path: Path) -> str:
+    """Return a hint at what lies beside and is called almost so."""
+    if not path.parent.is_dir():
+        return ""
+    found = nearest(path.name, [one.name for one in path.parent.iterdir()])
+    return f" Did you mean {str(path.with_name(found))!r}?" if found else ""

@@ -1,0 +1,81 @@
+"""Looks at what a user asked for before any picture is opened: a mistake is called by the name that was typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any
+
+from vitrail.core.catalog import KINDS
+from vitrail.core.config import Settings, fault
+from vitrail.core.errors import SettingError, UnknownNameError, UsageError
+from vitrail.models.create import config_of
+from vitrail.runs.device import device_for
+from vitrail.runs.options import TrainOptions, image_size, network_settings, seconds
+from vitrail.runs.recipe import DataSettings, ModelSettings, TrainSettings, compose, merge, settings_of
+from vitrail.tasks.classify import ClassifySettings
+from vitrail.training.taught import unwrapped
+
+
+def refuse(options: TrainOptions) -> None:
+    """Refuse options that no data set could make right.
+
+    Raises:
+        UsageError: the message names the option, and the way out.
+    """
+    try:
+        for cls, values in _parts(options):
+            if found := fault(cls, values):
+                name = {"seconds": "time"}.get(found.name, found.name.partition(".")[0]).replace("_", "-")
+                raise UsageError(f"--{name} {found.words}. Leave it out, and the recipe says it.")
+        network_settings(options.network)
+        _refuse_names(options)
+        if options.recipe is not None:
+            _refuse_recipe(options.recipe)
+        if options.tune is not None and options.weights is not None:
+            refuse_apart(options.tune, options.weights)
+    except UsageError:
+        raise
+    except SettingError as error:
+        raise UsageError(str(error)) from error
+
+
+def refuse_apart(tune: str, weights: str) -> None:
+    """Refuse (SettingError) to train from scratch with weights, or anything else without."""
+    if (tune == "scratch") != (weights == "none"):
+        raise SettingError(
+            f"--tune {tune} does not go with --weights {weights}. A draft, head or full fine-tune starts from "
+            "weights; --weights none trains from scratch."
+        )
+
+
+def _parts(options: TrainOptions) -> Iterator[tuple[type[Settings], dict[str, Any]]]:
+    """Yield what was said, by the part of a recipe that will read it."""
+    said = {key: value for key, value in asdict(options).items() if value is not None}
+    read = {"imgsz": image_size(options.imgsz), "seconds": seconds(options.time)}
+    said |= {key: value for key, value in read.items() if value is not None}
+    for cls in (DataSettings, TrainSettings, ClassifySettings):
+        yield cls, {key: said[key] for key in cls.model_fields if key in said}
+    model: dict[str, Any] = {key: said[key] for key in ("imgsz", "stride", "fit", "drop_path") if key in said}
+    yield ModelSettings, {**_ANY_MODEL, **model}
+
+
+_ANY_MODEL: Mapping[str, Any] = MappingProxyType({"name": "any", "imgsz": (1, 1)})
+"""What a recipe must say of a network, where nobody has chosen one yet."""
+
+
+def _refuse_names(options: TrainOptions) -> None:
+    if options.layout is not None and options.layout not in {"auto", *KINDS["layout"]}:
+        known = ["auto", *KINDS["layout"]]
+        raise UnknownNameError("--layout", options.layout, known, f"There are: {', '.join(known)}.")
+    if options.device is not None:
+        device_for(options.device)
+    if options.model is not None and not {"/", ":"} & set(options.model):
+        config_of(options.model)
+
+
+def _refuse_recipe(recipe: str) -> None:
+    """Read a whole recipe as if pictures and a network were chosen."""
+    said, _ = unwrapped(settings_of(recipe))
+    compose("scratch_small", merge({"data": {}, "model": _ANY_MODEL}, said), f"--recipe {recipe}")
