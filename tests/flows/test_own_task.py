@@ -105,7 +105,7 @@ class ReadValue(Task):
 
 
 def test_a_task_from_outside_trains_predicts_and_explains(digits, tmp_path):
-    manifest = prepare(digits).manifest
+    prepared = prepare(digits)
     recipe = compose(
         "digits_vit",
         {
@@ -116,7 +116,7 @@ def test_a_task_from_outside_trains_predicts_and_explains(digits, tmp_path):
     )
     named = recipe.task.model_copy(update={"name": f"{__name__}:ReadValue", "settings": {}})
     recipe = recipe.model_copy(update={"task": named})
-    run = start(recipe, manifest, str(tmp_path / "run"))
+    run = start(recipe, prepared, str(tmp_path / "run"))
     predictor = Predictor(run.folder)
     picture = sorted((digits / "3").iterdir())[0]
     found = predictor(picture)[0]
