@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -33,7 +34,7 @@ def train(
     data
         a folder (photos/cat/1.jpg, or with train, val and test folders above), or the built-in digits
     resume
-        go on with this run, which was stopped or killed; with --epochs: for so many epochs more
+        go on with this run, which was stopped or killed, by its own recipe; with --epochs: for so many epochs more
     dry_run
         print the plan (pictures, steps, memory, minutes) and stop
     json
@@ -45,11 +46,16 @@ def train(
 
     if bool(data) == bool(resume):
         raise UsageError("Name a folder to train on, or --resume and a run: vitrail train photos/")
+    if resume and (foreign := _foreign(options)):
+        raise UsageError(
+            f"{', '.join(foreign)} cannot be given with --resume: a run goes on by its own recipe.yaml, and only "
+            f"--epochs adds to it. For other settings train anew: vitrail train PICTURES --recipe {resume}/recipe.yaml"
+        )
     model_there(resume) if resume else data_there(data)
     if dry_run:
-        from vitrail.training.dry import dry
+        from vitrail.training.dry import dry, dry_resume
 
-        found = dry(data, options)
+        found = dry_resume(resume, options.epochs or 0) if resume else dry(data, options)
         print_json(found.to_dict()) if json else print("\n".join(found.lines()))  # noqa: T201
         return 0
     from vitrail.cli.training import train_with_progress
@@ -63,9 +69,23 @@ def train(
     return 0
 
 
+def _foreign(options: TrainOptions) -> list[str]:
+    """Return the options that were given beside --epochs."""
+    given = {field.name: getattr(options, field.name) for field in fields(options)}
+    return [
+        f"--{name.replace('_', '-')}" for name, one in given.items() if one is not None and name != "epochs"
+    ]
+
+
 def _ending(report: dict[str, Any], data: str) -> list[str]:
     run = report["run"]
     lines = [report["verdict"]]
+    if stopped := report.get("stopped"):
+        lines.append(
+            f"stopped at step {stopped['step']:,} of {stopped['total']:,}; go on with: vitrail train --resume {run}"
+        )
+    if "model" not in report:
+        return lines
     if report.get("draft"):
         lines += _outlook(report, data)
     return [

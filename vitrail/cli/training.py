@@ -7,10 +7,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.output import say
 from vitrail.runs.options import TrainOptions
+
+if TYPE_CHECKING:
+    from vitrail.runs.folder import Run
 
 
 def train_with_progress(data: str, options: TrainOptions, resume: str | None = None) -> dict[str, Any]:
@@ -35,8 +38,21 @@ def train_with_progress(data: str, options: TrainOptions, resume: str | None = N
         if not (sys.stdin.isatty() and sys.stderr.isatty()) or not _from_scratch_instead(error.ways):
             raise
         return train_with_progress(data, replace(options, weights="none", tune="scratch"))
-    report: dict[str, Any] = json.loads(run.report_path.read_text(encoding="utf-8"))
-    return {"run": _relative(run.folder), **report}
+    return {"run": _relative(run.folder), **_report(run)}
+
+
+def _report(run: Run) -> dict[str, Any]:
+    """Return a run's report; of one that was stopped also where, and without a model little else."""
+    report: dict[str, Any] = {
+        "finished": False,
+        "verdict": "There is no model and no score yet: the first epoch is not finished.",
+    }
+    if run.report_path.is_file():
+        report = json.loads(run.report_path.read_text(encoding="utf-8"))
+    last = next((e for e in reversed(run.history()) if e["event"] in {"stopped", "finished"}), None)
+    if last and last["event"] == "stopped":
+        report["stopped"] = {"step": last["step"], "total": last["total"]}
+    return report
 
 
 def _from_scratch_instead(ways: Sequence[str]) -> bool:

@@ -56,6 +56,11 @@ class Prepared(NamedTuple):
         parts += [f"{count(grave, 'finding')} to look at (vitrail check {self.source})"] if grave else []
         return ", ".join(parts) + "."
 
+    def opening(self) -> list[str]:
+        """Return what the head of a training says: the summary, what is converted, what was decided."""
+        converted = [finding.text for finding in self.report.findings if finding.kind == "converted"]
+        return [self.summary(), *converted, *self.layout.notes, *self.notes]
+
     def found(self) -> dict[str, Any]:
         """Return what was found and decided as plain values that name no folder, to be kept with a run."""
         findings = [{**one.to_dict(), "ids": list(one.ids[:_KEPT])} for one in self.report.findings]

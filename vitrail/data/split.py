@@ -68,6 +68,24 @@ def assign(manifest: Manifest, *, seed: int, val: float = 0.15, test: float = 0.
     return Assigned(manifest.replace([*placed, *others]), tuple(notes))
 
 
+def can_be_trained(manifest: Manifest) -> None:
+    """Raise a DataError that says how many pictures are missing where none are left to train or to validate on."""
+    counts = {split: len(manifest.rows(split)) for split in (TRAIN, VAL, TEST)}
+    if counts[TRAIN] and counts[VAL]:
+        return
+    units = Counter(label for unit in _units(manifest.rows()) for label in unit.labels if label)
+    largest, most = max(units.items(), key=lambda pair: pair[1], default=("", 0))
+    has = ", ".join(f"{number:,} {split}" for split, number in counts.items())
+    lacking = (
+        f"A class needs 3 pictures to stand in all of them, and the largest, {largest!r}, has {most}: "
+        f"add {3 - most} at least, 10 or more of each class for a score that means something."
+        if most < 3
+        else "Leave out --val 0, or put pictures into the folder of that split."
+    )
+    none = "train on" if not counts[TRAIN] else "choose the best epoch by"
+    raise DataError(f"There is no picture to {none}: the split is {has}. {lacking}")
+
+
 def leaks(manifest: Manifest) -> list[str]:
     """Return the ids of the val and test rows that have a twin or a group member among the training rows.
 

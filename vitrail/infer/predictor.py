@@ -56,6 +56,15 @@ class Answer:
         return {"path": self.path, **self.prediction.to_dict()}
 
 
+def _no_model(run: Run) -> str:
+    if run.state_path.is_file():
+        return (
+            f"{run.folder} holds no model yet: its first epoch is not finished. "
+            f"Go on with: vitrail train --resume {run.folder}"
+        )
+    return f"{run.folder} holds no model: it ended before anything was saved. Train again from the start."
+
+
 class Predictor:
     """A trained model with its classes and its preprocessing; opening it checks the proof it carries.
 
@@ -71,9 +80,7 @@ class Predictor:
             raise RunError(f"{path} is an exported file. Open it with vitrail.load({path.name!r}).")
         self.path = open_run(path).model_path if path.is_dir() else path
         if path.is_dir() and not self.path.is_file():
-            raise RunError(
-                f"{path} holds no model yet: its first epoch was not finished. vitrail train --resume {path}"
-            )
+            raise RunError(_no_model(open_run(path)))
         self.header, tensors = read_model(self.path)
         self.preprocess = Preprocess.from_dict(self.header.preprocess)
         self.task: Task[Any, Any] = build_header_task(self.header)

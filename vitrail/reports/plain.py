@@ -20,13 +20,13 @@ def plain_page(run: Run, report: dict[str, Any]) -> str:
 
 def loss_curve(run: Run) -> str:
     """Return the training loss over epochs as a data: address."""
-    losses = [(event["epoch"], event["loss"]) for event in run.history() if event["event"] == "step"]
+    losses = [(event["epoch"], event["loss"]) for event in run.course() if event["event"] == "step"]
     return plots.data_uri(plots.curves({"training loss": thin(losses)}, "epoch", "loss"))
 
 
 def score_curve(run: Run) -> str:
     """Return the validation score over epochs as a data: address."""
-    scored = [event for event in run.history() if event["event"] == "score"]
+    scored = [event for event in run.course() if event["event"] == "score"]
     points = [(event["epoch"], event[event["main"]]) for event in scored]
     return plots.data_uri(plots.curves({"validation": points}, "epoch", scored[0]["main"] if scored else ""))
 

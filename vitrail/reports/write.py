@@ -83,7 +83,7 @@ def told_of_labels(scores: LabelScores) -> Found:
 def about(run: Run, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:
     """Return what a report says beside the scores: the network, the data, the cost, how to make it again."""
     recipe, header = run.recipe(), predictor.header
-    events = run.history()
+    events = run.course()
     steps = [event for event in events if event["event"] == "step"]
     scored = [event for event in events if event["event"] == "score"]
     return {
@@ -115,5 +115,7 @@ def command(recipe: Recipe, weights: str) -> str:
     words = [f"--recipe recipe.yaml --model {recipe.model.name} --weights {weights}"]
     words += [] if recipe.training.tune == "scratch" else [f"--tune {recipe.training.tune}"]
     words += ["--elastic"] if recipe.task.name.startswith("elastic") else []
+    words += [f"--precision {recipe.training.precision}"] if recipe.training.precision != "auto" else []
+    words += [f"--micro {recipe.training.micro}"] if recipe.training.micro else []
     words += [f"--val {recipe.data.val:g} --test {recipe.data.test:g} --seed {recipe.training.seed}"]
     return f"vitrail train PICTURES {' '.join(words)}"

@@ -92,6 +92,15 @@ class Run:
                 continue
         return events
 
+    def course(self) -> list[dict[str, Any]]:
+        """Return the events without those that a later resume took back, so that each step stands once."""
+        course: list[dict[str, Any]] = []
+        for event in self.history():
+            if event["event"] == "resumed":
+                course = [before for before in course if before.get("step", 0) <= event["step"]]
+            course.append(event)
+        return course
+
     def log(self, kind: str, values: dict[str, Any]) -> None:
         """Append one event."""
         append_line(self.history_path, {"event": kind, **values})

@@ -28,11 +28,11 @@ class TrainOptions:
     epochs
         how often every picture is seen
     time
-        train for so long instead, such as 90s, 30m, 2h
+        train for so long instead, such as 90s, 30m, 2h; the check and the report come on top
     batch
         pictures a step
     micro
-        pictures computed at once; by default measured
+        pictures computed at once; by default measured once for a network and size, then remembered
     imgsz
         side of the network's input in pixels, or HEIGHTxWIDTH
     stride
@@ -82,7 +82,7 @@ class TrainOptions:
     test
         share of the pictures that score
     precision
-        auto, float32 or bf16
+        float32, bf16, or auto: bf16 where the machine has it and the network is large enough
     compile
         compile the network first (pays on long runs)
     device
@@ -90,7 +90,7 @@ class TrainOptions:
     workers
         processes that read pictures, -1: one fewer than the cores
     seed
-        same seed, same run
+        same seed, same run, on one machine and with as many epochs
     out
         run folder, runs/<data> by default; never overwritten
     """

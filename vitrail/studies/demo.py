@@ -267,7 +267,7 @@ def _page(
 def _learning(folder: Path) -> Figure:
     series = {}
     for name in (VIT, CNN):
-        events = Run(folder / "runs" / name).history()
+        events = Run(folder / "runs" / name).course()
         series[name] = [(e["seconds"], 100 * e["accuracy"]) for e in events if e["event"] == "score"]
     return plots.curves(series, "seconds", "% right on validation")
 

@@ -28,8 +28,9 @@ from vitrail.training.heads import fit_head, out_of_fold
 from vitrail.training.keeping import write_best
 from vitrail.training.listeners import Listener
 from vitrail.training.loop import Event
+from vitrail.training.measuring import measure
 from vitrail.training.plan import Planned
-from vitrail.training.setup import first_batch, measure, pictures_to_train_on
+from vitrail.training.setup import first_batch, pictures_to_train_on
 
 MINUTE = 30.0
 """Seconds that computing features may take before a smaller input is chosen on a machine without fast bf16 tiles."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from vitrail.data.manifest import TRAIN
+from vitrail.data.manifest import TRAIN, VAL
+from vitrail.data.split import can_be_trained
 from vitrail.models.create import count_params
 from vitrail.runs.device import device_for
+from vitrail.runs.folder import open_run
 from vitrail.runs.options import TrainOptions
 from vitrail.training.asked import refuse
 from vitrail.training.begin import begin
+from vitrail.training.budget import Budget
 from vitrail.training.fit import prepared_for
 from vitrail.training.listeners import clock
+from vitrail.training.measuring import measure, pictures_a_step, settled
 from vitrail.training.plan import plan
-from vitrail.training.setup import first_batch, measure, pictures_to_train_on, settled
+from vitrail.training.setup import first_batch, order_of, pictures_to_train_on
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,9 @@ class DryRun:
     parameters: int
     splits: dict[str, int]
     steps: int
+    epochs: float
     seconds_a_step: float
+    batch: str
     seconds: float
     memory: int
 
@@ -45,12 +53,19 @@ class DryRun:
             *self.notes,
             f"pictures  {splits}",
             f"network   {model['name']}, {self.parameters / 1e6:.2f} M parameters, input {size} px",
-            f"recipe    {self.recipe['recipe']}: batch {training['batch']}, lr {training['lr']:g}, "
-            f"augmentation {training['augment']}, {training['precision']}, {training['micro']} pictures at a time",
-            f"steps     {self.steps:,} of {self.seconds_a_step:.2f} s (measured)",
-            f"memory    {self.memory / 1e9:.1f} GB at most so far",
-            f"time      about {clock(self.seconds)}",
+            f"recipe    {self.recipe['recipe']}: lr {training['lr']:g}, augmentation {training['augment']}, "
+            f"{training['precision']}, {training['micro']} pictures at a time",
+            f"batch     {self.batch} pictures",
+            f"steps     {self.steps:,} of {self.seconds_a_step:.2f} s (measured), {self.epochs:.1f} epochs",
+            f"memory    {self.memory / 1e9:.1f} GB at its highest, all of this command up to its first step",
+            f"time      about {clock(self.seconds)}{self._short()}",
         ]
+
+    def _short(self) -> str:
+        limit = self.recipe["training"]["seconds"]
+        if not limit or self.epochs >= 1:
+            return ""
+        return f"; --time {limit:g}s is too short for one epoch ({clock(self.seconds / self.epochs)})"
 
 
 def dry(data: str, options: TrainOptions) -> DryRun:
@@ -58,6 +73,8 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     refuse(options)
     prepared = prepared_for(data, options)
     planned = plan(data, prepared, options)
+    if planned.full is None:
+        can_be_trained(prepared.manifest)
     device = device_for(planned.recipe.training.device)
     torch.manual_seed(planned.recipe.training.seed)
     wanted = planned.full or planned.recipe
@@ -66,9 +83,10 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     found = measure(wanted, start.network, start.task, first_batch(wanted, pictures), device)
     recipe = settled(wanted, found)
     counts = {split: sum(classes.values()) for split, classes in prepared.manifest.counts().items()}
-    epoch = max(1, counts[TRAIN] // recipe.training.batch)
-    limit = recipe.training.seconds
-    steps = max(1, int(limit / found.seconds)) if limit else recipe.training.epochs * epoch
+    epoch = order_of(recipe, pictures).steps
+    scoring = Budget.guessed(recipe.training.seconds or 0.0, epoch, found.seconds, counts[VAL] / found.batch)
+    limited = recipe.training.seconds is not None
+    steps = max(1, scoring.more(0.0)) if limited else recipe.training.epochs * epoch
     return DryRun(
         notes=(*prepared.lines(), *planned.reasons),
         recipe=recipe.model_dump(mode="json"),
@@ -76,6 +94,47 @@ def dry(data: str, options: TrainOptions) -> DryRun:
         splits=counts,
         steps=steps,
         seconds_a_step=found.seconds,
-        seconds=limit or steps * found.seconds,
+        epochs=steps / epoch,
+        batch=pictures_a_step(recipe, found),
+        seconds=steps * found.seconds + math.ceil(steps / epoch) * scoring.scoring,
         memory=found.memory,
     )
+
+
+@dataclass(frozen=True)
+class DryResume:
+    """What is left of a run that was stopped or killed."""
+
+    run: str
+    step: int
+    steps: int
+    seconds_a_step: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Return what is left in plain words."""
+        if not self.steps:
+            return [f"run       {self.run} is finished, at step {self.step:,}. More of it: --epochs"]
+        return [
+            f"run       {self.run} goes on from step {self.step:,}",
+            f"steps     {self.steps:,} of {self.seconds_a_step:.2f} s (as they were until now)",
+            f"time      about {clock(self.seconds)}",
+        ]
+
+
+def dry_resume(folder: str | Path, more: int = 0) -> DryResume:
+    """Say what going on with a run, or with `more` epochs of it, would take; nothing is written."""
+    run = open_run(folder)
+    recipe = run.recipe()
+    counters = run.load_state()[1]
+    manifest = run.manifest(Path(counters["root"]))
+    step = counters["step"]
+    rows = len(manifest.rows(TRAIN))
+    epoch = max(1, rows // min(rows, recipe.training.batch))
+    steps = more * epoch if more else counters["schedule"]["total"] - step
+    cost = counters["seconds"] / max(1, step)
+    return DryResume(str(folder), step, steps, cost, steps * cost)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vitrail.core.errors import RunError
 from vitrail.data.balance import class_weights, positive_weights
-from vitrail.data.loader import Share, processes, training
-from vitrail.data.manifest import TRAIN, VAL, Manifest
+from vitrail.data.loader import Pictures, Share, processes, training
+from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.data.prepare import Prepared, prepare
+from vitrail.data.split import can_be_trained
 from vitrail.layers.head import DistilledHead
 from vitrail.models.create import count_params
 from vitrail.reports.write import write_report
@@ -26,21 +26,22 @@ from vitrail.training.begin import again, begin
 from vitrail.training.draft import draft, head_for
 from vitrail.training.keeping import Keeper, Work, conditions
 from vitrail.training.listeners import Listener
-from vitrail.training.loop import Event, Session, deterministic, restore, steps
+from vitrail.training.loop import DivergedError, Event, Session, deterministic, restore, steps
+from vitrail.training.measuring import measure, said, settled
 from vitrail.training.optim import Schedule
 from vitrail.training.plan import plan
 from vitrail.training.setup import (
     accelerator_for,
     first_batch,
-    measure,
     open_session,
     order_of,
     pictures_to_train_on,
-    said,
-    settled,
 )
 from vitrail.training.stopping import stopping
 from vitrail.training.taught import DISTILL
+
+_Known = tuple[Run, Recipe, float]
+"""The run, its settled recipe, and the seconds of a step."""
 
 
 def train(
@@ -53,7 +54,7 @@ def train(
     options = options or TrainOptions()
     refuse(options)
     prepared = prepared_for(data, options, listeners)
-    _note(listeners, [prepared.summary()])
+    _note(listeners, prepared.opening())
     planned = plan(str(data), prepared, options)
     _note(listeners, list(planned.reasons))
     if planned.full is not None:
@@ -95,6 +96,7 @@ def _splits(options: TrainOptions) -> dict[str, Any]:
 def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
     """Make a run folder for a recipe and train in it."""
     manifest = prepared.manifest
+    can_be_trained(manifest)
     accelerator = accelerator_for(recipe.training.device)
     torch.manual_seed(recipe.training.seed)
     begun = begin(recipe, manifest.classes)
@@ -103,7 +105,7 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
         head_for(begun, manifest, TRAIN)
     if recipe.training.tune == "head":
         begun.network.encoder.requires_grad_(False)
-    run = None
+    known = None
     if accelerator.is_main_process:
         pictures = pictures_to_train_on(recipe, manifest, begun.task, begun.preprocess)
         found = measure(recipe, begun.network, begun.task, first_batch(recipe, pictures), accelerator.device)
@@ -113,18 +115,19 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
         manifest.write(run.manifest_path)
         run.log("checked", prepared.found())
         run.log("started", {"time": time.time(), "conditions": conditions(accelerator)})
-    recipe, folder = _from_main(accelerator, recipe, run)
-    return _train(Work(folder, recipe, manifest, begun, listeners), accelerator, None)
+        known = (run, recipe, found.seconds)
+    run, recipe, cost = _from_main(accelerator, known)
+    return _train(Work(run, recipe, manifest, begun, listeners, cost), accelerator, None)
 
 
-def _from_main(accelerator: Any, recipe: Recipe, run: Run | None) -> tuple[Recipe, Run]:
+def _from_main(accelerator: Any, known: _Known | None) -> _Known:
     """Let every process know what the first one measured and where it writes."""
-    if accelerator.num_processes == 1 and run is not None:
-        return recipe, run
+    if accelerator.num_processes == 1 and known is not None:
+        return known
     from accelerate.utils import broadcast_object_list
 
-    sent = broadcast_object_list([recipe if run else None, run.folder if run else None])
-    return sent[0], Run(sent[1])
+    sent: list[_Known] = broadcast_object_list([known])
+    return sent[0]
 
 
 def resume(folder: str | Path, *, more: int = 0, listeners: Sequence[Listener] = ()) -> Run:
@@ -153,8 +156,6 @@ def resume(folder: str | Path, *, more: int = 0, listeners: Sequence[Listener] =
 
 def _train(work: Work, accelerator: Any, saved: tuple[Any, Any] | None, more: int = 0) -> Run:
     pictures = work.pictures(TRAIN)
-    if not pictures.rows or not work.manifest.rows(VAL):
-        raise RunError("There is no picture to train on or none to validate on. Look at: vitrail check.")
     order = order_of(work.recipe, pictures)
     session = open_session(work.recipe, work.start.network, work.start.task, order, accelerator)
     if saved:
@@ -165,18 +166,31 @@ def _train(work: Work, accelerator: Any, saved: tuple[Any, Any] | None, more: in
     keeper = Keeper(work, session, (saved[1] if saved else {}))
     work.tell(Event("begun", session.step, {"total": session.schedule.total}))
     with deterministic(accelerator.device), stopping() as stop:
-        if session.step < session.schedule.total:
-            share = Share(accelerator.process_index, accelerator.num_processes)
-            workers = processes(work.recipe.training.workers)
-            batches = training(pictures, order, share, session.step, sys.maxsize, workers)
-            for event in steps(session, batches, lambda: stop() or keeper.patience_ran_out()):
-                keeper.hear(event)
+        try:
+            _steps(session, keeper, pictures, stop)
+        except DivergedError as error:
+            raise error.keeping(keeper.kept()) from None
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         finished = session.step >= session.schedule.total or keeper.patience_ran_out()
-        work.run.log("finished" if finished else "stopped", {"time": time.time(), "step": session.step})
-        write_report(work.run, work.manifest, seconds=keeper.elapsed(), finished=finished)
+        ended = {"time": time.time(), "step": session.step, "total": session.schedule.total}
+        work.run.log("finished" if finished else "stopped", ended)
+        if work.run.model_path.is_file():  # a run stopped in its first epoch has no model to score yet
+            write_report(work.run, work.manifest, seconds=keeper.elapsed(), finished=finished)
     return work.run
+
+
+def _steps(session: Session, keeper: Keeper, pictures: Pictures, stop: Callable[[], bool]) -> None:
+    """Train to the end of the schedule, or until it is to stop; the state of the last step is saved."""
+    if session.step >= session.schedule.total:
+        return
+    share = Share(session.accelerator.process_index, session.accelerator.num_processes)
+    workers = processes(keeper.work.recipe.training.workers)
+    batches = training(pictures, session.order, share, session.step, sys.maxsize, workers)
+    for event in steps(session, batches, lambda: stop() or keeper.patience_ran_out()):
+        keeper.hear(event)
+    if session.accelerator.is_main_process and keeper.saved_step != session.step:
+        keeper.save()
 
 
 def lengthened(session: Session, epochs: int) -> Schedule:

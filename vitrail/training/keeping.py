@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Any
 
 import torch
@@ -19,12 +18,17 @@ from vitrail.runs.model_file import Header, write_model
 from vitrail.runs.proof import answer
 from vitrail.runs.recipe import Recipe
 from vitrail.training.begin import Start
+from vitrail.training.budget import Budget
 from vitrail.training.listeners import Listener
-from vitrail.training.loop import Event, Session, evaluate, snapshot
-from vitrail.training.setup import UNKNOWN_TOTAL, pictures_to_train_on
+from vitrail.training.loop import DivergedError, Event, Session, evaluate, snapshot, way_out
+from vitrail.training.setup import pictures_to_train_on
+from vitrail.training.whole import broken
 
-CALIBRATION_STEPS = 20
-"""After so many steps a run with a time limit fixes how many steps it will take."""
+SAVE_EVERY = 180.0
+"""Seconds after which the state is saved in the middle of an epoch."""
+
+SAVING_SHARE = 20
+"""So many times longer than it takes to save the state, the training goes on before it is saved again."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Work:
     manifest: Manifest
     start: Start
     listeners: Sequence[Listener]
+    cost: float = 0.0  # seconds of a step, measured before the first one
 
     def pictures(self, split: str) -> Pictures:
         """Return the pictures of one split, augmented where they train."""
@@ -71,8 +76,23 @@ class Keeper:
         self.before: float = counters.get("elapsed", 0.0)
         self.began = time.monotonic()
         self.validation = work.pictures(VAL)
-        self.fixed = work.recipe.training.seconds is None or session.schedule.total < UNKNOWN_TOTAL
-        self.last_steps: deque[float] = deque(maxlen=CALIBRATION_STEPS // 2)
+        self.saved_step: int | None = counters.get("step")
+        self.saved_at, self.saving = self.began, 0.0
+        self.budget = self._budget(counters)
+
+    def _budget(self, counters: dict[str, Any]) -> Budget | None:
+        """Return the time of a run by `--time`; one that was lengthened by epochs has none."""
+        session, seconds = self.session, self.work.recipe.training.seconds
+        if seconds is None or session.schedule.start:
+            return None
+        cost = session.seconds / session.step if session.step else self.work.cost
+        share = len(self.validation) / session.order.batch
+        budget = Budget.guessed(seconds, session.order.steps, cost, share)
+        budget.fixed = counters.get("fixed", False)
+        if not budget.fixed:
+            total = session.step + max(1, budget.more(self.before))
+            session.schedule = replace(session.schedule, total=total)
+        return budget
 
     def elapsed(self) -> float:
         """Seconds since the run began, without the pauses between resumes."""
@@ -85,54 +105,68 @@ class Keeper:
 
     def hear(self, event: Event) -> None:
         """Act on an event of the loop, then let the listeners hear it."""
-        if event.kind == "step" and not self.fixed:
-            self.last_steps.append(event.values["seconds"])
-            if self.session.step >= CALIBRATION_STEPS:
-                self._fix_steps()
+        if event.kind == "step" and self.budget:
+            self._plan(self.budget, event.values["seconds"])
         self._log(event)
         self.work.tell(event)
         if event.kind == "epoch":
             self._epoch(event)
+        elif event.kind == "step" and self._save_is_due():
+            self.save()
+
+    def _save_is_due(self) -> bool:
+        pause = max(SAVE_EVERY, SAVING_SHARE * self.saving)
+        return self.session.accelerator.is_main_process and time.monotonic() - self.saved_at >= pause
+
+    def kept(self) -> str:
+        """Say which step the files of the run are of."""
+        if self.saved_step is None:
+            return f"nothing of {self.work.run.folder} was saved before"
+        return f"{self.work.run.folder} stays as it was at step {self.saved_step}"
 
     def _log(self, event: Event) -> None:
         if self.session.accelerator.is_main_process:
             self.work.run.log(event.kind, {"step": event.step, **event.values})
 
-    def _fix_steps(self) -> None:
-        """Decide how many steps fit into the time that is left, counting one evaluation an epoch, and the end."""
-        budget = float(self.work.recipe.training.seconds or 0)
-        step = median(self.last_steps)  # the first steps of all also pay for set-up
-        began = time.monotonic()
-        self._scores()
-        if self.session.accelerator.is_main_process:
-            self._keep_state()
-        looked = time.monotonic() - began
-        left = budget * 0.97 - self.elapsed() - looked
-        more = max(1, int(left / (step + looked / self.session.order.steps)))
-        total = self._agreed(self.session.step + more)
-        self.session.schedule = replace(self.session.schedule, total=total)
-        self.fixed = True
-        planned = Event(
-            "planned", self.session.step, {"total": total, "epochs": total / self.session.order.steps}
-        )
+    def _plan(self, budget: Budget, took: float) -> None:
+        """Decide how many steps fit into the time: once after a few of them, and again where it grows late."""
+        session = self.session
+        took, elapsed = self._agreed(took, self.elapsed())
+        budget.costs.append(took)
+        if not budget.due(session.step, session.schedule.total, elapsed):
+            return
+        if not budget.fixed and budget.can_score:
+            self._timed_scores()
+            elapsed = self._agreed(self.elapsed())[0]
+        total = session.step + budget.more(elapsed)
+        session.schedule = replace(session.schedule, total=total)
+        budget.fixed = True
+        if session.accelerator.is_main_process:
+            self.save()
+        planned = Event("planned", session.step, {"total": total, "epochs": total / session.order.steps})
         self._log(planned)
         self.work.tell(planned)
 
-    def _agreed(self, total: int) -> int:
+    def _agreed(self, *values: float) -> list[float]:
+        """Return the mean of each value over all processes, so that they decide alike."""
         accelerator = self.session.accelerator
-        return int(
-            accelerator.reduce(torch.tensor(float(total), device=accelerator.device), reduction="mean").item()
-        )
+        if accelerator.num_processes == 1:
+            return list(values)
+        mine = torch.tensor(values, device=accelerator.device)
+        return [float(one) for one in accelerator.reduce(mine, reduction="mean")]
 
     def _epoch(self, event: Event) -> None:
         accelerator = self.session.accelerator
-        scores = self._scores()
+        scores = self._timed_scores()
+        if not math.isfinite(scores.get("loss", 0.0)):
+            raise self._diverged(f"the validation loss is {scores['loss']}")
         main = self.work.start.task.metrics().main
         standing = [scores[main], -scores.get("loss", 0.0)]
         better = not self.best or standing > self.best
         if better:
             self.best, self.best_epoch = standing, self.session.epoch
         if accelerator.is_main_process:
+            self._refuse_broken()
             if better:
                 self._keep_model()
             self._keep_state()
@@ -140,6 +174,13 @@ class Keeper:
         told["seconds"] = round(self.elapsed(), 2)
         self._log(Event("score", event.step, told))
         self.work.tell(Event("score", event.step, told))
+
+    def _timed_scores(self) -> dict[str, float]:
+        began = time.monotonic()
+        scores = self._scores()
+        if self.budget:
+            self.budget.scoring = self._agreed(time.monotonic() - began)[0]
+        return scores
 
     def _scores(self) -> dict[str, float]:
         accelerator = self.session.accelerator
@@ -151,21 +192,44 @@ class Keeper:
         kept = replace(self.work.start, network=self.session.evaluated())
         write_best(self.work.run, self.work.recipe, kept)
 
+    def save(self) -> None:
+        """Save the state to resume from; raises a DivergedError where it would be of no use."""
+        self._refuse_broken()
+        self._keep_state()
+
+    def _refuse_broken(self) -> None:
+        for network in dict.fromkeys((self.session.bare, self.session.evaluated())):
+            if found := broken(replace(self.work.start, network=network)):
+                raise self._diverged(found)
+
+    def _diverged(self, found: str) -> DivergedError:
+        what = f"The training diverged: after step {self.session.step} {found}"
+        return DivergedError(what, way_out(self.session))
+
     def _keep_state(self) -> None:
+        began = time.monotonic()
         tensors, counters = snapshot(self.session)
         counters |= {
             "best": self.best,
             "best_epoch": self.best_epoch,
             "elapsed": self.elapsed(),
+            "fixed": self.budget is not None and self.budget.fixed,
             "root": str(self.work.manifest.root.resolve()),
             "conditions": conditions(self.session.accelerator),
             "start": self.work.start.to_dict(),
         }
         self.work.run.save_state(tensors, counters)
+        self.saved_step, self.saved_at = self.session.step, time.monotonic()
+        self.saving = self.saved_at - began
 
 
 def write_best(run: Run, recipe: Recipe, start: Start) -> None:
-    """Write model.safetensors: weights, and the header with architecture, task, preprocessing and proof."""
+    """Write model.safetensors: weights, and the header with architecture, task, preprocessing and proof.
+
+    A DivergedError refuses a network whose weights or answers are not finite; what stood there stays.
+    """
+    if found := broken(start):
+        raise DivergedError(f"No model was written: {found}", "Try a lower learning rate (--lr).")
     task = start.task
     name, kept = task.kept(recipe.task.name)
     header = Header(

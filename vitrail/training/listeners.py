@@ -109,11 +109,11 @@ class Teller:
         mark = "  (best)" if v["better"] else f"  (best {v['best']:.1%})"
         self.say(
             f"epoch {v['epoch']:5.1f}  {self.loss}  validation {v['main']} {v[v['main']]:.1%}{mark}"
-            f"  {self._left(event.step)}"
+            f"  {self._left(event.step)}".rstrip()
         )
 
     def _left(self, step: int) -> str:
-        if step <= self.first or step >= self.total or self.total >= 10**9:
+        if step <= self.first or step >= self.total:
             return ""
         return clock((time.monotonic() - self.began) / (step - self.first) * (self.total - step)) + " left"
 

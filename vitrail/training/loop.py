@@ -33,7 +33,19 @@ from vitrail.training.optim import Average, Schedule
 
 
 class TrainingError(VitrailError):
-    """Training cannot go on; the best and the last good weights are kept."""
+    """Training cannot go on."""
+
+
+class DivergedError(TrainingError):
+    """A loss, gradient, answer or weight is not finite; `what` names it and the step, `kept` what is still good."""
+
+    def __init__(self, what: str, way: str, kept: str = "") -> None:
+        super().__init__(f"{what}; {kept}. {way}" if kept else f"{what}. {way}")
+        self.what, self.way = what, way
+
+    def keeping(self, kept: str) -> DivergedError:
+        """Return the same error, saying what of the run is kept."""
+        return DivergedError(self.what, self.way, kept)
 
 
 class Event(NamedTuple):
@@ -129,18 +141,26 @@ def _step(session: Session, batch: Batch[Any]) -> float:
         total += share.detach()
     value = float(session.accelerator.reduce(total, reduction="mean"))
     if not math.isfinite(value):
-        session.optimiser.zero_grad(set_to_none=True)
-        raise TrainingError(
-            f"The loss became {value} at step {session.step + 1}; the weights before that step are kept. "
-            f"Try a lower learning rate (--lr {session.schedule.peak / 3:.2g}) or --precision float32."
-        )
+        raise _diverged(session, f"The loss became {value} at step {session.step + 1}")
     if session.clip:
-        session.accelerator.clip_grad_norm_(session.network.parameters(), session.clip)
+        norm = session.accelerator.clip_grad_norm_(session.network.parameters(), session.clip)
+        if norm is not None and not math.isfinite(norm):
+            raise _diverged(session, f"The gradient became {float(norm)} at step {session.step + 1}")
     session.optimiser.step()
     session.optimiser.zero_grad(set_to_none=True)
     if session.average:
         session.average.update(session.bare, session.step)
     return value
+
+
+def _diverged(session: Session, what: str) -> DivergedError:
+    session.optimiser.zero_grad(set_to_none=True)
+    return DivergedError(what, way_out(session))
+
+
+def way_out(session: Session) -> str:
+    """Return what helps a training that diverges."""
+    return f"Try a lower learning rate (--lr {session.schedule.peak / 3:.2g}) or --precision float32."
 
 
 def _loss(session: Session, batch: Batch[Any], piece: int) -> Tensor:

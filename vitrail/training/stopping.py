@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish: the step under way is finished and the best weights are kept."""
+"""Ctrl-C as a wish: the step under way is finished and the state is saved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def stopping() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.set()
         os.write(
-            2, b"\nStopping after this step and keeping the best weights. Ctrl-C again interrupts at once.\n"
+            2,
+            b"\nStopping after this step; the state is saved, so that --resume goes on from it. "
+            b"Ctrl-C again interrupts at once, without saving.\n",
         )
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

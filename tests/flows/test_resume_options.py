@@ -1,0 +1,36 @@
+"""What may be said when going on with a run."""
+
+from __future__ import annotations
+
+import json
+
+
+def test_other_options_with_resume_are_wrong_usage(trained, vitrail):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    done = vitrail("train", "--resume", trained, "--lr", "5", "--model", "resnet10t")
+    assert done.returncode == 2
+    assert "--model, --lr cannot be given with --resume" in done.stderr
+    assert "recipe.yaml" in done.stderr
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_a_dry_run_of_a_resume_says_what_is_left_and_writes_nothing(trained, vitrail):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    done = vitrail("train", "--resume", trained, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "is finished" in done.stdout
+    more = json.loads(vitrail("train", "--resume", trained, "--dry-run", "--epochs", "3", "--json").stdout)
+    assert more["steps"] == 3 * 3
+    assert more["seconds_a_step"] > 0
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_a_dry_run_says_when_the_time_is_too_short(digits, vitrail, tmp_path):
+    words = ["weights=none", "model=vit_digits", "--batch", "100", "--dry-run"]
+    done = vitrail("train", digits, *words, "--time", "0.001s")
+    assert done.returncode == 0, done.stderr
+    assert "all there are to train on; the batch asked for is 100" in done.stdout
+    found = json.loads(vitrail("train", digits, *words, "--time", "0.001s", "--json").stdout)
+    assert found["steps"] == 1
+    done = vitrail("train", digits, *words[:2], "--batch", "8", "--dry-run", "--time", "0.001s")
+    assert "too short for one epoch" in done.stdout

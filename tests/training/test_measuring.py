@@ -1,0 +1,48 @@
+"""What a training decides by itself is the same each time."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+import pytest
+import torch
+
+from vitrail.data.sample import Batch
+from vitrail.runs.assemble import assemble
+from vitrail.runs.recipe import compose
+from vitrail.training import measuring
+from vitrail.training.measuring import measure, precision_for
+
+
+def made(model: str, size: int, **training):
+    own = {"model": {"name": model, "imgsz": (size, size)}, "training": {"device": "cpu", **training}}
+    return compose("scratch_small", own)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "expected"), [("vit_digits", 32, "float32"), ("vit_s16", 224, "bf16")]
+)
+def test_precision_is_a_function_of_machine_and_network(model, size, expected, monkeypatch):
+    recipe = made(model, size)
+    with torch.device("meta"):
+        network, _ = assemble(recipe, ("a", "b"))
+    monkeypatch.setattr(measuring, "fast_bf16", lambda device: True)
+    assert precision_for(recipe, network, torch.device("cpu")) == expected
+    asked = made(model, size, precision="bf16")
+    assert precision_for(asked, network, torch.device("cpu")) == "bf16"
+    monkeypatch.setattr(measuring, "fast_bf16", lambda device: False)
+    assert precision_for(recipe, network, torch.device("cpu")) == "float32"
+
+
+def test_the_micro_batch_is_measured_once_and_remembered(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path))
+    recipe = made("vit_digits", 32)
+    network, task = assemble(recipe, ("a", "b"))
+    batch = Batch(torch.randn(32, 3, 32, 32), [0, 1] * 16, tuple(map(str, range(32))))
+    noise = cycle([0.01, 0.002, 0.03, 0.001, 0.02])
+    monkeypatch.setattr(measuring._Trial, "cost", lambda self, count, precision: next(noise))
+    found = {measure(recipe, network, task, batch, torch.device("cpu")).micro for _ in range(5)}
+    assert len(found) == 1
+    for path in tmp_path.rglob("*.json"):
+        path.write_text("broken")
+    assert measure(recipe, network, task, batch, torch.device("cpu")).micro in {8, 16, 32}

@@ -1,0 +1,223 @@
+"""A training that is stopped, slow, diverging or told too little: what is kept, and what is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vitrail.core.errors import DataError, RunError
+from vitrail.data.builtin import materialise
+from vitrail.infer.predictor import Predictor
+from vitrail.runs.folder import Run
+from vitrail.runs.options import TrainOptions
+from vitrail.training import keeping, loop
+from vitrail.training.budget import Budget
+from vitrail.training.fit import resume, train
+from vitrail.training.loop import DivergedError
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Twenty pictures each of three digits: 42 of them train."""
+    whole = materialise("digits", tmp_path_factory.mktemp("whole"))
+    few = tmp_path_factory.mktemp("few") / "digits"
+    for name in "012":
+        (few / name).mkdir(parents=True)
+        for file in sorted((whole / name).iterdir())[:20]:
+            shutil.copy(file, few / name)
+    return few
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
+
+
+def options(out, **own):
+    given = {"epochs": 2, "batch": 8, "micro": 8, "precision": "float32", **own}
+    return TrainOptions(model="vit_digits", weights="none", workers=0, mixup=0.4, out=str(out), **given)
+
+
+class CtrlC:
+    """Presses Ctrl-C when a step is done, and remembers what was heard."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.heard = step, []
+
+    def __call__(self, event):
+        self.heard.append(event)
+        if event.kind == "step" and event.step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def same(one, other, name):
+    first, second = load_file(one / name), load_file(other / name)
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("at", [3, 8])
+def test_ctrl_c_in_the_middle_of_an_epoch_loses_no_step(at, digits, tmp_path):
+    """Five steps an epoch: one stop before there is a model, one after."""
+    quiet, stopped = tmp_path / "quiet", tmp_path / "stopped"
+    train(digits, options(quiet))
+    run = train(digits, options(stopped), listeners=[CtrlC(at)])
+    last = run.history()[-1]
+    assert (last["event"], last["step"], last["total"]) == ("stopped", at, 10)
+    assert run.load_state()[1]["step"] == at
+    if at < 5:
+        assert not run.model_path.exists()
+        with pytest.raises(RunError, match="--resume"):
+            Predictor(run.folder)
+    resume(stopped)
+    for name in ("state/last.safetensors", "model.safetensors"):
+        assert same(quiet, stopped, name)
+    taken = [event["step"] for event in run.history() if event["event"] == "step"]
+    assert taken == list(range(1, 11))
+
+
+def test_a_run_that_saved_nothing_does_not_send_its_user_to_resume(digits, tmp_path):
+    run = train(digits, options(tmp_path / "run", epochs=1))
+    run.model_path.unlink()
+    run.state_path.unlink()
+    with pytest.raises(RunError, match=r"Train again from the start\.$"):
+        Predictor(run.folder)
+
+
+def test_the_state_is_saved_in_the_middle_of_an_epoch(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(keeping, "SAVING_SHARE", 0)
+    seen = []
+
+    def look(event):
+        if event.kind == "step" and event.step > 1:
+            seen.append(Run(tmp_path / "run").load_state()[1]["step"])
+
+    train(digits, options(tmp_path / "run", epochs=1), listeners=[look])
+    assert seen == [1, 2, 3, 4]
+
+
+def test_a_divergence_in_the_last_step_of_an_epoch_is_not_kept(digits, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(DivergedError, match=r"after step 1 .*nothing of .* was saved.*--lr") as caught:
+        train(digits, options(out, batch=64, lr=1e30, ema=0.0, epochs=3))
+    assert len(str(caught.value).split(". ")) == 2
+    assert not (out / "model.safetensors").exists()
+    assert not (out / "state").exists()
+
+
+def test_a_validation_loss_that_is_no_number_leaves_the_files_as_they_were(digits, tmp_path, monkeypatch):
+    out, written = tmp_path / "run", {}
+    names = ("model.safetensors", "state/last.safetensors")
+    honest = keeping.evaluate
+
+    def scored(session, batches):
+        scores = honest(session, batches)
+        if session.step == 10:
+            written.update({name: (out / name).read_bytes() for name in names})
+            scores["loss"] = float("nan")
+        return scores
+
+    monkeypatch.setattr(keeping, "evaluate", scored)
+    with pytest.raises(DivergedError, match=r"after step 10 the validation loss is nan; .* at step 5"):
+        train(digits, options(out))
+    assert {name: (out / name).read_bytes() for name in names} == written
+
+
+def test_a_gradient_that_is_no_number_moves_nothing(digits, tmp_path, monkeypatch):
+    honest = loop._loss
+
+    def broken(session, batch, piece):
+        loss = honest(session, batch, piece)
+        session.bare.head.linear.weight.register_hook(lambda grad: grad * float("nan"))
+        return loss
+
+    monkeypatch.setattr(loop, "_loss", broken)
+    with pytest.raises(DivergedError, match="gradient became nan at step 1"):
+        train(digits, options(tmp_path / "run"))
+
+
+def test_a_slow_machine_gets_fewer_steps(digits, tmp_path, monkeypatch):
+    """Steps of 0.2 s fit five times into a second; twenty steps would take four."""
+    import time
+
+    honest = loop._step
+
+    def slow(session, batch):
+        time.sleep(0.2)
+        return honest(session, batch)
+
+    monkeypatch.setattr(loop, "_step", slow)
+    run = train(digits, options(tmp_path / "run", epochs=None, time="1s"))
+    events = run.history()
+    assert max(event["step"] for event in events if event["event"] == "step") <= 6
+    assert any(event["event"] == "planned" for event in events)
+    assert run.load_state()[1]["fixed"]
+
+
+def test_the_time_is_planned_from_few_steps_and_shortened_when_late():
+    budget = Budget.guessed(100.0, epoch=10, cost=1.0, share=0.0)
+    assert budget.more(0.0) == 97
+    assert not budget.due(3, 97, elapsed=3.0)
+    assert budget.due(3, 97, elapsed=10.0), "a tenth of the time is gone"
+    assert budget.due(20, 97, elapsed=9.0)
+    budget.fixed = True
+    assert not budget.due(50, 97, elapsed=55.0)
+    budget.costs.extend([2.0] * 10)
+    assert budget.due(50, 97, elapsed=55.0)
+    assert budget.more(55.0) == 21
+
+
+def test_evaluations_count():
+    budget = Budget.guessed(100.0, epoch=10, cost=1.0, share=3.0)
+    assert budget.scoring == pytest.approx(1.0)
+    assert budget.more(0.0) == int(96 / 1.1)
+
+
+def test_too_few_pictures_say_how_many_are_missing_and_leave_no_folder(digits, tmp_path):
+    few = tmp_path / "few"
+    for name in "01":
+        (few / name).mkdir(parents=True)
+        for file in sorted((digits / name).iterdir())[:2]:
+            shutil.copy(file, few / name)
+    with pytest.raises(DataError, match=r"2 train, 0 val, 2 test.*has 2: add 1"):
+        train(few, options(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_curve_holds_each_step_once(tmp_path):
+    run = Run(tmp_path)
+    for step in (1, 2, 3):
+        run.log("step", {"step": step, "loss": 1.0})
+    run.log("resumed", {"step": 1})
+    for step in (2, 3):
+        run.log("step", {"step": step, "loss": 2.0})
+    course = [(event["step"], event["loss"]) for event in run.course() if event["event"] == "step"]
+    assert course == [(1, 1.0), (2, 2.0), (3, 2.0)]
+    assert len(run.history()) == 6
+
+
+def test_lines_end_where_they_end_and_conversions_are_said(digits, tmp_path):
+    from PIL import Image
+
+    from vitrail.training.listeners import Teller
+
+    grey = tmp_path / "grey"
+    shutil.copytree(digits, grey)
+    first = sorted((grey / "0").iterdir())[0]
+    Image.open(first).convert("L").convert("CMYK").save(first.with_suffix(".jpg"))
+    first.unlink()
+    lines = []
+    with Teller(lines.append) as teller:
+        run = train(grey, options(tmp_path / "run", batch=64, epochs=1), listeners=[teller])
+    assert any("CMYK" in line for line in lines)
+    assert any("all there are to train on; the batch asked for is 64" in line for line in lines)
+    assert any("validation accuracy" in line for line in lines)
+    assert all(line == line.rstrip() for line in lines)
+    again = json.loads(run.report_path.read_text())["reproduce"]
+    assert "--precision float32 --micro 8" in again

@@ -1,0 +1,188 @@
+"""What a step costs on this machine, and the precision and micro-batch that a training takes here."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+import time
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from vitrail.core.errors import RunError
+from vitrail.core.files import write_json
+from vitrail.core.paths import cache_dir
+from vitrail.data.sample import Batch
+from vitrail.models.create import count_macs, describe
+from vitrail.runs.assemble import Network
+from vitrail.runs.device import fast_bf16
+from vitrail.runs.recipe import Recipe
+from vitrail.tasks.base import Task
+from vitrail.training.loop import autocast
+
+SMALLEST = 8
+"""Pictures of the smallest micro-batch that is tried."""
+
+CLEARLY = 0.9
+"""One way is clearly quicker than another when it takes at most this share of its time."""
+
+PATIENCE = 2.0
+"""Seconds that one tried micro-batch may take before larger ones are left alone."""
+
+PAYS = 2_000_000_000
+"""Multiply-adds of a picture from which rounding to bf16 pays.
+
+On two cores with AVX-512 bf16 networks of 0.02 to 1.25 billion were no quicker than in float32 (`bench/rounding.py`).
+"""
+
+
+class Measured(NamedTuple):
+    """What one training step costs on this machine."""
+
+    precision: Literal["float32", "bf16"]
+    micro: int
+    seconds: float  # a step of the whole batch
+    batch: int  # pictures of that step: the recipe's batch, or all there are
+    memory: int  # bytes, of this process at its highest
+
+
+def measure(
+    recipe: Recipe, network: Network, task: Task[Any, Any], batch: Batch[Any], device: torch.device
+) -> Measured:
+    """Measure a step on a copy of the network; on a CPU also find the micro-batch with the quickest one.
+
+    The micro-batch is kept in the cache, so that the same training computes alike the next time, whatever else the
+    machine does meanwhile. A GPU takes the whole batch: the loop halves it when memory runs out.
+    """
+    size = len(batch.ids)
+    precision = precision_for(recipe, network, device)
+    trial = _Trial(deepcopy(network).to(device).train(), task, batch, device)
+    place = _place(recipe, network, batch, precision)
+    given = recipe.training.micro or (size if device.type != "cpu" else _remembered(place))
+    start = min(given or SMALLEST, size)
+    trial.cost(start, precision)  # the first step of all pays for set-up
+    micro, cost = start, trial.cost(start, precision)
+    if given is None:
+        micro, cost = _quickest(trial, size, {start: cost}, precision)
+        _remember(place, micro)
+    return Measured(precision, micro, cost * size, size, _peak(device))
+
+
+def precision_for(recipe: Recipe, network: Network, device: torch.device) -> Literal["float32", "bf16"]:
+    """Return the precision asked for; `auto`: bf16 where the device has it and the network is large enough.
+
+    It is a function of machine and network and never of a stopwatch: the same seed shall give the same run.
+    """
+    asked = recipe.training.precision
+    if asked != "auto":
+        return asked
+    pays = fast_bf16(device) and count_macs(network.encoder, recipe.model.imgsz) >= PAYS
+    return "bf16" if pays else "float32"
+
+
+def _place(recipe: Recipe, network: Network, batch: Batch[Any], precision: str) -> Path:
+    """Return the file that remembers the micro-batch of such a training on such a machine."""
+    said = (
+        describe(network.encoder),
+        (recipe.task.name, recipe.training.compile),
+        (tuple(batch.images.shape), precision),
+        (platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()),
+        torch.__version__,
+    )
+    return cache_dir() / "steps" / f"{blake2b(repr(said).encode(), digest_size=12).hexdigest()}.json"
+
+
+def _remembered(place: Path) -> int | None:
+    try:
+        micro = int(json.loads(place.read_text(encoding="utf-8"))["micro"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # nothing, or of another version: it is measured again
+    return micro if micro > 0 else None
+
+
+def _remember(place: Path, micro: int) -> None:
+    # A cache that cannot be written costs the next training a measurement: the choice also stands in the recipe.
+    with suppress(OSError, RunError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, {"micro": micro})
+
+
+def _quickest(trial: _Trial, size: int, costs: dict[int, float], precision: str) -> tuple[int, float]:
+    """Double the micro-batch while time allows; return the largest that is about as cheap as the cheapest."""
+    micro = max(costs)
+    while micro < size and costs[micro] * micro < PATIENCE:
+        micro = min(size, 2 * micro)
+        costs[micro] = trial.cost(micro, precision)
+    best = min(costs.values())
+    chosen = max(micro for micro, cost in costs.items() if cost <= best / CLEARLY)
+    return chosen, costs[chosen]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A copy of a network to be timed on."""
+
+    network: nn.Module
+    task: Task[Any, Any]
+    batch: Batch[Any]
+    device: torch.device
+
+    def cost(self, count: int, precision: str) -> float:
+        """Return the seconds of one picture where `count` are computed at once; quick steps are timed twice."""
+        first = self._seconds(count, precision)
+        return min(first, self._seconds(count, precision) if first < 1.0 else first) / count
+
+    def _seconds(self, count: int, precision: str) -> float:
+        batch = self.batch
+        piece = Batch(batch.images[:count].to(self.device), batch.targets[:count], batch.ids[:count])
+        began = time.perf_counter()
+        with torch.random.fork_rng(devices=[]):
+            with autocast(self.device, precision):
+                loss = self.task.learn(self.network, piece, np.random.default_rng(0)).total
+            torch.autograd.backward(loss)
+        float(loss.detach())  # waits for a GPU
+        took = time.perf_counter() - began
+        self.network.zero_grad(set_to_none=True)
+        return took
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def settled(recipe: Recipe, found: Measured) -> Recipe:
+    """Return the recipe with what was decided written into it, so that a resume does not measure again."""
+    training_settings = recipe.training.model_copy(
+        update={"precision": found.precision, "micro": found.micro}
+    )
+    return recipe.model_copy(update={"training": training_settings})
+
+
+def said(recipe: Recipe, found: Measured, parameters: int) -> str:
+    """Say in a line what is about to be trained."""
+    size = "×".join(map(str, recipe.model.imgsz))
+    return (
+        f"{recipe.model.name}: {parameters / 1e6:.2f} M parameters, {size} px, from "
+        f"{'scratch' if recipe.model.weights == 'none' else recipe.model.weights}; recipe {recipe.recipe}; "
+        f"{found.precision}, {found.micro} pictures at a time, {found.seconds:.2f} s a step "
+        f"of {pictures_a_step(recipe, found)}."
+    )
+
+
+def pictures_a_step(recipe: Recipe, found: Measured) -> str:
+    """Return how many pictures a step has, and why where that is not the recipe's batch."""
+    if found.batch == recipe.training.batch:
+        return f"{found.batch}"
+    return f"{found.batch} (all there are to train on; the batch asked for is {recipe.training.batch})"
