@@ -15,7 +15,11 @@ from vitrail.training.measuring import measure, precision_for
 
 
 def made(model: str, size: int, **training):
-    own = {"model": {"name": model, "imgsz": (size, size)}, "training": {"device": "cpu", **training}}
+    own = {
+        "data": {},
+        "model": {"name": model, "imgsz": (size, size)},
+        "training": {"device": "cpu", **training},
+    }
     return compose("scratch_small", own)
 
 
