@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -95,8 +96,12 @@ class Inputs(Recorder):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
+class _HeardEnough(Exception):
+    """The attention asked for was heard; what the block makes of it nobody reads."""
+
+
 class Puller(Recorder):
-    """Pulls a row vector through the attention that it hears, a few queries at a time.
+    """Pulls a row vector through the one call that it hears, a few queries at a time, and ends the block there.
 
     `fuse` makes one matrix of the heads: (b·g, h, q, k) -> (b·g, q, k).
     """
@@ -107,20 +112,21 @@ class Puller(Recorder):
         self.pulled: Tensor | None = None
 
     def add(self, weights: Tensor, place: Place) -> None:
-        """Pull through a whole call."""
+        """Pull through a whole call, and leave out what the block does with it: values, projection, MLP."""
         self._take(AttentionMap(weights, *place))
+        raise _HeardEnough
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], Place]
     ) -> Tensor:
-        """Pull; the answer is not the attention's, for nobody reads what the block makes of it."""
+        """Pull, and leave out what the block does with the answer: projection and MLP."""
         place = where()
         asking = self._asking(place, q)
         few = Place(place.rows[..., asking], place.cols, place.size)
         some = bias if bias is None or bias.shape[-2] == 1 else bias[..., asking, :]
         for piece in pieces(q[:, :, asking], k, some, lambda: few):
             self._take(piece)
-        return q
+        raise _HeardEnough
 
     def _asking(self, place: Place, q: Tensor) -> Tensor | slice:
         """Return the queries whose row counts, where few do: in the last block often the class token alone."""
@@ -138,6 +144,7 @@ class Puller(Recorder):
 def pull_through(step: Step, row: Tensor, fuse: Callable[[Tensor], Tensor]) -> Tensor:
     """Compute one call again and pull a row vector through it: (b, n_q) -> (b, n_k)."""
     puller = Puller(row, fuse)
-    step.again(puller)
+    with suppress(_HeardEnough):
+        step.again(puller)
     assert puller.pulled is not None, "a block attends once"
     return puller.pulled
