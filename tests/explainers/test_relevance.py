@@ -6,6 +6,8 @@ import pytest
 import torch
 from questions import ask, pictures
 
+from vitrail.core.errors import SettingError
+from vitrail.explainers import relevance
 from vitrail.explainers.relevance import Relevance
 from vitrail.layers.attend import Recorder
 from vitrail.layers.elastic import set_keep
@@ -97,3 +99,14 @@ def test_one_picture_does_not_touch_another(repeat):
     images = pictures(subject, 3)
     alone = torch.cat([Relevance()(subject, one[None]) for one in images])
     torch.testing.assert_close(Relevance()(subject, images), alone, rtol=1e-4, atol=1e-7)
+
+
+def test_it_refuses_what_does_not_fit_into_memory(monkeypatch):
+    subject = ask(ViTConfig(**SMALL))
+    images = pictures(subject, 1)
+    needed = 2 * 3 * 3 * 16 * 16 * 4  # weights and gradients: layers, heads, tokens, float32
+    monkeypatch.setattr(relevance, "free_memory", lambda device: needed)
+    Relevance()(subject, images)
+    monkeypatch.setattr(relevance, "free_memory", lambda device: needed - 1)
+    with pytest.raises(SettingError, match="3 of them at 16 tokens"):
+        Relevance()(subject, images)

@@ -35,7 +35,7 @@ def inside(
     run
         a run folder, a model.safetensors, a checkpoint or the name of published weights
     pictures
-        files, folders, patterns or zip files; 32 of them are looked at
+        files, folders, patterns or zip files; 32 of them are looked at, of large ones fewer, 4 at least
     pipeline
         the picture whose way through the network is drawn
     model

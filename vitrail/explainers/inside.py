@@ -199,18 +199,18 @@ class _Distances(Piecewise):
             self.counts.append(0)
 
     def take(self, piece: AttentionMap) -> None:
-        apart = torch.cdist(self._points[piece.rows], self._points[piece.cols]).flatten(
-            0, -3
-        )  # (g or b·g, q, k)
+        # (g or b·g, q, k)
+        apart = torch.cdist(self._points[piece.rows], self._points[piece.cols]).flatten(0, -3)
         there = ~apart.isnan()
         asking = there.any(-1)
         apart = apart.nan_to_num(0.0)
         times = len(piece.weights) // len(apart)
-        weights = piece.weights * there.repeat(times, 1, 1)[:, None]
-        far = (weights * apart.repeat(times, 1, 1)[:, None]).sum(-1)  # (b·g, h, q)
+        asked = torch.stack([apart, there.to(apart)], -1).repeat(times, 1, 1, 1)  # (b·g, q, k, 2)
+        # One product reads the weights once: how far they reach, and how much of them falls on patches.
+        far, on = (piece.weights.transpose(1, 2) @ asked.to(piece.weights)).unbind(-1)  # (b·g, q, h)
         if self.whole:
-            far = far / weights.sum(-1).clamp(min=torch.finfo(far.dtype).tiny)
-        total = (far * asking.repeat(times, 1)[:, None]).sum((0, 2)).double().cpu()
+            far = far / on.clamp(min=torch.finfo(far.dtype).tiny)
+        total = (far * asking.repeat(times, 1)[..., None]).sum((0, 1)).double().cpu()
         now = self.calls
         self.far[now] = self.far[now] + total if len(self.far[now]) else total
         self.counts[now] += int(asking.sum()) * times

@@ -29,6 +29,13 @@ from vitrail.weights.pretrained import Pretrained
 PICTURES = 32
 """Pictures over which distances are averaged, at most."""
 
+FEWEST = 4
+"""Pictures that are looked at however large they are."""
+
+PAIRS = 8_000_000
+"""Pairs of patches, over all pictures: 32 pictures of 224 px in patches of 14 use a quarter of them, and at 518 px
+there is room for 4 pictures, whose 1,369 patches each are as many askers."""
+
 
 class Opened(NamedTuple):
     """An encoder, how pictures are prepared for it, and its name."""
@@ -74,13 +81,20 @@ def _preprocess(found: Pretrained) -> Preprocess:
     return replace(base, mean=stated.mean, std=stated.std)
 
 
+def looked_at(opened: Opened) -> int:
+    """Return over how many pictures distances are averaged: fewer where pictures have many patches."""
+    stride = opened.encoder.spec.strides[-1]
+    patches = (opened.preprocess.size[0] // stride) * (opened.preprocess.size[1] // stride)
+    return min(PICTURES, max(FEWEST, PAIRS // max(1, patches) ** 2))
+
+
 def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor]:
     """Yield the first pictures of files, folders, patterns and zip files, prepared, one at a time.
 
     Raises:
         DataError: a picture cannot be read.
     """
-    for source in islice(expand(pictures), PICTURES):
+    for source in islice(expand(pictures), looked_at(opened)):
         picture = decode(source.open(), opened.preprocess.channels, name=source.called).image
         yield torch.as_tensor(opened.preprocess.eval(picture)[0])[None]
 
@@ -98,7 +112,8 @@ def own_batches(opened: Opened, model: str) -> Iterator[Tensor]:
     rows = manifest.rows(VAL)
     if not rows:
         raise DataError(f"{model} has no validation pictures. Name pictures: vitrail inside {model} PICTURES")
-    step = max(1, len(rows) // PICTURES)
-    for row in rows[::step][:PICTURES]:
+    count = looked_at(opened)
+    step = max(1, len(rows) // count)
+    for row in rows[::step][:count]:
         picture = load(manifest.root, row.path, opened.preprocess.channels).image
         yield torch.as_tensor(opened.preprocess.eval(picture)[0])[None]

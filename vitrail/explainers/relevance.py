@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import psutil
 import torch
 from torch import Tensor
 
+from vitrail.core.errors import SettingError
 from vitrail.explainers import rollout
 from vitrail.explainers.rollout import Layer, Trail, follow, in_place, on_grid
 from vitrail.explainers.settings import NoSettings
 from vitrail.explainers.spread import gathered, spread
 from vitrail.explainers.subject import Subject
-from vitrail.layers.attend import AttentionMap, Recorder
+from vitrail.layers.attend import AttentionMap, Place, Recorder
 from vitrail.layers.tokens import Features, FeatureSpec
 
 
@@ -37,8 +39,12 @@ class Relevance:
         return spec.attention in {"softmax", "linear"}
 
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
-        """Return what each place adds to the score: (b, channels, height, width) -> (b, row, col), 0 or more."""
-        recorder = Recorder()
+        """Return what each place adds to the score: (b, channels, height, width) -> (b, row, col), 0 or more.
+
+        Raises:
+            SettingError: the attention of all layers and its gradient are more than the memory that is free.
+        """
+        recorder = _Within(free_memory(subject.device))
         with torch.enable_grad():
             # Parameters are frozen: without a gradient at the input the first layers would not be in the graph.
             asked = pixels.to(subject.device).detach().requires_grad_()
@@ -49,6 +55,34 @@ class Relevance:
             shares = [_share(one, gradient) for one, gradient in zip(recorder.maps, gradients, strict=True)]
             row = _read(subject, seen.features, at_tokens)
             return on_grid(_pooled(shares, row, seen.features))
+
+
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes a device has free."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+class _Within(Recorder):
+    """Records all attention as long as it and its gradient, which is as large, fit into `room` bytes."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.held = room, 0
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], Place]
+    ) -> Tensor:
+        """Record one call, or refuse before its weights take memory that is not there."""
+        self.held += 2 * q.shape[:-1].numel() * k.shape[-2] * q.element_size()
+        if self.held > self.room:
+            raise SettingError(
+                f"Relevance holds the attention of all layers at once: {len(self.maps) + 1} of them at "
+                f"{q.shape[-2]} tokens take {self.held / 1e9:.1f} GB, and {self.room / 1e9:.1f} GB are free. "
+                "Use --method rollout or occlusion, whose memory grows with the tokens alone, or a smaller input."
+            )
+        return super().attend(q, k, v, bias, where)
 
 
 def _share(one: AttentionMap, gradient: Tensor | None) -> AttentionMap:

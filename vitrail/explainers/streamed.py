@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vitrail.layers.attend import AttentionMap, Place, Recorder, softmax
 from vitrail.layers.tokens import Tokens
 
-AT_ONCE = 2_000_000
+AT_ONCE = 1_000_000
 """Weights that are computed at a time."""
 
 
