@@ -50,7 +50,7 @@ def test_a_fine_grained_fine_tune_through_the_command_line(vitrail, digits, weig
     assert "tune: full" in recipe
     picture = next((digits / "1").iterdir())
     told = json.loads(vitrail("explain", run, picture, "--json", "--out", tmp_path / "shown").stdout)
-    grid = np.array(told[0]["grid"] if isinstance(told, list) else told["grid"])
+    grid = np.array(told[0]["explanations"][0]["grid"])
     assert grid.shape == (15, 15), "patches of 4 pixels, one every 2, on 32 pixels"
     again = vitrail("eval", run, "--json")
     assert json.loads(again.stdout)["test"] == json.loads(done.stdout)["test"]
