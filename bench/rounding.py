@@ -10,7 +10,6 @@ import torch
 
 from bench.pairs import machine
 from vitrail.models.create import count_macs, create_encoder
-from vitrail.runs.device import hold_memory
 from vitrail.training.loop import autocast
 
 CASES = (
@@ -31,7 +30,6 @@ def seconds(network, images, precision: str) -> float:
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    hold_memory()
     print(machine())
     print(
         "| network | px | pictures | GMAC a picture | bf16 is faster by (median, min … max) |\n|---|---|---|---|---|"

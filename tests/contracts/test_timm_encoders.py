@@ -29,7 +29,7 @@ NETWORKS = {
     "convnext_atto": (64, "none", "any"),
     "starnet_s1": (64, "none", "any"),
     "poolformer_s12": (64, "none", "any"),
-    "mixer_s32_224": (96, "none", "fixed"),
+    "resmlp_12_224": (96, "none", "fixed"),
     "gmlp_ti16_224": (64, "none", "fixed"),
     "pvt_v2_b0": (64, "opaque", "any"),
     "swinv2_cr_tiny_ns_224": (56, "opaque", "fixed"),

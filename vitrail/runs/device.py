@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
-
 import torch
 
 from vitrail.core.errors import SettingError
@@ -30,23 +27,6 @@ def device_for(name: str) -> torch.device:
     if not there.get(device.type, False):
         raise SettingError(f"The device {name!r} is not to be had on this machine. Use --device cpu.")
     return device
-
-
-HELD = 1 << 30
-"""Bytes up to which freed memory is kept for the next tensor."""
-
-
-def hold_memory() -> bool:
-    """Let the C library keep what training frees instead of handing it back; returns whether it could.
-
-    glibc returns every large block at once, and the next step waits while the system clears the same pages again:
-    a step of ViT-S/16 on a CPU took 2.7 s in place of 3.4 to 4.0 (docs/benchmarks.md).
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-    libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(mmap_threshold, HELD) and libc.mallopt(trim_threshold, 2 * HELD - 1))
 
 
 def fast_bf16(device: torch.device) -> bool:

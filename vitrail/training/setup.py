@@ -17,7 +17,7 @@ from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch
 from vitrail.runs.assemble import Network
-from vitrail.runs.device import device_for, hold_memory
+from vitrail.runs.device import device_for
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
 from vitrail.training.loop import Session
@@ -28,10 +28,7 @@ def accelerator_for(device: str) -> Any:
     """Return Accelerate's view of the devices: one, or as many as `accelerate launch` started."""
     from accelerate import Accelerator
 
-    on_cpu = device_for(device).type == "cpu"
-    if on_cpu:
-        hold_memory()
-    return Accelerator(cpu=on_cpu)
+    return Accelerator(cpu=device_for(device).type == "cpu")
 
 
 def pictures_to_train_on(
