@@ -34,7 +34,8 @@ class ExportedPredictor(Predictor):
     def network(self) -> Network:
         """Refused: the graph computes, but cannot be looked into."""
         raise RunError(
-            f"{self.path} is an exported graph and cannot be looked into. Name the run or its model.safetensors."
+            f"{self.path} is an exported graph and cannot be "
+            "looked into. Name the run or its model.safetensors."
         )
 
     def turn_to(self, point: str | Point) -> None:
@@ -57,7 +58,8 @@ class ExportedPredictor(Predictor):
     def outputs(self, pixels: Tensor) -> Tensor:
         """Refused: the graph begins at the picture."""
         raise RunError(
-            f"{self.path} takes pictures, not prepared inputs. Name the run or its model.safetensors."
+            f"{self.path} is an exported graph: it takes pictures, not prepared inputs, and cannot be "
+            "looked into. Name the run or its model.safetensors."
         )
 
     def encode(self, images: Sequence[Any]) -> Tensor:
