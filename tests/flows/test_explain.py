@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitrail.explainers import relevance
 from vitrail.explainers.explanation import Look, explain
+from vitrail.explainers.page import tell
 from vitrail.infer.predictor import Predictor
 
 
@@ -49,6 +51,13 @@ def test_a_page_is_one_file_that_works_without_a_network(vitrail, trained, wide,
     )
     assert "most to one place" in shown.stdout
     assert '<b id="layer-now">4</b>' in shown.stdout
+
+
+def test_what_has_no_room_is_named_and_the_rest_is_shown(trained, wide, monkeypatch):
+    monkeypatch.setattr(relevance, "free_memory", lambda device: 1)
+    told = tell(Look(Predictor(trained), wide), "wide.png", check=False)
+    assert [one.method for one in told.explanations] == ["rollout", "occlusion", "occlusion", "occlusion"]
+    assert "Not shown: Relevance holds the attention of all layers at once" in told.html
 
 
 def test_one_method_for_a_class(vitrail, trained, wide, tmp_path):
@@ -139,3 +148,12 @@ def test_inside_a_run(vitrail, trained, tmp_path):
         assert (tmp_path / "inside" / name).is_file()
     plain = vitrail("inside", trained / "model.safetensors", "--out", tmp_path / "again")
     assert "name some" in plain.stdout
+
+
+def test_inside_a_run_that_has_lost_its_pictures(vitrail, trained, tmp_path):
+    lost = shutil.copytree(trained, tmp_path / "lost")
+    shutil.rmtree(lost / "state")
+    done = vitrail("inside", lost, "--out", tmp_path / "inside")
+    assert done.returncode == 1
+    assert f"Name pictures: vitrail inside {lost} PICTURES" in done.stderr
+    assert not (tmp_path / "inside").exists()

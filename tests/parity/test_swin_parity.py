@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from vitrail.layers.head import LinearHead
 from vitrail.models.create import count_macs, create_encoder
+from vitrail.runs.assemble import create_model
 from vitrail.weights.convert import convert
 from vitrail.weights.pretrained import from_path
 from vitrail.weights.rules import save
@@ -85,6 +86,15 @@ def test_sizes(name):
     )
     digit = 10 ** -len(str(macs).partition(".")[2])
     assert (count_macs(encoder, encoder.config.image) + head) / 1e9 == pytest.approx(macs, abs=digit)
+
+
+def test_narrow_heads_are_as_large_as_timms():
+    with torch.device("meta"):
+        ours = create_model("swin_t_c24", 10)
+        theirs = timm.models.swin_transformer.SwinTransformer(
+            img_size=256, window_size=8, num_heads=(4, 8, 16, 32), num_classes=10
+        )
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
 
 
 def test_the_names_of_timm():

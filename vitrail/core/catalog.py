@@ -82,7 +82,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "t2t_vit_14_resnext",
             "t2t_vit_14_wide",
         ),
-        "swin": ("swin_t", "swin_s", "swin_b", "swin_b_384", "swin_l", "swin_l_384"),
+        "swin": ("swin_t", "swin_t_c24", "swin_s", "swin_b", "swin_b_384", "swin_l", "swin_l_384"),
         "supervit": ("supervit_digits", "supervit_s", "supervit_lvvit_s"),
         "vvt": ("vvt_t", "vvt_s", "vvt_m", "vvt_l"),
         "mixer": ("mixer_s32", "mixer_s16", "mixer_b32", "mixer_b16", "mixer_l32", "mixer_l16", "mixer_h14"),

@@ -23,6 +23,10 @@ class UsageError(SettingError):
     """The words of a command are wrong in themselves, whatever they name; the command line exits 2."""
 
 
+class RoomError(SettingError):
+    """What was asked needs more memory than there is; something smaller would do."""
+
+
 class DataError(VitrailError):
     """A file or a data set cannot be used as it stands."""
 

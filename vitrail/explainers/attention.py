@@ -40,7 +40,7 @@ class Attention:
     @staticmethod
     def fits(spec: FeatureSpec) -> bool:
         """Tell whether a network shows its attention."""
-        return spec.attention in {"softmax", "linear"}
+        return spec.shows_attention
 
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
         """Return the weights of one row: (b, channels, height, width) -> (b, row, col).

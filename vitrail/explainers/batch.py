@@ -17,8 +17,8 @@ from vitrail.core.files import make_folder, write_text
 from vitrail.explainers.attention import looks_of
 from vitrail.explainers.explanation import Explanation, Look, twins_of
 from vitrail.explainers.faithful import ALIKE, mean_gain
-from vitrail.explainers.page import believe, tell
-from vitrail.explainers.settings import build_explainer, fitting
+from vitrail.explainers.page import believe, every, tell
+from vitrail.explainers.settings import build_explainer
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.sources import Source
 
@@ -89,10 +89,10 @@ def _explained(look: Look, name: str, wish: Wish) -> Result:
         page = free_name(wish.folder, stem, ".html")
         write_text(page, told.html)
         return Result(name, answer, page, told.explanations)
-    methods = [wish.method]
     if wish.method == ALL:
-        methods = [one for one in fitting(look.predictor.network.spec) if one != "attention"]
-    found = tuple(look.explain(method, wish.of, wish.settings) for method in methods)
+        found = tuple(every(look, wish.of)[0])
+    else:
+        found = (look.explain(wish.method, wish.of, wish.settings),)
     if wish.check:
         found = tuple(look.test(one, wish.settings) for one in found)
     make_folder(wish.folder)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vitrail.core.catalog import family_of
-from vitrail.core.errors import DataError
+from vitrail.core.errors import DataError, RunError
 from vitrail.data.decode import decode
 from vitrail.data.manifest import VAL
 from vitrail.data.preprocess import Preprocess
@@ -103,15 +103,20 @@ def own_batches(opened: Opened, model: str) -> Iterator[Tensor]:
     """Yield a run's own validation pictures, prepared, one at a time; none for what is no run.
 
     Raises:
-        DataError, RunError: the pictures are not where the run left them.
+        DataError: the pictures are not where the run left them; the message asks for others.
     """
     if not (Path(model) / "recipe.yaml").is_file():
         return
-    run = open_run(model)
-    manifest = run.manifest(run.root())
+    run, way_out = open_run(model), f"Name pictures: vitrail inside {model} PICTURES"
+    try:
+        manifest = run.manifest(run.root())
+    except RunError:
+        raise DataError(f"{model} does not tell any more where its pictures are. {way_out}") from None
+    if not manifest.root.is_dir():
+        raise DataError(f"The pictures of {model} are no longer in {manifest.root}. {way_out}")
     rows = manifest.rows(VAL)
     if not rows:
-        raise DataError(f"{model} has no validation pictures. Name pictures: vitrail inside {model} PICTURES")
+        raise DataError(f"{model} has no validation pictures. {way_out}")
     count = looked_at(opened)
     step = max(1, len(rows) // count)
     for row in rows[::step][:count]:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from vitrail import plots
+from vitrail.core.errors import RoomError
 from vitrail.explainers.attention import looks_of
 from vitrail.explainers.explanation import Explanation, Look
 from vitrail.explainers.hover import hover_data
@@ -38,11 +39,11 @@ def tell(look: Look, name: str, *, of: str | None = None, check: bool = True) ->
     `of` names another choice than the answer to explain; it is self-contained and needs no network.
     """
     spec = look.predictor.network.spec
-    methods = [method for method in fitting(spec) if method != "attention"]
-    found = [look.explain(method, of) for method in methods]
+    found, refused = every(look, of)
     if check:
         found = [look.test(one) for one in found]
-    telling = "relevance" if "relevance" in methods else "gradcam" if "gradcam" in methods else "occlusion"
+    made = [one.method for one in found]
+    telling = next(method for method in ("relevance", "gradcam", "occlusion") if method in made)
     others = [choice for choice in look.choices if choice != found[0].of][:OTHERS]
     beside = [look.explain(telling, choice) for choice in others]
     values = {
@@ -53,11 +54,24 @@ def tell(look: Look, name: str, *, of: str | None = None, check: bool = True) ->
         "picture": plots.photo_uri(plots.shown(_small(found[0]))),
         "found": [_shown(one) for one in found],
         "beside": [_shown(one) for one in beside],
+        "refused": refused,
         "has_class": "cls" in spec.prefix,
         "verdict": believe(found) if check else "",
         **_attention(look, "attention" in fitting(spec)),
     }
     return Told(render("explain.html", values), (*found, *beside))
+
+
+def every(look: Look, of: str | None = None) -> tuple[list[Explanation], list[str]]:
+    """Return the explanations by every method that fits, and why others have no room at this size."""
+    found, refused = [], []
+    for method in fitting(look.predictor.network.spec):
+        try:
+            if method != "attention":
+                found.append(look.explain(method, of))
+        except RoomError as error:
+            refused.append(str(error))
+    return found, refused
 
 
 def believe(found: Sequence[Explanation]) -> str:

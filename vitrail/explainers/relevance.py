@@ -8,7 +8,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from vitrail.core.errors import SettingError
+from vitrail.core.errors import RoomError
 from vitrail.explainers import rollout
 from vitrail.explainers.rollout import Layer, Trail, follow, in_place, on_grid
 from vitrail.explainers.settings import NoSettings
@@ -36,13 +36,13 @@ class Relevance:
     @staticmethod
     def fits(spec: FeatureSpec) -> bool:
         """Tell whether a network shows its attention."""
-        return spec.attention in {"softmax", "linear"}
+        return spec.shows_attention
 
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
         """Return what each place adds to the score: (b, channels, height, width) -> (b, row, col), 0 or more.
 
         Raises:
-            SettingError: the attention of all layers and its gradient are more than the memory that is free.
+            RoomError: the attention of all layers and its gradient are more than the memory that is free.
         """
         recorder = _Within(free_memory(subject.device))
         with torch.enable_grad():
@@ -75,14 +75,23 @@ class _Within(Recorder):
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], Place]
     ) -> Tensor:
         """Record one call, or refuse before its weights take memory that is not there."""
-        self.held += 2 * q.shape[:-1].numel() * k.shape[-2] * q.element_size()
-        if self.held > self.room:
-            raise SettingError(
+        self._fit(q.shape[:-1].numel() * k.shape[-2] * q.element_size(), q.shape[-2])
+        return super().attend(q, k, v, bias, where)
+
+    def add(self, weights: Tensor, place: Place) -> None:
+        """Keep one call, or refuse where its gradient would find no room."""
+        self._fit(weights.numel() * weights.element_size(), place.size[0])
+        super().add(weights, place)
+        self.held += 2 * weights.numel() * weights.element_size()
+
+    def _fit(self, size: int, tokens: int) -> None:
+        held = self.held + 2 * size
+        if held > self.room:
+            raise RoomError(
                 f"Relevance holds the attention of all layers at once: {len(self.maps) + 1} of them at "
-                f"{q.shape[-2]} tokens take {self.held / 1e9:.1f} GB, and {self.room / 1e9:.1f} GB are free. "
+                f"{tokens} tokens take {held / 1e9:.1f} GB, and {self.room / 1e9:.1f} GB are free. "
                 "Use --method rollout or occlusion, whose memory grows with the tokens alone, or a smaller input."
             )
-        return super().attend(q, k, v, bias, where)
 
 
 def _share(one: AttentionMap, gradient: Tensor | None) -> AttentionMap:

@@ -41,14 +41,19 @@ class RolloutSettings:
             )
 
     def fuse(self, weights: Tensor) -> Tensor:
-        """Make one matrix of the heads, its rows adding to 1: (b·g, h, q, k) -> (b·g, q, k)."""
+        """Make one matrix of the heads, its rows adding to 1: (b·g, h, q, k) -> (b·g, 1, q, k).
+
+        A plain mean is left to whoever pulls a row through, which is quicker: (b·g, h, q, k) as it came.
+        """
         match self.heads:
             case "mean":
-                fused = weights.mean(1)
+                if not self.discard:
+                    return weights
+                fused = weights.mean(1, keepdim=True)
             case "max":
-                fused = weights.amax(1)
+                fused = weights.amax(1, keepdim=True)
             case "min":
-                fused = weights.amin(1)
+                fused = weights.amin(1, keepdim=True)
         if out := int(self.discard * fused.shape[-1]):
             smallest = fused.topk(out, largest=False).indices
             fused = fused.scatter(-1, smallest, 0.0)
@@ -67,7 +72,7 @@ class Rollout:
     @staticmethod
     def fits(spec: FeatureSpec) -> bool:
         """Tell whether a network shows the attention that rollout follows."""
-        return spec.attention in {"softmax", "linear"}
+        return spec.shows_attention
 
     @torch.inference_mode()
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
@@ -114,7 +119,7 @@ def recorded(maps: Sequence[AttentionMap], settings: RolloutSettings = RolloutSe
 
 
 def _dense_pull(one: AttentionMap, settings: RolloutSettings) -> Callable[[Tensor], Tensor]:
-    fused = one._replace(weights=settings.fuse(one.weights)[:, None])
+    fused = one._replace(weights=settings.fuse(one.weights))
     return lambda row: _mixed(row, fused.pull(row), settings.skip)
 
 

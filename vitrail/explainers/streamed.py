@@ -103,7 +103,7 @@ class _HeardEnough(Exception):
 class Puller(Recorder):
     """Pulls a row vector through the one call that it hears, a few queries at a time, and ends the block there.
 
-    `fuse` makes one matrix of the heads: (b·g, h, q, k) -> (b·g, q, k).
+    `fuse` makes one matrix of the heads, or leaves them for a plain mean: (b·g, h, q, k) -> (b·g, 1 or h, q, k).
     """
 
     def __init__(self, row: Tensor, fuse: Callable[[Tensor], Tensor]) -> None:
@@ -136,8 +136,7 @@ class Puller(Recorder):
         return slice(None) if bool(counts.all()) else counts.nonzero()[:, 0]
 
     def _take(self, piece: AttentionMap) -> None:
-        fused = self.fuse(piece.weights)
-        part = piece._replace(weights=fused[:, None]).pull(self.row)
+        part = piece._replace(weights=self.fuse(piece.weights)).pull(self.row)
         self.pulled = part if self.pulled is None else self.pulled + part
 
 

@@ -65,11 +65,13 @@ class AttentionMap(NamedTuple):
         padded = F.pad(r, (0, 1))  # the extra entry is what padding, -1, reads and writes
         b, q, k = r.shape[0], self.rows.shape[-1], self.cols.shape[-1]
         rows = (self.rows % (n_q + 1)).view(-1, self.groups * q).expand(b, -1)
-        asked = padded.gather(1, rows).view(b, -1, q)  # (b, g, q)
-        mean = rearrange(self.weights.mean(1), "(b g) q k -> b g q k", g=self.groups)
-        passed = torch.einsum("bgq,bgqk->bgk", asked.to(mean.dtype), mean)
+        heads = self.weights.shape[1]
+        asked = padded.gather(1, rows).view(-1, q) / heads  # (b·g, q)
+        asked = asked.to(self.weights.dtype).repeat(1, heads)
+        # One product over heads and queries: the mean of the heads is never written down.
+        passed = (asked[:, None] @ self.weights.reshape(-1, heads * q, k)).view(b, -1)
         cols = (self.cols % (n_k + 1)).view(-1, self.groups * k).expand(b, -1)
-        return passed.new_zeros(b, n_k + 1).scatter_add(1, cols, passed.flatten(1))[:, :n_k]
+        return passed.new_zeros(b, n_k + 1).scatter_add(1, cols, passed)[:, :n_k]
 
 
 class Recorder:

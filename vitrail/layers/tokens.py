@@ -80,3 +80,8 @@ class FeatureSpec:
     dense: bool = False
     tolerance: float = 2e-6
     rim: float = 0.0
+
+    @property
+    def shows_attention(self) -> bool:
+        """Whether a recorder gets attention to look at."""
+        return self.attention in {"softmax", "linear"}

@@ -142,6 +142,7 @@ def _block(c: SwinConfig, stage: int, turn: int, rate: float) -> PreNorm:
 PRESETS: Mapping[str, SwinConfig] = MappingProxyType(
     {
         "swin_t": SwinConfig(),
+        "swin_t_c24": SwinConfig(256, heads=(4, 8, 16, 32), window=8),
         "swin_s": SwinConfig(depths=(2, 2, 18, 2)),
         "swin_b": SwinConfig(width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32)),
         "swin_b_384": SwinConfig(384, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), window=12),
