@@ -107,7 +107,7 @@ class Memory:
 
 
 class Choice(NamedTuple):
-    """The plan that a job runs by, and why, in words."""
+    """The plan that a job runs by, and why, in words; "" where nothing else was worth a try."""
 
     plan: Plan
     why: str
@@ -136,7 +136,7 @@ def quicken(
 
 
 def hasten(predictor: Predictor, model: str | Path, sources: Sequence[Source]) -> str:
-    """Quicken a predictor for a job; returns in words how it answers, or "" where it answers as it always does.
+    """Quicken a predictor for a job; returns in words how it answers, or "" where it answers as ever.
 
     Proven on the validation pictures of a run, or, where the model is alone, on the first pictures of the job.
     """
@@ -155,7 +155,7 @@ def hasten(predictor: Predictor, model: str | Path, sources: Sequence[Source]) -
         choice = quicken(predictor, len(sources), proof, singly=len(sources) == 1)
     except DataError:
         return ""  # no picture can be read at all; the answers will say so one by one
-    return "" if choice.plan == PLAIN else choice.why
+    return choice.why
 
 
 def _decoded(predictor: Predictor, source: Source) -> Pixels:
@@ -251,7 +251,7 @@ def _why(plan: Plan, memory: Memory) -> str:
     failed = [f"{p} ({_fault(s)})" for p, s in memory.seen.items() if not s.faithful]
     left_out = f" Not used: {'; '.join(failed)}." if failed else ""
     if plan == PLAIN:
-        return f"Answered in {plan}.{left_out}"
+        return f"Answered in {plan}.{left_out}" if failed else ""
     seen = memory.seen[plan]
     return (
         f"Answered in {plan}: on {seen.pictures} pictures {seen.same_top:.1%} of top answers as in float32, "
