@@ -1,4 +1,4 @@
-"""How well exports agree: networks whose head tells the pictures apart, every format, 200 pictures from 17 x 23 to 3000 x 4000.
+"""How well exports agree: every format, 200 pictures from 17 x 23 to 3000 x 4000.
 
 `python -m bench.export [MODEL …]`, by default a ViT, a CNN of timm and a network of shifted windows.
 """
