@@ -1,7 +1,8 @@
 """A folder of JPEG photographs to a CSV: the whole path beside its parts alone, and a transformers pipeline.
 
 `python -m bench folder`, or `python -m bench.folder [PICTURES] [ROUNDS]`, by default 2000 and 5: every round takes the
-next fifth of the folder. The bound is 1 / (1 / network + 1 / files), both alone in the same round: on a machine whose cores do both, nothing can be hidden behind anything.
+next fifth of the folder. ViT-S/16. The bound is 1 / (1 / network + 1 / files), both alone in the same round: on a
+machine whose cores do both, nothing can be hidden behind anything.
 """
 
 from __future__ import annotations
