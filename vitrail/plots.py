@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 HEAT = "inferno"
 """The colour map of every heat map: even in brightness, readable in print and by colour-blind people."""
 
-INK, PAPER, ACCENT, SECOND = "#1d2530", "#ffffff", "#0072b2", "#e69f00"
-"""Colours of text, ground, first and second series (Okabe and Ito's colour-blind-safe set)."""
+INK, PAPER, ACCENT, SECOND, FRAME = "#1d2530", "#ffffff", "#0072b2", "#e69f00", "#d55e00"
+"""Colours of text, ground, first and second series, and of a frame (Okabe and Ito's colour-blind-safe set)."""
 
 
 def shown(image: Image.Image, least: int = 256) -> Image.Image:
@@ -53,27 +53,27 @@ def heat(image: Image.Image, values: NDArray[np.floating], strength: float = 0.6
 
 
 def _with_scale(image: Image.Image, top: float) -> Image.Image:
-    bar = max(6, image.height // 40)
-    sheet = Image.new("RGB", (image.width, image.height + bar + 18), PAPER)
+    bar, size = max(6, image.height // 40), max(11, image.width // 26)
+    sheet = Image.new("RGB", (image.width, image.height + bar + size + 7), PAPER)
     sheet.paste(image, (0, 0))
     ramp = colormaps[HEAT](np.linspace(0, 1, image.width))[None, :, :3] * 255
     sheet.paste(Image.fromarray(np.repeat(ramp, bar, axis=0).astype(np.uint8)), (0, image.height + 2))
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(11)
+    font = ImageFont.load_default(size)
     line = image.height + bar + 3
     draw.text((1, line), "0", INK, font)
     draw.text((image.width - 1, line), f"{top:.3g}", INK, font, anchor="ra")
     return sheet
 
 
-def heat_grid(layers: Sequence[NDArray[np.floating]], side: int = 46, gap: int = 3) -> Image.Image:
+def heat_grid(layers: Sequence[NDArray[np.floating]], gap: int = 3) -> Image.Image:
     """Return attention as a grid of maps, one row a layer and one column a head; brighter means more weight.
 
     `layers` holds (heads, row, col) a layer, whose grids may differ; each map is divided by its largest value.
     """
     font, edge = ImageFont.load_default(12), 58
     heads = max(len(maps) for maps in layers)
-    shape = layers[0].shape[1:]
+    shape, side = layers[0].shape[1:], min(84, max(46, 620 // heads))
     tall, wide = (round(side * length / min(shape)) for length in shape)
     size = (edge + heads * (wide + gap), 20 + len(layers) * (tall + gap))
     sheet = Image.new("RGB", size, PAPER)
@@ -113,22 +113,23 @@ def squares_apart(image: Image.Image, side: int, framed: int, gap: int = 2) -> I
         square = rgb.crop(box).resize((edge, edge), Image.Resampling.NEAREST)
         left, top = col * step + gap, row * step + gap
         sheet.paste(square, (left, top))
-        if place == framed:
-            draw.rectangle(
-                (left - gap, top - gap, left + edge + gap - 1, top + edge + gap - 1),
-                outline=SECOND,
-                width=gap,
-            )
+    row, col = divmod(framed, cols)
+    left, top, rim = col * step + gap, row * step + gap, 2 * gap + edge // 12
+    draw.rectangle(
+        (left - rim, top - rim, left + edge + rim - 1, top + edge + rim - 1), outline=FRAME, width=rim
+    )
     return sheet
 
 
 def signed(values: NDArray[np.floating], width: int = 768) -> Image.Image:
     """Draw a matrix (rows, columns): red above zero, blue below, white at zero, as bright as its 99th percentile."""
     top = float(np.percentile(np.abs(values), 99)) or 1.0
-    colour = colormaps["RdBu_r"](np.clip(values / top, -1, 1) / 2 + 0.5)[..., :3] * 255
-    drawn = Image.fromarray(colour.astype(np.uint8))
+    ramp = (colormaps["RdBu_r"](np.linspace(0, 1, 255))[:, :3] * 255).astype(np.uint8)
+    places = (np.clip(values / top, -1, 1) * 127 + 127).round().astype(np.uint8)
+    drawn = Image.fromarray(places)
+    drawn.putpalette(ramp.tobytes())  # a byte a number: pages of large networks stay small
     across = max(1, width // drawn.width)
-    down = max(1, 48 // drawn.height)
+    down = max(1, (48 if drawn.height < 8 else 240) // drawn.height)
     return drawn.resize((drawn.width * across, drawn.height * down), Image.Resampling.NEAREST)
 
 

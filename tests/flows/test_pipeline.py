@@ -6,14 +6,17 @@ import json
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.explainers.pipeline import Subject, from_rows, open_subject, patch_rows, walk
-from vitrail.explainers.pipeline_page import steps
+from vitrail.explainers.pipeline_page import page, steps
 from vitrail.explainers.shuffle import shuffle_test
+from vitrail.infer.predictor import Predictor
 from vitrail.models.create import create_encoder
 from vitrail.runs.assemble import build_task, join
 
@@ -23,8 +26,9 @@ def subject(name: str = "vit_s16", **settings: object) -> Subject:
     small = {"patch": 8, "width": 48, "depth": 3, "heads": 3, **settings}
     encoder = create_encoder(name, image=(24, 40), settings=small)
     labels = tuple("abcde")
-    network = join(encoder, build_task("classify", labels, {})).eval()
-    return Subject(name, network, Preprocess.for_size((24, 40)), labels, False)
+    task = build_task("classify", labels, {})
+    network = join(encoder, task).eval()
+    return Subject(name, network, Preprocess.for_size((24, 40)), task, trained=False, answers=False)
 
 
 @pytest.fixture
@@ -89,31 +93,52 @@ def test_other_networks_are_refused():
 
 
 def test_the_page_of_a_run(vitrail, trained, digits, tmp_path):
-    page = tmp_path / "inside" / "pipeline.html"
+    file = tmp_path / "inside" / "pipeline.html"
     cat = sorted((digits / "2").iterdir())[0]
-    done = vitrail("inside", trained, "--pipeline", cat, "--out", page.parent, "--json")
+    done = vitrail("inside", trained, "--pipeline", cat, "--out", file.parent, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert [step["step"] for step in told["steps"]][:3] == ["Picture", "Patches", "One patch as a row"]
     assert told["steps"][1]["shape"] == "64 patches × 3 × 4 × 4"
     assert told["shuffle"]["with positions"]["changed"]
     assert not told["shuffle"]["without positions"]["changed"]
-    html = page.read_text()
+    html = file.read_text()
     assert "The shuffle test" in html
     assert "freshly drawn" not in html
     assert "http" not in html.replace("http-equiv", "")
 
 
+def test_the_walk_answers_as_the_predictor_does(trained, digits):
+    picture = sorted((digits / "2").iterdir())[0]
+    found = walk(open_subject(str(trained)), picture)
+    assert str(found.answer) == str(Predictor(trained)(picture)[0])
+
+
+def test_weights_without_a_classifier_do_not_pretend_to_answer(tmp_path, picture):
+    for classes in (0, 7):
+        theirs = timm.create_model("vit_tiny_patch16_224", num_classes=classes, img_size=64)
+        save_file(theirs.state_dict(), path := tmp_path / f"{classes}.safetensors")
+        looked = open_subject("vit_ti16", str(path))
+        found = walk(looked, picture)
+        words = page(looked, found, steps(looked, found), shuffle_test(looked, found.pixels), "cat.jpg")
+        assert looked.trained
+        assert looked.answers == bool(classes)
+        assert len(found.logits) == (classes or 1000)
+        assert ("The head is freshly drawn" in words) == (not classes)
+
+
 def test_a_network_by_name_says_that_it_is_untrained(vitrail, digits, tmp_path):
-    page = tmp_path / "inside" / "pipeline.html"
+    file = tmp_path / "inside" / "pipeline.html"
     cat = sorted((digits / "2").iterdir())[0]
-    done = vitrail("inside", "--pipeline", cat, "--model", "vit_digits", "--out", page.parent)
+    done = vitrail("inside", "--pipeline", cat, "--model", "vit_digits", "--out", file.parent)
     assert done.returncode == 0, done.stderr
     assert "Shuffled, without positions the same answer" in done.stdout
-    assert "freshly drawn" in page.read_text()
+    assert "freshly drawn" in file.read_text()
 
 
-@pytest.mark.parametrize("words", [(), ("--model", "vit_b16"), ("--pipeline", "cat.jpg")])
+@pytest.mark.parametrize(
+    "words", [(), ("--model", "vit_b16"), ("--pipeline", "cat.jpg"), ("runs/photos", "--weights", "auto")]
+)
 def test_what_is_missing_is_said(vitrail, words):
     done = vitrail("inside", *words)
     assert done.returncode == 1

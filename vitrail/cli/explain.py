@@ -43,7 +43,8 @@ def explain(
     pictures
         files, folders, patterns, zip or tar files, or - for standard input
     method
-        page, rollout, relevance, gradcam, occlusion, attention, or all of them side by side
+        page, rollout, relevance, gradcam, occlusion, attention, or all: every one that fits, but attention,
+        side by side
     of
         the class that is explained; by default the answer
     out
@@ -72,7 +73,7 @@ def explain(
         say(result.error or f"{result.path}: {result.answer} -> {result.file}")
     if json:
         print_json([one.to_dict() for one in results])
-    elif options.check:
+    elif any(one.explanations for one in results) and options.check:
         sys.stdout.write(_table(results))
     return 1 if any(one.error for one in results) else 0
 

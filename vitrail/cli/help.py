@@ -81,7 +81,8 @@ def _dedent(paragraph: str) -> list[str]:
 def _word(argument: Any) -> str:
     name = argument.name.lstrip("-").upper()
     many = "tuple" in str(argument.hint)
-    return f"{name} …" if many else name if argument.required else f"[{name}]"
+    shown = f"{name} …" if many else name
+    return shown if argument.required else f"[{shown}]"
 
 
 def _row(argument: Any) -> str:

@@ -14,7 +14,7 @@ def inside(
     *,
     pipeline: str | None = None,
     model: str | None = None,
-    weights: str = "none",
+    weights: str | None = None,
     out: str = "inside",
     json: bool = False,
     device: str = "auto",
@@ -33,15 +33,15 @@ def inside(
     Parameters
     ----------
     run
-        a run folder, a model.safetensors, a checkpoint or the name of published weights
+        a run folder, a model.safetensors, a checkpoint, or the name of a network or of published weights
     pictures
         files, folders, patterns or zip files; 32 of them are looked at, of large ones fewer, 4 at least
     pipeline
         the picture whose way through the network is drawn
     model
-        with --pipeline, where there is no run: a network by name
+        with --pipeline, where there is no run: a network by name (a ViT, DeiT or DINOv2)
     weights
-        with --model: none (freshly drawn), auto, a file, or a published name
+        with --model: none (freshly drawn, the default), auto, a file, or a published name
     out
         folder for the page and the figures
     json
@@ -51,6 +51,10 @@ def inside(
     """
     from vitrail.core.errors import SettingError
 
+    if weights and not model:
+        raise SettingError(
+            "--weights belongs to --model: vitrail inside --pipeline cat.jpg --model vit_b16 --weights auto"
+        )
     if pipeline is None:
         if not run or model:
             raise SettingError(
@@ -62,7 +66,7 @@ def inside(
         raise SettingError(
             "Name one picture, and a run or a network: vitrail inside --pipeline cat.jpg --model vit_b16"
         )
-    return _way(run or str(model), weights, Path(pipeline), Path(out), json)
+    return _way(run or str(model), weights or "none", Path(pipeline), Path(out), json)
 
 
 def _learnt(run: str, pictures: tuple[str, ...], out: Path, json: bool, device: str) -> int:

@@ -18,7 +18,7 @@ from vitrail.explainers.attention import looks_of
 from vitrail.explainers.explanation import Explanation, Look, twins_of
 from vitrail.explainers.faithful import ALIKE, mean_gain
 from vitrail.explainers.page import believe, every, tell
-from vitrail.explainers.settings import build_explainer
+from vitrail.explainers.settings import stranger
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.sources import Source
 
@@ -73,8 +73,8 @@ def explain_all(predictor: Predictor, sources: Iterable[Source], wish: Wish) -> 
 
 def _refuse(wish: Wish) -> None:
     if wish.method in (PAGE, ALL):
-        for name in wish.settings:  # a setting belongs to one method; which one, the first of them says
-            build_explainer("gradcam", {name: wish.settings[name]})
+        for name in wish.settings:
+            raise stranger(name, wish.method)
         return
     known = [PAGE, *catalog.EXPLAINERS, ALL]
     if wish.method not in known and ":" not in wish.method:

@@ -55,12 +55,17 @@ def open_encoder(model: str, device: str = "auto") -> Opened:
         RunError, WeightsError: it cannot be opened; the message says why.
     """
     path = Path(model).expanduser()
-    if (path / "recipe.yaml").is_file() or _has_our_header(path):
+    if is_ours(path):
         predictor = Predictor(path, device)
         return Opened(predictor.header.name, predictor.network.encoder, predictor.preprocess)
     found = find_weights("auto", model) if family_of(model) and not path.exists() else find_weights(model)
     encoder = found.build().to(device_for(device)).requires_grad_(False)
-    return Opened(found.name, encoder, _preprocess(found))
+    return Opened(found.name, encoder, preprocess_of(found))
+
+
+def is_ours(path: Path) -> bool:
+    """Tell whether a path is a run or a model file of ours, with classes and proof."""
+    return (path / "recipe.yaml").is_file() or _has_our_header(path)
 
 
 def _has_our_header(path: Path) -> bool:
@@ -73,7 +78,8 @@ def _has_our_header(path: Path) -> bool:
         return False  # whoever opens it next says what is wrong with it
 
 
-def _preprocess(found: Pretrained) -> Preprocess:
+def preprocess_of(found: Pretrained) -> Preprocess:
+    """Return how pictures are prepared for published weights, as far as they say so."""
     stated = found.preprocessing
     base = Preprocess.for_size((stated and stated.image) or found.config.image, found.config.channels)
     if stated is None or len(stated.mean) != base.channels:

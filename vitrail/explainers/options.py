@@ -20,7 +20,7 @@ class MethodOptions:
     skip
         rollout: count the residual connection (default), or with --no-skip only attention
     layer
-        attention: which layer, from 1
+        attention: which layer, from 1; with neither layer nor head the figure is a grid of all
     head
         attention: which head, from 1; by default the mean of all
     query

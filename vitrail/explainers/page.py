@@ -25,6 +25,14 @@ OTHERS = 2
 """Runners-up that are explained beside the answer."""
 
 
+WORDS = (
+    ("rollout", "Rollout follows attention back through all layers and knows no class."),
+    ("relevance", "Relevance weighs attention with the gradient of what is explained."),
+    ("gradcam", "Grad-CAM weighs the last map with the gradient of what is explained."),
+    ("occlusion", "Occlusion covers the picture piece by piece: how far does the score fall?"),
+)
+
+
 @dataclass(frozen=True)
 class Told:
     """A page, and the explanations on it."""
@@ -55,6 +63,7 @@ def tell(look: Look, name: str, *, of: str | None = None, check: bool = True) ->
         "found": [_shown(one) for one in found],
         "beside": [_shown(one) for one in beside],
         "refused": refused,
+        "words": [words for method, words in WORDS if method in made],
         "has_class": "cls" in spec.prefix,
         "verdict": believe(found) if check else "",
         **_attention(look, "attention" in fitting(spec)),

@@ -12,11 +12,20 @@ from torch import Tensor
 
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
+from vitrail.data.sample import Geometry
+from vitrail.explainers.opened import is_ours, preprocess_of
 from vitrail.infer.predictor import Predictor
 from vitrail.layers.attend import AttentionMap, Recorder
 from vitrail.layers.encoder import Encoder
 from vitrail.layers.tokens import Features, Tokens
-from vitrail.runs.assemble import Network, create_model
+from vitrail.models.create import create_encoder
+from vitrail.runs.assemble import Network, build_task, join, take_head
+from vitrail.tasks.base import Prediction, Task
+from vitrail.weights.find import find_weights
+from vitrail.weights.pretrained import Pretrained
+
+CLASSES = 1000
+"""What a network without a classifier of its own is given, freshly drawn: as many as ImageNet has."""
 
 PLAIN = ("vit", "deit", "dinov2")
 """The families whose way is: patches, projection, class token and positions, blocks, norm."""
@@ -24,13 +33,14 @@ PLAIN = ("vit", "deit", "dinov2")
 
 @dataclass(frozen=True)
 class Subject:
-    """The network that is looked into; `trained` is False where its weights were freshly drawn."""
+    """The network that is looked into, and what it answers; `trained` is False where its weights were freshly drawn."""
 
     name: str
     network: Network
     preprocess: Preprocess
-    labels: tuple[str, ...]
+    task: Task[Any, Any]
     trained: bool
+    answers: bool  # False where the classifier was freshly drawn
 
 
 class Walk(NamedTuple):
@@ -45,6 +55,7 @@ class Walk(NamedTuple):
     maps: tuple[AttentionMap, ...]  # the attention of every block
     final: Tensor  # (prefix + n, d): after the last norm, y
     logits: Tensor  # (k,)
+    answer: Prediction  # what the task makes of them
     grid: tuple[int, int]
     projection_off: float  # how far rows · E lies from what the network computed
     way_off: float  # how far this walk's end lies from the network's own answer
@@ -56,20 +67,40 @@ def open_subject(model: str, weights: str = "none") -> Subject:
     Raises:
         SettingError: it is no plain column on patches.
     """
-    if Path(model).exists():
-        predictor = Predictor(model, "cpu")
-        subject = Subject(
-            predictor.header.name, predictor.network, predictor.preprocess, predictor.labels, True
-        )
+    path = Path(model).expanduser()
+    if is_ours(path):
+        predictor = Predictor(path, "cpu")
+        shown = (predictor.network, predictor.preprocess, predictor.task)
+        subject = Subject(predictor.header.name, *shown, trained=True, answers=True)
+    elif path.exists():
+        subject = _published(find_weights(model))
     else:
-        torch.manual_seed(0)
-        network = create_model(model, pretrained=False if weights == "none" else weights).eval()
-        config = network.encoder.config
-        preprocess = Preprocess.for_size(config.image or 224, config.channels)
-        labels = tuple(f"class {number}" for number in range(1000))
-        subject = Subject(model, network, preprocess, labels, weights != "none")
+        subject = _drawn(model) if weights == "none" else _published(find_weights(weights, model))
     _check(subject)
     return subject
+
+
+def _drawn(model: str) -> Subject:
+    torch.manual_seed(0)
+    encoder = create_encoder(model)
+    config, task = encoder.config, _classes(CLASSES)
+    network = join(encoder, task).eval()
+    preprocess = Preprocess.for_size(config.image or 224, config.channels)
+    return Subject(model, network, preprocess, task, trained=False, answers=False)
+
+
+def _published(found: Pretrained) -> Subject:
+    classifier = found.head.get("linear.bias")
+    task = _classes(CLASSES if classifier is None else len(classifier))
+    encoder = found.build()
+    torch.manual_seed(0)
+    network = join(encoder, task)
+    answers = take_head(network, found.head)
+    return Subject(found.name, network.eval(), preprocess_of(found), task, trained=True, answers=answers)
+
+
+def _classes(count: int) -> Task[Any, Any]:
+    return build_task("classify", [f"class {number}" for number in range(count)], {})
 
 
 def _check(subject: Subject) -> None:
@@ -109,10 +140,20 @@ def walk(subject: Subject, image: Any) -> Walk:
         maps=tuple(recorder.maps),
         final=final.x[0],
         logits=logits[0],
+        answer=answered(subject.task, logits, images),
         grid=cast(tuple[int, int], embedded.grid),
         projection_off=float((by_hand - embedded.x[0]).abs().max()),
         way_off=float((logits - subject.network(images)).abs().max()),
     )
+
+
+def answered(task: Task[Any, Any], output: Tensor, images: Tensor) -> Prediction:
+    """Return what a task says of one picture, in the network's own pixels."""
+    height, width = images.shape[-2:]
+    said: Prediction = task.decode(
+        output, [Geometry((height, width), (height, width), (0, 0, height, width))]
+    )[0]
+    return said
 
 
 def patch_rows(images: Tensor, patch: int) -> Tensor:

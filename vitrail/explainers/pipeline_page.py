@@ -9,12 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitrail import plots
 from vitrail.explainers.pipeline import Subject, Walk
 from vitrail.explainers.shuffle import Shuffled
+from vitrail.layers.head import DistilledHead
+from vitrail.layers.pool import Pool
 from vitrail.pages import render
+
+LINES = 400
+"""Tokens that are drawn of a matrix, at most: a page shows no more lines apart."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ def steps(subject: Subject, walk: Walk) -> list[Step]:
     patch: int = subject.network.encoder.config.patch
     chosen = _busiest(walk.rows, walk.pixels.shape[0])
     return [
-        _picture(walk),
+        _picture(subject, walk),
         _patches(walk, patch, chosen),
         _row(walk, patch, chosen),
         _projection(walk, chosen),
@@ -51,6 +56,7 @@ def page(subject: Subject, walk: Walk, drawn: list[Step], shuffled: Shuffled, pi
     values = {
         "model": subject.name,
         "trained": subject.trained,
+        "answers": subject.answers,
         "picture": picture,
         "steps": drawn,
         "way_off": walk.way_off,
@@ -63,8 +69,13 @@ def page(subject: Subject, walk: Walk, drawn: list[Step], shuffled: Shuffled, pi
     return render("pipeline.html", values)
 
 
-def _picture(walk: Walk) -> Step:
-    words = "What the network gets: the picture resized and cut to its input, then brought to mean 0, deviation 1."
+def _picture(subject: Subject, walk: Walk) -> Step:
+    steps = subject.preprocess
+    mean, std = (", ".join(f"{one:.3g}" for one in many) for many in (steps.mean, steps.std))
+    words = (
+        f"What the network gets: the picture resized ({steps.fit}) to its input. Every colour is a number from 0 to 1, "
+        f"less the mean of its channel ({mean}), over the deviation ({std})."
+    )
     shown = plots.photo_uri(plots.shown(_image(walk.pixels)))
     return Step("Picture", words, _shape("channels × height × width", walk.pixels), ((shown, "the input"),))
 
@@ -76,7 +87,9 @@ def _patches(walk: Walk, patch: int, chosen: int) -> Step:
         f"The picture is cut into {row} × {col} squares of {patch} × {patch} pixels; each becomes one token."
     )
     shape = f"{row * col} patches × {walk.pixels.shape[0]} × {patch} × {patch}"
-    return Step("Patches", words, shape, ((plots.data_uri(apart), "the framed patch is followed below"),))
+    return Step(
+        "Patches", words, shape, ((plots.photo_uri(apart, 90), "the framed patch is followed below"),)
+    )
 
 
 def _row(walk: Walk, patch: int, chosen: int) -> Step:
@@ -86,7 +99,7 @@ def _row(walk: Walk, patch: int, chosen: int) -> Step:
     square = plots.shown(_image(walk.pixels[:, top : top + patch, left : left + patch]))
     by_channel = plots.signed(_array(numbers.view(channels, -1)))
     words = f"One patch, its {channels} channels one after another, is a row of {len(numbers)} numbers."
-    caption = f"the row, one line a channel; red above 0, blue below, up to ±{float(numbers.abs().max()):.2g}"
+    caption = f"the row, one line a channel; red above 0, blue below; the largest is ±{float(numbers.abs().max()):.2g}"
     shape = f"1 × {len(numbers)}"
     figures = ((plots.data_uri(square), f"patch {chosen}"), (plots.data_uri(by_channel), caption))
     return Step("One patch as a row", words, shape, figures)
@@ -100,7 +113,7 @@ def _projection(walk: Walk, chosen: int) -> Step:
     )
     figures = (
         (plots.data_uri(plots.signed(_array(walk.tokens[chosen][None]))), f"token {chosen}: {d} numbers"),
-        (plots.data_uri(plots.signed(_array(walk.tokens))), "all tokens, one a line"),
+        _matrix(walk.tokens, "the tokens"),
     )
     return Step("Projection", words, _shape("tokens × width", walk.tokens), figures)
 
@@ -116,14 +129,9 @@ def _positions(subject: Subject, walk: Walk) -> Step:
             if subject.network.encoder.config.position == "relative"
             else "."
         )
-    figures = [
-        (
-            plots.data_uri(plots.signed(_array(walk.placed))),
-            "what goes into the first block, one token a line",
-        )
-    ]
+    figures = [_matrix(walk.placed, "what goes into the first block")]
     if walk.places.any():
-        figures.insert(0, (plots.data_uri(plots.signed(_array(walk.places))), "what the positions add"))
+        figures.insert(0, _matrix(walk.places, "what the positions add"))
     return Step(
         "Class token and positions", front + words, _shape("tokens × width", walk.placed), tuple(figures)
     )
@@ -141,24 +149,40 @@ def _encoder(subject: Subject, walk: Walk) -> Step:
         looks = _looks(subject, walk, layer)
         caption = f"block {layer + 1}: where {_asker(subject)} looks, mean over heads"
         figures.append((plots.photo_uri(plots.heat(_image(walk.pixels), looks)), caption))
-    figures.append((plots.data_uri(plots.signed(_array(walk.layers[-1]))), "the tokens after the last block"))
+    figures.append(_matrix(walk.layers[-1], "the tokens after the last block"))
     shape = f"{depth} × ({n} tokens × {walk.placed.shape[1]} width)"
     return Step("Encoder", words, shape, tuple(figures))
 
 
 def _head(subject: Subject, walk: Walk) -> Step:
-    shares = walk.logits.softmax(-1)
-    values, order = shares.topk(min(5, len(shares)))
-    top = [
-        (subject.labels[i], float(share)) for i, share in zip(order.tolist(), values.tolist(), strict=True)
-    ]
-    read = "the class token" if "cls" in subject.network.spec.prefix else "the mean of the tokens"
-    words = f"After a last norm (eq. 4), {read} is read by one linear layer: a number a class, and softmax."
-    bars = plots.label_bars(_image(walk.pixels), top)
-    caption = (
-        "the likeliest classes" if subject.trained else "freshly drawn weights: these shares mean nothing yet"
+    words = (
+        f"After a last norm (eq. 4), the head reads {_read(subject.network.head)} and gives one number a class; "
+        "brought to probabilities, they are the answer."
     )
-    return Step("Head", words, f"{len(walk.logits)} classes", ((plots.data_uri(bars), caption),))
+    drawn = subject.task.render(_image(walk.pixels), walk.answer)
+    caption = "the answer" if subject.answers else "a freshly drawn head: this answer means nothing"
+    return Step("Head", words, f"{len(walk.logits)} classes", ((plots.photo_uri(drawn, 90), caption),))
+
+
+def _read(head: nn.Module) -> str:
+    """Return which tokens a head reads, in words."""
+    if isinstance(head, DistilledHead):
+        return "the class token, and beside it the distillation token,"
+    kind = next((part.kind for part in head.modules() if isinstance(part, Pool)), "")
+    words = {
+        "cls": "the class token",
+        "mean": "the mean of the patches",
+        "cls_mean": "the class token and the mean of the patches, side by side,",
+        "attention": "what a learned probe gathers from all tokens",
+    }
+    return words.get(kind, "the tokens")
+
+
+def _matrix(tokens: Tensor, words: str) -> tuple[str, str]:
+    """Draw tokens (n, d), one a line; of many only some, which screens can show apart."""
+    step = -(-len(tokens) // LINES)
+    lines = "one a line" if step == 1 else f"one in {step}, each a line"
+    return plots.data_uri(plots.signed(_array(tokens[::step]))), f"{words}, {lines}"
 
 
 def _looks(subject: Subject, walk: Walk, layer: int) -> NDArray[np.float32]:

@@ -25,9 +25,16 @@ def build_explainer(method: str, given: Mapping[str, Any] | None = None) -> Any:
     known = {field.name for field in fields(kind.Settings)}
     for name in given or {}:
         if name not in known:
-            others = [m for m in catalog.EXPLAINERS if _has(m, name)]
-            raise SettingError(f"--{name} is nothing to {method}; it is for --method {' or '.join(others)}.")
+            raise stranger(name, method)
     return kind(kind.Settings(**(given or {})))
+
+
+def stranger(name: str, method: str) -> SettingError:
+    """Return the error that a setting is nothing to a method, and says whose it is."""
+    others = [m for m in catalog.EXPLAINERS if _has(m, name)]
+    return SettingError(
+        f"--{name} is nothing to --method {method}; it is for --method {' or '.join(others)}."
+    )
 
 
 def _has(method: str, name: str) -> bool:

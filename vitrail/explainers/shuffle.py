@@ -8,25 +8,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vitrail.explainers.pipeline import Subject, from_rows, patch_rows
+from vitrail.explainers.pipeline import Subject, answered, from_rows, patch_rows
 from vitrail.layers.position import GridPosition, LearnedPosition, RelativeVectors
 from vitrail.runs.assemble import Network
+from vitrail.tasks.base import Task
 
 SAME = 1e-9
 """Differences of logits below this, in float64, are rounding."""
 
 
 class Answer(NamedTuple):
-    """What a network says of the picture as it is and of its shuffled patches: the likeliest class and its share."""
+    """What a network says of the picture as it is and of its shuffled patches."""
 
     off: float  # the largest change of a logit
     spread: float  # the deviation of the logits of the picture as it is
-    before: tuple[str, float]
-    after: tuple[str, float]
+    before: str
+    after: str
 
     @property
     def changed(self) -> bool:
-        """Whether the answer changed beyond rounding."""
+        """Whether the logits changed beyond rounding."""
         return self.off > SAME
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,8 +66,8 @@ def shuffle_test(subject: Subject, pixels: Tensor, seed: int = 0) -> Shuffled:
     blind = without_positions(exact)
     return Shuffled(
         subject.preprocess.restore(mixed)[0],
-        _answer(exact, subject.labels, images, mixed),
-        _answer(blind, subject.labels, images, mixed),
+        _answer(exact, subject.task, images, mixed),
+        _answer(blind, subject.task, images, mixed),
     )
 
 
@@ -80,10 +81,7 @@ def without_positions(network: Network) -> Network:
     return blind
 
 
-def _answer(network: Network, labels: tuple[str, ...], images: Tensor, mixed: Tensor) -> Answer:
-    before, after = network(torch.cat([images, mixed]).double())
-    named = []
-    for logits in (before, after):
-        share, place = logits.softmax(-1).max(-1)
-        named.append((labels[int(place)], float(share)))
-    return Answer(float((before - after).abs().max()), float(before.std()), named[0], named[1])
+def _answer(network: Network, task: Task[Any, Any], images: Tensor, mixed: Tensor) -> Answer:
+    before, after = network(torch.cat([images, mixed]).double()).split(1)
+    said = [str(answered(task, logits, images)) for logits in (before, after)]
+    return Answer(float((before - after).abs().max()), float(before.std()), *said)

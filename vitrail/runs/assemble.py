@@ -97,7 +97,14 @@ def create_model(
         return join(create_encoder(name, image=image, channels=channels), task)
     found = find_weights("auto" if pretrained is True else pretrained, name)
     network = join(found.build(image=image, channels=channels), task)
-    own = {key: tuple(tensor.shape) for key, tensor in network.head.state_dict().items()}
-    if {key: tuple(tensor.shape) for key, tensor in found.head.items()} == own:
-        network.head.load_state_dict({key: tensor.float() for key, tensor in found.head.items()})
+    take_head(network, found.head)
     return network.eval()
+
+
+def take_head(network: Network, head: Mapping[str, Tensor]) -> bool:
+    """Load a published classifier where it has the shapes of the network's own; tell whether it has."""
+    own = {key: tuple(tensor.shape) for key, tensor in network.head.state_dict().items()}
+    if {key: tuple(tensor.shape) for key, tensor in head.items()} != own:
+        return False
+    network.head.load_state_dict({key: tensor.float() for key, tensor in head.items()})
+    return True

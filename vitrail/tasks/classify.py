@@ -77,6 +77,13 @@ class Ranked:
         return f"{self.label} {self.probability:.1%}"
 
 
+def named(labels: Sequence[str], most: int = 12) -> str:
+    """Return which labels there are, in words; of many only how many."""
+    if len(labels) > most:
+        return f"The model knows {len(labels)}; `vitrail predict … --json` names the likeliest."
+    return f"There are: {', '.join(labels)}."
+
+
 def first(labels: Sequence[str], probabilities: Sequence[float], choice: str) -> Order:
     """Return labels and probabilities with one of them moved to the front."""
     place = labels.index(choice)
@@ -191,7 +198,7 @@ class Classify(Task[int, Ranked]):
     def target(self, label: str) -> int:
         """Return the place of the label among the classes."""
         if label not in self._index:
-            raise UnknownNameError("class", label, self.labels, "The model's classes are stored in its file.")
+            raise UnknownNameError("class", label, self.labels, named(self.labels))
         return self._index[label]
 
     def loss(self, output: Tensor, targets: Sequence[int] | Tensor) -> Losses:

@@ -20,7 +20,7 @@ from vitrail.data.sample import Batch, Geometry
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Losses, Task
 from vitrail.tasks.calibrate import temperature_of_labels
-from vitrail.tasks.classify import ClassifySettings, class_head, first
+from vitrail.tasks.classify import ClassifySettings, class_head, first, named
 from vitrail.tasks.ranking import mean_average_precision
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class MultiLabel(Task[tuple[int, ...], Labelled]):
     def place(self, label: str) -> int:
         """Return the place of one label among the outputs."""
         if label not in self._index:
-            raise UnknownNameError("label", label, self.labels, "The model's labels are stored in its file.")
+            raise UnknownNameError("label", label, self.labels, named(self.labels))
         return self._index[label]
 
     def loss(self, output: Tensor, targets: Sequence[tuple[int, ...]] | Tensor) -> Losses:
