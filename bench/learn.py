@@ -1,10 +1,12 @@
 """Each architecture, tiny and with all its mechanisms, learns the digits at 32 px: 95 % right on the test split.
 
-`python -m bench.learn` runs all rows, `python -m bench.learn swin t2t` some. Exits with 1 where a row falls short.
+`python -m bench.learn` runs all rows for the recipe's 40 epochs, `python -m bench.learn --only swin t2t --epochs 24`
+some rows for fewer. Exits with 1 where a row falls short.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -40,18 +42,31 @@ TAUGHT = "deit, distilled"
 """The row that learns from the first row's run, too."""
 
 
-def learnt(model: str, network: str, out: str, teacher: str | None) -> tuple[dict[str, float], int]:
+def learnt(
+    model: str, network: str, out: str, teacher: str | None, epochs: int | None
+) -> tuple[dict[str, float], int]:
     """Train one row; return its score on the test split and the parameters of its encoder."""
     encoder = create_encoder(model, image=(32, 32), settings=network_settings(network or None))
     options = TrainOptions(
-        model=model, network=network or None, imgsz="32", weights="none", out=out, teacher=teacher, seed=0
+        model=model,
+        network=network or None,
+        imgsz="32",
+        weights="none",
+        out=out,
+        teacher=teacher,
+        epochs=epochs,
+        seed=0,
     )
     run = train("digits", options)
     return json.loads(run.report_path.read_text())["test"]["accuracy"], count_params(encoder)
 
 
 def main() -> None:
-    wanted = [name for name in ROWS if not sys.argv[1:] or name.partition(",")[0] in sys.argv[1:]]
+    words = argparse.ArgumentParser(prog="bench.learn")
+    words.add_argument("--only", nargs="*", default=[])
+    words.add_argument("--epochs", type=int)
+    asked = words.parse_args()
+    wanted = [name for name in ROWS if not asked.only or {name, name.partition(",")[0]} & set(asked.only)]
     print(machine())
     print("| architecture | parameters | right on the test split | 95 % interval | seconds | |")
     print("|---|---|---|---|---|---|", flush=True)
@@ -62,7 +77,7 @@ def main() -> None:
         for number, name in enumerate(wanted):
             began = time.perf_counter()
             teacher = f"{folder}/{wanted.index('vit')}" if name == TAUGHT else None
-            found, parameters = learnt(*ROWS[name], f"{folder}/{number}", teacher)
+            found, parameters = learnt(*ROWS[name], f"{folder}/{number}", teacher, asked.epochs)
             enough = found["value"] >= WANTED and parameters <= MOST
             short += [] if enough else [name]
             print(
