@@ -26,7 +26,6 @@ ROWS = {
     "vit": ("vit_digits", ""),
     "vit, 2-D positions": ("vit_digits", "position=2d"),
     "vit, relative positions": ("vit_digits", "position=relative"),
-    "vit, no positions": ("vit_digits", "position=none"),
     "vit, mean and no class token": ("vit_digits", "prefix=[]"),
     "hybrid": ("vit_r26_s32", "patch=1,width=64,depth=3,heads=4,stem=[32,1,1]"),
     "dinov2": ("dinov2_s14_reg4", f"{COLUMN},mlp=swiglu,hidden=128"),
