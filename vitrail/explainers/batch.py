@@ -24,6 +24,9 @@ from vitrail.infer.sources import Source
 
 PAGE, ALL = "page", "all"
 
+CLASSLESS = ("rollout", "attention")
+"""Methods that show where attention went, whatever the question: no class stands beside their name."""
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -107,8 +110,12 @@ def _figure(look: Look, found: Sequence[Explanation], wish: Wish) -> Image.Image
         subject, query = look.subject(wish.of), wish.settings.get("query", "")
         layers = looks_of(subject, look.ready.pixels[None], query)
         return plots.beside(original, plots.heat_grid([maps[0].float().numpy() for maps in layers]))
-    maps = [plots.titled(one.overlay(), f"{one.method}: {one.of}") for one in found]
+    maps = [plots.titled(one.overlay(), _title(one)) for one in found]
     return plots.beside(plots.titled(original, str(found[0].prediction)), *maps)
+
+
+def _title(one: Explanation) -> str:
+    return one.method if one.method in CLASSLESS else f"{one.method}: {one.of}"
 
 
 def summary(results: Sequence[Result]) -> list[str]:

@@ -148,7 +148,7 @@ def _encoder(subject: Subject, walk: Walk) -> Step:
     for layer in sorted({0, depth // 2, depth - 1}):
         looks = _looks(subject, walk, layer)
         caption = f"block {layer + 1}: where {_asker(subject)} looks, mean over heads"
-        figures.append((plots.photo_uri(plots.heat(_image(walk.pixels), looks)), caption))
+        figures.append((plots.photo_uri(plots.heat(_large(walk), looks)), caption))
     figures.append(_matrix(walk.layers[-1], "the tokens after the last block"))
     shape = f"{depth} × ({n} tokens × {walk.placed.shape[1]} width)"
     return Step("Encoder", words, shape, tuple(figures))
@@ -159,7 +159,7 @@ def _head(subject: Subject, walk: Walk) -> Step:
         f"After a last norm (eq. 4), the head reads {_read(subject.network.head)} and gives one number a class; "
         "brought to probabilities, they are the answer."
     )
-    drawn = subject.task.render(_image(walk.pixels), walk.answer)
+    drawn = subject.task.render(_large(walk), walk.answer)
     caption = "the answer" if subject.answers else "a freshly drawn head: this answer means nothing"
     return Step("Head", words, f"{len(walk.logits)} classes", ((plots.photo_uri(drawn, 90), caption),))
 
@@ -209,6 +209,11 @@ def _shape(axes: str, tensor: Tensor) -> str:
 def _array(tensor: Tensor) -> NDArray[Any]:
     array: NDArray[Any] = tensor.detach().float().numpy()
     return array
+
+
+def _large(walk: Walk) -> Image.Image:
+    """Return the input large enough for what is written into it."""
+    return plots.shown(_image(walk.pixels), 448)
 
 
 def _image(pixels: Tensor) -> Image.Image:
