@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from vitrail.data.preprocess import Preprocess
-from vitrail.models.create import describe
-from vitrail.runs.assemble import build_task, create_model, join
+from vitrail.models.create import build, create_encoder, describe
+from vitrail.runs.assemble import build_task, join
 from vitrail.runs.model_file import Header, write_model
 from vitrail.runs.proof import answer
 
@@ -21,17 +21,28 @@ LABELS = ("2", "10", "图", "cat", "dog")
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory) -> Callable[..., Path]:
-    """Write a random network with a steep head, so that its answers differ from picture to picture."""
+    """Write a random network with steep heads, so that its answers differ from picture to picture.
 
-    def write(name: str, preprocess: Preprocess | None = None, task: str = "classify", **settings) -> Path:
+    `model` is a name, or the settings of a page: then its size counts, and nothing is left at the zero or one that
+    it starts from, where a mistake could hide.
+    """
+
+    def write(model, preprocess: Preprocess | None = None, task: str = "classify", **settings) -> Path:
         torch.manual_seed(0)
         asked = build_task(task, LABELS, settings)
-        steps = preprocess or Preprocess.for_size(32)
-        network = join(create_model(name, 5, image=steps.size).encoder, asked).eval()
+        named = isinstance(model, str)
+        steps = preprocess or (Preprocess.for_size(32) if named else Preprocess(model.size))
+        encoder = create_encoder(model, image=steps.size) if named else build(model)
+        network = join(encoder, asked).eval()
         with torch.no_grad():
-            network.head.linear.weight *= 20
+            for tensor in () if named else encoder.parameters():
+                if tensor.ndim == 1 or len(tensor) == 1:  # biases, norms, factors, learned tokens, places
+                    tensor += 0.2 * torch.randn(tensor.shape)
+            for name, tensor in network.head.named_parameters():
+                if name.endswith("weight") and name.startswith(("linear", "dist", "dense")):
+                    tensor *= 20
         header = Header(
-            name=name,
+            name=model if named else model.family,
             encoder=describe(network.encoder),
             task={"name": task, "labels": list(LABELS), "settings": asked.settings.model_dump()},
             preprocess=steps.to_dict(),

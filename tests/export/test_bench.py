@@ -61,7 +61,7 @@ def test_transformers_has_our_weights(tmp_path):
     images = torch.randn(2, 3, 32, 32)
     twin = transformers_twin(network, tmp_path / "theirs")
     torch.testing.assert_close(twin(images), network(images), rtol=0, atol=1e-5)
-    assert transformers_twin(create_model("deit_ti16", 5), tmp_path / "none") is None
+    assert transformers_twin(create_model("supervit_digits", 5), tmp_path / "none") is None
 
 
 def test_a_network_that_timm_lacks_is_measured_without_it(tmp_path):

@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import numpy as np
 import pytest
 
 from vitrail.cli.main import run
 from vitrail.data.preprocess import Preprocess
-from vitrail.export import proof
+from vitrail.models.deit import DeiTConfig
+from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.mixer import MixerConfig
+from vitrail.models.supervit import SuperViTConfig
+from vitrail.models.swin import SwinConfig
+from vitrail.models.t2t import T2TConfig
+from vitrail.models.vit import ViTConfig
+from vitrail.models.vvt import VVTConfig
 from vitrail.runs.proof import picture
 
 KINDS = {
     "vit": ("vit_digits", 32, "classify", {"pool": "cls"}),
     "several labels": ("vit_digits", 32, "classify_multi", {}),
     "cnn of timm": ("resnet10t", 32, "classify", {}),
-    "deit": ("deit_ti16", 32, "classify", {}),
-    "distilled": ("deit_ti16_distilled", 32, "classify", {}),
-    "swin": ("swin_t", 224, "classify", {}),
     "t2t": ("t2t_vit_7", 48, "classify", {}),
+    "supervit": ("supervit_digits", 32, "classify", {}),
+}
+
+SMALL = {
+    "hybrid": ViTConfig(image=32, patch=2, width=66, depth=2, heads=3, stem=(32, 1, 1)),
+    "deit, two heads": DeiTConfig(image=28, patch=7, width=66, depth=2, heads=3, prefix=("cls", "dist")),
+    "deit iii": DeiTConfig(
+        image=28, patch=7, width=66, depth=2, heads=3, position="1d_patches", layer_scale=0.5
+    ),
+    "dinov2 with registers": DinoV2Config(
+        image=(28, 35), patch=7, width=66, depth=2, heads=3, registers=3, layer_scale=0.5
+    ),
+    "swin": SwinConfig(32, 2, width=12, depths=(2, 2), heads=(1, 3), window=4),
+    "t2t transformer": T2TConfig(image=32, tokens="transformer", width=66, depth=2, heads=3),
+    "supervit with a stem": SuperViTConfig(
+        image=32, patch=4, width=66, depth=4, heads=3, form="lvvit", stations=(1, 2)
+    ),
+    "vvt": VVTConfig(
+        image=32, widths=(24, 40), depths=(2, 2), heads=(1, 2), hidden=(4, 4), reduce=(2, 2), shrink=(2, 1)
+    ),
+    "mixer": MixerConfig(image=(28, 35), patch=7, width=66, depth=2, places=24, hidden=72),
 }
 
 
@@ -39,15 +63,20 @@ def said(capsys, *words):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_family_leaves_and_answers_as_before(written, pictures, here, capsys, kind, monkeypatch):
+def test_every_family_leaves_and_answers_as_before(written, pictures, here, capsys, kind):
     name, side, task, settings = KINDS[kind]
-    least = 200 if side < 224 else 12  # Swin's windows tile nothing smaller; bench/export.py asks it all 200
-    if least < 200:
-        monkeypatch.setattr(proof, "many_sizes", partial(proof.many_sizes, least=least))
-    model = written(name, Preprocess.for_size(side), task, **settings)
+    answers_as_before(written(name, Preprocess.for_size(side), task, **settings), pictures, here, capsys)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_every_page_leaves_and_answers_as_before(written, pictures, here, capsys, kind):
+    answers_as_before(written(SMALL[kind]), pictures, here, capsys)
+
+
+def answers_as_before(model, pictures, here, capsys):
     done = said(capsys, "export", model, "--data", pictures, "--json")
     found = done["agreement"]
-    assert found["pictures"] >= least
+    assert found["pictures"] >= 200
     assert found["same_top"] + found["ties"] == found["pictures"]
     assert (found["smallest"], found["largest"]) == ([17, 23], [3000, 4000])
     assert found["drift"] < 1e-3

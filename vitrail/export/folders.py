@@ -15,26 +15,20 @@ from torch import Tensor, nn
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_json, write_text
 from vitrail.data.preprocess import Preprocess
+from vitrail.export.in_timm import for_timm
+from vitrail.export.in_transformers import for_transformers
 from vitrail.export.proof import Asked
 from vitrail.infer.exported import need
 from vitrail.infer.held_back import Pixels
 from vitrail.infer.predictor import Predictor
 from vitrail.tasks.multilabel import MultiLabel
-from vitrail.weights import rules
-from vitrail.weights.convert import table_for
-from vitrail.weights.rules import Table
-from vitrail.weights.tables import timm as timm_tables
 
 Check = Callable[[Path], None]
 
 
 def write_timm(predictor: Predictor, folder: Path, check: Check) -> None:
     """Write a folder for `timm.create_model("local-dir:FOLDER", pretrained=True)`, where `check` lets it pass."""
-    config = predictor.network.encoder.config
-    if config.family == "timm":
-        settings, table = _of_timm(predictor)
-    else:
-        settings, table = _vision_transformer(predictor), table_for(config, "timm")
+    settings, tensors = for_timm(predictor.network.cpu(), _temperature(predictor))
     steps = predictor.preprocess
     settings["num_classes"] = len(predictor.labels)
     settings["pretrained_cfg"] = {
@@ -47,18 +41,13 @@ def write_timm(predictor: Predictor, folder: Path, check: Check) -> None:
         "num_classes": len(predictor.labels),
         "label_names": list(predictor.labels),
     }
-    _write(predictor, folder, table, {"config.json": settings}, check)
+    _write(predictor, folder, tensors, {"config.json": settings}, check)
 
 
 def write_huggingface(predictor: Predictor, folder: Path, check: Check) -> None:
     """Write a folder for `AutoModelForImageClassification.from_pretrained(FOLDER)`, where `check` lets it pass."""
     need("transformers")
-    config, pool = predictor.network.encoder.config, _pool(predictor)
-    settings = huggingface_settings(config, pool)
-    if settings is None and pool != "cls":
-        raise _no_place(predictor, "transformers", "a network that reads its class token (--pool cls)")
-    if settings is None:
-        raise _no_place(predictor, "transformers", "a plain ViT with a class token")
+    settings, tensors = for_transformers(predictor.network.cpu(), _temperature(predictor))
     names = {str(i): label for i, label in enumerate(predictor.labels)}
     settings |= {
         "problem_type": _problem(predictor),
@@ -66,30 +55,7 @@ def write_huggingface(predictor: Predictor, folder: Path, check: Check) -> None:
         "label2id": {label: int(i) for i, label in names.items()},
     }
     files = {"config.json": settings, "preprocessor_config.json": _processor(predictor.preprocess)}
-    _write(predictor, folder, table_for(config, "huggingface"), files, check, prefix="vit.")
-
-
-def huggingface_settings(config: Any, pool: str) -> dict[str, Any] | None:
-    """Return transformers' words for a plain ViT that reads its class token, None for any other network."""
-    plain = config.family == "vit" and config.prefix == ("cls",) and config.position == "1d"
-    if not plain or pool != "cls" or bool(getattr(config, "stem", ())):
-        return None
-    return {
-        "architectures": ["ViTForImageClassification"],
-        "model_type": "vit",
-        "hidden_size": config.width,
-        "num_hidden_layers": config.depth,
-        "num_attention_heads": config.heads,
-        "intermediate_size": config.hidden or 4 * config.width,
-        "hidden_act": "gelu" if config.gelu == "exact" else "gelu_pytorch_tanh",
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "layer_norm_eps": config.norm_eps,
-        "image_size": config.size[0] if config.size[0] == config.size[1] else list(config.size),
-        "patch_size": config.patch,
-        "num_channels": config.channels,
-        "qkv_bias": True,
-    }
+    _write(predictor, folder, tensors, files, check)
 
 
 def asked_of_timm(predictor: Predictor, folder: Path) -> Asked:
@@ -136,19 +102,21 @@ def _asked(predictor: Predictor, network: nn.Module) -> Asked:
 def _write(
     predictor: Predictor,
     folder: Path,
-    table: Table,
+    tensors: Mapping[str, Tensor],
     files: Mapping[str, Mapping[str, Any]],
     check: Check,
-    prefix: str = "",
 ) -> None:
     """Fill a folder beside the wanted one and give it its name once it is proven."""
     if folder.exists():
         raise RunError(f"{folder} exists and is not overwritten. Choose another place with --out.")
-    tensors = _tensors(predictor, table, prefix)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".vitrail-") as temporary:
         draft = Path(temporary, folder.name)
         draft.mkdir()
-        save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            draft / "model.safetensors",
+            metadata={"format": "pt"},
+        )
         for name, values in files.items():
             write_json(draft / name, values)
         write_text(draft / "README.md", _readme(predictor))
@@ -156,73 +124,13 @@ def _write(
         shutil.move(draft, folder)
 
 
-def _tensors(predictor: Predictor, table: Table, prefix: str) -> dict[str, Tensor]:
-    network = predictor.network.cpu()
-    head = {name: tensor.clone() for name, tensor in network.head.state_dict().items()}
-    for name in head:
-        if name.startswith(("linear.", "dist.")):
-            head[name] /= _temperature(predictor)
-    encoder = rules.save(table, network.encoder.state_dict())
-    written = {f"{prefix}{name}": tensor for name, tensor in encoder.items()}
-    return written | rules.save(table, {}, head)
-
-
 def _temperature(predictor: Predictor) -> float:
     return float(getattr(predictor.task.settings, "temperature", 1.0))
-
-
-def _pool(predictor: Predictor) -> str:
-    network = predictor.network
-    return str(getattr(predictor.task.settings, "pool", None) or network.spec.pool)
 
 
 def _problem(predictor: Predictor) -> str:
     several = isinstance(predictor.task, MultiLabel)
     return "multi_label_classification" if several else "single_label_classification"
-
-
-def _of_timm(predictor: Predictor) -> tuple[dict[str, Any], Table]:
-    config: Any = predictor.network.encoder.config
-    encoder: Any = predictor.network.encoder
-    classifier = encoder.net.pretrained_cfg.get("classifier")
-    if not isinstance(classifier, str):
-        raise _no_place(predictor, "timm", "a network with one classifier")
-    settings = {"architecture": config.name.split(".")[0], "model_args": dict(encoder.settings)}
-    return settings, timm_tables.network(classifier)
-
-
-def _vision_transformer(predictor: Predictor) -> dict[str, Any]:
-    settings = timm_settings(predictor.network.encoder.config, _pool(predictor))
-    if settings is None:
-        raise _no_place(predictor, "timm", "plain ViTs and DeiTs, and for timm's own networks")
-    return settings
-
-
-def timm_settings(config: Any, pool: str) -> dict[str, Any] | None:
-    """Return timm's words for a plain ViT or a DeiT of any size, or None where it has none for a network."""
-    plain = config.family in ("vit", "deit") and not getattr(config, "stem", ()) and config.norm_eps == 1e-6
-    pooled = {"cls": "token", "mean": "avg", "attention": "map"}
-    if not plain or config.prefix not in ((), ("cls",)) or config.position not in ("1d", "1d_patches"):
-        return None
-    if pool not in pooled:
-        return None
-    arguments: dict[str, Any] = {
-        "img_size": list(config.size),
-        "patch_size": config.patch,
-        "in_chans": config.channels,
-        "embed_dim": config.width,
-        "depth": config.depth,
-        "num_heads": config.heads,
-        "mlp_ratio": (getattr(config, "hidden", None) or 4 * config.width) / config.width,
-        "act_layer": "gelu_tanh" if getattr(config, "gelu", "exact") == "tanh" else "gelu",
-        "class_token": bool(config.prefix),
-        "no_embed_class": config.position == "1d_patches",
-        "global_pool": pooled[pool],
-        "fc_norm": False,
-    }
-    if getattr(config, "layer_scale", None) is not None:
-        arguments["init_values"] = config.layer_scale
-    return {"architecture": "vit_base_patch16_224", "model_args": arguments}
 
 
 def _processor(steps: Preprocess) -> dict[str, Any]:
@@ -258,9 +166,3 @@ def _readme(predictor: Predictor) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _no_place(predictor: Predictor, library: str, place: str) -> RunError:
-    return RunError(
-        f"{library} has no place for this {predictor.header.name}; it has one for {place}. Use --format onnx."
-    )

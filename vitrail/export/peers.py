@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from vitrail.core.files import write_json
 from vitrail.core.paths import compiler
-from vitrail.export.folders import Logits, huggingface_settings, timm_settings
+from vitrail.export.folders import Logits
+from vitrail.export.in_timm import for_timm
+from vitrail.export.in_transformers import for_transformers
+from vitrail.export.words import NoPlaceError
 from vitrail.infer.exported import openvino
 from vitrail.infer.translated import quietly
 from vitrail.runs.assemble import Network
 from vitrail.runs.device import fast_bf16
-from vitrail.weights import rules
-from vitrail.weights.convert import table_for
-from vitrail.weights.tables import timm as timm_tables
 
 Run = Callable[[], Any]
 
@@ -79,55 +79,37 @@ def _runtimes(network: nn.Module, images: Tensor, path: Path, bf16: bool) -> Ite
 
 def timm_twin(network: Network) -> nn.Module | None:
     """Return timm's own network with these weights, classifier included, or None where timm has none like it."""
-    config: Any = network.encoder.config
-    head = _linear(network)
-    if head is None:
+    try:
+        settings, tensors = for_timm(network)
+    except NoPlaceError:
         return None
     import timm
 
-    if config.family == "timm":
-        encoder: Any = network.encoder
-        name, settings = config.name.split(".")[0], dict(encoder.settings)
-        classifier = encoder.net.pretrained_cfg.get("classifier")
-        if not isinstance(classifier, str):
-            return None
-        table = timm_tables.network(classifier)
-    else:
-        found = timm_settings(config, _pool(network))
-        if found is None:
-            return None
-        name, settings, table = found["architecture"], found["model_args"], table_for(config, "timm")
-    twin: nn.Module = timm.create_model(name, num_classes=len(head["linear.bias"]), **settings)
-    twin.load_state_dict(rules.save(table, network.encoder.state_dict()) | rules.save(table, {}, head))
+    twin: nn.Module = timm.create_model(
+        settings["architecture"], num_classes=_classes(network), **settings["model_args"]
+    )
+    twin.load_state_dict(tensors)
     return twin.to(next(network.parameters()).device).eval().requires_grad_(False)
 
 
 def transformers_twin(network: Network, folder: Path) -> nn.Module | None:
     """Return transformers' own network with these weights, read from `folder`, or None where it has none like it."""
-    config: Any = network.encoder.config
-    head, settings = _linear(network), huggingface_settings(config, _pool(network))
-    if head is None or settings is None or find_spec("transformers") is None:
+    if find_spec("transformers") is None:
+        return None
+    try:
+        settings, tensors = for_transformers(network)
+    except NoPlaceError:
         return None
     from transformers import AutoModelForImageClassification
 
-    table = table_for(config, "huggingface")
-    tensors = {
-        f"vit.{name}": value for name, value in rules.save(table, network.encoder.state_dict()).items()
-    }
     folder.mkdir()
-    labels = {str(i): str(i) for i in range(len(head["linear.bias"]))}
+    labels = {str(i): str(i) for i in range(_classes(network))}
     write_json(folder / "config.json", {**settings, "id2label": labels})
-    save_file(tensors | rules.save(table, {}, head), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with redirect_stderr(StringIO()):  # its progress bar, for a moment's work
         twin: nn.Module = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
     return Logits(twin).to(next(network.parameters()).device).eval().requires_grad_(False)
 
 
-def _pool(network: Network) -> str:
-    return str(network.head.get_submodule("pool").kind)
-
-
-def _linear(network: Network) -> dict[str, Tensor] | None:
-    """Return the classifier's weights where it stands directly on the pooled features, else None."""
-    head = dict(network.head.state_dict())
-    return head if head.keys() == {"linear.weight", "linear.bias"} else None
+def _classes(network: Network) -> int:
+    return int(network.head.get_parameter("linear.bias").numel())

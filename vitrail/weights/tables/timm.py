@@ -78,7 +78,7 @@ LAYER_SCALE = (
 DINOV2 = Table(
     "timm DINOv2",
     rules=(*VIT.rules, Rule("registers.tokens", "reg_token"), *LAYER_SCALE),
-    head=HEAD,
+    head=VIT.head,
     ignored=("mask_token",),  # of the pretraining alone
 )
 
@@ -89,7 +89,7 @@ DINOV2_SPELLINGS = (
 )
 """From the names of the official repository to timm's; the place of the class token stays a row of the table."""
 
-DEIT = Table("timm DeiT", rules=(*VIT.rules, *LAYER_SCALE), head=HEAD)
+DEIT = Table("timm DeiT", rules=(*VIT.rules, *LAYER_SCALE), head=VIT.head)
 
 DEIT_DISTILLED = Table(
     "timm distilled DeiT",

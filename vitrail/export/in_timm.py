@@ -1,0 +1,170 @@
+"""A network of ours in timm's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from vitrail.export.words import (
+    BOTH,
+    TIMM,
+    Foreign,
+    NoPlaceError,
+    Settings,
+    Tensors,
+    head_of,
+    hidden_of,
+    placed,
+    plain,
+    pool_of,
+    scaled,
+    with_rows,
+)
+from vitrail.runs.assemble import Network
+from vitrail.weights import rules
+from vitrail.weights.convert import table_for
+from vitrail.weights.rules import Table
+from vitrail.weights.tables import timm as tables
+
+POOLS: Mapping[str, str] = MappingProxyType({"cls": "token", "mean": "avg", "attention": "map"})
+
+MIXERS: Mapping[tuple[int, int, int], str] = MappingProxyType(
+    {
+        (32, 8, 512): "mixer_s32_224",
+        (16, 8, 512): "mixer_s16_224",
+        (32, 12, 768): "mixer_b32_224",
+        (16, 12, 768): "mixer_b16_224",
+        (32, 24, 1024): "mixer_l32_224",
+        (16, 24, 1024): "mixer_l16_224",
+    }
+)
+"""Patch, depth and width of timm's Mixers, which their names alone decide, and the names."""
+
+
+def for_timm(network: Network, temperature: float = 1.0) -> Foreign:
+    """Return timm's `architecture` and `model_args` for a network, and its tensors, answers over the temperature.
+
+    NoPlaceError where timm has no network that answers as this one does.
+    """
+    config: Any = network.encoder.config
+    pool = pool_of(network, TIMM)
+    state: Tensors = dict(network.encoder.state_dict())
+    match config.family:
+        case "timm":
+            settings, table = _own(network, pool)
+        case "vit" | "deit" | "dinov2":
+            settings = _column(config, pool)
+            state, table = _places(config, state), table_for(config, "timm")
+        case "swin":
+            settings, table = _swin(config, pool), table_for(config, "timm")
+        case "mixer":
+            settings, table = _mixer(config, pool), table_for(config, "timm")
+        case family:
+            raise NoPlaceError(TIMM, family, "it has no such network")
+    return Foreign(settings, rules.save(table, state, head_of(network, temperature)))
+
+
+def _own(network: Network, pool: str) -> tuple[Settings, Table]:
+    encoder: Any = network.encoder
+    name, classifier = encoder.config.name.split(".")[0], encoder.net.pretrained_cfg.get("classifier")
+    if not isinstance(classifier, str) or pool != "own":
+        raise NoPlaceError(TIMM, name, f"its own has another head than one that reads {pool!r}")
+    return {"architecture": name, "model_args": dict(encoder.settings)}, tables.network(classifier)
+
+
+def _column(config: Any, pool: str) -> Settings:
+    plain(config, TIMM)
+    _reads(config, pool)
+    if config.norm_eps != 1e-6:
+        raise NoPlaceError(TIMM, config.family, f"its norms add 1e-6, not {config.norm_eps}")
+    gated, registers = getattr(config, "mlp", "gelu") == "swiglu", getattr(config, "registers", 0)
+    arguments: Settings = {
+        "img_size": list(config.size),
+        "patch_size": config.patch,
+        "in_chans": config.channels,
+        "embed_dim": config.width,
+        "depth": config.depth,
+        "num_heads": config.heads,
+        "mlp_ratio": _ratio(2 * hidden_of(config) if gated else hidden_of(config), config.width),
+        "class_token": bool(placed(config)),
+        "no_embed_class": pool != BOTH and (bool(registers) or config.position == "1d_patches"),
+        "global_pool": POOLS.get(pool, "token"),
+        "fc_norm": False,
+    }
+    if not gated:  # the gate has an activation of its own
+        arguments["act_layer"] = "gelu_tanh" if getattr(config, "gelu", "exact") == "tanh" else "gelu"
+    if registers:
+        arguments["reg_tokens"] = registers
+    if pool == "attention":
+        arguments["pool_include_prefix"] = True
+    if scaled(config):
+        arguments["init_values"] = config.layer_scale
+    # Classes that JSON cannot name come with a name of timm's that has them.
+    name = "vit_giant_patch14_dinov2" if gated else "vit_base_patch16_224"
+    return {
+        "architecture": "deit_base_distilled_patch16_224" if pool == BOTH else name,
+        "model_args": arguments,
+    }
+
+
+def _reads(config: Any, pool: str) -> None:
+    """Refuse a classifier that timm's column has not."""
+    if pool != BOTH and ("dist" in placed(config) or pool not in POOLS):
+        raise NoPlaceError(TIMM, config.family, f"its own has no head that reads {pool!r}")
+    exact = getattr(config, "gelu", "exact") == "exact" and getattr(config, "mlp", "gelu") == "gelu"
+    alike = exact and hidden_of(config) == 4 * config.width and config.width == 64 * config.heads
+    if pool == "attention" and not alike:
+        why = "its pool attends with the heads and the MLP of a block, ours with heads of 64 and 4 widths"
+        raise NoPlaceError(TIMM, config.family, why)
+
+
+def _places(config: Any, state: Tensors) -> Tensors:
+    """Return the state with places as timm has them: beside registers of the patches alone, of two heads all."""
+    if "dist" in placed(config):
+        return with_rows(config, state)
+    if not getattr(config, "registers", 0) or config.position == "1d_patches":
+        return state
+    table = state["position.table"]
+    return state | {"prefix.tokens": state["prefix.tokens"] + table[:, :1], "position.table": table[:, 1:]}
+
+
+def _swin(config: Any, pool: str) -> Settings:
+    grids = [config.grid(stage) for stage in range(len(config.depths))]
+    if config.position != "relative":
+        raise NoPlaceError(TIMM, "swin", "its own has relative positions alone")
+    if pool != "mean" or config.norm_eps != 1e-5:
+        raise NoPlaceError(TIMM, "swin", "its own reads the mean ('--pool mean'), with norms that add 1e-5")
+    if any(min(grid) <= config.window < max(grid) for grid in grids):
+        why = f"where one side of a grid is within a window of {config.window}, it shifts the other side"
+        raise NoPlaceError(TIMM, "swin", why)
+    arguments = {
+        "img_size": list(config.size),
+        "patch_size": config.patch,
+        "in_chans": config.channels,
+        "embed_dim": config.width,
+        "depths": list(config.depths),
+        "num_heads": list(config.heads),
+        "window_size": config.window,
+        "mlp_ratio": config.hidden,
+    }
+    return {"architecture": "swin_tiny_patch4_window7_224", "model_args": arguments}
+
+
+def _mixer(config: Any, pool: str) -> Settings:
+    name = MIXERS.get((config.patch, config.depth, config.width))
+    if name is None:
+        raise NoPlaceError(TIMM, "mixer", "it builds S, B and L with patches of 16 and 32 alone")
+    if pool != "mean" or config.gelu != "exact" or config.norm_eps != 1e-6:
+        raise NoPlaceError(
+            TIMM, "mixer", "its own reads the mean, has the exact GELU and norms that add 1e-6"
+        )
+    ratios = [_ratio(hidden, config.width) for hidden in (config.places, config.hidden)]
+    arguments = {"img_size": list(config.size), "in_chans": config.channels, "mlp_ratio": ratios}
+    return {"architecture": name, "model_args": arguments}
+
+
+def _ratio(hidden: int, width: int) -> float:
+    """Return a ratio that gives `hidden` again when it is multiplied by the width and cut to a whole number."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width
