@@ -1,6 +1,6 @@
 """How well exports agree: every format, 200 pictures from 17 x 23 to 3000 x 4000.
 
-`python -m bench.export [MODEL …]`, by default a ViT, a CNN of timm and a network of shifted windows.
+`python -m bench.export [MODEL …]`, by default a CNN of timm and one network of most of our families.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from bench.pairs import machine
 from vitrail.core.errors import VitrailError
 from vitrail.export.write import SUFFIXES, export
 
-MODELS = ("vit_ti16", "resnet10t", "swin_t", "deit_ti16", "t2t_vit_7")
+MODELS = (
+    "vit_ti16",
+    "resnet10t",
+    "swin_t",
+    "deit_ti16",
+    "deit_ti16_distilled",
+    "dinov2_s14_reg4",
+    "mixer_s32",
+    "t2t_vit_7",
+)
 
 
 def main() -> None:

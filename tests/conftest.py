@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,3 +22,43 @@ def shared() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def some_digits(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
+    """Return a new folder with so many pictures each of these digits."""
+    from vitrail.data.builtin import materialise
+
+    whole = materialise("digits", tmp_path_factory.mktemp("data"))
+
+    def copy(names: str, count: int) -> Path:
+        few = tmp_path_factory.mktemp("few") / "few digits"
+        for name in names:
+            (few / name).mkdir(parents=True)
+            for file in sorted((whole / name).iterdir())[:count]:
+                shutil.copy(file, few / name)
+        return few
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a network as a training writes it, and return the file."""
+    from vitrail.models.create import describe
+    from vitrail.runs.model_file import Header, write_model
+    from vitrail.runs.proof import answer
+
+    def write(name, network, task, steps) -> Path:
+        header = Header(
+            name=name,
+            encoder=describe(network.encoder),
+            task={"name": task.name, "labels": list(task.labels), "settings": task.settings.model_dump()},
+            preprocess=steps.to_dict(),
+            proof=answer(network, task, steps),
+        )
+        path = tmp_path_factory.mktemp("model") / "toy.safetensors"
+        write_model(path, network, header)
+        return path
+
+    return write

@@ -11,16 +11,14 @@ import torch
 from PIL import Image
 
 from vitrail.data.preprocess import Preprocess
-from vitrail.models.create import build, create_encoder, describe
+from vitrail.models.create import build, create_encoder
 from vitrail.runs.assemble import build_task, join
-from vitrail.runs.model_file import Header, write_model
-from vitrail.runs.proof import answer
 
 LABELS = ("2", "10", "图", "cat", "dog")
 
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory) -> Callable[..., Path]:
+def written(model_file) -> Callable[..., Path]:
     """Write a random network with steep heads, so that its answers differ from picture to picture.
 
     `model` is a name, or the settings of a page: then its size counts, and nothing is left at the zero or one that
@@ -41,16 +39,7 @@ def written(tmp_path_factory) -> Callable[..., Path]:
             for name, tensor in network.head.named_parameters():
                 if name.endswith("weight") and name.startswith(("linear", "dist", "dense")):
                     tensor *= 20
-        header = Header(
-            name=model if named else model.family,
-            encoder=describe(network.encoder),
-            task={"name": task, "labels": list(LABELS), "settings": asked.settings.model_dump()},
-            preprocess=steps.to_dict(),
-            proof=answer(network, asked, steps),
-        )
-        path = tmp_path_factory.mktemp("model") / "toy.safetensors"
-        write_model(path, network, header)
-        return path
+        return model_file(model if named else model.family, network, asked, steps)
 
     return write
 

@@ -76,6 +76,15 @@ def agreed(done):
     return done.agreement.same_top == done.agreement.pictures >= 8 and done.agreement.drift <= 1e-5
 
 
+def answers_as(model, network):
+    """The softmax of what the library says, the temperature being in its heads."""
+    predictor = Predictor(model)
+    pixels = predictor.preprocess.eval(picture())[0][None]
+    with torch.no_grad():
+        wanted = predictor.task.probabilities(predictor.network(pixels))
+        torch.testing.assert_close(network(pixels).softmax(-1), wanted, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", TIMM)
 def test_timm_reads_the_family(written, pictures, tmp_path, kind):
     import timm
@@ -85,11 +94,7 @@ def test_timm_reads_the_family(written, pictures, tmp_path, kind):
     done = export(model, "timm", tmp_path / "theirs", data=pictures)
     assert agreed(done)
     network = timm.create_model(f"local-dir:{done.path}", pretrained=True).eval()
-    predictor = Predictor(model)
-    pixels = predictor.preprocess.eval(picture())[0][None]
-    with torch.no_grad():
-        wanted = predictor.task.probabilities(predictor.network(pixels))
-        torch.testing.assert_close(network(pixels).softmax(-1), wanted, rtol=0, atol=1e-5)
+    answers_as(model, network)
 
 
 @pytest.mark.parametrize("kind", HUB)
@@ -103,12 +108,7 @@ def test_transformers_reads_the_family(written, pictures, tmp_path, kind):
     network, loaded = AutoModelForImageClassification.from_pretrained(done.path, output_loading_info=True)
     assert type(network).__name__.removesuffix("WithTeacher") == f"{name}ForImageClassification"
     assert not any(loaded[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    predictor = Predictor(model)
-    pixels = predictor.preprocess.eval(picture())[0][None]
-    with torch.no_grad():
-        wanted = predictor.task.probabilities(predictor.network(pixels))
-        found = network.eval()(pixel_values=pixels).logits.softmax(-1)
-        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    answers_as(model, lambda pixels: network.eval()(pixel_values=pixels).logits)
 
 
 REFUSED = {

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from vitrail.cli.main import run
-from vitrail.data.builtin import materialise
 
 
 @pytest.fixture(scope="session")
@@ -50,15 +51,27 @@ def vitrail(
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits(some_digits: Callable[[str, int], Path]) -> Path:
     """Twenty pictures each of four digits."""
-    whole = materialise("digits", tmp_path_factory.mktemp("data"))
-    few = tmp_path_factory.mktemp("few") / "few digits"
-    for name in "0123":
-        (few / name).mkdir(parents=True)
-        for file in sorted((whole / name).iterdir())[:20]:
-            shutil.copy(file, few / name)
-    return few
+    return some_digits("0123", 20)
+
+
+@pytest.fixture
+def pairs(digits: Path, tmp_path: Path) -> Path:
+    """Pictures of two digits side by side, labelled with both; some are blank and labelled with none."""
+    draw = np.random.default_rng(0)
+    files = [sorted((digits / name).iterdir()) for name in "0123"]
+    (tmp_path / "pictures").mkdir()
+    with (tmp_path / "labels.csv").open("w", newline="") as handle:
+        table = csv.writer(handle)
+        table.writerow(["path", "label"])
+        for number in range(120):
+            two = draw.integers(4, size=2)
+            halves = [np.asarray(Image.open(files[d][draw.integers(20)]).convert("L")) for d in two]
+            name = f"pictures/{number}.png"
+            Image.fromarray(np.concatenate(halves, axis=1)).save(tmp_path / name)
+            table.writerow([name, "|".join(sorted({str(d) for d in two}))])
+    return tmp_path / "labels.csv"
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from vitrail.data.manifest import Row
 from vitrail.evaluate.by_folds import Answered, gain_from_twice, score_by_folds
@@ -50,24 +48,6 @@ def test_eval_of_a_draft_tells_its_score_by_folds(vitrail, digits, weights, tmp_
     assert "What could be better" in page
     assert str(tmp_path) not in page
     assert "| class | all |" in (run / "README.md").read_text()
-
-
-@pytest.fixture
-def pairs(digits, tmp_path):
-    """Pictures of two digits side by side, labelled with both; some are blank and labelled with none."""
-    draw = np.random.default_rng(0)
-    files = [sorted((digits / name).iterdir()) for name in "0123"]
-    (tmp_path / "pictures").mkdir()
-    with (tmp_path / "labels.csv").open("w", newline="") as handle:
-        table = csv.writer(handle)
-        table.writerow(["path", "label"])
-        for number in range(120):
-            two = draw.integers(4, size=2)
-            halves = [np.asarray(Image.open(files[d][draw.integers(20)]).convert("L")) for d in two]
-            name = f"pictures/{number}.png"
-            Image.fromarray(np.concatenate(halves, axis=1)).save(tmp_path / name)
-            table.writerow([name, "|".join(sorted({str(d) for d in two}))])
-    return tmp_path / "labels.csv"
 
 
 def test_a_draft_of_several_labels_from_the_table_to_the_page(vitrail, pairs, weights, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -158,22 +157,10 @@ def test_the_command_of_the_report_makes_the_run_again(vitrail, trained, digits,
     assert json.loads(done.stdout)["test"] == report["test"]
 
 
-def test_several_labels_a_picture_from_the_table_to_the_page(vitrail, digits, tmp_path):
-    draw = np.random.default_rng(0)
-    files = [sorted((digits / name).iterdir()) for name in "0123"]
-    (tmp_path / "pictures").mkdir()
-    with (tmp_path / "labels.csv").open("w", newline="") as handle:
-        table = csv.writer(handle)
-        table.writerow(["path", "label"])
-        for number in range(120):
-            two = draw.integers(4, size=2)
-            halves = [np.asarray(Image.open(files[d][draw.integers(20)]).convert("L")) for d in two]
-            name = f"pictures/{number}.png"
-            Image.fromarray(np.concatenate(halves, axis=1)).save(tmp_path / name)
-            table.writerow([name, "|".join(sorted({str(d) for d in two}))])
+def test_several_labels_a_picture_from_the_table_to_the_page(vitrail, pairs, tmp_path):
     fixed = ["--model", "vit_digits", "--recipe", "digits_vit", "epochs=2", "micro=16", "batch=16"]
     options = [*fixed, "--weights", "none", "precision=float32", "--out", tmp_path / "run", "--json"]
-    done = vitrail("train", tmp_path / "labels.csv", *options)
+    done = vitrail("train", pairs, *options)
     assert done.returncode == 0, done.stderr
     assert "classify_multi" in done.stderr
     report = json.loads(done.stdout)

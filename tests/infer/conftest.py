@@ -7,29 +7,16 @@ import pytest
 import torch
 
 from vitrail.data.preprocess import Preprocess
-from vitrail.models.create import describe
 from vitrail.runs.assemble import build_task, create_model, join
-from vitrail.runs.model_file import Header, write_model
-from vitrail.runs.proof import answer
 
 
 @pytest.fixture
-def model(tmp_path, monkeypatch):
+def model(tmp_path, monkeypatch, model_file):
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(0)
     task = build_task("classify", ["a", "b", "c"], {})
     network = join(create_model("vit_digits", 3).encoder, task).eval()
-    steps = Preprocess.for_size(32)
-    header = Header(
-        name="vit_digits",
-        encoder=describe(network.encoder),
-        task={"name": "classify", "labels": list(task.labels), "settings": task.settings.model_dump()},
-        preprocess=steps.to_dict(),
-        proof=answer(network, task, steps),
-    )
-    path = tmp_path / "model.safetensors"
-    write_model(path, network, header)
-    return path
+    return model_file("vit_digits", network, task, Preprocess.for_size(32))
 
 
 @pytest.fixture

@@ -13,29 +13,17 @@ from safetensors.torch import load_file, save_file
 from vitrail.core.errors import RunError, SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import Predictor
-from vitrail.models.create import describe
 from vitrail.runs.assemble import build_task, create_model, join
-from vitrail.runs.model_file import Header, write_model
-from vitrail.runs.proof import answer, picture
+from vitrail.runs.proof import picture
 
 
 @pytest.fixture
-def model(tmp_path):
+def model(model_file):
     """A random network, written as a training writes it."""
     torch.manual_seed(0)
     task = build_task("classify", ["2", "10", "图"], {})
     network = join(create_model("vit_digits", 3).encoder, task).eval()
-    preprocess = Preprocess.for_size(32)
-    header = Header(
-        name="vit_digits",
-        encoder=describe(network.encoder),
-        task={"name": "classify", "labels": list(task.labels), "settings": task.settings.model_dump()},
-        preprocess=preprocess.to_dict(),
-        proof=answer(network, task, preprocess),
-    )
-    path = tmp_path / "model.safetensors"
-    write_model(path, network, header)
-    return path
+    return model_file("vit_digits", network, task, Preprocess.for_size(32))
 
 
 def changed(path, change):

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 
 from vitrail.core.errors import SettingError, WeightsError
-from vitrail.data.builtin import materialise
 from vitrail.data.prepare import prepare
 from vitrail.data.preprocess import Preprocess
 from vitrail.evaluate.doubts import doubts
@@ -24,17 +23,9 @@ from vitrail.training.heads import fit, fit_head, out_of_fold
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
+def digits(some_digits):
     """Twelve pictures each of five digits."""
-    import shutil
-
-    whole = materialise("digits", tmp_path_factory.mktemp("whole"))
-    few = tmp_path_factory.mktemp("few") / "digits"
-    for name in "01234":
-        (few / name).mkdir(parents=True)
-        for file in sorted((whole / name).iterdir())[:12]:
-            shutil.copy(file, few / name)
-    return few
+    return some_digits("01234", 12)
 
 
 @pytest.fixture

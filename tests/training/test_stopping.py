@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from vitrail.core.errors import DataError, RunError
-from vitrail.data.builtin import materialise
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.folder import Run
 from vitrail.runs.options import TrainOptions
@@ -23,15 +22,9 @@ from vitrail.training.loop import DivergedError
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
+def digits(some_digits):
     """Twenty pictures each of three digits: 42 of them train."""
-    whole = materialise("digits", tmp_path_factory.mktemp("whole"))
-    few = tmp_path_factory.mktemp("few") / "digits"
-    for name in "012":
-        (few / name).mkdir(parents=True)
-        for file in sorted((whole / name).iterdir())[:20]:
-            shutil.copy(file, few / name)
-    return few
+    return some_digits("012", 20)
 
 
 @pytest.fixture(autouse=True)
