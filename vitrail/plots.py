@@ -9,6 +9,7 @@ from io import BytesIO
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -53,7 +54,7 @@ def heat(image: Image.Image, values: NDArray[np.floating], strength: float = 0.6
 
 
 def _with_scale(image: Image.Image, top: float) -> Image.Image:
-    bar, size = max(6, image.height // 40), max(11, image.width // 26)
+    bar, size = max(6, image.height // 40), max(13, image.width // 26)
     sheet = Image.new("RGB", (image.width, image.height + bar + size + 7), PAPER)
     sheet.paste(image, (0, 0))
     ramp = colormaps[HEAT](np.linspace(0, 1, image.width))[None, :, :3] * 255
@@ -249,6 +250,7 @@ def reach(layers: Sequence[Sequence[float]], even: Sequence[float]) -> Figure:
         )
     axes.plot(depth, even, color=SECOND, linewidth=1.5, linestyle="--", label="even attention")
     axes.set_xlabel("layer")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("mean attention distance, pixels")
     axes.set_ylim(0, None)
     axes.grid(alpha=0.25)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,22 @@ def test_what_has_no_room_is_named_and_the_rest_is_shown(trained, wide, monkeypa
     told = tell(Look(Predictor(trained), wide), "wide.png", check=False)
     assert [one.method for one in told.explanations] == ["rollout", "occlusion", "occlusion", "occlusion"]
     assert "Not shown: Relevance holds the attention of all layers at once" in told.html
+
+
+def test_a_map_of_one_cell_says_that_it_cannot_say_where(trained, wide, monkeypatch):
+    look = Look(Predictor(trained), wide)
+    whole = Look.explain
+
+    def single(self, method, of=None, settings=None):
+        found = whole(self, method, of, settings)
+        return replace(found, grid=found.grid[:1, :1]) if method == "relevance" else found
+
+    monkeypatch.setattr(Look, "explain", single)
+    told = tell(look, "wide.png", check=False)
+    assert "One cell covers all that the network saw" in told.html
+    assert [one.method for one in told.explanations[-2:]] == ["occlusion", "occlusion"]
+    assert ("the network saw nothing" in told.html) == bool(np.isnan(told.explanations[0].heat).any())
+    assert "Grad-CAM" not in told.html
 
 
 def test_one_method_for_a_class(vitrail, trained, wide, tmp_path):

@@ -50,8 +50,9 @@ def tell(look: Look, name: str, *, of: str | None = None, check: bool = True) ->
     found, refused = every(look, of)
     if check:
         found = [look.test(one) for one in found]
-    made = [one.method for one in found]
-    telling = next(method for method in ("relevance", "gradcam", "occlusion") if method in made)
+    made = {one.method: one.grid.size for one in found}
+    # A map of a single cell, such as a small picture leaves of a deep pyramid, cannot tell classes apart.
+    telling = next((name for name in ("relevance", "gradcam") if made.get(name, 0) > 1), "occlusion")
     others = [choice for choice in look.choices if choice != found[0].of][:OTHERS]
     beside = [look.explain(telling, choice) for choice in others]
     values = {
@@ -63,6 +64,7 @@ def tell(look: Look, name: str, *, of: str | None = None, check: bool = True) ->
         "found": [_shown(one) for one in found],
         "beside": [_shown(one) for one in beside],
         "refused": refused,
+        "cropped": bool(np.isnan(found[0].heat).any()),
         "words": [words for method, words in WORDS if method in made],
         "has_class": "cls" in spec.prefix,
         "verdict": believe(found) if check else "",
@@ -102,7 +104,8 @@ def _gain(one: Explanation) -> float:
 
 def _shown(one: Explanation) -> dict[str, Any]:
     image = plots.photo_uri(plots.heat(_small(one), one.heat))
-    return {"method": one.method, "of": one.of, "image": image, "faithful": one.faithful}
+    note = " One cell covers all that the network saw: it cannot say where." if one.grid.size == 1 else ""
+    return {"method": one.method, "of": one.of, "image": image, "faithful": one.faithful, "note": note}
 
 
 def _small(one: Explanation) -> Image.Image:
