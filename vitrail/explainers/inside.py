@@ -59,6 +59,13 @@ class Inside:
             "pictures": self.pictures,
         }
 
+    @property
+    def missing(self) -> str:
+        """Why there is nothing to see of how far heads look."""
+        if self.pictures:
+            return "this network shows none"
+        return "not looked at without pictures; name some: vitrail inside MODEL PICTURES"
+
     def lines(self) -> list[str]:
         """Say in words what there is, and what is missing."""
         filters = (
@@ -71,10 +78,7 @@ class Inside:
         )
         lines = [f"filters: {filters}", f"positions: {places}"]
         if not self.reaches:
-            return [
-                *lines,
-                "attention: none to see, or no pictures; name some: vitrail inside MODEL PICTURES",
-            ]
+            return [*lines, f"attention: {self.missing}"]
         lines.append(
             f"attention over {self.pictures} pictures, mean distance in pixels, nearest and farthest head:"
         )
@@ -93,10 +97,9 @@ def _rounded(values: Tensor) -> Any:
 def look_inside(name: str, encoder: Encoder, batches: Iterable[Tensor]) -> Inside:
     """Return what an encoder is; `batches` are prepared pictures (b, channels, height, width), or none."""
     shown = list(batches)
-    seen = encoder.spec.attention in {"softmax", "linear"} and bool(shown)
-    reaches = attention_distance(encoder, shown) if seen else ()
-    count = sum(len(batch) for batch in shown) if seen else 0
-    return Inside(name, filters(encoder), position_similarity(encoder), reaches, count)
+    reaches = attention_distance(encoder, shown) if shown and encoder.spec.shows_attention else ()
+    pictures = sum(len(batch) for batch in shown)
+    return Inside(name, filters(encoder), position_similarity(encoder), reaches, pictures)
 
 
 def filters(encoder: Encoder, count: int = COMPONENTS) -> Filters | None:

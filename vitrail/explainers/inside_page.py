@@ -28,6 +28,7 @@ def write_inside(found: Inside, folder: Path) -> Path:
         "name": found.name,
         "figures": {name: plots.data_uri(figure) for name, figure in figures.items()},
         "pictures": found.pictures,
+        "missing": found.missing,
     }
     page = folder / "inside.html"
     write_text(page, render("inside.html", values))
