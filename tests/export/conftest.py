@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from vitrail.data.preprocess import Preprocess
+from vitrail.export import proof
 from vitrail.models.create import build, create_encoder
 from vitrail.runs.assemble import build_task, join
 
@@ -63,3 +65,9 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Prove on eight pictures: for tests of what is written, where others ask the full number of the same graph."""
+    monkeypatch.setattr(proof, "many_sizes", partial(proof.many_sizes, least=8))

@@ -50,6 +50,7 @@ def test_a_graph_agrees_and_is_opened_like_any_other_model(written, pictures, tm
     )
 
 
+@pytest.mark.usefixtures("few")
 def test_the_onnx_file_says_everything_about_itself(written, pictures, tmp_path):
     done = export(written("vit_digits"), "onnx", tmp_path / "m.onnx", data=pictures)
     model = onnx.load(done.path)
@@ -70,6 +71,7 @@ def test_the_onnx_file_says_everything_about_itself(written, pictures, tmp_path)
     assert sum(json.loads(said["proof_probabilities"])) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.usefixtures("few")
 def test_attention_is_an_output_on_request(written, pictures, tmp_path):
     import onnxruntime
 
@@ -88,6 +90,7 @@ def test_attention_is_an_output_on_request(written, pictures, tmp_path):
         export(written("resnet10t"), "onnx", tmp_path / "n.onnx", data=pictures, attention=True)
 
 
+@pytest.mark.usefixtures("few")
 def test_a_torch_program_is_opened_only_where_it_is_trusted(written, pictures, tmp_path):
     done = export(written("vit_digits"), "torch", tmp_path / "m.pt2", data=pictures)
     assert done.agreement.same_top == done.agreement.pictures
@@ -96,6 +99,7 @@ def test_a_torch_program_is_opened_only_where_it_is_trusted(written, pictures, t
     assert load(done.path, trust=True)(pictures)[0].labels
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("which", ["vit", "vit, cropped", "cnn, padded"])
 def test_timm_reads_its_folder(written, pictures, tmp_path, which):
     import timm
@@ -117,6 +121,7 @@ def test_timm_reads_its_folder(written, pictures, tmp_path, which):
         export(model, "timm", done.path, data=pictures)
 
 
+@pytest.mark.usefixtures("few")
 def test_transformers_reads_its_folder(written, pictures, tmp_path):
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
@@ -134,6 +139,7 @@ def test_transformers_reads_its_folder(written, pictures, tmp_path):
         export(written("vit_digits", pool="mean"), "huggingface", tmp_path / "mean", data=pictures)
 
 
+@pytest.mark.usefixtures("few")
 def test_labels_that_do_not_exclude_each_other_are_exported_too(written, pictures, tmp_path):
     model = written("vit_digits", task="classify_multi")
     done = export(model, "onnx", tmp_path / "m.onnx", data=pictures)
@@ -142,6 +148,7 @@ def test_labels_that_do_not_exclude_each_other_are_exported_too(written, picture
     assert [p.chosen for p in ours] == [p.chosen for p in theirs]
 
 
+@pytest.mark.usefixtures("few")
 def test_nothing_is_written_where_an_export_answers_otherwise(written, pictures, tmp_path, monkeypatch):
     model = written("vit_digits")
 
@@ -169,6 +176,7 @@ def test_ties_are_told_from_errors():
         proof.demand(found, "NaN")
 
 
+@pytest.mark.usefixtures("few")
 def test_broken_foreign_and_unknown_files_are_refused_in_plain_words(written, pictures, tmp_path):
     done = export(written("vit_digits"), "onnx", tmp_path / "m.onnx", data=pictures)
     cut = tmp_path / "cut.onnx"

@@ -23,7 +23,6 @@ KINDS = {
     "vit": ("vit_digits", 32, "classify", {"pool": "cls"}),
     "several labels": ("vit_digits", 32, "classify_multi", {}),
     "cnn of timm": ("resnet10t", 32, "classify", {}),
-    "t2t": ("t2t_vit_7", 48, "classify", {}),
     "supervit": ("supervit_digits", 32, "classify", {}),
 }
 
@@ -37,6 +36,7 @@ SMALL = {
         image=(28, 35), patch=7, width=66, depth=2, heads=3, registers=3, layer_scale=0.5
     ),
     "swin": SwinConfig(32, 2, width=12, depths=(2, 2), heads=(1, 3), window=4),
+    "t2t": T2TConfig(image=32, token_width=30, width=66, depth=2, heads=3),
     "t2t transformer": T2TConfig(image=32, tokens="transformer", width=66, depth=2, heads=3),
     "supervit with a stem": SuperViTConfig(
         image=32, patch=4, width=66, depth=4, heads=3, form="lvvit", stations=(1, 2)
@@ -91,6 +91,7 @@ def answers_as_before(model, pictures, here, capsys):
         assert apart[0] == pytest.approx(apart[1], abs=1e-3)
 
 
+@pytest.mark.usefixtures("few")
 def test_attention_leaves_too_and_formats_are_named(written, pictures, here, capsys):
     import onnxruntime
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from vitrail.core.errors import RunError
-from vitrail.export import proof
 from vitrail.export.peers import timm_twin, transformers_twin
 from vitrail.export.write import export
 from vitrail.infer.predictor import Predictor, load
@@ -22,6 +20,8 @@ from vitrail.models.swin import SwinConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.runs.assemble import build_task, join
 from vitrail.runs.proof import picture
+
+pytestmark = pytest.mark.usefixtures("few")
 
 VIT = ViTConfig(image=(28, 35), patch=7, width=66, depth=2, heads=3, hidden=100)
 DEIT = DeiTConfig(image=28, patch=7, width=66, depth=2, heads=3)
@@ -64,12 +64,6 @@ HUB = {
     "swin": (replace(SWIN, image=(16, 32)), {}, "Swin"),
     "swin with places": (replace(SWIN, position="absolute"), {"temperature": 0.6}, "Swin"),
 }
-
-
-@pytest.fixture(autouse=True)
-def few(monkeypatch):
-    """Both sides get one preprocessing, so a few pictures of a few sizes do here."""
-    monkeypatch.setattr(proof, "many_sizes", partial(proof.many_sizes, least=8))
 
 
 def agreed(done):
