@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +70,16 @@ def asked_of_timm(predictor: Predictor, folder: Path) -> Asked:
 
 def asked_of_huggingface(predictor: Predictor, folder: Path) -> Asked:
     """Return what transformers' own network says after reading the folder."""
+    return _asked(predictor, read_huggingface(folder))
+
+
+def read_huggingface(folder: Path) -> nn.Module:
+    """Return transformers' own network from a folder, as a function from images (b, c, height, width) to logits."""
     from transformers import AutoModelForImageClassification
 
-    network = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True).eval()
-    return _asked(predictor, Logits(network))
+    with redirect_stderr(StringIO()):  # its progress bar, for a moment's work
+        network = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
+    return Logits(network).eval()
 
 
 class Logits(nn.Module):

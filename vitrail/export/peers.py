@@ -6,9 +6,7 @@ ONNX Runtime and OpenVINO run timm's network where timm has it, as their users w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr
 from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from torch import Tensor, nn
 
 from vitrail.core.files import write_json
 from vitrail.core.paths import compiler
-from vitrail.export.folders import Logits
+from vitrail.export.folders import read_huggingface
 from vitrail.export.in_timm import for_timm
 from vitrail.export.in_transformers import for_transformers
 from vitrail.export.words import NoPlaceError
@@ -100,15 +98,11 @@ def transformers_twin(network: Network, folder: Path) -> nn.Module | None:
         settings, tensors = for_transformers(network)
     except NoPlaceError:
         return None
-    from transformers import AutoModelForImageClassification
-
     folder.mkdir()
     labels = {str(i): str(i) for i in range(_classes(network))}
     write_json(folder / "config.json", {**settings, "id2label": labels})
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with redirect_stderr(StringIO()):  # its progress bar, for a moment's work
-        twin: nn.Module = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
-    return Logits(twin).to(next(network.parameters()).device).eval().requires_grad_(False)
+    return read_huggingface(folder).to(next(network.parameters()).device).requires_grad_(False)
 
 
 def _classes(network: Network) -> int:
