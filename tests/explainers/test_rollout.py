@@ -67,6 +67,13 @@ def test_streamed_equals_dense(monkeypatch, config, settings, at_once):
     torch.testing.assert_close(found, dense(subject, images, settings), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("heads", ["mean", "max", "min"])
+def test_rows_that_do_not_add_to_1_are_made_whole(heads):
+    weights = torch.tensor([[[[0.5, 0.25, 0.5], [0.125, 0.125, 0.0]]]])  # as linear attention may give them
+    fused = RolloutSettings(heads=heads).fuse(weights)
+    torch.testing.assert_close(fused[0, 0], torch.tensor([[0.4, 0.2, 0.4], [0.5, 0.5, 0.0]]))
+
+
 def test_streaming_never_holds_a_whole_map(monkeypatch):
     monkeypatch.setattr(streamed, "AT_ONCE", 100)
     sizes = []

@@ -15,7 +15,7 @@ from vitrail import plots
 from vitrail.explainers.pipeline import Subject, Walk
 from vitrail.explainers.shuffle import Shuffled
 from vitrail.layers.head import DistilledHead
-from vitrail.layers.pool import Pool
+from vitrail.layers.pool import pool_in
 from vitrail.pages import render
 
 LINES = 400
@@ -168,14 +168,13 @@ def _read(head: nn.Module) -> str:
     """Return which tokens a head reads, in words."""
     if isinstance(head, DistilledHead):
         return "the class token, and beside it the distillation token,"
-    kind = next((part.kind for part in head.modules() if isinstance(part, Pool)), "")
     words = {
         "cls": "the class token",
         "mean": "the mean of the patches",
         "cls_mean": "the class token and the mean of the patches, side by side,",
         "attention": "what a learned probe gathers from all tokens",
     }
-    return words.get(kind, "the tokens")
+    return words.get(pool_in(head), "the tokens")
 
 
 def _matrix(tokens: Tensor, words: str) -> tuple[str, str]:

@@ -41,14 +41,9 @@ class RolloutSettings:
             )
 
     def fuse(self, weights: Tensor) -> Tensor:
-        """Make one matrix of the heads, its rows adding to 1: (b·g, h, q, k) -> (b·g, 1, q, k).
-
-        A plain mean is left to whoever pulls a row through, which is quicker: (b·g, h, q, k) as it came.
-        """
+        """Make one matrix of the heads, its rows adding to 1: (b·g, h, q, k) -> (b·g, 1, q, k)."""
         match self.heads:
             case "mean":
-                if not self.discard:
-                    return weights
                 fused = weights.mean(1, keepdim=True)
             case "max":
                 fused = weights.amax(1, keepdim=True)
@@ -84,7 +79,8 @@ class Rollout:
         recorder = Inputs()
         features = subject.network.encoder(pixels.to(subject.device), record=recorder)
         if len(recorder.steps) == subject.spec.blocks:
-            layers = [_streamed(step, self.settings) for step in recorder.steps]
+            softmax = subject.spec.attention == "softmax"
+            layers = [_streamed(step, self.settings, softmax) for step in recorder.steps]
         else:  # a block that attends otherwise than once
             layers = dense(subject, pixels, self.settings)
         return on_grid(follow(layers, start(subject, features), features))
@@ -123,11 +119,19 @@ def _dense_pull(one: AttentionMap, settings: RolloutSettings) -> Callable[[Tenso
     return lambda row: _mixed(row, fused.pull(row), settings.skip)
 
 
-def _streamed(step: Step, settings: RolloutSettings) -> Layer:
+def _streamed(step: Step, settings: RolloutSettings, softmax: bool) -> Layer:
+    # Rows of softmax add to 1 as they are: their plain mean is left to the product that pulls, which is quicker.
+    plain = softmax and settings.heads == "mean" and not settings.discard
+    fuse = _as_they_are if plain else settings.fuse
+
     def pull(row: Tensor) -> Tensor:
-        return _mixed(row, pull_through(step, row, settings.fuse), settings.skip)
+        return _mixed(row, pull_through(step, row, fuse), settings.skip)
 
     return Layer(pull, step.grid, step.prefix)
+
+
+def _as_they_are(weights: Tensor) -> Tensor:
+    return weights
 
 
 def _mixed(row: Tensor, pulled: Tensor, skip: bool) -> Tensor:

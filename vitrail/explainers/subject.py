@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.layers.attend import Recorder
-from vitrail.layers.pool import Pool
+from vitrail.layers.pool import pool_in
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.runs.assemble import Network
 from vitrail.tasks.base import Task
@@ -47,9 +47,7 @@ class Subject:
     @property
     def pool(self) -> str:
         """How the head makes one vector of the tokens, as far as it says so."""
-        return next(
-            (part.kind for part in self.network.head.modules() if isinstance(part, Pool)), self.spec.pool
-        )
+        return pool_in(self.network.head) or self.spec.pool
 
     @property
     def device(self) -> torch.device:

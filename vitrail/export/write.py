@@ -15,7 +15,7 @@ from vitrail.export import folders, graphs, proof
 from vitrail.export.proof import Agreement, Asked
 from vitrail.infer.held_back import Pixels, pictures_of, readable, root_of
 from vitrail.infer.predictor import Predictor
-from vitrail.infer.sources import Source, expand
+from vitrail.infer.sources import expand
 from vitrail.runs.folder import open_run
 
 SUFFIXES: Mapping[str, str] = MappingProxyType(
@@ -127,11 +127,7 @@ def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Seq
             f"{model} is a model alone; an export is proven on pictures. Name some: --data photos/"
         )
     sources = list(expand([str(data)]))[: proof.LEAST]
-    return readable(partial(_of_source, predictor, one) for one in sources)
-
-
-def _of_source(predictor: Predictor, source: Source) -> Pixels:
-    return predictor.decoded(source)
+    return readable(partial(predictor.decoded, one) for one in sources)
 
 
 def _size(path: Path) -> int:

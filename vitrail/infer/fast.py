@@ -149,17 +149,13 @@ def hasten(predictor: Predictor, model: str | Path, sources: Sequence[Source]) -
             run = open_run(model)
             return pictures_of(run, root_of(run), (VAL,), channels, CHECKED)
         except VitrailError:  # no run, or its pictures have moved
-            return readable(partial(_decoded, predictor, one) for one in sources[:CHECKED])
+            return readable(partial(predictor.decoded, one) for one in sources[:CHECKED])
 
     try:
         choice = quicken(predictor, len(sources), proof, singly=len(sources) == 1)
     except DataError:
         return ""  # no picture can be read at all; the answers will say so one by one
     return choice.why
-
-
-def _decoded(predictor: Predictor, source: Source) -> Pixels:
-    return predictor.decoded(source)
 
 
 def _seconds(plan: Plan, memory: Memory, pictures: int) -> float:

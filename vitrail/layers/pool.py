@@ -16,6 +16,11 @@ from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 from vitrail.layers.tokens import Pool as Kind
 
 
+def pool_in(head: nn.Module) -> str:
+    """Return how a head makes one vector of the tokens, or "" where it says nothing of it."""
+    return next((part.kind for part in head.modules() if isinstance(part, Pool)), "")
+
+
 class Pool(nn.Module):
     """One vector a picture: Features -> (b, `width`).
 
