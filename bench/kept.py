@@ -17,18 +17,22 @@ class Kept:
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path, self.settings = path, settings
-        self.rows: dict[str, Any] = {}
-        if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found["settings"] != settings:
-                raise SystemExit(
-                    f"{path} holds results of {found['settings']}, not {settings}. Name another file with --results."
-                )
-            self.rows = found["rows"]
+        self.rows: dict[str, Any] = self._found()
+
+    def _found(self) -> dict[str, Any]:
+        if not self.path.is_file():
+            return {}
+        found = json.loads(self.path.read_text(encoding="utf-8"))
+        if found["settings"] != self.settings:
+            raise SystemExit(
+                f"{self.path} holds results of {found['settings']}, not {self.settings}. Name another place."
+            )
+        rows: dict[str, Any] = found["rows"]
+        return rows
 
     def add(self, name: str, row: dict[str, Any]) -> None:
-        """Keep one row at once."""
-        self.rows[name] = row
+        """Keep one row at once, beside what another process has kept meanwhile."""
+        self.rows = self._found() | {name: row}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, {"settings": self.settings, "rows": self.rows})
 
