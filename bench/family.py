@@ -16,17 +16,17 @@ from pathlib import Path
 from bench.kept import CIFAR, Kept, percent
 from bench.pairs import machine
 
-SMALL = "patch=8,width=192,depth=9,heads=3"
+SMALL = "patch=8,width=128,depth=6,heads=4"
 ROWS = {
     "vit": ("vit_ti16", SMALL, 64),
-    "hybrid": ("vit_r26_s32", "patch=1,width=192,depth=6,heads=3,stem=[64,2,2]", 64),
+    "hybrid": ("vit_r26_s32", "patch=1,width=128,depth=6,heads=4,stem=[32,2,2]", 64),
     "deit": ("deit_ti16", SMALL, 64),
     "deit3": ("deit3_s16", f"{SMALL},layer_scale=0.0001", 64),
     "dinov2": ("dinov2_s14", SMALL, 64),
-    "t2t": ("t2t_vit_7", "width=192,depth=7,heads=3", 64),
-    "t2t, transformer splits": ("t2t_vit_t_14", "width=192,depth=7,heads=3", 64),
+    "t2t": ("t2t_vit_7", "width=128,depth=7,heads=4", 64),
+    "t2t, transformer splits": ("t2t_vit_t_14", "width=128,depth=7,heads=4", 64),
     "swin": ("swin_t", "width=48,heads=[2,4,8,16],window=4", 64),
-    "mixer": ("mixer_s16", "patch=8,width=192,depth=8,places=96,hidden=768", 64),
+    "mixer": ("mixer_s16", "patch=8,width=128,depth=8,places=64,hidden=512", 64),
     "resnet18": ("resnet18", "", 64),
     "bit_r50x1": ("bit_r50x1", "", 64),
     "efficientnet_b0": ("efficientnet_b0", "", 64),
