@@ -31,7 +31,7 @@ ROWS = {
     "dinov2": ("dinov2_s14_reg4", f"{COLUMN},mlp=swiglu,hidden=128"),
     "deit": ("deit_ti16", COLUMN),
     "deit, distilled": ("deit_ti16_distilled", COLUMN),
-    "deit3": ("deit3_s16", f"{COLUMN},layer_scale=0.1"),
+    "deit3": ("deit3_s16", COLUMN),
     "swin": ("swin_t", "patch=2,width=32,depths=[2,2],heads=[2,4],window=4,position=absolute"),
     "t2t": ("t2t_vit_7", "token_width=32,width=64,depth=3,heads=4"),
     "t2t, transformer splits": ("t2t_vit_t_14", "token_width=32,width=64,depth=3,heads=4"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -192,8 +193,19 @@ def test_bfloat16(case):
 
 
 def test_deterministic(case):
+    """Under one seed the same weights are drawn and the same parts dropped, in training too."""
     encoder, images, _ = case
-    assert torch.equal(encoder(images).tokens.x, encoder(images).tokens.x)
+    config = encoder.config
+    if hasattr(config, "drop_path"):
+        config = replace(config, drop_path=0.5)
+    found = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        network = build(config).train()
+        network.load_state_dict({k: v + 0.1 * torch.randn(v.shape) for k, v in network.state_dict().items()})
+        found.append(network(images).tokens.x)
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
 
 
 def test_export_keeps_the_fused_attention_and_a_free_batch(case):

@@ -23,9 +23,10 @@ from vitrail.weights import library
 from vitrail.weights.convert import convert
 from vitrail.weights.files import open_weights
 from vitrail.weights.find import find_weights
+from vitrail.weights.infer import preset_of
 from vitrail.weights.pretrained import from_path
 from vitrail.weights.rules import save
-from vitrail.weights.tables import google, huggingface, timm
+from vitrail.weights.tables import google, huggingface, official, timm
 
 CONFIG = ViTConfig(image=32, patch=8, width=64, depth=2, heads=1)
 DINO = DinoV2Config(image=28, patch=7, width=64, depth=2, heads=1, registers=3)
@@ -167,6 +168,36 @@ def test_another_network_names_the_nearest_preset(tmp_path):
     with pytest.raises(WeightsError, match=r"does not hold vit_s16.*--model vit_ti16"):
         from_path(tmp_path / "a.safetensors", "vit_s16")
     assert from_path(tmp_path / "a.safetensors", "vit_tiny_patch16_224").config.heads == 3
+
+
+@pytest.mark.parametrize(
+    ("table", "held", "asked"),
+    [
+        (official.T2T_PERFORMER, "t2t_vit_14", "t2t_vit_t_14"),
+        (official.T2T_TRANSFORMER, "t2t_vit_t_14", "t2t_vit_14"),
+        (official.SWIN, "swin_t", "swin_s"),
+        (timm.DEIT, "deit3_s16", "deit_s16"),
+        (timm.DEIT_DISTILLED, "deit_ti16_distilled", "deit_s16_distilled"),
+        (timm.DINOV2, "dinov2_s14_reg4", "dinov2_s14"),
+        (timm.MIXER, "mixer_s32", "mixer_s16"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_another_variant_is_refused_in_every_family(tmp_path, table, held, asked):
+    with torch.device("meta"):
+        shapes = save(table, create_encoder(held).state_dict())
+    save_file({key: torch.zeros(value.shape) for key, value in shapes.items()}, tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match=rf"does not hold {asked}\..*{held}"):
+        from_path(tmp_path / "a.safetensors", asked)
+    assert preset_of(from_path(tmp_path / "a.safetensors", held).config) == held
+
+
+def test_a_plain_deit_is_no_deit3(tmp_path):
+    with torch.device("meta"):
+        shapes = save(timm.DEIT, create_encoder("deit_s16").state_dict())
+    save_file({key: torch.zeros(value.shape) for key, value in shapes.items()}, tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match=r"does not hold deit3_s16\..*--model deit_s16"):
+        from_path(tmp_path / "a.safetensors", "deit3_s16")
 
 
 def test_a_tensor_of_another_shape(tensors, tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 from vitrail.cli.main import run
 from vitrail.export.peers import peers, timm_twin, transformers_twin
-from vitrail.infer.timing import matmul_peak, ratio
+from vitrail.infer.timing import Peak, matmul_peak, ratio
 from vitrail.runs.assemble import create_model
 
 
@@ -29,6 +29,7 @@ def test_the_verb_measures_a_file_beside_the_peers(written, capsys):
     for row in found["rows"]:
         assert 0 < row["fastest"] <= row["seconds"] <= row["slowest"]
         assert row["images"] == pytest.approx(row["batch"] / row["seconds"])
+        assert row["memory"] >= 0
         assert row["share"] is None if "int8" in row["way"] else 0 < row["share"] < 1.5
         assert (row["ours_quicker_by"] is None) == row["way"].startswith("vitrail")
         assert row["ours_quicker_by"] is None or row["ours_quicker_by"]["low"] > 0
@@ -40,13 +41,21 @@ def test_the_verb_measures_names_alone(capsys):
     assert all(row["way"].startswith("vitrail") for row in rows)
 
 
+def test_memory_is_what_was_added():
+    peak = Peak(torch.device("cpu"))
+    held = torch.ones(20_000_000)
+    assert 75e6 < peak.read() < 120e6
+    del held
+    assert Peak(torch.device("cpu")).read() < 10e6
+
+
 def test_wrong_numbers_and_names_are_refused(capsys):
     assert run(["bench", "vit_digits", "--batch", "0"]) == 1
     assert run(["bench", "vit_digitz"]) == 1
     assert "vit_digits" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["vit_digits", "deit_ti16", "resnet10t"])
+@pytest.mark.parametrize("name", ["vit_digits", "deit_ti16", "resnet10t", "resnetv2_18"])
 def test_the_peer_has_our_weights(name):
     torch.manual_seed(0)
     network = create_model(name, 5, image=(32, 32)).eval().requires_grad_(False)

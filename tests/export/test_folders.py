@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from vitrail.core.errors import RunError
+from vitrail.core.errors import RunError, SettingError
+from vitrail.data.preprocess import Preprocess
 from vitrail.export.peers import timm_twin, transformers_twin
 from vitrail.export.write import export
 from vitrail.infer.predictor import Predictor, load
@@ -20,6 +21,7 @@ from vitrail.models.swin import SwinConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.runs.assemble import build_task, join
 from vitrail.runs.proof import picture
+from vitrail.weights.pretrained import from_path
 
 pytestmark = pytest.mark.usefixtures("few")
 
@@ -149,3 +151,35 @@ def test_the_bench_measures_the_same_networks_beside_ours(config, tmp_path):
     images = torch.randn(2, 3, *config.size)
     for twin in (timm_twin(network), transformers_twin(network, tmp_path / "theirs")):
         torch.testing.assert_close(twin(images), network(images), rtol=0, atol=1e-5)
+
+
+def test_a_classifier_that_timm_keeps_as_a_convolution(written, pictures, tmp_path):
+    import timm
+
+    model = written("resnetv2_18")
+    done = export(model, "timm", tmp_path / "theirs", data=pictures)
+    assert agreed(done)
+    network = timm.create_model(f"local-dir:{done.path}", pretrained=True).eval()
+    assert network.head.fc.weight.ndim == 4
+    answers_as(model, network)
+    found = from_path(done.path / "model.safetensors", "resnetv2_18")
+    assert found.head["linear.weight"].ndim == 2
+
+
+@pytest.mark.parametrize(("fit", "said"), [("squash", True), ("crop", False), ("pad", False)])
+def test_a_fit_that_transformers_has_no_words_for_is_left_to_the_reader(
+    written, pictures, tmp_path, fit, said
+):
+    steps = Preprocess((28, 35), fit, 0.9 if fit == "crop" else 1.0)
+    done = export(
+        written(VIT, preprocess=steps, pool="cls"), "huggingface", tmp_path / "theirs", data=pictures
+    )
+    assert (done.path / "preprocessor_config.json").is_file() == said
+    assert ("prepare the pictures yourself" in (done.path / "README.md").read_text()) != said
+
+
+def test_an_exported_file_names_its_own_device(written, pictures, tmp_path):
+    done = export(written("vit_digits", pool="cls"), "onnx", tmp_path / "a.onnx", data=pictures)
+    assert load(done.path, "cpu").labels
+    with pytest.raises(SettingError, match="leave --device cuda out"):
+        load(done.path, "cuda")

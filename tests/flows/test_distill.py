@@ -71,6 +71,19 @@ def test_each_token_has_its_own_answer_and_the_mean_predicts():
     torch.testing.assert_close(task.probabilities(both), kept(features).softmax(-1))
 
 
+def test_a_task_that_learns_in_its_own_way_is_not_wrapped():
+    with pytest.raises(SettingError, match="a way of learning of its own"):
+        distilling(task="elastic")
+
+
+def test_an_answer_of_three_axes_stays_as_it_is():
+    """A wrapped task may answer (b, k, n); only a distilled network's two answers are averaged."""
+    task = distilling()
+    task.head(FeatureSpec(6, strides=(8,), prefix=("cls",), pool="cls"))
+    output = torch.randn(5, 4, 3)
+    torch.testing.assert_close(task.probabilities(output), task.inner.probabilities(output))
+
+
 def test_nothing_is_learnt_without_a_teacher():
     batch = Batch(torch.zeros(1, 3, 2, 2), [0], ("a",))
     with pytest.raises(SettingError, match="--teacher"):
@@ -115,7 +128,8 @@ def test_a_network_of_timm_teaches(vitrail, tmp_path, digits):
         ).returncode
         == 0
     )
-    teacher = open_teacher("tiny", LABELS, Preprocess.for_size(160))
+    with pytest.warns(UserWarning, match="in the order of yours: 0, 1, 2"):
+        teacher = open_teacher("tiny", LABELS, Preprocess.for_size(160))
     images = torch.randn(2, 3, 160, 160)
     with torch.no_grad():
         torch.testing.assert_close(teacher(images), theirs(images), rtol=0, atol=1e-4)

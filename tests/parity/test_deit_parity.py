@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,18 @@ def test_official_outputs(shared):
     assert all(torch.equal(back[key], source[key]) for key in source)
 
 
-def test_deit3_of_timm(shaken, tmp_path: Path):
+@pytest.mark.parametrize("spelling", ["timm", "official"])
+def test_deit3_of_timm(shaken, tmp_path: Path, spelling: str):
     theirs = timm.models.VisionTransformer(
         img_size=21, patch_size=7, embed_dim=64, depth=3, num_heads=1, num_classes=0,
         no_embed_class=True, init_values=1e-6,
     )  # fmt: skip
     shaken(theirs)
-    save_file(theirs.state_dict(), tmp_path / "a.safetensors")
+    tensors = theirs.state_dict()
+    if spelling == "official":  # blocks.0.gamma_1, as the authors' files have it
+        tensors = {re.sub(r"\.ls(\d)\.gamma$", r".gamma_\1", key): value for key, value in tensors.items()}
+        assert "blocks.0.gamma_1" in tensors
+    save_file(tensors, tmp_path / "a.safetensors")
     found = from_path(tmp_path / "a.safetensors")
     assert (found.config.family, found.config.position) == ("deit", "1d_patches")
     images = torch.randn(2, 3, 21, 21, generator=torch.Generator().manual_seed(3))

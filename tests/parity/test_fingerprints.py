@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vitrail.layers.elastic import set_keep
-from vitrail.layers.head import DenseHead, LinearHead
+from vitrail.layers.head import DenseHead, DistilledHead, LinearHead
 from vitrail.models.create import build
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
@@ -31,6 +31,18 @@ CONFIGS = {
         image=28, patch=7, width=48, depth=2, heads=3, mlp="swiglu", registers=2
     ),
     "deit": DeiTConfig(image=32, patch=8, width=48, depth=3, heads=3, prefix=("cls", "dist")),
+    "deit3": DeiTConfig(
+        image=32, patch=8, width=48, depth=3, heads=3, position="1d_patches", layer_scale=1e-4
+    ),
+    "vit 2d": ViTConfig(image=32, patch=8, width=48, depth=3, heads=3, position="2d"),
+    "vit relative": ViTConfig(image=32, patch=8, width=48, depth=3, heads=3, position="relative"),
+    "vit none": ViTConfig(image=32, patch=8, width=48, depth=3, heads=3, position="none"),
+    "swin absolute": SwinConfig(
+        image=48, patch=2, width=24, depths=(2, 2), heads=(2, 4), window=4, position="absolute"
+    ),
+    "t2t transformer": T2TConfig(
+        image=32, tokens="transformer", token_width=24, width=48, depth=2, heads=3, scale="width"
+    ),
     "swin": SwinConfig(image=48, patch=2, width=24, depths=(2, 2), heads=(2, 4), window=4),
     "mixer": MixerConfig(image=(32, 64), patch=8, width=48, depth=3, places=20, hidden=96),
     "t2t": T2TConfig(image=32, token_width=24, width=48, depth=2, heads=3),
@@ -52,7 +64,13 @@ RECORDED: dict[str, list[float]] = {
     "vit hybrid": [-0.5049, 0.58099, -0.03122, -0.39835, 0.29602, -0.13384, 0.05473, 0.17216],
     "dinov2": [0.94577, -1.36324, 1.18067, -0.31958, -0.73379, 1.01979, -0.56351, 0.14961],
     "dinov2 registers": [1.26903, -0.35496, -0.41467, 0.86291, -0.8967, 0.25511, 0.52477, -0.61978],
-    "deit": [-0.53866, 0.70208, -0.13216, -0.40324, 0.40032, -0.24543, 0.07303, 0.27087],
+    "deit": [-0.09311, 0.19812, -0.08525, -0.16425, 0.18802, -0.05672, 0.01265, 0.05539],
+    "deit3": [0.05981, -0.95012, 1.51221, -1.13069, -0.03563, 0.91509, -1.08098, 0.8717],
+    "vit 2d": [-0.68343, 0.84093, -0.18469, -0.44893, 0.49371, -0.32065, 0.09641, 0.28778],
+    "vit relative": [-0.06919, 0.42661, -0.23713, 0.02453, -0.08056, -0.01719, 0.23806, -0.17333],
+    "vit none": [-0.14954, 0.15863, 0.16861, -0.23356, -0.12487, 0.25782, -0.04475, -0.0791],
+    "swin absolute": [-2.06115, 2.01473, -0.36278, -1.3594, 1.83869, -1.17809, -0.0739, 1.29194],
+    "t2t transformer": [-0.31323, 0.3356, 0.14303, -0.40348, 0.11711, 0.14362, -0.17338, 0.21954],
     "swin": [-1.89073, 1.71067, -0.05052, -1.59929, 1.94739, -1.09672, -0.3721, 1.73338],
     "mixer": [-1.08882, 0.89718, 0.21938, -1.26951, 1.4233, -0.85208, -0.19756, 1.4157],
     "t2t": [-0.2111, 0.30957, 0.05668, -0.27828, 0.07599, 0.03716, 0.0188, 0.09188],
@@ -79,7 +97,8 @@ def fill(network: nn.Module) -> None:
 def logits(name: str) -> torch.Tensor:
     config = CONFIGS[name]
     encoder = build(config).eval()
-    head = (DenseHead if encoder.spec.dense else LinearHead)(encoder.spec, 8).eval()
+    kind = DenseHead if encoder.spec.dense else DistilledHead if "dist" in encoder.spec.prefix else LinearHead
+    head = kind(encoder.spec, 8).eval()
     if config.family == "supervit":
         set_keep(encoder, 0.7)
     fill(encoder)

@@ -9,8 +9,10 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from vitrail.core.errors import SettingError
 from vitrail.layers.head import LinearHead
 from vitrail.models.create import count_macs, create_encoder
+from vitrail.models.swin import SwinConfig
 from vitrail.runs.assemble import create_model
 from vitrail.weights.convert import convert
 from vitrail.weights.pretrained import from_path
@@ -86,6 +88,25 @@ def test_sizes(name):
     )
     digit = 10 ** -len(str(macs).partition(".")[2])
     assert (count_macs(encoder, encoder.config.image) + head) / 1e9 == pytest.approx(macs, abs=digit)
+
+
+@pytest.mark.parametrize(("side", "near"), [(250, 224), (256, 224), (400, 448)])
+def test_a_size_that_the_windows_do_not_tile_names_one_that_they_do(side, near):
+    with torch.device("meta"):
+        encoder = create_encoder("swin_t")
+        with pytest.raises(SettingError, match=rf"no multiple of 224.* {near} x {near}\."):
+            encoder(torch.zeros(1, 3, side, side))
+        assert encoder(torch.zeros(1, 3, near, near)).tokens.grid == (near // 32, near // 32)
+
+
+@pytest.mark.parametrize(("image", "near"), [(250, "224 and 448"), ((224, 256), "224 and 448"), (96, "224")])
+def test_an_image_that_the_windows_do_not_tile_names_those_that_they_do(image, near):
+    with pytest.raises(
+        SettingError, match=rf"windows of 7 in every stage\. Squares that do are {near} pixels"
+    ):
+        SwinConfig(image)
+    for side in near.split(" and "):
+        SwinConfig(int(side))
 
 
 def test_narrow_heads_are_as_large_as_timms():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import ViTConfig as HubConfig
 from transformers import ViTForImageClassification
@@ -12,6 +13,7 @@ from transformers import ViTForImageClassification
 from vitrail.layers.head import LinearHead
 from vitrail.models.create import build, count_macs, create_encoder, list_models
 from vitrail.models.vit import ViTConfig
+from vitrail.weights.pretrained import from_path
 from vitrail.weights.rules import Table, load, respell, save
 from vitrail.weights.tables import huggingface
 from vitrail.weights.tables import timm as timm_table
@@ -49,6 +51,28 @@ def test_timm(shaken, gelu):
     network = ours(ViTConfig(image=(21, 35), gelu=gelu, **SMALL), timm_table.VIT, theirs.state_dict())
     images = torch.randn(2, 5, 21, 35, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(network(images), theirs(images), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "image"),
+    [("vit_tiny_r_s16_p8_224", (64,), 64), ("vit_small_r26_s32_224", (64, 2, 2, 2, 2), 96)],
+)
+def test_timm_s_hybrids(shaken, tmp_path, name, stem, image):
+    """timm's own hybrids, with the two constants in which they differ from the official code out of the way."""
+    more = {"embed_dim": 64, "depth": 2, "num_heads": 1, "num_classes": CLASSES, "img_size": image}
+    theirs = shaken(timm.create_model(name, **more))
+    for part in theirs.modules():
+        if isinstance(part, nn.GroupNorm):
+            part.eps = 1e-6
+        elif isinstance(part, timm.layers.StdConv2dSame):
+            part.weight.data *= 1000  # standardised anyway; so large, its eps is none
+    save_file(theirs.state_dict(), tmp_path / "a.safetensors")
+    found = from_path(tmp_path / "a.safetensors")
+    assert (found.config.family, found.config.stem) == ("vit", stem)
+    images = torch.randn(2, 3, image, image, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        ours, expected = found.build()(images).tokens.x, theirs.forward_features(images)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=5e-5)
 
 
 def test_timm_without_class_token(shaken):

@@ -15,7 +15,7 @@ from torch import nn
 
 from vitrail.data.loader import Order
 from vitrail.data.sample import Batch
-from vitrail.runs.assemble import assemble
+from vitrail.runs.assemble import assemble, create_model
 from vitrail.runs.recipe import compose
 from vitrail.training.loop import TrainingError, steps
 from vitrail.training.optim import Average, Schedule, parameter_groups
@@ -147,6 +147,52 @@ def test_norms_biases_tokens_and_positions_do_not_decay():
     assert all(name.endswith("weight") for name in decayed)
     assert not any("norm" in name or "position" in name or "prefix" in name for name in decayed)
     assert any("position" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("name", "free"),
+    [
+        ("swin_t", {"pyramid.stages.0.0.attention.bias.table"}),
+        ("supervit_s", {"positions.0.table", "prefix.tokens"}),
+        ("deit_ti16_distilled", {"position.table", "prefix.tokens"}),
+        ("dinov2_s14_reg4", {"position.table", "registers.tokens"}),
+    ],
+)
+def test_only_matrices_decay_in_every_family(name, free):
+    with torch.device("meta"):
+        network = create_model(name, 4)
+    decayed = {
+        id(p) for group in parameter_groups(network, 0.05) if group["weight_decay"] for p in group["params"]
+    }
+    names = {key for key, p in network.named_parameters() if id(p) in decayed}
+    matrices = {
+        f"{key}.weight" for key, part in network.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)
+    }
+    assert names == matrices  # the head's too: of a distilled network both
+    assert not {f"encoder.{key}" for key in free} & names
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "between", "last"),
+    [
+        ("swin_t", "embed.project", "pyramid.merges.0.reduce", "pyramid.stages.3.1.mlp.fall"),
+        ("vvt_t", "embeds.0.project", "embeds.1.project", "stages.3.1.mlp.fall"),
+        ("t2t_vit_7", "split.steps.0.norm1", "", "blocks.6.mlp.fall"),
+        ("vit_r26_s32", "stem.stages.0.0.norm1", "", "blocks.11.mlp.fall"),
+    ],
+)
+def test_the_deeper_the_larger_the_share(name, first, between, last):
+    with torch.device("meta"):
+        network = create_model(name, 4)
+    share = {id(p): group["share"] for group in parameter_groups(network, 0.05, 0.5) for p in group["params"]}
+    learnt = [(key, p) for key, p in network.named_parameters() if p.requires_grad]
+    by_name = {key.removeprefix("encoder."): share[id(p)] for key, p in learnt}
+    depth = network.encoder.spec.blocks
+    assert by_name["head.linear.weight"] == 1.0
+    assert by_name[f"{last}.weight"] == 0.5
+    assert by_name[f"{first}.weight"] == 0.5 ** (depth + 1)
+    if between:  # as the last block of the first stage, of two blocks
+        assert by_name[f"{between}.weight"] == 0.5 ** (depth - 1)
 
 
 @pytest.mark.parametrize("processes", [2])

@@ -18,9 +18,10 @@ def bench(
 ) -> int:
     """Measure how fast networks run on this machine, one picture at a time and in batches.
 
-    Everything is warmed up and runs in turn, round by round; shown are medians with their spread, and which share
-    of this machine's measured matmul peak they reach. With peers, the last columns say how many times quicker our
-    quickest way is, with the 95 % interval of the paired rounds; ways that round to int8 are compared apart.
+    Everything is warmed up and runs in turn, round by round; shown are medians with their spread, the memory that
+    setting up and running once added, and which share of this machine's measured matmul peak they reach. With peers,
+    the last columns say how many times quicker our quickest way is, with the 95 % interval of the paired rounds; ways
+    that round to int8 are compared apart.
 
         vitrail bench vit_s16 resnet50
         vitrail bench runs/photos --peers
@@ -58,6 +59,6 @@ def bench(
     if json:
         print_json({"machine": machine(), "memory": memory(), "rows": [row.to_dict() for row in rows]})
         return 0
-    sys.stdout.write(table(HEAD, lines(rows), right=(2, 3, 4, 6)) + "\n")
+    sys.stdout.write(table(HEAD, lines(rows), right=(2, 3, 4, 6, 7)) + "\n")
     say(f"{machine()}; {memory() / 1e6:.0f} MB at most")
     return 0

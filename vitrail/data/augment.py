@@ -15,7 +15,7 @@ from vitrail.core.errors import SettingError, UnknownNameError
 if TYPE_CHECKING:
     from torchvision.transforms import v2
 
-RECIPES = ("none", "light", "flip_crop", "trivial", "rand")
+RECIPES = ("none", "light", "flip_crop", "trivial", "rand", "three")
 
 _SEED_BITS = 63
 
@@ -76,14 +76,16 @@ def build(name: str, *, channels: int = 3, erasing: float = 0.0, least_area: flo
 
     `none` · `light` (small turn, shift and scale, no flip: for digits and letters) · `flip_crop` (random
     resized crop and flip) · `trivial` (flip_crop + TrivialAugment, arXiv:2103.10158) · `rand` (flip_crop +
-    RandAugment with 2 operations at 9/10 of their range, arXiv:1909.13719, as in DeiT's recipe).
+    RandAugment with 2 operations at 9/10 of their range, arXiv:1909.13719, as in DeiT's recipe) · `three`
+    (flip_crop, one of grey, inverted highlights and blur, and a colour jitter of 0.3: DeiT III,
+    arXiv:2204.07118, §3).
 
     Raises:
         SettingError: the name is unknown, or the recipe cannot work on so many channels.
     """
     if name not in RECIPES:
         raise UnknownNameError("augmentation", name, RECIPES, f"Choose one of {', '.join(RECIPES)}.")
-    if name in {"trivial", "rand"} and channels not in {1, 3}:
+    if name in {"trivial", "rand", "three"} and channels not in {1, 3}:
         raise SettingError(
             f"The augmentation {name!r} needs grey or colour, not {channels} channels. Use flip_crop."
         )
@@ -106,5 +108,15 @@ def _colours(name: str) -> nn.Module:
     then: dict[str, list[nn.Module]] = {
         "trivial": [v2.TrivialAugmentWide()],
         "rand": [v2.RandAugment(num_ops=2, magnitude=9, num_magnitude_bins=11)],
+        "three": [
+            v2.RandomChoice(
+                [
+                    v2.RandomGrayscale(p=1),
+                    v2.RandomSolarize(threshold=128, p=1),
+                    v2.GaussianBlur(5, (0.1, 2.0)),
+                ]
+            ),
+            v2.ColorJitter(0.3, 0.3, 0.3),
+        ],
     }
     return nn.Sequential(v2.RandomHorizontalFlip(), *then.get(name, []))

@@ -16,7 +16,7 @@ from vitrail.data.sample import Geometry
 from vitrail.explainers.opened import is_ours, preprocess_of
 from vitrail.infer.predictor import Predictor
 from vitrail.layers.attend import AttentionMap, Recorder
-from vitrail.layers.encoder import Encoder
+from vitrail.layers.position import placed
 from vitrail.layers.tokens import Features, Tokens
 from vitrail.models.create import create_encoder
 from vitrail.runs.assemble import Network, build_task, join, take_head
@@ -123,8 +123,8 @@ def walk(subject: Subject, image: Any) -> Walk:
     rows = patch_rows(images, encoder.config.patch)
     weight = encoder.embed.project.weight.flatten(1)
     by_hand = rows[0] @ weight.T + encoder.embed.project.bias
-    placed, bare = _placed(encoder, embedded)
-    recorder, tokens, layers = Recorder(), placed, []
+    bare, first = encoder.prefix(embedded), placed(embedded, encoder.prefix, encoder.position)
+    recorder, tokens, layers = Recorder(), first, []
     for block in encoder.blocks:
         tokens = block(tokens, recorder)
         layers.append(tokens.x[0])
@@ -134,8 +134,8 @@ def walk(subject: Subject, image: Any) -> Walk:
         pixels=subject.preprocess.restore(images)[0],
         rows=rows[0],
         tokens=embedded.x[0],
-        placed=placed.x[0],
-        places=(placed.x - bare.x)[0],
+        placed=first.x[0],
+        places=(first.x - bare.x)[0],
         layers=tuple(layers),
         maps=tuple(recorder.maps),
         final=final.x[0],
@@ -166,15 +166,6 @@ def from_rows(rows: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
     row, col = grid
     whole = "b (row col) (c ph pw) -> b c (row ph) (col pw)"
     return rearrange(rows, whole, row=row, col=col, ph=patch, pw=patch)
-
-
-def _placed(encoder: Encoder, tokens: Tokens) -> tuple[Tokens, Tokens]:
-    """Return the tokens with prefix and positions (eq. 1), and without the positions."""
-    page: Any = encoder
-    bare = page.prefix(tokens)
-    if page.config.position == "1d":
-        return page.position(bare), bare
-    return page.prefix(page.position(tokens)), bare
 
 
 def _input(subject: Subject, image: Any) -> Tensor:

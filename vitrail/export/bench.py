@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -18,7 +18,7 @@ from vitrail.core.errors import SettingError
 from vitrail.export.peers import Run, forward, peers
 from vitrail.infer.plans import PLAIN, Plan, Quick, plans_for
 from vitrail.infer.predictor import Predictor
-from vitrail.infer.timing import Ratio, in_turn, matmul_peak, ratio
+from vitrail.infer.timing import Peak, Ratio, in_turn, matmul_peak, ratio
 from vitrail.models.create import count_macs
 from vitrail.runs.assemble import Network, create_model
 from vitrail.runs.device import device_for, fast_bf16
@@ -38,13 +38,14 @@ class Row:
     fastest: float
     slowest: float
     images: float  # a second
+    memory: int | None  # bytes that setting it up and running it once added, where the system can tell
     share: float | None  # of the measured matmul peak of its precision; of int8 none is measured
     ahead: Ratio | None  # how many times quicker our quickest way in bf16 or float32 is
     in_int8: Ratio | None  # the same of our quickest way in int8
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        names = ("model", "way", "batch", "seconds", "fastest", "slowest", "images", "share")
+        names = ("model", "way", "batch", "seconds", "fastest", "slowest", "images", "memory", "share")
         ratios = {"ours_quicker_by": self.ahead, "ours_in_int8_quicker_by": self.in_int8}
         return {
             **{name: getattr(self, name) for name in names},
@@ -84,9 +85,9 @@ def bench(name: str, setting: Setting) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         for batch in dict.fromkeys((1, setting.batch)):
             images = torch.randn(batch, channels, *size, device=device)
-            runs = _runs(network, images, setting, Path(folder))
-            times = in_turn(runs, setting.rounds)
-            rows += [_row(name, way, batch, times, macs, peaks) for way in times]
+            ways = _ways(network, images, setting, Path(folder))
+            times = in_turn({way: run for way, (run, _) in ways.items()}, setting.rounds)
+            rows += [_row(name, way, batch, times, ways[way][1], macs, peaks) for way in times]
     return rows
 
 
@@ -109,17 +110,32 @@ def _network(name: str, device: torch.device) -> tuple[Network, tuple[int, int]]
     return network, side if isinstance(side, tuple) else (side, side)
 
 
-def _runs(network: Network, images: Tensor, setting: Setting, folder: Path) -> dict[str, Run]:
-    """Return everything that is measured, by name; `folder` keeps what more than one of them reads."""
+def _ways(
+    network: Network, images: Tensor, setting: Setting, folder: Path
+) -> dict[str, tuple[Run, int | None]]:
+    """Return everything that is measured, by name, with the memory that it took; `folder` keeps what several read."""
+    ways: dict[str, tuple[Run, int | None]] = {}
+    named = _runs(network, images, setting, folder)
+    while True:
+        peak = Peak(images.device)
+        found = next(named, None)
+        if found is None:
+            return ways
+        way, run = found
+        run()
+        ways[way] = run, peak.read()
+
+
+def _runs(network: Network, images: Tensor, setting: Setting, folder: Path) -> Iterator[tuple[str, Run]]:
     plans = [
         plan for plan in plans_for(network, images.device) if setting.compiled or plan.engine != "compiled"
     ]
-    runs = {f"{OURS}{plan}": _ours(network, plan, images, folder) for plan in plans}
+    for plan in plans:
+        yield f"{OURS}{plan}", _ours(network, plan, images, folder)
     if setting.peers:
         theirs = folder / f"peers of {len(images)}"
         theirs.mkdir()
-        runs |= dict(peers(network, images, theirs, setting.compiled))
-    return runs
+        yield from peers(network, images, theirs, setting.compiled)
 
 
 def _row(
@@ -127,6 +143,7 @@ def _row(
     way: str,
     count: int,
     times: Mapping[str, list[float]],
+    held: int | None,
     macs: int,
     peaks: Mapping[str, float],
 ) -> Row:
@@ -137,7 +154,7 @@ def _row(
         ratio(times[ours], seconds) if ours and not way.startswith(OURS) else None
         for ours in (_quickest(times, int8=False), _quickest(times, int8=True))
     ]
-    return Row(name, way, count, middle, min(seconds), max(seconds), count / middle, share, *against)
+    return Row(name, way, count, middle, min(seconds), max(seconds), count / middle, held, share, *against)
 
 
 def _quickest(times: Mapping[str, list[float]], int8: bool) -> str | None:
@@ -166,6 +183,7 @@ HEAD = (
     "images/s",
     "ms",
     "ms, spread",
+    "MB",
     "of peak",
     "ours quicker by",
     "ours in int8 by",
@@ -183,6 +201,7 @@ def lines(rows: Sequence[Row]) -> list[list[str]]:
             f"{row.images:.1f}",
             f"{1e3 * row.seconds:.1f}",
             f"{1e3 * row.fastest:.1f} … {1e3 * row.slowest:.1f}",
+            "" if row.memory is None else f"{row.memory / 1e6:.0f}",
             "" if row.share is None else f"{row.share:.0%}",
             str(row.ahead or ""),
             str(row.in_int8 or ""),

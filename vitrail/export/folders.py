@@ -56,7 +56,9 @@ def write_huggingface(predictor: Predictor, folder: Path, check: Check) -> None:
         "id2label": names,
         "label2id": {label: int(i) for i, label in names.items()},
     }
-    files = {"config.json": settings, "preprocessor_config.json": _processor(predictor.preprocess)}
+    files = {"config.json": settings}
+    if (steps := _processor(predictor.preprocess)) is not None:
+        files["preprocessor_config.json"] = steps
     _write(predictor, folder, tensors, files, check)
 
 
@@ -141,8 +143,10 @@ def _problem(predictor: Predictor) -> str:
     return "multi_label_classification" if several else "single_label_classification"
 
 
-def _processor(steps: Preprocess) -> dict[str, Any]:
-    """Return transformers' words for the preprocessing; padding is beyond its processors and is left to the reader."""
+def _processor(steps: Preprocess) -> dict[str, Any] | None:
+    """Return transformers' words for the preprocessing; None where it has none: padding, a crop that is no square."""
+    if steps.fit == "pad" or (steps.fit == "crop" and steps.size[0] != steps.size[1]):
+        return None
     size = {"height": steps.size[0], "width": steps.size[1]}
     said: dict[str, Any] = {
         "do_resize": True,
@@ -169,6 +173,7 @@ def _readme(predictor: Predictor) -> str:
         f"It was trained on pictures of {steps.size[0]} x {steps.size[1]} px, fit `{steps.fit}`, resized by",
         "antialiased bicubic interpolation in float32. The library that opens this folder resizes with rounded",
         "numbers of its own, so its probabilities for a file differ a little from vitrail's.",
+        *([] if _processor(steps) else ["It has no words for this fit: prepare the pictures yourself."]),
         "",
         f"Classes: {', '.join(predictor.labels)}",
         "",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import torch
+
 from vitrail.export.words import (
     BOTH,
     TIMM,
@@ -70,7 +72,13 @@ def _own(network: Network, pool: str) -> tuple[Settings, Table]:
     name, classifier = encoder.config.name.split(".")[0], encoder.net.pretrained_cfg.get("classifier")
     if not isinstance(classifier, str) or pool != "own":
         raise NoPlaceError(TIMM, name, f"its own has another head than one that reads {pool!r}")
-    return {"architecture": name, "model_args": dict(encoder.settings)}, tables.network(classifier)
+    import timm
+
+    settings = dict(encoder.settings)
+    with torch.device("meta"):
+        whole = timm.create_model(name, num_classes=2, **settings)
+    convolution = whole.get_parameter(f"{classifier}.weight").ndim == 4
+    return {"architecture": name, "model_args": settings}, tables.network(classifier, convolution)
 
 
 def _column(config: Any, pool: str) -> Settings:

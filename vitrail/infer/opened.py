@@ -51,6 +51,10 @@ class ExportedPredictor(Predictor):
         geometry = self.preprocess.geometry(array.shape[0], array.shape[1])
         return Ready(torch.empty(0), geometry, array)
 
+    def _waiting(self, ready: Ready) -> Ready:
+        """Return all of it: the graph begins at the picture."""
+        return ready
+
     def asked(self, ready: Sequence[Ready]) -> Tensor:
         """Return the task's raw output: (b, …)."""
         return torch.stack([self._engine(one.image).output for one in ready])

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vitrail.core.errors import DataError, RunError, VitrailError
+from vitrail.core.errors import DataError, RunError, SettingError, VitrailError
 from vitrail.data.decode import as_array, decode
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Geometry
@@ -192,9 +192,13 @@ class Predictor:
 
     def _made(self, source: Source) -> tuple[str, Ready | str]:
         try:
-            return source.name, self.ready(source)
+            return source.name, self._waiting(self.ready(source))
         except VitrailError as error:
             return source.name, str(error)
+
+    def _waiting(self, ready: Ready) -> Ready:
+        """Return what is kept of a picture until it is answered: not its own pixels, of which there may be many."""
+        return ready._replace(image=np.empty((0, 0, 0), np.uint8))
 
     def _answer(self, waiting: Sequence[tuple[str, Ready | str]]) -> Iterator[Answer]:
         predictions = iter(self._predicted([one for _, one in waiting if isinstance(one, Ready)]))
@@ -234,6 +238,10 @@ def load(
     if not isinstance(model, Run) and Path(model).suffix in KINDS:
         from vitrail.infer.opened import ExportedPredictor
 
+        if device not in {"auto", "cpu"}:
+            raise SettingError(
+                f"An exported file is computed by its own program on the CPU; leave --device {device} out."
+            )
         exported = ExportedPredictor(Path(model), trust)
         if point is not None:
             exported.turn_to(point)

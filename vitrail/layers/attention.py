@@ -19,11 +19,18 @@ from vitrail.layers.tokens import Tokens
 class SelfAttention(nn.Module):
     """Multi-head self-attention of all tokens (arXiv:2010.11929, eqs. 5-8): Tokens -> (b, n, d).
 
-    `relative` adds to the scores what it makes of the queries and the offsets between the patches.
+    `relative` adds to the scores what it makes of the queries and the offsets between the patches; `rescale`
+    multiplies the scores beside 1 / √e.
     """
 
     def __init__(
-        self, width: int, heads: int, *, qkv_bias: bool = True, relative: RelativeVectors | None = None
+        self,
+        width: int,
+        heads: int,
+        *,
+        qkv_bias: bool = True,
+        relative: RelativeVectors | None = None,
+        rescale: float = 1.0,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -36,19 +43,27 @@ class SelfAttention(nn.Module):
         xavier(self.qkv, parts=3)
         xavier(self.out)
         self.relative = relative
+        self.rescale = rescale
 
     def forward(self, tokens: Tokens, record: Recorder | None = None, asking: int | None = None) -> Tensor:
         """Mix the tokens: Tokens of (b, n, d) -> (b, n, d); with `asking` only that many first ones ask."""
         if asking is not None and self.relative is None and record is None:
             return self._first(tokens.x, asking)
-        q, k, v = rearrange(self.qkv(tokens.x), "b n (three h e) -> three b h n e", three=3, h=self.heads)
+        q, k, v = self._parts(tokens.x)
         mixed = self._mix(q, k, v, tokens, record)
         return mixed if asking is None else mixed[:, :asking]
 
     def ranked(self, tokens: Tokens, record: Recorder | None = None) -> tuple[Tensor, Tensor]:
         """Mix the tokens, and say how much the first one looks at each: Tokens -> (b, n, d), (b, n)."""
-        q, k, v = rearrange(self.qkv(tokens.x), "b n (three h e) -> three b h n e", three=3, h=self.heads)
+        q, k, v = self._parts(tokens.x)
         return self._mix(q, k, v, tokens, record), class_attention(q, k)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (b, n, d) -> (b, h, n, e) of each
+        q, k, v = rearrange(self.qkv(x), "b n (three h e) -> three b h n e", three=3, h=self.heads)
+        return self._scaled(q), k, v
+
+    def _scaled(self, q: Tensor) -> Tensor:
+        return q if self.rescale == 1 else q * self.rescale
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, tokens: Tokens, record: Recorder | None) -> Tensor:
         bias = None if self.relative is None else self.relative(q, tokens)
@@ -62,7 +77,7 @@ class SelfAttention(nn.Module):
         rows, more = self.qkv.weight, self.qkv.bias
         q = F.linear(x[:, :asking], rows[:width], None if more is None else more[:width])
         kv = F.linear(x, rows[width:], None if more is None else more[width:])
-        q = rearrange(q, "b n (h e) -> b h n e", h=self.heads)
+        q = self._scaled(rearrange(q, "b n (h e) -> b h n e", h=self.heads))
         k, v = rearrange(kv, "b n (two h e) -> two b h n e", two=2, h=self.heads)
         mixed: Tensor = self.out(rearrange(attend(q, k, v), "b h n e -> b n (h e)"))
         return mixed

@@ -120,9 +120,27 @@ def side_and_step(patch: int | tuple[int, int]) -> tuple[int, int]:
     return side, step
 
 
+class Sized:
+    """Settings that are made for an `image`: (height, width), or the one side of a square, in pixels."""
+
+    __slots__ = ()
+
+    image: int | tuple[int, int]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image, in pixels."""
+        return sides(self.image)
+
+
 def sides(image: int | tuple[int, int]) -> tuple[int, int]:
     """Return height and width, in pixels, of an image given as both or as the one side of a square."""
     return image if isinstance(image, tuple) else (image, image)
+
+
+def tiled(size: tuple[int, int], side: int, step: int) -> tuple[int, int]:
+    """Return the rows and columns of patches of `side` pixels, one every `step`, that a size in pixels holds."""
+    return (size[0] - side) // step + 1, (size[1] - side) // step + 1
 
 
 def check_tiles(size: tuple[int, int], side: int, step: int) -> None:

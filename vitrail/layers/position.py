@@ -45,6 +45,16 @@ class LearnedPosition(nn.Module):
         return torch.cat([front, resize_grid(places, self.grid, grid, mode=self.resize)], 1)
 
 
+def placed(tokens: Tokens, prefix: nn.Module, position: nn.Module) -> Tokens:
+    """Put the prefix in front and give every token its place (arXiv:2010.11929, eq. 1).
+
+    Tokens of (b, row·col, d) -> Tokens of (b, prefix + row·col, d). A table that has rows for the prefix is added
+    behind it; any other knows patches alone and is added before.
+    """
+    out: Tokens = position(prefix(tokens)) if getattr(position, "prefix", 0) else prefix(position(tokens))
+    return out
+
+
 class SinePosition(LearnedPosition):
     """Fixed sines and cosines of a token's number, prefix included (Vaswani et al. 2017, arXiv:1706.03762, §3.5).
 

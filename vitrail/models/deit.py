@@ -23,15 +23,15 @@ from torch import Tensor, nn
 
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, ramp
-from vitrail.layers.embed import PatchEmbed, Prefix, check_tiles, sides
+from vitrail.layers.embed import PatchEmbed, Prefix, Sized, check_tiles
 from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.initial import truncated
-from vitrail.layers.position import LearnedPosition, Resize
+from vitrail.layers.position import LearnedPosition, Resize, placed
 from vitrail.layers.tokens import FeatureSpec, Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class DeiTConfig:
+class DeiTConfig(Sized):
     """The settings of a DeiT; the defaults are DeiT-S without distillation.
 
     `image` is the size that the position table is made for, one number or (height, width); other sizes get a
@@ -58,11 +58,6 @@ class DeiTConfig:
         """Refuse an image that the patches do not tile (SettingError)."""
         check_tiles(self.size, self.patch, self.patch)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the image, in pixels."""
-        return sides(self.image)
-
 
 class DeiT(ColumnEncoder):
     """The encoder of DeiT: images (b, channels, height, width) -> Features of one column."""
@@ -86,18 +81,18 @@ class DeiT(ColumnEncoder):
         self.embed = PatchEmbed(c.width, c.patch, c.channels)
         self.prefix = Prefix(c.width, len(c.prefix))
         self.position = LearnedPosition(c.width, grid, prefix=covered, resize=c.resize)
-        self.blocks = Column(_block(c, rate) for rate in ramp(c.drop_path, c.depth))
+        self.blocks = Column(_block(c, rate) for rate in _rates(c))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
         truncated(self, 0.02)
 
     def start(self, images: Tensor) -> Tokens:
         """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""
-        tokens: Tokens = self.embed(images)
-        if self.config.position == "1d":
-            tokens = self.position(self.prefix(tokens))
-        else:
-            tokens = self.prefix(self.position(tokens))
-        return tokens
+        return placed(self.embed(images), self.prefix, self.position)
+
+
+def _rates(c: DeiTConfig) -> list[float]:
+    """Return how often each block's branches are dropped: DeiT III drops all of them alike."""
+    return ramp(c.drop_path, c.depth) if c.layer_scale is None else [c.drop_path] * c.depth
 
 
 def _block(c: DeiTConfig, rate: float) -> PreNorm:
@@ -111,7 +106,7 @@ _SIZES = (
     ("s16", DeiTConfig()),
     ("b16", DeiTConfig(width=768, heads=12)),
 )
-_THIRD = DeiTConfig(position="1d_patches", layer_scale=1e-6)
+_THIRD = DeiTConfig(position="1d_patches", layer_scale=1e-4)
 
 PRESETS: Mapping[str, DeiTConfig] = MappingProxyType(
     {

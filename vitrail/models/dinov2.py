@@ -23,14 +23,14 @@ from torch import Tensor, nn
 
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, SwiGlu, ramp
-from vitrail.layers.embed import PatchEmbed, Prefix, check_tiles, side_and_step, sides
+from vitrail.layers.embed import PatchEmbed, Prefix, Sized, check_tiles, side_and_step, tiled
 from vitrail.layers.encoder import Column, ColumnEncoder
-from vitrail.layers.position import LearnedPosition, Resize
+from vitrail.layers.position import LearnedPosition, Resize, placed
 from vitrail.layers.tokens import FeatureSpec, Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class DinoV2Config:
+class DinoV2Config(Sized):
     """The settings of a DINOv2; the defaults are ViT-S/14 without registers.
 
     `image` is the size that the position table is made for, one number or (height, width); other sizes get a
@@ -61,15 +61,9 @@ class DinoV2Config:
         check_tiles(self.size, *side_and_step(self.patch))
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the image, in pixels."""
-        return sides(self.image)
-
-    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        side, step = side_and_step(self.patch)
-        return (self.size[0] - side) // step + 1, (self.size[1] - side) // step + 1
+        return tiled(self.size, *side_and_step(self.patch))
 
 
 class DinoV2(ColumnEncoder):
@@ -101,12 +95,7 @@ class DinoV2(ColumnEncoder):
 
     def start(self, images: Tensor) -> Tokens:
         """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""
-        tokens = self.embed(images)
-        if self.config.position == "1d":
-            tokens = self.position(self.prefix(tokens))
-        else:
-            tokens = self.prefix(self.position(tokens))
-        return self._with_registers(tokens)
+        return self._with_registers(placed(self.embed(images), self.prefix, self.position))
 
     def _with_registers(self, tokens: Tokens) -> Tokens:
         if self.registers is None:

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.block import DropPath, Gelu, Mlp, ramp
-from vitrail.layers.embed import PatchEmbed, check_tiles, sides
+from vitrail.layers.embed import PatchEmbed, Sized, check_tiles
 from vitrail.layers.encoder import NOTHING, Column, Encoder
 from vitrail.layers.initial import lecun
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class MixerConfig:
+class MixerConfig(Sized):
     """The settings of a Mixer; the defaults are Mixer-S/16.
 
     `image` is one number or (height, width) of the only size it takes; `places` is the hidden width of the MLP
@@ -53,11 +53,6 @@ class MixerConfig:
     def __post_init__(self) -> None:
         """Refuse an image that the patches do not tile (SettingError)."""
         check_tiles(self.size, self.patch, self.patch)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the image, in pixels."""
-        return sides(self.image)
 
     @property
     def grid(self) -> tuple[int, int]:

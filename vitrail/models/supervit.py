@@ -30,7 +30,7 @@ from vitrail.core.errors import SettingError
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, ramp
 from vitrail.layers.elastic import SIDES, smaller_sizes
-from vitrail.layers.embed import PatchEmbed, Prefix, check_channels, check_size, check_tiles, sides
+from vitrail.layers.embed import PatchEmbed, Prefix, Sized, check_channels, check_size, check_tiles
 from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.initial import truncated
 from vitrail.layers.position import LearnedPosition
@@ -38,7 +38,7 @@ from vitrail.layers.tokens import FeatureSpec, Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class SuperViTConfig:
+class SuperViTConfig(Sized):
     """The settings of a SuperViT; the defaults are the one on DeiT-S.
 
     `image` is the largest size, one number or (height, width); `sides` are the proportions of the grids that have
@@ -65,11 +65,6 @@ class SuperViTConfig:
         check_tiles(self.size, self.patch, self.patch)
         if self.form == "lvvit" and self.patch % 2:
             raise SettingError(f"The stem halves the picture, so a patch of {self.patch} must be even.")
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the image, in pixels."""
-        return sides(self.image)
 
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:

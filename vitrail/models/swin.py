@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import lcm
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.block import Mlp, PreNorm, ramp
-from vitrail.layers.embed import PatchEmbed, sides
+from vitrail.layers.embed import PatchEmbed, Sized, check_size
 from vitrail.layers.encoder import NOTHING, Column, Encoder, Pyramid
 from vitrail.layers.initial import truncated
 from vitrail.layers.merge import PatchMerging
@@ -35,7 +36,7 @@ from vitrail.layers.window import WindowAttention
 
 
 @dataclass(frozen=True, slots=True)
-class SwinConfig:
+class SwinConfig(Sized):
     """The settings of a Swin; the defaults are Swin-T.
 
     `image`, one number or (height, width), decides where a stage is smaller than the window. `position`
@@ -60,19 +61,31 @@ class SwinConfig:
         """Refuse grids that the windows do not tile (SettingError)."""
         if len(self.depths) != len(self.heads):
             raise SettingError(f"{len(self.depths)} stages need as many numbers of heads, not {self.heads}.")
-        for stage in range(len(self.depths)):
-            rest = [side % self.stride(stage) for side in self.size]
-            grid = self.grid(stage)
-            if any(rest) or any(side % self.window_of(stage) for side in grid):
-                raise SettingError(
-                    f"An image of {self.size} makes a grid of {grid} in stage {stage + 1}, which windows of "
-                    f"{self.window} do not tile; choose another image or window."
-                )
+        if not self.tiles(self.size):
+            height, width = self.size
+            raise SettingError(
+                f"{height} x {width} pixels do not divide into windows of {self.window} in every stage. Squares that "
+                f"do are {' and '.join(map(str, self._near()))} pixels wide; or take another window."
+            )
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the image, in pixels."""
-        return sides(self.image)
+    def tiles(self, size: tuple[int, int]) -> bool:
+        """Tell whether the windows of a network made for this size, in pixels, tile the grid of every stage."""
+        for stage in range(len(self.depths)):
+            grid = [side // self.stride(stage) for side in size]
+            if any(side % self.stride(stage) for side in size) or min(grid) < 1:
+                return False
+            if any(side % min(self.window, *grid) for side in grid):
+                return False
+        return True
+
+    def _near(self) -> list[int]:
+        """Return the sides of the nearest squares, below and above the image, that the windows tile."""
+        step = self.stride(len(self.depths) - 1)
+        middle = max(self.size) // step
+        below = (step * i for i in range(middle, 0, -1))
+        above = (step * i for i in range(middle + 1, middle + self.window + 1))  # full windows are among them
+        found = (next((one for one in tried if self.tiles((one, one))), 0) for tried in (below, above))
+        return [side for side in found if side]
 
     def stride(self, stage: int) -> int:
         """Return the pixels that a token of a stage spans."""
@@ -85,6 +98,11 @@ class SwinConfig:
     def window_of(self, stage: int) -> int:
         """Return the side of a stage's windows."""
         return min(self.window, *self.grid(stage))
+
+    @property
+    def unit(self) -> int:
+        """The pixels that both sides of a picture must be a multiple of: every window of every stage is full."""
+        return lcm(*(self.stride(stage) * self.window_of(stage) for stage in range(len(self.depths))))
 
 
 class Swin(Encoder):
@@ -122,6 +140,7 @@ class Swin(Encoder):
     ) -> Features:
         """(b, channels, height, width) -> Features with tokens (b, row·col, d) of the last stage."""
         self.refuse(given)
+        check_size(images, self.config.unit)
         tokens = self.embed(images)
         tokens = tokens.with_x(self.embed_norm(tokens.x))
         if self.position is not None:

@@ -27,7 +27,7 @@ from vitrail.core.errors import SettingError
 from vitrail.layers.attend import attend
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, ramp
-from vitrail.layers.embed import Prefix, SoftSplit, check_channels, check_size, sides
+from vitrail.layers.embed import Prefix, Sized, SoftSplit, check_channels, check_size
 from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.initial import truncated
 from vitrail.layers.position import SinePosition
@@ -38,11 +38,12 @@ STRIDE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class T2TConfig:
+class T2TConfig(Sized):
     """The settings of a T2T-ViT; the defaults are T2T-ViT-14.
 
     `image` is the size that the sine table is stored for, one number or (height, width). `hidden` is in
-    widths.
+    widths. The scores of the blocks are divided by the root of the head's width, or of the whole `scale` "width",
+    as the official code does where its weights are fetched by timm's `pretrained=True`.
     """
 
     family: ClassVar[str] = "t2t"
@@ -55,6 +56,7 @@ class T2TConfig:
     depth: int = 14
     heads: int = 6
     hidden: float = 3.0
+    scale: Literal["head", "width"] = "head"
     norm_eps: float = 1e-5
     drop_path: float = 0.0
 
@@ -62,11 +64,6 @@ class T2TConfig:
         """Refuse an image that the splits do not tile (SettingError)."""
         if any(side % STRIDE or side <= 0 for side in self.size):
             raise SettingError(f"Splits of {STRIDE} pixels do not tile {self.size} pixels; change the image.")
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the image, in pixels."""
-        return sides(self.image)
 
 
 class T2T(ColumnEncoder):
@@ -175,7 +172,9 @@ class TokenTransformer(nn.Module):
 
 
 def _block(c: T2TConfig, rate: float) -> PreNorm:
-    attention = SelfAttention(c.width, c.heads, qkv_bias=False)
+    # `attend` divides by the root of a head's width, d / heads.
+    rescale = 1.0 if c.scale == "head" else c.heads**-0.5
+    attention = SelfAttention(c.width, c.heads, qkv_bias=False, rescale=rescale)
     return PreNorm(c.width, attention, Mlp(c.width, int(c.width * c.hidden)), drop_path=rate, eps=c.norm_eps)
 
 

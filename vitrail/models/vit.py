@@ -31,15 +31,15 @@ from torch import Tensor, nn
 from vitrail.layers.attend import Recorder
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Gelu, Mlp, PreNorm, ramp
-from vitrail.layers.embed import PatchEmbed, Prefix, check_size, check_tiles, side_and_step, sides
+from vitrail.layers.embed import PatchEmbed, Prefix, Sized, check_size, check_tiles, side_and_step, tiled
 from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
-from vitrail.layers.position import GridPosition, LearnedPosition, RelativeVectors, Resize
+from vitrail.layers.position import GridPosition, LearnedPosition, RelativeVectors, Resize, placed
 from vitrail.layers.stem import ResNetStem, stem_stride
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class ViTConfig:
+class ViTConfig(Sized):
     """The settings of a ViT; the defaults are ViT-S/16.
 
     `image` is the size, in pixels, that the position table is made for: one number or (height, width); other
@@ -80,13 +80,7 @@ class ViTConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        side, step = self.spans
-        return (self.size[0] - side) // step + 1, (self.size[1] - side) // step + 1
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the image, in pixels."""
-        return sides(self.image)
+        return tiled(self.size, *self.spans)
 
 
 class ViT(ColumnEncoder):
@@ -129,12 +123,7 @@ class ViT(ColumnEncoder):
         """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""
         span, step = self.config.spans
         check_size(images, step, span - step)
-        tokens: Tokens = self.embed(self.stem(images))
-        if self.config.position == "1d":
-            tokens = self.position(self.prefix(tokens))  # eq. 1
-        else:
-            tokens = self.prefix(self.position(tokens))
-        return tokens
+        return placed(self.embed(self.stem(images)), self.prefix, self.position)  # eq. 1
 
 
 def _position(c: ViTConfig, grid: tuple[int, int]) -> nn.Module:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.block import ConvMlp, PreNorm, ramp
-from vitrail.layers.embed import OverlapEmbed, sides
+from vitrail.layers.embed import OverlapEmbed, Sized
 from vitrail.layers.encoder import NOTHING, Column, Encoder
 from vitrail.layers.initial import fan_out, truncated
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
@@ -36,7 +36,7 @@ from vitrail.layers.vicinity import Form, VicinityAttention
 
 
 @dataclass(frozen=True, slots=True)
-class VVTConfig:
+class VVTConfig(Sized):
     """The settings of a VVT, one number a stage where there are several; the defaults are VVT-tiny.
 
     `image` says what size it is meant for; nothing is built for it. `hidden` is in widths, `reduce` divides the
@@ -62,11 +62,6 @@ class VVTConfig:
         several = (self.depths, self.heads, self.hidden, self.reduce, self.shrink)
         if any(len(one) != len(self.widths) for one in several):
             raise SettingError(f"{len(self.widths)} stages need as many numbers each; got {several}.")
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the image, in pixels."""
-        return sides(self.image)
 
 
 class VVT(Encoder):

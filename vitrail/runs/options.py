@@ -52,7 +52,7 @@ class TrainOptions:
     ema
         decay of the moving average of the weights, 0 for none
     augment
-        none, light, flip_crop, trivial or rand
+        none, light, flip_crop, trivial, rand or three
     erase
         chance that a patch is erased
     mixup
@@ -113,7 +113,7 @@ class TrainOptions:
     warmup: float | None = None
     drop_path: float | None = None
     ema: float | None = None
-    augment: Literal["none", "light", "flip_crop", "trivial", "rand"] | None = None
+    augment: Literal["none", "light", "flip_crop", "trivial", "rand", "three"] | None = None
     erase: float | None = None
     mixup: float | None = None
     cutmix: float | None = None

@@ -67,7 +67,7 @@ class TrainSettings(Settings):
     warmup: NonNegativeFloat = 5.0
     clip: NonNegativeFloat = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    augment: Literal["none", "light", "flip_crop", "trivial", "rand"] = "trivial"
+    augment: Literal["none", "light", "flip_crop", "trivial", "rand", "three"] = "trivial"
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     precision: Literal["auto", "float32", "bf16"] = "auto"
     compile: bool = False

@@ -72,9 +72,15 @@ class Distill(Task[Any, Any]):
         if self.settings.task == self.name:
             raise SettingError("A task that is distilled cannot be distillation itself; name another.")
         self.inner: Task[Any, Any] = load("task", self.settings.task)(labels, self.settings.settings)
+        if type(self.inner).learn is not Task.learn:
+            raise SettingError(
+                f"The task {self.settings.task!r} has a way of learning of its own, which a teacher would replace. "
+                "Leave --teacher out, or take classify or classify_multi."
+            )
         self.labels = self.inner.labels
         self.share = self.settings.share or SHARES[self.settings.kind]
         self._teacher: Teacher | None = None
+        self._two = False  # whether the head answers the labels and the teacher apart
 
     def taught_by(self, teacher: Teacher) -> None:
         """Take a teacher; without one nothing can be learnt."""
@@ -87,6 +93,7 @@ class Distill(Task[Any, Any]):
     def head(self, spec: FeatureSpec) -> nn.Module:
         """Return the wrapped task's head; of a distilled network both of them."""
         head = self.inner.head(spec)
+        self._two = isinstance(head, DistilledHead)
         if not isinstance(head, DistilledHead):
             return head
         return BothAnswers(spec, len(self.labels), dropout=head.dropout.p)
@@ -97,7 +104,7 @@ class Distill(Task[Any, Any]):
 
     def loss(self, output: Tensor, targets: Sequence[Any]) -> Losses:
         """Return the wrapped task's loss of the answer."""
-        return self.inner.loss(_answer(output), targets)
+        return self.inner.loss(self._answer(output), targets)
 
     def metrics(self) -> Metrics:
         """Return the wrapped task's metrics."""
@@ -105,15 +112,15 @@ class Distill(Task[Any, Any]):
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Return the wrapped task's probabilities."""
-        return self.inner.probabilities(_answer(output))
+        return self.inner.probabilities(self._answer(output))
 
     def decode(self, output: Tensor, at: Sequence[Geometry]) -> list[Any]:
         """Return the wrapped task's predictions."""
-        return self.inner.decode(_answer(output), at)
+        return self.inner.decode(self._answer(output), at)
 
     def score(self, output: Tensor, prediction: Any) -> Tensor:
         """Return the wrapped task's number to explain."""
-        return self.inner.score(_answer(output), prediction)
+        return self.inner.score(self._answer(output), prediction)
 
     def render(self, image: Image, prediction: Any) -> Image:
         """Return the wrapped task's drawing."""
@@ -125,7 +132,7 @@ class Distill(Task[Any, Any]):
 
     def infer(self, network: nn.Module, images: Tensor) -> Tensor:
         """Return the answer: of two heads their mean."""
-        return _answer(self.inner.infer(network, images))
+        return self._answer(self.inner.infer(network, images))
 
     def learn(self, network: nn.Module, batch: Batch[Any], rng: np.random.Generator) -> Losses:
         """Return both losses of a batch, and their weighted sum.
@@ -139,8 +146,7 @@ class Distill(Task[Any, Any]):
             )
         ready = self.prepare(batch, rng)
         output = self.inner.infer(network, ready.images)
-        two = output.ndim == 3 and output.shape[1] == 2
-        own, other = output.unbind(1) if two else (output, output)
+        own, other = output.unbind(1) if self._two else (output, output)
         labels = self.inner.loss(own, ready.targets).total
         teacher = self._against(other.float(), self._teacher(ready.images).float())
         total = (1 - self.share) * labels + self.share * teacher
@@ -148,7 +154,11 @@ class Distill(Task[Any, Any]):
 
     def settle(self, output: Tensor, targets: Sequence[Any]) -> Mapping[str, Any]:
         """Return what the wrapped task learns from validation answers."""
-        return self.inner.settle(_answer(output), targets)
+        return self.inner.settle(self._answer(output), targets)
+
+    def _answer(self, output: Tensor) -> Tensor:
+        """Return what is answered, (b, k): of two heads' (b, 2, k) the mean."""
+        return output.mean(1) if self._two and output.ndim == 3 else output
 
     def _against(self, output: Tensor, answer: Tensor) -> Tensor:
         """Return the loss of logits (b, k, …) against the teacher's logits of the same shape."""
@@ -166,8 +176,3 @@ class Distill(Task[Any, Any]):
             return F.cross_entropy(output, answer.argmax(1))
         student, taught = (output / heat).log_softmax(1), (answer / heat).log_softmax(1)
         return heat**2 * F.kl_div(student, taught, log_target=True, reduction="none").sum(1).mean()
-
-
-def _answer(output: Tensor) -> Tensor:
-    """Return what is answered: (b, k), of two heads' (b, 2, k) the mean."""
-    return output.mean(1) if output.ndim == 3 else output

@@ -27,15 +27,18 @@ ELASTIC: Mapping[str, str] = MappingProxyType(
 def dialled(recipe: Recipe, encoder: Encoder, elastic: bool | None) -> Recipe:
     """Return the recipe with its task trained for several costs, where that is wanted: a supervit wants it.
 
-    Sizes and shares that the recipe states stay. `encoder` says on the meta device what it takes.
+    A supervit whose task has no such form is trained as any network. Sizes and shares that the recipe states stay.
+    `encoder` says on the meta device what it takes.
 
     Raises:
         SettingError: the network, the task or the kind of training has no such dial.
     """
-    wanted = encoder.config.family == "supervit" if elastic is None else elastic
-    if not wanted or (elastic is None and recipe.training.tune in {"draft", "head"}):
+    whole = recipe.training.tune not in {"draft", "head"}
+    if elastic is None and (not whole or recipe.task.name not in ELASTIC):
         return recipe
-    if recipe.training.tune in {"draft", "head"}:
+    if not (encoder.config.family == "supervit" if elastic is None else elastic):
+        return recipe
+    if not whole:
         raise SettingError(
             f"--elastic trains the whole network, and --tune {recipe.training.tune} leaves it as it is. "
             "Say --tune full, or --weights none."

@@ -36,24 +36,35 @@ def parameter_groups(
 def _depths(names: list[str]) -> dict[str, int]:
     """Return how deep each parameter lies: 0 before the blocks, then block by block, the head deepest."""
     blocks = list(dict.fromkeys(m[0] for name in names if (m := _BLOCK.match(name))))
+    stages = [int(m[1]) for block in blocks if (m := _STAGE.search(block))]
     depths, seen = {}, 0
     for name in names:
-        found = _BLOCK.match(name)
-        seen = blocks.index(found[0]) + 1 if found else seen
-        behind = not name.startswith("encoder.") or ".norm" in name or ".head" in name
-        depths[name] = seen if found else len(blocks) + 1 if behind else min(seen, len(blocks))
+        if found := _BLOCK.match(name):
+            depths[name] = seen = blocks.index(found[0]) + 1
+        elif between := _BETWEEN.match(name):
+            before = int(between[2]) + (between[1] == "merges")
+            depths[name] = sum(stage < before for stage in stages)
+        else:
+            depths[name] = len(blocks) + 1 if _BEHIND.match(name) else seen
     return depths
 
 
-_BLOCK = re.compile(r"encoder\.(?:net\.)?(?:(?:blocks|layers|stages)\.\d+\.)+")
+_BLOCK = re.compile(r"encoder\.(?:net\.|pyramid\.)?(?:(?:blocks|layers|stages)\.(?:\d+\.)+)+")
 """The part of a parameter's name that tells its block, in our pages and in timm's."""
+
+_STAGE = re.compile(r"stages\.(\d+)\.")
+_BETWEEN = re.compile(r"encoder\.(?:pyramid\.)?(merges|embeds)\.(\d+)\.")
+"""What leads from one stage of ours to the next: merge i behind stage i, embedding i in front of it."""
+
+_BEHIND = re.compile(r"(?!encoder\.)|encoder\.(?:net\.)?(?:norms?|fc_norm|norm_head|head\w*)\.")
+"""What stands behind all blocks: the head, and the norms that are no block's."""
+
+_TABLE = re.compile(r"(?:^|[._])(?:table|tokens?|rows|cols|pos_embed\w*)$")
+"""Learned vectors that multiply nothing: positions, relative biases, class tokens and registers, ours and timm's."""
 
 
 def _is_table(name: str) -> bool:
-    last = name.rsplit(".", 2)
-    return any(
-        part.startswith(("pos", "cls", "token", "prefix", "dist", "relative", "register")) for part in last
-    )
+    return _TABLE.search(name) is not None
 
 
 def adamw(network: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0) -> torch.optim.AdamW:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,9 +125,7 @@ def _classifier(found: Pretrained, spec: FeatureSpec) -> nn.Module:
 
 
 def _columns(source: str, labels: Sequence[str], classes: int) -> tuple[int, ...]:
-    """Find the student's classes among ImageNet's, by their WordNet numbers, or take as many as they come."""
-    if classes == len(labels):
-        return tuple(range(classes))
+    """Find the student's classes among ImageNet's, by their WordNet numbers, or take as many in order and say so."""
     if classes == 1000:
         from timm.data.imagenet_info import ImageNetInfo
 
@@ -134,6 +133,13 @@ def _columns(source: str, labels: Sequence[str], classes: int) -> tuple[int, ...
         known: list[str] = list(info.label_names())
         if set(labels) <= set(known):
             return tuple(known.index(label) for label in labels)
+    if classes == len(labels):
+        warnings.warn(
+            f"The teacher {source} does not name its {classes} classes; they are taken to be in the order of yours: "
+            f"{', '.join(labels[:3])} …",
+            stacklevel=2,
+        )
+        return tuple(range(classes))
     raise SettingError(
         f"The teacher {source} knows {classes} classes of its own, and not those of these pictures. Fine-tune it on "
         "them first, and name that run: --teacher runs/teacher"

@@ -43,6 +43,9 @@ COMPARED = (
     "reduce",
     "shrink",
     "places",
+    "tokens",
+    "token_width",
+    "layer_scale",
 )
 """The settings that make one network another; size, channels and conventions do not."""
 
@@ -107,7 +110,7 @@ def deit(peek: Peek, conventions: Conventions, heads: int | None) -> DeiTConfig:
         heads=heads or _heads(width),
         prefix=prefix,
         position=position,
-        layer_scale=1e-6 if _have(peek, "blocks.0.scale1.gamma") else None,
+        layer_scale=1e-4 if _have(peek, "blocks.0.scale1.gamma") else None,
     )
 
 
@@ -250,6 +253,8 @@ def _differences(a: Any, b: Any) -> int:
 
 def _compared(config: Any, name: str) -> Any:
     value = getattr(config, name, None)
+    if name == "layer_scale":  # where factors start is of no matter to a file; that there are any is
+        return value is not None
     # How closely patches stand changes no weight; the side of a patch does.
     return value[0] if name == "patch" and isinstance(value, tuple) else value
 

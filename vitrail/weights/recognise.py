@@ -131,8 +131,8 @@ def _timm(opened: Opened, wanted: Any) -> _Kind:
     tensors = opened.tensors
     if "dist_token" in tensors:
         return _Kind(timm_tables.DEIT_DISTILLED, infer.deit, tensors, TIMM)
-    if "blocks.0.ls1.gamma" in tensors:
-        spelt = rules.respell(tensors, timm_tables.DINOV2_SPELLINGS)
+    spelt = rules.respell(tensors, timm_tables.OFFICIAL_SPELLINGS)
+    if "blocks.0.ls1.gamma" in spelt:
         return _Kind(timm_tables.DINOV2, infer.layer_scaled, spelt, TIMM)
     if wanted is not None and wanted.family == "deit":  # without distillation its files are a ViT's
         return _Kind(timm_tables.DEIT, infer.deit, tensors, TIMM)

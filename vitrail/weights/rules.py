@@ -29,6 +29,14 @@ SAME = Op(lambda theirs: theirs[0], lambda ours: (ours,))
 TRANSPOSE = Op(lambda theirs: theirs[0].T, lambda ours: (ours.T,))  # (in, out) and (out, in)
 
 
+def as_matrix(convolution: bool) -> Op:
+    """Return the op for a classifier that they may keep as a convolution of one place, (k, d, 1, 1)."""
+    return Op(
+        lambda theirs: theirs[0].flatten(1),
+        lambda ours: (ours[..., None, None] if convolution else ours,),
+    )
+
+
 def side_by_side(parts: int) -> Op:
     """Return the op for learned tokens (1, 1, d) that we keep in one tensor (1, parts, d)."""
     return Op(lambda theirs: torch.cat(theirs, 1), lambda ours: ours.chunk(parts, 1))

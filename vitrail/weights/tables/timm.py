@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitrail.weights.rules import Rule, Table, side_by_side
+from vitrail.weights.rules import Rule, Table, as_matrix, side_by_side
 
 VIT_BLOCKS = (
     Rule("blocks.{i}.norm1.{p}", "blocks.{i}.norm1.{p}"),
@@ -82,12 +82,13 @@ DINOV2 = Table(
     ignored=("mask_token",),  # of the pretraining alone
 )
 
-DINOV2_SPELLINGS = (
+OFFICIAL_SPELLINGS = (
+    (r"\.gamma_(\d)$", r".ls\1.gamma"),
     (r"^register_tokens$", "reg_token"),
     (r"\.mlp\.w12\.", ".mlp.fc1."),
     (r"\.mlp\.w3\.", ".mlp.fc2."),
 )
-"""From the names of the official repository to timm's; the place of the class token stays a row of the table."""
+"""From the names of the official repositories, DeiT III's and DINOv2's, to timm's; a place of the class token stays."""
 
 DEIT = Table("timm DeiT", rules=(*VIT.rules, *LAYER_SCALE), head=VIT.head)
 
@@ -123,10 +124,13 @@ HYBRID = hybrid("patch_embed.backbone.stem", "timm hybrid ViT")
 HYBRID_ROOT = hybrid("patch_embed.backbone", "timm R + ViT")
 
 
-def network(classifier: str) -> Table:
-    """Return the table of any network of timm, whose classifier has this name."""
+def network(classifier: str, convolution: bool = False) -> Table:
+    """Return the table of any network of timm, whose classifier has this name, and may be a convolution (BiT)."""
     return Table(
         "timm",
         rules=(Rule("net.{rest}", "{rest}"),),
-        head=(Rule("linear.weight", f"{classifier}.weight"), Rule("linear.bias", f"{classifier}.bias")),
+        head=(
+            Rule("linear.weight", f"{classifier}.weight", as_matrix(convolution)),
+            Rule("linear.bias", f"{classifier}.bias"),
+        ),
     )
