@@ -17,24 +17,31 @@ from vitrail.export.write import SUFFIXES, export
 
 MODELS = (
     "vit_ti16",
+    "vit_ti16+several",
     "resnet10t",
     "swin_t",
     "deit_ti16",
     "deit_ti16_distilled",
+    "deit3_s16",
+    "vit_r26_s32",
     "dinov2_s14_reg4",
     "mixer_s32",
     "t2t_vit_7",
+    "supervit_s",
+    "vvt_t",
 )
+"""`+several`: each label a yes or a no."""
 
 
 def main() -> None:
     print(machine())
     print("| model | format | same top answer | ties | largest drift | s |\n|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         photos = toy.photographs(folder / "photos", 100)
         for model in sys.argv[1:] or MODELS:
-            path = toy.model(folder, model)
+            name, _, several = model.partition("+")
+            path = toy.model(folder, name, task_name="classify_multi" if several else "classify")
             for format, suffix in SUFFIXES.items():
                 began = time.perf_counter()
                 try:

@@ -44,17 +44,17 @@ def windows(number: int, seed: int = 0) -> Iterator[Window]:
         yield Window(scene.crop((left, top, left + WIDTH, top + HEIGHT)), i % 2)
 
 
-def model(folder: Path, name: str, side: int = 224) -> Path:
+def model(folder: Path, name: str, side: int = 224, task_name: str = "classify") -> Path:
     """Write a network that tells the windows apart, as a training writes it."""
     torch.manual_seed(0)
-    task = build_task("classify", ["china", "flower"], {})
+    task = build_task(task_name, ["china", "flower"], {})
     steps = Preprocess((side, side))
     network = join(create_model(name, 2, image=steps.size).encoder, task).eval()
     _fit(network, steps)
     header = Header(
         name=name,
         encoder=describe(network.encoder),
-        task={"name": "classify", "labels": list(task.labels), "settings": task.settings.model_dump()},
+        task={"name": task_name, "labels": list(task.labels), "settings": task.settings.model_dump()},
         preprocess=steps.to_dict(),
         proof=answer(network, task, steps),
     )

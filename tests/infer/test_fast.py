@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from vitrail.core.paths import compiler
 from vitrail.infer import fast
 from vitrail.infer import plans as plans_page
 from vitrail.infer.ahead import ahead
@@ -15,6 +16,7 @@ from vitrail.infer.fast import Memory, Seen, hasten, quicken
 from vitrail.infer.plans import PLAIN, Plan, Quick
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.sources import Source
+from vitrail.runs.assemble import build_task
 from vitrail.runs.proof import picture
 
 BF16 = Plan("bf16")
@@ -105,6 +107,42 @@ def test_the_last_batch_of_a_compiled_plan_is_filled_up(model, monkeypatch):
     out = Quick(predictor.network, Plan(engine="compiled"), (8, 3, 32, 32))(images)
     torch.testing.assert_close(out, predictor.network(images), rtol=0, atol=1e-5)
     assert sizes == [8]
+
+
+@pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
+def test_a_compiled_plan_answers_as_the_network_does(model):
+    predictor = Predictor(model)
+    images = torch.randn(3, 3, 32, 32)
+    out = Quick(predictor.network, Plan(engine="compiled"), (4, 3, 32, 32))(images)
+    torch.testing.assert_close(out, predictor.network(images), rtol=0, atol=1e-4)
+
+
+def test_a_cache_that_cannot_be_written_costs_no_answer(model, plans, shown, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(fast, "_speed", lambda batches, times: 100.0)
+    predictor = Predictor(model)
+    assert quicken(predictor, 1_000_000, lambda: shown).plan in {PLAIN, BF16}
+    assert len(predictor([shown[0]])) == 1
+
+
+def test_several_labels_are_the_same_answer_when_each_is(model):
+    predictor = Predictor(model)
+    predictor.task = build_task("classify_multi", ["a", "b", "c"], {"thresholds": [0.5, 0.3, 0.9]})
+    p = torch.tensor([[0.52, 0.1, 0.1], [0.99, 0.1, 0.98], [0.2, 0.31, 0.1]])
+    q = torch.tensor([[0.48, 0.1, 0.1], [0.98, 0.1, 0.99], [0.2, 0.33, 0.1]])
+    assert fast._same_answer(predictor, p, q).tolist() == [False, True, True]
+
+
+def test_a_slow_network_is_worth_a_proof_sooner(model, plans, monkeypatch):
+    """A job of 1,000 pictures is short for a quick network and long for a slow one: one small batch tells."""
+    predictor = Predictor(model)
+    quick = Plan("bf16", engine="openvino")
+    for seconds, plan in ((0.001, PLAIN), (100.0, quick)):
+        monkeypatch.setattr(fast, "_timed", lambda *given, took=seconds: (None, took))
+        plain = fast._plain_speed(predictor, Memory(predictor), 1000)
+        found = min((PLAIN, quick), key=lambda one: fast._seconds(one, Memory(predictor), 1000, plain))
+        assert (found, plain) == (plan, 4 / seconds)
 
 
 def test_channels_last_changes_no_answer(model):

@@ -90,6 +90,26 @@ def test_what_was_translated_is_opened_again_and_damage_is_seen(model, shown, on
     assert len(made) == 3
 
 
+def test_models_that_are_gone_leave_no_trap_for_signals():
+    """Plugins of OpenVINO that were unloaded left a stack for signal handlers behind that was there no more."""
+    script = """
+import signal, subprocess, sys, torch
+from vitrail.infer.translated import Translated
+from vitrail.runs.assemble import create_model
+network = create_model("vit_digits", 3).eval()
+some = [Translated(network, (3, 32, 32), "float32") for _ in range(2)]
+some = [(one, one(torch.zeros(2, 3, 32, 32)))[0] for one in some]
+while some:
+    some.pop(0)
+heard = []
+signal.signal(signal.SIGCHLD, lambda *given: heard.append(1))
+subprocess.run([sys.executable, "-c", ""], check=True)
+print(len(heard))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
 def test_old_translations_make_room(tmp_path, monkeypatch):
     monkeypatch.setattr(translated, "KEPT", 2)
     network = torch.nn.Flatten()

@@ -16,7 +16,7 @@ from vitrail.core.errors import RunError
 from vitrail.core.files import replace
 from vitrail.export.graph import Looking, Whole
 from vitrail.export.proof import Asked
-from vitrail.infer.exported import KEY, need, open_exported, openvino
+from vitrail.infer.exported import KEY, core, need, open_exported, openvino
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.translated import quietly
 from vitrail.models.create import count_params
@@ -76,7 +76,7 @@ def write_openvino(predictor: Predictor, path: Path, attention: bool, check: Che
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".vitrail-") as folder:
         source = Path(folder, "model.onnx")
         source.write_bytes(_onnx(predictor, attention).SerializeToString())
-        model = ov.Core().read_model(str(source))
+        model = core().read_model(str(source))
         for name, text in metadata(predictor).items():
             model.set_rt_info(text, ["model_info", name])
         written = Path(folder, path.name)

@@ -20,7 +20,7 @@ from vitrail.export.folders import read_huggingface
 from vitrail.export.in_timm import for_timm
 from vitrail.export.in_transformers import for_transformers
 from vitrail.export.words import NoPlaceError
-from vitrail.infer.exported import openvino
+from vitrail.infer.exported import core
 from vitrail.infer.translated import quietly
 from vitrail.runs.assemble import Network
 from vitrail.runs.device import fast_bf16
@@ -71,7 +71,7 @@ def _runtimes(network: nn.Module, images: Tensor, path: Path, bf16: bool) -> Ite
     if find_spec("openvino") is not None:
         hint = "bf16" if bf16 else "f32"
         settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        graph = openvino().Core().compile_model(str(path), "CPU", settings)
+        graph = core().compile_model(str(path), "CPU", settings)
         yield f"OpenVINO {hint}", lambda: graph(images.numpy())
 
 

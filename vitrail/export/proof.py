@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitrail.core.errors import RunError
-from vitrail.infer.held_back import Pixels
+from vitrail.infer.held_back import Pixels, Reader
 from vitrail.infer.predictor import Predictor
 
 LEAST = 200
@@ -59,15 +59,15 @@ class Agreement:
         )
 
 
-def many_sizes(pictures: Sequence[Pixels], least: int = LEAST) -> Iterator[Pixels]:
+def many_sizes(readers: Sequence[Reader], least: int = LEAST) -> Iterator[Pixels]:
     """Yield at least `least` pictures: half as they are, half in drawn sizes, the smallest and the largest among them.
 
     A run whose pictures are all of one size would prove nothing about others.
     """
     draw = np.random.default_rng(0)
-    count = max(least, len(pictures))
+    count = max(least, len(readers))
     for i in range(count):
-        picture = pictures[i // 2 % len(pictures)] if count > len(pictures) else pictures[i]
+        picture = readers[i // 2 % len(readers) if count > len(readers) else i]()
         if i % 2 == 0:
             yield picture
             continue

@@ -13,7 +13,7 @@ from vitrail.core.errors import SettingError, UnknownNameError
 from vitrail.data.manifest import TEST, TRAIN, VAL
 from vitrail.export import folders, graphs, proof
 from vitrail.export.proof import Agreement, Asked
-from vitrail.infer.held_back import Pixels, pictures_of, readable, root_of
+from vitrail.infer.held_back import Reader, readers_of, root_of, usable
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.sources import expand
 from vitrail.runs.folder import open_run
@@ -116,20 +116,21 @@ def _named(model: Path, format: str, out: str | Path | None) -> Path:
     return path
 
 
-def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Sequence[Pixels]:
+def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Sequence[Reader]:
     channels = predictor.preprocess.channels
     if model.is_dir():
         run = open_run(model)
         root = Path(data) if data else root_of(run)
-        return pictures_of(run, root, (TEST, VAL, TRAIN), channels, proof.LEAST)
+        return usable(readers_of(run, root, (TEST, VAL, TRAIN), channels, proof.LEAST))
     if data is None:
         raise SettingError(
             f"{model} is a model alone; an export is proven on pictures. Name some: --data photos/"
         )
     sources = list(expand([str(data)]))[: proof.LEAST]
-    return readable(partial(predictor.decoded, one) for one in sources)
+    return usable(partial(predictor.decoded, one) for one in sources)
 
 
 def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path, path.with_suffix(".bin")]
+    beside = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
+    files = path.rglob("*") if path.is_dir() else [path, *beside]
     return sum(file.stat().st_size for file in files if file.is_file())

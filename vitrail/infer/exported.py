@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -104,6 +105,17 @@ def openvino() -> Any:
         return module
 
 
+@cache
+def core() -> Any:
+    """Return OpenVINO's core, one for the process and as long as it lives.
+
+    Its CPU plugin gives the thread that loads it a stack for signal handlers, and takes it away when it is unloaded,
+    whoever uses it then: after two cores were dropped in the order they were made, the next Ctrl-C, or the end of any
+    child process that a handler waits for, was a segmentation fault.
+    """
+    return openvino().Core()
+
+
 def _header(text: str | None, path: Path) -> Header:
     if not text:
         raise RunError(
@@ -130,12 +142,11 @@ def _onnx(path: Path) -> Opened:
 
 
 def _openvino(path: Path) -> Opened:
-    core = openvino().Core()
-    model = core.read_model(str(path))
+    model = core().read_model(str(path))
     text = model.get_rt_info(["model_info", KEY]).value if model.has_rt_info(["model_info", KEY]) else None
     header = _header(text, path)
     # Where a processor has bf16, OpenVINO takes it without being asked; an export promises float32.
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def answer(image: NDArray[np.uint8]) -> Said:
         found = compiled(image)

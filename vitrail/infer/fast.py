@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b, file_digest
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
@@ -22,17 +24,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vitrail.core.errors import DataError, VitrailError
+from vitrail.core.errors import DataError, RunError, VitrailError
 from vitrail.core.files import write_json
 from vitrail.core.paths import cache_dir
 from vitrail.data.manifest import VAL
-from vitrail.infer.held_back import Pixels, pictures_of, readable, root_of
+from vitrail.infer.held_back import Pixels, readable, readers_of, root_of
 from vitrail.infer.opened import ExportedPredictor
 from vitrail.infer.plans import PLAIN, Engine, Plan, Quick, plans_for
 from vitrail.infer.predictor import BATCH, Predictor
 from vitrail.infer.sources import Source
 from vitrail.runs.folder import open_run
 from vitrail.runs.proof import picture
+from vitrail.tasks.multilabel import MultiLabel
 
 CHECKED = 200
 """Pictures that a way is proven on, at most."""
@@ -83,9 +86,10 @@ class Memory:
         self.at_once = 1 if singly else BATCH
         said = (
             predictor.header.model_dump_json(),
-            torch.__version__,
+            *map(version, ("vitrail", "torch", "timm", "openvino")),  # what was proven holds for these
             torch.get_num_threads(),
             predictor.device,
+            torch.cuda.get_device_name(predictor.device) if predictor.device.type == "cuda" else "",
             *((str(predictor.point),) if predictor.point != predictor.points[-1] else ()),
             torch.backends.cpu.get_cpu_capability(),
             self.at_once,
@@ -102,8 +106,9 @@ class Memory:
     def keep(self, plan: Plan, seen: Seen) -> None:
         """Remember a plan."""
         self.seen[plan] = seen
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, [{"plan": asdict(p), "seen": asdict(s)} for p, s in self.seen.items()])
+        with suppress(OSError, RunError):  # a cache that cannot be written costs the next job a measurement
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, [{"plan": asdict(p), "seen": asdict(s)} for p, s in self.seen.items()])
 
 
 class Choice(NamedTuple):
@@ -114,24 +119,25 @@ class Choice(NamedTuple):
 
 
 def quicken(
-    predictor: Predictor, pictures: int, proof: Callable[[], Sequence[Pixels]], singly: bool = False
+    predictor: Predictor, pictures: int, proof: Callable[[], Iterable[Pixels]], singly: bool = False
 ) -> Choice:
     """Let a predictor answer `pictures` pictures the quickest faithful way; `singly` where they come one by one.
 
     `proof` gives pictures to compare with float32 on; it is asked only where a plan was not proven before.
     """
     memory = Memory(predictor, singly)
+    plain = _plain_speed(predictor, memory, pictures)
     plans = plans_for(predictor.network, predictor.device)
     shown: list[Tensor] = []
     while True:
         allowed = [plan for plan in plans if plan not in memory.seen or memory.seen[plan].faithful]
-        plan = min(allowed, key=lambda one: _seconds(one, memory, pictures))
+        plan = min(allowed, key=lambda one: _seconds(one, memory, pictures, plain))
         if plan == PLAIN:
             return Choice(PLAIN, _why(PLAIN, memory))
         if plan in memory.seen:
             predictor.running = _twin(predictor, plan, memory.at_once)
             return Choice(plan, _why(plan, memory))
-        shown = shown or [predictor.ready(shot).pixels for shot in proof()[:CHECKED]]
+        shown = shown or [predictor.ready(shot).pixels for shot in islice(proof(), CHECKED)]
         _measure(predictor, plan, memory, shown)
 
 
@@ -143,13 +149,13 @@ def hasten(predictor: Predictor, model: str | Path, sources: Sequence[Source]) -
     if isinstance(predictor, ExportedPredictor):
         return ""  # the file says how it is computed
 
-    def proof() -> list[Pixels]:
+    def proof() -> Iterator[Pixels]:
         channels = predictor.preprocess.channels
         try:
             run = open_run(model)
-            return pictures_of(run, root_of(run), (VAL,), channels, CHECKED)
+            yield from readable(readers_of(run, root_of(run), (VAL,), channels, CHECKED))
         except VitrailError:  # no run, or its pictures have moved
-            return readable(partial(predictor.decoded, one) for one in sources[:CHECKED])
+            yield from readable(partial(predictor.decoded, one) for one in sources[:CHECKED])
 
     try:
         choice = quicken(predictor, len(sources), proof, singly=len(sources) == 1)
@@ -158,9 +164,19 @@ def hasten(predictor: Predictor, model: str | Path, sources: Sequence[Source]) -
     return choice.why
 
 
-def _seconds(plan: Plan, memory: Memory, pictures: int) -> float:
-    """Return how long a job is held to take by a plan, setting up and proving included."""
-    plain = memory.seen[PLAIN].speed if PLAIN in memory.seen else _FIRST
+def _plain_speed(predictor: Predictor, memory: Memory, pictures: int) -> float:
+    """Return the pictures a second of float32: as remembered, or, for a job that is worth it, from one small batch."""
+    if PLAIN in memory.seen:
+        return memory.seen[PLAIN].speed
+    if pictures < WORTH_A_LOOK:
+        return _FIRST
+    few = torch.zeros(min(4, memory.at_once), predictor.preprocess.channels, *predictor.point.size)
+    seconds = [_timed(predictor, predictor.network, few)[1] for _ in range(2)]  # the first pays for set-up
+    return len(few) / seconds[1]
+
+
+def _seconds(plan: Plan, memory: Memory, pictures: int, plain: float) -> float:
+    """Return how long a job is held to take by a plan, setting up and proving included; `plain` is float32's speed."""
     if plan in memory.seen:
         return memory.seen[plan].setup + pictures / memory.seen[plan].speed
     if plan == PLAIN:
@@ -171,6 +187,9 @@ def _seconds(plan: Plan, memory: Memory, pictures: int) -> float:
 
 _FIRST = 20.0
 """Pictures a second that an unknown network is held to answer."""
+
+WORTH_A_LOOK = 32
+"""Pictures of a job from which it is worth timing a batch to guess how long the job takes."""
 
 
 def _twin(predictor: Predictor, plan: Plan, at_once: int) -> Quick:
@@ -220,10 +239,18 @@ def _measure(predictor: Predictor, plan: Plan, memory: Memory, shown: Sequence[T
         memory.keep(plan, Seen(0.0, 0.0, 0.0, 1.0, len(shown), failed=type(error).__name__))
         return
     p, q = predictor.task.probabilities(wanted), predictor.task.probabilities(found)
-    same = (p.argmax(-1) == q.argmax(-1)).float().mean()
+    same = _same_answer(predictor, p, q).float().mean()
     memory.keep(
         plan, Seen(_speed(batches, times), setup, float(same), float((p - q).abs().max()), len(shown))
     )
+
+
+def _same_answer(predictor: Predictor, p: Tensor, q: Tensor) -> Tensor:  # (b, …), (b, …) -> bool
+    """Tell which answers are the same: the likeliest class, or, where labels are yes or no, every one of them."""
+    if isinstance(predictor.task, MultiLabel):
+        least = torch.tensor(predictor.task.thresholds())
+        return ((p >= least) == (q >= least)).all(-1)
+    return p.argmax(-1) == q.argmax(-1)
 
 
 def _run(predictor: Predictor, network: nn.Module, batches: Sequence[Tensor]) -> tuple[Tensor, list[float]]:

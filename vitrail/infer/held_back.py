@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from vitrail.data.source import load as load_picture
 from vitrail.runs.folder import Run
 
 Pixels = NDArray[np.uint8]
+Reader = Callable[[], Pixels]
+"""Reads and decodes one picture; a photograph in memory is large, and two hundred of them are too much."""
 
 
 def root_of(run: Run) -> Path:
@@ -38,29 +40,35 @@ def root_of(run: Run) -> Path:
     return root
 
 
-def pictures_of(run: Run, root: Path, splits: Iterable[str], channels: int, wanted: int) -> list[Pixels]:
-    """Return decoded pictures of a run, split after split, `wanted` at most.
-
-    Raises:
-        DataError: none can be read any more.
-    """
+def readers_of(run: Run, root: Path, splits: Iterable[str], channels: int, wanted: int) -> list[Reader]:
+    """Return what reads the pictures of a run, split after split, `wanted` at most."""
     manifest = run.manifest(root)
     rows = [row for split in splits for row in manifest.rows(split)][:wanted]
-    return readable(partial(_of_row, root, row, channels) for row in rows)
+    return [partial(_of_row, root, row, channels) for row in rows]
 
 
-def readable(readers: Iterable[Callable[[], Pixels]]) -> list[Pixels]:
-    """Return what can be read; a DataError with the first reason where nothing can."""
-    found: list[Pixels] = []
-    wrong = ""
+def readable(readers: Iterable[Reader]) -> Iterator[Pixels]:
+    """Yield the pictures that can be read, one at a time; a DataError with the first reason where none can."""
+    return (picture for _, picture in _tried(readers))
+
+
+def usable(readers: Iterable[Reader]) -> list[Reader]:
+    """Return the readers whose pictures can be read, which are not kept; a DataError where none can."""
+    return [read for read, _ in _tried(readers)]
+
+
+def _tried(readers: Iterable[Reader]) -> Iterator[tuple[Reader, Pixels]]:
+    some, wrong = False, ""
     for read in readers:
         try:
-            found.append(read())
+            picture = read()
         except VitrailError as error:  # it proves nothing either way; the others do
             wrong = wrong or str(error)
-    if not found:
+            continue
+        some = True
+        yield read, picture
+    if not some:
         raise DataError(f"No picture could be read to prove anything on. {wrong} Name a folder with --data.")
-    return found
 
 
 def _of_row(root: Path, row: Row, channels: int) -> Pixels:

@@ -47,24 +47,36 @@ class Source:
 def expand(names: Iterable[str], standard_input: bytes | None = None) -> Iterator[Source]:
     """Yield the pictures that files, folders, patterns, archives and "-" (standard input) stand for.
 
+    A name that stands for no picture at all gives a source with that trouble.
+
     Raises:
-        DataError: a folder, a pattern or an archive stands for no picture at all.
+        DataError: it was the only one.
     """
-    for name in names:
-        path = Path(name)
-        if name == "-":
-            yield from _from_bytes(standard_input or b"")
-        elif path.is_dir():
-            files = sorted((p for p in path.rglob("*") if p.is_file() and is_picture(p.name)), key=_by_name)
-            if not files:
-                raise DataError(f"{name} holds no pictures. Name a folder with pictures in it.")
-            yield from map(_file, files)
-        elif path.is_file() and (archives.is_archive(path.name) or zipfile.is_zipfile(path)):
-            yield from _from_archive(path)
-        elif path.exists() or not any(sign in name for sign in "*?["):
-            yield Source(printable(name), path)
-        else:
-            yield from _from_pattern(name)
+    asked = list(names)
+    for name in asked:
+        try:
+            yield from _standing_for(name, standard_input)
+        except DataError as error:
+            if len(asked) == 1:
+                raise
+            yield Source(printable(name), trouble=str(error))
+
+
+def _standing_for(name: str, standard_input: bytes | None) -> Iterator[Source]:
+    path = Path(name)
+    if name == "-":
+        yield from _from_bytes(standard_input or b"")
+    elif path.is_dir():
+        files = sorted((p for p in path.rglob("*") if p.is_file() and is_picture(p.name)), key=_by_name)
+        if not files:
+            raise DataError(f"{name} holds no pictures. Name a folder with pictures in it.")
+        yield from map(_file, files)
+    elif path.is_file() and (archives.is_archive(path.name) or zipfile.is_zipfile(path)):
+        yield from _from_archive(path)
+    elif path.exists() or not any(sign in name for sign in "*?["):
+        yield Source(printable(name), path)
+    else:
+        yield from _from_pattern(name)
 
 
 def _file(path: Path) -> Source:

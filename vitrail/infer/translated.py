@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vitrail.infer.exported import openvino
+from vitrail.infer.exported import core, openvino
 from vitrail.infer.fold import folded
 from vitrail.infer.int8 import lighter
 from vitrail.runs.device import fast_bf16
@@ -49,7 +49,6 @@ class Translated:
     ) -> None:
         self.shape = shape
         self.portion = min(32, max(4, round(AREA / (shape[1] * shape[2]))))
-        self._core = openvino().Core()
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if fast_bf16(CPU) and precision != "float32" else "f32",
             "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch: two streams were no quicker
@@ -69,13 +68,13 @@ class Translated:
     def _ask(self, images: Tensor, count: int) -> Tensor:
         if count not in self._ready:
             self._model.reshape([count, *self.shape])
-            self._ready[count] = self._core.compile_model(self._model, "CPU", self._settings)
+            self._ready[count] = core().compile_model(self._model, "CPU", self._settings)
         return torch.from_numpy(self._ready[count](images.contiguous().numpy())[0])
 
     def _opened(self, network: nn.Module, kept: Path | None) -> Any:
         if kept is not None and (kept / "network.xml").is_file():
             try:
-                model = self._core.read_model(str(kept / "network.xml"))
+                model = core().read_model(str(kept / "network.xml"))
                 os.utime(kept)
                 return model
             except RuntimeError:
@@ -109,16 +108,18 @@ class _Images(nn.Module):
 
 def _keep(model: Any, kept: Path) -> None:
     """Write a translation in one step, and let go of those that were not used for longest."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=kept.parent, prefix=".translating-"))
+    draft = None
     try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=kept.parent, prefix=".translating-"))
         openvino().save_model(model, str(draft / "network.xml"), compress_to_fp16=False)
         os.replace(draft, kept)
     except (
         OSError,
         RuntimeError,
     ):  # a full disk, or another process was first: the next job translates again
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
     others = sorted(kept.parent.glob(f"*{kept.suffix}"), key=lambda one: one.stat().st_mtime)
     for old in others[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
