@@ -21,7 +21,7 @@ ROWS = {
     "vit": ("vit_ti16", SMALL, 64),
     "hybrid": ("vit_r26_s32", "patch=1,width=128,depth=6,heads=4,stem=[32,2,2]", 64),
     "deit": ("deit_ti16", SMALL, 64),
-    "deit3": ("deit3_s16", f"{SMALL},layer_scale=0.0001", 64),
+    "deit3": ("deit3_s16", SMALL, 64),
     "dinov2": ("dinov2_s14", SMALL, 64),
     "t2t": ("t2t_vit_7", "width=128,depth=7,heads=4", 64),
     "t2t, transformer splits": ("t2t_vit_t_14", "width=128,depth=7,heads=4", 64),

@@ -159,8 +159,25 @@ def test_a_bomb_is_not_opened() -> None:
 
 
 def test_numbers_without_a_known_range_are_refused() -> None:
-    with pytest.raises(DataError, match="32 bits"):
-        decode(encode(Image.fromarray(np.linspace(-1, 1, 35, dtype=np.float32).reshape(5, 7)), "TIFF"))
+    for values in (np.linspace(-1, 1, 35, dtype=np.float32), np.arange(35, dtype=np.int32)):
+        with pytest.raises(DataError, match="32 bits"):
+            decode(encode(Image.fromarray(values.reshape(5, 7)), "TIFF"))
+
+
+def test_maps_of_more_than_eight_bits_fill_their_range() -> None:
+    values = np.arange(0, 1024, 4, dtype=">u2").reshape(16, 16)
+    shown = decode(b"P5 16 16 1020\n" + values.tobytes(), channels=1)
+    np.testing.assert_allclose(shown.image[..., 0], np.arange(256).reshape(16, 16), atol=1)
+    assert shown.notes == (d.DEEP,)
+
+
+def test_twelve_bits_fill_their_range() -> None:
+    """Pillow reads such a TIFF but cannot write one: 1 x 2 pixels, 0xFFF and 0x800, in three bytes."""
+    fields = [(256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 3)]
+    head = b"II*\0" + struct.pack("<I", 12) + b"\xff\xf8\x00\0"
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
+    shown = decode(head + struct.pack("<H", len(fields)) + entries + struct.pack("<I", 0), channels=1)
+    assert shown.image[..., 0].tolist() == [[255, 128]]
 
 
 def test_missing_and_locked_files_are_said(tmp_path: Path) -> None:

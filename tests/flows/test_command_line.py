@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -128,6 +129,20 @@ def test_predict_table_json_csv_and_the_exit_code_for_broken_pictures(vitrail, t
     assert len(rows) == 4
 
 
+def test_a_name_that_stands_for_nothing_leaves_the_others_answered(vitrail, trained, digits, tmp_path):
+    good = sorted((digits / "2").iterdir())[0]
+    (tmp_path / "empty").mkdir()
+    done = vitrail("predict", trained, tmp_path / "empty", good, tmp_path / "typo*.jpg", "--json")
+    assert done.returncode == 1
+    empty, answered, typo = json.loads(done.stdout)
+    assert "holds no pictures" in empty["error"]
+    assert answered["label"] in "0123"
+    assert "Nothing is called like" in typo["error"]
+    alone = vitrail("predict", trained, tmp_path / "empty", "--json")
+    assert (alone.returncode, alone.stdout) == (1, "")
+    assert "holds no pictures" in alone.stderr
+
+
 def test_predict_takes_folders_globs_zips_and_standard_input(vitrail, trained, digits, tmp_path):
     files = sorted((digits / "1").iterdir())
     archive = tmp_path / "some.zip"
@@ -210,6 +225,21 @@ def test_paths_with_spaces_and_equals_signs_are_paths(vitrail, trained, digits, 
     done = vitrail("predict", trained, odd.name, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0]["path"] == odd.name
+
+
+def test_of_several_processes_one_speaks(digits, cache, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words = ["-m", "vitrail", "train", digits, "--json", "--out", tmp_path / "run", "weights=none"]
+    few = ["epochs=1", "batch=16", "micro=8", "workers=0", "device=cpu", "model=vit_digits"]
+    done = subprocess.run(
+        [*launch, *map(str, words), *few],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "VITRAIL_CACHE": str(cache)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout)["finished"]
 
 
 def test_python_face_is_the_same(trained, digits):

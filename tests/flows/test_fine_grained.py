@@ -11,12 +11,17 @@ import torch
 
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.data.prepare import prepare
+from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Geometry
+from vitrail.explainers.explanation import Look
 from vitrail.explainers.place import onto_original
+from vitrail.explainers.rollout import Rollout
+from vitrail.infer.predictor import Predictor
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.models.create import build, config_of, create_encoder
 from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.vit import ViTConfig
+from vitrail.runs.assemble import build_task, join
 from vitrail.runs.options import TrainOptions
 from vitrail.training.draft import _smaller
 from vitrail.training.plan import plan
@@ -118,6 +123,23 @@ def test_the_map_of_overlapping_patches_lands_where_the_patches_are():
         centre = (heat * rows).sum() / heat.sum(), (heat * cols).sum() / heat.sum()
         assert centre == pytest.approx((20 * scale, 44 * scale), abs=0.01)
         assert np.isfinite(heat).all()
+
+
+def test_explain_puts_the_map_there(monkeypatch, model_file):
+    """The middle of a cell is that of its patch, not where cells without overlap would lie."""
+    task = build_task("classify", ["a", "b"], {})
+    config = ViTConfig(image=64, patch=(16, 4), width=16, depth=2, heads=2)
+    look = Look(
+        Predictor(model_file("overlapping", join(build(config), task), task, Preprocess((64, 64), "squash"))),
+        np.zeros((64, 64, 3), np.uint8),
+    )
+    grid = torch.zeros(1, 13, 13)
+    grid[0, 3, 9] = 1
+    monkeypatch.setattr(Rollout, "__call__", lambda self, subject, pixels: grid)
+    heat = look.explain("rollout").heat
+    rows, cols = np.mgrid[:64, :64] + 0.5
+    centre = (heat * rows).sum() / heat.sum(), (heat * cols).sum() / heat.sum()
+    assert centre == pytest.approx((20, 44), abs=0.01)
 
 
 def test_a_draft_shrinks_to_a_size_that_overlapping_patches_tile():

@@ -11,6 +11,7 @@ from vitrail.data.sample import Batch
 from vitrail.runs.assemble import assemble
 from vitrail.runs.recipe import compose
 from vitrail.training import measuring
+from vitrail.training.loop import TrainingError
 from vitrail.training.measuring import measure, precision_for
 
 
@@ -50,3 +51,23 @@ def test_the_micro_batch_is_measured_once_and_remembered(tmp_path, monkeypatch):
     for path in tmp_path.rglob("*.json"):
         path.write_text("broken")
     assert measure(recipe, network, task, batch, torch.device("cpu")).micro in {8, 16, 32}
+
+
+@pytest.mark.parametrize(("held", "micro"), [(40, 32), (9, 8), (1, 1)])
+def test_a_batch_that_memory_does_not_hold_is_halved_before_training(held, micro, monkeypatch):
+    """A GPU begins with the whole batch: the first thing that runs out is this measurement."""
+    recipe = made("vit_digits", 32, micro=32)
+    network, task = assemble(recipe, ("a", "b"))
+    batch = Batch(torch.randn(32, 3, 32, 32), [0, 1] * 16, tuple(map(str, range(32))))
+    honest = type(task).infer
+
+    def infer(self, network, images):
+        if len(images) > held:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return honest(self, network, images)
+
+    monkeypatch.setattr(type(task), "infer", infer)
+    assert measure(recipe, network, task, batch, torch.device("cpu")).micro == micro
+    held = 0
+    with pytest.raises(TrainingError, match="one picture at a time"):
+        measure(recipe, network, task, batch, torch.device("cpu"))

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from vitrail.core.errors import DataError, RunError
+from vitrail.core.files import append_line
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.folder import Run
 from vitrail.runs.options import TrainOptions
@@ -33,8 +34,8 @@ def cache(tmp_path, monkeypatch):
 
 
 def options(out, **own):
-    given = {"epochs": 2, "batch": 8, "micro": 8, "precision": "float32", **own}
-    return TrainOptions(model="vit_digits", weights="none", workers=0, mixup=0.4, out=str(out), **given)
+    given = {"epochs": 2, "batch": 8, "micro": 8, "precision": "float32", "workers": 0, **own}
+    return TrainOptions(model="vit_digits", weights="none", mixup=0.4, out=str(out), **given)
 
 
 class CtrlC:
@@ -72,6 +73,59 @@ def test_ctrl_c_in_the_middle_of_an_epoch_loses_no_step(at, digits, tmp_path):
         assert same(quiet, stopped, name)
     taken = [event["step"] for event in run.history() if event["event"] == "step"]
     assert taken == list(range(1, 11))
+
+
+def test_patience_ends_a_run_and_more_epochs_begin_it_anew(digits, tmp_path, monkeypatch):
+    honest = keeping.evaluate
+    monkeypatch.setattr(keeping, "evaluate", lambda s, b: honest(s, b) | {"accuracy": 0.5, "loss": s.epoch})
+    run = train(digits, options(tmp_path / "run", epochs=9, patience=2))
+    last = run.history()[-1]
+    assert (last["event"], last["step"]) == (
+        "finished",
+        15,
+    )  # the first epoch was the best, two came after it
+    state = run.state_path.read_bytes()
+    resume(run.folder)
+    assert run.state_path.read_bytes() == state
+    resume(run.folder, more=1)
+    last = run.history()[-1]
+    assert (last["event"], last["step"], last["total"]) == ("finished", 20, 20)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_vanished_is_named_in_plain_words(digits, tmp_path, workers):
+    own = tmp_path / "own"
+    shutil.copytree(digits, own)
+
+    def vanish(event):
+        if event.kind == "step":
+            for path in own.rglob("*.png"):
+                path.unlink()
+
+    with pytest.raises(DataError) as caught:
+        train(own, options(tmp_path / "run", workers=workers), listeners=[vanish])
+    assert "Traceback" not in str(caught.value)
+    assert ".png does not exist" in str(caught.value)
+
+
+def test_a_run_whose_pictures_moved_away_says_so(digits, tmp_path):
+    own = tmp_path / "own"
+    shutil.copytree(digits, own)
+    run = train(own, options(tmp_path / "run"), listeners=[CtrlC(6)])
+    own.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="own, where nothing is any more"):
+        resume(run.folder)
+
+
+def test_the_history_goes_on_behind_a_line_that_was_cut_short(tmp_path):
+    path = tmp_path / "history.jsonl"
+    append_line(path, {"event": "step"})
+    with path.open("a") as handle:
+        handle.write('{"event": "st')
+    append_line(path, {"event": "resumed"})
+    assert path.read_text().splitlines() == ['{"event": "step"}', '{"event": "st', '{"event": "resumed"}']
+    with pytest.raises(RunError, match="could not be written"):
+        append_line(tmp_path, {})
 
 
 def test_a_run_that_saved_nothing_does_not_send_its_user_to_resume(digits, tmp_path):

@@ -43,6 +43,7 @@ def train(
     from vitrail.cli.output import print_json, say
     from vitrail.cli.there import data_there, model_there
     from vitrail.core.errors import UsageError
+    from vitrail.core.paths import speaks
 
     if bool(data) == bool(resume):
         raise UsageError("Name a folder to train on, or --resume and a run: vitrail train photos/")
@@ -61,6 +62,8 @@ def train(
     from vitrail.cli.training import train_with_progress
 
     report = train_with_progress(data, options, resume)
+    if not speaks():
+        return 0
     if json:
         print_json(report)
     else:

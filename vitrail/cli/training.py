@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.output import say
+from vitrail.core.paths import speaks
 from vitrail.runs.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -29,10 +30,9 @@ def train_with_progress(data: str, options: TrainOptions, resume: str | None = N
     try:
         with Teller(say) as teller:
             more = options.epochs or 0
+            heard = [teller] if speaks() else []
             run = (
-                go_on(resume, more=more, listeners=[teller])
-                if resume
-                else train(data, options, listeners=[teller])
+                go_on(resume, more=more, listeners=heard) if resume else train(data, options, listeners=heard)
             )
     except WeightsUnavailableError as error:
         if not (sys.stdin.isatty() and sys.stderr.isatty()) or not _from_scratch_instead(error.ways):
@@ -60,7 +60,9 @@ def _from_scratch_instead(ways: Sequence[str]) -> bool:
     say("No weights can be had just now. What can be done:")
     for number, way in enumerate(ways, 1):
         say(f"  {number}. {way}")
-    answer = input(f"Type {len(ways)} to start from random weights now, or Enter to stop: ").strip()
+    sys.stderr.write(f"Type {len(ways)} to start from random weights now, or Enter to stop: ")
+    sys.stderr.flush()
+    answer = input().strip()  # its own prompt would go to standard output, where answers for programs stand
     return answer == str(len(ways))
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vitrail.core.errors import RunError
 
@@ -57,6 +57,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Add one JSON value as a line."""
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as handle:
-        handle.write(json.dumps(value, ensure_ascii=False) + "\n")
+    """Add one JSON value as a line of its own, also behind a line that was cut short; RunError where it cannot be."""
+    line = (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", errors="backslashreplace")
+    try:
+        with path.open("ab+") as handle:
+            if handle.tell() and _last_byte(handle) != b"\n":
+                line = b"\n" + line
+            handle.write(line)
+    except OSError as error:
+        raise RunError(f"{path} could not be written: {error}. Make room, then try again.") from error
+
+
+def _last_byte(handle: BinaryIO) -> bytes:
+    handle.seek(-1, os.SEEK_END)
+    return handle.read(1)

@@ -1,4 +1,4 @@
-"""Where things are kept: the only page that reads the environment."""
+"""What the environment says, where things are kept above all: the only page that reads it."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def hub_endpoint() -> str:
 def offline() -> bool:
     """Tell whether the user asked for no network at all (`HF_HUB_OFFLINE=1`)."""
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
+
+
+def speaks() -> bool:
+    """Tell whether this process speaks for all: the first one, where a launcher started several (`RANK`)."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def compiler() -> str | None:

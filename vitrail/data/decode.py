@@ -181,13 +181,13 @@ def _convert(image: Image.Image, channels: int, name: str) -> Decoded:
     if image.mode == _MODES[channels] == "RGB" and image.format == "JPEG" and "exif" not in image.info:
         return Decoded(np.asarray(image), ())  # the plain photograph: nothing to undo
     notes = [FRAMES] if getattr(image, "n_frames", 1) > 1 else []
-    deep = _is_deep(image)
+    deep, kind = _is_deep(image), _kind_of_deep(image)
     image.load()
     orientation = _orientation(image)
     notes += [EXIF] if orientation in _TURN else [NO_EXIF] if orientation is None else []
     image = image.transpose(_TURN[orientation]) if orientation in _TURN else image
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
-        image = _from_deep(image, name)
+        image = _from_deep(image, kind, name)
         deep = True
     notes += [DEEP] if deep else []
     image, note = _to_mode(image, _MODES[channels])
@@ -232,14 +232,24 @@ def _is_deep(image: Image.Image) -> bool:
     return any(";16" in str(tile) for tile in getattr(image, "tile", ()))
 
 
-def _from_deep(image: Image.Image, name: str) -> Image.Image:
+def _kind_of_deep(image: Image.Image) -> str:
+    """Return what fills the range of a deep file: 16 bits, 12, or ("") nobody knows."""
+    tiles = str(getattr(image, "tile", ""))
+    if "I;12" in tiles:
+        return "12"
+    # Pillow's readers of PNG and PNM spread 16 bits, or whatever the file says, over 0 to 65535 in mode I.
+    return "16" if ";16" in tiles or image.mode.startswith("I;16") or image.format in {"PNG", "PPM"} else ""
+
+
+def _from_deep(image: Image.Image, kind: str, name: str) -> Image.Image:
     values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+    if not kind or image.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise DataError(
             f"{name} holds numbers of 32 bits, whose black and white nobody can guess. "
             "Save it with 8 or 16 bits a value."
         )
-    return Image.fromarray(_to_uint8(values.astype(np.uint16)))
+    deep = values.astype(np.uint16)
+    return Image.fromarray(_to_uint8((deep << 4) | (deep >> 8) if kind == "12" else deep))
 
 
 def _to_uint8(values: NDArray[Any]) -> Pixels:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from vitrail.core.errors import DataError
 from vitrail.core.seeds import derive
 from vitrail.data.augment import Augment
 from vitrail.data.manifest import Row
@@ -63,7 +64,7 @@ class _Seen(NamedTuple):
     geometry: Geometry | None
 
 
-class Pictures(Dataset[_Seen]):
+class Pictures(Dataset["_Seen | DataError"]):
     """The rows of a manifest as network inputs; asked with (index, key): key < 0 means as at prediction."""
 
     def __init__(
@@ -80,8 +81,14 @@ class Pictures(Dataset[_Seen]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, at: tuple[int, int]) -> _Seen:
-        index, key = at
+    def __getitem__(self, at: tuple[int, int]) -> _Seen | DataError:
+        """Return a picture, or why there is none: raised in a worker it would come out wrapped in a traceback."""
+        try:
+            return self._seen(*at)
+        except DataError as error:
+            return error
+
+    def _seen(self, index: int, key: int) -> _Seen:
         row = self.rows[index]
         image = load(self.root, row.path, self.preprocess.channels).image
         if key < 0 or self.augment is None:
@@ -90,8 +97,11 @@ class Pictures(Dataset[_Seen]):
         return _Seen(self.preprocess.train(image, self.augment, key), self.targets[index], row.id, None)
 
 
-def collate(seen: Sequence[_Seen]) -> Batch[Any]:
-    """Stack pictures into a batch."""
+def collate(found: Sequence[_Seen | DataError]) -> Batch[Any] | DataError:
+    """Stack pictures into a batch; where one cannot be read, return the error instead."""
+    seen = [one for one in found if isinstance(one, _Seen)]
+    if len(seen) < len(found):
+        return next(one for one in found if isinstance(one, DataError))
     return Batch(
         torch.stack([one.pixels for one in seen]),
         [one.target for one in seen],
@@ -106,8 +116,11 @@ def processes(wanted: int) -> int:
     return wanted if wanted >= 0 else max(0, min(8, cores - 1))
 
 
-def _loader(pictures: Pictures, batches: Sequence[Any] | Iterator[Any], workers: int) -> DataLoader[Any]:
-    return DataLoader(
+def _batches(
+    pictures: Pictures, batches: Sequence[Any] | Iterator[Any], workers: int
+) -> Iterator[Batch[Any]]:
+    """Yield the batches; DataError names a picture that cannot be read."""
+    loader: DataLoader[Any] = DataLoader(
         pictures,
         batch_sampler=batches,
         collate_fn=collate,
@@ -117,6 +130,10 @@ def _loader(pictures: Pictures, batches: Sequence[Any] | Iterator[Any], workers:
         else None,
         pin_memory=torch.cuda.is_available(),
     )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +158,11 @@ def training(
         ids = pictures.rows
         return [(int(i), derive(order.seed, "augment", epoch, ids[i].id)) for i in share.of(order.at(step))]
 
-    yield from _loader(pictures, (keys(step) for step in range(start, stop)), workers)
+    yield from _batches(pictures, (keys(step) for step in range(start, stop)), workers)
 
 
 def evaluation(pictures: Pictures, batch: int, share: Share, workers: int = 0) -> Iterator[Batch[Any]]:
     """Yield every `world`-th batch of all pictures, in order and as at prediction."""
     indices = np.array_split(np.arange(len(pictures)), max(1, -(-len(pictures) // batch)))
     mine = [[(int(i), -1) for i in part] for part in indices[share.rank :: share.world] if len(part)]
-    yield from _loader(pictures, mine, workers)
+    yield from _batches(pictures, mine, workers)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import NamedTuple
 import polars as pl
 
 from vitrail.core.errors import DataError
+from vitrail.core.files import replace
 from vitrail.data.names import natural, split_labels
 
 KEPT, QUARANTINED, DROPPED = "kept", "quarantined", "dropped"
@@ -83,19 +82,8 @@ class Manifest:
 
     def write(self, path: str | Path) -> Path:
         """Write the manifest as CSV; a crash in the middle leaves what stood there before."""
-        target = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                self.frame.write_csv(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        return target
+        replace(Path(path), self.frame.write_csv)
+        return Path(path)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:

@@ -104,7 +104,9 @@ class Look:
         explainer = self._explainer(method, settings)
         subject = self.subject(of)
         grid = explainer(subject, self.ready.pixels[None])[0].float().numpy()
-        heat = onto_original(np.maximum(grid, 0), self.ready.geometry)
+        # Cells that were covered fill the whole input; tokens that overlap leave a rim around their middles.
+        rim = 0.0 if method == "occlusion" else subject.spec.rim
+        heat = onto_original(np.maximum(grid, 0), self.ready.geometry, rim)
         return Explanation(method, self.prediction, grid, heat, self.ready.image, of or self.choices[0])
 
     def test(self, found: Explanation, settings: Mapping[str, Any] | None = None) -> Explanation:

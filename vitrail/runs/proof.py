@@ -6,6 +6,7 @@ so that no resize, crop or channel swap can hide.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,18 @@ def picture(channels: int = 3) -> NDArray[np.uint8]:
 
 
 def answer(network: nn.Module, task: Task[Any, Any], preprocess: Preprocess) -> list[float]:
-    """Return what the network says of the proof picture, in float32, flattened."""
+    """Return what the network says of the proof picture, in float32 on the CPU, flattened.
+
+    A GPU rounds convolutions to fewer bits unless told otherwise; the same file shall give the same answer anywhere.
+    """
     pixels, _ = preprocess.eval(picture(preprocess.channels))
     weight = next(network.parameters())
+    if weight.device.type != "cpu":
+        network = deepcopy(network).to("cpu")
     was = network.training
     network.eval()
     with torch.inference_mode():
-        output = task.infer(network, pixels[None].to(weight.device, weight.dtype))
+        output = task.infer(network, pixels[None].to(weight.dtype))
         probabilities = task.probabilities(output.float())
     network.train(was)
     return [float(p) for p in probabilities.flatten().tolist()]

@@ -24,6 +24,9 @@ from vitrail.training.measuring import measure, pictures_a_step, settled
 from vitrail.training.plan import plan
 from vitrail.training.setup import first_batch, order_of, pictures_to_train_on
 
+FOLLOWS = "A draft is made first, without training the network; this is the training after it (--tune full)."
+"""What a plan says where the lines below are not of the command itself."""
+
 
 @dataclass(frozen=True)
 class DryRun:
@@ -79,16 +82,20 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     torch.manual_seed(planned.recipe.training.seed)
     wanted = planned.full or planned.recipe
     start = begin(wanted, prepared.manifest.classes)
+    if wanted.training.tune == "head":
+        start.network.encoder.requires_grad_(False)
     pictures = pictures_to_train_on(wanted, prepared.manifest, start.task, start.preprocess)
     found = measure(wanted, start.network, start.task, first_batch(wanted, pictures), device)
     recipe = settled(wanted, found)
     counts = {split: sum(classes.values()) for split, classes in prepared.manifest.counts().items()}
     epoch = order_of(recipe, pictures).steps
-    scoring = Budget.guessed(recipe.training.seconds or 0.0, epoch, found.seconds, counts[VAL] / found.batch)
+    scoring = Budget.guessed(
+        recipe.training.seconds or 0.0, epoch, found.seconds, counts.get(VAL, 0) / found.batch
+    )
     limited = recipe.training.seconds is not None
     steps = max(1, scoring.more(0.0)) if limited else recipe.training.epochs * epoch
     return DryRun(
-        notes=(*prepared.lines(), *planned.reasons),
+        notes=(*prepared.lines(), *planned.reasons, *([FOLLOWS] if planned.full else [])),
         recipe=recipe.model_dump(mode="json"),
         parameters=count_params(start.network),
         splits=counts,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from vitrail.core.errors import DataError
 from vitrail.data.balance import class_weights, positive_weights
 from vitrail.data.loader import Pictures, Share, processes, training
 from vitrail.data.manifest import TRAIN, Manifest
@@ -136,6 +137,11 @@ def resume(folder: str | Path, *, more: int = 0, listeners: Sequence[Listener] =
     recipe = run.recipe()
     tensors, counters = run.load_state()
     manifest = run.manifest(Path(counters["root"]))
+    if not manifest.root.exists():
+        raise DataError(
+            f"The pictures of {folder} lay in {manifest.root}, where nothing is any more. Bring them back to go on; "
+            "the model that was trained so far predicts without them."
+        )
     accelerator = accelerator_for(recipe.training.device)
     work = Work(run, recipe, manifest, again(counters["start"], recipe, manifest.classes), listeners)
     if recipe.training.tune == "head":
@@ -177,12 +183,13 @@ def _train(work: Work, accelerator: Any, saved: tuple[Any, Any] | None, more: in
         work.run.log("finished" if finished else "stopped", ended)
         if work.run.model_path.is_file():  # a run stopped in its first epoch has no model to score yet
             write_report(work.run, work.manifest, seconds=keeper.elapsed(), finished=finished)
+    accelerator.wait_for_everyone()  # who comes back finds the report
     return work.run
 
 
 def _steps(session: Session, keeper: Keeper, pictures: Pictures, stop: Callable[[], bool]) -> None:
     """Train to the end of the schedule, or until it is to stop; the state of the last step is saved."""
-    if session.step >= session.schedule.total:
+    if session.step >= session.schedule.total or keeper.patience_ran_out():
         return
     share = Share(session.accelerator.process_index, session.accelerator.num_processes)
     workers = processes(keeper.work.recipe.training.workers)

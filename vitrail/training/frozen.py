@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from vitrail.core.errors import RunError
 from vitrail.core.files import replace
 from vitrail.core.paths import cache_dir
 from vitrail.data.loader import Pictures, Share, evaluation
@@ -106,7 +108,8 @@ class Frozen:
             return {}  # a cache that cannot be read is computed again
 
     def _write(self, known: dict[str, Vectors]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"hashes": json.dumps(list(known))}
         tensors = {"vectors": np.stack(list(known.values()))}
-        replace(self.path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        with suppress(OSError, RunError):  # a cache that cannot be written costs the next draft its features
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            replace(self.path, lambda temporary: save_file(tensors, temporary, metadata=metadata))

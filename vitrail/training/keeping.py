@@ -101,7 +101,12 @@ class Keeper:
     def patience_ran_out(self) -> bool:
         """Tell whether too many epochs went by without a better score."""
         patience = self.work.recipe.training.patience
-        return patience is not None and bool(self.best) and self.session.epoch - self.best_epoch >= patience
+        if patience is None or not self.best:
+            return False
+        since = max(
+            self.best_epoch, self.session.schedule.start / self.session.order.steps
+        )  # epochs asked for anew
+        return self.session.epoch - since >= patience
 
     def hear(self, event: Event) -> None:
         """Act on an event of the loop, then let the listeners hear it."""

@@ -1,7 +1,7 @@
 """The page that trains: one step, many steps, and the state that continues them.
 
 All randomness of a step is derived from (seed, step, piece), so that a resumed run, or one spread over several
-processes, draws what one undisturbed process draws.
+processes, draws what one undisturbed process draws with pieces of the same size (--micro).
 """
 
 from __future__ import annotations
@@ -128,15 +128,19 @@ def _step(session: Session, batch: Batch[Any]) -> float:
     session.network.train()
     if not any(p.requires_grad for p in session.bare.encoder.parameters()):
         session.bare.encoder.eval()  # frozen: no drop path, and batch norms keep their statistics
-    parts = np.array_split(np.arange(len(batch.ids)), session.pieces)
+    # A process with a picture fewer than the others may have fewer pieces.
+    parts = [part for part in np.array_split(np.arange(len(batch.ids)), session.pieces) if len(part)]
+    world = session.accelerator.num_processes
     total = torch.zeros((), device=session.accelerator.device)
     for i, part in enumerate(parts):
-        number = session.accelerator.process_index * len(parts) + i
+        number = session.accelerator.process_index * session.pieces + i
         last = i == len(parts) - 1
         with _drawn(session, number), nullcontext() if last else session.accelerator.no_sync(session.network):
             loss = _loss(session, _slice(batch, part, session.accelerator.device), number)
-            # Pieces may differ by one picture: each counts by its pictures, so the step is that of the whole batch.
-            share = loss * (len(part) / len(batch.ids))
+            # Pieces may differ by one picture, in one process or from one to another: each counts by its pictures, and
+            # the mean over processes is the step of the whole batch.
+            whole = len(batch.ids) if world == 1 else session.order.batch / world
+            share = loss * (len(part) / whole)
             session.accelerator.backward(share)
         total += share.detach()
     value = float(session.accelerator.reduce(total, reduction="mean"))

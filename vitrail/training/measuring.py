@@ -27,7 +27,7 @@ from vitrail.runs.assemble import Network
 from vitrail.runs.device import fast_bf16
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
-from vitrail.training.loop import autocast
+from vitrail.training.loop import TrainingError, autocast
 
 SMALLEST = 8
 """Pictures of the smallest micro-batch that is tried."""
@@ -62,20 +62,41 @@ def measure(
     """Measure a step on a copy of the network; on a CPU also find the micro-batch with the quickest one.
 
     The micro-batch is kept in the cache, so that the same training computes alike the next time, whatever else the
-    machine does meanwhile. A GPU takes the whole batch: the loop halves it when memory runs out.
+    machine does meanwhile. A GPU takes the whole batch, or the half of it, and so on, that its memory holds.
+
+    Raises:
+        TrainingError: memory does not hold a single picture.
     """
     size = len(batch.ids)
     precision = precision_for(recipe, network, device)
     trial = _Trial(deepcopy(network).to(device).train(), task, batch, device)
     place = _place(recipe, network, batch, precision)
     given = recipe.training.micro or (size if device.type != "cpu" else _remembered(place))
-    start = min(given or SMALLEST, size)
-    trial.cost(start, precision)  # the first step of all pays for set-up
+    start = _held(
+        trial, min(given or SMALLEST, size), precision
+    )  # the first step of all pays for set-up, too
     micro, cost = start, trial.cost(start, precision)
     if given is None:
         micro, cost = _quickest(trial, size, {start: cost}, precision)
         _remember(place, micro)
     return Measured(precision, micro, cost * size, size, _peak(device))
+
+
+def _held(trial: _Trial, micro: int, precision: str) -> int:
+    """Return the micro-batch, halved until memory holds it."""
+    while True:
+        try:
+            trial.cost(micro, precision)
+            return micro
+        except torch.OutOfMemoryError:
+            if micro == 1:
+                raise TrainingError(
+                    "Memory does not hold the training of one picture at a time. Choose a smaller network or --imgsz."
+                ) from None
+            micro = micro // 2
+        trial.network.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def precision_for(recipe: Recipe, network: Network, device: torch.device) -> Literal["float32", "bf16"]:

@@ -25,10 +25,25 @@ from vitrail.training.optim import Average, Schedule, adamw
 
 
 def accelerator_for(device: str) -> Any:
-    """Return Accelerate's view of the devices: one, or as many as `accelerate launch` started."""
+    """Return Accelerate's view of the devices: one, or as many as `accelerate launch` started.
+
+    Accelerate settles on a kind of device once a process: SettingError where another was asked for later.
+    """
     from accelerate import Accelerator
 
-    return Accelerator(cpu=device_for(device).type == "cpu")
+    wanted = device_for(device)
+    if wanted.type == "cuda" and wanted.index is not None:
+        torch.cuda.set_device(wanted)
+    try:
+        accelerator = Accelerator(cpu=wanted.type == "cpu")
+    except ValueError:
+        accelerator = None
+    if accelerator is None or accelerator.device.type != wanted.type:
+        raise SettingError(
+            f"This process has trained on another kind of device before, and cannot change to {device!r}. "
+            "Start a new one."
+        )
+    return accelerator
 
 
 def pictures_to_train_on(
