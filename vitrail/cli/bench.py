@@ -45,7 +45,7 @@ def bench(
     """
     from vitrail.cli.output import print_json, say, table
     from vitrail.core.errors import SettingError
-    from vitrail.export.bench import HEAD, Setting, lines, memory
+    from vitrail.export.bench import HEAD, Setting, lines
     from vitrail.export.bench import bench as measure
     from vitrail.infer.timing import machine
 
@@ -57,8 +57,8 @@ def bench(
         say(f"Measuring {name} …")
         rows += measure(name, setting)
     if json:
-        print_json({"machine": machine(), "memory": memory(), "rows": [row.to_dict() for row in rows]})
+        print_json({"machine": machine(), "rows": [row.to_dict() for row in rows]})
         return 0
     sys.stdout.write(table(HEAD, lines(rows), right=(2, 3, 4, 6, 7)) + "\n")
-    say(f"{machine()}; {memory() / 1e6:.0f} MB at most")
+    say(machine())
     return 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -89,11 +87,6 @@ def bench(name: str, setting: Setting) -> list[Row]:
             times = in_turn({way: run for way, (run, _) in ways.items()}, setting.rounds)
             rows += [_row(name, way, batch, times, ways[way][1], macs, peaks) for way in times]
     return rows
-
-
-def memory() -> float:
-    """Return the most memory this process has held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _network(name: str, device: torch.device) -> tuple[Network, tuple[int, int]]:

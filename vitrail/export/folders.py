@@ -129,7 +129,8 @@ def _write(
         )
         for name, values in files.items():
             write_json(draft / name, values)
-        write_text(draft / "README.md", _readme(predictor))
+        said = "preprocessor_config.json" in files or "pretrained_cfg" in files["config.json"]
+        write_text(draft / "README.md", _readme(predictor, said))
         check(draft)
         shutil.move(draft, folder)
 
@@ -164,7 +165,7 @@ def _processor(steps: Preprocess) -> dict[str, Any] | None:
     return {"image_processor_type": "BitImageProcessor", **cropped, **said}
 
 
-def _readme(predictor: Predictor) -> str:
+def _readme(predictor: Predictor, said: bool) -> str:
     steps = predictor.preprocess
     lines = [
         f"# {predictor.header.name}, {len(predictor.labels)} classes",
@@ -173,7 +174,7 @@ def _readme(predictor: Predictor) -> str:
         f"It was trained on pictures of {steps.size[0]} x {steps.size[1]} px, fit `{steps.fit}`, resized by",
         "antialiased bicubic interpolation in float32. The library that opens this folder resizes with rounded",
         "numbers of its own, so its probabilities for a file differ a little from vitrail's.",
-        *([] if _processor(steps) else ["It has no words for this fit: prepare the pictures yourself."]),
+        *([] if said else ["It has no words for this fit: prepare the pictures yourself."]),
         "",
         f"Classes: {', '.join(predictor.labels)}",
         "",

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b, file_digest
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -86,7 +86,7 @@ class Memory:
         self.at_once = 1 if singly else BATCH
         said = (
             predictor.header.model_dump_json(),
-            *map(version, ("vitrail", "torch", "timm", "openvino")),  # what was proven holds for these
+            *map(_version, ("vitrail", "torch", "timm", "openvino")),  # what was proven holds for these
             torch.get_num_threads(),
             predictor.device,
             torch.cuda.get_device_name(predictor.device) if predictor.device.type == "cuda" else "",
@@ -111,6 +111,13 @@ class Memory:
             write_json(self.path, [{"plan": asdict(p), "seen": asdict(s)} for p, s in self.seen.items()])
 
 
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
 class Choice(NamedTuple):
     """The plan that a job runs by, and why, in words; "" where nothing else was worth a try."""
 
@@ -126,8 +133,8 @@ def quicken(
     `proof` gives pictures to compare with float32 on; it is asked only where a plan was not proven before.
     """
     memory = Memory(predictor, singly)
-    plain = _plain_speed(predictor, memory, pictures)
     plans = plans_for(predictor.network, predictor.device)
+    plain = _plain_speed(predictor, memory, pictures)
     shown: list[Tensor] = []
     while True:
         allowed = [plan for plan in plans if plan not in memory.seen or memory.seen[plan].faithful]
@@ -139,6 +146,7 @@ def quicken(
             return Choice(plan, _why(plan, memory))
         shown = shown or [predictor.ready(shot).pixels for shot in islice(proof(), CHECKED)]
         _measure(predictor, plan, memory, shown)
+        plain = memory.seen[PLAIN].speed
 
 
 def hasten(predictor: Predictor, model: str | Path, sources: Sequence[Source]) -> str:
@@ -207,7 +215,7 @@ def _kept(predictor: Predictor) -> Path:
     """Return where the translation of this very model file, at this operating point, is kept."""
     with predictor.path.open("rb") as handle:
         found = file_digest(handle, lambda: blake2b(digest_size=12))
-    for said in (str(predictor.point), *map(version, ("vitrail", "torch", "openvino"))):
+    for said in (str(predictor.point), *map(_version, ("vitrail", "torch", "openvino"))):
         found.update(said.encode())
     return cache_dir() / "fast" / f"{found.hexdigest()}.openvino"
 

@@ -38,7 +38,8 @@ class Peak:
             self.before = torch.cuda.memory_allocated(device)
             return
         try:
-            Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the highest so far
+            # Linux: forget the highest so far, which `ru_maxrss` tells too.
+            Path("/proc/self/clear_refs").write_text("5")
             self.before = _status("VmRSS")
         except OSError:
             pass  # another system: nobody can tell

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from vitrail.data.preprocess import Preprocess
 from vitrail.tasks.base import Task
@@ -37,7 +37,7 @@ def answer(network: nn.Module, task: Task[Any, Any], preprocess: Preprocess) -> 
     pixels, _ = preprocess.eval(picture(preprocess.channels))
     weight = next(network.parameters())
     if weight.device.type != "cpu":
-        network = deepcopy(network).to("cpu")
+        network = _on_cpu(network)
     was = network.training
     network.eval()
     with torch.inference_mode():
@@ -45,6 +45,18 @@ def answer(network: nn.Module, task: Task[Any, Any], preprocess: Preprocess) -> 
         probabilities = task.probabilities(output.float())
     network.train(was)
     return [float(p) for p in probabilities.flatten().tolist()]
+
+
+def _on_cpu(network: nn.Module) -> nn.Module:
+    """Return a copy on the CPU; nothing more is asked of the GPU, whose memory may be full."""
+    tensors = [*network.parameters(), *network.buffers()]
+    copy: nn.Module = deepcopy(network, {id(tensor): _moved(tensor) for tensor in tensors})
+    return copy
+
+
+def _moved(tensor: Tensor) -> Tensor:
+    there = tensor.detach().cpu()
+    return nn.Parameter(there, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else there
 
 
 def drift(stored: list[float], found: list[float]) -> float:

@@ -103,9 +103,11 @@ class Keeper:
         patience = self.work.recipe.training.patience
         if patience is None or not self.best:
             return False
-        since = max(
-            self.best_epoch, self.session.schedule.start / self.session.order.steps
-        )  # epochs asked for anew
+        session = self.session
+        anew = math.ceil(
+            session.schedule.start / session.order.steps
+        )  # the epoch at which more were asked for
+        since = max(self.best_epoch, anew)
         return self.session.epoch - since >= patience
 
     def hear(self, event: Event) -> None:

@@ -59,7 +59,7 @@ _BETWEEN = re.compile(r"encoder\.(?:pyramid\.)?(merges|embeds)\.(\d+)\.")
 _BEHIND = re.compile(r"(?!encoder\.)|encoder\.(?:net\.)?(?:norms?|fc_norm|norm_head|head\w*)\.")
 """What stands behind all blocks: the head, and the norms that are no block's."""
 
-_TABLE = re.compile(r"(?:^|[._])(?:table|tokens?|rows|cols|pos_embed\w*)$")
+_TABLE = re.compile(r"(?:^|[._])(?:table|tokens?\d*|rows|cols|pos_emb(?:ed\w*)?)$")
 """Learned vectors that multiply nothing: positions, relative biases, class tokens and registers, ours and timm's."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -30,15 +31,22 @@ def accelerator_for(device: str) -> Any:
     Accelerate settles on a kind of device once a process: SettingError where another was asked for later.
     """
     from accelerate import Accelerator
+    from accelerate.state import PartialState
+    from accelerate.utils import InitProcessGroupKwargs
 
+    begun = bool(PartialState._shared_state)
     wanted = device_for(device)
     if wanted.type == "cuda" and wanted.index is not None:
         torch.cuda.set_device(wanted)
     try:
-        accelerator = Accelerator(cpu=wanted.type == "cpu")
+        # Others wait while the first process scores and writes the report.
+        patient = InitProcessGroupKwargs(timeout=timedelta(hours=12))
+        accelerator = Accelerator(cpu=wanted.type == "cpu", kwargs_handlers=[patient])
     except ValueError:
+        if not begun:
+            raise
         accelerator = None
-    if accelerator is None or accelerator.device.type != wanted.type:
+    if begun and (accelerator is None or accelerator.device.type != wanted.type):
         raise SettingError(
             f"This process has trained on another kind of device before, and cannot change to {device!r}. "
             "Start a new one."
