@@ -25,7 +25,7 @@ from vitrail.weights.files import open_weights
 from vitrail.weights.find import find_weights
 from vitrail.weights.infer import preset_of
 from vitrail.weights.pretrained import from_path
-from vitrail.weights.rules import save
+from vitrail.weights.rules import Table, save
 from vitrail.weights.tables import google, huggingface, official, timm
 
 CONFIG = ViTConfig(image=32, patch=8, width=64, depth=2, heads=1)
@@ -48,6 +48,13 @@ def tensors() -> dict[str, Tensor]:
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def write_zeros(path: Path, table: Table, name: str) -> None:
+    """Write a file with the names and shapes of a network's weights, all zero."""
+    with torch.device("meta"):
+        shapes = save(table, create_encoder(name).state_dict())
+    save_file({key: torch.zeros(value.shape) for key, value in shapes.items()}, path)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin", ".pth", ".pth.tar", ".npz"])
@@ -162,9 +169,7 @@ def test_the_source_s_conventions_travel(tmp_path):
 
 
 def test_another_network_names_the_nearest_preset(tmp_path):
-    with torch.device("meta"):
-        shapes = save(timm.VIT, create_encoder("vit_ti16").state_dict())
-    save_file({key: torch.zeros(value.shape) for key, value in shapes.items()}, tmp_path / "a.safetensors")
+    write_zeros(tmp_path / "a.safetensors", timm.VIT, "vit_ti16")
     with pytest.raises(WeightsError, match=r"does not hold vit_s16.*--model vit_ti16"):
         from_path(tmp_path / "a.safetensors", "vit_s16")
     assert from_path(tmp_path / "a.safetensors", "vit_tiny_patch16_224").config.heads == 3
@@ -184,18 +189,14 @@ def test_another_network_names_the_nearest_preset(tmp_path):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_another_variant_is_refused_in_every_family(tmp_path, table, held, asked):
-    with torch.device("meta"):
-        shapes = save(table, create_encoder(held).state_dict())
-    save_file({key: torch.zeros(value.shape) for key, value in shapes.items()}, tmp_path / "a.safetensors")
+    write_zeros(tmp_path / "a.safetensors", table, held)
     with pytest.raises(WeightsError, match=rf"does not hold {asked}\..*{held}"):
         from_path(tmp_path / "a.safetensors", asked)
     assert preset_of(from_path(tmp_path / "a.safetensors", held).config) == held
 
 
 def test_a_plain_deit_is_no_deit3(tmp_path):
-    with torch.device("meta"):
-        shapes = save(timm.DEIT, create_encoder("deit_s16").state_dict())
-    save_file({key: torch.zeros(value.shape) for key, value in shapes.items()}, tmp_path / "a.safetensors")
+    write_zeros(tmp_path / "a.safetensors", timm.DEIT, "deit_s16")
     with pytest.raises(WeightsError, match=r"does not hold deit3_s16\..*--model deit_s16"):
         from_path(tmp_path / "a.safetensors", "deit3_s16")
 

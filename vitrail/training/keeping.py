@@ -104,11 +104,8 @@ class Keeper:
         if patience is None or not self.best:
             return False
         session = self.session
-        anew = math.ceil(
-            session.schedule.start / session.order.steps
-        )  # the epoch at which more were asked for
-        since = max(self.best_epoch, anew)
-        return self.session.epoch - since >= patience
+        anew = math.ceil(session.schedule.start / session.order.steps)  # the epoch where more were asked for
+        return session.epoch - max(self.best_epoch, anew) >= patience
 
     def hear(self, event: Event) -> None:
         """Act on an event of the loop, then let the listeners hear it."""

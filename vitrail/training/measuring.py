@@ -72,9 +72,7 @@ def measure(
     trial = _Trial(deepcopy(network).to(device).train(), task, batch, device)
     place = _place(recipe, network, batch, precision)
     given = recipe.training.micro or (size if device.type != "cpu" else _remembered(place))
-    start = _held(
-        trial, min(given or SMALLEST, size), precision
-    )  # the first step of all pays for set-up, too
+    start = _held(trial, min(given or SMALLEST, size), precision)  # pays for set-up, too
     micro, cost = start, trial.cost(start, precision)
     if given is None:
         micro, cost = _quickest(trial, size, {start: cost}, precision)
