@@ -48,6 +48,10 @@ def test_eval_of_a_draft_tells_its_score_by_folds(vitrail, digits, weights, tmp_
     assert "What could be better" in page
     assert str(tmp_path) not in page
     assert "| class | all |" in (run / "README.md").read_text()
+    out = tmp_path / "draft.onnx"
+    left = vitrail("export", run, "--out", out, "--json")  # proven on the draft's own pictures
+    assert left.returncode == 0, left.stderr
+    assert json.loads(left.stdout)["agreement"]["pictures"] >= 200
 
 
 def test_a_draft_of_several_labels_from_the_table_to_the_page(vitrail, pairs, weights, tmp_path):

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from vitrail.core.paths import compiler
-from vitrail.infer import fast
+from vitrail.infer import fast, proving
 from vitrail.infer import plans as plans_page
 from vitrail.infer.ahead import ahead
 from vitrail.infer.fast import Memory, Seen, hasten, quicken
+from vitrail.infer.held_back import spread
 from vitrail.infer.plans import PLAIN, Plan, Quick
 from vitrail.infer.predictor import Predictor
+from vitrail.infer.proving import Shown
 from vitrail.infer.sources import Source
 from vitrail.runs.assemble import build_task
 from vitrail.runs.proof import picture
@@ -39,12 +41,12 @@ def test_a_short_job_pays_for_no_proof(model, plans):
 
 
 def test_a_long_job_is_proven_once_and_remembered(model, plans, shown, monkeypatch):
-    monkeypatch.setattr(fast, "_speed", lambda batches, times: 100.0)
+    monkeypatch.setattr(proving, "speed", lambda batches, times: 100.0)
     predictor = Predictor(model)
     quicken(predictor, 100_000, lambda: shown)
     seen = Memory(predictor).seen
-    assert seen[BF16].pictures == len(shown)
-    assert 0 < seen[BF16].drift < fast.DRIFT
+    assert seen[BF16].pictures == len(shown) - len(shown[:: proving.EVERY])  # int8 would learn from those
+    assert 0 < seen[BF16].drift < proving.DRIFT
     assert seen[PLAIN].drift == 0
     Memory(predictor).keep(BF16, Seen(900.0, 0.0, 1.0, 0.01, 40))
     again = Predictor(model)
@@ -54,7 +56,7 @@ def test_a_long_job_is_proven_once_and_remembered(model, plans, shown, monkeypat
     assert isinstance(again.running, Quick)
     plain = Predictor(model)(picture())[0]
     assert again(picture())[0].label == plain.label
-    assert again(picture())[0].probability == pytest.approx(plain.probability, abs=fast.DRIFT)
+    assert again(picture())[0].probability == pytest.approx(plain.probability, abs=proving.DRIFT)
     assert again.network is not again.running
 
 
@@ -120,7 +122,7 @@ def test_a_compiled_plan_answers_as_the_network_does(model):
 def test_a_cache_that_cannot_be_written_costs_no_answer(model, plans, shown, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(fast, "_speed", lambda batches, times: 100.0)
+    monkeypatch.setattr(proving, "speed", lambda batches, times: 100.0)
     predictor = Predictor(model)
     assert quicken(predictor, 1_000_000, lambda: shown).plan in {PLAIN, BF16}
     assert len(predictor([shown[0]])) == 1
@@ -131,7 +133,25 @@ def test_several_labels_are_the_same_answer_when_each_is(model):
     predictor.task = build_task("classify_multi", ["a", "b", "c"], {"thresholds": [0.5, 0.3, 0.9]})
     p = torch.tensor([[0.52, 0.1, 0.1], [0.99, 0.1, 0.98], [0.2, 0.31, 0.1]])
     q = torch.tensor([[0.48, 0.1, 0.1], [0.98, 0.1, 0.99], [0.2, 0.33, 0.1]])
-    assert fast._same_answer(predictor, p, q).tolist() == [False, True, True]
+    assert proving.same_answer(predictor, p, q).tolist() == [False, True, True]
+
+
+def test_what_teaches_int8_proves_nothing(model, shown):
+    asked = []
+    found = Shown(Predictor(model), lambda: asked.append(1) or shown, 16)
+    learnt, proven = found.learnt(), torch.cat(found.batches)
+    assert (len(learnt), len(proven)) == (7, 33)
+    assert not {one.numpy().tobytes() for one in learnt} & {one.numpy().tobytes() for one in proven}
+    assert found.wanted[0].shape == (33, 3)
+    assert asked == [1]
+    alone = Shown(Predictor(model), lambda: shown[:1], 16)
+    assert len(alone.learnt()) == len(alone.batches[0]) == 1
+
+
+def test_proof_pictures_come_from_everywhere():
+    assert spread([*range(10)], 4) == [0, 2, 5, 7]
+    assert spread([1, 2], 4) == [1, 2]
+    assert spread([1, 2], 0) == []
 
 
 def test_a_slow_network_is_worth_a_proof_sooner(model, plans, monkeypatch):
@@ -139,7 +159,7 @@ def test_a_slow_network_is_worth_a_proof_sooner(model, plans, monkeypatch):
     predictor = Predictor(model)
     quick = Plan("bf16", engine="openvino")
     for seconds, plan in ((0.001, PLAIN), (100.0, quick)):
-        monkeypatch.setattr(fast, "_timed", lambda *given, took=seconds: (None, took))
+        monkeypatch.setattr(fast, "timed", lambda *given, took=seconds: (None, took))
         plain = fast._plain_speed(predictor, Memory(predictor), 1000)
         found = min((PLAIN, quick), key=lambda one: fast._seconds(one, Memory(predictor), 1000, plain))
         assert (found, plain) == (plan, 4 / seconds)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
-from vitrail.infer import fast, plans, translated
+from vitrail.core.errors import SettingError
+from vitrail.infer import fast, int8, plans, proving, translated
 from vitrail.infer.fast import Memory, Seen, quicken
 from vitrail.infer.fold import folded
-from vitrail.infer.int8 import _group
 from vitrail.infer.plans import PLAIN, Plan, Quick, plans_for
 from vitrail.infer.predictor import Predictor
+from vitrail.infer.translated import Translated
 from vitrail.runs.assemble import create_model
 from vitrail.runs.proof import picture
 
@@ -39,7 +42,7 @@ def only(monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """Every way is as quick as wanted: what is tested is the choice, not the machine."""
-    monkeypatch.setattr(fast, "_speed", lambda batches, times: 100.0)
+    monkeypatch.setattr(proving, "speed", lambda batches, times: 100.0)
 
 
 @pytest.mark.parametrize("count", [1, 3, 70])
@@ -53,13 +56,54 @@ def test_it_answers_as_the_network_does(model, count):
 def test_int8_is_near_and_not_equal(model):
     network = Predictor(model).network
     images = torch.randn(8, 3, 32, 32)
-    wanted, found = network(images), Quick(network, INT8, (8, 3, 32, 32))(images)
-    apart = (wanted - found).abs().max() / wanted.std()
+    found = Quick(network, INT8, (8, 3, 32, 32), learn=lambda: torch.randn(8, 3, 32, 32))(images)
+    apart = (network(images) - found).abs().max() / found.std()
     assert 1e-4 < apart < 0.2
 
 
-def test_a_group_divides_every_width():
-    assert [_group(width) for width in (64, 384, 768, 1000, 7)] == [64, 384, 384, 250, 7]
+def test_a_channel_hands_its_size_to_its_weights_with_the_same_product():
+    draw = np.random.default_rng(0)
+    sizes = np.array([0.0, 1e-3, 1, 50], dtype=np.float32)
+    inputs = draw.normal(size=(30, 4)).astype(np.float32) * sizes
+    weights = draw.normal(size=(5, 4)).astype(np.float32)
+    found = int8._divisors(np.stack([inputs.min(0), inputs.max(0)]), weights)
+    np.testing.assert_allclose(
+        (inputs / found) @ (weights * found).T, inputs @ weights.T, rtol=1e-4, atol=1e-5
+    )
+    spans = [np.ptp(one, 0)[1:] for one in (inputs, inputs / found)]
+    assert np.ptp(np.log(spans[1])) < np.ptp(np.log(spans[0])) / 2
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.17, 3.9), (0.5, 2.0), (-3.0, -1.0), (0.0, 0.0)])
+def test_zero_is_among_the_numbers_of_a_range(low, high):
+    least, most = int8._even(np.array([[low], [high]], dtype=np.float32))
+    step = (most - least) / 255
+    assert least / step == pytest.approx(round(float(least / step)), abs=1e-3)
+    assert least <= min(low, 0) + step
+    assert most >= max(high, 0) - step
+
+
+def test_what_int8_learnt_is_kept_and_learnt_again_where_it_is_lost(model, tmp_path):
+    network, shape, asked = Predictor(model).network, (3, 32, 32), []
+    images = torch.randn(8, *shape)
+
+    def learn():
+        asked.append(1)
+        return images
+
+    with pytest.raises(SettingError, match="learns its scales from pictures"):
+        Translated(network, shape, "int8")
+    kept = tmp_path / "a.openvino"
+    wanted = Translated(network, shape, "int8", kept, learn)(images)
+    again = Translated(network, shape, "int8", kept)(images)
+    torch.testing.assert_close(again, wanted, rtol=0, atol=1e-5)
+    assert asked == [1]
+    for broken in (b"nothing", save({"another": np.zeros((2, 3), np.float32)})):
+        (kept / translated.RANGES).write_bytes(broken)
+        torch.testing.assert_close(
+            Translated(network, shape, "int8", kept, learn)(images), wanted, rtol=0, atol=1e-5
+        )
+    assert asked == [1, 1, 1]
 
 
 def test_what_was_translated_is_opened_again_and_damage_is_seen(model, shown, only, quick, monkeypatch):

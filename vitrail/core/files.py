@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,6 +45,18 @@ def make_folder(path: Path) -> None:
         raise RunError(
             f"{path} cannot be a folder: {error.strerror}. Choose another place with --out."
         ) from None
+
+
+def keep(path: Path, write: Callable[[Path], object]) -> None:
+    """Fill a file of the cache as `replace` does, its folder made; where that fails, the next job does without."""
+    with suppress(OSError, RunError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, write)
+
+
+def keep_json(path: Path, value: Any) -> None:
+    """Keep a JSON file in the cache, where it can be written."""
+    keep(path, lambda temporary: temporary.write_text(json.dumps(value), encoding="utf-8"))
 
 
 def write_text(path: Path, text: str) -> None:

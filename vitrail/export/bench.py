@@ -165,7 +165,10 @@ def _ours(network: Network, plan: Plan, images: Tensor, folder: Path) -> Run:
         return forward(network, images)
     batch, channels, height, width = images.shape
     return forward(
-        Quick(network, plan, (batch, channels, height, width), folder / "network.openvino"), images
+        Quick(
+            network, plan, (batch, channels, height, width), folder / "network.openvino", lambda: images.cpu()
+        ),
+        images,
     )
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from vitrail.core.errors import DataError, RunError, VitrailError
 from vitrail.data.manifest import Row
 from vitrail.data.source import load as load_picture
 from vitrail.runs.folder import Run
+
+Thing = TypeVar("Thing")
 
 Pixels = NDArray[np.uint8]
 Reader = Callable[[], Pixels]
@@ -27,24 +29,29 @@ def root_of(run: Run) -> Path:
     Raises:
         RunError: they are not there any more.
     """
-    root = None
-    try:
-        with safe_open(run.state_path, framework="pt") as handle:
-            root = Path(json.loads(handle.metadata()["counters"])["root"])
-    except (SafetensorError, OSError, KeyError):
-        pass  # said below, with the way out
-    if root is None or not root.exists():
-        raise RunError(
-            f"The pictures of {run.folder} are not where they were. Put them back, or name their folder with --data."
-        )
-    return root
+    with suppress(RunError):  # said below, with this verb's way out
+        root = run.root()
+        if root.exists():
+            return root
+    raise RunError(
+        f"The pictures of {run.folder} are not where they were. Put them back, or name their folder with --data."
+    )
 
 
 def readers_of(run: Run, root: Path, splits: Iterable[str], channels: int, wanted: int) -> list[Reader]:
-    """Return what reads the pictures of a run, split after split, `wanted` at most."""
+    """Return what reads pictures of a run, `wanted` at most, split after split; a split that is too large is spread."""
     manifest = run.manifest(root)
-    rows = [row for split in splits for row in manifest.rows(split)][:wanted]
+    rows: list[Row] = []
+    for split in splits:
+        rows += spread(manifest.rows(split), wanted - len(rows))
     return [partial(_of_row, root, row, channels) for row in rows]
+
+
+def spread(things: Sequence[Thing], wanted: int) -> Sequence[Thing]:
+    """Return `wanted` things at even distances, first to last; all where there are no more: rows lie class by class."""
+    if len(things) <= wanted:
+        return things
+    return [things[i * len(things) // wanted] for i in range(wanted)]
 
 
 def readable(readers: Iterable[Reader]) -> Iterator[Pixels]:

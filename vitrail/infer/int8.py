@@ -1,56 +1,94 @@
-"""Linear layers of a translated network in whole numbers: weights once, inputs anew for every picture.
+"""Linear layers of a translated network in whole numbers, with scales that a few pictures teach.
 
-Weights are rounded to -127 … 127 with one scale a row of the output; OpenVINO rounds the inputs while it computes,
-with a scale for every group of neighbouring numbers of a token. Nothing is learnt from pictures. Attention's own
-products, norms and convolutions stay as they are.
+Weights are rounded to -127 … 127 with one scale a row of the output, inputs to 256 even steps between the least and
+the greatest number that the pictures showed. Before that a channel of large inputs hands part of its size to its
+weights, with the same product (SmoothQuant, Xiao et al. 2023, equation 4). Attention's own products, norms,
+convolutions and layers that read one vector a picture, as a head does, stay as they are.
 """
 
 from __future__ import annotations
 
-from math import gcd
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.infer.exported import openvino
+from vitrail.infer.exported import core, openvino
 
-WIDEST = 384
-"""Numbers that share a scale, at most: the wider, the quicker, and for ViT-S/16 hardly less exact."""
+HANDED_OVER = 0.6
+"""Alpha of equation 4: 0 hands over nothing, 1 all. Measured: docs/benchmarks.md."""
+
+Array = NDArray[np.float32]
+
+Ranges = Mapping[str, Array]
+"""Of each layer by name, the least and the greatest input of each channel: (2, channels)."""
 
 
-def lighter(model: Any) -> int:
-    """Round the weights of a model's linear layers, in place; returns how many inputs should share a scale, or 0.
-
-    0 says that there was no layer to round.
-    """
-    ops = openvino().opset13
-    widths: list[int] = []
+def layers(model: Any) -> dict[str, Any]:
+    """Return the linear layers that can be rounded, by name."""
+    found = {}
     for node in model.get_ordered_ops():
-        found = _weights(node)
-        if found is None:
+        if node.get_type_name() != "MatMul" or node.get_attributes()["transpose_a"]:
             continue
-        # One scale an output: along the axis that the product sums over.
-        axis = 1 if node.get_attributes()["transpose_b"] else 0
-        scale = np.maximum(np.abs(found).max(axis, keepdims=True) / 127, np.finfo(np.float32).tiny)
-        rounded = ops.convert(ops.constant(np.rint(found / scale).astype(np.int8)), "f32")
-        weights = ops.multiply(rounded, ops.constant(scale.astype(np.float32)))
-        node.input(1).replace_source_output(weights.output(0))
-        widths.append(found.shape[axis])
-    return _group(gcd(*widths)) if widths else 0
+        weights = node.input(1).get_source_output().get_node()
+        constant = weights.get_type_name() == "Constant" and len(weights.get_output_shape(0)) == 2
+        if constant and node.input(0).get_partial_shape().rank.get_length() > 2:
+            found[node.get_friendly_name()] = node
+    return found
 
 
-def _weights(node: Any) -> NDArray[np.float32] | None:
-    """Return the weights of a linear layer, None for anything else."""
-    if node.get_type_name() != "MatMul":
-        return None
-    source = node.input(1).get_source_output().get_node()
-    if source.get_type_name() != "Constant" or len(source.get_output_shape(0)) != 2:
-        return None
-    weights: NDArray[np.float32] = source.get_data()
-    return weights
+def ranges(model: Any, pictures: Array, settings: Mapping[str, Any]) -> Ranges:
+    """Run prepared pictures (n, channels, height, width), n >= 1, one by one, and return what the layers were given."""
+    ops, probe = openvino().opset13, model.clone()
+    probe.reshape([1, *pictures.shape[1:]])
+    own = len(probe.outputs)
+    named = layers(probe)
+    for node in named.values():
+        source = node.input(0).get_source_output()
+        axes = np.arange(len(source.get_shape()) - 1)
+        probe.add_outputs([reduce(source, axes).output(0) for reduce in (ops.reduce_min, ops.reduce_max)])
+    run = core().compile_model(probe, "CPU", dict(settings))
+    told = [run(picture[None]) for picture in pictures]
+    found = {}
+    for i, name in enumerate(named):
+        low, high = ([one[own + 2 * i + side] for one in told] for side in (0, 1))
+        found[name] = np.stack([np.min(low, 0), np.max(high, 0)])
+    return found
 
 
-def _group(width: int) -> int:
-    """Return the largest divisor of a width that is no wider than allowed."""
-    return next(size for size in range(min(width, WIDEST), 0, -1) if width % size == 0)
+def lighter(model: Any, found: Ranges) -> None:
+    """Round the linear layers of a model, in place, by the ranges of their inputs."""
+    ops = openvino().opset13
+    for name, node in layers(model).items():
+        out_first = node.get_attributes()["transpose_b"]
+        constant = node.input(1).get_source_output().get_node()
+        weights = constant.get_data() if out_first else constant.get_data().T  # (outputs, channels)
+        divided = _divisors(found[name], weights)
+        low, high = _even(found[name] / divided)
+        inputs = ops.multiply(node.input(0).get_source_output(), ops.constant(1 / divided))
+        node.input(0).replace_source_output(ops.fake_quantize(inputs, low, high, low, high, 256).output(0))
+        weights = weights * divided
+        # Zero weights have no scale of their own; any will do.
+        top = np.maximum(np.abs(weights).max(1, keepdims=True), np.finfo(np.float32).tiny)
+        if not out_first:
+            weights, top = weights.T, top.T
+        rounded = ops.fake_quantize(ops.constant(np.ascontiguousarray(weights)), -top, top, -top, top, 255)
+        node.input(1).replace_source_output(rounded.output(0))
+
+
+def _divisors(found: Array, weights: Array) -> Array:
+    """Return what each channel's inputs are divided by and its weights multiplied with: equation 4, about one."""
+    least = 1e-6  # a channel that was never used must not be divided by nothing
+    inputs = np.maximum(np.abs(found).max(0), least)
+    sizes = inputs**HANDED_OVER / np.maximum(np.abs(weights).max(0), least) ** (1 - HANDED_OVER)
+    scaled: Array = (sizes / np.exp(np.log(sizes).mean())).astype(np.float32)
+    return scaled
+
+
+def _even(found: Array) -> tuple[np.float32, np.float32]:
+    """Return the least and the greatest of 256 even numbers that span the ranges and hold zero."""
+    low, high = min(float(found[0].min()), 0.0), max(float(found[1].max()), 1e-6)
+    step = (high - low) / 255
+    low = round(low / step) * step
+    return np.float32(low), np.float32(low + 255 * step)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vitrail.core.paths import compiler
 from vitrail.infer.fold import folded
-from vitrail.infer.translated import Precision, Translated
+from vitrail.infer.translated import Learn, Precision, Translated
 from vitrail.runs.assemble import Network
 from vitrail.runs.device import fast_bf16
 
@@ -49,7 +49,7 @@ def plans_for(network: Network, device: torch.device) -> list[Plan]:
     plans = [PLAIN, Plan(precision, last)]
     if device.type == "cpu" and find_spec("openvino"):
         plans.append(Plan(precision, engine="openvino"))
-        if not last:  # rounding convolutions would need pictures to learn scales from
+        if any(isinstance(part, nn.Linear) for part in network.encoder.modules()):
             plans.append(Plan("int8", engine="openvino"))
     if device.type == "cuda" or (device.type == "cpu" and compiler()):
         plans.append(Plan(precision, last, "compiled"))
@@ -59,11 +59,16 @@ def plans_for(network: Network, device: torch.device) -> list[Plan]:
 class Quick(nn.Module):
     """A network's twin that runs by a plan: images (b, channels, height, width) in float32 -> output in float32.
 
-    `shape` is that of a batch; `kept` is where a translation is kept, if anywhere.
+    `shape` is that of a batch; `kept` is where a translation is kept, if anywhere; int8 needs `learn`.
     """
 
     def __init__(
-        self, network: nn.Module, plan: Plan, shape: tuple[int, int, int, int], kept: Path | None = None
+        self,
+        network: nn.Module,
+        plan: Plan,
+        shape: tuple[int, int, int, int],
+        kept: Path | None = None,
+        learn: Learn | None = None,
     ) -> None:
         super().__init__()
         self.plan, self.batch = plan, shape[0]
@@ -71,7 +76,10 @@ class Quick(nn.Module):
         self.layout = torch.channels_last if plan.channels_last else torch.contiguous_format
         self.run: Callable[[Tensor], Tensor]
         if plan.engine == "openvino":
-            self.run, self.dtype = Translated(network, shape[1:], plan.precision, kept), torch.float32
+            self.run, self.dtype = (
+                Translated(network, shape[1:], plan.precision, kept, learn),
+                torch.float32,
+            )
             return
         twin = deepcopy(folded(network)).eval().to(self.dtype).to(memory_format=self.layout)
         self.run = _compiled(twin) if plan.engine == "compiled" else twin

@@ -11,17 +11,21 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
+from vitrail.core.errors import SettingError
+from vitrail.core.files import keep
 from vitrail.infer.exported import core, openvino
 from vitrail.infer.fold import folded
-from vitrail.infer.int8 import lighter
+from vitrail.infer.int8 import Ranges, layers, lighter, ranges
 from vitrail.runs.device import fast_bf16
 
 KEPT = 8
@@ -34,6 +38,9 @@ CPU = torch.device("cpu")
 
 Precision = Literal["float32", "bf16", "int8"]
 
+Learn = Callable[[], Tensor]
+"""Gives prepared pictures (n, channels, height, width) that int8 learns scales from; asked where none are kept."""
+
 Shape = tuple[int, int, int]
 """(channels, height, width) of one input."""
 
@@ -42,10 +49,18 @@ class Translated:
     """A network as OpenVINO runs it: float32 images (b, channels, height, width) -> output, on the CPU.
 
     Single pictures run through a graph of their own, made for one picture; others in portions.
+
+    Raises:
+        SettingError: int8 without pictures to learn from.
     """
 
     def __init__(
-        self, network: nn.Module, shape: Shape, precision: Precision, kept: Path | None = None
+        self,
+        network: nn.Module,
+        shape: Shape,
+        precision: Precision,
+        kept: Path | None = None,
+        learn: Learn | None = None,
     ) -> None:
         self.shape = shape
         self.portion = min(32, max(4, round(AREA / (shape[1] * shape[2]))))
@@ -56,7 +71,7 @@ class Translated:
         }
         self._model = self._opened(network, kept)
         if precision == "int8":
-            self._settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = lighter(self._model)
+            lighter(self._model, self._ranges(kept, learn))
         self._ready: dict[int, Any] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -70,6 +85,17 @@ class Translated:
             self._model.reshape([count, *self.shape])
             self._ready[count] = core().compile_model(self._model, "CPU", self._settings)
         return torch.from_numpy(self._ready[count](images.contiguous().numpy())[0])
+
+    def _ranges(self, kept: Path | None, learn: Learn | None) -> Ranges:
+        known = _read_ranges(kept) if kept else {}
+        if known and known.keys() == layers(self._model).keys():
+            return known
+        if learn is None:
+            raise SettingError("int8 learns its scales from pictures. Give it some.")
+        found = ranges(self._model, learn().contiguous().numpy(), self._settings)
+        if kept:
+            keep(kept / RANGES, lambda temporary: save_file(dict(found), temporary))
+        return found
 
     def _opened(self, network: nn.Module, kept: Path | None) -> Any:
         if kept is not None and (kept / "network.xml").is_file():
@@ -104,6 +130,17 @@ class _Images(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         out: Tensor = self.network(images)
         return out
+
+
+RANGES = "ranges.safetensors"
+"""What int8 learnt, beside the translation."""
+
+
+def _read_ranges(kept: Path) -> Ranges:
+    try:
+        return load_file(kept / RANGES)
+    except (OSError, SafetensorError):
+        return {}  # not learnt yet, or damaged: it is learnt again
 
 
 def _keep(model: Any, kept: Path) -> None:

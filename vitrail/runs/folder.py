@@ -75,6 +75,9 @@ class Run:
             with safe_open(self.state_path, framework="pt") as handle:
                 return Path(json.loads(handle.metadata()["counters"])["root"])
         except (OSError, SafetensorError, KeyError):
+            for event in self.history():  # a draft is made in one go and keeps no state
+                if "root" in event:
+                    return Path(event["root"])
             raise RunError(
                 f"{self.folder} does not tell any more where its pictures are. Name their folder: "
                 f"vitrail eval {self.folder} FOLDER"

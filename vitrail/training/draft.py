@@ -82,7 +82,9 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     manifest.write(run.manifest_path)
     write_best(run, recipe, start)
     run.log("checked", prepared.found())
-    run.log("drafted", {"phases": clock.phases, "strength": head.strength})
+    run.log(
+        "drafted", {"root": str(manifest.root.resolve()), "phases": clock.phases, "strength": head.strength}
+    )
     outlook = Outlook(clock.phases, seconds, half, gain_from_twice(now, half))
     write_draft_report(run, manifest, folded, outlook)
     return run

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from hashlib import blake2b
 
 import numpy as np
@@ -17,8 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from vitrail.core.errors import RunError
-from vitrail.core.files import replace
+from vitrail.core.files import keep
 from vitrail.core.paths import cache_dir
 from vitrail.data.loader import Pictures, Share, evaluation
 from vitrail.data.manifest import Manifest, Row
@@ -110,6 +108,4 @@ class Frozen:
     def _write(self, known: dict[str, Vectors]) -> None:
         metadata = {"hashes": json.dumps(list(known))}
         tensors = {"vectors": np.stack(list(known.values()))}
-        with suppress(OSError, RunError):  # a cache that cannot be written costs the next draft its features
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            replace(self.path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        keep(self.path, lambda temporary: save_file(tensors, temporary, metadata=metadata))

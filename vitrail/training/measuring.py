@@ -7,7 +7,6 @@ import platform
 import resource
 import sys
 import time
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -18,8 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vitrail.core.errors import RunError
-from vitrail.core.files import write_json
+from vitrail.core.files import keep_json
 from vitrail.core.paths import cache_dir
 from vitrail.data.sample import Batch
 from vitrail.models.create import count_macs, describe
@@ -76,7 +74,7 @@ def measure(
     micro, cost = start, trial.cost(start, precision)
     if given is None:
         micro, cost = _quickest(trial, size, {start: cost}, precision)
-        _remember(place, micro)
+        keep_json(place, {"micro": micro})
     return Measured(precision, micro, cost * size, size, _peak(device))
 
 
@@ -127,13 +125,6 @@ def _remembered(place: Path) -> int | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None  # nothing, or of another version: it is measured again
     return micro if micro > 0 else None
-
-
-def _remember(place: Path, micro: int) -> None:
-    # A cache that cannot be written costs the next training a measurement: the choice also stands in the recipe.
-    with suppress(OSError, RunError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(place, {"micro": micro})
 
 
 def _quickest(trial: _Trial, size: int, costs: dict[int, float], precision: str) -> tuple[int, float]:

@@ -1,0 +1,32 @@
+"""Every encoder of the catalog runs through OpenVINO: as it stands in float32, near it with linear layers in int8."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_encoders import TINY
+
+from vitrail.infer.translated import Translated
+from vitrail.models.create import build
+from vitrail.runs.assemble import build_task, join
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_encoder_is_translated_and_rounded(name, tmp_path):
+    pytest.importorskip("openvino", reason="pip install 'vitrail[export]'")
+    config, _ = TINY[name]
+    torch.manual_seed(5)
+    network = (
+        join(build(config), build_task("classify", ["a", "b", "c", "d"], {})).eval().requires_grad_(False)
+    )
+    for parameter in network.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    shape = (config.channels, *config.size)
+    images, others = torch.randn(2, 9, *shape)
+    wanted = network(images)
+    kept = tmp_path / "kept.openvino"
+    found = Translated(network, shape, "float32", kept)(images)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    rounded = Translated(network, shape, "int8", kept, lambda: others)(images)
+    spread = (wanted - wanted.mean(0)).std()  # how far pictures differ; what all answers share is no measure
+    assert 0 < (rounded - wanted).pow(2).mean().sqrt() < 0.2 * spread
