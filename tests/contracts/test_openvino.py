@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from test_encoders import TINY
 
+from vitrail.infer import translated
 from vitrail.infer.translated import Translated
 from vitrail.models.create import build
 from vitrail.runs.assemble import build_task, join
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_every_encoder_is_translated_and_rounded(name, tmp_path):
-    pytest.importorskip("openvino", reason="pip install 'vitrail[export]'")
+def test_every_encoder_is_translated_and_rounded(name, tmp_path, monkeypatch):
+    if find_spec("openvino") is None:  # found, not imported: its own reporting must not be loaded
+        pytest.skip("pip install 'vitrail[export]'")
+    # In bf16 the plugin answers wrongly for some tiny networks with registers; the proof of a plan sees that.
+    monkeypatch.setattr(translated, "fast_bf16", lambda device: False)
     config, _ = TINY[name]
     torch.manual_seed(5)
     network = (
@@ -21,8 +27,8 @@ def test_every_encoder_is_translated_and_rounded(name, tmp_path):
     )
     for parameter in network.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))
-    shape = (config.channels, *config.size)
-    images, others = torch.randn(2, 9, *shape)
+    shape = (9, config.channels, *config.size)
+    images, others = torch.randn(2, *shape)
     wanted = network(images)
     kept = tmp_path / "kept.openvino"
     found = Translated(network, shape, "float32", kept)(images)

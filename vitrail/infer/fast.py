@@ -36,7 +36,7 @@ from vitrail.runs.proof import picture
 QUICKER: Mapping[Engine, float] = MappingProxyType({"eager": 2.0, "compiled": 3.0, "openvino": 4.0})
 """How much quicker than plain float32 a way is held to be before it was measured."""
 
-LIGHTER = 1.25
+LIGHTER = 1.5
 """How much quicker still whole numbers are held to be."""
 
 SETTING_UP: Mapping[Engine, float] = MappingProxyType({"eager": 0.0, "compiled": 30.0, "openvino": 8.0})

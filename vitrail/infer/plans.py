@@ -77,7 +77,7 @@ class Quick(nn.Module):
         self.run: Callable[[Tensor], Tensor]
         if plan.engine == "openvino":
             self.run, self.dtype = (
-                Translated(network, shape[1:], plan.precision, kept, learn),
+                Translated(network, shape, plan.precision, kept, learn),
                 torch.float32,
             )
             return

@@ -11,11 +11,12 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -41,14 +42,16 @@ Precision = Literal["float32", "bf16", "int8"]
 Learn = Callable[[], Tensor]
 """Gives prepared pictures (n, channels, height, width) that int8 learns scales from; asked where none are kept."""
 
-Shape = tuple[int, int, int]
-"""(channels, height, width) of one input."""
+Shape = tuple[int, int, int, int]
+"""(b, channels, height, width) of a batch."""
 
 
 class Translated:
     """A network as OpenVINO runs it: float32 images (b, channels, height, width) -> output, on the CPU.
 
-    Single pictures run through a graph of their own, made for one picture; others in portions.
+    One graph answers them all, in portions of one size, the last one filled up: a graph for any number of pictures was
+    3 % slower, and another graph is another proof. `shape` is that of a batch; where it is of one picture, so are the
+    portions.
 
     Raises:
         SettingError: int8 without pictures to learn from.
@@ -62,62 +65,83 @@ class Translated:
         kept: Path | None = None,
         learn: Learn | None = None,
     ) -> None:
-        self.shape = shape
-        self.portion = min(32, max(4, round(AREA / (shape[1] * shape[2]))))
-        self._settings: dict[str, Any] = {
+        count, channels, height, width = shape
+        self.portion = 1 if count == 1 else min(32, max(4, round(AREA / (height * width))))
+        self.shape = (self.portion, channels, height, width)
+        settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if fast_bf16(CPU) and precision != "float32" else "f32",
             "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch: two streams were no quicker
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self._model = self._opened(network, kept)
+        model = _opened(network, self.shape, kept)
         if precision == "int8":
-            lighter(self._model, self._ranges(kept, learn))
-        self._ready: dict[int, Any] = {}
+            lighter(model, _ranges(model, settings, kept, learn))
+        model.reshape(list(self.shape))
+        self._run = core().compile_model(model, "CPU", settings)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the network's output."""
-        if len(images) == 1:
-            return self._ask(images, 1)
-        return torch.cat([self._ask(part, -1) for part in torch.split(images, self.portion)])
+        rest = -len(images) % self.portion
+        filled = torch.cat([images, images.new_zeros(rest, *self.shape[1:])])
+        found = [self._run(part.contiguous().numpy())[0] for part in torch.split(filled, self.portion)]
+        return torch.from_numpy(np.concatenate(found)[: len(images)])
 
-    def _ask(self, images: Tensor, count: int) -> Tensor:
-        if count not in self._ready:
-            self._model.reshape([count, *self.shape])
-            self._ready[count] = core().compile_model(self._model, "CPU", self._settings)
-        return torch.from_numpy(self._ready[count](images.contiguous().numpy())[0])
 
-    def _ranges(self, kept: Path | None, learn: Learn | None) -> Ranges:
-        known = _read_ranges(kept) if kept else {}
-        if known and known.keys() == layers(self._model).keys():
-            return known
-        if learn is None:
-            raise SettingError("int8 learns its scales from pictures. Give it some.")
-        found = ranges(self._model, learn().contiguous().numpy(), self._settings)
-        if kept:
-            keep(kept / RANGES, lambda temporary: save_file(dict(found), temporary))
-        return found
+def _opened(network: nn.Module, shape: Shape, kept: Path | None) -> Any:
+    if kept is not None and (kept / "network.xml").is_file():
+        try:
+            model = core().read_model(str(kept / "network.xml"))
+            os.utime(kept)
+            return model
+        except RuntimeError:
+            shutil.rmtree(kept)  # damaged: it is made again
+    model = translate(network, shape)
+    if kept is not None:
+        _keep(model, kept)
+    return model
 
-    def _opened(self, network: nn.Module, kept: Path | None) -> Any:
-        if kept is not None and (kept / "network.xml").is_file():
-            try:
-                model = core().read_model(str(kept / "network.xml"))
-                os.utime(kept)
-                return model
-            except RuntimeError:
-                shutil.rmtree(kept)  # damaged: it is made again
-        model = translate(network, self.shape)
-        if kept is not None:
-            _keep(model, kept)
-        return model
+
+def _ranges(model: Any, settings: Mapping[str, Any], kept: Path | None, learn: Learn | None) -> Ranges:
+    known = _read_ranges(kept) if kept else {}
+    if known and known.keys() == layers(model).keys():
+        return known
+    if learn is None:
+        raise SettingError("int8 learns its scales from pictures. Give it some.")
+    found = ranges(model, learn().contiguous().numpy(), settings)
+    if kept:
+        keep(kept / RANGES, lambda temporary: save_file(dict(found), temporary))
+    return found
 
 
 def translate(network: nn.Module, shape: Shape) -> Any:
-    """Return a network as a model of OpenVINO, for any number of pictures of one shape."""
-    sample = torch.zeros(2, *shape)  # one picture would be taken for the only number there is
+    """Return a network as a model of OpenVINO, for any number of pictures of a batch's shape."""
+    sample = torch.zeros(2, *shape[1:])  # one picture would be taken for the only number there is
     sides = ({0: torch.export.Dim.DYNAMIC},)
     with torch.no_grad(), quietly():
         program = torch.export.export(_Images(folded(network).eval()), (sample,), dynamic_shapes=sides)
-        return openvino().convert_model(program)
+        model = openvino().convert_model(program)
+    _take_group_norms_apart(model)
+    return model
+
+
+def _take_group_norms_apart(model: Any) -> None:
+    """Write each group norm as a norm over groups, a scale and a shift, in place.
+
+    OpenVINO 2026.4 crashes the process while it compiles a residual network with group norms in float32 for a fixed
+    number of pictures; written out they run, and are quicker (docs/benchmarks.md).
+    """
+    ops = openvino().opset13
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "GroupNormalization":
+            continue
+        given, scale, shift = (node.input(i).get_source_output() for i in range(3))
+        said, rank = node.get_attributes(), len(given.get_partial_shape())
+        grouped = ops.reshape(given, np.array([0, said["num_groups"], -1]), True)
+        normed = ops.mvn(grouped, np.array([2]), True, said["epsilon"], "INSIDE_SQRT")
+        whole = ops.reshape(normed, ops.shape_of(given), False)
+        along = np.array([1, -1, *[1] * (rank - 2)])  # one number a channel
+        scaled = ops.multiply(whole, ops.reshape(scale, along, False))
+        node.output(0).replace(ops.add(scaled, ops.reshape(shift, along, False)).output(0))
 
 
 class _Images(nn.Module):
