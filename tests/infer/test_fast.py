@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from vitrail.core.paths import compiler
 from vitrail.infer import fast, proving
 from vitrail.infer import plans as plans_page
 from vitrail.infer.ahead import ahead
-from vitrail.infer.fast import Memory, Seen, hasten, quicken
+from vitrail.infer.fast import Memory, hasten, quicken
 from vitrail.infer.held_back import spread
 from vitrail.infer.plans import PLAIN, Plan, Quick
 from vitrail.infer.predictor import Predictor
@@ -48,7 +49,7 @@ def test_a_long_job_is_proven_once_and_remembered(model, plans, shown, monkeypat
     assert seen[BF16].pictures == len(shown) - len(shown[:: proving.EVERY])  # int8 would learn from those
     assert 0 < seen[BF16].drift < proving.DRIFT
     assert seen[PLAIN].drift == 0
-    Memory(predictor).keep(BF16, Seen(900.0, 0.0, 1.0, 0.01, 40))
+    Memory(predictor).keep(BF16, replace(seen[BF16], speed=900.0, setup=0.0, same_top=1.0))
     again = Predictor(model)
     choice = quicken(again, 3, never)
     assert choice.plan == BF16

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -13,8 +15,9 @@ from safetensors.numpy import save
 
 from vitrail.core.errors import SettingError
 from vitrail.infer import fast, int8, plans, proving, translated
-from vitrail.infer.fast import Memory, Seen, quicken
+from vitrail.infer.fast import Memory, quicken
 from vitrail.infer.fold import folded
+from vitrail.infer.int8 import Scales
 from vitrail.infer.plans import PLAIN, Plan, Quick, plans_for
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.translated import Translated
@@ -58,7 +61,7 @@ def test_it_answers_as_the_network_does(model, count):
 def test_int8_is_near_and_not_equal(model):
     network = Predictor(model).network
     images = torch.randn(8, 3, 32, 32)
-    found = Quick(network, INT8, (8, 3, 32, 32), learn=lambda: torch.randn(8, 3, 32, 32))(images)
+    found = Quick(network, INT8, (8, 3, 32, 32), scales=Scales(lambda: torch.randn(8, 3, 32, 32)))(images)
     apart = (network(images) - found).abs().max() / found.std()
     assert 1e-4 < apart < 0.2
 
@@ -85,27 +88,27 @@ def test_zero_is_among_the_numbers_of_a_range(low, high):
     assert most >= max(high, 0) - step
 
 
-def test_what_int8_learnt_is_kept_and_learnt_again_where_it_is_lost(model, tmp_path):
-    network, shape, asked = Predictor(model).network, (8, 3, 32, 32), []
-    images = torch.randn(shape)
-
-    def learn():
-        asked.append(1)
-        return images
-
+def test_int8_without_scales_or_layers_says_so(model):
     with pytest.raises(SettingError, match="learns its scales from pictures"):
-        Translated(network, shape, "int8")
-    kept = tmp_path / "a.openvino"
-    wanted = Translated(network, shape, "int8", kept, learn)(images)
-    again = Translated(network, shape, "int8", kept)(images)
-    torch.testing.assert_close(again, wanted, rtol=0, atol=1e-5)
-    assert asked == [1]
-    for broken in (b"nothing", save({"another": np.zeros((2, 3), np.float32)})):
-        (kept / translated.RANGES).write_bytes(broken)
-        torch.testing.assert_close(
-            Translated(network, shape, "int8", kept, learn)(images), wanted, rtol=0, atol=1e-5
-        )
-    assert asked == [1, 1, 1]
+        Translated(Predictor(model).network, (8, 3, 32, 32), "int8")
+    convolutions = create_model("resnet10t", 3, image=(32, 32)).eval()
+    with pytest.raises(SettingError, match="no linear layer"):
+        Translated(convolutions, (8, 3, 32, 32), "int8", scales=Scales(lambda: torch.zeros(1, 3, 32, 32)))
+
+
+def favour(model, plan):
+    """Let the memory of a model hold a plan for far quicker than all others."""
+    memory = Memory(Predictor(model))
+    memory.keep(plan, replace(memory.seen[plan], speed=9000.0, setup=0.0, same_top=1.0, drift=0.0))
+
+
+def same_as_plain(model, predictor, apart=1e-5):
+    found, wanted = (one(picture())[0].probability for one in (predictor, Predictor(model)))
+    return found == pytest.approx(wanted, abs=apart)
+
+
+def never():
+    raise AssertionError("nothing was to be proven")
 
 
 def test_what_was_translated_is_opened_again_and_damage_is_seen(model, shown, only, quick, monkeypatch):
@@ -116,24 +119,55 @@ def test_what_was_translated_is_opened_again_and_damage_is_seen(model, shown, on
     choice = quicken(Predictor(model), 10_000_000, lambda: shown)
     assert choice.plan == PLAIN  # no quicker
     assert len(made) == 1
-    Memory(Predictor(model)).keep(FLOAT, Seen(9000.0, 0.0, 1.0, 1e-6, 40))
+    favour(model, FLOAT)
     again = Predictor(model)
-    assert quicken(again, 1000, shown).plan == FLOAT
-    assert again(picture())[0].probability == pytest.approx(
-        Predictor(model)(picture())[0].probability, abs=1e-5
-    )
+    assert quicken(again, 1000, never).plan == FLOAT
+    assert same_as_plain(model, again)
     assert len(made) == 1
     weights = next(fast._kept(again).glob("*.bin"))
     weights.write_bytes(bytes(len(weights.read_bytes())))  # all zero
     mended = Predictor(model)
-    assert quicken(mended, 1000, shown).plan == FLOAT
+    quicken(mended, 10_000_000, lambda: shown)  # proven anew, with a translation of its own
     assert len(made) == 2
-    assert mended(picture())[0].probability == pytest.approx(
-        Predictor(model)(picture())[0].probability, abs=1e-5
-    )
+    favour(model, FLOAT)
+    assert quicken(mended, 1000, never).plan == FLOAT
+    assert same_as_plain(model, mended)
     next(fast._kept(again).glob("*.xml")).write_text("no graph")
-    assert quicken(Predictor(model), 1000, shown).plan == FLOAT
+    assert quicken(Predictor(model), 1000, never).plan == FLOAT
     assert len(made) == 3
+
+
+def test_int8_is_remembered_with_what_it_learnt(model, shown, only, quick):
+    only(INT8)
+    quicken(Predictor(model), 10_000_000, lambda: shown)
+    seen = Memory(Predictor(model)).seen[INT8]
+    assert not seen.failed
+    assert seen.drift > 0
+    assert (seen.pictures, len(seen.answer)) == (33, 3)
+    favour(model, INT8)
+    again = Predictor(model)
+    assert quicken(again, 1000, never).plan == INT8
+    assert same_as_plain(model, again, 0.05)
+    shutil.rmtree(fast._kept(again))  # others were used since: translated again, with the same scales
+    assert quicken(Predictor(model), 1000, never).plan == INT8
+    memory = Memory(again)
+    for broken in (b"nothing", save({"another": np.zeros((2, 3), np.float32)})):
+        memory.scales.write_bytes(broken)
+        quicken(Predictor(model), 10_000_000, lambda: shown)  # other scales want another proof
+        favour(model, INT8)
+        assert quicken(Predictor(model), 1000, never).plan == INT8
+
+
+def test_a_cache_that_may_not_be_touched_still_serves(model, shown, only, quick, monkeypatch):
+    only(INT8)
+    quicken(Predictor(model), 10_000_000, lambda: shown)
+    favour(model, INT8)
+
+    def denied(*given, **more):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(translated.os, "utime", denied)
+    assert quicken(Predictor(model), 1000, never).plan == INT8
 
 
 def test_models_that_are_gone_leave_no_trap_for_signals():
@@ -183,7 +217,7 @@ def test_an_engine_that_refuses_a_network_is_said_and_left_out(model, shown, onl
 def test_pictures_that_come_one_by_one_have_a_memory_of_their_own(model, shown, only, quick):
     only(INT8)
     quicken(Predictor(model), 10_000_000, lambda: shown, singly=True)
-    assert INT8 in Memory(Predictor(model), singly=True).seen
+    assert not Memory(Predictor(model), singly=True).seen[INT8].failed
     assert Memory(Predictor(model)).seen == {}
 
 

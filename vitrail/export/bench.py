@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vitrail.core.errors import SettingError
 from vitrail.export.peers import Run, forward, peers
+from vitrail.infer.int8 import Scales
 from vitrail.infer.plans import PLAIN, Plan, Quick, plans_for
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.timing import Peak, Ratio, in_turn, matmul_peak, ratio
@@ -166,7 +167,7 @@ def _ours(network: Network, plan: Plan, images: Tensor, folder: Path) -> Run:
     batch, channels, height, width = images.shape
     return forward(
         Quick(
-            network, plan, (batch, channels, height, width), folder / "network.openvino", lambda: images.cpu()
+            network, plan, (batch, channels, height, width), folder / "network.openvino", Scales(images.cpu)
         ),
         images,
     )

@@ -19,25 +19,32 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from vitrail.core.errors import DataError, VitrailError
 from vitrail.core.files import keep_json
 from vitrail.core.paths import cache_dir
 from vitrail.data.manifest import VAL
 from vitrail.infer.held_back import Pixels, readable, readers_of, root_of, spread
+from vitrail.infer.int8 import Scales
 from vitrail.infer.opened import ExportedPredictor
 from vitrail.infer.plans import PLAIN, Engine, Plan, Quick, plans_for
 from vitrail.infer.predictor import BATCH, Predictor
-from vitrail.infer.proving import DRIFT, LOOKED_AT, Seen, Shown, measured, timed
+from vitrail.infer.proving import LOOKED_AT, Seen, Shown, known_by, measured, timed
 from vitrail.infer.sources import Source
 from vitrail.runs.folder import open_run
-from vitrail.runs.proof import picture
 
 QUICKER: Mapping[Engine, float] = MappingProxyType({"eager": 2.0, "compiled": 3.0, "openvino": 4.0})
 """How much quicker than plain float32 a way is held to be before it was measured."""
 
 LIGHTER = 1.5
 """How much quicker still whole numbers are held to be."""
+
+AGAIN = 0.01
+"""How far a proven way may answer the proof picture from how it did, on the same machine."""
+
+FORMAT = 2
+"""Counts up when plans are made otherwise: what was proven before proves nothing then."""
 
 SETTING_UP: Mapping[Engine, float] = MappingProxyType({"eager": 0.0, "compiled": 30.0, "openvino": 8.0})
 """Seconds that setting a way up is held to take before it was measured."""
@@ -60,13 +67,17 @@ class Memory:
             *((str(predictor.point),) if predictor.point != predictor.points[-1] else ()),
             torch.backends.cpu.get_cpu_capability(),
             self.at_once,
+            FORMAT,
         )
         key = blake2b(repr(said).encode(), digest_size=12).hexdigest()
         self.path: Path = cache_dir() / "fast" / f"{key}.json"
+        self.scales: Path = self.path.with_suffix(".scales.safetensors")
         self.seen: dict[Plan, Seen] = {}
         try:
             for row in json.loads(self.path.read_text(encoding="utf-8")):
-                self.seen[Plan(**row["plan"])] = Seen(**row["seen"])
+                self.seen[Plan(**row["plan"])] = Seen(
+                    **row["seen"] | {"answer": tuple(row["seen"]["answer"])}
+                )
         except (OSError, ValueError, KeyError, TypeError):
             self.seen = {}  # nothing, or of another version: it is measured again
 
@@ -95,7 +106,8 @@ def quicken(
 ) -> Choice:
     """Let a predictor answer `pictures` pictures the quickest faithful way; `singly` where they come one by one.
 
-    `proof` gives pictures to compare with float32 on; it is asked only where a plan was not proven before.
+    `proof` gives pictures to compare with float32 on, and for int8 to learn from; it is asked only where a plan was not
+    proven before, or is not known again.
     """
     memory = Memory(predictor, singly)
     plans = plans_for(predictor.network, predictor.device)
@@ -107,18 +119,22 @@ def quicken(
         if plan == PLAIN:
             return Choice(PLAIN, _why(PLAIN, memory))
         if plan in memory.seen:
-            predictor.running = _twin(predictor, plan, shown)
-            return Choice(plan, _why(plan, memory))
+            quick = _known_again(predictor, plan, memory)
+            if quick is not None:
+                predictor.running = quick
+                return Choice(plan, _why(plan, memory))
+            del memory.seen[plan]  # it is proven anew
+            continue
         if PLAIN not in memory.seen:
             memory.keep(PLAIN, shown.plain)
             plain = shown.plain.speed
-        memory.keep(plan, measured(plan, partial(_twin, predictor, plan, shown), shown))
+        memory.keep(plan, measured(plan, partial(_twin, predictor, plan, memory, shown.learnt), shown))
 
 
 def hasten(predictor: Predictor, model: str | Path, sources: Sequence[Source]) -> str:
     """Quicken a predictor for a job; returns in words how it answers, or "" where it answers as ever.
 
-    Proven on the validation pictures of a run, or, where the model is alone, on the first pictures of the job.
+    Proven on the validation pictures of a run, or, where the model is alone, on pictures of the job.
     """
     if isinstance(predictor, ExportedPredictor):
         return ""  # the file says how it is computed
@@ -166,33 +182,36 @@ WORTH_A_LOOK = 32
 """Pictures of a job from which it is worth timing a batch to guess how long the job takes."""
 
 
-def _twin(predictor: Predictor, plan: Plan, shown: Shown) -> Quick:
-    """Return the network's twin; one out of the cache must answer the proof picture as it does, or is made anew."""
-    shape = (shown.at_once, predictor.preprocess.channels, *predictor.point.size)
+def _twin(
+    predictor: Predictor, plan: Plan, memory: Memory, learn: Callable[[], Tensor] | None = None
+) -> Quick:
+    """Return the network's twin; int8's scales are learnt where that is asked for, else those that are kept."""
+    shape = (memory.at_once, predictor.preprocess.channels, *predictor.point.size)
     kept = _kept(predictor) if plan.engine == "openvino" else None
-    quick = Quick(predictor.network, plan, shape, kept, shown.learnt)
-    if kept is not None and not _answers_the_proof(predictor, quick):
-        shutil.rmtree(kept, ignore_errors=True)
-        quick = Quick(predictor.network, plan, shape, kept, shown.learnt)
-    return quick
+    return Quick(predictor.network, plan, shape, kept, Scales(learn, memory.scales))
+
+
+def _known_again(predictor: Predictor, plan: Plan, memory: Memory) -> Quick | None:
+    """Return the twin that was proven, or None where what the cache gives is not it any more."""
+    try:
+        quick = _twin(predictor, plan, memory)
+        before, now = memory.seen[plan].answer, known_by(predictor, quick)
+    except Exception:  # whatever the cache has become, there is another way
+        return None
+    if len(before) == len(now) and max(abs(a - b) for a, b in zip(before, now, strict=True)) <= AGAIN:
+        return quick
+    if plan.engine == "openvino":
+        shutil.rmtree(_kept(predictor), ignore_errors=True)
+    return None
 
 
 def _kept(predictor: Predictor) -> Path:
     """Return where the translation of this very model file, at this operating point, is kept."""
     with predictor.path.open("rb") as handle:
         found = file_digest(handle, lambda: blake2b(digest_size=12))
-    for said in (str(predictor.point), *map(_version, ("vitrail", "torch", "openvino"))):
+    for said in (str(FORMAT), str(predictor.point), *map(_version, ("vitrail", "torch", "openvino"))):
         found.update(said.encode())
     return cache_dir() / "fast" / f"{found.hexdigest()}.openvino"
-
-
-def _answers_the_proof(predictor: Predictor, quick: Quick) -> bool:
-    pixels = predictor.ready(picture(predictor.preprocess.channels)).pixels[None]
-    said = [
-        predictor.task.probabilities(timed(predictor, network, pixels)[0])
-        for network in (predictor.network, quick)
-    ]
-    return float((said[0] - said[1]).abs().max()) <= DRIFT
 
 
 def _why(plan: Plan, memory: Memory) -> str:

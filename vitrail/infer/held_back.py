@@ -48,7 +48,7 @@ def readers_of(run: Run, root: Path, splits: Iterable[str], channels: int, wante
 
 
 def spread(things: Sequence[Thing], wanted: int) -> Sequence[Thing]:
-    """Return `wanted` things at even distances, first to last; all where there are no more: rows lie class by class."""
+    """Return `wanted` things at even distances, all where there are no more: rows lie class by class."""
     if len(things) <= wanted:
         return things
     return [things[i * len(things) // wanted] for i in range(wanted)]

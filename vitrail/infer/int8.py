@@ -8,21 +8,59 @@ convolutions and layers that read one vector a picture, as a head does, stay as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
 
+from vitrail.core.errors import SettingError
+from vitrail.core.files import keep
 from vitrail.infer.exported import core, openvino
 
 HANDED_OVER = 0.6
-"""Alpha of equation 4: 0 hands over nothing, 1 all. Measured: docs/benchmarks.md."""
+"""Alpha of equation 4: 0 hands over nothing, 1 all; chosen by measurement (docs/benchmarks.md)."""
 
 Array = NDArray[np.float32]
 
 Ranges = Mapping[str, Array]
 """Of each layer by name, the least and the greatest input of each channel: (2, channels)."""
+
+
+class Scales(NamedTuple):
+    """Where the ranges come from: what is kept at `path`, or what pictures (n, channels, height, width) teach.
+
+    Without `learn` only what is kept will do: other scales would want another proof.
+    """
+
+    learn: Callable[[], Tensor] | None = None
+    path: Path | None = None
+
+    def kept(self) -> Ranges:
+        """Return the ranges that are kept, none where there are none or they cannot be read."""
+        try:
+            return load_file(self.path) if self.path else {}
+        except (OSError, SafetensorError):
+            return {}
+
+    def ranges(self, model: Any, settings: Mapping[str, Any]) -> Ranges:
+        """Return the ranges for a model; SettingError where there is nothing to learn them from, or no layer."""
+        named = layers(model).keys()
+        if not named:
+            raise SettingError("This network has no linear layer that int8 could compute.")
+        known = self.kept()
+        if self.learn is None:
+            if known.keys() != named:
+                raise SettingError("int8 learns its scales from pictures, and none are kept that fit.")
+            return known
+        found = ranges(model, self.learn().contiguous().numpy(), settings)
+        if self.path:
+            keep(self.path, lambda temporary: save_file(dict(found), temporary))
+        return found
 
 
 def layers(model: Any) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from vitrail.core.paths import compiler
 from vitrail.infer.fold import folded
-from vitrail.infer.translated import Learn, Precision, Translated
+from vitrail.infer.int8 import Scales
+from vitrail.infer.translated import NO_SCALES, Precision, Translated
 from vitrail.runs.assemble import Network
 from vitrail.runs.device import fast_bf16
 
@@ -59,7 +60,7 @@ def plans_for(network: Network, device: torch.device) -> list[Plan]:
 class Quick(nn.Module):
     """A network's twin that runs by a plan: images (b, channels, height, width) in float32 -> output in float32.
 
-    `shape` is that of a batch; `kept` is where a translation is kept, if anywhere; int8 needs `learn`.
+    `shape` is that of a batch; `kept` is where a translation is kept, if anywhere; int8 needs `scales`.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Quick(nn.Module):
         plan: Plan,
         shape: tuple[int, int, int, int],
         kept: Path | None = None,
-        learn: Learn | None = None,
+        scales: Scales = NO_SCALES,
     ) -> None:
         super().__init__()
         self.plan, self.batch = plan, shape[0]
@@ -77,7 +78,7 @@ class Quick(nn.Module):
         self.run: Callable[[Tensor], Tensor]
         if plan.engine == "openvino":
             self.run, self.dtype = (
-                Translated(network, shape, plan.precision, kept, learn),
+                Translated(network, shape, plan.precision, kept, scales),
                 torch.float32,
             )
             return

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vitrail.infer.held_back import Pixels
 from vitrail.infer.plans import Plan
 from vitrail.infer.predictor import Predictor
+from vitrail.runs.proof import picture
 from vitrail.tasks.multilabel import MultiLabel
 
 LOOKED_AT = 240
@@ -34,7 +35,8 @@ DRIFT = 0.05
 class Seen:
     """What was measured of a plan: pictures a second, seconds to set it up, and how it agreed with float32.
 
-    `failed` says why a plan could not be tried at all.
+    `failed` says why a plan could not be tried at all; `answer` holds its probabilities for the model's proof picture,
+    by which it is known again.
     """
 
     speed: float
@@ -43,6 +45,7 @@ class Seen:
     drift: float
     pictures: int
     failed: str = ""
+    answer: tuple[float, ...] = ()
 
     @property
     def faithful(self) -> bool:
@@ -61,18 +64,20 @@ class Shown:
         self.predictor, self.at_once, self._proof = predictor, at_once, proof
 
     @cached_property
-    def _pictures(self) -> list[Tensor]:
-        return [self.predictor.ready(shot).pixels for shot in islice(self._proof(), LOOKED_AT)]
+    def _parted(self) -> tuple[Tensor, list[Tensor]]:
+        pictures = [self.predictor.ready(shot).pixels for shot in islice(self._proof(), LOOKED_AT)]
+        others = [picture for i, picture in enumerate(pictures) if i % EVERY] or pictures
+        batches = [torch.stack(others[i : i + self.at_once]) for i in range(0, len(others), self.at_once)]
+        return torch.stack(pictures[::EVERY]), batches
 
     def learnt(self) -> Tensor:
         """Return what int8 learns from, prepared: (n, channels, height, width)."""
-        return torch.stack(self._pictures[::EVERY])
+        return self._parted[0]
 
-    @cached_property
+    @property
     def batches(self) -> list[Tensor]:
-        """What plans are proven on: what nothing was learnt from, where there is more than one picture."""
-        others = [picture for i, picture in enumerate(self._pictures) if i % EVERY] or self._pictures
-        return [torch.stack(others[i : i + self.at_once]) for i in range(0, len(others), self.at_once)]
+        """What plans are proven on: nothing was learnt from it, but where there is one picture only."""
+        return self._parted[1]
 
     @cached_property
     def wanted(self) -> tuple[Tensor, list[float]]:
@@ -101,7 +106,17 @@ def measured(plan: Plan, make: Callable[[], nn.Module], shown: Shown) -> Seen:
         return Seen(0.0, 0.0, 0.0, 1.0, len(wanted), failed=type(error).__name__)
     p, q = predictor.task.probabilities(wanted), predictor.task.probabilities(found)
     same = float(same_answer(predictor, p, q).float().mean())
-    return Seen(speed(shown.batches, times), setup, same, float((p - q).abs().max()), len(wanted))
+    known = known_by(predictor, quick)
+    return Seen(
+        speed(shown.batches, times), setup, same, float((p - q).abs().max()), len(wanted), answer=known
+    )
+
+
+def known_by(predictor: Predictor, network: nn.Module) -> tuple[float, ...]:
+    """Return a network's probabilities for the model's proof picture."""
+    pixels = predictor.ready(picture(predictor.preprocess.channels)).pixels[None]
+    found: list[float] = predictor.task.probabilities(timed(predictor, network, pixels)[0]).flatten().tolist()
+    return tuple(found)
 
 
 def same_answer(predictor: Predictor, p: Tensor, q: Tensor) -> Tensor:  # (b, …), (b, …) -> bool

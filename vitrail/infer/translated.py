@@ -11,22 +11,18 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from vitrail.core.errors import SettingError
-from vitrail.core.files import keep
 from vitrail.infer.exported import core, openvino
 from vitrail.infer.fold import folded
-from vitrail.infer.int8 import Ranges, layers, lighter, ranges
+from vitrail.infer.int8 import Scales, lighter
 from vitrail.runs.device import fast_bf16
 
 KEPT = 8
@@ -39,8 +35,7 @@ CPU = torch.device("cpu")
 
 Precision = Literal["float32", "bf16", "int8"]
 
-Learn = Callable[[], Tensor]
-"""Gives prepared pictures (n, channels, height, width) that int8 learns scales from; asked where none are kept."""
+NO_SCALES = Scales()
 
 Shape = tuple[int, int, int, int]
 """(b, channels, height, width) of a batch."""
@@ -50,11 +45,10 @@ class Translated:
     """A network as OpenVINO runs it: float32 images (b, channels, height, width) -> output, on the CPU.
 
     One graph answers them all, in portions of one size, the last one filled up: a graph for any number of pictures was
-    3 % slower, and another graph is another proof. `shape` is that of a batch; where it is of one picture, so are the
-    portions.
+    3 % slower, and another graph is another proof. `shape` is that of a batch; no portion is larger.
 
     Raises:
-        SettingError: int8 without pictures to learn from.
+        SettingError: int8 without scales and pictures to learn them from, or for a network without linear layers.
     """
 
     def __init__(
@@ -63,10 +57,10 @@ class Translated:
         shape: Shape,
         precision: Precision,
         kept: Path | None = None,
-        learn: Learn | None = None,
+        scales: Scales = NO_SCALES,
     ) -> None:
         count, channels, height, width = shape
-        self.portion = 1 if count == 1 else min(32, max(4, round(AREA / (height * width))))
+        self.portion = min(count, 32, max(4, round(AREA / (height * width))))
         self.shape = (self.portion, channels, height, width)
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if fast_bf16(CPU) and precision != "float32" else "f32",
@@ -75,7 +69,7 @@ class Translated:
         }
         model = _opened(network, self.shape, kept)
         if precision == "int8":
-            lighter(model, _ranges(model, settings, kept, learn))
+            lighter(model, scales.ranges(model, settings))
         model.reshape(list(self.shape))
         self._run = core().compile_model(model, "CPU", settings)
 
@@ -91,26 +85,15 @@ def _opened(network: nn.Module, shape: Shape, kept: Path | None) -> Any:
     if kept is not None and (kept / "network.xml").is_file():
         try:
             model = core().read_model(str(kept / "network.xml"))
-            os.utime(kept)
+            with suppress(OSError):  # a cache that belongs to another user
+                os.utime(kept)
             return model
         except RuntimeError:
-            shutil.rmtree(kept)  # damaged: it is made again
+            shutil.rmtree(kept, ignore_errors=True)  # damaged: it is made again
     model = translate(network, shape)
     if kept is not None:
         _keep(model, kept)
     return model
-
-
-def _ranges(model: Any, settings: Mapping[str, Any], kept: Path | None, learn: Learn | None) -> Ranges:
-    known = _read_ranges(kept) if kept else {}
-    if known and known.keys() == layers(model).keys():
-        return known
-    if learn is None:
-        raise SettingError("int8 learns its scales from pictures. Give it some.")
-    found = ranges(model, learn().contiguous().numpy(), settings)
-    if kept:
-        keep(kept / RANGES, lambda temporary: save_file(dict(found), temporary))
-    return found
 
 
 def translate(network: nn.Module, shape: Shape) -> Any:
@@ -156,17 +139,6 @@ class _Images(nn.Module):
         return out
 
 
-RANGES = "ranges.safetensors"
-"""What int8 learnt, beside the translation."""
-
-
-def _read_ranges(kept: Path) -> Ranges:
-    try:
-        return load_file(kept / RANGES)
-    except (OSError, SafetensorError):
-        return {}  # not learnt yet, or damaged: it is learnt again
-
-
 def _keep(model: Any, kept: Path) -> None:
     """Write a translation in one step, and let go of those that were not used for longest."""
     draft = None
@@ -181,9 +153,10 @@ def _keep(model: Any, kept: Path) -> None:
     ):  # a full disk, or another process was first: the next job translates again
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)
-    others = sorted(kept.parent.glob(f"*{kept.suffix}"), key=lambda one: one.stat().st_mtime)
-    for old in others[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    with suppress(OSError):  # another process makes room too
+        others = sorted(kept.parent.glob(f"*{kept.suffix}"), key=lambda one: one.stat().st_mtime)
+        for old in others[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
