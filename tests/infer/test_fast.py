@@ -12,7 +12,7 @@ import torch
 from vitrail.core.paths import compiler
 from vitrail.infer import fast, proving
 from vitrail.infer import plans as plans_page
-from vitrail.infer.ahead import ahead
+from vitrail.infer.ahead import ahead, by_turns
 from vitrail.infer.fast import Memory, hasten, quicken
 from vitrail.infer.held_back import spread
 from vitrail.infer.plans import PLAIN, Plan, Quick
@@ -195,3 +195,23 @@ def test_reading_ahead_leaves_the_number_of_threads_alone_and_passes_errors_on()
     assert torch.get_num_threads() == before
     with pytest.raises(ZeroDivisionError):
         list(ahead(lambda i: 1 // i, [2, 1, 0, 3], 4))
+
+
+def test_reading_by_turns_keeps_the_order_and_rests_while_the_caller_works():
+    begun = []
+
+    def slow(i):
+        begun.append(i)
+        time.sleep(0.002 * (i % 3))
+        return i
+
+    before = torch.get_num_threads()
+    stream = by_turns(slow, range(10), 4)
+    first = next(stream)
+    assert sorted(begun) == [0, 1, 2, 3]
+    assert torch.get_num_threads() == before
+    assert [first, *stream] == list(range(10))
+    assert list(by_turns(slow, [7], 4)) == [7]
+    assert list(by_turns(slow, [], 4)) == []
+    with pytest.raises(ZeroDivisionError):
+        list(by_turns(lambda i: 1 // i, [2, 1, 0, 3], 4))

@@ -103,7 +103,7 @@ class Preprocess:
         """Bring 0..255 (c, h, w) to mean 0 and deviation 1."""
         mean = torch.tensor(self.mean).view(-1, 1, 1) * 255
         std = torch.tensor(self.std).view(-1, 1, 1) * 255
-        return (pixels - mean) / std
+        return (pixels - mean).div_(std)
 
     def restore(self, images: Tensor) -> Tensor:
         """Undo `normalise`: back to 0..255, for showing an input to people."""

@@ -1,4 +1,4 @@
-"""Reading ahead: pictures are read and decoded while the network computes."""
+"""Reading for a network: ahead of it where it computes elsewhere, by turns where it computes on the same cores."""
 
 from __future__ import annotations
 
@@ -34,6 +34,20 @@ def ahead(make: Callable[[Given], Made], items: Iterable[Given], most: int) -> I
                 waiting.extend(pool.submit(make, one) for one in islice(source, 1))
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def by_turns(make: Callable[[Given], Made], items: Iterable[Given], size: int) -> Iterator[Made]:
+    """Yield make(item) for every item, in order, made `size` at a time by all cores, and none while the caller works.
+
+    A network on the CPU waits for its slowest core; one that also decodes holds all of them up (docs/benchmarks.md).
+    """
+    source = iter(items)
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, initializer=_alone) as pool:
+        while some := list(islice(source, size)):
+            made = list(pool.map(make, some)) if len(some) > 1 else [make(some[0])]
+            torch.set_num_threads(threads)  # the count that threads of others will begin with
+            yield from made
 
 
 def _alone() -> None:

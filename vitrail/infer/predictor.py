@@ -16,7 +16,7 @@ from vitrail.core.errors import DataError, RunError, SettingError, VitrailError
 from vitrail.data.decode import as_array, decode
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Geometry
-from vitrail.infer.ahead import ahead
+from vitrail.infer.ahead import ahead, by_turns
 from vitrail.infer.elastic import chosen
 from vitrail.infer.exported import KINDS
 from vitrail.infer.sources import Source, expand
@@ -183,12 +183,17 @@ class Predictor:
     def answers(self, sources: Iterable[Source], batch: int = BATCH) -> Iterator[Answer]:
         """Yield one answer a source, in order; a picture that cannot be read gets an error and the rest go on."""
         waiting: list[tuple[str, Ready | str]] = []
-        for made in ahead(self._made, sources, 2 * batch):
+        for made in self._read(sources, batch):
             waiting.append(made)
             if len(waiting) >= batch:
                 yield from self._answer(waiting)
                 waiting = []
         yield from self._answer(waiting)
+
+    def _read(self, sources: Iterable[Source], batch: int) -> Iterator[tuple[str, Ready | str]]:
+        if self.device.type == "cpu":
+            return by_turns(self._made, sources, batch)
+        return ahead(self._made, sources, 2 * batch)
 
     def _made(self, source: Source) -> tuple[str, Ready | str]:
         try:

@@ -76,7 +76,7 @@ class Translated:
     def __call__(self, images: Tensor) -> Tensor:
         """Return the network's output."""
         rest = -len(images) % self.portion
-        filled = torch.cat([images, images.new_zeros(rest, *self.shape[1:])])
+        filled = torch.cat([images, images.new_zeros(rest, *self.shape[1:])]) if rest else images
         found = [self._run(part.contiguous().numpy())[0] for part in torch.split(filled, self.portion)]
         return torch.from_numpy(np.concatenate(found)[: len(images)])
 
