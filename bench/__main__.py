@@ -6,8 +6,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TOOLS = {"__init__", "__main__", "apart", "kept", "pairs", "toy"}
-HOURS = {"family", "positions", "learn"}
-"""Benches that train for long: run when they are named."""
+HOURS = {"family", "positions", "learn", "int8"}
+"""Benches that train for long, or need trained runs: run when they are named."""
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ def test_a_channel_hands_its_size_to_its_weights_with_the_same_product():
     sizes = np.array([0.0, 1e-3, 1, 50], dtype=np.float32)
     inputs = draw.normal(size=(30, 4)).astype(np.float32) * sizes
     weights = draw.normal(size=(5, 4)).astype(np.float32)
-    found = int8._divisors(np.stack([inputs.min(0), inputs.max(0)]), weights)
+    found = int8._divisors(np.stack([inputs.min(0), inputs.max(0)]), weights, int8.HANDED_OVER)
     np.testing.assert_allclose(
         (inputs / found) @ (weights * found).T, inputs @ weights.T, rtol=1e-4, atol=1e-5
     )

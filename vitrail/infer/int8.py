@@ -95,14 +95,14 @@ def ranges(model: Any, pictures: Array, settings: Mapping[str, Any]) -> Ranges:
     return found
 
 
-def lighter(model: Any, found: Ranges) -> None:
-    """Round the linear layers of a model, in place, by the ranges of their inputs."""
+def lighter(model: Any, found: Ranges, handed_over: float = HANDED_OVER) -> None:
+    """Round the linear layers of a model, in place, by the ranges of their inputs; `handed_over` is alpha."""
     ops = openvino().opset13
     for name, node in layers(model).items():
         out_first = node.get_attributes()["transpose_b"]
         constant = node.input(1).get_source_output().get_node()
         weights = constant.get_data() if out_first else constant.get_data().T  # (outputs, channels)
-        divided = _divisors(found[name], weights)
+        divided = _divisors(found[name], weights, handed_over)
         low, high = _even(found[name] / divided)
         inputs = ops.multiply(node.input(0).get_source_output(), ops.constant(1 / divided))
         node.input(0).replace_source_output(ops.fake_quantize(inputs, low, high, low, high, 256).output(0))
@@ -115,11 +115,11 @@ def lighter(model: Any, found: Ranges) -> None:
         node.input(1).replace_source_output(rounded.output(0))
 
 
-def _divisors(found: Array, weights: Array) -> Array:
+def _divisors(found: Array, weights: Array, handed_over: float) -> Array:
     """Return what each channel's inputs are divided by and its weights multiplied with: equation 4, about one."""
     least = 1e-6  # a channel that was never used must not be divided by nothing
     inputs = np.maximum(np.abs(found).max(0), least)
-    sizes = inputs**HANDED_OVER / np.maximum(np.abs(weights).max(0), least) ** (1 - HANDED_OVER)
+    sizes = inputs**handed_over / np.maximum(np.abs(weights).max(0), least) ** (1 - handed_over)
     scaled: Array = (sizes / np.exp(np.log(sizes).mean())).astype(np.float32)
     return scaled
 
