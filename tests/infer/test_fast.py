@@ -215,3 +215,13 @@ def test_reading_by_turns_keeps_the_order_and_rests_while_the_caller_works():
     assert list(by_turns(slow, [], 4)) == []
     with pytest.raises(ZeroDivisionError):
         list(by_turns(lambda i: 1 // i, [2, 1, 0, 3], 4))
+
+
+def test_what_is_fetched_ahead_is_the_same_picture_or_says_why(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"abc")
+    assert Source("a.png", path).fetched().open() == b"abc"
+    gone = Source("b.png", tmp_path / "b.png")
+    assert gone.fetched() == gone
+    piped = Source("-", data=b"x")
+    assert piped.fetched() == piped

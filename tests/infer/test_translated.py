@@ -46,7 +46,9 @@ def only(monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Every way is as quick as wanted: what is tested is the choice, not the machine."""
+    """Every way is as quick and as faithful as wanted: what is tested is the choice, not the machine."""
+    monkeypatch.setattr(proving, "SAME_TOP", 0.0)
+    monkeypatch.setattr(proving, "DRIFT", 1.0)
     monkeypatch.setattr(proving, "speed", lambda batches, times: 100.0)
 
 
@@ -290,3 +292,30 @@ def test_the_quick_way_through_openvino_opens_no_socket(model, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
     assert done.stdout.strip().splitlines()[-1] == "[] True False", done.stderr
+
+
+def test_a_cache_that_cannot_be_written_still_lets_int8_answer(model, shown, only, tmp_path, monkeypatch):
+    only(INT8)
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(fast, "_plain_speed", lambda *given: 0.01)
+    speeds = iter([0.01, 0.01, 9000.0])  # float32 is asked twice
+    monkeypatch.setattr(proving, "speed", lambda batches, times: next(speeds))
+    monkeypatch.setattr(proving, "SAME_TOP", 0.0)
+    predictor = Predictor(model)
+    assert quicken(predictor, 10_000_000, lambda: shown).plan == INT8
+    assert len(predictor([shown[0]])) == 1
+    with pytest.raises(AssertionError, match="nothing was to be proven"):  # the next job knows nothing
+        quicken(Predictor(model), 10_000_000, never)
+
+
+def test_what_may_be_gone_tomorrow_is_not_remembered(model, shown, only, quick, monkeypatch):
+    only(FLOAT)
+
+    def full(network, shape):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(translated, "translate", full)
+    choice = quicken(Predictor(model), 10_000_000, lambda: shown)
+    assert (choice.plan, "OSError" in choice.why) == (PLAIN, True)
+    assert FLOAT not in Memory(Predictor(model)).seen

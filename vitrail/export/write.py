@@ -13,7 +13,7 @@ from vitrail.core.errors import SettingError, UnknownNameError
 from vitrail.data.manifest import TEST, TRAIN, VAL
 from vitrail.export import folders, graphs, proof
 from vitrail.export.proof import Agreement, Asked
-from vitrail.infer.held_back import Reader, readers_of, root_of, usable
+from vitrail.infer.held_back import Reader, readers_of, root_of, spread, usable
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.sources import expand
 from vitrail.runs.folder import open_run
@@ -126,7 +126,7 @@ def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Seq
         raise SettingError(
             f"{model} is a model alone; an export is proven on pictures. Name some: --data photos/"
         )
-    sources = list(expand([str(data)]))[: proof.LEAST]
+    sources = spread(list(expand([str(data)])), proof.LEAST)
     return usable(partial(predictor.decoded, one) for one in sources)
 
 

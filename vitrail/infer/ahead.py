@@ -43,11 +43,14 @@ def by_turns(make: Callable[[Given], Made], items: Iterable[Given], size: int) -
     """
     source = iter(items)
     threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=_alone) as pool:
-        while some := list(islice(source, size)):
-            made = list(pool.map(make, some)) if len(some) > 1 else [make(some[0])]
-            torch.set_num_threads(threads)  # the count that threads of others will begin with
-            yield from made
+    try:
+        with ThreadPoolExecutor(threads, initializer=_alone) as pool:
+            while some := list(islice(source, size)):
+                made = list(pool.map(make, some)) if len(some) > 1 else [make(some[0])]
+                torch.set_num_threads(threads)  # the count that threads of others will begin with
+                yield from made
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _alone() -> None:

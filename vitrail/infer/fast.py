@@ -8,9 +8,8 @@ next job knows.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from hashlib import blake2b, file_digest
 from importlib.metadata import PackageNotFoundError, version
@@ -19,14 +18,13 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from vitrail.core.errors import DataError, VitrailError
 from vitrail.core.files import keep_json
 from vitrail.core.paths import cache_dir
 from vitrail.data.manifest import VAL
 from vitrail.infer.held_back import Pixels, readable, readers_of, root_of, spread
-from vitrail.infer.int8 import Scales
+from vitrail.infer.int8 import Scales, keep_ranges, read_ranges
 from vitrail.infer.opened import ExportedPredictor
 from vitrail.infer.plans import PLAIN, Engine, Plan, Quick, plans_for
 from vitrail.infer.predictor import BATCH, Predictor
@@ -43,7 +41,7 @@ LIGHTER = 1.5
 AGAIN = 0.01
 """How far a proven way may answer the proof picture from how it did, on the same machine."""
 
-FORMAT = 2
+FORMAT = 3
 """Counts up when plans are made otherwise: what was proven before proves nothing then."""
 
 SETTING_UP: Mapping[Engine, float] = MappingProxyType({"eager": 0.0, "compiled": 30.0, "openvino": 8.0})
@@ -84,7 +82,8 @@ class Memory:
     def keep(self, plan: Plan, seen: Seen) -> None:
         """Remember a plan."""
         self.seen[plan] = seen
-        keep_json(self.path, [{"plan": asdict(p), "seen": asdict(s)} for p, s in self.seen.items()])
+        lasting = ((p, s) for p, s in self.seen.items() if not s.passing)
+        keep_json(self.path, [{"plan": asdict(p), "seen": asdict(s)} for p, s in lasting])
 
 
 def _version(package: str) -> str:
@@ -113,22 +112,26 @@ def quicken(
     plans = plans_for(predictor.network, predictor.device)
     plain = _plain_speed(predictor, memory, pictures)
     shown = Shown(predictor, proof, memory.at_once)
+    proven: dict[Plan, Quick] = {}
     while True:
         allowed = [plan for plan in plans if plan not in memory.seen or memory.seen[plan].faithful]
         plan = min(allowed, key=lambda one: _seconds(one, memory, pictures, plain))
         if plan == PLAIN:
             return Choice(PLAIN, _why(PLAIN, memory))
-        if plan in memory.seen:
-            quick = _known_again(predictor, plan, memory)
-            if quick is not None:
-                predictor.running = quick
-                return Choice(plan, _why(plan, memory))
-            del memory.seen[plan]  # it is proven anew
-            continue
+        quick = proven.get(plan) or _known_again(predictor, plan, memory)
+        if quick is not None:
+            predictor.running = quick
+            return Choice(plan, _why(plan, memory))
         if PLAIN not in memory.seen:
             memory.keep(PLAIN, shown.plain)
             plain = shown.plain.speed
-        memory.keep(plan, measured(plan, partial(_twin, predictor, plan, memory, shown.learnt), shown))
+        scales = Scales(shown.learnt)
+        seen, quick = measured(plan, partial(_twin, predictor, plan, memory, scales), shown)
+        if quick is not None:
+            proven[plan] = quick
+            if scales.known:
+                keep_ranges(memory.scales, scales.known)
+        memory.keep(plan, replace(seen, scales=scales.digest()))
 
 
 def hasten(predictor: Predictor, model: str | Path, sources: Sequence[Source]) -> str:
@@ -182,27 +185,26 @@ WORTH_A_LOOK = 32
 """Pictures of a job from which it is worth timing a batch to guess how long the job takes."""
 
 
-def _twin(
-    predictor: Predictor, plan: Plan, memory: Memory, learn: Callable[[], Tensor] | None = None
-) -> Quick:
-    """Return the network's twin; int8's scales are learnt where that is asked for, else those that are kept."""
+def _twin(predictor: Predictor, plan: Plan, memory: Memory, scales: Scales) -> Quick:
     shape = (memory.at_once, predictor.preprocess.channels, *predictor.point.size)
     kept = _kept(predictor) if plan.engine == "openvino" else None
-    return Quick(predictor.network, plan, shape, kept, Scales(learn, memory.scales))
+    return Quick(predictor.network, plan, shape, kept, scales)
 
 
 def _known_again(predictor: Predictor, plan: Plan, memory: Memory) -> Quick | None:
-    """Return the twin that was proven, or None where what the cache gives is not it any more."""
+    """Return the twin that was proven, or None where none was, or what the cache gives is not it any more."""
+    if plan not in memory.seen:
+        return None
+    scales = Scales(known=read_ranges(memory.scales) if plan.precision == "int8" else None)
+    if scales.digest() != memory.seen[plan].scales:
+        return None
     try:
-        quick = _twin(predictor, plan, memory)
+        quick = _twin(predictor, plan, memory, scales)
         before, now = memory.seen[plan].answer, known_by(predictor, quick)
     except Exception:  # whatever the cache has become, there is another way
         return None
-    if len(before) == len(now) and max(abs(a - b) for a, b in zip(before, now, strict=True)) <= AGAIN:
-        return quick
-    if plan.engine == "openvino":
-        shutil.rmtree(_kept(predictor), ignore_errors=True)
-    return None
+    same = len(before) == len(now) and all(abs(a - b) <= AGAIN for a, b in zip(before, now, strict=True))
+    return quick if same else None
 
 
 def _kept(predictor: Predictor) -> Path:

@@ -9,8 +9,9 @@ convolutions and layers that read one vector a picture, as a head does, stay as 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,36 +32,47 @@ Ranges = Mapping[str, Array]
 """Of each layer by name, the least and the greatest input of each channel: (2, channels)."""
 
 
-class Scales(NamedTuple):
-    """Where the ranges come from: what is kept at `path`, or what pictures (n, channels, height, width) teach.
+class Scales:
+    """The ranges that int8 works by: `known` ones, or what pictures (n, channels, height, width) teach, once.
 
-    Without `learn` only what is kept will do: other scales would want another proof.
+    Without `learn` only what is known will do: other scales would want another proof.
     """
 
-    learn: Callable[[], Tensor] | None = None
-    path: Path | None = None
-
-    def kept(self) -> Ranges:
-        """Return the ranges that are kept, none where there are none or they cannot be read."""
-        try:
-            return load_file(self.path) if self.path else {}
-        except (OSError, SafetensorError):
-            return {}
+    def __init__(self, learn: Callable[[], Tensor] | None = None, known: Ranges | None = None) -> None:
+        self._learn, self.known = learn, known or {}
 
     def ranges(self, model: Any, settings: Mapping[str, Any]) -> Ranges:
         """Return the ranges for a model; SettingError where there is nothing to learn them from, or no layer."""
         named = layers(model).keys()
         if not named:
-            raise SettingError("This network has no linear layer that int8 could compute.")
-        known = self.kept()
-        if self.learn is None:
-            if known.keys() != named:
-                raise SettingError("int8 learns its scales from pictures, and none are kept that fit.")
-            return known
-        found = ranges(model, self.learn().contiguous().numpy(), settings)
-        if self.path:
-            keep(self.path, lambda temporary: save_file(dict(found), temporary))
-        return found
+            raise SettingError("it has no linear layer that int8 could compute")
+        if self.known.keys() != named:
+            if self._learn is None:
+                raise SettingError("int8 learns its scales from pictures, and there are none")
+            self.known = ranges(model, self._learn().contiguous().numpy(), settings)
+        return self.known
+
+    def digest(self) -> str:
+        """Return what tells these ranges from others; "" where there are none."""
+        if not self.known:
+            return ""
+        found = blake2b(digest_size=12)
+        for name in sorted(self.known):
+            found.update(name.encode() + np.ascontiguousarray(self.known[name]).tobytes())
+        return found.hexdigest()
+
+
+def read_ranges(path: Path) -> Ranges:
+    """Return the ranges that are kept in a file, none where there are none or they cannot be read."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError):
+        return {}
+
+
+def keep_ranges(path: Path, found: Ranges) -> None:
+    """Keep ranges in a file of the cache, where it can be written."""
+    keep(path, lambda temporary: save_file(dict(found), temporary))
 
 
 def layers(model: Any) -> dict[str, Any]:

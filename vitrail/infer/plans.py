@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vitrail.core.paths import compiler
 from vitrail.infer.fold import folded
 from vitrail.infer.int8 import Scales
-from vitrail.infer.translated import NO_SCALES, Precision, Translated
+from vitrail.infer.translated import Precision, Translated
 from vitrail.runs.assemble import Network
 from vitrail.runs.device import fast_bf16
 
@@ -69,7 +69,7 @@ class Quick(nn.Module):
         plan: Plan,
         shape: tuple[int, int, int, int],
         kept: Path | None = None,
-        scales: Scales = NO_SCALES,
+        scales: Scales | None = None,
     ) -> None:
         super().__init__()
         self.plan, self.batch = plan, shape[0]

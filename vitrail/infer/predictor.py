@@ -192,7 +192,7 @@ class Predictor:
 
     def _read(self, sources: Iterable[Source], batch: int) -> Iterator[tuple[str, Ready | str]]:
         if self.device.type == "cpu":
-            return by_turns(self._made, sources, batch)
+            return by_turns(self._made, ahead(Source.fetched, sources, 2 * batch), batch)
         return ahead(self._made, sources, 2 * batch)
 
     def _made(self, source: Source) -> tuple[str, Ready | str]:

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from statistics import median
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from vitrail.core.errors import VitrailError
 from vitrail.infer.held_back import Pixels
 from vitrail.infer.plans import Plan
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.proof import picture
 from vitrail.tasks.multilabel import MultiLabel
+
+Twin = TypeVar("Twin", bound=nn.Module)
 
 LOOKED_AT = 240
 """Pictures that are decoded for a proof, at most."""
@@ -35,8 +39,8 @@ DRIFT = 0.05
 class Seen:
     """What was measured of a plan: pictures a second, seconds to set it up, and how it agreed with float32.
 
-    `failed` says why a plan could not be tried at all; `answer` holds its probabilities for the model's proof picture,
-    by which it is known again.
+    `failed` says why a plan could not be tried at all, `passing` that the reason may be gone tomorrow; `answer` holds
+    its probabilities for the model's proof picture and `scales` the digest of int8's, by which it is known again.
     """
 
     speed: float
@@ -45,7 +49,9 @@ class Seen:
     drift: float
     pictures: int
     failed: str = ""
+    passing: bool = False
     answer: tuple[float, ...] = ()
+    scales: str = ""
 
     @property
     def faithful(self) -> bool:
@@ -91,8 +97,8 @@ class Shown:
         return Seen(speed(self.batches, times), 0.0, 1.0, 0.0, len(output))
 
 
-def measured(plan: Plan, make: Callable[[], nn.Module], shown: Shown) -> Seen:
-    """Run the proof's pictures through what `make` returns, beside float32."""
+def measured(plan: Plan, make: Callable[[], Twin], shown: Shown) -> tuple[Seen, Twin | None]:
+    """Run the proof's pictures through what `make` returns, beside float32; returns that too, where it may be used."""
     predictor, (wanted, _) = shown.predictor, shown.wanted
     try:
         if plan.engine == "openvino":
@@ -102,14 +108,15 @@ def measured(plan: Plan, make: Callable[[], nn.Module], shown: Shown) -> Seen:
         timed(predictor, quick, shown.batches[0])  # compiles
         setup = time.perf_counter() - began
         found, times = run(predictor, quick, shown.batches)
+        known = known_by(predictor, quick)
     except Exception as error:  # an engine may refuse a network in any way; float32 still answers
-        return Seen(0.0, 0.0, 0.0, 1.0, len(wanted), failed=type(error).__name__)
+        why = str(error) if isinstance(error, VitrailError) else type(error).__name__
+        passing = isinstance(error, MemoryError | OSError | torch.OutOfMemoryError)
+        return Seen(0.0, 0.0, 0.0, 1.0, len(wanted), why, passing), None
     p, q = predictor.task.probabilities(wanted), predictor.task.probabilities(found)
-    same = float(same_answer(predictor, p, q).float().mean())
-    known = known_by(predictor, quick)
-    return Seen(
-        speed(shown.batches, times), setup, same, float((p - q).abs().max()), len(wanted), answer=known
-    )
+    same, drift = float(same_answer(predictor, p, q).float().mean()), float((p - q).abs().max())
+    seen = Seen(speed(shown.batches, times), setup, same, drift, len(wanted), answer=known)
+    return seen, quick if seen.faithful else None
 
 
 def known_by(predictor: Predictor, network: nn.Module) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,17 @@ class Source:
         if self.path is None:
             return self.data
         return archives.read_member(self.path, self.member) if self.member else self.path
+
+    def fetched(self) -> Source:
+        """Return the same picture with its bytes in memory; one that cannot be read stays, and says so when opened."""
+        if self.path is None or self.trouble:
+            return self
+        try:
+            found = self.open()
+            data = found.read_bytes() if isinstance(found, Path) else found
+        except (OSError, DataError):
+            return self
+        return replace(self, path=None, member="", data=data)
 
 
 def expand(names: Iterable[str], standard_input: bytes | None = None) -> Iterator[Source]:

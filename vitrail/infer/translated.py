@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,8 +36,6 @@ CPU = torch.device("cpu")
 
 Precision = Literal["float32", "bf16", "int8"]
 
-NO_SCALES = Scales()
-
 Shape = tuple[int, int, int, int]
 """(b, channels, height, width) of a batch."""
 
@@ -57,7 +56,7 @@ class Translated:
         shape: Shape,
         precision: Precision,
         kept: Path | None = None,
-        scales: Scales = NO_SCALES,
+        scales: Scales | None = None,
     ) -> None:
         count, channels, height, width = shape
         self.portion = min(count, 32, max(4, round(AREA / (height * width))))
@@ -69,7 +68,7 @@ class Translated:
         }
         model = _opened(network, self.shape, kept)
         if precision == "int8":
-            lighter(model, scales.ranges(model, settings))
+            lighter(model, (scales or Scales()).ranges(model, settings))
         model.reshape(list(self.shape))
         self._run = core().compile_model(model, "CPU", settings)
 
@@ -82,14 +81,14 @@ class Translated:
 
 
 def _opened(network: nn.Module, shape: Shape, kept: Path | None) -> Any:
-    if kept is not None and (kept / "network.xml").is_file():
-        try:
-            model = core().read_model(str(kept / "network.xml"))
-            with suppress(OSError):  # a cache that belongs to another user
-                os.utime(kept)
-            return model
-        except RuntimeError:
-            shutil.rmtree(kept, ignore_errors=True)  # damaged: it is made again
+    if kept is not None and kept.is_dir():
+        with suppress(OSError, RuntimeError):  # damaged, or going: it is made again
+            if (kept / "digest").read_text() == _digest(kept):
+                model = core().read_model(str(kept / "network.xml"))
+                with suppress(OSError):  # a cache that belongs to another user
+                    os.utime(kept)
+                return model
+        shutil.rmtree(kept, ignore_errors=True)
     model = translate(network, shape)
     if kept is not None:
         _keep(model, kept)
@@ -139,6 +138,13 @@ class _Images(nn.Module):
         return out
 
 
+def _digest(kept: Path) -> str:
+    found = blake2b(digest_size=12)
+    for name in ("network.xml", "network.bin"):
+        found.update((kept / name).read_bytes())
+    return found.hexdigest()
+
+
 def _keep(model: Any, kept: Path) -> None:
     """Write a translation in one step, and let go of those that were not used for longest."""
     draft = None
@@ -146,11 +152,11 @@ def _keep(model: Any, kept: Path) -> None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=kept.parent, prefix=".translating-"))
         openvino().save_model(model, str(draft / "network.xml"), compress_to_fp16=False)
+        (draft / "digest").write_text(_digest(draft))
         os.replace(draft, kept)
-    except (
-        OSError,
-        RuntimeError,
-    ):  # a full disk, or another process was first: the next job translates again
+    except (OSError, RuntimeError):
+        pass  # a full disk, or another process was first: the next job translates again
+    finally:
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)
     with suppress(OSError):  # another process makes room too
