@@ -17,7 +17,7 @@ from vitrail.infer.exported import core
 from vitrail.infer.held_back import readable, readers_of, root_of
 from vitrail.infer.int8 import lighter, ranges
 from vitrail.infer.predictor import Predictor
-from vitrail.infer.translated import AREA, translate
+from vitrail.infer.translated import AREA, settings_for, translate
 from vitrail.runs.folder import open_run
 
 SHARES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8)
@@ -36,11 +36,7 @@ def rows(run: str) -> list[str]:
     predictor = Predictor(run, "cpu")
     taught, asked = (prepared(predictor, run, *one) for one in (((TRAIN,), 40), ((VAL, TEST), 400)))
     wanted = torch.cat([predictor.outputs(part) for part in asked.split(16)])
-    settings = {
-        "INFERENCE_PRECISION_HINT": "bf16",
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-    }
+    settings = settings_for("int8")
     shape = [max(4, round(AREA / asked[0, 0].numel())), *asked.shape[1:]]
     plain = translate(predictor.network, tuple(shape))
     found = ranges(plain, taught.numpy(), settings)
@@ -59,10 +55,8 @@ def rows(run: str) -> list[str]:
         parts = [part for part in asked.split(shape[0]) if len(part) == shape[0]]
         output = torch.cat([torch.from_numpy(way(part.numpy())[0].copy()) for part in parts])
         other = wanted[: len(output)]
-        same = (
-            predictor.task.probabilities(output).argmax(-1) == predictor.task.probabilities(other).argmax(-1)
-        ).float()
-        drift = (predictor.task.probabilities(output) - predictor.task.probabilities(other)).abs().max()
+        p, q = (predictor.task.probabilities(one) for one in (output, other))
+        same, drift = (p.argmax(-1) == q.argmax(-1)).float(), (p - q).abs().max()
         error = (output - other).pow(2).mean().sqrt() / other.std()
         speed = shape[0] / sorted(times[name])[ROUNDS // 2]
         lines.append(f"| {run} | {name} | {same.mean():.1%} | {drift:.3f} | {error:.4f} | {speed:.1f} |")

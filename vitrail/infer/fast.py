@@ -124,7 +124,7 @@ def quicken(
             return Choice(plan, _why(plan, memory))
         if PLAIN not in memory.seen:
             memory.keep(PLAIN, shown.plain)
-            plain = shown.plain.speed
+            plain = memory.seen[PLAIN].speed
         scales = Scales(shown.learnt)
         seen, quick = measured(plan, partial(_twin, predictor, plan, memory, scales), shown)
         if quick is not None:

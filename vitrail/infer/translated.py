@@ -61,11 +61,7 @@ class Translated:
         count, channels, height, width = shape
         self.portion = min(count, 32, max(4, round(AREA / (height * width))))
         self.shape = (self.portion, channels, height, width)
-        settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "bf16" if fast_bf16(CPU) and precision != "float32" else "f32",
-            "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch: two streams were no quicker
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        }
+        settings = settings_for(precision)
         model = _opened(network, self.shape, kept)
         if precision == "int8":
             lighter(model, (scales or Scales()).ranges(model, settings))
@@ -78,6 +74,15 @@ class Translated:
         filled = torch.cat([images, images.new_zeros(rest, *self.shape[1:])]) if rest else images
         found = [self._run(part.contiguous().numpy())[0] for part in torch.split(filled, self.portion)]
         return torch.from_numpy(np.concatenate(found)[: len(images)])
+
+
+def settings_for(precision: Precision) -> dict[str, Any]:
+    """Return how OpenVINO is told to compute: in which numbers, with which threads."""
+    return {
+        "INFERENCE_PRECISION_HINT": "bf16" if fast_bf16(CPU) and precision != "float32" else "f32",
+        "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch: two streams were no quicker
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
 
 
 def _opened(network: nn.Module, shape: Shape, kept: Path | None) -> Any:
