@@ -14,7 +14,7 @@ from vitrail.core.errors import RunError, SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.assemble import build_task, create_model, join
-from vitrail.runs.proof import _on_cpu, picture
+from vitrail.runs.proof import TOLERANCE, _on_cpu, drift, picture
 
 
 @pytest.fixture
@@ -124,3 +124,10 @@ def test_a_network_elsewhere_is_proven_on_a_copy_here():
         torch.testing.assert_close(copy(images), network(images), rtol=0, atol=0)
     assert {name for name, _ in copy.named_parameters()} == {name for name, _ in network.named_parameters()}
     assert [name for name, _ in copy.named_buffers()] == [name for name, _ in network.named_buffers()]
+
+
+def test_a_number_that_is_none_is_never_near():
+    assert drift([0.25, 0.5], [0.25, 0.75]) == 0.25
+    assert drift([0.5], [0.5, 0.5]) == float("inf")
+    assert drift([], []) == 0
+    assert not drift([0.1, 0.2], [0.1, float("nan")]) <= TOLERANCE

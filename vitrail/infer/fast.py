@@ -31,6 +31,7 @@ from vitrail.infer.predictor import BATCH, Predictor
 from vitrail.infer.proving import LOOKED_AT, Seen, Shown, known_by, measured, timed
 from vitrail.infer.sources import Source
 from vitrail.runs.folder import open_run
+from vitrail.runs.proof import drift
 
 QUICKER: Mapping[Engine, float] = MappingProxyType({"eager": 2.0, "compiled": 3.0, "openvino": 4.0})
 """How much quicker than plain float32 a way is held to be before it was measured."""
@@ -200,11 +201,10 @@ def _known_again(predictor: Predictor, plan: Plan, memory: Memory) -> Quick | No
         return None
     try:
         quick = _twin(predictor, plan, memory, scales)
-        before, now = memory.seen[plan].answer, known_by(predictor, quick)
+        apart = drift([*memory.seen[plan].answer], known_by(predictor, quick))
     except Exception:  # whatever the cache has become, there is another way
         return None
-    same = len(before) == len(now) and all(abs(a - b) <= AGAIN for a, b in zip(before, now, strict=True))
-    return quick if same else None
+    return quick if apart <= AGAIN else None
 
 
 def _kept(predictor: Predictor) -> Path:

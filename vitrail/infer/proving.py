@@ -115,15 +115,15 @@ def measured(plan: Plan, make: Callable[[], Twin], shown: Shown) -> tuple[Seen, 
         return Seen(0.0, 0.0, 0.0, 1.0, len(wanted), why, passing), None
     p, q = predictor.task.probabilities(wanted), predictor.task.probabilities(found)
     same, drift = float(same_answer(predictor, p, q).float().mean()), float((p - q).abs().max())
-    seen = Seen(speed(shown.batches, times), setup, same, drift, len(wanted), answer=known)
+    seen = Seen(speed(shown.batches, times), setup, same, drift, len(wanted), answer=tuple(known))
     return seen, quick if seen.faithful else None
 
 
-def known_by(predictor: Predictor, network: nn.Module) -> tuple[float, ...]:
+def known_by(predictor: Predictor, network: nn.Module) -> list[float]:
     """Return a network's probabilities for the model's proof picture."""
     pixels = predictor.ready(picture(predictor.preprocess.channels)).pixels[None]
     found: list[float] = predictor.task.probabilities(timed(predictor, network, pixels)[0]).flatten().tolist()
-    return tuple(found)
+    return found
 
 
 def same_answer(predictor: Predictor, p: Tensor, q: Tensor) -> Tensor:  # (b, …), (b, …) -> bool
