@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from vitrail.core.errors import SettingError
 from vitrail.data.augment import RECIPES, build
-from vitrail.data.preprocess import Fit, Preprocess, resize
+from vitrail.data.preprocess import Fit, Preprocess
 
 STEPS = [Preprocess((31, 43), fit) for fit in ("squash", "crop", "pad")]
 
@@ -154,9 +154,3 @@ def test_a_picture_of_other_channels_is_refused() -> None:
 def test_restore_undoes_normalise() -> None:
     pixels = torch.rand(3, 5, 7) * 255
     torch.testing.assert_close(STEPS[0].restore(STEPS[0].normalise(pixels)), pixels)
-
-
-def test_the_resize_rounds_nothing_and_leaves_the_same_size_alone() -> None:
-    image = torch.rand(3, 13, 17) * 255
-    assert resize(image, (13, 17)) is image
-    assert resize(image, (29, 31)).dtype == torch.float32

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import pad
 
 from vitrail.core.errors import SettingError
 from vitrail.data.augment import Augment, drawn_from
+from vitrail.data.resize import Span, resize
 from vitrail.data.sample import Geometry
 
 Fit = Literal["squash", "crop", "pad"]
@@ -20,18 +21,6 @@ Fit = Literal["squash", "crop", "pad"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
-
-
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize float32 (c, h, w) to (c, *size): antialiased bicubic, neither rounded nor clipped.
-
-    This is the only resize of the package; exported graphs compute the same numbers as two matrix products.
-    """
-    if tuple(image.shape[-2:]) == size:
-        return image
-    if image.shape[-1] == size[1] == 1:  # torch (2.15) repeats the first row when both are one pixel wide
-        return resize(image.expand(-1, -1, 2), (size[0], 2))[..., :1]
-    return interpolate(image[None], size, mode="bicubic", align_corners=False, antialias=True)[0]
 
 
 class _Plan(NamedTuple):
@@ -78,10 +67,11 @@ class Preprocess:
 
     def eval(self, image: NDArray[np.uint8]) -> tuple[Tensor, Geometry]:
         """Return the input (channels, *size), and where it lies on the original."""
-        pixels = self._pixels(image)
-        plan = self._plan(image.shape[0], image.shape[1])
-        shown = self._window(self.normalise(resize(pixels, plan.resized)), plan)
-        return shown, self.geometry(image.shape[0], image.shape[1])
+        self._check(image)
+        height, width = image.shape[:2]
+        plan = self._plan(height, width)
+        shown = self.normalise(self._shown(image, plan))
+        return self._framed(shown, plan), self._geometry(height, width, plan)
 
     def geometry(self, height: int, width: int) -> Geometry:
         """Return where the input lies on a picture of this size."""
@@ -89,14 +79,15 @@ class Preprocess:
 
     def train(self, image: NDArray[np.uint8], augment: Augment, key: int) -> Tensor:
         """Return an augmented input (channels, *size); the draw depends on `key` alone."""
+        self._check(image)
         with drawn_from(key):
             region = augment.region(image.shape[0], image.shape[1])
             if region is None:
                 plan = self._plan(image.shape[0], image.shape[1])
-                shown = self._window(resize(self._pixels(image), plan.resized), plan, self.ground)
+                shown = self._framed(self._shown(image, plan), plan, self.ground)
             else:
                 top, left, height, width = region
-                shown = resize(self._pixels(image[top : top + height, left : left + width]), self.size)
+                shown = self._shown(image[top : top + height, left : left + width], _Plan(self.size, (0, 0)))
             return augment.finish(self.normalise(augment.pixels(shown)))
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -133,14 +124,12 @@ class Preprocess:
         except TypeError as error:
             raise SettingError(f"These are no preprocessing steps: {values}.") from error
 
-    def _pixels(self, image: NDArray[np.uint8]) -> Tensor:
+    def _check(self, image: NDArray[np.uint8]) -> None:
         if image.ndim != 3 or image.shape[2] != self.channels:
             raise SettingError(
                 f"The network wants {self.channels} channels, the picture has shape {image.shape}. "
                 f"Decode it with channels={self.channels}."
             )
-        owned = np.array(image)  # decoders hand out memory that may not be written, which torch warns of
-        return torch.from_numpy(owned).permute(2, 0, 1).float()  # torch converts ten times faster than NumPy
 
     def _plan(self, height: int, width: int) -> _Plan:
         rows, cols = self.size
@@ -159,19 +148,29 @@ class Preprocess:
             new = (max(tall, int(wide * height / width)), wide)
         return _Plan(new, (round((new[0] - rows) / 2), round((new[1] - cols) / 2)))
 
-    def _window(self, image: Tensor, plan: _Plan, ground: tuple[float, ...] = ()) -> Tensor:
-        """Cut or pad (c, *resized) to (c, *size); `ground` is zero unless colours are given."""
-        (top, left), (rows, cols) = plan.corner, self.size
-        below, right = top + rows - image.shape[1], left + cols - image.shape[2]
+    def _shown(self, image: NDArray[np.uint8], plan: _Plan) -> Tensor:
+        """Return what the input shows of a resized picture: (c, at most *size)."""
+        return resize(image, *map(_span, plan.resized, plan.corner, self.size))
+
+    def _framed(self, shown: Tensor, plan: _Plan, ground: tuple[float, ...] = ()) -> Tensor:
+        """Pad to (c, *size); `ground` is zero unless colours are given."""
+        (top, left), (rows, cols) = (max(0, -corner) for corner in plan.corner), self.size
+        below, right = rows - top - shown.shape[1], cols - left - shown.shape[2]
         if not (top or left or below or right):
-            return image
+            return shown
         if not ground:
-            return pad(image, (-left, right, -top, below))
+            return pad(shown, (left, right, top, below))
         shift = torch.tensor(ground).view(-1, 1, 1)
-        return pad(image - shift, (-left, right, -top, below)) + shift
+        return pad(shown - shift, (left, right, top, below)) + shift
 
     def _geometry(self, height: int, width: int, plan: _Plan) -> Geometry:
         tall, wide = height / plan.resized[0], width / plan.resized[1]  # original pixels a resized pixel
         top, left = plan.corner
         box = (top * tall, left * wide, (top + self.size[0]) * tall, (left + self.size[1]) * wide)
         return Geometry((height, width), self.size, box)
+
+
+def _span(whole: int, corner: int, size: int) -> Span:
+    """Return which pixels of a resized side of `whole` an input of `size` shows that begins at `corner`."""
+    first = max(0, corner)
+    return Span(whole, first, min(whole, corner + size) - first)

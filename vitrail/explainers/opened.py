@@ -18,6 +18,7 @@ from vitrail.data.decode import decode
 from vitrail.data.manifest import VAL
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.source import load
+from vitrail.infer.held_back import spread
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.sources import expand
 from vitrail.layers.encoder import Encoder
@@ -123,8 +124,6 @@ def own_batches(opened: Opened, model: str) -> Iterator[Tensor]:
     rows = manifest.rows(VAL)
     if not rows:
         raise DataError(f"{model} has no validation pictures. {way_out}")
-    count = looked_at(opened)
-    step = max(1, len(rows) // count)
-    for row in rows[::step][:count]:
+    for row in spread(rows, looked_at(opened)):
         picture = load(manifest.root, row.path, opened.preprocess.channels).image
         yield torch.as_tensor(opened.preprocess.eval(picture)[0])[None]

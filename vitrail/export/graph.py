@@ -1,6 +1,6 @@
 """The whole way from raw pixels to probabilities as one module that can be traced.
 
-The one resize of the package (`vitrail.data.preprocess.resize`) is written here as two matrix products, whose
+The one resize of the package (`vitrail.data.resize`) is written here as two matrix products, whose
 weights are computed from the height and the width of the picture at hand. Every output has a fixed size: the crop
 and the pad are folded into the rows of the weights, so that no shape depends on a number inside the graph.
 """
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
+from vitrail.data.resize import cubic
 from vitrail.layers.attend import Recorder
 from vitrail.runs.assemble import Network
 from vitrail.tasks.base import Task
@@ -76,26 +77,18 @@ def plan(preprocess: Preprocess, height: Tensor, width: Tensor) -> tuple[Axis, A
 def weights(length: int, full: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
     """Return the weights (size, length) of one side's resize, and which of its pixels lie on the picture (size,).
 
-    Keys (1981, IEEE TASSP 29) with a = -1/2, widened by the scale when shrinking (antialiasing), cut off at the
-    picture's edge and brought to sum 1, as torch's `interpolate(mode="bicubic", antialias=True)`.
+    The same weights as `vitrail.data.resize.taps`, but for every pixel of the side, most of them zero.
     """
     scale = full.float() / axis.new.float()  # original pixels a new one
     at = torch.arange(axis.size) + axis.corner
     middle = (at.float() + 0.5) * scale
     places = torch.arange(length).float() + 0.5
-    raw = _cubic((places[None] - middle[:, None]) / scale.clamp(min=1.0))
+    raw = cubic((places[None] - middle[:, None]) / scale.clamp(min=1.0))
     total = raw.sum(1, keepdim=True)
     on = (at >= 0) & (at < axis.new)
     # Rows off the picture may sum to zero; they are masked, but must not divide by it.
     safe = torch.where(total.abs() < 1e-6, torch.ones_like(total), total)
     return torch.where(on[:, None], raw / safe, torch.zeros_like(raw)), on
-
-
-def _cubic(x: Tensor) -> Tensor:
-    x = x.abs()
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
 def _floor(a: Tensor, b: Tensor | int) -> Tensor:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from vitrail.core.errors import SettingError, WeightsError
-from vitrail.data.preprocess import Preprocess, resize
+from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import Predictor
 from vitrail.layers.head import DistilledHead, LinearHead
 from vitrail.layers.tokens import FeatureSpec
@@ -50,7 +51,7 @@ class Teacher:
         """Return the teacher's logits: (b, channels, height, width) -> (b, k)."""
         self.network.to(images.device)
         pixels = self.student.restore(images.float())
-        fitted = torch.stack([resize(one, self.preprocess.size) for one in pixels])
+        fitted = interpolate(pixels, self.preprocess.size, mode="bicubic", antialias=True)
         mean, std = (
             255 * torch.tensor(part, device=images.device).view(-1, 1, 1)
             for part in (self.preprocess.mean, self.preprocess.std)
