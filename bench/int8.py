@@ -17,7 +17,7 @@ from vitrail.infer.exported import core
 from vitrail.infer.held_back import readable, readers_of, root_of
 from vitrail.infer.int8 import lighter, ranges
 from vitrail.infer.predictor import Predictor
-from vitrail.infer.translated import AREA, settings_for, translate
+from vitrail.infer.translated import portion, settings_for, translate
 from vitrail.runs.folder import open_run
 
 SHARES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8)
@@ -37,7 +37,7 @@ def rows(run: str) -> list[str]:
     taught, asked = (prepared(predictor, run, *one) for one in (((TRAIN,), 40), ((VAL, TEST), 400)))
     wanted = torch.cat([predictor.outputs(part) for part in asked.split(16)])
     settings = settings_for("int8")
-    shape = [max(4, round(AREA / asked[0, 0].numel())), *asked.shape[1:]]
+    shape = [portion(tuple(asked.shape)), *asked.shape[1:]]
     plain = translate(predictor.network, tuple(shape))
     found = ranges(plain, taught.numpy(), settings)
     ways = {}

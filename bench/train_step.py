@@ -1,12 +1,15 @@
-"""One training step of ViT-S/16, 224 px, batch 32: ours beside timm's network, compiled and eager, in turn.
+"""One training step of a ViT, 224 px: ours beside timm's network, compiled and eager, in turn.
 
-Each runs in a process of its own, as its users run it.
+`python -m bench.train_step [--rounds 10] [--model vit_s16] [--batch 32] [--device cpu]`. Each runs in a process of its
+own, as its users run it. The last lines say how much of the machine's measured matmul peak the forward's multiply-adds,
+three times over, come to.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from functools import partial
+from statistics import median
 
 import timm
 import torch
@@ -16,65 +19,93 @@ from bench.apart import apart_in_turn
 from bench.pairs import machine, table
 from vitrail.data.loader import Order
 from vitrail.data.sample import Batch
+from vitrail.infer.timing import matmul_peak
+from vitrail.models.create import count_macs, create_encoder
 from vitrail.runs.assemble import assemble
+from vitrail.runs.device import device_for
 from vitrail.runs.recipe import compose
 from vitrail.training.loop import steps
 from vitrail.training.setup import accelerator_for, open_session
 
-BATCH, CLASSES = 32, 10
+CLASSES = 10
+PEERS = {
+    "vit_ti16": "vit_tiny_patch16_224",
+    "vit_s16": "vit_small_patch16_224",
+    "vit_b16": "vit_base_patch16_224",
+}
 
 
-def ours(precision: str, compiled: bool):
+def ours(model: str, batch: int, device: str, precision: str, compiled: bool):
     """Return our own loop's step: what `vitrail train` runs, without the average and the clipping timm lacks."""
     settings = {
         "data": {"source": "none"},
-        "model": {"name": "vit_s16", "imgsz": (224, 224), "drop_path": 0.0},
+        "model": {"name": model, "imgsz": (224, 224), "drop_path": 0.0},
         "task": {"settings": {"mixup": 0.0, "cutmix": 0.0, "smoothing": 0.0}},
         "training": {
-            "batch": BATCH, "micro": BATCH, "precision": precision, "compile": compiled, "ema": 0.0, "clip": 0.0,
-            "device": "cpu",
+            "batch": batch, "micro": batch, "precision": precision, "compile": compiled, "ema": 0.0, "clip": 0.0,
+            "device": device,
         },
     }  # fmt: skip
-    network, task = assemble(compose("scratch_small", settings), [str(i) for i in range(CLASSES)])
     recipe = compose("scratch_small", settings)
-    session = open_session(recipe, network, task, Order(BATCH, BATCH, 0), accelerator_for("cpu"))
-    batch = Batch(torch.randn(BATCH, 3, 224, 224), [i % CLASSES for i in range(BATCH)], tuple("x" * BATCH))
+    network, task = assemble(recipe, [str(i) for i in range(CLASSES)])
+    session = open_session(recipe, network, task, Order(batch, batch, 0), accelerator_for(device))
+    shown = Batch(torch.randn(batch, 3, 224, 224), [i % CLASSES for i in range(batch)], tuple("x" * batch))
 
     def step() -> None:
-        next(steps(session, iter([batch]), lambda: False))
+        next(steps(session, iter([shown]), lambda: False))
+        _finish(device)
 
     return step
 
 
-def timms(bf16: bool, compiled: bool):
+def timms(model: str, batch: int, device: str, bf16: bool, compiled: bool):
     """Return a step of timm's network with fused AdamW, as its own training script computes it."""
-    network = timm.create_model("vit_small_patch16_224", num_classes=CLASSES).train()
+    network = timm.create_model(PEERS[model], num_classes=CLASSES).to(device).train()
     run = torch.compile(network) if compiled else network
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
-    images = torch.randn(BATCH, 3, 224, 224)
-    targets = torch.arange(BATCH) % CLASSES
+    images = torch.randn(batch, 3, 224, 224, device=device)
+    targets = torch.arange(batch, device=device) % CLASSES
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
             loss = F.cross_entropy(run(images), targets)
         loss.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
+        _finish(device)
 
     return step
 
 
+def _finish(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    words = argparse.ArgumentParser(prog="bench.train_step")
+    words.add_argument("--rounds", type=int, default=10)
+    words.add_argument("--model", choices=PEERS, default="vit_s16")
+    words.add_argument("--batch", type=int, default=32)
+    words.add_argument("--device", default="cpu")
+    asked = words.parse_args()
+    device = device_for(asked.device)
     print(machine())
+    print(f"{asked.model}, batch {asked.batch}, {device}")
+    said = asked.model, asked.batch, str(device)
     things = {
-        "ours, compile + bf16": partial(ours, "bf16", True),
-        "timm, compile + bf16": partial(timms, True, True),
-        "ours, eager bf16": partial(ours, "bf16", False),
-        "timm, eager bf16": partial(timms, True, False),
-        "timm, eager float32": partial(timms, False, False),
+        "ours, compile + bf16": partial(ours, *said, "bf16", True),
+        "timm, compile + bf16": partial(timms, *said, True, True),
+        "ours, eager bf16": partial(ours, *said, "bf16", False),
+        "timm, eager bf16": partial(timms, *said, True, False),
+        "timm, eager float32": partial(timms, *said, False, False),
     }
-    print(table(apart_in_turn(things, rounds), "ours, compile + bf16", "images", BATCH))
+    peak = matmul_peak(device, torch.bfloat16)
+    macs = 3 * asked.batch * count_macs(create_encoder(asked.model), (224, 224))
+    times = apart_in_turn(things, asked.rounds)
+    print(table(times, "ours, compile + bf16", "images", asked.batch))
+    for name in list(things)[:4]:
+        print(f"{name}: {macs / median(times[name]) / peak:.0%} of the measured bf16 peak")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -66,6 +67,33 @@ def test_int8_is_near_and_not_equal(model):
     found = Quick(network, INT8, (8, 3, 32, 32), scales=Scales(lambda: torch.randn(8, 3, 32, 32)))(images)
     apart = (network(images) - found).abs().max() / found.std()
     assert 1e-4 < apart < 0.2
+
+
+def test_large_queries_and_small_keys_are_as_near_as_even_ones(model):
+    """What a trained network is free to do: the products, and so the attention, are the same."""
+    network = Predictor(model).network
+    images, others = torch.randn(2, 8, 3, 32, 32)
+    found = []
+    for size in (1, 300):
+        scales = Scales(lambda: others)
+        twin = Quick(_uneven(network, size), INT8, (8, 3, 32, 32), scales=scales)
+        found.append((network(images) - twin(images)).pow(2).mean().sqrt())
+        depth = len(network.encoder.blocks)
+        assert sum(name.endswith("queries") for name in scales.known) == depth
+    assert found[1] < 2 * found[0]
+
+
+def _uneven(network, size):
+    """Return a twin, one of whose query channels a head is `size` times as large and its key as much smaller."""
+    twin = deepcopy(network)
+    for block in twin.encoder.blocks:
+        qkv = block.attention.qkv
+        width = qkv.in_features
+        for part, factor in ((0, size), (1, 1 / size)):
+            rows = slice(part * width, (part + 1) * width, width // block.attention.heads)
+            qkv.weight[rows] *= factor
+            qkv.bias[rows] *= factor
+    return twin
 
 
 def test_a_channel_hands_its_size_to_its_weights_with_the_same_product():

@@ -1,8 +1,8 @@
 """The one resize of the package: antialiased bicubic in float32, neither rounded nor clipped.
 
-The same numbers as torch's `interpolate(mode="bicubic", antialias=True)`, four to ten times as quickly
-(docs/benchmarks.md): only what is shown is computed, the rows first, and both passes are sums of whole rows, which
-`embedding_bag` computes with the widest instructions there are. Exported graphs compute them as two matrix products.
+The same numbers as torch's `interpolate(mode="bicubic", antialias=True)`, several times as quickly
+(docs/benchmarks.md): only what is shown is computed, the height first, and both sides are weighted sums of whole rows,
+which `embedding_bag` computes with the widest instructions there are. Exported graphs take two matrix products.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ LIGHTER = 1.5
 AGAIN = 0.01
 """How far a proven way may answer the proof picture from how it did, on the same machine."""
 
-FORMAT = 3
+FORMAT = 4
 """Counts up when plans are made otherwise: what was proven before proves nothing then."""
 
 SETTING_UP: Mapping[Engine, float] = MappingProxyType({"eager": 0.0, "compiled": 30.0, "openvino": 8.0})

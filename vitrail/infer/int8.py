@@ -1,9 +1,10 @@
-"""Linear layers of a translated network in whole numbers, with scales that a few pictures teach.
+"""A translated network in whole numbers where its time goes, with scales that a few pictures teach.
 
-Weights are rounded to -127 … 127 with one scale a row of the output, inputs to 256 even steps between the least and
-the greatest number that the pictures showed. Before that a channel of large inputs hands part of its size to its
-weights, with the same product (SmoothQuant, Xiao et al. 2023, equation 4). Attention's own products, norms,
-convolutions and layers that read one vector a picture, as a head does, stay as they are.
+Weights of linear layers are rounded to -127 … 127 with one scale a row of the output, inputs to 256 even steps between
+the least and the greatest number that the pictures showed. Before that a channel of large inputs hands part of its size
+to its weights, with the same product (SmoothQuant, Xiao et al. 2023, equation 4); a channel of large queries likewise
+to its keys. Values of attention, norms, convolutions and layers that read one vector a picture, as a head does, stay as
+they are.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +27,25 @@ from vitrail.infer.exported import core, openvino
 HANDED_OVER = 0.6
 """Alpha of equation 4: 0 hands over nothing, 1 all; chosen by measurement (docs/benchmarks.md)."""
 
+LEAST = 1e-6
+"""The size that a channel is held to have which was never used: it must not be divided by nothing."""
+
 Array = NDArray[np.float32]
 
 Ranges = Mapping[str, Array]
-"""Of each layer by name, the least and the greatest input of each channel: (2, channels)."""
+"""Of what is rounded, by name, the least and the greatest number of each channel: (2, channels), of queries and keys
+(2, heads, channels)."""
+
+
+QUERIES, KEYS = 0, 1
+"""Ports of an attention."""
+
+
+class Rounded(NamedTuple):
+    """An input that is rounded, and how many of its last axes tell its channels."""
+
+    input: Any
+    channels: int
 
 
 class Scales:
@@ -43,10 +59,9 @@ class Scales:
 
     def ranges(self, model: Any, settings: Mapping[str, Any]) -> Ranges:
         """Return the ranges for a model; SettingError where there is nothing to learn them from, or no layer."""
-        named = layers(model).keys()
-        if not named:
+        if not layers(model):
             raise SettingError("it has no linear layer that int8 could compute")
-        if self.known.keys() != named:
+        if self.known.keys() != rounded(model).keys():
             if self._learn is None:
                 raise SettingError("int8 learns its scales from pictures, and there are none")
             self.known = ranges(model, self._learn().contiguous().numpy(), settings)
@@ -88,15 +103,37 @@ def layers(model: Any) -> dict[str, Any]:
     return found
 
 
+def attentions(model: Any) -> dict[str, Any]:
+    """Return the attentions whose queries and keys can be rounded, by name."""
+    found = {}
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "ScaledDotProductAttention":
+            shapes = [node.input(port).get_partial_shape() for port in (QUERIES, KEYS)]
+            if all(len(one) == 4 and one[1].is_static and one[3].is_static for one in shapes):
+                found[node.get_friendly_name()] = node
+    return found
+
+
+def rounded(model: Any) -> dict[str, Rounded]:
+    """Return everything that is rounded by what pictures teach, by name."""
+    found = {name: Rounded(node.input(0), 1) for name, node in layers(model).items()}
+    for name, node in attentions(model).items():
+        found |= {_port(name, port): Rounded(node.input(port), 2) for port in (QUERIES, KEYS)}
+    return found
+
+
+def _port(name: str, port: int) -> str:
+    return f"{name}, {'queries' if port == QUERIES else 'keys'}"
+
+
 def ranges(model: Any, pictures: Array, settings: Mapping[str, Any]) -> Ranges:
-    """Run prepared pictures (n, channels, height, width), n >= 1, one by one, and return what the layers were given."""
+    """Run prepared pictures (n, channels, height, width), n >= 1, one by one, and return what was to be rounded."""
     ops, probe = openvino().opset13, model.clone()
     probe.reshape([1, *pictures.shape[1:]])
-    own = len(probe.outputs)
-    named = layers(probe)
-    for node in named.values():
-        source = node.input(0).get_source_output()
-        axes = np.arange(len(source.get_shape()) - 1)
+    own, named = len(probe.outputs), rounded(probe)
+    for one in named.values():
+        source = one.input.get_source_output()
+        axes = _others(source, one.channels)
         probe.add_outputs([reduce(source, axes).output(0) for reduce in (ops.reduce_min, ops.reduce_max)])
     run = core().compile_model(probe, "CPU", dict(settings))
     told = [run(picture[None]) for picture in pictures]
@@ -107,31 +144,53 @@ def ranges(model: Any, pictures: Array, settings: Mapping[str, Any]) -> Ranges:
     return found
 
 
+def _others(source: Any, channels: int) -> NDArray[np.int64]:
+    """Return the axes that do not tell channels: all but the last, of (b, heads, n, d) the first and the third."""
+    return np.array([0, 2]) if channels == 2 else np.arange(len(source.get_shape()) - 1)
+
+
 def lighter(model: Any, found: Ranges, handed_over: float = HANDED_OVER) -> None:
-    """Round the linear layers of a model, in place, by the ranges of their inputs; `handed_over` is alpha."""
-    ops = openvino().opset13
+    """Round a model, in place, by the ranges of what is rounded; `handed_over` is alpha."""
     for name, node in layers(model).items():
-        out_first = node.get_attributes()["transpose_b"]
-        constant = node.input(1).get_source_output().get_node()
-        weights = constant.get_data() if out_first else constant.get_data().T  # (outputs, channels)
-        divided = _divisors(found[name], weights, handed_over)
-        low, high = _even(found[name] / divided)
-        inputs = ops.multiply(node.input(0).get_source_output(), ops.constant(1 / divided))
-        node.input(0).replace_source_output(ops.fake_quantize(inputs, low, high, low, high, 256).output(0))
-        weights = weights * divided
-        # Zero weights have no scale of their own; any will do.
-        top = np.maximum(np.abs(weights).max(1, keepdims=True), np.finfo(np.float32).tiny)
-        if not out_first:
-            weights, top = weights.T, top.T
-        rounded = ops.fake_quantize(ops.constant(np.ascontiguousarray(weights)), -top, top, -top, top, 255)
-        node.input(1).replace_source_output(rounded.output(0))
+        _round_layer(node, found[name], handed_over)
+    for name, node in attentions(model).items():
+        _round_scores(node, *(found[_port(name, port)] for port in (QUERIES, KEYS)))
+
+
+def _round_layer(node: Any, found: Array, handed_over: float) -> None:
+    ops, out_first = openvino().opset13, node.get_attributes()["transpose_b"]
+    constant = node.input(1).get_source_output().get_node()
+    weights = constant.get_data() if out_first else constant.get_data().T  # (outputs, channels)
+    divided = _divisors(found, weights, handed_over)
+    low, high = _even(found / divided)
+    inputs = ops.multiply(node.input(0).get_source_output(), ops.constant(1 / divided))
+    node.input(0).replace_source_output(ops.fake_quantize(inputs, low, high, low, high, 256).output(0))
+    weights = weights * divided
+    # Zero weights have no scale of their own; any will do.
+    top = np.maximum(np.abs(weights).max(1, keepdims=True), np.finfo(np.float32).tiny)
+    if not out_first:
+        weights, top = weights.T, top.T
+    whole = ops.fake_quantize(ops.constant(np.ascontiguousarray(weights)), -top, top, -top, top, 255)
+    node.input(1).replace_source_output(whole.output(0))
+
+
+def _round_scores(node: Any, queries: Array, keys: Array) -> None:
+    """Round what an attention's scores are products of: a channel's queries and keys brought to one size before."""
+    ops = openvino().opset13
+    sizes = [np.maximum(np.abs(one).max(0), LEAST) for one in (queries, keys)]  # (heads, channels)
+    shared = np.sqrt(sizes[QUERIES] * sizes[KEYS])
+    top = np.float32(shared.max())
+    low = np.float32(-top * 128 / 127)
+    for port, size in enumerate(sizes):
+        source = node.input(port).get_source_output()
+        balanced = ops.multiply(source, ops.constant((shared / size)[None, :, None].astype(np.float32)))
+        node.input(port).replace_source_output(ops.fake_quantize(balanced, low, top, low, top, 256).output(0))
 
 
 def _divisors(found: Array, weights: Array, handed_over: float) -> Array:
     """Return what each channel's inputs are divided by and its weights multiplied with: equation 4, about one."""
-    least = 1e-6  # a channel that was never used must not be divided by nothing
-    inputs = np.maximum(np.abs(found).max(0), least)
-    sizes = inputs**handed_over / np.maximum(np.abs(weights).max(0), least) ** (1 - handed_over)
+    inputs = np.maximum(np.abs(found).max(0), LEAST)
+    sizes = inputs**handed_over / np.maximum(np.abs(weights).max(0), LEAST) ** (1 - handed_over)
     scaled: Array = (sizes / np.exp(np.log(sizes).mean())).astype(np.float32)
     return scaled
 

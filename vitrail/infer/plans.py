@@ -36,8 +36,7 @@ class Plan:
     engine: Engine = "eager"
 
     def __str__(self) -> str:
-        numbers = "int8 in the linear layers" if self.precision == "int8" else self.precision
-        return numbers + (", channels last" if self.channels_last else "") + _SAID[self.engine]
+        return self.precision + (", channels last" if self.channels_last else "") + _SAID[self.engine]
 
 
 PLAIN = Plan()

@@ -58,9 +58,8 @@ class Translated:
         kept: Path | None = None,
         scales: Scales | None = None,
     ) -> None:
-        count, channels, height, width = shape
-        self.portion = min(count, 32, max(4, round(AREA / (height * width))))
-        self.shape = (self.portion, channels, height, width)
+        self.portion = portion(shape)
+        self.shape = (self.portion, *shape[1:])
         settings = settings_for(precision)
         model = _opened(network, self.shape, kept)
         if precision == "int8":
@@ -74,6 +73,11 @@ class Translated:
         filled = torch.cat([images, images.new_zeros(rest, *self.shape[1:])]) if rest else images
         found = [self._run(part.contiguous().numpy())[0] for part in torch.split(filled, self.portion)]
         return torch.from_numpy(np.concatenate(found)[: len(images)])
+
+
+def portion(shape: Shape) -> int:
+    """Return how many pictures of a batch are handed over at once."""
+    return min(shape[0], 32, max(4, round(AREA / (shape[2] * shape[3]))))
 
 
 def settings_for(precision: Precision) -> dict[str, Any]:
