@@ -24,7 +24,7 @@ from vitrail.core.errors import SettingError
 from vitrail.core.files import keep
 from vitrail.infer.exported import core, openvino
 
-HANDED_OVER = 0.6
+HANDED_OVER = 0.5
 """Alpha of equation 4: 0 hands over nothing, 1 all; chosen by measurement (docs/benchmarks.md)."""
 
 LEAST = 1e-6
