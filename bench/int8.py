@@ -39,13 +39,13 @@ def rows(run: str) -> list[str]:
     settings = settings_for("int8")
     shape = [portion(tuple(asked.shape)), *asked.shape[1:]]
     plain = translate(predictor.network, tuple(shape))
+    plain.reshape(shape)
     found = ranges(plain, taught.numpy(), settings)
     ways = {}
     for share in (None, *SHARES):
         model = plain.clone()
         if share is not None:
             lighter(model, found, share)
-        model.reshape(shape)
         ways["bf16" if share is None else f"int8, {share}"] = core().compile_model(model, "CPU", settings)
     times = in_turn(
         {name: lambda way=way: way(asked[: shape[0]].numpy()) for name, way in ways.items()}, ROUNDS

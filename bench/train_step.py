@@ -49,7 +49,8 @@ def ours(model: str, batch: int, device: str, precision: str, compiled: bool):
     recipe = compose("scratch_small", settings)
     network, task = assemble(recipe, [str(i) for i in range(CLASSES)])
     session = open_session(recipe, network, task, Order(batch, batch, 0), accelerator_for(device))
-    shown = Batch(torch.randn(batch, 3, 224, 224), [i % CLASSES for i in range(batch)], tuple("x" * batch))
+    pixels = torch.randn(batch, 3, 224, 224, device=device)
+    shown = Batch(pixels, [i % CLASSES for i in range(batch)], tuple("x" * batch))
 
     def step() -> None:
         next(steps(session, iter([shown]), lambda: False))
@@ -78,8 +79,8 @@ def timms(model: str, batch: int, device: str, bf16: bool, compiled: bool):
 
 
 def _finish(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize()
 
 
 def main() -> None:

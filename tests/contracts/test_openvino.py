@@ -1,4 +1,4 @@
-"""Every encoder of the catalog runs through OpenVINO: as it stands in float32, near it with linear layers in int8."""
+"""Every encoder of the catalog runs through OpenVINO: as it stands in float32, near it in int8."""
 
 from __future__ import annotations
 

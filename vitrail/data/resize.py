@@ -1,4 +1,4 @@
-"""The one resize of the package: antialiased bicubic in float32, neither rounded nor clipped.
+"""The one resize of a picture: antialiased bicubic in float32, neither rounded nor clipped.
 
 The same numbers as torch's `interpolate(mode="bicubic", antialias=True)`, several times as quickly
 (docs/benchmarks.md): only what is shown is computed, the height first, and both sides are weighted sums of whole rows,
@@ -19,7 +19,7 @@ Number = TypeVar("Number", NDArray[np.float32], Tensor)
 """Arrays or tensors."""
 
 AT_ONCE = 1 << 18
-"""Values of a picture that are float32 at once (1 MB): a photograph of 12 million pixels would leave the caches."""
+"""Values of a picture that are float32 at once (1 MB), or a few rows: all of a photograph would leave the caches."""
 
 
 class Span(NamedTuple):
@@ -43,6 +43,8 @@ def resize(image: NDArray[np.uint8], rows: Span, cols: Span) -> Tensor:
     if (rows.whole, cols.whole) == (height, width):
         shown = image[rows.first : rows.first + rows.size, cols.first : cols.first + cols.size]
         return _owned(shown).permute(2, 0, 1).float()
+    if rows.size > height and cols.size < width:  # the side that shrinks first
+        return resize(image.swapaxes(0, 1), cols, rows).mT.contiguous()
     down, across = taps(height, rows), taps(width, cols)
     left, right = int(across.places[0, 0]), int(across.places[-1, -1]) + 1
     low = _rows(image[:, left:right], down)  # (rows, right - left, c)
@@ -71,10 +73,10 @@ def taps(length: int, span: Span) -> Taps:
 
 def cubic(apart: Number) -> Number:
     """Return Keys' weights at a distance from the middle, for arrays and tensors of float32."""
-    x = abs(apart)
+    x: Number = abs(apart).clip(max=2)  # where the weight is zero, and so it stays
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return near * (x < 1) + far * ((x >= 1) & (x < 2))
+    return near * (x < 1) + far * (x >= 1)
 
 
 def _rows(image: NDArray[np.uint8], down: Taps) -> Tensor:

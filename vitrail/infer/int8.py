@@ -42,7 +42,7 @@ QUERIES, KEYS = 0, 1
 
 
 class Rounded(NamedTuple):
-    """An input that is rounded, and how many of its last axes tell its channels."""
+    """An input that is rounded, and how many of its axes tell its channels: the last one, or heads and the last."""
 
     input: Any
     channels: int
@@ -104,12 +104,13 @@ def layers(model: Any) -> dict[str, Any]:
 
 
 def attentions(model: Any) -> dict[str, Any]:
-    """Return the attentions whose queries and keys can be rounded, by name."""
+    """Return the attentions of a model of fixed shapes whose queries and keys can be rounded, by name."""
     found = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() == "ScaledDotProductAttention":
-            shapes = [node.input(port).get_partial_shape() for port in (QUERIES, KEYS)]
-            if all(len(one) == 4 and one[1].is_static and one[3].is_static for one in shapes):
+            queries, keys = (node.input(port).get_partial_shape() for port in (QUERIES, KEYS))
+            known = queries.is_static and keys.is_static and len(queries) == len(keys) == 4
+            if known and queries[1] == keys[1]:  # not where several heads of queries share their keys
                 found[node.get_friendly_name()] = node
     return found
 

@@ -62,9 +62,11 @@ class Translated:
         self.shape = (self.portion, *shape[1:])
         settings = settings_for(precision)
         model = _opened(network, self.shape, kept)
+        model.reshape(
+            list(self.shape)
+        )  # before int8 looks for what it can round: some shapes are not known till then
         if precision == "int8":
             lighter(model, (scales or Scales()).ranges(model, settings))
-        model.reshape(list(self.shape))
         self._run = core().compile_model(model, "CPU", settings)
 
     def __call__(self, images: Tensor) -> Tensor:
