@@ -62,9 +62,8 @@ class Translated:
         self.shape = (self.portion, *shape[1:])
         settings = settings_for(precision)
         model = _opened(network, self.shape, kept)
-        model.reshape(
-            list(self.shape)
-        )  # before int8 looks for what it can round: some shapes are not known till then
+        # Before int8 looks for what it can round: some shapes are not known till then.
+        model.reshape(list(self.shape))
         if precision == "int8":
             lighter(model, (scales or Scales()).ranges(model, settings))
         self._run = core().compile_model(model, "CPU", settings)
