@@ -42,10 +42,10 @@ QUERIES, KEYS = 0, 1
 
 
 class Rounded(NamedTuple):
-    """An input that is rounded, and how many of its axes tell its channels: the last one, or heads and the last."""
+    """An input that is rounded, and its axes that do not tell channels, over which a range is found."""
 
     input: Any
-    channels: int
+    over: NDArray[np.int64]
 
 
 class Scales:
@@ -117,9 +117,12 @@ def attentions(model: Any) -> dict[str, Any]:
 
 def rounded(model: Any) -> dict[str, Rounded]:
     """Return everything that is rounded by what pictures teach, by name."""
-    found = {name: Rounded(node.input(0), 1) for name, node in layers(model).items()}
-    for name, node in attentions(model).items():
-        found |= {_port(name, port): Rounded(node.input(port), 2) for port in (QUERIES, KEYS)}
+    found = {}
+    for name, node in layers(model).items():
+        rank = node.input(0).get_partial_shape().rank.get_length()
+        found[name] = Rounded(node.input(0), np.arange(rank - 1))
+    for name, node in attentions(model).items():  # (b, heads, n, d): heads have channels of their own
+        found |= {_port(name, port): Rounded(node.input(port), np.array([0, 2])) for port in (QUERIES, KEYS)}
     return found
 
 
@@ -134,8 +137,7 @@ def ranges(model: Any, pictures: Array, settings: Mapping[str, Any]) -> Ranges:
     own, named = len(probe.outputs), rounded(probe)
     for one in named.values():
         source = one.input.get_source_output()
-        axes = _others(source, one.channels)
-        probe.add_outputs([reduce(source, axes).output(0) for reduce in (ops.reduce_min, ops.reduce_max)])
+        probe.add_outputs([reduce(source, one.over).output(0) for reduce in (ops.reduce_min, ops.reduce_max)])
     run = core().compile_model(probe, "CPU", dict(settings))
     told = [run(picture[None]) for picture in pictures]
     found = {}
@@ -143,11 +145,6 @@ def ranges(model: Any, pictures: Array, settings: Mapping[str, Any]) -> Ranges:
         low, high = ([one[own + 2 * i + side] for one in told] for side in (0, 1))
         found[name] = np.stack([np.min(low, 0), np.max(high, 0)])
     return found
-
-
-def _others(source: Any, channels: int) -> NDArray[np.int64]:
-    """Return the axes that do not tell channels: all but the last, of (b, heads, n, d) the first and the third."""
-    return np.array([0, 2]) if channels == 2 else np.arange(len(source.get_shape()) - 1)
 
 
 def lighter(model: Any, found: Ranges, handed_over: float = HANDED_OVER) -> None:
