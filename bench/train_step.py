@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from bench.apart import apart_in_turn
 from bench.pairs import machine, table
+from vitrail.core.memory import hold_memory
 from vitrail.data.loader import Order
 from vitrail.data.sample import Batch
 from vitrail.infer.timing import matmul_peak
@@ -46,6 +47,7 @@ def ours(model: str, batch: int, device: str, precision: str, compiled: bool):
             "device": device,
         },
     }  # fmt: skip
+    hold_memory()
     recipe = compose("scratch_small", settings)
     network, task = assemble(recipe, [str(i) for i in range(CLASSES)])
     session = open_session(recipe, network, task, Order(batch, batch, 0), accelerator_for(device))

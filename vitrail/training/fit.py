@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from vitrail.core.errors import DataError
+from vitrail.core.memory import holding_memory
 from vitrail.data.balance import class_weights, positive_weights
 from vitrail.data.loader import Pictures, Share, processes, training
 from vitrail.data.manifest import TRAIN, Manifest
@@ -94,6 +95,7 @@ def _splits(options: TrainOptions) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None}
 
 
+@holding_memory()
 def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
     """Make a run folder for a recipe and train in it."""
     manifest = prepared.manifest
@@ -131,6 +133,7 @@ def _from_main(accelerator: Any, known: _Known | None) -> _Known:
     return sent[0]
 
 
+@holding_memory()
 def resume(folder: str | Path, *, more: int = 0, listeners: Sequence[Listener] = ()) -> Run:
     """Go on with a run that was stopped or killed, from its last saved state, or for `more` epochs than it had."""
     run = open_run(folder)
