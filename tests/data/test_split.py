@@ -135,3 +135,16 @@ def test_what_leaves_nothing_to_train_on_is_refused() -> None:
         assign(manifest(rows({"a": 5})), seed=0, val=0.5, test=0.5)
     with pytest.raises(DataError, match="train split"):
         assign(manifest(rows({"a": 5}, split="test")), seed=0)
+
+
+def test_a_share_of_a_split_that_is_given_is_said_to_change_nothing() -> None:
+    given = [
+        row._replace(split=split)
+        for split in ("train", "val", "test")
+        for row in rows({f"{split} a": 9, f"{split} b": 9})
+    ]
+    assert assign(manifest(given), seed=1, val=0.3, test=0.2).notes == (
+        "--val 0.3 changes nothing: the val pictures are given.",
+        "--test 0.2 changes nothing: the test pictures are given.",
+    )
+    assert assign(manifest(given), seed=1).notes == ()

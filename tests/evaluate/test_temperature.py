@@ -66,7 +66,12 @@ def test_each_label_is_a_question_of_its_own():
     assert first.labels[0] in {"ant", "bee"}
     assert second.chosen == ()
     assert str(second) == "none of the labels"
-    assert first.to_dict()["labels"] == list(first.chosen)
+    said = first.to_dict()
+    assert [one["label"] for one in said["labels"]] == list(first.chosen) == said["label"].split("|")
+    assert said["probability"] == said["labels"][0]["probability"] == pytest.approx(0.880797)
+    assert task.decode(torch.tensor([[0.5, 2.0, -1.0]]), [])[0].to_dict()["probability"] == pytest.approx(
+        0.622459
+    )
 
 
 def test_its_loss_is_binary_cross_entropy_and_mixing_keeps_the_labels_mass():

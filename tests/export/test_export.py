@@ -164,14 +164,33 @@ def test_nothing_is_written_where_an_export_answers_otherwise(written, pictures,
     assert not list(tmp_path.iterdir())
 
 
+def test_what_cannot_be_written_is_refused_before_the_work(written, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("vitrail.export.write.Predictor", lambda *_: pytest.fail("nothing is opened"))
+    (tmp_path / "there.onnx").mkdir()
+    with pytest.raises(RunError, match="is a folder"):
+        export(written("vit_digits"), "onnx", tmp_path / "there.onnx", data=pictures)
+
+
+def test_few_pictures_are_not_called_many():
+    readers = [lambda: np.zeros((17, 23, 3), np.uint8)] * 3
+    one = torch.tensor([0.4, 0.6])
+    ask = lambda part: one.expand(len(part), 2)  # noqa: E731
+    found = proof.compare(ask, ask, proof.many_sizes(readers, 8), proof.shown(readers))
+    assert (found.shown, found.pictures) == (3, 8)
+    assert "8 of 8 top answers" in str(found)
+    assert "3 pictures in" in str(found)
+    assert proof.shown(readers * 40) == 100
+    assert proof.shown(readers * 100) == 300
+
+
 def test_ties_are_told_from_errors():
     one = torch.tensor([0.4999, 0.5001])
     other = torch.tensor([0.5001, 0.4999])
     shown = [np.zeros((17, 23, 3), np.uint8)]
-    found = proof.compare(lambda _: one[None], lambda _: other[None], iter(shown))
+    found = proof.compare(lambda _: one[None], lambda _: other[None], iter(shown), 1)
     assert (found.same_top, found.ties) == (0, 1)
     proof.demand(found, "tie")
-    found = proof.compare(lambda _: one[None], lambda _: torch.tensor([[0.4, float("nan")]]), iter(shown))
+    found = proof.compare(lambda _: one[None], lambda _: torch.tensor([[0.4, float("nan")]]), iter(shown), 1)
     with pytest.raises(RunError):
         proof.demand(found, "NaN")
 

@@ -53,6 +53,7 @@ def blind(monkeypatch):
         ("--recipe fintune", "recipe called 'fintune'", "finetune"),
         ("--recipe none.yaml", "none.yaml is missing", "that exists"),
         ("--layout foldrs", "--layout called 'foldrs'", "folders"),
+        ("--tune draft --lr 5 --epochs 2", "--epochs, --lr say nothing to a draft", "--tune full"),
         ("--tune draft", "--tune draft does not go with --weights none", "from scratch"),
     ],
 )
@@ -156,6 +157,15 @@ def test_help_shows_that_every_option_takes_a_value_and_has_no_holes():
     assert "cls, mean, cls_mean (both side by side) or attention" in " ".join(page.split())
     for verb in VERBS:
         assert "  " not in verb_help(verb).splitlines()[0], verb
+
+
+def test_weights_are_listed_by_our_names_too(vitrail):
+    listed = json.loads(vitrail("weights", "vit_b16*", "--json").stdout)
+    assert {"vit_b16"} <= {one["model"] for one in listed}
+    assert all(one["model"].startswith("vit_b16") for one in listed)
+    none = vitrail("weights", "vit_b61_nobody")
+    assert none.returncode == 1
+    assert "no weights called 'vit_b61_nobody'" in none.stderr
 
 
 def test_the_demo_refuses_a_file(tmp_path):

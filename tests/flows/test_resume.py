@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from vitrail.core.errors import RunError
+from vitrail.core.files import append_line, refuse_unwritable, write_text
 from vitrail.runs.folder import Run
 
 FIXED = ["--precision", "float32", "--micro", "16", "--batch", "16", "--epochs", "4", "--seed", "3"]
@@ -102,6 +103,27 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(small_disk):
     assert counters == {"step": 1}
     assert torch.equal(tensors["weights"], torch.arange(100_000.0))
     assert [path.name for path in run.state_path.parent.iterdir()] == ["last.safetensors"]
+
+
+def test_a_place_that_cannot_be_written_is_no_matter_of_room(tmp_path):
+    (tmp_path / "here").mkdir()
+    for write in (write_text, append_line):
+        with pytest.raises(RunError, match="Is a directory") as told:
+            write(tmp_path / "here", "x")
+        assert "Choose another place" in str(told.value)
+        assert "tmp" not in str(told.value).replace(str(tmp_path), "")
+    assert [one.name for one in tmp_path.iterdir()] == ["here"]
+    with pytest.raises(RunError, match="is a folder"):
+        refuse_unwritable(tmp_path / "here")
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="Not a directory"):
+        refuse_unwritable(tmp_path / "file" / "below.csv")
+
+
+def test_what_is_written_can_be_read_by_whom_the_user_lets(tmp_path):
+    (tmp_path / "usual").touch()
+    Run(tmp_path).save_state({"weights": torch.zeros(1)}, {"step": 1})
+    assert (tmp_path / "state" / "last.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_a_full_disk_during_training_is_a_plain_error(digits, small_disk):

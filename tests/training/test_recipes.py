@@ -102,6 +102,23 @@ def test_published_weights_take_no_other_settings(prepared):
         plan("photos", prepared, options)
 
 
+def test_few_pictures_get_a_smaller_batch_and_its_rate(some_digits):
+    prepared = prepare(some_digits("012", 60))
+    chosen = plan(
+        "photos", prepared, TrainOptions(weights="none", model="vit_digits", recipe="scratch_small")
+    )
+    assert chosen.recipe.training.batch == 8
+    assert chosen.recipe.training.lr == pytest.approx(0.001 * (8 / 128) ** 0.5)
+    assert any("batch 8 and rate 0.00025 in place of 128 and 0.001" in line for line in chosen.reasons)
+    said = TrainOptions(weights="none", model="vit_digits", recipe="scratch_small", batch=128)
+    assert plan("photos", prepared, said).recipe.training.lr == 0.001
+
+
+def test_a_fine_tuning_recipe_from_scratch_is_remarked(prepared):
+    options = TrainOptions(weights="none", model="vit_digits", recipe="finetune")
+    assert any("made for published weights" in line for line in plan("photos", prepared, options).reasons)
+
+
 def test_the_names_of_the_papers():
     assert timm_name("efficientnet_l2_noisy_student") == "tf_efficientnet_l2.ns_jft_in1k"
     assert timm_name("bit_r152x4") == "resnetv2_152x4_bit"

@@ -19,7 +19,7 @@ from vitrail.runs.options import TrainOptions
 from vitrail.training import keeping, loop
 from vitrail.training.budget import Budget
 from vitrail.training.fit import resume, train
-from vitrail.training.loop import DivergedError
+from vitrail.training.loop import DivergedError, Event
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +247,20 @@ def test_a_curve_holds_each_step_once(tmp_path):
     course = [(event["step"], event["loss"]) for event in run.course() if event["event"] == "step"]
     assert course == [(1, 1.0), (2, 2.0), (3, 2.0)]
     assert len(run.history()) == 6
+
+
+def test_the_time_left_is_never_more_than_the_time_that_was_given():
+    from vitrail.training.listeners import Teller
+
+    lines = []
+    teller = Teller(lines.append)
+    score = {"main": "accuracy", "accuracy": 0.5, "epoch": 1.0, "better": True, "best": 0.5}
+    for seconds in (30.0, None):
+        teller(Event("begun", 0, {"total": 1000, "seconds": seconds}))
+        teller.began -= 10  # ten seconds a step
+        teller(Event("score", 1, score))
+    assert lines[0].endswith("20 s left")
+    assert lines[1].endswith("2 h 46 min left")
 
 
 def test_lines_end_where_they_end_and_conversions_are_said(digits, tmp_path):

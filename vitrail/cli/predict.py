@@ -58,6 +58,12 @@ def predict(
     if not pictures:
         raise UsageError("Name pictures to look at: vitrail predict runs/photos new/*.jpg")
     model_there(model)
+    if csv:
+        from pathlib import Path
+
+        from vitrail.core.files import refuse_unwritable
+
+        refuse_unwritable(Path(csv))
     from vitrail.infer.fast import hasten
     from vitrail.infer.predictor import load
     from vitrail.infer.sources import expand

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ def weights(
 
 
 def _rows(pattern: str) -> list[dict[str, Any]]:
-    from fnmatch import fnmatchcase
-
+    from vitrail.core.errors import UnknownNameError
     from vitrail.weights.checkpoints import listed
     from vitrail.weights.library import known
 
@@ -74,10 +74,18 @@ def _rows(pattern: str) -> list[dict[str, Any]]:
         for entry in known()
         if fnmatchcase(entry.name, pattern)
     ]
-    published = [
-        row for row in listed() if fnmatchcase(row.name, pattern) or fnmatchcase(row.model or "", pattern)
-    ]
-    return added + [_published(row) for row in published]
+    published = [_published(row) for row in listed() if fnmatchcase(row.name, pattern) or _of(row, pattern)]
+    if not added and not published:
+        raise UnknownNameError("weights", pattern, [row.name for row in listed()], "See all: vitrail weights")
+    return added + published
+
+
+def _of(row: Checkpoint, pattern: str) -> bool:
+    """Tell whether weights are those of a network that goes by such a name, timm's or ours."""
+    from vitrail.models.create import our_name
+
+    name = row.model or ""
+    return any(fnmatchcase(one, pattern) for one in (name, our_name(name)[0]))
 
 
 def _published(row: Checkpoint) -> dict[str, Any]:

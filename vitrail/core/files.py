@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 from vitrail.core.errors import RunError
@@ -17,19 +19,42 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises a RunError where the disk is full or the folder may not be written; `path` is then as before.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # what this user's files have; safetensors keeps its own to the user alone
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
     except Exception as error:
         temporary.unlink(missing_ok=True)
         if _is_disk_trouble(error):
-            raise RunError(
-                f"{path} could not be written: {error}. What stood there before is whole. Make room, then try again."
-            ) from error
+            raise RunError(f"{_not_written(path, error)} What stood there before is whole.") from error
         raise
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse (RunError) a file that cannot be written, before the work that would fill it."""
+    if path.is_dir():
+        raise RunError(f"{path} is a folder, and a file is to be written. Name a file in it.")
+    above = next(one for one in path.absolute().parents if one.exists())
+    try:
+        with TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise RunError(_not_written(path, error)) from error
+
+
+def _not_written(path: Path, error: Exception) -> str:
+    """Say why a file could not be written and what to do: room helps where there is none."""
+    no_room = (
+        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error).lower()
+    )
+    why = getattr(error, "strerror", None) or str(error)
+    way = "Make room, then try again." if no_room else "Choose another place, or make that one writable."
+    return f"{path} could not be written: {why}. {way}"
 
 
 def _is_disk_trouble(error: Exception) -> bool:
@@ -78,7 +103,7 @@ def append_line(path: Path, value: Any) -> None:
                 line = b"\n" + line
             handle.write(line)
     except OSError as error:
-        raise RunError(f"{path} could not be written: {error}. Make room, then try again.") from error
+        raise RunError(_not_written(path, error)) from error
 
 
 def _last_byte(handle: BinaryIO) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
@@ -29,7 +29,11 @@ class _Unit:
     labels: Counter[str]
 
 
-def assign(manifest: Manifest, *, seed: int, val: float = 0.15, test: float = 0.15) -> Assigned:
+SHARE = 0.15
+"""Of the pictures for val, and for test, where nobody says another."""
+
+
+def assign(manifest: Manifest, *, seed: int, val: float | None = None, test: float | None = None) -> Assigned:
     """Give every kept row without a split one; the result depends on ids, labels, groups and `seed` alone.
 
     Given splits stay as they are. A missing `test` or `val` is drawn from the rows given for training; where
@@ -40,14 +44,17 @@ def assign(manifest: Manifest, *, seed: int, val: float = 0.15, test: float = 0.
         SettingError: shares outside 0..1, or nothing left to train on.
         DataError: splits were given, but none to train on.
     """
-    if min(val, test) < 0 or val + test >= 1:
+    shares = {VAL: SHARE if val is None else val, TEST: SHARE if test is None else test}
+    if min(shares.values()) < 0 or sum(shares.values()) >= 1:
         raise SettingError(
-            f"Shares of {val} for val and {test} for test leave nothing to train on. Try 0.15 each."
+            f"Shares of {shares[VAL]} for val and {shares[TEST]} for test leave nothing to train on. "
+            f"Try {SHARE} each."
         )
     rows = manifest.rows()
     given = {row.split for row in rows} - {""}
     notes = []
-    if given == {TRAIN, VAL}:
+    drawn_val = given == {TRAIN, VAL}
+    if drawn_val:
         rows = [row._replace(split=TEST) if row.split == VAL else row for row in rows]
         given = {TRAIN, TEST}
         notes.append(
@@ -57,15 +64,25 @@ def assign(manifest: Manifest, *, seed: int, val: float = 0.15, test: float = 0.
     pool = [row for row in rows if row.split in ("", TRAIN)]
     if not pool:
         raise DataError(f"Only {some(sorted(given))} was given and nothing to train on. Add a train split.")
-    wanted = {split: share for split, share in ((VAL, val), (TEST, test)) if split not in given and share > 0}
+    notes += _idle(given, {VAL: val, TEST: test})
+    wanted = {split: share for split, share in shares.items() if split not in given and share > 0}
     chosen, few = _draw(_units(pool), wanted, seed)
-    if given and wanted and not notes:
+    if given and wanted and not drawn_val:
         notes.append(f"The splits given stay; {' and '.join(wanted)} drawn from train.")
     if few:
         notes.append(f"Too few pictures to stand in every split: {some(few)}.")
     others = [row for row in manifest.rows(state=None) if row.state != KEPT]
     placed = [row._replace(split=chosen[row.id]) if row.id in chosen else row for row in rows]
     return Assigned(manifest.replace([*placed, *others]), tuple(notes))
+
+
+def _idle(given: set[str], asked: Mapping[str, float | None]) -> list[str]:
+    """Say which shares were asked for though the pictures of that split are given."""
+    return [
+        f"--{split} {share:g} changes nothing: the {split} pictures are given."
+        for split, share in asked.items()
+        if share is not None and split in given
+    ]
 
 
 def can_be_trained(manifest: Manifest) -> None:

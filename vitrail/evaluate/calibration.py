@@ -34,11 +34,11 @@ class Calibration(NamedTuple):
     bins: tuple[Bin, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, four digits."""
+        """Return plain data, six digits."""
         bins = [
             {"sure": round(b.sure, 4), "right": b.right.to_dict(), "answers": b.answers} for b in self.bins
         ]
-        numbers = {name: round(getattr(self, name), 4) for name in self._fields[:4]}
+        numbers = {name: round(getattr(self, name), 6) for name in self._fields[:4]}
         return {**numbers, "answers": self.answers, "bins": bins}
 
     def words(self) -> str:

@@ -28,8 +28,8 @@ class Interval(NamedTuple):
     high: float
 
     def to_dict(self) -> dict[str, float]:
-        """Return plain data, four digits."""
-        return {name: round(part, 4) for name, part in self._asdict().items()}
+        """Return plain data, six digits."""
+        return {name: round(part, 6) for name, part in self._asdict().items()}
 
     def __str__(self) -> str:
         return f"{100 * self.value:.1f} %, {100 * self.low:.1f} – {100 * self.high:.1f}"
@@ -44,8 +44,8 @@ class Unsure(NamedTuple):
     high: None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, four digits; the interval is null."""
-        value = None if self.value is None else round(self.value, 4)
+        """Return plain data, six digits; the interval is null."""
+        value = None if self.value is None else round(self.value, 6)
         return {"value": value, "low": None, "high": None, "why": self.why}
 
 

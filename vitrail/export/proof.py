@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitrail.core.errors import RunError
+from vitrail.data.names import count
 from vitrail.infer.held_back import Pixels, Reader
 from vitrail.infer.predictor import Predictor
 
@@ -36,9 +37,11 @@ Asked = Callable[[Sequence[Pixels]], Tensor]
 class Agreement:
     """What the two sides said: largest drift of a probability, and how often the top answer was the same.
 
-    `ties` are pictures whose top answers differ while the model itself holds both for equal within the allowed drift.
+    `shown` counts the pictures, `pictures` what was asked: each as it is or stretched, both where there are few.
+    `ties` are those whose top answers differ while the model itself holds both for equal within the allowed drift.
     """
 
+    shown: int
     pictures: int
     sizes: int
     smallest: tuple[int, int]
@@ -55,7 +58,8 @@ class Agreement:
         small, large = (f"{height} x {width}" for height, width in (self.smallest, self.largest))
         return (
             f"{self.same_top} of {self.pictures} top answers are the same ({self.ties} ties), no probability is "
-            f"further off than {self.drift:.1e}; {self.sizes} sizes from {small} to {large}"
+            f"further off than {self.drift:.1e}; {count(self.shown, 'picture')} in {self.sizes} sizes from {small} "
+            f"to {large}"
         )
 
 
@@ -65,9 +69,9 @@ def many_sizes(readers: Sequence[Reader], least: int = LEAST) -> Iterator[Pixels
     A run whose pictures are all of one size would prove nothing about others.
     """
     draw = np.random.default_rng(0)
-    count = max(least, len(readers))
-    for i in range(count):
-        picture = readers[i // 2 % len(readers) if count > len(readers) else i]()
+    many = max(least, len(readers))
+    for i in range(many):
+        picture = readers[i // 2 % len(readers) if many > len(readers) else i]()
         if i % 2 == 0:
             yield picture
             continue
@@ -94,8 +98,13 @@ def model_side(predictor: Predictor) -> Asked:
     return ask
 
 
-def compare(ours: Asked, theirs: Asked, pictures: Iterator[Pixels]) -> Agreement:
-    """Ask both sides about every picture."""
+def shown(readers: Sequence[Reader]) -> int:
+    """Return how many pictures `many_sizes` shows: of too few each stands twice, as it is and stretched."""
+    return len(readers) if len(readers) >= LEAST else min(len(readers), LEAST // 2)
+
+
+def compare(ours: Asked, theirs: Asked, pictures: Iterator[Pixels], shown: int) -> Agreement:
+    """Ask both sides about every picture, which so many were made into."""
     sizes: list[tuple[int, int]] = []
     drift, same, ties = 0.0, 0, 0
     for part in batched(pictures, BATCH):
@@ -113,7 +122,7 @@ def compare(ours: Asked, theirs: Asked, pictures: Iterator[Pixels]) -> Agreement
         same += int(equal.sum())
         ties += int((~equal & (gap <= ALLOWED)).sum())
     by_area = sorted(sizes, key=lambda size: size[0] * size[1])
-    return Agreement(len(sizes), len(set(sizes)), by_area[0], by_area[-1], drift, same, ties)
+    return Agreement(shown, len(sizes), len(set(sizes)), by_area[0], by_area[-1], drift, same, ties)
 
 
 def batched(pictures: Iterator[Pixels], size: int) -> Iterator[list[Pixels]]:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vitrail.core.errors import SettingError, UnknownNameError
+from vitrail.core.files import refuse_unwritable
 from vitrail.data.manifest import TEST, TRAIN, VAL
 from vitrail.export import folders, graphs, proof
 from vitrail.export.proof import Agreement, Asked
@@ -65,15 +66,18 @@ def export(
         raise UnknownNameError("format", format, SUFFIXES, f"There are: {', '.join(SUFFIXES)}.")
     if attention and format in ("timm", "huggingface"):
         raise SettingError(f"A {format} folder holds no attention output. Use --format onnx.")
+    path = _named(Path(model), format, out)
+    if path.suffix == SUFFIXES[format]:
+        refuse_unwritable(path)
     predictor = Predictor(model, "cpu")
     pictures = _pictures(Path(model), predictor, data)
-    path = _named(Path(model), format, out)
     path.parent.mkdir(parents=True, exist_ok=True)
     found: list[Agreement] = []
 
     def check(written: Path) -> None:
         asked = _asked(predictor, format, written)
-        agreement = proof.compare(proof.model_side(predictor), asked, proof.many_sizes(pictures))
+        ours, shown = proof.model_side(predictor), proof.shown(pictures)
+        agreement = proof.compare(ours, asked, proof.many_sizes(pictures), shown)
         proof.demand(agreement, f"{format} export")
         found.append(agreement)
 

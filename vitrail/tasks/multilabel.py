@@ -52,26 +52,30 @@ class Labelled:
 
     @property
     def probability(self) -> float:
-        """The probability of the likeliest label."""
-        return self.probabilities[0]
+        """The probability of the likeliest label that is answered; where none is, of the likeliest of all."""
+        return self.sure[self.chosen[0]] if self.chosen else self.probabilities[0]
+
+    @property
+    def sure(self) -> dict[str, float]:
+        """The probability of each label."""
+        return dict(zip(self.labels, self.probabilities, strict=True))
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """Return the likeliest labels with their probabilities."""
         return list(zip(self.labels, self.probabilities, strict=True))[:count]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answered labels and the five likeliest with their probabilities."""
+        """Return the answered labels, joined by bars as tables write them and one by one, and the five likeliest."""
         top = [{"label": label, "probability": round(p, 6)} for label, p in self.top()]
         return {
-            "label": self.label,
+            "label": "|".join(self.chosen),
             "probability": round(self.probability, 6),
-            "labels": list(self.chosen),
+            "labels": [{"label": label, "probability": round(self.sure[label], 6)} for label in self.chosen],
             "top": top,
         }
 
     def __str__(self) -> str:
-        sure = dict(zip(self.labels, self.probabilities, strict=True))
-        return ", ".join(f"{label} {sure[label]:.1%}" for label in self.chosen) or "none of the labels"
+        return ", ".join(f"{label} {self.sure[label]:.1%}" for label in self.chosen) or "none of the labels"
 
 
 class MeanPrecision:

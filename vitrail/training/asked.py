@@ -33,8 +33,10 @@ def refuse(options: TrainOptions) -> None:
         _refuse_names(options)
         if options.recipe is not None:
             _refuse_recipe(options.recipe)
-        if options.tune is not None and options.weights is not None:
-            refuse_apart(options.tune, options.weights)
+        if options.tune is not None:
+            refuse_idle(options.tune, options)
+            if options.weights is not None:
+                refuse_apart(options.tune, options.weights)
     except UsageError:
         raise
     except SettingError as error:
@@ -48,6 +50,26 @@ def refuse_apart(tune: str, weights: str) -> None:
             f"--tune {tune} does not go with --weights {weights}. A draft, head or full fine-tune starts from "
             "weights; --weights none trains from scratch."
         )
+
+
+OF_STEPS = (
+    "epochs", "time", "batch", "micro", "lr", "layer_decay", "weight_decay", "warmup", "drop_path", "ema", "augment",
+    "erase", "mixup", "cutmix", "smoothing", "loss", "teacher", "balance", "patience", "precision", "compile",
+    "workers",
+)  # fmt: skip
+"""Options that say how steps are made, of which a draft has none."""
+
+
+def refuse_idle(tune: str, options: TrainOptions) -> None:
+    """Refuse (UsageError) options of steps for a draft, which computes a head from features at once."""
+    idle = [f"--{name.replace('_', '-')}" for name in OF_STEPS if getattr(options, name) is not None]
+    if tune != "draft" or not idle:
+        return
+    says, one = ("says", "it") if len(idle) == 1 else ("say", "them")
+    raise UsageError(
+        f"{', '.join(idle)} {says} nothing to a draft, which has no training steps. Train the whole network with "
+        f"--tune full, or leave {one} out."
+    )
 
 
 def _parts(options: TrainOptions) -> Iterator[tuple[type[Settings], dict[str, Any]]]:

@@ -173,7 +173,7 @@ def _train(work: Work, accelerator: Any, saved: tuple[Any, Any] | None, more: in
         session.schedule = lengthened(session, more)
         work.run.log("lengthened", {"step": session.step, "epochs": more})
     keeper = Keeper(work, session, (saved[1] if saved else {}))
-    work.tell(Event("begun", session.step, {"total": session.schedule.total}))
+    work.tell(Event("begun", session.step, {"total": session.schedule.total, "seconds": keeper.left()}))
     with deterministic(accelerator.device), stopping() as stop:
         try:
             _steps(session, keeper, pictures, stop)

@@ -98,6 +98,10 @@ class Keeper:
         """Seconds since the run began, without the pauses between resumes."""
         return self.before + time.monotonic() - self.began
 
+    def left(self) -> float | None:
+        """Seconds of `--time` that are left; None where the run has no such limit."""
+        return None if self.budget is None else self.budget.seconds - self.elapsed()
+
     def patience_ran_out(self) -> bool:
         """Tell whether too many epochs went by without a better score."""
         patience = self.work.recipe.training.patience

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -50,6 +51,7 @@ class Teller:
         )
         self.task = self.bar.add_task("", total=None, left="", start=False)
         self.first, self.began, self.total = 0, time.monotonic(), 0
+        self.limit = math.inf
         self.loss = ""
 
     def __enter__(self) -> Teller:
@@ -84,6 +86,8 @@ class Teller:
 
     def _begun(self, event: Event) -> None:
         self.first, self.total, self.began = event.step, event.values["total"], time.monotonic()
+        limit = event.values["seconds"]
+        self.limit = math.inf if limit is None else limit
         self.bar.reset(self.task, total=self.total, completed=event.step, description="training", left="")
 
     def _planned(self, event: Event) -> None:
@@ -115,7 +119,9 @@ class Teller:
     def _left(self, step: int) -> str:
         if step <= self.first or step >= self.total:
             return ""
-        return clock((time.monotonic() - self.began) / (step - self.first) * (self.total - step)) + " left"
+        elapsed = time.monotonic() - self.began
+        left = elapsed / (step - self.first) * (self.total - step)
+        return clock(min(left, max(0.0, self.limit - elapsed))) + " left"
 
     def say(self, line: str) -> None:
         """Tell one line, above the bar where there is one."""

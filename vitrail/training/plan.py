@@ -13,14 +13,15 @@ import torch
 from vitrail.core.catalog import family_of
 from vitrail.core.errors import SettingError
 from vitrail.data.builtin import names as builtin_names
-from vitrail.data.manifest import Manifest
+from vitrail.data.manifest import TRAIN, Manifest
+from vitrail.data.names import count
 from vitrail.data.prepare import Prepared
 from vitrail.data.source import load
 from vitrail.layers.encoder import Encoder
 from vitrail.models.create import build, create_encoder, our_name, timm_name
 from vitrail.runs.options import TrainOptions, image_size, network_settings, seconds
 from vitrail.runs.recipe import Recipe, compose, is_file, merge, recipe_for, settings_of
-from vitrail.training.asked import refuse_apart
+from vitrail.training.asked import refuse_apart, refuse_idle
 from vitrail.training.dial import dialled
 from vitrail.training.frozen import pool_kind
 from vitrail.training.taught import taught, unwrapped
@@ -41,6 +42,13 @@ DRAFT_MODEL = "dinov2_s14"
 DRAFT_SIZE = 224
 FEW = 5000
 """Up to so many pictures a fine-tune gets the recipe for few."""
+
+
+STEPS = 8
+"""Steps of an epoch below which a recipe's batch is too large for the pictures there are."""
+
+SMALLEST_BATCH = 8
+"""Pictures of a step that are not gone below for it."""
 
 
 class Planned(NamedTuple):
@@ -84,8 +92,13 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         )
     tune = options.tune or _tune(options, found)
     refuse_apart(tune, found.weights)
+    refuse_idle(tune, options)
     recipe, cut = _recipe(source, prepared, options, found, tune)
     reasons += cut
+    if tune == "scratch" and _stated_tune(options.recipe) not in (None, "scratch"):
+        reasons.append(
+            f"recipe {options.recipe} is made for published weights; from scratch it learns slowly"
+        )
     recipe = dialled(recipe, found.encoder, options.elastic)
     if "keeps" in recipe.task.settings:
         reasons.append(_costs(recipe))
@@ -209,7 +222,9 @@ def _recipe(
     values = merge(merge(low, said), own)
     recipe = compose(usual, values, name) if is_file(name) else compose(name, values)
     recipe = _fitted(taught(recipe, teaching, options), options, found)
-    return _tiled(recipe, options, found.encoder)
+    recipe, smaller = _for_few(recipe, options, len(prepared.manifest.rows(TRAIN)))
+    recipe, cut = _tiled(recipe, options, found.encoder)
+    return recipe, smaller + cut
 
 
 def _fitted(recipe: Recipe, options: TrainOptions, found: _Found) -> Recipe:
@@ -222,6 +237,27 @@ def _fitted(recipe: Recipe, options: TrainOptions, found: _Found) -> Recipe:
     if takes_drop_path(config):
         return recipe
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"drop_path": None})})
+
+
+def _for_few(recipe: Recipe, options: TrainOptions, pictures: int) -> tuple[Recipe, list[str]]:
+    """Take a smaller batch where a named recipe's would make too few steps of an epoch; say so.
+
+    Adam's rate goes with the square root of the batch (Malladi et al. 2022, arXiv:2205.10287).
+    """
+    training = recipe.training
+    told = options.batch is not None or (options.recipe is not None and is_file(options.recipe))
+    if told or training.tune == "draft" or pictures >= STEPS * training.batch:
+        return recipe, []
+    batch = min(training.batch, max(SMALLEST_BATCH, 2 ** (pictures // STEPS).bit_length() // 2))
+    lr = options.lr or float(f"{training.lr * (batch / training.batch) ** 0.5:.2g}")
+    if batch == training.batch:
+        return recipe, []
+    line = (
+        f"batch {batch} and rate {lr:g} in place of {training.batch} and {training.lr:g}: "
+        f"{count(pictures, 'picture')} would make too few steps"
+    )
+    smaller = training.model_copy(update={"batch": batch, "lr": lr})
+    return recipe.model_copy(update={"training": smaller}), [line]
 
 
 def _tiled(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> tuple[Recipe, list[str]]:
