@@ -100,7 +100,7 @@ def _ending(report: dict[str, Any], data: str) -> list[str]:
 
 
 def _outlook(report: dict[str, Any], data: str) -> list[str]:
-    from vitrail.training.listeners import clock
+    from vitrail.core.text import clock
 
     lines = []
     if report["doubts"]:
@@ -109,7 +109,7 @@ def _outlook(report: dict[str, Any], data: str) -> list[str]:
         )
     return [
         *lines,
-        f"Twice the pictures: about +{100 * report['gain_from_twice']:.1f} points (from half of them: "
+        f"Twice the pictures: perhaps +{100 * report['gain_from_twice']:.1f} points (a guess: half of them gave "
         f"{report['half']:.1%}).",
         f"The full fine-tune takes about {clock(report['full_seconds'])} here: vitrail train {data} --tune full",
     ]

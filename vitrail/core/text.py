@@ -1,4 +1,4 @@
-"""How names from outside are written: any screen, table and file can hold them."""
+"""How names from outside are written, so that any screen, table and file can hold them; and how durations are."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def one_line(text: str) -> str:
     r"""Return printable text without signs that move the cursor: a line break stands as `\n`."""
     signs = (repr(s)[1:-1] if unicodedata.category(s) == "Cc" else s for s in printable(text))
     return "".join(signs)
+
+
+def clock(seconds: float) -> str:
+    """Write a duration for people: 45 s, 3 min 20 s, 2 h 5 min."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -8,6 +8,8 @@ from typing import Any
 
 from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
 
+from vitrail.core.text import clock
+
 
 class _Packaged(BaseLoader):
     """Templates out of the package, also when it is installed as a zip."""
@@ -25,4 +27,5 @@ def render(template: str, values: Mapping[str, Any]) -> str:
         loader=_Packaged(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f} %"
+    environment.filters["clock"] = clock
     return environment.get_template(template).render(dict(values))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vitrail import plots
+from vitrail.core.text import clock
 from vitrail.data.manifest import KEPT, Manifest
 from vitrail.data.names import count, some
 from vitrail.data.source import load
@@ -39,9 +40,7 @@ def page(
         "subtitle": "Scored on pictures that neither the training nor the choice of the best epoch saw",
         "notes": _checked(run, manifest),
         "learnt": True,
-        "clock": f"{report['seconds'] / 60:.0f} min"
-        if report["seconds"] > 120
-        else f"{report['seconds']:.0f} s",
+        "clock": clock(report["seconds"]) if report["seconds"] > 120 else f"{report['seconds']:.0f} s",
     }
     return _page(manifest, predictor, scores, report, learnt)
 

@@ -145,6 +145,15 @@ def create_run(recipe: Recipe, out: str | None, command: str) -> Run:
     raise RunError(f"There are too many runs called {wanted}. Choose another name with --out.")
 
 
+def elsewhere(run: Run, out: str | None) -> list[str]:
+    """Say where a run is kept whose folder was wanted but stood there already."""
+    return (
+        [f"{out} is there already; this run is kept in {run.folder}."]
+        if out and Path(out) != run.folder
+        else []
+    )
+
+
 def open_run(path: str | Path) -> Run:
     """Open an existing run folder; raises a RunError where it is none or of another schema."""
     run = Run(Path(path))

@@ -17,6 +17,7 @@ from PIL import Image
 from vitrail import plots
 from vitrail.core.errors import RunError
 from vitrail.core.files import make_folder, write_text
+from vitrail.core.text import clock
 from vitrail.data.builtin import Fault, materialise, plant_faults
 from vitrail.data.decode import decode
 from vitrail.data.manifest import KEPT, TEST, Manifest
@@ -34,7 +35,7 @@ from vitrail.runs.options import TrainOptions
 from vitrail.studies.fresh import Fresh, hold_back, predicted
 from vitrail.studies.killed import Killed, killed_and_resumed
 from vitrail.training.fit import train
-from vitrail.training.listeners import Listener, clock
+from vitrail.training.listeners import Listener
 
 VIT, CNN = "vit_digits", "resnet10t"
 SEED = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from vitrail.evaluate.by_folds import Answered, flags, gain_from_twice, score_by
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft import Outlook, write_draft_report
 from vitrail.runs.device import device_for, fast_bf16
-from vitrail.runs.folder import Run, create_run
+from vitrail.runs.folder import Run, create_run, elsewhere
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
 from vitrail.tasks.multilabel import MultiLabel
@@ -26,7 +27,7 @@ from vitrail.training.begin import Start, begin
 from vitrail.training.frozen import Frozen
 from vitrail.training.heads import fit_head, out_of_fold
 from vitrail.training.keeping import write_best
-from vitrail.training.listeners import Listener
+from vitrail.training.listeners import Listener, note
 from vitrail.training.loop import Event
 from vitrail.training.measuring import measure
 from vitrail.training.plan import Planned
@@ -78,7 +79,8 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     clock.end("scores")
     seconds = _full_seconds(planned.full or recipe, manifest)
     clock.end("measuring the fine-tune")
-    run = create_run(recipe, out, f"vitrail train {recipe.data.source}")
+    run = create_run(recipe, out, " ".join(sys.argv))
+    note(listeners, elsewhere(run, out))
     manifest.write(run.manifest_path)
     write_best(run, recipe, start)
     run.log("checked", prepared.found())
@@ -126,8 +128,7 @@ def _sized(
         f"input {smaller[0]} px in place of {recipe.model.imgsz[0]} px: the features of {missing:,} pictures "
         f"would take about {cost:.0f} s here (--imgsz {recipe.model.imgsz[0]} keeps the size)"
     )
-    for listener in listeners:
-        listener(Event("note", 0, {"lines": [line]}))
+    note(listeners, [line])
     model = recipe.model.model_copy(update={"imgsz": smaller})
     return _opened(recipe.model_copy(update={"model": model}), manifest, device)
 

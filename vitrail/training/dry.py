@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vitrail.core.text import clock
 from vitrail.data.manifest import TRAIN, VAL
 from vitrail.data.split import can_be_trained
 from vitrail.models.create import count_params
@@ -19,7 +20,6 @@ from vitrail.training.asked import refuse
 from vitrail.training.begin import begin
 from vitrail.training.budget import Budget
 from vitrail.training.fit import prepared_for
-from vitrail.training.listeners import clock
 from vitrail.training.measuring import measure, pictures_a_step, settled
 from vitrail.training.plan import plan
 from vitrail.training.setup import first_batch, order_of, pictures_to_train_on

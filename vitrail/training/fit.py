@@ -20,14 +20,14 @@ from vitrail.data.split import can_be_trained
 from vitrail.layers.head import DistilledHead
 from vitrail.models.create import count_params
 from vitrail.reports.write import write_report
-from vitrail.runs.folder import Run, create_run, open_run
+from vitrail.runs.folder import Run, create_run, elsewhere, open_run
 from vitrail.runs.options import TrainOptions
 from vitrail.runs.recipe import Recipe, merge
 from vitrail.training.asked import refuse
 from vitrail.training.begin import again, begin
 from vitrail.training.draft import draft, head_for
 from vitrail.training.keeping import Keeper, Work, conditions
-from vitrail.training.listeners import Listener
+from vitrail.training.listeners import Listener, note
 from vitrail.training.loop import DivergedError, Event, Session, deterministic, restore, steps
 from vitrail.training.measuring import measure, said, settled
 from vitrail.training.optim import Schedule
@@ -56,9 +56,9 @@ def train(
     options = options or TrainOptions()
     refuse(options)
     prepared = prepared_for(data, options, listeners)
-    _note(listeners, prepared.opening())
+    note(listeners, prepared.opening())
     planned = plan(str(data), prepared, options)
-    _note(listeners, list(planned.reasons))
+    note(listeners, list(planned.reasons))
     if planned.full is not None:
         return draft(planned, prepared, options.out, listeners)
     return start(weighed(planned.recipe, prepared.manifest), prepared, options.out, listeners)
@@ -85,11 +85,6 @@ def prepared_for(data: str | Path, options: TrainOptions, listeners: Sequence[Li
     return prepare(data, seed=options.seed or 0, progress=looked, **_splits(options))
 
 
-def _note(listeners: Sequence[Listener], lines: list[str]) -> None:
-    for listener in listeners:
-        listener(Event("note", 0, {"lines": lines}))
-
-
 def _splits(options: TrainOptions) -> dict[str, Any]:
     given = {"layout": options.layout, "val": options.val, "test": options.test}
     return {key: value for key, value in given.items() if value is not None}
@@ -113,8 +108,9 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
         pictures = pictures_to_train_on(recipe, manifest, begun.task, begun.preprocess)
         found = measure(recipe, begun.network, begun.task, first_batch(recipe, pictures), accelerator.device)
         recipe = settled(recipe, found)
-        _note(listeners, [said(recipe, found, count_params(begun.network))])
+        note(listeners, [said(recipe, found, count_params(begun.network))])
         run = create_run(recipe, out, " ".join(sys.argv))
+        note(listeners, elsewhere(run, out))
         manifest.write(run.manifest_path)
         run.log("checked", prepared.found())
         run.log("started", {"time": time.time(), "conditions": conditions(accelerator)})
@@ -159,7 +155,7 @@ def resume(folder: str | Path, *, more: int = 0, listeners: Sequence[Listener] =
     if changed:
         differs = ", ".join(changed)
         line = f"Resumed under other conditions ({differs}): the run goes on, but not equal bit by bit."
-        _note(listeners, [line])
+        note(listeners, [line])
     return _train(work, accelerator, (tensors, counters), more)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from vitrail.core.text import clock
 from vitrail.training.loop import Event
 
 
@@ -23,14 +24,10 @@ class Listener(Protocol):
         ...
 
 
-def clock(seconds: float) -> str:
-    """Write a duration for people: 45 s, 3 min 20 s, 2 h 5 min."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+def note(listeners: Iterable[Listener], lines: list[str]) -> None:
+    """Let listeners tell these lines."""
+    for listener in listeners:
+        listener(Event("note", 0, {"lines": lines}))
 
 
 class Teller:
