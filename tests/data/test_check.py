@@ -56,7 +56,10 @@ def test_a_decision_is_taken_back_and_shown(photos: Path, capsys: pytest.Capture
     call(capsys, photos)
     history = photos.with_name("my photos.vitrail.jsonl")
     assert len(history.read_text(encoding="utf-8").splitlines()) == 1
+    assert "every copy kept out: " in call(capsys, photos)[1]
     assert json.loads(call(capsys, photos, "--undo", "1", "--json")[1])["kept"] == 25
+    told = call(capsys, photos)[1]
+    assert "different labels, every copy kept: " in told
     assert json.loads(call(capsys, photos, "--drop", "cat/2.png", "--json")[1])["kept"] == 24
     code, said = call(capsys, photos, "--history")
     assert code == 0
