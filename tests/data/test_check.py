@@ -66,6 +66,7 @@ def test_a_decision_is_taken_back_and_shown(photos: Path, capsys: pytest.Capture
     assert [line[:12] for line in said.splitlines()] == ["1  kept out ", "2  took back", "3  dropped c"]
     assert "(taken back)" in said.splitlines()[0]
     assert json.loads(call(capsys, photos, "--history", "--json")[1])[0]["taken_back"] is True
+    assert "vitrail check DATA --history" in call(capsys, photos)[1]
 
 
 def test_the_page_is_one_file_that_shows_everything(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
