@@ -16,6 +16,7 @@ from vitrail.core.errors import RunError
 from vitrail.core.files import append_line, replace, write_text
 from vitrail.core.paths import runs_dir
 from vitrail.data.manifest import Manifest
+from vitrail.data.names import natural, some
 from vitrail.runs.recipe import SCHEMA, Recipe
 
 
@@ -149,8 +150,11 @@ def open_run(path: str | Path) -> Run:
     """Open an existing run folder; raises a RunError where it is none or of another schema."""
     run = Run(Path(path))
     if not run.recipe_path.is_file():
-        near = sorted(p.parent.name for p in run.folder.parent.glob("*/recipe.yaml"))[:5]
-        there = f" There are: {', '.join(near)}." if near else ""
-        raise RunError(f"{path} is not a run folder (it has no recipe.yaml).{there}")
+        within, beside = (list(place.glob("*/recipe.yaml")) for place in (run.folder, run.folder.parent))
+        there = some(sorted((str(one.parent) for one in within or beside), key=natural), 5)
+        raise RunError(
+            f"{path} is not a run folder (it has no recipe.yaml). Name one that vitrail train made"
+            f"{f': {there}' if there else ', such as runs/photos'}."
+        )
     run.recipe()
     return run
