@@ -19,7 +19,7 @@ from vitrail.data.manifest import VAL
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.source import load
 from vitrail.infer.held_back import spread
-from vitrail.infer.predictor import Predictor
+from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.infer.sources import expand
 from vitrail.layers.encoder import Encoder
 from vitrail.runs.device import device_for
@@ -56,6 +56,7 @@ def open_encoder(model: str, device: str = "auto") -> Opened:
         RunError, WeightsError: it cannot be opened; the message says why.
     """
     path = Path(model).expanduser()
+    refuse_exported(path)
     if is_ours(path):
         predictor = Predictor(path, device)
         return Opened(predictor.header.name, predictor.network.encoder, predictor.preprocess)

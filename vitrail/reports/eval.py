@@ -15,7 +15,7 @@ from vitrail.evaluate.labels import score_label_rows
 from vitrail.evaluate.report import environment
 from vitrail.evaluate.scores import score_rows
 from vitrail.evaluate.words import verdict, verdict_of_labels
-from vitrail.infer.predictor import Predictor
+from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.models.create import count_params
 from vitrail.reports.page import page_of_new
 from vitrail.reports.write import Found, tested
@@ -31,6 +31,7 @@ def evaluate_run(model: str, device: str = "auto") -> dict[str, Any]:
         RunError: `model` is a file, which knows no pictures, or predicts no classes.
         DataError: the pictures are gone.
     """
+    refuse_exported(Path(model))
     if not Path(model).is_dir():
         raise RunError(f"{model} alone knows no test pictures. Name some: vitrail eval {model} FOLDER")
     run = open_run(model)
