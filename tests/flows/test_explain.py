@@ -167,6 +167,22 @@ def test_inside_a_run(vitrail, trained, tmp_path):
     assert "name some" in plain.stdout
 
 
+def test_a_run_that_has_lost_its_list_of_pictures(vitrail, trained, digits, tmp_path):
+    lost = shutil.copytree(trained, tmp_path / "lost")
+    (lost / "manifest.csv").unlink()
+    for words in (["eval", lost], ["export", lost]):
+        done = vitrail(*words)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"{lost}/manifest.csv, the list of the run's pictures, is gone.")
+        assert "export takes them with --data" in done.stderr
+    done = vitrail("inside", lost)
+    assert f"Name pictures: vitrail inside {lost} PICTURES" in done.stderr
+    assert vitrail("predict", lost, digits / "1").returncode == 0
+    out = tmp_path / "lost-timm"
+    assert vitrail("export", lost, "--format", "timm", "--data", digits, "--out", out).returncode == 0
+    assert "cannot be known whether" in vitrail("eval", lost, digits).stderr
+
+
 def test_inside_a_run_that_has_lost_its_pictures(vitrail, trained, tmp_path):
     lost = shutil.copytree(trained, tmp_path / "lost")
     shutil.rmtree(lost / "state")

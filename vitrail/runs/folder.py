@@ -67,7 +67,13 @@ class Run:
         return read(Recipe, values, str(self.recipe_path))
 
     def manifest(self, root: Path) -> Manifest:
-        """Read the manifest; `root` is the folder its paths start from."""
+        """Read the manifest; `root` is the folder its paths start from. RunError where it is gone."""
+        if not self.manifest_path.is_file():
+            raise RunError(
+                f"{self.manifest_path}, the list of the run's pictures, is gone. vitrail predict and explain work "
+                "without it; eval and inside take other pictures by name, export takes them with --data. Train again "
+                "to have a new list."
+            )
         return Manifest.read(self.manifest_path, root)
 
     def root(self) -> Path:
