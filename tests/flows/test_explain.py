@@ -125,6 +125,7 @@ def test_what_is_refused(vitrail, trained, wide):
         ("--method", "attention", "--query", "9,9"): "from 1,1 to 8,8",
         ("--method", "gradcam"): "What fits: rollout, relevance, occlusion, attention",
         ("--method", "rollout", "--layer", "2"): "--method attention",
+        ("--method", "occlusion", "--window", "9"): "9 does not fit into 8 × 8 cells. Give 8 or less.",
         ("--method", "rollout", "--discard", "1.5"): "share",
         ("--layer", "2"): "--method attention",
     }

@@ -84,7 +84,7 @@ def _table(results: list[Result]) -> str:
     from vitrail.explainers.batch import summary
 
     rows = [
-        [Path(result.path).name, one.of, one.method, str(f.deletion), str(f.insertion), f"{f.alike:.2f}"]
+        [Path(result.path).name, one.of, one.method, str(f.deletion), str(f.insertion), f"{f.alike:z.2f}"]
         for result in results
         for one in result.explanations
         if (f := one.faithful)
