@@ -14,6 +14,13 @@ def model_there(model: str) -> None:
         raise RunError(f"{model} does not exist.{_near(path)} Name a run folder or a model file.")
 
 
+def run_there(run: str) -> None:
+    """Refuse (RunError) a run folder that does not exist."""
+    path = Path(run)
+    if not path.exists():
+        raise RunError(f"{run} does not exist.{_near(path)} Name a run folder.")
+
+
 def data_there(data: str) -> None:
     """Refuse (DataError) a data set that neither exists nor is built in."""
     path = Path(data).expanduser()
