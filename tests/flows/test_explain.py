@@ -144,6 +144,17 @@ def test_a_broken_picture_is_named_and_the_others_go_on(vitrail, trained, wide, 
     assert done.returncode == 1
     assert "broken.jpg" in done.stderr
     assert (tmp_path / "out" / "wide-rollout.png").is_file()
+    assert done.stderr.endswith("1 of 2 pictures could not be read; the others are answered.\n")
+    inside = vitrail("inside", trained, broken, wide, "--json", "--out", tmp_path / "inside")
+    assert inside.returncode == 1
+    assert json.loads(inside.stdout)["pictures"] == 1
+    assert "broken.jpg" in inside.stderr
+    assert inside.stderr.endswith("1 of 2 pictures could not be read; the others are answered.\n")
+    for verb in ("predict", "explain", "inside"):
+        alone = vitrail(verb, trained, broken)
+        assert alone.returncode == 1
+        assert alone.stderr.endswith("The picture could not be read.\n")
+        assert "broken.jpg" in alone.stdout + alone.stderr
 
 
 def test_from_python(trained, wide):

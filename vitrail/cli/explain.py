@@ -54,7 +54,7 @@ def explain(
     device
         auto, cpu, cuda
     """
-    from vitrail.cli.output import print_json, say
+    from vitrail.cli.output import print_json, say, unread
     from vitrail.cli.there import model_there
     from vitrail.core.errors import UsageError
 
@@ -75,7 +75,10 @@ def explain(
         print_json([one.to_dict() for one in results])
     elif any(one.explanations for one in results) and options.check:
         sys.stdout.write(_table(results))
-    return 1 if any(one.error for one in results) else 0
+    failed = sum(bool(one.error) for one in results)
+    if failed:
+        say(unread(failed, len(results)))
+    return 1 if failed else 0
 
 
 def _table(results: list[Result]) -> str:

@@ -51,7 +51,7 @@ def predict(
         operating point of a model trained for several: input size and share of kept tokens
         (see them: vitrail eval MODEL --points all)
     """
-    from vitrail.cli.output import print_json, say, table
+    from vitrail.cli.output import print_json, say, table, unread
     from vitrail.cli.there import model_there
     from vitrail.core.errors import UsageError
 
@@ -79,7 +79,7 @@ def predict(
         )
     failed = sum(bool(one.error) for one in answers)
     if failed:
-        say(f"{failed} of {len(answers)} pictures could not be read; the others are answered.")
+        say(unread(failed, len(answers)))
     return 1 if failed else 0
 
 
