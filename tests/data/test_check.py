@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from pictures import encode, folders, put, scene
 
+from vitrail.cli.help import verb_help
 from vitrail.cli.main import run
+from vitrail.core.catalog import KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +114,31 @@ def test_errors_are_sentences_with_exit_code_1(
     assert said.out == ""
     assert len(said.err.splitlines()) == 1
     assert not (tmp_path / "set.vitrail.jsonl").exists()
+
+
+def test_unknown_layouts_and_sets_are_told_which_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "set", {"a": 3, "b": 3})
+    monkeypatch.chdir(tmp_path)
+    for words, said in (
+        (
+            ["check", "set", "--layout", "foo"],
+            "There are: huggingface, webdataset, boxes, table, npz, volumes",
+        ),
+        (
+            ["convert", "x.npz", "--out", "y.npz", "--to", "foo"],
+            "There are: vitrail, google, timm, huggingface",
+        ),
+        (["check", "digit"], "Did you mean 'digits'?"),
+    ):
+        assert run(words) == 1
+        assert said in capsys.readouterr().err
+
+
+def test_help_names_every_layout() -> None:
+    layouts = verb_help("check").partition("guess is wrong:")[2]
+    assert [name for name in KINDS["layout"] if name not in layouts] == []
 
 
 def test_crops_are_checked_and_trained_on_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

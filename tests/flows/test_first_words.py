@@ -173,6 +173,13 @@ def test_help_shows_that_every_option_takes_a_value_and_has_no_holes():
         assert "  " not in verb_help(verb).splitlines()[0], verb
 
 
+def test_devices_are_called_alike_everywhere():
+    helps = [verb_help(verb) for verb in VERBS]
+    told = [text for text in helps if "--device" in text]
+    assert len(told) >= 6
+    assert all("auto, cpu, cuda, mps" in text for text in told)
+
+
 def test_the_demo_refuses_a_file(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="is a file"):

@@ -39,7 +39,7 @@ def bench(
     compile
         measure compiled ways too
     device
-        auto, cpu, cuda
+        auto, cpu, cuda, mps
     json
         print one JSON value, for programs
     """

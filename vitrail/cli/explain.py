@@ -52,7 +52,7 @@ def explain(
     json
         print one JSON value with maps and tests, for programs
     device
-        auto, cpu, cuda
+        auto, cpu, cuda, mps
     """
     from vitrail.cli.output import print_json, say, unread
     from vitrail.cli.there import model_there

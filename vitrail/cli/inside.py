@@ -48,7 +48,7 @@ def inside(
     json
         print one JSON value with the numbers, for programs
     device
-        auto, cpu, cuda
+        auto, cpu, cuda, mps
     """
     from vitrail.core.errors import SettingError
 

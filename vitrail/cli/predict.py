@@ -44,7 +44,7 @@ def predict(
     csv
         write a table with one row a picture to this file
     device
-        auto, cpu, cuda
+        auto, cpu, cuda, mps
     trust
         open a .pt2, which could run code of its own
     point
