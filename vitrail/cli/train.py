@@ -47,7 +47,7 @@ def train(
 
     if data and resume:
         raise UsageError(
-            f"{data} and --resume do not go together: a run goes on with its own pictures. Leave one of both out: "
+            f"{data} and --resume do not go together: a run goes on with its own pictures. Leave one of them out: "
             f"vitrail train --resume {resume}"
         )
     if not data and not resume:
