@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from pictures import encode, folders, put, scene
 
+from vitrail.cli.help import verb_help
 from vitrail.cli.main import run
+from vitrail.core.catalog import KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -56,13 +58,17 @@ def test_a_decision_is_taken_back_and_shown(photos: Path, capsys: pytest.Capture
     call(capsys, photos)
     history = photos.with_name("my photos.vitrail.jsonl")
     assert len(history.read_text(encoding="utf-8").splitlines()) == 1
+    assert "every copy kept out: " in call(capsys, photos)[1]
     assert json.loads(call(capsys, photos, "--undo", "1", "--json")[1])["kept"] == 25
+    told = call(capsys, photos)[1]
+    assert "different labels, every copy kept: " in told
     assert json.loads(call(capsys, photos, "--drop", "cat/2.png", "--json")[1])["kept"] == 24
     code, said = call(capsys, photos, "--history")
     assert code == 0
     assert [line[:12] for line in said.splitlines()] == ["1  kept out ", "2  took back", "3  dropped c"]
     assert "(taken back)" in said.splitlines()[0]
     assert json.loads(call(capsys, photos, "--history", "--json")[1])[0]["taken_back"] is True
+    assert "vitrail check DATA --history" in call(capsys, photos)[1]
 
 
 def test_the_page_is_one_file_that_shows_everything(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +114,31 @@ def test_errors_are_sentences_with_exit_code_1(
     assert said.out == ""
     assert len(said.err.splitlines()) == 1
     assert not (tmp_path / "set.vitrail.jsonl").exists()
+
+
+def test_unknown_layouts_and_sets_are_told_which_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path / "set", {"a": 3, "b": 3})
+    monkeypatch.chdir(tmp_path)
+    for words, said in (
+        (
+            ["check", "set", "--layout", "foo"],
+            "There are: huggingface, webdataset, boxes, table, npz, volumes",
+        ),
+        (
+            ["convert", "x.npz", "--out", "y.npz", "--to", "foo"],
+            "There are: vitrail, google, timm, huggingface",
+        ),
+        (["check", "digit"], "Did you mean 'digits'?"),
+    ):
+        assert run(words) == 1
+        assert said in capsys.readouterr().err
+
+
+def test_help_names_every_layout() -> None:
+    layouts = verb_help("check").partition("guess is wrong:")[2]
+    assert [name for name in KINDS["layout"] if name not in layouts] == []
 
 
 def test_crops_are_checked_and_trained_on_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,7 @@ def test_rows_by_split_and_state() -> None:
 
 
 def test_a_manifest_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="vitrail check"):
+    with pytest.raises(DataError, match="Put back a copy of it, or train again"):
         Manifest.read(tmp_path / "none.csv", tmp_path)
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="columns"):

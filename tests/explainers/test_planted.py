@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from vitrail.explainers import faithful
-from vitrail.explainers.faithful import Baseline
+from vitrail.explainers.faithful import NOTHING, Baseline, Faithfulness, Gain
 from vitrail.explainers.settings import build_explainer
 from vitrail.explainers.subject import Subject, shuffled
 from vitrail.models.create import build
@@ -141,3 +141,12 @@ def test_the_same_test_twice_gives_the_same_numbers(learnt):
     subject = Subject(network, task, answer, "planted")
     grid = images[0].mean(0).numpy()
     assert Baseline(subject, images[0]).gains(grid) == Baseline(subject, images[0]).gains(grid)
+
+
+def test_gains_that_round_to_nothing_are_nothing():
+    none, much = Gain(0.002, 0.001, 0.003), Gain(0.2, 0.1, 0.3)
+    assert Faithfulness(much, much, 0.1).holds
+    assert not Faithfulness(none, none, 0.1).holds
+    assert Faithfulness(none, none, 0.1).words == NOTHING
+    assert "order by insertion" in Faithfulness(much, none, 0.1).words
+    assert str(Gain(-0.001, -0.002, -0.0)) == "+0.00 (+0.00 … +0.00)"

@@ -11,6 +11,7 @@ import torch
 from vitrail.core.errors import RunError, SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.export.peers import timm_twin, transformers_twin
+from vitrail.export.words import NoPlaceError
 from vitrail.export.write import export
 from vitrail.infer.predictor import Predictor, load
 from vitrail.models.create import build
@@ -118,7 +119,7 @@ REFUSED = {
     "swin on a strip": ("timm", replace(SWIN, image=(16, 32)), {}, "shifts the other"),
     "swin, small grids": ("huggingface", replace(SWIN, image=16, window=8), {}, "smaller than the window"),
     "mixer": ("timm", replace(MIXER, width=64), {}, "S, B and L"),
-    "mixer there": ("huggingface", replace(MIXER, width=64), {}, "no such network"),
+    "mixer there": ("huggingface", replace(MIXER, width=64), {}, "it takes ViT, DeiT, DINOv2 and Swin alone"),
     "dinov2 on a strip": ("huggingface", replace(DINO, image=(28, 35)), {}, "square"),
 }
 
@@ -129,6 +130,12 @@ def test_what_would_answer_otherwise_is_refused(written, pictures, tmp_path, kin
     with pytest.raises(RunError, match=f"no place for this {config.family}: .*{why}.*--format onnx"):
         export(written(config, **settings), format, tmp_path / "theirs", data=pictures)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_of_timms_is_called_so():
+    assert "no place for this network of timm's: it is" in str(
+        NoPlaceError("transformers", "timm", "it is so")
+    )
 
 
 def test_two_heads_leave_in_every_format(written, pictures, tmp_path):

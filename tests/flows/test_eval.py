@@ -98,6 +98,32 @@ def test_pictures_that_were_learnt_are_told_apart(vitrail, trained, digits, othe
     assert found["test"]["twins"] == 5
     assert found["test"]["pictures"] == 29
     assert "5 pictures of them stood in the training" in " ".join(found["notes"])
+    assert "on 29 pictures, of which 5 stood in the training" in found["verdict"]
+
+
+def test_a_model_file_knows_the_pictures_of_the_run_that_it_lies_in(
+    vitrail, trained, digits, others, tmp_path
+):
+    learnt = tmp_path / "learnt"
+    for row in Run(trained).manifest(digits).rows("train"):
+        (learnt / row.label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(digits / row.path, learnt / row.path)
+    page = tmp_path / "page.html"
+    done = vitrail("eval", trained / "model.safetensors", learnt, "--json", "--html", page)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    count = found["test"]["pictures"]
+    assert f"on {count} pictures, all of which stood in the training" in found["verdict"]
+    assert found["test"]["twins"] == count
+    assert "without_twins" not in found["test"]
+    assert "all of which stood in the training" in page.read_text()
+    assert "new pictures" not in page.read_text()
+    new = vitrail("eval", trained / "model.safetensors", others)
+    assert "on 24 new pictures" in new.stdout
+    lone = shutil.copy(trained / "model.safetensors", tmp_path / "model.safetensors")
+    unknown = vitrail("eval", lone, learnt)
+    assert f"on {count} pictures;" in unknown.stdout
+    assert "cannot be known whether these pictures are new" in unknown.stderr
 
 
 def test_given_splits_that_leak_are_scored_with_and_without_the_twins(vitrail, digits, tmp_path):

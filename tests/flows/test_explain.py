@@ -125,6 +125,7 @@ def test_what_is_refused(vitrail, trained, wide):
         ("--method", "attention", "--query", "9,9"): "from 1,1 to 8,8",
         ("--method", "gradcam"): "What fits: rollout, relevance, occlusion, attention",
         ("--method", "rollout", "--layer", "2"): "--method attention",
+        ("--method", "occlusion", "--window", "9"): "9 does not fit into 8 × 8 cells. Give 8 or less.",
         ("--method", "rollout", "--discard", "1.5"): "share",
         ("--layer", "2"): "--method attention",
     }
@@ -143,6 +144,17 @@ def test_a_broken_picture_is_named_and_the_others_go_on(vitrail, trained, wide, 
     assert done.returncode == 1
     assert "broken.jpg" in done.stderr
     assert (tmp_path / "out" / "wide-rollout.png").is_file()
+    assert done.stderr.endswith("1 of 2 pictures could not be read; the others are answered.\n")
+    inside = vitrail("inside", trained, broken, wide, "--json", "--out", tmp_path / "inside")
+    assert inside.returncode == 1
+    assert json.loads(inside.stdout)["pictures"] == 1
+    assert "broken.jpg" in inside.stderr
+    assert inside.stderr.endswith("1 of 2 pictures could not be read; the others are answered.\n")
+    for verb in ("predict", "explain", "inside"):
+        alone = vitrail(verb, trained, broken)
+        assert alone.returncode == 1
+        assert alone.stderr.endswith("The picture could not be read.\n")
+        assert "broken.jpg" in alone.stdout + alone.stderr
 
 
 def test_from_python(trained, wide):
@@ -165,6 +177,22 @@ def test_inside_a_run(vitrail, trained, tmp_path):
         assert (tmp_path / "inside" / name).is_file()
     plain = vitrail("inside", trained / "model.safetensors", "--out", tmp_path / "again")
     assert "name some" in plain.stdout
+
+
+def test_a_run_that_has_lost_its_list_of_pictures(vitrail, trained, digits, tmp_path):
+    lost = shutil.copytree(trained, tmp_path / "lost")
+    (lost / "manifest.csv").unlink()
+    for words in (["eval", lost], ["export", lost]):
+        done = vitrail(*words)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"{lost}/manifest.csv, the list of the run's pictures, is gone.")
+        assert "export takes them with --data" in done.stderr
+    done = vitrail("inside", lost)
+    assert f"Name pictures: vitrail inside {lost} PICTURES" in done.stderr
+    assert vitrail("predict", lost, digits / "1").returncode == 0
+    out = tmp_path / "lost-timm"
+    assert vitrail("export", lost, "--format", "timm", "--data", digits, "--out", out).returncode == 0
+    assert "cannot be known whether" in vitrail("eval", lost, digits).stderr
 
 
 def test_inside_a_run_that_has_lost_its_pictures(vitrail, trained, tmp_path):

@@ -112,6 +112,21 @@ def test_what_is_not_there_is_said_before_torch_is_loaded(tmp_path):
         assert "photo does not exist. Did you mean 'photos'?" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "eval digits.onnx", "eval digits.onnx {0}", "explain digits.onnx {0}", "export digits.onnx",
+        "bench digits.onnx", "inside digits.onnx {0}", "inside digits.onnx --pipeline {0}",
+    ],
+)  # fmt: skip
+def test_verbs_that_need_the_network_say_so_of_an_exported_file(vitrail, digits, tmp_path, words):
+    (tmp_path / "digits.onnx").touch()
+    done = vitrail(*(word.format(digits) for word in words.split()), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "digits.onnx is an exported file: vitrail predict and vitrail.load take it" in done.stderr
+    assert "Name that, or its model.safetensors." in done.stderr
+
+
 def test_names_behind_two_dashes_are_names(vitrail, trained, digits, tmp_path):
     shutil.copy(sorted((digits / "1").iterdir())[0], tmp_path / "--help")
     shutil.copy(sorted((digits / "1").iterdir())[0], tmp_path / "-x.png")
@@ -166,6 +181,13 @@ def test_weights_are_listed_by_our_names_too(vitrail):
     none = vitrail("weights", "vit_b61_nobody")
     assert none.returncode == 1
     assert "no weights called 'vit_b61_nobody'" in none.stderr
+
+
+def test_devices_are_called_alike_everywhere():
+    helps = [verb_help(verb) for verb in VERBS]
+    told = [text for text in helps if "--device" in text]
+    assert len(told) >= 6
+    assert all("auto, cpu, cuda, mps" in text for text in told)
 
 
 def test_the_demo_refuses_a_file(tmp_path):

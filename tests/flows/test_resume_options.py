@@ -14,6 +14,14 @@ def test_other_options_with_resume_are_wrong_usage(trained, vitrail):
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
 
+def test_a_folder_and_a_run_do_not_go_together(trained, digits, vitrail):
+    done = vitrail("train", digits, "--resume", trained)
+    assert done.returncode == 2
+    assert "and --resume do not go together" in done.stderr
+    gone = vitrail("train", "--resume", trained / "nosuch")
+    assert gone.stderr.endswith("nosuch does not exist. Name a run folder.\n")
+
+
 def test_a_dry_run_of_a_resume_says_what_is_left_and_writes_nothing(trained, vitrail):
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     done = vitrail("train", "--resume", trained, "--dry-run")

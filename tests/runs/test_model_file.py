@@ -14,6 +14,7 @@ from vitrail.core.errors import RunError, SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.assemble import build_task, create_model, join
+from vitrail.runs.folder import open_run
 from vitrail.runs.proof import TOLERANCE, _on_cpu, drift, picture
 
 
@@ -89,6 +90,30 @@ def test_broken_foreign_and_later_files_are_refused_in_plain_words(model, tmp_pa
     changed(model, lambda h: h.update(format=99))
     with pytest.raises(RunError, match="format 99"):
         Predictor(model)
+
+
+def test_what_is_no_model_at_all_is_told_what_one_is(model, tmp_path):
+    script, numbers = tmp_path / "mk.py", tmp_path / "digits.bin"
+    script.write_text("print('not a model, whatever its header would be')")
+    numbers.write_bytes(script.read_bytes())
+    for wrong in (script, numbers):
+        with pytest.raises(RunError, match=r"no model file. Name a run folder, a model\.safetensors"):
+            Predictor(wrong)
+    numbers.with_suffix(".xml").touch()
+    with pytest.raises(RunError, match=r"Name .*digits\.xml"):
+        Predictor(numbers)
+
+
+def test_a_folder_that_is_no_run_is_told_which_are(tmp_path):
+    with pytest.raises(RunError, match="such as runs/photos"):
+        open_run(tmp_path)
+    for number in range(7):
+        (tmp_path / f"run-{number}").mkdir()
+        (tmp_path / f"run-{number}" / "recipe.yaml").touch()
+    with pytest.raises(RunError, match=r"made: .*run-0, .*run-4 and 2 more\."):
+        open_run(tmp_path)
+    with pytest.raises(RunError, match=r"made: .*run-0, .*run-4 and 2 more\."):
+        open_run(tmp_path / "nosuch")
 
 
 def test_a_missing_tensor_is_named(model):

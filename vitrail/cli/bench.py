@@ -39,19 +39,21 @@ def bench(
     compile
         measure compiled ways too
     device
-        auto, cpu, cuda
+        auto, cpu, cuda, mps
     json
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json, say, table
     from vitrail.core.errors import SettingError
-    from vitrail.export.bench import HEAD, Setting, lines
+    from vitrail.export.bench import HEAD, Setting, lines, refuse_unknown
     from vitrail.export.bench import bench as measure
     from vitrail.infer.timing import machine
 
     if not models:
         raise SettingError("Name networks to measure: vitrail bench vit_s16")
     setting = Setting(batch, rounds, device, peers, compile)
+    for name in models:
+        refuse_unknown(name)
     rows = []
     for name in models:
         say(f"Measuring {name} …")

@@ -37,7 +37,8 @@ def check(
     data
         a folder, zip, tar, table (CSV, TSV, JSON lines, Parquet, Excel), .npz, or the built-in digits
     layout
-        what it is, where the guess is wrong: folders, filenames, table, webdataset, huggingface, npz, crops
+        what it is, where the guess is wrong: folders, filenames, table, webdataset, huggingface, npz, volumes,
+        boxes, crops
     html
         write a page with the pictures to this file
     undo
@@ -50,8 +51,11 @@ def check(
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json
+    from vitrail.cli.there import data_there
     from vitrail.data.history import History, history_path
     from vitrail.data.prepare import find, prepare
+
+    data_there(data)
 
     path = history_path(find(data))
     before = History.read(path)

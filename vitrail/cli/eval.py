@@ -39,7 +39,7 @@ def evaluate(
     layout
         how the new pictures lie, where the guess is wrong
     device
-        auto, cpu, cuda
+        auto, cpu, cuda, mps
     points
         measure operating points instead: all, or a list such as 160px/0.7,224px/1
     json

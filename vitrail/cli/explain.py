@@ -52,9 +52,9 @@ def explain(
     json
         print one JSON value with maps and tests, for programs
     device
-        auto, cpu, cuda
+        auto, cpu, cuda, mps
     """
-    from vitrail.cli.output import print_json, say
+    from vitrail.cli.output import print_json, say, unread
     from vitrail.cli.there import model_there
     from vitrail.core.errors import UsageError
 
@@ -75,7 +75,10 @@ def explain(
         print_json([one.to_dict() for one in results])
     elif any(one.explanations for one in results) and options.check:
         sys.stdout.write(_table(results))
-    return 1 if any(one.error for one in results) else 0
+    failed = sum(bool(one.error) for one in results)
+    if failed:
+        say(unread(failed, len(results)))
+    return 1 if failed else 0
 
 
 def _table(results: list[Result]) -> str:
@@ -84,7 +87,7 @@ def _table(results: list[Result]) -> str:
     from vitrail.explainers.batch import summary
 
     rows = [
-        [Path(result.path).name, one.of, one.method, str(f.deletion), str(f.insertion), f"{f.alike:.2f}"]
+        [Path(result.path).name, one.of, one.method, str(f.deletion), str(f.insertion), f"{f.alike:z.2f}"]
         for result in results
         for one in result.explanations
         if (f := one.faithful)

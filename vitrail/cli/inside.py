@@ -22,7 +22,8 @@ def inside(
     """Show what a network itself is, or a picture's way through it.
 
     Of a run: its first filters, its sense of place, and how far its heads look, averaged over pictures: those
-    that are named, else the run's own validation pictures. With --pipeline: every step of one picture, drawn with
+    that are named, else the run's own validation pictures; of one that cannot be read the error is said, and the
+    exit code is 1. With --pipeline: every step of one picture, drawn with
     its shape, and what becomes of the answer when the patches are shuffled, with positions and without.
 
         vitrail inside runs/photos
@@ -47,7 +48,7 @@ def inside(
     json
         print one JSON value with the numbers, for programs
     device
-        auto, cpu, cuda
+        auto, cpu, cuda, mps
     """
     from vitrail.core.errors import SettingError
 
@@ -70,13 +71,20 @@ def inside(
 
 
 def _learnt(run: str, pictures: tuple[str, ...], out: Path, json: bool, device: str) -> int:
-    from vitrail.cli.output import print_json, say
+    from vitrail.cli.output import print_json, say, unread
     from vitrail.explainers.inside import look_inside
     from vitrail.explainers.inside_page import write_inside
     from vitrail.explainers.opened import batches, open_encoder, own_batches
 
     opened = open_encoder(run, device)
-    shown = batches(opened, pictures) if pictures else own_batches(opened, run)
+    asked = list(batches(opened, pictures) if pictures else own_batches(opened, run))
+    errors = [one for one in asked if isinstance(one, str)]
+    for error in errors:
+        say(error)
+    if errors and len(errors) == len(asked):
+        say(unread(len(errors), len(asked)))
+        return 1
+    shown = [one for one in asked if not isinstance(one, str)]
     found = look_inside(opened.name, opened.encoder, shown)
     page = write_inside(found, out)
     if json:
@@ -84,7 +92,9 @@ def _learnt(run: str, pictures: tuple[str, ...], out: Path, json: bool, device: 
     else:
         sys.stdout.write("\n".join(found.lines()) + "\n")
     say(f"{opened.name} -> {page}")
-    return 0
+    if errors:
+        say(unread(len(errors), len(asked)))
+    return 1 if errors else 0
 
 
 def _way(model: str, weights: str, picture: Path, out: Path, json: bool) -> int:

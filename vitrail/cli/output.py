@@ -40,3 +40,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
         return "  ".join(cells).rstrip()
 
     return "\n".join(line(row) for row in lines)
+
+
+def unread(failed: int, asked: int) -> str:
+    """Say how many of the pictures that were named could not be read."""
+    if failed < asked:
+        return f"{failed} of {asked} pictures could not be read; the others are answered."
+    return "The picture could not be read." if asked == 1 else f"None of the {asked} pictures could be read."

@@ -44,14 +44,14 @@ def predict(
     csv
         write a table with one row a picture to this file
     device
-        auto, cpu, cuda
+        auto, cpu, cuda, mps
     trust
         open a .pt2, which could run code of its own
     point
         operating point of a model trained for several: input size and share of kept tokens
         (see them: vitrail eval MODEL --points all)
     """
-    from vitrail.cli.output import print_json, say, table
+    from vitrail.cli.output import print_json, say, table, unread
     from vitrail.cli.there import model_there
     from vitrail.core.errors import UsageError
 
@@ -85,7 +85,7 @@ def predict(
         )
     failed = sum(bool(one.error) for one in answers)
     if failed:
-        say(f"{failed} of {len(answers)} pictures could not be read; the others are answered.")
+        say(unread(failed, len(answers)))
     return 1 if failed else 0
 
 

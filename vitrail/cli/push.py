@@ -30,9 +30,9 @@ def push(
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json, say
-    from vitrail.cli.there import model_there
+    from vitrail.cli.there import run_there
 
-    model_there(run)
+    run_there(run)
     from vitrail.runs.folder import open_run
     from vitrail.runs.hub import push as push_run
 

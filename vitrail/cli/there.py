@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from vitrail.core.errors import DataError, RunError, nearest
@@ -14,6 +15,13 @@ def model_there(model: str) -> None:
         raise RunError(f"{model} does not exist.{_near(path)} Name a run folder or a model file.")
 
 
+def run_there(run: str) -> None:
+    """Refuse (RunError) a run folder that does not exist."""
+    path = Path(run)
+    if not path.exists():
+        raise RunError(f"{run} does not exist.{_near(path)} Name a run folder.")
+
+
 def data_there(data: str) -> None:
     """Refuse (DataError) a data set that neither exists nor is built in."""
     path = Path(data).expanduser()
@@ -23,14 +31,15 @@ def data_there(data: str) -> None:
 
     if data not in names():
         raise DataError(
-            f"{data} does not exist.{_near(path)} Give a folder of pictures, one folder a class, or a built-in "
-            f"set: {', '.join(names())}."
+            f"{data} does not exist.{_near(path, names())} Give a folder of pictures, one folder a class, or a "
+            f"built-in set: {', '.join(names())}."
         )
 
 
-def _near(path: Path) -> str:
-    """Return a hint at what lies beside and is called almost so."""
+def _near(path: Path, built_in: Iterable[str] = ()) -> str:
+    """Return a hint at what lies beside, or is built in, and is called almost so."""
     if not path.parent.is_dir():
         return ""
-    found = nearest(path.name, [one.name for one in path.parent.iterdir()])
+    beside = [one.name for one in path.parent.iterdir()]
+    found = nearest(path.name, [*beside, *(built_in if path.parent == Path() else ())])
     return f" Did you mean {str(path.with_name(found))!r}?" if found else ""

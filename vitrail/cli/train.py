@@ -41,18 +41,23 @@ def train(
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json, say
-    from vitrail.cli.there import data_there, model_there
+    from vitrail.cli.there import data_there, run_there
     from vitrail.core.errors import UsageError
     from vitrail.core.paths import speaks
 
-    if bool(data) == bool(resume):
+    if data and resume:
+        raise UsageError(
+            f"{data} and --resume do not go together: a run goes on with its own pictures. Leave one of them out: "
+            f"vitrail train --resume {resume}"
+        )
+    if not data and not resume:
         raise UsageError("Name a folder to train on, or --resume and a run: vitrail train photos/")
     if resume and (foreign := _foreign(options)):
         raise UsageError(
             f"{', '.join(foreign)} cannot be given with --resume: a run goes on by its own recipe.yaml, and only "
             f"--epochs adds to it. For other settings train anew: vitrail train PICTURES --recipe {resume}/recipe.yaml"
         )
-    model_there(resume) if resume else data_there(data)
+    run_there(resume) if resume else data_there(data)
     if dry_run:
         from vitrail.training.dry import dry, dry_resume
 

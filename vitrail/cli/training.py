@@ -30,6 +30,10 @@ def train_with_progress(data: str, options: TrainOptions, resume: str | None = N
     try:
         with Teller(say) as teller:
             more = options.epochs or 0
+            if resume and not more and _finished(resume):
+                say(
+                    f"{resume} is finished already. For N epochs more: vitrail train --resume {resume} --epochs N"
+                )
             heard = [teller] if speaks() else []
             run = (
                 go_on(resume, more=more, listeners=heard) if resume else train(data, options, listeners=heard)
@@ -39,6 +43,13 @@ def train_with_progress(data: str, options: TrainOptions, resume: str | None = N
             raise
         return train_with_progress(data, replace(options, weights="none", tune="scratch"))
     return {"run": _relative(run.folder), **_report(run)}
+
+
+def _finished(folder: str) -> bool:
+    """Tell whether the last thing that a run wrote down is its end."""
+    from vitrail.runs.folder import Run
+
+    return any(event["event"] == "finished" for event in Run(Path(folder)).history()[-1:])
 
 
 def _report(run: Run) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def load(kind: str, name: str) -> Any:
     """Import the object registered under `name`, or the one that "module:Object" names in full."""
     table = KINDS[kind]
     if name not in table and ":" not in name:
-        raise UnknownNameError(kind, name, table)
+        raise UnknownNameError(kind, name, table, f"There are: {', '.join(table)}.")
     module, _, attribute = table.get(name, name).partition(":")
     try:
         return getattr(import_module(module), attribute)

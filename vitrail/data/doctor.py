@@ -156,18 +156,18 @@ def _tie(rows: list[Row], facts: Sequence[Facts], root: Path) -> tuple[list[Row]
     clashed = {i for group in clashing for i in group}
     harmless = [group for group in alike.equal if group[0] not in clashed]
     doubtful = [g for g in similar if len({rows[i].label for i in g if i not in clashed}) > 1]
-    found = [
-        *say.conflicts(rows, clashing),
-        *say.doubtful(rows, doubtful),
-        *say.leaks(rows, merged),
-        *say.twins(rows, harmless, similar, wide),
-    ]
     tied = _grouped(rows, merged)
     for group in clashing:
         for i in group:
             other = next(rows[j] for j in group if rows[j].label != rows[i].label)
             reason = f"the same picture is labelled {other.label!r} as {other.id}"
             tied[i] = tied[i]._replace(state=QUARANTINED, reason=reason)
+    found = [
+        *say.conflicts(tied, clashing),
+        *say.doubtful(rows, doubtful),
+        *say.leaks(rows, merged),
+        *say.twins(rows, harmless, similar, wide),
+    ]
     return tied, found
 
 

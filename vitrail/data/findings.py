@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -18,6 +18,8 @@ IMBALANCE = 10
 
 LONG = 4
 SHORT_SIDE = 16
+
+_OF_CLASSES = ("empty class", "missing class", "tiny class", "imbalance", "spelling")
 
 Groups = Sequence[Sequence[int]]
 
@@ -52,14 +54,21 @@ def unreadable(rows: Sequence[Row]) -> Iterator[Finding]:
 def conflicts(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
     """Name each equal picture that stands under several labels: one finding each, so that each can be undone."""
     for group in groups:
-        said = " = ".join(f"{rows[i].id} ({rows[i].label})" for i in group[:3])
-        more = f" and {len(group) - 3} more" if len(group) > 3 else ""
-        yield Finding(
-            "conflict",
-            f"The same picture with different labels, every copy kept out: {said}{more}. Delete the wrong one.",
-            tuple(rows[i].id for i in group),
-            grave=True,
-        )
+        yield _conflict([rows[i] for i in group])
+
+
+def _conflict(copies: Sequence[Row]) -> Finding:
+    said = " = ".join(f"{row.id} ({row.label})" for row in copies[:3])
+    more = f" and {len(copies) - 3} more" if len(copies) > 3 else ""
+    kept = sum(row.state == KEPT for row in copies)
+    some_kept = "every copy kept" if kept == len(copies) else f"{kept} of {len(copies)} copies kept"
+    return Finding(
+        "conflict",
+        f"The same picture with different labels, {some_kept if kept else 'every copy kept out'}: {said}{more}. "
+        "Delete the wrong one.",
+        tuple(row.id for row in copies),
+        grave=True,
+    )
 
 
 def twins(rows: Sequence[Row], equal: Groups, similar: Groups, wide: Groups) -> Iterator[Finding]:
@@ -174,6 +183,21 @@ def classes(rows: Sequence[Row]) -> Iterator[Finding]:
                 f"The classes {said} differ in capitals only. Rename one if they are one.",
                 grave=True,
             )
+
+
+def as_decided(findings: Iterable[Finding], rows: Sequence[Row], decided: Sequence[Row]) -> list[Finding]:
+    """Say again what decisions change: which copies of a picture are kept, and what that leaves of the classes.
+
+    `rows` are the doctor's, with the labels that stand in the data; `decided` are those that people decided.
+    """
+    state = {row.id: row.state for row in decided}
+    copies = {row.id: row._replace(state=state[row.id]) for row in rows}
+    told = [
+        _conflict([copies[known] for known in one.ids]) if one.kind == "conflict" else one
+        for one in findings
+        if one.kind not in _OF_CLASSES
+    ]
+    return sorted([*told, *classes(decided)], key=lambda finding: not finding.grave)
 
 
 def _missing(rows: Sequence[Row], names: Sequence[str]) -> Iterator[Finding]:

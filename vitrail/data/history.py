@@ -99,7 +99,7 @@ class History:
         if number not in {one.number for one in self.decisions}:
             known = f"1 to {self.decisions[-1].number}" if self.decisions else "none"
             raise DataError(
-                f"There is no decision {number}; the history has {known}. See them: vitrail check --history."
+                f"There is no decision {number}; the history has {known}. See them: vitrail check DATA --history."
             )
         if number in self.undone():
             raise DataError(f"Decision {number} is taken back already. Nothing is to be done.")
@@ -137,7 +137,9 @@ class History:
                 if row is not None and (changed := _decided(row, one)) != row:
                     by_id[known], done = changed, done + 1
         notes = (
-            [f"{count(done, 'picture')} as decided before: vitrail check --history shows it."] if done else []
+            [f"{count(done, 'picture')} as decided before: vitrail check DATA --history shows it."]
+            if done
+            else []
         )
         return list(by_id.values()), notes
 

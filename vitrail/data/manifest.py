@@ -44,6 +44,7 @@ class Row(NamedTuple):
 
 
 COLUMNS = Row._fields
+_WAY_OUT = "Put back a copy of it, or train again to have a new one."
 _SCHEMA = dict.fromkeys(COLUMNS, pl.String)
 
 
@@ -70,13 +71,12 @@ class Manifest:
         try:
             frame = pl.read_csv(path, infer_schema=False).fill_null("")
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise DataError(
-                f"The manifest {path} cannot be read: {error}. Make it again: vitrail check."
-            ) from error
+            gone = isinstance(error, FileNotFoundError)
+            why = "it does not exist" if gone else str(error).splitlines()[0].rstrip(".")
+            raise DataError(f"The manifest {path} cannot be read: {why}. {_WAY_OUT}") from error
         if tuple(frame.columns) != COLUMNS:
             raise DataError(
-                f"The manifest {path} has the columns {frame.columns}, not {list(COLUMNS)}. "
-                "Make it again: vitrail check."
+                f"The manifest {path} has the columns {frame.columns}, not {list(COLUMNS)}. {_WAY_OUT}"
             )
         return cls(frame, Path(root))
 

@@ -10,6 +10,7 @@ from vitrail.core.errors import DataError
 from vitrail.core.paths import cache_dir
 from vitrail.data import builtin
 from vitrail.data.doctor import Progress, Report, examine
+from vitrail.data.findings import as_decided
 from vitrail.data.history import History, history_path
 from vitrail.data.layouts import Layout, sniff
 from vitrail.data.manifest import Manifest
@@ -104,6 +105,7 @@ def prepare(
     report = examine(understood, cache=memory, progress=progress)
     known = history if history is not None else History.read(history_path(place))
     rows, decided = known.apply(report.rows)
+    report = replace(report, findings=tuple(as_decided(report.findings, report.rows, rows)))
     manifest = Manifest.of(rows, understood.root)
     _refuse_numbers(source, manifest)
     if len(manifest.classes) < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from vitrail.core.errors import DataError
@@ -13,13 +14,15 @@ from vitrail.data.layouts import sniff
 from vitrail.data.manifest import TEST, Manifest, Row
 from vitrail.data.names import count, some
 from vitrail.data.prepare import find
+from vitrail.runs.folder import Run
 
 
 class Fresh(NamedTuple):
-    """Pictures to be scored, the ids of those that the model has learnt from, and what was decided."""
+    """Pictures to be scored, what they are called, the ids of those that were learnt from, and what was decided."""
 
     manifest: Manifest
     rows: tuple[Row, ...]
+    called: str
     known: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -27,7 +30,7 @@ class Fresh(NamedTuple):
 def fresh(
     source: str,
     labels: Sequence[str],
-    learnt: Sequence[Row] = (),
+    learnt: Sequence[Row] | None,
     *,
     layout: str = "auto",
     progress: Progress | None = None,
@@ -35,7 +38,7 @@ def fresh(
     """Check a source whose classes are matched by name with a model's `labels`.
 
     Where the source has a test split of its own, only that is scored. `learnt` are the rows that the model learnt
-    from: pictures that stand there byte by byte are named in `known`.
+    from, None where nothing tells them: pictures that stand there byte by byte are named in `known`.
 
     Raises:
         DataError: a class that the model does not know, or nothing to score.
@@ -59,13 +62,40 @@ def fresh(
     chosen = chosen or manifest.rows()
     if not chosen:
         raise DataError(f"{source} holds no usable picture with a label. Look at it: vitrail check {source}")
-    seen = {row.hash for row in learnt} - {""}
+    seen = {row.hash for row in learnt or ()} - {""}
     known = tuple(row.id for row in chosen if row.hash in seen)
-    if known:
+    if learnt is None:
         notes.append(
-            f"{count(len(known), 'picture')} of them stood in the training: see the score without them."
+            "It cannot be known whether these pictures are new to the model: the manifest.csv of its run is not "
+            "beside it."
         )
-    return Fresh(manifest, tuple(chosen), known, tuple(notes))
+    if known:
+        notes.append(f"{count(len(known), 'picture')} of them stood in the training.")
+    called = _called(len(chosen), len(known), learnt is not None)
+    return Fresh(manifest, tuple(chosen), called, known, tuple(notes))
+
+
+def _called(pictures: int, known: int, told: bool) -> str:
+    """Return what stands behind the number of pictures: new only where none of them stood in the training."""
+    noun = "picture" if pictures == 1 else "pictures"
+    if not known:
+        return f"new {noun}" if told else noun
+    which = "which" if pictures == 1 else "all of which" if known == pictures else f"of which {known:,}"
+    return f"{noun}, {which} stood in the training"
+
+
+def learnt_by(model: str) -> list[Row] | None:
+    """Return the pictures that the model of a run has learnt from; None where no manifest beside it tells them.
+
+    A draft learnt from all pictures of its run, others from all but the test split.
+    """
+    path = Path(model)
+    run = Run(path if path.is_dir() else path.parent)
+    own = path.is_dir() or path.name == run.model_path.name
+    if not (own and run.recipe_path.is_file() and run.manifest_path.is_file()):
+        return None
+    rows = run.manifest(run.folder).rows()
+    return rows if run.recipe().training.tune == "draft" else [row for row in rows if row.split != TEST]
 
 
 def present(manifest: Manifest) -> Manifest:

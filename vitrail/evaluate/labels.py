@@ -49,9 +49,9 @@ class LabelScores:
 
     @property
     def without_twins(self) -> Interval | None:
-        """The same on pictures that have no twin in training; None where all have none."""
+        """The same on pictures that have no twin in training; None where all or none are such."""
         own = [one for one in self.judged if one.row.id not in self.leaked]
-        return None if len(own) == len(self.judged) else self._exact(own)
+        return None if len(own) in (0, len(self.judged)) else self._exact(own)
 
     @staticmethod
     def _exact(judged: Sequence[LabelJudged]) -> Interval:
@@ -85,7 +85,8 @@ class LabelScores:
             "pictures": len(self.judged),
             "accuracy": self.accuracy.to_dict(),
             **{name: found.to_dict() for name, found in self.classwise.means.items()},
-            **({"without_twins": without.to_dict(), "twins": twins} if without else {}),
+            **({"without_twins": without.to_dict()} if without else {}),
+            **({"twins": twins} if twins else {}),
             "per_class": self.per_class(),
         }
 

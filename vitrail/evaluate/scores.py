@@ -55,9 +55,9 @@ class Scores:
 
     @property
     def without_twins(self) -> Interval | None:
-        """Share of right answers on the pictures that have no twin in training; None where all have none."""
+        """Share of right answers on the pictures that have no twin in training; None where all or none are such."""
         own = [one for one in self.judged if one.row.id not in self.leaked]
-        if len(own) == len(self.judged):
+        if len(own) in (0, len(self.judged)):
             return None
         return of_rows([one.right for one in own], [one.row for one in own])
 
@@ -138,7 +138,8 @@ class Scores:
             "accuracy": self.accuracy.to_dict(),
             **({"top5": top.to_dict()} if top else {}),
             **means,
-            **({"without_twins": without.to_dict(), "twins": self._twins()} if without else {}),
+            **({"without_twins": without.to_dict()} if without else {}),
+            **({"twins": twins} if (twins := self._twins()) else {}),
             "per_class": table,
             "confusion": {"labels": list(self.labels), "counts": self.matrix().tolist()},
         }

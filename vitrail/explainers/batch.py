@@ -16,7 +16,7 @@ from vitrail.core.errors import DataError, UnknownNameError
 from vitrail.core.files import make_folder, write_text
 from vitrail.explainers.attention import looks_of
 from vitrail.explainers.explanation import Explanation, Look, twins_of
-from vitrail.explainers.faithful import ALIKE, mean_gain
+from vitrail.explainers.faithful import Faithfulness, mean_gain
 from vitrail.explainers.page import believe, every, tell
 from vitrail.explainers.settings import stranger
 from vitrail.infer.predictor import Predictor
@@ -140,11 +140,11 @@ def summary(results: Sequence[Result]) -> list[str]:
         deletion = mean_gain([one.deletion.mean for one in tests])
         insertion = mean_gain([one.insertion.mean for one in tests])
         same = float(np.mean([one.alike for one in tests]))
-        holds = deletion.low > 0 and insertion.low > 0 and same < ALIKE
-        word = "holds" if holds else "doubtful"
-        gains = f"deletion {deletion}, insertion {insertion}, alike {same:.2f}"
+        over = Faithfulness(deletion, insertion, same)
+        word = "nothing to tell" if over.nothing else "holds" if over.holds else "doubtful"
+        gains = f"deletion {deletion}, insertion {insertion}, alike {same:z.2f}"
         lines.append(f"{method} over {len(tests)} pictures: {gains}: {word}.")
-        if holds and deletion.mean + insertion.mean > best[1]:
+        if over.holds and deletion.mean + insertion.mean > best[1]:
             best = (method, deletion.mean + insertion.mean)
     if len(tested) > 1:
         lines.append(f"Believe {best[0]} here." if best[0] else "Believe none of them here.")

@@ -30,8 +30,13 @@ STEPS = 12
 SHUFFLES = 2
 """Networks with shuffled weights to compare with."""
 
+LEAST = 0.005
+"""Points of the score below which a gain is shown as 0.00, and is nothing."""
+
 ALIKE = 0.5
 """Rank correlation from which on a map is called the same with shuffled weights."""
+
+NOTHING = "There is nothing to tell: the score hardly hangs on which part of the picture is there."
 
 Curve = NDArray[np.float64]
 
@@ -43,8 +48,13 @@ class Gain(NamedTuple):
     low: float
     high: float
 
+    @property
+    def sure(self) -> bool:
+        """Whether the interval lies above 0 and the mean is not shown as 0.00."""
+        return self.low > 0 and self.mean >= LEAST
+
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} ({self.low:+.2f} … {self.high:+.2f})"
+        return f"{self.mean:+z.2f} ({self.low:+z.2f} … {self.high:+z.2f})"
 
 
 @dataclass(frozen=True)
@@ -61,9 +71,14 @@ class Faithfulness:
     alike: float
 
     @property
+    def nothing(self) -> bool:
+        """Whether both gains are shown as 0.00: no order of the cells is better than another."""
+        return max(abs(self.deletion.mean), abs(self.insertion.mean)) < LEAST
+
+    @property
     def holds(self) -> bool:
         """Whether both intervals lie above 0 and shuffled weights give another picture."""
-        return self.deletion.low > 0 and self.insertion.low > 0 and self.alike < ALIKE
+        return self.deletion.sure and self.insertion.sure and self.alike < ALIKE
 
     @property
     def words(self) -> str:
@@ -71,8 +86,10 @@ class Faithfulness:
         wrong = [
             name
             for name, gain in (("deletion", self.deletion), ("insertion", self.insertion))
-            if gain.low <= 0
+            if not gain.sure
         ]
+        if self.nothing:
+            return NOTHING
         if self.alike >= ALIKE:
             return "Do not believe it: shuffled weights give nearly the same picture."
         if wrong:

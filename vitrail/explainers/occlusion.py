@@ -50,7 +50,7 @@ class Occlusion:
 
     def _one(self, subject: Subject, image: Tensor) -> Tensor:
         rows, cols = cell_grid(subject.spec, image)
-        wide = min(self.settings.window, rows, cols)
+        wide = self._wide(rows, cols)
         # Squares hang over the border, so that every cell is covered equally often.
         down, across = rows + wide - 1, cols + wide - 1
         covered = torch.zeros(down * across, rows, cols)
@@ -60,6 +60,16 @@ class Occlusion:
         whole = subject.scores(image[None])
         falls = whole - covered_scores(subject, image, covered, mean_colour(image))
         return (falls[:, None, None] * covered).sum(0) / covered.sum(0)
+
+    def _wide(self, rows: int, cols: int) -> int:
+        most = min(rows, cols)
+        if self.settings.window > max(
+            most, OcclusionSettings.window
+        ):  # the default shrinks with a small grid
+            raise SettingError(
+                f"--window {self.settings.window} does not fit into {rows} × {cols} cells. Give {most} or less."
+            )
+        return min(self.settings.window, most)
 
 
 def mean_colour(image: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from vitrail.data.manifest import VAL
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.source import load
 from vitrail.infer.held_back import spread
-from vitrail.infer.predictor import Predictor
+from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.infer.sources import expand
 from vitrail.layers.encoder import Encoder
 from vitrail.runs.device import device_for
@@ -56,6 +55,7 @@ def open_encoder(model: str, device: str = "auto") -> Opened:
         RunError, WeightsError: it cannot be opened; the message says why.
     """
     path = Path(model).expanduser()
+    refuse_exported(path)
     if is_ours(path):
         predictor = Predictor(path, device)
         return Opened(predictor.header.name, predictor.network.encoder, predictor.preprocess)
@@ -95,15 +95,22 @@ def looked_at(opened: Opened) -> int:
     return min(PICTURES, max(FEWEST, PAIRS // max(1, patches) ** 2))
 
 
-def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor]:
+def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor | str]:
     """Yield the first pictures of files, folders, patterns and zip files, prepared, one at a time.
 
-    Raises:
-        DataError: a picture cannot be read.
+    Of one that cannot be read the error is yielded, and the next takes its place.
     """
-    for source in islice(expand(pictures), looked_at(opened)):
-        picture = decode(source.open(), opened.preprocess.channels, name=source.called).image
+    left = looked_at(opened)
+    for source in expand(pictures):
+        try:
+            picture = decode(source.open(), opened.preprocess.channels, name=source.called).image
+        except DataError as error:
+            yield str(error)
+            continue
         yield torch.as_tensor(opened.preprocess.eval(picture)[0])[None]
+        left -= 1
+        if not left:
+            return
 
 
 def own_batches(opened: Opened, model: str) -> Iterator[Tensor]:

@@ -14,6 +14,7 @@ from vitrail import plots
 from vitrail.core.errors import RoomError
 from vitrail.explainers.attention import looks_of
 from vitrail.explainers.explanation import Explanation, Look
+from vitrail.explainers.faithful import NOTHING
 from vitrail.explainers.hover import hover_data
 from vitrail.explainers.settings import fitting
 from vitrail.pages import render
@@ -89,6 +90,8 @@ def believe(found: Sequence[Explanation]) -> str:
     """Say which of several tested explanations of one answer to believe."""
     tested = [one for one in found if one.faithful is not None]
     held = [one for one in tested if one.faithful is not None and one.faithful.holds]
+    if tested and all(one.faithful is not None and one.faithful.nothing for one in tested):
+        return NOTHING
     if not held:
         return "None of the methods is surely better than random order here: do not lean on any of these pictures."
     best = max(held, key=_gain)

@@ -14,7 +14,7 @@ from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Geometry
 from vitrail.explainers.opened import is_ours, preprocess_of
-from vitrail.infer.predictor import Predictor
+from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.layers.attend import AttentionMap, Recorder
 from vitrail.layers.position import placed
 from vitrail.layers.tokens import Features, Tokens
@@ -68,6 +68,7 @@ def open_subject(model: str, weights: str = "none") -> Subject:
         SettingError: it is no plain column on patches.
     """
     path = Path(model).expanduser()
+    refuse_exported(path)
     if is_ours(path):
         predictor = Predictor(path, "cpu")
         shown = (predictor.network, predictor.preprocess, predictor.task)

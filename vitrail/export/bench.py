@@ -16,9 +16,9 @@ from vitrail.core.errors import SettingError
 from vitrail.export.peers import Run, forward, peers
 from vitrail.infer.int8 import Scales
 from vitrail.infer.plans import PLAIN, Plan, Quick, plans_for
-from vitrail.infer.predictor import Predictor
+from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.infer.timing import Peak, Ratio, in_turn, matmul_peak, ratio
-from vitrail.models.create import count_macs
+from vitrail.models.create import config_of, count_macs
 from vitrail.runs.assemble import Network, create_model
 from vitrail.runs.device import device_for, fast_bf16
 
@@ -61,6 +61,14 @@ class Setting:
     device: str = "auto"
     peers: bool = False
     compiled: bool = True
+
+
+def refuse_unknown(name: str) -> None:
+    """Refuse (SettingError, RunError) what can be no network that is measured, before anything is."""
+    if Path(name).exists():
+        refuse_exported(Path(name))
+    else:
+        config_of(name)
 
 
 def bench(name: str, setting: Setting) -> list[Row]:

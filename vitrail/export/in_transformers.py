@@ -49,7 +49,7 @@ def for_transformers(network: Network, temperature: float = 1.0) -> Foreign:
         case "swin":
             settings, table = _swin(config, pool), table_for(config, "huggingface")
         case family:
-            raise NoPlaceError(HUB, family, "it has no such network")
+            raise NoPlaceError(HUB, family, "it takes ViT, DeiT, DINOv2 and Swin alone")
     body = {f"{settings['model_type']}.{k}": t for k, t in (rules.save(table, state) | unread).items()}
     return Foreign(settings, body | rules.save(table, {}, head))
 

@@ -37,7 +37,8 @@ class NoPlaceError(RunError):
     """A library has no network that answers as one of ours does."""
 
     def __init__(self, library: str, family: str, why: str) -> None:
-        super().__init__(f"{library} has no place for this {family}: {why}. Use --format onnx.")
+        what = "network of timm's" if family == TIMM else family
+        super().__init__(f"{library} has no place for this {what}: {why}. Use --format onnx.")
 
 
 def pool_of(network: Network, library: str) -> str:

@@ -122,8 +122,8 @@ def _named(model: Path, format: str, out: str | Path | None) -> Path:
 
 def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Sequence[Reader]:
     channels = predictor.preprocess.channels
-    if model.is_dir():
-        run = open_run(model)
+    run = open_run(model) if model.is_dir() else None
+    if run is not None and (data is None or run.manifest_path.is_file()):
         root = Path(data) if data else root_of(run)
         return usable(readers_of(run, root, (TEST, VAL, TRAIN), channels, proof.LEAST))
     if data is None:

@@ -65,6 +65,15 @@ def _no_model(run: Run) -> str:
     return f"{run.folder} holds no model: it ended before anything was saved. Train again from the start."
 
 
+def refuse_exported(path: Path) -> None:
+    """Refuse (RunError) an exported file, by its name, where the network itself is needed."""
+    if path.suffix in KINDS:
+        raise RunError(
+            f"{path} is an exported file: vitrail predict and vitrail.load take it, but this needs the run that it "
+            "came from. Name that, or its model.safetensors."
+        )
+
+
 class Predictor:
     """A trained model with its classes and its preprocessing; opening it checks the proof it carries.
 
@@ -76,8 +85,7 @@ class Predictor:
         self, model: str | Path | Run, device: str = "auto", point: str | Point | None = None
     ) -> None:
         path = model.folder if isinstance(model, Run) else Path(model)
-        if path.suffix in KINDS:
-            raise RunError(f"{path} is an exported file. Open it with vitrail.load({path.name!r}).")
+        refuse_exported(path)
         self.path = open_run(path).model_path if path.is_dir() else path
         if path.is_dir() and not self.path.is_file():
             raise RunError(_no_model(open_run(path)))

@@ -9,14 +9,13 @@ from typing import Any
 from vitrail.core.errors import DataError, RunError
 from vitrail.core.files import write_text
 from vitrail.data.doctor import Progress
-from vitrail.data.manifest import TEST, Row
 from vitrail.data.names import count
-from vitrail.evaluate.fresh import fresh, present
+from vitrail.evaluate.fresh import fresh, learnt_by, present
 from vitrail.evaluate.labels import score_label_rows
 from vitrail.evaluate.report import environment
 from vitrail.evaluate.scores import score_rows
 from vitrail.evaluate.words import verdict, verdict_of_labels
-from vitrail.infer.predictor import Predictor
+from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.models.create import count_params
 from vitrail.reports.page import page_of_new
 from vitrail.reports.write import Found, tested
@@ -32,6 +31,7 @@ def evaluate_run(model: str, device: str = "auto") -> dict[str, Any]:
         RunError: `model` is a file, which knows no pictures, or predicts no classes.
         DataError: the pictures are gone.
     """
+    refuse_exported(Path(model))
     if not Path(model).is_dir():
         raise RunError(f"{model} alone knows no test pictures. Name some: vitrail eval {model} FOLDER")
     run = open_run(model)
@@ -69,12 +69,11 @@ def evaluate_on(
         DataError: a class that the model does not know, several labels where it knows one, or nothing to score.
     """
     predictor = _classifier(model, device)
-    new = fresh(source, predictor.labels, _learnt(model), layout=layout, progress=progress)
-    what = count(len(new.rows), "new picture").partition(" ")[2]
+    new = fresh(source, predictor.labels, learnt_by(model), layout=layout, progress=progress)
     if isinstance(predictor.task, MultiLabel):
         several = score_label_rows(predictor, new.manifest, new.rows, new.known)
         told = several.calibration()
-        found = Found(several, told, verdict_of_labels(several, told, what))
+        found = Found(several, told, verdict_of_labels(several, told, new.called))
     else:
         mixed = next((row for row in new.rows if len(row.labels) != 1), None)
         if mixed is not None:
@@ -84,20 +83,11 @@ def evaluate_on(
             )
         single = score_rows(predictor, new.manifest, new.rows, new.known)
         told = single.calibration(predictor.task.settings.temperature)
-        found = Found(single, told, verdict(single, told, what))
+        found = Found(single, told, verdict(single, told, new.called))
     report = _report(predictor, found, {}) | {"notes": list(new.notes)}
     if html:
-        write_text(Path(html), page_of_new(new.manifest, predictor, found.scores, report))
+        write_text(Path(html), page_of_new(new, predictor, found.scores, report))
     return report
-
-
-def _learnt(model: str) -> list[Row]:
-    """Return the pictures that a run has learnt from: a draft from all, others from all but the test split."""
-    if not Path(model).is_dir():
-        return []
-    run = open_run(model)
-    rows = run.manifest(run.folder).rows()
-    return rows if run.recipe().training.tune == "draft" else [row for row in rows if row.split != TEST]
 
 
 def _classifier(model: str, device: str) -> Predictor:

@@ -12,6 +12,7 @@ from vitrail.data.manifest import KEPT, Manifest
 from vitrail.data.names import count, some
 from vitrail.data.source import load
 from vitrail.evaluate.doubts import Doubt
+from vitrail.evaluate.fresh import Fresh
 from vitrail.evaluate.labels import LabelScores
 from vitrail.evaluate.scores import Judged, Scores
 from vitrail.explainers.explanation import explain, method_for
@@ -46,16 +47,16 @@ def page(
 
 
 def page_of_new(
-    manifest: Manifest, predictor: Predictor, scores: Scores | LabelScores, report: dict[str, Any]
+    new: Fresh, predictor: Predictor, scores: Scores | LabelScores, report: dict[str, Any]
 ) -> str:
     """Return the same page for pictures that were not the run's own: nothing is said of the training."""
     values = {
-        "title": f"{report['model']} on new pictures",
-        "subtitle": "A trained model, scored on pictures that were not its own",
-        "notes": [*report["notes"], *_notes(manifest)],
+        "title": f"{report['model']} on {new.called}",
+        "subtitle": "A trained model, scored on pictures that were named for it",
+        "notes": [*report["notes"], *_notes(new.manifest)],
         "learnt": False,
     }
-    return _page(manifest, predictor, scores, report, values)
+    return _page(new.manifest, predictor, scores, report, values)
 
 
 def page_of_draft(

@@ -8,7 +8,7 @@ from typing import Any
 from vitrail.core.errors import RunError
 from vitrail.data.manifest import TEST, VAL, Manifest
 from vitrail.evaluate.ask import rows_of
-from vitrail.evaluate.fresh import fresh, present
+from vitrail.evaluate.fresh import fresh, learnt_by, present
 from vitrail.evaluate.points import measure_points
 from vitrail.infer.elastic import asked_for
 from vitrail.infer.predictor import Predictor
@@ -45,7 +45,7 @@ def evaluate_points(
         raise RunError(f"{model} predicts no classes ({predictor.task.name}), and has one operating point.")
     points = asked_for(wanted, predictor.points)
     if data:
-        new = fresh(data, predictor.labels, layout=layout)
+        new = fresh(data, predictor.labels, learnt_by(model), layout=layout)
         found = measure_points(predictor, points, new.manifest, new.rows)
         return {"model": predictor.header.name, "points": found, "notes": list(new.notes)}
     if not Path(model).is_dir():

@@ -16,6 +16,7 @@ from vitrail.core.errors import RunError
 from vitrail.core.files import append_line, replace, write_text
 from vitrail.core.paths import runs_dir
 from vitrail.data.manifest import Manifest
+from vitrail.data.names import natural, some
 from vitrail.runs.recipe import SCHEMA, Recipe
 
 
@@ -66,7 +67,13 @@ class Run:
         return read(Recipe, values, str(self.recipe_path))
 
     def manifest(self, root: Path) -> Manifest:
-        """Read the manifest; `root` is the folder its paths start from."""
+        """Read the manifest; `root` is the folder its paths start from. RunError where it is gone."""
+        if not self.manifest_path.is_file():
+            raise RunError(
+                f"{self.manifest_path}, the list of the run's pictures, is gone. vitrail predict and explain work "
+                "without it; eval and inside take other pictures by name, export takes them with --data. Train again "
+                "to have a new list."
+            )
         return Manifest.read(self.manifest_path, root)
 
     def root(self) -> Path:
@@ -158,8 +165,11 @@ def open_run(path: str | Path) -> Run:
     """Open an existing run folder; raises a RunError where it is none or of another schema."""
     run = Run(Path(path))
     if not run.recipe_path.is_file():
-        near = sorted(p.parent.name for p in run.folder.parent.glob("*/recipe.yaml"))[:5]
-        there = f" There are: {', '.join(near)}." if near else ""
-        raise RunError(f"{path} is not a run folder (it has no recipe.yaml).{there}")
+        within, beside = (list(place.glob("*/recipe.yaml")) for place in (run.folder, run.folder.parent))
+        there = some(sorted((str(one.parent) for one in within or beside), key=natural), 5)
+        raise RunError(
+            f"{path} is not a run folder (it has no recipe.yaml). Name one that vitrail train made"
+            f"{f': {there}' if there else ', such as runs/photos'}."
+        )
     run.recipe()
     return run

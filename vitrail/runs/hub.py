@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 from vitrail.core.config import to_yaml
-from vitrail.core.errors import RunError
+from vitrail.core.errors import RunError, SettingError
 from vitrail.core.paths import hub_endpoint, offline
 from vitrail.runs.folder import Run
 
@@ -57,11 +58,15 @@ def push(run: Run, repository: str, *, private: bool = False, pictures: bool = F
     The token is the one that `hf auth login` (or HF_TOKEN) left.
 
     Raises:
+        SettingError: the name is not owner/name.
         RunError: the hub cannot be reached or refuses, or the run is not finished.
     """
+    if not re.fullmatch(r"[^/\s]+/[^/\s]+", repository):
+        raise SettingError(f"{repository!r} cannot be a repository. Name it owner/name, such as me/photos.")
     if offline():
         raise RunError("HF_HUB_OFFLINE is set, so nothing can be shared. Unset it and try again.")
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     files = parcel(run, pictures)
     api = HfApi(endpoint=hub_endpoint(), library_name="vitrail")
@@ -72,9 +77,15 @@ def push(run: Run, repository: str, *, private: bool = False, pictures: bool = F
     except ValueError as error:  # what the hub's own client thinks of a name
         raise RunError(f"{repository!r} cannot be a repository: {error} Name it owner/name.") from error
     except Exception as error:  # the client lets through errors of several libraries: HTTP, files, uploads
+        refused = isinstance(error, HfHubHTTPError | LocalTokenNotFoundError)
+        way_out = (
+            "Log in with `hf auth login`, check the name"
+            if refused
+            else f"Look whether {hub_endpoint()} can be reached from here"
+        )
         raise RunError(
-            f"{run.folder} could not be shared as {repository}: {_first_line(error)} "
-            "Log in with `hf auth login`, check the name, and try again."
+            f"{run.folder} could not be shared as {repository}: {_first_line(error).rstrip('.')}. "
+            f"{way_out}, and try again."
         ) from error
     return Pushed(f"{hub_endpoint()}/{made.repo_id}", tuple(files))
 

@@ -63,7 +63,17 @@ def read_model(path: Path) -> ModelFile:
     except FileNotFoundError:
         raise RunError(f"{path} does not exist. Name a run folder or a model file.") from None
     except (SafetensorError, OSError) as error:
-        raise RunError(f"{path} is not a whole model file ({error}). Copy it again or train again.") from None
+        raise RunError(_unreadable(path, error)) from None
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """Say what is wrong with a file: it was cut short or damaged, or its name tells that it is something else."""
+    if path.suffix == ".safetensors" or isinstance(error, OSError):
+        return f"{path} is not a whole model file ({error}). Copy it again or train again."
+    graph = path.with_suffix(".xml")
+    if path.suffix == ".bin" and graph.is_file():
+        return f"{path} holds the numbers of the exported {graph.name} alone. Name {graph}."
+    return f"{path} is no model file. Name a run folder, a model.safetensors, or an exported .onnx, .xml or .pt2."
 
 
 def parse_header(text: str, path: Path) -> Header:

@@ -29,7 +29,8 @@ def convert(source: Path, out: Path, *, to: str = "vitrail", model: str | None =
     network, or the name of the file would lie about its kind.
     """
     if to not in get_args(Layout):
-        raise UnknownNameError("layout", to, get_args(Layout))
+        known = get_args(Layout)
+        raise UnknownNameError("layout", to, known, f"There are: {', '.join(known)}.")
     suffix = ".npz" if to == "google" else ".safetensors"
     if out.suffix != suffix:
         raise WeightsError(
