@@ -43,7 +43,6 @@ DRAFT_SIZE = 224
 FEW = 5000
 """Up to so many pictures a fine-tune gets the recipe for few."""
 
-
 STEPS = 8
 """Steps of an epoch below which a recipe's batch is too large for the pictures there are."""
 
@@ -246,12 +245,14 @@ def _for_few(recipe: Recipe, options: TrainOptions, pictures: int) -> tuple[Reci
     """
     training = recipe.training
     told = options.batch is not None or (options.recipe is not None and is_file(options.recipe))
-    if told or training.tune == "draft" or pictures >= STEPS * training.batch:
+    if told or training.tune == "draft":
         return recipe, []
-    batch = min(training.batch, max(SMALLEST_BATCH, 2 ** (pictures // STEPS).bit_length() // 2))
-    lr = options.lr or float(f"{training.lr * (batch / training.batch) ** 0.5:.2g}")
+    batch = training.batch
+    while batch > SMALLEST_BATCH and pictures < STEPS * batch:
+        batch //= 2
     if batch == training.batch:
         return recipe, []
+    lr = options.lr or float(f"{training.lr * (batch / training.batch) ** 0.5:.2g}")
     line = (
         f"batch {batch} and rate {lr:g} in place of {training.batch} and {training.lr:g}: "
         f"{count(pictures, 'picture')} would make too few steps"
