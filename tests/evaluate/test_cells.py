@@ -10,7 +10,7 @@ from vitrail.data.manifest import Row
 from vitrail.evaluate.scores import Judged, Scores
 from vitrail.reports.album import Album
 from vitrail.reports.cells import PAIRS, cells
-from vitrail.tasks.classify import Ranked
+from vitrail.tasks.classify.task import Ranked
 
 
 @pytest.fixture

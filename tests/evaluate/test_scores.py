@@ -10,8 +10,8 @@ from vitrail.data.manifest import Row
 from vitrail.evaluate.calibration import ece, noise
 from vitrail.evaluate.scores import Judged, Scores
 from vitrail.evaluate.words import verdict
-from vitrail.tasks.classify import Ranked
-from vitrail.tasks.ranking import ranking
+from vitrail.metrics.ranking import ranking
+from vitrail.tasks.classify.task import Ranked
 
 LABELS = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
 

@@ -10,9 +10,9 @@ from sklearn.metrics import f1_score
 
 from vitrail.core.errors import UnknownNameError
 from vitrail.data.sample import Batch
-from vitrail.tasks.calibrate import temperature, temperature_of_labels
-from vitrail.tasks.classify import Classify
-from vitrail.tasks.multilabel import MultiLabel, best_threshold, flags
+from vitrail.metrics.temperature import temperature, temperature_of_labels
+from vitrail.tasks.classify.task import Classify
+from vitrail.tasks.multilabel.task import MultiLabel, best_threshold, flags
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 2.5])

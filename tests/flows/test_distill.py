@@ -18,8 +18,8 @@ from vitrail.data.sample import Batch
 from vitrail.infer.predictor import Predictor
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 from vitrail.runs.folder import open_run
-from vitrail.tasks.classify import Classify
-from vitrail.tasks.distill import Distill
+from vitrail.tasks.classify.task import Classify
+from vitrail.tasks.wrappers.distill import Distill
 from vitrail.training.teacher import open_teacher
 
 LABELS = ("0", "1", "2", "3")

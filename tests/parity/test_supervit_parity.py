@@ -11,7 +11,7 @@ from vitrail.layers.elastic import KEEPS, Point, at_size, points, set_keep, smal
 from vitrail.layers.head import DenseHead, LinearHead
 from vitrail.models.create import build, count_macs, create_encoder
 from vitrail.models.supervit import SuperViTConfig
-from vitrail.tasks.elastic import divergence
+from vitrail.tasks.wrappers.elastic import divergence
 from vitrail.weights.convert import convert
 from vitrail.weights.rules import load, save
 from vitrail.weights.tables import official

@@ -31,7 +31,7 @@ from vitrail.models.vit import ViTConfig
 from vitrail.models.vvt import VVTConfig
 from vitrail.runs.assemble import build_task, join
 from vitrail.runs.recipe import compose
-from vitrail.tasks.elastic import divergence, points_of
+from vitrail.tasks.wrappers.elastic import divergence, points_of
 from vitrail.training.dial import dialled
 
 SMALL = ViTConfig(image=28, patch=7, width=24, depth=4, heads=3)

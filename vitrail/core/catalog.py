@@ -92,11 +92,11 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 TASKS: Mapping[str, str] = MappingProxyType(
     {
-        "classify": "vitrail.tasks.classify:Classify",
-        "classify_multi": "vitrail.tasks.multilabel:MultiLabel",
-        "elastic": "vitrail.tasks.elastic:ElasticClassify",
-        "elastic_multi": "vitrail.tasks.elastic:ElasticMultiLabel",
-        "distill": "vitrail.tasks.distill:Distill",
+        "classify": "vitrail.tasks.classify.task:Classify",
+        "classify_multi": "vitrail.tasks.multilabel.task:MultiLabel",
+        "elastic": "vitrail.tasks.wrappers.elastic:ElasticClassify",
+        "elastic_multi": "vitrail.tasks.wrappers.elastic:ElasticMultiLabel",
+        "distill": "vitrail.tasks.wrappers.distill:Distill",
     }
 )
 

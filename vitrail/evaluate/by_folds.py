@@ -19,10 +19,10 @@ from vitrail.data.sample import Geometry
 from vitrail.evaluate.calibration import Calibration, calibration
 from vitrail.evaluate.labels import LabelJudged, LabelScores
 from vitrail.evaluate.scores import Judged, Scores
+from vitrail.metrics.ranking import mean_average_precision
 from vitrail.runs.assemble import build_task
 from vitrail.tasks.base import Task
-from vitrail.tasks.multilabel import MultiLabel
-from vitrail.tasks.ranking import mean_average_precision
+from vitrail.tasks.multilabel.task import MultiLabel
 
 Logits = NDArray[np.float32]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vitrail.data.manifest import Row
 from vitrail.evaluate.intervals import MOST, Score, Unsure, bootstrap, resampled, wilson
-from vitrail.tasks.ranking import ranking
+from vitrail.metrics.ranking import ranking
 
 Array = NDArray[np.float64]
 

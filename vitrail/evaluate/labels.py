@@ -18,7 +18,7 @@ from vitrail.evaluate.classwise import Classwise, Counts, classwise
 from vitrail.evaluate.intervals import Interval, of_rows, wilson
 from vitrail.evaluate.scores import Judged
 from vitrail.infer.predictor import Predictor
-from vitrail.tasks.multilabel import Labelled, MultiLabel
+from vitrail.tasks.multilabel.task import Labelled, MultiLabel
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from vitrail.infer.predictor import Predictor
 from vitrail.infer.timing import in_turn
 from vitrail.layers.elastic import Point, at_size
 from vitrail.models.create import count_macs
-from vitrail.tasks.multilabel import MultiLabel
+from vitrail.tasks.multilabel.task import MultiLabel
 
 BATCH = 16
 """Pictures at once when a speed is measured."""

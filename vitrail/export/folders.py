@@ -23,7 +23,7 @@ from vitrail.export.proof import Asked
 from vitrail.infer.exported import need
 from vitrail.infer.held_back import Pixels
 from vitrail.infer.predictor import Predictor
-from vitrail.tasks.multilabel import MultiLabel
+from vitrail.tasks.multilabel.task import MultiLabel
 
 Check = Callable[[Path], None]
 

@@ -28,7 +28,7 @@ from vitrail.runs.folder import Run, open_run
 from vitrail.runs.model_file import Header, read_model
 from vitrail.runs.proof import TOLERANCE, answer, drift
 from vitrail.tasks.base import Task
-from vitrail.tasks.elastic import points_of
+from vitrail.tasks.wrappers.elastic import points_of
 
 BATCH = 32
 

@@ -18,7 +18,7 @@ from vitrail.infer.held_back import Pixels
 from vitrail.infer.plans import Plan
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.proof import picture
-from vitrail.tasks.multilabel import MultiLabel
+from vitrail.tasks.multilabel.task import MultiLabel
 
 Twin = TypeVar("Twin", bound=nn.Module)
 

@@ -9,7 +9,7 @@ the patches stay that the class token looks at most,
 
 after the attention and before the MLP of the block. Input size and share of kept tokens are an operating point
 (`layers/elastic.py`); the caller scales the images to it, and the table is that of their grid. How all points are
-trained in one step is `tasks/elastic.py`.
+trained in one step is `tasks/wrappers/elastic.py`.
 
 The first form is the DeiT of `deit.py`. The second has a stem of convolutions, queries, keys and values without
 biases, branches divided by 2, and a classifier that reads every token besides the class token. Axes: b batch, n

@@ -20,8 +20,8 @@ from vitrail.models.create import count_params
 from vitrail.reports.page import page_of_new
 from vitrail.reports.write import Found, tested
 from vitrail.runs.folder import Run, open_run
-from vitrail.tasks.classify import Classify
-from vitrail.tasks.multilabel import MultiLabel
+from vitrail.tasks.classify.task import Classify
+from vitrail.tasks.multilabel.task import MultiLabel
 
 
 def evaluate_run(model: str, device: str = "auto") -> dict[str, Any]:

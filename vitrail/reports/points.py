@@ -14,8 +14,8 @@ from vitrail.infer.elastic import asked_for
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.folder import Run, open_run
 from vitrail.runs.model_file import write_model
-from vitrail.tasks.classify import Classify
-from vitrail.tasks.multilabel import MultiLabel
+from vitrail.tasks.classify.task import Classify
+from vitrail.tasks.multilabel.task import MultiLabel
 
 
 def pointed(run: Run, manifest: Manifest, predictor: Predictor) -> Predictor:

@@ -19,8 +19,8 @@ from vitrail.reports.points import pointed
 from vitrail.reports.settle import settled
 from vitrail.runs.folder import Run
 from vitrail.runs.recipe import Recipe
-from vitrail.tasks.classify import Classify
-from vitrail.tasks.multilabel import MultiLabel
+from vitrail.tasks.classify.task import Classify
+from vitrail.tasks.multilabel.task import MultiLabel
 
 
 class Found(NamedTuple):

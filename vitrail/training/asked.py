@@ -14,7 +14,7 @@ from vitrail.models.create import config_of
 from vitrail.runs.device import device_for
 from vitrail.runs.options import TrainOptions, image_size, network_settings, seconds
 from vitrail.runs.recipe import DataSettings, ModelSettings, TrainSettings, compose, merge, settings_of
-from vitrail.tasks.classify import ClassifySettings
+from vitrail.tasks.classify.settings import ClassifySettings
 from vitrail.training.taught import unwrapped
 
 

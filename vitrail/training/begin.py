@@ -13,7 +13,7 @@ from vitrail.models.create import create_encoder, describe, rebuild
 from vitrail.runs.assemble import Network, build_task, join
 from vitrail.runs.recipe import ModelSettings, Recipe
 from vitrail.tasks.base import Task
-from vitrail.tasks.distill import Distill
+from vitrail.tasks.wrappers.distill import Distill
 from vitrail.training.teacher import open_teacher
 from vitrail.weights.find import find_weights
 

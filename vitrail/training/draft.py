@@ -22,7 +22,7 @@ from vitrail.runs.device import device_for, fast_bf16
 from vitrail.runs.folder import Run, create_run, elsewhere
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
-from vitrail.tasks.multilabel import MultiLabel
+from vitrail.tasks.multilabel.task import MultiLabel
 from vitrail.training.begin import Start, begin
 from vitrail.training.frozen import Frozen
 from vitrail.training.heads import fit_head, out_of_fold

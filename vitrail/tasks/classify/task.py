@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
 from vitrail import plots
-from vitrail.core.config import Settings, read
+from vitrail.core.config import read
 from vitrail.core.errors import DataError, UnknownNameError
 from vitrail.data.sample import Batch, Geometry
 from vitrail.layers.head import DenseHead, DistilledHead
 from vitrail.layers.pool import Pool
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
+from vitrail.metrics.temperature import temperature
 from vitrail.tasks.base import Losses, Task
-from vitrail.tasks.calibrate import temperature
+from vitrail.tasks.classify.settings import ClassifySettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,19 +32,6 @@ class Order(TypedDict):
 
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
-
-
-class ClassifySettings(Settings):
-    """How classes are learnt (smoothing, mixing) and answered (temperature)."""
-
-    pool: Literal["cls", "mean", "cls_mean", "attention"] | None = None
-    dropout: float = 0.0
-    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    mixup: NonNegativeFloat = 0.0
-    cutmix: NonNegativeFloat = 0.0
-    temperature: float = 1.0
-    class_weights: tuple[float, ...] | None = None
-    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
 
 
 @dataclass(frozen=True, slots=True)

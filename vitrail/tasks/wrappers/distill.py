@@ -8,22 +8,22 @@ the other, and with the mean of both when it predicts; any other network answers
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from vitrail.core.catalog import load
-from vitrail.core.config import Settings, read
+from vitrail.core.config import read
 from vitrail.core.errors import SettingError
 from vitrail.data.sample import Batch, Geometry
 from vitrail.layers.head import DistilledHead
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.tasks.base import Losses, Metrics, Task
-from vitrail.tasks.multilabel import MultiLabel
+from vitrail.tasks.multilabel.task import MultiLabel
+from vitrail.tasks.wrappers.settings import DistillSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,21 +33,6 @@ Teacher = Callable[[Tensor], Tensor]
 
 SHARES = {"hard": 0.5, "soft": 0.1}
 """The teacher's share of the loss in the paper (§3; for soft distillation λ of its section 5)."""
-
-
-class DistillSettings(Settings):
-    """Who teaches and how, and the task that is learnt: its name and its own settings.
-
-    `teacher` is a run folder, a model file, or weights by name or path; `share` is the part of the loss that it
-    has (None: the paper's); `temperature` softens the answers that are compared in soft distillation.
-    """
-
-    teacher: str
-    kind: Literal["hard", "soft"] = "hard"
-    share: float | None = Field(default=None, gt=0, le=1)
-    temperature: PositiveFloat = 3.0
-    task: str = "classify"
-    settings: dict[str, Any] = Field(default_factory=dict)
 
 
 class BothAnswers(DistilledHead):

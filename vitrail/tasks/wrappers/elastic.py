@@ -8,28 +8,18 @@ leaves tokens out, a plain ViT too.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from vitrail.core.config import Settings
 from vitrail.data.sample import Batch
 from vitrail.layers.elastic import Point, at_size, points, set_keep
 from vitrail.tasks.base import Losses, Task
-from vitrail.tasks.classify import Classify, ClassifySettings
-from vitrail.tasks.multilabel import MultiLabel, MultiLabelSettings
-
-Keep = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Dial(Settings):
-    """At which costs a network learns to answer, beside the whole: smaller sizes, shares of kept tokens."""
-
-    sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
-    keeps: tuple[Keep, ...] = ()
+from vitrail.tasks.classify.task import Classify
+from vitrail.tasks.multilabel.task import MultiLabel
+from vitrail.tasks.wrappers.settings import ElasticClassifySettings, ElasticMultiLabelSettings
 
 
 class Elastic(Task[Any, Any]):
@@ -91,19 +81,11 @@ def points_of(task: Task[Any, Any], size: tuple[int, int]) -> tuple[Point, ...]:
     return points((*task.settings.sizes, size), task.settings.keeps)
 
 
-class ElasticClassifySettings(Dial, ClassifySettings):
-    """As for one class a picture, and the costs."""
-
-
 class ElasticClassify(Elastic, Classify):
     """One class a picture, at every cost."""
 
     name = "elastic"
     Reads = ElasticClassifySettings
-
-
-class ElasticMultiLabelSettings(Dial, MultiLabelSettings):
-    """As for several labels a picture, and the costs."""
 
 
 class ElasticMultiLabel(Elastic, MultiLabel):

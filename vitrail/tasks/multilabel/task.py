@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,23 +18,17 @@ from vitrail.core.errors import DataError, UnknownNameError
 from vitrail.data.names import split_labels
 from vitrail.data.sample import Batch, Geometry
 from vitrail.layers.tokens import FeatureSpec
+from vitrail.metrics.ranking import mean_average_precision
+from vitrail.metrics.temperature import temperature_of_labels
 from vitrail.tasks.base import Losses, Task
-from vitrail.tasks.calibrate import temperature_of_labels
-from vitrail.tasks.classify import ClassifySettings, class_head, first, named
-from vitrail.tasks.ranking import mean_average_precision
+from vitrail.tasks.classify.task import class_head, first, named
+from vitrail.tasks.multilabel.settings import MultiLabelSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 FEWEST = 5
 """A label that occurs on fewer validation pictures keeps the threshold one half."""
-
-
-class MultiLabelSettings(ClassifySettings):
-    """As for one class a picture, and from which probability on each label is answered."""
-
-    loss: Literal["bce"] = "bce"  # each label is a yes or a no: there is no other
-    thresholds: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
