@@ -166,7 +166,7 @@ def _scratch(side: int, wanted: _Model, reasons: list[str]) -> _Found:
         encoder = create_encoder(
             model, image=wanted.size if wanted.settings else None, settings=wanted.settings
         )
-    own = built_for(encoder)
+    own = encoder.image_size
     if encoder.spec.attention == "none" and side < min(own) and wanted.size is None:
         small = min(*own, max(32, -(-side // 32) * 32))
         reasons.append(f"input {small} px: the pictures are {side} px on their short side")
@@ -187,7 +187,7 @@ def _pretrained(wanted: str, asked: _Model, reasons: list[str]) -> _Found:
     with torch.device("meta"):
         encoder = build(weights.config)
     stated = weights.preprocessing.image if weights.preprocessing else None
-    own = stated or built_for(encoder)
+    own = stated or encoder.image_size
     size = own if max(own) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
     return _Found(model, weights.name if wanted == "auto" else wanted, encoder, size)
 
@@ -324,13 +324,3 @@ def short_side(manifest: Manifest, most: int = 32) -> int:
     rows = manifest.rows()
     some = rows[:: max(1, len(rows) // most)]
     return int(median_low(min(load(manifest.root, row.path).image.shape[:2]) for row in some))
-
-
-def built_for(encoder: Encoder) -> tuple[int, int]:
-    """Return the image size, in pixels (height, width), that a network is built for."""
-    if encoder.config.family == "timm":
-        from vitrail.models.timm import input_size
-
-        return input_size(encoder.config)
-    image = encoder.config.image
-    return image if isinstance(image, tuple) else (image, image)

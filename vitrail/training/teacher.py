@@ -16,10 +16,9 @@ from torch.nn.functional import interpolate
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import Predictor
-from vitrail.layers.head import DistilledHead, LinearHead
+from vitrail.layers.head import DistilledHead, Head, LinearHead, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.runs.assemble import Network
-from vitrail.training.plan import built_for
 from vitrail.weights.find import find_weights
 from vitrail.weights.pretrained import Pretrained
 
@@ -33,7 +32,8 @@ class _Opened(NamedTuple):
 class Teacher:
     """A frozen network that is asked about what the student sees, through its own preprocessing.
 
-    Images as the student gets them (b, channels, height, width) -> logits (b, k) in the student's order of classes.
+    Images as the student gets them (b, channels, height, width) -> logits (b, k) in the student's order of classes, as
+    an output.
     """
 
     def __init__(self, opened: _Opened, student: Preprocess) -> None:
@@ -47,7 +47,7 @@ class Teacher:
         self.columns = list(opened.columns)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Output:
         """Return the teacher's logits: (b, channels, height, width) -> (b, k)."""
         self.network.to(images.device)
         pixels = self.student.restore(images.float())
@@ -56,8 +56,8 @@ class Teacher:
             255 * torch.tensor(part, device=images.device).view(-1, 1, 1)
             for part in (self.preprocess.mean, self.preprocess.std)
         )
-        logits: Tensor = self.network((fitted - mean) / std)
-        return logits[:, self.columns]
+        output: Output = self.network({"images": (fitted - mean) / std})
+        return {"logits": output["logits"][:, self.columns]}
 
 
 def open_teacher(source: str, labels: Sequence[str], student: Preprocess) -> Teacher:
@@ -101,13 +101,13 @@ def _published(source: str, labels: Sequence[str]) -> _Opened:
     encoder = found.build()
     network = Network(encoder, _classifier(found, encoder.spec))
     classes = len(found.head["linear.bias"])
-    base = Preprocess.for_size(built_for(encoder))
+    base = Preprocess.for_size(encoder.image_size)
     if found.preprocessing is not None:
         base = replace(base, mean=found.preprocessing.mean, std=found.preprocessing.std)
     return _Opened(network, base, _columns(source, labels, classes))
 
 
-def _classifier(found: Pretrained, spec: FeatureSpec) -> nn.Module:
+def _classifier(found: Pretrained, spec: FeatureSpec) -> Head:
     if "linear.weight" not in found.head:
         raise WeightsError(
             f"The weights {found.name} have no classifier, so they cannot teach. Fine-tune them on your pictures "
@@ -116,7 +116,7 @@ def _classifier(found: Pretrained, spec: FeatureSpec) -> nn.Module:
     classes = len(found.head["linear.weight"])
     hidden = len(found.head["pre_logits.weight"]) if "pre_logits.weight" in found.head else 0
     pool = "attention" if any(key.startswith("pool.attention") for key in found.head) else None
-    head: nn.Module = (
+    head: Head = (
         DistilledHead(spec, classes)
         if "dist.weight" in found.head
         else LinearHead(spec, classes, pool=pool, hidden=hidden)
