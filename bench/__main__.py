@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TOOLS = {"__init__", "__main__", "apart", "kept", "pairs", "toy"}
+TOOLS = {
+    "__init__", "__main__", "apart", "golden", "golden_compare", "golden_data", "golden_side", "kept", "pairs", "toy",
+}  # fmt: skip
 HOURS = {"family", "positions", "learn", "int8"}
 """Benches that train for long, or need trained runs: run when they are named."""
 
