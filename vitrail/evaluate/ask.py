@@ -25,10 +25,11 @@ class Asked(NamedTuple):
     rows: tuple[Row, ...]
     output: Tensor
     predictions: tuple[Any, ...]
+    root: Path
 
     def targets(self, predictor: Predictor) -> list[Any]:
         """Return the truth as the task puts it."""
-        return [predictor.task.target(row.label) for row in self.rows]
+        return [predictor.task.read(row, self.root) for row in self.rows]
 
 
 def ask(predictor: Predictor, rows: Sequence[Row], root: Path) -> Asked:
@@ -41,7 +42,7 @@ def ask(predictor: Predictor, rows: Sequence[Row], root: Path) -> Asked:
         raise DataError("There is no picture to score. Add pictures to the split, or name another one.")
 
     def ready(row: Row) -> Ready:
-        return predictor.ready(load(root, row.path, predictor.preprocess.channels).image)
+        return predictor.ready(load(root, row.path, predictor.preprocess.channels, row.part).image)
 
     outputs: list[Tensor] = []
     predictions: list[Any] = []
@@ -51,7 +52,7 @@ def ask(predictor: Predictor, rows: Sequence[Row], root: Path) -> Asked:
             output = predictor.outputs(torch.stack([one.pixels for one in part]))
             outputs.append(output)
             predictions += predictor.task.decode(output, [one.geometry for one in part])
-    return Asked(tuple(rows), torch.cat(outputs), tuple(predictions))
+    return Asked(tuple(rows), torch.cat(outputs), tuple(predictions), root)
 
 
 def rows_of(manifest: Manifest, split: str) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import UnknownNameError
 from vitrail.data.sample import Batch, Geometry
+from vitrail.data.targets import Targets
 from vitrail.layers.tokens import FeatureSpec
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Metrics(Protocol):
         ...
 
 
-class Task(ABC, Generic[Target, PredictionT]):
+class Task(Targets[Target], Generic[Target, PredictionT]):
     """What is predicted from features, how it is learnt, scored, said and drawn.
 
     A task is built from its `labels`, in order, and its own settings; both are stored with the model, so that
@@ -73,15 +74,8 @@ class Task(ABC, Generic[Target, PredictionT]):
     settings: Any
 
     @abstractmethod
-    def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None: ...
-
-    @abstractmethod
     def head(self, spec: FeatureSpec) -> nn.Module:
         """Return the module from Features to the output of this task."""
-
-    @abstractmethod
-    def target(self, label: str) -> Target:
-        """Return the target that a manifest's label stands for."""
 
     @abstractmethod
     def loss(self, output: Tensor, targets: Sequence[Target]) -> Losses:

@@ -47,7 +47,9 @@ class Work:
         task, preprocess = self.start.task, self.start.preprocess
         if split == TRAIN:
             return pictures_to_train_on(self.recipe, self.manifest, task, preprocess)
-        return Pictures(self.manifest.rows(split), self.manifest.root, preprocess, task.target)
+        return Pictures(
+            self.manifest.rows(split), self.manifest.root, preprocess, task.kept(self.recipe.task.name)[1]
+        )
 
     def tell(self, event: Event) -> None:
         """Let everybody hear an event."""

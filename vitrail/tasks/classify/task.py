@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from vitrail import plots
 from vitrail.core.config import read
-from vitrail.core.errors import DataError, UnknownNameError
+from vitrail.core.errors import DataError
 from vitrail.data.sample import Batch, Geometry
+from vitrail.data.truth import Truth
 from vitrail.layers.head import DenseHead, DistilledHead
 from vitrail.layers.pool import Pool
 from vitrail.layers.tokens import Features, FeatureSpec
@@ -22,6 +23,7 @@ from vitrail.layers.tokens import Pool as Kind
 from vitrail.metrics.temperature import temperature
 from vitrail.tasks.base import Losses, Task
 from vitrail.tasks.classify.settings import ClassifySettings
+from vitrail.tasks.classify.targets import ClassTargets
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,13 +64,6 @@ class Ranked:
 
     def __str__(self) -> str:
         return f"{self.label} {self.probability:.1%}"
-
-
-def named(labels: Sequence[str], most: int = 12) -> str:
-    """Return which labels there are, in words; of many only how many."""
-    if len(labels) > most:
-        return f"The model knows {len(labels)}; `vitrail predict … --json` names the likeliest."
-    return f"There are: {', '.join(labels)}."
 
 
 def first(labels: Sequence[str], probabilities: Sequence[float], choice: str) -> Order:
@@ -160,7 +155,7 @@ def binary(output: Tensor, truth: Tensor, weight: Tensor | None, smoothing: floa
     return F.binary_cross_entropy_with_logits(output, rows, weight=weight)
 
 
-class Classify(Task[int, Ranked]):
+class Classify(ClassTargets, Task[int, Ranked]):
     """Cross entropy over classes, with label smoothing, Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899).
 
     `loss` "bce" asks of every class by itself whether it is there, which suits mixed pictures (DeiT III, §3).
@@ -174,19 +169,13 @@ class Classify(Task[int, Ranked]):
             raise DataError(
                 f"Classification needs two classes at least, got {list(labels)}. Add another class."
             )
-        self.labels = tuple(labels)
+        super().__init__(Truth("class", tuple(labels)))
+        self.labels = self.truth.names
         self.settings = read(self.Reads, settings or {}, "task settings")
-        self._index = {label: i for i, label in enumerate(self.labels)}
 
     def head(self, spec: FeatureSpec) -> nn.Module:
         """Return pooling and one linear layer; of a network with a distillation token both its heads."""
         return class_head(spec, len(self.labels), self.settings.pool, self.settings.dropout)
-
-    def target(self, label: str) -> int:
-        """Return the place of the label among the classes."""
-        if label not in self._index:
-            raise UnknownNameError("class", label, self.labels, named(self.labels))
-        return self._index[label]
 
     def loss(self, output: Tensor, targets: Sequence[int] | Tensor) -> Losses:
         """Return cross entropy against class indices or rows of probabilities, or the binary one of DeiT III."""
@@ -217,7 +206,7 @@ class Classify(Task[int, Ranked]):
 
     def score(self, output: Tensor, prediction: Ranked) -> Tensor:
         """Return the logit of the predicted class: (b,)."""
-        return output[:, self.target(prediction.label)]
+        return output[:, self.place(prediction.label)]
 
     def choices(self, prediction: Ranked) -> Sequence[str]:
         """Return the classes, the likeliest first."""
@@ -225,7 +214,7 @@ class Classify(Task[int, Ranked]):
 
     def about(self, prediction: Ranked, choice: str) -> Ranked:
         """Return the answer as if this class stood first."""
-        self.target(choice)
+        self.place(choice)
         return replace(prediction, **first(prediction.labels, prediction.probabilities, choice))
 
     def render(self, image: Image, prediction: Ranked) -> Image:

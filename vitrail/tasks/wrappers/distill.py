@@ -8,16 +8,19 @@ the other, and with the mean of both when it predicts; any other network answers
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vitrail.core.catalog import load
 from vitrail.core.config import read
 from vitrail.core.errors import SettingError
+from vitrail.data.manifest import Row
 from vitrail.data.sample import Batch, Geometry
 from vitrail.layers.head import DistilledHead
 from vitrail.layers.tokens import Features, FeatureSpec
@@ -62,6 +65,7 @@ class Distill(Task[Any, Any]):
                 f"The task {self.settings.task!r} has a way of learning of its own, which a teacher would replace. "
                 "Leave --teacher out, or take classify or classify_multi."
             )
+        super().__init__(self.inner.truth)
         self.labels = self.inner.labels
         self.share = self.settings.share or SHARES[self.settings.kind]
         self._teacher: Teacher | None = None
@@ -83,9 +87,21 @@ class Distill(Task[Any, Any]):
             return head
         return BothAnswers(spec, len(self.labels), dropout=head.dropout.p)
 
-    def target(self, label: str) -> Any:
-        """Return the wrapped task's target."""
-        return self.inner.target(label)
+    def read(self, row: Row, root: Path) -> Any:
+        """Return the wrapped task's truth of a row."""
+        return self.inner.read(row, root)
+
+    def strata(self, row: Row) -> tuple[str, ...]:
+        """Return what the wrapped task tells apart."""
+        return self.inner.strata(row)
+
+    def words(self, row: Row) -> str:
+        """Return the wrapped task's words for a truth."""
+        return self.inner.words(row)
+
+    def class_weights(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """Return the wrapped task's weights of classes."""
+        return self.inner.class_weights(rows)
 
     def loss(self, output: Tensor, targets: Sequence[Any]) -> Losses:
         """Return the wrapped task's loss of the answer."""
