@@ -570,6 +570,23 @@ def test_save_to_disk_and_parquet_with_pictures(tmp_path: Path) -> None:
         np.testing.assert_array_equal(load(layout.root, list(layout.entries())[3].path).image, scene(3))
 
 
+def test_an_empty_list_of_labels_says_that_there_is_none(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    cells = [{"bytes": encode(scene(i)), "path": None} for i in range(3)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    for name, lists, truth in (
+        ("one", [["a"], ["b"], ["a"]], "class"),
+        ("none", [["a"], [], ["b"]], "classes"),
+        ("several", [["a"], ["a", "b"], ["b"]], "classes"),
+    ):
+        (tmp_path / name).mkdir()
+        table = pa.table({"image": pa.array(cells, kind), "labels": pa.array(lists)})
+        pq.write_table(table, tmp_path / name / "train.parquet")
+        assert sniff(tmp_path / name).truth.kind == truth
+
+
 # Boxes and masks
 
 

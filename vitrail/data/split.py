@@ -97,9 +97,11 @@ def can_be_trained(manifest: Manifest, strata: Strata) -> None:
     sizes = Counter(one for unit in units for one in unit.strata if one)
     largest, most = max(sizes.items(), key=lambda pair: pair[1], default=("", len(units)))
     has = ", ".join(f"{number:,} {split}" for split, number in counts.items())
-    what = f"A class needs 3 pictures to stand in all of them, and the largest, {largest!r}, has {most}"
+    what = f"It takes 3 pictures to stand in all of them, and there are {most}"
+    if largest:
+        what = f"A class needs 3 pictures to stand in all of them, and the largest, {largest!r}, has {most}"
     lacking = (
-        f"{what if largest else f'It takes 3 pictures to stand in all of them, and there are {most}'}: "
+        f"{what}: "
         f"add {3 - most} at least, 10 or more{' of each class' * bool(largest)} for a score that means something."
         if most < 3
         else "Leave out --val 0, or put pictures into the folder of that split."

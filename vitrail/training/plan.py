@@ -84,7 +84,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         if _from_scratch(source, options)
         else _pretrained(options.weights or "auto", model, reasons)
     )
-    if recipe_multi(prepared, options):
+    if _several_labels(prepared, options):
         reasons.append(
             f"task {MULTI}: some pictures have several labels or none, so each label is a yes or a no"
         )
@@ -106,7 +106,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     return Planned(recipe, tuple(reasons), full, shrink=model.size is None)
 
 
-def recipe_multi(prepared: Prepared, options: TrainOptions) -> bool:
+def _several_labels(prepared: Prepared, options: TrainOptions) -> bool:
     """Tell whether labels are learnt each as a yes or a no: the data have several, and the recipe names no own task."""
     stated = settings_of(options.recipe).get("task", {}).get("name", "") if options.recipe else ""
     return prepared.manifest.truth.kind == "classes" and ":" not in stated
@@ -213,7 +213,7 @@ def _recipe(
     usual = _usual(source, tune, found, len(prepared.manifest.rows()))
     name = options.recipe or usual
     own = _own(source, options, found, tune)
-    if recipe_multi(prepared, options):
+    if _several_labels(prepared, options):
         own["task"]["name"] = MULTI
     spec = found.encoder.spec
     two = options.teacher is not None and "dist" in spec.prefix  # its heads stand on tokens of their own

@@ -25,31 +25,31 @@ def look(tree: Tree) -> Layout | None:
         return None
     masks = {_stem(name): name for name in tree.pictures if _under(name, pairs.values())}
     listed = listed_splits(tree)
-    entries, without = [], []
+    entries, without, aside = [], [], []
     for name in tree.pictures:
         image = _under(name, pairs)
         if image is None:
+            aside += [] if _under(name, pairs.values()) else [name]
             continue
         mask = _mask_of(name, image, pairs[image], masks)
         split = next((s for part in name.split("/") if (s := split_of(part))), "")
-        entries.append(
-            tree.entry(
-                name, tree.files[mask] if mask else "", split or listed.get(PurePosixPath(name).stem, "")
-            )
-        )
+        split = split or listed.get(PurePosixPath(name).stem, "")
+        entries.append(tree.entry(name, tree.files[mask] if mask else "", split))
         without += [] if mask else [name]
     shown = [f"{'/'.join(image)} and {'/'.join(mask)}" for image, mask in pairs.items()]
     pictures = count(len(entries), "picture")
     why = f"pictures with masks, because the folders {some(shown)} stand side by side: {pictures}."
-    note = (
-        [f"{count(len(without), 'picture')} without a mask of its name: {some(without)}."] if without else []
-    )
+    notes = list(tree.notes)
+    if without:
+        notes.append(f"{count(len(without), 'picture')} without a mask of its name: {some(without)}.")
+    if aside:
+        notes.append(f"{count(len(aside), 'picture')} outside these folders left aside: {some(aside)}.")
     refusal = (
         f"{tree.name} holds pictures with masks (in {shown[0]}): segmentation comes later. "
         "For classification give one folder a class."
     )
     found = (*entries, *tree.refused)
-    return Layout("masks", tree.root, why, found, (*tree.notes, *note), Truth("mask"), refusal)
+    return Layout("masks", tree.root, why, found, tuple(notes), Truth("mask"), refusal)
 
 
 def _folders(tree: Tree) -> dict[Folder, Folder]:
