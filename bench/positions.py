@@ -33,7 +33,7 @@ PAPER = {"none": 0.61382, "1d": 0.64206, "2d": 0.64001, "relative": 0.64032}
 @torch.inference_mode()
 def features(predictor: Predictor, manifest: Manifest, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the vectors that the classifier reads, and the classes."""
-    pictures = Pictures(manifest.rows(split), manifest.root, predictor.preprocess, predictor.task.target)
+    pictures = Pictures(manifest.rows(split), manifest.root, predictor.preprocess, predictor.task)
     vectors, truth = [], []
     for batch in evaluation(pictures, 256, Share()):
         vectors.append(predictor.network.head.pool(predictor.network.forward_features(batch.images)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,20 @@ def test_every_verb_has_its_page_and_a_json_answer():
 
     for verb in VERBS:
         assert "json" in option_names(app_of(verb)), verb
+
+
+def test_truths_are_known_to_data_and_tasks_alone():
+    """A label is one kind of truth: elsewhere a row's truth is told by targets, and names by the header."""
+    known = re.compile(r"\brow\.labels?\b|\bmanifest\.(classes|multi)\b")
+    outside = [p for p in PAGES if p.relative_to(ROOT).parts[0] not in {"data", "tasks"}]
+    assert not [str(p.relative_to(ROOT)) for p in outside if known.search(p.read_text(encoding="utf-8"))]
+
+
+def test_how_tasks_take_truths_and_settings_needs_no_torch():
+    pages = [
+        p for p in PAGES if p.parent.parent == ROOT / "tasks" and p.name in {"targets.py", "settings.py"}
+    ]
+    modules = ["vitrail." + ".".join(p.relative_to(ROOT).with_suffix("").parts) for p in pages]
+    assert len(modules) >= 5
+    script = f"import sys, vitrail.data.prepare, {', '.join(modules)}; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "False"

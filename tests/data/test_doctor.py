@@ -21,6 +21,7 @@ from vitrail.data.history import History, history_path
 from vitrail.data.layouts import sniff
 from vitrail.data.manifest import KEPT, QUARANTINED
 from vitrail.data.prepare import Prepared, prepare
+from vitrail.data.truth import Truth
 
 
 @pytest.fixture(autouse=True)
@@ -208,7 +209,7 @@ def test_a_class_missing_in_a_split_shifts_no_label(tmp_path: Path) -> None:
     prepared = prepare(
         folders(tmp_path / "set", {"train/a": 9, "train/b": 9, "train/c": 9, "val/b": 3, "test/c": 3})
     )
-    assert prepared.manifest.classes == ("a", "b", "c")
+    assert prepared.manifest.truth.names == ("a", "b", "c")
     assert any("No test picture of a, b" in line for line in prepared.report.lines())
 
 
@@ -239,14 +240,13 @@ def test_several_labels_a_picture_are_said(tmp_path: Path) -> None:
     rows = "".join(f"{i}.png,{['a', 'a;b', 'b', ''][i % 4]}\n" for i in range(24))
     put(tmp_path / "set" / "t.csv", f"image,labels\n{rows}")
     prepared = prepare(tmp_path / "set")
-    assert prepared.manifest.classes == ("a", "b")
-    assert prepared.manifest.multi
+    assert prepared.manifest.truth == Truth("classes", ("a", "b"))
     assert "24 pictures in 2 classes, any number of labels a picture" in prepared.about()
 
 
 def test_one_picture_in_a_class_is_enough_to_go_on(tmp_path: Path) -> None:
     prepared = prepare(folders(tmp_path / "set", {"a": 20, "b": 1}))
-    assert prepared.manifest.counts()["train"]["b"] == 1
+    assert prepared.manifest.counts(prepared.targets)["train"]["b"] == 1
     assert any("Too few pictures" in note for note in prepared.notes)
 
 
@@ -404,9 +404,9 @@ def test_people_decide(tmp_path: Path) -> None:
     assert (rows["b/equal.png"].state, rows["b/equal.png"].reason) == ("dropped", "dropped by hand")
     assert rows["a/1.png"].state == "kept"
     assert rows["a/bad.png"].state == "quarantined"  # nobody can decide that it can be read
-    assert rows["a/2.png"].label == "b"
+    assert rows["a/2.png"].target == "b"
     back = decided(root, history.undo(3).undo(1)).manifest.rows(state=None)
-    assert next(row for row in back if row.id == "a/2.png").label == "a"
+    assert next(row for row in back if row.id == "a/2.png").target == "a"
     assert any("as decided before" in note for note in prepare(root).notes)
 
 

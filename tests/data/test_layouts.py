@@ -16,11 +16,12 @@ from pictures import encode, folders, put, scene
 
 from vitrail.core.errors import DataError, SettingError
 from vitrail.data.layouts import Entry, Layout, sniff
+from vitrail.data.prepare import prepare
 from vitrail.data.source import load
 
 
 def found(layout: Layout) -> dict[str, tuple[str, str]]:
-    return {entry.id: (entry.label, entry.split) for entry in layout.entries() if not entry.trouble}
+    return {entry.id: (entry.target, entry.split) for entry in layout.entries() if not entry.trouble}
 
 
 def troubled(layout: Layout) -> dict[str, str]:
@@ -429,7 +430,6 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     rows = "image,label\n0.png,a\n1.png,b\n2.png,\nnone.png,a\nhttps://a.b/c.png,a\n3.png,a\n"
     layout = sniff(table(tmp_path, rows))
     assert troubled(layout) == {
-        "images/2.png": "has no label in labels.csv",
         "none.png": "is named in the table but does not exist",
         "https://a.b/c.png": "is named by an address. Download it first",
     }
@@ -570,6 +570,23 @@ def test_save_to_disk_and_parquet_with_pictures(tmp_path: Path) -> None:
         np.testing.assert_array_equal(load(layout.root, list(layout.entries())[3].path).image, scene(3))
 
 
+def test_an_empty_list_of_labels_says_that_there_is_none(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    cells = [{"bytes": encode(scene(i)), "path": None} for i in range(3)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    for name, lists, truth in (
+        ("one", [["a"], ["b"], ["a"]], "class"),
+        ("none", [["a"], [], ["b"]], "classes"),
+        ("several", [["a"], ["a", "b"], ["b"]], "classes"),
+    ):
+        (tmp_path / name).mkdir()
+        table = pa.table({"image": pa.array(cells, kind), "labels": pa.array(lists)})
+        pq.write_table(table, tmp_path / name / "train.parquet")
+        assert sniff(tmp_path / name).truth.kind == truth
+
+
 # Boxes and masks
 
 
@@ -598,7 +615,7 @@ def test_coco_yolo_and_voc_are_named_and_their_crops_offered(tmp_path: Path) -> 
         put(tmp_path / "voc" / "Annotations" / f"{i}.xml", f"<annotation>{one}</annotation>")
     for name, called in (("coco", "COCO"), ("yolo", "YOLO"), ("voc", "Pascal VOC")):
         with pytest.raises(DataError, match=f"boxes \\({called}, because.*--layout crops"):
-            sniff(tmp_path / name)
+            prepare(tmp_path / name)
         layout = sniff(tmp_path / name, layout="crops")
         assert found(layout)["images/0.png!10,20,40,40"] == ("dog", "")
         assert found(layout)["images/1.png!0,0,5,5"] == ("cat", "")
@@ -613,7 +630,7 @@ def test_coco_yolo_and_voc_are_named_and_their_crops_offered(tmp_path: Path) -> 
 
 def test_masks_are_no_classes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="segmentation comes later"):
-        sniff(folders(tmp_path, {"train/images": 2, "train/masks": 2}))
+        prepare(folders(tmp_path, {"train/images": 2, "train/masks": 2}))
 
 
 def test_real_boxes_of_blood_cells(shared: Callable[[str], Path]) -> None:

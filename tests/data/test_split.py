@@ -8,7 +8,16 @@ import pytest
 
 from vitrail.core.errors import DataError, SettingError
 from vitrail.data.manifest import Manifest, Row
-from vitrail.data.split import assign, leaks
+from vitrail.data.split import Assigned, leaks
+from vitrail.data.split import assign as assign_by
+from vitrail.data.truth import Truth
+from vitrail.tasks.multilabel.targets import LabelTargets
+
+TARGETS = LabelTargets(Truth("classes"))
+
+
+def assign(manifest: Manifest, *, seed: int, val: float | None = None, test: float | None = None) -> Assigned:
+    return assign_by(manifest, TARGETS.strata, seed=seed, val=val, test=test)
 
 
 def manifest(rows: list[Row]) -> Manifest:
@@ -17,7 +26,7 @@ def manifest(rows: list[Row]) -> Manifest:
 
 def rows(counts: dict[str, int], **fields: str) -> list[Row]:
     return [
-        Row(f"{label}/{i}.png", f"{label}/{i}.png", label, **fields)
+        Row(f"{label}/{i}.png", f"{label}/{i}.png", "", label, **fields)
         for label, many in counts.items()
         for i in range(many)
     ]
@@ -28,7 +37,7 @@ def splits(done: Manifest) -> dict[str, str]:
 
 
 def test_every_class_is_split_in_proportion() -> None:
-    counts = assign(manifest(rows({"a": 100, "b": 40, "c": 20})), seed=1).manifest.counts()
+    counts = assign(manifest(rows({"a": 100, "b": 40, "c": 20})), seed=1).manifest.counts(TARGETS)
     assert counts == {
         "train": {"a": 70, "b": 28, "c": 14},
         "val": {"a": 15, "b": 6, "c": 3},
@@ -54,12 +63,12 @@ def test_a_group_never_crosses() -> None:
     for row in done.rows():
         homes.setdefault(row.group, set()).add(row.split)
     assert all(len(home) == 1 for home in homes.values())
-    assert set(done.counts()) == {"train", "val", "test"}
+    assert set(done.counts(TARGETS)) == {"train", "val", "test"}
 
 
 def test_tiny_classes_train_first_then_test_then_val_and_it_is_said() -> None:
     done = assign(manifest(rows({"many": 40, "one": 1, "two": 2, "three": 3})), seed=0)
-    counts = done.manifest.counts()
+    counts = done.manifest.counts(TARGETS)
     assert [counts[s]["one"] for s in ("train", "val", "test")] == [1, 0, 0]
     assert [counts[s]["two"] for s in ("train", "val", "test")] == [1, 0, 1]
     assert [counts[s]["three"] for s in ("train", "val", "test")] == [1, 1, 1]
@@ -68,17 +77,19 @@ def test_tiny_classes_train_first_then_test_then_val_and_it_is_said() -> None:
 
 def test_given_splits_stay_and_only_what_is_missing_is_drawn() -> None:
     given = rows({"a": 40, "b": 40}, split="train") + [
-        Row(f"test/{i}", f"test/{i}", "ab"[i % 2], "test") for i in range(10)
+        Row(f"test/{i}", f"test/{i}", "", "ab"[i % 2], "test") for i in range(10)
     ]
     done = assign(manifest(given), seed=0)
-    after = done.manifest.counts()
+    after = done.manifest.counts(TARGETS)
     assert sum(after["test"].values()) == 10
     assert after["val"] == {"a": 6, "b": 6}
     assert done.notes == ("The splits given stay; val drawn from train.",)
 
 
 def test_all_three_given_are_left_alone() -> None:
-    given = [Row(f"{s}/{i}", f"{s}/{i}", "ab"[i % 2], s) for s in ("train", "val", "test") for i in range(6)]
+    given = [
+        Row(f"{s}/{i}", f"{s}/{i}", "", "ab"[i % 2], s) for s in ("train", "val", "test") for i in range(6)
+    ]
     done = assign(manifest(given), seed=0)
     assert splits(done.manifest) == {row.id: row.split for row in given}
     assert done.notes == ()
@@ -86,45 +97,47 @@ def test_all_three_given_are_left_alone() -> None:
 
 def test_a_given_val_without_test_scores_and_a_new_val_is_drawn() -> None:
     given = rows({"a": 40, "b": 40}, split="train") + [
-        Row(f"v/{i}", f"v/{i}", "ab"[i % 2], "val") for i in range(10)
+        Row(f"v/{i}", f"v/{i}", "", "ab"[i % 2], "val") for i in range(10)
     ]
     done = assign(manifest(given), seed=0)
     assert {row.split for row in done.manifest.rows() if row.id.startswith("v/")} == {"test"}
-    assert sum(done.manifest.counts()["val"].values()) == 12
+    assert sum(done.manifest.counts(TARGETS)["val"].values()) == 12
     assert "given val scores" in done.notes[0]
 
 
 def test_several_labels_a_row_are_stratified_together() -> None:
     draw = random.Random(0)
     every = [
-        Row(f"{i:03}", f"{i:03}", "|".join(sorted(draw.sample("abcde", draw.randint(0, 3)))))
+        Row(f"{i:03}", f"{i:03}", "", "|".join(sorted(draw.sample("abcde", draw.randint(0, 3)))))
         for i in range(400)
     ]
     done = assign(manifest(every), seed=0).manifest
-    assert done.multi
-    whole = Counter(one for row in every for one in row.labels)
+    assert done.truth.kind == "classes"
+    whole = Counter(one for row in every for one in TARGETS.strata(row))
     for split, share in (("train", 0.7), ("val", 0.15), ("test", 0.15)):
-        found = Counter(one for row in done.rows(split) for one in row.labels)
+        found = Counter(one for row in done.rows(split) for one in TARGETS.strata(row))
         for label, number in whole.items():
             assert found[label] / number == pytest.approx(share, abs=0.04)
 
 
 def test_quarantined_rows_get_no_split() -> None:
-    broken = Row("x", "x", "a", state="quarantined", reason="broken")
+    broken = Row("x", "x", "", "a", state="quarantined", reason="broken")
     done = assign(manifest([*rows({"a": 9, "b": 9}), broken]), seed=0).manifest
     assert next(row for row in done.rows(state=None) if row.id == "x") == broken
 
 
 def test_no_val_and_no_test_can_be_asked_for() -> None:
-    assert set(assign(manifest(rows({"a": 5, "b": 5})), seed=0, val=0, test=0).manifest.counts()) == {"train"}
+    assert set(assign(manifest(rows({"a": 5, "b": 5})), seed=0, val=0, test=0).manifest.counts(TARGETS)) == {
+        "train"
+    }
 
 
 def test_rows_that_leak_are_listed() -> None:
     given = [row._replace(split="train", group=f"g{i}") for i, row in enumerate(rows({"a": 20, "b": 20}))]
     given += [
-        Row("t/0", "t/0", "a", "test", "g3"),
-        Row("t/1", "t/1", "b", "test", "own"),
-        Row("t/2", "t/2", "b", "test"),
+        Row("t/0", "t/0", "", "a", "test", "g3"),
+        Row("t/1", "t/1", "", "b", "test", "own"),
+        Row("t/2", "t/2", "", "b", "test"),
     ]
     assert leaks(assign(manifest(given), seed=0, val=0).manifest) == ["t/0"]
     assert leaks(assign(manifest(rows({"a": 20, "b": 20})), seed=0).manifest) == []

@@ -24,7 +24,7 @@ def scores(tmp_path):
         said = labels[i % 40] if i % 4 else labels[(i + 1) % 40]
         others = tuple(label for label in labels if label != said)
         answer = Ranked((said, *others), (0.61, *([0.01] * 39)))
-        judged.append(Judged(Row(f"{i}.png", f"{i}.png", labels[i % 40], "test"), answer))
+        judged.append(Judged(Row(f"{i}.png", f"{i}.png", "", labels[i % 40], "test"), answer))
     return Scores(tuple(judged), labels)
 
 
@@ -37,7 +37,9 @@ def test_many_classes_are_a_list_of_mix_ups(scores, tmp_path):
 
 
 def test_the_budget_is_kept_mistakes_come_first_and_what_is_left_out_is_counted(scores, tmp_path):
-    few = Scores(tuple(one for one in scores.judged if one.row.label in scores.labels[:5]), scores.labels[:6])
+    few = Scores(
+        tuple(one for one in scores.judged if one.row.target in scores.labels[:5]), scores.labels[:6]
+    )
     for one in few.judged:
         assert one.prediction.label in few.labels
     whole, tight = Album(tmp_path), Album(tmp_path, budget=2000)

@@ -37,7 +37,7 @@ def test_coverage_is_what_it_promises():
 
 
 def row(number: int, group: str = "") -> Row:
-    return Row(f"{number}.png", f"{number}.png", "a", "test", group)
+    return Row(f"{number}.png", f"{number}.png", "", "a", "test", group)
 
 
 def test_a_picture_that_is_there_ten_times_counts_once():

@@ -22,7 +22,7 @@ def scores(truth, probabilities, labels=LABELS, groups=None, leaked=()):
         order = np.argsort(-row, kind="stable")
         answer = Ranked(tuple(labels[j] for j in order), tuple(float(row[j]) for j in order))
         group = groups[i] if groups else ""
-        judged.append(Judged(Row(f"{i}.png", f"{i}.png", labels[true], "test", group), answer))
+        judged.append(Judged(Row(f"{i}.png", f"{i}.png", "", labels[true], "test", group), answer))
     return Scores(tuple(judged), tuple(labels), frozenset(leaked))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch.nn.functional as F
 from sklearn.metrics import f1_score
 
 from vitrail.core.errors import UnknownNameError
+from vitrail.data.manifest import Row
 from vitrail.data.sample import Batch
 from vitrail.metrics.temperature import temperature, temperature_of_labels
 from vitrail.tasks.classify.task import Classify
@@ -56,10 +59,10 @@ def test_the_threshold_is_the_one_with_the_best_f1():
 
 def test_each_label_is_a_question_of_its_own():
     task = MultiLabel(["ant", "bee", "cat"], {"thresholds": (0.5, 0.9, 0.2)})
-    assert task.target("cat|ant") == (2, 0)
-    assert task.target("") == ()
+    assert task.read(Row("", "", "", "cat|ant"), Path()) == (2, 0)
+    assert task.read(Row("", ""), Path()) == ()
     with pytest.raises(UnknownNameError, match="bee"):
-        task.target("ant|bees")
+        task.read(Row("", "", "", "ant|bees"), Path())
     output = torch.tensor([[2.0, 2.0, -1.0], [-3.0, -3.0, -3.0]])
     first, second = task.decode(output, [])
     assert set(first.chosen) == {"ant", "cat"}

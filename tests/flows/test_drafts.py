@@ -103,7 +103,7 @@ def test_heads_of_labels_are_logistic_regressions_of_each():
 
 def rows(truth, names):
     return [
-        Row(str(i), "", "|".join(n for n, t in zip(names, line, strict=True) if t))
+        Row(str(i), "", "", "|".join(n for n, t in zip(names, line, strict=True) if t))
         for i, line in enumerate(truth)
     ]
 
@@ -129,7 +129,7 @@ def test_a_temperature_is_never_judged_by_answers_that_chose_it():
     chances = np.exp(honest) / np.exp(honest).sum(1, keepdims=True)
     truth = (draw.random((3000, 1)) > chances.cumsum(1)).sum(1)
     folds = np.arange(3000) % 5
-    labels = [Row(str(i), "", "abcd"[t]) for i, t in enumerate(truth)]
+    labels = [Row(str(i), "", "", "abcd"[t]) for i, t in enumerate(truth)]
     task = build_task("classify", list("abcd"), {})
     folded = score_by_folds(task, "classify", Answered(labels, (3 * honest).astype(np.float32), folds))
     found = folded.calibration
@@ -141,7 +141,7 @@ def test_a_temperature_is_never_judged_by_answers_that_chose_it():
     assert ece(np.array(own), right) == pytest.approx(found.ece_after, abs=1e-6)
     # A fold whose labels are all wrong does not choose its own temperature.
     spoilt = [
-        row._replace(label="abcd"[(truth[i] + 1) % 4]) if folds[i] == 0 else row
+        row._replace(target="abcd"[(truth[i] + 1) % 4]) if folds[i] == 0 else row
         for i, row in enumerate(labels)
     ]
     other = score_by_folds(task, "classify", Answered(spoilt, (3 * honest).astype(np.float32), folds))

@@ -89,7 +89,7 @@ def test_pictures_that_were_learnt_are_told_apart(vitrail, trained, digits, othe
     mixed = tmp_path / "mixed"
     shutil.copytree(others, mixed)
     rows = Run(trained).manifest(digits).rows("train")
-    learnt = [row for row in rows if row.label == "1"][:5]
+    learnt = [row for row in rows if row.target == "1"][:5]
     for number, row in enumerate(learnt):
         shutil.copy(digits / row.path, mixed / "1" / f"copy-{number}.png")
     done = vitrail("eval", trained, mixed, "--json")
@@ -106,7 +106,7 @@ def test_a_model_file_knows_the_pictures_of_the_run_that_it_lies_in(
 ):
     learnt = tmp_path / "learnt"
     for row in Run(trained).manifest(digits).rows("train"):
-        (learnt / row.label).mkdir(parents=True, exist_ok=True)
+        (learnt / row.target).mkdir(parents=True, exist_ok=True)
         shutil.copy(digits / row.path, learnt / row.path)
     page = tmp_path / "page.html"
     done = vitrail("eval", trained / "model.safetensors", learnt, "--json", "--html", page)

@@ -78,8 +78,8 @@ class ReadValue(Task):
 
         return Head()
 
-    def target(self, label):
-        return float(label)
+    def read(self, row, root):
+        return float(row.target)
 
     def loss(self, output, targets):
         return Losses(F.mse_loss(output[:, 0], torch.tensor(targets)))

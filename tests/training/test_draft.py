@@ -143,7 +143,7 @@ def test_swapped_labels_are_doubted_and_right_ones_are_not():
     learnt = task.settle(torch.from_numpy(found.logits), labels.tolist())
     task = build_task("classify", ["0", "1", "2"], learnt)
     answers = task.decode(torch.from_numpy(found.logits), [])
-    judged = tuple(Judged(Row(str(i), "", str(labels[i])), answers[i]) for i in range(300))
+    judged = tuple(Judged(Row(str(i), "", "", str(labels[i])), answers[i]) for i in range(300))
     suspects = {one.row.id for one in doubts(Scores(judged, task.labels))}
     assert suspects == {"0", "1", "2", "3", "4"}
 
@@ -238,9 +238,14 @@ def test_several_labels_weigh_what_is_present_against_what_is_not(tmp_path):
     from vitrail.runs.recipe import compose
     from vitrail.training.fit import weighed
 
-    rows = [Row(str(i), f"{i}.png", "a|b" if i < 2 else "a", split="train") for i in range(10)]
+    rows = [Row(str(i), f"{i}.png", "", "a|b" if i < 2 else "a", split="train") for i in range(10)]
     manifest = Manifest.of(rows, tmp_path)
-    own = {"model": {"name": "vit_digits", "imgsz": (32, 32)}, "data": {}, "training": {"balance": "loss"}}
+    own = {
+        "model": {"name": "vit_digits", "imgsz": (32, 32)},
+        "data": {},
+        "task": {"name": "classify_multi"},
+        "training": {"balance": "loss"},
+    }
     settings = weighed(compose("scratch_small", own), manifest).task.settings
     assert settings["class_weights"] == [0.0, 4.0]
     task = build_task("classify_multi", ["a", "b"], {"class_weights": settings["class_weights"]})

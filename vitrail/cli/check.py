@@ -16,6 +16,7 @@ def check(
     /,
     *,
     layout: str = "auto",
+    task: str | None = None,
     html: str | None = None,
     undo: tuple[int, ...] = (),
     drop: tuple[str, ...] = (),
@@ -38,7 +39,10 @@ def check(
         a folder, zip, tar, table (CSV, TSV, JSON lines, Parquet, Excel), .npz, or the built-in digits
     layout
         what it is, where the guess is wrong: folders, filenames, table, webdataset, huggingface, npz, volumes,
-        boxes, crops
+        boxes, masks, crops
+    task
+        the task that is to learn from it, where it is not the usual one: classify, classify_multi, or one of your
+        own, module:Class
     html
         write a page with the pictures to this file
     undo
@@ -63,7 +67,9 @@ def check(
     if history:
         _show(decided, json)
         return 0
-    prepared = _with_bar(lambda progress: prepare(data, layout=layout, progress=progress, history=decided))
+    prepared = _with_bar(
+        lambda progress: prepare(data, layout=layout, progress=progress, history=decided, task=task)
+    )
     _refuse_unknown(drop, prepared)
     noted = decided.note(prepared.report.findings)
     if noted.decisions != before.decisions:
@@ -73,7 +79,9 @@ def check(
     if json:
         print_json(prepared.to_dict() | {"decisions": _plain(noted), "page": html})
     else:
-        sys.stdout.write("\n".join([*prepared.lines(), *_next(data, html, prepared, noted)]) + "\n")
+        sys.stdout.write(
+            "\n".join([*prepared.lines(), *_next(_again(data, task, prepared), data, html, noted)]) + "\n"
+        )
     return 0
 
 
@@ -111,16 +119,21 @@ def _write_page(target: Path, name: str, prepared: Prepared, history: History) -
     write_text(target, data_page(name, prepared, history))
 
 
-def _next(data: str, html: str | None, prepared: Prepared, history: History) -> list[str]:
+def _again(data: str, task: str | None, prepared: Prepared) -> str:
+    """Return the data as the training has to be told them."""
+    layout = f" --layout {prepared.layout.name}" if prepared.layout.name == "crops" else ""
+    return f"{data}{layout}{f' --task {task}' if task else ''}"
+
+
+def _next(source: str, data: str, html: str | None, history: History) -> list[str]:
     """Return what was decided, by its numbers, and what to type next."""
     standing = [one for one in history.decisions if one.what != "undo" and one.number not in history.undone()]
-    asked = f" --layout {prepared.layout.name}" if prepared.layout.name == "crops" else ""
     return [
         "",
         *([f"page    {html}"] if html else []),
         *(f"decided {one.text()}" for one in standing[-3:]),
         *([f"undo    vitrail check {data} --undo {standing[-1].number}"] if standing else []),
-        f"next    vitrail train {data}{asked}",
+        f"next    vitrail train {source}",
     ]
 
 

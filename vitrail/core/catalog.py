@@ -100,6 +100,19 @@ TASKS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+TARGETS: Mapping[str, str] = MappingProxyType(
+    {
+        "classify": "vitrail.tasks.classify.targets:ClassTargets",
+        "classify_multi": "vitrail.tasks.multilabel.targets:LabelTargets",
+        "elastic": "vitrail.tasks.classify.targets:ClassTargets",
+        "elastic_multi": "vitrail.tasks.multilabel.targets:LabelTargets",
+    }
+)
+"""Task → how it takes truths, without torch: what the check of a data set needs of it."""
+
+DEFAULT_TASKS: Mapping[str, str] = MappingProxyType({"class": "classify", "classes": "classify_multi"})
+"""Kind of truth → the task that learns it where nobody names one."""
+
 EXPLAINERS: Mapping[str, str] = MappingProxyType(
     {
         "rollout": "vitrail.explainers.rollout:Rollout",
@@ -116,6 +129,7 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(
         "huggingface": "vitrail.data.layouts.huggingface:look",
         "webdataset": "vitrail.data.layouts.webdataset:look",
         "boxes": "vitrail.data.layouts.boxes:look",
+        "masks": "vitrail.data.layouts.masks:look",
         "table": "vitrail.data.layouts.table:look",
         "npz": "vitrail.data.layouts.arrays:look",
         "volumes": "vitrail.data.layouts.volumes:look",
@@ -132,6 +146,7 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "architecture": ARCHITECTURES,
         "task": TASKS,
+        "targets": TARGETS,
         "explainer": EXPLAINERS,
         "layout": {**LAYOUTS, **ASKED_LAYOUTS},
     }

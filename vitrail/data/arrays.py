@@ -23,13 +23,13 @@ def read_item(file: Path, inside: str) -> bytes:
     column, _, number = inside.rpartition("!")
     try:
         if file.suffix == ".npz":
-            return _as_npy(npz(file)[column][int(number)])
+            return as_npy(npz(file)[column][int(number)])
         if file.suffix in {".parquet", ".arrow"}:
             return arrow_cell(file, column, int(number))
         if file.name.endswith((".nii", ".nii.gz")):
             from vitrail.data import medical
 
-            return _as_npy(medical.slice_of(file, int(number)))
+            return as_npy(medical.slice_of(file, int(number)))
     except (ValueError, KeyError, IndexError) as error:
         raise DataError(f"{file.name} has no picture called {inside}. Check the data again.") from error
     raise DataError(f"{file.name} is no file that holds several pictures. Check the data again.")
@@ -55,7 +55,8 @@ def _npz(file: Path, changed: int) -> dict[str, NDArray[Any]]:
         ) from error
 
 
-def _as_npy(array: NDArray[Any]) -> bytes:
+def as_npy(array: NDArray[Any]) -> bytes:
+    """Return an array as the bytes of an .npy file."""
     data = BytesIO()
     np.save(data, array, allow_pickle=False)
     return data.getvalue()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -18,15 +19,17 @@ from numpy.typing import NDArray
 from vitrail.core.errors import DataError
 from vitrail.data import findings as say
 from vitrail.data import twins
-from vitrail.data.decode import glance
 from vitrail.data.findings import Finding
 from vitrail.data.layouts import Entry, Layout
-from vitrail.data.look import LEAST_SIDE, Facts, Memory, grey, look, named
-from vitrail.data.manifest import KEPT, QUARANTINED, Row
+from vitrail.data.layouts.base import truth_of
+from vitrail.data.look import Facts, Memory, grey_of, look, named
+from vitrail.data.manifest import DROPPED, KEPT, QUARANTINED, Row
 from vitrail.data.names import count, natural, some
-from vitrail.data.source import read
+from vitrail.data.targets import Gather, Targets, targets_for
 
 Progress = Callable[[int, int], None]
+Checks = Mapping[str, tuple[str, tuple[Finding, ...]]]
+"""Id of a readable picture → its truth, and what is wrong with it."""
 
 _CHUNK = 256  # pictures between two notes to disk
 _FEW, _TENTH = 3, 10
@@ -34,13 +37,53 @@ _FEW, _TENTH = 3, 10
 
 @dataclass(frozen=True)
 class Report:
-    """What the doctor found: one row a picture with its state, group and hash, and the findings, grave ones first."""
+    """What the doctor found: one row a picture with its state, group and hash, and the findings.
 
+    `general` are those about the pictures themselves, `of_truth` those that their truths make.
+    """
+
+    root: Path
     rows: tuple[Row, ...] = field(repr=False)
-    findings: tuple[Finding, ...]
+    general: tuple[Finding, ...]
+    of_truth: tuple[Finding, ...]
+    targets: Targets[Any] = field(repr=False, compare=False)
+    facts: Mapping[str, Facts] = field(repr=False, compare=False)  # by the id of the row, as the next
+    checks: Checks = field(repr=False, compare=False)
     sizes: tuple[
         tuple[int, int], ...
     ] = ()  # the (height, width) of the smallest, the median and the largest picture
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings, grave ones first."""
+        return tuple(sorted([*self.general, *self.of_truth], key=lambda finding: not finding.grave))
+
+    def again(self, row: Row) -> Row:
+        """Return a row that somebody decided to keep, or whose truth was changed, kept if it can be used."""
+        facts = self.facts[row.id]
+        if facts.error:
+            return row._replace(state=QUARANTINED, reason=facts.error)
+        return _judged(row, _check(row, facts, self.targets, self.root))
+
+    def decided(self, rows: Sequence[Row], targets: Targets[Any]) -> Report:
+        """Return the report about the rows that decisions made of these, with their own targets."""
+        general = tuple(say.restated(self.general, self.rows, rows, self.targets.words))
+        checks = dict(self.checks)
+        for row in rows:
+            if row.id in checks and checks[row.id][0] != row.target:
+                checks[row.id] = row.target, _check(row, self.facts[row.id], targets, self.root)
+        of_truth = tuple(_of_truth(rows, checks, targets))
+        return replace(
+            self, rows=tuple(rows), general=general, of_truth=of_truth, targets=targets, checks=checks
+        )
+
+    def unusable(self) -> tuple[Row, ...]:
+        """Return the readable pictures that are kept out for their truth."""
+        return tuple(
+            row
+            for row in self.rows
+            if row.state == QUARANTINED and any(one.out for one in self.checks.get(row.id, ("", ()))[1])
+        )
 
     def lines(self) -> list[str]:
         """Return the findings in plain words; of many conflicts the first three, and how many more there are."""
@@ -72,19 +115,26 @@ def examine(
     layout: Layout | Sequence[Entry],
     root: Path | None = None,
     *,
+    targets: Gather | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Decode every picture of a layout once, on all cores, and report; nothing of the data is changed.
 
-    `cache` is a file that remembers by content what was seen, so that a second check, or one that was killed,
+    `targets` says how a task takes the truths (None: as the usual task for their kind). `cache` is a file that
+    remembers by content what was seen, so that a second check, or one that was killed,
     decodes only what is new.
 
     Raises:
         DataError: two entries share an id, or no picture at all could be read.
     """
-    entries = list(layout) if isinstance(layout, Sequence) else list(layout.entries())
-    base = root if root is not None else Path() if isinstance(layout, Sequence) else layout.root
+    if isinstance(layout, Sequence):
+        layout = Layout("entries", root or Path(), "", tuple(layout), truth=truth_of(layout))
+        entries = list(layout.found)
+    else:
+        entries = list(layout.entries())
+    base = root if root is not None else layout.root
+    gather = targets or targets_for(layout.truth, refusal=layout.refusal)
     _refuse_twice(entries)
     memory = Memory(cache)
     try:
@@ -96,9 +146,50 @@ def examine(
         raise DataError(f"None of {count(len(facts), 'picture')} can be read, the first because: {first}")
     rows = [_row(entry, one) for entry, one in zip(entries, facts, strict=True)]
     broken = list(say.unreadable(rows))
-    rows, alike = _tie(rows, facts, base)
-    found = [*broken, *alike, *say.pictures(rows, facts), *say.classes(rows)]
-    return Report(tuple(rows), tuple(sorted(found, key=lambda finding: not finding.grave)), _sizes(facts))
+    by_id = {entry.id: one for entry, one in zip(entries, facts, strict=True)}
+    found = gather([row for row in rows if row.state == KEPT])
+    checks = _check_all(rows, by_id, found, base)
+    rows = [_judged(row, checks[row.id][1]) if row.id in checks else row for row in rows]
+    rows, alike = _tie(rows, facts, found, base)
+    general = (*broken, *alike, *say.pictures(rows, facts))
+    of_truth = tuple(_of_truth(rows, checks, found))
+    return Report(base, tuple(rows), general, of_truth, found, by_id, checks, _sizes(facts))
+
+
+def _check_all(rows: Sequence[Row], facts: Mapping[str, Facts], targets: Targets[Any], root: Path) -> Checks:
+    """Return, by the id of every readable picture, its truth and what is wrong with that."""
+
+    def check(chunk: Sequence[Row]) -> list[tuple[str, tuple[str, tuple[Finding, ...]]]]:
+        return [(row.id, (row.target, _check(row, facts[row.id], targets, root))) for row in chunk]
+
+    readable = [row for row in rows if row.state == KEPT]
+    chunks = [readable[start : start + _CHUNK] for start in range(0, len(readable), _CHUNK)]
+    with ThreadPoolExecutor(workers()) as pool:  # a truth may be a picture that has to be decoded
+        return dict(pair for pairs in pool.map(check, chunks) for pair in pairs)
+
+
+def _check(row: Row, facts: Facts, targets: Targets[Any], root: Path) -> tuple[Finding, ...]:
+    try:
+        return tuple(targets.check(row, facts, root))
+    except DataError as error:
+        return (Finding("unreadable truth", str(error).rstrip("."), (row.id,), grave=True, out=True),)
+
+
+def _judged(row: Row, findings: Sequence[Finding]) -> Row:
+    """Return a row kept, or kept out for what is wrong with its truth."""
+    bad = next((one for one in findings if one.out), None)
+    return (
+        row._replace(state=KEPT, reason="")
+        if bad is None
+        else row._replace(state=QUARANTINED, reason=bad.text)
+    )
+
+
+def _of_truth(rows: Sequence[Row], checks: Checks, targets: Targets[Any]) -> Iterator[Finding]:
+    """Say what is wrong with the truths, of single pictures and of the set."""
+    seen = [row.id for row in rows if row.state != DROPPED and row.id in checks]
+    yield from say.truths(one for name in seen for one in checks[name][1])
+    yield from targets.check_set(rows)
 
 
 def workers() -> int:
@@ -119,7 +210,7 @@ def _look_all(
     def look_at(entry: Entry) -> Facts:
         if entry.trouble:
             return Facts(error=f"{entry.path} {entry.trouble}.")
-        return look(root, entry.path, memory)
+        return look(root, entry.path, memory, entry.part)
 
     done, todo = 0, iter(entries)
     with ThreadPoolExecutor(workers()) as pool:
@@ -134,46 +225,55 @@ def _look_all(
 
 def _row(entry: Entry, facts: Facts) -> Row:
     state = QUARANTINED if facts.error else KEPT
-    return Row(entry.id, entry.path, entry.label, entry.split, entry.group, facts.hash, state, facts.error)
+    target, split, group = entry.target, entry.split, entry.group
+    return Row(entry.id, entry.path, entry.part, target, split, group, facts.hash, state, facts.error)
 
 
-def _tie(rows: list[Row], facts: Sequence[Facts], root: Path) -> tuple[list[Row], list[Finding]]:
-    """Tie twins to one group, keep out those whose labels contradict each other, and say so.
+def _tie(
+    rows: list[Row], facts: Sequence[Facts], targets: Targets[Any], root: Path
+) -> tuple[list[Row], list[Finding]]:
+    """Tie twins to one group, keep out those whose truths contradict each other, and say so.
 
     At most one of two labels of the same picture is right, and nobody here knows which: a network taught both
     learns neither. Pictures that are only similar stay: their difference may be what the labels are about.
     """
 
-    def grey_of(i: int) -> NDArray[np.uint8]:
-        return grey(glance(read(root, rows[i].path), rows[i].path, LEAST_SIDE)[0])
+    def grey(i: int) -> NDArray[np.uint8]:
+        return grey_of(root, rows[i].path, rows[i].part)
 
-    alike = twins.find(facts, grey_of, workers())
-    sizes = Counter(one for row in rows for one in row.labels)
-    wide = [group for group in alike.similar if _is_wide([rows[i] for i in group], sizes)]
+    def differ(group: Sequence[int]) -> bool:
+        kept = [rows[i] for i in group if rows[i].state == KEPT]
+        return any(not targets.same(kept[0], other, root) for other in kept[1:])
+
+    alike = twins.find(facts, grey, workers())
+    strata = [targets.strata(row) for row in rows]
+    sizes = Counter(one for own in strata for one in own)
+    wide = [group for group in alike.similar if _is_wide([strata[i] for i in group], sizes)]
     similar = [group for group in alike.similar if group not in wide]
     merged = twins.components(len(rows), [(g[0], i) for g in (*alike.equal, *similar) for i in g[1:]])
-    clashing = [group for group in alike.equal if len({rows[i].label for i in group}) > 1]
+    clashing = [group for group in alike.equal if differ(group)]
     clashed = {i for group in clashing for i in group}
     harmless = [group for group in alike.equal if group[0] not in clashed]
-    doubtful = [g for g in similar if len({rows[i].label for i in g if i not in clashed}) > 1]
+    doubtful = [g for g in similar if differ([i for i in g if i not in clashed])]
     tied = _grouped(rows, merged)
     for group in clashing:
-        for i in group:
-            other = next(rows[j] for j in group if rows[j].label != rows[i].label)
-            reason = f"the same picture is labelled {other.label!r} as {other.id}"
+        kept = [i for i in group if rows[i].state == KEPT]
+        for i in kept:
+            other = next((rows[j] for j in kept if not targets.same(rows[i], rows[j], root)), rows[kept[0]])
+            reason = f"{say.CONTRADICTS} {targets.words(other)!r} as {other.id}"
             tied[i] = tied[i]._replace(state=QUARANTINED, reason=reason)
     found = [
-        *say.conflicts(tied, clashing),
-        *say.doubtful(rows, doubtful),
+        *say.conflicts(tied, clashing, targets.words),
+        *say.doubtful(rows, doubtful, targets.words),
         *say.leaks(rows, merged),
         *say.twins(rows, harmless, similar, wide),
     ]
     return tied, found
 
 
-def _is_wide(group: Sequence[Row], sizes: Counter[str]) -> bool:
-    """Tell a chain of look-alikes that would tie up more than a tenth of a class: it is no twin group."""
-    least = min((sizes[one] for row in group for one in row.labels), default=0)
+def _is_wide(group: Sequence[Sequence[str]], sizes: Counter[str]) -> bool:
+    """Tell from its strata a chain of look-alikes that would tie up more than a tenth of a class: no twin group."""
+    least = min((sizes[one] for own in group for one in own), default=0)
     return len(group) > max(_FEW, least / _TENTH)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -19,19 +19,27 @@ IMBALANCE = 10
 LONG = 4
 SHORT_SIDE = 16
 
-_OF_CLASSES = ("empty class", "missing class", "tiny class", "imbalance", "spelling")
+CONTRADICTS = "the same picture is labelled"
+"""How the reason begins for which an equal picture with another truth is kept out."""
 
 Groups = Sequence[Sequence[int]]
+Words = Callable[[Row], str]
+Strata = Callable[[Row], Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found. `grave` ones keep pictures out or spoil scores; the others are said for the record."""
+    """One thing that was found. `grave` ones keep pictures out or spoil scores; the others are said for the record.
+
+    Of the truth of one picture `text` says what is wrong, `hint` what to do, and `out` that it is kept out for it.
+    """
 
     kind: str
     text: str
     ids: tuple[str, ...] = ()
     grave: bool = False
+    out: bool = False
+    hint: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -51,14 +59,31 @@ def unreadable(rows: Sequence[Row]) -> Iterator[Finding]:
         )
 
 
-def conflicts(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
+def truths(found: Iterable[Finding]) -> Iterator[Finding]:
+    """Tell what is wrong with the truths of single pictures, those of one kind together."""
+    kinds: dict[str, list[Finding]] = defaultdict(list)
+    for one in found:
+        kinds[one.kind].append(one)
+    for kind, alike in kinds.items():
+        ids = tuple(name for one in alike for name in one.ids)
+        by_text: dict[str, list[str]] = defaultdict(list)
+        for one in alike:
+            by_text[one.text] += one.ids
+        shown = some((f"{text}: {some(names)}" for text, names in by_text.items()), 2)
+        kept_out = " kept out" if alike[0].out else ""
+        hint = f" {alike[0].hint}" if alike[0].hint else ""
+        text = f"{count(len(ids), 'picture')}{kept_out}, {shown}.{hint}"
+        yield Finding(kind, text, ids, any(one.grave for one in alike))
+
+
+def conflicts(rows: Sequence[Row], groups: Groups, words: Words) -> Iterator[Finding]:
     """Name each equal picture that stands under several labels: one finding each, so that each can be undone."""
     for group in groups:
-        yield _conflict([rows[i] for i in group])
+        yield _conflict([rows[i] for i in group], words)
 
 
-def _conflict(copies: Sequence[Row]) -> Finding:
-    said = " = ".join(f"{row.id} ({row.label})" for row in copies[:3])
+def _conflict(copies: Sequence[Row], words: Words) -> Finding:
+    said = " = ".join(f"{row.id} ({words(row)})" for row in copies[:3])
     more = f" and {len(copies) - 3} more" if len(copies) > 3 else ""
     kept = sum(row.state == KEPT for row in copies)
     some_kept = "every copy kept" if kept == len(copies) else f"{kept} of {len(copies)} copies kept"
@@ -89,10 +114,10 @@ def _are(found: Sequence[object]) -> str:
     return "is" if len(found) == 1 else "are"
 
 
-def doubtful(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
+def doubtful(rows: Sequence[Row], groups: Groups, words: Words) -> Iterator[Finding]:
     """Name similar pictures with different labels: they stay, for the difference may be what the labels are about."""
     if groups:
-        shown = some((" = ".join(f"{rows[i].id} ({rows[i].label})" for i in g[:3]) for g in groups), 2)
+        shown = some((" = ".join(f"{rows[i].id} ({words(rows[i])})" for i in g[:3]) for g in groups), 2)
         yield Finding(
             "doubtful",
             f"{count(len(groups), 'pair')} of almost equal pictures, different labels: {shown}. See which is right.",
@@ -151,17 +176,17 @@ def _is_odd(size: tuple[int, int], usual: float) -> bool:
     return long > LONG * short or (short < SHORT_SIDE and short < usual / 4)
 
 
-def classes(rows: Sequence[Row]) -> Iterator[Finding]:
+def classes(rows: Sequence[Row], strata: Strata) -> Iterator[Finding]:
     """Say which classes are empty, missing in a split, tiny, out of proportion, or twice there by their spelling."""
-    kept = Counter(one for row in rows if row.state == KEPT for one in row.labels)
-    names = sorted({one for row in rows for one in row.labels}, key=natural)
+    kept = Counter(one for row in rows if row.state == KEPT for one in strata(row))
+    names = sorted({one for row in rows for one in strata(row)}, key=natural)
     empty = [name for name in names if not kept[name]]
     tiny = [f"{name} ({kept[name]})" for name in names if 0 < kept[name] < TINY_CLASS]
     if empty:
         yield Finding(
             "empty class", f"No usable picture in {some(empty)}. Add some, or remove the class.", grave=True
         )
-    yield from _missing(rows, [name for name in names if kept[name]])
+    yield from _missing(rows, [name for name in names if kept[name]], strata)
     if tiny:
         few = f"Fewer than {TINY_CLASS} pictures in {some(tiny)}. Add more: scores there mean little."
         yield Finding("tiny class", few)
@@ -185,26 +210,24 @@ def classes(rows: Sequence[Row]) -> Iterator[Finding]:
             )
 
 
-def as_decided(findings: Iterable[Finding], rows: Sequence[Row], decided: Sequence[Row]) -> list[Finding]:
-    """Say again what decisions change: which copies of a picture are kept, and what that leaves of the classes.
+def restated(
+    findings: Iterable[Finding], rows: Sequence[Row], decided: Sequence[Row], words: Words
+) -> Iterator[Finding]:
+    """Say again what decisions change of the conflicts: which copies of a picture are kept.
 
-    `rows` are the doctor's, with the labels that stand in the data; `decided` are those that people decided.
+    `rows` are the doctor's, with the truths that stand in the data; `decided` are those that people decided.
     """
     state = {row.id: row.state for row in decided}
     copies = {row.id: row._replace(state=state[row.id]) for row in rows}
-    told = [
-        _conflict([copies[known] for known in one.ids]) if one.kind == "conflict" else one
-        for one in findings
-        if one.kind not in _OF_CLASSES
-    ]
-    return sorted([*told, *classes(decided)], key=lambda finding: not finding.grave)
+    for one in findings:
+        yield _conflict([copies[known] for known in one.ids], words) if one.kind == "conflict" else one
 
 
-def _missing(rows: Sequence[Row], names: Sequence[str]) -> Iterator[Finding]:
+def _missing(rows: Sequence[Row], names: Sequence[str], strata: Strata) -> Iterator[Finding]:
     given: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         if row.split and row.state == KEPT:
-            given[row.split].update(row.labels)
+            given[row.split].update(strata(row))
     for split, found in sorted(given.items()):
         missing = [name for name in names if not found[name]]
         if missing:

@@ -6,7 +6,7 @@ The history lies beside the data, never in it: `photos.vitrail.jsonl` beside `ph
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from vitrail.core.errors import DataError
 from vitrail.core.files import write_text
-from vitrail.data.findings import Finding
+from vitrail.data.findings import CONTRADICTS, Finding
 from vitrail.data.manifest import DROPPED, KEPT, QUARANTINED, Row
 from vitrail.data.names import count, some
 
@@ -25,7 +25,7 @@ _CONFLICT = "one picture, several labels"
 
 
 class Decision(NamedTuple):
-    """One line of the history; `value` is the new label of a relabelling, or the number of the line undone."""
+    """One line of the history; `value` is the new truth of a relabelling, or the number of the line undone."""
 
     number: int
     what: What
@@ -122,10 +122,11 @@ class History:
                 history = history.decide("quarantine", finding.ids, reason=_CONFLICT)
         return history
 
-    def apply(self, rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
+    def apply(self, rows: Sequence[Row], again: Callable[[Row], Row]) -> tuple[list[Row], list[str]]:
         """Return the doctor's rows as people decided they should be, and in plain words what that changed.
 
-        What cannot be read stays out whatever was decided.
+        `again` looks once more at a row that is to be kept (`Report.again`): what cannot be read, or has a truth
+        that cannot be used, stays out whatever was decided.
         """
         gone, done = self.undone(), 0
         by_id = {row.id: row for row in rows}
@@ -134,7 +135,7 @@ class History:
                 continue  # the doctor's own decisions are in the rows already, unless they were taken back
             for known in one.ids:
                 row = by_id.get(known)
-                if row is not None and (changed := _decided(row, one)) != row:
+                if row is not None and (changed := _decided(row, one, again)) != row:
                     by_id[known], done = changed, done + 1
         notes = (
             [f"{count(done, 'picture')} as decided before: vitrail check DATA --history shows it."]
@@ -144,14 +145,14 @@ class History:
         return list(by_id.values()), notes
 
 
-def _decided(row: Row, decision: Decision) -> Row:
-    contradicts = row.state == QUARANTINED and row.reason.startswith("the same picture is labelled")
+def _decided(row: Row, decision: Decision, again: Callable[[Row], Row]) -> Row:
+    contradicts = row.state == QUARANTINED and row.reason.startswith(CONTRADICTS)
     if decision.what == "drop":
         return row._replace(state=DROPPED, reason=decision.reason or "dropped by hand")
     if decision.what == "relabel":
-        state = KEPT if contradicts else row.state
-        return row._replace(label=decision.value, state=state, reason="" if contradicts else row.reason)
-    return row._replace(state=KEPT, reason="") if contradicts or row.state == DROPPED else row
+        changed = row._replace(target=decision.value)
+        return changed if row.state == DROPPED else again(changed)
+    return again(row._replace(state=KEPT, reason="")) if contradicts or row.state == DROPPED else row
 
 
 def history_path(source: Path) -> Path:

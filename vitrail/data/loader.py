@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from vitrail.core.errors import DataError
+from vitrail.core.errors import VitrailError
 from vitrail.core.seeds import derive
 from vitrail.data.augment import Augment
 from vitrail.data.manifest import Row
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch, Geometry
 from vitrail.data.source import load
+from vitrail.data.targets import Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class _Seen(NamedTuple):
     geometry: Geometry | None
 
 
-class Pictures(Dataset["_Seen | DataError"]):
+class Pictures(Dataset["_Seen | VitrailError"]):
     """The rows of a manifest as network inputs; asked with (index, key): key < 0 means as at prediction."""
 
     def __init__(
@@ -72,42 +73,42 @@ class Pictures(Dataset["_Seen | DataError"]):
         rows: Sequence[Row],
         root: Path,
         preprocess: Preprocess,
-        target: Callable[[str], Any],
+        targets: Targets[Any],
         augment: Augment | None = None,
     ) -> None:
         self.rows, self.root, self.preprocess, self.augment = rows, root, preprocess, augment
-        self.targets = [target(row.label) for row in rows]
+        self.targets = targets
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, at: tuple[int, int]) -> _Seen | DataError:
+    def __getitem__(self, at: tuple[int, int]) -> _Seen | VitrailError:
         """Return a picture, or why there is none: raised in a worker it would come out wrapped in a traceback."""
         try:
             return self._seen(*at)
-        except DataError as error:
+        except VitrailError as error:
             return error
 
     def _seen(self, index: int, key: int) -> _Seen:
         row = self.rows[index]
-        image = load(self.root, row.path, self.preprocess.channels).image
+        image = load(self.root, row.path, self.preprocess.channels, row.part).image
+        target = self.targets.read(row, self.root)
         if key < 0 or self.augment is None:
             pixels, geometry = self.preprocess.eval(image)
-            return _Seen(pixels, self.targets[index], row.id, geometry)
-        return _Seen(self.preprocess.train(image, self.augment, key), self.targets[index], row.id, None)
+            return _Seen(pixels, target, row.id, geometry)
+        return _Seen(self.preprocess.train(image, self.augment, key), target, row.id, None)
 
-
-def collate(found: Sequence[_Seen | DataError]) -> Batch[Any] | DataError:
-    """Stack pictures into a batch; where one cannot be read, return the error instead."""
-    seen = [one for one in found if isinstance(one, _Seen)]
-    if len(seen) < len(found):
-        return next(one for one in found if isinstance(one, DataError))
-    return Batch(
-        {"images": torch.stack([one.pixels for one in seen])},
-        [one.target for one in seen],
-        tuple(one.id for one in seen),
-        tuple(one.geometry for one in seen if one.geometry is not None),
-    )
+    def collate(self, found: Sequence[_Seen | VitrailError]) -> Batch[Any] | VitrailError:
+        """Stack pictures into a batch; where one cannot be read, return the error instead."""
+        seen = [one for one in found if isinstance(one, _Seen)]
+        if len(seen) < len(found):
+            return next(one for one in found if isinstance(one, VitrailError))
+        return Batch(
+            {"images": torch.stack([one.pixels for one in seen])},
+            self.targets.collate([one.target for one in seen]),
+            tuple(one.id for one in seen),
+            tuple(one.geometry for one in seen if one.geometry is not None),
+        )
 
 
 def processes(wanted: int) -> int:
@@ -119,11 +120,11 @@ def processes(wanted: int) -> int:
 def _batches(
     pictures: Pictures, batches: Sequence[Any] | Iterator[Any], workers: int
 ) -> Iterator[Batch[Any]]:
-    """Yield the batches; DataError names a picture that cannot be read."""
+    """Yield the batches; a VitrailError names a picture or a truth that cannot be read."""
     loader: DataLoader[Any] = DataLoader(
         pictures,
         batch_sampler=batches,
-        collate_fn=collate,
+        collate_fn=pictures.collate,
         num_workers=workers,
         multiprocessing_context="fork"
         if workers and os.name == "posix" and not torch.cuda.is_available()
@@ -131,7 +132,7 @@ def _batches(
         pin_memory=torch.cuda.is_available(),
     )
     for batch in loader:
-        if isinstance(batch, DataError):
+        if isinstance(batch, VitrailError):
             raise batch
         yield batch
 

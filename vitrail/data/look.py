@@ -17,6 +17,7 @@ from PIL import Image
 
 from vitrail.core.errors import DataError
 from vitrail.data.decode import Decoded, decode, glance
+from vitrail.data.parts import is_window
 from vitrail.data.source import cut_out, read
 
 GREY_SIDE = 64
@@ -99,17 +100,17 @@ class Memory:
             self._base.close()
 
 
-def look(root: Path, path: str, memory: Memory) -> Facts:
+def look(root: Path, path: str, memory: Memory, part: str = "") -> Facts:
     """Read one picture, decode it unless its content is known, and say what it is; a bad file is told, not raised."""
     try:
-        data = read(root, path)
+        data = read(root, path, part)
     except DataError as error:
         return Facts(error=str(error))
-    cut = path.rpartition("!")[2] if "," in path else ""
+    cut = part or (path.rpartition("!")[2] if "," in path else "")
     content = blake2b(data + cut.encode(), digest_size=16).hexdigest()
     facts = memory.recall(content)
     if facts is None:
-        facts = _decoded(data, path, content)
+        facts = _decoded(data, path, part, content)
         memory.add(facts)
     return facts
 
@@ -119,9 +120,10 @@ def named(facts: Facts, path: str) -> Facts:
     return facts._replace(error=facts.error.replace(_ITSELF, path)) if facts.error else facts
 
 
-def _decoded(data: bytes, path: str, content: str) -> Facts:
+def _decoded(data: bytes, path: str, part: str, content: str) -> Facts:
     try:
-        cropped = cut_out(decode(data, name=_ITSELF), path) if "!" in path and "," in path else None
+        cut = is_window(part) or ("!" in path and "," in path)
+        cropped = cut_out(decode(data, name=_ITSELF), path, part) if cut else None
         shown, size = (cropped, cropped.image.shape[:2]) if cropped else glance(data, _ITSELF, LEAST_SIDE)
     except DataError as error:
         return Facts(content, error=str(error).replace(path, _ITSELF))
@@ -133,6 +135,14 @@ def _decoded(data: bytes, path: str, content: str) -> Facts:
     elif spread >= FLAT:
         sketch = sketch_of(view)
     return Facts(content, pixels, sketch, (size[0], size[1]), shown.notes, spread)
+
+
+def grey_of(root: Path, path: str, part: str = "") -> NDArray[np.uint8]:
+    """Return the grey picture (64, 64) of a row."""
+    data = read(root, path, part)
+    return grey(
+        cut_out(decode(data, name=path), path, part) if is_window(part) else glance(data, path, LEAST_SIDE)[0]
+    )
 
 
 def grey(shown: Decoded) -> NDArray[np.uint8]:

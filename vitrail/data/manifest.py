@@ -1,49 +1,59 @@
-"""The manifest: one row a sample, the only list that training reads."""
+"""The manifest: one row a sample, the only list that training reads, and what its truths are.
+
+On disk it is `manifest.csv`, with the header of the truths in `manifest.json` beside it, and with truths that are
+too long for a cell in `targets.jsonl`.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
 from vitrail.core.errors import DataError
-from vitrail.core.files import replace
+from vitrail.core.files import replace, write_text
 from vitrail.data.names import natural, split_labels
+from vitrail.data.truth import Truth
+
+if TYPE_CHECKING:
+    from vitrail.data.targets import Targets
 
 KEPT, QUARANTINED, DROPPED = "kept", "quarantined", "dropped"
 STATES = (KEPT, QUARANTINED, DROPPED)
 TRAIN, VAL, TEST = "train", "val", "test"
 
+LONGEST = 1024
+"""Characters of a truth above which it leaves its cell for `targets.jsonl`."""
+
 
 class Row(NamedTuple):
-    """One sample: where it is, what it shows, where it belongs, and whether and why it is kept.
+    """One sample: where it is, what its truth is, where it belongs, and whether and why it is kept.
 
     `id` and `path` are posix paths relative to the manifest's root (`archive.zip!member` inside an archive);
-    `label` holds several labels joined by `|` in a multi-label set; `split` is train, val, test or empty;
-    rows of one non-empty `group` never lie in two splits; `state` is kept, quarantined or dropped.
+    `part` says which part of that file is meant (`window=left,top,right,bottom`, `page=3`, `slice=40`), empty for
+    the whole; `target` is the truth as the manifest's kind writes it: a class, classes joined by `|`, the path of a
+    mask, JSON; `split` is train, val, test or empty; rows of one non-empty `group` never lie in two splits; `state`
+    is kept, quarantined or dropped.
     """
 
     id: str
     path: str
-    label: str
+    part: str = ""
+    target: str = ""
     split: str = ""
     group: str = ""
     hash: str = ""
     state: str = KEPT
     reason: str = ""
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels of the row; none, one or several."""
-        return split_labels(self.label)
-
 
 COLUMNS = Row._fields
+_OLD = ("id", "path", "label", "split", "group", "hash", "state", "reason")  # before truths of every kind
 _WAY_OUT = "Put back a copy of it, or train again to have a new one."
 _SCHEMA = dict.fromkeys(COLUMNS, pl.String)
 
@@ -54,48 +64,62 @@ class Manifest:
 
     frame: pl.DataFrame
     root: Path
+    truth: Truth
 
     @classmethod
-    def of(cls, rows: Iterable[Row], root: Path) -> Manifest:
-        """Build a manifest from rows, in natural order of their ids."""
+    def of(cls, rows: Iterable[Row], root: Path, truth: Truth | None = None) -> Manifest:
+        """Build a manifest from rows, in natural order of their ids; without a header the rows tell it."""
         ordered = sorted(rows, key=lambda row: natural(row.id))
-        return cls(pl.DataFrame(ordered, schema=_SCHEMA, orient="row"), root)
+        frame = pl.DataFrame(ordered, schema=_SCHEMA, orient="row")
+        return cls(frame, root, truth or _told_by(frame))
 
     @classmethod
     def read(cls, path: str | Path, root: str | Path) -> Manifest:
-        """Read a manifest written by `write`.
+        """Read a manifest written by `write`, or by a vitrail that knew labels only.
 
         Raises:
-            DataError: the file is missing, is no CSV, or lacks a column.
+            DataError: a file is missing, broken, or lacks a column.
         """
+        path = Path(path)
         try:
             frame = pl.read_csv(path, infer_schema=False).fill_null("")
         except (OSError, pl.exceptions.PolarsError) as error:
             gone = isinstance(error, FileNotFoundError)
             why = "it does not exist" if gone else str(error).splitlines()[0].rstrip(".")
             raise DataError(f"The manifest {path} cannot be read: {why}. {_WAY_OUT}") from error
+        if tuple(frame.columns) == _OLD:
+            frame = frame.rename({"label": "target"}).with_columns(part=pl.lit("")).select(COLUMNS)
         if tuple(frame.columns) != COLUMNS:
             raise DataError(
                 f"The manifest {path} has the columns {frame.columns}, not {list(COLUMNS)}. {_WAY_OUT}"
             )
-        return cls(frame, Path(root))
+        if (long := _long_of(path)).is_file():
+            targets = dict(_read_long(long))
+            cells = zip(frame["id"].to_list(), frame["target"].to_list(), strict=True)
+            whole = pl.Series("target", [targets.get(one, cell) for one, cell in cells], pl.String)
+            frame = frame.with_columns(whole)
+        header = _header_of(path)
+        return cls(frame, Path(root), _read_header(header) if header.is_file() else _told_by(frame))
 
     def write(self, path: str | Path) -> Path:
-        """Write the manifest as CSV; a crash in the middle leaves what stood there before."""
-        replace(Path(path), self.frame.write_csv)
-        return Path(path)
-
-    @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """The labels of the kept rows in natural order, 2 before 10: the order of a network's outputs."""
-        cells = self.frame.filter(pl.col("state") == KEPT)["label"].unique().to_list()
-        return tuple(sorted({one for cell in cells for one in split_labels(cell)}, key=natural))
-
-    @cached_property
-    def multi(self) -> bool:
-        """Whether a kept row has no label or several: then every label is a question of its own."""
-        cells = self.frame.filter(pl.col("state") == KEPT)["label"].unique().to_list()
-        return any(len(split_labels(cell)) != 1 for cell in cells)
+        """Write the manifest as CSV, its header and its long truths beside it; each file in one step."""
+        path = Path(path)
+        long = self.frame.filter(
+            (pl.col("target").str.len_chars() > LONGEST) | pl.col("target").str.contains(r"^[\[{]")
+        )
+        lines = [_long_line(*cells) for cells in long.select("id", "target").iter_rows()]
+        if lines:
+            write_text(_long_of(path), "".join(lines))
+        write_text(_header_of(path), json.dumps(self.truth.to_dict(), ensure_ascii=False, indent=1) + "\n")
+        short = self.frame.with_columns(
+            target=pl.when(pl.col("id").is_in(long["id"].implode()))
+            .then(pl.lit(""))
+            .otherwise(pl.col("target"))
+        )
+        replace(path, short.write_csv)
+        if not lines:
+            _long_of(path).unlink(missing_ok=True)
+        return path
 
     def rows(self, split: str | None = None, state: str | None = KEPT) -> list[Row]:
         """Return the rows of one split (None: all) in one state (None: any), in the manifest's order."""
@@ -103,15 +127,24 @@ class Manifest:
         frame = frame if split is None else frame.filter(pl.col("split") == split)
         return [Row(*cells) for cells in frame.iter_rows()]
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Return split → class → number of kept rows, every class named in every split."""
-        counters: dict[str, Counter[str]] = {}
+    def counts(self, targets: Targets[Any]) -> dict[str, dict[str, int]]:
+        """Return split → stratum → number of kept rows, every stratum named in every split.
+
+        Where nothing is told apart, all rows are one stratum without a name.
+        """
+        tallies: dict[str, Counter[str]] = {}
+        every: Counter[str] = Counter()
+        sizes: Counter[str] = Counter()
         for row in self.rows():
-            counters.setdefault(row.split, Counter()).update(row.labels)
-        return {
-            split: {name: counters[split][name] for name in self.classes}
-            for split in sorted(counters, key=lambda s: [TRAIN, VAL, TEST, ""].index(s))
-        }
+            strata = targets.strata(row)
+            tallies.setdefault(row.split, Counter()).update(strata)
+            every.update(strata)
+            sizes[row.split] += 1
+        order = sorted(tallies, key=lambda split: [TRAIN, VAL, TEST, ""].index(split))
+        if not every:
+            return {split: {"": sizes[split]} for split in order}
+        names = dict.fromkeys((*self.truth.names, *sorted(every, key=natural)))
+        return {split: {name: tallies[split][name] for name in names} for split in order}
 
     def states(self) -> dict[str, int]:
         """Return state → number of rows."""
@@ -119,5 +152,57 @@ class Manifest:
         return {state: found[state] for state in STATES}
 
     def replace(self, rows: Sequence[Row]) -> Manifest:
-        """Return a manifest of the same root with other rows."""
-        return Manifest.of(rows, self.root)
+        """Return a manifest of the same root and header with other rows."""
+        return Manifest.of(rows, self.root, self.truth)
+
+
+def dump_target(value: Any) -> str:
+    """Write a truth that is no text as the one line that a row holds."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _told_by(frame: pl.DataFrame) -> Truth:
+    """Return the header that kept rows of labels tell: classes in natural order, 2 before 10."""
+    cells = frame.filter(pl.col("state") == KEPT)["target"].unique().to_list()
+    labels = [split_labels(cell) for cell in cells]
+    names = sorted({one for some in labels for one in some}, key=natural)
+    return Truth("classes" if any(len(some) != 1 for some in labels) else "class", tuple(names))
+
+
+def _header_of(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _long_of(path: Path) -> Path:
+    return path.with_name("targets.jsonl")
+
+
+def _long_line(name: str, target: str) -> str:
+    """Write one line of targets.jsonl: JSON stays readable where that gives it back to the letter."""
+    value: Any = target
+    if target[:1] in {"[", "{"}:
+        try:
+            parsed = json.loads(target)
+            value = parsed if dump_target(parsed) == target else target
+        except ValueError:
+            value = target  # a text that only begins so
+    return json.dumps({"id": name, "target": value}, ensure_ascii=False) + "\n"
+
+
+def _read_long(path: Path) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line:
+            continue
+        try:
+            values = json.loads(line)
+            target = values["target"]
+            yield values["id"], target if isinstance(target, str) else dump_target(target)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"Line {number} of {path} is broken ({error}). {_WAY_OUT}") from error
+
+
+def _read_header(path: Path) -> Truth:
+    try:
+        return Truth.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}, the header of the manifest, is broken ({error}). {_WAY_OUT}") from error

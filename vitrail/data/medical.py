@@ -22,8 +22,8 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-def dicom(data: bytes, name: str) -> tuple[NDArray[np.uint8], str]:
-    """Return a DICOM picture as uint8 (height, width[, 3]), and how its values were brought there.
+def dicom(data: bytes, name: str, frame: int | None = None) -> tuple[NDArray[np.uint8], str]:
+    """Return a DICOM picture, or one frame of several, as uint8 (height, width[, 3]), and how its values got there.
 
     Raises:
         DataError: pydicom is not installed, or the file holds no picture, several, or a broken one.
@@ -36,10 +36,14 @@ def dicom(data: bytes, name: str) -> tuple[NDArray[np.uint8], str]:
     try:
         file = pydicom.dcmread(BytesIO(data))
         values = file.pixel_array
+        if frame is not None:
+            values = _frame(values, int(file.get("NumberOfFrames", 1) or 1), frame, name)
         if values.ndim == 3 and values.shape[-1] == 3:
             return _stretch(values, 0, 255 if values.dtype == np.uint8 else float(values.max())), RANGE
         if values.ndim != 2:
-            raise DataError(f"{name} holds {values.shape[0]} frames. Save each frame as a file of its own.")
+            raise DataError(
+                f"{name} holds {values.shape[0]} frames. Save each frame as a file of its own, or name it: slice=0."
+            )
         values = pixels.apply_modality_lut(values, file)
         centre, width = _first(file.get("WindowCenter")), _first(file.get("WindowWidth"))
         low, high = float(values.min()), float(values.max())
@@ -56,6 +60,15 @@ def dicom(data: bytes, name: str) -> tuple[NDArray[np.uint8], str]:
     if file.get("PhotometricInterpretation") == "MONOCHROME1":  # 0 is white
         grey = (255 - grey).astype(np.uint8)
     return grey, WINDOW if centre is not None else RANGE
+
+
+def _frame(values: NDArray[Any], frames: int, number: int, name: str) -> NDArray[Any]:
+    if number >= frames:
+        raise DataError(
+            f"{name} holds {frames} slices, counted from 0, and no slice {number}. Mend its part."
+        )
+    frame: NDArray[Any] = values[number] if frames > 1 else values
+    return frame
 
 
 def _first(value: Any) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,14 +11,13 @@ from vitrail.core.errors import DataError
 from vitrail.core.paths import cache_dir
 from vitrail.data import builtin
 from vitrail.data.doctor import Progress, Report, examine
-from vitrail.data.findings import as_decided
 from vitrail.data.history import History, history_path
 from vitrail.data.layouts import Layout, sniff
-from vitrail.data.manifest import Manifest
-from vitrail.data.names import count, some
+from vitrail.data.manifest import KEPT, Manifest, Row
+from vitrail.data.names import count
 from vitrail.data.split import assign
+from vitrail.data.targets import Targets, targets_for
 
-_ENOUGH, _SHARED = 20, 0.8
 _KEPT = 100  # ids of one finding that are kept with a run
 
 
@@ -27,6 +27,7 @@ class Prepared(NamedTuple):
     manifest: Manifest
     report: Report
     layout: Layout
+    targets: Targets[Any]
     notes: tuple[str, ...]
     source: str = ""
 
@@ -40,19 +41,20 @@ class Prepared(NamedTuple):
         sizes = " to ".join(
             dict.fromkeys(f"{w} × {h}" for h, w in (self.report.sizes[0], self.report.sizes[-1]))
         )
-        classes = count(len(self.manifest.classes), "class", "classes")
-        many = ", any number of labels a picture" if self.manifest.multi else ""
         why = f"{self.layout.why[0].upper()}{self.layout.why[1:]}"
-        return f"{why} {count(kept, 'picture')} in {classes}{many}, {sizes} px."
+        return f"{why} {count(kept, 'picture')}{self.in_classes()}{self.targets.describe()}, {sizes} px."
+
+    def in_classes(self) -> str:
+        """Return into how many classes the pictures fall, to be said behind their number."""
+        names = self.manifest.truth.names
+        return f" in {count(len(names), 'class', 'classes')}" if names else ""
 
     def summary(self) -> str:
         """Return in one line what was found, for the head of a training."""
         states = self.manifest.states()
         out = states["quarantined"] + states["dropped"]
         grave = sum(finding.grave for finding in self.report.findings)
-        parts = [
-            f"{count(states['kept'], 'picture')} in {count(len(self.manifest.classes), 'class', 'classes')}"
-        ]
+        parts = [f"{count(states['kept'], 'picture')}{self.in_classes()}"]
         parts += [f"{out:,} kept out"] if out else []
         parts += [f"{count(grave, 'finding')} to look at (vitrail check {self.source})"] if grave else []
         return ", ".join(parts) + "."
@@ -72,9 +74,10 @@ class Prepared(NamedTuple):
         return {
             "layout": self.layout.name,
             "why": self.layout.why,
-            "classes": list(self.manifest.classes),
-            "multi_label": self.manifest.multi,
-            "splits": self.manifest.counts(),
+            "truth": self.manifest.truth.kind,
+            "classes": list(self.manifest.truth.names),
+            "multi_label": self.manifest.truth.kind == "classes",
+            "splits": self.manifest.counts(self.targets),
             **self.report.to_dict(),
             "notes": [*self.layout.notes, *self.notes],
         }
@@ -87,44 +90,41 @@ def prepare(
     layout: str = "auto",
     val: float | None = None,
     test: float | None = None,
-    cache: Path | None = None,
     progress: Progress | None = None,
     history: History | None = None,
+    task: str | None = None,
 ) -> Prepared:
     """Make a manifest of a source (folder, archive, table …) or of a built-in name ("digits"), and report.
 
-    `cache` remembers by content what was seen (None: a file in the cache folder). What was decided before is
-    respected (`history`; None: what stands beside the data). Nothing of the data is changed.
+    `task` names the task that is to read the truths (None: the usual one for their kind). What was seen is
+    remembered by content in the cache folder; what was decided before is respected (`history`; None: what stands
+    beside the data). Nothing of the data is changed.
 
     Raises:
         DataError: nothing there that could be learnt from; the message says why and what to do.
     """
     place = find(source)
     understood = sniff(place, layout)
-    memory = cache if cache is not None else cache_dir() / "check.sqlite"
-    report = examine(understood, cache=memory, progress=progress)
+    gather = targets_for(understood.truth, task, refusal=understood.refusal)
+    report = examine(understood, targets=gather, cache=cache_dir() / "check.sqlite", progress=progress)
     known = history if history is not None else History.read(history_path(place))
-    rows, decided = known.apply(report.rows)
-    report = replace(report, findings=tuple(as_decided(report.findings, report.rows, rows)))
-    manifest = Manifest.of(rows, understood.root)
-    _refuse_numbers(source, manifest)
-    if len(manifest.classes) < 2:
-        usable = some(manifest.classes) or "none"
-        first = report.findings[0].text if report.findings else "Add pictures of another class."
-        raise DataError(f"{source} has usable pictures of fewer than two classes ({usable}). {first}")
-    done = assign(manifest, seed=seed, val=val, test=test)
+    rows, decided = known.apply(report.rows, report.again)
+    kept = [row for row in rows if row.state == KEPT]
+    targets = gather(kept)
+    report = report.decided(rows, targets)
+    _refuse_useless(source, targets, kept, report)
+    manifest = Manifest.of(rows, understood.root, targets.truth)
+    done = assign(manifest, targets.strata, seed=seed, val=val, test=test)
     report = replace(report, rows=tuple(done.manifest.rows(state=None)))
-    return Prepared(done.manifest, report, understood, (*decided, *done.notes), str(source))
+    return Prepared(done.manifest, report, understood, targets, (*decided, *done.notes), str(source))
 
 
-def _refuse_numbers(source: str | Path, manifest: Manifest) -> None:
-    """Refuse labels that hardly two pictures share: they are measurements or names, not classes."""
-    kept, labels = manifest.states()["kept"], len(manifest.classes)
-    if kept >= _ENOUGH and labels > _SHARED * kept:
-        raise DataError(
-            f"{source} has {labels:,} labels for {kept:,} pictures: hardly two share one, so they are no classes. "
-            "Give a column of classes, and call it label."
-        )
+def _refuse_useless(source: str | Path, targets: Targets[Any], kept: Sequence[Row], report: Report) -> None:
+    """Refuse rows from which the task could learn nothing, by the name of their source."""
+    try:
+        targets.usable(kept, report.findings)
+    except DataError as error:
+        raise DataError(f"{source} {error}") from error
 
 
 def find(source: str | Path) -> Path:

@@ -2,7 +2,8 @@
 
 A path is relative to the root. What lies inside another file stands behind an exclamation mark:
 `photos.zip!cat/1.jpg`, `set.npz!images!17`, `train.parquet!image!3`, `brain.nii.gz!40`, and a cut-out of a
-picture as `street.jpg!40,60,200,180` (left, top, right, bottom).
+picture as `street.jpg!40,60,200,180` (left, top, right, bottom). Which part of a file a row means may also stand
+beside its path, as `data/parts.py` says.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitrail.core.errors import DataError
-from vitrail.data import archives, arrays
+from vitrail.data import archives, arrays, parts
 from vitrail.data.decode import Decoded, decode
 
 _BOX = re.compile(r"(.+)!(\d+),(\d+),(\d+),(\d+)")
@@ -49,12 +50,23 @@ def place(root: Path, path: str) -> Place:
     raise DataError(f"{path} does not exist under {root}. Put it back, or check the data again.")
 
 
-def read(root: Path, path: str) -> bytes:
+def read(root: Path, path: str, part: str = "") -> bytes:
     """Return the bytes of one row's picture as a file holds them; array slices come as `.npy` bytes.
 
+    A window is cut out of the decoded picture (`cut_out`): its bytes are those of the whole.
+
     Raises:
-        DataError: missing, not permitted, or broken.
+        DataError: missing, not permitted, broken, or a part of no known kind.
     """
+    if not part or parts.is_window(part):
+        return _whole(root, path)
+    where = parts.Part.of(part, path)
+    if where.kind == "slice" and parts.is_volume(path):
+        return arrays.read_item(place(root, path).file, str(where.numbers[0]))
+    return parts.cut(_whole(root, path), where, path)
+
+
+def _whole(root: Path, path: str) -> bytes:
     where = place(root, path)
     if where.inside:
         if archives.is_archive(where.file.name):
@@ -70,22 +82,24 @@ def read(root: Path, path: str) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
 
 
-def load(root: Path, path: str, channels: int = 3) -> Decoded:
+def load(root: Path, path: str, channels: int = 3, part: str = "") -> Decoded:
     """Return the picture of one row, decoded.
 
     Raises:
-        DataError: missing, unreadable or no picture.
+        DataError: missing, unreadable or no picture, or a part of no known kind.
     """
-    return cut_out(decode(read(root, path), channels, name=path), path)
+    return cut_out(decode(read(root, path, part), channels, name=path), path, part)
 
 
-def cut_out(shown: Decoded, path: str) -> Decoded:
-    """Return the part of a picture that its path asks for, or the whole where it asks for none."""
+def cut_out(shown: Decoded, path: str, part: str = "") -> Decoded:
+    """Return the window of a picture that its path or its part asks for, or the whole where neither asks for one."""
     match = _BOX.fullmatch(path)
-    if match is None:
-        return shown
-    left, top, right, bottom = (int(number) for number in match.groups()[1:])
-    image = shown.image[top:bottom, left:right]
+    boxes = [tuple(int(number) for number in match.groups()[1:])] if match else []
+    if parts.is_window(part):
+        boxes.append(parts.Part.of(part, path).numbers)
+    image = shown.image
+    for left, top, right, bottom in boxes:
+        image = image[top:bottom, left:right]
     if not image.size:
         raise DataError(f"{path} asks for a box outside its picture. Mend the box, or leave it out.")
     return shown._replace(image=image)

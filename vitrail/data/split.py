@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from vitrail.core.errors import DataError, SettingError
+from vitrail.data.findings import Strata
 from vitrail.data.manifest import KEPT, TEST, TRAIN, VAL, Manifest, Row
 from vitrail.data.names import natural, some
 
@@ -26,15 +27,17 @@ class _Unit:
 
     key: str
     rows: tuple[Row, ...]
-    labels: Counter[str]
+    strata: Counter[str]
 
 
 SHARE = 0.15
 """Of the pictures for val, and for test, where nobody says another."""
 
 
-def assign(manifest: Manifest, *, seed: int, val: float | None = None, test: float | None = None) -> Assigned:
-    """Give every kept row without a split one; the result depends on ids, labels, groups and `seed` alone.
+def assign(
+    manifest: Manifest, strata: Strata, *, seed: int, val: float | None = None, test: float | None = None
+) -> Assigned:
+    """Give every kept row without a split one; the result depends on ids, strata, groups and `seed` alone.
 
     Given splits stay as they are. A missing `test` or `val` is drawn from the rows given for training; where
     only train and val were given, the given val scores (it becomes the test split, comparable with what
@@ -66,7 +69,7 @@ def assign(manifest: Manifest, *, seed: int, val: float | None = None, test: flo
         raise DataError(f"Only {some(sorted(given))} was given and nothing to train on. Add a train split.")
     notes += _idle(given, {VAL: val, TEST: test})
     wanted = {split: share for split, share in shares.items() if split not in given and share > 0}
-    chosen, few = _draw(_units(pool), wanted, seed)
+    chosen, few = _draw(_units(pool, strata), wanted, seed)
     if given and wanted and not drawn_val:
         notes.append(f"The splits given stay; {' and '.join(wanted)} drawn from train.")
     if few:
@@ -85,17 +88,21 @@ def _idle(given: set[str], asked: Mapping[str, float | None]) -> list[str]:
     ]
 
 
-def can_be_trained(manifest: Manifest) -> None:
+def can_be_trained(manifest: Manifest, strata: Strata) -> None:
     """Raise a DataError that says how many pictures are missing where none are left to train or to validate on."""
     counts = {split: len(manifest.rows(split)) for split in (TRAIN, VAL, TEST)}
     if counts[TRAIN] and counts[VAL]:
         return
-    units = Counter(label for unit in _units(manifest.rows()) for label in unit.labels if label)
-    largest, most = max(units.items(), key=lambda pair: pair[1], default=("", 0))
+    units = _units(manifest.rows(), strata)
+    sizes = Counter(one for unit in units for one in unit.strata if one)
+    largest, most = max(sizes.items(), key=lambda pair: pair[1], default=("", len(units)))
     has = ", ".join(f"{number:,} {split}" for split, number in counts.items())
+    what = f"It takes 3 pictures to stand in all of them, and there are {most}"
+    if largest:
+        what = f"A class needs 3 pictures to stand in all of them, and the largest, {largest!r}, has {most}"
     lacking = (
-        f"A class needs 3 pictures to stand in all of them, and the largest, {largest!r}, has {most}: "
-        f"add {3 - most} at least, 10 or more of each class for a score that means something."
+        f"{what}: "
+        f"add {3 - most} at least, 10 or more{' of each class' * bool(largest)} for a score that means something."
         if most < 3
         else "Leave out --val 0, or put pictures into the folder of that split."
     )
@@ -112,14 +119,14 @@ def leaks(manifest: Manifest) -> list[str]:
     return [row.id for row in manifest.rows() if row.split != TRAIN and row.group in trained]
 
 
-def _units(rows: Iterable[Row]) -> list[_Unit]:
+def _units(rows: Iterable[Row], strata: Strata) -> list[_Unit]:
     grouped: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         grouped[f"g:{row.group}" if row.group else f"r:{row.id}"].append(row)
     units = []
     for members in grouped.values():
-        labels = Counter(one for row in members for one in row.labels or ("",))
-        units.append(_Unit(min(row.id for row in members), tuple(members), labels))
+        within = Counter(one for row in members for one in strata(row) or ("",))
+        units.append(_Unit(min(row.id for row in members), tuple(members), within))
     return units
 
 
@@ -129,16 +136,16 @@ def _draw(units: list[_Unit], wanted: dict[str, float], seed: int) -> tuple[dict
     This is the iterative stratification of Sechidis et al. 2011 (doi:10.1007/978-3-642-23808-6_10), which for
     one label a row is plain stratification.
     """
-    tally = Counter(one for unit in units for one in unit.labels)  # units, not rows: twins count once
+    tally = Counter(one for unit in units for one in unit.strata)  # units, not rows: twins count once
     need = {one: _quota(number, wanted) for one, number in tally.items()}
     few = [one for one in sorted(tally, key=natural) if one and tally[one] <= len(wanted)]
     ordered = sorted(units, key=lambda unit: _dice(seed, unit.key))
-    ordered.sort(key=lambda unit: (min((tally[one], one) for one in unit.labels), -len(unit.rows)))
+    ordered.sort(key=lambda unit: (min((tally[one], one) for one in unit.strata), -len(unit.rows)))
     chosen: dict[str, str] = {}
     for unit in ordered:
-        rarest = min(unit.labels, key=lambda one: (tally[one], one))
-        split = max(need[rarest], key=lambda s: (need[rarest][s], sum(need[one][s] for one in unit.labels)))
-        for one in unit.labels:
+        rarest = min(unit.strata, key=lambda one: (tally[one], one))
+        split = max(need[rarest], key=lambda s: (need[rarest][s], sum(need[one][s] for one in unit.strata)))
+        for one in unit.strata:
             need[one][split] -= 1
         chosen.update((row.id, split) for row in unit.rows)
     return chosen, few

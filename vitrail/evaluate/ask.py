@@ -27,10 +27,11 @@ class Asked(NamedTuple):
     rows: tuple[Row, ...]
     output: Output
     predictions: tuple[Any, ...]
+    root: Path
 
     def targets(self, predictor: Predictor) -> list[Any]:
         """Return the truth as the task puts it."""
-        return [predictor.task.target(row.label) for row in self.rows]
+        return [predictor.task.read(row, self.root) for row in self.rows]
 
 
 def ask(predictor: Predictor, rows: Sequence[Row], root: Path, point: Point | None = None) -> Asked:
@@ -45,7 +46,7 @@ def ask(predictor: Predictor, rows: Sequence[Row], root: Path, point: Point | No
     request = Request(point or predictor.point)
 
     def ready(row: Row) -> Ready:
-        image = load(root, row.path, predictor.preprocess.channels).image
+        image = load(root, row.path, predictor.preprocess.channels, row.part).image
         return predictor.ready(image, request.point)
 
     outputs: list[Output] = []
@@ -57,7 +58,7 @@ def ask(predictor: Predictor, rows: Sequence[Row], root: Path, point: Point | No
             outputs.append(output)
             predictions += predictor.task.decode(output, [one.geometry for one in part], ASK)
     whole = {name: torch.cat([output[name] for output in outputs]) for name in outputs[0]}
-    return Asked(tuple(rows), whole, tuple(predictions))
+    return Asked(tuple(rows), whole, tuple(predictions), root)
 
 
 def rows_of(manifest: Manifest, split: str) -> list[Row]:

@@ -7,6 +7,7 @@ others, so that no answer is judged by a setting that it helped to choose.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,7 +79,7 @@ def share_right(task: Task[Any, Any], rows: Sequence[Row], logits: Logits) -> fl
     if isinstance(task, MultiLabel):
         return mean_average_precision(logits.astype(np.float64), flags(task, rows))
     return float(
-        np.mean([task.target(row.label) == best for row, best in zip(rows, logits.argmax(1), strict=True)])
+        np.mean([task.read(row, Path()) == best for row, best in zip(rows, logits.argmax(1), strict=True)])
     )
 
 
@@ -92,12 +93,12 @@ def flags(task: MultiLabel, rows: Sequence[Row]) -> NDArray[np.bool_]:
     """Return one row a picture with True at its labels: (n, k)."""
     truth = np.zeros((len(rows), len(task.labels)), dtype=bool)
     for line, row in zip(truth, rows, strict=True):
-        line[list(task.target(row.label))] = True
+        line[list(task.read(row, Path()))] = True
     return truth
 
 
 def _settled(task: Task[Any, Any], name: str, answered: Answered, some: NDArray[np.bool_]) -> Task[Any, Any]:
     """Return the task with what it learns from some of the answers."""
-    targets = [task.target(row.label) for row, taken in zip(answered.rows, some, strict=True) if taken]
+    targets = [task.read(row, Path()) for row, taken in zip(answered.rows, some, strict=True) if taken]
     learnt = task.settle({"logits": torch.from_numpy(answered.logits[some])}, targets)
-    return build_task(name, task.labels, {**task.settings.model_dump(), **learnt})
+    return build_task(name, task.truth, {**task.settings.model_dump(), **learnt})

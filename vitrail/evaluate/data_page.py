@@ -21,6 +21,7 @@ _THUMB = 144
 _PICTURES = 8  # shown of one finding
 _FINDINGS = 40
 _CLASSES = 12
+_ALL = "all pictures"
 
 _TITLES = {
     "unreadable": "Cannot be used",
@@ -38,6 +39,9 @@ _TITLES = {
     "converted": "Converted",
     "odd size": "Of an odd size",
     "tiny class": "Tiny classes",
+    "no label": "Without a label",
+    "several labels": "Several labels where one is learnt",
+    "unreadable truth": "Truths that cannot be read",
     "imbalance": "Classes of unequal size",
 }
 
@@ -54,9 +58,9 @@ def data_page(name: str, prepared: Prepared, history: History) -> str:
         "findings": [_shown(one, rows, prepared) for one in findings[:_FINDINGS]],
         "more": max(0, len(findings) - _FINDINGS),
         "classes": list(_classes(prepared)),
-        "splits": list(prepared.manifest.counts()),
+        "splits": list(prepared.manifest.counts(prepared.targets)),
         "samples": list(_samples(prepared)),
-        "unshown": max(0, len(prepared.manifest.classes) - _CLASSES),
+        "unshown": max(0, len(prepared.manifest.truth.names) - _CLASSES),
         "history": [one.text() for one in history.decisions],
         "undone": history.undone(),
     }
@@ -67,8 +71,7 @@ def _verdict(prepared: Prepared) -> str:
     states = prepared.manifest.states()
     out = states["quarantined"] + states["dropped"]
     grave = sum(finding.grave for finding in prepared.report.findings)
-    classes = count(len(prepared.manifest.classes), "class", "classes")
-    used = f"{count(states['kept'], 'picture')} in {classes} can be learnt from"
+    used = f"{count(states['kept'], 'picture')}{prepared.in_classes()} can be learnt from"
     kept_out = f"; {out:,} {'is' if out == 1 else 'are'} kept out" if out else ""
     todo = f" {count(grave, 'finding')} to look at." if grave else " Nothing is to be done."
     return f"{used}{kept_out}.{todo}"
@@ -88,34 +91,39 @@ def _shown(finding: Finding, rows: dict[str, Row], prepared: Prepared) -> dict[s
 
 
 def _picture(row: Row, prepared: Prepared) -> dict[str, str]:
+    words = prepared.targets.words(row)
     try:
-        array = load(prepared.manifest.root, row.path).image
+        array = load(prepared.manifest.root, row.path, part=row.part).image
     except DataError:  # it was deleted since it was looked at
-        return {"image": "", "id": row.id, "label": row.label, "split": row.split}
+        return {"image": "", "id": row.id, "label": words, "split": row.split}
     image = Image.fromarray(array)
     small = image.width < _THUMB and image.height < _THUMB
     scale = _THUMB / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     thumb = image.resize(size, Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC)
-    return {"image": data_uri(thumb), "id": row.id, "label": ", ".join(row.labels), "split": row.split}
+    return {"image": data_uri(thumb), "id": row.id, "label": words, "split": row.split}
 
 
 def _classes(prepared: Prepared) -> Iterator[dict[str, Any]]:
-    counts = prepared.manifest.counts()
-    totals = {name: sum(found[name] for found in counts.values()) for name in prepared.manifest.classes}
-    most = max(totals.values())
+    counts = prepared.manifest.counts(prepared.targets)
+    totals = {
+        name: sum(found[name] for found in counts.values()) for found in counts.values() for name in found
+    }
+    most = max(totals.values(), default=0)
     for name, total in totals.items():
         numbers = [found[name] for found in counts.values()]
-        yield {"name": name, "numbers": numbers, "total": total, "share": total / most}
+        yield {"name": name or _ALL, "numbers": numbers, "total": total, "share": total / max(1, most)}
 
 
 def _samples(prepared: Prepared) -> Iterator[tuple[str, Sequence[dict[str, str]]]]:
     """Yield the first classes with pictures spread over each: a wrong folder is seen at a glance."""
-    by_class: dict[str, list[Row]] = {name: [] for name in prepared.manifest.classes[:_CLASSES]}
+    counts = prepared.manifest.counts(prepared.targets)
+    names = list(dict.fromkeys(name for found in counts.values() for name in found))
+    by_class: dict[str, list[Row]] = {name: [] for name in names[:_CLASSES]}
     for row in prepared.manifest.rows():
-        for label in row.labels:
-            if label in by_class:
-                by_class[label].append(row)
+        for stratum in prepared.targets.strata(row) or ("",):
+            if stratum in by_class:
+                by_class[stratum].append(row)
     for name, rows in by_class.items():
         step = max(1, len(rows) // _PICTURES)
-        yield name, [_picture(row, prepared) for row in rows[::step][:_PICTURES]]
+        yield name or _ALL, [_picture(row, prepared) for row in rows[::step][:_PICTURES]]

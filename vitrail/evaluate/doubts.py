@@ -11,6 +11,7 @@ from vitrail.core.files import replace
 from vitrail.data.manifest import Row
 from vitrail.evaluate.labels import LabelScores
 from vitrail.evaluate.scores import Scores
+from vitrail.tasks.classify.targets import labels_of
 
 NOISE = 0.02
 """Share of wrong labels that is taken for granted when labels are doubted."""
@@ -26,7 +27,7 @@ class Doubt(NamedTuple):
     @property
     def label(self) -> str:
         """The label that stands there."""
-        return ", ".join(self.row.labels) or "nothing"
+        return ", ".join(labels_of(self.row)) or "nothing"
 
 
 def doubts(scores: Scores | LabelScores) -> list[Doubt]:
@@ -46,7 +47,7 @@ def _of_classes(scores: Scores) -> list[tuple[float, Doubt]]:
     found = []
     for one in scores.judged:
         answer = one.prediction
-        own = dict(answer.top(len(scores.labels)))[one.row.label]
+        own = dict(answer.top(len(scores.labels)))[labels_of(one.row)[0]]
         true_own, true_other = (max(0.0, p - stray) for p in (own, answer.probability))
         if true_other * stray > true_own * (1 - NOISE):
             found.append((own / answer.probability, Doubt(one.row, answer.label, answer.probability)))
@@ -57,7 +58,7 @@ def _of_labels(scores: LabelScores) -> list[tuple[float, Doubt]]:
     found = []
     for one in scores.judged:
         for label, p in one.prediction.top(len(scores.labels)):
-            there = label in one.row.labels
+            there = label in labels_of(one.row)
             own = p if there else 1 - p
             true_own, true_other = (max(0.0, share - NOISE) for share in (own, 1 - own))
             if true_other * NOISE > true_own * (1 - NOISE):
@@ -73,6 +74,6 @@ def write_doubts(path: Path, doubtful: Sequence[Doubt]) -> None:
             writer = csv.writer(handle)
             writer.writerow(["id", "label", "looks_like", "probability"])
             for one in doubtful:
-                writer.writerow([one.row.id, one.row.label, one.looks_like, f"{one.probability:.4f}"])
+                writer.writerow([one.row.id, one.row.target, one.looks_like, f"{one.probability:.4f}"])
 
     replace(path, write)

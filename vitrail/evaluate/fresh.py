@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vitrail.core.errors import DataError
 from vitrail.core.paths import cache_dir
 from vitrail.data.doctor import Progress, examine
 from vitrail.data.history import History, history_path
 from vitrail.data.layouts import sniff
-from vitrail.data.manifest import TEST, Manifest, Row
+from vitrail.data.manifest import KEPT, TEST, Manifest, Row
 from vitrail.data.names import count, some
 from vitrail.data.prepare import find
+from vitrail.data.targets import Targets
 from vitrail.runs.folder import Run
 
 
@@ -25,17 +26,18 @@ class Fresh(NamedTuple):
     called: str
     known: tuple[str, ...]
     notes: tuple[str, ...]
+    unusable: tuple[Row, ...] = ()  # readable, but kept out for their truth
 
 
 def fresh(
     source: str,
-    labels: Sequence[str],
+    task: Targets[Any],
     learnt: Sequence[Row] | None,
     *,
     layout: str = "auto",
     progress: Progress | None = None,
 ) -> Fresh:
-    """Check a source whose classes are matched by name with a model's `labels`.
+    """Check a source whose truths the model's task reads; classes are matched by name.
 
     Where the source has a test split of its own, only that is scored. `learnt` are the rows that the model learnt
     from, None where nothing tells them: pictures that stand there byte by byte are named in `known`.
@@ -45,10 +47,16 @@ def fresh(
     """
     place = find(source)
     understood = sniff(place, layout)
-    report = examine(understood, cache=cache_dir() / "check.sqlite", progress=progress)
-    rows, decided = History.read(history_path(place)).apply(report.rows)
-    manifest = Manifest.of(rows, understood.root)
-    strangers = [name for name in manifest.classes if name not in labels]
+    if understood.refusal and understood.truth.kind != task.truth.kind:
+        raise DataError(understood.refusal)
+    cache = cache_dir() / "check.sqlite"
+    report = examine(understood, targets=lambda rows: task, cache=cache, progress=progress)
+    rows, decided = History.read(history_path(place)).apply(report.rows, report.again)
+    manifest = Manifest.of(
+        rows, understood.root, task.gather(understood.truth, [r for r in rows if r.state == KEPT])
+    )
+    labels = task.truth.names
+    strangers = [name for name in manifest.truth.names if name not in labels]
     if strangers:
         raise DataError(
             f"{source} holds {count(len(strangers), 'class', 'classes')} that the model does not know: "
@@ -56,6 +64,10 @@ def fresh(
             f"It knows: {some(labels, 8)}. Rename or remove them, or train a model with them."
         )
     notes = list(decided)
+    unusable = report.decided(rows, task).unusable()
+    if unusable:
+        which = some(row.id for row in unusable)
+        notes.append(f"{count(len(unusable), 'picture')} whose truth cannot be used left out: {which}.")
     chosen = manifest.rows(TEST)
     if chosen and len(chosen) < len(manifest.rows()):
         notes.append(f"Only the test split of {source} is scored; train and val are left out.")
@@ -72,7 +84,7 @@ def fresh(
     if known:
         notes.append(f"{count(len(known), 'picture')} of them stood in the training.")
     called = _called(len(chosen), len(known), learnt is not None)
-    return Fresh(manifest, tuple(chosen), called, known, tuple(notes))
+    return Fresh(manifest, tuple(chosen), called, known, tuple(notes), unusable)
 
 
 def _called(pictures: int, known: int, told: bool) -> str:

@@ -19,6 +19,7 @@ from vitrail.evaluate.intervals import Interval, of_rows, wilson
 from vitrail.evaluate.scores import Judged
 from vitrail.infer.predictor import Predictor
 from vitrail.layers.elastic import Point
+from vitrail.tasks.classify.targets import labels_of
 from vitrail.tasks.multilabel.task import Labelled, MultiLabel
 
 
@@ -29,7 +30,7 @@ class LabelJudged(Judged):
     @property
     def right(self) -> bool:
         """Whether exactly the true labels were answered."""
-        return set(self.prediction.chosen) == set(self.row.labels)
+        return set(self.prediction.chosen) == set(labels_of(self.row))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from vitrail.evaluate.classwise import Classwise, Counts, classwise
 from vitrail.evaluate.intervals import Interval, of_rows, wilson
 from vitrail.infer.predictor import Predictor
 from vitrail.layers.elastic import Point
+from vitrail.tasks.classify.targets import labels_of
 
 Array = NDArray[np.float64]
 
@@ -32,7 +33,7 @@ class Judged:
     @property
     def right(self) -> bool:
         """Whether the likeliest class is the true one."""
-        return bool(self.prediction.label == self.row.label)
+        return bool((self.prediction.label,) == labels_of(self.row))
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,14 @@ class Scores:
         """Return the share of pictures whose class is among the likeliest few; None with so few classes."""
         if len(self.labels) <= count:
             return None
-        found = [one.row.label in one.prediction.labels[:count] for one in self.judged]
+        found = [labels_of(one.row)[0] in one.prediction.labels[:count] for one in self.judged]
         return of_rows(found, self.rows)
 
     @cached_property
     def truth(self) -> NDArray[np.int64]:
         """The place of the true class of each picture: (n,)."""
         place = {label: i for i, label in enumerate(self.labels)}
-        return np.array([place[one.row.label] for one in self.judged], dtype=np.int64)
+        return np.array([place[labels_of(one.row)[0]] for one in self.judged], dtype=np.int64)
 
     @cached_property
     def probabilities(self) -> Array:

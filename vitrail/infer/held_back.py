@@ -79,4 +79,4 @@ def _tried(readers: Iterable[Reader]) -> Iterator[tuple[Reader, Pixels]]:
 
 
 def _of_row(root: Path, row: Row, channels: int) -> Pixels:
-    return load_picture(root, row.path, channels).image
+    return load_picture(root, row.path, channels, row.part).image

@@ -26,7 +26,7 @@ from vitrail.infer.sources import Source, expand
 from vitrail.layers.elastic import Point, at_size, set_keep
 from vitrail.layers.head import Output, PooledHead
 from vitrail.models.create import rebuild
-from vitrail.runs.assemble import Network, build_task, join
+from vitrail.runs.assemble import Network, join, task_of
 from vitrail.runs.device import device_for
 from vitrail.runs.folder import Run, open_run
 from vitrail.runs.model_file import Header, read_model
@@ -308,4 +308,4 @@ def load(
 
 def build_header_task(header: Header) -> Task[Any, Any]:
     """Return the task a model file describes."""
-    return build_task(header.task["name"], header.task["labels"], header.task["settings"])
+    return task_of(header, {})

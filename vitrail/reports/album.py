@@ -37,7 +37,7 @@ class Album:
             self.missing += 1
             return None
         try:
-            image = Image.fromarray(load(self.root, row.path).image)
+            image = Image.fromarray(load(self.root, row.path, part=row.part).image)
         except DataError:  # it was there when it was scored; a page without it is better than none
             self.missing += 1
             return None

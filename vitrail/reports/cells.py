@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vitrail.evaluate.scores import Judged, Scores
 from vitrail.reports.album import Album, Thumb
+from vitrail.tasks.classify.targets import labels_of
 
 WIDEST = 30
 """More classes than this are not shown as a matrix but as a list of the most frequent mix-ups."""
@@ -65,7 +66,7 @@ def cells(scores: Scores, album: Album) -> Matrix:
     held: dict[tuple[int, int], list[Judged]] = defaultdict(list)
     place = {label: i for i, label in enumerate(scores.labels)}
     for one in scores.judged:
-        held[place[one.row.label], place[one.prediction.label]].append(one)
+        held[place[labels_of(one.row)[0]], place[one.prediction.label]].append(one)
     order = sorted(held, key=lambda at: (at[0] == at[1], -len(held[at])))
     wide = len(scores.labels) > WIDEST
     order = [at for at in order if at[0] != at[1]][:PAIRS] if wide else order

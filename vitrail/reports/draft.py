@@ -80,6 +80,6 @@ def _verdict(found: Folded) -> str:
 
 
 def _picture(manifest: Manifest, one: Doubt) -> str:
-    image = plots.shown(Image.fromarray(load(manifest.root, one.row.path).image), 128)
+    image = plots.shown(Image.fromarray(load(manifest.root, one.row.path, part=one.row.part).image), 128)
     image.thumbnail((224, 224))
     return plots.photo_uri(image)

@@ -20,6 +20,7 @@ from vitrail.models.create import count_params
 from vitrail.reports.page import page_of_new
 from vitrail.reports.write import Found, tested
 from vitrail.runs.folder import Run, open_run
+from vitrail.tasks.classify.targets import labels_of
 from vitrail.tasks.classify.task import Classify
 from vitrail.tasks.multilabel.task import MultiLabel
 
@@ -39,7 +40,7 @@ def evaluate_run(model: str, device: str = "auto") -> dict[str, Any]:
         return _drafted(run)
     predictor = _classifier(model, device)
     manifest = present(run.manifest(run.root()))
-    return _report(predictor, tested(predictor, manifest), manifest.counts()) | {"notes": []}
+    return _report(predictor, tested(predictor, manifest), manifest.counts(predictor.task)) | {"notes": []}
 
 
 def _drafted(run: Run) -> dict[str, Any]:
@@ -69,16 +70,16 @@ def evaluate_on(
         DataError: a class that the model does not know, several labels where it knows one, or nothing to score.
     """
     predictor = _classifier(model, device)
-    new = fresh(source, predictor.labels, learnt_by(model), layout=layout, progress=progress)
+    new = fresh(source, predictor.task, learnt_by(model), layout=layout, progress=progress)
     if isinstance(predictor.task, MultiLabel):
         several = score_label_rows(predictor, new.manifest, new.rows, new.known)
         told = several.calibration()
         found = Found(several, told, verdict_of_labels(several, told, new.called))
     else:
-        mixed = next((row for row in new.rows if len(row.labels) != 1), None)
+        mixed = next((row for row in new.unusable if len(labels_of(row)) > 1), None)
         if mixed is not None:
             raise DataError(
-                f"{mixed.id} has {count(len(mixed.labels), 'label')}, and the model knows one class a picture. "
+                f"{mixed.id} has {count(len(labels_of(mixed)), 'label')}, and the model knows one class a picture. "
                 "Leave such pictures out, or train a model on pictures with several labels."
             )
         single = score_rows(predictor, new.manifest, new.rows, new.known)

@@ -133,7 +133,7 @@ def _looks(
     surest = sorted(judged, key=lambda one: -one.prediction.probability)
     wrong = [one for one in surest if not one.right]
     right = [one for one in surest if one.right]
-    varied = list({one.row.label: one for one in reversed(right)}.values())
+    varied = list({one.row.target: one for one in reversed(right)}.values())
     varied.sort(key=lambda one: -one.prediction.probability)
     doubtful = [one for one in right[::-1] if one not in varied[:SHOWN]]
     rows = (
@@ -149,13 +149,13 @@ def _looks(
 
 
 def _look(predictor: Predictor, manifest: Manifest, one: Judged) -> dict[str, str]:
-    image = load(manifest.root, one.row.path, predictor.preprocess.channels).image
+    image = load(manifest.root, one.row.path, predictor.preprocess.channels, one.row.part).image
     method = method_for(predictor.network)
     figure = explain(predictor, image, method).figure() if method else plots.shown(plots.of_array(image))
     figure.thumbnail((WIDTH, WIDTH))
     return {
         "image": plots.photo_uri(figure),
-        "truth": ", ".join(one.row.labels) or "nothing",
+        "truth": predictor.task.words(one.row) or "nothing",
         "answer": one.prediction.label or "nothing",
         "sure": f"{100 * one.prediction.probability:.0f} %",
         "right": "yes" if one.right else "",

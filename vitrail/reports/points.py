@@ -45,7 +45,7 @@ def evaluate_points(
         raise RunError(f"{model} predicts no classes ({predictor.task.name}), and has one operating point.")
     points = asked_for(wanted, predictor.points)
     if data:
-        new = fresh(data, predictor.labels, learnt_by(model), layout=layout)
+        new = fresh(data, predictor.task, learnt_by(model), layout=layout)
         found = measure_points(predictor, points, new.manifest, new.rows)
         return {"model": predictor.header.name, "points": found, "notes": list(new.notes)}
     if not Path(model).is_dir():

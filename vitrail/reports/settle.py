@@ -5,7 +5,7 @@ from __future__ import annotations
 from vitrail.data.manifest import VAL, Manifest
 from vitrail.evaluate.ask import ask, rows_of
 from vitrail.infer.predictor import Predictor
-from vitrail.runs.assemble import build_task
+from vitrail.runs.assemble import task_of
 from vitrail.runs.folder import Run
 from vitrail.runs.model_file import write_model
 from vitrail.runs.proof import answer
@@ -22,7 +22,7 @@ def settled(run: Run, manifest: Manifest) -> Predictor:
     learnt = predictor.task.settle(asked.output, asked.targets(predictor))
     header = predictor.header
     # The settings are read by the task before they are compared: a file's lists are the task's tuples.
-    task = build_task(header.task["name"], header.task["labels"], {**header.task["settings"], **learnt})
+    task = task_of(header, learnt)
     if not learnt or task.settings == predictor.task.settings:
         return predictor
     network = predictor.network.to("cpu")

@@ -92,7 +92,7 @@ def about(run: Run, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:
         "licence": header.licence,
         "task": header.task["name"],
         "parameters": count_params(predictor.network),
-        "data": {"splits": manifest.counts(), "states": manifest.states()},
+        "data": {"splits": manifest.counts(predictor.task), "states": manifest.states()},
         "cost": {
             "steps": len({event["step"] for event in steps}),
             "epochs": round(steps[-1]["epoch"], 2) if steps else 0.0,

@@ -8,11 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitrail.core.catalog import load
+from vitrail.data.truth import Truth
 from vitrail.layers.attend import Recorder
 from vitrail.layers.encoder import Encoder
 from vitrail.layers.head import Head, Output
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.models.create import create_encoder
+from vitrail.runs.model_file import Header
 from vitrail.tasks.base import Task
 from vitrail.weights.find import find_weights
 
@@ -76,10 +78,17 @@ class Classifier(_Assembled):
         return self.head(self.encode(inputs), inputs)["logits"]
 
 
-def build_task(name: str, labels: Sequence[str], settings: Mapping[str, Any]) -> Task[Any, Any]:
-    """Return the task of this name, ours or "module:Class"."""
-    task: Task[Any, Any] = load("task", name)(labels, settings)
+def build_task(name: str, truth: Truth | Sequence[str], settings: Mapping[str, Any]) -> Task[Any, Any]:
+    """Return the task of this name, ours or "module:Class", for truths of this header, or of these names alone."""
+    task: Task[Any, Any] = load("task", name)(truth, settings)
     return task
+
+
+def task_of(header: Header, learnt: Mapping[str, Any]) -> Task[Any, Any]:
+    """Return the task that a model file describes, with what was learnt since laid over its settings."""
+    said = header.task
+    truth = Truth.from_dict(said["truth"]) if "truth" in said else said["labels"]
+    return build_task(said["name"], truth, {**said["settings"], **learnt})
 
 
 def join(encoder: Encoder, task: Task[Any, Any]) -> Network:

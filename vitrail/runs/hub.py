@@ -19,6 +19,10 @@ WITH_PICTURES = ("report.html", "manifest.csv")
 """What shows pictures, or names them: only where the user asks."""
 
 
+BESIDE_MANIFEST = ("manifest.json", "targets.jsonl")
+"""What stands beside the manifest where its truths need it: it goes where the manifest goes."""
+
+
 class Pushed(NamedTuple):
     """Where a run now is, and which files went there."""
 
@@ -33,6 +37,7 @@ def parcel(run: Run, pictures: bool = False) -> dict[str, bytes | Path]:
         RunError: the run is not finished: a file is missing.
     """
     names = (*ALONE, *(WITH_PICTURES if pictures else ()))
+    beside = [name for name in BESIDE_MANIFEST if pictures and (run.folder / name).is_file()]
     missing = [name for name in names if not (run.folder / name).is_file()]
     if missing:
         raise RunError(
@@ -47,7 +52,7 @@ def parcel(run: Run, pictures: bool = False) -> dict[str, bytes | Path]:
         "model": recipe.model.model_copy(update={"weights": weights}),
     }
     shared = recipe.model_copy(update=update)
-    files: dict[str, bytes | Path] = {name: run.folder / name for name in names}
+    files: dict[str, bytes | Path] = {name: run.folder / name for name in (*names, *beside)}
     files["recipe.yaml"] = to_yaml(shared).encode()
     return files
 

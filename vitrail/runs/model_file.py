@@ -20,7 +20,11 @@ FORMAT: Literal[1] = 1
 
 
 class Header(Settings):
-    """What stands in a model file beside the weights."""
+    """What stands in a model file beside the weights.
+
+    `task` holds the task's name and settings, its `labels`, and its `truth`, the header of the truths that it was
+    trained on; files of earlier versions know the labels alone.
+    """
 
     format: Literal[1] = FORMAT
     vitrail: str = __version__

@@ -205,8 +205,12 @@ class Suspects:
 
 def _suspects(duel: Duel, manifest: Manifest, caught: list[Caught], say: Callable[[str], None]) -> Suspects:
     """Rank all kept pictures by how little the network believes their label."""
-    judged = [one for split in manifest.counts() for one in score(duel.vit.predictor, manifest, split).judged]
-    judged.sort(key=lambda one: dict(one.prediction.top(99))[one.row.label])
+    judged = [
+        one
+        for split in manifest.counts(duel.vit.predictor.task)
+        for one in score(duel.vit.predictor, manifest, split).judged
+    ]
+    judged.sort(key=lambda one: dict(one.prediction.top(99))[one.row.target])
     swapped = frozenset(one.fault.path for one in caught if one.fault.kind == "swapped label")
     found = Suspects(tuple(judged[:12]), swapped, len(judged))
     say(
@@ -227,13 +231,13 @@ class Look:
 def _looks(duel: Duel, manifest: Manifest) -> list[Look]:
     """Explain four right answers of different classes and the surest wrong ones."""
     judged = sorted(duel.vit.scores.judged, key=lambda one: -one.prediction.probability)
-    surest = {one.row.label: one for one in reversed(judged) if one.right}  # the last one written wins
-    right = sorted(surest.values(), key=lambda one: one.row.label)[:4]
+    surest = {one.row.target: one for one in reversed(judged) if one.right}  # the last one written wins
+    right = sorted(surest.values(), key=lambda one: one.row.target)[:4]
     wrong = [one for one in judged if not one.right][:4]
     looks = []
     for one in (*right, *wrong):
         found = explain(duel.vit.predictor, read(manifest.root, one.row.path))
-        looks.append(Look(one.row.label, found, one.right))
+        looks.append(Look(one.row.target, found, one.right))
     return looks
 
 
@@ -274,7 +278,7 @@ def _learning(folder: Path) -> Figure:
 
 
 def _picture(manifest: Manifest, one: Judged) -> str:
-    return plots.data_uri(_shown(load(manifest.root, one.row.path).image))
+    return plots.data_uri(_shown(load(manifest.root, one.row.path, part=one.row.part).image))
 
 
 def _shown(pixels: NDArray[np.uint8]) -> Image.Image:

@@ -10,7 +10,7 @@ A task may have more, looked up by its name where it is of use (`getattr`):
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
@@ -23,6 +23,8 @@ from vitrail.core.config import Settings as AnySettings
 from vitrail.core.config import read
 from vitrail.core.errors import UnknownNameError
 from vitrail.data.sample import Batch, Geometry
+from vitrail.data.targets import Targets
+from vitrail.data.truth import Truth
 from vitrail.layers.head import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 
@@ -100,11 +102,12 @@ class Metrics(Protocol):
         ...
 
 
-class Task(ABC, Generic[Target, PredictionT]):
+class Task(Targets[Target], Generic[Target, PredictionT]):
     """What is predicted from features, how it is learnt, answered, proven and scored.
 
-    A task is built from its `labels`, in order, and its own settings; both are stored with the model, so that
-    `load("task", name)(labels, settings)` builds it again. `inputs` names what its networks read of a batch.
+    A task is built from the header of its truths, or the names in it alone, and its own settings; both are stored with
+    the model, so that `load("task", name)(truth, settings)` builds it again. `inputs` names what its networks read of
+    a batch.
     """
 
     name: str
@@ -114,23 +117,23 @@ class Task(ABC, Generic[Target, PredictionT]):
     """False where nothing is answered about an image, as in pretraining."""
     couples: bool = False
     """True where the images of a batch learn from each other: such a batch is never cut into pieces."""
-    labels: tuple[str, ...]
+    kind: ClassVar[str] = "class"
+    """The kind of truth that names alone stand for."""
     settings: Any
 
-    def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
-        self.labels = tuple(labels)
+    def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__(truth if isinstance(truth, Truth) else Truth(self.kind, tuple(truth)))
         self.settings = read(self.Settings, settings or {}, "task settings")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the outputs."""
+        return self.truth.names
 
     @property
     @abstractmethod
     def outputs(self) -> Mapping[str, tuple[str, ...]]:
         """The tensors of an answer by name, and their axes behind the batch axis."""
-
-    # Truth
-
-    @abstractmethod
-    def target(self, label: str) -> Target:
-        """Return the target that a manifest's label stands for."""
 
     # Network
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess, usual_fraction
+from vitrail.data.truth import Truth
 from vitrail.layers.encoder import Encoder
 from vitrail.models.create import create_encoder, describe, rebuild
 from vitrail.runs.assemble import Network, build_task, join
 from vitrail.runs.recipe import ModelSettings, Recipe
 from vitrail.tasks.base import Task
-from vitrail.tasks.wrappers.distill import Distill
 from vitrail.training.teacher import open_teacher
 from vitrail.weights.find import find_weights
 from vitrail.weights.preprocessing import published_preprocess
@@ -39,13 +39,13 @@ class Start:
         }
 
 
-def begin(recipe: Recipe, labels: Sequence[str]) -> Start:
+def begin(recipe: Recipe, truth: Truth) -> Start:
     """Build the network of a recipe, from scratch or from the weights it names.
 
     Raises:
         WeightsError: the weights cannot be had or do not fit; nothing starts from noise in their place.
     """
-    task = build_task(recipe.task.name, labels, recipe.task.settings)
+    task = build_task(recipe.task.name, truth, recipe.task.settings)
     opened = _open(recipe.model)
     _let_teach(task, opened.preprocess)
     return Start(join(opened.encoder, task), task, opened.preprocess, opened.licence, opened.origin)
@@ -53,8 +53,9 @@ def begin(recipe: Recipe, labels: Sequence[str]) -> Start:
 
 def _let_teach(task: Task[Any, Any], student: Preprocess) -> None:
     """Open the teacher where the task wants one."""
-    if isinstance(task, Distill):
-        task.taught_by(open_teacher(task.settings.teacher, task.labels, student))
+    take = getattr(task, "taught_by", None)
+    if take is not None:
+        take(open_teacher(task.settings.teacher, task.labels, student))
 
 
 class _Opened(NamedTuple):
@@ -96,9 +97,9 @@ def _fitted(base: Preprocess, model: ModelSettings) -> Preprocess:
     return replace(base, fit=model.fit, crop_fraction=fraction, interpolation=model.interpolation)
 
 
-def again(saved: Mapping[str, Any], recipe: Recipe, labels: Sequence[str]) -> Start:
+def again(saved: Mapping[str, Any], recipe: Recipe, truth: Truth) -> Start:
     """Build the network of a run once more, without its first weights: a resume fills in its own."""
-    task = build_task(recipe.task.name, labels, recipe.task.settings)
+    task = build_task(recipe.task.name, truth, recipe.task.settings)
     network = join(rebuild(saved["encoder"]), task)
     preprocess = Preprocess.from_dict(saved["preprocess"])
     _let_teach(task, preprocess)

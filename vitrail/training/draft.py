@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def sides(task: Task[Any, Any], rows: list[Row]) -> Sides:
     if isinstance(task, MultiLabel):
         truth = flags(task, rows).astype(np.int64)
     else:
-        truth = np.array([task.target(row.label) for row in rows])
+        truth = np.array([task.read(row, Path()) for row in rows])
     return Sides(rows, truth, np.array([number[name] for name in names]))
 
 
@@ -69,8 +70,8 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     vectors = frozen.vectors(manifest, rows, lambda done, total: _looked(listeners, done, total))
     clock.end("features")
     found = sides(start.task, rows)
-    scored = out_of_fold(vectors, found.truth, found.groups, len(manifest.classes))
-    head = fit_head(vectors, found.truth, found.groups, len(manifest.classes))
+    scored = out_of_fold(vectors, found.truth, found.groups, len(manifest.truth.names))
+    head = fit_head(vectors, found.truth, found.groups, len(manifest.truth.names))
     head.put_into(start.network.head.get_submodule("linear"))  # type: ignore[arg-type]
     clock.end("heads")
     folded = score_by_folds(start.task, recipe.task.name, Answered(rows, scored.logits, scored.folds))
@@ -134,7 +135,7 @@ def _sized(
 
 
 def _opened(recipe: Recipe, manifest: Manifest, device: torch.device) -> tuple[Recipe, Start, Frozen]:
-    start = begin(recipe, manifest.classes)
+    start = begin(recipe, manifest.truth)
     return recipe, start, Frozen(start.network.encoder, start.preprocess, device)
 
 
@@ -157,7 +158,7 @@ def _smaller(size: tuple[int, int], spec: FeatureSpec, cost: float) -> tuple[int
 
 def _full_seconds(full: Recipe, manifest: Manifest) -> float:
     """Measure what a full fine-tune would take, from one small step on a copy."""
-    start = begin(full, manifest.classes)
+    start = begin(full, manifest.truth)
     pictures = pictures_to_train_on(full, manifest, start.task, start.preprocess)
     device = device_for(full.training.device)
     precision = "bf16" if fast_bf16(device) else "float32"
@@ -176,6 +177,6 @@ def head_for(start: Start, manifest: Manifest, split: str) -> None:
     frozen = Frozen(start.network.encoder, start.preprocess, device)
     found = sides(start.task, rows)
     vectors = frozen.vectors(manifest, rows)
-    head = fit_head(vectors, found.truth, found.groups, len(manifest.classes))
+    head = fit_head(vectors, found.truth, found.groups, len(manifest.truth.names))
     head.put_into(start.network.head.get_submodule("linear"))  # type: ignore[arg-type]
     start.network.requires_grad_(True)

@@ -77,17 +77,19 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     prepared = prepared_for(data, options)
     planned = plan(data, prepared, options)
     if planned.full is None:
-        can_be_trained(prepared.manifest)
+        can_be_trained(prepared.manifest, prepared.targets.strata)
     device = device_for(planned.recipe.training.device)
     torch.manual_seed(planned.recipe.training.seed)
     wanted = planned.full or planned.recipe
-    start = begin(wanted, prepared.manifest.classes)
+    start = begin(wanted, prepared.manifest.truth)
     if wanted.training.tune == "head":
         start.network.encoder.requires_grad_(False)
     pictures = pictures_to_train_on(wanted, prepared.manifest, start.task, start.preprocess)
     found = measure(wanted, start.network, start.task, first_batch(wanted, pictures), device)
     recipe = settled(wanted, found)
-    counts = {split: sum(classes.values()) for split, classes in prepared.manifest.counts().items()}
+    counts = {
+        split: len(prepared.manifest.rows(split)) for split in prepared.manifest.counts(prepared.targets)
+    }
     epoch = order_of(recipe, pictures).steps
     scoring = Budget.guessed(
         recipe.training.seconds or 0.0, epoch, found.seconds, counts.get(VAL, 0) / found.batch

@@ -12,13 +12,13 @@ import torch
 
 from vitrail.core.errors import DataError
 from vitrail.core.memory import holding_memory
-from vitrail.data.balance import class_weights, positive_weights
 from vitrail.data.loader import Pictures, Share, processes, training
 from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.data.prepare import Prepared, prepare
 from vitrail.data.split import can_be_trained
 from vitrail.models.create import count_params
 from vitrail.reports.write import write_report
+from vitrail.runs.assemble import build_task
 from vitrail.runs.folder import Run, create_run, elsewhere, open_run
 from vitrail.runs.options import TrainOptions
 from vitrail.runs.recipe import Recipe, merge
@@ -67,8 +67,8 @@ def weighed(recipe: Recipe, manifest: Manifest) -> Recipe:
     """Return the recipe with the weight of each class in the loss, where that was asked for."""
     if recipe.training.balance != "loss":
         return recipe
-    weigh = positive_weights if manifest.multi else class_weights
-    weights = weigh(manifest.rows(TRAIN), manifest.classes).tolist()
+    task = build_task(recipe.task.name, manifest.truth, recipe.task.settings)
+    weights = task.class_weights(manifest.rows(TRAIN)).tolist()
     found = {"class_weights": [round(weight, 4) for weight in weights]}
     settings = merge(recipe.task.settings, {"settings": found} if recipe.task.name == DISTILL else found)
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"settings": settings})})
@@ -93,10 +93,10 @@ def _splits(options: TrainOptions) -> dict[str, Any]:
 def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
     """Make a run folder for a recipe and train in it."""
     manifest = prepared.manifest
-    can_be_trained(manifest)
+    can_be_trained(manifest, prepared.targets.strata)
     accelerator = accelerator_for(recipe.training.device)
     torch.manual_seed(recipe.training.seed)
-    begun = begin(recipe, manifest.classes)
+    begun = begin(recipe, manifest.truth)
     # Two heads on tokens of their own are no draft's head: they start fresh.
     if recipe.training.tune != "scratch" and not begun.network.head.apart:
         head_for(begun, manifest, TRAIN)
@@ -141,7 +141,7 @@ def resume(folder: str | Path, *, more: int = 0, listeners: Sequence[Listener] =
             "the model that was trained so far predicts without them."
         )
     accelerator = accelerator_for(recipe.training.device)
-    work = Work(run, recipe, manifest, again(counters["start"], recipe, manifest.classes), listeners)
+    work = Work(run, recipe, manifest, again(counters["start"], recipe, manifest.truth), listeners)
     if recipe.training.tune == "head":
         work.start.network.encoder.requires_grad_(False)
     now = conditions(accelerator)

@@ -23,6 +23,8 @@ from vitrail.data.loader import Pictures, Share, evaluation
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch
+from vitrail.data.targets import NoTargets
+from vitrail.data.truth import Truth
 from vitrail.layers.encoder import Encoder
 from vitrail.layers.head import Output
 from vitrail.layers.pool import Pool
@@ -92,7 +94,7 @@ class Frozen:
         self, manifest: Manifest, rows: Sequence[Row], workers: int = 1
     ) -> Iterator[tuple[list[str], Vectors]]:
         """Yield hashes and vectors, batch by batch; pictures are read in a process of their own meanwhile."""
-        pictures = Pictures(rows, manifest.root, self.preprocess, str)
+        pictures = Pictures(rows, manifest.root, self.preprocess, NoTargets(Truth("none")))
         hashes = {row.id: row.hash for row in rows}
         batches = evaluation(pictures, BATCH, Share(), workers)
         for batch, output in run_network(self._pooled, batches, self.device, self.precision):

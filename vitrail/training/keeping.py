@@ -47,7 +47,12 @@ class Work:
         task, preprocess = self.start.task, self.start.preprocess
         if split == TRAIN:
             return pictures_to_train_on(self.recipe, self.manifest, task, preprocess)
-        return Pictures(self.manifest.rows(split), self.manifest.root, preprocess, task.target)
+        return Pictures(
+            self.manifest.rows(split),
+            self.manifest.root,
+            preprocess,
+            task,
+        )
 
     def tell(self, event: Event) -> None:
         """Let everybody hear an event."""
@@ -243,7 +248,12 @@ def write_best(run: Run, recipe: Recipe, start: Start) -> None:
     header = Header(
         name=recipe.model.name,
         encoder=describe(start.network.encoder),
-        task={"name": name, "labels": list(kept.labels), "settings": kept.settings.model_dump()},
+        task={
+            "name": name,
+            "labels": list(kept.labels),
+            "truth": kept.truth.to_dict(),
+            "settings": kept.settings.model_dump(),
+        },
         preprocess=start.preprocess.to_dict(),
         weights=start.origin,
         licence=start.licence,

@@ -87,8 +87,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         if _from_scratch(source, options)
         else _pretrained(options.weights or "auto", model, reasons)
     )
-    multi = prepared.manifest.multi
-    if multi:
+    if _several_labels(prepared, options):
         reasons.append(
             f"task {MULTI}: some pictures have several labels or none, so each label is a yes or a no"
         )
@@ -108,6 +107,12 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     full = _recipe(source, prepared, after, found, "full")[0] if tune == "draft" else None
     full = full and dialled(full, found.encoder, options.elastic)
     return Planned(recipe, tuple(reasons), full, shrink=model.size is None)
+
+
+def _several_labels(prepared: Prepared, options: TrainOptions) -> bool:
+    """Tell whether labels are learnt each as a yes or a no: the data have several, and the recipe names no own task."""
+    stated = settings_of(options.recipe).get("task", {}).get("name", "") if options.recipe else ""
+    return prepared.manifest.truth.kind == "classes" and ":" not in stated
 
 
 class _Model(NamedTuple):
@@ -223,7 +228,7 @@ def _recipe(
     )
     own = _own(source, options, found, tune)
     own["model"] |= view
-    if prepared.manifest.multi:
+    if _several_labels(prepared, options):
         own["task"]["name"] = MULTI
     spec = found.encoder.spec
     two = options.teacher is not None and "dist" in spec.prefix  # its heads stand on tokens of their own
@@ -367,4 +372,4 @@ def short_side(manifest: Manifest, most: int = 32) -> int:
     """Return the median short side, in pixels, of some of the kept pictures spread over the manifest."""
     rows = manifest.rows()
     some = rows[:: max(1, len(rows) // most)]
-    return int(median_low(min(load(manifest.root, row.path).image.shape[:2]) for row in some))
+    return int(median_low(min(load(manifest.root, row.path, part=row.part).image.shape[:2]) for row in some))

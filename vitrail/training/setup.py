@@ -62,15 +62,15 @@ def pictures_to_train_on(
     rows = manifest.rows(TRAIN)
     if not rows:
         raise SettingError("The split leaves no picture to train on. Lower --val and --test.")
-    return Pictures(rows, manifest.root, preprocess, task.target, augment)
+    # Workers need what reads the truths alone: a wrapper may hold a teacher.
+    return Pictures(rows, manifest.root, preprocess, task, augment)
 
 
 def order_of(recipe: Recipe, pictures: Pictures) -> Order:
     """Return which pictures make up each step."""
     chances = None
     if recipe.training.balance == "sampling":
-        classes = sorted({one for row in pictures.rows for one in row.labels})
-        chances = tuple(sampling_weights(pictures.rows, classes).tolist())
+        chances = tuple(sampling_weights(pictures.rows, pictures.targets.strata).tolist())
     return Order(len(pictures), min(recipe.training.batch, len(pictures)), recipe.training.seed, chances)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
 from vitrail.data.arrays import npz
-from vitrail.data.layouts.base import Entry, Layout, Tree
+from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.names import count, join_labels, split_of
 
 _IMAGES = ("images", "x", "image", "data", "imgs")
@@ -41,7 +41,7 @@ def look(tree: Tree) -> Layout | None:
     why = f"arrays, because {count(len(pairs), 'pair')} of pictures and labels are in it: " + ", ".join(
         f"{image} {arrays[image].shape} with {label}" for image, label, _ in pairs
     )
-    return Layout("npz", tree.root, why + ".", tuple(entries))
+    return Layout("npz", tree.root, why + ".", tuple(entries), truth=truth_of(entries))
 
 
 def _partner(name: str, arrays: dict[str, NDArray[Any]]) -> tuple[str, str] | None:

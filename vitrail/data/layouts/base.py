@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,38 +12,53 @@ from typing import NamedTuple
 from vitrail.core.errors import DataError
 from vitrail.core.text import printable
 from vitrail.data import archives
-from vitrail.data.names import count, is_picture, natural, some
+from vitrail.data.names import count, is_picture, join_labels, natural, some, split_labels
 from vitrail.data.source import read
 from vitrail.data.tables import is_table
+from vitrail.data.truth import Truth
+
+CLASS = Truth("class")
 
 
 class Entry(NamedTuple):
-    """One picture as the layout names it, not yet opened; `label` as in a manifest's row.
+    """One picture as the layout names it, not yet opened; `target` and `part` as in a manifest's row.
 
     `trouble` says, as a predicate, why it cannot be used even before it is opened; empty where it can.
     """
 
     id: str
     path: str
-    label: str
+    target: str
     split: str = ""
     group: str = ""
     trouble: str = ""
+    part: str = ""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A source that was understood: `why` is one plain sentence, `notes` say what was left aside."""
+    """A source that was understood: `why` is one plain sentence, `notes` say what was left aside.
+
+    `truth` says what its targets are; `refusal` what is said where no task learns such truths unless it is named.
+    """
 
     name: str
     root: Path
     why: str
     found: tuple[Entry, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
+    truth: Truth = CLASS
+    refusal: str = ""
 
     def entries(self) -> Iterator[Entry]:
         """Yield the pictures in natural order of their ids."""
         yield from sorted(self.found, key=lambda entry: natural(entry.id))
+
+
+def truth_of(entries: Iterable[Entry]) -> Truth:
+    """Return what the targets of a table are: classes where a picture has several, else a class each."""
+    several = any(len(split_labels(entry.target)) > 1 for entry in entries if not entry.trouble)
+    return Truth("classes" if several else "class")
 
 
 @dataclass(frozen=True)
@@ -95,9 +110,13 @@ class Tree:
         """Return the bytes of one file."""
         return read(self.root, self.files[name])
 
-    def entry(self, name: str, label: str, split: str = "", group: str = "") -> Entry:
+    def entry(self, name: str, target: str, split: str = "", group: str = "") -> Entry:
         """Return the entry of one file; its path is its id."""
-        return Entry(self.files[name], self.files[name], label, split, group)
+        return Entry(self.files[name], self.files[name], target, split, group)
+
+    def of_class(self, name: str, known: str, split: str = "") -> Entry:
+        """Return the entry of one file that shows one class."""
+        return self.entry(name, join_labels([known]), split)
 
 
 def _archive(file: Path, prefix: str) -> tuple[dict[str, str], tuple[Entry, ...]]:

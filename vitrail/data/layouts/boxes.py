@@ -1,4 +1,4 @@
-"""COCO, YOLO and Pascal VOC: recognised and named; as classification the boxes are cut out."""
+"""COCO, YOLO and Pascal VOC: boxes of a picture as its truth; as classification the boxes are cut out."""
 
 from __future__ import annotations
 
@@ -14,41 +14,57 @@ import yaml
 from vitrail.core.errors import DataError
 from vitrail.data.decode import decode
 from vitrail.data.layouts.base import Entry, Layout, Tree
-from vitrail.data.names import count, is_picture, label, split_of
+from vitrail.data.manifest import dump_target
+from vitrail.data.names import count, is_picture, join_labels, label, natural, split_of
+from vitrail.data.truth import Truth
 
 
 class _Box(NamedTuple):
-    """One box on one picture, in pixels; the numbers may lie outside."""
+    """One box on one picture, in pixels; the numbers may lie outside. `more` holds outlines and flags."""
 
-    picture: str  # name in the tree
     label: str
     corners: tuple[float, float, float, float]  # left, top, right, bottom
+    more: dict[str, Any]
+
+
+class _Picture(NamedTuple):
+    """One picture by its name in the tree, and its boxes."""
+
+    name: str
     split: str
+    boxes: list[_Box]
 
 
 _ROUNDING = 1e-3  # of a pixel: shares of a side written with six digits are not exact
 
-_Reader = Callable[[Tree], Iterator[_Box]]
+_Reader = Callable[[Tree], Iterator[_Picture]]
 
 
 def look(tree: Tree) -> Layout | None:
-    """Name what holds boxes or masks, and say the way out; None for anything else.
+    """Take every picture with its boxes; None where there are no boxes.
 
     Raises:
-        DataError: the source is for detection or segmentation.
+        DataError: an annotation file is broken.
     """
     kind = _kind(tree)
-    if kind is not None:
-        raise DataError(
-            f"{tree.name} holds boxes ({kind[0]}, because {kind[1]}): detection comes later. "
-            "As classification I can take the crops: --layout crops."
-        )
-    if pair := _masks(tree):
-        raise DataError(
-            f"{tree.name} holds pictures with masks (in {pair}): segmentation comes later. "
-            "For classification give one folder a class."
-        )
-    return None
+    if kind is None:
+        return None
+    name, because, reader = kind
+    pictures: dict[str, _Picture] = {}
+    for one in _whole(tree, reader):
+        known = pictures.setdefault(one.name, _Picture(one.name, one.split, []))
+        known.boxes.extend(one.boxes)
+        pictures[one.name] = known._replace(split=known.split or one.split)
+    entries = [tree.entry(one.name, _target(one.boxes), one.split) for one in pictures.values()]
+    boxes = count(sum(len(one.boxes) for one in pictures.values()), "box", "boxes")
+    names = sorted({label(box.label) for one in pictures.values() for box in one.boxes}, key=natural)
+    refusal = (
+        f"{tree.name} holds boxes ({name}, because {because}): detection comes later. "
+        "As classification I can take the crops: --layout crops."
+    )
+    why = f"{name} boxes, because {because}: {boxes} on {count(len(entries), 'picture')}."
+    truth = Truth("boxes", tuple(names))
+    return Layout("boxes", tree.root, why, (*entries, *tree.refused), tree.notes, truth, refusal)
 
 
 def crops(tree: Tree) -> Layout | None:
@@ -62,19 +78,35 @@ def crops(tree: Tree) -> Layout | None:
         return None
     name, because, reader = kind
     entries: dict[str, Entry] = {}
-    for box in _whole(tree, reader):
+    for picture, box in ((one, box) for one in _whole(tree, reader) for box in one.boxes):
+        if box.more.get("crowd"):
+            continue
         left, top = (math.floor(max(0, corner) + _ROUNDING) for corner in box.corners[:2])
         right, bottom = (math.ceil(corner - _ROUNDING) for corner in box.corners[2:])
-        path = f"{tree.files[box.picture]}!{left},{top},{max(left, right)},{max(top, bottom)}"
+        file = tree.files[picture.name]
+        path = f"{file}!{left},{top},{max(left, right)},{max(top, bottom)}"
         thin = "is a box of fewer than two pixels" if min(right - left, bottom - top) < 2 else ""
-        entries[path] = Entry(path, path, label(box.label), box.split, tree.files[box.picture], thin)
+        entries[path] = Entry(path, path, join_labels([box.label]), picture.split, file, thin)
     boxes = count(len(entries), "box", "boxes")
     why = f"the crops of {name} boxes, because {because}: {boxes}, one picture each."
     return Layout("crops", tree.root, why, (*entries.values(), *tree.refused), tree.notes)
 
 
-def _whole(tree: Tree, reader: _Reader) -> Iterator[_Box]:
-    """Yield the boxes; an annotation that lacks a part is told in one sentence."""
+def _target(boxes: list[_Box]) -> str:
+    """Write boxes as a row's target: a list of class, corners in pixels, and what else was said of each."""
+    return dump_target(
+        [{"class": label(box.label), "box": [_short(n) for n in box.corners], **box.more} for box in boxes]
+    )
+
+
+def _short(number: float) -> float | int:
+    """Return a number of pixels to a thousandth, whole ones without a point."""
+    rounded = round(number, 3)
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
+def _whole(tree: Tree, reader: _Reader) -> Iterator[_Picture]:
+    """Yield the pictures; an annotation that lacks a part is told in one sentence."""
     try:
         yield from reader(tree)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
@@ -101,15 +133,6 @@ def _few(tree: Tree, suffix: str) -> list[str]:
     return names if len(names) < 100 else []
 
 
-def _masks(tree: Tree) -> str:
-    folders = {PurePosixPath(name).parent for name in tree.pictures}
-    for folder in folders:
-        for masks in ("masks", "mask", "annotations", "SegmentationClass"):
-            if folder.name in {"images", "image", "JPEGImages"} and folder.with_name(masks) in folders:
-                return f"{folder} and {folder.with_name(masks)}"
-    return ""
-
-
 def _coco_json(tree: Tree, name: str) -> dict[str, Any] | None:
     data = tree.read(name)
     if b'"annotations"' not in data or b'"categories"' not in data:
@@ -124,7 +147,7 @@ def _coco_json(tree: Tree, name: str) -> dict[str, Any] | None:
     return content if wanted else None
 
 
-def _coco(tree: Tree) -> Iterator[_Box]:
+def _coco(tree: Tree) -> Iterator[_Picture]:
     by_file = {PurePosixPath(name).name: name for name in tree.pictures}
     for name in _few(tree, ".json"):
         content = _coco_json(tree, name)
@@ -135,22 +158,26 @@ def _coco(tree: Tree) -> Iterator[_Box]:
         )
         names = {one["id"]: str(one["name"]) for one in content["categories"]}
         pictures = {one["id"]: by_file.get(PurePosixPath(one["file_name"]).name) for one in content["images"]}
+        boxes: dict[str, list[_Box]] = {name: [] for name in pictures.values() if name is not None}
         for one in content["annotations"]:
             picture = pictures.get(one["image_id"])
-            if picture is not None and not one.get("iscrowd"):
+            if picture is not None:
                 x, y, width, height = one["bbox"]
-                yield _Box(picture, names[one["category_id"]], (x, y, x + width, y + height), split)
+                corners = (x, y, x + width, y + height)
+                boxes[picture].append(_Box(names[one["category_id"]], corners, _more(one)))
+        yield from (_Picture(picture, split, own) for picture, own in boxes.items())
 
 
-def _voc(tree: Tree) -> Iterator[_Box]:
+def _more(annotation: dict[str, Any]) -> dict[str, Any]:
+    """Return the outline of a COCO annotation, polygons or a run-length code, and whether it is a crowd."""
+    outline = annotation.get("segmentation")
+    shape = {"polygons": outline} if isinstance(outline, list) else {"rle": outline}
+    return {**(shape if outline else {}), **({"crowd": True} if annotation.get("iscrowd") else {})}
+
+
+def _voc(tree: Tree) -> Iterator[_Picture]:
     stems = {PurePosixPath(name).stem: name for name in tree.pictures}
-    splits: dict[str, str] = {}
-    for name in tree.files:
-        split = split_of(PurePosixPath(name).stem)
-        if name.endswith(".txt") and "ImageSets" in name and split:
-            splits.update(
-                (line.split()[0], split) for line in tree.read(name).decode().splitlines() if line.strip()
-            )
+    splits = listed_splits(tree)
     for name in tree.files:
         stem = PurePosixPath(name).stem
         if not name.endswith(".xml") or stem not in stems:
@@ -161,12 +188,27 @@ def _voc(tree: Tree) -> Iterator[_Box]:
             raise DataError(
                 f"{name} in {tree.name} is broken ({error}). Export the annotations again."
             ) from error
+        boxes = []
         for one in root.iter("object"):
             left, top, right, bottom = (
                 float(one.findtext(f"bndbox/{side}", "0")) for side in ("xmin", "ymin", "xmax", "ymax")
             )
             corners = (left - 1, top - 1, right, bottom)  # VOC counts pixels from 1 and includes the last
-            yield _Box(stems[stem], one.findtext("name", ""), corners, splits.get(stem, ""))
+            flags = {key: True for key in ("difficult", "truncated") if one.findtext(key, "0").strip() == "1"}
+            boxes.append(_Box(one.findtext("name", ""), corners, flags))
+        yield _Picture(stems[stem], splits.get(stem, ""), boxes)
+
+
+def listed_splits(tree: Tree) -> dict[str, str]:
+    """Return the splits that Pascal VOC lists in ImageSets, by the stem of the picture."""
+    splits: dict[str, str] = {}
+    for name in tree.files:
+        split = split_of(PurePosixPath(name).stem)
+        if name.endswith(".txt") and "ImageSets" in name and split:
+            splits.update(
+                (line.split()[0], split) for line in tree.read(name).decode().splitlines() if line.strip()
+            )
+    return splits
 
 
 def _yolo_names(tree: Tree) -> tuple[str, list[str]] | None:
@@ -183,24 +225,31 @@ def _yolo_names(tree: Tree) -> tuple[str, list[str]] | None:
     return None
 
 
-def _yolo(tree: Tree) -> Iterator[_Box]:
+def _yolo(tree: Tree) -> Iterator[_Picture]:
     found = _yolo_names(tree)
     assert found is not None
     for name in tree.files:
         beside = "/".join("labels" if part == "images" else part for part in name.split("/"))
         text = beside.rsplit(".", 1)[0] + ".txt"
-        if not is_picture(name) or text not in tree.files:
+        if not is_picture(name):
             continue
         split = next((s for part in name.split("/") if (s := split_of(part))), "")
-        height, width = decode(tree.read(name), name=name).image.shape[:2]
-        for line in tree.read(text).decode().splitlines():
-            number, *numbers = line.split() or [""]
-            if len(numbers) == 4:
-                x, y, w, h = (float(one) for one in numbers)
-                xs, ys = [x - w / 2, x + w / 2], [y - h / 2, y + h / 2]
-            elif len(numbers) >= 6:  # a polygon: its box
-                xs, ys = [float(one) for one in numbers[::2]], [float(one) for one in numbers[1::2]]
-            else:
-                continue
-            corners = (min(xs) * width, min(ys) * height, max(xs) * width, max(ys) * height)
-            yield _Box(name, found[1][int(number)], corners, split)
+        lines = tree.read(text).decode().splitlines() if text in tree.files else []
+        size = decode(tree.read(name), name=name).image.shape[:2] if any(map(str.split, lines)) else (0, 0)
+        yield _Picture(name, split, [box for line in lines if (box := _line(line, found[1], size))])
+
+
+def _line(line: str, names: list[str], size: tuple[int, ...]) -> _Box | None:
+    """Read one line of YOLO: a class and a box, or a polygon, in shares of (height, width)."""
+    number, *numbers = line.split() or [""]
+    height, width = size
+    if len(numbers) == 4:
+        x, y, w, h = (float(one) for one in numbers)
+        xs, ys, outline = [x - w / 2, x + w / 2], [y - h / 2, y + h / 2], False
+    elif len(numbers) >= 6:  # a polygon: its box
+        xs, ys, outline = [float(one) for one in numbers[::2]], [float(one) for one in numbers[1::2]], True
+    else:
+        return None
+    corners = (min(xs) * width, min(ys) * height, max(xs) * width, max(ys) * height)
+    polygon = [_short(n) for x, y in zip(xs, ys, strict=False) for n in (x * width, y * height)]
+    return _Box(names[int(number)], corners, {"polygons": [polygon]} if outline else {})

@@ -21,6 +21,7 @@ def look(tree: Tree) -> Layout | None:
     Words that cameras write (IMG_0001) are no labels, and a label must have two pictures on the average.
     """
     entries: list[Entry] = []
+    words: set[str] = set()
     stray = []
     for name in tree.pictures:
         *folders, file = name.split("/")
@@ -30,8 +31,9 @@ def look(tree: Tree) -> Layout | None:
             stray.append(name)
         else:
             split = next((found for folder in folders if (found := split_of(folder))), "")
-            entries.append(tree.entry(name, word, split))
-    classes = sorted({entry.label for entry in entries}, key=natural)
+            words.add(word)
+            entries.append(tree.of_class(name, word, split))
+    classes = sorted(words, key=natural)
     if len(classes) < 2 or len(entries) < 2 * len(classes) or len(entries) < len(stray):
         return None
     why = (

@@ -23,14 +23,16 @@ def look(tree: Tree) -> Layout | None:
     parts = [part[depth:] for part in parts]
     splits = _splits(parts)
     entries, stray = [], []
+    words: set[str] = set()
     for name, part in zip(tree.pictures, parts, strict=True):
         split = splits.get(part[0], "")
         inner = part[1:] if split else part
         if len(inner) < 2 or (splits and not split):
             stray.append(name)
         else:
-            entries.append(tree.entry(name, label(inner[0]), split))
-    classes = sorted({entry.label for entry in entries}, key=natural)
+            words.add(word := label(inner[0]))
+            entries.append(tree.of_class(name, word, split))
+    classes = sorted(words, key=natural)
     if not classes:
         return None
     if len(classes) == 1 or any(_like_split(name) for name in classes):  # or are these no classes at all?

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from vitrail.data.arrays import arrow_table
-from vitrail.data.layouts.base import Entry, Layout, Tree
+from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.names import count, join_labels, natural, some, split_of
+from vitrail.data.truth import Truth
 
 _LABELS = ("label", "labels", "fine_label", "class", "target", "category", "tags")
 
@@ -36,15 +37,26 @@ def look(tree: Tree) -> Layout | None:
             entries += _entries(tree, name, columns)
     if not used:
         return None
-    classes = sorted({entry.label for entry in entries}, key=natural)
+    classes = sorted({entry.target for entry in entries}, key=natural)
     what = "a folder made by save_to_disk" if saved else "Parquet files with the pictures inside"
-    image, label, _ = used[0]
+    image, label = used[0].image, used[0].label
     where = f"{count(len(used), 'file holds', 'files hold')} pictures in {image!r} and labels in {label!r}"
     why = f"{what}, because {where}: {some(classes)}."
-    return Layout("huggingface", tree.root, why, tuple(entries), tree.notes)
+    # A list that is empty says "none of the labels", where an empty cell of a table says nothing.
+    listed = any(one.lists for one in used) and any(
+        not entry.target for entry in entries if not entry.trouble
+    )
+    truth = Truth("classes") if listed else truth_of(entries)
+    return Layout("huggingface", tree.root, why, tuple(entries), tree.notes, truth)
 
 
-_Columns = tuple[str, str, list[str]]
+class _Columns(NamedTuple):
+    """The columns of pictures and labels, the names of the labels, and whether a cell is a list of them."""
+
+    image: str
+    label: str
+    names: list[str]
+    lists: bool
 
 
 def _may_hold_pictures(file: Path) -> bool:
@@ -62,7 +74,8 @@ def _columns(table: Any, saved: bool) -> _Columns | None:
     label = next((name for name in _LABELS if name in schema.names), None)
     if image is None or label is None:
         return None
-    return image, label, _names((schema.metadata or {}).get(b"huggingface", b"{}"), label)
+    names = _names((schema.metadata or {}).get(b"huggingface", b"{}"), label)
+    return _Columns(image, label, names, "list" in str(schema.field(label).type))
 
 
 def _names(about: bytes, label: str) -> list[str]:
@@ -85,7 +98,7 @@ def _holds_pictures(field: Any) -> bool:
 
 
 def _entries(tree: Tree, name: str, columns: _Columns) -> list[Entry]:
-    image, label, names = columns
+    image, label, names, _ = columns
     file = tree.root / tree.files[name]
     table = arrow_table(file)
     column = table.column(label) if file.suffix == ".arrow" else table.read(columns=[label]).column(label)

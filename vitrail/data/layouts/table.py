@@ -11,7 +11,7 @@ from typing import NamedTuple
 import polars as pl
 
 from vitrail.core.errors import DataError
-from vitrail.data.layouts.base import Entry, Layout, Tree
+from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.names import count, is_picture, join_labels, natural, some, split_labels, split_of
 from vitrail.data.tables import SUFFIXES, Columns, code_of, is_table, labels_of, read_table, understand
 
@@ -60,7 +60,7 @@ def look(tree: Tree) -> Layout | None:
     if unnamed:
         notes.append(f"{count(unnamed, 'picture')} that no table names left aside.")
     refused = () if tree.table else tree.refused
-    return Layout("table", around.root, _why(tables), (*entries, *refused), tuple(notes))
+    return Layout("table", around.root, _why(tables), (*entries, *refused), tuple(notes), truth_of(entries))
 
 
 def _tables(tree: Tree) -> tuple[list[_Table], list[str]]:
@@ -155,12 +155,9 @@ def _entries(table: _Table, find: _Finder) -> list[Entry]:
     splits = _splits(table) if columns.split else [own] * len(table.frame)
     groups = table.frame[columns.group].to_list() if columns.group else [""] * len(table.frame)
     cells = table.frame[columns.path].to_list()
-    several = bool(columns.hot or columns.separator)
     entries = []
     for cell, known, split, group in zip(cells, labels_of(table.frame, columns), splits, groups, strict=True):
         path, trouble = find(cell.strip(), base, split)
-        if not known and not several and not trouble:
-            trouble = f"has no label in {table.name}"
         entries.append(Entry(path, path, known, split, group.strip(), trouble))
     return entries
 
@@ -186,10 +183,10 @@ def _merge(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
     a_row_a_label = 20 * len(several) >= len(by_path)
     notes = Counter[str]()
     for path, rows in several.items():
-        labels = sorted({row.label for row in rows}, key=natural)
+        labels = sorted({row.target for row in rows}, key=natural)
         one = rows[0]
         if len(labels) > 1 and a_row_a_label:
-            one = one._replace(label=join_labels(name for cell in labels for name in split_labels(cell)))
+            one = one._replace(target=join_labels(name for cell in labels for name in split_labels(cell)))
             notes["in several rows: they have the labels of all of them"] += 1
         elif len(labels) > 1:
             one = one._replace(

@@ -39,4 +39,4 @@ def _cut(tree: Tree, entry: Entry) -> list[Entry]:
     if entry.trouble:
         return [entry]
     names = [f"{entry.path}!{i}" for i in range(slices(tree.root / entry.path))]
-    return [Entry(name, name, entry.label, entry.split, entry.path) for name in names]
+    return [Entry(name, name, entry.target, entry.split, entry.path) for name in names]

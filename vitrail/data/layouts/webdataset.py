@@ -6,8 +6,8 @@ import json
 import re
 from typing import Any
 
-from vitrail.data.layouts.base import Entry, Layout, Tree
-from vitrail.data.names import count, join_labels, label, natural, some, split_of
+from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
+from vitrail.data.names import count, join_labels, label, natural, some, split_labels, split_of
 
 _LABELS = ("cls", "json", "txt")
 _KEYS = ("label", "cls", "class", "class_name", "category", "labels", "tags")
@@ -19,14 +19,16 @@ def look(tree: Tree) -> Layout | None:
     if not beside or len(beside) < 0.9 * len(tree.pictures) or not all("!" in tree.files[n] for n in beside):
         return None
     entries = [_entry(tree, name, beside.get(name)) for name in tree.pictures]
-    classes = sorted({one for entry in entries for one in entry.label.split("|") if one}, key=natural)
+    classes = sorted({one for entry in entries for one in split_labels(entry.target)}, key=natural)
     why = (
         f"WebDataset shards, because every picture has a label file beside it; "
         f"{count(len(classes), 'class', 'classes')}: {some(classes)}."
     )
     numbers = all(one.isdigit() for one in classes)
     note = ["The classes are numbers: their names are not in the shards."] if numbers else []
-    return Layout("webdataset", tree.root, why, (*entries, *tree.refused), (*tree.notes, *note))
+    return Layout(
+        "webdataset", tree.root, why, (*entries, *tree.refused), (*tree.notes, *note), truth_of(entries)
+    )
 
 
 def _label_file(tree: Tree, name: str) -> str | None:

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail import plots
-from vitrail.core.errors import DataError, UnknownNameError
+from vitrail.core.errors import DataError
 from vitrail.data.sample import Batch, Geometry
+from vitrail.data.truth import Truth
 from vitrail.layers.head import NO_INPUTS, DenseHead, DistilledHead, Head, Output, PooledHead
 from vitrail.layers.pool import Pool
 from vitrail.layers.tokens import Features, FeatureSpec
@@ -21,6 +22,7 @@ from vitrail.layers.tokens import Pool as Kind
 from vitrail.metrics.temperature import temperature
 from vitrail.tasks.base import Ask, Following, Losses, Task, within
 from vitrail.tasks.classify.settings import ClassifySettings
+from vitrail.tasks.classify.targets import ClassTargets
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,13 +63,6 @@ class Ranked:
 
     def __str__(self) -> str:
         return f"{self.label} {self.probability:.1%}"
-
-
-def named(labels: Sequence[str], most: int = 12) -> str:
-    """Return which labels there are, in words; of many only how many."""
-    if len(labels) > most:
-        return f"The model knows {len(labels)}; `vitrail predict … --json` names the likeliest."
-    return f"There are: {', '.join(labels)}."
 
 
 def first(labels: Sequence[str], probabilities: Sequence[float], choice: str) -> Order:
@@ -157,7 +152,7 @@ def binary(output: Tensor, truth: Tensor, weight: Tensor | None, smoothing: floa
     return F.binary_cross_entropy_with_logits(output, rows, weight=weight)
 
 
-class Classify(Task[int, Ranked]):
+class Classify(Task[int, Ranked], ClassTargets):
     """Cross entropy over classes, with label smoothing, Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899).
 
     `loss` "bce" asks of every class by itself whether it is there, which suits mixed pictures (DeiT III, §3).
@@ -166,13 +161,12 @@ class Classify(Task[int, Ranked]):
     name = "classify"
     Settings = ClassifySettings
 
-    def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
-        if len(labels) < 2:
+    def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__(truth, settings)
+        if len(self.labels) < 2:
             raise DataError(
-                f"Classification needs two classes at least, got {list(labels)}. Add another class."
+                f"Classification needs two classes at least, got {list(self.labels)}. Add another class."
             )
-        super().__init__(labels, settings)
-        self._index = {label: i for i, label in enumerate(self.labels)}
 
     readable_outputs = ("probabilities",)
     problem = "single_label_classification"
@@ -185,12 +179,6 @@ class Classify(Task[int, Ranked]):
     def head(self, spec: FeatureSpec) -> Head:
         """Return pooling and one linear layer; of a network with a distillation token both its heads."""
         return class_head(spec, len(self.labels), self.settings.pool, self.settings.dropout)
-
-    def target(self, label: str) -> int:
-        """Return the place of the label among the classes."""
-        if label not in self._index:
-            raise UnknownNameError("class", label, self.labels, named(self.labels))
-        return self._index[label]
 
     def loss(self, output: Output, targets: Sequence[int] | Tensor) -> Losses:
         """Return cross entropy against class indices or rows of probabilities, or the binary one of DeiT III."""
@@ -257,7 +245,7 @@ class Classify(Task[int, Ranked]):
 
     def score(self, output: Output, prediction: Ranked) -> Tensor:
         """Return the logit of the predicted class: (b,)."""
-        return output["logits"][:, self.target(prediction.label)]
+        return output["logits"][:, self.place(prediction.label)]
 
     def choices(self, prediction: Ranked) -> Sequence[str]:
         """Return the classes, the likeliest first."""
@@ -265,7 +253,7 @@ class Classify(Task[int, Ranked]):
 
     def focus(self, prediction: Ranked, choice: str) -> Ranked:
         """Return the answer as if this class stood first."""
-        self.target(choice)
+        self.place(choice)
         return replace(prediction, **first(prediction.labels, prediction.probabilities, choice))
 
     def render(self, image: Image, prediction: Ranked) -> Image:

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitrail import plots
-from vitrail.core.errors import DataError, UnknownNameError
-from vitrail.data.names import split_labels
+from vitrail.core.errors import DataError
 from vitrail.data.sample import Batch, Geometry
+from vitrail.data.truth import Truth
 from vitrail.layers.head import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.metrics.ranking import mean_average_precision
 from vitrail.metrics.temperature import temperature_of_labels
 from vitrail.tasks.base import Ask, Following, Losses, Task, within
-from vitrail.tasks.classify.task import class_head, first, named
+from vitrail.tasks.classify.task import class_head, first
 from vitrail.tasks.multilabel.settings import MultiLabelSettings
+from vitrail.tasks.multilabel.targets import LabelTargets
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,17 +105,18 @@ class MeanPrecision:
         return {"map": found, "loss": float(np.mean(losses)), "pictures": len(self.rows)}
 
 
-class MultiLabel(Task[tuple[int, ...], Labelled]):
+class MultiLabel(Task[tuple[int, ...], Labelled], LabelTargets):
     """Binary cross entropy, one question a label, with Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899)."""
 
     name = "classify_multi"
     Settings = MultiLabelSettings
 
-    def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
-        if not labels:
+    kind = "classes"
+
+    def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__(truth, settings)
+        if not self.labels:
             raise DataError("There is no label to learn. Write the labels of each picture into the table.")
-        super().__init__(labels, settings)
-        self._index = {label: i for i, label in enumerate(self.labels)}
 
     readable_outputs = ("probabilities",)
     problem = "multi_label_classification"
@@ -127,16 +129,6 @@ class MultiLabel(Task[tuple[int, ...], Labelled]):
     def head(self, spec: FeatureSpec) -> Head:
         """Return pooling and one linear layer."""
         return class_head(spec, len(self.labels), self.settings.pool, self.settings.dropout)
-
-    def target(self, label: str) -> tuple[int, ...]:
-        """Return the places of a cell's labels, which are separated by bars."""
-        return tuple(self.place(one) for one in split_labels(label))
-
-    def place(self, label: str) -> int:
-        """Return the place of one label among the outputs."""
-        if label not in self._index:
-            raise UnknownNameError("label", label, self.labels, named(self.labels))
-        return self._index[label]
 
     def loss(self, output: Output, targets: Sequence[tuple[int, ...]] | Tensor) -> Losses:
         """Return binary cross entropy, the mean over labels, against places or rows of 0 … 1.

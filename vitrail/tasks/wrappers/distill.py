@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
 from vitrail.data.sample import Batch
+from vitrail.data.truth import Truth
 from vitrail.layers.head import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Following, Losses, Task
@@ -39,11 +40,11 @@ class Distill(Wrapper):
     name = "distill"
     Settings = DistillSettings
 
-    def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         named = (settings or {}).get("task")
         if named == self.name:
             raise SettingError("A task that is distilled cannot be distillation itself; name another.")
-        super().__init__(labels, settings)
+        super().__init__(truth, settings)
         if type(self.inner).training_loss is not Task.training_loss or not hasattr(self.inner, "follow"):
             raise SettingError(
                 f"The task {self.settings.task!r} has no way to follow a teacher, or learns in a way of its own that a "

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
 from vitrail.data.sample import Batch
+from vitrail.data.truth import Truth
 from vitrail.layers.elastic import Point, at_size, points, set_keep
 from vitrail.layers.head import Output
 from vitrail.tasks.base import Ask, Following, Losses, Task
@@ -30,8 +31,8 @@ class Elastic(Wrapper):
     name = "elastic"
     Settings = ElasticSettings
 
-    def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
-        super().__init__(labels, settings)
+    def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__(truth, settings)
         if not hasattr(self.inner, "follow"):
             raise SettingError(
                 f"The task {self.settings.task!r} has no way to follow a teacher, which cheaper points learn from. "
@@ -82,8 +83,8 @@ class ElasticMultiLabel(Elastic):
 
     name = "elastic_multi"
 
-    def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
-        super().__init__(labels, {"task": "classify_multi", **(settings or {})})
+    def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__(truth, {"task": "classify_multi", **(settings or {})})
 
 
 def points_of(task: Task[Any, Any], size: tuple[int, int]) -> tuple[Point, ...]:

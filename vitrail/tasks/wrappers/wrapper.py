@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vitrail.core.catalog import load
+from vitrail.core.config import read
+from vitrail.data.manifest import Row
 from vitrail.data.sample import Batch, Geometry
+from vitrail.data.truth import Truth
 from vitrail.layers.head import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Losses, Metrics, Task
@@ -17,16 +22,19 @@ from vitrail.tasks.base import Ask, Losses, Metrics, Task
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from vitrail.data.findings import Finding
+    from vitrail.data.look import Facts
+
 
 class Wrapper(Task[Any, Any]):
     """A task that forwards everything to the one it wraps, `inner`, named by its settings `task` and `settings`."""
 
     inner: Task[Any, Any]
 
-    def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
-        super().__init__(labels, settings)
-        self.inner = load("task", self.settings.task)(labels, self.settings.settings)
-        self.labels, self.inputs = self.inner.labels, self.inner.inputs
+    def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
+        self.settings = read(self.Settings, settings or {}, "task settings")
+        self.inner = load("task", self.settings.task)(truth, self.settings.settings)
+        self.truth, self.inputs = self.inner.truth, self.inner.inputs
         self.answers, self.couples = self.inner.answers, self.inner.couples
 
     def __getattr__(self, name: str) -> Any:
@@ -40,9 +48,49 @@ class Wrapper(Task[Any, Any]):
         """The names and axes of the wrapped task's outputs."""
         return self.inner.outputs
 
-    def target(self, label: str) -> Any:
-        """Return the wrapped task's target."""
-        return self.inner.target(label)
+    def read(self, row: Row, root: Path) -> Any:
+        """Return the wrapped task's truth of a row."""
+        return self.inner.read(row, root)
+
+    def transform(self, target: Any, view: Any) -> Any:
+        """Return the wrapped task's truth as it lies in a view."""
+        return self.inner.transform(target, view)
+
+    def collate(self, targets: Sequence[Any]) -> Any:
+        """Return the wrapped task's truths of a batch."""
+        return self.inner.collate(targets)
+
+    def check(self, row: Row, facts: Facts, root: Path) -> Iterator[Finding]:
+        """Say what the wrapped task finds wrong with a truth."""
+        return self.inner.check(row, facts, root)
+
+    def check_set(self, rows: Sequence[Row]) -> Iterator[Finding]:
+        """Say what the wrapped task finds wrong with a set."""
+        return self.inner.check_set(rows)
+
+    def strata(self, row: Row) -> tuple[str, ...]:
+        """Return what the wrapped task tells apart."""
+        return self.inner.strata(row)
+
+    def same(self, one: Row, other: Row, root: Path) -> bool:
+        """Tell whether two rows say the same to the wrapped task."""
+        return self.inner.same(one, other, root)
+
+    def words(self, row: Row) -> str:
+        """Return the wrapped task's words for a truth."""
+        return self.inner.words(row)
+
+    def describe(self) -> str:
+        """Return what the wrapped task says of its truths."""
+        return self.inner.describe()
+
+    def usable(self, rows: Sequence[Row], findings: Sequence[Finding]) -> None:
+        """Refuse what the wrapped task refuses."""
+        self.inner.usable(rows, findings)
+
+    def class_weights(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """Return the wrapped task's weights of classes."""
+        return self.inner.class_weights(rows)
 
     def head(self, spec: FeatureSpec) -> Head:
         """Return the wrapped task's head."""

@@ -1,0 +1,48 @@
+"""Which task a data set is planned for: by the kind of its truths, unless the recipe names one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitrail.data.prepare import prepare
+from vitrail.runs.options import TrainOptions
+from vitrail.training.plan import plan
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """Return what a table of such rows, each 24 times, is planned for."""
+    monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
+
+    def make(cells, **options):
+        root = tmp_path / "set"
+        root.mkdir()
+        rng = np.random.default_rng(0)
+        lines = ["image,cat,dog"]
+        for i in range(24 * len(cells)):
+            Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(root / f"{i}.png")
+            lines.append(f"{i}.png,{cells[i % len(cells)]}")
+        (root / "labels.csv").write_text("\n".join(lines) + "\n")
+        return plan(str(root), prepare(root), TrainOptions(weights="none", **options))
+
+    return make
+
+
+def test_pictures_without_a_label_leave_the_task_as_it_is(planned):
+    made = planned(["1,0", "0,1", "0,0"])
+    assert made.recipe.task.name == "classify"
+    assert not [reason for reason in made.reasons if "classify_multi" in reason]
+
+
+def test_pictures_of_several_labels_are_learnt_each_as_a_yes_or_a_no(planned):
+    made = planned(["1,0", "0,1", "0,0", "1,1"])
+    assert made.recipe.task.name == "classify_multi"
+    assert [reason for reason in made.reasons if "classify_multi" in reason]
+
+
+def test_the_task_that_a_recipe_file_names_is_kept(planned, tmp_path):
+    (tmp_path / "own.yaml").write_text("task:\n  name: 'my_module:MyTask'\n")
+    made = planned(["1,0", "1,1"], recipe=str(tmp_path / "own.yaml"))
+    assert made.recipe.task.name == "my_module:MyTask"

@@ -1,0 +1,89 @@
+"""Parts of a file that holds many samples: a window of a raster, a page of a TIFF or GIF, a slice of a volume.
+
+A row names its part beside its path: `window=left,top,right,bottom` in pixels, `page=3`, `slice=40`, counted from 0.
+"""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+from typing import NamedTuple
+
+from PIL import Image
+
+from vitrail.core.errors import DataError
+from vitrail.data import arrays, medical
+from vitrail.data.decode import MAX_PIXELS
+
+_RULES = {"window": 4, "page": 1, "slice": 1}
+_GRAMMAR = re.compile(r"([a-z]+)=(\d+(?:,\d+)*)")
+_PAGED = ("TIFF", "GIF", "WEBP", "PNG")
+
+
+class Part(NamedTuple):
+    """A part taken apart: its kind and its numbers."""
+
+    kind: str
+    numbers: tuple[int, ...]
+
+    @classmethod
+    def of(cls, text: str, path: str) -> Part:
+        """Read a part.
+
+        Raises:
+            DataError: a kind that is not known, or numbers that do not fit it.
+        """
+        match = _GRAMMAR.fullmatch(text)
+        kind = match[1] if match else text.partition("=")[0]
+        if kind not in _RULES:
+            raise DataError(f"{path} asks for the part {text!r}. There are: {', '.join(_RULES)}.")
+        numbers = tuple(map(int, match[2].split(","))) if match else ()
+        if len(numbers) != _RULES[kind]:
+            raise DataError(
+                f"{path} asks for the part {text!r}. Write window=left,top,right,bottom, page=3 or slice=40."
+            )
+        return cls(kind, numbers)
+
+
+def is_window(part: str) -> bool:
+    """Tell a window, which is cut out of the decoded picture."""
+    return part.startswith("window=")
+
+
+def is_volume(path: str) -> bool:
+    """Tell a volume whose slices are read from the file itself."""
+    return path.endswith((".nii", ".nii.gz"))
+
+
+def cut(data: bytes, part: Part, path: str) -> bytes:
+    """Return a page of an image file, or a slice of a DICOM file, as the bytes of a picture of its own.
+
+    Raises:
+        DataError: the file has no such part.
+    """
+    number = part.numbers[0]
+    if part.kind == "page":
+        return _page(data, number, path)
+    if not medical.is_dicom(data):
+        raise DataError(f"{path} has no slices: they are of NIfTI and DICOM files. Write page=3 for a page.")
+    return arrays.as_npy(medical.dicom(data, path, number)[0])
+
+
+def _page(data: bytes, number: int, path: str) -> bytes:
+    try:
+        with Image.open(BytesIO(data), formats=_PAGED) as image:
+            pages = getattr(image, "n_frames", 1)
+            if number >= pages:
+                raise DataError(
+                    f"{path} has {pages} pages, counted from 0, and no page {number}. Mend its part."
+                )
+            image.seek(number)
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{path} has a page of more than {MAX_PIXELS:,} pixels. Make it smaller.")
+            written = BytesIO()
+            image.save(written, "TIFF")  # keeps every mode to the bit
+            return written.getvalue()
+    except DataError:
+        raise
+    except Exception as error:  # a decoder fed with a broken file may raise anything at all
+        raise DataError(f"{path} has no page {number} that can be read ({error}). Copy it again.") from error

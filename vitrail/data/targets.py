@@ -1,0 +1,147 @@
+"""How a task reads, moves, checks and counts truths: all that a data set is asked about them. No torch.
+
+A task is a `Targets`; checking a data set needs this half of it alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from vitrail.core import catalog
+from vitrail.core.errors import DataError, SettingError
+from vitrail.data.manifest import Row
+from vitrail.data.truth import Truth
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vitrail.data.findings import Finding
+    from vitrail.data.look import Facts
+
+T = TypeVar("T")
+
+_SHOWN = 60  # characters of a truth that is a text
+
+
+class Targets(ABC, Generic[T]):
+    """The truths of one data set, as a task takes them; `truth` is the header of its manifest."""
+
+    truth: Truth
+
+    def __init__(self, truth: Truth) -> None:
+        self.truth = truth
+
+    @classmethod
+    def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
+        """Return the header completed from rows; by default as the layout states it.
+
+        Raises:
+            DataError: truths of a kind that this task does not read.
+        """
+        return truth
+
+    @abstractmethod
+    def read(self, row: Row, root: Path) -> T:
+        """Return the truth of a row in its picture's own pixels; called in a loader's worker."""
+
+    def transform(self, target: T, view: Any) -> T:
+        """Return the truth as it lies in a view of the picture; by default the same."""
+        return target
+
+    def collate(self, targets: Sequence[T]) -> Any:
+        """Return the truths of a batch: a tensor, a sequence, or a mapping of these, one a picture."""
+        return list(targets)
+
+    def check(self, row: Row, facts: Facts, root: Path) -> Iterator[Finding]:
+        """Say what is wrong with the truth of one readable picture; `out` findings keep it out.
+
+        Findings of one kind are told together: their `text` says what is wrong, their `hint` what to do. A DataError
+        says that the truth cannot be read.
+        """
+        return iter(())
+
+    def check_set(self, rows: Sequence[Row]) -> Iterator[Finding]:
+        """Say what is wrong with the set as a whole; rows that are kept out are among `rows`."""
+        return iter(())
+
+    def strata(self, row: Row) -> tuple[str, ...]:
+        """Return what a split and a balance keep in proportion, such as classes; by default all is one pot."""
+        return ()
+
+    def same(self, one: Row, other: Row, root: Path) -> bool:
+        """Tell whether two rows say the same; equal pictures that do not contradict each other."""
+        return one.target == other.target
+
+    def words(self, row: Row) -> str:
+        """Return the truth of a row for messages and tables."""
+        return row.target if len(row.target) <= _SHOWN else f"{row.target[: _SHOWN - 1]}…"
+
+    def describe(self) -> str:
+        """Return what is to be said of the truths beside their number; by default nothing."""
+        return ""
+
+    def usable(self, rows: Sequence[Row], findings: Sequence[Finding]) -> None:
+        """Refuse kept rows from which nothing can be learnt, as a predicate of the source: "has …".
+
+        `findings` may tell why; the first of them is the worst.
+
+        Raises:
+            DataError: such rows.
+        """
+
+    def class_weights(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """Return what each class weighs in the loss so that rare ones count as much: (k,).
+
+        Raises:
+            SettingError: this task has no classes to weigh.
+        """
+        raise SettingError(
+            "--balance loss weighs classes, and this task has none. Leave it out, or take --balance sampling."
+        )
+
+
+Gather = Callable[[Sequence[Row]], Targets[Any]]
+"""From the rows of a data set to its targets: the header may have to be completed from them."""
+
+
+class NoTargets(Targets[None]):
+    """Pictures without truths: nothing is read and nothing is checked."""
+
+    def read(self, row: Row, root: Path) -> None:
+        """Return nothing."""
+        return
+
+
+def targets_class(truth: Truth, task: str | None = None, *, refusal: str = "") -> type[Targets[Any]]:
+    """Return how the named task takes truths; without a name, how the usual task for their kind does.
+
+    Raises:
+        SettingError: no such task, or one that reads no truths itself.
+        DataError: a kind that no task is usual for; `refusal` says it.
+    """
+    name = task or catalog.DEFAULT_TASKS.get(truth.kind)
+    if name is None:
+        raise DataError(
+            refusal or f"No task reads truths of the kind {truth.kind!r} yet. Name one of your own: --task"
+        )
+    own = ":" in name
+    if not own and name in catalog.TASKS and name not in catalog.TARGETS:
+        raise SettingError(
+            f"The task {name!r} trains another one. Name that: {', '.join(catalog.DEFAULT_TASKS.values())}."
+        )
+    found: Any = catalog.load("task" if own or name not in catalog.TARGETS else "targets", name)
+    if not (isinstance(found, type) and issubclass(found, Targets)):
+        raise SettingError(
+            f"{name} is no task: it does not read truths. Inherit from vitrail.tasks.base.Task."
+        )
+    return found
+
+
+def targets_for(truth: Truth, task: str | None = None, *, refusal: str = "") -> Gather:
+    """Return the targets of a task as a function of the rows that complete the header."""
+    found = targets_class(truth, task, refusal=refusal)
+    return lambda rows: found(found.gather(truth, rows))
