@@ -47,12 +47,8 @@ class Work:
         task, preprocess = self.start.task, self.start.preprocess
         if split == TRAIN:
             return pictures_to_train_on(self.recipe, self.manifest, task, preprocess)
-        return Pictures(
-            self.manifest.rows(split),
-            self.manifest.root,
-            preprocess,
-            task,
-        )
+        truths = task.deployed_task(self.recipe.task.name)[1]
+        return Pictures(self.manifest.rows(split), self.manifest.root, preprocess, truths)
 
     def tell(self, event: Event) -> None:
         """Let everybody hear an event."""

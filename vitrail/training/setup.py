@@ -63,7 +63,8 @@ def pictures_to_train_on(
     if not rows:
         raise SettingError("The split leaves no picture to train on. Lower --val and --test.")
     # Workers need what reads the truths alone: a wrapper may hold a teacher.
-    return Pictures(rows, manifest.root, preprocess, task, augment)
+    truths = task.deployed_task(recipe.task.name)[1]  # a teacher is not for the processes that read pictures
+    return Pictures(rows, manifest.root, preprocess, truths, augment)
 
 
 def order_of(recipe: Recipe, pictures: Pictures) -> Order:
