@@ -18,7 +18,9 @@ from bench.pairs import in_turn, machine, ratio
 from vitrail.explainers.relevance import Relevance
 from vitrail.explainers.rollout import Rollout
 from vitrail.explainers.subject import Subject
-from vitrail.runs.assemble import build_task, create_model
+from vitrail.models.create import create_encoder
+from vitrail.runs.assemble import build_task, join
+from vitrail.runs.run_network import ASK
 
 SIZES = (1344, 2048)
 LABELS = [str(i) for i in range(1000)]
@@ -27,11 +29,11 @@ LABELS = [str(i) for i in range(1000)]
 def subject(side: int) -> Subject:
     """Return the question for the first class of a random ViT-S/16 of this size, in float32."""
     torch.manual_seed(0)
-    network = create_model("vit_s16", len(LABELS), image=(side, side)).eval().requires_grad_(False)
     task = build_task("classify", LABELS, {})
-    output = torch.zeros(1, len(LABELS))
-    output[0, 0] = 1
-    return Subject(network, task, task.decode(output, [None])[0], "vit_s16")
+    network = join(create_encoder("vit_s16", image=(side, side)), task).eval().requires_grad_(False)
+    logits = torch.zeros(1, len(LABELS))
+    logits[0, 0] = 1
+    return Subject(network, task, task.decode({"logits": logits}, [None], ASK)[0], "vit_s16")
 
 
 def alone(what: str, side: int, rounds: int) -> None:

@@ -19,6 +19,7 @@ import torch
 from bench import toy
 from bench.pairs import in_turn, machine, ratio
 from vitrail.cli.predict import write_csv
+from vitrail.data.sample import images_only
 from vitrail.export.folders import write_huggingface
 from vitrail.infer.fast import hasten
 from vitrail.infer.predictor import BATCH, load
@@ -46,17 +47,21 @@ def main() -> None:
         sources = list(expand([str(photos)]))
         predictor = load(model)
         began = time.perf_counter()
-        print(hasten(predictor, model, sources) or "float32", flush=True)
+        choice = hasten(predictor, model, sources)
+        request = choice.request
+        print(choice.why or "float32", flush=True)
         print(f"choosing and proving it, once for a model: {time.perf_counter() - began:.1f} s", flush=True)
-        pixels = torch.randn(BATCH, 3, 224, 224)
-        predictor.outputs(pixels)
+        pixels = images_only(torch.randn(BATCH, 3, 224, 224))
+        predictor.run(pixels, request)
         size = number // rounds
         parts = iter([sources[i * size : (i + 1) * size] for i in range(rounds)])
         few = sources[: max(2 * BATCH, size // 4)]
         things = {
-            "whole path": lambda: write_csv(str(folder / "out.csv"), list(predictor.answers(next(parts)))),
-            "network alone": lambda: [predictor.outputs(pixels) for _ in range(4)],
-            "files alone": lambda: list(predictor._read(few, BATCH)),
+            "whole path": lambda: write_csv(
+                str(folder / "out.csv"), list(predictor.answers(next(parts), request=request))
+            ),
+            "network alone": lambda: [predictor.run(pixels, request) for _ in range(4)],
+            "files alone": lambda: list(predictor._read(few, BATCH, request.point)),
             "transformers pipeline": pipeline(model, folder, few),
         }
         times = in_turn(things, rounds, warmup=0)

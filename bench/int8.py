@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.pairs import in_turn, machine
 from vitrail.data.manifest import TEST, TRAIN, VAL
+from vitrail.data.sample import images_only
 from vitrail.infer.exported import core
 from vitrail.infer.held_back import readable, readers_of, root_of
 from vitrail.infer.int8 import lighter, ranges
@@ -35,7 +36,7 @@ def rows(run: str) -> list[str]:
     """Return the table's lines for one run."""
     predictor = Predictor(run, "cpu")
     taught, asked = (prepared(predictor, run, *one) for one in (((TRAIN,), 40), ((VAL, TEST), 400)))
-    wanted = torch.cat([predictor.outputs(part) for part in asked.split(16)])
+    wanted = torch.cat([predictor.run(images_only(part))["logits"] for part in asked.split(16)])
     settings = settings_for("int8")
     shape = [portion(tuple(asked.shape)), *asked.shape[1:]]
     plain = translate(predictor.network, tuple(shape))
@@ -55,7 +56,7 @@ def rows(run: str) -> list[str]:
         parts = [part for part in asked.split(shape[0]) if len(part) == shape[0]]
         output = torch.cat([torch.from_numpy(way(part.numpy())[0].copy()) for part in parts])
         other = wanted[: len(output)]
-        p, q = (predictor.task.probabilities(one) for one in (output, other))
+        p, q = (predictor.task.probabilities({"logits": one}) for one in (output, other))
         same, drift = (p.argmax(-1) == q.argmax(-1)).float(), (p - q).abs().max()
         error = (output - other).pow(2).mean().sqrt() / other.std()
         speed = shape[0] / sorted(times[name])[ROUNDS // 2]

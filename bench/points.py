@@ -22,8 +22,9 @@ from typing import Any
 import torch
 
 from bench.pairs import in_turn, machine
+from vitrail.data.sample import images_only
 from vitrail.infer.elastic import beaten
-from vitrail.infer.predictor import Predictor
+from vitrail.infer.predictor import Predictor, Request
 from vitrail.layers.elastic import Point, at_size
 from vitrail.models.create import count_macs
 from vitrail.reports.points import evaluate_points
@@ -68,13 +69,11 @@ def timed(rows: list[dict[str, Any]]) -> None:
 
     def forward(predictor: Predictor, point: Point) -> Callable[[], object]:
         height, width = predictor.preprocess.size
-        images = at_size(torch.randn(BATCH, 3, height, width), point.size)
-
-        def run() -> object:
-            predictor.turn_to(point)
-            return predictor.outputs(images)
-
-        return run
+        batch, request = (
+            images_only(at_size(torch.randn(BATCH, 3, height, width), point.size)),
+            Request(point),
+        )
+        return lambda: predictor.run(batch, request)
 
     times = in_turn({one["point"]: forward(one["predictor"], one["at"]) for one in rows}, 25, warmup=2)
     for one in rows:

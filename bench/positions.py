@@ -36,7 +36,7 @@ def features(predictor: Predictor, manifest: Manifest, split: str) -> tuple[np.n
     pictures = Pictures(manifest.rows(split), manifest.root, predictor.preprocess, predictor.task)
     vectors, truth = [], []
     for batch in evaluation(pictures, 256, Share()):
-        vectors.append(predictor.network.head.pool(predictor.network.forward_features(batch.images)))
+        vectors.append(predictor.network.head.pool(predictor.network.encoder(batch.images)))
         truth += batch.targets
     return torch.cat(vectors).numpy(), np.array(truth)
 

@@ -10,7 +10,7 @@ import torch
 
 from bench.pairs import machine
 from vitrail.models.create import count_macs, create_encoder
-from vitrail.training.loop import autocast
+from vitrail.runs.device import autocast
 
 CASES = (
     ("vit_digits", 32, 64), ("resnet10t", 32, 64), ("vit_ti16", 64, 32), ("resnet10t", 176, 16), ("vit_s16", 96, 32),

@@ -67,7 +67,7 @@ def model(folder: Path, name: str, side: int = 224, task_name: str = "classify")
 def _fit(network: Network, steps: Preprocess) -> None:
     shown = list(windows(SHOWN, seed=1))
     pixels = torch.stack([torch.as_tensor(steps.eval(np.asarray(one.image))[0]) for one in shown])
-    pooled = torch.cat([network.head.pool(network.forward_features(some)) for some in pixels.split(16)])
+    pooled = torch.cat([network.head.pool(network.encoder(some)) for some in pixels.split(16)])
     spread = pooled.std() + 1e-6
     fitted = LogisticRegression(C=1.0, max_iter=2000).fit(pooled / spread, [one.label for one in shown])
     weight, bias = torch.as_tensor(fitted.coef_[0]) / spread, torch.as_tensor(fitted.intercept_[0])

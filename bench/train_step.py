@@ -22,7 +22,7 @@ from vitrail.data.loader import Order
 from vitrail.data.sample import Batch
 from vitrail.infer.timing import matmul_peak
 from vitrail.models.create import count_macs, create_encoder
-from vitrail.runs.assemble import assemble
+from vitrail.runs.assemble import build_task, join
 from vitrail.runs.device import device_for
 from vitrail.runs.recipe import compose
 from vitrail.training.loop import steps
@@ -49,10 +49,12 @@ def ours(model: str, batch: int, device: str, precision: str, compiled: bool):
     }  # fmt: skip
     hold_memory()
     recipe = compose("scratch_small", settings)
-    network, task = assemble(recipe, [str(i) for i in range(CLASSES)])
+    task = build_task(recipe.task.name, [str(i) for i in range(CLASSES)], recipe.task.settings)
+    encoder = create_encoder(model, image=recipe.model.imgsz, drop_path=recipe.model.drop_path)
+    network = join(encoder, task)
     session = open_session(recipe, network, task, Order(batch, batch, 0), accelerator_for(device))
     pixels = torch.randn(batch, 3, 224, 224, device=device)
-    shown = Batch(pixels, [i % CLASSES for i in range(batch)], tuple("x" * batch))
+    shown = Batch({"images": pixels}, [i % CLASSES for i in range(batch)], tuple("x" * batch))
 
     def step() -> None:
         next(steps(session, iter([shown]), lambda: False))

@@ -17,14 +17,14 @@ from PIL import Image, ImageDraw
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torchvision.ops import box_iou
+from vitrail.data.view import back
+from vitrail.tasks.result import Gathered, Number, Result, Scope
 
 from vitrail.core.config import Settings
 from vitrail.core.errors import DataError
 from vitrail.data.findings import Finding
-from vitrail.data.view import back
 from vitrail.layers.head import NO_INPUTS, Head
 from vitrail.tasks.base import Losses, Task
-from vitrail.tasks.result import Gathered, Number, Result, Scope
 
 VOID = 255
 

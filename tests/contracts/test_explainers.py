@@ -19,6 +19,7 @@ from vitrail.explainers.subject import Subject, shuffled
 from vitrail.layers.attend import Recorder
 from vitrail.models.create import build
 from vitrail.runs.assemble import build_task, join
+from vitrail.runs.run_network import ASK
 
 
 @pytest.fixture(scope="module", params=TINY)
@@ -29,7 +30,8 @@ def case(request) -> tuple[Subject, torch.Tensor]:
     network = join(build(config), task).eval().requires_grad_(False)
     for parameter in network.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))
-    prediction = task.decode(torch.tensor([[0.1, 0.9, 0.2]]), [None])[0]
+    output = {"logits": torch.tensor([[0.1, 0.9, 0.2]])}
+    prediction = task.decode(output, [None], ASK)[0]
     return Subject(network, task, prediction, request.param), torch.randn(1, config.channels, *config.size)
 
 
@@ -43,10 +45,10 @@ def seeing(case) -> tuple[Subject, torch.Tensor]:
 
 def test_what_fits_gives_a_map_of_the_picture(case):
     subject, images = case
-    assert "occlusion" in fitting(subject.spec)
-    of_attention = {"rollout", "relevance", "attention"} & set(fitting(subject.spec))
+    assert "occlusion" in fitting(subject.network)
+    of_attention = {"rollout", "relevance", "attention"} & set(fitting(subject.network))
     assert len(of_attention) == (0 if subject.spec.attention == "none" else 3)
-    for method in fitting(subject.spec):
+    for method in fitting(subject.network):
         found = build_explainer(method)(subject, images)
         assert found.ndim == 3, method
         assert found.isfinite().all(), method
@@ -152,6 +154,7 @@ def test_what_it_is(case):
 def test_shuffled_weights_answer_otherwise(case):
     subject, images = case
     twin = shuffled(subject.network, 0)
-    assert not torch.allclose(twin(images), subject.network(images))
+    ours, theirs = (network({"images": images})["logits"] for network in (subject.network, twin))
+    assert not torch.allclose(theirs, ours)
     for a, b in zip(twin.parameters(), subject.network.parameters(), strict=True):
         torch.testing.assert_close(a.sort().values.sum(), b.sort().values.sum(), rtol=1e-3, atol=1e-3)

@@ -30,10 +30,10 @@ def test_every_encoder_is_translated_and_rounded(name, tmp_path, monkeypatch):
         parameter.add_(0.05 * torch.randn_like(parameter))
     shape = (9, config.channels, *config.size)
     images, others = torch.randn(2, *shape)
-    wanted = network(images)
+    wanted = network({"images": images})["logits"]
     kept = tmp_path / "kept.openvino"
-    found = Translated(network, shape, "float32", kept)(images)
+    (found,) = Translated(network, shape, "float32", kept)(images)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-    rounded = Translated(network, shape, "int8", kept, Scales(lambda: others))(images)
+    (rounded,) = Translated(network, shape, "int8", kept, Scales(lambda: others))(images)
     spread = (wanted - wanted.mean(0)).std()  # how far pictures differ; what all answers share is no measure
     assert 1e-3 * spread < (rounded - found).pow(2).mean().sqrt() < 0.2 * spread

@@ -14,6 +14,7 @@ from vitrail.core.errors import UnknownNameError
 from vitrail.data.manifest import Row
 from vitrail.data.sample import Batch
 from vitrail.metrics.temperature import temperature, temperature_of_labels
+from vitrail.runs.run_network import ASK
 from vitrail.tasks.classify.task import Classify
 from vitrail.tasks.multilabel.task import MultiLabel, best_threshold, flags
 
@@ -39,11 +40,11 @@ def test_few_pictures_all_right_do_not_make_it_certain():
 
 def test_settling_changes_the_probabilities_and_not_the_answer():
     task = Classify(["a", "b", "c"])
-    output = torch.tensor([[4.0, 0, 0], [0, 4.0, 0], [0, 4.0, 0], [0, 0, 4.0]])
+    output = {"logits": torch.tensor([[4.0, 0, 0], [0, 4.0, 0], [0, 4.0, 0], [0, 0, 4.0]])}
     learnt = task.settle(output, [0, 1, 2, 0])
     settled = Classify(task.labels, {**task.settings.model_dump(), **learnt})
     assert settled.settings.temperature > 1.5
-    before, after = task.decode(output, []), settled.decode(output, [])
+    before, after = task.decode(output, [], ASK), settled.decode(output, [], ASK)
     assert [one.label for one in before] == [one.label for one in after]
     assert after[0].probability < before[0].probability
 
@@ -63,8 +64,8 @@ def test_each_label_is_a_question_of_its_own():
     assert task.read(Row("", ""), Path()) == ()
     with pytest.raises(UnknownNameError, match="bee"):
         task.read(Row("", "", "", "ant|bees"), Path())
-    output = torch.tensor([[2.0, 2.0, -1.0], [-3.0, -3.0, -3.0]])
-    first, second = task.decode(output, [])
+    output = {"logits": torch.tensor([[2.0, 2.0, -1.0], [-3.0, -3.0, -3.0]])}
+    first, second = task.decode(output, [], ASK)
     assert set(first.chosen) == {"ant", "cat"}
     assert first.labels[0] in {"ant", "bee"}
     assert second.chosen == ()
@@ -72,20 +73,19 @@ def test_each_label_is_a_question_of_its_own():
     said = first.to_dict()
     assert [one["label"] for one in said["labels"]] == list(first.chosen) == said["label"].split("|")
     assert said["probability"] == said["labels"][0]["probability"] == pytest.approx(0.880797)
-    assert task.decode(torch.tensor([[0.5, 2.0, -1.0]]), [])[0].to_dict()["probability"] == pytest.approx(
-        0.622459
-    )
+    output = {"logits": torch.tensor([[0.5, 2.0, -1.0]])}
+    assert task.decode(output, [], ASK)[0].to_dict()["probability"] == pytest.approx(0.622459)
 
 
 def test_its_loss_is_binary_cross_entropy_and_mixing_keeps_the_labels_mass():
     task = MultiLabel(["a", "b", "c"], {"mixup": 0.4, "cutmix": 1.0})
     targets = [(0,), (1, 2), (), (2,)]
-    output = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    expected = F.binary_cross_entropy_with_logits(output, flags(targets, 3))
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    output, expected = {"logits": logits}, F.binary_cross_entropy_with_logits(logits, flags(targets, 3))
     assert task.loss(output, targets).total == pytest.approx(float(expected))
-    batch = Batch(torch.rand(4, 3, 16, 16), targets, tuple("wxyz"))
+    batch = Batch({"images": torch.rand(4, 3, 16, 16)}, targets, tuple("wxyz"))
     for seed in range(6):
-        mixed = task.prepare(batch, np.random.default_rng(seed))
+        mixed = task.prepare(batch, np.random.default_rng(seed), 0.0)
         assert mixed.images.shape == batch.images.shape
         assert float(mixed.targets.sum()) == pytest.approx(4.0, abs=1e-5)
         assert task.loss(output, mixed.targets).total.isfinite()

@@ -6,7 +6,8 @@ import torch
 
 from vitrail.explainers.subject import Subject
 from vitrail.models.create import build, config_of
-from vitrail.runs.assemble import build_task, join
+from vitrail.runs.assemble import Classifier, build_task, join
+from vitrail.runs.run_network import ASK
 
 
 def ask(config, *, labels="abc", pool=None, head=None, seed=0):
@@ -21,9 +22,15 @@ def ask(config, *, labels="abc", pool=None, head=None, seed=0):
         parameter
     ) in network.parameters():  # some parts start at zero, which would hide what stands before them
         parameter.add_(0.05 * torch.randn_like(parameter))
-    output = torch.zeros(1, len(labels))
-    output[0, 0] = 1
-    return Subject(network, task, task.decode(output, [None])[0], getattr(config, "name", "a network"))
+    logits = torch.zeros(1, len(labels))
+    logits[0, 0] = 1
+    prediction = task.decode({"logits": logits}, [None], ASK)[0]
+    return Subject(network, task, prediction, getattr(config, "name", "a network"))
+
+
+def classifier(subject):
+    """Return the network of a subject as a function from images to logits, as Captum takes it."""
+    return Classifier(subject.network.encoder, subject.network.head)
 
 
 def pictures(subject, count=2, size=None, seed=1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import captum.attr
 import pytest
 import torch
-from questions import ask, pictures
+from questions import ask, classifier, pictures
 from torch import nn
 
 from vitrail.core.errors import SettingError
@@ -22,7 +22,7 @@ def test_gradcam(name):
     net = subject.network.encoder.net
     layer = net.layer4 if name == "resnet10t" else net.stages[-1]
     found = GradCam()(subject, images)
-    theirs = captum.attr.LayerGradCam(subject.network, layer).attribute(images.requires_grad_(), target=0)
+    theirs = captum.attr.LayerGradCam(classifier(subject), layer).attribute(images.requires_grad_(), target=0)
     expected = theirs[:, 0].clamp(min=0).detach()
     assert found.shape == (2, 2, 2)
     if name == "resnet10t":  # convnext puts a norm behind its last stage, which is part of the map
@@ -35,9 +35,9 @@ def test_gradcam_of_a_pyramid():
     subject = ask(SwinConfig((48, 72), 2, 5, width=14, depths=(2, 2), heads=(1, 2), window=3))
     images = pictures(subject).requires_grad_()
     layer = subject.network.encoder.norm
-    activation = captum.attr.LayerActivation(subject.network, layer).attribute(images)
+    activation = captum.attr.LayerActivation(classifier(subject), layer).attribute(images)
     gradient = captum.attr.LayerGradientXActivation(
-        subject.network, layer, multiply_by_inputs=False
+        classifier(subject), layer, multiply_by_inputs=False
     ).attribute(images, target=0)
     expected = (activation * gradient.mean(1, keepdim=True)).sum(-1).clamp(min=0).view(2, 12, 18)
     torch.testing.assert_close(GradCam()(subject, images), expected.detach(), rtol=1e-4, atol=1e-7)
@@ -49,7 +49,7 @@ def test_occlusion(window):
     image = torch.randn(1, 3, 32, 32)
     found = Occlusion(OcclusionSettings(window))(subject, image)
     assert cell_grid(subject.spec, image) == (8, 8)
-    theirs = captum.attr.Occlusion(subject.network).attribute(
+    theirs = captum.attr.Occlusion(classifier(subject)).attribute(
         image,
         sliding_window_shapes=(3, 4 * window, 4 * window),
         strides=(3, 4, 4),
@@ -87,8 +87,10 @@ def test_occlusion_needs_no_torch_inside():
         def spec(self):
             return self.encoder.spec
 
-        def forward(self, images):
-            return torch.stack([images[:, :, 8:12, 16:20].mean((1, 2, 3)), images.mean((1, 2, 3))], 1)
+        def forward(self, inputs):
+            images = inputs["images"]
+            means = [images[:, :, 8:12, 16:20].mean((1, 2, 3)), images.mean((1, 2, 3))]
+            return {"logits": torch.stack(means, 1)}
 
     subject = ask("vit_digits", labels="ab")
     image = torch.zeros(1, 3, 32, 32)

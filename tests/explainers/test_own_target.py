@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import nn
 
 from vitrail.core.errors import UnknownNameError
 from vitrail.explainers.faithful import Baseline
 from vitrail.explainers.settings import build_explainer
 from vitrail.explainers.subject import Subject
+from vitrail.layers.head import Head
 from vitrail.models.create import build
 from vitrail.models.vit import ViTConfig
 from vitrail.runs.assemble import join
-from vitrail.tasks.base import Losses, Task
+from vitrail.tasks.base import Losses, Task, within
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,17 @@ class Pixel:
         return f"pixel {self.row},{self.col}"
 
 
-class Patches(nn.Module):
-    def forward(self, features):
-        return features.tokens.map()[:, :5].mean(1)  # (b, row, col); of all channels a norm has mean 0
+class Patches(Head):
+    def forward(self, features, inputs):
+        brightness = features.tokens.map()[:, :5].mean(1)  # (b, row, col); of all channels a norm has mean 0
+        return {"brightness": brightness}
 
 
 class Paint(Task):
     """One number a patch; an explanation asks about one of them."""
 
     name = "paint"
-
-    def __init__(self, labels, settings=None):
-        self.labels = tuple(labels)
+    outputs = {"brightness": ("row", "col")}  # noqa: RUF012
 
     def head(self, spec):
         return Patches()
@@ -52,19 +51,26 @@ class Paint(Task):
         return 0.0
 
     def loss(self, output, targets):
-        return Losses(output.mean())
+        return Losses({"mean": output["brightness"].mean()})
 
     def metrics(self):
         raise NotImplementedError
 
-    def decode(self, output, at):
-        return [Pixel(*divmod(int(one.argmax()), one.shape[1])) for one in output]
+    def decode(self, output, at, ask):
+        return [Pixel(*divmod(int(one.argmax()), one.shape[1])) for one in output["brightness"]]
 
     def score(self, output, prediction):
-        return output[:, prediction.row, prediction.col]
+        return output["brightness"][:, prediction.row, prediction.col]
 
     def render(self, image, prediction):
         return image
+
+    def fingerprint(self, output):
+        return within(output["brightness"])
+
+    def agree(self, one, other, tolerance=0.0):
+        apart = (self.fingerprint(one) - self.fingerprint(other)).abs().amax(1)
+        return apart <= tolerance
 
 
 @pytest.fixture
@@ -95,6 +101,6 @@ def test_it_is_tested_like_any_other(subject):
 
 def test_there_is_nothing_else_to_ask_about(subject):
     assert subject.task.choices(subject.prediction) == ("pixel 4,1",)
-    assert subject.task.about(subject.prediction, "pixel 4,1") is subject.prediction
+    assert subject.task.focus(subject.prediction, "pixel 4,1") is subject.prediction
     with pytest.raises(UnknownNameError, match="pixel 4,1"):
-        subject.task.about(subject.prediction, "pixel 4,2")
+        subject.task.focus(subject.prediction, "pixel 4,2")

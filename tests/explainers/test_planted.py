@@ -15,6 +15,7 @@ from vitrail.explainers.subject import Subject, shuffled
 from vitrail.models.create import build
 from vitrail.models.vit import ViTConfig
 from vitrail.runs.assemble import Network, build_task, join
+from vitrail.runs.run_network import ASK
 from vitrail.tasks.base import Task
 
 SIDE, PATCH = 24, 4
@@ -58,6 +59,10 @@ def _patch(image: torch.Tensor, colour: int, place: int) -> torch.Tensor:
     return image[colour, row * PATCH : (row + 1) * PATCH, col * PATCH : (col + 1) * PATCH]
 
 
+def answer_of(network, task, image):
+    return task.decode(network({"images": image}), [None], ASK)[0]
+
+
 class Learnt(NamedTuple):
     """A small network that has learnt how sure the colour of the bright patch is, and pictures where it is sure."""
 
@@ -68,8 +73,8 @@ class Learnt(NamedTuple):
     places: torch.Tensor
 
     def subject(self, turn: int) -> Subject:
-        answer = self.task.decode(self.network(self.images[turn : turn + 1]), [None])[0]
-        about = self.task.about(answer, self.task.labels[self.colours[turn]])
+        answer = answer_of(self.network, self.task, self.images[turn : turn + 1])
+        about = self.task.focus(answer, self.task.labels[self.colours[turn]])
         return Subject(self.network, self.task, about, "planted")
 
 
@@ -80,7 +85,7 @@ def learn(pool: str, seed: int) -> Learnt:
     optimiser = torch.optim.AdamW(network.parameters(), 3e-3)
     for step in range(150):
         drawn = planted(64, 1000 * seed + step)
-        loss = F.cross_entropy(network(drawn.images), drawn.chances)
+        loss = F.cross_entropy(network({"images": drawn.images})["logits"], drawn.chances)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -88,7 +93,7 @@ def learn(pool: str, seed: int) -> Learnt:
     drawn = planted(240, 10_000)
     sure = drawn.bright > 2.25
     images, colours = drawn.images[sure], drawn.colours[sure]
-    assert (network(images).argmax(1) == colours).float().mean() > 0.95
+    assert (network({"images": images})["logits"].argmax(1) == colours).float().mean() > 0.95
     return Learnt(network, task, images, colours, drawn.places[sure])
 
 
@@ -114,7 +119,7 @@ def test_it_points_at_the_patch_that_decides(learnt, method):
 
 def test_what_is_true_passes_and_what_is_not_fails(learnt):
     network, task, images, *_ = learnt[0]
-    answer = task.decode(network(images[:1]), [None])[0]
+    answer = answer_of(network, task, images[:1])
     subject = Subject(network, task, answer, "planted")
     explainer = build_explainer("occlusion", {"window": 1})
     baseline = Baseline(subject, images[0])
@@ -137,7 +142,7 @@ def test_what_is_true_passes_and_what_is_not_fails(learnt):
 
 def test_the_same_test_twice_gives_the_same_numbers(learnt):
     network, task, images, *_ = learnt[0]
-    answer = task.decode(network(images[:1]), [None])[0]
+    answer = answer_of(network, task, images[:1])
     subject = Subject(network, task, answer, "planted")
     grid = images[0].mean(0).numpy()
     assert Baseline(subject, images[0]).gains(grid) == Baseline(subject, images[0]).gains(grid)

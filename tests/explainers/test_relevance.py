@@ -45,7 +45,7 @@ def test_class_token():
 
 def test_another_class_has_another_map():
     subject = ask(ViTConfig(**SMALL))
-    other = subject.task.about(subject.prediction, "b")
+    other = subject.task.focus(subject.prediction, "b")
     images = pictures(subject)
     twin = type(subject)(subject.network, subject.task, other, "b")
     assert not torch.allclose(Relevance()(subject, images), Relevance()(twin, images))

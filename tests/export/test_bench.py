@@ -10,7 +10,13 @@ import torch
 from vitrail.cli.main import run
 from vitrail.export.peers import peers, timm_twin, transformers_twin
 from vitrail.infer.timing import Peak, matmul_peak, ratio
-from vitrail.runs.assemble import create_model
+from vitrail.models.create import create_encoder
+from vitrail.runs.assemble import build_task, join
+
+
+def fresh(name, image=None, **settings):
+    task = build_task("classify", [*"abcde"], settings)
+    return join(create_encoder(name, image=image), task).eval().requires_grad_(False)
 
 
 def measured(capsys, *words):
@@ -62,23 +68,23 @@ def test_wrong_numbers_and_names_are_refused(capsys):
 @pytest.mark.parametrize("name", ["vit_digits", "deit_ti16", "resnet10t", "resnetv2_18"])
 def test_the_peer_has_our_weights(name):
     torch.manual_seed(0)
-    network = create_model(name, 5, image=(32, 32)).eval().requires_grad_(False)
+    network = fresh(name, (32, 32))
     images = torch.randn(2, 3, 32, 32)
     twin = timm_twin(network)
-    torch.testing.assert_close(twin(images), network(images), rtol=0, atol=1e-5)
+    torch.testing.assert_close(twin(images), network({"images": images})["logits"], rtol=0, atol=1e-5)
 
 
 def test_transformers_has_our_weights(tmp_path):
     torch.manual_seed(0)
-    network = create_model("vit_digits", 5, pool="cls").eval().requires_grad_(False)
+    network = fresh("vit_digits", pool="cls")
     images = torch.randn(2, 3, 32, 32)
     twin = transformers_twin(network, tmp_path / "theirs")
-    torch.testing.assert_close(twin(images), network(images), rtol=0, atol=1e-5)
-    assert transformers_twin(create_model("supervit_digits", 5), tmp_path / "none") is None
+    torch.testing.assert_close(twin(images), network({"images": images})["logits"], rtol=0, atol=1e-5)
+    assert transformers_twin(fresh("supervit_digits"), tmp_path / "none") is None
 
 
 def test_a_network_that_timm_lacks_is_measured_without_it(tmp_path):
-    network = create_model("t2t_vit_7", 5).eval().requires_grad_(False)
+    network = fresh("t2t_vit_7")
     assert timm_twin(network) is None
     names = [name for name, _ in peers(network, torch.randn(1, 3, 224, 224), tmp_path, compiled=False)]
     assert "timm eager" not in names

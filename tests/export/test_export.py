@@ -18,6 +18,7 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.export import graphs, proof
 from vitrail.export.write import export
 from vitrail.infer.predictor import Predictor, load
+from vitrail.runs.assemble import build_task
 from vitrail.runs.proof import picture
 
 MODELS = {
@@ -60,7 +61,7 @@ def test_the_onnx_file_says_everything_about_itself(written, pictures, tmp_path)
     sides = [side.dim_param or side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
     assert sides == ["height", "width", 3]
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
-    assert [output.name for output in model.graph.output] == ["probabilities", "output"]
+    assert [output.name for output in model.graph.output] == ["probabilities", "logits"]
     said = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(said["labels"])[2] == "图"
     assert json.loads(said["preprocessing"])["size"] == [32, 32]
@@ -69,7 +70,7 @@ def test_the_onnx_file_says_everything_about_itself(written, pictures, tmp_path)
 
     shown = np.frombuffer(base64.b64decode(said["proof_picture"]), np.uint8).reshape(61, 47, 3)
     assert (shown == picture()).all()
-    assert sum(json.loads(said["proof_probabilities"])) == pytest.approx(1, abs=1e-5)
+    assert sum(json.loads(said["proof_fingerprint"])) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.usefixtures("few")
@@ -84,7 +85,7 @@ def test_attention_is_an_output_on_request(written, pictures, tmp_path):
     from vitrail.layers.attend import Recorder
 
     recorder = Recorder()
-    predictor.network(predictor.preprocess.eval(picture())[0][None], record=recorder)
+    predictor.network({"images": predictor.preprocess.eval(picture())[0][None]}, record=recorder)
     wanted = recorder.maps[-1].weights[0, :, 0, 1:].mean(0).reshape(8, 8)
     assert abs(found - wanted.numpy()).max() < 1e-5
     with pytest.raises(SettingError, match="no class token"):
@@ -114,7 +115,7 @@ def test_timm_reads_its_folder(written, pictures, tmp_path, which):
     predictor = Predictor(model)
     pixels = predictor.preprocess.eval(picture())[0][None]
     with torch.no_grad():
-        wanted = predictor.task.probabilities(predictor.network(pixels))
+        wanted = predictor.task.probabilities(predictor.network({"images": pixels}))
         # The temperature is in the written head.
         torch.testing.assert_close(network(pixels).softmax(-1), wanted, rtol=0, atol=1e-5)
     assert network.pretrained_cfg["label_names"][2] == "图"
@@ -172,11 +173,18 @@ def test_what_cannot_be_written_is_refused_before_the_work(written, pictures, tm
         export(written("vit_digits"), "onnx", tmp_path / "there.onnx", data=pictures)
 
 
+TASK = build_task("classify", ["a", "b"], {})
+
+
+def answering(*probabilities):
+    logits = torch.tensor(probabilities).log()
+    return lambda part: {"logits": logits.expand(len(part), 2)}
+
+
 def test_few_pictures_are_not_called_many():
     readers = [lambda: np.zeros((17, 23, 3), np.uint8)] * 3
-    one = torch.tensor([0.4, 0.6])
-    ask = lambda part: one.expand(len(part), 2)  # noqa: E731
-    found = proof.compare(ask, ask, proof.many_sizes(readers, 8), proof.shown(readers))
+    ask = answering(0.4, 0.6)
+    found = proof.compare(TASK, (ask, ask), proof.many_sizes(readers, 8), proof.shown(readers))
     assert (found.shown, found.pictures) == (3, 8)
     assert "8 of 8 top answers" in str(found)
     assert "3 pictures in" in str(found)
@@ -185,13 +193,12 @@ def test_few_pictures_are_not_called_many():
 
 
 def test_ties_are_told_from_errors():
-    one = torch.tensor([0.4999, 0.5001])
-    other = torch.tensor([0.5001, 0.4999])
+    one, other = answering(0.4999, 0.5001), answering(0.5001, 0.4999)
     shown = [np.zeros((17, 23, 3), np.uint8)]
-    found = proof.compare(lambda _: one[None], lambda _: other[None], iter(shown), 1)
+    found = proof.compare(TASK, (one, other), iter(shown), 1)
     assert (found.same_top, found.ties) == (0, 1)
     proof.demand(found, "tie")
-    found = proof.compare(lambda _: one[None], lambda _: torch.tensor([[0.4, float("nan")]]), iter(shown), 1)
+    found = proof.compare(TASK, (one, answering(0.4, float("nan"))), iter(shown), 1)
     with pytest.raises(RunError):
         proof.demand(found, "NaN")
 

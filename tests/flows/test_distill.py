@@ -18,6 +18,7 @@ from vitrail.data.sample import Batch
 from vitrail.infer.predictor import Predictor
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 from vitrail.runs.folder import open_run
+from vitrail.tasks.base import Losses
 from vitrail.tasks.classify.task import Classify
 from vitrail.tasks.wrappers.distill import Distill
 from vitrail.training.teacher import open_teacher
@@ -26,8 +27,18 @@ LABELS = ("0", "1", "2", "3")
 QUICK = ("weights=none", "epochs=2", "batch=16", "micro=16", "precision=float32", "workers=0")
 
 
+def batch_of(targets: list) -> Batch:
+    count = len(targets)
+    return Batch({"images": torch.zeros(count, 3, 2, 2)}, targets, tuple("abcde"[:count]))
+
+
 def distilling(kind: str = "hard", **more: object) -> Distill:
     return Distill(LABELS, {"teacher": "somebody", "kind": kind, **more})
+
+
+def learnt(task: Distill, batch: Batch, logits: torch.Tensor) -> Losses:
+    """Return the losses of a batch that a network answers so."""
+    return task.training_loss(lambda inputs: {"logits": logits}, batch, np.random.default_rng(0), 0.0)
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
@@ -35,9 +46,8 @@ def test_the_loss_is_the_papers(kind):
     logits, teacher = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(3))
     truth = [0, 1, 2, 3, 0]
     task = distilling(kind, share=0.3, temperature=2.0)
-    task.taught_by(lambda images: teacher)
-    batch = Batch(torch.zeros(5, 3, 2, 2), truth, tuple("abcde"))
-    found = task.learn(lambda images: logits, batch, np.random.default_rng(0))
+    task.taught_by(lambda images: {"logits": teacher})
+    found = learnt(task, batch_of(truth), logits)
     own = F.cross_entropy(logits, torch.tensor(truth))
     if kind == "hard":
         other = F.cross_entropy(logits, teacher.argmax(1))
@@ -45,15 +55,15 @@ def test_the_loss_is_the_papers(kind):
         p, q = (teacher / 2).softmax(1), (logits / 2).softmax(1)
         other = 4 * (p * (p.log() - q.log())).sum(1).mean()
     torch.testing.assert_close(found.total, 0.7 * own + 0.3 * other)
-    torch.testing.assert_close(found.parts["teacher"], other)
+    torch.testing.assert_close(found.parts["cross_entropy"], 0.7 * own)
+    torch.testing.assert_close(found.parts["teacher"], 0.3 * other)
 
 
 def test_several_labels_are_taught_one_by_one():
     logits, teacher = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(3))
     task = distilling(task="classify_multi", share=1.0)
-    task.taught_by(lambda images: teacher)
-    batch = Batch(torch.zeros(5, 3, 2, 2), [(0,), (1, 2), (), (3,), (0,)], tuple("abcde"))
-    found = task.learn(lambda images: logits, batch, np.random.default_rng(0))
+    task.taught_by(lambda images: {"logits": teacher})
+    found = learnt(task, batch_of([(0,), (1, 2), (), (3,), (0,)]), logits)
     expected = F.binary_cross_entropy_with_logits(logits, (teacher > 0).float())
     torch.testing.assert_close(found.total, expected)
 
@@ -63,16 +73,30 @@ def test_each_token_has_its_own_answer_and_the_mean_predicts():
     task = distilling()
     head = task.head(spec)
     features = Features(Tokens(torch.randn(2, 7, 6), (1, 5), 2))
-    both = head(features)
-    torch.testing.assert_close(both[:, 1], head.dist(features.tokens.x[:, 1]))
-    kept = Classify(LABELS).head(spec)
+    said = head(features)
+    torch.testing.assert_close(said["train.labels"], head.linear(features.tokens.x[:, 0]))
+    torch.testing.assert_close(said["train.teacher"], head.dist(features.tokens.x[:, 1]))
+    kept = Classify(LABELS).head(spec).eval()
     kept.load_state_dict(head.state_dict())
-    torch.testing.assert_close(kept(features), both.mean(1))
-    torch.testing.assert_close(task.probabilities(both), kept(features).softmax(-1))
+    answer = kept(features)
+    assert answer.keys() == {"logits"}
+    torch.testing.assert_close(answer["logits"], (said["train.labels"] + said["train.teacher"]) / 2)
+    torch.testing.assert_close(task.probabilities(said), answer["logits"].softmax(-1))
+
+
+def test_each_loss_reads_its_own_token():
+    """In training a head with two answers gives both: the labels take the one and the teacher the other."""
+    mean, own, other, teacher = torch.randn(4, 5, 4, generator=torch.Generator().manual_seed(3))
+    task, truth = distilling(share=0.3), [0, 1, 2, 3, 0]
+    task.taught_by(lambda images: {"logits": teacher})
+    answer = {"logits": mean, "train.labels": own, "train.teacher": other}
+    found = task.training_loss(lambda inputs: answer, batch_of(truth), np.random.default_rng(0), 0.0)
+    torch.testing.assert_close(found.parts["cross_entropy"], 0.7 * F.cross_entropy(own, torch.tensor(truth)))
+    torch.testing.assert_close(found.parts["teacher"], 0.3 * F.cross_entropy(other, teacher.argmax(1)))
 
 
 def test_a_task_that_learns_in_its_own_way_is_not_wrapped():
-    with pytest.raises(SettingError, match="a way of learning of its own"):
+    with pytest.raises(SettingError, match="learns in a way of its own"):
         distilling(task="elastic")
 
 
@@ -80,22 +104,20 @@ def test_an_answer_of_three_axes_stays_as_it_is():
     """A wrapped task may answer (b, k, n); only a distilled network's two answers are averaged."""
     task = distilling()
     task.head(FeatureSpec(6, strides=(8,), prefix=("cls",), pool="cls"))
-    output = torch.randn(5, 4, 3)
+    output = {"logits": torch.randn(5, 4, 3)}
     torch.testing.assert_close(task.probabilities(output), task.inner.probabilities(output))
 
 
 def test_nothing_is_learnt_without_a_teacher():
-    batch = Batch(torch.zeros(1, 3, 2, 2), [0], ("a",))
     with pytest.raises(SettingError, match="--teacher"):
-        distilling().learn(lambda images: torch.zeros(1, 4), batch, np.random.default_rng(0))
+        learnt(distilling(), batch_of([0]), torch.zeros(1, 4))
 
 
 def test_answers_that_are_no_classes_cannot_be_distilled():
     task = distilling()
-    task.taught_by(lambda images: torch.zeros(1, 3))
-    batch = Batch(torch.zeros(1, 3, 2, 2), [0], ("a",))
-    with pytest.raises(SettingError, match="one number a class"):
-        task.learn(lambda images: torch.zeros(1, 4), batch, np.random.default_rng(0))
+    task.taught_by(lambda images: {"logits": torch.zeros(1, 3)})
+    with pytest.raises(SettingError, match=r"answers \(3,\) and the student \(4,\); .* in one shape"):
+        learnt(task, batch_of([0]), torch.zeros(1, 4))
 
 
 def test_the_teacher_sees_with_its_own_eyes(trained, digits):
@@ -106,8 +128,8 @@ def test_the_teacher_sees_with_its_own_eyes(trained, digits):
         (8, 8), "squash", 1.0, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
     )  # the digits are 8 x 8 pixels
     swapped = ("3", "1", "2", "0")
-    logits = open_teacher(str(trained), swapped, student)(student.eval(picture)[0][None])
-    expected = predictor.outputs(predictor.ready(picture).pixels[None])[:, [3, 1, 2, 0]]
+    logits = open_teacher(str(trained), swapped, student)(student.eval(picture)[0][None])["logits"]
+    expected = predictor.outputs([predictor.ready(picture)])["logits"][:, [3, 1, 2, 0]]
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
 
 
@@ -132,7 +154,7 @@ def test_a_network_of_timm_teaches(vitrail, tmp_path, digits):
         teacher = open_teacher("tiny", LABELS, Preprocess.for_size(160))
     images = torch.randn(2, 3, 160, 160)
     with torch.no_grad():
-        torch.testing.assert_close(teacher(images), theirs(images), rtol=0, atol=1e-4)
+        torch.testing.assert_close(teacher(images)["logits"], theirs(images), rtol=0, atol=1e-4)
     with pytest.raises(SettingError, match="4 classes of its own"):
         open_teacher("tiny", ("a", "b"), Preprocess.for_size(160))
 
@@ -202,9 +224,9 @@ def test_the_binary_loss(mixed):
     task = Classify(LABELS, {"loss": "bce"})
     p = logits.sigmoid()
     expected = -(truth * p.log() + (1 - truth) * (1 - p).log()).mean()
-    found = task.loss(logits, truth if mixed else [0, 3, 1]).total
+    found = task.loss({"logits": logits}, truth if mixed else [0, 3, 1]).total
     torch.testing.assert_close(found, expected)
-    smooth = Classify(LABELS, {"loss": "bce", "smoothing": 0.1}).loss(logits, [0, 3, 1]).total
+    smooth = Classify(LABELS, {"loss": "bce", "smoothing": 0.1}).loss({"logits": logits}, [0, 3, 1]).total
     torch.testing.assert_close(smooth, F.binary_cross_entropy_with_logits(logits, rows * 0.9 + 0.025))
 
 

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from PIL import ImageDraw
 from torch import nn
 
-from vitrail.core.config import Settings
 from vitrail.data.prepare import prepare
 from vitrail.explainers.explanation import explain
 from vitrail.infer.predictor import Predictor
+from vitrail.layers.head import Head
 from vitrail.runs.recipe import compose
-from vitrail.tasks.base import Losses, Task
+from vitrail.tasks.base import Losses, Task, within
 from vitrail.training.fit import start
 
 
@@ -34,10 +34,6 @@ class Number:
         return f"{self.value:.2f}"
 
 
-class Nothing(Settings):
-    pass
-
-
 class Errors:
     """Closeness: 1 / (1 + mean absolute error)."""
 
@@ -47,7 +43,7 @@ class Errors:
         self.off = []
 
     def update(self, output, targets):
-        self.off += (output[:, 0] - torch.tensor(targets)).abs().tolist()
+        self.off += (output["value"] - torch.tensor(targets)).abs().tolist()
 
     def state(self):
         return self.off
@@ -59,45 +55,50 @@ class Errors:
         return {"closeness": 1 / (1 + float(np.mean(self.off)))}
 
 
+class Mean(Head):
+    """One number of the mean token."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self.linear = nn.Linear(spec.width, 1)
+
+    def forward(self, features, inputs):
+        return {"value": self.linear(features.tokens.x.mean(1))[:, 0]}
+
+
 class ReadValue(Task):
     """Regression: the label is a number."""
 
     name = "tests.flows.test_own_task:ReadValue"
 
-    def __init__(self, labels, settings=None):
-        self.labels, self.settings = tuple(labels), Nothing()
+    outputs = {"value": ()}  # noqa: RUF012
 
     def head(self, spec):
-        class Head(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.linear = nn.Linear(spec.width, 1)
-
-            def forward(self, features):
-                return self.linear(features.tokens.x.mean(1))
-
-        return Head()
+        return Mean(spec)
 
     def read(self, row, root):
         return float(row.target)
 
     def loss(self, output, targets):
-        return Losses(F.mse_loss(output[:, 0], torch.tensor(targets)))
+        return Losses({"squared": F.mse_loss(output["value"], torch.tensor(targets))})
 
     def metrics(self):
         return Errors()
 
-    def probabilities(self, output):
-        return output.sigmoid()
+    def fingerprint(self, output):
+        return within(output["value"].sigmoid()[:, None])
 
-    def decode(self, output, at):
+    def agree(self, one, other, tolerance=0.0):
+        return (self.fingerprint(one) - self.fingerprint(other)).abs().amax(1) <= tolerance
+
+    def decode(self, output, at, ask):
         return [
             Number(value, min(self.labels, key=lambda label: abs(float(label) - value)))
-            for value in output[:, 0].tolist()
+            for value in output["value"].tolist()
         ]
 
     def score(self, output, prediction):
-        return output[:, 0]
+        return output["value"]
 
     def render(self, image, prediction):
         ImageDraw.Draw(image).text((0, 0), str(prediction))

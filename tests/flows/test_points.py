@@ -8,7 +8,8 @@ import pytest
 
 from vitrail.core.errors import SettingError
 from vitrail.explainers.explanation import explain
-from vitrail.infer.predictor import Predictor
+from vitrail.infer.predictor import Predictor, Request
+from vitrail.layers.elastic import read_point
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +60,9 @@ def test_a_point_answers_and_is_explained(vitrail, elastic, digits):
     found = explain(cheap, picture)
     assert found.grid.shape == (5, 5)
     assert found.heat.shape == (8, 8)
-    cheap.turn_to("32px/1")
-    assert cheap(picture)[0].probabilities == whole(picture)[0].probabilities
+    at_most = cheap.predict(picture, Request(read_point("32px/1")))[0]
+    assert at_most.probabilities == whole(picture)[0].probabilities
+    assert cheap(picture)[0].probabilities != whole(picture)[0].probabilities
     assert vitrail("predict", elastic, picture, "--point", "99px").returncode == 1
 
 

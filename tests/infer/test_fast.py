@@ -16,7 +16,7 @@ from vitrail.infer.ahead import ahead, by_turns
 from vitrail.infer.fast import Memory, hasten, quicken
 from vitrail.infer.held_back import spread
 from vitrail.infer.plans import PLAIN, Plan, Quick
-from vitrail.infer.predictor import Predictor
+from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.proving import Shown
 from vitrail.infer.sources import Source
 from vitrail.runs.assemble import build_task
@@ -37,8 +37,9 @@ def never():
 
 def test_a_short_job_pays_for_no_proof(model, plans):
     predictor = Predictor(model)
-    assert quicken(predictor, 3, never).plan == PLAIN
-    assert predictor.running is predictor.network
+    choice = quicken(predictor, 3, never)
+    assert choice.plan == PLAIN
+    assert choice.request == Request(predictor.point)
 
 
 def test_a_long_job_is_proven_once_and_remembered(model, plans, shown, monkeypatch):
@@ -54,21 +55,27 @@ def test_a_long_job_is_proven_once_and_remembered(model, plans, shown, monkeypat
     choice = quicken(again, 3, never)
     assert choice.plan == BF16
     assert "as in float32" in choice.why
-    assert isinstance(again.running, Quick)
+    assert isinstance(choice.request.backend, Quick)
     plain = Predictor(model)(picture())[0]
-    assert again(picture())[0].label == plain.label
-    assert again(picture())[0].probability == pytest.approx(plain.probability, abs=proving.DRIFT)
-    assert again.network is not again.running
+    quick = again.predict(picture(), choice.request)[0]
+    assert quick.label == plain.label
+    assert quick.probability == pytest.approx(plain.probability, abs=proving.DRIFT)
+    assert quick.probabilities != plain.probabilities
+    assert again(picture())[0].probabilities == plain.probabilities
 
 
 def test_a_plan_that_answers_otherwise_is_never_used(model, plans, shown, monkeypatch):
     honest = Quick.forward
-    monkeypatch.setattr(Quick, "forward", lambda self, images: honest(self, images).flip(-1))
+
+    def flipped(self, inputs):
+        return {name: tensor.flip(-1) for name, tensor in honest(self, inputs).items()}
+
+    monkeypatch.setattr(Quick, "forward", flipped)
     predictor = Predictor(model)
     choice = quicken(predictor, 1_000_000, lambda: shown)
     assert choice.plan == PLAIN
     assert "Not used: bf16" in choice.why
-    assert predictor.running is predictor.network
+    assert choice.request == Request(predictor.point)
     assert quicken(predictor, 1_000_000, never).plan == PLAIN
 
 
@@ -84,9 +91,9 @@ def test_a_model_alone_is_proven_on_the_pictures_of_the_job(model, plans, shown,
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"nothing")
     predictor = Predictor(model)
-    hasten(predictor, model, [Source("broken.png", broken), *sources] * 300)
+    choice = hasten(predictor, model, [Source("broken.png", broken), *sources] * 300)
     assert Memory(predictor).seen[BF16].pictures > 5
-    answers = list(predictor.answers([Source("broken.png", broken), *sources]))
+    answers = list(predictor.answers([Source("broken.png", broken), *sources], request=choice.request))
     assert [bool(one.error) for one in answers] == [True, *[False] * 5]
 
 
@@ -107,8 +114,8 @@ def test_the_last_batch_of_a_compiled_plan_is_filled_up(model, monkeypatch):
     monkeypatch.setattr(plans_page, "_compiled", remembered)
     predictor = Predictor(model)
     images = torch.randn(3, 3, 32, 32)
-    out = Quick(predictor.network, Plan(engine="compiled"), (8, 3, 32, 32))(images)
-    torch.testing.assert_close(out, predictor.network(images), rtol=0, atol=1e-5)
+    out = Quick(predictor.network, Plan(engine="compiled"), (8, 3, 32, 32))({"images": images})
+    torch.testing.assert_close(out, predictor.network({"images": images}), rtol=0, atol=1e-5)
     assert sizes == [8]
 
 
@@ -116,8 +123,8 @@ def test_the_last_batch_of_a_compiled_plan_is_filled_up(model, monkeypatch):
 def test_a_compiled_plan_answers_as_the_network_does(model):
     predictor = Predictor(model)
     images = torch.randn(3, 3, 32, 32)
-    out = Quick(predictor.network, Plan(engine="compiled"), (4, 3, 32, 32))(images)
-    torch.testing.assert_close(out, predictor.network(images), rtol=0, atol=1e-4)
+    out = Quick(predictor.network, Plan(engine="compiled"), (4, 3, 32, 32))({"images": images})
+    torch.testing.assert_close(out, predictor.network({"images": images}), rtol=0, atol=1e-4)
 
 
 def test_a_cache_that_cannot_be_written_costs_no_answer(model, plans, shown, tmp_path, monkeypatch):
@@ -125,27 +132,29 @@ def test_a_cache_that_cannot_be_written_costs_no_answer(model, plans, shown, tmp
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(proving, "speed", lambda batches, times: 100.0)
     predictor = Predictor(model)
-    assert quicken(predictor, 1_000_000, lambda: shown).plan in {PLAIN, BF16}
-    assert len(predictor([shown[0]])) == 1
+    choice = quicken(predictor, 1_000_000, lambda: shown)
+    assert choice.plan in {PLAIN, BF16}
+    assert len(predictor.predict([shown[0]], choice.request)) == 1
 
 
-def test_several_labels_are_the_same_answer_when_each_is(model):
-    predictor = Predictor(model)
-    predictor.task = build_task("classify_multi", ["a", "b", "c"], {"thresholds": [0.5, 0.3, 0.9]})
+def test_several_labels_are_the_same_answer_when_each_is():
+    task = build_task("classify_multi", ["a", "b", "c"], {"thresholds": [0.5, 0.3, 0.9]})
     p = torch.tensor([[0.52, 0.1, 0.1], [0.99, 0.1, 0.98], [0.2, 0.31, 0.1]])
     q = torch.tensor([[0.48, 0.1, 0.1], [0.98, 0.1, 0.99], [0.2, 0.33, 0.1]])
-    assert proving.same_answer(predictor, p, q).tolist() == [False, True, True]
+    one, other = ({"logits": probabilities.logit()} for probabilities in (p, q))
+    assert task.agree(one, other).tolist() == [False, True, True]
 
 
 def test_what_teaches_int8_proves_nothing(model, shown):
     asked = []
-    found = Shown(Predictor(model), lambda: asked.append(1) or shown, 16)
+    predictor = Predictor(model)
+    found = Shown(predictor, predictor.point, lambda: asked.append(1) or shown, 16)
     learnt, proven = found.learnt(), torch.cat(found.batches)
     assert (len(learnt), len(proven)) == (7, 33)
     assert not {one.numpy().tobytes() for one in learnt} & {one.numpy().tobytes() for one in proven}
-    assert found.wanted[0].shape == (33, 3)
+    assert torch.cat([output["logits"] for output in found.wanted()]).shape == (33, 3)
     assert asked == [1]
-    alone = Shown(Predictor(model), lambda: shown[:1], 16)
+    alone = Shown(predictor, predictor.point, lambda: shown[:1], 16)
     assert len(alone.learnt()) == len(alone.batches[0]) == 1
 
 
@@ -169,8 +178,8 @@ def test_a_slow_network_is_worth_a_proof_sooner(model, plans, monkeypatch):
 def test_channels_last_changes_no_answer(model):
     predictor = Predictor(model)
     images = torch.randn(2, 3, 32, 32)
-    out = Quick(predictor.network, Plan(channels_last=True), (2, 3, 32, 32))(images)
-    torch.testing.assert_close(out, predictor.network(images), rtol=0, atol=1e-5)
+    out = Quick(predictor.network, Plan(channels_last=True), (2, 3, 32, 32))({"images": images})
+    torch.testing.assert_close(out, predictor.network({"images": images}), rtol=0, atol=1e-5)
 
 
 def test_reading_ahead_keeps_the_order_and_no_more_than_asked():

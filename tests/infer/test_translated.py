@@ -20,9 +20,10 @@ from vitrail.infer.fast import Memory, quicken
 from vitrail.infer.fold import folded
 from vitrail.infer.int8 import Scales
 from vitrail.infer.plans import PLAIN, Plan, Quick, plans_for
-from vitrail.infer.predictor import Predictor
+from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.translated import Translated
-from vitrail.runs.assemble import create_model
+from vitrail.models.create import create_encoder
+from vitrail.runs.assemble import build_task, join
 from vitrail.runs.proof import picture
 
 FLOAT = Plan(engine="openvino")
@@ -53,19 +54,29 @@ def quick(monkeypatch):
     monkeypatch.setattr(proving, "speed", lambda batches, times: 100.0)
 
 
+def fresh(name, classes, image=None):
+    task = build_task("classify", [*"abcdefgh"[:classes]], {})
+    return join(create_encoder(name, image=image), task).eval()
+
+
+def logits(network, images):
+    return network({"images": images})["logits"]
+
+
 @pytest.mark.parametrize("count", [1, 3, 70])
 def test_it_answers_as_the_network_does(model, count):
     network = Predictor(model).network
     images = torch.randn(count, 3, 32, 32)
-    found = Quick(network, FLOAT, (32, 3, 32, 32))(images)
-    torch.testing.assert_close(found, network(images), rtol=0, atol=1e-5)
+    found = Quick(network, FLOAT, (32, 3, 32, 32))({"images": images})
+    torch.testing.assert_close(found, network({"images": images}), rtol=0, atol=1e-5)
 
 
 def test_int8_is_near_and_not_equal(model):
     network = Predictor(model).network
     images = torch.randn(8, 3, 32, 32)
-    found = Quick(network, INT8, (8, 3, 32, 32), scales=Scales(lambda: torch.randn(8, 3, 32, 32)))(images)
-    apart = (network(images) - found).abs().max() / found.std()
+    twin = Quick(network, INT8, (8, 3, 32, 32), scales=Scales(lambda: torch.randn(8, 3, 32, 32)))
+    found = logits(twin, images)
+    apart = (logits(network, images) - found).abs().max() / found.std()
     assert 1e-4 < apart < 0.2
 
 
@@ -77,7 +88,7 @@ def test_large_queries_and_small_keys_are_as_near_as_even_ones(model):
     for size in (1, 300):
         scales = Scales(lambda: others)
         twin = Quick(_uneven(network, size), INT8, (8, 3, 32, 32), scales=scales)
-        found.append((network(images) - twin(images)).pow(2).mean().sqrt())
+        found.append((logits(network, images) - logits(twin, images)).pow(2).mean().sqrt())
         depth = len(network.encoder.blocks)
         assert sum(name.endswith("queries") for name in scales.known) == depth
     assert found[1] < 2 * found[0]
@@ -130,7 +141,7 @@ def test_zero_is_among_the_numbers_of_a_range(low, high):
 def test_int8_without_scales_or_layers_says_so(model):
     with pytest.raises(SettingError, match="learns its scales from pictures"):
         Translated(Predictor(model).network, (8, 3, 32, 32), "int8")
-    convolutions = create_model("resnet10t", 3, image=(32, 32)).eval()
+    convolutions = fresh("resnet10t", 3, (32, 32))
     with pytest.raises(SettingError, match="no linear layer"):
         Translated(convolutions, (8, 3, 32, 32), "int8", scales=Scales(lambda: torch.zeros(1, 3, 32, 32)))
 
@@ -141,9 +152,10 @@ def favour(model, plan):
     memory.keep(plan, replace(memory.seen[plan], speed=9000.0, setup=0.0, same_top=1.0, drift=0.0))
 
 
-def same_as_plain(model, predictor, apart=1e-5):
-    found, wanted = (one(picture())[0].probability for one in (predictor, Predictor(model)))
-    return found == pytest.approx(wanted, abs=apart)
+def same_as_plain(model, predictor, request, apart=1e-5):
+    assert isinstance(request.backend, Quick)
+    found, wanted = predictor.predict(picture(), request)[0], Predictor(model)(picture())[0]
+    return found.probability == pytest.approx(wanted.probability, abs=apart)
 
 
 def never():
@@ -160,18 +172,20 @@ def test_what_was_translated_is_opened_again_and_damage_is_seen(model, shown, on
     assert len(made) == 1
     favour(model, FLOAT)
     again = Predictor(model)
-    assert quicken(again, 1000, never).plan == FLOAT
-    assert same_as_plain(model, again)
+    choice = quicken(again, 1000, never)
+    assert choice.plan == FLOAT
+    assert same_as_plain(model, again, choice.request)
     assert len(made) == 1
-    weights = next(fast._kept(again).glob("*.bin"))
+    weights = next(fast._kept(again, again.point).glob("*.bin"))
     weights.write_bytes(bytes(len(weights.read_bytes())))  # all zero
     mended = Predictor(model)
     quicken(mended, 10_000_000, lambda: shown)  # proven anew, with a translation of its own
     assert len(made) == 2
     favour(model, FLOAT)
-    assert quicken(mended, 1000, never).plan == FLOAT
-    assert same_as_plain(model, mended)
-    next(fast._kept(again).glob("*.xml")).write_text("no graph")
+    choice = quicken(mended, 1000, never)
+    assert choice.plan == FLOAT
+    assert same_as_plain(model, mended, choice.request)
+    next(fast._kept(again, again.point).glob("*.xml")).write_text("no graph")
     assert quicken(Predictor(model), 1000, never).plan == FLOAT
     assert len(made) == 3
 
@@ -185,9 +199,12 @@ def test_int8_is_remembered_with_what_it_learnt(model, shown, only, quick):
     assert (seen.pictures, len(seen.answer)) == (33, 3)
     favour(model, INT8)
     again = Predictor(model)
-    assert quicken(again, 1000, never).plan == INT8
-    assert same_as_plain(model, again, 0.05)
-    shutil.rmtree(fast._kept(again))  # others were used since: translated again, with the same scales
+    choice = quicken(again, 1000, never)
+    assert choice.plan == INT8
+    assert same_as_plain(model, again, choice.request, 0.05)
+    shutil.rmtree(
+        fast._kept(again, again.point)
+    )  # others were used since: translated again, with the same scales
     assert quicken(Predictor(model), 1000, never).plan == INT8
     memory = Memory(again)
     for broken in (b"nothing", save({"another": np.zeros((2, 3), np.float32)})):
@@ -214,8 +231,9 @@ def test_models_that_are_gone_leave_no_trap_for_signals():
     script = """
 import signal, subprocess, sys, torch
 from vitrail.infer.translated import Translated
-from vitrail.runs.assemble import create_model
-network = create_model("vit_digits", 3).eval()
+from vitrail.models.create import create_encoder
+from vitrail.runs.assemble import build_task, join
+network = join(create_encoder("vit_digits"), build_task("classify", ["a", "b", "c"], {})).eval()
 some = [Translated(network, (2, 3, 32, 32), "float32") for _ in range(2)]
 some = [(one, one(torch.zeros(2, 3, 32, 32)))[0] for one in some]
 while some:
@@ -231,10 +249,10 @@ print(len(heard))
 
 def test_old_translations_make_room(tmp_path, monkeypatch):
     monkeypatch.setattr(translated, "KEPT", 2)
-    network = torch.nn.Flatten()
+    network = fresh("vit_digits", 3)
     kept = [tmp_path / f"{i}.openvino" for i in range(translated.KEPT + 2)]
     for one in kept:
-        translated.Translated(network, (2, 1, 2, 2), "float32", one)
+        translated.Translated(network, (2, 3, 32, 32), "float32", one)
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == sorted(one.name for one in kept[2:])
 
@@ -250,7 +268,7 @@ def test_an_engine_that_refuses_a_network_is_said_and_left_out(model, shown, onl
     choice = quicken(predictor, 10_000_000, lambda: shown)
     assert choice.plan == PLAIN
     assert "through OpenVINO (cannot run this network: NotImplementedError)" in choice.why
-    assert predictor.running is predictor.network
+    assert choice.request == Request(predictor.point)
 
 
 def test_pictures_that_come_one_by_one_have_a_memory_of_their_own(model, shown, only, quick):
@@ -270,7 +288,7 @@ def test_without_openvino_nothing_of_it_is_planned(model, monkeypatch):
 def trained_a_little(name):
     """A network with statistics in its norms: fresh ones fold to nothing."""
     torch.manual_seed(0)
-    network = create_model(name, 5, image=(64, 64)).eval().requires_grad_(False)
+    network = fresh(name, 5, (64, 64)).requires_grad_(False)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)
@@ -285,16 +303,18 @@ def test_branches_are_folded_and_nothing_changes(name):
     assert twin is not network
     assert sum(1 for _ in twin.modules()) < sum(1 for _ in network.modules())
     images = torch.randn(2, 3, 64, 64)
-    wanted = network(images)
-    torch.testing.assert_close(twin(images), wanted, rtol=0, atol=1e-4 * max(1.0, float(wanted.abs().max())))
+    wanted = logits(network, images)
+    torch.testing.assert_close(
+        logits(twin, images), wanted, rtol=0, atol=1e-4 * max(1.0, float(wanted.abs().max()))
+    )
 
 
 def test_what_folds_wrongly_or_not_at_all_stays(monkeypatch):
     import timm.utils.model
 
-    plain = create_model("resnet10t", 5, image=(32, 32)).eval()
+    plain = fresh("resnet10t", 5, (32, 32))
     assert folded(plain) is plain
-    ours = create_model("vit_digits", 5).eval()
+    ours = fresh("vit_digits", 5)
     assert folded(ours) is ours
     network = trained_a_little("repvgg_a0")
     assert folded(network) is not network
@@ -321,7 +341,7 @@ def test_the_quick_way_through_openvino_opens_no_socket(model, tmp_path):
         "from vitrail.infer.plans import Plan, Quick\n"
         "from vitrail.infer.predictor import Predictor\n"
         f"network = Predictor({str(model)!r}).network\n"
-        "Quick(network, Plan(engine='openvino'), (2, 3, 32, 32))(torch.zeros(2, 3, 32, 32))\n"
+        "Quick(network, Plan(engine='openvino'), (2, 3, 32, 32))({'images': torch.zeros(2, 3, 32, 32)})\n"
         "time.sleep(1)\n"
         "found = list(tried)\n"
         "socket.getaddrinfo('localhost', 1)\n"  # the watch itself is awake
@@ -340,8 +360,9 @@ def test_a_cache_that_cannot_be_written_still_lets_int8_answer(model, shown, onl
     monkeypatch.setattr(proving, "speed", lambda batches, times: next(speeds))
     monkeypatch.setattr(proving, "SAME_TOP", 0.0)
     predictor = Predictor(model)
-    assert quicken(predictor, 10_000_000, lambda: shown).plan == INT8
-    assert len(predictor([shown[0]])) == 1
+    choice = quicken(predictor, 10_000_000, lambda: shown)
+    assert choice.plan == INT8
+    assert len(predictor.predict([shown[0]], choice.request)) == 1
     with pytest.raises(AssertionError, match="nothing was to be proven"):  # the next job knows nothing
         quicken(Predictor(model), 10_000_000, never)
 

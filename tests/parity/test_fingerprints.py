@@ -105,7 +105,7 @@ def logits(name: str) -> torch.Tensor:
     fill(head)
     height, width = config.size[0], 2 * config.size[0]  # twice as wide: positions are resized, too
     pixels = torch.arange(3 * height * width, dtype=torch.float64).view(1, 3, height, width)
-    return head(encoder(torch.sin(pixels * 0.37).float()))[0]
+    return head(encoder(torch.sin(pixels * 0.37).float()))["logits"][0]
 
 
 def test_every_configuration_has_its_record():

@@ -57,7 +57,7 @@ def test_official_outputs(shared, name):
     encoder, head = network(config, loaded)
     with torch.no_grad():
         features = encoder(golden["input"])
-        tokens, logits = features.tokens.x, head(features)
+        tokens, logits = features.tokens.x, head(features)["logits"]
     torch.testing.assert_close(tokens, golden["tokens"], rtol=0, atol=tolerance)
     torch.testing.assert_close(logits, golden["logits"], rtol=0, atol=tolerance)
     back = save(google.vit(config.heads), loaded.encoder, loaded.head)
@@ -78,7 +78,7 @@ def test_the_probes_are_seen(shared, name):
     exact = ViTConfig(**{key: getattr(config, key) for key in config.__slots__} | {"gelu": "exact"})
     encoder, head = network(exact, loaded)
     with torch.no_grad():
-        off = (head(encoder(golden["input"])) - golden["logits"]).abs().max().item()
+        off = (head(encoder(golden["input"]))["logits"] - golden["logits"]).abs().max().item()
     assert off == pytest.approx(probe, rel=0.05)
     assert off > 5 * tolerance
 
@@ -122,7 +122,7 @@ def test_timm_reads_what_we_write(shaken, tmp_path):
     theirs.load_pretrained(str(tmp_path / "ours.npz"))
     images = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        logits = head(encoder(images))
+        logits = head(encoder(images))["logits"]
         torch.testing.assert_close(logits, theirs(images), rtol=0, atol=2e-6)
 
 
@@ -144,7 +144,7 @@ def test_timm_reads_our_attention_pooling(shaken, tmp_path):
     theirs.load_pretrained(str(tmp_path / "ours.npz"))
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        torch.testing.assert_close(head(encoder(images)), theirs(images), rtol=0, atol=2e-6)
+        torch.testing.assert_close(head(encoder(images))["logits"], theirs(images), rtol=0, atol=2e-6)
 
 
 HYBRIDS = {"vit_r_ti16": (6.338, 0.43), "vit_r26_s32": (36.432, 3.46), "vit_r50_b16": (98.659, 21.5)}

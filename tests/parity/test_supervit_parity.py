@@ -11,7 +11,8 @@ from vitrail.layers.elastic import KEEPS, Point, at_size, points, set_keep, smal
 from vitrail.layers.head import DenseHead, LinearHead
 from vitrail.models.create import build, count_macs, create_encoder
 from vitrail.models.supervit import SuperViTConfig
-from vitrail.tasks.wrappers.elastic import divergence
+from vitrail.runs.assemble import build_task
+from vitrail.tasks.base import Following
 from vitrail.weights.convert import convert
 from vitrail.weights.rules import load, save
 from vitrail.weights.tables import official
@@ -41,15 +42,16 @@ def test_official_outputs_and_losses(shared, form):
     with torch.no_grad():
         for point in POINTS:
             set_keep(encoder, point.keep)
-            found[point] = head(encoder(at_size(golden["input"], point.size)))
+            found[point] = head(encoder(at_size(golden["input"], point.size)))["logits"]
             expected = golden[f"logits_{point.size[0]}_{point.keep:g}"]
             torch.testing.assert_close(found[point], expected, rtol=0, atol=3e-5)
     whole, half, small, thin = (
         found[Point((side, side), keep)] for side, keep in ((224, 1.0), (224, 0.5), (160, 1.0), (160, 0.7))
     )
     target = golden["soft_target"]
-    losses = [F.cross_entropy(whole, target), divergence(half, whole)]
-    losses += [F.cross_entropy(small, target), divergence(thin, small)]
+    follow = build_task("classify", [*"abcdefghij"], {}).follow
+    losses = [F.cross_entropy(whole, target), follow({"logits": half}, {"logits": whole}, Following())]
+    losses += [F.cross_entropy(small, target), follow({"logits": thin}, {"logits": small}, Following())]
     expected = golden["losses_224_1__224_0.5__160_1__160_0.7"]
     torch.testing.assert_close(torch.stack(losses), expected, rtol=0, atol=3e-5)
     back = save(official.SUPERVIT, loaded.encoder, loaded.head)

@@ -50,7 +50,7 @@ def test_timm(shaken, gelu):
     theirs = shaken(timm_vit((21, 35), act_layer=act))
     network = ours(ViTConfig(image=(21, 35), gelu=gelu, **SMALL), timm_table.VIT, theirs.state_dict())
     images = torch.randn(2, 5, 21, 35, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(network(images), theirs(images), rtol=0, atol=2e-6)
+    torch.testing.assert_close(network(images)["logits"], theirs(images), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_timm_without_class_token(shaken):
     theirs = shaken(timm_vit((21, 35), **more))
     network = ours(ViTConfig(image=(21, 35), prefix=(), **SMALL), timm_table.VIT, theirs.state_dict())
     images = torch.randn(2, 5, 21, 35, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(network(images), theirs(images), rtol=0, atol=2e-6)
+    torch.testing.assert_close(network(images)["logits"], theirs(images), rtol=0, atol=2e-6)
 
 
 def test_timm_positions_for_patches_alone(shaken):
@@ -88,7 +88,7 @@ def test_timm_positions_for_patches_alone(shaken):
     config = ViTConfig(image=(21, 35), position="1d_patches", **SMALL)
     network = ours(config, timm_table.VIT, theirs.state_dict())
     images = torch.randn(2, 5, 21, 35, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(network(images), theirs(images), rtol=0, atol=2e-6)
+    torch.testing.assert_close(network(images)["logits"], theirs(images), rtol=0, atol=2e-6)
 
 
 def test_timm_attention_pooling(shaken):
@@ -102,7 +102,7 @@ def test_timm_attention_pooling(shaken):
     config = ViTConfig(image=32, patch=8, width=64, depth=2, heads=1, prefix=())
     network = ours(config, timm_table.VIT, theirs.state_dict(), pool="attention")
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(network(images), theirs(images), rtol=0, atol=2e-6)
+    torch.testing.assert_close(network(images)["logits"], theirs(images), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("spelling", ["memory", "file"])
@@ -124,7 +124,7 @@ def test_transformers(shaken, spelling, tmp_path):
         source = respell(theirs.state_dict(), names)
     network = ours(ViTConfig(image=(21, 35), **SMALL), huggingface.VIT, source)
     images = torch.randn(2, 5, 21, 35, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(network(images), theirs(images).logits, rtol=0, atol=2e-6)
+    torch.testing.assert_close(network(images)["logits"], theirs(images).logits, rtol=0, atol=2e-6)
 
 
 PAPER = {  # millions of parameters with 1000 classes, billions of multiply-adds at 224 pixels

@@ -22,7 +22,7 @@ def test_a_timm_checkpoint_answers_as_in_timm(tmp_path):
         assert torch.allclose(ours(images), theirs(images), atol=2e-5)
         other = create_model("vit_ti16", pretrained=str(tmp_path / "some.safetensors"), num_classes=5)
         assert other(images).shape == (2, 5)
-        features = ours.forward_features(images)
+        features = ours.encoder(images)
     assert features.tokens.x.shape == (2, 17, 192)
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from vitrail.core.errors import SettingError
-from vitrail.data.sample import Batch
+from vitrail.data.sample import Batch, images_only
 from vitrail.explainers.rollout import follow, recorded
 from vitrail.explainers.spread import spread
 from vitrail.infer.elastic import asked_for, beaten
@@ -31,7 +31,8 @@ from vitrail.models.vit import ViTConfig
 from vitrail.models.vvt import VVTConfig
 from vitrail.runs.assemble import build_task, join
 from vitrail.runs.recipe import compose
-from vitrail.tasks.wrappers.elastic import divergence, points_of
+from vitrail.tasks.base import Following
+from vitrail.tasks.wrappers.elastic import points_of
 from vitrail.training.dial import dialled
 
 SMALL = ViTConfig(image=28, patch=7, width=24, depth=4, heads=3)
@@ -46,7 +47,11 @@ def network_and_task(name="elastic", **settings):
 
 def batch():
     images = torch.randn(5, 3, 28, 28, generator=torch.Generator().manual_seed(1))
-    return Batch(images, [0, 1, 2, 1, 0], tuple("abcde"))
+    return Batch({"images": images}, [0, 1, 2, 1, 0], tuple("abcde"))
+
+
+def logits(network, images):
+    return network({"images": images})["logits"]
 
 
 def test_class_attention_is_the_first_row_of_the_softmax():
@@ -58,37 +63,44 @@ def test_class_attention_is_the_first_row_of_the_softmax():
 
 def test_a_step_sums_four_losses_and_their_gradients():
     network, task = network_and_task()
-    found = task.learn(network, batch(), np.random.default_rng(5))
+    found = task.training_loss(network, batch(), np.random.default_rng(5), 0.0)
     found.total.backward()
     ours = {name: p.grad.clone() for name, p in network.named_parameters()}
-    assert len(found.parts) == 4
-    torch.testing.assert_close(sum(found.parts.values()), found.total.detach())
     network.zero_grad()
     rng, images, truth = np.random.default_rng(5), batch().images, torch.tensor(batch().targets)
     smaller = task.settings.sizes[int(rng.integers(2))]
+    losses = []
     for size in ((28, 28), smaller):
         seen = at_size(images, size)
-        whole = network(seen)
-        F.cross_entropy(whole, truth).backward()
+        whole = logits(network, seen)
+        losses.append(F.cross_entropy(whole, truth))
+        losses[-1].backward()
         set_keep(network, task.settings.keeps[int(rng.integers(2))])
-        divergence(network(seen), whole.detach()).backward()
+        told = whole.detach().softmax(-1)
+        losses.append(F.kl_div(logits(network, seen).log_softmax(-1), told, reduction="batchmean"))
+        losses[-1].backward()
         set_keep(network, 1.0)
+    assert len(losses) == 4
+    assert found.parts.keys() == {"cross_entropy", "follow"}
+    torch.testing.assert_close(found.parts["cross_entropy"], losses[0] + losses[2])
+    torch.testing.assert_close(found.parts["follow"], losses[1] + losses[3])
+    torch.testing.assert_close(found.total, sum(losses))
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_several_labels_are_taught_by_yes_and_no():
     network, task = network_and_task("elastic_multi")
-    several = Batch(batch().images, [(0,), (), (0, 2), (1,), (1, 2)], batch().ids)
-    assert torch.isfinite(task.learn(network, several, np.random.default_rng(0)).total)
-    teacher = torch.tensor([[30.0, -30.0, 0.0]])
-    assert task.follow(teacher, teacher).item() == pytest.approx(np.log(2) / 3, abs=1e-5)
+    several = Batch(batch().inputs, [(0,), (), (0, 2), (1,), (1, 2)], batch().ids)
+    assert torch.isfinite(task.training_loss(network, several, np.random.default_rng(0), 0.0).total)
+    teacher = {"logits": torch.tensor([[30.0, -30.0, 0.0]])}
+    assert task.follow(teacher, teacher, Following()).item() == pytest.approx(np.log(2) / 3, abs=1e-5)
 
 
 def test_an_error_leaves_the_network_whole():
     network, task = network_and_task()
     with pytest.raises(SettingError):
-        task.at(network, torch.randn(1, 3, 28, 29), 0.5)
+        task._answer_at(network, images_only(torch.randn(1, 3, 28, 29)), 0.5)
     assert network.encoder.blocks.keep == 1.0
 
 
@@ -97,7 +109,7 @@ def test_kept_tokens_learn_alike_with_checkpointing():
     set_keep(network, 0.5)
 
     def gradients():
-        loss = network(batch().images).square().sum()
+        loss = logits(network, batch().images).square().sum()
         return torch.autograd.grad(loss, list(network.parameters()))
 
     plain = gradients()
@@ -113,7 +125,7 @@ def test_a_summary_is_the_same_where_tokens_are_kept():
     for keep in (0.5, 1.0):
         set_keep(network, keep)
         with torch.no_grad():
-            summary, whole = network(images), network.head(network.encoder(images))
+            summary, whole = logits(network, images), network.head(network.encoder(images))["logits"]
         torch.testing.assert_close(summary, whole, rtol=0, atol=2e-6)
 
 

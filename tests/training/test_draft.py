@@ -126,23 +126,25 @@ def test_the_network_answers_as_its_head_on_cached_features(digits, weights, tmp
     vectors = maker.vectors(prepare(digits).manifest, rows)
     linear = predictor.network.head.linear
     expected = torch.from_numpy(vectors) @ linear.weight.T + linear.bias
-    pixels = torch.stack([predictor.ready(digits / row.path).pixels for row in rows])
-    assert torch.allclose(predictor.outputs(pixels), expected, atol=1e-3)
+    found = predictor.outputs([predictor.ready(digits / row.path) for row in rows])
+    assert torch.allclose(found["logits"], expected, atol=1e-3)
 
 
 def test_swapped_labels_are_doubted_and_right_ones_are_not():
     from vitrail.data.manifest import Row
     from vitrail.evaluate.scores import Judged, Scores
     from vitrail.runs.assemble import build_task
+    from vitrail.runs.run_network import ASK
 
     vectors, truth = clusters(300, 3)
     labels = truth.copy()
     labels[:5] = (labels[:5] + 1) % 3
     found = out_of_fold(vectors, labels, np.arange(300), 3)
     task = build_task("classify", ["0", "1", "2"], {})
-    learnt = task.settle(torch.from_numpy(found.logits), labels.tolist())
+    output = {"logits": torch.from_numpy(found.logits)}
+    learnt = task.settle(output, labels.tolist())
     task = build_task("classify", ["0", "1", "2"], learnt)
-    answers = task.decode(torch.from_numpy(found.logits), [])
+    answers = task.decode(output, [], ASK)
     judged = tuple(Judged(Row(str(i), "", "", str(labels[i])), answers[i]) for i in range(300))
     suspects = {one.row.id for one in doubts(Scores(judged, task.labels))}
     assert suspects == {"0", "1", "2", "3", "4"}
@@ -253,7 +255,7 @@ def test_several_labels_weigh_what_is_present_against_what_is_not(tmp_path):
     expected = F.binary_cross_entropy_with_logits(
         output, torch.ones(3, 2), pos_weight=torch.tensor([0.0, 4.0])
     )
-    assert torch.allclose(task.loss(output, [(0, 1)] * 3).total, expected)
+    assert torch.allclose(task.loss({"logits": output}, [(0, 1)] * 3).total, expected)
 
 
 def test_the_strengths_are_tried_from_strong_to_weak():

@@ -15,7 +15,8 @@ from torch import nn
 
 from vitrail.data.loader import Order
 from vitrail.data.sample import Batch
-from vitrail.runs.assemble import assemble, create_model
+from vitrail.models.create import create_encoder
+from vitrail.runs.assemble import build_task, create_model, join
 from vitrail.runs.recipe import compose
 from vitrail.training.loop import TrainingError, steps
 from vitrail.training.optim import Average, Schedule, parameter_groups
@@ -40,10 +41,16 @@ def recipe(**training):
     return compose("digits_vit", own)
 
 
+def assembled(made):
+    task = build_task(made.task.name, LABELS, made.task.settings)
+    encoder = create_encoder(made.model.name, image=made.model.imgsz, drop_path=made.model.drop_path)
+    return join(encoder, task), task
+
+
 def session(**training):
     torch.manual_seed(0)
     made = recipe(**training)
-    network, task = assemble(made, LABELS)
+    network, task = assembled(made)
     return open_session(made, network, task, Order(24, 12, 0), accelerator_for("cpu"))
 
 
@@ -51,7 +58,7 @@ def batches(count=4, size=12):
     generator = torch.Generator().manual_seed(1)
     for step in range(count):
         images = torch.randn(size, 3, 32, 32, generator=generator)
-        yield Batch(images, [(i + step) % 3 for i in range(size)], tuple(map(str, range(size))))
+        yield Batch({"images": images}, [(i + step) % 3 for i in range(size)], tuple(map(str, range(size))))
 
 
 def never():
@@ -74,10 +81,10 @@ class Hungry(nn.Module):
         super().__init__()
         self.network, self.most = network, most
 
-    def forward(self, images):
-        if len(images) > self.most:
+    def forward(self, inputs):
+        if len(inputs["images"]) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return self.network(images)
+        return self.network(inputs)
 
 
 def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch():
@@ -135,7 +142,7 @@ def test_average_follows_the_formula():
 
 
 def test_norms_biases_tokens_and_positions_do_not_decay():
-    network, _ = assemble(recipe(), LABELS)
+    network, _ = assembled(recipe())
     free = {
         id(p)
         for group in parameter_groups(network, 0.05)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from vitrail.data.sample import Batch
-from vitrail.runs.assemble import assemble
+from vitrail.models.create import create_encoder
+from vitrail.runs.assemble import build_task, join
 from vitrail.runs.recipe import compose
 from vitrail.training import measuring
 from vitrail.training.loop import TrainingError
@@ -24,13 +25,19 @@ def made(model: str, size: int, **training):
     return compose("scratch_small", own)
 
 
+def assembled(recipe):
+    task = build_task(recipe.task.name, ("a", "b"), recipe.task.settings)
+    encoder = create_encoder(recipe.model.name, image=recipe.model.imgsz, drop_path=recipe.model.drop_path)
+    return join(encoder, task), task
+
+
 @pytest.mark.parametrize(
     ("model", "size", "expected"), [("vit_digits", 32, "float32"), ("vit_s16", 224, "bf16")]
 )
 def test_precision_is_a_function_of_machine_and_network(model, size, expected, monkeypatch):
     recipe = made(model, size)
     with torch.device("meta"):
-        network, _ = assemble(recipe, ("a", "b"))
+        network, _ = assembled(recipe)
     monkeypatch.setattr(measuring, "fast_bf16", lambda device: True)
     assert precision_for(recipe, network, torch.device("cpu")) == expected
     asked = made(model, size, precision="bf16")
@@ -42,8 +49,8 @@ def test_precision_is_a_function_of_machine_and_network(model, size, expected, m
 def test_the_micro_batch_is_measured_once_and_remembered(tmp_path, monkeypatch):
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path))
     recipe = made("vit_digits", 32)
-    network, task = assemble(recipe, ("a", "b"))
-    batch = Batch(torch.randn(32, 3, 32, 32), [0, 1] * 16, tuple(map(str, range(32))))
+    network, task = assembled(recipe)
+    batch = Batch({"images": torch.randn(32, 3, 32, 32)}, [0, 1] * 16, tuple(map(str, range(32))))
     noise = cycle([0.01, 0.002, 0.03, 0.001, 0.02])
     monkeypatch.setattr(measuring._Trial, "cost", lambda self, count, precision: next(noise))
     found = {measure(recipe, network, task, batch, torch.device("cpu")).micro for _ in range(5)}
@@ -57,16 +64,16 @@ def test_the_micro_batch_is_measured_once_and_remembered(tmp_path, monkeypatch):
 def test_a_batch_that_memory_does_not_hold_is_halved_before_training(held, micro, monkeypatch):
     """A GPU begins with the whole batch: the first thing that runs out is this measurement."""
     recipe = made("vit_digits", 32, micro=32)
-    network, task = assemble(recipe, ("a", "b"))
-    batch = Batch(torch.randn(32, 3, 32, 32), [0, 1] * 16, tuple(map(str, range(32))))
-    honest = type(task).infer
+    network, task = assembled(recipe)
+    batch = Batch({"images": torch.randn(32, 3, 32, 32)}, [0, 1] * 16, tuple(map(str, range(32))))
+    honest = type(task).answer
 
-    def infer(self, network, images):
-        if len(images) > held:
+    def answer(self, network, batch, ask):
+        if len(batch) > held:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return honest(self, network, images)
+        return honest(self, network, batch, ask)
 
-    monkeypatch.setattr(type(task), "infer", infer)
+    monkeypatch.setattr(type(task), "answer", answer)
     assert measure(recipe, network, task, batch, torch.device("cpu")).micro == micro
     held = 0
     with pytest.raises(TrainingError, match="one picture at a time"):
