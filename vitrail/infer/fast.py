@@ -28,7 +28,7 @@ from vitrail.infer.int8 import Scales, keep_ranges, read_ranges
 from vitrail.infer.opened import ExportedPredictor
 from vitrail.infer.plans import PLAIN, Engine, Plan, Quick, plans_for
 from vitrail.infer.predictor import BATCH, Predictor
-from vitrail.infer.proving import LOOKED_AT, Seen, Shown, known_by, measured, timed
+from vitrail.infer.proving import LOOKED_AT, SPREAD, Seen, Shown, known_by, measured, timed
 from vitrail.infer.sources import Source
 from vitrail.runs.folder import open_run
 from vitrail.runs.proof import drift
@@ -42,7 +42,7 @@ LIGHTER = 1.5
 AGAIN = 0.01
 """How far a proven way may answer the proof picture from how it did, on the same machine."""
 
-FORMAT = 4
+FORMAT = 5
 """Counts up when plans are made otherwise: what was proven before proves nothing then."""
 
 SETTING_UP: Mapping[Engine, float] = MappingProxyType({"eager": 0.0, "compiled": 30.0, "openvino": 8.0})
@@ -122,7 +122,7 @@ def quicken(
         quick = proven.get(plan) or _known_again(predictor, plan, memory)
         if quick is not None:
             predictor.running = quick
-            return Choice(plan, _why(plan, memory))
+            return Choice(plan, " ".join([_why(plan, memory), *quick.kept_in_float32()]))
         if PLAIN not in memory.seen:
             memory.keep(PLAIN, shown.plain)
             plain = memory.seen[PLAIN].speed
@@ -231,4 +231,5 @@ def _why(plan: Plan, memory: Memory) -> str:
 def _fault(seen: Seen) -> str:
     if seen.failed:
         return f"cannot run this network: {seen.failed}"
-    return f"{seen.same_top:.1%} of top answers as in float32, a probability {seen.drift:.2g} off"
+    said = f"{seen.same_top:.1%} of top answers as in float32, a probability {seen.drift:.2g} off"
+    return said if seen.off <= SPREAD else f"{said}, outputs {seen.off:.0%} off of how far pictures differ"

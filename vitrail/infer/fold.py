@@ -7,7 +7,7 @@ sum is one convolution; timm knows how to write it. The folded network is used o
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -18,7 +18,10 @@ EQUAL = 1e-4
 """How far an output may lie from the unfolded network's, in parts of the largest output, in float32."""
 
 
-def folded(network: nn.Module) -> nn.Module:
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def folded(network: Net) -> Net:
     """Return a copy with its branches folded, or the network itself where there are none or the copy differs."""
     config: Any = network.encoder.config if isinstance(network, Network) else None
     if config is None or config.family != "timm":  # none of our own networks has such branches

@@ -35,10 +35,16 @@ DRIFT = 0.05
 """How far a probability may lie from float32's; how far it did lie is said with the answers."""
 
 
+SPREAD = 0.5
+"""How far outputs may lie from float32's, in parts of how far pictures differ: an answer to nothing in particular lies
+1 or more away, however near to each other the probabilities are (bf16 0.01 to 0.05, int8 up to 0.2)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What was measured of a plan: pictures a second, seconds to set it up, and how it agreed with float32.
 
+    `off` is the distance of outputs from float32's, in parts of how far the pictures' own differ; 0 for one picture.
     `failed` says why a plan could not be tried at all, `passing` that the reason may be gone tomorrow; `answer` holds
     its probabilities for the model's proof picture and `scales` the digest of int8's, by which it is known again.
     """
@@ -52,11 +58,13 @@ class Seen:
     passing: bool = False
     answer: tuple[float, ...] = ()
     scales: str = ""
+    off: float = 0.0
 
     @property
     def faithful(self) -> bool:
         """Whether it may be used."""
-        return not self.failed and self.same_top >= SAME_TOP and self.drift <= DRIFT
+        near = self.drift <= DRIFT and self.off <= SPREAD
+        return not self.failed and self.same_top >= SAME_TOP and near
 
 
 class Shown:
@@ -115,8 +123,24 @@ def measured(plan: Plan, make: Callable[[], Twin], shown: Shown) -> tuple[Seen, 
         return Seen(0.0, 0.0, 0.0, 1.0, len(wanted), why, passing), None
     p, q = predictor.task.probabilities(wanted), predictor.task.probabilities(found)
     same, drift = float(same_answer(predictor, p, q).float().mean()), float((p - q).abs().max())
-    seen = Seen(speed(shown.batches, times), setup, same, drift, len(wanted), answer=tuple(known))
+    seen = Seen(
+        speed(shown.batches, times),
+        setup,
+        same,
+        drift,
+        len(wanted),
+        answer=tuple(known),
+        off=distance(wanted, found),
+    )
     return seen, quick if seen.faithful else None
+
+
+def distance(wanted: Tensor, found: Tensor) -> float:  # (n, …), (n, …)
+    """Return how far outputs lie from those wanted, in parts of how far the wanted ones of pictures differ."""
+    spread = (wanted - wanted.mean(0)).double().square().mean().sqrt()
+    if len(wanted) == 1 or not spread:
+        return 0.0  # nothing differs, so there is nothing to measure by
+    return float((found - wanted).double().square().mean().sqrt() / spread)
 
 
 def known_by(predictor: Predictor, network: nn.Module) -> list[float]:

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from vitrail.core.paths import cache_dir
 from vitrail.data.loader import Pictures, Share, evaluation
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.preprocess import Preprocess
+from vitrail.infer.bf16_check import Bf16Check, check_bf16, keep_in_float32, noise
 from vitrail.layers.encoder import Encoder
 from vitrail.layers.pool import Pool
 from vitrail.layers.tokens import FeatureSpec
@@ -46,12 +48,19 @@ class Frozen:
         self.encoder = encoder.eval().requires_grad_(False).to(device)
         self.preprocess, self.device = preprocess, device
         self.pool = Pool(encoder.spec, pool_kind(encoder.spec))
-        self.precision = "bf16" if fast_bf16(device) else "float32"
+        self.check = Bf16Check()
+        if fast_bf16(device):
+            self.check = check_bf16(self.encoder, noise((preprocess.channels, *preprocess.size), device))
+        self.precision = "bf16" if fast_bf16(device) and self.check.faithful else "float32"
+        keep_in_float32(self.encoder, self.check.float32)
         self.path = cache_dir() / "features" / f"{self._key()}.safetensors"
 
     def _key(self) -> str:
         digest = blake2b(digest_size=16)
-        digest.update(json.dumps([self.preprocess.to_dict(), self.pool.kind, self.precision]).encode())
+        said: list[Any] = [self.preprocess.to_dict(), self.pool.kind, self.precision]
+        if self.precision == "bf16" and self.check.float32:
+            said.append(self.check.float32)
+        digest.update(json.dumps(said).encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())

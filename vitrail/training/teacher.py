@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.data.preprocess import Preprocess
+from vitrail.infer.bf16_check import Bf16Check, check_bf16, keep_in_float32
 from vitrail.infer.predictor import Predictor
 from vitrail.layers.head import DistilledHead, LinearHead
 from vitrail.layers.tokens import FeatureSpec
@@ -45,6 +46,8 @@ class Teacher:
         self.network = opened.network.eval().requires_grad_(False)
         self.preprocess, self.student = opened.preprocess, student
         self.columns = list(opened.columns)
+        self._check = Bf16Check()
+        self._checked = False
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -56,8 +59,22 @@ class Teacher:
             255 * torch.tensor(part, device=images.device).view(-1, 1, 1)
             for part in (self.preprocess.mean, self.preprocess.std)
         )
-        logits: Tensor = self.network((fitted - mean) / std)
-        return logits[:, self.columns]
+        return self._logits((fitted - mean) / std)[:, self.columns]
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """Answer in bf16 where the training does and the teacher is seen to do it rightly."""
+        kind = images.device.type
+        rounds = torch.is_autocast_enabled(kind)
+        if rounds and not self._checked:
+            self._checked = True
+            with torch.autocast(kind, enabled=False):
+                self._check = check_bf16(self.network, images)
+            keep_in_float32(self.network, self._check.float32)
+            for line in self._check.lines():
+                warnings.warn(f"The teacher: {line}", stacklevel=2)
+        with torch.autocast(kind, torch.bfloat16, enabled=rounds and self._check.faithful):
+            logits: Tensor = self.network(images)
+        return logits
 
 
 def open_teacher(source: str, labels: Sequence[str], student: Preprocess) -> Teacher:
