@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PARTS = $(wildcard tests/[a-z]*/)
+QUICK := tests/architecture/ tests/core/ tests/data/ tests/evaluate/ tests/parity/ tests/runs/
 
-.PHONY: demo test lint bench learn clean
+.PHONY: demo test check lint bench learn clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the main job on real handwritten digits, ends with demo/demo.html"
 	@echo "make test   all tests"
+	@echo "make check  lint and the quick half of the tests, in about three minutes"
 	@echo "make lint   format, style, types, import ranks"
 	@echo "make bench  the figures of docs/benchmarks.md, measured on this machine"
 	@echo "make learn  every architecture, tiny, learns the digits to 95 %"
@@ -24,8 +27,15 @@ demo: $(READY)
 	$(BIN)/vitrail demo --out demo
 
 # A process a folder: a crash names its folder, and none inherits the threads and memory of a thousand other tests.
+# All folders run, whatever fails; the last line names those that failed.
 test: $(READY)
-	set -e; for part in tests/[a-z]*/; do $(BIN)/python -m pytest $$part; done
+	@failed=; for part in $(PARTS); do $(BIN)/python -m pytest $$part || failed="$$failed $$part"; done; \
+	test -z "$$failed" || { echo "Tests failed in:$$failed"; exit 1; }
+
+# What a change is tried with before `make test`: lint, and the folders whose tests are quick.
+check:
+	$(MAKE) lint
+	$(MAKE) test PARTS="$(QUICK)"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,7 +1,7 @@
 """Three tasks of somebody else's: a number, a class for every pixel, a set of boxes. No line of the package knows them.
 
-They are small but whole: each is checked, trained, resumed, evaluated, asked, explained and exported by the verbs of the
-command line (`tests/flows/test_own_tasks.py`).
+They are small but whole: each is checked, trained, resumed, evaluated, asked, explained and exported by the verbs of
+the command line (`tests/flows/test_own_tasks.py`).
 """
 
 from __future__ import annotations

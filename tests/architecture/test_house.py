@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +45,55 @@ def test_signatures_are_narrow_and_have_no_tunnels():
             if len([a for a in arguments if a.arg != "self"]) > 8 or node.args.kwarg:
                 wrong.append(f"{path.relative_to(ROOT)}:{node.name}")
     assert not wrong
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Call our Makefile on a project of three test folders, whose tools only write down what they are asked for."""
+    if shutil.which("make") is None:
+        pytest.skip("there is no make here")
+    if not (ROOT.parent / "Makefile").is_file():
+        pytest.skip("an installed package has no Makefile")
+    tools = tmp_path / ".venv" / "bin"
+    tools.mkdir(parents=True)
+    for name in ("python", "ruff", "mypy", "lint-imports"):
+        tool = tools / name
+        tool.write_text(
+            '#!/bin/sh\necho "$(basename "$0") $*" >> asked\ncase "$*" in *$BROKEN*) exit 1;; esac\n'
+        )
+        tool.chmod(0o755)
+    for name in ("core", "data", "tasks"):
+        (tmp_path / "tests" / name).mkdir(parents=True)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    shutil.copy(ROOT.parent / "Makefile", tmp_path)
+    (tools.parent / ".ready").touch()
+
+    def call(*words, broken):
+        environment = {**os.environ, "BROKEN": broken, "MAKEFLAGS": ""}
+        done = subprocess.run(["make", *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        return done, (tmp_path / "asked").read_text().splitlines()
+
+    return call
+
+
+def test_make_test_runs_every_folder_and_names_those_that_failed(make):
+    done, asked = make("test", broken="tests/core")
+    assert asked == [f"python -m pytest tests/{name}/" for name in ("core", "data", "tasks")]
+    assert done.returncode != 0
+    assert "Tests failed in: tests/core/" in done.stdout
+    assert make("test", broken="nothing")[0].returncode == 0
+
+
+def test_make_check_is_lint_and_quick_folders_that_there_are(make):
+    done, asked = make("check", broken="nothing")
+    assert done.returncode == 0
+    assert "mypy " in asked
+    parts = [line.split()[-1] for line in asked if line.startswith("python -m pytest")]
+    assert parts
+    assert all((ROOT.parent / part).is_dir() for part in parts)
+    for broken in ("format", parts[0]):
+        assert make("check", broken=broken)[0].returncode != 0
 
 
 def test_only_one_page_reads_the_environment():

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from vitrail.core.errors import SettingError, UnknownNameError
 from vitrail.layers.attend import Place, Recorder, attend
 from vitrail.layers.block import DropPath
+from vitrail.layers.embed import PatchEmbed
 from vitrail.layers.pool import build_pool
 from vitrail.layers.position import GridPosition, RelativeVectors, resize_grid
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
@@ -45,6 +46,50 @@ def test_windows_fall_into_their_places():
     assert not dense[:, :, 0, 3].any()  # other window
     r = torch.rand(2, 6)
     torch.testing.assert_close(seen.pull(r), torch.einsum("bq,bqk->bk", r, dense.mean(1)))
+
+
+def rms(x):
+    return x.double().square().mean().sqrt()
+
+
+@pytest.mark.parametrize(
+    ("channels", "patch", "size"), [(3, 16, (48, 80)), (5, 7, (21, 35)), (12, 8, (24, 40)), (7, 1, (3, 5))]
+)
+def test_patches_are_projected_as_by_the_convolution(channels, patch, size):
+    torch.manual_seed(3)
+    embed = PatchEmbed(33, patch, channels)
+    conv = embed.project
+    assert conv.weight.shape == (33, channels, patch, patch)
+    images = torch.randn(2, channels, *size, requires_grad=True)
+    wanted = torch.nn.functional.conv2d(
+        images.double(), conv.weight.double(), conv.bias.double(), stride=patch
+    )
+    tokens = embed(images)
+    assert tokens.grid == tuple(wanted.shape[2:])
+    wanted = wanted.flatten(2).mT
+    assert rms(tokens.x - wanted) <= 1e-6 * rms(wanted)
+    inputs = [images, conv.weight, conv.bias]
+    out = torch.randn_like(tokens.x)
+    for found, exact in zip(
+        torch.autograd.grad(tokens.x, inputs, out),
+        torch.autograd.grad(wanted, inputs, out.double()),
+        strict=True,
+    ):
+        assert rms(found - exact) <= 1e-6 * rms(exact)
+
+
+@pytest.mark.parametrize("channels", [3, 4, 8, 12, 16, 24, 32])
+@pytest.mark.parametrize("patch", [4, 8, 14, 16])
+def test_patches_are_right_in_bf16(channels, patch):
+    """The convolution answers garbage for 4 to 24 channels on a CPU with AMX (torch 2.15)."""
+    torch.manual_seed(3)
+    embed, images = PatchEmbed(96, patch, channels), torch.randn(2, channels, 112, 112)
+    with torch.no_grad():
+        exact = embed(images).x
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = embed(images).x
+        assert rms(rounded - exact) <= 0.02 * rms(exact)
+        assert rms(embed.bfloat16()(images.bfloat16()).x - exact) <= 0.02 * rms(exact)
 
 
 def test_drop_path_keeps_the_mean():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vitrail.core.errors import SettingError, UnknownNameError
+from vitrail.infer.bf16_check import check_bf16, keep_in_float32
 from vitrail.layers.attend import Recorder
 from vitrail.layers.pool import Pool
 from vitrail.models.create import create_encoder, describe, rebuild
@@ -107,12 +108,19 @@ def test_export(case):
         torch.testing.assert_close(program.module()(images).pooled, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_bfloat16(case):
+def test_bfloat16(case, tmp_path, monkeypatch):
+    """As it is used: but for what this machine answers wrongly, as of visformer's first embedding with AMX."""
+    monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path))
     encoder, images = case
+    check = check_bf16(encoder, images)
+    assert check.faithful
+    assert len(check.float32) <= 1
+    keep_in_float32(encoder, check.float32)
     with torch.no_grad():
         exact = encoder(images).pooled
         with torch.autocast("cpu", torch.bfloat16):
             rough = encoder(images).pooled
+    keep_in_float32(encoder, ())
     assert torch.isfinite(rough).all()
     assert torch.nn.functional.cosine_similarity(rough.float().flatten(), exact.flatten(), 0) > 0.98
 

@@ -79,6 +79,33 @@ def test_a_plan_that_answers_otherwise_is_never_used(model, plans, shown, monkey
     assert quicken(predictor, 1_000_000, never).plan == PLAIN
 
 
+def test_a_plan_that_answers_to_nothing_is_not_used_however_near_the_probabilities_are(
+    model, plans, shown, monkeypatch
+):
+    """A network that has learnt little gives all pictures about one answer, and garbage the same."""
+    predictor = Predictor(model)
+    with torch.no_grad():
+        predictor.network.head.linear.weight.mul_(1e-3)
+        predictor.network.head.linear.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
+    honest = Quick.forward
+    monkeypatch.setattr(Quick, "forward", lambda self, images: honest(self, images.flip(-1)))
+    choice = quicken(predictor, 1_000_000, lambda: shown)
+    seen = Memory(predictor).seen[BF16]
+    assert (seen.same_top, seen.drift < 0.01) == (1.0, True)
+    assert choice.plan == PLAIN
+    assert "off of how far pictures differ" in choice.why
+
+
+def test_a_plan_says_which_convolutions_stay_in_float32(model, plans, shown, monkeypatch):
+    monkeypatch.setattr(proving, "speed", lambda batches, times: 100.0)
+    monkeypatch.setattr(Quick, "kept_in_float32", lambda self: ["1 convolution …"])
+    predictor = Predictor(model)
+    quicken(predictor, 100_000, lambda: shown)
+    memory = Memory(predictor)
+    memory.keep(BF16, replace(memory.seen[BF16], speed=900.0, setup=0.0, same_top=1.0))
+    assert quicken(Predictor(model), 3, never).why.endswith("1 convolution …")
+
+
 def test_a_model_alone_is_proven_on_the_pictures_of_the_job(model, plans, shown, tmp_path, monkeypatch):
     monkeypatch.setattr(fast, "_FIRST", 0.001)  # any job is long to a network this slow
     from PIL import Image

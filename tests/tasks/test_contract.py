@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import own_tasks
 import pytest
 import torch
 
-import own_tasks
 from vitrail.data.truth import Truth
 from vitrail.tasks.base import FINGERPRINT, Losses, within
 from vitrail.tasks.classify.task import Classify
@@ -154,6 +154,9 @@ def test_a_loss_over_processes_is_the_loss_in_one(paint):
 
 
 def test_a_step_that_counts_nothing_of_a_part_is_nothing():
-    nothing = {"pixels": torch.tensor(0.0, requires_grad=True), "boxes": torch.tensor(2.0, requires_grad=True)}
+    nothing = {
+        "pixels": torch.tensor(0.0, requires_grad=True),
+        "boxes": torch.tensor(2.0, requires_grad=True),
+    }
     total = weighed(Losses(nothing), {IMAGES: 2, "pixels": 0.0}, {IMAGES: 4, "pixels": 0.0})
     assert total.item() == 1.0

@@ -28,7 +28,7 @@ from vitrail.infer.int8 import Scales, keep_ranges, read_ranges
 from vitrail.infer.opened import ExportedPredictor
 from vitrail.infer.plans import PLAIN, Engine, Plan, Quick, plans_for
 from vitrail.infer.predictor import BATCH, Predictor, Request
-from vitrail.infer.proving import LOOKED_AT, Seen, Shown, known_by, measured, timed
+from vitrail.infer.proving import LOOKED_AT, SPREAD, Seen, Shown, known_by, measured, timed
 from vitrail.infer.sources import Source
 from vitrail.layers.elastic import Point
 from vitrail.runs.folder import open_run
@@ -130,7 +130,8 @@ def quicken(
             return Choice(PLAIN, _why(PLAIN, memory), Request(memory.point))
         quick = proven.get(plan) or _known_again(predictor, plan, memory)
         if quick is not None:
-            return Choice(plan, _why(plan, memory), Request(memory.point, quick))
+            why = " ".join([_why(plan, memory), *quick.kept_in_float32()])
+            return Choice(plan, why, Request(memory.point, quick))
         if PLAIN not in memory.seen:
             memory.keep(PLAIN, shown.plain)
             plain = memory.seen[PLAIN].speed
@@ -241,4 +242,5 @@ def _why(plan: Plan, memory: Memory) -> str:
 def _fault(seen: Seen) -> str:
     if seen.failed:
         return f"cannot run this network: {seen.failed}"
-    return f"{seen.same_top:.1%} of top answers as in float32, a probability {seen.drift:.2g} off"
+    said = f"{seen.same_top:.1%} of top answers as in float32, a probability {seen.drift:.2g} off"
+    return said if seen.off <= SPREAD else f"{said}, outputs {seen.off:.0%} off of how far pictures differ"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.core.paths import compiler
+from vitrail.infer.bf16_check import Bf16Check, check_bf16, keep_in_float32, noise
 from vitrail.infer.fold import folded
 from vitrail.infer.int8 import Scales
 from vitrail.infer.translated import OfImages, Precision, Translated
@@ -75,6 +76,7 @@ class Quick(nn.Module):
         self.plan, self.batch, self.outputs = plan, shape[0], network.outputs
         self.dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
         self.layout = torch.channels_last if plan.channels_last else torch.contiguous_format
+        self.check = Bf16Check()
         self.run: Callable[[Tensor], Sequence[Tensor]]
         if plan.engine == "openvino":
             self.run, self.dtype = (
@@ -82,8 +84,14 @@ class Quick(nn.Module):
                 torch.float32,
             )
             return
-        twin = OfImages(deepcopy(folded(network))).eval().to(self.dtype).to(memory_format=self.layout)
-        self.run = _compiled(twin) if plan.engine == "compiled" else twin
+        twin = deepcopy(folded(network)).eval().to(memory_format=self.layout)
+        if plan.precision == "bf16":
+            self.check = _rounded(twin, shape, self.layout)
+        self.run = _compiled(OfImages(twin).eval()) if plan.engine == "compiled" else OfImages(twin).eval()
+
+    def kept_in_float32(self) -> list[str]:
+        """Return in a line which convolutions are not rounded, because they answer wrongly here; often none."""
+        return Bf16Check(self.check.float32).lines()
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:
         """Return the network's outputs."""
@@ -93,6 +101,21 @@ class Quick(nn.Module):
             images = torch.cat([images, images.new_zeros(self.batch - count, *images.shape[1:])])
         found = self.run(images.to(self.dtype).contiguous(memory_format=self.layout))
         return {name: out[:count].float() for name, out in zip(self.outputs, found, strict=True)}
+
+
+def _rounded(twin: Network, shape: tuple[int, int, int, int], layout: torch.memory_format) -> Bf16Check:
+    """Round a network's weights in place, but for convolutions that answer wrongly in bf16; return which they are.
+
+    Whether the whole answers rightly is for the proof to tell, on pictures of its own.
+    """
+    device = next(twin.parameters()).device
+    images = noise(shape[1:], device)[: shape[0]].contiguous(memory_format=layout)
+    check = check_bf16(twin.encoder, images)
+    keep_in_float32(twin.encoder, check.float32)
+    twin.to(torch.bfloat16)
+    for name in check.float32:
+        twin.encoder.get_submodule(name).float()
+    return check
 
 
 def _compiled(network: nn.Module) -> Callable[[Tensor], Sequence[Tensor]]:

@@ -40,10 +40,16 @@ HELD = 1 << 28
 """Bytes of float32's outputs that are held for the next plan."""
 
 
+SPREAD = 0.5
+"""How far outputs may lie from float32's, in parts of how far pictures differ: an answer to nothing in particular lies
+1 or more away, however near to each other the probabilities are (bf16 0.01 to 0.05, int8 up to 0.2)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What was measured of a plan: pictures a second, seconds to set it up, and how it agreed with float32.
 
+    `off` is the distance of outputs from float32's, in parts of how far the pictures' own differ; 0 for one picture.
     `failed` says why a plan could not be tried at all, `passing` that the reason may be gone tomorrow; `answer` holds
     its fingerprint of the model's proof picture and `scales` the digest of int8's, by which it is known again.
     """
@@ -57,11 +63,13 @@ class Seen:
     passing: bool = False
     answer: tuple[float, ...] = ()
     scales: str = ""
+    off: float = 0.0
 
     @property
     def faithful(self) -> bool:
         """Whether it may be used."""
-        return not self.failed and self.same_top >= SAME_TOP and self.drift <= DRIFT
+        near = self.drift <= DRIFT and self.off <= SPREAD
+        return not self.failed and self.same_top >= SAME_TOP and near
 
 
 class Shown:
@@ -128,27 +136,66 @@ def measured(plan: Plan, make: Callable[[], Twin], shown: Shown) -> tuple[Seen, 
         request = Request(point, quick)
         timed(predictor, request, shown.batches[0])  # compiles
         setup = time.perf_counter() - began
-        same, drift, times = _compared(shown, request)
+        found = _Compared(shown, request)
         known = known_by(predictor, request)
     except Exception as error:  # an engine may refuse a network in any way; float32 still answers
         why = str(error) if isinstance(error, VitrailError) else type(error).__name__
         passing = isinstance(error, MemoryError | OSError | torch.OutOfMemoryError)
         return Seen(0.0, 0.0, 0.0, 1.0, count, why, passing), None
-    seen = Seen(speed(shown.batches, times), setup, same / count, drift, count, answer=tuple(known))
+    seen = Seen(
+        speed(shown.batches, found.seconds),
+        setup,
+        found.same / count,
+        found.drift,
+        count,
+        answer=tuple(known),
+        off=found.off(),
+    )
     return seen, quick if seen.faithful else None
 
 
-def _compared(shown: Shown, request: Request) -> tuple[int, float, list[float]]:
-    """Return how many answers are float32's, how far a number of a fingerprint is off, and each batch's seconds."""
-    task = shown.predictor.task
-    same, drift, times = 0, 0.0, []
-    for batch, wanted in zip(shown.batches, shown.wanted(), strict=True):
-        output, took = timed(shown.predictor, request, batch)
-        times.append(took)
-        same += int(task.agree(wanted, output).sum())
-        apart = float((task.fingerprint(wanted) - task.fingerprint(output)).abs().max())
-        drift = max(drift, apart if apart == apart else float("inf"))  # a NaN must not pass for no drift
-    return same, drift, times
+class _Compared:
+    """What another way says of the proof's pictures beside float32, gathered batch by batch."""
+
+    def __init__(self, shown: Shown, request: Request) -> None:
+        task = shown.predictor.task
+        self.same, self.drift = 0, 0.0
+        self.seconds: list[float] = []
+        self._away: dict[str, Away] = {}
+        for batch, wanted in zip(shown.batches, shown.wanted(), strict=True):
+            output, took = timed(shown.predictor, request, batch)
+            self.seconds.append(took)
+            self.same += int(task.agree(wanted, output).sum())
+            apart = float((task.fingerprint(wanted) - task.fingerprint(output)).abs().max())
+            self.drift = max(self.drift, apart if apart == apart else float("inf"))  # a NaN must not pass
+            for name in wanted:
+                self._away.setdefault(name, Away()).add(wanted[name], output[name])
+
+    def off(self) -> float:
+        """Return the largest distance of an output."""
+        return max(one.distance() for one in self._away.values())
+
+
+class Away:
+    """How far outputs lie from those wanted, in parts of how far the wanted ones of pictures differ."""
+
+    def __init__(self) -> None:
+        self.count, self.sums, self.squares, self.errors = 0, torch.zeros(()), 0.0, 0.0
+
+    def add(self, wanted: Tensor, found: Tensor) -> None:
+        """Take in outputs of some pictures: (b, …) each."""
+        exact = wanted.double()
+        self.count += len(exact)
+        self.sums = self.sums + exact.sum(0)
+        self.squares += float(exact.square().sum())
+        self.errors += float((found.double() - exact).square().sum())
+
+    def distance(self) -> float:
+        """Return the distance; 0 where nothing differs, so that there is nothing to measure by."""
+        spread = self.squares - float(self.sums.square().sum()) / max(1, self.count)
+        if self.count < 2 or spread <= 1e-12 * self.squares:
+            return 0.0
+        return float((self.errors / spread) ** 0.5)
 
 
 def known_by(predictor: Predictor, request: Request) -> list[float]:

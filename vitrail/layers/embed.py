@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
@@ -14,9 +15,9 @@ from vitrail.layers.tokens import Tokens
 class PatchEmbed(nn.Module):
     """Cut a picture into squares and project each (arXiv:2010.11929, the E of eq. 1).
 
-    A convolution whose stride is its kernel is this projection; with a smaller `step` the squares overlap.
-    Input (b, channels, height, width); the squares must cover both sides to the last pixel, because a rest
-    would be dropped unseen (SettingError).
+    Squares side by side are one matrix product; with a smaller `step` they overlap and are a convolution, whose
+    weights (d, channels, patch, patch) both have. Input (b, channels, height, width); the squares must cover both
+    sides to the last pixel, because a rest would be dropped unseen (SettingError).
     """
 
     def __init__(
@@ -31,8 +32,31 @@ class PatchEmbed(nn.Module):
         """(b, channels, height, width) -> Tokens of (b, row·col, d), without prefix."""
         check_channels(images, self.project.in_channels)
         check_size(images, self.step, self.patch - self.step)
+        if self.step == self.patch:
+            return project_patches(images, self.project)
         grid = self.project(images)  # (b, d, row, col)
         return Tokens(grid.flatten(2).transpose(1, 2), (grid.shape[2], grid.shape[3]))
+
+
+def project_patches(x: Tensor, project: nn.Conv2d) -> Tokens:
+    """Return the answer of a convolution whose stride is its kernel: (b, c, height, width) -> Tokens (b, row·col, d).
+
+    The convolution itself answers garbage in bf16 on a CPU with AMX for 4 to 24 channels (torch 2.15), and is slower
+    (docs/benchmarks.md). Both sides must be multiples of the kernel.
+    """
+    ph, pw = project.kernel_size
+    patches = rearrange(x, "b c (row ph) (col pw) -> b row col c ph pw", ph=ph, pw=pw)
+    kind = x.device.type
+    if kind != "meta" and torch.is_autocast_enabled(
+        kind
+    ):  # rounded while they are copied, not in another pass
+        dtype = torch.get_autocast_dtype(kind)
+        patches = patches.to(dtype, memory_format=torch.contiguous_format)
+    row, col = patches.shape[1:3]
+    # The patches of all images are one matrix: its backward is quicker, and int8 leaves it alone, like a convolution.
+    rows = rearrange(patches, "b row col c ph pw -> (b row col) (c ph pw)")
+    projected = F.linear(rows, project.weight.flatten(1), project.bias)
+    return Tokens(rearrange(projected, "(b n) d -> b n d", n=row * col), (row, col))
 
 
 class SoftSplit(nn.Module):

@@ -30,7 +30,15 @@ from vitrail.core.errors import SettingError
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, ramp
 from vitrail.layers.elastic import SIDES, smaller_sizes
-from vitrail.layers.embed import PatchEmbed, Prefix, Sized, check_channels, check_size, check_tiles
+from vitrail.layers.embed import (
+    PatchEmbed,
+    Prefix,
+    Sized,
+    check_channels,
+    check_size,
+    check_tiles,
+    project_patches,
+)
 from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.initial import truncated
 from vitrail.layers.position import LearnedPosition
@@ -130,8 +138,7 @@ class ConvEmbed(nn.Module):
         x = F.relu(self.norm1(self.conv1(images)))
         x = F.relu(self.norm2(self.conv2(x)))
         x = F.relu(self.norm3(self.conv3(x)))
-        grid = self.project(x)
-        return Tokens(grid.flatten(2).mT, (grid.shape[2], grid.shape[3]))
+        return project_patches(x, self.project)
 
 
 def _block(c: SuperViTConfig, rate: float) -> PreNorm:

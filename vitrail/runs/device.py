@@ -32,14 +32,19 @@ def device_for(name: str) -> torch.device:
     return device
 
 
+def bf16_unit(device: torch.device) -> str:
+    """Return the name of what multiplies bf16 matrices in hardware on this device, or ""."""
+    if device.type != "cpu":
+        return device.type if fast_bf16(device) else ""
+    has = torch.cpu.get_capabilities()
+    return next((unit for unit in ("amx_bf16", "avx512_bf16") if has.get(unit)), "")
+
+
 def fast_bf16(device: torch.device) -> bool:
     """Tell whether the device multiplies bf16 matrices in hardware."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        has = torch.cpu.get_capabilities()
-        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
-    return False
+    return device.type == "cpu" and bool(bf16_unit(device))
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

@@ -73,6 +73,7 @@ class TrainSettings(Settings):
     augment: Literal["none", "light", "flip_crop", "trivial", "rand", "three"] = "trivial"
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     precision: Literal["auto", "float32", "bf16"] = "auto"
+    float32: tuple[str, ...] = ()  # convolutions that stay in float32 while the precision is bf16, by name
     compile: bool = False
     device: str = "auto"
     workers: Annotated[int, Field(ge=-1)] = -1

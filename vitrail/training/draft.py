@@ -65,6 +65,7 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     """Make a draft run: features, head, score by grouped folds, doubts, and what a full fine-tune would cost."""
     clock, manifest = _Phases(), prepared.manifest
     recipe, start, frozen = _sized(planned, manifest, listeners)
+    note(listeners, frozen.check.lines())
     rows = manifest.rows()
     clock.end("weights and set-up")
     vectors = frozen.vectors(manifest, rows, lambda done, total: _looked(listeners, done, total))

@@ -97,7 +97,12 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     limited = recipe.training.seconds is not None
     steps = max(1, scoring.more(0.0)) if limited else recipe.training.epochs * epoch
     return DryRun(
-        notes=(*prepared.lines(), *planned.reasons, *([FOLLOWS] if planned.full else [])),
+        notes=(
+            *prepared.lines(),
+            *planned.reasons,
+            *found.check.lines(),
+            *([FOLLOWS] if planned.full else []),
+        ),
         recipe=recipe.model_dump(mode="json"),
         parameters=count_params(start.network),
         splits=counts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from vitrail.data.loader import Pictures, Share, processes, training
 from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.data.prepare import Prepared, prepare
 from vitrail.data.split import can_be_trained
+from vitrail.infer.bf16_check import keep_in_float32
 from vitrail.models.create import count_params
 from vitrail.reports.write import write_report
 from vitrail.runs.assemble import build_task
@@ -28,7 +30,7 @@ from vitrail.training.draft import draft, head_for
 from vitrail.training.keeping import Keeper, Work, conditions
 from vitrail.training.listeners import Listener, note
 from vitrail.training.loop import DivergedError, Event, Session, deterministic, restore, steps
-from vitrail.training.measuring import measure, said, settled
+from vitrail.training.measuring import checked_again, measure, said, settled
 from vitrail.training.optim import Schedule
 from vitrail.training.plan import plan
 from vitrail.training.setup import (
@@ -107,7 +109,7 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
         pictures = pictures_to_train_on(recipe, manifest, begun.task, begun.preprocess)
         found = measure(recipe, begun.network, begun.task, first_batch(recipe, pictures), accelerator.device)
         recipe = settled(recipe, found)
-        note(listeners, [said(recipe, found, count_params(begun.network))])
+        note(listeners, [said(recipe, found, count_params(begun.network)), *found.check.lines()])
         run = create_run(recipe, out, " ".join(sys.argv))
         note(listeners, elsewhere(run, out))
         manifest.write(run.manifest_path)
@@ -145,7 +147,11 @@ def resume(folder: str | Path, *, more: int = 0, listeners: Sequence[Listener] =
     if recipe.training.tune == "head":
         work.start.network.encoder.requires_grad_(False)
     now = conditions(accelerator)
-    changed = [key for key, value in now.items() if counters["conditions"].get(key) != value]
+    then = {
+        "bf16": now["bf16"],
+        **counters["conditions"],
+    }  # runs of older versions do not say how they rounded
+    changed = [key for key, value in now.items() if then.get(key) != value]
     if accelerator.is_main_process:
         run.log(
             "resumed",
@@ -155,12 +161,17 @@ def resume(folder: str | Path, *, more: int = 0, listeners: Sequence[Listener] =
         differs = ", ".join(changed)
         line = f"Resumed under other conditions ({differs}): the run goes on, but not equal bit by bit."
         note(listeners, [line])
+    if changed or "bf16" not in counters["conditions"]:
+        recipe, lines = checked_again(recipe, work.start.network.to(accelerator.device))
+        work = replace(work, recipe=recipe)
+        note(listeners, lines)
     return _train(work, accelerator, (tensors, counters), more)
 
 
 def _train(work: Work, accelerator: Any, saved: tuple[Any, Any] | None, more: int = 0) -> Run:
     pictures = work.pictures(TRAIN)
     order = order_of(work.recipe, pictures)
+    keep_in_float32(work.start.network.encoder, work.recipe.training.float32)
     session = open_session(work.recipe, work.start.network, work.start.task, order, accelerator)
     if saved:
         restore(session, *saved)

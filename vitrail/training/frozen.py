@@ -25,6 +25,7 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch
 from vitrail.data.targets import NoTargets
 from vitrail.data.truth import Truth
+from vitrail.infer.bf16_check import Bf16Check, check_bf16, keep_in_float32, noise
 from vitrail.layers.encoder import Encoder
 from vitrail.layers.head import Output
 from vitrail.layers.pool import Pool
@@ -51,12 +52,19 @@ class Frozen:
         self.encoder = encoder.eval().requires_grad_(False).to(device)
         self.preprocess, self.device = preprocess, device
         self.pool = Pool(encoder.spec, pool_kind(encoder.spec))
-        self.precision = "bf16" if fast_bf16(device) else "float32"
+        self.check = Bf16Check()
+        if fast_bf16(device):
+            self.check = check_bf16(self.encoder, noise((preprocess.channels, *preprocess.size), device))
+        self.precision = "bf16" if fast_bf16(device) and self.check.faithful else "float32"
+        keep_in_float32(self.encoder, self.check.float32)
         self.path = cache_dir() / "features" / f"{self._key()}.safetensors"
 
     def _key(self) -> str:
         digest = blake2b(digest_size=16)
-        digest.update(json.dumps([self.preprocess.to_dict(), self.pool.kind, self.precision]).encode())
+        said: list[Any] = [self.preprocess.to_dict(), self.pool.kind, self.precision]
+        if self.precision == "bf16" and self.check.float32:
+            said.append(self.check.float32)
+        digest.update(json.dumps(said).encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())

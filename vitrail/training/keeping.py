@@ -13,6 +13,7 @@ import torch
 from vitrail.data.loader import Pictures, Share, evaluation
 from vitrail.data.manifest import TRAIN, VAL, Manifest
 from vitrail.models.create import describe
+from vitrail.runs.device import bf16_unit
 from vitrail.runs.folder import Run
 from vitrail.runs.model_file import Header, write_model
 from vitrail.runs.proof import answer
@@ -64,6 +65,7 @@ def conditions(accelerator: Any) -> dict[str, Any]:
         "device": str(accelerator.device),
         "processes": accelerator.num_processes,
         "capability": torch.backends.cpu.get_cpu_capability(),
+        "bf16": bf16_unit(accelerator.device),
     }
 
 

@@ -15,11 +15,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from vitrail.core.files import keep_json
 from vitrail.core.paths import cache_dir
 from vitrail.data.sample import Batch
+from vitrail.infer.bf16_check import Bf16Check, check_bf16, keep_in_float32, noise
 from vitrail.models.create import count_macs, describe
 from vitrail.runs.assemble import Network
 from vitrail.runs.device import autocast, fast_bf16
@@ -52,6 +52,7 @@ class Measured(NamedTuple):
     seconds: float  # a step of the whole batch
     batch: int  # pictures of that step: the recipe's batch, or all there are
     memory: int  # bytes, of this process at its highest
+    check: Bf16Check = Bf16Check()
 
 
 def measure(
@@ -68,6 +69,11 @@ def measure(
     size = len(batch.ids)
     precision = precision_for(recipe, network, device)
     trial = _Trial(deepcopy(network).to(device).train(), task, batch, device)
+    check = Bf16Check()
+    if precision == "bf16":
+        check = check_bf16(trial.network.encoder, batch.images.to(device))
+        precision = "bf16" if check.faithful else "float32"
+    keep_in_float32(trial.network.encoder, check.float32)
     place = _place(recipe, network, batch, precision)
     given = recipe.training.micro or (size if device.type != "cpu" else _remembered(place))
     start = _held(trial, min(given or SMALLEST, size), precision)  # pays for set-up, too
@@ -75,7 +81,7 @@ def measure(
     if given is None:
         micro, cost = _quickest(trial, size, {start: cost}, precision)
         keep_json(place, {"micro": micro})
-    return Measured(precision, micro, cost * size, size, _peak(device))
+    return Measured(precision, micro, cost * size, size, _peak(device), check)
 
 
 def _held(trial: _Trial, micro: int, precision: str) -> int:
@@ -142,7 +148,7 @@ def _quickest(trial: _Trial, size: int, costs: dict[int, float], precision: str)
 class _Trial:
     """A copy of a network to be timed on."""
 
-    network: nn.Module
+    network: Network
     task: Task[Any, Any]
     batch: Batch[Any]
     device: torch.device
@@ -175,9 +181,29 @@ def _peak(device: torch.device) -> int:
 def settled(recipe: Recipe, found: Measured) -> Recipe:
     """Return the recipe with what was decided written into it, so that a resume does not measure again."""
     training_settings = recipe.training.model_copy(
-        update={"precision": found.precision, "micro": found.micro}
+        update={
+            "precision": found.precision,
+            "micro": found.micro,
+            "float32": found.check.float32 if found.precision == "bf16" else (),
+        }
     )
     return recipe.model_copy(update={"training": training_settings})
+
+
+def checked_again(recipe: Recipe, network: Network) -> tuple[Recipe, list[str]]:
+    """Return the recipe of a run that goes on under other conditions, its bf16 checked there, and the lines on it.
+
+    What stayed in float32 until now stays so, too.
+    """
+    if recipe.training.precision != "bf16":
+        return recipe, []
+    shape = (recipe.model.channels, *recipe.model.imgsz)
+    check = check_bf16(network.encoder, noise(shape, next(network.parameters()).device))
+    update: dict[str, Any] = {"precision": "float32", "float32": ()}
+    if check.faithful:
+        update = {"float32": tuple(sorted({*recipe.training.float32, *check.float32}))}
+    training_settings = recipe.training.model_copy(update=update)
+    return recipe.model_copy(update={"training": training_settings}), check.lines()
 
 
 def said(recipe: Recipe, found: Measured, parameters: int) -> str:

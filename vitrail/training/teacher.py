@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.data.preprocess import Preprocess
+from vitrail.infer.bf16_check import Bf16Check, check_bf16, keep_in_float32
 from vitrail.infer.predictor import Predictor
 from vitrail.layers.head import DistilledHead, Head, LinearHead, Output
 from vitrail.layers.tokens import FeatureSpec
@@ -24,7 +25,7 @@ from vitrail.weights.pretrained import Pretrained
 
 
 class _Opened(NamedTuple):
-    network: nn.Module
+    network: Network
     preprocess: Preprocess
     columns: tuple[int, ...]  # the teacher's output for each of the student's classes
 
@@ -47,6 +48,8 @@ class Teacher:
         self.network = opened.network.eval().requires_grad_(False)
         self.preprocess, self.student = opened.preprocess, student
         self.columns = list(opened.columns)
+        self._check = Bf16Check()
+        self._checked = False
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Output:
@@ -58,8 +61,23 @@ class Teacher:
             255 * torch.tensor(part, device=images.device).view(-1, 1, 1)
             for part in (self.preprocess.mean, self.preprocess.std)
         )
-        output: Output = self.network({"images": (fitted - mean) / std})
+        output = self._answer((fitted - mean) / std)
         return {"logits": output["logits"][:, self.columns]}
+
+    def _answer(self, images: Tensor) -> Output:
+        """Answer in bf16 where the training does and the teacher is seen to do it rightly."""
+        kind = images.device.type
+        rounds = torch.is_autocast_enabled(kind)
+        if rounds and not self._checked:
+            self._checked = True
+            with torch.autocast(kind, enabled=False):
+                self._check = check_bf16(self.network.encoder, images)
+            keep_in_float32(self.network.encoder, self._check.float32)
+            for line in self._check.lines():
+                warnings.warn(f"The teacher: {line}", stacklevel=2)
+        with torch.autocast(kind, torch.bfloat16, enabled=rounds and self._check.faithful):
+            output: Output = self.network({"images": images})
+        return output
 
 
 def open_teacher(source: str, labels: Sequence[str], student: Preprocess) -> Teacher:

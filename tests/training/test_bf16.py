@@ -1,0 +1,187 @@
+"""A training whose machine answers wrongly in bf16 keeps what is wrong in float32, says so, and so does its resume."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from vitrail.core.files import write_text
+from vitrail.data.preprocess import Preprocess
+from vitrail.data.sample import Batch
+from vitrail.models.create import create_encoder, rebuild
+from vitrail.runs.assemble import assemble, create_model
+from vitrail.runs.options import TrainOptions
+from vitrail.runs.recipe import compose
+from vitrail.training import begin, frozen
+from vitrail.training.fit import resume, train
+from vitrail.training.frozen import Frozen
+from vitrail.training.measuring import checked_again, measure, settled
+from vitrail.training.teacher import Teacher, _Opened
+
+FIRST = "net.conv1.0"
+"""The first convolution of a small residual network."""
+
+
+class Wrong(nn.Conv2d):
+    """A convolution that answers garbage in bf16, and is right backward, on any machine."""
+
+    def forward(self, x):
+        exact = super().forward(x)
+        return exact + (exact.flip(1) - exact).detach() if torch.is_autocast_enabled("cpu") else exact
+
+
+class Forgets(nn.BatchNorm2d):
+    """A norm that is wrong in bf16: no convolution is to blame."""
+
+    def forward(self, x):
+        exact = super().forward(x)
+        return exact.flip(1) if torch.is_autocast_enabled("cpu") else exact
+
+
+@pytest.fixture
+def cnn(tmp_path, monkeypatch):
+    """A small network, its task, a recipe that asks for bf16 and a batch."""
+    monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path))
+    own = {
+        "data": {},
+        "model": {"name": "resnet10t", "imgsz": (32, 32)},
+        "training": {"device": "cpu", "precision": "bf16", "micro": 8},
+    }
+    recipe = compose("scratch_small", own)
+    network, task = assemble(recipe, ("a", "b"))
+    draw = torch.Generator().manual_seed(0)
+    batch = Batch(torch.randn(8, 3, 32, 32, generator=draw), [0, 1] * 4, tuple(map(str, range(8))))
+    return recipe, network, task, batch
+
+
+def test_wrong_convolutions_are_found_before_a_training_and_kept_in_its_recipe(cnn):
+    recipe, network, task, batch = cnn
+    found = measure(recipe, network, task, batch, torch.device("cpu"))
+    assert settled(recipe, found).training.float32 == found.check.float32
+    network.encoder.get_submodule(FIRST).__class__ = Wrong
+    found = measure(recipe, network, task, batch, torch.device("cpu"))
+    assert found.precision == "bf16"
+    assert FIRST in found.check.float32
+    assert FIRST in found.check.lines()[0]
+    kept = settled(recipe, found)
+    assert kept.training.float32 == found.check.float32
+    assert type(kept).model_validate_json(kept.model_dump_json()) == kept
+    again, lines = checked_again(recipe, network)  # a run that was begun where the convolution is right
+    assert FIRST in again.training.float32
+    assert lines == found.check.lines()
+
+
+def test_a_network_that_is_wrong_in_bf16_is_trained_in_float32(cnn):
+    recipe, network, task, batch = cnn
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = Forgets
+    found = measure(recipe, network, task, batch, torch.device("cpu"))
+    assert found.precision == "float32"
+    assert "Computed in float32" in found.check.lines()[0]
+    kept = settled(recipe, found)
+    assert (kept.training.precision, kept.training.float32) == ("float32", ())
+    assert checked_again(recipe, network)[0].training.precision == "float32"
+
+
+def test_features_are_right_where_a_convolution_is_wrong_in_bf16(cnn, monkeypatch):
+    _, network, _, batch = cnn
+    monkeypatch.setattr(frozen, "fast_bf16", lambda device: True)
+    right = Frozen(network.encoder, Preprocess.for_size(32), torch.device("cpu"))
+    network.encoder.get_submodule(FIRST).__class__ = Wrong
+    maker = Frozen(network.encoder, Preprocess.for_size(32), torch.device("cpu"))
+    assert maker.precision == "bf16"
+    assert FIRST in maker.check.float32
+    assert maker.path != right.path  # what was computed wrongly is not remembered
+    with torch.no_grad():
+        exact = maker.encoder(batch.images).pooled
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = maker.encoder(batch.images).pooled
+    assert (rounded - exact).square().mean().sqrt() < 0.05 * exact.square().mean().sqrt()
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine that answers wrongly in bf16 for the first convolution of every network."""
+
+    def broken(make):
+        def made(*given, **settings):
+            encoder = make(*given, **settings)
+            encoder.get_submodule(FIRST).__class__ = Wrong
+            return encoder
+
+        return made
+
+    monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(begin, "create_encoder", broken(create_encoder))
+    monkeypatch.setattr(begin, "rebuild", broken(rebuild))
+
+
+class Heard:
+    """Hears all lines, and presses Ctrl-C when a step is done."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.lines = step, []
+
+    def __call__(self, event):
+        if event.kind == "note":
+            self.lines += event.values["lines"]
+        if event.kind == "step" and event.step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def losses(run):
+    return [event["loss"] for event in run.history() if event["event"] == "step"]
+
+
+def test_a_run_and_its_resume_keep_a_wrong_convolution_in_float32(some_digits, tmp_path, machine):
+    digits = some_digits("012", 10)
+    own = {"model": "resnet10t", "weights": "none", "imgsz": "32", "epochs": 2, "batch": 8, "micro": 4}
+
+    def options(name, precision):
+        return TrainOptions(**own, workers=0, precision=precision, out=str(tmp_path / name))
+
+    exact = train(digits, options("exact", "float32"))
+    quiet = train(digits, options("quiet", "bf16"))
+    assert FIRST in quiet.recipe().training.float32
+    assert losses(quiet) == pytest.approx(losses(exact), rel=0.05)
+    heard = Heard(step=4)
+    stopped = train(digits, options("stopped", "bf16"), listeners=[heard])
+    assert any(FIRST in line and "wrongly in bf16" in line for line in heard.lines)
+    resume(stopped.folder)
+    for name in ("state/last.safetensors", "model.safetensors"):
+        one, other = load_file(quiet.folder / name), load_file(stopped.folder / name)
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    # As if it had been begun where that convolution is right.
+    recipe = stopped.recipe()
+    training = recipe.training.model_copy(update={"float32": ()})
+    other = recipe.model_copy(update={"training": training})
+    write_text(stopped.folder / "recipe.yaml", other.model_dump_json())
+    tensors, counters = stopped.load_state()
+    counters["conditions"]["bf16"] = "another"
+    stopped.save_state(tensors, counters)
+    heard = Heard(step=0)
+    resume(stopped.folder, more=1, listeners=[heard])
+    assert any(FIRST in line for line in heard.lines)
+
+
+def test_a_teacher_teaches_rightly_where_its_machine_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    network = create_model("resnet10t", 3)
+    network.get_submodule(f"encoder.{FIRST}").__class__ = Wrong
+    steps = Preprocess.for_size(32)
+    teacher = Teacher(_Opened(network, steps, (0, 1, 2)), steps)
+    images = torch.randn(4, 3, 32, 32)
+    exact = teacher(images)
+    with torch.autocast("cpu", torch.bfloat16), pytest.warns(UserWarning, match="wrongly in bf16"):
+        rounded = teacher(images)
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded - exact).square().mean().sqrt() < 0.1 * exact.square().mean().sqrt()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(teacher(images), rounded)  # and says it once
