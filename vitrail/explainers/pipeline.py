@@ -84,9 +84,9 @@ def open_subject(model: str, weights: str = "none") -> Subject:
 def _drawn(model: str) -> Subject:
     torch.manual_seed(0)
     encoder = create_encoder(model)
-    config, task = encoder.config, _classes(CLASSES)
+    task = _classes(CLASSES)
     network = join(encoder, task).eval()
-    preprocess = Preprocess.for_size(config.image or 224, config.channels)
+    preprocess = Preprocess.for_size(encoder.native_image_size, encoder.config.channels)
     return Subject(model, network, preprocess, task, trained=False, answers=False)
 
 

@@ -103,13 +103,7 @@ def _network(name: str, device: torch.device) -> tuple[Network, tuple[int, int]]
         predictor = Predictor(name, str(device))
         return predictor.network, predictor.preprocess.size
     network = create_model(name).eval().requires_grad_(False).to(device)
-    config: Any = network.encoder.config
-    if config.family == "timm":
-        from vitrail.models.timm import input_size
-
-        return network, input_size(config)
-    side = config.image
-    return network, side if isinstance(side, tuple) else (side, side)
+    return network, network.encoder.native_image_size
 
 
 def _ways(

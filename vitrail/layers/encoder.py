@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.block import PreNorm
+from vitrail.layers.embed import sides
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
@@ -27,9 +28,27 @@ class Encoder(nn.Module):
     """
 
     Config: ClassVar[type[Any]]
+    elastic: ClassVar[bool] = False
+    """Whether it is made to be trained for several costs at once."""
+
     config: Any
     spec: FeatureSpec
     __call__: Callable[..., Features]
+
+    @property
+    def native_image_size(self) -> tuple[int, int]:
+        """The image size (height, width), in pixels, that it is built for."""
+        return sides(self.config.image)
+
+    @property
+    def takes_drop_path(self) -> bool:
+        """Whether its blocks can be skipped in training."""
+        return hasattr(self.config, "drop_path")
+
+    @property
+    def convolutional(self) -> bool:
+        """Whether recipes for convolutional networks suit it where it has none of its own."""
+        return False
 
     @abstractmethod
     def forward(

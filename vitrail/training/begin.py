@@ -13,7 +13,6 @@ from vitrail.models.create import create_encoder, describe, rebuild
 from vitrail.runs.assemble import Network, build_task, join
 from vitrail.runs.recipe import ModelSettings, Recipe
 from vitrail.tasks.base import Task
-from vitrail.tasks.wrappers.distill import Distill
 from vitrail.training.teacher import open_teacher
 from vitrail.weights.find import find_weights
 
@@ -52,8 +51,8 @@ def begin(recipe: Recipe, labels: Sequence[str]) -> Start:
 
 def _let_teach(task: Task[Any, Any], student: Preprocess) -> None:
     """Open the teacher where the task wants one."""
-    if isinstance(task, Distill):
-        task.taught_by(open_teacher(task.settings.teacher, task.labels, student))
+    if (take := getattr(task, "taught_by", None)) is not None:
+        take(open_teacher(task.settings.teacher, task.labels, student))
 
 
 class _Opened(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from vitrail.core.catalog import DISTILL
 from vitrail.core.errors import DataError
 from vitrail.core.memory import holding_memory
 from vitrail.data.balance import class_weights, positive_weights
@@ -22,7 +23,7 @@ from vitrail.models.create import count_params
 from vitrail.reports.write import write_report
 from vitrail.runs.folder import Run, create_run, elsewhere, open_run
 from vitrail.runs.options import TrainOptions
-from vitrail.runs.recipe import Recipe, merge
+from vitrail.runs.recipe import Recipe, layered
 from vitrail.training.asked import refuse
 from vitrail.training.begin import again, begin
 from vitrail.training.draft import draft, head_for
@@ -40,7 +41,6 @@ from vitrail.training.setup import (
     pictures_to_train_on,
 )
 from vitrail.training.stopping import stopping
-from vitrail.training.taught import DISTILL
 
 _Known = tuple[Run, Recipe, float]
 """The run, its settled recipe, and the seconds of a step."""
@@ -71,7 +71,7 @@ def weighed(recipe: Recipe, manifest: Manifest) -> Recipe:
     weigh = positive_weights if manifest.multi else class_weights
     weights = weigh(manifest.rows(TRAIN), manifest.classes).tolist()
     found = {"class_weights": [round(weight, 4) for weight in weights]}
-    settings = merge(recipe.task.settings, {"settings": found} if recipe.task.name == DISTILL else found)
+    settings = layered(recipe.task.settings, {"settings": found} if recipe.task.name == DISTILL else found)
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"settings": settings})})
 
 

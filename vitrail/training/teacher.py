@@ -19,7 +19,6 @@ from vitrail.infer.predictor import Predictor
 from vitrail.layers.head import DistilledHead, LinearHead
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.runs.assemble import Network
-from vitrail.training.plan import built_for
 from vitrail.weights.find import find_weights
 from vitrail.weights.pretrained import Pretrained
 
@@ -101,7 +100,7 @@ def _published(source: str, labels: Sequence[str]) -> _Opened:
     encoder = found.build()
     network = Network(encoder, _classifier(found, encoder.spec))
     classes = len(found.head["linear.bias"])
-    base = Preprocess.for_size(built_for(encoder))
+    base = Preprocess.for_size(encoder.native_image_size)
     if found.preprocessing is not None:
         base = replace(base, mean=found.preprocessing.mean, std=found.preprocessing.std)
     return _Opened(network, base, _columns(source, labels, classes))
