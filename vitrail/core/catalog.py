@@ -112,7 +112,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
 """Task → the class of its settings, on a page that imports no torch."""
 
 DEFAULT_TASKS: Mapping[str, str] = MappingProxyType({"class": "classify", "classes": "classify_multi"})
-"""Kind of truth → the task that is trained on it where nobody names one."""
+"""Kind of truth → the task that learns it where nobody names one."""
 
 ELASTIC: Mapping[str, str] = MappingProxyType({"classify": "elastic", "classify_multi": "elastic_multi"})
 """Task → the same task trained for several costs at once."""

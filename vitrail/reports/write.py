@@ -100,7 +100,7 @@ def about(run: Run, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:
             "batch": recipe.training.batch,
             "precision": recipe.training.precision,
         },
-        "reproduce": train_command(recipe, header.weights),
+        "reproduce": train_command(recipe, header.weights, "classes" if manifest.multi else "class"),
         "environment": environment(),
         "proof_drift": predictor.proof_drift,
         **({"points": header.points} if header.points else {}),

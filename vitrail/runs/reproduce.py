@@ -15,17 +15,18 @@ DERIVED = ("pool", "class_weights", "sizes", "keeps")
 """Settings of a task that the plan makes from the network, the pictures and other options."""
 
 
-def train_command(recipe: Recipe, weights: str) -> str:
+def train_command(recipe: Recipe, weights: str, kind: str) -> str:
     """Return the command that makes a run again from its recipe.yaml; no folder of this machine is named in it.
 
-    `weights` is the name under which the model file knows them: the recipe may hold a path. Settings of the task
-    that its recipe of this name has otherwise are named, for who reads them; they stand in recipe.yaml, too.
+    `weights` is the name under which the model file knows them: the recipe may hold a path; `kind` is the kind of
+    truth of the data. A task that such data do not get by themselves, and settings of it that the recipe of this
+    name has otherwise, are named for who reads them; they stand in recipe.yaml, too.
     """
     training, data, task = recipe.training, recipe.data, _learnt(recipe.task)
     words = [f"--recipe recipe.yaml --model {recipe.model.name} --weights {weights}"]
     words += [] if training.tune == "scratch" else [f"--tune {training.tune}"]
     base = base_task(task.name)
-    words += [] if base in DEFAULT_TASKS.values() else [f"--task {base}"]
+    words += [] if base == DEFAULT_TASKS.get(kind) else [f"--task {base}"]
     words += ["--elastic"] if task.name in ELASTIC.values() else []
     words += _settings(task, recipe.recipe)
     words += [] if data.layout == DataSettings().layout else [f"--layout {data.layout}"]

@@ -113,7 +113,7 @@ def stated_settings(task: str, options: TrainOptions) -> dict[str, Any]:
         if name not in cls.model_fields:
             near = nearest(name, cls.model_fields)
             hint = f"Did you mean {near!r}?" if near else _known(cls)
-            raise UsageError(f"--set {name}=…: the task {task} has no setting {name!r}. {hint}")
+            raise UsageError(f"--set {name}=…: the task {task} has no {name!r}. {hint}")
     values = {**alone, **listed}
     if found := fault(cls, values):
         head = found.name.partition(".")[0]
