@@ -188,6 +188,18 @@ def test_dry_run_prints_a_plan_and_writes_nothing(vitrail, digits, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_task_and_settings_that_are_named_like_options(vitrail, digits):
+    few = ["weights=none", "model=vit_digits", "--batch", "16", "--dry-run", "--json"]
+    words = ["--task", "classify_multi", "--set", "mixup=0.3,dropout=0.1", "--network", "drop_path=0.2"]
+    done = vitrail("train", digits, *few, *words, "epochs=3")
+    assert done.returncode == 0, done.stderr
+    recipe = json.loads(done.stdout)["recipe"]
+    assert recipe["task"]["name"] == "classify_multi"
+    assert recipe["task"]["settings"] == {"smoothing": 0.1, "mixup": 0.3, "cutmix": 1.0, "dropout": 0.1}
+    assert recipe["model"]["settings"] == {"drop_path": 0.2}
+    assert recipe["training"]["epochs"] == 3
+
+
 def test_models_lists_ours_and_timms(vitrail):
     rows = json.loads(vitrail("models", "vit_s*", "--json").stdout)
     assert [row["name"] for row in rows] == ["vit_s32", "vit_s16"]

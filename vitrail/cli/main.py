@@ -119,12 +119,13 @@ def _app(verb: str) -> tuple[App, list[str]]:
 def _dashed(words: list[str], names: list[str]) -> list[str]:
     """Turn key=value into --key=value; what is an existing path, or no name at all, stays as it is.
 
-    So does what stands behind an option and is none itself: `--network position=2d`.
+    So does what stands behind an option that takes a value: `--network position=2d`, `--set mixup=0.2`.
     """
     dashed: list[str] = []
     for before, word in zip(["", *words], words, strict=False):
         key, equals, value = word.partition("=")
-        given = before.startswith("--") and "=" not in before and key.replace("_", "-") not in names
+        option = before.removeprefix("--").replace("_", "-")
+        given = before.startswith("--") and option in names and f"no-{option}" not in names
         bare = re.fullmatch(r"[A-Za-z][A-Za-z_-]*", key)
         if word.startswith("--"):
             dashed.append(_renamed(word[2:], names))

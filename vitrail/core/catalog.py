@@ -110,8 +110,23 @@ TARGETS: Mapping[str, str] = MappingProxyType(
 )
 """Task → how it takes truths, without torch: what the check of a data set needs of it."""
 
+SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "classify": "vitrail.tasks.classify.settings:ClassifySettings",
+        "classify_multi": "vitrail.tasks.multilabel.settings:MultiLabelSettings",
+        "distill": "vitrail.tasks.wrappers.settings:DistillSettings",
+    }
+)
+"""Task → the class of its settings, on a page that imports no torch."""
+
 DEFAULT_TASKS: Mapping[str, str] = MappingProxyType({"class": "classify", "classes": "classify_multi"})
 """Kind of truth → the task that learns it where nobody names one."""
+
+ELASTIC: Mapping[str, str] = MappingProxyType({"classify": "elastic", "classify_multi": "elastic_multi"})
+"""Task → the same task trained for several costs at once."""
+
+DISTILL = "distill"
+"""The task that learns another one from a teacher, too."""
 
 EXPLAINERS: Mapping[str, str] = MappingProxyType(
     {
@@ -147,6 +162,7 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "architecture": ARCHITECTURES,
         "task": TASKS,
         "targets": TARGETS,
+        "task settings": SETTINGS,
         "explainer": EXPLAINERS,
         "layout": {**LAYOUTS, **ASKED_LAYOUTS},
     }
@@ -161,13 +177,19 @@ def load(kind: str, name: str) -> Any:
     module, _, attribute = table.get(name, name).partition(":")
     try:
         return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SettingError(f"The {kind} {name!r} cannot be imported: {error}.") from error
+    except (ImportError, AttributeError, ValueError) as error:
+        own = "" if name in table else " A module of your own must lie where Python looks: PYTHONPATH=folder"
+        raise SettingError(f"The {kind} {name!r} cannot be imported: {error}.{own}") from error
 
 
 def family_of(preset: str) -> str | None:
     """Return the family that has this preset, or None."""
     return next((family for family, names in PRESETS.items() if preset in names), None)
+
+
+def base_task(name: str) -> str:
+    """Return the task that an elastic one trains for several costs; other names come back."""
+    return next((base for base, elastic in ELASTIC.items() if elastic == name), name)
 
 
 def presets(pattern: str = "*") -> list[str]:

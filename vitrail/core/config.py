@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from vitrail.core.errors import SettingError, nearest
 
@@ -31,7 +32,7 @@ def read(cls: type[Model], values: Mapping[str, Any], where: str) -> Model:
 
 def read_yaml(cls: type[Model], path: Path) -> Model:
     """Build settings from a YAML file."""
-    return read(cls, read_mapping(path), str(path.name))
+    return read(cls, read_mapping(path), str(path))
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -61,11 +62,12 @@ class Fault(NamedTuple):
 
 
 def fault(cls: type[BaseModel], values: Mapping[str, Any]) -> Fault | None:
-    """Return the first mistake in values, or None where `cls` takes them all."""
+    """Return the first mistake in values, or None where `cls` takes them all; what is not said is no mistake."""
     try:
         cls.model_validate(dict(values))
     except ValidationError as error:
-        return _first(error)
+        wrong = [one for one in error.errors() if one["type"] != "missing"]
+        return _described(wrong[0]) if wrong else None
     return None
 
 
@@ -91,8 +93,7 @@ _WORDS: Mapping[str, str] = MappingProxyType(
 """Kinds of mistakes → plain words, with the limits that were passed."""
 
 
-def _first(error: ValidationError) -> Fault:
-    first = error.errors()[0]
+def _described(first: ErrorDetails) -> Fault:
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
         return Fault(name, _WORDS["missing"])
@@ -108,5 +109,5 @@ def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> str:
         name = ".".join(str(part) for part in first["loc"])
         near = nearest(str(first["loc"][-1]), cls.model_fields)
         return f"{where}: there is no setting {name!r}." + (f" Did you mean {near!r}?" if near else "")
-    found = _first(error)
+    found = _described(first)
     return f"{where}: the setting {found.name!r} {found.words}."

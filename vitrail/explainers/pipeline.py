@@ -19,7 +19,7 @@ from vitrail.layers.attend import AttentionMap, Recorder
 from vitrail.layers.head import Output
 from vitrail.layers.position import placed
 from vitrail.layers.tokens import Features, Tokens
-from vitrail.models.create import built_for, create_encoder
+from vitrail.models.create import create_encoder
 from vitrail.runs.assemble import Network, build_task, join, take_head
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.base import Prediction, Task
@@ -87,9 +87,9 @@ def open_subject(model: str, weights: str = "none") -> Subject:
 def _drawn(model: str) -> Subject:
     torch.manual_seed(0)
     encoder = create_encoder(model)
-    config, task = encoder.config, _classes(CLASSES)
+    task = _classes(CLASSES)
     network = join(encoder, task).eval()
-    preprocess = Preprocess.for_size(built_for(config), config.channels)
+    preprocess = Preprocess.for_size(encoder.native_image_size, encoder.config.channels)
     return Subject(model, network, preprocess, task, trained=False, answers=False)
 
 

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.block import PreNorm
+from vitrail.layers.embed import sides
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
@@ -28,9 +29,27 @@ class Encoder(nn.Module):
 
     Config: ClassVar[type[Any]]
     takes: ClassVar[tuple[str, ...]] = ()  # inputs of a batch that it reads beside the images
+    elastic: ClassVar[bool] = False
+    """Whether it is made to be trained for several costs at once."""
+
     config: Any
     spec: FeatureSpec
     __call__: Callable[..., Features]
+
+    @property
+    def native_image_size(self) -> tuple[int, int]:
+        """The image size (height, width), in pixels, that it is built for."""
+        return sides(self.config.image)
+
+    @property
+    def takes_drop_path(self) -> bool:
+        """Whether its blocks can be skipped in training."""
+        return hasattr(self.config, "drop_path")
+
+    @property
+    def convolutional(self) -> bool:
+        """Whether recipes for convolutional networks suit it where it has none of its own."""
+        return False
 
     @abstractmethod
     def forward(
@@ -68,12 +87,6 @@ class Encoder(nn.Module):
                 "DINOv2, whose blocks can be read, or a pyramid such as Swin."
             )
         return self(images, given=given, record=record)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """The image size (height, width), in pixels, that it is built for."""
-        image = self.config.image
-        return image if isinstance(image, tuple) else (image, image)
 
     def folded(self) -> Encoder:
         """Return the same function without branches that only training needs; itself where it has none."""

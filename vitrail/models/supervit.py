@@ -85,6 +85,7 @@ class SuperViT(ColumnEncoder):
     """The encoder of SuperViT: images (b, channels, height, width) -> Features of one column."""
 
     Config = SuperViTConfig
+    elastic = True
 
     def __init__(self, config: SuperViTConfig) -> None:
         super().__init__()

@@ -124,6 +124,21 @@ class TimmEncoder(Encoder):
             sizes="any" if shape.elastic else "fixed",
         )
 
+    @property
+    def native_image_size(self) -> tuple[int, int]:
+        """The image size (height, width), in pixels, that it is built for."""
+        return input_size(self.config)
+
+    @property
+    def takes_drop_path(self) -> bool:
+        """Whether its blocks can be skipped in training."""
+        return _takes(self.net, "drop_path_rate")
+
+    @property
+    def convolutional(self) -> bool:
+        """Whether recipes for convolutional networks suit it: it has no attention."""
+        return self.spec.attention == "none"
+
     def forward(
         self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
     ) -> Features:
@@ -142,11 +157,6 @@ class TimmEncoder(Encoder):
             return Features(Tokens(out, grid, len(self.spec.prefix)), pooled=pooled)
         tokens = Tokens(level.flatten(2).transpose(1, 2), tuple(level.shape[2:]))
         return Features(tokens, (level,), pooled)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """The image size (height, width), in pixels, that it is built for."""
-        return input_size(self.config)
 
     def folded(self) -> Encoder:
         """Return the network with its branches folded into one convolution each, as timm writes it; else itself."""
@@ -205,12 +215,6 @@ def _settings(config: TimmConfig) -> dict[str, Any]:
     if config.image is not None and _takes(net, "img_size"):
         settings["img_size"] = config.image
     return settings
-
-
-def takes_drop_path(config: TimmConfig) -> bool:
-    """Tell whether a network of timm can skip blocks in training."""
-    with torch.device("meta"):
-        return _takes(timm.create_model(config.name, num_classes=0), "drop_path_rate")
 
 
 def _takes(net: nn.Module, argument: str) -> bool:

@@ -18,7 +18,7 @@ from vitrail.reports.plain import plain_page
 from vitrail.reports.points import pointed
 from vitrail.reports.settle import settled
 from vitrail.runs.folder import Run
-from vitrail.runs.recipe import Recipe
+from vitrail.runs.reproduce import train_command
 from vitrail.tasks.classify.task import Classify
 from vitrail.tasks.multilabel.task import MultiLabel
 
@@ -100,22 +100,8 @@ def about(run: Run, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:
             "batch": recipe.training.batch,
             "precision": recipe.training.precision,
         },
-        "reproduce": command(recipe, header.weights),
+        "reproduce": train_command(recipe, header.weights, manifest.truth.kind),
         "environment": environment(),
         "proof_drift": predictor.proof_drift,
         **({"points": header.points} if header.points else {}),
     }
-
-
-def command(recipe: Recipe, weights: str) -> str:
-    """Return the command that makes a run again from its recipe.yaml; no folder of this machine is named in it.
-
-    `weights` is the name under which the model file knows them: the recipe may hold a path.
-    """
-    words = [f"--recipe recipe.yaml --model {recipe.model.name} --weights {weights}"]
-    words += [] if recipe.training.tune == "scratch" else [f"--tune {recipe.training.tune}"]
-    words += ["--elastic"] if recipe.task.name.startswith("elastic") else []
-    words += [f"--precision {recipe.training.precision}"] if recipe.training.precision != "auto" else []
-    words += [f"--micro {recipe.training.micro}"] if recipe.training.micro else []
-    words += [f"--val {recipe.data.val:g} --test {recipe.data.test:g} --seed {recipe.training.seed}"]
-    return f"vitrail train PICTURES {' '.join(words)}"

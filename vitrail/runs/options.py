@@ -25,6 +25,10 @@ class TrainOptions:
         draft (frozen network, head in seconds), head (by gradient), full, or scratch
     recipe
         named recipe, or a YAML file like the recipe.yaml of a run
+    task
+        what is learnt, by default what the data say: classify, classify_multi, or a class of your own, module:Class
+    set
+        settings of the task itself, such as dropout=0.2,mixup=0
     epochs
         how often every picture is seen
     time
@@ -100,6 +104,8 @@ class TrainOptions:
     weights: str | None = None
     tune: Literal["draft", "head", "full", "scratch"] | None = None
     recipe: str | None = None
+    task: str | None = None
+    set: str | None = None
     epochs: int | None = None
     time: str | None = None
     batch: int | None = None
@@ -136,8 +142,21 @@ class TrainOptions:
     out: str | None = None
 
 
+OF_TASK = ("mixup", "cutmix", "smoothing", "loss", "pool")
+"""Options that are settings of the task, where it has one of this name."""
+
+
 def network_settings(text: str | None) -> dict[str, Any]:
     """Read settings of a network such as position=2d,depths=[2,2,6]; values are YAML."""
+    return _assignments(text, "--network", "position=2d,depth=6")
+
+
+def task_settings(text: str | None) -> dict[str, Any]:
+    """Read settings of a task such as dropout=0.2,class_weights=[1,2]; values are YAML."""
+    return _assignments(text, "--set", "dropout=0.2,mixup=0")
+
+
+def _assignments(text: str | None, option: str, example: str) -> dict[str, Any]:
     import yaml
 
     if text is None:
@@ -147,7 +166,7 @@ def network_settings(text: str | None) -> dict[str, Any]:
     except yaml.YAMLError:
         values = {"": None}
     if not isinstance(values, dict) or any(value is None for value in values.values()):
-        raise SettingError(f"--network {text!r} cannot be read. Write them like position=2d,depth=6.")
+        raise SettingError(f"{option} {text!r} cannot be read. Write them like {example}.")
     return values
 
 

@@ -1,4 +1,8 @@
-"""A recipe is the whole setting of a run: data, model, task and training."""
+"""A recipe is the whole setting of a run: data, model, task and training.
+
+What a user leaves open is laid over one another by `layered`: a recipe by name (vitrail/recipes/*.yaml) states network
+and training, `task_part` what its task sets in it, and everything that is more particular lies above.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from vitrail.core.config import Settings, read, read_mapping
 from vitrail.core.errors import UnknownNameError
+from vitrail.runs.task_settings import Regularization, default_settings
 
 SCHEMA: Literal[1] = 1
 
@@ -95,10 +100,7 @@ class Recipe(Settings):
 
 def named(name: str) -> dict[str, Any]:
     """Return the settings of one of the recipes that come with vitrail (vitrail/recipes/*.yaml)."""
-    if name not in recipes():
-        raise UnknownNameError("recipe", name, recipes(), f"There are: {', '.join(recipes())}.")
-    values = _file(name)
-    return {key: value for key, value in values.items() if key not in {"about", "models"}}
+    return _settings(_file(name))
 
 
 def is_file(recipe: str) -> bool:
@@ -108,9 +110,30 @@ def is_file(recipe: str) -> bool:
 
 def settings_of(recipe: str) -> dict[str, Any]:
     """Return the settings of a recipe by name or of a file."""
-    if not is_file(recipe):
-        return named(recipe)
-    return {k: v for k, v in read_mapping(Path(recipe)).items() if k not in {"about", "schema_version"}}
+    return _settings(_whole(recipe))
+
+
+def regularization_of(recipe: str) -> Regularization | None:
+    """Return how strongly a recipe, by name or of a file, wants its task to regularise; None where it says nothing."""
+    return read(_Regularized, _whole(recipe), recipe).regularization
+
+
+class _Regularized(Settings):
+    model_config = ConfigDict(extra="ignore")
+
+    regularization: Regularization | None = None
+
+
+BESIDE_SETTINGS = ("about", "models", "regularization", "schema_version")
+"""What a recipe's file says that is no setting of a run."""
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in BESIDE_SETTINGS}
+
+
+def _whole(recipe: str) -> dict[str, Any]:
+    return read_mapping(Path(recipe)) if is_file(recipe) else _file(recipe)
 
 
 def recipes() -> list[str]:
@@ -134,23 +157,39 @@ def recipe_for(model: str, tune: str) -> str | None:
 
 
 def _file(name: str) -> dict[str, Any]:
+    if name not in recipes():
+        raise UnknownNameError("recipe", name, recipes(), f"There are: {', '.join(recipes())}.")
     path = files("vitrail").joinpath("recipes", f"{name}.yaml")
     values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return values
 
 
-def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one nested mapping over another; None in the upper one leaves the lower value."""
+def task_part(task: str, recipe: str, regularization: Regularization | None = None) -> dict[str, Any]:
+    """Return what a task sets in a recipe by name, as a layer; `regularization` wins over the recipe's."""
+    wanted = regularization or regularization_of(recipe)
+    return {"task": {"name": task, "settings": default_settings(task, recipe, wanted)}}
+
+
+def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested mappings over one another, the last on top; None leaves what lies below."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merge(merged, layer)
+    return merged
+
+
+def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(low)
     for key, value in high.items():
         below = merged.get(key)
         if isinstance(value, Mapping):
-            merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+            merged[key] = _merge(below if isinstance(below, Mapping) else {}, value)
         elif value is not None:
             merged[key] = value
     return merged
 
 
 def compose(name: str, own: Mapping[str, Any], where: str = "settings") -> Recipe:
-    """Return the recipe `name` with the user's own settings laid over it."""
-    return read(Recipe, merge({**named(name), "recipe": name}, own), where)
+    """Return the recipe `name`, for the task that `own` names (classify by default), with own settings over it."""
+    task = own.get("task", {}).get("name") or TaskSettings().name
+    return read(Recipe, layered(named(name), {"recipe": name}, task_part(task, name), own), where)

@@ -12,9 +12,17 @@ from vitrail.core.config import Settings, fault
 from vitrail.core.errors import SettingError, UnknownNameError, UsageError
 from vitrail.models.create import config_of
 from vitrail.runs.device import device_for
-from vitrail.runs.options import TrainOptions, image_size, network_settings, seconds
-from vitrail.runs.recipe import DataSettings, ModelSettings, TrainSettings, compose, merge, settings_of
-from vitrail.tasks.classify.settings import ClassifySettings
+from vitrail.runs.options import TrainOptions, image_size, network_settings, seconds, task_settings
+from vitrail.runs.recipe import (
+    DataSettings,
+    ModelSettings,
+    TrainSettings,
+    compose,
+    layered,
+    regularization_of,
+    settings_of,
+)
+from vitrail.training.task_choice import refuse_task
 from vitrail.training.taught import unwrapped
 
 
@@ -31,6 +39,7 @@ def refuse(options: TrainOptions) -> None:
                 raise UsageError(f"--{name} {found.words}. Leave it out, and the recipe says it.")
         network_settings(options.network)
         _refuse_names(options)
+        refuse_task(options)
         if options.recipe is not None:
             _refuse_recipe(options.recipe)
         if options.tune is not None:
@@ -63,6 +72,7 @@ OF_STEPS = (
 def refuse_idle(tune: str, options: TrainOptions) -> None:
     """Refuse (UsageError) options of steps for a draft, which computes a head from features at once."""
     idle = [f"--{name.replace('_', '-')}" for name in OF_STEPS if getattr(options, name) is not None]
+    idle += [f"--set {name}" for name in task_settings(options.set) if name in OF_STEPS]
     if tune != "draft" or not idle:
         return
     says, one = ("says", "it") if len(idle) == 1 else ("say", "them")
@@ -77,7 +87,7 @@ def _parts(options: TrainOptions) -> Iterator[tuple[type[Settings], dict[str, An
     said = {key: value for key, value in asdict(options).items() if value is not None}
     read = {"imgsz": image_size(options.imgsz), "seconds": seconds(options.time)}
     said |= {key: value for key, value in read.items() if value is not None}
-    for cls in (DataSettings, TrainSettings, ClassifySettings):
+    for cls in (DataSettings, TrainSettings):
         yield cls, {key: said[key] for key in cls.model_fields if key in said}
     model: dict[str, Any] = {key: said[key] for key in ("imgsz", "stride", "fit", "drop_path") if key in said}
     yield ModelSettings, {**_ANY_MODEL, **model}
@@ -100,4 +110,5 @@ def _refuse_names(options: TrainOptions) -> None:
 def _refuse_recipe(recipe: str) -> None:
     """Read a whole recipe as if pictures and a network were chosen."""
     said, _ = unwrapped(settings_of(recipe))
-    compose("scratch_small", merge({"data": {}, "model": _ANY_MODEL}, said), f"--recipe {recipe}")
+    compose("scratch_small", layered({"data": {}, "model": _ANY_MODEL}, said), f"--recipe {recipe}")
+    regularization_of(recipe)

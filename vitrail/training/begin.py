@@ -53,8 +53,7 @@ def begin(recipe: Recipe, truth: Truth) -> Start:
 
 def _let_teach(task: Task[Any, Any], student: Preprocess) -> None:
     """Open the teacher where the task wants one."""
-    take = getattr(task, "taught_by", None)
-    if take is not None:
+    if (take := getattr(task, "taught_by", None)) is not None:
         take(open_teacher(task.settings.teacher, task.labels, student))
 
 

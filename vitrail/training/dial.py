@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
 
+from vitrail.core.catalog import ELASTIC, base_task
 from vitrail.core.errors import SettingError
 from vitrail.layers.elastic import KEEPS, SIDES, can_keep, can_resize, set_keep, smaller_sizes
 from vitrail.layers.encoder import Encoder
 from vitrail.runs.recipe import Recipe
 
-ELASTIC: Mapping[str, str] = MappingProxyType(
-    {
-        "classify": "elastic",
-        "classify_multi": "elastic_multi",
-        "elastic": "elastic",
-        "elastic_multi": "elastic_multi",
-    }
-)
-"""A task → the same, trained for several costs."""
-
 
 def dialled(recipe: Recipe, encoder: Encoder, elastic: bool | None) -> Recipe:
-    """Return the recipe with its task trained for several costs, where that is wanted: a supervit wants it.
+    """Return the recipe with its task trained for several costs, where the user or the network wants it.
 
-    A supervit whose task has no such form is trained as any network. Sizes and shares that the recipe states stay.
-    `encoder` says on the meta device what it takes.
+    Where the network alone wants it, a task without such a form is trained as it is. Sizes and shares that the
+    recipe states stay. `encoder` says on the meta device what it takes.
 
     Raises:
         SettingError: the network, the task or the kind of training has no such dial.
     """
     whole = recipe.training.tune not in {"draft", "head"}
-    if elastic is None and (not whole or recipe.task.name not in ELASTIC):
+    name = ELASTIC.get(base_task(recipe.task.name))
+    if elastic is None and (not whole or name is None):
         return recipe
-    if not (encoder.config.family == "supervit" if elastic is None else elastic):
+    if not (encoder.elastic if elastic is None else elastic):
         return recipe
     if not whole:
         raise SettingError(
             f"--elastic trains the whole network, and --tune {recipe.training.tune} leaves it as it is. "
             "Say --tune full, or --weights none."
         )
-    if recipe.task.name not in ELASTIC:
+    if name is None:
         raise SettingError(f"--elastic is not for the task {recipe.task.name!r}; leave it out.")
     settings = {**_dial(recipe, encoder), **recipe.task.settings}
     if not settings["sizes"] and not settings["keeps"]:
@@ -51,8 +41,21 @@ def dialled(recipe: Recipe, encoder: Encoder, elastic: bool | None) -> Recipe:
             f"{recipe.model.name} takes one size and needs all its tokens, so it has one cost. "
             "Leave --elastic out, or take a supervit or a vit."
         )
-    task = recipe.task.model_copy(update={"name": ELASTIC[recipe.task.name], "settings": settings})
+    task = recipe.task.model_copy(update={"name": name, "settings": settings})
     return recipe.model_copy(update={"task": task})
+
+
+def costs_of(recipe: Recipe) -> list[str]:
+    """Return in a line for how many costs a recipe trains; none where it is one."""
+    settings = recipe.task.settings
+    if recipe.task.name not in ELASTIC.values() or "keeps" not in settings:
+        return []
+    sizes = len(settings.get("sizes", ())) + 1
+    keeps = ", ".join(f"{keep:g}" for keep in (*settings["keeps"], 1))
+    return [
+        f"trained for {sizes * (len(settings['keeps']) + 1)} costs at once: {sizes} input sizes, and tokens kept at "
+        f"{keeps}; a step computes up to four of them, so it takes longer"
+    ]
 
 
 def _dial(recipe: Recipe, encoder: Encoder) -> dict[str, Any]:

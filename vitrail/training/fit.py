@@ -23,7 +23,7 @@ from vitrail.reports.write import write_report
 from vitrail.runs.assemble import build_task
 from vitrail.runs.folder import Run, create_run, elsewhere, open_run
 from vitrail.runs.options import TrainOptions
-from vitrail.runs.recipe import Recipe, merge
+from vitrail.runs.recipe import Recipe, layered
 from vitrail.training.asked import refuse
 from vitrail.training.begin import again, begin
 from vitrail.training.draft import draft, head_for
@@ -41,7 +41,7 @@ from vitrail.training.setup import (
     pictures_to_train_on,
 )
 from vitrail.training.stopping import stopping
-from vitrail.training.taught import DISTILL
+from vitrail.training.task_choice import named_task
 
 _Known = tuple[Run, Recipe, float]
 """The run, its settled recipe, and the seconds of a step."""
@@ -72,7 +72,7 @@ def weighed(recipe: Recipe, manifest: Manifest) -> Recipe:
     task = build_task(recipe.task.name, manifest.truth, recipe.task.settings)
     weights = task.class_weights(manifest.rows(TRAIN)).tolist()
     found = {"class_weights": [round(weight, 4) for weight in weights]}
-    settings = merge(recipe.task.settings, {"settings": found} if recipe.task.name == DISTILL else found)
+    settings = layered(recipe.task.settings, found)
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"settings": settings})})
 
 
@@ -87,7 +87,7 @@ def prepared_for(data: str | Path, options: TrainOptions, listeners: Sequence[Li
 
 
 def _splits(options: TrainOptions) -> dict[str, Any]:
-    given = {"layout": options.layout, "val": options.val, "test": options.test}
+    given = {"layout": options.layout, "val": options.val, "test": options.test, "task": named_task(options)}
     return {key: value for key, value in given.items() if value is not None}
 
 

@@ -1,47 +1,50 @@
-"""Decides what a user did not say: where to start, network, input size, recipe; and says why."""
+"""Decides what a user did not say: where to start, network, input size, task, recipe; and says why.
+
+A recipe is made of layers, each laid over those before it (`_layers`); then it is fitted to the network and to the
+number of pictures, and its task is wrapped where it is learnt from a teacher or for several costs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from statistics import median_low
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import torch
-
-from vitrail.core.catalog import family_of
-from vitrail.core.errors import SettingError
+from vitrail.core.catalog import DEFAULT_TASKS, base_task, family_of, load
+from vitrail.core.config import read
+from vitrail.core.errors import UsageError
 from vitrail.data.builtin import names as builtin_names
-from vitrail.data.manifest import TRAIN, Manifest
+from vitrail.data.manifest import TRAIN
 from vitrail.data.names import count
 from vitrail.data.prepare import Prepared
-from vitrail.data.preprocess import Preprocess, usual_fraction
-from vitrail.data.source import load
 from vitrail.layers.encoder import Encoder
-from vitrail.models.create import build, create_encoder, our_name, timm_name
-from vitrail.runs.options import TrainOptions, image_size, network_settings, seconds
-from vitrail.runs.recipe import Recipe, compose, is_file, merge, recipe_for, settings_of
+from vitrail.models.create import our_name, timm_name
+from vitrail.runs.options import TrainOptions, image_size, seconds
+from vitrail.runs.recipe import (
+    Recipe,
+    is_file,
+    layered,
+    recipe_for,
+    regularization_of,
+    settings_of,
+    task_part,
+)
+from vitrail.runs.task_settings import settings_class
 from vitrail.training.asked import refuse_apart, refuse_idle
-from vitrail.training.dial import dialled
+from vitrail.training.dial import costs_of, dialled
 from vitrail.training.frozen import pool_kind
+from vitrail.training.network_choice import (
+    TINY,
+    NetworkChoice,
+    fitted_view,
+    fresh_network,
+    named_network,
+    pretrained_network,
+    short_side,
+)
+from vitrail.training.task_choice import choose_task, refuse_balance, stated_settings
 from vitrail.training.taught import taught, unwrapped
-from vitrail.weights.find import find_weights
-from vitrail.weights.infer import preset_of
-from vitrail.weights.library import known
-from vitrail.weights.preprocessing import deviations, published_preprocess
-from vitrail.weights.pretrained import Pretrained
 
-MULTI = "classify_multi"
-"""The task where a picture may have several labels or none."""
-
-TINY = 64
-"""Pictures whose short side is at most this many pixels get a network made for small pictures."""
-
-DRAFT_MODEL = "dinov2_s14"
-"""The network whose published weights are asked for where the user names none."""
-
-DRAFT_SIZE = 224
 FEW = 5000
 """Up to so many pictures a fine-tune gets the recipe for few."""
 
@@ -61,15 +64,16 @@ class Planned(NamedTuple):
     shrink: bool = False  # whether a draft may take a smaller input to keep its minute
 
 
-class _Found(NamedTuple):
-    """What the network will be, before its recipe is chosen."""
+class _Wanted(NamedTuple):
+    """What a recipe is made for."""
 
-    name: str
-    weights: str
-    encoder: Encoder  # on the meta device: only what it says of itself
-    size: tuple[int, int] | None
-    settings: Mapping[str, Any] = MappingProxyType({})
-    view: Preprocess | None = None  # as the weights want pictures, where they say so
+    source: str
+    prepared: Prepared
+    options: TrainOptions
+    network: NetworkChoice
+    task: str
+    tune: str
+    side: int  # of the pictures, the short one
 
 
 def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
@@ -79,65 +83,22 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         WeightsError: weights were wanted and cannot be had; a training from noise is never put in their place.
         SettingError: settings that contradict each other.
     """
-    reasons: list[str] = []
-    side = short_side(prepared.manifest)
-    model = _model(options)
-    found = (
-        _scratch(side, model, reasons)
+    named, side = named_network(options), short_side(prepared.manifest)
+    network, reasons = (
+        fresh_network(side, named)
         if _from_scratch(source, options)
-        else _pretrained(options.weights or "auto", model, reasons)
+        else pretrained_network(options.weights or "auto", named)
     )
-    if _several_labels(prepared, options):
-        reasons.append(
-            f"task {MULTI}: some pictures have several labels or none, so each label is a yes or a no"
-        )
-    tune = options.tune or _tune(options, found)
-    refuse_apart(tune, found.weights)
+    task = choose_task(options, prepared.manifest)
+    tune = options.tune or _tune(options, network, task.name)
+    refuse_apart(tune, network.weights)
     refuse_idle(tune, options)
-    recipe, cut = _recipe(source, prepared, options, found, tune)
-    reasons += cut
-    if tune == "scratch" and _stated_tune(options.recipe) not in (None, "scratch"):
-        reasons.append(
-            f"recipe {options.recipe} is made for published weights; from scratch it learns slowly"
-        )
-    recipe = dialled(recipe, found.encoder, options.elastic)
-    if "keeps" in recipe.task.settings:
-        reasons.append(_costs(recipe))
-    after = options if _stated_tune(options.recipe) == "full" else replace(options, recipe=None)
-    full = _recipe(source, prepared, after, found, "full")[0] if tune == "draft" else None
-    full = full and dialled(full, found.encoder, options.elastic)
-    return Planned(recipe, tuple(reasons), full, shrink=model.size is None)
-
-
-def _several_labels(prepared: Prepared, options: TrainOptions) -> bool:
-    """Tell whether labels are learnt each as a yes or a no: the data have several, and the recipe names no own task."""
-    stated = settings_of(options.recipe).get("task", {}).get("name", "") if options.recipe else ""
-    return prepared.manifest.truth.kind == "classes" and ":" not in stated
-
-
-class _Model(NamedTuple):
-    """The network that the user or the user's recipe names, if any, with changed settings and size."""
-
-    name: str | None
-    settings: dict[str, Any]
-    size: tuple[int, int] | None
-
-
-def _model(options: TrainOptions) -> _Model:
-    said = settings_of(options.recipe).get("model", {}) if options.recipe else {}
-    settings = {**said.get("settings", {}), **network_settings(options.network)}
-    size = image_size(options.imgsz) or (tuple(said["imgsz"]) if "imgsz" in said else None)
-    return _Model(options.model or said.get("name"), settings, size)
-
-
-def _costs(recipe: Recipe) -> str:
-    settings = recipe.task.settings
-    sizes = len(settings["sizes"]) + 1
-    keeps = ", ".join(f"{keep:g}" for keep in (*settings["keeps"], 1))
-    return (
-        f"trained for {sizes * (len(settings['keeps']) + 1)} costs at once: {sizes} input sizes, and tokens kept at "
-        f"{keeps}; a step computes up to four of them, so it takes longer"
-    )
+    _refuse_draft(tune, task.name)
+    wanted = _Wanted(source, prepared, options, network, task.name, tune, side)
+    recipe, cut = _recipe(wanted)
+    reasons = [*reasons, *task.reasons, *cut, *_remarks(options, tune), *costs_of(recipe)]
+    full = _recipe(_after_draft(wanted))[0] if tune == "draft" else None
+    return Planned(recipe, tuple(reasons), full, shrink=named.size is None)
 
 
 def _from_scratch(source: str, options: TrainOptions) -> bool:
@@ -157,133 +118,160 @@ def _stated_tune(recipe: str | None) -> str | None:
     return tune if is_file(recipe) else tune or "scratch"
 
 
-def _tune(options: TrainOptions, found: _Found) -> str:
+def _tune(options: TrainOptions, network: NetworkChoice, task: str) -> str:
     """Return what to train where the user does not say: what the recipe says, if the weights allow it."""
     stated = _stated_tune(options.recipe)
-    if found.weights == "none":
+    if network.weights == "none":
         return "scratch"
-    return stated if stated and stated != "scratch" else "draft"
+    if stated and stated != "scratch":
+        return stated
+    return "draft" if _has_draft(task) else "full"
 
 
-def _scratch(side: int, wanted: _Model, reasons: list[str]) -> _Found:
-    model = wanted.name
-    if model is None:
-        model = "vit_digits" if side <= TINY else "vit_s16"
-        reasons.append(f"network {model}: the pictures are {side} px on their short side")
-    with torch.device("meta"):
-        encoder = create_encoder(
-            model, image=wanted.size if wanted.settings else None, settings=wanted.settings
-        )
-    own = encoder.image_size
-    if encoder.spec.attention == "none" and side < min(own) and wanted.size is None:
-        small = min(*own, max(32, -(-side // 32) * 32))
-        reasons.append(f"input {small} px: the pictures are {side} px on their short side")
-        return _Found(model, "none", encoder, (small, small), wanted.settings)
-    return _Found(model, "none", encoder, own, wanted.settings)
+def _has_draft(task: str) -> bool:
+    """Tell whether a head for frozen features can be computed at once."""
+    return base_task(task) in DEFAULT_TASKS.values() or hasattr(load("task", task), "probe")
 
 
-def _pretrained(wanted: str, asked: _Model, reasons: list[str]) -> _Found:
-    if asked.settings:
-        raise SettingError(
-            f"Published weights fit the network as it is; settings of it ({', '.join(asked.settings)}) go with "
-            "--weights none."
-        )
-    weights = _wanted(wanted, asked.name)
-    model = asked.name or preset_of(weights.config) or _network_of(weights)
-    if wanted == "auto":
-        reasons.append(f"weights {weights.name}, licence {weights.licence or 'not stated'}")
-    with torch.device("meta"):
-        encoder = build(weights.config)
-    view = published_preprocess(weights)
-    reasons += deviations(weights)
-    size = view.size if max(view.size) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
-    name = weights.name if wanted == "auto" else wanted
-    return _Found(model, name, encoder, size, view=view if weights.preprocessing else None)
+def _refuse_draft(tune: str, task: str) -> None:
+    if tune == "draft" and not _has_draft(task):
+        raise UsageError(f"The task {task} has no draft. Train with --tune full, or --weights none.")
 
 
-def _network_of(weights: Pretrained) -> str:
-    """Return the name of timm's network: that of the weights, with their tag, where these have one of timm's."""
-    network: str = weights.config.name if weights.config.family == "timm" else weights.name
-    return weights.name if weights.name.partition(".")[0] == network else network
+def _remarks(options: TrainOptions, tune: str) -> list[str]:
+    if tune != "scratch" or _stated_tune(options.recipe) in (None, "scratch"):
+        return []
+    return [f"recipe {options.recipe} is made for published weights; from scratch it learns slowly"]
 
 
-def _wanted(source: str, model: str | None) -> Pretrained:
-    """Return the weights that were asked for; `auto` without a network takes what the user added, then DINOv2."""
-    if source == "auto" and model is None:
-        added = known()
-        return find_weights(added[0].name) if added else find_weights("auto", DRAFT_MODEL)
-    return find_weights(source, model)
-
-
-def _recipe(
-    source: str, prepared: Prepared, options: TrainOptions, found: _Found, tune: str
-) -> tuple[Recipe, list[str]]:
-    """Return the whole recipe, and what had to be changed for it."""
-    tiny = short_side(prepared.manifest) <= TINY
-    usual = _usual(source, tune, found, len(prepared.manifest.rows()))
-    name = options.recipe or usual
-    said, teaching = unwrapped(settings_of(name))
-    view, plain = (
-        _view(one, tiny, said.get("model", {}), options.fit) for one in (found, found._replace(view=None))
+def _after_draft(wanted: _Wanted) -> _Wanted:
+    """Return what the full fine-tune after a draft is made for; a recipe of the draft is none of it."""
+    if _stated_tune(wanted.options.recipe) == "full":
+        return wanted._replace(tune="full")
+    return wanted._replace(
+        options=replace(wanted.options, recipe=None), task=base_task(wanted.task), tune="full"
     )
-    own = _own(source, options, found, tune)
-    own["model"] |= view
-    if _several_labels(prepared, options):
-        own["task"]["name"] = MULTI
-    spec = found.encoder.spec
-    two = options.teacher is not None and "dist" in spec.prefix  # its heads stand on tokens of their own
-    pool = "own" if tune == "scratch" or two else pool_kind(spec)
-    low: dict[str, Any] = {
-        "model": {"imgsz": found.size},
-        "task": {"settings": {} if pool == "own" else {"pool": pool}},
-    }
-    values = merge(merge(low, said), own)
-    recipe = compose(usual, values, name) if is_file(name) else compose(name, values)
-    recipe = _fitted(taught(recipe, teaching, options), options, found)
-    recipe, smaller = _for_few(recipe, options, len(prepared.manifest.rows(TRAIN)))
-    recipe, cut = _tiled(recipe, options, found.encoder)
-    told = [] if view == plain else [_as_evaluated(view)]
-    return recipe, [*told, *smaller, *cut]
 
 
-def _as_evaluated(view: Mapping[str, Any]) -> str:
-    return (
+def _recipe(wanted: _Wanted) -> tuple[Recipe, list[str]]:
+    """Return the whole recipe, and what had to be changed for it."""
+    options, encoder = wanted.options, wanted.network.encoder
+    layers, teaching, dropped = _layers(wanted)
+    recipe = read(Recipe, layered(*layers), "settings")
+    refuse_balance(settings_class(recipe.task.name), recipe.task.name, recipe.training.balance)
+    recipe = _without_drop_path(taught(recipe, teaching, options), options, encoder)
+    recipe, smaller = _for_few(recipe, options, len(wanted.prepared.manifest.rows(TRAIN)))
+    recipe, cut = _tiled(recipe, options, encoder)
+    return dialled(recipe, encoder, options.elastic), [*dropped, *_as_evaluated(wanted), *smaller, *cut]
+
+
+def _view(wanted: _Wanted, network: NetworkChoice) -> dict[str, Any]:
+    """Return how pictures are fitted to a network's input."""
+    name = wanted.options.recipe or _usual(wanted)
+    said = settings_of(name).get("model", {})
+    return fitted_view(network, wanted.side <= TINY, said, wanted.options.fit)
+
+
+def _as_evaluated(wanted: _Wanted) -> list[str]:
+    """Say how pictures are fitted where the weights ask for another way than is usual."""
+    view = _view(wanted, wanted.network)
+    if view == _view(wanted, wanted.network._replace(view=None)):
+        return []
+    return [
         f"fit {view['fit']}, {view['crop_fraction']:.4g} of each side shown, {view['interpolation']}: as the weights "
         "were evaluated"
-    )
+    ]
 
 
-def _view(found: _Found, tiny: bool, said: Mapping[str, Any], wanted: str | None) -> dict[str, Any]:
-    """Return fit, crop fraction and interpolation: the weights' own, where neither recipe nor `wanted` says a fit.
+def _layers(wanted: _Wanted) -> tuple[list[Mapping[str, Any]], dict[str, Any], list[str]]:
+    """Return the layers of a recipe, the last on top; who teaches how; and what of a file was left out."""
+    options, usual = wanted.options, _usual(wanted)
+    file = options.recipe if options.recipe and is_file(options.recipe) else None
+    name = usual if file else options.recipe or usual
+    said, teaching = unwrapped(settings_of(file)) if file else ({}, {})
+    said, dropped = _of_task(said, wanted.task)
+    layers: list[Mapping[str, Any]] = [
+        _suggested(wanted),
+        {"recipe": name},
+        settings_of(name),
+        task_part(wanted.task, name, regularization_of(file) if file else None),
+        said,
+        _own(wanted),
+    ]
+    return layers, teaching, dropped
 
-    Whoever says another fit means its usual crop, and a recipe that says one means bicubic too, as it did before
-    weights were asked. A margin of a tiny picture is content, and stays.
-    """
-    view: dict[str, Any] = {
-        "fit": "squash" if tiny else "crop",
-        "crop_fraction": None,
-        "interpolation": "bicubic",
+
+def _of_task(said: dict[str, Any], task: str) -> tuple[dict[str, Any], list[str]]:
+    """Take the settings of another task than this one off a recipe file, and say so."""
+    stated = said.get("task", {}).get("name", task)
+    if base_task(stated) == base_task(task) or not said["task"].get("settings"):
+        return said, []
+    return {**said, "task": {}}, [f"task {task}: the recipe's settings of {stated} are left out"]
+
+
+def _suggested(wanted: _Wanted) -> dict[str, Any]:
+    """Return what network and pictures suggest: the input's size, how pictures are fitted to it, the pooling."""
+    spec = wanted.network.encoder.spec
+    two = (
+        wanted.options.teacher is not None and "dist" in spec.prefix
+    )  # its heads stand on tokens of their own
+    pool = "own" if wanted.tune == "scratch" or two else pool_kind(spec)
+    pools = pool != "own" and "pool" in settings_class(wanted.task).model_fields
+    return {
+        "model": {"imgsz": wanted.network.size},
+        "task": {"settings": {"pool": pool} if pools else {}},
     }
-    if found.view is not None and said.get("fit") is None:
-        view["interpolation"] = found.view.interpolation
-        if not tiny:
-            view |= {"fit": found.view.fit, "crop_fraction": found.view.crop_fraction}
-    view |= {key: said[key] for key in view if said.get(key) is not None}
-    if wanted not in (None, view["fit"]):
-        view |= {"fit": wanted, "crop_fraction": None}
-    if view["crop_fraction"] is None:
-        view["crop_fraction"] = usual_fraction(view["fit"])
-    return view
 
 
-def _fitted(recipe: Recipe, options: TrainOptions, found: _Found) -> Recipe:
-    """Leave out of a recipe of a kind what this one network has not: a drop path."""
-    config = found.encoder.config
-    if options.drop_path is not None or config.family != "timm" or recipe.model.drop_path is None:
-        return recipe
-    from vitrail.models.timm import takes_drop_path
+_SAME = (
+    "epochs", "batch", "micro", "lr", "layer_decay", "weight_decay", "warmup", "ema", "augment", "erase", "balance",
+    "precision", "compile", "device", "workers", "patience", "seed",
+)  # fmt: skip
+"""Settings that are called alike on the command line and in a recipe's training part."""
 
-    if takes_drop_path(config):
+
+def _own(wanted: _Wanted) -> dict[str, Any]:
+    """Return what the user said, in the recipe's own shape."""
+    o, network = wanted.options, wanted.network
+    return {
+        "data": {"source": wanted.source, "layout": o.layout, "val": o.val, "test": o.test},
+        "model": {
+            "name": network.name,
+            "imgsz": image_size(o.imgsz),
+            "stride": o.stride,
+            **_view(wanted, network),
+            "drop_path": o.drop_path,
+            "weights": network.weights,
+            "settings": dict(network.settings),
+        },
+        "task": {"name": wanted.task, "settings": stated_settings(wanted.task, o)},
+        "training": {
+            **{key: getattr(o, key) for key in _SAME}, "seconds": seconds(o.time), "tune": wanted.tune,
+        },
+    }  # fmt: skip
+
+
+def _usual(wanted: _Wanted) -> str:
+    """Return the recipe of this network, or of its kind where it has none of its own."""
+    network, tune, builtin = wanted.network, wanted.tune, wanted.source in builtin_names()
+    if tune in {"draft", "head"}:
+        return tune
+    preset = our_name(network.name)[0]
+    own = recipe_for(preset if family_of(preset) else timm_name(network.name), tune)
+    if own is not None and not builtin:
+        return own
+    convolutional = network.encoder.convolutional
+    if tune == "full":
+        few = len(wanted.prepared.manifest.rows()) <= FEW
+        return "cnn_finetune" if convolutional else "finetune_small" if few else "finetune"
+    if builtin:
+        return "digits_cnn" if convolutional else "digits_vit"
+    return "cnn_scratch" if convolutional else "scratch_small"
+
+
+def _without_drop_path(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> Recipe:
+    """Leave a drop path out of a recipe for many networks where this one has none, unless the user wants it."""
+    if options.drop_path is not None or recipe.model.drop_path is None or encoder.takes_drop_path:
         return recipe
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"drop_path": None})})
 
@@ -323,53 +311,3 @@ def _tiled(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> tuple[Rec
     line = f"input {height} px in place of {size[0]} px: patches of {span} px, one every {step}, tile it"
     model = recipe.model.model_copy(update={"imgsz": (height, width)})
     return recipe.model_copy(update={"model": model}), [line]
-
-
-def _usual(source: str, tune: str, found: _Found, pictures: int) -> str:
-    """Return the recipe of this network, or of its kind where it has none of its own."""
-    convolutional = found.encoder.config.family == "timm" and found.encoder.spec.attention == "none"
-    preset = our_name(found.name)[0]
-    own = recipe_for(preset if family_of(preset) else timm_name(found.name), tune)
-    if tune in {"draft", "head"}:
-        return tune
-    if own is not None and source not in builtin_names():
-        return own
-    if tune == "full":
-        return "cnn_finetune" if convolutional else "finetune_small" if pictures <= FEW else "finetune"
-    if source in builtin_names():
-        return "digits_cnn" if convolutional else "digits_vit"
-    return "cnn_scratch" if convolutional else "scratch_small"
-
-
-_SAME = (
-    "epochs", "batch", "micro", "lr", "layer_decay", "weight_decay", "warmup", "ema", "augment", "erase", "balance",
-    "precision", "compile", "device", "workers", "patience", "seed",
-)  # fmt: skip
-"""Settings that are called alike on the command line and in a recipe's training part."""
-
-
-def _own(source: str, o: TrainOptions, found: _Found, tune: str) -> dict[str, Any]:
-    """Return what the user said, in the recipe's own shape."""
-    mixing = {
-        "mixup": o.mixup, "cutmix": o.cutmix, "smoothing": o.smoothing, "loss": o.loss, "pool": o.pool,
-    }  # fmt: skip
-    return {
-        "data": {"source": source, "layout": o.layout, "val": o.val, "test": o.test},
-        "model": {
-            "name": found.name,
-            "imgsz": image_size(o.imgsz),
-            "stride": o.stride,
-            "drop_path": o.drop_path,
-            "weights": found.weights,
-            "settings": dict(found.settings),
-        },
-        "task": {"settings": {k: v for k, v in mixing.items() if v is not None}},
-        "training": {**{key: getattr(o, key) for key in _SAME}, "seconds": seconds(o.time), "tune": tune},
-    }
-
-
-def short_side(manifest: Manifest, most: int = 32) -> int:
-    """Return the median short side, in pixels, of some of the kept pictures spread over the manifest."""
-    rows = manifest.rows()
-    some = rows[:: max(1, len(rows) // most)]
-    return int(median_low(min(load(manifest.root, row.path, part=row.part).image.shape[:2]) for row in some))

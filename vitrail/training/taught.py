@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vitrail.core.catalog import DISTILL
 from vitrail.core.errors import SettingError
 from vitrail.runs.options import TrainOptions
 from vitrail.runs.recipe import Recipe
 
-DISTILL = "distill"
-"""The task that learns another one from a teacher, too."""
-
 
 def unwrapped(said: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Take distillation off a recipe's task: what is left, and who teaches how; {} where nobody does."""
+    """Take distillation off a recipe's task: what is left, and who teaches how; {} where nobody does.
+
+    A task that the recipe does not name stays open.
+    """
     task = said.get("task", {})
     if task.get("name") != DISTILL:
         return said, {}
     teaching = dict(task.get("settings", {}))
-    inner = {"name": teaching.pop("task", "classify"), "settings": teaching.pop("settings", {})}
-    return {**said, "task": inner}, teaching
+    inner = {"name": teaching.pop("task", None), "settings": teaching.pop("settings", {})}
+    return {**said, "task": {key: value for key, value in inner.items() if value is not None}}, teaching
 
 
 def taught(recipe: Recipe, teaching: Mapping[str, Any], options: TrainOptions) -> Recipe:

@@ -1,0 +1,262 @@
+"""The task and its settings: the user's word wins over a recipe's file, that over the task's defaults and the data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+
+import pytest
+import yaml
+
+from vitrail.core import catalog
+from vitrail.core.config import read, to_yaml
+from vitrail.core.errors import DataError, SettingError, UnknownNameError, UsageError
+from vitrail.data.builtin import materialise
+from vitrail.data.prepare import prepare
+from vitrail.models.create import create_encoder
+from vitrail.runs.options import TrainOptions, task_settings
+from vitrail.runs.recipe import compose, recipes, regularization_of, task_part
+from vitrail.runs.reproduce import train_command
+from vitrail.runs.task_settings import _defaults, default_settings, settings_class
+from vitrail.tasks.base import Task
+from vitrail.training.asked import refuse
+from vitrail.training.plan import plan
+
+COUNT = "tests.training.counting.task:Count"
+SILENT = "tests.training.test_task_choice:Silent"
+
+
+class Silent(Task):
+    """States no settings, and lies in no folder of its own."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The digits with one label a picture, and with several."""
+    single = materialise("digits", tmp_path_factory.mktemp("digits"))
+    names = [path.relative_to(single.parent).as_posix() for path in sorted(single.glob("*/*0.png"))]
+    rows = [f"{name},{'0|1' if number % 2 else '1'}\n" for number, name in enumerate(names)]
+    table = single.parent / "labels.csv"
+    table.write_text("path,labels\n" + "".join(rows))
+    return {"single": prepare(single), "multi": prepare(table)}
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Write a recipe file."""
+
+    def write(**values):
+        path = tmp_path / "mine.yaml"
+        path.write_text(json.dumps(values))
+        return str(path)
+
+    return write
+
+
+def planned(prepared, **options):
+    return plan("photos", prepared, TrainOptions(**{"weights": "none", "model": "vit_digits", **options}))
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_data_never_override_the_task_of_a_recipe(data, file, kind):
+    recipe = file(task={"name": COUNT, "settings": {"slack": 2.0}})
+    found = planned(data[kind], recipe=recipe)
+    assert found.recipe.task.name == COUNT
+    assert not any("task" in line for line in found.reasons)
+
+
+def test_nothing_of_classification_is_forced_on_another_task(data, file):
+    recipe = file(task={"name": SILENT, "settings": {"own": 2.0}})
+    assert planned(data["single"], recipe=recipe).recipe.task.settings == {"own": 2.0}
+
+
+def test_a_task_brings_its_own_defaults_by_name_and_regularization(data, file):
+    assert planned(data["single"], task=COUNT).recipe.task.settings == {
+        "most": 20,
+        "slack": 0.1,
+        "steep": True,
+    }
+    assert default_settings(COUNT, "deit", "strong") == {"most": 20, "slack": 0.1}
+    assert default_settings(COUNT, "digits_vit", "mild") == {"most": 20}
+    mild = file(regularization="mild", task={"settings": {"steep": False}})
+    assert planned(data["single"], task=COUNT, recipe=mild).recipe.task.settings == {
+        "most": 20,
+        "steep": False,
+    }
+
+
+def test_what_the_user_says_wins(data, file):
+    recipe = file(task={"name": COUNT, "settings": {"slack": 2.0, "most": 3}})
+    found = planned(data["single"], recipe=recipe, set="slack=4").recipe.task
+    assert (found.settings["slack"], found.settings["most"]) == (4, 3)
+    other = planned(data["multi"], recipe=recipe, task="classify_multi", set="dropout=0.3", mixup=0.4)
+    assert other.recipe.task.name == "classify_multi"
+    assert other.recipe.task.settings == {"smoothing": 0.1, "mixup": 0.4, "cutmix": 1.0, "dropout": 0.3}
+    assert other.reasons == (f"task classify_multi: the recipe's settings of {COUNT} are left out",)
+
+
+def test_the_data_decide_and_it_is_said(data):
+    found = planned(data["multi"])
+    assert found.recipe.task.name == "classify_multi"
+    assert any(
+        line.startswith("task classify_multi: some pictures have several labels") for line in found.reasons
+    )
+    assert not any("task" in line for line in planned(data["multi"], task="classify_multi").reasons)
+    assert planned(data["single"], task="classify_multi").recipe.task.name == "classify_multi"
+
+
+@pytest.mark.parametrize("name", ["classify", "elastic"])
+def test_one_class_a_picture_is_refused_where_there_are_several(data, file, name):
+    with pytest.raises(DataError, match="--task classify_multi"):
+        planned(data["multi"], recipe=file(task={"name": name}))
+
+
+def test_the_recipe_of_an_old_run_is_read(data, file):
+    first = planned(data["single"], recipe="vit", mixup=0.3, elastic=True).recipe
+    again = planned(data["single"], recipe=file(**yaml.safe_load(to_yaml(first))), set="dropout=0.1").recipe
+    assert again.task.name == "elastic"
+    assert again.task.settings == {**first.model_dump(mode="json")["task"]["settings"], "dropout": 0.1}
+    assert again.training == first.training
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"task": COUNT, "mixup": 0.2}, rf"--mixup is no setting of the task {COUNT}. It has: slack, most, steep "),
+        ({"task": SILENT, "loss": "bce"}, "--loss is no setting of the task .* It has no settings. Leave --loss out"),
+        ({"task": COUNT, "set": "slak=1"}, "--set slak=…: .* has no 'slak'. Did you mean 'slack'"),
+        ({"task": COUNT, "set": "slack=-1"}, "--set slack must be 0 or more, not -1"),
+        ({"task": COUNT, "set": "slack"}, "--set 'slack' cannot be read"),
+        ({"task": COUNT, "balance": "loss"}, "has no class_weights. Take --balance sampling"),
+        ({"mixup": 0.2, "set": "mixup=0.3"}, "--mixup and --set mixup=… say the same"),
+        ({"set": "droput=0.3"}, "Did you mean 'dropout'"),
+        ({"task": "elastic_multi"}, "Say --task classify_multi --elastic"),
+        ({"task": "distill"}, "Say --teacher"),
+        ({"task": "clasify"}, "no task called 'clasify'. Did you mean 'classify'"),
+        ({"task": "os:path"}, "'os:path' is no class of vitrail.tasks.base.Task"),
+        ({"task": "nosuch_module:Count"}, "PYTHONPATH"),
+        ({"tune": "draft", "set": "mixup=1"}, "--set mixup says nothing to a draft"),
+    ],
+)  # fmt: skip
+def test_settings_that_the_task_has_not_are_refused_before_a_picture_is_opened(options, words):
+    with pytest.raises(UsageError, match=words):
+        refuse(TrainOptions(**options))
+
+
+def test_a_setting_of_the_task_that_data_may_choose_is_not_refused(data):
+    refuse(TrainOptions(set="thresholds=[0.3, 0.4]", weights="none"))
+    with pytest.raises(UsageError, match="thresholds"):
+        planned(data["single"], set="thresholds=[0.3, 0.4]")
+    assert planned(data["multi"], set="thresholds=[0.3, 0.4]").recipe.task.settings["thresholds"] == [
+        0.3,
+        0.4,
+    ]
+
+
+def test_a_file_that_asks_for_class_weights_which_the_task_has_not(data, file):
+    with pytest.raises(SettingError, match="class_weights"):
+        planned(data["single"], recipe=file(task={"name": COUNT}, training={"balance": "loss"}))
+
+
+def test_a_task_without_a_draft_is_trained_whole(data, file, tmp_path):
+    with pytest.raises(UsageError, match="has no draft"):
+        plan("photos", data["single"], TrainOptions(task=COUNT, tune="draft", weights=_weights(tmp_path)))
+    found = plan("photos", data["single"], TrainOptions(task=COUNT, weights=_weights(tmp_path)))
+    assert (found.recipe.training.tune, found.full) == ("full", None)
+    assert "pool" not in found.recipe.task.settings
+
+
+def _weights(folder):
+    from safetensors.torch import save_file
+
+    from vitrail.models.create import describe
+
+    encoder = create_encoder("vit_digits")
+    tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    header = {"encoder": describe(encoder), "source": "timm", "licence": None}
+    save_file(tensors, folder / "given.safetensors", metadata={"vitrail_encoder": json.dumps(header)})
+    return str(folder / "given.safetensors")
+
+
+def test_unknown_names_are_named():
+    with pytest.raises(UnknownNameError, match="no task called 'detect'"):
+        settings_class("detect")
+    assert task_settings("a=1,b=[2, 3], c=x") == {"a": 1, "b": [2, 3], "c": "x"}
+
+
+@pytest.mark.parametrize("task", dict.fromkeys(catalog.DEFAULT_TASKS.values()))
+def test_defaults_are_settings_of_their_task_and_of_recipes_that_exist(task):
+    for pattern in _defaults(task).recipes:
+        assert any(fnmatchcase(name, pattern) for name in recipes()), pattern
+    for name in recipes():
+        part = task_part(task, name)["task"]["settings"]
+        assert read(settings_class(task), part, name)
+        assert bool(part) == (regularization_of(name) is not None)
+
+
+def test_settings_and_recipes_need_no_torch():
+    script = (
+        "import sys\nfrom vitrail.core.catalog import SETTINGS\n"
+        "from vitrail.runs.recipe import compose, recipes\nfrom vitrail.runs.task_settings import settings_class\n"
+        "for task in SETTINGS: settings_class(task)\n"
+        "for name in recipes(): compose(name, {'data': {}, 'model': {'name': 'x', 'imgsz': (1, 1)}})\n"
+        "print([m for m in ('torch', 'timm', 'PIL') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+
+
+def test_every_task_of_the_catalog_has_its_settings_there():
+    assert set(catalog.SETTINGS) == set(catalog.TASKS)
+    assert {*catalog.ELASTIC, *catalog.ELASTIC.values(), catalog.DISTILL} == set(catalog.TASKS)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "drops", "convolutional", "elastic"),
+    [
+        ("vit_digits", (32, 32), True, False, False),
+        ("supervit_digits", (32, 32), True, False, True),
+        ("mixer_s16", (224, 224), True, False, False),
+        ("ghostnet_050", (224, 224), False, True, False),
+        ("inception_v3", (299, 299), False, True, False),
+        ("test_vit", (160, 160), True, False, False),
+    ],
+)
+def test_what_an_encoder_says_of_its_training(model, size, drops, convolutional, elastic):
+    import torch
+
+    with torch.device("meta"):
+        encoder = create_encoder(model)
+    found = (encoder.native_image_size, encoder.takes_drop_path, encoder.convolutional, encoder.elastic)
+    assert found == (size, drops, convolutional, elastic)
+
+
+def recipe_of(task, **more):
+    values = {"model": {"name": "vit_s16", "imgsz": (32, 32)}, "data": {"source": "x"}, "task": task, **more}
+    return compose("vit", values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "more", "words"),
+    [
+        ("class", {"name": "classify", "settings": {"pool": "cls", "class_weights": [1, 2]}}, {}, ""),
+        ("class", {"settings": {"mixup": 0.3, "dropout": 0.1}}, {}, "--mixup 0.3 --set dropout=0.1 "),
+        ("class", {"name": "classify_multi"}, {}, "--task classify_multi "),
+        ("classes", {"name": "classify_multi"}, {}, ""),
+        ("classes", {"name": "elastic_multi", "settings": {"keeps": [0.5], "sizes": []}}, {}, "--elastic "),
+        ("class", {"name": COUNT, "settings": {"slack": 2, "most": 20}}, {}, f"--task {COUNT} --set slack=2 "),
+        ("class", {"name": "classify"}, {"data": {"source": "x", "layout": "crops"}}, "--layout crops "),
+    ],
+)  # fmt: skip
+def test_the_command_that_makes_a_run_again(kind, task, more, words):
+    start = "vitrail train PICTURES --recipe recipe.yaml --model vit_s16 --weights none "
+    found = train_command(recipe_of(task, **more), "none", kind)
+    assert found == f"{start}{words}--val 0.15 --test 0.15 --seed 0"
+
+
+def test_the_command_of_a_student_names_no_teacher():
+    inner = task_part("classify", "vit")["task"]["settings"]
+    task = {"name": "distill", "settings": {"teacher": "/home/a/b", "task": "classify", "settings": inner}}
+    found = train_command(recipe_of(task), "none", "class")
+    assert found.split("none ")[1] == "--val 0.15 --test 0.15 --seed 0"

@@ -1,0 +1,57 @@
+"""The command that makes a run again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from shlex import quote
+from typing import Any
+
+from vitrail.core.catalog import DEFAULT_TASKS, DISTILL, ELASTIC, base_task
+from vitrail.runs.options import OF_TASK
+from vitrail.runs.recipe import DataSettings, Recipe, TaskSettings, recipes, task_part
+
+DERIVED = ("pool", "class_weights", "sizes", "keeps")
+"""Settings of a task that the plan makes from the network, the pictures and other options."""
+
+
+def train_command(recipe: Recipe, weights: str, kind: str) -> str:
+    """Return the command that makes a run again from its recipe.yaml; no folder of this machine is named in it.
+
+    `weights` is the name under which the model file knows them: the recipe may hold a path; `kind` is the kind of
+    truth of the data. A task that such data do not get by themselves, and settings of it that the recipe of this
+    name has otherwise, are named for who reads them; they stand in recipe.yaml, too.
+    """
+    training, data, task = recipe.training, recipe.data, _learnt(recipe.task)
+    words = [f"--recipe recipe.yaml --model {recipe.model.name} --weights {weights}"]
+    words += [] if training.tune == "scratch" else [f"--tune {training.tune}"]
+    base = base_task(task.name)
+    words += [] if base == DEFAULT_TASKS.get(kind) else [f"--task {base}"]
+    words += ["--elastic"] if task.name in ELASTIC.values() else []
+    words += _settings(task, recipe.recipe)
+    words += [] if data.layout == DataSettings().layout else [f"--layout {data.layout}"]
+    words += [f"--precision {training.precision}"] if training.precision != "auto" else []
+    words += [f"--micro {training.micro}"] if training.micro else []
+    words += [f"--val {data.val:g} --test {data.test:g} --seed {training.seed}"]
+    return f"vitrail train PICTURES {' '.join(words)}"
+
+
+def _learnt(task: TaskSettings) -> TaskSettings:
+    """Return the task itself, without who teaches it."""
+    if task.name != DISTILL:
+        return task
+    inner = task.settings
+    return TaskSettings(name=inner.get("task", TaskSettings().name), settings=inner.get("settings", {}))
+
+
+def _settings(task: TaskSettings, name: str) -> list[str]:
+    """Return the options for what differs from the task's defaults in the recipe of this name."""
+    usual: Mapping[str, Any] = task_part(task.name, name)["task"]["settings"] if name in recipes() else {}
+    changed = {
+        key: value
+        for key, value in task.settings.items()
+        if key not in DERIVED and value is not None and value != usual.get(key)
+    }
+    words = [f"--{key} {value}" for key, value in changed.items() if key in OF_TASK]
+    listed = ",".join(f"{key}={json.dumps(value)}" for key, value in changed.items() if key not in OF_TASK)
+    return [*words, *([f"--set {quote(listed)}"] if listed else [])]

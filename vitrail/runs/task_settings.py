@@ -1,0 +1,64 @@
+"""The task's part of a recipe: which settings a task has, and what they are by default in a recipe of this name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from vitrail.core import catalog
+from vitrail.core.config import Settings, read_yaml
+from vitrail.core.errors import SettingError
+
+Regularization = Literal["mild", "light", "strong"]
+"""How strongly a recipe wants its task to regularise; what that means is the task's business."""
+
+
+class Defaults(Settings):
+    """The defaults.yaml of a task: settings by the recipe's `regularization`, then by its name (shell patterns).
+
+    Every row that names the recipe is laid over the rows before it; null leaves a setting as the task has it.
+    """
+
+    about: str = ""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    regularization: dict[Regularization, dict[str, Any]] = Field(default_factory=dict)
+    recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+def settings_class(task: str) -> type[Settings]:
+    """Return the class of a task's settings, of an elastic one those of what it trains; it may have none."""
+    task = catalog.base_task(task)
+    if task in catalog.SETTINGS:
+        found: type[Settings] = catalog.load("task settings", task)
+        return found
+    stated: object = getattr(catalog.load("task", task), "Settings", Settings)
+    if not (isinstance(stated, type) and issubclass(stated, Settings)):
+        raise SettingError(
+            f"The `Settings` of the task {task!r} must be a class of vitrail.core.config.Settings."
+        )
+    return stated
+
+
+def default_settings(task: str, recipe: str, regularization: Regularization | None) -> dict[str, Any]:
+    """Return what a recipe of this name and regularization sets of a task."""
+    defaults = _defaults(catalog.base_task(task))
+    rows: list[Mapping[str, Any]] = [defaults.settings]
+    if regularization is not None:
+        rows.append(defaults.regularization.get(regularization, {}))
+    rows += [row for pattern, row in defaults.recipes.items() if fnmatchcase(recipe, pattern)]
+    merged = {key: value for row in rows for key, value in row.items()}
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def _defaults(task: str) -> Defaults:
+    """Read the defaults.yaml beside the module of a task, which is for all tasks of that folder; there may be none."""
+    ours = task in catalog.TASKS
+    module = catalog.TASKS[task].partition(":")[0] if ours else catalog.load("task", task).__module__
+    package = module.rpartition(".")[0]
+    path = Path(str(files(package).joinpath("defaults.yaml"))) if package else None
+    return read_yaml(Defaults, path) if path and path.is_file() else Defaults()

@@ -1,0 +1,149 @@
+"""Which network is trained, from which weights and at which size, where the user leaves that open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median_low
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+
+from vitrail.core.errors import SettingError
+from vitrail.data.manifest import Manifest
+from vitrail.data.preprocess import Preprocess, usual_fraction
+from vitrail.data.source import load
+from vitrail.layers.encoder import Encoder
+from vitrail.models.create import build, create_encoder
+from vitrail.runs.options import TrainOptions, image_size, network_settings
+from vitrail.runs.recipe import settings_of
+from vitrail.weights.find import find_weights
+from vitrail.weights.infer import preset_of
+from vitrail.weights.library import known
+from vitrail.weights.preprocessing import deviations, published_preprocess
+from vitrail.weights.pretrained import Pretrained
+
+TINY = 64
+"""Pictures whose short side is at most this many pixels get a network made for small pictures."""
+
+DRAFT_MODEL = "dinov2_s14"
+"""The network whose published weights are asked for where the user names none."""
+
+DRAFT_SIZE = 224
+
+
+class NetworkChoice(NamedTuple):
+    """What the network will be, before its recipe is chosen."""
+
+    name: str
+    weights: str
+    encoder: Encoder  # on the meta device: only what it says of itself
+    size: tuple[int, int]
+    settings: Mapping[str, Any] = MappingProxyType({})
+    view: Preprocess | None = None  # as the weights want pictures, where they say so
+
+
+class NamedNetwork(NamedTuple):
+    """The network that the user or the user's recipe names, if any, with changed settings and size."""
+
+    name: str | None
+    settings: dict[str, Any]
+    size: tuple[int, int] | None
+
+
+def named_network(options: TrainOptions) -> NamedNetwork:
+    """Return what the user or the user's recipe says of the network."""
+    said = settings_of(options.recipe).get("model", {}) if options.recipe else {}
+    settings = {**said.get("settings", {}), **network_settings(options.network)}
+    size = image_size(options.imgsz) or (tuple(said["imgsz"]) if "imgsz" in said else None)
+    return NamedNetwork(options.model or said.get("name"), settings, size)
+
+
+def fresh_network(side: int, wanted: NamedNetwork) -> tuple[NetworkChoice, list[str]]:
+    """Choose a network to train from scratch on pictures of this short side, and say why."""
+    reasons = []
+    model = wanted.name
+    if model is None:
+        model = "vit_digits" if side <= TINY else "vit_s16"
+        reasons.append(f"network {model}: the pictures are {side} px on their short side")
+    with torch.device("meta"):
+        encoder = create_encoder(
+            model, image=wanted.size if wanted.settings else None, settings=wanted.settings
+        )
+    size = encoder.native_image_size
+    if encoder.spec.attention == "none" and side < min(size) and wanted.size is None:
+        small = min(*size, max(32, -(-side // 32) * 32))
+        reasons.append(f"input {small} px: the pictures are {side} px on their short side")
+        size = (small, small)
+    return NetworkChoice(model, "none", encoder, size, wanted.settings), reasons
+
+
+def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice, list[str]]:
+    """Choose a network that starts from weights, and say which.
+
+    Raises:
+        WeightsError: they cannot be had; a training from noise is never put in their place.
+        SettingError: settings of the network were changed, which published weights do not fit.
+    """
+    if wanted.settings:
+        raise SettingError(
+            f"Published weights fit the network as it is; settings of it ({', '.join(wanted.settings)}) go with "
+            "--weights none."
+        )
+    weights = _weights(source, wanted.name)
+    model = wanted.name or preset_of(weights.config) or _network_of(weights)
+    auto = source == "auto"
+    reasons = [f"weights {weights.name}, licence {weights.licence or 'not stated'}"] if auto else []
+    with torch.device("meta"):
+        encoder = build(weights.config)
+    view = published_preprocess(weights)
+    reasons += deviations(weights)
+    size = view.size if max(view.size) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
+    stated = view if weights.preprocessing else None
+    return NetworkChoice(model, weights.name if auto else source, encoder, size, view=stated), reasons
+
+
+def _network_of(weights: Pretrained) -> str:
+    """Return the name of timm's network: that of the weights, with their tag, where these have one of timm's."""
+    network: str = weights.config.name if weights.config.family == "timm" else weights.name
+    return weights.name if weights.name.partition(".")[0] == network else network
+
+
+def _weights(source: str, model: str | None) -> Pretrained:
+    """Return the weights that were asked for; `auto` without a network takes what the user added, then DINOv2."""
+    if source == "auto" and model is None:
+        added = known()
+        return find_weights(added[0].name) if added else find_weights("auto", DRAFT_MODEL)
+    return find_weights(source, model)
+
+
+def short_side(manifest: Manifest, most: int = 32) -> int:
+    """Return the median short side, in pixels, of some of the kept pictures spread over the manifest."""
+    rows = manifest.rows()
+    some = rows[:: max(1, len(rows) // most)]
+    return int(median_low(min(load(manifest.root, row.path, part=row.part).image.shape[:2]) for row in some))
+
+
+def fitted_view(
+    network: NetworkChoice, tiny: bool, said: Mapping[str, Any], fit: str | None
+) -> dict[str, Any]:
+    """Return fit, crop fraction and interpolation: the weights' own, where neither recipe nor user says a fit.
+
+    Whoever says another fit means its usual crop, and a recipe that says one means bicubic too, as it did before
+    weights were asked. A margin of a tiny picture is content, and stays.
+    """
+    view: dict[str, Any] = {
+        "fit": "squash" if tiny else "crop",
+        "crop_fraction": None,
+        "interpolation": "bicubic",
+    }
+    if network.view is not None and said.get("fit") is None:
+        view["interpolation"] = network.view.interpolation
+        if not tiny:
+            view |= {"fit": network.view.fit, "crop_fraction": network.view.crop_fraction}
+    view |= {key: said[key] for key in view if said.get(key) is not None}
+    if fit not in (None, view["fit"]):
+        view |= {"fit": fit, "crop_fraction": None}
+    if view["crop_fraction"] is None:
+        view["crop_fraction"] = usual_fraction(view["fit"])
+    return view

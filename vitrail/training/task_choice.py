@@ -1,0 +1,136 @@
+"""Which task is trained and what the user sets of it: --task wins over a recipe's file, and that over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from vitrail.core import catalog
+from vitrail.core.config import Settings, fault
+from vitrail.core.errors import DataError, SettingError, UsageError, nearest
+from vitrail.data.manifest import Manifest
+from vitrail.runs.options import OF_TASK, TrainOptions, task_settings
+from vitrail.runs.recipe import is_file, settings_of
+from vitrail.runs.task_settings import settings_class
+from vitrail.tasks.base import Task
+from vitrail.training.taught import unwrapped
+
+REASONS: Mapping[str, str] = MappingProxyType(
+    {"classes": "some pictures have several labels or none, so each label is a yes or a no"}
+)
+"""Kind of truth → why its task is taken, where that goes without saying for nobody."""
+
+
+class TaskChoice(NamedTuple):
+    """The name of a task, and why it was taken where nobody named it."""
+
+    name: str
+    reasons: tuple[str, ...] = ()
+
+
+def choose_task(options: TrainOptions, manifest: Manifest) -> TaskChoice:
+    """Return the task to train on a data set.
+
+    Raises:
+        DataError: the task that is named does not fit what is known of the pictures.
+    """
+    kind, name = manifest.truth.kind, named_task(options)
+    if name is None:
+        usual = catalog.DEFAULT_TASKS[kind]
+        return TaskChoice(usual, (f"task {usual}: {REASONS[kind]}",) if kind in REASONS else ())
+    if kind == "classes" and catalog.base_task(name) == catalog.DEFAULT_TASKS["class"]:
+        raise DataError(
+            f"Some pictures have several labels or none, and the task {name} gives each picture one. "
+            f"Say --task {catalog.DEFAULT_TASKS[kind]}, or give every picture one label."
+        )
+    return TaskChoice(name)
+
+
+def named_task(options: TrainOptions) -> str | None:
+    """Return the task that the user or the user's recipe file names; None where the data decide."""
+    stated = _stated(options.recipe)
+    if options.task is None or (stated and catalog.base_task(stated) == options.task):
+        return stated  # a file may say more: the same task, trained for several costs
+    return options.task
+
+
+def _stated(recipe: str | None) -> str | None:
+    if recipe is None or not is_file(recipe):
+        return None
+    name: str | None = unwrapped(settings_of(recipe))[0].get("task", {}).get("name")
+    return name
+
+
+def refuse_task(options: TrainOptions) -> None:
+    """Refuse (SettingError) a task that is none, and settings that no task which may come has."""
+    base = options.task and catalog.base_task(options.task)
+    if base != options.task:
+        raise UsageError(
+            f"--task {options.task} trains {base} for several costs. Say --task {base} --elastic."
+        )
+    if options.task == catalog.DISTILL:
+        raise UsageError(
+            f"--task {options.task} learns another task from a teacher. Say --teacher runs/large."
+        )
+    name = named_task(options)
+    mistakes = []
+    for candidate in (name,) if name else dict.fromkeys(catalog.DEFAULT_TASKS.values()):
+        _refuse_class(candidate)
+        try:
+            stated_settings(candidate, options)
+        except UsageError as error:
+            mistakes.append(error)
+        else:
+            return
+    raise mistakes[0]
+
+
+def _refuse_class(name: str) -> None:
+    task = catalog.load("task", name)
+    if not (isinstance(task, type) and issubclass(task, Task)):
+        raise SettingError(
+            f"The task {name!r} is no class of vitrail.tasks.base.Task. Name one: my_module:MyTask"
+        )
+
+
+def stated_settings(task: str, options: TrainOptions) -> dict[str, Any]:
+    """Return what the user sets of this task, by options of their own and by --set.
+
+    Raises:
+        UsageError: the task has no such setting, or the setting does not take the value.
+    """
+    cls = settings_class(task)
+    alone = {name: getattr(options, name) for name in OF_TASK if getattr(options, name) is not None}
+    listed = task_settings(options.set)
+    for name in alone:
+        if name not in cls.model_fields:
+            raise UsageError(f"--{name} is no setting of the task {task}. {_known(cls)} Leave --{name} out.")
+        if name in listed:
+            raise UsageError(f"--{name} and --set {name}=… say the same. Leave one of them out.")
+    for name in listed:
+        if name not in cls.model_fields:
+            near = nearest(name, cls.model_fields)
+            hint = f"Did you mean {near!r}?" if near else _known(cls)
+            raise UsageError(f"--set {name}=…: the task {task} has no {name!r}. {hint}")
+    values = {**alone, **listed}
+    if found := fault(cls, values):
+        head = found.name.partition(".")[0]
+        shown = f"--{head}" if head in alone else f"--set {found.name}"
+        raise UsageError(f"{shown} {found.words}. Leave it out, and the recipe says it.")
+    refuse_balance(cls, task, options.balance)
+    return values
+
+
+def refuse_balance(cls: type[Settings], task: str, balance: str | None) -> None:
+    """Refuse (UsageError) to weigh classes in the loss of a task that has no weights of classes."""
+    if balance == "loss" and "class_weights" not in cls.model_fields:
+        raise UsageError(
+            f"--balance loss weighs classes, and the task {task} has no class_weights. "
+            "Take --balance sampling, or leave it out."
+        )
+
+
+def _known(cls: type[Settings]) -> str:
+    names = ", ".join(cls.model_fields)
+    return f"It has: {names} (--set name=value)." if names else "It has no settings."
