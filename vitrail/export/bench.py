@@ -18,7 +18,7 @@ from vitrail.infer.int8 import Scales
 from vitrail.infer.plans import PLAIN, Plan, Quick, plans_for
 from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.infer.timing import Peak, Ratio, in_turn, matmul_peak, ratio
-from vitrail.models.create import config_of, count_macs
+from vitrail.models.create import built_for, config_of, count_macs
 from vitrail.runs.assemble import Network, create_model
 from vitrail.runs.device import device_for, fast_bf16
 
@@ -103,13 +103,7 @@ def _network(name: str, device: torch.device) -> tuple[Network, tuple[int, int]]
         predictor = Predictor(name, str(device))
         return predictor.network, predictor.preprocess.size
     network = create_model(name).eval().requires_grad_(False).to(device)
-    config: Any = network.encoder.config
-    if config.family == "timm":
-        from vitrail.models.timm import input_size
-
-        return network, input_size(config)
-    side = config.image
-    return network, side if isinstance(side, tuple) else (side, side)
+    return network, built_for(network.encoder.config)
 
 
 def _ways(

@@ -111,13 +111,13 @@ def config_of(
     stride: int | None = None,
 ) -> Any:
     """Return the settings that `create_encoder` would build, of the family's own class."""
-    preset, built_for = our_name(name)
+    preset, side = our_name(name)
     family = catalog.family_of(preset)
     if family is None:
         refuse_overlap(name, stride)
         return _timm_config(name, image, channels, drop_path)
     config = presets_of(family)[preset]
-    changes = {"image": image or built_for, "channels": channels, "drop_path": drop_path}
+    changes = {"image": image or side, "channels": channels, "drop_path": drop_path}
     changes |= {"patch": overlapping(config, stride)}
     return replace(config, **{key: value for key, value in changes.items() if value is not None})
 
@@ -177,6 +177,15 @@ def presets_of(family: str) -> Mapping[str, Any]:
     """Return the presets of a family, from its page."""
     page = catalog.ARCHITECTURES[family].partition(":")[0]
     return cast(Mapping[str, Any], import_module(page).PRESETS)
+
+
+def built_for(config: Any) -> tuple[int, int]:
+    """Return the image size, in pixels (height, width), that the network of these settings is built for."""
+    if config.family == "timm":
+        from vitrail.models.timm import input_size
+
+        return input_size(config)
+    return sides(config.image)
 
 
 def describe(encoder: Encoder) -> dict[str, Any]:

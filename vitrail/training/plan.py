@@ -16,9 +16,10 @@ from vitrail.data.builtin import names as builtin_names
 from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.data.names import count
 from vitrail.data.prepare import Prepared
+from vitrail.data.preprocess import Preprocess, usual_fraction
 from vitrail.data.source import load
 from vitrail.layers.encoder import Encoder
-from vitrail.models.create import build, create_encoder, our_name, timm_name
+from vitrail.models.create import build, built_for, create_encoder, our_name, timm_name
 from vitrail.runs.options import TrainOptions, image_size, network_settings, seconds
 from vitrail.runs.recipe import Recipe, compose, is_file, merge, recipe_for, settings_of
 from vitrail.training.asked import refuse_apart, refuse_idle
@@ -28,6 +29,7 @@ from vitrail.training.taught import taught, unwrapped
 from vitrail.weights.find import find_weights
 from vitrail.weights.infer import preset_of
 from vitrail.weights.library import known
+from vitrail.weights.preprocessing import deviations, published_preprocess
 from vitrail.weights.pretrained import Pretrained
 
 MULTI = "classify_multi"
@@ -67,6 +69,7 @@ class _Found(NamedTuple):
     encoder: Encoder  # on the meta device: only what it says of itself
     size: tuple[int, int] | None
     settings: Mapping[str, Any] = MappingProxyType({})
+    view: Preprocess | None = None  # as the weights want pictures, where they say so
 
 
 def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
@@ -166,7 +169,7 @@ def _scratch(side: int, wanted: _Model, reasons: list[str]) -> _Found:
         encoder = create_encoder(
             model, image=wanted.size if wanted.settings else None, settings=wanted.settings
         )
-    own = built_for(encoder)
+    own = built_for(encoder.config)
     if encoder.spec.attention == "none" and side < min(own) and wanted.size is None:
         small = min(*own, max(32, -(-side // 32) * 32))
         reasons.append(f"input {small} px: the pictures are {side} px on their short side")
@@ -181,15 +184,22 @@ def _pretrained(wanted: str, asked: _Model, reasons: list[str]) -> _Found:
             "--weights none."
         )
     weights = _wanted(wanted, asked.name)
-    model = asked.name or preset_of(weights.config) or weights.name
+    model = asked.name or preset_of(weights.config) or _network_of(weights)
     if wanted == "auto":
         reasons.append(f"weights {weights.name}, licence {weights.licence or 'not stated'}")
     with torch.device("meta"):
         encoder = build(weights.config)
-    stated = weights.preprocessing.image if weights.preprocessing else None
-    own = stated or built_for(encoder)
-    size = own if max(own) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
-    return _Found(model, weights.name if wanted == "auto" else wanted, encoder, size)
+    view = published_preprocess(weights)
+    reasons += deviations(weights)
+    size = view.size if max(view.size) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
+    name = weights.name if wanted == "auto" else wanted
+    return _Found(model, name, encoder, size, view=view if weights.preprocessing else None)
+
+
+def _network_of(weights: Pretrained) -> str:
+    """Return the name of timm's network: that of the weights, with their tag, where these have one of timm's."""
+    network: str = weights.config.name if weights.config.family == "timm" else weights.name
+    return weights.name if weights.name.partition(".")[0] == network else network
 
 
 def _wanted(source: str, model: str | None) -> Pretrained:
@@ -207,23 +217,58 @@ def _recipe(
     tiny = short_side(prepared.manifest) <= TINY
     usual = _usual(source, tune, found, len(prepared.manifest.rows()))
     name = options.recipe or usual
+    said, teaching = unwrapped(settings_of(name))
+    view, plain = (
+        _view(one, tiny, said.get("model", {}), options.fit) for one in (found, found._replace(view=None))
+    )
     own = _own(source, options, found, tune)
+    own["model"] |= view
     if prepared.manifest.multi:
         own["task"]["name"] = MULTI
     spec = found.encoder.spec
     two = options.teacher is not None and "dist" in spec.prefix  # its heads stand on tokens of their own
     pool = "own" if tune == "scratch" or two else pool_kind(spec)
     low: dict[str, Any] = {
-        "model": {"imgsz": found.size, "fit": "squash" if tiny else "crop"},
+        "model": {"imgsz": found.size},
         "task": {"settings": {} if pool == "own" else {"pool": pool}},
     }
-    said, teaching = unwrapped(settings_of(name))
     values = merge(merge(low, said), own)
     recipe = compose(usual, values, name) if is_file(name) else compose(name, values)
     recipe = _fitted(taught(recipe, teaching, options), options, found)
     recipe, smaller = _for_few(recipe, options, len(prepared.manifest.rows(TRAIN)))
     recipe, cut = _tiled(recipe, options, found.encoder)
-    return recipe, smaller + cut
+    told = [] if view == plain else [_as_evaluated(view)]
+    return recipe, [*told, *smaller, *cut]
+
+
+def _as_evaluated(view: Mapping[str, Any]) -> str:
+    return (
+        f"fit {view['fit']}, {view['crop_fraction']:.4g} of each side shown, {view['interpolation']}: as the weights "
+        "were evaluated"
+    )
+
+
+def _view(found: _Found, tiny: bool, said: Mapping[str, Any], wanted: str | None) -> dict[str, Any]:
+    """Return fit, crop fraction and interpolation: the weights' own, where neither recipe nor `wanted` says a fit.
+
+    Whoever says another fit means its usual crop, and a recipe that says one means bicubic too, as it did before
+    weights were asked. A margin of a tiny picture is content, and stays.
+    """
+    view: dict[str, Any] = {
+        "fit": "squash" if tiny else "crop",
+        "crop_fraction": None,
+        "interpolation": "bicubic",
+    }
+    if found.view is not None and said.get("fit") is None:
+        view["interpolation"] = found.view.interpolation
+        if not tiny:
+            view |= {"fit": found.view.fit, "crop_fraction": found.view.crop_fraction}
+    view |= {key: said[key] for key in view if said.get(key) is not None}
+    if wanted not in (None, view["fit"]):
+        view |= {"fit": wanted, "crop_fraction": None}
+    if view["crop_fraction"] is None:
+        view["crop_fraction"] = usual_fraction(view["fit"])
+    return view
 
 
 def _fitted(recipe: Recipe, options: TrainOptions, found: _Found) -> Recipe:
@@ -309,7 +354,6 @@ def _own(source: str, o: TrainOptions, found: _Found, tune: str) -> dict[str, An
             "name": found.name,
             "imgsz": image_size(o.imgsz),
             "stride": o.stride,
-            "fit": o.fit,
             "drop_path": o.drop_path,
             "weights": found.weights,
             "settings": dict(found.settings),
@@ -324,13 +368,3 @@ def short_side(manifest: Manifest, most: int = 32) -> int:
     rows = manifest.rows()
     some = rows[:: max(1, len(rows) // most)]
     return int(median_low(min(load(manifest.root, row.path).image.shape[:2]) for row in some))
-
-
-def built_for(encoder: Encoder) -> tuple[int, int]:
-    """Return the image size, in pixels (height, width), that a network is built for."""
-    if encoder.config.family == "timm":
-        from vitrail.models.timm import input_size
-
-        return input_size(encoder.config)
-    image = encoder.config.image
-    return image if isinstance(image, tuple) else (image, image)
