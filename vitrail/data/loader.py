@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from vitrail.data.manifest import Row
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch, Geometry
 from vitrail.data.source import load
+from vitrail.data.view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +56,42 @@ def _shuffled(samples: int, seed: int, chances: tuple[float, ...] | None) -> NDA
     return draw.permutation(samples) if chances is None else draw.choice(samples, samples, p=chances)
 
 
+class Truths(Protocol):
+    """How truths are read, in the original's frame, and moved with the picture they belong to."""
+
+    def read(self, row: Row, root: Path) -> Any:
+        """Return the truth of a row."""
+
+    def transform(self, target: Any, view: View) -> Any:
+        """Return a truth as a view shows it."""
+
+
 class _Seen(NamedTuple):
     """A picture ready for a batch."""
 
     pixels: torch.Tensor
     target: Any
     id: str
-    geometry: Geometry | None
+    geometry: Geometry
 
 
 class Pictures(Dataset["_Seen | DataError"]):
-    """The rows of a manifest as network inputs; asked with (index, key): key < 0 means as at prediction."""
+    """The rows of a manifest as network inputs; asked with (index, key): key < 0 means as at prediction.
+
+    Truths are read where pictures are, in a loader's worker; only in training a truth moves with its picture. Instead
+    of `Truths`, a function of the label may be given, which is asked at once.
+    """
 
     def __init__(
         self,
         rows: Sequence[Row],
         root: Path,
         preprocess: Preprocess,
-        target: Callable[[str], Any],
+        targets: Truths | Callable[[str], Any],
         augment: Augment | None = None,
     ) -> None:
         self.rows, self.root, self.preprocess, self.augment = rows, root, preprocess, augment
-        self.targets = [target(row.label) for row in rows]
+        self.targets = [targets(row.label) for row in rows] if callable(targets) else targets
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -90,11 +105,17 @@ class Pictures(Dataset["_Seen | DataError"]):
 
     def _seen(self, index: int, key: int) -> _Seen:
         row = self.rows[index]
-        image = load(self.root, row.path, self.preprocess.channels).image
-        if key < 0 or self.augment is None:
-            pixels, geometry = self.preprocess.eval(image)
-            return _Seen(pixels, self.targets[index], row.id, geometry)
-        return _Seen(self.preprocess.train(image, self.augment, key), self.targets[index], row.id, None)
+        steps = self.preprocess
+        image = load(self.root, row.path, steps.channels).image
+        augment = self.augment if key >= 0 else None
+        view = steps.view(image.shape[:2], augment, key)
+        return _Seen(view.image(image), self._target(index, view, augment is not None), row.id, view.geometry)
+
+    def _target(self, index: int, view: View, moves: bool) -> Any:
+        if isinstance(self.targets, list):
+            return self.targets[index]
+        target = self.targets.read(self.rows[index], self.root)
+        return self.targets.transform(target, view) if moves else target
 
 
 def collate(found: Sequence[_Seen | DataError]) -> Batch[Any] | DataError:
@@ -106,7 +127,7 @@ def collate(found: Sequence[_Seen | DataError]) -> Batch[Any] | DataError:
         torch.stack([one.pixels for one in seen]),
         [one.target for one in seen],
         tuple(one.id for one in seen),
-        tuple(one.geometry for one in seen if one.geometry is not None),
+        tuple(one.geometry for one in seen),
     )
 
 

@@ -58,7 +58,12 @@ def pictures_to_train_on(
     recipe: Recipe, manifest: Manifest, task: Task[Any, Any], preprocess: Preprocess
 ) -> Pictures:
     """Return the training pictures with the recipe's augmentation."""
-    augment = build(recipe.training.augment, channels=recipe.model.channels, erasing=recipe.training.erase)
+    augment = build(
+        recipe.training.augment,
+        channels=recipe.model.channels,
+        raw=preprocess.raw,
+        erasing=recipe.training.erase,
+    )
     rows = manifest.rows(TRAIN)
     if not rows:
         raise SettingError("The split leaves no picture to train on. Lower --val and --test.")
