@@ -17,12 +17,12 @@ from PIL import Image, ImageDraw
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torchvision.ops import box_iou
-from vitrail.data.view import back
 from vitrail.tasks.result import Gathered, Number, Result, Scope
 
 from vitrail.core.config import Settings
 from vitrail.core.errors import DataError
 from vitrail.data.findings import Finding
+from vitrail.data.view import maps_in_original
 from vitrail.layers.head import NO_INPUTS, Head
 from vitrail.tasks.base import Losses, Task
 
@@ -184,8 +184,8 @@ class Overlap:
 
     def update(self, rows, output, truths, at):
         tables = []
-        for one, truth, geometry in zip(output["map"].numpy(), truths, at, strict=True):
-            answer = back(one, geometry, fill=0.0).argmax(0)
+        for one, truth, geometry in zip(output["map"], truths, at, strict=True):
+            answer = maps_in_original(geometry, one, 0.0).argmax(0).numpy()
             seen = truth != VOID
             pairs = truth[seen].astype(np.int64) * self.classes + answer[seen]
             tables.append(np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes))
@@ -223,7 +223,6 @@ class Paint(Task):
     name = "own_tasks:Paint"
     Settings = PaintSettings
     outputs: Mapping[str, tuple[str, ...]] = {"map": ("class", "row", "col")}
-    moves = True  # its truths lie in the image
 
     def read(self, row, root):
         try:
@@ -254,9 +253,8 @@ class Paint(Task):
         return {"pixels": float((targets != VOID).sum())}
 
     def decode(self, output, at, ask):
-        maps = output["map"].numpy()
-        found = [back(one, geometry, fill=0.0).argmax(0) for one, geometry in zip(maps, at, strict=True)]
-        return [Painted(mask, self.labels) for mask in found]
+        maps = [maps_in_original(geometry, one, 0.0) for one, geometry in zip(output["map"], at, strict=True)]
+        return [Painted(one.argmax(0).numpy(), self.labels) for one in maps]
 
     def choices(self, prediction):
         return sorted(self.labels, key=lambda name: -prediction.share(name))
@@ -385,7 +383,6 @@ class FindSpots(Task):
     name = "own_tasks:FindSpots"
     QUERIES = 6
     outputs: Mapping[str, tuple[str, ...]] = {"logits": ("query", "class"), "boxes": ("query", "corner")}
-    moves = True
 
     @classmethod
     def gather(cls, truth, rows):

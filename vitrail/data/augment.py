@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from torchvision.transforms import v2
 
 RECIPES = ("none", "light", "flip_crop", "trivial", "rand", "three")
+MOVING_TRUTH = ("none", "light", "flip_crop", "three")
+"""Those that move masks, points and boxes with the picture."""
 
 _SEED_BITS = 63
 
@@ -36,18 +39,55 @@ def drawn_from(key: int) -> Iterator[None]:
         torch.random.set_rng_state(state)
 
 
+@contextmanager
+def drawn_on(state: Tensor) -> Iterator[None]:
+    """Go on with the draws inside where torch's generator was in this state, and leave it as it was."""
+    before = torch.random.get_rng_state()
+    torch.random.set_rng_state(state)
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(before)
+
+
+class Move(NamedTuple):
+    """How an augmentation moves the pixels of an input: mirrored, or (`affine`) turned, shifted and scaled.
+
+    `matrix` takes (x, y, 1) before to (x, y) after, in pixels whose centres lie at a half.
+    """
+
+    matrix: tuple[tuple[float, float, float], tuple[float, float, float]]
+    affine: Mapping[str, Any] | None = None
+
+    def image(self, image: Tensor, ground: Sequence[float] | None = None) -> Tensor:
+        """Move (c, h, w); `ground` is the colour of what comes in from outside, black where it is not given."""
+        if self.affine is None:
+            return image.flip(-1)
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2.functional import affine
+
+        fill = [0.0] if ground is None else list(ground)
+        moved: Tensor = affine(image, **self.affine, interpolation=InterpolationMode.BILINEAR, fill=fill)
+        return moved
+
+
 @dataclass(frozen=True)
 class Augment:
-    """What training does to a picture: which region is shown, what happens to its pixels, what is erased.
+    """What training does to a picture: which region is shown, how it moves, what its pixels become, what is erased.
 
-    `crop` draws a region of the original (None: the picture is fitted as at prediction); `change` works on
-    uint8 pixels at the input's size, `erase` on the normalised input.
+    `crop` draws a region of the original (None: the picture is fitted as at prediction). `flip` mirrors and `affine`
+    turns, shifts and scales at the input's size; a view moves masks, points and boxes with them. `change` works on
+    uint8 pixels at the input's size, `erase` on the normalised input. Where `moves_truth` is False, `change` moves
+    pixels that no truth follows.
     """
 
     name: str
     crop: v2.RandomResizedCrop | None = None
+    flip: bool = False
+    affine: v2.RandomAffine | None = None
     change: nn.Module | None = None
     erase: nn.Module | None = None
+    moves_truth: bool = True
 
     def region(self, height: int, width: int) -> tuple[int, int, int, int] | None:
         """Draw the region to show as (top, left, height, width) in original pixels."""
@@ -56,12 +96,28 @@ class Augment:
         drawn = self.crop.make_params([torch.empty(1, height, width, device="meta")])
         return drawn["top"], drawn["left"], drawn["height"], drawn["width"]
 
-    def pixels(self, image: Tensor) -> Tensor:
-        """Change 0..255 float32 (c, h, w); without a change nothing is rounded."""
-        if self.change is None:
+    def move(self, rows: int, cols: int) -> Move | None:
+        """Draw how the pixels of an input of this size move; None where they stay."""
+        if self.flip:
+            mirror = ((-1.0, 0.0, float(cols)), (0.0, 1.0, 0.0))
+            return Move(mirror) if float(torch.rand(1)) < 0.5 else None
+        if self.affine is None:
+            return None
+        drawn = self.affine.make_params([torch.empty(1, rows, cols, device="meta")])
+        return Move(_about_the_middle(drawn, rows, cols), drawn)
+
+    def pixels(self, image: Tensor, move: Move | None) -> Tensor:
+        """Move and change 0..255 float32 (c, h, w); without a change nothing is rounded."""
+        if not self.flip and self.affine is None and self.change is None:
             return image
-        changed: Tensor = self.change(image.round().clamp(0, 255).to(torch.uint8))
+        changed = image.round().clamp(0, 255).to(torch.uint8)
+        changed = changed if move is None else move.image(changed)
+        changed = changed if self.change is None else self.change(changed)
         return changed.to(torch.float32)
+
+    def raw(self, image: Tensor, move: Move | None, ground: Sequence[float]) -> Tensor:
+        """Move float32 (c, h, w) of any numbers, which are not rounded."""
+        return image if move is None else move.image(image, ground)
 
     def finish(self, image: Tensor) -> Tensor:
         """Erase a patch of the normalised input (c, h, w)."""
@@ -71,8 +127,26 @@ class Augment:
         return erased
 
 
-def build(name: str, *, channels: int = 3, erasing: float = 0.0, least_area: float = 0.08) -> Augment:
+def _about_the_middle(
+    drawn: Mapping[str, Any], rows: int, cols: int
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return the matrix of torchvision's affine transform without shear: turned and scaled about the middle."""
+    angle, scale = math.radians(drawn["angle"]), drawn["scale"]
+    along, across = scale * math.cos(angle), scale * math.sin(angle)
+    x, y = cols / 2, rows / 2
+    right, down = drawn["translate"]
+    return (
+        (along, -across, x + right - along * x + across * y),
+        (across, along, y + down - across * x - along * y),
+    )
+
+
+def build(
+    name: str, *, channels: int = 3, raw: bool = False, erasing: float = 0.0, least_area: float = 0.08
+) -> Augment:
     """Return a named recipe; `erasing` is the chance of an erased patch, `least_area` the smallest crop.
+
+    `raw` says that pictures come in numbers of their own (`Preprocess.raw`).
 
     `none` · `light` (small turn, shift and scale, no flip: for digits and letters) · `flip_crop` (random
     resized crop and flip) · `trivial` (flip_crop + TrivialAugment, arXiv:2103.10158) · `rand` (flip_crop +
@@ -81,42 +155,35 @@ def build(name: str, *, channels: int = 3, erasing: float = 0.0, least_area: flo
     arXiv:2204.07118, §3).
 
     Raises:
-        SettingError: the name is unknown, or the recipe cannot work on so many channels.
+        SettingError: the name is unknown, or the recipe cannot work on such pictures.
     """
     if name not in RECIPES:
         raise UnknownNameError("augmentation", name, RECIPES, f"Choose one of {', '.join(RECIPES)}.")
-    if name in {"trivial", "rand", "three"} and channels not in {1, 3}:
-        raise SettingError(
-            f"The augmentation {name!r} needs grey or colour, not {channels} channels. Use flip_crop."
-        )
+    if name in {"trivial", "rand", "three"} and (raw or channels not in {1, 3}):
+        what = "numbers of 8 bits" if raw else f"grey or colour, not {channels} channels"
+        raise SettingError(f"The augmentation {name!r} needs {what}. Use flip_crop.")
     from torchvision.transforms import v2  # two seconds: only who trains pays for them
 
     erase = v2.RandomErasing(p=erasing, value=0) if erasing else None
     if name == "none":
         return Augment(name, erase=erase)
     if name == "light":
-        shift = v2.RandomAffine(10, (0.1, 0.1), (0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR)
-        return Augment(name, change=shift, erase=erase)
+        return Augment(name, affine=v2.RandomAffine(10, (0.1, 0.1), (0.9, 1.1)), erase=erase)
     size = (1, 1)  # only its draw of a region is used; the resize is ours
     crop = v2.RandomResizedCrop(size, scale=(least_area, 1.0))
-    return Augment(name, crop, _colours(name), erase)
+    return Augment(name, crop, True, None, _colours(name), erase, name in MOVING_TRUTH)
 
 
-def _colours(name: str) -> nn.Module:
+def _colours(name: str) -> nn.Module | None:
     from torchvision.transforms import v2
 
-    then: dict[str, list[nn.Module]] = {
-        "trivial": [v2.TrivialAugmentWide()],
-        "rand": [v2.RandAugment(num_ops=2, magnitude=9, num_magnitude_bins=11)],
-        "three": [
-            v2.RandomChoice(
-                [
-                    v2.RandomGrayscale(p=1),
-                    v2.RandomSolarize(threshold=128, p=1),
-                    v2.GaussianBlur(5, (0.1, 2.0)),
-                ]
-            ),
-            v2.ColorJitter(0.3, 0.3, 0.3),
-        ],
-    }
-    return nn.Sequential(v2.RandomHorizontalFlip(), *then.get(name, []))
+    if name == "trivial":
+        return cast(nn.Module, v2.TrivialAugmentWide())
+    if name == "rand":
+        return cast(nn.Module, v2.RandAugment(num_ops=2, magnitude=9, num_magnitude_bins=11))
+    if name != "three":
+        return None
+    one_of = [
+        v2.RandomGrayscale(p=1), v2.RandomSolarize(threshold=128, p=1), v2.GaussianBlur(5, (0.1, 2.0))
+    ]  # fmt: skip
+    return nn.Sequential(v2.RandomChoice(one_of), v2.ColorJitter(0.3, 0.3, 0.3))

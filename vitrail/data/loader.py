@@ -62,11 +62,14 @@ class _Seen(NamedTuple):
     pixels: torch.Tensor
     target: Any
     id: str
-    geometry: Geometry | None
+    geometry: Geometry
 
 
 class Pictures(Dataset["_Seen | VitrailError"]):
-    """The rows of a manifest as network inputs; asked with (index, key): key < 0 means as at prediction."""
+    """The rows of a manifest as network inputs; asked with (index, key): key < 0 means as at prediction.
+
+    Truths are read where pictures are, in a loader's worker; only in training a truth moves with its picture.
+    """
 
     def __init__(
         self,
@@ -93,10 +96,10 @@ class Pictures(Dataset["_Seen | VitrailError"]):
         row = self.rows[index]
         image = load(self.root, row.path, self.preprocess.channels, row.part).image
         target = self.targets.read(row, self.root)
-        if key < 0 or self.augment is None:
-            pixels, geometry = self.preprocess.eval(image)
-            return _Seen(pixels, target, row.id, geometry)
-        return _Seen(self.preprocess.train(image, self.augment, key), target, row.id, None)
+        augment = self.augment if key >= 0 else None
+        view = self.preprocess.view(image.shape[:2], augment, key)
+        moved = target if augment is None else self.targets.transform(target, view)
+        return _Seen(view.image(image), moved, row.id, view.geometry)
 
     def collate(self, found: Sequence[_Seen | VitrailError]) -> Batch[Any] | VitrailError:
         """Stack pictures into a batch; where one cannot be read, return the error instead."""
@@ -107,7 +110,7 @@ class Pictures(Dataset["_Seen | VitrailError"]):
             {"images": torch.stack([one.pixels for one in seen])},
             self.targets.collate([one.target for one in seen]),
             tuple(one.id for one in seen),
-            tuple(one.geometry for one in seen if one.geometry is not None),
+            tuple(one.geometry for one in seen),
         )
 
 

@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import pad
 
 from vitrail.core.errors import SettingError
 from vitrail.data.augment import Augment, drawn_from
-from vitrail.data.resize import INTERPOLATIONS, Interpolation, Span, resize
+from vitrail.data.resize import INTERPOLATIONS, Interpolation
 from vitrail.data.sample import Geometry
+from vitrail.data.view import Drawn, Plan, View, geometry_of
 
 Fit = Literal["squash", "crop", "pad"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
-
-
-class _Plan(NamedTuple):
-    """Resize to `resized`, then show the window of the input's size whose corner lies at `corner` in it."""
-
-    resized: tuple[int, int]
-    corner: tuple[int, int]  # negative where the input is padded
+EIGHT_BITS = 255.0
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """From uint8 (height, width, channels) to float32 (channels, *size), with mean 0 and deviation 1 or so.
+    """From an array (height, width, channels) to float32 (channels, *size), with mean 0 and deviation 1 or so.
 
     `fit` says how another shape is brought to `size`: `squash` stretches it, `crop` covers the input and cuts
     off what juts out, `pad` shows the whole picture in its own shape on a ground that normalises to zero. All
     three first aim at int(size / `crop_fraction`) and then show the middle, as DeiT's int(224 / 0.875) and timm's
     `crop_pct`; what is not given is 0.875 for `crop` and 1, no margin, for the others.
-    `mean` and `std` are in parts of 255, one number a channel.
+    `scale` is the value that counts as 1, 255 for pictures of 8 bits; `mean` and `std` are in parts of it, one number
+    a channel. Where no data are (NaN), the input is zero.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -48,6 +42,7 @@ class Preprocess:
     std: tuple[float, ...] = IMAGENET_STD
     channels: int = 3
     interpolation: Interpolation = "bicubic"
+    scale: float = EIGHT_BITS
 
     def __post_init__(self) -> None:
         if cast(float | None, self.crop_fraction) is None:
@@ -64,6 +59,8 @@ class Preprocess:
             raise SettingError(
                 f"There is no interpolation called {self.interpolation!r}. Choose {' or '.join(INTERPOLATIONS)}."
             )
+        if not 0 < self.scale < float("inf"):
+            raise SettingError(f"The value that counts as 1 is a positive number, not {self.scale}.")
 
     @classmethod
     def for_size(cls, size: int | tuple[int, int], channels: int = 3) -> Preprocess:
@@ -74,47 +71,61 @@ class Preprocess:
         fit: Fit = "squash" if tiny else "crop"
         return cls(wanted, fit, usual_fraction(fit), mean, std, channels)
 
-    def eval(self, image: NDArray[np.uint8]) -> tuple[Tensor, Geometry]:
+    @property
+    def raw(self) -> bool:
+        """Whether pictures come in the numbers of their files, and not as grey or colour of 8 bits."""
+        return self.scale != EIGHT_BITS or self.channels not in {1, 3, 4}
+
+    def view(self, shape: tuple[int, int], augment: Augment | None = None, key: int = -1) -> View:
+        """Return how an input shows a picture (height, width): as at prediction, or augmented as `key` draws it.
+
+        Raises:
+            SettingError: the augmentation cannot work on raw pictures.
+        """
+        height, width = shape
+        if augment is None:
+            plan = self._plan(height, width)
+            return View(self, geometry_of((height, width), self.size, plan), plan)
+        if self.raw and augment.change is not None:
+            raise SettingError(f"The augmentation {augment.name!r} needs numbers of 8 bits. Use flip_crop.")
+        with drawn_from(key):
+            region = augment.region(height, width)
+            move = augment.move(*self.size)
+            drawn = Drawn(augment, region, move, torch.random.get_rng_state())
+        plan = self._plan(height, width) if region is None else Plan(self.size, (0, 0))
+        return View(self, geometry_of((height, width), self.size, plan, drawn), plan, drawn)
+
+    def eval(self, image: NDArray[Any]) -> tuple[Tensor, Geometry]:
         """Return the input (channels, *size), and where it lies on the original."""
         self._check(image)
-        height, width = image.shape[:2]
-        plan = self._plan(height, width)
-        shown = self.normalise(self._shown(image, plan))
-        return self._framed(shown, plan), self._geometry(height, width, plan)
+        view = self.view(image.shape[:2])
+        return view.image(image), view.geometry
 
     def geometry(self, height: int, width: int) -> Geometry:
         """Return where the input lies on a picture of this size."""
-        return self._geometry(height, width, self._plan(height, width))
+        return self.view((height, width)).geometry
 
-    def train(self, image: NDArray[np.uint8], augment: Augment, key: int) -> Tensor:
+    def train(self, image: NDArray[Any], augment: Augment, key: int) -> Tensor:
         """Return an augmented input (channels, *size); the draw depends on `key` alone."""
         self._check(image)
-        with drawn_from(key):
-            region = augment.region(image.shape[0], image.shape[1])
-            if region is None:
-                plan = self._plan(image.shape[0], image.shape[1])
-                shown = self._framed(self._shown(image, plan), plan, self.ground)
-            else:
-                top, left, height, width = region
-                shown = self._shown(image[top : top + height, left : left + width], _Plan(self.size, (0, 0)))
-            return augment.finish(self.normalise(augment.pixels(shown)))
+        return self.view(image.shape[:2], augment, key).image(image)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Bring 0..255 (c, h, w) to mean 0 and deviation 1."""
-        mean = torch.tensor(self.mean).view(-1, 1, 1) * 255
-        std = torch.tensor(self.std).view(-1, 1, 1) * 255
+        """Bring 0..scale (c, h, w) to mean 0 and deviation 1."""
+        mean = torch.tensor(self.mean).view(-1, 1, 1) * self.scale
+        std = torch.tensor(self.std).view(-1, 1, 1) * self.scale
         return (pixels - mean).div_(std)
 
     def restore(self, images: Tensor) -> Tensor:
-        """Undo `normalise`: back to 0..255, for showing an input to people."""
-        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1) * 255
-        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1) * 255
+        """Undo `normalise`: back to 0..scale."""
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1) * self.scale
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1) * self.scale
         return images * std + mean
 
     @property
     def ground(self) -> tuple[float, ...]:
-        """The colour (0..255) that normalises to zero, laid where there is no picture."""
-        return tuple(255 * mean for mean in self.mean)
+        """The colour (0..scale) that normalises to zero, laid where there is no picture."""
+        return tuple(self.scale * mean for mean in self.mean)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -135,14 +146,14 @@ class Preprocess:
         except TypeError as error:
             raise SettingError(f"These are no preprocessing steps: {values}.") from error
 
-    def _check(self, image: NDArray[np.uint8]) -> None:
+    def _check(self, image: NDArray[Any]) -> None:
         if image.ndim != 3 or image.shape[2] != self.channels:
             raise SettingError(
                 f"The network wants {self.channels} channels, the picture has shape {image.shape}. "
                 f"Decode it with channels={self.channels}."
             )
 
-    def _plan(self, height: int, width: int) -> _Plan:
+    def _plan(self, height: int, width: int) -> Plan:
         tall, wide = (int(side / self.crop_fraction) for side in self.size)
         if self.fit == "squash":
             new = (tall, wide)
@@ -155,29 +166,7 @@ class Preprocess:
             new = (tall, max(wide, int(tall * width / height)))
         else:
             new = (max(tall, int(wide * height / width)), wide)
-        return _Plan(new, (_corner(new[0] - self.size[0]), _corner(new[1] - self.size[1])))
-
-    def _shown(self, image: NDArray[np.uint8], plan: _Plan) -> Tensor:
-        """Return what the input shows of a resized picture: (c, at most *size)."""
-        rows, cols = map(_span, plan.resized, plan.corner, self.size)
-        return resize(image, rows, cols, self.interpolation)
-
-    def _framed(self, shown: Tensor, plan: _Plan, ground: tuple[float, ...] = ()) -> Tensor:
-        """Pad to (c, *size); `ground` is zero unless colours are given."""
-        (top, left), (rows, cols) = (max(0, -corner) for corner in plan.corner), self.size
-        below, right = rows - top - shown.shape[1], cols - left - shown.shape[2]
-        if not (top or left or below or right):
-            return shown
-        if not ground:
-            return pad(shown, (left, right, top, below))
-        shift = torch.tensor(ground).view(-1, 1, 1)
-        return pad(shown - shift, (left, right, top, below)) + shift
-
-    def _geometry(self, height: int, width: int, plan: _Plan) -> Geometry:
-        tall, wide = height / plan.resized[0], width / plan.resized[1]  # original pixels a resized pixel
-        top, left = plan.corner
-        box = (top * tall, left * wide, (top + self.size[0]) * tall, (left + self.size[1]) * wide)
-        return Geometry((height, width), self.size, box)
+        return Plan(new, (_corner(new[0] - self.size[0]), _corner(new[1] - self.size[1])))
 
 
 def usual_fraction(fit: Fit) -> float:
@@ -188,9 +177,3 @@ def usual_fraction(fit: Fit) -> float:
 def _corner(over: int) -> int:
     """Return where the input begins on a side that is `over` pixels longer: half of them, as torchvision rounds it."""
     return round(over / 2) if over > 0 else over // 2
-
-
-def _span(whole: int, corner: int, size: int) -> Span:
-    """Return which pixels of a resized side of `whole` an input of `size` shows that begins at `corner`."""
-    first = max(0, corner)
-    return Span(whole, first, min(whole, corner + size) - first)

@@ -7,7 +7,7 @@ which `embedding_bag` computes with the widest instructions there are. Exported 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
 
 Number = TypeVar("Number", NDArray[np.float32], Tensor)
 """Arrays or tensors."""
+
+LEAST_DATA = 0.45
+"""Not a half, which edges of data hit exactly: there, rounding would decide, and exported graphs round otherwise."""
 
 AT_ONCE = 1 << 18
 """Values of a picture that are float32 at once (1 MB), or a few rows: all of a photograph would leave the caches."""
@@ -40,10 +43,16 @@ class Taps(NamedTuple):
     weights: NDArray[np.float32]
 
 
-def resize(
-    image: NDArray[np.uint8], rows: Span, cols: Span, interpolation: Interpolation = "bicubic"
-) -> Tensor:
-    """Return the shown part of a resized picture: uint8 (height, width, c) -> float32 (c, rows.size, cols.size)."""
+def resize(image: NDArray[Any], rows: Span, cols: Span, interpolation: Interpolation = "bicubic") -> Tensor:
+    """Return the shown part of a resized picture: (height, width, c) -> float32 (c, rows.size, cols.size).
+
+    Values may be uint8, uint16 or float32. NaN is where no data are: it weighs nothing, and the others weigh more
+    for it; where less than `LEAST_DATA` of the weight would be left, the answer is NaN too.
+    """
+    if image.dtype.kind == "f" and (gaps := np.isnan(image)).any():
+        known = resize(np.where(gaps, 0, image), rows, cols, interpolation)
+        share = resize((~gaps).astype(np.float32), rows, cols, interpolation)
+        return torch.where(share < LEAST_DATA, torch.nan, known / share)
     height, width, channels = image.shape
     if (rows.whole, cols.whole) == (height, width):
         shown = image[rows.first : rows.first + rows.size, cols.first : cols.first + cols.size]
@@ -96,7 +105,7 @@ def cubic(apart: Number) -> Number:
     return near * (x < 1) + far * (x >= 1)
 
 
-def _rows(image: NDArray[np.uint8], down: Taps) -> Tensor:
+def _rows(image: NDArray[Any], down: Taps) -> Tensor:
     """Resize the height alone, a band of the picture at a time: (height, w, c) -> float32 (rows, w, c)."""
     count, most = down.places.shape
     reach = int(down.places[-1, -1]) - int(down.places[0, 0]) + 1
@@ -117,6 +126,6 @@ def _sums(rows: Tensor, wanted: Taps) -> Tensor:
     return embedding_bag(places, rows, mode="sum", per_sample_weights=weights)
 
 
-def _owned(image: NDArray[np.uint8]) -> Tensor:
+def _owned(image: NDArray[Any]) -> Tensor:
     # Decoders hand out memory that may not be written, which torch warns of.
     return torch.from_numpy(np.array(image, order="C"))

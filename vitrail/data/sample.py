@@ -17,12 +17,14 @@ class Geometry:
     """How a network input lies on its original: `box` is what the input shows, in original pixels.
 
     `original` and `size` are (height, width); `box` is (top, left, bottom, right), larger than the original
-    where the input was padded and smaller where it was cropped.
+    where the input was padded and smaller where it was cropped. `moved` takes (x, y, 1) of an input pixel to where an
+    augmentation moved it, two rows of three; None where nothing moved, as at prediction.
     """
 
     original: tuple[int, int]
     size: tuple[int, int]
     box: tuple[float, float, float, float]
+    moved: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

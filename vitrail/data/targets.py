@@ -52,6 +52,11 @@ class Targets(ABC, Generic[T]):
         """Return the truth as it lies in a view of the picture; by default the same."""
         return target
 
+    @property
+    def lies_in_image(self) -> bool:
+        """Whether a truth moves with its picture, so that a training may only change the picture in ways it follows."""
+        return type(self).transform is not Targets.transform
+
     def collate(self, targets: Sequence[T]) -> Any:
         """Return the truths of a batch: a tensor, a sequence, or a mapping of these, one a picture."""
         return list(targets)

@@ -11,7 +11,7 @@ from torch import nn
 
 from vitrail.core.errors import SettingError
 from vitrail.core.paths import compiler
-from vitrail.data.augment import build
+from vitrail.data.augment import MOVING_TRUTH, build
 from vitrail.data.balance import sampling_weights
 from vitrail.data.loader import Order, Pictures, Share, training
 from vitrail.data.manifest import TRAIN, Manifest
@@ -58,12 +58,21 @@ def pictures_to_train_on(
     recipe: Recipe, manifest: Manifest, task: Task[Any, Any], preprocess: Preprocess
 ) -> Pictures:
     """Return the training pictures with the recipe's augmentation."""
-    augment = build(recipe.training.augment, channels=recipe.model.channels, erasing=recipe.training.erase)
+    augment = build(
+        recipe.training.augment,
+        channels=recipe.model.channels,
+        raw=preprocess.raw,
+        erasing=recipe.training.erase,
+    )
     rows = manifest.rows(TRAIN)
     if not rows:
         raise SettingError("The split leaves no picture to train on. Lower --val and --test.")
-    # Workers need what reads the truths alone: a wrapper may hold a teacher.
     truths = task.deployed_task(recipe.task.name)[1]  # a teacher is not for the processes that read pictures
+    if truths.lies_in_image and not augment.moves_truth:
+        raise SettingError(
+            f"The augmentation {augment.name!r} changes where things are in a picture, which the truths of the task "
+            f"{recipe.task.name} cannot follow. Choose --augment {', '.join(MOVING_TRUTH)}."
+        )
     return Pictures(rows, manifest.root, preprocess, truths, augment)
 
 

@@ -52,6 +52,11 @@ class Wrapper(Task[Any, Any]):
         """Return the wrapped task's truth of a row."""
         return self.inner.read(row, root)
 
+    @property
+    def lies_in_image(self) -> bool:
+        """Whether the wrapped task's truths move with their pictures."""
+        return self.inner.lies_in_image
+
     def transform(self, target: Any, view: Any) -> Any:
         """Return the wrapped task's truth as it lies in a view."""
         return self.inner.transform(target, view)

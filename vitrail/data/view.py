@@ -1,0 +1,262 @@
+"""How one network input shows its original: image, mask, points and boxes in, maps back out.
+
+Coordinates are (x, y) in pixels, of the original or of the input; the centre of a side's first pixel lies at 0.5.
+What a view draws is drawn once, when it is made, so that all that is asked of it moves alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import grid_sample, pad
+
+from vitrail.core.errors import SettingError
+from vitrail.data.augment import MOVING_TRUTH, Augment, Move, drawn_on
+from vitrail.data.resize import Span, resize
+from vitrail.data.sample import Geometry
+
+if TYPE_CHECKING:
+    from vitrail.data.preprocess import Preprocess
+
+Floats = NDArray[np.floating[Any]]
+
+
+class Plan(NamedTuple):
+    """Resize to `resized`, then show the window of the input's size whose corner lies at `corner` in it."""
+
+    resized: tuple[int, int]
+    corner: tuple[int, int]  # negative where the input is padded
+
+
+class Drawn(NamedTuple):
+    """What an augmentation drew: the region shown, how it moves, and where torch's generator stood then."""
+
+    augment: Augment
+    region: tuple[int, int, int, int] | None
+    move: Move | None
+    state: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One input of one picture; `Preprocess.view` makes it. `drawn` is None as at prediction."""
+
+    preprocess: Preprocess
+    geometry: Geometry
+    plan: Plan
+    drawn: Drawn | None = None
+
+    def image(self, image: NDArray[Any]) -> Tensor:
+        """Return the input (channels, *size) of the decoded picture (height, width, channels)."""
+        self._check(image, (*self.geometry.original, self.preprocess.channels))
+        steps, drawn = self.preprocess, self.drawn
+        if drawn is None:
+            return self._framed(steps.normalise(self._shown(image)))
+        if drawn.region is not None:
+            top, left, height, width = drawn.region
+            image = image[top : top + height, left : left + width]
+        shown = self._framed(self._shown(image), steps.ground)
+        with drawn_on(drawn.state):
+            if steps.raw:
+                changed = drawn.augment.raw(shown, drawn.move, steps.ground)
+            else:
+                changed = drawn.augment.pixels(shown, drawn.move)
+            return drawn.augment.finish(steps.normalise(changed))
+
+    def mask(self, mask: NDArray[Any], void: int) -> NDArray[Any]:
+        """Return a mask (height, width) as the input shows it: the nearest value, `void` where no picture is."""
+        self._refuse_unmoved()
+        self._check(mask, self.geometry.original)
+        rows, cols = self.geometry.size
+        y, x = np.arange(rows) + 0.5, np.arange(cols) + 0.5
+        if self.geometry.moved is None:
+            down, across = _to_original(self.geometry)
+            return _nearest(mask, (down[0] * y + down[1])[:, None], (across[0] * x + across[1])[None], void)
+        at = np.stack(np.broadcast_arrays(x[None], y[:, None]), -1).reshape(-1, 2)
+        before = _through(_inverse(self.geometry.moved), at)
+        shown = np.all((before >= 0) & (before < (cols, rows)), axis=1, keepdims=True)
+        inside = np.where(shown, points_in_original(self.geometry, at), -1.0).reshape(rows, cols, 2)
+        return _nearest(mask, inside[..., 1], inside[..., 0], void)
+
+    def points(self, xy: NDArray[Any]) -> Floats:
+        """Return points (n, 2) of the original in pixels of the input, beyond its sides where it shows them not."""
+        self._refuse_unmoved()
+        return points_in_input(self.geometry, xy)
+
+    def boxes(self, xyxy: NDArray[Any]) -> tuple[Floats, Floats]:
+        """Return boxes (n, 4) of the original in pixels of the input, and the share of each still seen (n,).
+
+        A box is cut off at the input's sides; one that is turned becomes the upright box around it.
+        """
+        self._refuse_unmoved()
+        return clip_boxes(around(self.points(corners(xyxy))), self.geometry.size)
+
+    def back(self, maps: Tensor, fill: float = float("nan")) -> Tensor:
+        """Return maps of the input (…, rows, cols) in the original's pixels, as `maps_in_original` does."""
+        self._refuse_unmoved()
+        return maps_in_original(self.geometry, maps, fill)
+
+    def _check(self, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+        if array.shape != shape:
+            raise SettingError(f"This view is one of an array of shape {shape}, not of {array.shape}.")
+
+    def _refuse_unmoved(self) -> None:
+        if self.drawn is not None and not self.drawn.augment.moves_truth:
+            raise SettingError(
+                f"The augmentation {self.drawn.augment.name!r} moves the picture, but not masks, points or boxes with "
+                f"it. Choose one of {', '.join(MOVING_TRUTH)}."
+            )
+
+    def _shown(self, image: NDArray[Any]) -> Tensor:
+        """Return what the input shows of a resized picture: (c, at most *size)."""
+        rows, cols = map(_span, self.plan.resized, self.plan.corner, self.geometry.size)
+        shown = resize(image, rows, cols, self.preprocess.interpolation)
+        return _filled(shown, self.preprocess.ground) if image.dtype.kind == "f" else shown
+
+    def _framed(self, shown: Tensor, ground: tuple[float, ...] = ()) -> Tensor:
+        """Pad to (c, *size); `ground` is zero unless colours are given."""
+        (top, left), (rows, cols) = (max(0, -corner) for corner in self.plan.corner), self.geometry.size
+        below, right = rows - top - shown.shape[1], cols - left - shown.shape[2]
+        if not (top or left or below or right):
+            return shown
+        if not ground:
+            return pad(shown, (left, right, top, below))
+        shift = torch.tensor(ground).view(-1, 1, 1)
+        return pad(shown - shift, (left, right, top, below)) + shift
+
+
+def geometry_of(
+    original: tuple[int, int], size: tuple[int, int], plan: Plan, drawn: Drawn | None = None
+) -> Geometry:
+    """Return how an input of `size` lies on an original (height, width)."""
+    region = drawn and drawn.region
+    above, before, height, width = region or (0, 0, *original)
+    tall, wide = height / plan.resized[0], width / plan.resized[1]  # original pixels a resized pixel
+    top, left = plan.corner
+    box = (
+        above + top * tall, before + left * wide, above + (top + size[0]) * tall, before + (left + size[1]) * wide
+    )  # fmt: skip
+    return Geometry(original, size, box, drawn.move.matrix if drawn and drawn.move else None)
+
+
+def points_in_input(geometry: Geometry, xy: NDArray[Any]) -> Floats:
+    """Return points (n, 2) of the original in pixels of the input."""
+    down, across = _to_original(geometry)
+    before = (np.asarray(xy, np.float64) - (across[1], down[1])) / (across[0], down[0])
+    return before if geometry.moved is None else _through(geometry.moved, before)
+
+
+def points_in_original(geometry: Geometry, xy: NDArray[Any]) -> Floats:
+    """Return points (n, 2) of the input in pixels of the original."""
+    down, across = _to_original(geometry)
+    before: Floats = np.asarray(xy, np.float64)
+    if geometry.moved is not None:
+        before = _through(_inverse(geometry.moved), before)
+    return before * (across[0], down[0]) + (across[1], down[1])
+
+
+def boxes_in_original(geometry: Geometry, xyxy: NDArray[Any]) -> Floats:
+    """Return boxes (n, 4) of the input in pixels of the original, cut off at its sides."""
+    return clip_boxes(around(points_in_original(geometry, corners(xyxy))), geometry.original)[0]
+
+
+def maps_in_original(geometry: Geometry, maps: Tensor, fill: float = float("nan")) -> Tensor:
+    """Return maps (…, rows, cols) in the original's pixels (…, height, width); `fill` where the input does not reach.
+
+    The maps cover the whole input, in as many rows and columns as they like. Every original pixel asks at its own
+    centre, linearly between the centres of cells; beyond the outermost centres the outermost cell answers.
+    """
+    height, width = geometry.original
+    y, x = np.arange(height) + 0.5, np.arange(width) + 0.5
+    if geometry.moved is None:
+        down, across = _to_original(geometry)
+        y, x = (y - down[1]) / down[0], (x - across[1]) / across[0]
+        found = _between(_between(maps, y, geometry.size[0], -2), x, geometry.size[1], -1)
+        seen = ((y >= 0) & (y <= geometry.size[0]))[:, None] & ((x >= 0) & (x <= geometry.size[1]))[None]
+    else:
+        at = np.stack(np.broadcast_arrays(x[None], y[:, None]), -1)
+        share = points_in_input(geometry, at.reshape(-1, 2)).reshape(at.shape) / geometry.size[::-1]
+        grid = torch.from_numpy(2 * share - 1).to(maps.dtype)[None]
+        flat = maps.reshape(1, -1, *maps.shape[-2:])
+        found = grid_sample(flat, grid, padding_mode="border", align_corners=False)
+        found = found.view(*maps.shape[:-2], height, width)
+        seen = np.all((share >= 0) & (share <= 1), axis=-1)
+    return found if seen.all() else found.masked_fill(torch.from_numpy(~seen), fill)
+
+
+def corners(xyxy: NDArray[Any]) -> Floats:
+    """Return the four corners of boxes (n, 4), one after the other: (4 n, 2)."""
+    return np.asarray(xyxy, np.float64).reshape(-1, 4)[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
+
+
+def around(points: Floats) -> Floats:
+    """Return the upright boxes (n, 4) around four points each, (4 n, 2)."""
+    four = points.reshape(-1, 4, 2)
+    return np.concatenate([four.min(1), four.max(1)], 1)
+
+
+def clip_boxes(xyxy: Floats, size: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Return boxes (n, 4) cut off at the sides of (height, width), and the share that is left of each (n,).
+
+    A side without length counts as seen where it lies inside.
+    """
+    far = np.array(size[::-1], np.float64)
+    low, high = xyxy[:, :2], xyxy[:, 2:]
+    inside = np.clip(low, 0, far), np.clip(high, 0, far)
+    length = high - low
+    point = ((low >= 0) & (low <= far)).astype(np.float64)
+    left = np.divide(inside[1] - inside[0], length, out=point, where=length > 0)
+    return np.concatenate(inside, 1), left.prod(1)
+
+
+def _to_original(geometry: Geometry) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the slope and start of y, and of x, from an input that does not move to its original."""
+    (rows, cols), (top, left, bottom, right) = geometry.size, geometry.box
+    return ((bottom - top) / rows, top), ((right - left) / cols, left)
+
+
+def _through(matrix: Any, xy: Floats) -> Floats:
+    whole = np.asarray(matrix, np.float64)
+    moved: Floats = xy @ whole[:, :2].T + whole[:, 2]
+    return moved
+
+
+def _inverse(matrix: Any) -> Floats:
+    found: Floats = np.linalg.inv(np.vstack([np.asarray(matrix, np.float64), (0.0, 0.0, 1.0)]))[:2]
+    return found
+
+
+def _nearest(mask: NDArray[Any], y: Floats, x: Floats, void: int) -> NDArray[Any]:
+    """Return the values of a mask at points, each pixel asked where it lies; `void` outside."""
+    rows, cols = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
+    inside = (rows >= 0) & (rows < mask.shape[0]) & (cols >= 0) & (cols < mask.shape[1])
+    found = mask[np.clip(rows, 0, mask.shape[0] - 1), np.clip(cols, 0, mask.shape[1] - 1)]
+    return found if inside.all() else np.where(inside, found, np.asarray(void, mask.dtype))
+
+
+def _between(maps: Tensor, at: Floats, size: int, axis: int) -> Tensor:
+    """Return maps at points of an axis that is `size` long, linearly between the centres of its cells."""
+    cells = maps.shape[axis]
+    at = np.clip(at * (cells / size) - 0.5, 0, cells - 1)
+    low = np.minimum(np.floor(at).astype(np.int64), max(cells - 2, 0))
+    part = torch.from_numpy(at - low).to(maps.dtype)
+    part = part[:, None] if axis == -2 else part
+    first, second = torch.from_numpy(low), torch.from_numpy(np.minimum(low + 1, cells - 1))
+    return torch.lerp(maps.index_select(axis, first), maps.index_select(axis, second), part)
+
+
+def _filled(shown: Tensor, ground: tuple[float, ...]) -> Tensor:
+    """Lay the ground where there are no data (NaN)."""
+    gaps = torch.isnan(shown)
+    return torch.where(gaps, torch.tensor(ground).view(-1, 1, 1), shown) if gaps.any() else shown
+
+
+def _span(whole: int, corner: int, size: int) -> Span:
+    """Return which pixels of a resized side of `whole` an input of `size` shows that begins at `corner`."""
+    first = max(0, corner)
+    return Span(whole, first, min(whole, corner + size) - first)
