@@ -7,9 +7,9 @@ import pytest
 from sklearn import metrics
 
 from vitrail.data.manifest import Row
-from vitrail.evaluate.calibration import ece, noise
 from vitrail.evaluate.scores import Judged, Scores
 from vitrail.evaluate.words import verdict
+from vitrail.metrics.calibration import ece, noise
 from vitrail.metrics.ranking import ranking
 from vitrail.tasks.classify.task import Ranked
 

@@ -10,8 +10,8 @@ import torch
 
 from vitrail.data.manifest import Row
 from vitrail.evaluate.by_folds import Answered, gain_from_twice, score_by_folds
-from vitrail.evaluate.calibration import ece
 from vitrail.evaluate.doubts import doubts
+from vitrail.metrics.calibration import ece
 from vitrail.models.create import build, config_of
 from vitrail.runs.assemble import build_task
 from vitrail.training.heads import fit, fit_head, out_of_fold

@@ -121,3 +121,8 @@ class Manifest:
     def replace(self, rows: Sequence[Row]) -> Manifest:
         """Return a manifest of the same root with other rows."""
         return Manifest.of(rows, self.root)
+
+
+def group_key(row: Row) -> str:
+    """Return what stands or falls together: the group of a row, or the row itself."""
+    return f"g:{row.group}" if row.group else f"r:{row.id}"

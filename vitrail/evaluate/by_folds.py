@@ -16,9 +16,9 @@ from scipy.special import expit, softmax
 
 from vitrail.data.manifest import Row
 from vitrail.data.sample import Geometry
-from vitrail.evaluate.calibration import Calibration, calibration
 from vitrail.evaluate.labels import LabelJudged, LabelScores
 from vitrail.evaluate.scores import Judged, Scores
+from vitrail.metrics.calibration import Calibration, calibration
 from vitrail.metrics.ranking import mean_average_precision
 from vitrail.runs.assemble import build_task
 from vitrail.tasks.base import Task

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.data.manifest import TEST, Manifest, Row
+from vitrail.data.manifest import TEST, Manifest, Row, group_key
 from vitrail.data.split import leaks
 from vitrail.evaluate.ask import Asked, ask, rows_of
-from vitrail.evaluate.calibration import Calibration, calibration
-from vitrail.evaluate.classwise import Classwise, Counts, classwise
-from vitrail.evaluate.intervals import Interval, of_rows, wilson
 from vitrail.evaluate.scores import Judged
 from vitrail.infer.predictor import Predictor
+from vitrail.metrics.calibration import Calibration, calibration
+from vitrail.metrics.intervals import Interval, of_groups, wilson
+from vitrail.metrics.per_class import Counts, PerClass, per_class
 from vitrail.tasks.multilabel.task import Labelled, MultiLabel
 
 
@@ -55,12 +55,12 @@ class LabelScores:
 
     @staticmethod
     def _exact(judged: Sequence[LabelJudged]) -> Interval:
-        return of_rows([one.right for one in judged], [one.row for one in judged])
+        return of_groups([one.right for one in judged], [group_key(one.row) for one in judged])
 
     @cached_property
-    def classwise(self) -> Classwise:
+    def classwise(self) -> PerClass:
         """Precision, F1, AUROC and average precision of each label, and their means."""
-        return classwise(self._counts())
+        return per_class(self._counts())
 
     def per_class(self) -> dict[str, dict[str, Any]]:
         """Return for each label its pictures, recall with interval, precision, F1, AUROC, average precision."""
@@ -92,8 +92,8 @@ class LabelScores:
 
     def _counts(self) -> Counts:
         said = np.array([[label in one.prediction.chosen for label in self.labels] for one in self.judged])
-        rows = [one.row for one in self.judged]
-        return Counts(rows, 1 / (1 + np.exp(-self.logits / self.temperature)), self.truth, said)
+        groups = [group_key(one.row) for one in self.judged]
+        return Counts(groups, 1 / (1 + np.exp(-self.logits / self.temperature)), self.truth, said)
 
 
 def score_labels(predictor: Predictor, manifest: Manifest, split: str) -> LabelScores:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.data.manifest import TEST, Manifest, Row
+from vitrail.data.manifest import TEST, Manifest, Row, group_key
 from vitrail.data.split import leaks
 from vitrail.evaluate.ask import ask, rows_of
-from vitrail.evaluate.calibration import Calibration, calibration
-from vitrail.evaluate.classwise import Classwise, Counts, classwise
-from vitrail.evaluate.intervals import Interval, of_rows, wilson
 from vitrail.infer.predictor import Predictor
+from vitrail.metrics.calibration import Calibration, calibration
+from vitrail.metrics.intervals import Interval, of_groups, wilson
+from vitrail.metrics.per_class import Counts, PerClass, per_class
 
 Array = NDArray[np.float64]
 
@@ -44,14 +44,14 @@ class Scores:
     """Ids of pictures that have a twin among those the model learnt from."""
 
     @property
-    def rows(self) -> list[Row]:
-        """The pictures."""
-        return [one.row for one in self.judged]
+    def groups(self) -> list[str]:
+        """What stands together, a key a picture."""
+        return [group_key(one.row) for one in self.judged]
 
     @property
     def accuracy(self) -> Interval:
         """Share of right answers."""
-        return of_rows([one.right for one in self.judged], self.rows)
+        return of_groups([one.right for one in self.judged], self.groups)
 
     @property
     def without_twins(self) -> Interval | None:
@@ -59,14 +59,14 @@ class Scores:
         own = [one for one in self.judged if one.row.id not in self.leaked]
         if len(own) in (0, len(self.judged)):
             return None
-        return of_rows([one.right for one in own], [one.row for one in own])
+        return of_groups([one.right for one in own], [group_key(one.row) for one in own])
 
     def top(self, count: int = 5) -> Interval | None:
         """Return the share of pictures whose class is among the likeliest few; None with so few classes."""
         if len(self.labels) <= count:
             return None
         found = [one.row.label in one.prediction.labels[:count] for one in self.judged]
-        return of_rows(found, self.rows)
+        return of_groups(found, self.groups)
 
     @cached_property
     def truth(self) -> NDArray[np.int64]:
@@ -91,13 +91,13 @@ class Scores:
         return counts
 
     @cached_property
-    def classwise(self) -> Classwise:
+    def classwise(self) -> PerClass:
         """Precision, F1, AUROC and average precision of each class, and their means."""
         k = len(self.labels)
         place = {label: i for i, label in enumerate(self.labels)}
         said = np.array([place[one.prediction.label] for one in self.judged])
         one_hot = np.eye(k, dtype=bool)
-        return classwise(Counts(self.rows, self.probabilities, one_hot[self.truth], one_hot[said]))
+        return per_class(Counts(self.groups, self.probabilities, one_hot[self.truth], one_hot[said]))
 
     def per_class(self) -> dict[str, dict[str, Any]]:
         """Return for each class its pictures, recall with interval, and what it is mostly taken for."""

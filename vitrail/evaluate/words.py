@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vitrail.evaluate.calibration import Calibration
 from vitrail.evaluate.labels import LabelScores
 from vitrail.evaluate.scores import Scores
+from vitrail.metrics.calibration import Calibration
 
 NEVER_SEEN = "pictures it never saw"
 

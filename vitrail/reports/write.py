@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from vitrail.core.files import write_json, write_text
 from vitrail.data.manifest import TEST, Manifest
-from vitrail.evaluate.calibration import Calibration
 from vitrail.evaluate.labels import LabelScores, score_labels
 from vitrail.evaluate.report import card, environment
 from vitrail.evaluate.scores import Scores, measure, score
 from vitrail.evaluate.words import plain_verdict, verdict, verdict_of_labels
 from vitrail.infer.predictor import Predictor
+from vitrail.metrics.calibration import Calibration
 from vitrail.models.create import count_params
 from vitrail.reports.page import page
 from vitrail.reports.plain import plain_page

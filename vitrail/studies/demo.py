@@ -23,11 +23,11 @@ from vitrail.data.decode import decode
 from vitrail.data.manifest import KEPT, TEST, Manifest
 from vitrail.data.prepare import Prepared, prepare
 from vitrail.data.source import load, read
-from vitrail.evaluate.paired import Paired, paired
 from vitrail.evaluate.report import verdict
 from vitrail.evaluate.scores import Judged, Scores, score
 from vitrail.explainers.explanation import Explanation, explain
 from vitrail.infer.predictor import Predictor
+from vitrail.metrics.mcnemar import Paired, paired
 from vitrail.models.create import count_params
 from vitrail.pages import render
 from vitrail.runs.folder import Run
@@ -184,7 +184,11 @@ def _compared(manifest: Manifest, vit: Run, cnn: Run, say: Callable[[str], None]
         )
     for rival in rivals:
         say(f"  {rival.name}: {verdict(rival.scores)}")
-    duel = Duel(rivals[0], rivals[1], paired(rivals[0].scores, rivals[1].scores))
+    duel = Duel(
+        rivals[0],
+        rivals[1],
+        paired(*({one.row.id: one.right for one in rival.scores.judged} for rival in rivals)),
+    )
     say(f"  {duel.verdict}")
     return duel
 
