@@ -35,7 +35,7 @@ def fresh(
     layout: str = "auto",
     progress: Progress | None = None,
 ) -> Fresh:
-    """Check a source whose classes are matched by name with a model's `labels`.
+    """Check a source whose classes are matched by name with a model's `labels`, where it has any.
 
     Where the source has a test split of its own, only that is scored. `learnt` are the rows that the model learnt
     from, None where nothing tells them: pictures that stand there byte by byte are named in `known`.
@@ -48,7 +48,7 @@ def fresh(
     report = examine(understood, cache=cache_dir() / "check.sqlite", progress=progress)
     rows, decided = History.read(history_path(place)).apply(report.rows)
     manifest = Manifest.of(rows, understood.root)
-    strangers = [name for name in manifest.classes if name not in labels]
+    strangers = [name for name in manifest.classes if labels and name not in labels]
     if strangers:
         raise DataError(
             f"{source} holds {count(len(strangers), 'class', 'classes')} that the model does not know: "

@@ -1,4 +1,4 @@
-"""The six seams of a task: head, loss, metrics, decode, score, render. Nothing else knows what is predicted."""
+"""The six seams of a task: head, loss, evaluation, decode, score, render. Nothing else knows what is predicted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from vitrail.core.errors import UnknownNameError
 from vitrail.data.sample import Batch, Geometry
 from vitrail.layers.tokens import FeatureSpec
+from vitrail.tasks.probe import Probe
+from vitrail.tasks.result import Evaluation, Exports
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from vitrail.data.manifest import Row
 
 Target = TypeVar("Target")
 
@@ -39,28 +43,6 @@ class Losses(NamedTuple):
     parts: Mapping[str, Tensor] = {}
 
 
-class Metrics(Protocol):
-    """Scores gathered batch by batch; `main` names the one by which the best weights are kept (higher is better)."""
-
-    main: str
-
-    def update(self, output: Tensor, targets: Sequence[Any]) -> None:
-        """Take in the outputs of one batch and their targets."""
-        ...
-
-    def state(self) -> list[Any]:
-        """Return what was gathered so far, to be sent to another process."""
-        ...
-
-    def absorb(self, state: list[Any]) -> None:
-        """Take in what another process gathered."""
-        ...
-
-    def compute(self) -> dict[str, float]:
-        """Return the scores by name."""
-        ...
-
-
 class Task(ABC, Generic[Target, PredictionT]):
     """What is predicted from features, how it is learnt, scored, said and drawn.
 
@@ -71,6 +53,16 @@ class Task(ABC, Generic[Target, PredictionT]):
     name: str
     labels: tuple[str, ...]
     settings: Any
+    exports: Exports | None = None
+    """What hubs call it, where they have a name."""
+
+    columns: tuple[str, ...] = ()
+    """The columns of a table of answers that are there even where no picture could be answered."""
+
+    @property
+    def probe(self) -> Probe | None:
+        """How frozen features learn this task; a task without has no draft."""
+        return None
 
     @abstractmethod
     def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None: ...
@@ -88,8 +80,8 @@ class Task(ABC, Generic[Target, PredictionT]):
         """Return the loss of a batch of outputs."""
 
     @abstractmethod
-    def metrics(self) -> Metrics:
-        """Return empty metrics."""
+    def evaluation(self) -> Evaluation:
+        """Return an evaluation that has seen nothing yet: it scores answers while training and in reports."""
 
     @abstractmethod
     def decode(self, output: Tensor, at: Sequence[Geometry]) -> list[PredictionT]:
@@ -102,6 +94,10 @@ class Task(ABC, Generic[Target, PredictionT]):
     @abstractmethod
     def render(self, image: Image, prediction: PredictionT) -> Image:
         """Return the picture with the prediction drawn on it."""
+
+    def accepts(self, row: Row) -> None:
+        """Raise a DataError where the truth of a row is none that this task can be scored by."""
+        self.target(row.label)
 
     def choices(self, prediction: PredictionT) -> Sequence[str]:
         """Return the names of what an answer may be asked about, the likeliest first; by default itself alone."""
@@ -132,13 +128,6 @@ class Task(ABC, Generic[Target, PredictionT]):
         A wrapper that only changes how is learnt gives what it wraps.
         """
         return name, self
-
-    def settle(self, output: Tensor, targets: Sequence[Target]) -> Mapping[str, Any]:
-        """Return the settings that are learnt from validation answers once the weights stand; by default none.
-
-        `output` is what the network said of every validation picture, on the CPU; a temperature is such a setting.
-        """
-        return {}
 
     def infer(self, network: nn.Module, images: Tensor) -> Tensor:
         """Return the network's output for normalised images (b, channels, height, width)."""

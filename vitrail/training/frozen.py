@@ -26,7 +26,7 @@ from vitrail.layers.pool import Pool
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
 from vitrail.runs.device import fast_bf16
-from vitrail.training.heads import Vectors
+from vitrail.tasks.probe import Vectors
 from vitrail.training.loop import autocast
 
 BATCH = 16

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -26,9 +26,11 @@ from torch.distributed.checkpoint.state_dict import (
 from vitrail.core.errors import VitrailError
 from vitrail.core.seeds import derive
 from vitrail.data.loader import Order
+from vitrail.data.manifest import Row
 from vitrail.data.sample import Batch
 from vitrail.runs.assemble import Network
 from vitrail.tasks.base import Task
+from vitrail.tasks.result import Evaluation
 from vitrail.training.optim import Average, Schedule
 
 
@@ -208,27 +210,31 @@ def deterministic(device: torch.device) -> Iterator[None]:
         settings.fill_uninitialized_memory = filled
 
 
-def evaluate(session: Session, batches: Iterator[Batch[Any]]) -> dict[str, float]:
-    """Return the task's scores on batches, gathered from all processes."""
-    network, metrics = session.evaluated(), session.task.metrics()
+def evaluate(session: Session, batches: Iterator[Batch[Any]], rows: Mapping[str, Row]) -> Evaluation:
+    """Return the task's evaluation of batches, gathered from all processes; `rows` are the pictures by id."""
+    network: Network = session.evaluated()
+    evaluation: Evaluation = session.task.evaluation()
     was = network.training
     network.eval()
     with torch.inference_mode(), autocast(session.accelerator.device, session.precision):
         for batch in batches:
             output = session.task.infer(network, batch.images.to(session.accelerator.device))
-            metrics.update(output, batch.targets)
+            part = [rows[one] for one in batch.ids]
+            evaluation.update(part, {"logits": output.float().cpu()}, batch.targets, batch.geometry)
     network.train(was)
-    if session.accelerator.num_processes > 1:
-        metrics = _gathered(session.task, metrics.state())
-    return metrics.compute()
+    return _gathered(session, evaluation)
 
 
-def _gathered(task: Task[Any, Any], state: list[Any]) -> Any:
+def _gathered(session: Session, evaluation: Evaluation) -> Evaluation:
+    """Return what all processes evaluated, in one."""
+    if session.accelerator.num_processes == 1:
+        return evaluation
     from accelerate.utils import gather_object
 
-    metrics = task.metrics()
-    metrics.absorb(gather_object(state))
-    return metrics
+    whole: Evaluation = session.task.evaluation()
+    for part in gather_object([evaluation]):
+        whole.merge(part)
+    return whole
 
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -14,17 +14,22 @@ from torch import Tensor, nn
 from vitrail import plots
 from vitrail.core.config import read
 from vitrail.core.errors import DataError, UnknownNameError
+from vitrail.data.names import count
 from vitrail.data.sample import Batch, Geometry
 from vitrail.layers.head import DenseHead, DistilledHead
 from vitrail.layers.pool import Pool
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
-from vitrail.metrics.temperature import temperature
 from vitrail.tasks.base import Losses, Task
+from vitrail.tasks.classify.evaluation import ClassEvaluation
+from vitrail.tasks.classify.probe import ClassProbe
 from vitrail.tasks.classify.settings import ClassifySettings
+from vitrail.tasks.result import Exports
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from vitrail.data.manifest import Row
 
 
 class Order(TypedDict):
@@ -54,6 +59,10 @@ class Ranked:
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """Return the likeliest classes with their probabilities."""
         return list(zip(self.labels, self.probabilities, strict=True))[:count]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what a table of answers holds."""
+        return [{"label": self.label, "probability": round(self.probability, 6)}]
 
     def to_dict(self) -> dict[str, Any]:
         """Return label, probability and the five likeliest classes."""
@@ -117,38 +126,6 @@ def class_head(spec: FeatureSpec, classes: int, pool: Kind | None, dropout: floa
     return ClassHead(spec, classes, pool, dropout)
 
 
-class Accuracy:
-    """Share of right answers and mean cross entropy."""
-
-    main = "accuracy"
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, float]] = []
-
-    def update(self, output: Tensor, targets: Sequence[int]) -> None:
-        """Take in logits (b, k) and class indices."""
-        truth = torch.as_tensor(list(targets), device=output.device)
-        right = (output.argmax(dim=-1) == truth).int().tolist()
-        losses = F.cross_entropy(output.float(), truth, reduction="none").tolist()
-        self.rows += zip(right, losses, strict=True)
-
-    def state(self) -> list[tuple[int, float]]:
-        """Return one (right, loss) a picture."""
-        return self.rows
-
-    def absorb(self, state: list[tuple[int, float]]) -> None:
-        """Take in another process's rows."""
-        self.rows += state
-
-    def compute(self) -> dict[str, float]:
-        """Return accuracy, loss and the number of pictures."""
-        right, losses = np.array(self.rows, dtype=float).reshape(-1, 2).T
-        count = len(right)
-        if not count:
-            return {"accuracy": 0.0, "loss": float("nan"), "pictures": 0}
-        return {"accuracy": float(right.mean()), "loss": float(losses.mean()), "pictures": count}
-
-
 def binary(output: Tensor, truth: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
     """Return the binary cross entropy of every class, mean over classes and pictures (DeiT III, arXiv:2204.07118).
 
@@ -167,6 +144,8 @@ class Classify(Task[int, Ranked]):
     """
 
     name = "classify"
+    exports = Exports("image-classification", ("accuracy",))
+    columns = ("label", "probability")
     Reads: ClassVar[type[ClassifySettings]] = ClassifySettings
 
     def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
@@ -198,9 +177,23 @@ class Classify(Task[int, Ranked]):
             return Losses(binary(output.float(), truth, weight, smoothing))
         return Losses(F.cross_entropy(output.float(), truth, weight=weight, label_smoothing=smoothing))
 
-    def metrics(self) -> Accuracy:
-        """Return empty accuracy."""
-        return Accuracy()
+    def accepts(self, row: Row) -> None:
+        """Refuse several labels or none (DataError), and a class that is none of these (UnknownNameError)."""
+        if len(row.labels) != 1:
+            raise DataError(
+                f"{row.id} has {count(len(row.labels), 'label')}, and the model knows one class a picture. "
+                "Leave such pictures out, or train a model on pictures with several labels."
+            )
+        super().accepts(row)
+
+    def evaluation(self) -> ClassEvaluation:
+        """Return an empty evaluation."""
+        return ClassEvaluation(self.labels, self.settings.temperature)
+
+    @property
+    def probe(self) -> ClassProbe:
+        """Multinomial logistic regression."""
+        return ClassProbe(self.labels, self.settings.temperature)
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Return softmax(logits / temperature): (b, k)."""
@@ -247,7 +240,3 @@ class Classify(Task[int, Ranked]):
             truth = torch.as_tensor(batch.targets)
             images, mixed = kind(alpha=alpha, num_classes=len(self.labels))(batch.images, truth)
         return Batch(images, mixed, batch.ids, batch.geometry)
-
-    def settle(self, output: Tensor, targets: Sequence[int]) -> Mapping[str, Any]:
-        """Return the temperature that makes the probabilities of validation answers honest."""
-        return {"temperature": temperature(output.double().numpy(), np.asarray(targets, dtype=np.int64))}

@@ -21,12 +21,16 @@ from vitrail.core.errors import SettingError
 from vitrail.data.sample import Batch, Geometry
 from vitrail.layers.head import DistilledHead
 from vitrail.layers.tokens import Features, FeatureSpec
-from vitrail.tasks.base import Losses, Metrics, Task
+from vitrail.tasks.base import Losses, Task
 from vitrail.tasks.multilabel.task import MultiLabel
+from vitrail.tasks.probe import Probe
+from vitrail.tasks.result import Evaluation
 from vitrail.tasks.wrappers.settings import DistillSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from vitrail.data.manifest import Row
 
 Teacher = Callable[[Tensor], Tensor]
 """Images as the student gets them (b, channels, height, width) -> the teacher's logits (b, k), without gradient."""
@@ -91,9 +95,18 @@ class Distill(Task[Any, Any]):
         """Return the wrapped task's loss of the answer."""
         return self.inner.loss(self._answer(output), targets)
 
-    def metrics(self) -> Metrics:
-        """Return the wrapped task's metrics."""
-        return self.inner.metrics()
+    def evaluation(self) -> Evaluation:
+        """Return the wrapped task's evaluation."""
+        return self.inner.evaluation()
+
+    def accepts(self, row: Row) -> None:
+        """Refuse what the wrapped task cannot be scored by."""
+        self.inner.accepts(row)
+
+    @property
+    def probe(self) -> Probe | None:
+        """The wrapped task's probe."""
+        return self.inner.probe
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Return the wrapped task's probabilities."""
@@ -136,10 +149,6 @@ class Distill(Task[Any, Any]):
         teacher = self._against(other.float(), self._teacher(ready.images).float())
         total = (1 - self.share) * labels + self.share * teacher
         return Losses(total, {"labels": labels.detach(), "teacher": teacher.detach()})
-
-    def settle(self, output: Tensor, targets: Sequence[Any]) -> Mapping[str, Any]:
-        """Return what the wrapped task learns from validation answers."""
-        return self.inner.settle(self._answer(output), targets)
 
     def _answer(self, output: Tensor) -> Tensor:
         """Return what is answered, (b, k): of two heads' (b, 2, k) the mean."""
