@@ -59,7 +59,7 @@ def rows_of(runs: dict[str, Path]) -> list[dict[str, Any]]:
             score = json.loads((folder / "report.json").read_text())["test"]["accuracy"]
             found.append(row(name, score, predictor, predictor.points[0]))
             continue
-        scores = {one["point"]: one["score"] for one in evaluate_points(str(folder), "all")["points"]}
+        scores = {one["point"]: one["score"] for one in evaluate_points(str(folder), "all").report["points"]}
         found += [row(f"{name} {p}", scores[str(p)], predictor, p) for p in predictor.points]
     return found
 

@@ -7,43 +7,51 @@ import pytest
 from PIL import Image
 
 from vitrail.data.manifest import Row
-from vitrail.evaluate.scores import Judged, Scores
 from vitrail.reports.album import Album
 from vitrail.reports.cells import PAIRS, cells
-from vitrail.tasks.classify.task import Ranked
+from vitrail.tasks.result import Matrix, Shot
+
+
+def matrix_of(labels, answers):
+    """A matrix of (id, true place, answered place)."""
+    counts, shots = np.zeros((len(labels), len(labels)), dtype=int), {}
+    for name, true, said in answers:
+        counts[true, said] += 1
+        shots.setdefault((true, said), []).append(Shot(name, labels[true], labels[said], 0.61, true == said))
+    return Matrix("What is taken for what", labels, tuple(map(tuple, counts.tolist())), shots)
 
 
 @pytest.fixture
-def scores(tmp_path):
+def answers(tmp_path):
     """Answers to 260 pictures of 40 classes, each fourth wrong."""
     draw = np.random.default_rng(0)
-    labels = tuple(f"class {i}" for i in range(40))
-    judged = []
+    found = []
     for i in range(260):
         Image.fromarray(draw.integers(0, 255, (9, 7, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
-        said = labels[i % 40] if i % 4 else labels[(i + 1) % 40]
-        others = tuple(label for label in labels if label != said)
-        answer = Ranked((said, *others), (0.61, *([0.01] * 39)))
-        judged.append(Judged(Row(f"{i}.png", f"{i}.png", "", labels[i % 40], "test"), answer))
-    return Scores(tuple(judged), labels)
+        found.append((f"{i}.png", i % 40, i % 40 if i % 4 else (i + 1) % 40))
+    return found
 
 
-def test_many_classes_are_a_list_of_mix_ups(scores, tmp_path):
-    found = cells(scores, Album(tmp_path))
+LABELS = tuple(f"class {i}" for i in range(40))
+
+
+@pytest.fixture
+def rows(answers):
+    return {name: Row(name, name, "", LABELS[true], "test") for name, true, _ in answers}
+
+
+def test_many_classes_are_a_list_of_mix_ups(answers, rows, tmp_path):
+    found = cells(matrix_of(LABELS, answers), rows, Album(tmp_path))
     assert found.rows == ()
     assert 0 < len(found.open) <= PAIRS
     assert not any(cell.right for cell in found.open)
     assert found.open[0].count == max(cell.count for cell in found.open)
 
 
-def test_the_budget_is_kept_mistakes_come_first_and_what_is_left_out_is_counted(scores, tmp_path):
-    few = Scores(
-        tuple(one for one in scores.judged if one.row.target in scores.labels[:5]), scores.labels[:6]
-    )
-    for one in few.judged:
-        assert one.prediction.label in few.labels
+def test_the_budget_is_kept_mistakes_come_first_and_what_is_left_out_is_counted(answers, rows, tmp_path):
+    few = matrix_of(LABELS[:6], [one for one in answers if one[1] < 5])
     whole, tight = Album(tmp_path), Album(tmp_path, budget=2000)
-    every, some = cells(few, whole), cells(few, tight)
+    every, some = cells(few, rows, whole), cells(few, rows, tight)
     assert whole.missing == 0
     assert tight.missing > 0
     shown = sum(len(cell.pictures) for cell in some.open)
@@ -51,12 +59,12 @@ def test_the_budget_is_kept_mistakes_come_first_and_what_is_left_out_is_counted(
     assert [cell.right for cell in some.open if cell.pictures] == [False] * len(
         [cell for cell in some.open if cell.pictures]
     )
-    assert sum(cell.count for row in every.rows for cell in row) == len(few.judged)
+    assert sum(cell.count for row in every.rows for cell in row) == np.sum(few.counts)
 
 
-def test_a_picture_that_is_gone_is_left_out_and_counted(scores, tmp_path):
+def test_a_picture_that_is_gone_is_left_out_and_counted(answers, rows, tmp_path):
     (tmp_path / "4.png").unlink()
     album = Album(tmp_path)
-    assert album.thumb(scores.judged[4].row) is None
+    assert album.thumb(rows["4.png"]) is None
     assert album.missing == 1
-    assert album.thumb(scores.judged[5].row) is not None
+    assert album.thumb(rows["5.png"]) is not None

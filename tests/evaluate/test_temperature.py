@@ -16,7 +16,8 @@ from vitrail.data.sample import Batch
 from vitrail.metrics.temperature import temperature, temperature_of_labels
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.classify.task import Classify
-from vitrail.tasks.multilabel.task import MultiLabel, best_threshold, flags
+from vitrail.tasks.multilabel.evaluation import best_threshold, flags
+from vitrail.tasks.multilabel.task import MultiLabel
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 2.5])
@@ -41,7 +42,9 @@ def test_few_pictures_all_right_do_not_make_it_certain():
 def test_settling_changes_the_probabilities_and_not_the_answer():
     task = Classify(["a", "b", "c"])
     output = {"logits": torch.tensor([[4.0, 0, 0], [0, 4.0, 0], [0, 4.0, 0], [0, 0, 4.0]])}
-    learnt = task.settle(output, [0, 1, 2, 0])
+    found = task.evaluation()
+    found.update([Row(str(i), "") for i in range(4)], output, [0, 1, 2, 0], [])
+    learnt = found.calibrate()
     settled = Classify(task.labels, {**task.settings.model_dump(), **learnt})
     assert settled.settings.temperature > 1.5
     before, after = task.decode(output, [], ASK), settled.decode(output, [], ASK)

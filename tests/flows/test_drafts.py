@@ -10,10 +10,11 @@ import torch
 
 from vitrail.data.manifest import Row
 from vitrail.evaluate.by_folds import Answered, gain_from_twice, score_by_folds
-from vitrail.evaluate.calibration import ece
-from vitrail.evaluate.doubts import doubts
+from vitrail.metrics.calibration import ece
 from vitrail.models.create import build, config_of
 from vitrail.runs.assemble import build_task
+from vitrail.tasks.classify.probe import ClassProbe
+from vitrail.tasks.multilabel.probe import LabelProbe
 from vitrail.training.heads import fit, fit_head, out_of_fold
 from vitrail.weights.convert import _write_own
 from vitrail.weights.pretrained import Pretrained
@@ -92,13 +93,13 @@ def test_heads_of_labels_are_logistic_regressions_of_each():
     from sklearn.linear_model import LogisticRegression
 
     vectors, truth = several()
-    head = fit(vectors, truth, 3, 0.3)
+    head = fit(LabelProbe("abc"), vectors, truth, 0.3)
     scaled = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-6)
     for i in range(3):
         expected = LogisticRegression(C=0.3, max_iter=200, tol=1e-3).fit(scaled, truth[:, i])
         assert np.allclose(head.logits(vectors)[:, i], expected.decision_function(scaled), atol=1e-3)
     truth[:, 2] = 0
-    assert (fit_head(vectors, truth, np.arange(300), 3).logits(vectors)[:, 2] < -5).all()
+    assert (fit_head(LabelProbe("abc"), vectors, truth, np.arange(300)).logits(vectors)[:, 2] < -5).all()
 
 
 def rows(truth, names):
@@ -113,10 +114,12 @@ def test_swapped_labels_among_several_are_doubted():
     vectors[:, :3] += 6 * truth
     given = truth.copy()
     given[:4, 0] = 1 - given[:4, 0]
-    found = out_of_fold(vectors, given, np.arange(600), 3)
     task = build_task("classify_multi", ["a", "b", "c"], {})
-    folded = score_by_folds(task, "classify_multi", Answered(rows(given, "abc"), found.logits, found.folds))
-    doubtful = doubts(folded.scores)
+    found = out_of_fold(task.probe, vectors, given, np.arange(600))
+    targets = [tuple(np.flatnonzero(line)) for line in given]
+    answered = Answered(rows(given, "abc"), targets, found.logits, found.folds)
+    folded = score_by_folds(task, "classify_multi", answered)
+    doubtful = task.probe.doubts(folded.evaluation)
     assert len({one.row.id for one in doubtful} & {"0", "1", "2", "3"}) >= 3
     assert len(doubtful) < 20
     assert {one.looks_like for one in doubtful if one.row.id in "0123"} <= {"no a", "also a"}
@@ -131,29 +134,28 @@ def test_a_temperature_is_never_judged_by_answers_that_chose_it():
     folds = np.arange(3000) % 5
     labels = [Row(str(i), "", "", "abcd"[t]) for i, t in enumerate(truth)]
     task = build_task("classify", list("abcd"), {})
-    folded = score_by_folds(task, "classify", Answered(labels, (3 * honest).astype(np.float32), folds))
-    found = folded.calibration
-    assert found.temperature == pytest.approx(3.0, abs=0.3)
-    assert found.ece_before > 0.1
-    assert found.ece_after < 1.5 * found.ece_noise
-    own = [one.prediction.probability for one in folded.scores.judged]
-    right = np.array([one.right for one in folded.scores.judged])
-    assert ece(np.array(own), right) == pytest.approx(found.ece_after, abs=1e-6)
+    folded = score_by_folds(
+        task, "classify", Answered(labels, truth.tolist(), (3 * honest).astype(np.float32), folds)
+    )
+    found = folded.result.details["calibration"]
+    assert found["temperature"] == pytest.approx(3.0, abs=0.3)
+    assert found["ece_before"] > 0.1
+    assert found["ece_after"] < 1.5 * found["ece_noise"]
+    own, right = folded.evaluation.confidence(), folded.evaluation.right()
+    assert ece(own, right) == pytest.approx(found["ece_after"], abs=2e-6)
     # A fold whose labels are all wrong does not choose its own temperature.
-    spoilt = [
-        row._replace(target="abcd"[(truth[i] + 1) % 4]) if folds[i] == 0 else row
-        for i, row in enumerate(labels)
-    ]
-    other = score_by_folds(task, "classify", Answered(spoilt, (3 * honest).astype(np.float32), folds))
-    for i in (0, 5, 10):
-        assert other.scores.judged[i].prediction == folded.scores.judged[i].prediction
+    spoilt = np.where(folds == 0, (truth + 1) % 4, truth)
+    answered = Answered(labels, spoilt.tolist(), (3 * honest).astype(np.float32), folds)
+    other = score_by_folds(task, "classify", answered)
+    first = np.flatnonzero(folds == 0)
+    assert np.array_equal(other.evaluation.probabilities()[first], folded.evaluation.probabilities()[first])
 
 
 def test_rare_classes_leave_the_number_of_folds_alone():
     draw = np.random.default_rng(0)
     truth = np.array([0] * 50 + [1] * 50 + [2] * 2)
     vectors = (draw.normal(size=(102, 5)) + 3 * np.eye(3, 5)[truth]).astype(np.float32)
-    found = out_of_fold(vectors, truth, np.arange(102), 3)
+    found = out_of_fold(ClassProbe("abc"), vectors, truth, np.arange(102))
     assert set(found.folds.tolist()) == set(range(5))
 
 

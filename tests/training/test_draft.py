@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.data.prepare import prepare
 from vitrail.data.preprocess import Preprocess
-from vitrail.evaluate.doubts import doubts
 from vitrail.infer.predictor import Predictor
 from vitrail.models.create import create_encoder, describe
 from vitrail.runs.options import TrainOptions
+from vitrail.tasks.classify.probe import ClassProbe
 from vitrail.training import heads
 from vitrail.training.fit import resume, train
 from vitrail.training.frozen import Frozen
@@ -81,7 +81,7 @@ def test_the_head_is_logistic_regression_on_scaled_features():
 
     vectors, truth = clusters()
     vectors *= np.linspace(0.1, 40, 7, dtype=np.float32)
-    head = fit(vectors, truth, 3, 0.3)
+    head = fit(ClassProbe("abc"), vectors, truth, 0.3)
     scaled = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-6)
     expected = LogisticRegression(C=0.3, max_iter=200, tol=1e-3).fit(scaled, truth).decision_function(scaled)
     assert np.allclose(head.logits(vectors), expected, atol=1e-3)
@@ -89,9 +89,11 @@ def test_the_head_is_logistic_regression_on_scaled_features():
 
 def test_two_classes_and_missing_classes_have_a_head_too():
     vectors, truth = clusters(classes=2)
-    assert (fit(vectors, truth, 2, 0.3).logits(vectors).argmax(1) == truth).mean() > 0.95
-    assert (fit(vectors, truth + 2, 5, 0.3).logits(vectors).argmax(1) == truth + 2).mean() > 0.95
-    assert (fit(vectors, np.ones_like(truth), 3, 0.3).logits(vectors).argmax(1) == 1).all()
+    assert (fit(ClassProbe("ab"), vectors, truth, 0.3).logits(vectors).argmax(1) == truth).mean() > 0.95
+    assert (
+        fit(ClassProbe("abcde"), vectors, truth + 2, 0.3).logits(vectors).argmax(1) == truth + 2
+    ).mean() > 0.95
+    assert (fit(ClassProbe("abc"), vectors, np.ones_like(truth), 0.3).logits(vectors).argmax(1) == 1).all()
 
 
 def test_folds_never_split_a_group_and_score_everybody_once():
@@ -100,9 +102,9 @@ def test_folds_never_split_a_group_and_score_everybody_once():
     groups = np.repeat(np.arange(30), 6)
     truth = draw.integers(0, 3, 30)[groups]
     vectors = (draw.normal(size=(30, 61))[groups] + 0.01 * draw.normal(size=(180, 61))).astype(np.float32)
-    found = out_of_fold(vectors, truth, groups, 3)
+    found = out_of_fold(ClassProbe("abc"), vectors, truth, groups)
     assert (found.logits.argmax(1) == truth).mean() < 0.6
-    alone = out_of_fold(vectors, truth, np.arange(180), 3)
+    alone = out_of_fold(ClassProbe("abc"), vectors, truth, np.arange(180))
     assert (alone.logits.argmax(1) == truth).mean() > 0.95, "without groups the twins tell"
     assert (np.abs(found.logits).sum(1) > 0).all()
 
@@ -132,21 +134,17 @@ def test_the_network_answers_as_its_head_on_cached_features(digits, weights, tmp
 
 def test_swapped_labels_are_doubted_and_right_ones_are_not():
     from vitrail.data.manifest import Row
-    from vitrail.evaluate.scores import Judged, Scores
+    from vitrail.evaluate.by_folds import Answered, score_by_folds
     from vitrail.runs.assemble import build_task
-    from vitrail.runs.run_network import ASK
 
     vectors, truth = clusters(300, 3)
     labels = truth.copy()
     labels[:5] = (labels[:5] + 1) % 3
-    found = out_of_fold(vectors, labels, np.arange(300), 3)
     task = build_task("classify", ["0", "1", "2"], {})
-    output = {"logits": torch.from_numpy(found.logits)}
-    learnt = task.settle(output, labels.tolist())
-    task = build_task("classify", ["0", "1", "2"], learnt)
-    answers = task.decode(output, [], ASK)
-    judged = tuple(Judged(Row(str(i), "", "", str(labels[i])), answers[i]) for i in range(300))
-    suspects = {one.row.id for one in doubts(Scores(judged, task.labels))}
+    found = out_of_fold(task.probe, vectors, labels, np.arange(300))
+    rows = [Row(str(i), "", "", str(labels[i])) for i in range(300)]
+    folded = score_by_folds(task, "classify", Answered(rows, labels.tolist(), found.logits, found.folds))
+    suspects = {one.row.id for one in task.probe.doubts(folded.evaluation)}
     assert suspects == {"0", "1", "2", "3", "4"}
 
 
@@ -261,4 +259,4 @@ def test_several_labels_weigh_what_is_present_against_what_is_not(tmp_path):
 def test_the_strengths_are_tried_from_strong_to_weak():
     assert list(heads.STRENGTHS) == sorted(heads.STRENGTHS)
     vectors, truth = clusters()
-    assert fit_head(vectors, truth, np.arange(60), 3).strength in heads.STRENGTHS
+    assert fit_head(ClassProbe("abc"), vectors, truth, np.arange(60)).strength in heads.STRENGTHS

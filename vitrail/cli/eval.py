@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vitrail.tasks.result import Cell, Column, Result
 
 
 def evaluate(
@@ -58,7 +61,7 @@ def evaluate(
         return _points(model, points, data, layout, device, json)
     if html and not data:
         raise SettingError(f"The page of a run's own test pictures is there already: {model}/report.html")
-    report = (
+    report, result = (
         evaluate_on(model, data, html=html, layout=layout, device=device)
         if data
         else evaluate_run(model, device)
@@ -68,7 +71,7 @@ def evaluate(
         return 0
     for note in report["notes"]:
         say(note)
-    sys.stdout.write("\n".join(_lines(report)) + "\n")
+    sys.stdout.write("\n".join(_lines(result)) + "\n")
     if html:
         say(f"page    {html}")
     return 0
@@ -77,8 +80,9 @@ def evaluate(
 def _points(model: str, points: str, data: str, layout: str, device: str, json: bool) -> int:
     from vitrail.cli.output import print_json, say, table
     from vitrail.reports.points import evaluate_points
+    from vitrail.tasks.result import Number
 
-    report = evaluate_points(model, points, data, layout=layout, device=device)
+    report, score_name = evaluate_points(model, points, data, layout=layout, device=device)
     if json:
         print_json(report)
         return 0
@@ -87,68 +91,53 @@ def _points(model: str, points: str, data: str, layout: str, device: str, json: 
     rows = [
         [
             row["point"],
-            _percent(row["score"]["value"]),
-            _span(row["score"]),
+            (score := Number.of(row["score"])).text(),
+            score.span(),
             f"{row['gmacs']:.3g}",
             f"{row['images_per_second']:.0f}",
             f"beaten by {row['beaten_by']}" if row["beaten_by"] else "",
         ]
         for row in report["points"]
     ]
-    head = ["point", "right", "95 % interval", "GMACs", "images/s here", ""]
+    head = ["point", score_name, "95 % interval", "GMACs", "images/s here", ""]
     sys.stdout.write(table(head, rows, right=(1, 3, 4)) + "\n")
     say("A point is beaten where another is as right and as quick, and in one of both better.")
     return 0
 
 
-def _lines(report: dict[str, Any]) -> Iterator[str]:
+def _lines(result: Result) -> Iterator[str]:
     from vitrail.cli.output import table
 
-    test = report["test"]
-    yield report["verdict"]
-    yield ""
-    rows = [[label, str(row["pictures"]), *_cells(row)] for label, row in test["per_class"].items()]
-    head = [
-        "class",
-        "pictures",
-        "right" if "confusion" in test else "found",
-        "95 % interval",
-        "precision",
-        "F1",
-        "AUROC",
-        "taken for",
-    ]
-    yield table(head, rows, right=(1, 2, 4, 5, 6))
-    yield ""
-    names = {
-        "accuracy": "right",
-        "top5": "among five",
-        "balanced_accuracy": "mean over classes",
-        "map": "mAP",
-    }
-    names |= {"f1": "F1, mean", "auroc": "AUROC, mean", "without_twins": "without twins"}
-    wide = [
-        [said, _percent(test[key]["value"]), _span(test[key])] for key, said in names.items() if key in test
-    ]
-    yield table(["", "score", "95 % interval"], wide, right=(1,))
-    found = report["calibration"]
-    yield ""
-    yield (
-        f"calibration error {_percent(found['ece_after'])}; chance alone would show {_percent(found['ece_noise'])} "
-        f"(without temperature {_percent(found['ece_before'])})"
-    )
+    yield result.verdict
+    for one in result.tables:
+        yield ""
+        heads = [head for column in one.columns for head in _heads(column)]
+        rows = [
+            [text for column, cell in zip(one.columns, row, strict=True) for text in _cells(column, cell)]
+            for row in one.rows
+        ]
+        flush = [column.right and not between for column in one.columns for between in _between(column)]
+        yield table(heads, rows, right=[i for i, right in enumerate(flush) if right])
+    wide = [[one.name, one.text(), one.span()] for one in result.numbers.values() if one.name]
+    if wide:
+        yield ""
+        yield table(["", "score", "95 % interval"], wide, right=(1,))
+    for section in result.sections:
+        if section.line:
+            yield ""
+            yield section.line
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    if not row["pictures"]:
-        return ["–", "–", _percent(row["precision"]["value"]), "–", "–", ""]
-    others = [_percent(row[name]["value"]) for name in ("precision", "f1", "auroc")]
-    return [_percent(row["value"]), _span(row), *others, row["taken_for"] or ""]
+def _heads(column: Column) -> list[str]:
+    return [column.name, "95 % interval"] if column.spread else [column.name]
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+def _between(column: Column) -> list[bool]:
+    """Return for each printed column whether it holds the interval of the one before."""
+    return [False, True] if column.spread else [False]
 
 
-def _span(row: dict[str, Any]) -> str:
-    return "–" if row["low"] is None else f"{100 * row['low']:.1f} – {100 * row['high']:.1f}"
+def _cells(column: Column, cell: Cell) -> list[str]:
+    if isinstance(cell, str | int):
+        return [str(cell)]
+    return [cell.text(), cell.span()] if column.spread else [cell.text()]

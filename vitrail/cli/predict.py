@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -76,7 +76,7 @@ def predict(
         say(choice.why)
     answers = list(predictor.answers(sources, request=choice.request))
     if csv:
-        write_csv(csv, answers)
+        write_csv(csv, answers, predictor.task.columns)
         say(f"{len(answers)} rows written to {csv}")
     if json:
         print_json([one.to_dict() for one in answers])
@@ -90,17 +90,36 @@ def predict(
     return 1 if failed else 0
 
 
-def write_csv(path: str, answers: Sequence[Answer]) -> None:
-    """Write path, label, probability and error of every answer, one row each, in one step."""
+def write_csv(path: str, answers: Sequence[Answer], columns: Sequence[str] = ()) -> None:
+    """Write path, what the answers hold and error as a table, in one step; an answer may have several rows.
+
+    `columns` stand there whatever was answered; others follow as they come.
+    """
     import csv
     from pathlib import Path
 
     from vitrail.core.files import replace
 
+    lines = [line for one in answers for line in _rows(one)]
+    named = dict.fromkeys(name for line in lines for name in line if name not in ("path", "error"))
+    head = ["path", *dict.fromkeys([*columns, *named]), "error"]
+
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as handle:
-            writer = csv.DictWriter(handle, ["path", "label", "probability", "error"], extrasaction="ignore")
+            writer = csv.DictWriter(handle, head)
             writer.writeheader()
-            writer.writerows(one.to_dict() for one in answers)
+            writer.writerows(lines)
 
     replace(Path(path), write)
+
+
+def _rows(answer: Answer) -> list[dict[str, Any]]:
+    """Return the rows of an answer: as the prediction makes them, or of its plain data what fits into a cell."""
+    if answer.error:
+        return [{"path": answer.path, "error": answer.error}]
+    rows = getattr(answer.prediction, "rows", None)
+    if rows is not None:
+        return [{"path": answer.path, **row} for row in rows()]
+    plain = answer.prediction.to_dict()
+    flat = {key: value for key, value in plain.items() if isinstance(value, str | int | float)}
+    return [{"path": answer.path, **flat}]

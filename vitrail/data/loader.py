@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,16 +102,24 @@ class Pictures(Dataset["_Seen | VitrailError"]):
         return _Seen(view.image(image), moved, row.id, view.geometry)
 
     def collate(self, found: Sequence[_Seen | VitrailError]) -> Batch[Any] | VitrailError:
-        """Stack pictures into a batch; where one cannot be read, return the error instead."""
-        seen = [one for one in found if isinstance(one, _Seen)]
-        if len(seen) < len(found):
-            return next(one for one in found if isinstance(one, VitrailError))
-        return Batch(
-            {"images": torch.stack([one.pixels for one in seen])},
-            self.targets.collate([one.target for one in seen]),
-            tuple(one.id for one in seen),
-            tuple(one.geometry for one in seen),
-        )
+        """Stack pictures and truths into a batch; where one cannot be read, return the error instead."""
+        batch = listed(found)
+        if isinstance(batch, VitrailError):
+            return batch
+        return replace(batch, targets=self.targets.collate(batch.targets))
+
+
+def listed(found: Sequence[_Seen | VitrailError]) -> Batch[Any] | VitrailError:
+    """Stack pictures into a batch with their truths one by one, which in the originals' frames have many sizes."""
+    seen = [one for one in found if isinstance(one, _Seen)]
+    if len(seen) < len(found):
+        return next(one for one in found if isinstance(one, VitrailError))
+    return Batch(
+        {"images": torch.stack([one.pixels for one in seen])},
+        [one.target for one in seen],
+        tuple(one.id for one in seen),
+        tuple(one.geometry for one in seen),
+    )
 
 
 def processes(wanted: int) -> int:
@@ -121,13 +129,13 @@ def processes(wanted: int) -> int:
 
 
 def _batches(
-    pictures: Pictures, batches: Sequence[Any] | Iterator[Any], workers: int
+    pictures: Pictures, batches: Sequence[Any] | Iterator[Any], workers: int, collate: Callable[..., Any]
 ) -> Iterator[Batch[Any]]:
     """Yield the batches; a VitrailError names a picture or a truth that cannot be read."""
     loader: DataLoader[Any] = DataLoader(
         pictures,
         batch_sampler=batches,
-        collate_fn=pictures.collate,
+        collate_fn=collate,
         num_workers=workers,
         multiprocessing_context="fork"
         if workers and os.name == "posix" and not torch.cuda.is_available()
@@ -162,11 +170,11 @@ def training(
         ids = pictures.rows
         return [(int(i), derive(order.seed, "augment", epoch, ids[i].id)) for i in share.of(order.at(step))]
 
-    yield from _batches(pictures, (keys(step) for step in range(start, stop)), workers)
+    yield from _batches(pictures, (keys(step) for step in range(start, stop)), workers, pictures.collate)
 
 
 def evaluation(pictures: Pictures, batch: int, share: Share, workers: int = 0) -> Iterator[Batch[Any]]:
-    """Yield every `world`-th batch of all pictures, in order and as at prediction."""
+    """Yield every `world`-th batch of all pictures, in order and as at prediction; their truths are a list."""
     indices = np.array_split(np.arange(len(pictures)), max(1, -(-len(pictures) // batch)))
     mine = [[(int(i), -1) for i in part] for part in indices[share.rank :: share.world] if len(part)]
-    yield from _batches(pictures, mine, workers)
+    yield from _batches(pictures, mine, workers, listed)

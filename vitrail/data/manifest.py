@@ -206,3 +206,8 @@ def _read_header(path: Path) -> Truth:
         return Truth.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}, the header of the manifest, is broken ({error}). {_WAY_OUT}") from error
+
+
+def group_key(row: Row) -> str:
+    """Return what stands or falls together: the group of a row, or the row itself."""
+    return f"g:{row.group}" if row.group else f"r:{row.id}"

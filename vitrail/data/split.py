@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vitrail.core.errors import DataError, SettingError
 from vitrail.data.findings import Strata
-from vitrail.data.manifest import KEPT, TEST, TRAIN, VAL, Manifest, Row
+from vitrail.data.manifest import KEPT, TEST, TRAIN, VAL, Manifest, Row, group_key
 from vitrail.data.names import natural, some
 
 
@@ -122,7 +122,7 @@ def leaks(manifest: Manifest) -> list[str]:
 def _units(rows: Iterable[Row], strata: Strata) -> list[_Unit]:
     grouped: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        grouped[f"g:{row.group}" if row.group else f"r:{row.id}"].append(row)
+        grouped[group_key(row)].append(row)
     units = []
     for members in grouped.values():
         within = Counter(one for row in members for one in strata(row) or ("",))

@@ -1,24 +1,23 @@
-"""What each operating point of a model is worth: how often it is right, what it costs, how quick it is here."""
+"""What each operating point of a model is worth: its score, what it costs, how quick it is here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.sample import images_only
-from vitrail.evaluate.labels import score_label_rows
-from vitrail.evaluate.scores import score_rows
+from vitrail.evaluate.collect import evaluate
 from vitrail.infer.elastic import beaten
 from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.timing import in_turn
 from vitrail.layers.elastic import Point, at_size
 from vitrail.models.create import count_macs
-from vitrail.tasks.multilabel.task import MultiLabel
+from vitrail.tasks.result import headline
 
 BATCH = 16
 """Pictures at once when a speed is measured."""
@@ -26,19 +25,25 @@ BATCH = 16
 ROUNDS = 5
 
 
+class MeasuredPoints(NamedTuple):
+    """What the score of the rows is called, and a row a point."""
+
+    score: str
+    rows: list[dict[str, Any]]
+
+
 def measure_points(
     predictor: Predictor, wanted: Sequence[Point], manifest: Manifest, rows: Sequence[Row]
-) -> list[dict[str, Any]]:
-    """Return a row a point: share right with its interval, GMACs of the encoder, images a second of the network.
+) -> MeasuredPoints:
+    """Return a row a point: score with interval, GMACs of the encoder, images a second of the network.
 
     The speeds are medians of rounds in which all points take turns, in float32 and batches of 16.
     """
     speeds = _speeds(predictor, wanted)
-    found = []
+    found, name = [], ""
     for point in wanted:
-        score = (score_label_rows if isinstance(predictor.task, MultiLabel) else score_rows)(
-            predictor, manifest, rows, point=point
-        ).accuracy
+        score = headline(evaluate(predictor, rows, manifest.root, Request(point)))
+        name = score.name
         macs = count_macs(predictor.network.encoder, point.size, point.keep)
         found.append(
             {
@@ -49,7 +54,8 @@ def measure_points(
                 "images_per_second": round(speeds[point], 1),
             }
         )
-    return [row | {"beaten_by": by} for row, by in zip(found, beaten(found), strict=True)]
+    told = [row | {"beaten_by": by} for row, by in zip(found, beaten(found), strict=True)]
+    return MeasuredPoints(name, told)
 
 
 def _speeds(predictor: Predictor, wanted: Sequence[Point]) -> dict[Point, float]:

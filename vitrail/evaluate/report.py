@@ -1,19 +1,12 @@
-"""What stands in every report: the verdict, the versions, the card."""
+"""What stands in every report beside the scores: the versions that they depend on."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from vitrail import __version__
-from vitrail.evaluate.words import verdict
-from vitrail.infer.predictor import Predictor
-from vitrail.runs.card import card as _card
-
-__all__ = ["card", "environment", "verdict"]
 
 
 def environment() -> dict[str, str]:
@@ -25,8 +18,3 @@ def environment() -> dict[str, str]:
         "system": platform.system(),
         "processor": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def card(predictor: Predictor, report: Mapping[str, Any]) -> str:
-    """Return the model card of an opened model."""
-    return _card(predictor.header, report)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vitrail.evaluate.scores import Judged, Scores
+import numpy as np
+
+from vitrail.data.manifest import Row
 from vitrail.reports.album import Album, Thumb
-from vitrail.tasks.classify.targets import labels_of
+from vitrail.tasks.result import Matrix, Shot
 
 WIDEST = 30
 """More classes than this are not shown as a matrix but as a list of the most frequent mix-ups."""
@@ -52,7 +54,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class Cells:
     """All cells by row; `rows` is empty where there are too many classes, `open` holds the cells with pictures."""
 
     labels: tuple[str, ...]
@@ -60,37 +62,41 @@ class Matrix:
     open: tuple[Cell, ...]
 
 
-def cells(scores: Scores, album: Album) -> Matrix:
+def cells(matrix: Matrix, rows: Mapping[str, Row], album: Album) -> Cells:
     """Fill the cells with pictures, the largest groups of mistakes first, as far as the album reaches."""
-    counts = scores.matrix()
-    held: dict[tuple[int, int], list[Judged]] = defaultdict(list)
-    place = {label: i for i, label in enumerate(scores.labels)}
-    for one in scores.judged:
-        held[place[labels_of(one.row)[0]], place[one.prediction.label]].append(one)
-    order = sorted(held, key=lambda at: (at[0] == at[1], -len(held[at])))
-    wide = len(scores.labels) > WIDEST
+    counts = np.array(matrix.counts)
+    order = sorted(matrix.shots, key=lambda at: (at[0] == at[1], -len(matrix.shots[at])))
+    wide = len(matrix.labels) > WIDEST
     order = [at for at in order if at[0] != at[1]][:PAIRS] if wide else order
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-    filled = {at: _cell(scores.labels, at, held[at], float(shares[at]), album) for at in order}
-    if wide:
-        return Matrix(scores.labels, (), tuple(filled.values()))
-    k = range(len(scores.labels))
-    empty = {
-        (i, j): _cell(scores.labels, (i, j), [], 0.0, album) for i in k for j in k if (i, j) not in filled
+    filled = {
+        at: _cell(matrix.labels, at, matrix.shots[at], float(shares[at]), _pictures(matrix, at, rows, album))
+        for at in order
     }
+    if wide:
+        return Cells(matrix.labels, (), tuple(filled.values()))
+    k = range(len(matrix.labels))
+    empty = {(i, j): _cell(matrix.labels, (i, j), (), 0.0, ()) for i in k for j in k if (i, j) not in filled}
     every = empty | filled
-    return Matrix(scores.labels, tuple(tuple(every[i, j] for j in k) for i in k), tuple(filled.values()))
+    return Cells(matrix.labels, tuple(tuple(every[i, j] for j in k) for i in k), tuple(filled.values()))
 
 
 def _cell(
-    labels: tuple[str, ...], at: tuple[int, int], judged: list[Judged], share: float, album: Album
+    labels: tuple[str, ...],
+    at: tuple[int, int],
+    shots: Sequence[Shot],
+    share: float,
+    pictures: tuple[Picture, ...],
 ) -> Cell:
-    truth, answer = labels[at[0]], labels[at[1]]
-    most = RIGHT if truth == answer else MISTAKES
-    surest = sorted(judged, key=lambda one: -one.prediction.probability)[:most]
+    return Cell(f"cell-{at[0]}-{at[1]}", labels[at[0]], labels[at[1]], len(shots), share, pictures)
+
+
+def _pictures(
+    matrix: Matrix, at: tuple[int, int], rows: Mapping[str, Row], album: Album
+) -> tuple[Picture, ...]:
     pictures = []
-    for one in surest:
-        thumb = album.thumb(one.row)
+    for shot in matrix.shots[at][: RIGHT if at[0] == at[1] else MISTAKES]:
+        thumb = album.thumb(rows[shot.id])
         if thumb is not None:
-            pictures.append(Picture(thumb, one.row.id, f"{100 * one.prediction.probability:.0f} %"))
-    return Cell(f"cell-{at[0]}-{at[1]}", truth, answer, len(judged), share, tuple(pictures))
+            pictures.append(Picture(thumb, shot.id, f"{100 * (shot.confidence or 0):.0f} %"))
+    return tuple(pictures)

@@ -12,19 +12,18 @@ from vitrail.core.files import write_json, write_text
 from vitrail.data.manifest import Manifest
 from vitrail.data.source import load
 from vitrail.evaluate.by_folds import Folded
-from vitrail.evaluate.doubts import Doubt, doubts, write_doubts
-from vitrail.evaluate.labels import LabelScores
-from vitrail.evaluate.report import card, environment
-from vitrail.evaluate.words import verdict, verdict_of_labels
+from vitrail.evaluate.doubts import write_doubts
+from vitrail.evaluate.report import environment
 from vitrail.infer.predictor import Predictor
 from vitrail.models.create import count_params
 from vitrail.reports.page import page_of_draft
+from vitrail.runs.card import card
 from vitrail.runs.folder import Run
+from vitrail.tasks.base import Task
+from vitrail.tasks.probe import Doubt
 
 SHOWN = 48
 """Doubtful labels on the page; the table beside it has them all."""
-
-HOW = "pictures, each asked once, by a head that had not seen it"
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,9 @@ class Outlook:
 
 def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Outlook) -> dict[str, Any]:
     """Write report.json, report.html, README.md and the doubts of a draft into its run."""
-    doubtful = doubts(found.scores)
+    doubtful = found.task.probe.doubts(found.evaluation) if found.task.probe else []
     predictor = Predictor(run.folder)
     header = predictor.header
-    counts = {label: row["pictures"] for label, row in found.scores.per_class().items()}
     report = {
         "finished": True,
         "draft": True,
@@ -54,29 +52,28 @@ def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Out
         "imgsz": list(predictor.preprocess.size),
         "seconds": round(sum(outlook.phases.values()), 1),
         "phases": {name: round(seconds, 2) for name, seconds in outlook.phases.items()},
-        "test": found.scores.to_dict(),
-        "calibration": found.calibration.to_dict(),
+        **found.result.details,
         "gain_from_twice": round(outlook.gain, 4),
         "half": round(outlook.half, 4),
         "doubts": len(doubtful),
         "full_seconds": round(outlook.full, 1),
-        "verdict": _verdict(found),
-        "data": {"splits": {"all": counts}, "states": manifest.states()},
+        "verdict": found.result.verdict,
+        "data": {"splits": {"all": _totals(manifest, found.task)}, "states": manifest.states()},
         "environment": environment(),
         "proof_drift": predictor.proof_drift,
     }
     write_json(run.report_path, report)
     write_doubts(run.folder / "doubts.csv", doubtful)
     shown = [(one, _picture(manifest, one)) for one in doubtful[:SHOWN]]
-    write_text(run.folder / "report.html", page_of_draft(run, manifest, found.scores, report, shown))
-    write_text(run.folder / "README.md", card(predictor, report))
+    write_text(run.folder / "report.html", page_of_draft(run, manifest, found.result, report, shown))
+    write_text(run.folder / "README.md", card(header, predictor.task, report, found.result))
     return report
 
 
-def _verdict(found: Folded) -> str:
-    if isinstance(found.scores, LabelScores):
-        return verdict_of_labels(found.scores, found.calibration, HOW)
-    return verdict(found.scores, found.calibration, HOW)
+def _totals(manifest: Manifest, task: Task[Any, Any]) -> dict[str, int]:
+    """Return how many pictures of each class there are, in all splits together: a draft learns from all."""
+    counts = manifest.counts(task).values()
+    return {name: sum(split[name] for split in counts) for name in next(iter(counts))}
 
 
 def _picture(manifest: Manifest, one: Doubt) -> str:

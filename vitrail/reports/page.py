@@ -1,41 +1,48 @@
-"""Puts report.html together: words, curves, the confusion matrix with its pictures, and where the network looked."""
+"""Puts report.html together: words, curves, and the sections of a result with their pictures."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+from numpy.typing import NDArray
 
 from vitrail import plots
 from vitrail.core.text import clock
 from vitrail.data.manifest import KEPT, Manifest
 from vitrail.data.names import count, some
 from vitrail.data.source import load
-from vitrail.evaluate.doubts import Doubt
 from vitrail.evaluate.fresh import Fresh
-from vitrail.evaluate.labels import LabelScores
-from vitrail.evaluate.scores import Judged, Scores
 from vitrail.explainers.explanation import explain, method_for
 from vitrail.infer.predictor import Predictor
 from vitrail.pages import render
 from vitrail.reports.album import Album
 from vitrail.reports.cells import cells
-from vitrail.reports.plain import loss_curve, score_curve
+from vitrail.reports.curves import loss_curve, score_curve
 from vitrail.runs.folder import Run
-
-SHOWN = 6
-"""Pictures with rollout of each kind: surest mistakes, surest right answers, right ones in doubt."""
+from vitrail.tasks.probe import Doubt
+from vitrail.tasks.result import (
+    Curve,
+    Gallery,
+    Matrix,
+    Overlays,
+    Reliability,
+    Result,
+    Section,
+    Shot,
+    measured,
+)
 
 WIDTH = 520
 """Pixels of a picture and its heat map side by side."""
 
 
-def page(
-    run: Run, manifest: Manifest, predictor: Predictor, scores: Scores | LabelScores, report: dict[str, Any]
-) -> str:
+def page(run: Run, manifest: Manifest, predictor: Predictor, result: Result, report: dict[str, Any]) -> str:
     """Return the page of a run: one self-contained file of a few MB that names no path of this machine."""
-    learnt = {
-        "title": f"{report['model']} on {count(len(scores.labels), 'class', 'classes')}",
+    classes = f" on {count(len(predictor.labels), 'class', 'classes')}" if predictor.labels else ""
+    values = {
+        "title": f"{report['model']}{classes}",
         "loss": loss_curve(run),
         "curve": score_curve(run),
         "subtitle": "Scored on pictures that neither the training nor the choice of the best epoch saw",
@@ -43,12 +50,10 @@ def page(
         "learnt": True,
         "clock": clock(report["seconds"]) if report["seconds"] > 120 else f"{report['seconds']:.0f} s",
     }
-    return _page(manifest, predictor, scores, report, learnt)
+    return _page(manifest, predictor, result, report, values)
 
 
-def page_of_new(
-    new: Fresh, predictor: Predictor, scores: Scores | LabelScores, report: dict[str, Any]
-) -> str:
+def page_of_new(new: Fresh, predictor: Predictor, result: Result, report: dict[str, Any]) -> str:
     """Return the same page for pictures that were not the run's own: nothing is said of the training."""
     values = {
         "title": f"{report['model']} on {new.called}",
@@ -56,13 +61,13 @@ def page_of_new(
         "notes": [*report["notes"], *_notes(new.manifest)],
         "learnt": False,
     }
-    return _page(new.manifest, predictor, scores, report, values)
+    return _page(new.manifest, predictor, result, report, values)
 
 
 def page_of_draft(
     run: Run,
     manifest: Manifest,
-    scores: Scores | LabelScores,
+    result: Result,
     report: dict[str, Any],
     doubts: Sequence[tuple[Doubt, str]],
 ) -> str:
@@ -77,30 +82,39 @@ def page_of_draft(
         "learnt": False,
         "doubts": doubts,
     }
-    return _page(manifest, None, scores, report, values)
+    return _page(manifest, None, result, report, values)
 
 
 def _page(
     manifest: Manifest,
     predictor: Predictor | None,
-    scores: Scores | LabelScores,
+    result: Result,
     report: dict[str, Any],
-    learnt: dict[str, Any],
+    values: Mapping[str, Any],
 ) -> str:
-    album = Album(manifest.root)
-    bins = [(b["sure"], *b["right"].values(), b["answers"]) for b in report["calibration"]["bins"]]
-    matrix = cells(scores, album) if isinstance(scores, Scores) else None
-    values = {
+    layout = _Layout(manifest, predictor)
+    first = result.numbers.get(result.main)
+    numbers = [*([first] if first else []), *(one for one in result.numbers.values() if one is not first)]
+    shown = [one for one in numbers if one.fact]
+    units = {one.unit for one in shown if one.low is not None or one.why}
+    laid_out = {
         "doubts": None,
-        **learnt,
-        "report": {"points": [], **report},
-        "matrix": matrix,
-        "reliability": plots.data_uri(plots.reliability(bins)),
-        "looks": _looks(predictor, manifest, scores.judged) if predictor else [],
-        "method": method_for(predictor.network) if predictor else None,
-        "left_out": album.missing,
+        **values,
+        "report": report,
+        "numbers": shown,
+        "intervals": "%" if units == {"%"} else "mixed" if units else "",
+        "sections": [laid for section in result.sections if (laid := layout(section))],
+        "score_name": next((one.name for one in result.numbers.values()), result.main),
+        "points": [_point(row) for row in report.get("points", ())],
     }
-    return render("report.html", values)
+    return render("report.html", laid_out)
+
+
+def _point(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a measured operating point with its score in words."""
+    score = row["score"]
+    told = [measured(score[key], score.get("unit", "%")) for key in ("value", "low", "high")]
+    return {**row, **dict(zip(("told", "low", "high"), told, strict=True))}
 
 
 def _checked(run: Run, manifest: Manifest) -> list[str]:
@@ -126,37 +140,73 @@ def _notes(manifest: Manifest) -> Iterator[str]:
         )
 
 
-def _looks(
-    predictor: Predictor, manifest: Manifest, judged: Sequence[Judged]
-) -> list[tuple[str, str, list[dict[str, str]]]]:
-    """Return titled rows of pictures: the surest mistakes, the surest right answers, the right ones in doubt."""
-    surest = sorted(judged, key=lambda one: -one.prediction.probability)
-    wrong = [one for one in surest if not one.right]
-    right = [one for one in surest if one.right]
-    varied = list({one.row.target: one for one in reversed(right)}.values())
-    varied.sort(key=lambda one: -one.prediction.probability)
-    doubtful = [one for one in right[::-1] if one not in varied[:SHOWN]]
-    rows = (
-        ("Its surest mistakes", "Look at their labels first: sure mistakes are often wrong labels.", wrong),
-        ("Surely right", "The surest answer of each class.", varied),
-        ("Right, but in doubt", "Pictures like these are worth collecting more of.", doubtful),
-    )
-    return [
-        (title, hint, [_look(predictor, manifest, one) for one in found[:SHOWN]])
-        for title, hint, found in rows
-        if found
-    ]
+class _Layout:
+    """Brings sections into the shape of their templates: pictures loaded, curves drawn; predictor None: no answers."""
 
+    def __init__(self, manifest: Manifest, predictor: Predictor | None) -> None:
+        self.root, self.predictor = manifest.root, predictor
+        self.rows = {row.id: row for row in manifest.rows()}
+        self.album = Album(manifest.root)
+        self.explained = False
 
-def _look(predictor: Predictor, manifest: Manifest, one: Judged) -> dict[str, str]:
-    image = load(manifest.root, one.row.path, predictor.preprocess.channels, one.row.part).image
-    method = method_for(predictor.network)
-    figure = explain(predictor, image, method).figure() if method else plots.shown(plots.of_array(image))
-    figure.thumbnail((WIDTH, WIDTH))
-    return {
-        "image": plots.photo_uri(figure),
-        "truth": predictor.task.words(one.row) or "nothing",
-        "answer": one.prediction.label or "nothing",
-        "sure": f"{100 * one.prediction.probability:.0f} %",
-        "right": "yes" if one.right else "",
-    }
+    def __call__(self, section: Section) -> dict[str, Any] | None:
+        """Return what the template of a section's kind fills in, or None where there is nothing to show."""
+        lay: Mapping[str, Callable[[Any], dict[str, Any] | None]] = {
+            "table": lambda one: {"table": one.table, "note": one.note},
+            "matrix": self._matrix,
+            "gallery": self._gallery,
+            "overlays": self._overlays,
+            "curve": self._curve,
+            "reliability": self._reliability,
+        }
+        laid = lay[section.kind](section) if section.kind in lay else None
+        return None if laid is None else {"kind": section.kind, "heading": section.heading, **laid}
+
+    def _matrix(self, matrix: Matrix) -> dict[str, Any]:
+        filled = cells(matrix, self.rows, self.album)
+        return {"matrix": filled, "left_out": self.album.missing}
+
+    def _gallery(self, gallery: Gallery) -> dict[str, Any] | None:
+        """Return the pictures of a gallery; with the first that is explained stands how."""
+        if self.predictor is None:
+            return None
+        method = method_for(self.predictor.network) if gallery.explain else None
+        first = gallery.explain and not self.explained
+        self.explained = self.explained or gallery.explain
+        pictures = [self._looked(self.predictor, shot, method) for shot in gallery.shots]
+        return {"hint": gallery.hint, "how": first, "method": method, "pictures": pictures}
+
+    def _looked(self, predictor: Predictor, shot: Shot, method: str | None) -> dict[str, Any]:
+        image = self._image(predictor, shot)
+        figure = explain(predictor, image, method).figure() if method else plots.shown(plots.of_array(image))
+        figure.thumbnail((WIDTH, WIDTH))
+        return {"image": plots.photo_uri(figure), "shot": shot}
+
+    def _image(self, predictor: Predictor, shot: Shot) -> NDArray[Any]:
+        row = self.rows[shot.id]
+        return load(self.root, row.path, predictor.preprocess.channels, row.part).image
+
+    def _overlays(self, overlays: Overlays) -> dict[str, Any] | None:
+        """Return the pictures with the task's own drawing of the answer on each."""
+        if self.predictor is None:
+            return None
+        pictures = []
+        for shot in overlays.shots:
+            image = self._image(self.predictor, shot)
+            figure = self.predictor.task.render(plots.of_array(image), self.predictor(image)[0])
+            figure.thumbnail((WIDTH, WIDTH))
+            pictures.append({"image": plots.photo_uri(figure), "shot": shot})
+        return {"hint": overlays.hint, "pictures": pictures}
+
+    def _curve(self, curve: Curve) -> dict[str, Any]:
+        figure = plots.curves(curve.series, curve.x, curve.y)
+        return {"image": plots.data_uri(figure), "note": curve.note}
+
+    def _reliability(self, section: Reliability) -> dict[str, Any]:
+        told = section.calibration
+        bins = [(b["sure"], *b["right"].values(), b["answers"]) for b in told["bins"]]
+        return {
+            "image": plots.data_uri(plots.reliability(bins)),
+            "calibration": told,
+            "fitted_on": section.fitted_on,
+        }

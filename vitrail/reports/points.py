@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitrail.core.errors import RunError
 from vitrail.data.manifest import TEST, VAL, Manifest
-from vitrail.evaluate.ask import rows_of
+from vitrail.evaluate.collect import rows_of
 from vitrail.evaluate.fresh import fresh, learnt_by, present
-from vitrail.evaluate.points import measure_points
+from vitrail.evaluate.points import MeasuredPoints, measure_points
 from vitrail.infer.elastic import asked_for
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.folder import Run, open_run
 from vitrail.runs.model_file import write_model
-from vitrail.tasks.classify.task import Classify
-from vitrail.tasks.multilabel.task import MultiLabel
 
 
 def pointed(run: Run, manifest: Manifest, predictor: Predictor) -> Predictor:
@@ -25,29 +24,34 @@ def pointed(run: Run, manifest: Manifest, predictor: Predictor) -> Predictor:
     """
     if len(predictor.points) == 1 or predictor.header.points:
         return predictor
-    rows = measure_points(predictor, predictor.points, manifest, rows_of(manifest, VAL))
+    rows = measure_points(predictor, predictor.points, manifest, rows_of(manifest, VAL)).rows
     header = predictor.header.model_copy(update={"points": rows})
     write_model(run.model_path, predictor.network.to("cpu"), header)
     return Predictor(run.folder)
 
 
+class PointsTold(NamedTuple):
+    """Measured points as plain data, and what their score is called."""
+
+    report: dict[str, Any]
+    score: str
+
+
 def evaluate_points(
     model: str, wanted: str, data: str = "", *, layout: str = "auto", device: str = "auto"
-) -> dict[str, Any]:
+) -> PointsTold:
     """Measure points of a model (`all`, or a list) on its run's own test pictures, or on new ones.
 
     Raises:
         SettingError: a point that the model was not trained for.
-        RunError: `model` is a file, which knows no pictures, or predicts no classes.
+        RunError: `model` is a file, which knows no pictures.
     """
     predictor = Predictor(model, device)
-    if not isinstance(predictor.task, Classify | MultiLabel):
-        raise RunError(f"{model} predicts no classes ({predictor.task.name}), and has one operating point.")
     points = asked_for(wanted, predictor.points)
     if data:
         new = fresh(data, predictor.task, learnt_by(model), layout=layout)
         found = measure_points(predictor, points, new.manifest, new.rows)
-        return {"model": predictor.header.name, "points": found, "notes": list(new.notes)}
+        return _told(predictor, found, new.notes)
     if not Path(model).is_dir():
         raise RunError(
             f"{model} alone knows no test pictures. Name some: vitrail eval {model} FOLDER --points {wanted}"
@@ -55,4 +59,10 @@ def evaluate_points(
     run = open_run(model)
     manifest = present(run.manifest(run.root()))
     found = measure_points(predictor, points, manifest, rows_of(manifest, TEST))
-    return {"model": predictor.header.name, "points": found, "notes": []}
+    return _told(predictor, found, ())
+
+
+def _told(predictor: Predictor, found: MeasuredPoints, notes: Sequence[str]) -> PointsTold:
+    return PointsTold(
+        {"model": predictor.header.name, "points": found.rows, "notes": list(notes)}, found.score
+    )

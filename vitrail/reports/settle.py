@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vitrail.data.manifest import VAL, Manifest
-from vitrail.evaluate.ask import ask, rows_of
+from vitrail.evaluate.collect import evaluate, rows_of
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.assemble import task_of
 from vitrail.runs.folder import Run
@@ -18,8 +18,7 @@ def settled(run: Run, manifest: Manifest) -> Predictor:
     run which is resumed stays the same, byte by byte.
     """
     predictor = Predictor(run.folder)
-    asked = ask(predictor, rows_of(manifest, VAL), manifest.root)
-    learnt = predictor.task.settle(asked.output, asked.targets(predictor))
+    learnt = evaluate(predictor, rows_of(manifest, VAL), manifest.root).calibrate()
     header = predictor.header
     # The settings are read by the task before they are compared: a file's lists are the task's tuples.
     task = task_of(header, learnt)

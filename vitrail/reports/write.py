@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from vitrail.core.files import write_json, write_text
 from vitrail.data.manifest import TEST, Manifest
-from vitrail.evaluate.calibration import Calibration
-from vitrail.evaluate.labels import LabelScores, score_labels
-from vitrail.evaluate.report import card, environment
-from vitrail.evaluate.scores import Scores, measure, score
-from vitrail.evaluate.words import plain_verdict, verdict, verdict_of_labels
+from vitrail.evaluate.collect import evaluate, rows_of, scope_of
+from vitrail.evaluate.report import environment
 from vitrail.infer.predictor import Predictor
 from vitrail.models.create import count_params
 from vitrail.reports.page import page
-from vitrail.reports.plain import plain_page
 from vitrail.reports.points import pointed
 from vitrail.reports.settle import settled
+from vitrail.runs.card import card
 from vitrail.runs.folder import Run
 from vitrail.runs.reproduce import train_command
-from vitrail.tasks.classify.task import Classify
-from vitrail.tasks.multilabel.task import MultiLabel
-
-
-class Found(NamedTuple):
-    """Scores of pictures whose truth is known, how honest the probabilities are, and both in words."""
-
-    scores: Scores | LabelScores
-    calibration: Calibration
-    verdict: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for report.json."""
-        return {
-            "verdict": self.verdict,
-            "test": self.scores.to_dict(),
-            "calibration": self.calibration.to_dict(),
-        }
+from vitrail.tasks.result import Result
 
 
 def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool) -> dict[str, Any]:
@@ -47,37 +27,19 @@ def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool
     """
     predictor = pointed(run, manifest, settled(run, manifest))
     report = about(run, manifest, predictor) | {"finished": finished, "seconds": round(seconds, 1)}
-    if isinstance(predictor.task, Classify | MultiLabel):
-        found = tested(predictor, manifest)
-        report |= found.to_dict()
-        html = page(run, manifest, predictor, found.scores, report)
-    else:
-        plain = measure(predictor, manifest, TEST)
-        report |= {"verdict": plain_verdict(plain, len(manifest.rows(TEST))), "test": plain}
-        html = plain_page(run, report)
+    result = tested(predictor, manifest)
+    report |= result.to_dict()
+    html = page(run, manifest, predictor, result, report)
     write_json(run.report_path, report)
     write_text(run.folder / "report.html", html)
-    write_text(run.folder / "README.md", card(predictor, report))
+    write_text(run.folder / "README.md", card(predictor.header, predictor.task, report, result))
     return report
 
 
-def tested(predictor: Predictor, manifest: Manifest) -> Found:
-    """Score a classifier, of one class or of several labels a picture, on the test split of its own data."""
-    if isinstance(predictor.task, MultiLabel):
-        return told_of_labels(score_labels(predictor, manifest, TEST))
-    return told(score(predictor, manifest, TEST), predictor.task.settings.temperature)
-
-
-def told(scores: Scores, temperature: float) -> Found:
-    """Put scores of one class a picture into words."""
-    calibration = scores.calibration(temperature)
-    return Found(scores, calibration, verdict(scores, calibration))
-
-
-def told_of_labels(scores: LabelScores) -> Found:
-    """Put scores of several labels a picture into words."""
-    calibration = scores.calibration()
-    return Found(scores, calibration, verdict_of_labels(scores, calibration))
+def tested(predictor: Predictor, manifest: Manifest) -> Result:
+    """Return what a model is worth on the test split of its run's own pictures."""
+    evaluation = evaluate(predictor, rows_of(manifest, TEST), manifest.root)
+    return evaluation.result(scope_of(manifest, TEST))
 
 
 def about(run: Run, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:

@@ -2,58 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from vitrail import __version__
 from vitrail.runs.model_file import Header
+from vitrail.tasks.base import Task
+from vitrail.tasks.result import (
+    Cell,
+    Column,
+    Limits,
+    Matrix,
+    Number,
+    Reliability,
+    Result,
+    Section,
+    TableSection,
+    measured,
+)
 
 CLASSES = 60
 """Classes that are named; of more the card says how many there are."""
 
 PAIRS = 10
-FEW = 30
-"""Test pictures of a class below which its score is hardly more than a hint."""
 
 
-def card(header: Header, report: Mapping[str, Any]) -> str:
-    """Return the card of a model file out of its header and of the run's report."""
-    labels: list[str] = header.task["labels"]
+def card(header: Header, task: Task[Any, Any], report: Mapping[str, Any], result: Result) -> str:
+    """Return the card of a model file out of its header, its task, and the run's report and result."""
+    labels = task.labels
     lines = [
         "---",
-        yaml.safe_dump(_front(header, report), sort_keys=False, allow_unicode=True).strip(),
+        yaml.safe_dump(_front(header, task, result), sort_keys=False, allow_unicode=True).strip(),
         "---",
     ]
-    lines += [f"# {header.name}, {len(labels)} classes", "", report["verdict"], ""]
+    classes = f", {len(labels)} classes" if labels else ""
+    lines += [f"# {header.name}{classes}", "", report["verdict"], ""]
     lines += _about(header, labels, report)
     if "splits" in report.get("data", {}):
-        lines += _data(report["data"])
-    if "per_class" in report.get("test", {}):
-        lines += _scores(report["test"])
-        lines += _confused(report["test"].get("confusion"))
-    if "calibration" in report:
-        lines += _calibrated(report["calibration"])
-    lines += ["## Limits", "", *_limits(labels, report), ""]
-    lines += _use(report)
+        lines += _data(report["data"], labels)
+    for section in result.sections:
+        lines += _section(section)
+    limits = [line for one in result.sections if isinstance(one, Limits) for line in one.lines]
+    lines += ["## Limits", "", *(f"- {line}" for line in (*limits, ELSEWHERE)), ""]
+    lines += _use(labels, report)
     return "\n".join(lines)
 
 
-def _front(header: Header, report: Mapping[str, Any]) -> dict[str, Any]:
+ELSEWHERE = (
+    "The scores hold for pictures taken like those it was trained on; elsewhere, measure: `vitrail eval`."
+)
+
+
+def _front(header: Header, task: Task[Any, Any], result: Result) -> dict[str, Any]:
     """Return the block that hubs index; a licence is named only where the weights brought one."""
-    front: dict[str, Any] = {"library_name": "vitrail", "pipeline_tag": "image-classification"}
+    exports = task.exports
+    tag = [exports.pipeline_tag] if exports else []
+    front: dict[str, Any] = {"library_name": "vitrail", **({"pipeline_tag": tag[0]} if tag else {})}
     if header.licence:
         front["license"] = header.licence.lower()
-    front["tags"] = ["vitrail", "image-classification"]
-    accuracy = report.get("test", {}).get("accuracy")
-    if isinstance(accuracy, Mapping):
-        result = {
-            "task": {"type": "image-classification"},
+    front["tags"] = ["vitrail", *tag]
+    told = [name for name in (exports.metrics if exports else ()) if name in result.numbers]
+    if told:
+        found = {
+            "task": {"type": tag[0]},
             "dataset": {"name": "pictures kept out of training", "type": "own"},
-            "metrics": [{"type": "accuracy", "value": accuracy["value"]}],
+            "metrics": [{"type": name, "value": result.numbers[name].value} for name in told],
         }
-        front |= {"metrics": ["accuracy"], "model-index": [{"name": header.name, "results": [result]}]}
+        front |= {"metrics": told, "model-index": [{"name": header.name, "results": [found]}]}
     return front
 
 
@@ -63,7 +80,7 @@ def _about(header: Header, labels: Sequence[str], report: Mapping[str, Any]) -> 
     licence = f", licence {header.licence}" if header.licence else ""
     start = "scratch" if header.weights == "none" else f"{header.weights}{licence}"
     return [
-        f"- Classes: {', '.join(labels[:CLASSES])}{more}",
+        *([f"- Classes: {', '.join(labels[:CLASSES])}{more}"] if labels else []),
         f"- Input: {size} px, fitted by {header.preprocess['fit']}",
         f"- Started from: {start}",
         f"- Trained in {report['seconds']:.0f} s with vitrail {__version__}",
@@ -71,37 +88,62 @@ def _about(header: Header, labels: Sequence[str], report: Mapping[str, Any]) -> 
     ]
 
 
-def _data(data: Mapping[str, Any]) -> list[str]:
+def _data(data: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
     splits: Mapping[str, Mapping[str, int]] = data["splits"]
     names = list(next(iter(splits.values())))
-    lines = ["## Data", "", "| class | " + " | ".join(splits) + " |", "|---" * (1 + len(splits)) + "|"]
+    lines = [
+        "## Data",
+        "",
+        f"| {'class' if labels else ''} | " + " | ".join(splits) + " |",
+        "|---" * (1 + len(splits)) + "|",
+    ]
     for name in names[:CLASSES]:
-        lines.append(f"| {_cell(name)} | " + " | ".join(f"{n[name]:,}" for n in splits.values()) + " |")
+        lines.append(
+            f"| {_cell(name) or 'pictures'} | " + " | ".join(f"{n[name]:,}" for n in splits.values()) + " |"
+        )
     out = sum(number for state, number in data["states"].items() if state != "kept")
     return [*lines, "", f"Kept out (unreadable, contradictory or dropped): {out:,}.", ""]
 
 
-def _scores(test: Mapping[str, Any]) -> list[str]:
-    lines = [
-        "## Scores on pictures it never saw",
-        "",
-        "| class | pictures | right | 95 % interval | precision | F1 | AUROC |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, row in list(test["per_class"].items())[:CLASSES]:
-        if not row["pictures"]:
-            lines.append(f"| {_cell(name)} | 0 | – | – | – | – | – |")
-            continue
-        others = " | ".join(_percent(row[one]["value"]) for one in ("precision", "f1", "auroc") if one in row)
-        span = f"{_percent(row['low'])} – {_percent(row['high'])}"
-        lines.append(f"| {_cell(name)} | {row['pictures']} | {_percent(row['value'])} | {span} | {others} |")
+def _section(section: Section) -> list[str]:
+    """Return what a card says of a section; of pictures and curves nothing."""
+    if isinstance(section, TableSection):
+        return _table(section)
+    if isinstance(section, Matrix):
+        return _confused(section)
+    return _calibrated(section) if isinstance(section, Reliability) else []
+
+
+def _table(section: TableSection) -> list[str]:
+    places = [i for i, column in enumerate(section.table.columns) if column.card != ""]
+    columns = [section.table.columns[i] for i in places]
+    head = [name for column in columns for name in _heads(column)]
+    lines = [f"## {section.card}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in section.table.rows[:CLASSES]:
+        cells = [
+            text for i, column in zip(places, columns, strict=True) for text in _cells(row[i], column.spread)
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 
-def _confused(confusion: Mapping[str, Any] | None) -> list[str]:
-    if not confusion:
-        return []
-    labels, counts = confusion["labels"], confusion["counts"]
+def _heads(column: Column) -> list[str]:
+    name = column.card or column.name
+    return [name, "95 % interval"] if column.spread else [name]
+
+
+def _cells(cell: Cell, spread: bool) -> list[str]:
+    """Return a cell as text: of a number that is told with its interval two."""
+    if not isinstance(cell, Number):
+        return [_cell(str(cell))]
+    if not spread:
+        return [cell.text()]
+    ends = [measured(end, cell.unit) for end in (cell.low, cell.high)]
+    return [cell.text(), "–" if cell.low is None else " – ".join(ends)]
+
+
+def _confused(matrix: Matrix) -> list[str]:
+    labels, counts = matrix.labels, matrix.counts
     pairs = [
         (counts[i][j], labels[i], labels[j])
         for i in range(len(labels))
@@ -113,28 +155,20 @@ def _confused(confusion: Mapping[str, Any] | None) -> list[str]:
     return ["## Mostly confused", "", *(said or ["- nothing"]), ""]
 
 
-def _calibrated(found: Mapping[str, Any]) -> list[str]:
+def _calibrated(section: Reliability) -> list[str]:
+    found = section.calibration
+    after, before, noise = (measured(found[name], "%") for name in ("ece_after", "ece_before", "ece_noise"))
     return [
         "## Calibration",
         "",
-        f"Expected calibration error {_percent(found['ece_after'])} (before temperature scaling "
-        f"{_percent(found['ece_before'])}); a perfectly calibrated model would show {_percent(found['ece_noise'])} "
+        f"Expected calibration error {after} (before temperature scaling "
+        f"{before}); a perfectly calibrated model would show {noise} "
         f"on as many pictures. Temperature {found['temperature']:g}.",
         "",
     ]
 
 
-def _limits(labels: Sequence[str], report: Mapping[str, Any]) -> Iterator[str]:
-    yield "- It answers with these classes whatever a picture shows; it was not tested on anything else."
-    table: Mapping[str, Any] = report.get("test", {}).get("per_class", {})
-    few = [name for name in labels if name in table and table[name]["pictures"] < FEW]
-    if few:
-        shown = ", ".join(few[:8]) + (f" and {len(few) - 8} more" if len(few) > 8 else "")
-        yield f"- Fewer than {FEW} test pictures, so their scores are only a hint: {shown}."
-    yield "- The scores hold for pictures taken like those it was trained on; elsewhere, measure: `vitrail eval`."
-
-
-def _use(report: Mapping[str, Any]) -> list[str]:
+def _use(labels: Sequence[str], report: Mapping[str, Any]) -> list[str]:
     again = report.get("reproduce")
     return [
         "## Use",
@@ -144,14 +178,11 @@ def _use(report: Mapping[str, Any]) -> list[str]:
         *([f"{again}    # trains it again"] if again else []),
         "```",
         "",
-        "The file holds its classes, its preprocessing and a proof picture; opening it checks that it answers as it",
+        f"The file holds its {'classes, its ' if labels else ''}preprocessing and a proof picture; opening it checks "
+        "that it answers as it",
         "did in training.",
         "",
     ]
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def _cell(text: str) -> str:

@@ -20,20 +20,21 @@ from vitrail.core.files import make_folder, write_text
 from vitrail.core.text import clock
 from vitrail.data.builtin import Fault, materialise, plant_faults
 from vitrail.data.decode import decode
-from vitrail.data.manifest import KEPT, TEST, Manifest
+from vitrail.data.manifest import KEPT, TEST, Manifest, Row
 from vitrail.data.prepare import Prepared, prepare
 from vitrail.data.source import load, read
-from vitrail.evaluate.paired import Paired, paired
-from vitrail.evaluate.report import verdict
-from vitrail.evaluate.scores import Judged, Scores, score
+from vitrail.evaluate.collect import evaluate, rows_of, scope_of
 from vitrail.explainers.explanation import Explanation, explain
 from vitrail.infer.predictor import Predictor
+from vitrail.metrics.mcnemar import Paired, paired
 from vitrail.models.create import count_params
 from vitrail.pages import render
 from vitrail.runs.folder import Run
 from vitrail.runs.options import TrainOptions
 from vitrail.studies.fresh import Fresh, hold_back, predicted
 from vitrail.studies.killed import Killed, killed_and_resumed
+from vitrail.tasks.classify.evaluation import ClassEvaluation, ClassScores, surest_first
+from vitrail.tasks.result import NEVER_SEEN, Shot
 from vitrail.training.fit import train
 from vitrail.training.listeners import Listener
 
@@ -156,8 +157,14 @@ class Rival:
 
     name: str
     predictor: Predictor
-    scores: Scores
+    evaluation: ClassEvaluation
+    verdict: str
     parameters: int
+
+    def right(self) -> dict[str, bool]:
+        """Return whether each picture was answered rightly, by id."""
+        found = self.evaluation
+        return dict(zip((row.id for row in found.rows), found.right().tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -179,12 +186,16 @@ def _compared(manifest: Manifest, vit: Run, cnn: Run, say: Callable[[str], None]
     rivals = []
     for name, run in ((VIT, vit), (CNN, cnn)):
         predictor = Predictor(run.folder)
-        rivals.append(
-            Rival(name, predictor, score(predictor, manifest, TEST), count_params(predictor.network))
-        )
+        found: Any = evaluate(predictor, rows_of(manifest, TEST), manifest.root)
+        words = ClassScores(found, scope_of(manifest, TEST).leaked).verdict(None, NEVER_SEEN)
+        rivals.append(Rival(name, predictor, found, words, count_params(predictor.network)))
     for rival in rivals:
-        say(f"  {rival.name}: {verdict(rival.scores)}")
-    duel = Duel(rivals[0], rivals[1], paired(rivals[0].scores, rivals[1].scores))
+        say(f"  {rival.name}: {rival.verdict}")
+    duel = Duel(
+        rivals[0],
+        rivals[1],
+        paired(rivals[0].right(), rivals[1].right()),
+    )
     say(f"  {duel.verdict}")
     return duel
 
@@ -193,30 +204,29 @@ def _compared(manifest: Manifest, vit: Run, cnn: Run, say: Callable[[str], None]
 class Suspects:
     """Pictures whose label the network doubts most, and how many swapped labels are among them."""
 
-    rows: tuple[Judged, ...]
+    rows: tuple[tuple[Row, Shot], ...]
     swapped: frozenset[str]
     looked_at: int
 
     @property
     def hits(self) -> int:
         """Swapped labels among the suspects."""
-        return sum(one.row.id in self.swapped for one in self.rows)
+        return sum(row.id in self.swapped for row, _ in self.rows)
 
 
 def _suspects(duel: Duel, manifest: Manifest, caught: list[Caught], say: Callable[[str], None]) -> Suspects:
     """Rank all kept pictures by how little the network believes their label."""
-    judged = [
-        one
-        for split in manifest.counts(duel.vit.predictor.task)
-        for one in score(duel.vit.predictor, manifest, split).judged
-    ]
-    judged.sort(key=lambda one: dict(one.prediction.top(99))[one.row.target])
+    judged: list[tuple[float, Row, Shot]] = []
+    for split in manifest.counts(duel.vit.predictor.task):
+        found: Any = evaluate(duel.vit.predictor, rows_of(manifest, split), manifest.root)
+        judged += zip(found.per_image()["probability"].tolist(), found.rows, found.shots(), strict=True)
+    judged.sort(key=lambda one: one[0])
     swapped = frozenset(one.fault.path for one in caught if one.fault.kind == "swapped label")
-    found = Suspects(tuple(judged[:12]), swapped, len(judged))
+    suspects = Suspects(tuple((row, shot) for _, row, shot in judged[:12]), swapped, len(judged))
     say(
-        f"  Of {len(swapped)} swapped labels, {found.hits} are among the 12 pictures whose label it believes least."
+        f"  Of {len(swapped)} swapped labels, {suspects.hits} are among the 12 pictures whose label it believes least."
     )
-    return found
+    return suspects
 
 
 @dataclass(frozen=True)
@@ -230,14 +240,15 @@ class Look:
 
 def _looks(duel: Duel, manifest: Manifest) -> list[Look]:
     """Explain four right answers of different classes and the surest wrong ones."""
-    judged = sorted(duel.vit.scores.judged, key=lambda one: -one.prediction.probability)
-    surest = {one.row.target: one for one in reversed(judged) if one.right}  # the last one written wins
-    right = sorted(surest.values(), key=lambda one: one.row.target)[:4]
+    paths = {row.id: row.path for row in duel.vit.evaluation.rows}
+    judged = surest_first(duel.vit.evaluation.shots())
+    surest = {one.truth: one for one in reversed(judged) if one.right}  # the last one written wins
+    right = sorted(surest.values(), key=lambda one: one.truth)[:4]
     wrong = [one for one in judged if not one.right][:4]
     looks = []
     for one in (*right, *wrong):
-        found = explain(duel.vit.predictor, read(manifest.root, one.row.path))
-        looks.append(Look(one.row.target, found, one.right))
+        found = explain(duel.vit.predictor, read(manifest.root, paths[one.id]))
+        looks.append(Look(one.truth, found, bool(one.right)))
     return looks
 
 
@@ -255,12 +266,13 @@ def _page(
         "caught": caught,
         "lines": prepared.lines(),
         "duel": duel,
-        "verdicts": [(rival, verdict(rival.scores)) for rival in (duel.vit, duel.cnn)],
+        "verdicts": [(rival, rival.verdict) for rival in (duel.vit, duel.cnn)],
         "curves": plots.data_uri(_learning(story.folder)),
         "killed": killed,
         "fresh": [(one, plots.data_uri(_shown(decode(one.path).image))) for one in fresh],
         "suspects": [
-            (one, _picture(prepared.manifest, one), one.row.id in suspects.swapped) for one in suspects.rows
+            (shot, _picture(prepared.manifest, row), row.id in suspects.swapped)
+            for row, shot in suspects.rows
         ],
         "hits": suspects.hits,
         "looks": [(look, plots.data_uri(look.explanation.figure())) for look in looks],
@@ -277,8 +289,8 @@ def _learning(folder: Path) -> Figure:
     return plots.curves(series, "seconds", "% right on validation")
 
 
-def _picture(manifest: Manifest, one: Judged) -> str:
-    return plots.data_uri(_shown(load(manifest.root, one.row.path, part=one.row.part).image))
+def _picture(manifest: Manifest, row: Row) -> str:
+    return plots.data_uri(_shown(load(manifest.root, row.path, part=row.part).image))
 
 
 def _shown(pixels: NDArray[np.uint8]) -> Image.Image:

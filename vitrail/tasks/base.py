@@ -2,7 +2,6 @@
 
 A task may have more, looked up by its name where it is of use (`getattr`):
 
-    probe             how a linear probe learns it from frozen features (the draft)
     points(size)      the operating points that a network of it is trained for
     follow(…)         the loss of an answer against a teacher's (distillation, several costs at once)
     readable(output)  what an exported graph gives in front of the outputs, named by `readable_outputs`
@@ -27,9 +26,13 @@ from vitrail.data.targets import Targets
 from vitrail.data.truth import Truth
 from vitrail.layers.head import Head, Output
 from vitrail.layers.tokens import FeatureSpec
+from vitrail.tasks.probe import Probe
+from vitrail.tasks.result import Evaluation, Exports
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from vitrail.data.manifest import Row
 
 Target = TypeVar("Target")
 
@@ -80,28 +83,6 @@ class Following:
     temperature: float = 1.0
 
 
-class Metrics(Protocol):
-    """Scores gathered batch by batch; `main` names the one by which the best weights are kept (higher is better)."""
-
-    main: str
-
-    def update(self, output: Output, targets: Sequence[Any]) -> None:
-        """Take in the outputs of one batch and their targets."""
-        ...
-
-    def state(self) -> list[Any]:
-        """Return what was gathered so far, to be sent to another process."""
-        ...
-
-    def absorb(self, state: list[Any]) -> None:
-        """Take in what another process gathered."""
-        ...
-
-    def compute(self) -> dict[str, float]:
-        """Return the scores by name."""
-        ...
-
-
 class Task(Targets[Target], Generic[Target, PredictionT]):
     """What is predicted from features, how it is learnt, answered, proven and scored.
 
@@ -120,6 +101,16 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     kind: ClassVar[str] = "class"
     """The kind of truth that names alone stand for."""
     settings: Any
+    exports: Exports | None = None
+    """What hubs call it, where they have a name."""
+
+    columns: tuple[str, ...] = ()
+    """The columns of a table of answers that are there even where no picture could be answered."""
+
+    @property
+    def probe(self) -> Probe | None:
+        """How frozen features learn this task; a task without has no draft."""
+        return None
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth if isinstance(truth, Truth) else Truth(self.kind, tuple(truth)))
@@ -174,6 +165,9 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[PredictionT]:
         """Return one prediction an image, in the pixels of the originals."""
 
+    def accepts(self, row: Row) -> None:
+        """Raise a DataError where a truth that this task does not take would make its score mean something else."""
+
     def choices(self, prediction: PredictionT) -> Sequence[str]:
         """Return the names of what an answer may be asked about, the likeliest first; by default itself alone."""
         return (str(prediction),)
@@ -209,12 +203,8 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     # Worth
 
     @abstractmethod
-    def metrics(self) -> Metrics:
-        """Return empty metrics."""
-
-    def settle(self, output: Output, targets: Sequence[Target]) -> Mapping[str, Any]:
-        """Return the settings that are learnt from validation answers once the weights stand; by default none."""
-        return {}
+    def evaluation(self) -> Evaluation:
+        """Return an evaluation that has seen nothing yet: it scores answers while training and in reports."""
 
     def deployed_task(self, name: str) -> tuple[str, Task[Any, Any]]:
         """Return the task that a trained model goes on with, and its name; `name` is this one's in the recipe.

@@ -6,24 +6,23 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from vitrail.core.errors import DataError
+from vitrail.core.errors import DataError, SettingError
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.prepare import Prepared
-from vitrail.evaluate.by_folds import Answered, flags, gain_from_twice, score_by_folds, share_right
+from vitrail.evaluate.by_folds import Answered, gain_from_twice, score_by_folds
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft import Outlook, write_draft_report
 from vitrail.runs.device import device_for, fast_bf16
 from vitrail.runs.folder import Run, create_run, elsewhere
 from vitrail.runs.recipe import Recipe
-from vitrail.tasks.base import Task
-from vitrail.tasks.multilabel.task import MultiLabel
+from vitrail.tasks.probe import Probe
 from vitrail.training.begin import Start, begin
 from vitrail.training.frozen import Frozen
 from vitrail.training.heads import fit_head, out_of_fold
@@ -43,41 +42,45 @@ SMALLEST = 96
 
 @dataclass(frozen=True)
 class Sides:
-    """The pictures of a draft as arrays: `truth` is (n,), or (n, k) of 0 and 1 for several labels."""
+    """The pictures of a probe: targets, the same as an array (n, …), and what must stay together as numbers (n,)."""
 
     rows: list[Row]
+    targets: list[Any]
     truth: NDArray[np.int64]
     groups: NDArray[np.int64]
 
 
-def sides(task: Task[Any, Any], rows: list[Row]) -> Sides:
+def sides(start: Start, probe: Probe, rows: list[Row], manifest: Manifest) -> Sides:
     """Return truth and groups as numbers; a picture of no group is a group of its own."""
     names = [row.group or f"\0{row.id}" for row in rows]
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    if isinstance(task, MultiLabel):
-        truth = flags(task, rows).astype(np.int64)
-    else:
-        truth = np.array([task.read(row, Path()) for row in rows])
-    return Sides(rows, truth, np.array([number[name] for name in names]))
+    targets = [start.task.read(row, manifest.root) for row in rows]
+    return Sides(rows, targets, probe.truths(targets), np.array([number[name] for name in names]))
 
 
 def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
     """Make a draft run: features, head, score by grouped folds, doubts, and what a full fine-tune would cost."""
     clock, manifest = _Phases(), prepared.manifest
     recipe, start, frozen = _sized(planned, manifest, listeners)
-    note(listeners, frozen.check.lines())
+    probe, layer = _probe_of(start), _layer_of(start)
+    if probe is None or layer is None:
+        raise SettingError(
+            f"Nothing can be drafted of the task {recipe.task.name} with this head: it has no linear probe. Train "
+            f"the network: vitrail train {recipe.data.source} --tune full"
+        )
     rows = manifest.rows()
     clock.end("weights and set-up")
     vectors = frozen.vectors(manifest, rows, lambda done, total: _looked(listeners, done, total))
     clock.end("features")
-    found = sides(start.task, rows)
-    scored = out_of_fold(vectors, found.truth, found.groups, len(manifest.truth.names))
-    head = fit_head(vectors, found.truth, found.groups, len(manifest.truth.names))
-    head.put_into(start.network.head.get_submodule("linear"))  # type: ignore[arg-type]
+    found = sides(start, probe, rows, manifest)
+    scored = out_of_fold(probe, vectors, found.truth, found.groups)
+    head = fit_head(probe, vectors, found.truth, found.groups)
+    head.put_into(layer)
     clock.end("heads")
-    folded = score_by_folds(start.task, recipe.task.name, Answered(rows, scored.logits, scored.folds))
+    answered = Answered(rows, found.targets, scored.logits, scored.folds)
+    folded = score_by_folds(start.task, recipe.task.name, answered)
     start = replace(start, task=folded.task)
-    now, half = (share_right(start.task, rows, logits) for logits in (scored.logits, scored.half))
+    now, half = (probe.share(logits, found.truth) for logits in (scored.logits, scored.half))
     clock.end("scores")
     seconds = _full_seconds(planned.full or recipe, manifest)
     clock.end("measuring the fine-tune")
@@ -92,6 +95,17 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     outlook = Outlook(clock.phases, seconds, half, gain_from_twice(now, half))
     write_draft_report(run, manifest, folded, outlook)
     return run
+
+
+def _probe_of(start: Start) -> Probe | None:
+    probe: Probe | None = getattr(start.task, "probe", None)
+    return probe
+
+
+def _layer_of(start: Start) -> nn.Linear | None:
+    """Return the layer of a network that a probe's weights go into, where the task and its head have one."""
+    probe = _probe_of(start)
+    return probe.layer(start.network.head) if probe else None
 
 
 class _Phases:
@@ -170,14 +184,19 @@ def _full_seconds(full: Recipe, manifest: Manifest) -> float:
 
 
 def head_for(start: Start, manifest: Manifest, split: str) -> None:
-    """Give a network the head of a draft that saw one split alone, to fine-tune from without a leak."""
+    """Give a network the head of a draft that saw one split alone, to fine-tune from without a leak.
+
+    A task without a probe, or a head that takes none (two on tokens of their own), starts fresh.
+    """
+    probe, layer = _probe_of(start), _layer_of(start)
+    if probe is None or layer is None:
+        return
     rows = manifest.rows(split)
     if not rows:
         raise DataError(f"The split {split!r} holds no pictures. Look at: vitrail check.")
     device = next(start.network.parameters()).device
     frozen = Frozen(start.network.encoder, start.preprocess, device)
-    found = sides(start.task, rows)
+    found = sides(start, probe, rows, manifest)
     vectors = frozen.vectors(manifest, rows)
-    head = fit_head(vectors, found.truth, found.groups, len(manifest.truth.names))
-    head.put_into(start.network.head.get_submodule("linear"))  # type: ignore[arg-type]
+    fit_head(probe, vectors, found.truth, found.groups).put_into(layer)
     start.network.requires_grad_(True)

@@ -99,8 +99,7 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
     accelerator = accelerator_for(recipe.training.device)
     torch.manual_seed(recipe.training.seed)
     begun = begin(recipe, manifest.truth)
-    # Two heads on tokens of their own are no draft's head: they start fresh.
-    if recipe.training.tune != "scratch" and not begun.network.head.apart:
+    if recipe.training.tune != "scratch":
         head_for(begun, manifest, TRAIN)
     if recipe.training.tune == "head":
         begun.network.encoder.requires_grad_(False)

@@ -33,7 +33,7 @@ from vitrail.layers.tokens import FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
 from vitrail.runs.device import fast_bf16
 from vitrail.runs.run_network import run_network
-from vitrail.training.heads import Vectors
+from vitrail.tasks.probe import Vectors
 
 BATCH = 16
 

@@ -18,6 +18,7 @@ from vitrail.runs.folder import Run
 from vitrail.runs.model_file import Header, write_model
 from vitrail.runs.proof import answer
 from vitrail.runs.recipe import Recipe
+from vitrail.tasks.result import Evaluation, Kept, kept_by
 from vitrail.training.begin import Start
 from vitrail.training.budget import Budget
 from vitrail.training.listeners import Listener
@@ -168,11 +169,10 @@ class Keeper:
 
     def _epoch(self, event: Event) -> None:
         accelerator = self.session.accelerator
-        scores = self._timed_scores()
+        scores, main = self._timed_scores()
         if not math.isfinite(scores.get("loss", 0.0)):
             raise self._diverged(f"the validation loss is {scores['loss']}")
-        main = self.work.start.task.metrics().main
-        standing = [scores[main], -scores.get("loss", 0.0)]
+        standing = [main.sign * scores[main.name], -scores.get("loss", 0.0)]
         better = not self.best or standing > self.best
         if better:
             self.best, self.best_epoch = standing, self.session.epoch
@@ -181,23 +181,26 @@ class Keeper:
             if better:
                 self._keep_model()
             self._keep_state()
-        told = {**event.values, **scores, "main": main, "best": self.best[0], "better": better}
+        best = main.sign * self.best[0]
+        told = {**event.values, **scores, "main": main.name, "best": best, "better": better}
         told["seconds"] = round(self.elapsed(), 2)
         self._log(Event("score", event.step, told))
-        self.work.tell(Event("score", event.step, told))
+        self.work.tell(Event("score", event.step, {**told, "unit": main.unit}))
 
-    def _timed_scores(self) -> dict[str, float]:
+    def _timed_scores(self) -> tuple[dict[str, float], Kept]:
         began = time.monotonic()
-        scores = self._scores()
+        evaluation = self._evaluation()
+        scores = evaluation.scores()
         if self.budget:
             self.budget.scoring = self._agreed(time.monotonic() - began)[0]
-        return scores
+        return scores, kept_by(evaluation)
 
-    def _scores(self) -> dict[str, float]:
+    def _evaluation(self) -> Evaluation:
         accelerator = self.session.accelerator
         share = Share(accelerator.process_index, accelerator.num_processes)
         batch = max(64, -(-self.session.order.batch // self.session.pieces))
-        return evaluate(self.session, evaluation(self.validation, batch, share))
+        rows = {row.id: row for row in self.validation.rows}
+        return evaluate(self.session, evaluation(self.validation, batch, share), rows)
 
     def _keep_model(self) -> None:
         kept = replace(self.work.start, network=self.session.evaluated())

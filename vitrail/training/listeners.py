@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from vitrail.core.text import clock
+from vitrail.tasks.result import measured
 from vitrail.training.loop import Event
 
 
@@ -107,9 +108,10 @@ class Teller:
 
     def _score(self, event: Event) -> None:
         v = event.values
-        mark = "  (best)" if v["better"] else f"  (best {v['best']:.1%})"
+        score, best = (measured(v[key], v["unit"]).replace(" %", "%") for key in (v["main"], "best"))
+        mark = "  (best)" if v["better"] else f"  (best {best})"
         self.say(
-            f"epoch {v['epoch']:5.1f}  {self.loss}  validation {v['main']} {v[v['main']]:.1%}{mark}"
+            f"epoch {v['epoch']:5.1f}  {self.loss}  validation {v['main']} {score}{mark}"
             f"  {self._left(event.step)}".rstrip()
         )
 

@@ -26,11 +26,13 @@ from torch.distributed.checkpoint.state_dict import (
 from vitrail.core.errors import VitrailError
 from vitrail.core.seeds import derive
 from vitrail.data.loader import Order
+from vitrail.data.manifest import Row
 from vitrail.data.sample import Batch
 from vitrail.runs.assemble import Network
 from vitrail.runs.device import autocast
 from vitrail.runs.run_network import answering, evaluating, run_network
 from vitrail.tasks.base import Losses, Task
+from vitrail.tasks.result import Evaluation
 from vitrail.training.optim import Average, Schedule
 
 
@@ -232,24 +234,26 @@ def deterministic(device: torch.device) -> Iterator[None]:
         settings.fill_uninitialized_memory = filled
 
 
-def evaluate(session: Session, batches: Iterator[Batch[Any]]) -> dict[str, float]:
-    """Return the task's scores on batches, gathered from all processes."""
-    network, metrics = session.evaluated(), session.task.metrics()
+def evaluate(session: Session, batches: Iterator[Batch[Any]], rows: Mapping[str, Row]) -> Evaluation:
+    """Return the task's evaluation of batches, gathered from all processes; `rows` are the pictures by id."""
+    network, evaluation = session.evaluated(), session.task.evaluation()
+    compute = answering(session.task, network)
     with evaluating(network):
-        compute = answering(session.task, network)
         for batch, output in run_network(compute, batches, session.accelerator.device, session.precision):
-            metrics.update(output, batch.targets)
-    if session.accelerator.num_processes > 1:
-        metrics = _gathered(session.task, metrics.state())
-    return metrics.compute()
+            evaluation.update([rows[one] for one in batch.ids], output, batch.targets, batch.geometry)
+    return _gathered(session, evaluation)
 
 
-def _gathered(task: Task[Any, Any], state: list[Any]) -> Any:
+def _gathered(session: Session, evaluation: Evaluation) -> Evaluation:
+    """Return what all processes evaluated, in one."""
+    if session.accelerator.num_processes == 1:
+        return evaluation
     from accelerate.utils import gather_object
 
-    metrics = task.metrics()
-    metrics.absorb(gather_object(state))
-    return metrics
+    whole: Evaluation = session.task.evaluation()
+    for part in gather_object([evaluation]):
+        whole.merge(part)
+    return whole
 
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from vitrail.core.catalog import DEFAULT_TASKS, base_task, family_of, load
+from vitrail.core.catalog import base_task, family_of, load
 from vitrail.core.config import read
 from vitrail.core.errors import UsageError
 from vitrail.data.builtin import names as builtin_names
@@ -30,6 +30,7 @@ from vitrail.runs.recipe import (
     task_part,
 )
 from vitrail.runs.task_settings import settings_class
+from vitrail.tasks.base import Task
 from vitrail.training.asked import refuse_apart, refuse_idle
 from vitrail.training.dial import costs_of, dialled
 from vitrail.training.frozen import pool_kind
@@ -130,7 +131,7 @@ def _tune(options: TrainOptions, network: NetworkChoice, task: str) -> str:
 
 def _has_draft(task: str) -> bool:
     """Tell whether a head for frozen features can be computed at once."""
-    return base_task(task) in DEFAULT_TASKS.values() or hasattr(load("task", task), "probe")
+    return load("task", task).probe is not Task.probe
 
 
 def _refuse_draft(tune: str, task: str) -> None:

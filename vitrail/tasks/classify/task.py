@@ -13,19 +13,24 @@ from torch import Tensor, nn
 
 from vitrail import plots
 from vitrail.core.errors import DataError
+from vitrail.data.names import count
 from vitrail.data.sample import Batch, Geometry
 from vitrail.data.truth import Truth
 from vitrail.layers.head import NO_INPUTS, DenseHead, DistilledHead, Head, Output, PooledHead
 from vitrail.layers.pool import Pool
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
-from vitrail.metrics.temperature import temperature
 from vitrail.tasks.base import Ask, Following, Losses, Task, within
+from vitrail.tasks.classify.evaluation import ClassEvaluation
+from vitrail.tasks.classify.probe import ClassProbe
 from vitrail.tasks.classify.settings import ClassifySettings
-from vitrail.tasks.classify.targets import ClassTargets
+from vitrail.tasks.classify.targets import ClassTargets, labels_of
+from vitrail.tasks.result import Exports
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from vitrail.data.manifest import Row
 
 
 class Order(TypedDict):
@@ -55,6 +60,10 @@ class Ranked:
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """Return the likeliest classes with their probabilities."""
         return list(zip(self.labels, self.probabilities, strict=True))[:count]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what a table of answers holds."""
+        return [{"label": self.label, "probability": round(self.probability, 6)}]
 
     def to_dict(self) -> dict[str, Any]:
         """Return label, probability and the five likeliest classes."""
@@ -108,39 +117,6 @@ def class_head(spec: FeatureSpec, classes: int, pool: Kind | None, dropout: floa
     return ClassHead(spec, classes, pool, dropout)
 
 
-class Accuracy:
-    """Share of right answers and mean cross entropy."""
-
-    main = "accuracy"
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, float]] = []
-
-    def update(self, output: Output, targets: Sequence[int]) -> None:
-        """Take in logits (b, k) and class indices."""
-        logits = output["logits"]
-        truth = torch.as_tensor(list(targets), device=logits.device)
-        right = (logits.argmax(dim=-1) == truth).int().tolist()
-        losses = F.cross_entropy(logits.float(), truth, reduction="none").tolist()
-        self.rows += zip(right, losses, strict=True)
-
-    def state(self) -> list[tuple[int, float]]:
-        """Return one (right, loss) a picture."""
-        return self.rows
-
-    def absorb(self, state: list[tuple[int, float]]) -> None:
-        """Take in another process's rows."""
-        self.rows += state
-
-    def compute(self) -> dict[str, float]:
-        """Return accuracy, loss and the number of pictures."""
-        right, losses = np.array(self.rows, dtype=float).reshape(-1, 2).T
-        count = len(right)
-        if not count:
-            return {"accuracy": 0.0, "loss": float("nan"), "pictures": 0}
-        return {"accuracy": float(right.mean()), "loss": float(losses.mean()), "pictures": count}
-
-
 def binary(output: Tensor, truth: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
     """Return the binary cross entropy of every class, mean over classes and pictures (DeiT III, arXiv:2204.07118).
 
@@ -160,6 +136,8 @@ class Classify(Task[int, Ranked], ClassTargets):
 
     name = "classify"
     Settings = ClassifySettings
+    exports = Exports("image-classification", ("accuracy",))
+    columns = ("label", "probability")
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
@@ -207,9 +185,22 @@ class Classify(Task[int, Ranked], ClassTargets):
         softened, wanted = (student / heat).log_softmax(1), (other / heat).log_softmax(1)
         return heat**2 * F.kl_div(softened, wanted, log_target=True, reduction="none").sum(1).mean()
 
-    def metrics(self) -> Accuracy:
-        """Return empty accuracy."""
-        return Accuracy()
+    def accepts(self, row: Row) -> None:
+        """Refuse several labels (DataError): a score without such pictures would be one of an easier set."""
+        if len(labels_of(row)) > 1:
+            raise DataError(
+                f"{row.id} has {count(len(labels_of(row)), 'label')}, and the model knows one class a picture. "
+                "Leave such pictures out, or train a model on pictures with several labels."
+            )
+
+    def evaluation(self) -> ClassEvaluation:
+        """Return an empty evaluation."""
+        return ClassEvaluation(self.labels, self.settings.temperature)
+
+    @property
+    def probe(self) -> ClassProbe:
+        """Multinomial logistic regression."""
+        return ClassProbe(self.labels, self.settings.temperature)
 
     @property
     def temperature(self) -> float:
@@ -275,8 +266,3 @@ class Classify(Task[int, Ranked], ClassTargets):
             truth = torch.as_tensor(batch.targets)
             images, mixed = kind(alpha=alpha, num_classes=len(self.labels))(batch.images, truth)
         return batch.with_images(images, mixed)
-
-    def settle(self, output: Output, targets: Sequence[int]) -> Mapping[str, Any]:
-        """Return the temperature that makes the probabilities of validation answers honest."""
-        logits = output["logits"].double().numpy()
-        return {"temperature": temperature(logits, np.asarray(targets, dtype=np.int64))}

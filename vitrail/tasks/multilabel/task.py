@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vitrail import plots
@@ -18,18 +17,16 @@ from vitrail.data.sample import Batch, Geometry
 from vitrail.data.truth import Truth
 from vitrail.layers.head import Head, Output
 from vitrail.layers.tokens import FeatureSpec
-from vitrail.metrics.ranking import mean_average_precision
-from vitrail.metrics.temperature import temperature_of_labels
 from vitrail.tasks.base import Ask, Following, Losses, Task, within
 from vitrail.tasks.classify.task import class_head, first
+from vitrail.tasks.multilabel.evaluation import LabelEvaluation, flags
+from vitrail.tasks.multilabel.probe import LabelProbe
 from vitrail.tasks.multilabel.settings import MultiLabelSettings
 from vitrail.tasks.multilabel.targets import LabelTargets
+from vitrail.tasks.result import Exports
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-FEWEST = 5
-"""A label that occurs on fewer validation pictures keeps the threshold one half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +56,10 @@ class Labelled:
         """Return the likeliest labels with their probabilities."""
         return list(zip(self.labels, self.probabilities, strict=True))[:count]
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what a table of answers holds."""
+        return [{"label": "|".join(self.chosen), "probability": round(self.probability, 6)}]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the answered labels, joined by bars as tables write them and one by one, and the five likeliest."""
         top = [{"label": label, "probability": round(p, 6)} for label, p in self.top()]
@@ -73,43 +74,13 @@ class Labelled:
         return ", ".join(f"{label} {self.sure[label]:.1%}" for label in self.chosen) or "none of the labels"
 
 
-class MeanPrecision:
-    """Mean average precision over labels (mAP), and mean cross entropy."""
-
-    main = "map"
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[list[float], list[bool], float]] = []
-
-    def update(self, output: Output, targets: Sequence[Sequence[int]]) -> None:
-        """Take in logits (b, k) and the places of the labels of each picture."""
-        logits = output["logits"].float()
-        truth = flags(targets, logits.shape[1]).to(logits.device)
-        losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=1)
-        self.rows += zip(logits.tolist(), truth.bool().tolist(), losses.tolist(), strict=True)
-
-    def state(self) -> list[tuple[list[float], list[bool], float]]:
-        """Return one (logits, truth, loss) a picture."""
-        return self.rows
-
-    def absorb(self, state: list[tuple[list[float], list[bool], float]]) -> None:
-        """Take in another process's rows."""
-        self.rows += state
-
-    def compute(self) -> dict[str, float]:
-        """Return mAP, loss and the number of pictures."""
-        if not self.rows:
-            return {"map": 0.0, "loss": float("nan"), "pictures": 0}
-        logits, truth, losses = zip(*self.rows, strict=True)
-        found = mean_average_precision(np.array(logits), np.array(truth))
-        return {"map": found, "loss": float(np.mean(losses)), "pictures": len(self.rows)}
-
-
 class MultiLabel(Task[tuple[int, ...], Labelled], LabelTargets):
     """Binary cross entropy, one question a label, with Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899)."""
 
     name = "classify_multi"
     Settings = MultiLabelSettings
+    exports = Exports("image-classification", ("accuracy",))
+    columns = ("label", "probability")
 
     kind = "classes"
 
@@ -157,9 +128,14 @@ class MultiLabel(Task[tuple[int, ...], Labelled], LabelTargets):
         heat = by.temperature
         return heat**2 * F.binary_cross_entropy_with_logits(student / heat, (other / heat).sigmoid())
 
-    def metrics(self) -> MeanPrecision:
-        """Return empty mAP."""
-        return MeanPrecision()
+    def evaluation(self) -> LabelEvaluation:
+        """Return an empty evaluation."""
+        return LabelEvaluation(self.labels, self.settings.temperature, self.thresholds())
+
+    @property
+    def probe(self) -> LabelProbe:
+        """One logistic regression a label."""
+        return LabelProbe(self.labels, self.settings.temperature)
 
     @property
     def temperature(self) -> float:
@@ -229,40 +205,6 @@ class MultiLabel(Task[tuple[int, ...], Labelled], LabelTargets):
         share = float(rng.beta(alpha, alpha))
         images, share = _mixed(batch.images, kind, share, rng)
         return batch.with_images(images, share * truth + (1 - share) * truth.roll(1, 0))
-
-    def settle(self, output: Output, targets: Sequence[tuple[int, ...]]) -> Mapping[str, Any]:
-        """Return temperature and thresholds, chosen on validation answers."""
-        logits = output["logits"].double().numpy()
-        truth = flags(targets, len(self.labels)).bool().numpy()
-        found = temperature_of_labels(logits, truth)
-        probabilities = 1 / (1 + np.exp(-logits / found))
-        chosen = [best_threshold(probabilities[:, i], truth[:, i]) for i in range(len(self.labels))]
-        return {"temperature": found, "thresholds": tuple(chosen)}
-
-
-def flags(targets: Sequence[Sequence[int]], labels: int) -> Tensor:
-    """Return one row a picture with 1 at its labels: float32 (b, k)."""
-    rows = torch.zeros(len(targets), labels)
-    for row, places in zip(rows, targets, strict=True):
-        row[list(places)] = 1.0
-    return rows
-
-
-def best_threshold(probabilities: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """Return the probability from which on answering a label gives the best F1, half way to the next lower one.
-
-    One half where the label occurs too rarely to choose.
-    """
-    if truth.sum() < FEWEST:
-        return 0.5
-    order = np.argsort(-probabilities, kind="stable")
-    ordered = probabilities[order]
-    hits = np.cumsum(truth[order])
-    f1 = 2 * hits / (np.arange(1, len(order) + 1) + truth.sum())
-    last = np.append(np.diff(ordered) != 0, True)  # a threshold cannot stand between equal probabilities
-    best = int(np.argmax(np.where(last, f1, -1.0)))
-    below = ordered[best + 1] if best + 1 < len(ordered) else 0.0
-    return round(float((ordered[best] + below) / 2), 6)
 
 
 def _mixed(images: Tensor, kind: str, share: float, rng: np.random.Generator) -> tuple[Tensor, float]:

@@ -17,7 +17,9 @@ from vitrail.data.sample import Batch, Geometry
 from vitrail.data.truth import Truth
 from vitrail.layers.head import Head, Output
 from vitrail.layers.tokens import FeatureSpec
-from vitrail.tasks.base import Ask, Losses, Metrics, Task
+from vitrail.tasks.base import Ask, Losses, Task
+from vitrail.tasks.probe import Probe
+from vitrail.tasks.result import Evaluation
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,6 +38,7 @@ class Wrapper(Task[Any, Any]):
         self.inner = load("task", self.settings.task)(truth, self.settings.settings)
         self.truth, self.inputs = self.inner.truth, self.inner.inputs
         self.answers, self.couples = self.inner.answers, self.inner.couples
+        self.exports, self.columns = self.inner.exports, self.inner.columns
 
     def __getattr__(self, name: str) -> Any:
         """Return what the wrapped task has besides: its probe, its probabilities."""
@@ -145,10 +148,15 @@ class Wrapper(Task[Any, Any]):
         """Tell of which images the wrapped task gives the same answer."""
         return self.inner.agree(one, other, tolerance)
 
-    def metrics(self) -> Metrics:
-        """Return the wrapped task's metrics."""
-        return self.inner.metrics()
+    def evaluation(self) -> Evaluation:
+        """Return the wrapped task's evaluation."""
+        return self.inner.evaluation()
 
-    def settle(self, output: Output, targets: Sequence[Any]) -> Mapping[str, Any]:
-        """Return what the wrapped task learns from validation answers."""
-        return self.inner.settle(output, targets)
+    def accepts(self, row: Row) -> None:
+        """Refuse what the wrapped task refuses to be scored by."""
+        self.inner.accepts(row)
+
+    @property
+    def probe(self) -> Probe | None:
+        """The wrapped task's probe."""
+        return self.inner.probe

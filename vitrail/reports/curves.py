@@ -1,21 +1,14 @@
-"""The page of a run whose task has no classes to tell about, and the curves that every page shows."""
+"""The curves of a training that a page shows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitrail import plots
-from vitrail.pages import render
 from vitrail.runs.folder import Run
-
-
-def plain_page(run: Run, report: dict[str, Any]) -> str:
-    """Return report.html of a run with scores alone."""
-    return render("report_plain.html", {"report": report, "curve": score_curve(run)})
 
 
 def loss_curve(run: Run) -> str:

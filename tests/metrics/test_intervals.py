@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vitrail.data.manifest import Row
-from vitrail.evaluate.intervals import bootstrap, of_rows, resampled, wilson
-from vitrail.evaluate.paired import Paired
+from vitrail.data.manifest import Row, group_key
+from vitrail.metrics.intervals import bootstrap, of_groups, resampled, wilson
+from vitrail.metrics.mcnemar import Paired
 
 
 def test_wilson_equals_scipy():
@@ -36,8 +36,8 @@ def test_coverage_is_what_it_promises():
     assert 0.94 <= np.mean(covered) <= 0.96
 
 
-def row(number: int, group: str = "") -> Row:
-    return Row(f"{number}.png", f"{number}.png", "", "a", "test", group)
+def row(number: int, group: str = "") -> str:
+    return group_key(Row(f"{number}.png", f"{number}.png", "", "a", "test", group))
 
 
 def test_a_picture_that_is_there_ten_times_counts_once():
@@ -45,8 +45,8 @@ def test_a_picture_that_is_there_ten_times_counts_once():
     copied = [row(i, f"g{i // 10}") for i in range(400)]
     right = [i % 4 != 0 for i in range(40)]
     many = [right[i // 10] for i in range(400)]
-    assert of_rows(many, copied) == pytest.approx(of_rows(right, alone))
-    assert of_rows(many, [row(i) for i in range(400)]).low > of_rows(many, copied).low
+    assert of_groups(many, copied) == pytest.approx(of_groups(right, alone))
+    assert of_groups(many, [row(i) for i in range(400)]).low > of_groups(many, copied).low
 
 
 def test_intervals_over_groups_cover_where_groups_are_answered_as_one():
@@ -55,7 +55,7 @@ def test_intervals_over_groups_cover_where_groups_are_answered_as_one():
     held = 0
     for _ in range(1000):
         right = np.repeat(draw.random(100) < 0.8, 4)
-        found = of_rows(right.tolist(), rows)
+        found = of_groups(right.tolist(), rows)
         held += found.low <= 0.8 <= found.high
     assert 0.92 <= held / 1000 <= 0.98
 

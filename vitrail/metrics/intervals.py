@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.data.manifest import Row
-
 FEWEST = 10
 """Below so many pictures of a class no interval is told for what has to be resampled."""
 
@@ -67,30 +65,25 @@ def wilson(right: float, count: float, confidence: float = 0.95) -> Interval:
     return Interval(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
 
 
-def of_rows(right: Sequence[bool], rows: Sequence[Row]) -> Interval:
-    """Return a share of pictures with an interval in which twins and other groups count once.
+def of_groups(right: Sequence[bool], groups: Sequence[str]) -> Interval:
+    """Return a share of pictures with an interval in which twins and other groups count once: a key a picture.
 
     A group is taken to be answered rightly or wrongly as a whole, so n pictures in groups of sizes m are worth
     n² / Σ m² independent ones (Kish 1965, Survey Sampling).
     """
-    if not rows:
+    if not groups:
         return wilson(0, 0)
-    sizes = Counter(key_of(row) for row in rows).values()
-    worth = len(rows) ** 2 / sum(size * size for size in sizes)
-    return wilson(sum(right) / len(rows) * worth, worth)
+    sizes = Counter(groups).values()
+    worth = len(groups) ** 2 / sum(size * size for size in sizes)
+    return wilson(sum(right) / len(groups) * worth, worth)
 
 
-def key_of(row: Row) -> str:
-    """Return what stands or falls together: the group of a row, or the row itself."""
-    return f"g:{row.group}" if row.group else f"r:{row.id}"
-
-
-def resampled(rows: Sequence[Row], seed: int = 0) -> NDArray[np.float64]:
+def resampled(groups: Sequence[str], seed: int = 0) -> NDArray[np.float64]:
     """Return how often each picture is drawn in each of 1,000 bootstrap samples of whole groups: (draws, n)."""
-    _, member = np.unique([key_of(row) for row in rows], return_inverse=True)
-    groups = int(member.max()) + 1
+    _, member = np.unique(groups, return_inverse=True)
+    units = int(member.max()) + 1
     draw = np.random.default_rng(seed)
-    counts = draw.multinomial(groups, np.full(groups, 1 / groups), size=DRAWS)
+    counts = draw.multinomial(units, np.full(units, 1 / units), size=DRAWS)
     return counts[:, member].astype(np.float64)
 
 

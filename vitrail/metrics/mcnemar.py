@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from vitrail.core.errors import DataError
-from vitrail.evaluate.scores import Scores
 
 
 class Paired(NamedTuple):
@@ -29,15 +29,17 @@ class Paired(NamedTuple):
         )
 
 
-def paired(first: Scores, second: Scores) -> Paired:
-    """Compare two models' answers picture by picture with McNemar's exact test (1947, Psychometrika 12)."""
+def paired(first: Mapping[str, bool], second: Mapping[str, bool]) -> Paired:
+    """Compare two models' answers picture by picture with McNemar's exact test (1947, Psychometrika 12).
+
+    Each says of every picture, by id, whether it was answered rightly. DataError where the pictures differ.
+    """
     from scipy.stats import binomtest
 
-    other = {one.row.id: one.right for one in second.judged}
-    if set(other) != {one.row.id for one in first.judged}:
+    if set(first) != set(second):
         raise DataError("The two models were scored on different pictures. Score both on the same split.")
-    only_first = sum(one.right and not other[one.row.id] for one in first.judged)
-    only_second = sum(not one.right and other[one.row.id] for one in first.judged)
+    only_first = sum(right and not second[one] for one, right in first.items())
+    only_second = sum(not right and second[one] for one, right in first.items())
     apart = only_first + only_second
     p = float(binomtest(only_first, apart, 0.5).pvalue) if apart else 1.0
     return Paired(only_first, only_second, p)

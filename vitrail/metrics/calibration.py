@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.evaluate.intervals import Interval, wilson
+from vitrail.metrics.intervals import Interval, wilson
 
 Array = NDArray[np.float64]
 

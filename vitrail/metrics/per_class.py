@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.data.manifest import Row
-from vitrail.evaluate.intervals import MOST, Score, Unsure, bootstrap, resampled, wilson
+from vitrail.metrics.intervals import MOST, Score, Unsure, bootstrap, resampled, wilson
 from vitrail.metrics.ranking import ranking
 
 Array = NDArray[np.float64]
@@ -19,9 +18,9 @@ AT_ONCE = 50
 
 
 class Counts(NamedTuple):
-    """Pictures, the probability of each class, whether it is there, whether it was answered: all (n, k)."""
+    """What stands together (n,); of each class its probability, whether it is there, whether it was answered (n, k)."""
 
-    rows: Sequence[Row]
+    groups: Sequence[str]
     probabilities: Array
     truth: NDArray[np.bool_]
     said: NDArray[np.bool_]
@@ -49,14 +48,14 @@ class _Drawn(NamedTuple):
     average_precision: Array
 
 
-class Classwise(NamedTuple):
+class PerClass(NamedTuple):
     """The scores of each class, and their means over the classes that occur."""
 
     parts: tuple[Part, ...]
     means: dict[str, Score]
 
 
-def classwise(counts: Counts) -> Classwise:
+def per_class(counts: Counts) -> PerClass:
     """Return precision (a share, with Wilson's interval), F1, AUROC and average precision (resampled) of each class.
 
     The means over the classes that occur are `recall` (balanced accuracy), `f1`, `auroc` and `map`.
@@ -69,10 +68,10 @@ def classwise(counts: Counts) -> Classwise:
         parts.append(Part(_precision(counts, i), *told))
     names = ("recall", "f1", "auroc", "map")
     means = {
-        name: _told(_mean(values[:, there]), len(counts.rows))
+        name: _told(_mean(values[:, there]), len(counts.groups))
         for name, values in zip(names, found, strict=True)
     }
-    return Classwise(tuple(parts), means)
+    return PerClass(tuple(parts), means)
 
 
 def _mean(values: Array) -> Array:
@@ -100,7 +99,7 @@ def _draw(counts: Counts) -> _Drawn:
     n, k = counts.truth.shape
     weights = np.ones((1, n))
     if n * k <= MOST:
-        weights = np.concatenate([weights, resampled(counts.rows)])
+        weights = np.concatenate([weights, resampled(counts.groups)])
     hits = weights @ (counts.truth & counts.said)
     there, answered = weights @ counts.truth, weights @ counts.said
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,0 +1,112 @@
+"""The linear probe of one class a picture: multinomial logistic regression on frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+from torch import nn
+
+from vitrail.layers.head import DistilledHead
+from vitrail.metrics.calibration import calibration
+from vitrail.tasks.classify.evaluation import ClassEvaluation, from_details
+from vitrail.tasks.probe import NOISE, OTHER_HEADS, Doubt, Linear, Vectors, Whole, regression
+from vitrail.tasks.result import Result, Scope
+
+NEVER = -30.0
+"""The logit of a class without a picture in this part: it is possible in no answer."""
+
+
+def last_layer(head: nn.Module) -> nn.Linear | None:
+    """Return the layer of a head that reads the pooled features; two heads on tokens of their own have none."""
+    if isinstance(head, DistilledHead):
+        return None
+    linear = head.get_submodule("linear")
+    assert isinstance(linear, nn.Linear)
+    return linear
+
+
+class ClassProbe:
+    """`truth` is the place of each picture's class: (n,)."""
+
+    def __init__(self, labels: Sequence[str], temperature: float = 1.0) -> None:
+        self.labels, self.temperature = tuple(labels), temperature
+
+    def truths(self, targets: Sequence[int]) -> Whole:
+        """Return the places of the classes: (n,)."""
+        return np.array(targets)
+
+    def layer(self, head: nn.Module) -> nn.Linear | None:
+        """Return the layer that takes the fitted weights."""
+        return last_layer(head)
+
+    def regressions(self, scaled: Vectors, truth: Whole, strengths: Sequence[float]) -> Iterator[Linear]:
+        """Yield one multinomial regression a strength."""
+        model, present, classes = regression(), np.unique(truth), len(self.labels)
+        for strength in strengths:
+            weight = np.zeros((classes, scaled.shape[1]), dtype=np.float32)
+            bias = np.full(classes, NEVER, dtype=np.float32)
+            if len(present) == 1:
+                bias[present] = 0.0
+            else:
+                model.set_params(C=strength).fit(scaled, truth)
+                weight[present], bias[present] = _rows(model.coef_), _rows(model.intercept_)
+            yield Linear(weight, bias, strength)
+
+    def strata(self, truth: Whole) -> Whole:
+        """Return the classes."""
+        return truth
+
+    def worth(self, logits: Vectors, truth: Whole) -> float:
+        """Return the share right."""
+        return float((logits.argmax(1) == truth).mean())
+
+    def share(self, logits: Vectors, truth: Whole) -> float:
+        """Return the share right."""
+        return self.worth(logits, truth)
+
+    def result(self, evaluation: ClassEvaluation, scope: Scope) -> Result:
+        """Return the result, calibrated by what each fold's answers were divided by."""
+        logits = evaluation.kept["logits"].astype(np.float64)
+        scaled = logits / evaluation.kept["temperature"][:, None]
+        before, after = softmax(logits, axis=1).max(axis=1), softmax(scaled, axis=1).max(axis=1)
+        honest = calibration(before, after, self.temperature, evaluation.right())
+        return evaluation.calibrated(honest, scope, OTHER_HEADS)
+
+    def reopen(self, report: Mapping[str, Any]) -> Result:
+        """Return the result that a draft's report.json holds."""
+        return from_details(
+            {key: report[key] for key in ("test", "calibration")}, report["verdict"], OTHER_HEADS
+        )
+
+    def doubts(self, evaluation: ClassEvaluation) -> list[Doubt]:
+        """Return the doubtful labels, the most doubtful first.
+
+        Let two labels in a hundred be wrong (`NOISE`, ε) and fall on the other k − 1 classes evenly. A head that
+        learnt from such labels gives class c the probability p_c = (1 − ε) t_c + ε / (k − 1) (1 − t_c) where t_c is
+        the true one. By Bayes, the label y of a picture that looks like j is wrong with odds t_j ε / (k − 1) to
+        t_y (1 − ε). The probabilities are calibrated.
+        """
+        stray, found = NOISE / (len(self.labels) - 1), []
+        per_image = evaluation.per_image()
+        for row, shot, own, sure in zip(
+            evaluation.rows,
+            evaluation.shots(),
+            per_image["probability"].tolist(),
+            per_image["confidence"].tolist(),
+            strict=True,
+        ):
+            true_own, true_other = (max(0.0, p - stray) for p in (own, sure))
+            if true_other * stray > true_own * (1 - NOISE):
+                found.append((own / sure, Doubt(row, shot.truth, shot.truth, shot.answer, sure)))
+        return [doubt for _, doubt in sorted(found, key=lambda pair: pair[0])]
+
+
+def _rows(numbers: Vectors) -> Vectors:
+    """Return one row a class: scikit-learn keeps one for a pair, the second against the first."""
+    if len(numbers) > 1:
+        return numbers
+    halves: Vectors = (np.concatenate([-numbers, numbers]) / 2).astype(np.float32)
+    return halves

@@ -1,0 +1,314 @@
+"""How good answers of several labels a picture are: mean average precision, scores of each label, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitrail.data.manifest import Row, group_key
+from vitrail.data.sample import Geometry
+from vitrail.metrics.calibration import Calibration, calibration
+from vitrail.metrics.intervals import Interval, of_groups, wilson
+from vitrail.metrics.per_class import Counts, PerClass, per_class
+from vitrail.metrics.ranking import mean_average_precision, ranking
+from vitrail.metrics.temperature import temperature_of_labels
+from vitrail.tasks.classify.evaluation import (
+    galleries,
+    honesty,
+    limits,
+    page_cells,
+    scored_cells,
+    scored_columns,
+    without_twins,
+)
+from vitrail.tasks.result import (
+    Column,
+    Gathered,
+    Number,
+    Reliability,
+    Result,
+    Scope,
+    Section,
+    Shot,
+    Table,
+    TableSection,
+)
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+FEWEST = 5
+"""A label that occurs on fewer validation pictures keeps the threshold one half."""
+
+
+def flags(targets: Sequence[Sequence[int]], labels: int) -> Tensor:
+    """Return one row a picture with 1 at its labels: float32 (b, k)."""
+    rows = torch.zeros(len(targets), labels)
+    for row, places in zip(rows, targets, strict=True):
+        row[list(places)] = 1.0
+    return rows
+
+
+def best_threshold(probabilities: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+    """Return the probability from which on answering a label gives the best F1, half way to the next lower one.
+
+    One half where the label occurs too rarely to choose.
+    """
+    if truth.sum() < FEWEST:
+        return 0.5
+    order = np.argsort(-probabilities, kind="stable")
+    ordered = probabilities[order]
+    hits = np.cumsum(truth[order])
+    f1 = 2 * hits / (np.arange(1, len(order) + 1) + truth.sum())
+    last = np.append(np.diff(ordered) != 0, True)  # a threshold cannot stand between equal probabilities
+    best = int(np.argmax(np.where(last, f1, -1.0)))
+    below = ordered[best + 1] if best + 1 < len(ordered) else 0.0
+    return round(float((ordered[best] + below) / 2), 6)
+
+
+class LabelEvaluation:
+    """Mean average precision and mean cross entropy while training; everything of report.json afterwards."""
+
+    main, unit = "map", "%"
+
+    def __init__(self, labels: Sequence[str], temperature: float, thresholds: Sequence[float]) -> None:
+        self.labels, self.temperature, self.thresholds = tuple(labels), temperature, tuple(thresholds)
+        self.kept = Gathered()
+
+    def update(
+        self,
+        rows: Sequence[Row],
+        output: Mapping[str, Tensor],
+        truths: Sequence[Sequence[int]],
+        at: Sequence[Geometry],
+    ) -> None:
+        """Take in logits (b, k) and the places of the labels of each picture."""
+        logits = output["logits"]
+        truth = flags(truths, len(self.labels))
+        losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=1)
+        probabilities = (logits / self.temperature).sigmoid().double().numpy()
+        places = np.empty(len(truths), dtype=object)
+        places[:] = [tuple(one) for one in truths]
+        arrays = {
+            "logits": logits.numpy(),
+            "truth": truth.bool().numpy(),
+            "places": places,
+            "loss": losses.double().numpy(),
+            "probabilities": probabilities,
+            "said": probabilities >= np.array(self.thresholds),
+            "temperature": np.full(len(truths), self.temperature),
+        }
+        self.kept.add(rows, arrays)
+
+    def merge(self, other: LabelEvaluation) -> None:
+        """Take in another's pictures, in the order of their ids."""
+        self.kept.merge(other.kept)
+
+    def scores(self) -> dict[str, float]:
+        """Return mAP, loss and the number of pictures."""
+        if not len(self.kept):
+            return {"map": 0.0, "loss": float("nan"), "pictures": 0}
+        found = mean_average_precision(self.kept["logits"].astype(np.float64), self.truth)
+        return {"map": found, "loss": float(np.mean(self.kept["loss"])), "pictures": len(self.kept)}
+
+    def calibrate(self) -> Mapping[str, Any]:
+        """Return the temperature and thresholds that suit these answers."""
+        logits = self.kept["logits"].astype(np.float64)
+        found = temperature_of_labels(logits, self.truth)
+        probabilities = 1 / (1 + np.exp(-logits / found))
+        chosen = [best_threshold(probabilities[:, i], self.truth[:, i]) for i in range(len(self.labels))]
+        return {"temperature": found, "thresholds": tuple(chosen)}
+
+    def per_image(self) -> Mapping[str, Array]:
+        """Return whether exactly the true labels of each picture were answered, how sure, and the loss."""
+        return {"right": self.right(), "confidence": self.confidence(), "loss": self.kept["loss"]}
+
+    def resample(self, counts: Array) -> Mapping[str, float]:
+        """Return mAP, the share exactly right, and the loss of a resample."""
+        logits, weights = self.kept["logits"].astype(np.float64), counts[None].astype(np.float64)
+        there = np.flatnonzero((counts[:, None] * self.truth).any(axis=0))
+        found = [float(ranking(logits[:, i], self.truth[:, i], weights).average_precision[0]) for i in there]
+        total = counts.sum()
+        return {
+            "map": float(np.mean(found)) if found else 0.0,
+            "accuracy": float(counts @ self.right() / total),
+            "loss": float(counts @ self.kept["loss"] / total),
+        }
+
+    @property
+    def rows(self) -> list[Row]:
+        """The pictures."""
+        return self.kept.rows
+
+    @property
+    def truth(self) -> Flags:
+        """Whether each label is there: (n, k)."""
+        return self.kept["truth"]
+
+    def scaled(self) -> Array:
+        """Return the logits over the temperature: (n, k)."""
+        return self.kept["logits"].astype(np.float64) / self.kept["temperature"][:, None]
+
+    def right(self) -> Flags:
+        """Return whether exactly the true labels of each picture were answered: (n,)."""
+        right: Flags = (self.kept["said"] == self.truth).all(axis=1)
+        return right
+
+    def confidence(self) -> Array:
+        """Return the probability of the likeliest label that is answered; where none is, of the likeliest of all."""
+        p, said = self.kept["probabilities"], self.kept["said"]
+        some = said.any(axis=1, keepdims=True)
+        best: Array = np.where(said | ~some, p, -1.0).max(axis=1)
+        return best
+
+    def headline(self) -> Number:
+        """Return the share exactly right with its interval: what is cheap to ask at every operating point."""
+        groups = [group_key(row) for row in self.rows]
+        return Number.of(of_groups(self.right().tolist(), groups).to_dict(), name="right")
+
+    def calibration(self, temperature: float | None = None) -> Calibration:
+        """Return how honest the probabilities of all labels are, each a yes or a no.
+
+        `temperature` is the one to tell, where the pictures were answered with several.
+        """
+        logits = self.kept["logits"].astype(np.float64)
+        before, after = (1 / (1 + np.exp(-one)) for one in (logits, self.scaled()))
+        told = self.temperature if temperature is None else temperature
+        return calibration(before.ravel(), after.ravel(), told, self.truth.ravel())
+
+    def result(self, scope: Scope = Scope()) -> Result:
+        """Return everything that reports say."""
+        return self.calibrated(self.calibration(), scope)
+
+    def calibrated(self, honest: Calibration, scope: Scope, fitted_on: str = Reliability.fitted_on) -> Result:
+        """Return the result with a calibration; `fitted_on` says what its temperature was learnt from."""
+        found = LabelScores(self, scope.leaked)
+        details = {"test": found.to_dict(), "calibration": honest.to_dict()}
+        plain = from_details(details, found.verdict(honest, scope.called), fitted_on)
+        sections = [*plain.sections]
+        places = dict(zip((row.id for row in self.rows), self.kept["places"], strict=True))
+        sections[1:1] = galleries(self.shots(), lambda shot: places[shot.id])
+        return plain._replace(sections=tuple(sections))
+
+    def shots(self) -> list[Shot]:
+        """Return every picture as pages show it, in order."""
+        order = np.argsort(-self.kept["probabilities"], axis=1, kind="stable")
+        found = []
+        for i, (row, sure, right) in enumerate(
+            zip(self.rows, self.confidence().tolist(), self.right().tolist(), strict=True)
+        ):
+            truth = ", ".join(self.labels[place] for place in self.kept["places"][i])
+            answer = ", ".join(self.labels[place] for place in order[i] if self.kept["said"][i, place])
+            found.append(Shot(row.id, truth or "nothing", answer or "nothing", sure, right))
+        return found
+
+
+class LabelScores:
+    """The scores of an evaluation with their intervals, and in words."""
+
+    def __init__(self, evaluation: LabelEvaluation, leaked: frozenset[str]) -> None:
+        self.labels, self.rows = evaluation.labels, evaluation.rows
+        self.truth, self.said, self.right = evaluation.truth, evaluation.kept["said"], evaluation.right()
+        self.groups = [group_key(row) for row in self.rows]
+        self.leaked = np.array([row.id in leaked for row in self.rows], dtype=bool)
+        self.accuracy: Interval = of_groups(self.right.tolist(), self.groups)
+        self.without_twins = without_twins(self.right, self.groups, self.leaked)
+        probabilities = 1 / (1 + np.exp(-evaluation.scaled()))
+        self.classwise: PerClass = per_class(Counts(self.groups, probabilities, self.truth, self.said))
+
+    def per_class(self) -> dict[str, dict[str, Any]]:
+        """Return for each label its pictures, recall with interval, precision, F1, AUROC, average precision."""
+        table = {}
+        for i, (label, part) in enumerate(zip(self.labels, self.classwise.parts, strict=True)):
+            there = int(self.truth[:, i].sum())
+            share = wilson(int((self.truth[:, i] & self.said[:, i]).sum()), there)
+            table[label] = {"pictures": there, **share.to_dict(), "taken_for": None, **part.to_dict()}
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for report.json."""
+        without, twins = self.without_twins, int(self.leaked.sum())
+        return {
+            "pictures": len(self.rows),
+            "accuracy": self.accuracy.to_dict(),
+            **{name: found.to_dict() for name, found in self.classwise.means.items()},
+            **({"without_twins": without.to_dict()} if without else {}),
+            **({"twins": twins} if twins else {}),
+            "per_class": self.per_class(),
+        }
+
+    def verdict(self, honest: Calibration, called: str) -> str:
+        """Say in one sentence how good a multi-label model is; `called` names the pictures."""
+        mean = self.classwise.means["map"]
+        span = f", {100 * mean.low:.1f} – {100 * mean.high:.1f}" if mean.low is not None else ""
+        said = f"mean average precision {_share(mean.value)}{span}, on {len(self.rows):,} {called}"
+        parts = [said, f"exactly the right labels on {self.accuracy}"]
+        if self.without_twins:
+            parts.append(f"{self.without_twins} without those that have a twin in training")
+        seen = {label: row for label, row in self.per_class().items() if row["pictures"]}
+        if seen:
+            weak = min(seen, key=lambda label: seen[label]["f1"]["value"])
+            parts.append(f"weakest: {weak}, F1 {_share(seen[weak]['f1']['value'])}")
+        return "; ".join([*parts, honest.words()]) + "."
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def from_details(details: Mapping[str, Any], verdict: str, fitted_on: str = Reliability.fitted_on) -> Result:
+    """Return what report.json alone tells of several labels a picture: everything but the pictures."""
+    test = details["test"]
+    sections: tuple[Section, ...] = (
+        TableSection("Label by label", _page_table(test), _NOTE),
+        Reliability("Are its probabilities honest?", details["calibration"], fitted_on),
+        limits(test),
+    )
+    return Result("map", numbers(details), verdict, (_table(test),), sections, details)
+
+
+_NOTE = (
+    "“Found”: of the pictures with a label, the share of which it was answered. Precision: of the answers, the share "
+    "that was right. All intervals stand in report.json."
+)
+
+
+def numbers(details: Mapping[str, Any]) -> dict[str, Number]:
+    """Return the scores of the whole, for tables and pages."""
+    test = details["test"]
+    twins = f"without the {test.get('twins', 0):,} that have a twin in training"
+    named = {
+        "accuracy": ("right", "exactly right"),
+        "map": ("mAP", "mean average precision"),
+        "f1": ("F1, mean", "F1, mean over classes"),
+        "auroc": ("AUROC, mean", ""),
+        "without_twins": ("without twins", twins),
+    }
+    found = {
+        key: Number.of(test[key], name=name, fact=fact) for key, (name, fact) in named.items() if key in test
+    }
+    return {**found, "calibration_error": honesty(details["calibration"])}
+
+
+def _table(test: Mapping[str, Any]) -> Table:
+    rows = [(label, row["pictures"], *scored_cells(row), "") for label, row in test["per_class"].items()]
+    return Table((*scored_columns("found"), Column("taken for")), tuple(rows))
+
+
+def _page_table(test: Mapping[str, Any]) -> Table:
+    rows = [
+        (
+            label,
+            row["pictures"],
+            *page_cells(row),
+            Number.of(row["average_precision"]) if row["pictures"] else Number(None),
+        )
+        for label, row in test["per_class"].items()
+    ]
+    return Table((*scored_columns("found"), Column("average precision", right=True, card="")), tuple(rows))
