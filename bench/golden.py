@@ -43,13 +43,15 @@ RENAMES: Renames = {
     "parameters": {},  # prefixes of parameters: {"encoder.blocks.": "backbone.blocks."}
     "groups": {},  # parts of the saved state: {"average": "ema"}
     "keys": {},  # of report.json, history.jsonl, eval --json, predictions, headers: {"test.map": "test.mean_ap"}
-    "columns": {},  # of manifest.csv and doubts.csv: {"label": "target"}
+    "columns": {"label": "target"},  # of manifest.csv and doubts.csv
     "options": {},  # of the command line, as the runs below write them: {"--imgsz": "--image-size"}
     "tasks": {},  # names in reports and headers: {"classify_multi": "multilabel"}
 }
 """OLD's name → NEW's, for what is only called otherwise; a name that NEW still knows is left as it is."""
 
-ALLOWED: Mapping[tuple[str, str], str] = {}
+ALLOWED: Mapping[tuple[str, str], str] = {
+    ("unlabelled", "*"): "a row without a label is kept out of a set of classes, and no longer makes it one of several labels",
+}
 """(run, kind/name) → why it may differ, both as shell patterns: {("unlabelled", "report/task"): "unlabelled rows"}."""
 
 GROUPS = ("network", "average", "optimiser")

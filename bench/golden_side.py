@@ -173,13 +173,16 @@ def _questions(
 
 
 def _logits(run: str, pictures: list[str], point: str | None) -> dict[str, Any]:
-    """Return the eager network's raw output for the pictures; one that answers with several tensors gives all."""
+    """Return the eager network's raw output for the pictures; one that answers with several tensors gives all.
+
+    Before outputs had names a predictor was `asked` for its one tensor.
+    """
     predictor = vitrail.load(run, device="cpu", point=point)
-    found = predictor.asked([predictor.ready(path) for path in pictures])
+    ask = getattr(predictor, "asked", None) or predictor.outputs
+    found = ask([predictor.ready(path) for path in pictures])
     kind = f"logits {point}" if point else "logits"
-    if isinstance(found, Mapping):
-        return {f"{kind}/{name}": one.numpy() for name, one in found.items()}
-    return {f"{kind}/output": found.numpy()}
+    named = found if isinstance(found, Mapping) else {"logits": found}
+    return {f"{kind}/{name}": one.numpy() for name, one in named.items()}
 
 
 def _maps(run: str, pictures: list[str], method: str) -> dict[str, Any]:
