@@ -234,6 +234,8 @@ def test_beaten_points_name_their_better():
         for name, value, speed in (("a", 0.7, 10), ("b", 0.8, 10), ("c", 0.6, 30), ("d", 0.6, 30))
     ]
     assert beaten(rows) == ["b", "", "", ""]
+    errors = [row | {"score": {**row["score"], "unit": "px", "better": "lower"}} for row in rows]
+    assert beaten(errors) == ["c", "c", "", ""]  # where less is better
 
 
 def test_who_can_keep():

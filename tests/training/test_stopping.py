@@ -77,7 +77,14 @@ def test_ctrl_c_in_the_middle_of_an_epoch_loses_no_step(at, digits, tmp_path):
 
 def test_patience_ends_a_run_and_more_epochs_begin_it_anew(digits, tmp_path, monkeypatch):
     honest = keeping.evaluate
-    monkeypatch.setattr(keeping, "evaluate", lambda s, b: honest(s, b) | {"accuracy": 0.5, "loss": s.epoch})
+
+    def scored(session, batches, rows):
+        found = honest(session, batches, rows)
+        scores = found.scores() | {"accuracy": 0.5, "loss": session.epoch}
+        found.scores = lambda: scores
+        return found
+
+    monkeypatch.setattr(keeping, "evaluate", scored)
     run = train(digits, options(tmp_path / "run", epochs=9, patience=2))
     last = run.history()[-1]
     assert (last["event"], last["step"]) == (
@@ -163,12 +170,13 @@ def test_a_validation_loss_that_is_no_number_leaves_the_files_as_they_were(digit
     names = ("model.safetensors", "state/last.safetensors")
     honest = keeping.evaluate
 
-    def scored(session, batches):
-        scores = honest(session, batches)
+    def scored(session, batches, rows):
+        found = honest(session, batches, rows)
         if session.step == 10:
             written.update({name: (out / name).read_bytes() for name in names})
-            scores["loss"] = float("nan")
-        return scores
+            scores = found.scores() | {"loss": float("nan")}
+            found.scores = lambda: scores
+        return found
 
     monkeypatch.setattr(keeping, "evaluate", scored)
     with pytest.raises(DivergedError, match=r"after step 10 the validation loss is nan; .* at step 5"):
@@ -254,7 +262,7 @@ def test_the_time_left_is_never_more_than_the_time_that_was_given():
 
     lines = []
     teller = Teller(lines.append)
-    score = {"main": "accuracy", "accuracy": 0.5, "epoch": 1.0, "better": True, "best": 0.5}
+    score = {"main": "accuracy", "accuracy": 0.5, "epoch": 1.0, "better": True, "best": 0.5, "unit": "%"}
     for seconds in (30.0, None):
         teller(Event("begun", 0, {"total": 1000, "seconds": seconds}))
         teller.began -= 10  # ten seconds a step

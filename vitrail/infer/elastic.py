@@ -38,14 +38,20 @@ def beaten(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     found = []
     for row in rows:
-        score, speed = row["score"]["value"], row["images_per_second"]
+        score, speed = _good(row), row["images_per_second"]
         better = [
             other
             for other in rows
-            if other["score"]["value"] >= score
+            if _good(other) >= score
             and other["images_per_second"] >= speed
-            and (other["score"]["value"] > score or other["images_per_second"] > speed)
+            and (_good(other) > score or other["images_per_second"] > speed)
         ]
-        best = max(better, key=lambda one: (one["score"]["value"], one["images_per_second"]), default=None)
+        best = max(better, key=lambda one: (_good(one), one["images_per_second"]), default=None)
         found.append(str(best["point"]) if best else "")
     return found
+
+
+def _good(row: Mapping[str, Any]) -> float:
+    """Return the score of a row so that more is better."""
+    value: float = row["score"]["value"]
+    return -value if row["score"].get("better") == "lower" else value
