@@ -50,7 +50,18 @@ RENAMES: Renames = {
 """OLD's name → NEW's, for what is only called otherwise; a name that NEW still knows is left as it is."""
 
 ALLOWED: Mapping[tuple[str, str], str] = {
-    ("unlabelled", "*"): "a row without a label is kept out of a set of classes, and no longer makes it one of several labels",
+    (
+        "unlabelled",
+        "*",
+    ): "a row without a label is kept out of a set of classes, which it made one of several labels",
+    ("*", "header/task.truth*"): "new: the header of the truths",
+    ("*", "header/preprocess.interpolation"): "new: said where it went without saying",
+    ("*", "header/preprocess.scale"): "new: said where it went without saying",
+    ("*", "manifest/*part"): "new: the part of a file that holds several samples",
+    (
+        "elastic",
+        "header/task.settings*",
+    ): "a wrapper holds the settings of the task that it wraps in one place",
 }
 """(run, kind/name) → why it may differ, both as shell patterns: {("unlabelled", "report/task"): "unlabelled rows"}."""
 

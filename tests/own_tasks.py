@@ -21,6 +21,7 @@ from torchvision.ops import box_iou
 from vitrail.core.config import Settings
 from vitrail.core.errors import DataError
 from vitrail.data.findings import Finding
+from vitrail.data.truth import Truth
 from vitrail.data.view import maps_in_original
 from vitrail.layers.head import NO_INPUTS, Head
 from vitrail.tasks.base import Losses, Task
@@ -150,6 +151,9 @@ class Painted:
     def to_dict(self):
         return {"areas": {name: round(self.share(name), 4) for name in self.names}}
 
+    def rows(self):
+        return [{"class": name, "share": round(self.share(name), 4)} for name in self.names]
+
     def __str__(self):
         return ", ".join(f"{name} {self.share(name):.0%}" for name in self.names)
 
@@ -223,6 +227,10 @@ class Paint(Task):
     name = "own_tasks:Paint"
     Settings = PaintSettings
     outputs: Mapping[str, tuple[str, ...]] = {"map": ("class", "row", "col")}
+
+    @classmethod
+    def gather(cls, truth, rows):
+        return Truth(truth.kind, ("ground", "figure"), void=VOID)
 
     def read(self, row, root):
         try:
@@ -303,12 +311,16 @@ class Spots:
     asked: int = 0
 
     def to_dict(self):
-        every = zip(self.boxes, self.labels, self.confidences, strict=True)
-        return {
-            "boxes": [
-                {"label": n, "confidence": round(c, 6), "box": [round(x, 2) for x in b]} for b, n, c in every
-            ]
-        }
+        return {"boxes": self.rows()}
+
+    def rows(self):
+        every = zip(self.labels, self.confidences, self.boxes, strict=True)
+        corners = ("left", "top", "right", "bottom")
+        return [
+            {"class": label, "confidence": round(sure, 6)}
+            | {name: round(side, 2) for name, side in zip(corners, box, strict=True)}
+            for label, sure, box in every
+        ]
 
     def __str__(self):
         return (
@@ -384,17 +396,12 @@ class FindSpots(Task):
     QUERIES = 6
     outputs: Mapping[str, tuple[str, ...]] = {"logits": ("query", "class"), "boxes": ("query", "corner")}
 
-    @classmethod
-    def gather(cls, truth, rows):
-        names = sorted({one["label"] for row in rows for one in json.loads(row.target)})
-        return type(truth)(truth.kind, tuple(names))
-
     def read(self, row, root):
         found = json.loads(row.target)
         boxes = np.array([one["box"] for one in found], np.float32).reshape(-1, 4)
         return {
             "boxes": boxes,
-            "classes": np.array([self.labels.index(one["label"]) for one in found], np.int64),
+            "classes": np.array([self.labels.index(one["class"]) for one in found], np.int64),
         }
 
     def transform(self, target, view):

@@ -119,7 +119,7 @@ def _rows(answer: Answer) -> list[dict[str, Any]]:
         return [{"path": answer.path, "error": answer.error}]
     rows = getattr(answer.prediction, "rows", None)
     if rows is not None:
-        return [{"path": answer.path, **row} for row in rows()]
+        return [{"path": answer.path, **row} for row in rows() or [{}]]  # nothing found is an answer, too
     plain = answer.prediction.to_dict()
     flat = {key: value for key, value in plain.items() if isinstance(value, str | int | float)}
     return [{"path": answer.path, **flat}]

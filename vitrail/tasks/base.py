@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 Target = TypeVar("Target")
 
+AT = " at "
+"""Between the name of a loss part and what it was computed at; `Task.weights` counts for the name in front."""
+
 FINGERPRINT = 4096
 """The most numbers of an answer that a proof holds."""
 

@@ -31,7 +31,7 @@ from vitrail.data.sample import Batch
 from vitrail.runs.assemble import Network
 from vitrail.runs.device import autocast
 from vitrail.runs.run_network import answering, evaluating, run_network
-from vitrail.tasks.base import Losses, Task
+from vitrail.tasks.base import AT, Losses, Task
 from vitrail.tasks.result import Evaluation
 from vitrail.training.optim import Average, Schedule
 
@@ -187,7 +187,8 @@ def weighed(losses: Losses, piece: Mapping[str, float], whole: Mapping[str, floa
     """
     shares: dict[float, list[Tensor]] = defaultdict(list)
     for name, part in losses.parts.items():
-        counts = name if name in whole else IMAGES
+        called = name.partition(AT)[0]
+        counts = called if called in whole else IMAGES
         shares[piece[counts] / whole[counts] if whole[counts] else 0.0].append(part)
     summed = [sum(parts[1:], parts[0]) * share for share, parts in shares.items()]
     return sum(summed[1:], summed[0])

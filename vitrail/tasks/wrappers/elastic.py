@@ -8,7 +8,6 @@ leaves tokens out, a plain ViT too.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from vitrail.data.sample import Batch
 from vitrail.data.truth import Truth
 from vitrail.layers.elastic import Point, at_size, points, set_keep
 from vitrail.layers.head import Output
-from vitrail.tasks.base import Ask, Following, Losses, Task
+from vitrail.tasks.base import AT, Ask, Following, Losses, Task
 from vitrail.tasks.wrappers.settings import ElasticSettings
 from vitrail.tasks.wrappers.wrapper import Wrapper
 
@@ -56,18 +55,19 @@ class Elastic(Wrapper):
         sizes = [whole]
         if self.settings.sizes:
             sizes.append(self.settings.sizes[int(rng.integers(len(self.settings.sizes)))])
-        parts: dict[str, list[Tensor]] = defaultdict(list)
+        parts: dict[str, Tensor] = {}
         for size in sizes:
             sized = ready.with_images(at_size(ready.images, size), ready.targets)
             teacher = self._answer_at(network, sized, 1.0)
             for name, part in self.inner.loss(teacher, ready.targets).parts.items():
-                parts[name].append(part)
+                parts[f"{name}{AT}{Point(size)}"] = part
             if self.settings.keeps:
                 keep = self.settings.keeps[int(rng.integers(len(self.settings.keeps)))]
                 output = self._answer_at(network, sized, keep)
                 told = {name: tensor.detach() for name, tensor in teacher.items()}
-                parts["follow"].append(self.inner.follow(output, told, Following()))  # type: ignore[attr-defined]
-        return Losses({name: sum(some[1:], some[0]) for name, some in parts.items()})
+                followed = self.inner.follow(output, told, Following())  # type: ignore[attr-defined]
+                parts[f"follow{AT}{Point(size, keep)}"] = followed
+        return Losses(parts)
 
     def _answer_at(self, network: nn.Module, batch: Batch[Any], keep: float) -> Output:
         """Return the output of the sub-network that keeps this share of its tokens."""
