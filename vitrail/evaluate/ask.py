@@ -40,8 +40,10 @@ def ask(predictor: Predictor, rows: Sequence[Row], root: Path) -> Asked:
     if not rows:
         raise DataError("There is no picture to score. Add pictures to the split, or name another one.")
 
+    steps = predictor.preprocess
+
     def ready(row: Row) -> Ready:
-        return predictor.ready(load(root, row.path, predictor.preprocess.channels).image)
+        return predictor.ready(load(root, row.path, steps.channels, steps.raw).image)
 
     outputs: list[Tensor] = []
     predictions: list[Any] = []

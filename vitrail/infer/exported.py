@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitrail.core.errors import RunError, SettingError
+from vitrail.data.preprocess import Preprocess
 from vitrail.runs.model_file import Header, parse_header
 
 KEY = "vitrail"
@@ -37,8 +38,8 @@ class Said(NamedTuple):
     output: Tensor
 
 
-Engine = Callable[[NDArray[np.uint8]], Said]
-"""From uint8 (height, width, channels), any height and width, to an answer."""
+Engine = Callable[[NDArray[Any]], Said]
+"""From a decoded picture (height, width, channels), any height and width, to an answer."""
 
 
 class Opened(NamedTuple):
@@ -65,7 +66,9 @@ def open_exported(path: Path, kind: str, trust: bool = False) -> Opened:
         )
     opener = {"onnx": _onnx, "openvino": _openvino, "torch": _program}[kind]
     try:
-        return opener(path)
+        header, engine = opener(path)
+        dtype = Preprocess.from_dict(header.preprocess).dtype
+        return Opened(header, lambda image: engine(np.asarray(image, dtype)))
     except RunError:
         raise
     except Exception as error:  # three runtimes, each with errors of its own for a broken file
@@ -134,7 +137,7 @@ def _onnx(path: Path) -> Opened:
     header = _header(session.get_modelmeta().custom_metadata_map.get(KEY), path)
     name = session.get_inputs()[0].name
 
-    def answer(image: NDArray[np.uint8]) -> Said:
+    def answer(image: NDArray[Any]) -> Said:
         probabilities, output, *_ = session.run(None, {name: image})
         return Said(torch.from_numpy(probabilities), torch.from_numpy(output))
 
@@ -148,7 +151,7 @@ def _openvino(path: Path) -> Opened:
     # Where a processor has bf16, OpenVINO takes it without being asked; an export promises float32.
     compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
-    def answer(image: NDArray[np.uint8]) -> Said:
+    def answer(image: NDArray[Any]) -> Said:
         found = compiled(image)
         return Said(torch.from_numpy(found[0].copy()), torch.from_numpy(found[1].copy()))
 
@@ -159,7 +162,7 @@ def _program(path: Path) -> Opened:
     extra = {KEY: ""}
     module: Any = torch.export.load(path, extra_files=extra).module()
 
-    def answer(image: NDArray[np.uint8]) -> Said:
+    def answer(image: NDArray[Any]) -> Said:
         with torch.inference_mode():
             probabilities, output, *_ = module(torch.tensor(image))
         return Said(probabilities, output)

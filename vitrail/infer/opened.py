@@ -15,7 +15,7 @@ from vitrail.infer.exported import KINDS, open_exported
 from vitrail.infer.predictor import Predictor, Ready, build_header_task
 from vitrail.layers.elastic import Point
 from vitrail.runs.assemble import Network
-from vitrail.runs.proof import picture
+from vitrail.runs.proof import picture_for
 
 
 class ExportedPredictor(Predictor):
@@ -46,7 +46,7 @@ class ExportedPredictor(Predictor):
         )
 
     def ready(self, image: Any) -> Ready:
-        """Bring a picture to uint8 (height, width, channels); the graph does the rest, so `pixels` are empty."""
+        """Bring a picture to an array (height, width, channels); the graph does the rest, so `pixels` are empty."""
         array = self.decoded(image)
         geometry = self.preprocess.geometry(array.shape[0], array.shape[1])
         return Ready(torch.empty(0), geometry, array)
@@ -71,7 +71,7 @@ class ExportedPredictor(Predictor):
         raise RunError(f"{self.path} gives no features. Name the run or its model.safetensors.")
 
     def _answer_to_proof(self) -> list[float]:
-        said = self._engine(picture(self.preprocess.channels))
+        said = self._engine(picture_for(self.preprocess))
         again = self.task.probabilities(said.output[None])[0]
         if float((again - said.probabilities).abs().max()) > 1e-5:
             raise RunError(f"{self.path} contradicts itself about its proof picture. Export it again.")

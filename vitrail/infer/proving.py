@@ -17,7 +17,7 @@ from vitrail.core.errors import VitrailError
 from vitrail.infer.held_back import Pixels
 from vitrail.infer.plans import Plan
 from vitrail.infer.predictor import Predictor
-from vitrail.runs.proof import picture
+from vitrail.runs.proof import picture_for
 from vitrail.tasks.multilabel.task import MultiLabel
 
 Twin = TypeVar("Twin", bound=nn.Module)
@@ -121,7 +121,7 @@ def measured(plan: Plan, make: Callable[[], Twin], shown: Shown) -> tuple[Seen, 
 
 def known_by(predictor: Predictor, network: nn.Module) -> list[float]:
     """Return a network's probabilities for the model's proof picture."""
-    pixels = predictor.ready(picture(predictor.preprocess.channels)).pixels[None]
+    pixels = predictor.ready(picture_for(predictor.preprocess)).pixels[None]
     found: list[float] = predictor.task.probabilities(timed(predictor, network, pixels)[0]).flatten().tolist()
     return found
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from vitrail import plots
 from vitrail.core.text import clock
+from vitrail.data.decode import preview
 from vitrail.data.manifest import KEPT, Manifest
 from vitrail.data.names import count, some
 from vitrail.data.source import load
@@ -149,9 +150,11 @@ def _looks(
 
 
 def _look(predictor: Predictor, manifest: Manifest, one: Judged) -> dict[str, str]:
-    image = load(manifest.root, one.row.path, predictor.preprocess.channels).image
+    steps = predictor.preprocess
+    image = load(manifest.root, one.row.path, steps.channels, steps.raw).image
+    seen = preview(image) if steps.raw else image
     method = method_for(predictor.network.spec)
-    figure = explain(predictor, image, method).figure() if method else plots.shown(plots.of_array(image))
+    figure = explain(predictor, image, method).figure() if method else plots.shown(plots.of_array(seen))
     figure.thumbnail((WIDTH, WIDTH))
     return {
         "image": plots.photo_uri(figure),
