@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import encode, put, scene, tiff
+from pictures import encode, put, scene
 from PIL import Image
+from tiffs import tiff
 from torch.nn.functional import interpolate
 
 from vitrail.core.errors import DataError, SettingError
