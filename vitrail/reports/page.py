@@ -98,7 +98,7 @@ def _page(
         "matrix": matrix,
         "reliability": plots.data_uri(plots.reliability(bins)),
         "looks": _looks(predictor, manifest, scores.judged) if predictor else [],
-        "method": method_for(predictor.network.spec) if predictor else None,
+        "method": method_for(predictor.network) if predictor else None,
         "left_out": album.missing,
     }
     return render("report.html", values)
@@ -153,7 +153,7 @@ def _look(predictor: Predictor, manifest: Manifest, one: Judged) -> dict[str, st
     steps = predictor.preprocess
     image = load(manifest.root, one.row.path, steps.channels, steps.raw).image
     seen = preview(image) if steps.raw else image
-    method = method_for(predictor.network.spec)
+    method = method_for(predictor.network)
     figure = explain(predictor, image, method).figure() if method else plots.shown(plots.of_array(seen))
     figure.thumbnail((WIDTH, WIDTH))
     return {

@@ -19,7 +19,7 @@ from vitrail.data.prepare import Prepared
 from vitrail.data.preprocess import Preprocess, usual_fraction
 from vitrail.data.source import load
 from vitrail.layers.encoder import Encoder
-from vitrail.models.create import build, built_for, create_encoder, our_name, timm_name
+from vitrail.models.create import build, create_encoder, our_name, timm_name
 from vitrail.runs.options import TrainOptions, image_size, network_settings, seconds
 from vitrail.runs.recipe import Recipe, compose, is_file, merge, recipe_for, settings_of
 from vitrail.training.asked import refuse_apart, refuse_idle
@@ -169,7 +169,7 @@ def _scratch(side: int, wanted: _Model, reasons: list[str]) -> _Found:
         encoder = create_encoder(
             model, image=wanted.size if wanted.settings else None, settings=wanted.settings
         )
-    own = built_for(encoder.config)
+    own = encoder.image_size
     if encoder.spec.attention == "none" and side < min(own) and wanted.size is None:
         small = min(*own, max(32, -(-side // 32) * 32))
         reasons.append(f"input {small} px: the pictures are {side} px on their short side")
