@@ -32,7 +32,7 @@ def written(model_file) -> Callable[..., Path]:
         asked = build_task(task, LABELS, settings)
         named = isinstance(model, str)
         steps = preprocess or (Preprocess.for_size(32) if named else Preprocess(model.size))
-        encoder = create_encoder(model, image=steps.size) if named else build(model)
+        encoder = create_encoder(model, image=steps.size, channels=steps.channels) if named else build(model)
         network = join(encoder, asked).eval()
         with torch.no_grad():
             for tensor in () if named else encoder.parameters():

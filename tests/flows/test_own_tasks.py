@@ -119,7 +119,6 @@ def test_the_whole_way(case, vitrail, tmp_path):
     good(vitrail("train", data, *words, "--out", run, "--json"))
     more = json.loads(good(vitrail("train", "--resume", run, "--epochs", "1", "--json")).stdout)
     assert more["cost"]["epochs"] == pytest.approx(3, abs=0.5)
-    assert main in more["verdict"].lower() or more["verdict"]
     report = json.loads(good(vitrail("eval", run, "--json")).stdout)
     assert report["verdict"] == more["verdict"]
     assert report["test"][main] == pytest.approx(more["test"][main])

@@ -31,8 +31,7 @@ from vitrail.models.vit import ViTConfig
 from vitrail.models.vvt import VVTConfig
 from vitrail.runs.assemble import build_task, join
 from vitrail.runs.recipe import compose
-from vitrail.tasks.base import AT
-from vitrail.tasks.base import Following
+from vitrail.tasks.base import AT, Following
 from vitrail.tasks.wrappers.elastic import points_of
 from vitrail.training.dial import dialled
 

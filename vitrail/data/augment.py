@@ -66,9 +66,11 @@ class Move(NamedTuple):
         from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2.functional import affine
 
-        fill = [0.0] if ground is None else list(ground)
-        moved: Tensor = affine(image, **self.affine, interpolation=InterpolationMode.BILINEAR, fill=fill)
-        return moved
+        how = {**self.affine, "interpolation": InterpolationMode.BILINEAR}
+        if ground is None:
+            return cast(Tensor, affine(image, **how, fill=[0.0]))
+        shift = torch.tensor(ground).view(-1, 1, 1)  # torchvision's own fill is too dark along the edges
+        return cast(Tensor, affine(image - shift, **how) + shift)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""From a file to an array: every conversion is named, what cannot be converted is refused."""
+"""From a file to an array: every conversion is named, what cannot be converted is refused.
+
+Photographs become grey or colour of 8 bits. A network that takes raw pictures (`Preprocess.raw`) gets the numbers
+that the file holds (`vitrail.data.raw`).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vitrail.core.errors import DataError
 from vitrail.data.medical import dicom, is_dicom
+from vitrail.data.raw import UNITS, as_numbers, deep_colour, from_dicom, from_tiff, shown, upright
 
 Pixels = NDArray[np.uint8]
 
@@ -48,19 +53,35 @@ _TURN = {
 
 
 class Decoded(NamedTuple):
-    """A picture as uint8 (height, width, channels), and in plain words what was done to make it so."""
+    """A picture (height, width, channels), and in plain words what was done to make it so.
 
-    image: Pixels
+    `image` is uint8, or as raw numbers uint8, uint16 or float32 with NaN where no data are. `bands` names its
+    channels where the file does; `scale` is the value that fills their range, 1 for numbers in units of their own.
+    """
+
+    image: NDArray[Any]
     notes: tuple[str, ...]
+    bands: tuple[str, ...] = ()
+    scale: float = 255.0
+
+    @property
+    def data(self) -> NDArray[np.bool_]:
+        """Where there are data, (height, width, channels)."""
+        return ~np.isnan(self.image) if self.image.dtype.kind == "f" else np.ones(self.image.shape, np.bool_)
 
 
-def decode(source: Path | bytes | BinaryIO, channels: int = 3, name: str = "") -> Decoded:
+def decode(source: Path | bytes | BinaryIO, channels: int = 3, name: str = "", raw: bool = False) -> Decoded:
     """Decode one picture file; `name` is what messages call it where `source` is no path.
 
+    With `raw` the numbers stay those of the file, and it must hold so many channels; without, a picture becomes
+    grey or colour of 8 bits.
+
     Raises:
-        DataError: no picture, broken, too large, or of a kind whose values have no known range.
+        DataError: no picture, broken, too large, of a kind whose values have no known range, or, raw, of other bands.
     """
     name = name or (str(source) if isinstance(source, Path) else "the picture")
+    if raw:
+        return _with_bands(_raw(_bytes(source, name), name), channels, name)
     if channels not in _MODES:
         raise DataError(f"A picture can be read with 1, 3 or 4 channels, not {channels}.")
     data = _bytes(source, name)
@@ -70,24 +91,28 @@ def decode(source: Path | bytes | BinaryIO, channels: int = 3, name: str = "") -
         return _convert(image, channels, name)
 
 
-def glance(data: bytes, name: str, least: int) -> tuple[Decoded, tuple[int, int]]:
+def glance(data: bytes, name: str, least: int, raw: bool = False) -> tuple[Decoded, tuple[int, int]]:
     """Decode as `decode` does, and as strictly, but let a JPEG come out smaller: `least` pixels a side at least.
 
-    Returns the picture in RGB and the (height, width) of the whole one, upright.
+    Returns the picture in RGB and the (height, width) of the whole one, upright; raw numbers of any count of bands
+    as people can look at them.
 
     Raises:
         DataError: as `decode`.
     """
     _bytes(data, name)
+    if raw:
+        found = _raw(data, name)
+        return found._replace(image=preview(found.image)), (found.image.shape[0], found.image.shape[1])
     if (plain := _without_pillow(data, 3, name)) is not None:
         return plain, plain.image.shape[:2]
     with _opened(data, name) as image:
         width, height = image.size
         if image.format == "JPEG":
             image.draft(None, (least, least))  # skips arithmetic, not reading: what is cut off is still found
-        shown = _convert(image, 3, name)
-        lying = EXIF in shown.notes and (_orientation(image) or 1) >= 5
-        return shown, (width, height) if lying else (height, width)
+        small = _convert(image, 3, name)
+        lying = EXIF in small.notes and (_orientation(image) or 1) >= 5
+        return small, (width, height) if lying else (height, width)
 
 
 @contextmanager
@@ -120,16 +145,28 @@ def _without_pillow(data: bytes, channels: int, name: str) -> Decoded | None:
     return None
 
 
-def as_array(picture: Any, channels: int = 3) -> Pixels:
-    """Bring a picture that is already in memory to uint8 (height, width, channels).
+def preview(image: NDArray[Any]) -> Pixels:
+    """Return a decoded picture (height, width, channels) as people can look at it: uint8 in RGB.
+
+    Of raw numbers the first three bands, or the only one, each stretched over its range; black where no data are.
+    """
+    if image.dtype == np.uint8 and image.shape[2] in {1, 3}:
+        return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+    return shown(image)
+
+
+def as_array(picture: Any, channels: int = 3, raw: bool = False) -> NDArray[Any]:
+    """Bring a picture that is already in memory to uint8 (height, width, channels), or with `raw` to an array.
 
     Takes a Pillow image, an array (height, width[, channels]) or a tensor ([channels,] height, width) with
-    values 0..255 (uint8), 0..65535 (uint16) or 0..1 (floating).
+    values 0..255 (uint8), 0..65535 (uint16) or 0..1 (floating); raw, with any numbers.
 
     Raises:
         DataError: another type, shape or range.
     """
     if isinstance(picture, Image.Image):
+        if raw:
+            return _with_bands(_raw_image(picture, "the picture"), channels, "the picture").image
         return _convert(picture, channels, "the picture").image
     if type(picture).__module__.startswith("torch"):
         picture = picture.detach().cpu()
@@ -138,6 +175,8 @@ def as_array(picture: Any, channels: int = 3) -> Pixels:
         raise DataError(
             f"A {type(picture).__name__} is no picture. Give a path, a Pillow image, an array or a tensor."
         )
+    if raw:
+        return _with_bands(_raw_array(picture, "The picture"), channels, "The picture").image
     array = _to_uint8(picture)
     if array.ndim == 2:
         array = array[..., None]
@@ -151,6 +190,66 @@ def as_array(picture: Any, channels: int = 3) -> Pixels:
     return _convert(
         Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array), channels, "the picture"
     ).image
+
+
+def _raw(data: bytes, name: str) -> Decoded:
+    """Return the numbers of a file as they are, whatever its bands."""
+    if data.startswith(_NPY):
+        return _raw_array(_npy(data, name), name)
+    if is_dicom(data):
+        return Decoded(from_dicom(data, name), (UNITS,), scale=1.0)
+    if (bands := from_tiff(data, name, MAX_PIXELS)) is not None:
+        turned = bands.orientation in _TURN
+        notes = [*([FRAMES] if bands.more else []), *([EXIF] if turned else [])]
+        image, scale = as_numbers(bands.values, bands.no_data)
+        return Decoded(upright(image, bands.orientation), tuple(notes), bands.names, scale)
+    with _opened(data, name) as opened:
+        return _raw_image(opened, name, data)
+
+
+def _raw_array(array: NDArray[Any], name: str) -> Decoded:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "biuf":
+        raise DataError(
+            f"{name} is an array of shape {array.shape} and {array.dtype}, which is no picture. Arrays are numbers "
+            "(height, width, channels), tensors (channels, height, width)."
+        )
+    image, scale = as_numbers(array)
+    return Decoded(image, (), scale=scale)
+
+
+def _raw_image(image: Image.Image, name: str, data: bytes = b"") -> Decoded:
+    """Return the numbers of an opened Pillow image, upright; a palette is written out, CMYK becomes RGB."""
+    notes = [FRAMES] if getattr(image, "n_frames", 1) > 1 else []
+    kind, deep = _kind_of_deep(image), _is_deep(image)
+    image.load()
+    values = deep_colour(data) if deep and data else None
+    notes += [DEEP] if deep and values is None and not image.mode.startswith("I") else []
+    orientation = _orientation(image)
+    notes += [EXIF] if orientation in _TURN else [NO_EXIF] if orientation is None else []
+    if values is None and image.mode in {"P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "1", "La", "RGBa"}:
+        clear = image.mode in {"PA", "La", "RGBa"} or "transparency" in image.info
+        wanted = "L" if image.mode == "1" else "RGBA" if clear else "RGB"
+        image, note = _to_mode(image, wanted)
+        notes += note
+    array = np.asarray(image) if values is None else values
+    if kind and array.dtype == np.int32:  # 16 bits, as Pillow reads PNG and PNM
+        array = array.astype(np.uint16)
+    found, scale = as_numbers(array.reshape(*array.shape[:2], -1))
+    return Decoded(upright(found, orientation or 1), tuple(notes), scale=4095.0 if kind == "12" else scale)
+
+
+def _with_bands(found: Decoded, channels: int, name: str) -> Decoded:
+    """Refuse raw numbers of another count of bands than a network takes: which of them it wants nobody can guess."""
+    bands = found.image.shape[2]
+    if bands != channels:
+        which = f" ({', '.join(found.bands)})" if found.bands else ""
+        raise DataError(
+            f"{name} holds {bands} {'band' if bands == 1 else 'bands'}{which} of {found.image.dtype}, the network "
+            f"takes {channels} channels. Give a picture of {channels} bands."
+        )
+    return found
 
 
 def _bytes(source: Path | bytes | BinaryIO, name: str) -> bytes:

@@ -94,7 +94,8 @@ class Pictures(Dataset["_Seen | VitrailError"]):
 
     def _seen(self, index: int, key: int) -> _Seen:
         row = self.rows[index]
-        image = load(self.root, row.path, self.preprocess.channels, row.part).image
+        steps = self.preprocess
+        image = load(self.root, row.path, steps.channels, row.part, steps.raw).image
         target = self.targets.read(row, self.root)
         augment = self.augment if key >= 0 else None
         view = self.preprocess.view(image.shape[:2], augment, key)

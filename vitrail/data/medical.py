@@ -28,11 +28,7 @@ def dicom(data: bytes, name: str, frame: int | None = None) -> tuple[NDArray[np.
     Raises:
         DataError: pydicom is not installed, or the file holds no picture, several, or a broken one.
     """
-    try:
-        pydicom: Any = import_module("pydicom")
-        pixels: Any = import_module("pydicom.pixels")
-    except ImportError as error:
-        raise DataError(f"{name} is DICOM, which needs an extra: pip install 'vitrail[medical]'.") from error
+    pydicom, pixels = _pydicom(name)
     try:
         file = pydicom.dcmread(BytesIO(data))
         values = file.pixel_array
@@ -71,6 +67,40 @@ def _frame(values: NDArray[Any], frames: int, number: int, name: str) -> NDArray
     return frame
 
 
+def units_of(data: bytes, name: str) -> NDArray[np.float32]:
+    """Return a DICOM picture as float32 (height, width[, 3]) in its own units, NaN where it is padded.
+
+    Raises:
+        DataError: as `dicom`.
+    """
+    pydicom, pixels = _pydicom(name)
+    try:
+        file = pydicom.dcmread(BytesIO(data))
+        stored = file.pixel_array
+        colour = stored.ndim == 3 and stored.shape[-1] == 3
+        if stored.ndim != 2 and not colour:
+            raise DataError(f"{name} holds {stored.shape[0]} frames. Save each frame as a file of its own.")
+        values: NDArray[np.float32] = np.asarray(
+            stored if colour else pixels.apply_modality_lut(stored, file), np.float32
+        ).copy()
+        padding = file.get("PixelPaddingValue")
+        if padding is not None:
+            last = file.get("PixelPaddingRangeLimit", padding)
+            values[(stored >= min(padding, last)) & (stored <= max(padding, last))] = np.nan
+    except DataError:
+        raise
+    except Exception as error:  # a decoder fed with a broken file may raise anything at all
+        raise DataError(f"{name} is broken ({error}). Copy it again from where it came from.") from error
+    return values
+
+
+def _pydicom(name: str) -> tuple[Any, Any]:
+    try:
+        return import_module("pydicom"), import_module("pydicom.pixels")
+    except ImportError as error:
+        raise DataError(f"{name} is DICOM, which needs an extra: pip install 'vitrail[medical]'.") from error
+
+
 def _first(value: Any) -> float | None:
     """Return the first of the windows that a file offers."""
     if value is None or value == "":
@@ -96,11 +126,13 @@ def slices(file: Path) -> int:
     return int(_volume(file, file.stat().st_mtime_ns)[0].shape[2])
 
 
-def slice_of(file: Path, number: int) -> NDArray[np.uint8]:
-    """Return one slice of a NIfTI volume as uint8 (row, column), the same window for all its slices."""
+def slice_of(file: Path, number: int, raw: bool = False) -> NDArray[Any]:
+    """Return one slice of a NIfTI volume: uint8 (row, column), the same window for all, or raw in its own units."""
     volume, low, high = _volume(file, file.stat().st_mtime_ns)
-    values = np.asarray(volume.dataobj[:, :, number])
-    return _stretch(np.rot90(values), low, high)  # the first axis runs to the right, the second upwards
+    values = np.rot90(
+        np.asarray(volume.dataobj[:, :, number])
+    )  # the first axis runs to the right, the second upwards
+    return values.astype(np.float32) if raw else _stretch(values, low, high)
 
 
 @lru_cache(maxsize=4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -63,18 +64,25 @@ class Preprocess:
             raise SettingError(f"The value that counts as 1 is a positive number, not {self.scale}.")
 
     @classmethod
-    def for_size(cls, size: int | tuple[int, int], channels: int = 3) -> Preprocess:
+    def for_size(
+        cls, size: int | tuple[int, int], channels: int = 3, scale: float = EIGHT_BITS
+    ) -> Preprocess:
         """Return the usual steps: cut a photograph's margin off, but squash where 64 px or fewer remain."""
         wanted = (size, size) if isinstance(size, int) else size
         tiny = max(wanted) <= 64  # a margin of a tiny picture is content
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
         fit: Fit = "squash" if tiny else "crop"
-        return cls(wanted, fit, usual_fraction(fit), mean, std, channels)
+        return cls(wanted, fit, usual_fraction(fit), mean, std, channels, scale=scale)
 
     @property
     def raw(self) -> bool:
         """Whether pictures come in the numbers of their files, and not as grey or colour of 8 bits."""
         return self.scale != EIGHT_BITS or self.channels not in {1, 3, 4}
+
+    @property
+    def dtype(self) -> type[np.uint8 | np.float32]:
+        """The numbers that an exported graph takes: float32 holds those of any raw picture, and NaN."""
+        return np.float32 if self.raw else np.uint8
 
     def view(self, shape: tuple[int, int], augment: Augment | None = None, key: int = -1) -> View:
         """Return how an input shows a picture (height, width): as at prediction, or augmented as `key` draws it.

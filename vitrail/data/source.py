@@ -50,8 +50,8 @@ def place(root: Path, path: str) -> Place:
     raise DataError(f"{path} does not exist under {root}. Put it back, or check the data again.")
 
 
-def read(root: Path, path: str, part: str = "") -> bytes:
-    """Return the bytes of one row's picture as a file holds them; array slices come as `.npy` bytes.
+def read(root: Path, path: str, part: str = "", raw: bool = False) -> bytes:
+    """Return the bytes of one row's picture as a file holds them; array slices come as `.npy` bytes, raw or not.
 
     A window is cut out of the decoded picture (`cut_out`): its bytes are those of the whole.
 
@@ -59,19 +59,19 @@ def read(root: Path, path: str, part: str = "") -> bytes:
         DataError: missing, not permitted, broken, or a part of no known kind.
     """
     if not part or parts.is_window(part):
-        return _whole(root, path)
+        return _whole(root, path, raw)
     where = parts.Part.of(part, path)
     if where.kind == "slice" and parts.is_volume(path):
-        return arrays.read_item(place(root, path).file, str(where.numbers[0]))
-    return parts.cut(_whole(root, path), where, path)
+        return arrays.read_item(place(root, path).file, str(where.numbers[0]), raw)
+    return parts.cut(_whole(root, path, raw), where, path)
 
 
-def _whole(root: Path, path: str) -> bytes:
+def _whole(root: Path, path: str, raw: bool) -> bytes:
     where = place(root, path)
     if where.inside:
         if archives.is_archive(where.file.name):
             return archives.read_member(where.file, where.inside)
-        return arrays.read_item(where.file, where.inside)
+        return arrays.read_item(where.file, where.inside, raw)
     try:
         return where.file.read_bytes()
     except FileNotFoundError as error:
@@ -82,13 +82,13 @@ def _whole(root: Path, path: str) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
 
 
-def load(root: Path, path: str, channels: int = 3, part: str = "") -> Decoded:
-    """Return the picture of one row, decoded.
+def load(root: Path, path: str, channels: int = 3, part: str = "", raw: bool = False) -> Decoded:
+    """Return the picture of one row, decoded; `raw` as in `decode`.
 
     Raises:
         DataError: missing, unreadable or no picture, or a part of no known kind.
     """
-    return cut_out(decode(read(root, path, part), channels, name=path), path, part)
+    return cut_out(decode(read(root, path, part, raw), channels, path, raw), path, part)
 
 
 def cut_out(shown: Decoded, path: str, part: str = "") -> Decoded:

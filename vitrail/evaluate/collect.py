@@ -30,9 +30,10 @@ def evaluate(
         raise DataError("There is no picture to score. Add pictures to the split, or name another one.")
     request = request or Request(predictor.point)
     evaluation, task = predictor.task.evaluation(), predictor.task
+    steps = predictor.preprocess
 
     def ready(row: Row) -> Ready:
-        image = load(root, row.path, predictor.preprocess.channels, row.part).image
+        image = load(root, row.path, steps.channels, row.part, steps.raw).image
         return predictor.ready(image, request.point)
 
     with ThreadPoolExecutor(workers()) as pool:

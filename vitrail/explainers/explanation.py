@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vitrail import plots
 from vitrail.core.errors import SettingError
+from vitrail.data.decode import preview
 from vitrail.explainers.faithful import SHUFFLES, Baseline, Faithfulness, tested
 from vitrail.explainers.place import Map, onto_original
 from vitrail.explainers.settings import build_explainer, fitting
@@ -108,7 +109,8 @@ class Look:
         # Cells that were covered fill the whole input; tokens that overlap leave a rim around their middles.
         rim = 0.0 if method == "occlusion" else subject.spec.rim
         heat = onto_original(np.maximum(grid, 0), self.ready.geometry, rim)
-        return Explanation(method, self.prediction, grid, heat, self.ready.image, of or self.choices[0])
+        image = preview(self.ready.image) if self.predictor.preprocess.raw else self.ready.image
+        return Explanation(method, self.prediction, grid, heat, image, of or self.choices[0])
 
     def test(self, found: Explanation, settings: Mapping[str, Any] | None = None) -> Explanation:
         """Return the same explanation with what became of it when it was tested."""

@@ -93,7 +93,9 @@ def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor | str]:
     left = looked_at(opened)
     for source in expand(pictures):
         try:
-            picture = decode(source.open(), opened.preprocess.channels, name=source.called).image
+            picture = decode(
+                source.open(), opened.preprocess.channels, source.called, opened.preprocess.raw
+            ).image
         except DataError as error:
             yield str(error)
             continue
@@ -122,5 +124,6 @@ def own_batches(opened: Opened, model: str) -> Iterator[Tensor]:
     if not rows:
         raise DataError(f"{model} has no validation pictures. {way_out}")
     for row in spread(rows, looked_at(opened)):
-        picture = load(manifest.root, row.path, opened.preprocess.channels, row.part).image
+        steps = opened.preprocess
+        picture = load(manifest.root, row.path, steps.channels, row.part, steps.raw).image
         yield torch.as_tensor(opened.preprocess.eval(picture)[0])[None]

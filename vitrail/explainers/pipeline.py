@@ -182,9 +182,13 @@ def from_rows(rows: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
 def _input(subject: Subject, image: Any) -> Tensor:
     from vitrail.data.decode import as_array, decode
 
-    channels = subject.preprocess.channels
+    channels, raw = subject.preprocess.channels, subject.preprocess.raw
     if isinstance(image, str | Path):
-        array = decode(Path(image), channels).image
+        array = decode(Path(image), channels, raw=raw).image
     else:
-        array = decode(image, channels).image if isinstance(image, bytes) else as_array(image, channels)
+        array = (
+            decode(image, channels, raw=raw).image
+            if isinstance(image, bytes)
+            else as_array(image, channels, raw)
+        )
     return subject.preprocess.eval(array)[0][None]

@@ -150,8 +150,11 @@ def _problem(predictor: Predictor) -> str:
 
 
 def _processor(steps: Preprocess) -> dict[str, Any] | None:
-    """Return transformers' words for the preprocessing; None where it has none: padding, a crop that is no square."""
-    if steps.fit == "pad" or (steps.fit == "crop" and steps.size[0] != steps.size[1]):
+    """Return transformers' words for the preprocessing; None where it has none.
+
+    It has none for padding, for a crop that is no square, and for raw pictures.
+    """
+    if steps.raw or steps.fit == "pad" or (steps.fit == "crop" and steps.size[0] != steps.size[1]):
         return None
     size = {"height": steps.size[0], "width": steps.size[1]}
     said: dict[str, Any] = {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.resize import Interpolation, kernel
+from vitrail.data.resize import LEAST_DATA, Interpolation, kernel
 from vitrail.data.sample import images_only
 from vitrail.infer.exported import output_names, readable
 from vitrail.layers.attend import Recorder
@@ -33,7 +33,10 @@ class Axis(NamedTuple):
 
 
 class Prepare(nn.Module):
-    """uint8 (height, width, channels) -> (1, channels, *size): `Preprocess.eval` as matrix products."""
+    """(height, width, channels) -> (1, channels, *size): `Preprocess.eval` as matrix products.
+
+    The picture is uint8, or float32 where the network takes raw ones, with NaN where no data are.
+    """
 
     mean: Tensor
     std: Tensor
@@ -41,8 +44,12 @@ class Prepare(nn.Module):
     def __init__(self, preprocess: Preprocess) -> None:
         super().__init__()
         self.preprocess = preprocess
-        self.register_buffer("mean", 255 * torch.tensor(preprocess.mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(preprocess.std).view(-1, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", preprocess.scale * torch.tensor(preprocess.mean).view(-1, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", preprocess.scale * torch.tensor(preprocess.std).view(-1, 1, 1), persistent=False
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the network's input."""  # (height, width, c) -> (1, c, *size)
@@ -53,9 +60,18 @@ class Prepare(nn.Module):
         down, across = plan(self.preprocess, tall, wide)
         rows, on_rows = weights(height, tall, down, self.preprocess.interpolation)
         cols, on_cols = weights(width, wide, across, self.preprocess.interpolation)
-        pixels = rows @ (image.permute(2, 0, 1).float() @ cols.T)
-        shown = (pixels - self.mean) / self.std
-        covered: Tensor = shown * (on_rows[:, None] & on_cols[None]).float()
+        pixels = image.permute(2, 0, 1).float()
+        on = on_rows[:, None] & on_cols[None]
+        if self.preprocess.raw:  # as `vitrail.data.resize` weighs them
+            gaps = torch.isnan(pixels)
+            share = rows @ ((~gaps).float() @ cols.T)
+            on = on & (share >= LEAST_DATA)
+            pixels = torch.where(gaps, torch.zeros_like(pixels), pixels)
+            resized = rows @ (pixels @ cols.T) / torch.where(on, share, torch.ones_like(share))
+        else:
+            resized = rows @ (pixels @ cols.T)
+        shown = (resized - self.mean) / self.std
+        covered: Tensor = shown * on.float()
         return covered[None]
 
 
@@ -111,7 +127,7 @@ def _rounded(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Whole(nn.Module):
-    """uint8 (height, width, channels) -> what people read of one picture, and the task's raw outputs, in order."""
+    """A picture (height, width, channels) -> what people read of it, and the task's raw outputs, in order."""
 
     def __init__(self, network: Network, task: Task[Any, Any], preprocess: Preprocess) -> None:
         super().__init__()

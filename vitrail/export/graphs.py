@@ -22,7 +22,7 @@ from vitrail.infer.predictor import Predictor
 from vitrail.infer.translated import quietly
 from vitrail.layers.head import Output
 from vitrail.models.create import count_params
-from vitrail.runs.proof import picture
+from vitrail.runs.proof import picture_for
 
 OPSET = 18
 LIMIT = 2_000_000_000
@@ -33,10 +33,10 @@ Check = Callable[[Path], None]
 
 
 def program(predictor: Predictor, attention: bool = False) -> torch.export.ExportedProgram:
-    """Return the model from uint8 (height, width, channels), of any size, to its outputs as a torch program."""
+    """Return the model from a picture (height, width, channels), of any size, to its outputs as a torch program."""
     kind = Looking if attention else Whole
     whole = kind(predictor.network.cpu(), predictor.task, predictor.preprocess).eval()
-    sample = torch.from_numpy(picture(predictor.preprocess.channels))
+    sample = torch.from_numpy(picture_for(predictor.preprocess))
     sides = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
     with torch.no_grad(), quietly():
         return torch.export.export(whole, (sample,), dynamic_shapes=sides)
@@ -44,12 +44,13 @@ def program(predictor: Predictor, attention: bool = False) -> torch.export.Expor
 
 def metadata(predictor: Predictor) -> dict[str, str]:
     """Return what every exported file says of itself, as text by name."""
-    shown = picture(predictor.preprocess.channels)
+    shown = picture_for(predictor.preprocess)
     header = predictor.header.model_dump()
     return {
         KEY: json.dumps(header, ensure_ascii=False),
         "labels": json.dumps(list(predictor.labels), ensure_ascii=False),
         "preprocessing": json.dumps(predictor.preprocess.to_dict()),
+        "proof_dtype": shown.dtype.name,
         "proof_shape": json.dumps(list(shown.shape)),
         "proof_picture": base64.b64encode(shown.tobytes()).decode(),
         "proof_fingerprint": json.dumps(predictor.header.proof),

@@ -30,7 +30,7 @@ LARGEST = (3000, 4000)
 SMALLEST = (17, 23)
 
 Asked = Callable[[Sequence[Pixels]], Output]
-"""From pictures, each uint8 (height, width, channels), to the task's raw outputs, batch axis first."""
+"""From pictures, each (height, width, channels), to the task's raw outputs, batch axis first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,11 @@ def many_sizes(readers: Sequence[Reader], least: int = LEAST) -> Iterator[Pixels
 
 
 def _stretched(picture: Pixels, height: int, width: int) -> Pixels:
+    if picture.dtype != np.uint8 or picture.shape[2] not in {1, 3, 4}:
+        rows, cols = (
+            np.arange(new) * old // new for new, old in zip((height, width), picture.shape, strict=False)
+        )
+        return np.ascontiguousarray(picture[rows[:, None], cols])
     flat = picture[..., 0] if picture.shape[2] == 1 else picture
     resized = np.asarray(Image.fromarray(flat).resize((width, height), Image.Resampling.BILINEAR))
     return np.ascontiguousarray(resized.reshape(height, width, picture.shape[2]))

@@ -121,11 +121,11 @@ def _named(model: Path, format: str, out: str | Path | None) -> Path:
 
 
 def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Sequence[Reader]:
-    channels = predictor.preprocess.channels
+    steps = predictor.preprocess
     run = open_run(model) if model.is_dir() else None
     if run is not None and (data is None or run.manifest_path.is_file()):
         root = Path(data) if data else root_of(run)
-        return usable(readers_of(run, root, (TEST, VAL, TRAIN), channels, proof.LEAST))
+        return usable(readers_of(run, root, (TEST, VAL, TRAIN), steps, proof.LEAST))
     if data is None:
         raise SettingError(
             f"{model} is a model alone; an export is proven on pictures. Name some: --data photos/"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitrail.core.errors import RunError, SettingError
+from vitrail.data.preprocess import Preprocess
 from vitrail.layers.head import Output
 from vitrail.runs.model_file import Header, parse_header
 from vitrail.tasks.base import Task
@@ -33,8 +34,8 @@ NEEDED: Mapping[str, str] = MappingProxyType(
 )
 
 
-Engine = Callable[[NDArray[np.uint8]], tuple[Tensor, ...]]
-"""From uint8 (height, width, channels), any height and width, to the graph's outputs of one picture, in order."""
+Engine = Callable[[NDArray[Any]], tuple[Tensor, ...]]
+"""From a decoded picture (height, width, channels) of any size to the graph's outputs of it, in order."""
 
 
 def readable(task: Task[Any, Any], output: Output) -> Output:
@@ -72,7 +73,9 @@ def open_exported(path: Path, kind: str, trust: bool = False) -> Opened:
         )
     opener = {"onnx": _onnx, "openvino": _openvino, "torch": _program}[kind]
     try:
-        return opener(path)
+        header, engine = opener(path)
+        dtype = Preprocess.from_dict(header.preprocess).dtype
+        return Opened(header, lambda image: engine(np.asarray(image, dtype)))
     except RunError:
         raise
     except Exception as error:  # three runtimes, each with errors of its own for a broken file
@@ -141,7 +144,7 @@ def _onnx(path: Path) -> Opened:
     header = _header(session.get_modelmeta().custom_metadata_map.get(KEY), path)
     name = session.get_inputs()[0].name
 
-    def answer(image: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+    def answer(image: NDArray[Any]) -> tuple[Tensor, ...]:
         return tuple(torch.from_numpy(one) for one in session.run(None, {name: image}))
 
     return Opened(header, answer)
@@ -156,7 +159,7 @@ def _openvino(path: Path) -> Opened:
 
     count, alone = len(compiled.outputs), Lock()
 
-    def answer(image: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+    def answer(image: NDArray[Any]) -> tuple[Tensor, ...]:
         with alone:
             found = compiled(image)
             return tuple(torch.from_numpy(found[place].copy()) for place in range(count))
@@ -168,7 +171,7 @@ def _program(path: Path) -> Opened:
     extra = {KEY: ""}
     module: Any = torch.export.load(path, extra_files=extra).module()
 
-    def answer(image: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+    def answer(image: NDArray[Any]) -> tuple[Tensor, ...]:
         with torch.inference_mode():
             found: tuple[Tensor, ...] = module(torch.tensor(image))
         return found

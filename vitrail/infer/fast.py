@@ -156,10 +156,10 @@ def hasten(
         return plain  # the file says how it is computed
 
     def proof() -> Iterator[Pixels]:
-        channels = predictor.preprocess.channels
+        steps = predictor.preprocess
         try:
             run = open_run(model)
-            yield from readable(readers_of(run, root_of(run), (VAL,), channels, LOOKED_AT))
+            yield from readable(readers_of(run, root_of(run), (VAL,), steps, LOOKED_AT))
         except VitrailError:  # no run, or its pictures have moved
             yield from readable(partial(predictor.decoded, one) for one in spread(sources, LOOKED_AT))
 

@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError, RunError, VitrailError
 from vitrail.data.manifest import Row
+from vitrail.data.preprocess import Preprocess
 from vitrail.data.source import load as load_picture
 from vitrail.runs.folder import Run
 
 Thing = TypeVar("Thing")
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[Any]
 Reader = Callable[[], Pixels]
 """Reads and decodes one picture; a photograph in memory is large, and two hundred of them are too much."""
 
@@ -38,13 +38,13 @@ def root_of(run: Run) -> Path:
     )
 
 
-def readers_of(run: Run, root: Path, splits: Iterable[str], channels: int, wanted: int) -> list[Reader]:
+def readers_of(run: Run, root: Path, splits: Iterable[str], steps: Preprocess, wanted: int) -> list[Reader]:
     """Return what reads pictures of a run, `wanted` at most, split after split; a split that is too large is spread."""
     manifest = run.manifest(root)
     rows: list[Row] = []
     for split in splits:
         rows += spread(manifest.rows(split), wanted - len(rows))
-    return [partial(_of_row, root, row, channels) for row in rows]
+    return [partial(_of_row, root, row, steps) for row in rows]
 
 
 def spread(things: Sequence[Thing], wanted: int) -> Sequence[Thing]:
@@ -78,5 +78,5 @@ def _tried(readers: Iterable[Reader]) -> Iterator[tuple[Reader, Pixels]]:
         raise DataError(f"No picture could be read to prove anything on. {wrong} Name a folder with --data.")
 
 
-def _of_row(root: Path, row: Row, channels: int) -> Pixels:
-    return load_picture(root, row.path, channels, row.part).image
+def _of_row(root: Path, row: Row, steps: Preprocess) -> Pixels:
+    return load_picture(root, row.path, steps.channels, row.part, steps.raw).image

@@ -17,7 +17,7 @@ from vitrail.infer.predictor import Predictor, Ready, Request, build_header_task
 from vitrail.layers.elastic import Point
 from vitrail.layers.head import Output
 from vitrail.runs.assemble import Network
-from vitrail.runs.proof import picture
+from vitrail.runs.proof import picture_for
 
 
 class ExportedPredictor(Predictor):
@@ -50,7 +50,7 @@ class ExportedPredictor(Predictor):
         return self.network
 
     def ready(self, image: Any, point: Point | None = None) -> Ready:
-        """Bring a picture to uint8 (height, width, channels); the graph does the rest, so `pixels` are empty."""
+        """Bring a picture to an array (height, width, channels); the graph does the rest, so `pixels` are empty."""
         array = self.decoded(image)
         geometry = self.preprocess.geometry(array.shape[0], array.shape[1])
         return Ready(torch.empty(0), geometry, array)
@@ -80,7 +80,7 @@ class ExportedPredictor(Predictor):
         return dict(zip(output_names(self.task), found, strict=False))
 
     def _answer_to_proof(self) -> list[float]:
-        said = self._named(self._engine(picture(self.preprocess.channels)))
+        said = self._named(self._engine(picture_for(self.preprocess)))
         output = {name: said[name][None] for name in self.task.outputs}
         for name, again in readable(self.task, output).items():
             if float((again[0] - said[name]).abs().max()) > 1e-5:

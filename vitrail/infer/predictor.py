@@ -43,7 +43,7 @@ class Ready(NamedTuple):
 
     pixels: Tensor  # (channels, height, width)
     geometry: Geometry
-    image: NDArray[np.uint8]  # (height, width, channels), as decoded
+    image: NDArray[Any]  # (height, width, channels), as decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +198,21 @@ class Predictor:
         size = (point or self.point).size
         return Ready(at_size(pixels[None], size)[0], replace(geometry, size=size), array)
 
-    def decoded(self, image: Any) -> NDArray[np.uint8]:
-        """Return a path, source, bytes, Pillow image, array or tensor as uint8 (height, width, channels)."""
-        channels = self.preprocess.channels
+    def decoded(self, image: Any) -> NDArray[Any]:
+        """Return a path, source, bytes, Pillow image, array or tensor as the network's steps take it.
+
+        That is uint8 (height, width, channels), or for raw pictures the numbers of the file.
+        """
+        channels, raw = self.preprocess.channels, self.preprocess.raw
         if isinstance(image, Source):
-            return decode(image.open(), channels, name=image.called).image
+            return decode(image.open(), channels, image.called, raw).image
         if isinstance(image, str | Path):
-            return decode(Path(image), channels).image
-        return decode(image, channels).image if isinstance(image, bytes) else as_array(image, channels)
+            return decode(Path(image), channels, raw=raw).image
+        return (
+            decode(image, channels, raw=raw).image
+            if isinstance(image, bytes)
+            else as_array(image, channels, raw)
+        )
 
     def answers(
         self, sources: Iterable[Source], batch: int = BATCH, request: Request | None = None

@@ -20,7 +20,7 @@ from vitrail.infer.plans import Plan
 from vitrail.infer.predictor import Predictor, Request
 from vitrail.layers.elastic import Point
 from vitrail.layers.head import Output
-from vitrail.runs.proof import picture
+from vitrail.runs.proof import picture_for
 
 Twin = TypeVar("Twin", bound=nn.Module)
 
@@ -200,7 +200,7 @@ class Away:
 
 def known_by(predictor: Predictor, request: Request) -> list[float]:
     """Return the fingerprint of what answers a request, of the model's proof picture."""
-    ready = predictor.ready(picture(predictor.preprocess.channels), request.point)
+    ready = predictor.ready(picture_for(predictor.preprocess), request.point)
     found: list[float] = predictor.task.fingerprint(predictor.outputs([ready], request)).flatten().tolist()
     return found
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vitrail import plots
 from vitrail.core.text import clock
+from vitrail.data.decode import preview
 from vitrail.data.manifest import KEPT, Manifest
 from vitrail.data.names import count, some
 from vitrail.data.source import load
@@ -178,13 +179,15 @@ class _Layout:
 
     def _looked(self, predictor: Predictor, shot: Shot, method: str | None) -> dict[str, Any]:
         image = self._image(predictor, shot)
-        figure = explain(predictor, image, method).figure() if method else plots.shown(plots.of_array(image))
+        seen = preview(image) if predictor.preprocess.raw else image
+        figure = explain(predictor, image, method).figure() if method else plots.shown(plots.of_array(seen))
         figure.thumbnail((WIDTH, WIDTH))
         return {"image": plots.photo_uri(figure), "shot": shot}
 
     def _image(self, predictor: Predictor, shot: Shot) -> NDArray[Any]:
         row = self.rows[shot.id]
-        return load(self.root, row.path, predictor.preprocess.channels, row.part).image
+        steps = predictor.preprocess
+        return load(self.root, row.path, steps.channels, row.part, steps.raw).image
 
     def _overlays(self, overlays: Overlays) -> dict[str, Any] | None:
         """Return the pictures with the task's own drawing of the answer on each."""
@@ -193,7 +196,8 @@ class _Layout:
         pictures = []
         for shot in overlays.shots:
             image = self._image(self.predictor, shot)
-            figure = self.predictor.task.render(plots.of_array(image), self.predictor(image)[0])
+            seen = preview(image) if self.predictor.preprocess.raw else image
+            figure = self.predictor.task.render(plots.of_array(seen), self.predictor(image)[0])
             figure.thumbnail((WIDTH, WIDTH))
             pictures.append({"image": plots.photo_uri(figure), "shot": shot})
         return {"hint": overlays.hint, "pictures": pictures}

@@ -1,7 +1,7 @@
 """The proof inside a model file: one generated picture and the fingerprint of what training answered to it.
 
 Pixel (r, c) of channel k holds (31 r + 17 c + 57 k + 3 (r c mod 29)) mod 256; the picture is 61 high and 47 wide,
-so that no resize, crop or channel swap can hide.
+so that no resize, crop or channel swap can hide. For raw pictures it is stretched over their scale, with gaps.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from vitrail.runs.run_network import answering, evaluating, run_network
 from vitrail.tasks.base import Task
 
 HEIGHT, WIDTH = 61, 47
+GAPS = 23
+"""Every pixel whose value this divides holds no data in a raw proof picture."""
+
 TOLERANCE = 1e-4
 """How far a number of a fingerprint may lie from the proof in float32."""
 
@@ -31,12 +34,22 @@ def picture(channels: int = 3) -> NDArray[np.uint8]:
     return values.astype(np.uint8)
 
 
+def picture_for(preprocess: Preprocess) -> NDArray[Any]:
+    """Return the proof picture as these steps take it; raw, it fills their scale as float32 and has gaps (NaN)."""
+    plain = picture(preprocess.channels)
+    if not preprocess.raw:
+        return plain
+    values = plain.astype(np.float32) * np.float32(preprocess.scale / 255)
+    values[plain % GAPS == 0] = np.nan
+    return values
+
+
 def answer(network: nn.Module, task: Task[Any, Any], preprocess: Preprocess) -> list[float]:
     """Return the fingerprint of what the network says of the proof picture, in float32 on the CPU.
 
     A GPU rounds convolutions to fewer bits unless told otherwise; the same file shall give the same answer anywhere.
     """
-    pixels, _ = preprocess.eval(picture(preprocess.channels))
+    pixels, _ = preprocess.eval(picture_for(preprocess))
     weight = next(network.parameters())
     if weight.device.type != "cpu":
         network = _on_cpu(network)

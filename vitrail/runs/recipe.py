@@ -39,6 +39,8 @@ class ModelSettings(Settings):
 
     `crop_fraction` is the share of the resized picture that the input shows; None is the fit's usual one.
     `stride` is the pixels from one patch to the next where patches overlap.
+    `scale` is the value that counts as 1 where pictures are taken in the numbers of their files, such as 65535 or
+    10000; `mean` and `std`, one number a channel, are in parts of it, and None is the usual ones.
     `settings` change the network's own, those of its page (`position`, `depth`, …), where it starts from scratch.
     """
 
@@ -49,6 +51,9 @@ class ModelSettings(Settings):
     fit: Literal["squash", "crop", "pad"] = "crop"
     crop_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    scale: PositiveFloat = 255.0
+    mean: tuple[float, ...] | None = None
+    std: tuple[PositiveFloat, ...] | None = None
     drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
     weights: str = "none"
     settings: dict[str, Any] = Field(default_factory=dict)

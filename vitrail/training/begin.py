@@ -93,7 +93,15 @@ def _open(model: ModelSettings) -> _Opened:
 def _fitted(base: Preprocess, model: ModelSettings) -> Preprocess:
     """Fit pictures as the recipe says, which has what the weights state where nobody said otherwise."""
     fraction = model.crop_fraction or usual_fraction(model.fit)
-    return replace(base, fit=model.fit, crop_fraction=fraction, interpolation=model.interpolation)
+    return replace(
+        base,
+        fit=model.fit,
+        crop_fraction=fraction,
+        interpolation=model.interpolation,
+        scale=model.scale,
+        mean=base.mean if model.mean is None else model.mean,
+        std=base.std if model.std is None else model.std,
+    )
 
 
 def again(saved: Mapping[str, Any], recipe: Recipe, truth: Truth) -> Start:

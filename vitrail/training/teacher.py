@@ -45,6 +45,11 @@ class Teacher:
                 f"The teacher sees {opened.preprocess.channels} channels and the student {student.channels}; take "
                 "another teacher."
             )
+        if opened.preprocess.scale != student.scale:
+            raise SettingError(
+                f"White is {opened.preprocess.scale:g} to the teacher and {student.scale:g} to the student; take "
+                "another teacher."
+            )
         self.network = opened.network.eval().requires_grad_(False)
         self.preprocess, self.student = opened.preprocess, student
         self.columns = list(opened.columns)
@@ -58,7 +63,7 @@ class Teacher:
         pixels = self.student.restore(images.float())
         fitted = interpolate(pixels, self.preprocess.size, mode=self.preprocess.interpolation, antialias=True)
         mean, std = (
-            255 * torch.tensor(part, device=images.device).view(-1, 1, 1)
+            self.preprocess.scale * torch.tensor(part, device=images.device).view(-1, 1, 1)
             for part in (self.preprocess.mean, self.preprocess.std)
         )
         output = self._answer((fitted - mean) / std)
