@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,13 @@ ROOT = Path(vitrail.__file__).parent
 PAGES = sorted(ROOT.rglob("*.py"))
 
 
+@cache
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def functions(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -144,11 +149,169 @@ def test_every_verb_has_its_page_and_a_json_answer():
         assert "json" in option_names(app_of(verb)), verb
 
 
-def test_truths_are_known_to_data_and_tasks_alone():
-    """A label is one kind of truth: elsewhere a row's truth is told by targets, and names by the header."""
-    known = re.compile(r"\brow\.labels?\b|\bmanifest\.(classes|multi)\b")
-    outside = [p for p in PAGES if p.relative_to(ROOT).parts[0] not in {"data", "tasks"}]
-    assert not [str(p.relative_to(ROOT)) for p in outside if known.search(p.read_text(encoding="utf-8"))]
+# What the rooms of tasks, data, models and weights know, and nobody else does
+
+
+OWNERS = ("tasks", "data", "models", "weights")
+
+
+def elsewhere():
+    """Our pages outside the rooms that may know what a task, a truth or a family is; the catalog names them all."""
+    catalogued = ROOT / "core" / "catalog.py"
+    return [p for p in PAGES if p.relative_to(ROOT).parts[0] not in OWNERS and p != catalogued]
+
+
+def told(find, pages):
+    """Return file:line of whatever `find` yields in the trees of these pages."""
+    return [f"{p.relative_to(ROOT).as_posix()}:{node.lineno}" for p in pages for node in find(tree(p))]
+
+
+def name_of(node):
+    """Return the last part of a dotted name: of `task.settings` settings."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def kinds_of_tasks_and_heads():
+    """Return the names of the classes of single tasks, and of heads; `Task`, `Targets` and `Head` are for everybody."""
+    single = [p for p in PAGES if p.parent.parent == ROOT / "tasks"]
+    pages = [*single, ROOT / "layers" / "head.py"]
+    return {n.name for p in pages for n in ast.walk(tree(p)) if isinstance(n, ast.ClassDef)} - {"Head"}
+
+
+def checks_of_kind(module):
+    kinds = kinds_of_tasks_and_heads()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and name_of(node.func) in {"isinstance", "issubclass"}:
+            if kinds & {name_of(part) for part in ast.walk(node.args[1])}:
+                yield node
+        elif isinstance(node, ast.MatchClass) and name_of(node.cls) in kinds:
+            yield node.cls
+
+
+def temperatures(module):
+    """Yield where the temperature of a classifier is read off the settings of a task, whichever it is."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Attribute) and (name_of(node.value), node.attr) == (
+            "settings",
+            "temperature",
+        ):
+            yield node
+
+
+def labels(module):
+    """Yield where a row has a label, or a manifest classes: a label is one kind of truth."""
+    known = {("row", "label"), ("row", "labels"), ("manifest", "classes"), ("manifest", "multi")}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Attribute) and (name_of(node.value), node.attr) in known:
+            yield node
+
+
+def checks_of_family(module):
+    """Yield comparisons with a family of networks: an encoder, or its spec, says what one wants to know."""
+    families = set(catalog.ARCHITECTURES)
+    for node in ast.walk(module):
+        if isinstance(node, ast.Compare):
+            sides = (node.left, *node.comparators)
+            words = {
+                part.value for side in sides for part in ast.walk(side) if isinstance(part, ast.Constant)
+            }
+            if "family" in map(name_of, sides) or families & words:
+                yield node
+        elif isinstance(node, ast.Match) and name_of(node.subject) == "family":
+            yield node
+        elif isinstance(node, ast.Call) and name_of(node.func) == "startswith":
+            yield from (one for one in node.args if isinstance(one, ast.Constant) and one.value in families)
+
+
+@pytest.mark.parametrize("find", [checks_of_kind, temperatures, labels, checks_of_family])
+def test_only_tasks_data_models_and_weights_know(find):
+    assert told(find, elsewhere()) == []
+
+
+@pytest.mark.parametrize(
+    ("find", "line"),
+    [
+        (checks_of_kind, "isinstance(predictor.task, Task | classify.Classify)"),
+        (checks_of_kind, "issubclass(kind, (PooledHead, Head))"),
+        (checks_of_kind, "match head:\n    case DistilledHead():\n        pass"),
+        (temperatures, "predictor.task.settings.temperature"),
+        (labels, "[row.label for row in rows]"),
+        (labels, "len(prepared.manifest.classes)"),
+        (checks_of_family, "encoder.config.family == 'timm'"),
+        (checks_of_family, "family not in PLAIN"),
+        (checks_of_family, "kind in ('vit', 'dinov2')"),
+        (checks_of_family, "match config.family:\n    case 'swin':\n        pass"),
+        (checks_of_family, "name.startswith('supervit')"),
+    ],
+)
+def test_what_only_they_may_know_is_found(find, line):
+    assert len(list(find(ast.parse(line)))) == 1
+
+
+# One way through a network
+
+
+APART = {
+    "explainers/attention.py": "attention is recorded",
+    "explainers/hover.py": "attention is recorded",
+    "explainers/inside.py": "attention is recorded",
+    "explainers/pipeline.py": "compared with the steps of one image, which it shows",
+    "explainers/rollout.py": "attention is recorded",
+    "explainers/shuffle.py": "in float64, which the one way rounds",
+    "explainers/subject.py": "with gradients",
+    "export/folders.py": "a network of transformers with our signature",
+    "export/graph.py": "traced",
+    "export/peers.py": "timed, nothing else",
+    "infer/bf16_check.py": "the features of two precisions are compared",
+    "infer/fold.py": "two networks are compared on noise",
+    "infer/translated.py": "traced",
+    "runs/assemble.py": "the network itself",
+    "runs/run_network.py": "the one way",
+    "training/dial.py": "on the meta device, which computes nothing",
+    "training/loop.py": "a step of a training",
+    "training/measuring.py": "a step of a training, measured",
+    "training/teacher.py": "inside a step of a training, in its precision",
+}
+"""Pages that run a network themselves, and why."""
+
+RUN = {"network", "encoder", "twin", "training_loss"}
+"""What networks are called where they are called."""
+
+
+def runs_of_networks(module):
+    """Yield calls of a network, or of what a task answers with one, but for those that `run_network` makes."""
+    handed = {
+        name_of(node.args[0])
+        for node in ast.walk(module)
+        if isinstance(node, ast.Call) and name_of(node.func) == "run_network"
+    }
+    inside = [n for n in ast.walk(module) if isinstance(n, ast.FunctionDef) and n.name in handed]
+    spared = {id(part) for function in inside for part in ast.walk(function)}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and id(node) not in spared:
+            asked = isinstance(node.func, ast.Attribute) and node.func.attr == "answer"
+            if asked or name_of(node.func) in RUN:
+                yield node
+
+
+def test_batches_go_through_networks_in_one_place():
+    rooms = {"tasks", "models", "layers", "weights"}
+    pages = [p for p in PAGES if p.relative_to(ROOT).parts[0] not in rooms]
+    found = {where.partition(":")[0] for where in told(runs_of_networks, pages)}
+    assert found == set(APART)
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("outputs = [network(batch.inputs) for batch in batches]", 1),
+        ("output = self.task.answer(self.network, batch, ask)", 1),
+        ("def compute(batch):\n    return network(batch)\nrun_network(compute, batches)", 0),
+        ("run_network(answering(task, network), batches)", 0),
+    ],
+)
+def test_networks_that_are_run_are_found(line, count):
+    assert len(list(runs_of_networks(ast.parse(line)))) == count
 
 
 def test_how_tasks_take_truths_and_settings_needs_no_torch():

@@ -11,7 +11,6 @@ import torch
 from vitrail.core.errors import RunError, SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.export.peers import timm_twin, transformers_twin
-from vitrail.export.words import NoPlaceError
 from vitrail.export.write import export
 from vitrail.infer.predictor import Predictor, load
 from vitrail.models.create import build
@@ -22,6 +21,7 @@ from vitrail.models.swin import SwinConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.runs.assemble import build_task, join
 from vitrail.runs.proof import picture
+from vitrail.weights.library_mapping import NoPlaceError
 from vitrail.weights.preprocessing import published_preprocess
 from vitrail.weights.pretrained import from_path
 

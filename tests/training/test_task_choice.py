@@ -208,8 +208,8 @@ def test_settings_and_recipes_need_no_torch():
 
 
 def test_every_task_of_the_catalog_has_its_settings_there():
-    assert set(catalog.SETTINGS) == set(catalog.TASKS)
-    assert {*catalog.ELASTIC, *catalog.ELASTIC.values(), catalog.DISTILL} == set(catalog.TASKS)
+    assert set(catalog.SETTINGS) == {catalog.base_task(name) for name in catalog.TASKS}
+    assert {*catalog.ELASTIC, *catalog.ELASTIC.values(), catalog.DISTILL} <= set(catalog.TASKS)
 
 
 @pytest.mark.parametrize(

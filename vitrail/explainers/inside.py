@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import isqrt
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from vitrail.explainers.streamed import Piecewise
 from vitrail.layers.attend import AttentionMap, Place
 from vitrail.layers.encoder import Encoder
-from vitrail.layers.position import LearnedPosition
 
 COMPONENTS = 28
 """Principal components of the filters that are shown, as in the paper."""
@@ -127,28 +125,12 @@ def position_similarity(encoder: Encoder) -> Tensor | None:
 
     Prefix tokens are left out (fig. 7 centre).
     """
-    found = _table(encoder)
+    found = encoder.position_vectors()
     if found is None:
         return None
     vectors, (row, col) = found
     unit = F.normalize(vectors.detach().double(), dim=-1)
     return (unit @ unit.T).view(row, col, row, col)
-
-
-def _table(encoder: Encoder) -> tuple[Tensor, tuple[int, int]] | None:
-    """Return the vectors of a network's places, (row·col, d), and their grid."""
-    tables = [part for part in encoder.modules() if isinstance(part, LearnedPosition)]
-    if tables:
-        largest = max(tables, key=lambda one: one.table.shape[1])
-        return largest.table[0, largest.prefix :], (largest.grid[0], largest.grid[1])
-    theirs = getattr(getattr(encoder, "net", None), "pos_embed", None)  # a network of timm
-    if not isinstance(theirs, Tensor) or theirs.ndim != 3:
-        return None
-    for prefix in (len(encoder.spec.prefix), 0):
-        side = isqrt(theirs.shape[1] - prefix)
-        if side**2 == theirs.shape[1] - prefix:
-            return theirs[0, prefix:], (side, side)
-    return None
 
 
 def attention_distance(

@@ -30,9 +30,6 @@ from vitrail.weights.pretrained import Pretrained
 CLASSES = 1000
 """What a network without a classifier of its own is given, freshly drawn: as many as ImageNet has."""
 
-PLAIN = ("vit", "deit", "dinov2")
-"""The families whose way is: patches, projection, class token and positions, blocks, norm."""
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -110,10 +107,7 @@ def _classes(count: int) -> Task[Any, Any]:
 
 
 def _check(subject: Subject) -> None:
-    config = subject.network.encoder.config
-    overlapping = isinstance(getattr(config, "patch", 0), tuple)
-    more = getattr(config, "stem", None) or getattr(config, "registers", None)
-    if config.family not in PLAIN or overlapping or more:
+    if not subject.network.encoder.plain_column:
         raise SettingError(
             f"{subject.name} is no plain row of patches and blocks, which these steps tell of. Take a ViT, a DeiT or "
             "a DINOv2 without stem, registers and overlapping patches, such as vit_b16."

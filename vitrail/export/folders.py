@@ -18,14 +18,14 @@ from vitrail.core.errors import RunError
 from vitrail.core.files import write_json, write_text
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch
-from vitrail.export.in_timm import for_timm
-from vitrail.export.in_transformers import for_transformers
 from vitrail.export.proof import Asked
 from vitrail.infer.exported import need
 from vitrail.infer.held_back import Pixels
 from vitrail.infer.predictor import Predictor, batch_of
 from vitrail.layers.head import Output
 from vitrail.runs.run_network import run_network
+from vitrail.weights.to_timm import for_timm
+from vitrail.weights.to_transformers import for_transformers
 
 Check = Callable[[Path], None]
 

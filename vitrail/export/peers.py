@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from vitrail.core.files import write_json
 from vitrail.core.paths import compiler
 from vitrail.export.folders import read_huggingface
-from vitrail.export.in_timm import for_timm
-from vitrail.export.in_transformers import for_transformers
-from vitrail.export.words import NoPlaceError
 from vitrail.infer.exported import core
 from vitrail.infer.translated import OfImages, quietly
 from vitrail.runs.assemble import Network
 from vitrail.runs.device import fast_bf16
+from vitrail.weights.library_mapping import NoPlaceError
+from vitrail.weights.to_timm import for_timm
+from vitrail.weights.to_transformers import for_transformers
 
 Run = Callable[[], Any]
 

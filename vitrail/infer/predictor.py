@@ -24,7 +24,7 @@ from vitrail.infer.elastic import chosen
 from vitrail.infer.exported import KINDS
 from vitrail.infer.sources import Source, expand
 from vitrail.layers.elastic import Point, at_size, set_keep
-from vitrail.layers.head import Output, PooledHead
+from vitrail.layers.head import Output
 from vitrail.models.create import rebuild
 from vitrail.runs.assemble import Network, join, task_of
 from vitrail.runs.device import device_for
@@ -270,11 +270,11 @@ class Predictor:
             RunError: the head reads no such vector.
         """
         head = self.network.head
-        if not isinstance(head, PooledHead):
+        if not head.pools:
             raise RunError(f"{self.path} reads no single vector of a picture, so it gives no features.")
 
         def pooled(batch: Batch[Any]) -> Output:
-            return {"vectors": head.pool(self.network.encode(batch.inputs))}
+            return {"vectors": head.vectors(self.network.encode(batch.inputs))}
 
         batch = batch_of([self.ready(one) for one in images])
         return next(run_network(pooled, [batch], self.device))[1]["vectors"]

@@ -15,6 +15,7 @@ from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.block import PreNorm
 from vitrail.layers.embed import sides
+from vitrail.layers.position import LearnedPosition
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
@@ -50,6 +51,22 @@ class Encoder(nn.Module):
     def convolutional(self) -> bool:
         """Whether recipes for convolutional networks suit it where it has none of its own."""
         return False
+
+    @property
+    def plain_column(self) -> bool:
+        """Whether it is square patches, `embed`, `prefix`, `position`, `blocks` and `norm` in a row, and no more."""
+        return False
+
+    def position_vectors(self) -> tuple[Tensor, tuple[int, int]] | None:
+        """Return the vectors of its largest position table, (row·col, d), and their grid; None without a table.
+
+        Prefix tokens are left out.
+        """
+        tables = [part for part in self.modules() if isinstance(part, LearnedPosition)]
+        if not tables:
+            return None
+        largest = max(tables, key=lambda one: one.table.shape[1])
+        return largest.table[0, largest.prefix :], (largest.grid[0], largest.grid[1])
 
     @abstractmethod
     def forward(

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vitrail.core.errors import RunError
 from vitrail.layers.pool import Pool, build_pool
 from vitrail.layers.tokens import Features, FeatureSpec
 
@@ -33,12 +34,17 @@ class Head(nn.Module):
     taps: tuple[int, ...] = ()
     words: str = "the tokens"  # what it reads, for people
     apart: bool = False  # whether it has a classifier of its own for a teacher
+    pools: bool = False  # whether it first makes one vector of each image
     __call__: Callable[..., Output]
 
     @property
     def from_prefix(self) -> bool:
         """Whether what it reads of the tokens stands in front of the patches, where attention is followed back from."""
         return self.reads == "prefix"
+
+    def vectors(self, features: Features) -> Tensor:
+        """Return the one vector that it makes of each image, (b, d), where it `pools`; else RunError."""
+        raise RunError("This head reads no single vector of a picture, so there are no features to give.")
 
     @abstractmethod
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
@@ -49,11 +55,17 @@ class PooledHead(Head):
     """A head that first makes one vector of the tokens; that vector stands for the image where one is asked for."""
 
     pool: Pool
+    pools = True
 
     @property
     def from_prefix(self) -> bool:
         """Whether its vector is the class token, or the network's own, which is made of it where there is one."""
         return self.pool.kind in ("cls", "own")
+
+    def vectors(self, features: Features) -> Tensor:
+        """Return what it pools: Features -> (b, d)."""
+        pooled: Tensor = self.pool(features)
+        return pooled
 
     def read_pool(self, pool: Pool) -> None:
         """Take a pool, and say what is read through it."""

@@ -86,6 +86,11 @@ class DeiT(ColumnEncoder):
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
         truncated(self, 0.02)
 
+    @property
+    def plain_column(self) -> bool:
+        """Every DeiT is one."""
+        return True
+
     def start(self, images: Tensor) -> Tokens:
         """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""
         return placed(self.embed(images), self.prefix, self.position)

@@ -94,6 +94,11 @@ class DinoV2(ColumnEncoder):
         self.blocks = Column(_block(c, rate) for rate in ramp(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
 
+    @property
+    def plain_column(self) -> bool:
+        """Whether its patches do not overlap, and no registers stand between."""
+        return self.registers is None and isinstance(self.config.patch, int)
+
     def start(self, images: Tensor) -> Tokens:
         """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""
         return self._with_registers(placed(self.embed(images), self.prefix, self.position))

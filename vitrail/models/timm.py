@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
+from math import isqrt
 from typing import Any, ClassVar, NamedTuple
 
 import timm
@@ -157,6 +158,17 @@ class TimmEncoder(Encoder):
             return Features(Tokens(out, grid, len(self.spec.prefix)), pooled=pooled)
         tokens = Tokens(level.flatten(2).transpose(1, 2), tuple(level.shape[2:]))
         return Features(tokens, (level,), pooled)
+
+    def position_vectors(self) -> tuple[Tensor, tuple[int, int]] | None:
+        """Return the vectors of its position table, (row·col, d), where that is of a square grid, and the grid."""
+        table = getattr(self.net, "pos_embed", None)
+        if not isinstance(table, Tensor) or table.ndim != 3:
+            return None
+        for prefix in (len(self.spec.prefix), 0):
+            side = isqrt(table.shape[1] - prefix)
+            if side**2 == table.shape[1] - prefix:
+                return table[0, prefix:], (side, side)
+        return None
 
     def folded(self) -> Encoder:
         """Return the network with its branches folded into one convolution each, as timm writes it; else itself."""

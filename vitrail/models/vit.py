@@ -112,6 +112,11 @@ class ViT(ColumnEncoder):
         self.blocks = Column(_block(c, c.grid, rate) for rate in ramp(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
 
+    @property
+    def plain_column(self) -> bool:
+        """Whether its patches are cut from the image itself and do not overlap."""
+        return not self.config.stem and isinstance(self.config.patch, int)
+
     def forward(
         self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
     ) -> Features:

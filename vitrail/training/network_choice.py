@@ -18,7 +18,6 @@ from vitrail.models.create import build, create_encoder
 from vitrail.runs.options import TrainOptions, image_size, network_settings
 from vitrail.runs.recipe import settings_of
 from vitrail.weights.find import find_weights
-from vitrail.weights.infer import preset_of
 from vitrail.weights.library import known
 from vitrail.weights.preprocessing import deviations, published_preprocess
 from vitrail.weights.pretrained import Pretrained
@@ -91,7 +90,7 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
             "--weights none."
         )
     weights = _weights(source, wanted.name)
-    model = wanted.name or preset_of(weights.config) or _network_of(weights)
+    model = wanted.name or weights.network_name
     auto = source == "auto"
     reasons = [f"weights {weights.name}, licence {weights.licence or 'not stated'}"] if auto else []
     with torch.device("meta"):
@@ -101,12 +100,6 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
     size = view.size if max(view.size) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
     stated = view if weights.preprocessing else None
     return NetworkChoice(model, weights.name if auto else source, encoder, size, view=stated), reasons
-
-
-def _network_of(weights: Pretrained) -> str:
-    """Return the name of timm's network: that of the weights, with their tag, where these have one of timm's."""
-    network: str = weights.config.name if weights.config.family == "timm" else weights.name
-    return weights.name if weights.name.partition(".")[0] == network else network
 
 
 def _weights(source: str, model: str | None) -> Pretrained:

@@ -17,6 +17,7 @@ from vitrail.layers.window import RelativeBias
 from vitrail.models.create import Size, build, overlapping
 from vitrail.weights.conventions import Preprocessing
 from vitrail.weights.files import open_weights
+from vitrail.weights.infer import preset_of
 from vitrail.weights.recognise import read
 
 
@@ -35,6 +36,14 @@ class Pretrained:
     source: str
     preprocessing: Preprocessing | None = None
     licence: str | None = None
+
+    @property
+    def network_name(self) -> str:
+        """The name of their network: our preset's, else timm's with the weights' tag where they bear timm's name."""
+        if preset := preset_of(self.config):
+            return preset
+        network: str = self.config.name if self.config.family == "timm" else self.name
+        return self.name if self.name.partition(".")[0] == network else network
 
     def build(
         self,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vitrail.export.words import (
+from vitrail.weights import rules
+from vitrail.weights.convert import table_for
+from vitrail.weights.library_mapping import (
     BOTH,
     TIMM,
     Foreign,
@@ -23,11 +25,11 @@ from vitrail.export.words import (
     scaled,
     with_rows,
 )
-from vitrail.runs.assemble import Network
-from vitrail.weights import rules
-from vitrail.weights.convert import table_for
 from vitrail.weights.rules import Table
 from vitrail.weights.tables import timm as tables
+
+if TYPE_CHECKING:
+    from vitrail.runs.assemble import Network
 
 POOLS: Mapping[str, str] = MappingProxyType({"cls": "token", "mean": "avg", "attention": "map"})
 

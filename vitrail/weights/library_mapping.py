@@ -1,4 +1,4 @@
-"""What both timm and transformers need to be told of a network of ours; `in_timm` and `in_transformers` say it.
+"""What both timm and transformers need to be told of a network of ours; `to_timm` and `to_transformers` say it.
 
 The names of tensors are those of the rule tables (`vitrail.weights.tables`); the words are settings, and a few
 changes of form that leave every answer as it was: a class token that takes in the vector of its place, a place of
@@ -7,14 +7,16 @@ zeros, a classifier with zeros for what it does not read.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vitrail.core.errors import RunError
 from vitrail.layers.pool import Pool
-from vitrail.runs.assemble import Network
+
+if TYPE_CHECKING:
+    from vitrail.runs.assemble import Network
 
 Tensors = dict[str, Tensor]
 Settings = dict[str, Any]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vitrail.export.words import (
+from vitrail.weights import rules
+from vitrail.weights.convert import table_for
+from vitrail.weights.library_mapping import (
     BOTH,
     HUB,
     Foreign,
@@ -21,10 +23,10 @@ from vitrail.export.words import (
     scaled,
     with_rows,
 )
-from vitrail.runs.assemble import Network
-from vitrail.weights import rules
-from vitrail.weights.convert import table_for
 from vitrail.weights.tables import huggingface
+
+if TYPE_CHECKING:
+    from vitrail.runs.assemble import Network
 
 
 def for_transformers(network: Network, temperature: float = 1.0) -> Foreign:
