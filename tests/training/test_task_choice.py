@@ -228,7 +228,7 @@ def test_what_an_encoder_says_of_its_training(model, size, drops, convolutional,
 
     with torch.device("meta"):
         encoder = create_encoder(model)
-    found = (encoder.native_image_size, encoder.takes_drop_path, encoder.convolutional, encoder.elastic)
+    found = (encoder.image_size, encoder.takes_drop_path, encoder.convolutional, encoder.elastic)
     assert found == (size, drops, convolutional, elastic)
 
 

@@ -103,7 +103,7 @@ def _network(name: str, device: torch.device) -> tuple[Network, tuple[int, int]]
         predictor = Predictor(name, str(device))
         return predictor.network, predictor.preprocess.size
     network = create_model(name).eval().requires_grad_(False).to(device)
-    return network, network.encoder.native_image_size
+    return network, network.encoder.image_size
 
 
 def _ways(

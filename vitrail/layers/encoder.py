@@ -14,7 +14,6 @@ from torch.utils.checkpoint import checkpoint
 from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.block import PreNorm
-from vitrail.layers.embed import sides
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
@@ -36,9 +35,10 @@ class Encoder(nn.Module):
     __call__: Callable[..., Features]
 
     @property
-    def native_image_size(self) -> tuple[int, int]:
+    def image_size(self) -> tuple[int, int]:
         """The image size (height, width), in pixels, that it is built for."""
-        return sides(self.config.image)
+        image = self.config.image
+        return image if isinstance(image, tuple) else (image, image)
 
     @property
     def takes_drop_path(self) -> bool:

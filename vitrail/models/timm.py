@@ -124,7 +124,7 @@ class TimmEncoder(Encoder):
         )
 
     @property
-    def native_image_size(self) -> tuple[int, int]:
+    def image_size(self) -> tuple[int, int]:
         """The image size (height, width), in pixels, that it is built for."""
         return input_size(self.config)
 

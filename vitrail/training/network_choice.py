@@ -67,7 +67,7 @@ def fresh_network(side: int, wanted: NamedNetwork) -> tuple[NetworkChoice, list[
         encoder = create_encoder(
             model, image=wanted.size if wanted.settings else None, settings=wanted.settings
         )
-    size = encoder.native_image_size
+    size = encoder.image_size
     if encoder.spec.attention == "none" and side < min(size) and wanted.size is None:
         small = min(*size, max(32, -(-side // 32) * 32))
         reasons.append(f"input {small} px: the pictures are {side} px on their short side")
@@ -94,7 +94,7 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
     with torch.device("meta"):
         encoder = build(weights.config)
     stated = weights.preprocessing.image if weights.preprocessing else None
-    own = stated or encoder.native_image_size
+    own = stated or encoder.image_size
     size = own if max(own) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
     return NetworkChoice(model, weights.name if auto else source, encoder, size), reasons
 

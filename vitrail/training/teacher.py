@@ -100,7 +100,7 @@ def _published(source: str, labels: Sequence[str]) -> _Opened:
     encoder = found.build()
     network = Network(encoder, _classifier(found, encoder.spec))
     classes = len(found.head["linear.bias"])
-    base = Preprocess.for_size(encoder.native_image_size)
+    base = Preprocess.for_size(encoder.image_size)
     if found.preprocessing is not None:
         base = replace(base, mean=found.preprocessing.mean, std=found.preprocessing.std)
     return _Opened(network, base, _columns(source, labels, classes))
