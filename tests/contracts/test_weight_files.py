@@ -20,6 +20,7 @@ from vitrail.models.create import build, create_encoder
 from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.vit import ViTConfig
 from vitrail.weights import library
+from vitrail.weights.conventions import Preprocessing, of_hub
 from vitrail.weights.convert import convert
 from vitrail.weights.files import open_weights
 from vitrail.weights.find import find_weights
@@ -143,6 +144,21 @@ def test_a_folder_of_the_hub(tmp_path):
     (tmp_path / file).unlink()
     with pytest.raises(WeightsError, match=f"lacks {file}"):
         from_path(tmp_path)
+
+
+@pytest.mark.parametrize(("crop", "edge"), [(384, 450), (56, 102), (224, 256)])
+def test_the_side_that_a_folder_states_comes_out_to_the_pixel(crop, edge):
+    stated = {
+        "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_center_crop": True, "crop_size": crop,
+        "size": {"shortest_edge": edge},
+    }  # fmt: skip
+    assert int(crop / of_hub(stated).crop_fraction) == edge
+
+
+@pytest.mark.parametrize("stated", [{"do_resize": False}, {"size": {"shortest_edge": 224}}])
+def test_a_fit_that_a_folder_leaves_open_is_not_made_up(stated):
+    said = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": False, **stated}
+    assert of_hub(said) == Preprocessing((0.0,) * 3, (1.0,) * 3)
 
 
 def test_the_official_names_of_dinov2(tmp_path):

@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 from vitrail.core.errors import SettingError
 from vitrail.data.augment import RECIPES, build
 from vitrail.data.preprocess import Fit, Preprocess
+from vitrail.data.resize import Interpolation
 
 STEPS = [Preprocess((31, 43), fit) for fit in ("squash", "crop", "pad")]
 
@@ -45,13 +46,17 @@ def test_crop_is_deit_s_evaluation(shape: tuple[int, int]) -> None:
     )
 
 
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("fraction", [0.875, 1.0])
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
 @pytest.mark.parametrize("shape", [(90, 130), (130, 90), (64, 64)])
-def test_the_box_says_what_the_input_shows(fit: Fit, shape: tuple[int, int]) -> None:
+def test_the_box_says_what_the_input_shows(
+    fit: Fit, shape: tuple[int, int], fraction: float, interpolation: Interpolation
+) -> None:
     """A picture whose colours are its coordinates tells where each input pixel was taken from."""
     rows, cols = np.mgrid[0 : shape[0], 0 : shape[1]]
     image = np.dstack([rows, cols, np.zeros(shape)]).astype(np.uint8)
-    steps = Preprocess((32, 48), fit, 0.875, (0.0,) * 3, (1.0,) * 3)
+    steps = Preprocess((32, 48), fit, fraction, (0.0,) * 3, (1.0,) * 3, 3, interpolation)
     shown, geometry = steps.eval(image)
     top, left, bottom, right = geometry.box
     for i, j in [(16, 24), (12, 20), (20, 30)]:
@@ -60,7 +65,7 @@ def test_the_box_says_what_the_input_shows(fit: Fit, shape: tuple[int, int]) -> 
         if 4 < y < shape[0] - 4 and 4 < x < shape[1] - 4:
             assert float(shown[0, i, j]) * 255 == pytest.approx(y - 0.5, abs=0.3)
             assert float(shown[1, i, j]) * 255 == pytest.approx(x - 0.5, abs=0.3)
-    if fit == "pad":
+    if fit == "pad" and fraction == 1:
         assert top <= 0 <= shape[0] <= bottom
         assert left <= 0 <= shape[1] <= right
 
@@ -126,6 +131,20 @@ def test_settings_survive_json() -> None:
         Preprocess.from_dict({"sizes": [1, 2]})
 
 
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+def test_a_header_from_before_means_what_it_meant(fit: Fit) -> None:
+    """There was no interpolation but bicubic, and a crop fraction said nothing unless pictures were cropped."""
+    said = {
+        "size": [32, 48], "fit": fit, "crop_fraction": 0.8, "mean": [0.5] * 3, "std": [0.5] * 3, "channels": 3,
+    }  # fmt: skip
+    expected = Preprocess((32, 48), fit, 0.8 if fit == "crop" else 1.0, (0.5,) * 3, (0.5,) * 3, 3, "bicubic")
+    assert Preprocess.from_dict(said) == expected
+
+
+def test_the_crop_fraction_that_nobody_states_is_the_fit_s() -> None:
+    assert [steps.crop_fraction for steps in STEPS] == [1.0, 0.875, 1.0]
+
+
 def test_tiny_inputs_are_squashed_and_photographs_cropped() -> None:
     assert (Preprocess.for_size(32).fit, Preprocess.for_size(224).fit) == ("squash", "crop")
 
@@ -139,6 +158,7 @@ def test_tiny_inputs_are_squashed_and_photographs_cropped() -> None:
         {"channels": 2},
         {"std": (0.0, 1.0, 1.0)},
         {"fit": "stretch"},
+        {"interpolation": "lanczos"},
     ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:

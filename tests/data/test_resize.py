@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from vitrail.data.resize import Span, resize, taps
+from vitrail.data.resize import INTERPOLATIONS, Interpolation, Span, resize, taps
 
 SIZES = [
     ((375, 500), (256, 341)),
@@ -25,24 +25,27 @@ def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [1, 3, 5])
-def test_it_is_torch_s_antialiased_bicubic(
-    size: tuple[tuple[int, int], tuple[int, int]], channels: int
+@pytest.mark.parametrize("mode", INTERPOLATIONS)
+def test_it_is_torch_s_antialiased_resize(
+    size: tuple[tuple[int, int], tuple[int, int]], channels: int, mode: Interpolation
 ) -> None:
     (height, width), whole = size
     image = noise(height, width, channels)
     image.flags.writeable = False  # as a decoder hands it out
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1).float()
-    theirs = interpolate(pixels[None], whole, mode="bicubic", antialias=True)[0]
-    ours = resize(image, *(Span(side, 0, side) for side in whole))
+    rows, cols = (Span(side, 0, side) for side in whole)
+    theirs = interpolate(pixels[None], whole, mode=mode, antialias=True)[0]
+    ours = resize(image, rows, cols, mode)
     assert ours.dtype == torch.float32
     assert ours.is_contiguous()
     torch.testing.assert_close(ours, theirs, atol=5e-4, rtol=0)  # of 255
 
 
-def test_a_part_is_that_part_of_the_whole() -> None:
+@pytest.mark.parametrize("mode", INTERPOLATIONS)
+def test_a_part_is_that_part_of_the_whole(mode: Interpolation) -> None:
     image = noise(375, 500)
-    whole = resize(image, Span(256, 0, 256), Span(341, 0, 341))
-    part = resize(image, Span(256, 16, 224), Span(341, 58, 224))
+    whole = resize(image, Span(256, 0, 256), Span(341, 0, 341), mode)
+    part = resize(image, Span(256, 16, 224), Span(341, 58, 224), mode)
     torch.testing.assert_close(part, whole[:, 16:240, 58:282], atol=1e-4, rtol=0)
 
 
@@ -56,10 +59,11 @@ def test_a_picture_of_one_pixel_s_width_too(width: int) -> None:
     torch.testing.assert_close(ours, theirs, atol=5e-4, rtol=0)
 
 
-def test_weights_sum_to_one_and_lie_on_the_picture() -> None:
+@pytest.mark.parametrize("mode", INTERPOLATIONS)
+def test_weights_sum_to_one_and_lie_on_the_picture(mode: Interpolation) -> None:
     for length in (1, 2, 5, 40, 3000):
         for whole in (1, 3, 40, 256):
-            found = taps(length, Span(whole, 0, whole))
+            found = taps(length, Span(whole, 0, whole), mode)
             np.testing.assert_allclose(found.weights.sum(1), 1, atol=1e-5)
             assert found.places.min() >= 0
             assert found.places.max() < length

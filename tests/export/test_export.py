@@ -24,10 +24,11 @@ MODELS = {
     "vit": ("vit_digits", Preprocess.for_size(32), {"temperature": 1.7}),
     "vit, cropped": ("vit_digits", Preprocess((32, 48), "crop"), {"pool": "mean"}),
     "cnn, padded": ("resnet10t", Preprocess((32, 32), "pad", 1.0), {}),
+    "vit, bilinear": ("vit_digits", Preprocess((32, 32), "squash", 0.9, interpolation="bilinear"), {}),
 }
 
 
-@pytest.mark.parametrize("which", ["vit", "vit, cropped", "cnn, padded"])
+@pytest.mark.parametrize("which", list(MODELS))
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_a_graph_agrees_and_is_opened_like_any_other_model(written, pictures, tmp_path, which, format):
     name, steps, settings = MODELS[which]

@@ -22,6 +22,7 @@ from vitrail.models.swin import SwinConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.runs.assemble import build_task, join
 from vitrail.runs.proof import picture
+from vitrail.weights.preprocessing import published_preprocess
 from vitrail.weights.pretrained import from_path
 
 pytestmark = pytest.mark.usefixtures("few")
@@ -183,6 +184,27 @@ def test_a_fit_that_transformers_has_no_words_for_is_left_to_the_reader(
     )
     assert (done.path / "preprocessor_config.json").is_file() == said
     assert ("prepare the pictures yourself" in (done.path / "README.md").read_text()) != said
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        Preprocess((28, 28), "squash", 1.0, interpolation="bilinear"),
+        Preprocess((28, 28), "squash", 0.8),
+        Preprocess((28, 28), "crop", 0.9, interpolation="bilinear"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["huggingface", "timm"])
+def test_a_written_folder_states_the_preprocessing_that_is_read_again(
+    written, pictures, tmp_path, steps, kind
+):
+    square = ViTConfig(image=28, patch=7, width=64, depth=1, heads=1)
+    done = export(written(square, preprocess=steps, pool="cls"), kind, tmp_path / "theirs", data=pictures)
+    found = published_preprocess(from_path(done.path))
+    assert found == replace(steps, crop_fraction=found.crop_fraction)
+    side = 28 / found.crop_fraction
+    assert int(side) == int(28 / steps.crop_fraction)  # transformers' folders hold the side in whole pixels
 
 
 def test_an_exported_file_names_its_own_device(written, pictures, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vitrail.data.preprocess import Preprocess
+from vitrail.data.resize import INTERPOLATIONS
 from vitrail.export.graph import Prepare, plan
 
 SIZES = [
@@ -21,13 +22,16 @@ SIZES = [
     (601, 397),
     (1500, 997),
 ]
-FITS = [("squash", 1.0), ("crop", 0.875), ("crop", 1.0), ("crop", 0.6), ("pad", 1.0)]
+FITS = [
+    ("squash", 1.0), ("squash", 0.9), ("crop", 0.875), ("crop", 1.0), ("crop", 0.6), ("pad", 1.0), ("pad", 0.7),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("fit", "fraction"), FITS)
 @pytest.mark.parametrize("size", [(32, 48), (56, 40), (224, 224)])
-def test_matrix_products_equal_the_resize_to_a_ten_thousandth(fit, fraction, size):
-    steps = Preprocess(size, fit, fraction)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_matrix_products_equal_the_resize_to_a_ten_thousandth(fit, fraction, size, interpolation):
+    steps = Preprocess(size, fit, fraction, interpolation=interpolation)
     prepare = Prepare(steps)
     draw = np.random.default_rng(0)
     for shape in SIZES:
@@ -38,8 +42,9 @@ def test_matrix_products_equal_the_resize_to_a_ten_thousandth(fit, fraction, siz
         assert apart.max() < 1e-4, (shape, float(apart.max()))
 
 
-def test_the_largest_photograph_agrees_too():
-    steps = Preprocess((64, 64), "crop")
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_the_largest_photograph_agrees_too(interpolation):
+    steps = Preprocess((64, 64), "crop", interpolation=interpolation)
     image = np.random.default_rng(1).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
     wanted, _ = steps.eval(image)
     apart = (wanted - Prepare(steps)(torch.from_numpy(image))[0]).abs().max() * 0.25

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from vitrail.core.errors import SettingError
 from vitrail.data.augment import Augment, drawn_from
-from vitrail.data.resize import Span, resize
+from vitrail.data.resize import INTERPOLATIONS, Interpolation, Span, resize
 from vitrail.data.sample import Geometry
 
 Fit = Literal["squash", "crop", "pad"]
@@ -35,19 +35,23 @@ class Preprocess:
     """From uint8 (height, width, channels) to float32 (channels, *size), with mean 0 and deviation 1 or so.
 
     `fit` says how another shape is brought to `size`: `squash` stretches it, `crop` covers the input and cuts
-    off what juts out (after a margin: `crop_fraction` of the shown side, as DeiT's int(size / 0.875)), `pad`
-    shows the whole picture in its own shape on a ground that normalises to zero.
+    off what juts out, `pad` shows the whole picture in its own shape on a ground that normalises to zero. All
+    three first aim at int(size / `crop_fraction`) and then show the middle, as DeiT's int(224 / 0.875) and timm's
+    `crop_pct`; what is not given is 0.875 for `crop` and 1, no margin, for the others.
     `mean` and `std` are in parts of 255, one number a channel.
     """
 
     size: tuple[int, int] = (224, 224)
     fit: Fit = "crop"
-    crop_fraction: float = 0.875
+    crop_fraction: float = cast(float, None)  # a number as soon as it is built: the fit's usual one
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     channels: int = 3
+    interpolation: Interpolation = "bicubic"
 
     def __post_init__(self) -> None:
+        if cast(float | None, self.crop_fraction) is None:
+            object.__setattr__(self, "crop_fraction", usual_fraction(self.fit))
         if min(self.size) < 1 or not 0 < self.crop_fraction <= 1:
             raise SettingError(
                 f"An input of {self.size} with crop fraction {self.crop_fraction} cannot be made."
@@ -56,6 +60,10 @@ class Preprocess:
             raise SettingError(f"{self.channels} channels need as many means and positive deviations.")
         if self.fit not in ("squash", "crop", "pad"):
             raise SettingError(f"There is no fit called {self.fit!r}. Choose squash, crop or pad.")
+        if self.interpolation not in INTERPOLATIONS:
+            raise SettingError(
+                f"There is no interpolation called {self.interpolation!r}. Choose {' or '.join(INTERPOLATIONS)}."
+            )
 
     @classmethod
     def for_size(cls, size: int | tuple[int, int], channels: int = 3) -> Preprocess:
@@ -63,7 +71,8 @@ class Preprocess:
         wanted = (size, size) if isinstance(size, int) else size
         tiny = max(wanted) <= 64  # a margin of a tiny picture is content
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
-        return cls(wanted, "squash" if tiny else "crop", 1.0 if tiny else 0.875, mean, std, channels)
+        fit: Fit = "squash" if tiny else "crop"
+        return cls(wanted, fit, usual_fraction(fit), mean, std, channels)
 
     def eval(self, image: NDArray[np.uint8]) -> tuple[Tensor, Geometry]:
         """Return the input (channels, *size), and where it lies on the original."""
@@ -113,13 +122,15 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocess:
-        """Read what `to_dict` wrote.
+        """Read what `to_dict` wrote, now or before there was an interpolation, when only `crop` had a margin.
 
         Raises:
             SettingError: a key is missing or unknown.
         """
         try:
             plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+            if "interpolation" not in plain and plain.get("fit", "crop") != "crop":
+                plain["crop_fraction"] = 1.0
             return cls(**plain)
         except TypeError as error:
             raise SettingError(f"These are no preprocessing steps: {values}.") from error
@@ -132,25 +143,24 @@ class Preprocess:
             )
 
     def _plan(self, height: int, width: int) -> _Plan:
-        rows, cols = self.size
+        tall, wide = (int(side / self.crop_fraction) for side in self.size)
         if self.fit == "squash":
-            return _Plan(self.size, (0, 0))
-        if self.fit == "pad":
-            if rows * width <= cols * height:  # in whole numbers, so that exported graphs round halves alike
-                new = (rows, max(1, round(width * rows / height)))
+            new = (tall, wide)
+        elif self.fit == "pad":
+            if tall * width <= wide * height:  # in whole numbers, so that exported graphs round halves alike
+                new = (tall, max(1, round(width * tall / height)))
             else:
-                new = (max(1, round(height * cols / width)), cols)
-            return _Plan(new, ((new[0] - rows) // 2, (new[1] - cols) // 2))
-        tall, wide = int(rows / self.crop_fraction), int(cols / self.crop_fraction)
-        if tall * width >= wide * height:  # the height is what must be covered
+                new = (max(1, round(height * wide / width)), wide)
+        elif tall * width >= wide * height:  # the height is what must be covered
             new = (tall, max(wide, int(tall * width / height)))
         else:
             new = (max(tall, int(wide * height / width)), wide)
-        return _Plan(new, (round((new[0] - rows) / 2), round((new[1] - cols) / 2)))
+        return _Plan(new, (_corner(new[0] - self.size[0]), _corner(new[1] - self.size[1])))
 
     def _shown(self, image: NDArray[np.uint8], plan: _Plan) -> Tensor:
         """Return what the input shows of a resized picture: (c, at most *size)."""
-        return resize(image, *map(_span, plan.resized, plan.corner, self.size))
+        rows, cols = map(_span, plan.resized, plan.corner, self.size)
+        return resize(image, rows, cols, self.interpolation)
 
     def _framed(self, shown: Tensor, plan: _Plan, ground: tuple[float, ...] = ()) -> Tensor:
         """Pad to (c, *size); `ground` is zero unless colours are given."""
@@ -168,6 +178,16 @@ class Preprocess:
         top, left = plan.corner
         box = (top * tall, left * wide, (top + self.size[0]) * tall, (left + self.size[1]) * wide)
         return Geometry((height, width), self.size, box)
+
+
+def usual_fraction(fit: Fit) -> float:
+    """Return the crop fraction of a fit where nobody says another."""
+    return 0.875 if fit == "crop" else 1.0
+
+
+def _corner(over: int) -> int:
+    """Return where the input begins on a side that is `over` pixels longer: half of them, as torchvision rounds it."""
+    return round(over / 2) if over > 0 else over // 2
 
 
 def _span(whole: int, corner: int, size: int) -> Span:

@@ -1,19 +1,22 @@
-"""The one resize of a picture: antialiased bicubic in float32, neither rounded nor clipped.
+"""The one resize of a picture: antialiased, bicubic or bilinear, in float32, neither rounded nor clipped.
 
-The same numbers as torch's `interpolate(mode="bicubic", antialias=True)`, several times as quickly
+The same numbers as torch's `interpolate(mode=…, antialias=True)`, several times as quickly
 (docs/benchmarks.md): only what is shown is computed, the height first, and both sides are weighted sums of whole rows,
 which `embedding_bag` computes with the widest instructions there are. Exported graphs take two matrix products.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import embedding_bag
+
+Interpolation = Literal["bicubic", "bilinear"]
+INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
 
 Number = TypeVar("Number", NDArray[np.float32], Tensor)
 """Arrays or tensors."""
@@ -37,15 +40,17 @@ class Taps(NamedTuple):
     weights: NDArray[np.float32]
 
 
-def resize(image: NDArray[np.uint8], rows: Span, cols: Span) -> Tensor:
+def resize(
+    image: NDArray[np.uint8], rows: Span, cols: Span, interpolation: Interpolation = "bicubic"
+) -> Tensor:
     """Return the shown part of a resized picture: uint8 (height, width, c) -> float32 (c, rows.size, cols.size)."""
     height, width, channels = image.shape
     if (rows.whole, cols.whole) == (height, width):
         shown = image[rows.first : rows.first + rows.size, cols.first : cols.first + cols.size]
         return _owned(shown).permute(2, 0, 1).float()
     if rows.size > height and cols.size < width:  # the side that shrinks first
-        return resize(image.swapaxes(0, 1), cols, rows).mT.contiguous()
-    down, across = taps(height, rows), taps(width, cols)
+        return resize(image.swapaxes(0, 1), cols, rows, interpolation).mT.contiguous()
+    down, across = taps(height, rows, interpolation), taps(width, cols, interpolation)
     left, right = int(across.places[0, 0]), int(across.places[-1, -1]) + 1
     low = _rows(image[:, left:right], down)  # (rows, right - left, c)
     standing = low.permute(1, 2, 0).reshape(right - left, -1)
@@ -53,26 +58,38 @@ def resize(image: NDArray[np.uint8], rows: Span, cols: Span) -> Tensor:
     return done.view(cols.size, channels, rows.size).permute(1, 2, 0).contiguous()
 
 
-def taps(length: int, span: Span) -> Taps:
+def taps(length: int, span: Span, interpolation: Interpolation = "bicubic") -> Taps:
     """Return what a span of a side of `length` pixels is summed from.
 
-    Keys (1981, IEEE TASSP 29) with a = -1/2, widened by the scale when shrinking (antialiasing), cut off at the
-    picture's edge and brought to sum 1. In float32, as torch computes them.
+    The kernel is widened by the scale when shrinking (antialiasing), cut off at the picture's edge and brought to
+    sum 1. In float32, as torch computes them.
     """
+    reach = 2 if interpolation == "bicubic" else 1
     scale = np.float32(length / span.whole)  # original pixels a new one
     wide = max(scale, np.float32(1))
     half = np.float32(0.5)
     middle = (np.arange(span.first, span.first + span.size, dtype=np.float32) + half) * scale
-    most = min(length, int(4 * wide) + 2)
-    first = np.clip((middle - 2 * wide + half).astype(np.int32), 0, length - most)
+    most = min(length, int(2 * reach * wide) + 2)
+    first = np.clip((middle - reach * wide + half).astype(np.int32), 0, length - most)
     places = (first[:, None] + np.arange(most)).astype(np.int32)
     apart = places.astype(np.float32) + half - middle[:, None]
-    raw = cubic((apart / wide).astype(np.float32, copy=False))
+    raw = kernel((apart / wide).astype(np.float32, copy=False), interpolation)
     return Taps(places, raw / raw.sum(1, keepdims=True))
 
 
+def kernel(apart: Number, interpolation: Interpolation) -> Number:
+    """Return the weights at a distance from the middle, in original pixels, for arrays and tensors of float32."""
+    return cubic(apart) if interpolation == "bicubic" else triangle(apart)
+
+
+def triangle(apart: Number) -> Number:
+    """Return the weights of bilinear interpolation."""
+    x: Number = abs(apart).clip(max=1)
+    return 1 - x
+
+
 def cubic(apart: Number) -> Number:
-    """Return Keys' weights at a distance from the middle, for arrays and tensors of float32."""
+    """Return the weights of Keys (1981, IEEE TASSP 29) with a = -1/2."""
     x: Number = abs(apart).clip(max=2)  # where the weight is zero, and so it stays
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2

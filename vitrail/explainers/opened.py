@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from vitrail.layers.encoder import Encoder
 from vitrail.runs.device import device_for
 from vitrail.runs.folder import open_run
 from vitrail.weights.find import find_weights
-from vitrail.weights.pretrained import Pretrained
+from vitrail.weights.preprocessing import answering_preprocess
 
 PICTURES = 32
 """Pictures over which distances are averaged, at most."""
@@ -61,7 +60,7 @@ def open_encoder(model: str, device: str = "auto") -> Opened:
         return Opened(predictor.header.name, predictor.network.encoder, predictor.preprocess)
     found = find_weights("auto", model) if family_of(model) and not path.exists() else find_weights(model)
     encoder = found.build().to(device_for(device)).requires_grad_(False)
-    return Opened(found.name, encoder, preprocess_of(found))
+    return Opened(found.name, encoder, answering_preprocess(found))
 
 
 def is_ours(path: Path) -> bool:
@@ -77,15 +76,6 @@ def _has_our_header(path: Path) -> bool:
             return "vitrail" in (handle.metadata() or {})
     except (SafetensorError, OSError):
         return False  # whoever opens it next says what is wrong with it
-
-
-def preprocess_of(found: Pretrained) -> Preprocess:
-    """Return how pictures are prepared for published weights, as far as they say so."""
-    stated = found.preprocessing
-    base = Preprocess.for_size((stated and stated.image) or found.config.image, found.config.channels)
-    if stated is None or len(stated.mean) != base.channels:
-        return base
-    return replace(base, mean=stated.mean, std=stated.std)
 
 
 def looked_at(opened: Opened) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Geometry
-from vitrail.explainers.opened import is_ours, preprocess_of
+from vitrail.explainers.opened import is_ours
 from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.layers.attend import AttentionMap, Recorder
 from vitrail.layers.position import placed
@@ -22,6 +22,7 @@ from vitrail.models.create import create_encoder
 from vitrail.runs.assemble import Network, build_task, join, take_head
 from vitrail.tasks.base import Prediction, Task
 from vitrail.weights.find import find_weights
+from vitrail.weights.preprocessing import answering_preprocess
 from vitrail.weights.pretrained import Pretrained
 
 CLASSES = 1000
@@ -97,7 +98,9 @@ def _published(found: Pretrained) -> Subject:
     torch.manual_seed(0)
     network = join(encoder, task)
     answers = take_head(network, found.head)
-    return Subject(found.name, network.eval(), preprocess_of(found), task, trained=True, answers=answers)
+    return Subject(
+        found.name, network.eval(), answering_preprocess(found), task, trained=True, answers=answers
+    )
 
 
 def _classes(count: int) -> Task[Any, Any]:

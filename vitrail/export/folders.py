@@ -37,7 +37,7 @@ def write_timm(predictor: Predictor, folder: Path, check: Check) -> None:
         "input_size": [steps.channels, *steps.size],
         "mean": list(steps.mean),
         "std": list(steps.std),
-        "interpolation": "bicubic",
+        "interpolation": steps.interpolation,
         "crop_pct": steps.crop_fraction,
         "crop_mode": {"squash": "squash", "crop": "center", "pad": "border"}[steps.fit],
         "num_classes": len(predictor.labels),
@@ -151,17 +151,18 @@ def _processor(steps: Preprocess) -> dict[str, Any] | None:
     size = {"height": steps.size[0], "width": steps.size[1]}
     said: dict[str, Any] = {
         "do_resize": True,
-        "resample": 3,
+        "resample": {"bicubic": 3, "bilinear": 2}[steps.interpolation],
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
         "image_mean": list(steps.mean),
         "image_std": list(steps.std),
     }
-    if steps.fit != "crop":
+    if steps.fit == "squash" and steps.crop_fraction == 1:
         return {"image_processor_type": "ViTImageProcessor", "size": size, **said}
-    edge = int(min(steps.size) / steps.crop_fraction)
-    cropped = {"do_center_crop": True, "crop_size": size, "size": {"shortest_edge": edge}}
+    tall, wide = (int(side / steps.crop_fraction) for side in steps.size)
+    aim = {"height": tall, "width": wide} if steps.fit == "squash" else {"shortest_edge": tall}
+    cropped = {"do_center_crop": True, "crop_size": size, "size": aim}
     return {"image_processor_type": "BitImageProcessor", **cropped, **said}
 
 
@@ -172,8 +173,8 @@ def _readme(predictor: Predictor, said: bool) -> str:
         "",
         "Written by vitrail export. The network answers as the trained one does; that was checked before writing.",
         f"It was trained on pictures of {steps.size[0]} x {steps.size[1]} px, fit `{steps.fit}`, resized by",
-        "antialiased bicubic interpolation in float32. The library that opens this folder resizes with rounded",
-        "numbers of its own, so its probabilities for a file differ a little from vitrail's.",
+        f"antialiased {steps.interpolation} interpolation in float32. The library that opens this folder resizes with",
+        "rounded numbers of its own, so its probabilities for a file differ a little from vitrail's.",
         *([] if said else ["It has no words for this fit: prepare the pictures yourself."]),
         "",
         f"Classes: {', '.join(predictor.labels)}",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.resize import cubic
+from vitrail.data.resize import Interpolation, kernel
 from vitrail.layers.attend import Recorder
 from vitrail.runs.assemble import Network
 from vitrail.tasks.base import Task
@@ -47,8 +47,8 @@ class Prepare(nn.Module):
         tall = torch.full((), height, dtype=torch.int64)
         wide = torch.full((), width, dtype=torch.int64)
         down, across = plan(self.preprocess, tall, wide)
-        rows, on_rows = weights(height, tall, down)
-        cols, on_cols = weights(width, wide, across)
+        rows, on_rows = weights(height, tall, down, self.preprocess.interpolation)
+        cols, on_cols = weights(width, wide, across, self.preprocess.interpolation)
         pixels = rows @ (image.permute(2, 0, 1).float() @ cols.T)
         shown = (pixels - self.mean) / self.std
         covered: Tensor = shown * (on_rows[:, None] & on_cols[None]).float()
@@ -59,22 +59,21 @@ def plan(preprocess: Preprocess, height: Tensor, width: Tensor) -> tuple[Axis, A
     """Return how the height and the width are resized and cut, in whole numbers as `Preprocess` computes them."""
     rows, cols = preprocess.size
     zero = torch.zeros_like(height)
+    aim = int(rows / preprocess.crop_fraction), int(cols / preprocess.crop_fraction)
     if preprocess.fit == "squash":
-        return Axis(zero + rows, zero, rows), Axis(zero + cols, zero, cols)
-    if preprocess.fit == "pad":
-        by_rows = rows * width <= cols * height
-        tall = torch.where(by_rows, zero + rows, _rounded(height * cols, width).clamp(min=1))
-        wide = torch.where(by_rows, _rounded(width * rows, height).clamp(min=1), zero + cols)
-        return Axis(tall, _floor(tall - rows, 2), rows), Axis(wide, _floor(wide - cols, 2), cols)
-    least = int(rows / preprocess.crop_fraction), int(cols / preprocess.crop_fraction)
-    by_rows = least[0] * width >= least[1] * height
-    tall = torch.where(by_rows, zero + least[0], _floor(least[1] * height, width).clamp(min=least[0]))
-    wide = torch.where(by_rows, _floor(least[0] * width, height).clamp(min=least[1]), zero + least[1])
-    two = zero + 2
-    return Axis(tall, _rounded(tall - rows, two), rows), Axis(wide, _rounded(wide - cols, two), cols)
+        tall, wide = zero + aim[0], zero + aim[1]
+    elif preprocess.fit == "pad":
+        by_rows = aim[0] * width <= aim[1] * height
+        tall = torch.where(by_rows, zero + aim[0], _rounded(height * aim[1], width).clamp(min=1))
+        wide = torch.where(by_rows, _rounded(width * aim[0], height).clamp(min=1), zero + aim[1])
+    else:
+        by_rows = aim[0] * width >= aim[1] * height
+        tall = torch.where(by_rows, zero + aim[0], _floor(aim[1] * height, width).clamp(min=aim[0]))
+        wide = torch.where(by_rows, _floor(aim[0] * width, height).clamp(min=aim[1]), zero + aim[1])
+    return Axis(tall, _corner(tall - rows), rows), Axis(wide, _corner(wide - cols), cols)
 
 
-def weights(length: int, full: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
+def weights(length: int, full: Tensor, axis: Axis, interpolation: Interpolation) -> tuple[Tensor, Tensor]:
     """Return the weights (size, length) of one side's resize, and which of its pixels lie on the picture (size,).
 
     The same weights as `vitrail.data.resize.taps`, but for every pixel of the side, most of them zero.
@@ -83,12 +82,16 @@ def weights(length: int, full: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
     at = torch.arange(axis.size) + axis.corner
     middle = (at.float() + 0.5) * scale
     places = torch.arange(length).float() + 0.5
-    raw = cubic((places[None] - middle[:, None]) / scale.clamp(min=1.0))
+    raw = kernel((places[None] - middle[:, None]) / scale.clamp(min=1.0), interpolation)
     total = raw.sum(1, keepdim=True)
     on = (at >= 0) & (at < axis.new)
     # Rows off the picture may sum to zero; they are masked, but must not divide by it.
     safe = torch.where(total.abs() < 1e-6, torch.ones_like(total), total)
     return torch.where(on[:, None], raw / safe, torch.zeros_like(raw)), on
+
+
+def _corner(over: Tensor) -> Tensor:
+    return torch.where(over > 0, _rounded(over, torch.full_like(over, 2)), _floor(over, 2))
 
 
 def _floor(a: Tensor, b: Tensor | int) -> Tensor:

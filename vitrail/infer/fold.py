@@ -25,14 +25,12 @@ def folded(network: nn.Module) -> nn.Module:
         return network
     from timm.utils.model import reparameterize_model
 
-    from vitrail.models.timm import input_size
-
     twin = deepcopy(network).eval()
     before = _modules(twin)
     encoder: Any = cast(Network, twin).encoder
     encoder.net = reparameterize_model(encoder.net, inplace=True)
     same = _modules(twin) == before
-    return network if same or not _equal(network, twin, (config.channels, *input_size(config))) else twin
+    return network if same or not _equal(network, twin, (config.channels, *config.size)) else twin
 
 
 def _modules(network: nn.Module) -> list[str]:

@@ -37,8 +37,8 @@ class Encoder(nn.Module):
     @property
     def image_size(self) -> tuple[int, int]:
         """The image size (height, width), in pixels, that it is built for."""
-        image = self.config.image
-        return image if isinstance(image, tuple) else (image, image)
+        size: tuple[int, int] = self.config.size
+        return size
 
     @property
     def takes_drop_path(self) -> bool:

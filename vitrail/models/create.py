@@ -111,13 +111,13 @@ def config_of(
     stride: int | None = None,
 ) -> Any:
     """Return the settings that `create_encoder` would build, of the family's own class."""
-    preset, built_for = our_name(name)
+    preset, side = our_name(name)
     family = catalog.family_of(preset)
     if family is None:
         refuse_overlap(name, stride)
         return _timm_config(name, image, channels, drop_path)
     config = presets_of(family)[preset]
-    changes = {"image": image or built_for, "channels": channels, "drop_path": drop_path}
+    changes = {"image": image or side, "channels": channels, "drop_path": drop_path}
     changes |= {"patch": overlapping(config, stride)}
     return replace(config, **{key: value for key, value in changes.items() if value is not None})
 

@@ -37,6 +37,7 @@ class DataSettings(Settings):
 class ModelSettings(Settings):
     """Which network, at which input size (height, width), and how a picture is fitted to it.
 
+    `crop_fraction` is the share of the resized picture that the input shows; None is the fit's usual one.
     `stride` is the pixels from one patch to the next where patches overlap.
     `settings` change the network's own, those of its page (`position`, `depth`, …), where it starts from scratch.
     """
@@ -46,6 +47,8 @@ class ModelSettings(Settings):
     channels: PositiveInt = 3
     stride: PositiveInt | None = None
     fit: Literal["squash", "crop", "pad"] = "crop"
+    crop_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
     weights: str = "none"
     settings: dict[str, Any] = Field(default_factory=dict)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from vitrail.core.errors import SettingError
-from vitrail.data.preprocess import Preprocess
+from vitrail.data.preprocess import Preprocess, usual_fraction
 from vitrail.layers.encoder import Encoder
 from vitrail.models.create import create_encoder, describe, rebuild
 from vitrail.runs.assemble import Network, build_task, join
@@ -15,6 +15,7 @@ from vitrail.runs.recipe import ModelSettings, Recipe
 from vitrail.tasks.base import Task
 from vitrail.training.teacher import open_teacher
 from vitrail.weights.find import find_weights
+from vitrail.weights.preprocessing import published_preprocess
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,6 @@ class _Opened(NamedTuple):
 
 
 def _open(model: ModelSettings) -> _Opened:
-    base = Preprocess.for_size(model.imgsz, model.channels)
-    base = replace(base, fit=model.fit, crop_fraction=0.875 if model.fit == "crop" else 1.0)
     if model.weights == "none":
         encoder = create_encoder(
             model.name,
@@ -74,7 +73,8 @@ def _open(model: ModelSettings) -> _Opened:
             stride=model.stride,
             settings=model.settings,
         )
-        return _Opened(encoder, base, None, "none")
+        base = Preprocess.for_size(model.imgsz, model.channels)
+        return _Opened(encoder, _fitted(base, model), None, "none")
     if model.settings:
         raise SettingError(
             f"Published weights fit the network as it is; settings of it ({', '.join(model.settings)}) go with "
@@ -85,10 +85,14 @@ def _open(model: ModelSettings) -> _Opened:
     encoder = found.build(
         image=model.imgsz, channels=model.channels, drop_path=drop_path, stride=model.stride
     )
-    source = found.preprocessing
-    if source is not None and len(source.mean) == model.channels:
-        base = replace(base, mean=source.mean, std=source.std)
-    return _Opened(encoder, base, found.licence, found.name)
+    base = published_preprocess(found, model.imgsz, model.channels)
+    return _Opened(encoder, _fitted(base, model), found.licence, found.name)
+
+
+def _fitted(base: Preprocess, model: ModelSettings) -> Preprocess:
+    """Fit pictures as the recipe says, which has what the weights state where nobody said otherwise."""
+    fraction = model.crop_fraction or usual_fraction(model.fit)
+    return replace(base, fit=model.fit, crop_fraction=fraction, interpolation=model.interpolation)
 
 
 def again(saved: Mapping[str, Any], recipe: Recipe, labels: Sequence[str]) -> Start:

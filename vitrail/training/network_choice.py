@@ -11,6 +11,7 @@ import torch
 
 from vitrail.core.errors import SettingError
 from vitrail.data.manifest import Manifest
+from vitrail.data.preprocess import Preprocess
 from vitrail.data.source import load
 from vitrail.layers.encoder import Encoder
 from vitrail.models.create import build, create_encoder
@@ -19,6 +20,7 @@ from vitrail.runs.recipe import settings_of
 from vitrail.weights.find import find_weights
 from vitrail.weights.infer import preset_of
 from vitrail.weights.library import known
+from vitrail.weights.preprocessing import deviations, published_preprocess
 from vitrail.weights.pretrained import Pretrained
 
 TINY = 64
@@ -38,6 +40,7 @@ class NetworkChoice(NamedTuple):
     encoder: Encoder  # on the meta device: only what it says of itself
     size: tuple[int, int]
     settings: Mapping[str, Any] = MappingProxyType({})
+    view: Preprocess | None = None  # as the weights want pictures, where they say so
 
 
 class NamedNetwork(NamedTuple):
@@ -88,15 +91,22 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
             "--weights none."
         )
     weights = _weights(source, wanted.name)
-    model = wanted.name or preset_of(weights.config) or weights.name
+    model = wanted.name or preset_of(weights.config) or _network_of(weights)
     auto = source == "auto"
     reasons = [f"weights {weights.name}, licence {weights.licence or 'not stated'}"] if auto else []
     with torch.device("meta"):
         encoder = build(weights.config)
-    stated = weights.preprocessing.image if weights.preprocessing else None
-    own = stated or encoder.image_size
-    size = own if max(own) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
-    return NetworkChoice(model, weights.name if auto else source, encoder, size), reasons
+    view = published_preprocess(weights)
+    size = view.size if max(view.size) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
+    name = weights.name if auto else source
+    found = NetworkChoice(model, name, encoder, size, view=view if weights.preprocessing else None)
+    return found, [*reasons, *deviations(weights)]
+
+
+def _network_of(weights: Pretrained) -> str:
+    """Return the name of timm's network: that of the weights, with their tag, where these have one of timm's."""
+    network: str = weights.config.name if weights.config.family == "timm" else weights.name
+    return weights.name if weights.name.partition(".")[0] == network else network
 
 
 def _weights(source: str, model: str | None) -> Pretrained:

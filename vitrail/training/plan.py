@@ -43,6 +43,7 @@ from vitrail.training.network_choice import (
 )
 from vitrail.training.task_choice import choose_task, refuse_balance, stated_settings
 from vitrail.training.taught import taught, unwrapped
+from vitrail.training.view_choice import view_layer
 
 FEW = 5000
 """Up to so many pictures a fine-tune gets the recipe for few."""
@@ -155,17 +156,17 @@ def _after_draft(wanted: _Wanted) -> _Wanted:
 def _recipe(wanted: _Wanted) -> tuple[Recipe, list[str]]:
     """Return the whole recipe, and what had to be changed for it."""
     options, encoder = wanted.options, wanted.network.encoder
-    layers, teaching, dropped = _layers(wanted)
+    layers, teaching, told = _layers(wanted)
     recipe = read(Recipe, layered(*layers), "settings")
     refuse_balance(settings_class(recipe.task.name), recipe.task.name, recipe.training.balance)
     recipe = _without_drop_path(taught(recipe, teaching, options), options, encoder)
     recipe, smaller = _for_few(recipe, options, len(wanted.prepared.manifest.rows(TRAIN)))
     recipe, cut = _tiled(recipe, options, encoder)
-    return dialled(recipe, encoder, options.elastic), dropped + smaller + cut
+    return dialled(recipe, encoder, options.elastic), told + smaller + cut
 
 
 def _layers(wanted: _Wanted) -> tuple[list[Mapping[str, Any]], dict[str, Any], list[str]]:
-    """Return the layers of a recipe, the last on top; who teaches how; and what of a file was left out."""
+    """Return the layers of a recipe, the last on top; who teaches how; and what is to be said of them."""
     options, usual = wanted.options, _usual(wanted)
     file = options.recipe if options.recipe and is_file(options.recipe) else None
     name = usual if file else options.recipe or usual
@@ -179,7 +180,9 @@ def _layers(wanted: _Wanted) -> tuple[list[Mapping[str, Any]], dict[str, Any], l
         said,
         _own(wanted),
     ]
-    return layers, teaching, dropped
+    model = layered(*layers[2:-1]).get("model", {})
+    view, told = view_layer(wanted.network.view, wanted.side <= TINY, model, options.fit)
+    return [*layers, view], teaching, dropped + told
 
 
 def _of_task(said: dict[str, Any], task: str) -> tuple[dict[str, Any], list[str]]:
@@ -191,15 +194,13 @@ def _of_task(said: dict[str, Any], task: str) -> tuple[dict[str, Any], list[str]
 
 
 def _suggested(wanted: _Wanted) -> dict[str, Any]:
-    """Return what network and pictures suggest: the input's size, how pictures are fitted to it, the pooling."""
+    """Return what network and pictures suggest: the size of the input, and the pooling."""
     spec = wanted.network.encoder.spec
-    two = (
-        wanted.options.teacher is not None and "dist" in spec.prefix
-    )  # its heads stand on tokens of their own
+    two = wanted.options.teacher is not None and "dist" in spec.prefix  # heads on tokens of their own
     pool = "own" if wanted.tune == "scratch" or two else pool_kind(spec)
     pools = pool != "own" and "pool" in settings_class(wanted.task).model_fields
     return {
-        "model": {"imgsz": wanted.network.size, "fit": "squash" if wanted.side <= TINY else "crop"},
+        "model": {"imgsz": wanted.network.size},
         "task": {"settings": {"pool": pool} if pools else {}},
     }
 
@@ -220,7 +221,6 @@ def _own(wanted: _Wanted) -> dict[str, Any]:
             "name": network.name,
             "imgsz": image_size(o.imgsz),
             "stride": o.stride,
-            "fit": o.fit,
             "drop_path": o.drop_path,
             "weights": network.weights,
             "settings": dict(network.settings),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from vitrail.layers.head import DistilledHead, LinearHead
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.runs.assemble import Network
 from vitrail.weights.find import find_weights
+from vitrail.weights.preprocessing import answering_preprocess
 from vitrail.weights.pretrained import Pretrained
 
 
@@ -33,6 +33,8 @@ class Teacher:
     """A frozen network that is asked about what the student sees, through its own preprocessing.
 
     Images as the student gets them (b, channels, height, width) -> logits (b, k) in the student's order of classes.
+    The teacher sees the very crop of the student, all of it, brought to its own size by its own interpolation and in
+    its own normalisation: its own crop was for whole pictures, and would cut from what the student is asked about.
     """
 
     def __init__(self, opened: _Opened, student: Preprocess) -> None:
@@ -50,7 +52,7 @@ class Teacher:
         """Return the teacher's logits: (b, channels, height, width) -> (b, k)."""
         self.network.to(images.device)
         pixels = self.student.restore(images.float())
-        fitted = interpolate(pixels, self.preprocess.size, mode="bicubic", antialias=True)
+        fitted = interpolate(pixels, self.preprocess.size, mode=self.preprocess.interpolation, antialias=True)
         mean, std = (
             255 * torch.tensor(part, device=images.device).view(-1, 1, 1)
             for part in (self.preprocess.mean, self.preprocess.std)
@@ -100,10 +102,7 @@ def _published(source: str, labels: Sequence[str]) -> _Opened:
     encoder = found.build()
     network = Network(encoder, _classifier(found, encoder.spec))
     classes = len(found.head["linear.bias"])
-    base = Preprocess.for_size(encoder.image_size)
-    if found.preprocessing is not None:
-        base = replace(base, mean=found.preprocessing.mean, std=found.preprocessing.std)
-    return _Opened(network, base, _columns(source, labels, classes))
+    return _Opened(network, answering_preprocess(found), _columns(source, labels, classes))
 
 
 def _classifier(found: Pretrained, spec: FeatureSpec) -> nn.Module:

@@ -56,7 +56,7 @@ def find(name: str) -> Checkpoint | None:
     model = cfg.architecture or name.partition(".")[0]
     files = (cfg.hf_hub_filename,) if cfg.hf_hub_filename else ("model.safetensors", "pytorch_model.bin")
     full = f"{model}.{cfg.tag}" if cfg.tag else model
-    return Checkpoint(full, model, repo, files, (), cfg.license, of_timm(cfg))
+    return Checkpoint(full, model, repo, files, (), cfg.license, of_timm(vars(cfg)))
 
 
 def defaults(model: str) -> list[Checkpoint]:

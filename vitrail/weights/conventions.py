@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import nextafter
+from types import MappingProxyType
 from typing import Any, Literal
 
+from vitrail.data.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD
 from vitrail.layers.block import Gelu
 from vitrail.layers.position import Resize
-
-HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
     """How a source prepares pictures for evaluation; what it does not say is None.
 
-    `mean` and `std` are in parts of 255; `fit` is `squash` (stretched to the size) or `crop` (the short side
-    to size / `crop_fraction`, then the centre); `interpolation` is the source's word for its resize.
+    `mean` and `std` are in parts of 255; `fit` is `squash` (stretched), `crop` (the short side) or `pad` (the long
+    side) to size / `crop_fraction`, and then the centre; `interpolation` is the source's word for its resize.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image: tuple[int, int] | None = None
-    fit: Literal["squash", "crop"] | None = None
+    fit: Literal["squash", "crop", "pad"] | None = None
     crop_fraction: float | None = None
     interpolation: str | None = None
 
@@ -49,39 +50,72 @@ OFFICIAL = Conventions("official", gelu="exact", resize="bicubic")
 HUGGINGFACE = Conventions("huggingface", gelu="exact", resize="bicubic")
 
 
-def of_timm(cfg: Any) -> Preprocessing:
-    """Return the preprocessing that timm states for a set of weights."""
+PILLOW = MappingProxyType({0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"})
+"""Pillow's numbers of its filters, which Hugging Face's files hold."""
+
+TO_THE_SHORT_SIDE = ("Bit", "CLIP", "ConvNext")
+"""Hugging Face's processors for which a size of one number is the short side's; for the others it is both sides'."""
+
+
+def of_timm(stated: Mapping[str, Any]) -> Preprocessing:
+    """Return the preprocessing that timm states for a set of weights; what it leaves out is as timm has it."""
+    size = stated.get("input_size") or (3, 224, 224)
+    modes: Mapping[str, Literal["squash", "pad"]] = {"squash": "squash", "border": "pad"}
     return Preprocessing(
-        tuple(cfg.mean),
-        tuple(cfg.std),
-        image=(cfg.input_size[1], cfg.input_size[2]),
-        fit="squash" if cfg.crop_mode == "squash" else "crop",
-        crop_fraction=cfg.crop_pct,
-        interpolation=cfg.interpolation,
+        tuple(stated.get("mean") or IMAGENET_MEAN),
+        tuple(stated.get("std") or IMAGENET_STD),
+        image=(size[1], size[2]),
+        fit=modes.get(stated.get("crop_mode") or "center", "crop"),
+        crop_fraction=stated.get("crop_pct") or 0.875,
+        interpolation=stated.get("interpolation") or "bicubic",
     )
+
+
+def of_timm_folder(config: Mapping[str, Any]) -> Preprocessing | None:
+    """Return the preprocessing in the config.json of a folder of timm's, new or old, or None where it is none."""
+    stated = config.get("pretrained_cfg", config)
+    return of_timm(stated) if "architecture" in config and "input_size" in stated else None
 
 
 def of_hub(config: Mapping[str, Any]) -> Preprocessing | None:
     """Return what a preprocessor_config.json says, or None where it says no mean."""
     if "image_mean" not in config:
         return None
-    shown = config.get("crop_size") if config.get("do_center_crop") else config.get("size")
-    size = _size(shown)
-    fraction = None
-    if config.get("do_center_crop") and size and isinstance(config.get("size"), Mapping):
-        edge = config["size"].get("shortest_edge")
-        fraction = size[0] / edge if edge else None
-    return Preprocessing(
-        tuple(config["image_mean"]),
-        tuple(config["image_std"]),
-        image=size,
-        fit="crop" if config.get("do_center_crop") else "squash",
-        crop_fraction=fraction,
-        # The file holds Pillow's number of the filter.
-        interpolation={0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}.get(
-            config.get("resample", -1)
-        ),
+    mean, std = config["image_mean"], config["image_std"]
+    if not config.get("do_normalize", True):
+        mean, std = [0.0] * len(mean), [1.0] * len(std)
+    scale = 255 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255
+    found = Preprocessing(
+        tuple(one / scale for one in mean),
+        tuple(one / scale for one in std),
+        interpolation=PILLOW.get(config.get("resample", -1)),
     )
+    kind = config.get("image_processor_type") or config.get("feature_extractor_type") or ""
+    edge = _edge(config.get("size"), kind.startswith(TO_THE_SHORT_SIDE))
+    if not config.get("do_center_crop"):
+        size = _size(config.get("size")) if edge is None else None
+        return replace(found, image=size, fit="squash", crop_fraction=1.0) if size else found
+    shown, whole = _size(config.get("crop_size")), _size(config.get("size"))
+    if shown is None or not config.get("do_resize", True):
+        return replace(found, image=shown)
+    if edge is not None:
+        return replace(found, image=shown, fit="crop", crop_fraction=_fraction(shown[0], edge))
+    fraction = _fraction(shown[0], whole[0]) if whole else None
+    return replace(found, image=shown, fit="squash" if whole else "crop", crop_fraction=fraction)
+
+
+def _edge(size: Any, short: bool) -> int | None:
+    """Return the length that the short side is brought to, or None where both sides have their own."""
+    if isinstance(size, Mapping):
+        edge: int | None = size.get("shortest_edge")
+        return edge
+    return size if short and isinstance(size, int) else None
+
+
+def _fraction(shown: int, whole: int) -> float:
+    """Return the share of `whole` that is shown, such that int(shown / share) is `whole` again."""
+    share = shown / whole
+    return share if int(shown / share) == whole else nextafter(share, 0)
 
 
 def _size(value: Any) -> tuple[int, int] | None:

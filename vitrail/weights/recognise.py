@@ -22,6 +22,7 @@ from vitrail.weights.conventions import (
     Conventions,
     Preprocessing,
     of_hub,
+    of_timm_folder,
 )
 from vitrail.weights.files import Opened
 from vitrail.weights.rules import Loaded, Table
@@ -68,7 +69,8 @@ def read(opened: Opened, model: str | None = None) -> Read:
     if "layer_norm_eps" in opened.config:
         config = replace(config, norm_eps=opened.config["layer_norm_eps"])
     weights = rules.load(kind.table, kind.tensors, shapes(config), lambda: _hint(config))
-    return Read(config, weights, kind.conventions.name, kind.conventions.preprocessing)
+    stated = of_timm_folder(opened.config) or kind.conventions.preprocessing
+    return Read(config, weights, kind.conventions.name, stated)
 
 
 def shapes(config: Any) -> dict[str, tuple[int, ...]]:
@@ -163,7 +165,8 @@ def _own(opened: Opened, header: str) -> Read:
     return Read(config, Loaded(encoder, head), "vitrail", licence=stated.get("licence"))
 
 
-def _timm_network(opened: Opened, config: Any) -> Read:
+def _timm_network(opened: Opened, wanted: Any) -> Read:
+    config = wanted or _named_by_folder(opened.config)
     if config is None:
         raise WeightsError(
             f"{opened.path} holds no layout that is known (first tensors: {', '.join(list(opened.tensors)[:3])}); "
@@ -176,7 +179,17 @@ def _timm_network(opened: Opened, config: Any) -> Read:
     cfg = get_pretrained_cfg(config.name, allow_unregistered=True)
     classifier = cfg.classifier if cfg and isinstance(cfg.classifier, str) else "head"
     weights = rules.load(timm_tables.network(classifier), opened.tensors, shapes(config))
-    return Read(config, weights, TIMM.name)
+    return Read(config, weights, TIMM.name, of_timm_folder(opened.config))
+
+
+def _named_by_folder(stated: Mapping[str, Any]) -> Any:
+    """Return the settings of the network that a folder of timm's names; None where none or a changed one is named."""
+    name = stated.get("architecture")
+    if not isinstance(name, str) or stated.get("model_args"):
+        return None
+    import timm
+
+    return config_of(name) if timm.is_model(name) else None
 
 
 def _heads(kind: _Kind, wanted: Any) -> int | None:
