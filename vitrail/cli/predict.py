@@ -71,9 +71,10 @@ def predict(
     predictor = load(model, device, trust=trust, point=point)
     piped = sys.stdin.buffer.read() if "-" in pictures else None
     sources = list(expand(pictures, piped))
-    if how := hasten(predictor, model, sources):
-        say(how)
-    answers = list(predictor.answers(sources))
+    choice = hasten(predictor, model, sources)
+    if choice.why:
+        say(choice.why)
+    answers = list(predictor.answers(sources, request=choice.request))
     if csv:
         write_csv(csv, answers)
         say(f"{len(answers)} rows written to {csv}")

@@ -94,7 +94,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
     {
         "classify": "vitrail.tasks.classify.task:Classify",
         "classify_multi": "vitrail.tasks.multilabel.task:MultiLabel",
-        "elastic": "vitrail.tasks.wrappers.elastic:ElasticClassify",
+        "elastic": "vitrail.tasks.wrappers.elastic:Elastic",
         "elastic_multi": "vitrail.tasks.wrappers.elastic:ElasticMultiLabel",
         "distill": "vitrail.tasks.wrappers.distill:Distill",
     }

@@ -103,7 +103,7 @@ def collate(found: Sequence[_Seen | DataError]) -> Batch[Any] | DataError:
     if len(seen) < len(found):
         return next(one for one in found if isinstance(one, DataError))
     return Batch(
-        torch.stack([one.pixels for one in seen]),
+        {"images": torch.stack([one.pixels for one in seen])},
         [one.target for one in seen],
         tuple(one.id for one in seen),
         tuple(one.geometry for one in seen if one.geometry is not None),

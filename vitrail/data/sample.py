@@ -1,16 +1,13 @@
-"""One sample, one batch, and where the network's pixels lie in the original picture."""
+"""One batch, and where the network's pixels lie in the original picture."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 Target = TypeVar("Target")
 
@@ -28,19 +25,72 @@ class Geometry:
     box: tuple[float, float, float, float]
 
 
-class Sample(NamedTuple, Generic[Target]):
-    """One decoded picture with its target: `image` is uint8 (height, width, channels), upright."""
-
-    id: str
-    image: NDArray[np.uint8]
-    target: Target
-
-
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[Target]):
-    """What a network eats: `images` float32 (b, channels, height, width), one target and one id a picture."""
+    """What a network and a loss take: tensors by name, the truths, one id an image.
 
-    images: Tensor
-    targets: Sequence[Target]
+    `inputs` holds "images", float32 (b, channels, height, width), and whatever else a network or its head reads (a
+    time step, clicks, tokens of a text), batch axis first. `targets` is what `Task.collate` made: a tensor, a sequence,
+    or a mapping of these.
+    """
+
+    inputs: Mapping[str, Tensor]
+    targets: Any
     ids: tuple[str, ...]
     geometry: tuple[Geometry, ...] = ()
+
+    @property
+    def images(self) -> Tensor:
+        """The images: (b, channels, height, width)."""
+        return self.inputs["images"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def with_images(self, images: Tensor, targets: Any) -> Batch[Any]:
+        """Return the batch with other images and truths, as after mixing."""
+        return replace(self, inputs={**self.inputs, "images": images}, targets=targets)
+
+    def to(self, device: torch.device) -> Batch[Target]:
+        """Return the batch with its tensors on a device; from pinned memory the copy does not wait."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch[Target]:
+        """Return the batch in page-locked memory, from which copies to a GPU do not wait; a DataLoader calls it."""
+        return self._each(Tensor.pin_memory)
+
+    def slice(self, low: int, high: int) -> Batch[Target]:
+        """Return the images from `low` to before `high` with all that belongs to them."""
+        return replace(
+            self,
+            inputs={name: tensor[low:high] for name, tensor in self.inputs.items()},
+            targets=_sliced(self.targets, low, high),
+            ids=self.ids[low:high],
+            geometry=self.geometry[low:high],
+        )
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch[Target]:
+        inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
+        return replace(self, inputs=inputs, targets=_changed(self.targets, change))
+
+
+def images_only(images: Tensor) -> Batch[None]:
+    """Return a batch of images (b, channels, height, width) whose truths nobody asks for."""
+    return Batch({"images": images}, None, ("",) * len(images))
+
+
+def _sliced(targets: Any, low: int, high: int) -> Any:
+    if isinstance(targets, Mapping):
+        return {name: _sliced(part, low, high) for name, part in targets.items()}
+    return None if targets is None else targets[low:high]
+
+
+def _changed(targets: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return targets with every tensor changed, wherever it stands in them."""
+    if isinstance(targets, Tensor):
+        return change(targets)
+    if isinstance(targets, Mapping):
+        return {name: _changed(part, change) for name, part in targets.items()}
+    if isinstance(targets, list | tuple) and any(isinstance(part, Tensor | Mapping) for part in targets):
+        return [_changed(part, change) for part in targets]
+    return targets

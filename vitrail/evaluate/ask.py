@@ -8,22 +8,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from vitrail.core.errors import DataError
 from vitrail.data.doctor import workers
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.source import load
-from vitrail.infer.predictor import Predictor, Ready
+from vitrail.infer.predictor import Predictor, Ready, Request
+from vitrail.layers.elastic import Point
+from vitrail.layers.head import Output
+from vitrail.runs.run_network import ASK
 
 BATCH = 64
 
 
 class Asked(NamedTuple):
-    """What a model said of pictures whose truth is known: raw outputs (n, …) on the CPU, and predictions."""
+    """What a model said of pictures whose truth is known: raw outputs on the CPU, and predictions."""
 
     rows: tuple[Row, ...]
-    output: Tensor
+    output: Output
     predictions: tuple[Any, ...]
 
     def targets(self, predictor: Predictor) -> list[Any]:
@@ -31,7 +33,7 @@ class Asked(NamedTuple):
         return [predictor.task.target(row.label) for row in self.rows]
 
 
-def ask(predictor: Predictor, rows: Sequence[Row], root: Path) -> Asked:
+def ask(predictor: Predictor, rows: Sequence[Row], root: Path, point: Point | None = None) -> Asked:
     """Ask about rows, in order; pictures are read on all cores.
 
     Raises:
@@ -40,18 +42,22 @@ def ask(predictor: Predictor, rows: Sequence[Row], root: Path) -> Asked:
     if not rows:
         raise DataError("There is no picture to score. Add pictures to the split, or name another one.")
 
-    def ready(row: Row) -> Ready:
-        return predictor.ready(load(root, row.path, predictor.preprocess.channels).image)
+    request = Request(point or predictor.point)
 
-    outputs: list[Tensor] = []
+    def ready(row: Row) -> Ready:
+        image = load(root, row.path, predictor.preprocess.channels).image
+        return predictor.ready(image, request.point)
+
+    outputs: list[Output] = []
     predictions: list[Any] = []
     with ThreadPoolExecutor(workers()) as pool:
         for start in range(0, len(rows), BATCH):
             part = list(pool.map(ready, rows[start : start + BATCH]))
-            output = predictor.outputs(torch.stack([one.pixels for one in part]))
+            output = predictor.outputs(part, request)
             outputs.append(output)
-            predictions += predictor.task.decode(output, [one.geometry for one in part])
-    return Asked(tuple(rows), torch.cat(outputs), tuple(predictions))
+            predictions += predictor.task.decode(output, [one.geometry for one in part], ASK)
+    whole = {name: torch.cat([output[name] for output in outputs]) for name in outputs[0]}
+    return Asked(tuple(rows), whole, tuple(predictions))
 
 
 def rows_of(manifest: Manifest, split: str) -> list[Row]:

@@ -21,7 +21,7 @@ from vitrail.evaluate.labels import LabelJudged, LabelScores
 from vitrail.evaluate.scores import Judged, Scores
 from vitrail.metrics.ranking import mean_average_precision
 from vitrail.runs.assemble import build_task
-from vitrail.tasks.base import Task
+from vitrail.tasks.base import Ask, Task
 from vitrail.tasks.multilabel.task import MultiLabel
 
 Logits = NDArray[np.float32]
@@ -51,14 +51,16 @@ def score_by_folds(task: Task[Any, Any], name: str, answered: Answered) -> Folde
     for fold in np.unique(answered.folds):
         held = answered.folds == fold
         own = _settled(task, name, answered, ~held)
-        temperatures[held] = own.settings.temperature
+        temperatures[held] = own.temperature  # type: ignore[attr-defined]
         at = np.flatnonzero(held)
         nowhere = [Geometry((1, 1), (1, 1), (0.0, 0.0, 1.0, 1.0))] * len(at)
-        for i, answer in zip(at, own.decode(torch.from_numpy(answered.logits[at]), nowhere), strict=True):
+        for i, answer in zip(
+            at, own.decode({"logits": torch.from_numpy(answered.logits[at])}, nowhere, Ask()), strict=True
+        ):
             answers[i] = answer
     logits = answered.logits.astype(np.float64)
     scaled = logits / temperatures[:, None]
-    at_last = final.settings.temperature
+    at_last = final.temperature  # type: ignore[attr-defined]
     if isinstance(final, MultiLabel):
         judged = tuple(LabelJudged(row, one) for row, one in zip(answered.rows, answers, strict=True))
         # The probabilities of the scores are those after each fold's own temperature.
@@ -97,5 +99,5 @@ def flags(task: MultiLabel, rows: Sequence[Row]) -> NDArray[np.bool_]:
 def _settled(task: Task[Any, Any], name: str, answered: Answered, some: NDArray[np.bool_]) -> Task[Any, Any]:
     """Return the task with what it learns from some of the answers."""
     targets = [task.target(row.label) for row, taken in zip(answered.rows, some, strict=True) if taken]
-    learnt = task.settle(torch.from_numpy(answered.logits[some]), targets)
+    learnt = task.settle({"logits": torch.from_numpy(answered.logits[some])}, targets)
     return build_task(name, task.labels, {**task.settings.model_dump(), **learnt})

@@ -18,6 +18,7 @@ from vitrail.evaluate.classwise import Classwise, Counts, classwise
 from vitrail.evaluate.intervals import Interval, of_rows, wilson
 from vitrail.evaluate.scores import Judged
 from vitrail.infer.predictor import Predictor
+from vitrail.layers.elastic import Point
 from vitrail.tasks.multilabel.task import Labelled, MultiLabel
 
 
@@ -103,16 +104,20 @@ def score_labels(predictor: Predictor, manifest: Manifest, split: str) -> LabelS
 
 
 def score_label_rows(
-    predictor: Predictor, manifest: Manifest, rows: Sequence[Row], leaked: Sequence[str] = ()
+    predictor: Predictor,
+    manifest: Manifest,
+    rows: Sequence[Row],
+    leaked: Sequence[str] = (),
+    point: Point | None = None,
 ) -> LabelScores:
     """Ask a multi-label model about some rows of a manifest; `leaked` names those with a twin in training."""
     task = predictor.task
     assert isinstance(task, MultiLabel)
-    asked: Asked = ask(predictor, rows, manifest.root)
+    asked: Asked = ask(predictor, rows, manifest.root, point)
     truth = np.zeros((len(asked.rows), len(task.labels)), dtype=bool)
     for line, places in zip(truth, asked.targets(predictor), strict=True):
         line[list(places)] = True
     answers: Sequence[Labelled] = asked.predictions
     judged = tuple(LabelJudged(row, one) for row, one in zip(asked.rows, answers, strict=True))
-    logits = asked.output.double().numpy()
+    logits = asked.output["logits"].double().numpy()
     return LabelScores(judged, task.labels, logits, truth, task.settings.temperature, frozenset(leaked))

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from vitrail.data.manifest import Manifest, Row
+from vitrail.data.sample import images_only
 from vitrail.evaluate.labels import score_label_rows
 from vitrail.evaluate.scores import score_rows
 from vitrail.infer.elastic import beaten
-from vitrail.infer.predictor import Predictor
+from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.timing import in_turn
 from vitrail.layers.elastic import Point, at_size
 from vitrail.models.create import count_macs
@@ -30,16 +31,13 @@ def measure_points(
 ) -> list[dict[str, Any]]:
     """Return a row a point: share right with its interval, GMACs of the encoder, images a second of the network.
 
-    The speeds are medians of rounds in which all points take turns, in float32 and batches of 16. The predictor
-    comes back at the point where it was.
+    The speeds are medians of rounds in which all points take turns, in float32 and batches of 16.
     """
-    before = predictor.point
     speeds = _speeds(predictor, wanted)
     found = []
     for point in wanted:
-        predictor.turn_to(point)
         score = (score_label_rows if isinstance(predictor.task, MultiLabel) else score_rows)(
-            predictor, manifest, rows
+            predictor, manifest, rows, point=point
         ).accuracy
         macs = count_macs(predictor.network.encoder, point.size, point.keep)
         found.append(
@@ -51,7 +49,6 @@ def measure_points(
                 "images_per_second": round(speeds[point], 1),
             }
         )
-    predictor.turn_to(before)
     return [row | {"beaten_by": by} for row, by in zip(found, beaten(found), strict=True)]
 
 
@@ -64,8 +61,5 @@ def _speeds(predictor: Predictor, wanted: Sequence[Point]) -> dict[Point, float]
 
 
 def _forward(predictor: Predictor, point: Point, images: Tensor) -> Callable[[], object]:
-    def run() -> object:
-        predictor.turn_to(point)
-        return predictor.outputs(images)
-
-    return run
+    batch, request = images_only(images), Request(point)
+    return lambda: predictor.run(batch, request)

@@ -17,6 +17,7 @@ from vitrail.evaluate.calibration import Calibration, calibration
 from vitrail.evaluate.classwise import Classwise, Counts, classwise
 from vitrail.evaluate.intervals import Interval, of_rows, wilson
 from vitrail.infer.predictor import Predictor
+from vitrail.layers.elastic import Point
 
 Array = NDArray[np.float64]
 
@@ -160,10 +161,14 @@ def score(predictor: Predictor, manifest: Manifest, split: str) -> Scores:
 
 
 def score_rows(
-    predictor: Predictor, manifest: Manifest, rows: Sequence[Row], leaked: Sequence[str] = ()
+    predictor: Predictor,
+    manifest: Manifest,
+    rows: Sequence[Row],
+    leaked: Sequence[str] = (),
+    point: Point | None = None,
 ) -> Scores:
     """Ask the model about some rows of a manifest; `leaked` names those with a twin in training."""
-    asked = ask(predictor, rows, manifest.root)
+    asked = ask(predictor, rows, manifest.root, point)
     asked.targets(predictor)  # a class that the model does not know is named here
     judged = tuple(Judged(row, one) for row, one in zip(asked.rows, asked.predictions, strict=True))
     return Scores(judged, predictor.labels, frozenset(leaked))

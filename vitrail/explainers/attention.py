@@ -12,7 +12,7 @@ from vitrail.explainers.spread import Grid, spread
 from vitrail.explainers.streamed import Piecewise
 from vitrail.explainers.subject import Subject
 from vitrail.layers.attend import AttentionMap, Place
-from vitrail.layers.tokens import FeatureSpec
+from vitrail.runs.assemble import Network
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Attention:
         self.settings = settings
 
     @staticmethod
-    def fits(spec: FeatureSpec) -> bool:
+    def fits(network: Network) -> bool:
         """Tell whether a network shows its attention."""
-        return spec.shows_attention
+        return network.spec.shows_attention
 
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
         """Return the weights of one row: (b, channels, height, width) -> (b, row, col).

@@ -19,9 +19,9 @@ from vitrail.explainers.place import Map, onto_original
 from vitrail.explainers.settings import build_explainer, fitting
 from vitrail.explainers.subject import Subject, shuffled
 from vitrail.infer.predictor import Predictor, Ready
-from vitrail.layers.tokens import FeatureSpec
 from vitrail.runs.assemble import Network
 from vitrail.runs.folder import Run
+from vitrail.runs.run_network import ASK
 
 Explainer = Callable[[Subject, Tensor], Tensor]
 
@@ -79,8 +79,8 @@ class Look:
         self._twins = twins
         self._baselines: dict[str, Baseline] = {}
         self.ready: Ready = predictor.ready(image)
-        output = predictor.outputs(self.ready.pixels[None])
-        self.prediction = predictor.task.decode(output, [self.ready.geometry])[0]
+        output = predictor.outputs([self.ready])
+        self.prediction = predictor.task.decode(output, [self.ready.geometry], ASK)[0]
 
     @property
     def choices(self) -> list[str]:
@@ -90,8 +90,9 @@ class Look:
     def subject(self, of: str | None = None) -> Subject:
         """Return what is explained: the answer itself, or another choice (UnknownNameError names the nearest)."""
         task = self.predictor.task
-        chosen = self.prediction if of is None else task.about(self.prediction, of)
-        return Subject(self.predictor.network, task, chosen, self.predictor.header.name)
+        chosen = self.prediction if of is None else task.focus(self.prediction, of)
+        network = self.predictor.at(self.predictor.point)
+        return Subject(network, task, chosen, self.predictor.header.name)
 
     def explain(
         self, method: str, of: str | None = None, settings: Mapping[str, Any] | None = None
@@ -120,11 +121,11 @@ class Look:
 
     def _explainer(self, method: str, settings: Mapping[str, Any] | None) -> Explainer:
         explainer: Any = build_explainer(method, settings)
-        spec = self.predictor.network.spec
-        if not explainer.fits(spec):
+        network = self.predictor.network
+        if not explainer.fits(network):
             raise SettingError(
-                f"{method} does not fit {self.predictor.header.name}, {_lack(method, spec.attention)}. "
-                f"What fits: {', '.join(fitting(spec))}."
+                f"{method} does not fit {self.predictor.header.name}, {_lack(method, network.spec.attention)}. "
+                f"What fits: {', '.join(fitting(network))}."
             )
         checked: Explainer = explainer
         return checked
@@ -147,12 +148,12 @@ def _lack(method: str, attention: str) -> str:
     return "whose attention cannot be seen" if attention == "opaque" else "which has no attention"
 
 
-def method_for(spec: FeatureSpec) -> str | None:
+def method_for(network: Network) -> str | None:
     """Return the explainer that a report takes for a network, or None where only occlusion fits.
 
     Occlusion asks the network some hundred times a picture, for which a report does not wait.
     """
-    return next((name for name in fitting(spec) if name != "occlusion"), None)
+    return next((name for name in fitting(network) if name != "occlusion"), None)
 
 
 def explain(

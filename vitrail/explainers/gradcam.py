@@ -8,7 +8,7 @@ from torch import Tensor
 from vitrail.core.errors import SettingError
 from vitrail.explainers.settings import NoSettings
 from vitrail.explainers.subject import Seen, Subject
-from vitrail.layers.tokens import FeatureSpec
+from vitrail.runs.assemble import Network
 
 
 class GradCam:
@@ -24,9 +24,9 @@ class GradCam:
         self.settings = settings
 
     @staticmethod
-    def fits(spec: FeatureSpec) -> bool:
+    def fits(network: Network) -> bool:
         """Tell whether the head of a network reads its last map, and not a class token alone."""
-        return spec.pool != "cls" and not (spec.pool == "own" and spec.prefix)
+        return not (network.head.from_prefix and network.spec.prefix)
 
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
         """Return where the score comes from: (b, channels, height, width) -> (b, row, col), 0 or more."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from vitrail.core.errors import SettingError
 from vitrail.explainers.subject import AT_ONCE, Subject
 from vitrail.layers.tokens import FeatureSpec
+from vitrail.runs.assemble import Network
 
 CELLS = 14
 """Cells along the shorter side, where patches are not larger."""
@@ -37,7 +38,7 @@ class Occlusion:
         self.settings = settings
 
     @staticmethod
-    def fits(spec: FeatureSpec) -> bool:
+    def fits(network: Network) -> bool:
         """Every network can be asked again."""
         return True
 

@@ -69,7 +69,7 @@ def tell(look: Look, name: str, *, of: str | None = None, check: bool = True) ->
         "words": [words for method, words in WORDS if method in made],
         "has_class": "cls" in spec.prefix,
         "verdict": believe(found) if check else "",
-        **_attention(look, "attention" in fitting(spec)),
+        **_attention(look, "attention" in fitting(look.predictor.network)),
     }
     return Told(render("explain.html", values), (*found, *beside))
 
@@ -77,7 +77,7 @@ def tell(look: Look, name: str, *, of: str | None = None, check: bool = True) ->
 def every(look: Look, of: str | None = None) -> tuple[list[Explanation], list[str]]:
     """Return the explanations by every method that fits, and why others have no room at this size."""
     found, refused = [], []
-    for method in fitting(look.predictor.network.spec):
+    for method in fitting(look.predictor.network):
         try:
             if method != "attention":
                 found.append(look.explain(method, of))

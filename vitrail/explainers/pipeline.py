@@ -16,10 +16,12 @@ from vitrail.data.sample import Geometry
 from vitrail.explainers.opened import is_ours
 from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.layers.attend import AttentionMap, Recorder
+from vitrail.layers.head import Output
 from vitrail.layers.position import placed
 from vitrail.layers.tokens import Features, Tokens
 from vitrail.models.create import create_encoder
 from vitrail.runs.assemble import Network, build_task, join, take_head
+from vitrail.runs.run_network import ASK
 from vitrail.tasks.base import Prediction, Task
 from vitrail.weights.find import find_weights
 from vitrail.weights.preprocessing import answering_preprocess
@@ -133,7 +135,8 @@ def walk(subject: Subject, image: Any) -> Walk:
         tokens = block(tokens, recorder)
         layers.append(tokens.x[0])
     final = tokens.with_x(encoder.norm(tokens.x))
-    logits: Tensor = subject.network.head(Features(final))
+    output = subject.network.head(Features(final), {"images": images})
+    logits = first_of(subject.task, output)
     return Walk(
         pixels=subject.preprocess.restore(images)[0],
         rows=rows[0],
@@ -144,19 +147,23 @@ def walk(subject: Subject, image: Any) -> Walk:
         maps=tuple(recorder.maps),
         final=final.x[0],
         logits=logits[0],
-        answer=answered(subject.task, logits, images),
+        answer=answered(subject.task, output, images),
         grid=cast(tuple[int, int], embedded.grid),
         projection_off=float((by_hand - embedded.x[0]).abs().max()),
-        way_off=float((logits - subject.network(images)).abs().max()),
+        way_off=float((logits - first_of(subject.task, subject.network({"images": images}))).abs().max()),
     )
 
 
-def answered(task: Task[Any, Any], output: Tensor, images: Tensor) -> Prediction:
+def first_of(task: Task[Any, Any], output: Output) -> Tensor:
+    """Return the first of a task's outputs, which the page follows to the end."""
+    return output[next(iter(task.outputs))]
+
+
+def answered(task: Task[Any, Any], output: Output, images: Tensor) -> Prediction:
     """Return what a task says of one picture, in the network's own pixels."""
     height, width = images.shape[-2:]
-    said: Prediction = task.decode(
-        output, [Geometry((height, width), (height, width), (0, 0, height, width))]
-    )[0]
+    whole = Geometry((height, width), (height, width), (0, 0, height, width))
+    said: Prediction = task.decode(output, [whole], ASK)[0]
     return said
 
 

@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrail import plots
 from vitrail.explainers.pipeline import Subject, Walk
 from vitrail.explainers.shuffle import Shuffled
-from vitrail.layers.head import DistilledHead
-from vitrail.layers.pool import pool_in
 from vitrail.pages import render
 
 LINES = 400
@@ -156,25 +154,12 @@ def _encoder(subject: Subject, walk: Walk) -> Step:
 
 def _head(subject: Subject, walk: Walk) -> Step:
     words = (
-        f"After a last norm (eq. 4), the head reads {_read(subject.network.head)} and gives one number a class; "
+        f"After a last norm (eq. 4), the head reads {subject.network.head.words} and gives one number a class; "
         "brought to probabilities, they are the answer."
     )
     drawn = subject.task.render(_large(walk), walk.answer)
     caption = "the answer" if subject.answers else "a freshly drawn head: this answer means nothing"
     return Step("Head", words, f"{len(walk.logits)} classes", ((plots.photo_uri(drawn, 90), caption),))
-
-
-def _read(head: nn.Module) -> str:
-    """Return which tokens a head reads, in words."""
-    if isinstance(head, DistilledHead):
-        return "the class token, and beside it the distillation token,"
-    words = {
-        "cls": "the class token",
-        "mean": "the mean of the patches",
-        "cls_mean": "the class token and the mean of the patches, side by side,",
-        "attention": "what a learned probe gathers from all tokens",
-    }
-    return words.get(pool_in(head), "the tokens")
 
 
 def _matrix(tokens: Tensor, words: str) -> tuple[str, str]:

@@ -15,7 +15,8 @@ from vitrail.explainers.settings import NoSettings
 from vitrail.explainers.spread import gathered, spread
 from vitrail.explainers.subject import Subject
 from vitrail.layers.attend import AttentionMap, Place, Recorder
-from vitrail.layers.tokens import Features, FeatureSpec
+from vitrail.layers.tokens import Features
+from vitrail.runs.assemble import Network
 
 
 class Relevance:
@@ -34,9 +35,9 @@ class Relevance:
         self.settings = settings
 
     @staticmethod
-    def fits(spec: FeatureSpec) -> bool:
+    def fits(network: Network) -> bool:
         """Tell whether a network shows its attention."""
-        return spec.shows_attention
+        return network.spec.shows_attention
 
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
         """Return what each place adds to the score: (b, channels, height, width) -> (b, row, col), 0 or more.

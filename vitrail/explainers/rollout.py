@@ -15,7 +15,8 @@ from vitrail.explainers.spread import Grid, spread
 from vitrail.explainers.streamed import Inputs, Step, pull_through
 from vitrail.explainers.subject import Subject
 from vitrail.layers.attend import AttentionMap, Recorder
-from vitrail.layers.tokens import Features, FeatureSpec, Tokens
+from vitrail.layers.tokens import Features, Tokens
+from vitrail.runs.assemble import Network
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ class Rollout:
         self.settings = settings
 
     @staticmethod
-    def fits(spec: FeatureSpec) -> bool:
+    def fits(network: Network) -> bool:
         """Tell whether a network shows the attention that rollout follows."""
-        return spec.shows_attention
+        return network.spec.shows_attention
 
     @torch.inference_mode()
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
@@ -158,10 +159,10 @@ def on_grid(trail: Trail) -> Tensor:
 
 
 def start(subject: Subject, features: Features) -> Tensor:
-    """Return where to start from: (b, prefix + row·col), all on the class token, or spread over the patches."""
+    """Return where to start from, (b, prefix + row·col): where the head reads, the class token or all patches."""
     tokens, spec = features.tokens, subject.spec
     row = tokens.x.new_zeros(tokens.x.shape[:2])
-    if subject.pool in ("cls", "own") and "cls" in spec.prefix:
+    if subject.network.head.from_prefix and "cls" in spec.prefix:
         row[:, spec.prefix.index("cls")] = 1.0
     else:
         row[:, tokens.prefix :] = 1.0 / (row.shape[1] - tokens.prefix)

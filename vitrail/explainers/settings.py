@@ -8,6 +8,7 @@ from typing import Any
 
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError
+from vitrail.runs.assemble import Network
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,6 @@ def _has(method: str, name: str) -> bool:
     return name in {field.name for field in fields(settings)}
 
 
-def fitting(spec: Any) -> list[str]:
+def fitting(network: Network) -> list[str]:
     """Return the names of our explainers that fit a network."""
-    return [name for name in catalog.EXPLAINERS if catalog.load("explainer", name).fits(spec)]
+    return [name for name in catalog.EXPLAINERS if catalog.load("explainer", name).fits(network)]

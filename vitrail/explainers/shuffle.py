@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vitrail.explainers.pipeline import Subject, answered, from_rows, patch_rows
+from vitrail.explainers.pipeline import Subject, answered, first_of, from_rows, patch_rows
 from vitrail.layers.position import GridPosition, LearnedPosition, RelativeVectors
 from vitrail.runs.assemble import Network
 from vitrail.tasks.base import Task
@@ -82,6 +82,8 @@ def without_positions(network: Network) -> Network:
 
 
 def _answer(network: Network, task: Task[Any, Any], images: Tensor, mixed: Tensor) -> Answer:
-    before, after = network(torch.cat([images, mixed]).double()).split(1)
-    said = [str(answered(task, logits, images)) for logits in (before, after)]
+    output = network({"images": torch.cat([images, mixed]).double()})
+    halves = [{name: part[i : i + 1] for name, part in output.items()} for i in (0, 1)]
+    said = [str(answered(task, half, images)) for half in halves]
+    before, after = (first_of(task, half) for half in halves)
     return Answer(float((before - after).abs().max()), float(before.std()), *said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,10 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vitrail.data.sample import Batch, images_only
 from vitrail.layers.attend import Recorder
-from vitrail.layers.pool import pool_in
+from vitrail.layers.head import Output
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.runs.assemble import Network
+from vitrail.runs.run_network import ASK, run_network
 from vitrail.tasks.base import Task
 
 AT_ONCE = 32
@@ -45,11 +48,6 @@ class Subject:
         return self.network.spec
 
     @property
-    def pool(self) -> str:
-        """How the head makes one vector of the tokens, as far as it says so."""
-        return pool_in(self.network.head) or self.spec.pool
-
-    @property
     def device(self) -> torch.device:
         """Where the network computes."""
         return next(self.network.parameters()).device
@@ -57,18 +55,18 @@ class Subject:
     def look(self, pixels: Tensor, record: Recorder | None = None) -> Seen:
         """Return score and features of inputs (b, channels, height, width), recording attention."""
         through = _Listening(self.network, record)
-        output = self.task.infer(through, pixels.to(self.device))
-        assert through.features is not None, "the task's infer runs the network it is given"
+        output = self.task.answer(through, images_only(pixels.to(self.device)), ASK)
+        assert through.features is not None, "the task's answer runs the network it is given"
         return Seen(self.task.score(output, self.prediction), through.features)
 
-    @torch.inference_mode()
     def scores(self, pixels: Tensor) -> Tensor:
         """Return the number alone, a few pictures at a time: (b, channels, height, width) -> (b,), on the CPU."""
-        parts = [
-            self.task.score(self.task.infer(self.network, some.to(self.device)), self.prediction)
-            for some in torch.split(pixels, AT_ONCE)
-        ]
-        return torch.cat(parts).float().cpu()
+
+        def compute(batch: Batch[Any]) -> Output:
+            return {"score": self.task.score(self.task.answer(self.network, batch, ASK), self.prediction)}
+
+        batches = map(images_only, torch.split(pixels, AT_ONCE))
+        return torch.cat([output["score"] for _, output in run_network(compute, batches, self.device)])
 
 
 def shuffled(network: Network, seed: int) -> Network:
@@ -93,6 +91,6 @@ class _Listening(nn.Module):
         self.network, self.record = network, record
         self.features: Features | None = None
 
-    def forward(self, images: Tensor) -> Any:
-        self.features = self.network.encoder(images, record=self.record)
-        return self.network.head(self.features)
+    def forward(self, inputs: Mapping[str, Tensor]) -> Output:
+        self.features = self.network.encode(inputs, self.record, whole=True)
+        return self.network.head(self.features, inputs)

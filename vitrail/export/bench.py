@@ -18,12 +18,17 @@ from vitrail.infer.int8 import Scales
 from vitrail.infer.plans import PLAIN, Plan, Quick, plans_for
 from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.infer.timing import Peak, Ratio, in_turn, matmul_peak, ratio
-from vitrail.models.create import config_of, count_macs
-from vitrail.runs.assemble import Network, create_model
+from vitrail.infer.translated import OfImages
+from vitrail.models.create import config_of, count_macs, create_encoder
+from vitrail.runs.assemble import Network, build_task, join
 from vitrail.runs.device import device_for, fast_bf16
 
 OURS = "vitrail "
 """How the names of our own ways begin."""
+
+
+CLASSES = 1000
+"""Classes of a network that is measured by name, as the published ones have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +107,9 @@ def _network(name: str, device: torch.device) -> tuple[Network, tuple[int, int]]
     if Path(name).exists():
         predictor = Predictor(name, str(device))
         return predictor.network, predictor.preprocess.size
-    network = create_model(name).eval().requires_grad_(False).to(device)
-    return network, network.encoder.image_size
+    encoder = create_encoder(name)
+    network = join(encoder, build_task("classify", [str(i) for i in range(CLASSES)], {}))
+    return network.eval().requires_grad_(False).to(device), encoder.image_size
 
 
 def _ways(
@@ -169,14 +175,11 @@ def _precision(way: str) -> str:
 
 def _ours(network: Network, plan: Plan, images: Tensor, folder: Path) -> Run:
     if plan == PLAIN:
-        return forward(network, images)
+        return forward(OfImages(network), images)
     batch, channels, height, width = images.shape
-    return forward(
-        Quick(
-            network, plan, (batch, channels, height, width), folder / "network.openvino", Scales(images.cpu)
-        ),
-        images,
-    )
+    shape = (batch, channels, height, width)
+    quick = Quick(network, plan, shape, folder / "network.openvino", Scales(images.cpu))
+    return forward(lambda images: quick({"images": images}), images)
 
 
 HEAD = (

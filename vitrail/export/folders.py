@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_json, write_text
 from vitrail.data.preprocess import Preprocess
+from vitrail.data.sample import Batch
 from vitrail.export.in_timm import for_timm
 from vitrail.export.in_transformers import for_transformers
 from vitrail.export.proof import Asked
 from vitrail.infer.exported import need
 from vitrail.infer.held_back import Pixels
-from vitrail.infer.predictor import Predictor
-from vitrail.tasks.multilabel.task import MultiLabel
+from vitrail.infer.predictor import Predictor, batch_of
+from vitrail.layers.head import Output
+from vitrail.runs.run_network import run_network
 
 Check = Callable[[Path], None]
 
@@ -101,10 +103,13 @@ def _asked(predictor: Predictor, network: nn.Module) -> Asked:
     # The temperature went into the written head; the task divides by it once more.
     temperature = _temperature(predictor)
 
-    def ask(images: Sequence[Pixels]) -> Tensor:
-        with torch.inference_mode():
-            logits = network(torch.stack([predictor.preprocess.eval(image)[0] for image in images]))
-            return predictor.task.probabilities(logits * temperature)
+    def ask(images: Sequence[Pixels]) -> Output:
+        batch = batch_of([predictor.ready(image) for image in images])
+
+        def compute(batch: Batch[Any]) -> Output:
+            return {"logits": network(batch.images) * temperature}
+
+        return next(run_network(compute, [batch], torch.device("cpu")))[1]
 
     return ask
 
@@ -136,12 +141,12 @@ def _write(
 
 
 def _temperature(predictor: Predictor) -> float:
-    return float(getattr(predictor.task.settings, "temperature", 1.0))
+    return float(getattr(predictor.task, "temperature", 1.0))
 
 
 def _problem(predictor: Predictor) -> str:
-    several = isinstance(predictor.task, MultiLabel)
-    return "multi_label_classification" if several else "single_label_classification"
+    problem: str = predictor.task.problem  # type: ignore[attr-defined]
+    return problem
 
 
 def _processor(steps: Preprocess) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The whole way from raw pixels to probabilities as one module that can be traced.
+"""The whole way from raw pixels to answers as one module that can be traced.
 
 The one resize of the package (`vitrail.data.resize`) is written here as two matrix products, whose
 weights are computed from the height and the width of the picture at hand. Every output has a fixed size: the crop
@@ -15,8 +15,12 @@ from torch import Tensor, nn
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.resize import Interpolation, kernel
+from vitrail.data.sample import images_only
+from vitrail.infer.exported import output_names, readable
 from vitrail.layers.attend import Recorder
+from vitrail.layers.head import Output
 from vitrail.runs.assemble import Network
+from vitrail.runs.run_network import ASK
 from vitrail.tasks.base import Task
 
 
@@ -107,7 +111,7 @@ def _rounded(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Whole(nn.Module):
-    """uint8 (height, width, channels) -> probabilities (…) and the network's raw output (…) of one picture."""
+    """uint8 (height, width, channels) -> what people read of one picture, and the task's raw outputs, in order."""
 
     def __init__(self, network: Network, task: Task[Any, Any], preprocess: Preprocess) -> None:
         super().__init__()
@@ -115,9 +119,13 @@ class Whole(nn.Module):
         self.network, self.task = network, task
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return what the task takes for probabilities, and the output it was read from."""
-        output = self.task.infer(self.network, self.prepare(image))
-        return self.task.probabilities(output)[0], output[0]
+        """Return the outputs that `output_names` names."""
+        return self.named(self.task.answer(self.network, images_only(self.prepare(image)), ASK))
+
+    def named(self, output: Output) -> tuple[Tensor, ...]:
+        """Return the outputs of one picture in order."""
+        every = {**readable(self.task, output), **output}
+        return tuple(every[name][0] for name in output_names(self.task))
 
 
 class Looking(Whole):
@@ -133,9 +141,9 @@ class Looking(Whole):
         self.asks, self.skipped = spec.prefix.index("cls"), len(spec.prefix)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return probabilities, output, and the attention of the class token to the patches (row, col)."""
-        recorder = Recorder()
-        features = self.network.encoder(self.prepare(image), record=recorder)
-        output = self.network.head(features)
+        """Return the outputs, and the attention of the class token to the patches (row, col)."""
+        recorder, inputs = Recorder(), {"images": self.prepare(image)}
+        features = self.network.encode(inputs, recorder)
+        output = self.network.head(features, inputs)
         looks = recorder.maps[-1].weights[0, :, self.asks, self.skipped :].mean(0)
-        return self.task.probabilities(output)[0], output[0], looks.reshape(features.tokens.grid)
+        return *self.named(output), looks.reshape(features.tokens.grid)

@@ -1,4 +1,4 @@
-"""Writing the whole way, pixels to probabilities, as ONNX, OpenVINO or a torch program."""
+"""Writing the whole way, pixels to answers, as ONNX, OpenVINO or a torch program."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from vitrail.core.errors import RunError
 from vitrail.core.files import replace
 from vitrail.export.graph import Looking, Whole
 from vitrail.export.proof import Asked
-from vitrail.infer.exported import KEY, core, need, open_exported, openvino
+from vitrail.infer.exported import KEY, core, need, open_exported, openvino, output_names
+from vitrail.infer.held_back import Pixels
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.translated import quietly
+from vitrail.layers.head import Output
 from vitrail.models.create import count_params
 from vitrail.runs.proof import picture
 
@@ -50,13 +52,13 @@ def metadata(predictor: Predictor) -> dict[str, str]:
         "preprocessing": json.dumps(predictor.preprocess.to_dict()),
         "proof_shape": json.dumps(list(shown.shape)),
         "proof_picture": base64.b64encode(shown.tobytes()).decode(),
-        "proof_probabilities": json.dumps(predictor.header.proof),
+        "proof_fingerprint": json.dumps(predictor.header.proof),
     }
 
 
-def names(attention: bool) -> list[str]:
+def names(predictor: Predictor, attention: bool) -> list[str]:
     """Return the names of the outputs, in order."""
-    return ["probabilities", "output", *(["attention"] if attention else [])]
+    return [*output_names(predictor.task), *(["attention"] if attention else [])]
 
 
 def write_onnx(predictor: Predictor, path: Path, attention: bool, check: Check) -> None:
@@ -77,6 +79,8 @@ def write_openvino(predictor: Predictor, path: Path, attention: bool, check: Che
         source = Path(folder, "model.onnx")
         source.write_bytes(_onnx(predictor, attention).SerializeToString())
         model = core().read_model(str(source))
+        for port, name in zip(model.outputs, names(predictor, attention), strict=True):
+            port.get_tensor().set_names({name})
         for name, text in metadata(predictor).items():
             model.set_rt_info(text, ["model_info", name])
         written = Path(folder, path.name)
@@ -113,7 +117,7 @@ def _onnx(predictor: Predictor, attention: bool) -> Any:
             dynamo=True,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=names(attention),
+            output_names=names(predictor, attention),
             verbose=False,
         )
     if converted is None:
@@ -137,7 +141,12 @@ def _name_sides(model: Any) -> None:
                 side.dim_param = known[side.dim_param]
 
 
-def asked_of_graph(path: Path, kind: str) -> Asked:
-    """Return what a written file says of pictures."""
-    engine = open_exported(path, kind, trust=True).engine
-    return lambda images: torch.stack([engine(image).probabilities for image in images])
+def asked_of_graph(predictor: Predictor, path: Path, kind: str) -> Asked:
+    """Return what a written file says of pictures, as the task's raw outputs."""
+    engine, names = open_exported(path, kind, trust=True).engine, output_names(predictor.task)
+
+    def ask(images: Sequence[Pixels]) -> Output:
+        found = [dict(zip(names, engine(image), strict=False)) for image in images]
+        return {name: torch.stack([one[name] for one in found]) for name in predictor.task.outputs}
+
+    return ask

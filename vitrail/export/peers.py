@@ -21,7 +21,7 @@ from vitrail.export.in_timm import for_timm
 from vitrail.export.in_transformers import for_transformers
 from vitrail.export.words import NoPlaceError
 from vitrail.infer.exported import core
-from vitrail.infer.translated import quietly
+from vitrail.infer.translated import OfImages, quietly
 from vitrail.runs.assemble import Network
 from vitrail.runs.device import fast_bf16
 
@@ -54,7 +54,7 @@ def peers(network: Network, images: Tensor, folder: Path, compiled: bool) -> Ite
     if theirs is not None:
         yield "transformers", forward(theirs, images)
     if images.device.type == "cpu" and find_spec("onnxscript") is not None:
-        yield from _runtimes(twin or network, images, folder / "network.onnx", bf16)
+        yield from _runtimes(twin or OfImages(network), images, folder / "network.onnx", bf16)
 
 
 def _runtimes(network: nn.Module, images: Tensor, path: Path, bf16: bool) -> Iterator[tuple[str, Run]]:

@@ -8,20 +8,20 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from vitrail.core.errors import RunError
 from vitrail.data.names import count
 from vitrail.infer.held_back import Pixels, Reader
 from vitrail.infer.predictor import Predictor
+from vitrail.layers.head import Output
+from vitrail.tasks.base import Task
 
 LEAST = 200
 """Pictures that an export is proven on."""
 
 ALLOWED = 1e-3
-"""How far a probability may drift in float32."""
+"""How far a number of a fingerprint, a probability, may drift in float32."""
 
 BATCH = 16
 """Pictures held at once; one of them may be large."""
@@ -29,8 +29,8 @@ BATCH = 16
 LARGEST = (3000, 4000)
 SMALLEST = (17, 23)
 
-Asked = Callable[[Sequence[Pixels]], Tensor]
-"""From pictures, each uint8 (height, width, channels), to their probabilities (b, …)."""
+Asked = Callable[[Sequence[Pixels]], Output]
+"""From pictures, each uint8 (height, width, channels), to the task's raw outputs, batch axis first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +87,8 @@ def _stretched(picture: Pixels, height: int, width: int) -> Pixels:
 
 
 def model_side(predictor: Predictor) -> Asked:
-    """Return the trained model's own probabilities, in float32, through its own preprocessing."""
-
-    def ask(images: Sequence[Pixels]) -> Tensor:
-        with torch.inference_mode():
-            pixels = torch.stack([predictor.preprocess.eval(image)[0] for image in images])
-            output = predictor.task.infer(predictor.network, pixels.to(predictor.device)).float().cpu()
-            return predictor.task.probabilities(output)
-
-    return ask
+    """Return the trained model's own outputs, in float32, through its own preprocessing."""
+    return lambda images: predictor.outputs([predictor.ready(image) for image in images])
 
 
 def shown(readers: Sequence[Reader]) -> int:
@@ -103,26 +96,31 @@ def shown(readers: Sequence[Reader]) -> int:
     return len(readers) if len(readers) >= LEAST else min(len(readers), LEAST // 2)
 
 
-def compare(ours: Asked, theirs: Asked, pictures: Iterator[Pixels], shown: int) -> Agreement:
-    """Ask both sides about every picture, which so many were made into."""
+def compare(
+    task: Task[Any, Any], sides: tuple[Asked, Asked], pictures: Iterator[Pixels], shown: int
+) -> Agreement:
+    """Ask both sides, ours first, about every picture, which so many were made into."""
     sizes: list[tuple[int, int]] = []
     drift, same, ties = 0.0, 0, 0
     for part in batched(pictures, BATCH):
         sizes += [(picture.shape[0], picture.shape[1]) for picture in part]
-        p, q = ours(part), theirs(part)
-        if p.shape != q.shape:
-            raise RunError(
-                f"The export answers in the shape {tuple(q.shape)}, the model in {tuple(p.shape)}."
-            )
-        apart = float((p - q).abs().max())
+        ours, theirs = (side(part) for side in sides)
+        _refuse_other_shapes(ours, theirs)
+        apart = float((task.fingerprint(ours) - task.fingerprint(theirs)).abs().max())
         drift = max(drift, apart if apart == apart else float("inf"))  # a NaN must not pass for no drift
-        top, other = p.argmax(-1, keepdim=True), q.argmax(-1, keepdim=True)
-        gap = (p.gather(-1, top) - p.gather(-1, other)).flatten(1).amax(1)
-        equal = (top == other).flatten(1).all(1)
+        equal = task.agree(ours, theirs)
         same += int(equal.sum())
-        ties += int((~equal & (gap <= ALLOWED)).sum())
+        ties += int((~equal & task.agree(ours, theirs, ALLOWED)).sum())
     by_area = sorted(sizes, key=lambda size: size[0] * size[1])
     return Agreement(shown, len(sizes), len(set(sizes)), by_area[0], by_area[-1], drift, same, ties)
+
+
+def _refuse_other_shapes(ours: Output, theirs: Output) -> None:
+    for name, tensor in ours.items():
+        if tensor.shape != theirs[name].shape:
+            raise RunError(
+                f"The export answers in the shape {tuple(theirs[name].shape)}, the model in {tuple(tensor.shape)}."
+            )
 
 
 def batched(pictures: Iterator[Pixels], size: int) -> Iterator[list[Pixels]]:

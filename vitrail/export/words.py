@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from vitrail.core.errors import RunError
-from vitrail.layers.head import DistilledHead
 from vitrail.layers.pool import Pool
 from vitrail.runs.assemble import Network
 
@@ -43,7 +42,7 @@ class NoPlaceError(RunError):
 
 def pool_of(network: Network, library: str) -> str:
     """Return what the classifier reads; refuses a head that no library has."""
-    if isinstance(network.head, DistilledHead):
+    if network.head.apart:
         return BOTH
     pool, names = getattr(network.head, "pool", None), network.head.state_dict()
     if not isinstance(pool, Pool) or not all(

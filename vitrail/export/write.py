@@ -77,7 +77,7 @@ def export(
     def check(written: Path) -> None:
         asked = _asked(predictor, format, written)
         ours, shown = proof.model_side(predictor), proof.shown(pictures)
-        agreement = proof.compare(ours, asked, proof.many_sizes(pictures), shown)
+        agreement = proof.compare(predictor.task, (ours, asked), proof.many_sizes(pictures), shown)
         proof.demand(agreement, f"{format} export")
         found.append(agreement)
 
@@ -106,7 +106,7 @@ def _asked(predictor: Predictor, format: str, written: Path) -> Asked:
         return folders.asked_of_timm(predictor, written)
     if format == "huggingface":
         return folders.asked_of_huggingface(predictor, written)
-    return graphs.asked_of_graph(written, format)
+    return graphs.asked_of_graph(predictor, written, format)
 
 
 def _named(model: Path, format: str, out: str | Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""Exported files opened again: one picture in, the task's output and its probabilities out, whatever computes them."""
+"""Exported files opened again: one picture in, the graph's outputs out, whatever computes them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitrail.core.errors import RunError, SettingError
+from vitrail.layers.head import Output
 from vitrail.runs.model_file import Header, parse_header
+from vitrail.tasks.base import Task
 
 KEY = "vitrail"
 """Where the header stands in the metadata of every exported file."""
@@ -30,15 +33,19 @@ NEEDED: Mapping[str, str] = MappingProxyType(
 )
 
 
-class Said(NamedTuple):
-    """What a graph says of one picture: the probabilities, and the raw output that the task reads."""
-
-    probabilities: Tensor
-    output: Tensor
+Engine = Callable[[NDArray[np.uint8]], tuple[Tensor, ...]]
+"""From uint8 (height, width, channels), any height and width, to the graph's outputs of one picture, in order."""
 
 
-Engine = Callable[[NDArray[np.uint8]], Said]
-"""From uint8 (height, width, channels), any height and width, to an answer."""
+def readable(task: Task[Any, Any], output: Output) -> Output:
+    """Return what a graph gives in front of a task's raw outputs: probabilities, where the task has such."""
+    made = getattr(task, "readable", None)
+    return {} if made is None else made(output)
+
+
+def output_names(task: Task[Any, Any]) -> tuple[str, ...]:
+    """Return the names of a graph's outputs, in order: what people read first, then the task's raw outputs."""
+    return (*getattr(task, "readable_outputs", ()), *task.outputs)
 
 
 class Opened(NamedTuple):
@@ -134,9 +141,8 @@ def _onnx(path: Path) -> Opened:
     header = _header(session.get_modelmeta().custom_metadata_map.get(KEY), path)
     name = session.get_inputs()[0].name
 
-    def answer(image: NDArray[np.uint8]) -> Said:
-        probabilities, output, *_ = session.run(None, {name: image})
-        return Said(torch.from_numpy(probabilities), torch.from_numpy(output))
+    def answer(image: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(one) for one in session.run(None, {name: image}))
 
     return Opened(header, answer)
 
@@ -148,9 +154,12 @@ def _openvino(path: Path) -> Opened:
     # Where a processor has bf16, OpenVINO takes it without being asked; an export promises float32.
     compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
-    def answer(image: NDArray[np.uint8]) -> Said:
-        found = compiled(image)
-        return Said(torch.from_numpy(found[0].copy()), torch.from_numpy(found[1].copy()))
+    count, alone = len(compiled.outputs), Lock()
+
+    def answer(image: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+        with alone:
+            found = compiled(image)
+            return tuple(torch.from_numpy(found[place].copy()) for place in range(count))
 
     return Opened(header, answer)
 
@@ -159,9 +168,9 @@ def _program(path: Path) -> Opened:
     extra = {KEY: ""}
     module: Any = torch.export.load(path, extra_files=extra).module()
 
-    def answer(image: NDArray[np.uint8]) -> Said:
+    def answer(image: NDArray[np.uint8]) -> tuple[Tensor, ...]:
         with torch.inference_mode():
-            probabilities, output, *_ = module(torch.tensor(image))
-        return Said(probabilities, output)
+            found: tuple[Tensor, ...] = module(torch.tensor(image))
+        return found
 
     return Opened(_header(extra[KEY], path), answer)

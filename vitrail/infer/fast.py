@@ -27,9 +27,10 @@ from vitrail.infer.held_back import Pixels, readable, readers_of, root_of, sprea
 from vitrail.infer.int8 import Scales, keep_ranges, read_ranges
 from vitrail.infer.opened import ExportedPredictor
 from vitrail.infer.plans import PLAIN, Engine, Plan, Quick, plans_for
-from vitrail.infer.predictor import BATCH, Predictor
+from vitrail.infer.predictor import BATCH, Predictor, Request
 from vitrail.infer.proving import LOOKED_AT, Seen, Shown, known_by, measured, timed
 from vitrail.infer.sources import Source
+from vitrail.layers.elastic import Point
 from vitrail.runs.folder import open_run
 from vitrail.runs.proof import drift
 
@@ -42,7 +43,7 @@ LIGHTER = 1.5
 AGAIN = 0.01
 """How far a proven way may answer the proof picture from how it did, on the same machine."""
 
-FORMAT = 4
+FORMAT = 5
 """Counts up when plans are made otherwise: what was proven before proves nothing then."""
 
 SETTING_UP: Mapping[Engine, float] = MappingProxyType({"eager": 0.0, "compiled": 30.0, "openvino": 8.0})
@@ -55,7 +56,8 @@ class Memory:
     Pictures that come one by one (`singly`) have a memory of their own: what is quickest for many need not be for one.
     """
 
-    def __init__(self, predictor: Predictor, singly: bool = False) -> None:
+    def __init__(self, predictor: Predictor, point: Point | None = None, singly: bool = False) -> None:
+        self.point = point or predictor.point
         self.at_once = 1 if singly else BATCH
         said = (
             predictor.header.model_dump_json(),
@@ -63,7 +65,7 @@ class Memory:
             torch.get_num_threads(),
             predictor.device,
             torch.cuda.get_device_name(predictor.device) if predictor.device.type == "cuda" else "",
-            *((str(predictor.point),) if predictor.point != predictor.points[-1] else ()),
+            *((str(self.point),) if self.point != predictor.points[-1] else ()),
             torch.backends.cpu.get_cpu_capability(),
             self.at_once,
             FORMAT,
@@ -95,34 +97,40 @@ def _version(package: str) -> str:
 
 
 class Choice(NamedTuple):
-    """The plan that a job runs by, and why, in words; "" where nothing else was worth a try."""
+    """The plan that a job runs by, why, in words ("" where nothing else was worth a try), and the request for it."""
 
     plan: Plan
     why: str
+    request: Request
 
 
 def quicken(
-    predictor: Predictor, pictures: int, proof: Callable[[], Iterable[Pixels]], singly: bool = False
+    predictor: Predictor,
+    pictures: int,
+    proof: Callable[[], Iterable[Pixels]],
+    singly: bool = False,
+    point: Point | None = None,
 ) -> Choice:
-    """Let a predictor answer `pictures` pictures the quickest faithful way; `singly` where they come one by one.
+    """Return the quickest faithful way to answer `pictures` pictures; `singly` where they come one by one.
 
     `proof` gives pictures to compare with float32 on, and for int8 to learn from; it is asked only where a plan was not
-    proven before, or is not known again.
+    proven before, or is not known again. `point` is an operating point of the model (None: the predictor's own).
     """
-    memory = Memory(predictor, singly)
-    plans = plans_for(predictor.network, predictor.device)
+    memory = Memory(predictor, point, singly)
+    # An engine computes a network of images alone.
+    images = predictor.task.inputs == ("images",)
+    plans = plans_for(predictor.network, predictor.device) if images else [PLAIN]
     plain = _plain_speed(predictor, memory, pictures)
-    shown = Shown(predictor, proof, memory.at_once)
+    shown = Shown(predictor, memory.point, proof, memory.at_once)
     proven: dict[Plan, Quick] = {}
     while True:
         allowed = [plan for plan in plans if plan not in memory.seen or memory.seen[plan].faithful]
         plan = min(allowed, key=lambda one: _seconds(one, memory, pictures, plain))
         if plan == PLAIN:
-            return Choice(PLAIN, _why(PLAIN, memory))
+            return Choice(PLAIN, _why(PLAIN, memory), Request(memory.point))
         quick = proven.get(plan) or _known_again(predictor, plan, memory)
         if quick is not None:
-            predictor.running = quick
-            return Choice(plan, _why(plan, memory))
+            return Choice(plan, _why(plan, memory), Request(memory.point, quick))
         if PLAIN not in memory.seen:
             memory.keep(PLAIN, shown.plain)
             plain = memory.seen[PLAIN].speed
@@ -135,13 +143,16 @@ def quicken(
         memory.keep(plan, replace(seen, scales=scales.digest()))
 
 
-def hasten(predictor: Predictor, model: str | Path, sources: Sequence[Source]) -> str:
-    """Quicken a predictor for a job; returns in words how it answers, or "" where it answers as ever.
+def hasten(
+    predictor: Predictor, model: str | Path, sources: Sequence[Source], point: Point | None = None
+) -> Choice:
+    """Return the quickest faithful way to answer a job; its `why` is "" where it is answered as ever.
 
     Proven on the validation pictures of a run, or, where the model is alone, on pictures of the job.
     """
+    plain = Choice(PLAIN, "", Request(point or predictor.point))
     if isinstance(predictor, ExportedPredictor):
-        return ""  # the file says how it is computed
+        return plain  # the file says how it is computed
 
     def proof() -> Iterator[Pixels]:
         channels = predictor.preprocess.channels
@@ -152,10 +163,9 @@ def hasten(predictor: Predictor, model: str | Path, sources: Sequence[Source]) -
             yield from readable(partial(predictor.decoded, one) for one in spread(sources, LOOKED_AT))
 
     try:
-        choice = quicken(predictor, len(sources), proof, singly=len(sources) == 1)
+        return quicken(predictor, len(sources), proof, singly=len(sources) == 1, point=point)
     except DataError:
-        return ""  # no picture can be read at all; the answers will say so one by one
-    return choice.why
+        return plain  # no picture can be read at all; the answers will say so one by one
 
 
 def _plain_speed(predictor: Predictor, memory: Memory, pictures: int) -> float:
@@ -164,8 +174,8 @@ def _plain_speed(predictor: Predictor, memory: Memory, pictures: int) -> float:
         return memory.seen[PLAIN].speed
     if pictures < WORTH_A_LOOK:
         return _FIRST
-    few = torch.zeros(min(4, memory.at_once), predictor.preprocess.channels, *predictor.point.size)
-    seconds = [timed(predictor, predictor.network, few)[1] for _ in range(2)]  # the first pays for set-up
+    few = torch.zeros(min(4, memory.at_once), predictor.preprocess.channels, *memory.point.size)
+    seconds = [timed(predictor, Request(memory.point), few)[1] for _ in range(2)]  # the first pays for set-up
     return len(few) / seconds[1]
 
 
@@ -187,9 +197,9 @@ WORTH_A_LOOK = 32
 
 
 def _twin(predictor: Predictor, plan: Plan, memory: Memory, scales: Scales) -> Quick:
-    shape = (memory.at_once, predictor.preprocess.channels, *predictor.point.size)
-    kept = _kept(predictor) if plan.engine == "openvino" else None
-    return Quick(predictor.network, plan, shape, kept, scales)
+    shape = (memory.at_once, predictor.preprocess.channels, *memory.point.size)
+    kept = _kept(predictor, memory.point) if plan.engine == "openvino" else None
+    return Quick(predictor.at(memory.point), plan, shape, kept, scales)
 
 
 def _known_again(predictor: Predictor, plan: Plan, memory: Memory) -> Quick | None:
@@ -201,17 +211,17 @@ def _known_again(predictor: Predictor, plan: Plan, memory: Memory) -> Quick | No
         return None
     try:
         quick = _twin(predictor, plan, memory, scales)
-        apart = drift([*memory.seen[plan].answer], known_by(predictor, quick))
+        apart = drift([*memory.seen[plan].answer], known_by(predictor, Request(memory.point, quick)))
     except Exception:  # whatever the cache has become, there is another way
         return None
     return quick if apart <= AGAIN else None
 
 
-def _kept(predictor: Predictor) -> Path:
+def _kept(predictor: Predictor, point: Point) -> Path:
     """Return where the translation of this very model file, at this operating point, is kept."""
     with predictor.path.open("rb") as handle:
         found = file_digest(handle, lambda: blake2b(digest_size=12))
-    for said in (str(FORMAT), str(predictor.point), *map(_version, ("vitrail", "torch", "openvino"))):
+    for said in (str(FORMAT), str(point), *map(_version, ("vitrail", "torch", "openvino"))):
         found.update(said.encode())
     return cache_dir() / "fast" / f"{found.hexdigest()}.openvino"
 

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from vitrail.core.errors import RunError
 from vitrail.data.preprocess import Preprocess
-from vitrail.infer.exported import KINDS, open_exported
-from vitrail.infer.predictor import Predictor, Ready, build_header_task
+from vitrail.data.sample import Batch
+from vitrail.infer.exported import KINDS, open_exported, output_names, readable
+from vitrail.infer.predictor import Predictor, Ready, Request, build_header_task
 from vitrail.layers.elastic import Point
+from vitrail.layers.head import Output
 from vitrail.runs.assemble import Network
 from vitrail.runs.proof import picture
 
@@ -21,8 +23,13 @@ from vitrail.runs.proof import picture
 class ExportedPredictor(Predictor):
     """A Predictor whose preprocessing and network are one graph; opening it checks the proof the file carries."""
 
-    def __init__(self, path: Path, trust: bool = False) -> None:
+    def __init__(self, path: Path, trust: bool = False, point: str | Point | None = None) -> None:
         self.path = path
+        if point is not None:
+            raise RunError(
+                f"{path} is an exported graph and answers as the whole network alone. Name the run or its "
+                "model.safetensors to choose an operating point."
+            )
         self.header, self._engine = open_exported(path, KINDS[path.suffix], trust)
         self.preprocess = Preprocess.from_dict(self.header.preprocess)
         self.task = build_header_task(self.header)
@@ -38,14 +45,11 @@ class ExportedPredictor(Predictor):
             "looked into. Name the run or its model.safetensors."
         )
 
-    def turn_to(self, point: str | Point) -> None:
+    def at(self, point: Point) -> Network:
         """Refused: the graph is that of one point."""
-        raise RunError(
-            f"{self.path} is an exported graph and answers as the whole network alone. Name the run or its "
-            "model.safetensors to choose an operating point."
-        )
+        return self.network
 
-    def ready(self, image: Any) -> Ready:
+    def ready(self, image: Any, point: Point | None = None) -> Ready:
         """Bring a picture to uint8 (height, width, channels); the graph does the rest, so `pixels` are empty."""
         array = self.decoded(image)
         geometry = self.preprocess.geometry(array.shape[0], array.shape[1])
@@ -55,11 +59,12 @@ class ExportedPredictor(Predictor):
         """Return all of it: the graph begins at the picture."""
         return ready
 
-    def asked(self, ready: Sequence[Ready]) -> Tensor:
-        """Return the task's raw output: (b, …)."""
-        return torch.stack([self._engine(one.image).output for one in ready])
+    def outputs(self, ready: Sequence[Ready], request: Request | None = None) -> Output:
+        """Return the task's raw output for pictures, batch axis first."""
+        answers = [self._named(self._engine(one.image)) for one in ready]
+        return {name: torch.stack([one[name] for one in answers]) for name in self.task.outputs}
 
-    def outputs(self, pixels: Tensor) -> Tensor:
+    def run(self, batch: Batch[Any], request: Request | None = None) -> Output:
         """Refused: the graph begins at the picture."""
         raise RunError(
             f"{self.path} is an exported graph: it takes pictures, not prepared inputs, and cannot be "
@@ -70,9 +75,14 @@ class ExportedPredictor(Predictor):
         """Refused: the graph gives no features."""
         raise RunError(f"{self.path} gives no features. Name the run or its model.safetensors.")
 
+    def _named(self, found: tuple[Tensor, ...]) -> Output:
+        """Give the outputs their names; engines keep their order alone."""
+        return dict(zip(output_names(self.task), found, strict=False))
+
     def _answer_to_proof(self) -> list[float]:
-        said = self._engine(picture(self.preprocess.channels))
-        again = self.task.probabilities(said.output[None])[0]
-        if float((again - said.probabilities).abs().max()) > 1e-5:
-            raise RunError(f"{self.path} contradicts itself about its proof picture. Export it again.")
-        return [float(p) for p in said.probabilities.flatten().tolist()]
+        said = self._named(self._engine(picture(self.preprocess.channels)))
+        output = {name: said[name][None] for name in self.task.outputs}
+        for name, again in readable(self.task, output).items():
+            if float((again[0] - said[name]).abs().max()) > 1e-5:
+                raise RunError(f"{self.path} contradicts itself about its proof picture. Export it again.")
+        return [float(number) for number in self.task.fingerprint(output).flatten().tolist()]

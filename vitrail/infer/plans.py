@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from vitrail.core.paths import compiler
 from vitrail.infer.fold import folded
 from vitrail.infer.int8 import Scales
-from vitrail.infer.translated import Precision, Translated
+from vitrail.infer.translated import OfImages, Precision, Translated
+from vitrail.layers.head import Output
 from vitrail.runs.assemble import Network
 from vitrail.runs.device import fast_bf16
 
@@ -57,43 +58,44 @@ def plans_for(network: Network, device: torch.device) -> list[Plan]:
 
 
 class Quick(nn.Module):
-    """A network's twin that runs by a plan: images (b, channels, height, width) in float32 -> output in float32.
+    """A network's twin that runs by a plan: images by name in float32 -> outputs by name in float32.
 
     `shape` is that of a batch; `kept` is where a translation is kept, if anywhere; int8 needs `scales`.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         plan: Plan,
         shape: tuple[int, int, int, int],
         kept: Path | None = None,
         scales: Scales | None = None,
     ) -> None:
         super().__init__()
-        self.plan, self.batch = plan, shape[0]
+        self.plan, self.batch, self.outputs = plan, shape[0], network.outputs
         self.dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
         self.layout = torch.channels_last if plan.channels_last else torch.contiguous_format
-        self.run: Callable[[Tensor], Tensor]
+        self.run: Callable[[Tensor], Sequence[Tensor]]
         if plan.engine == "openvino":
             self.run, self.dtype = (
                 Translated(network, shape, plan.precision, kept, scales),
                 torch.float32,
             )
             return
-        twin = deepcopy(folded(network)).eval().to(self.dtype).to(memory_format=self.layout)
+        twin = OfImages(deepcopy(folded(network))).eval().to(self.dtype).to(memory_format=self.layout)
         self.run = _compiled(twin) if plan.engine == "compiled" else twin
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the network's output."""
+    def forward(self, inputs: Mapping[str, Tensor]) -> Output:
+        """Return the network's outputs."""
+        images = inputs["images"]
         count = len(images)
         if self.plan.engine == "compiled" and count < self.batch:  # another size would be compiled anew
             images = torch.cat([images, images.new_zeros(self.batch - count, *images.shape[1:])])
-        out = self.run(images.to(self.dtype).contiguous(memory_format=self.layout))
-        return out[:count].float()
+        found = self.run(images.to(self.dtype).contiguous(memory_format=self.layout))
+        return {name: out[:count].float() for name, out in zip(self.outputs, found, strict=True)}
 
 
-def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
+def _compiled(network: nn.Module) -> Callable[[Tensor], Sequence[Tensor]]:
     if next(network.parameters()).device.type == "cuda":
         # Reduced overhead means CUDA graphs.
         return torch.compile(network, mode="reduce-overhead", dynamic=False)

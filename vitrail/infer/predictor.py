@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,19 +18,21 @@ from torch import Tensor, nn
 from vitrail.core.errors import DataError, RunError, SettingError, VitrailError
 from vitrail.data.decode import as_array, decode
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.sample import Geometry
+from vitrail.data.sample import Batch, Geometry
 from vitrail.infer.ahead import ahead, by_turns
 from vitrail.infer.elastic import chosen
 from vitrail.infer.exported import KINDS
 from vitrail.infer.sources import Source, expand
 from vitrail.layers.elastic import Point, at_size, set_keep
+from vitrail.layers.head import Output, PooledHead
 from vitrail.models.create import rebuild
 from vitrail.runs.assemble import Network, build_task, join
 from vitrail.runs.device import device_for
 from vitrail.runs.folder import Run, open_run
 from vitrail.runs.model_file import Header, read_model
 from vitrail.runs.proof import TOLERANCE, answer, drift
-from vitrail.tasks.base import Task
+from vitrail.runs.run_network import ASK, answering, run_network
+from vitrail.tasks.base import Ask, Task
 from vitrail.tasks.wrappers.elastic import points_of
 
 BATCH = 32
@@ -39,6 +44,18 @@ class Ready(NamedTuple):
     pixels: Tensor  # (channels, height, width)
     geometry: Geometry
     image: NDArray[np.uint8]  # (height, width, channels), as decoded
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How one job is answered: at which operating point, by what, and what is wanted.
+
+    `backend` is a quicker twin of the network at that very point (`vitrail.infer.fast`); None: the network itself.
+    """
+
+    point: Point
+    backend: nn.Module | None = None
+    ask: Ask = ASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +95,8 @@ class Predictor:
     """A trained model with its classes and its preprocessing; opening it checks the proof it carries.
 
     `model` is a run, its folder or a model file; `device` is a torch device name, or auto; `point` is the operating
-    point that it answers at, such as 160px/0.7, one of its `points` (None: the whole network).
+    point of requests that name none, such as 160px/0.7, one of its `points` (None: the whole network). A predictor
+    does not change once it is made: requests at different points and by different backends may run side by side.
     """
 
     def __init__(
@@ -96,10 +114,9 @@ class Predictor:
         self.proof_drift = self._check_proof()
         self.device = device_for(device)
         self._built.to(self.device)
-        self.running: nn.Module = self._built  # what answers; `vitrail.infer.fast` puts a quicker twin here
-        self.point = Point(self.preprocess.size)
-        if point is not None:
-            self.turn_to(point)
+        self._keeping: dict[float, Network] = {1.0: self._built}
+        self._making = Lock()
+        self.point = self.points[-1] if point is None else chosen(point, self.points)
 
     @property
     def network(self) -> Network:
@@ -111,11 +128,12 @@ class Predictor:
         """The operating points that the model was trained for, the cheap ones first."""
         return points_of(self.task, self.preprocess.size)
 
-    def turn_to(self, point: str | Point) -> None:
-        """Answer at another operating point from now on; SettingError names the points that there are."""
-        self.point = chosen(point, self.points)
-        self.running = self._built  # a quicker twin was made for another point
-        set_keep(self._built, self.point.keep)
+    def at(self, point: Point) -> Network:
+        """Return the network that answers at an operating point; all share one set of weights."""
+        with self._making:
+            if point.keep not in self._keeping:
+                self._keeping[point.keep] = _keeping(self._built, point.keep)
+            return self._keeping[point.keep]
 
     def _network(self, tensors: dict[str, Tensor]) -> Network:
         # Drawing first weights only to overwrite them would cost more than reading the real ones, so the network is
@@ -154,29 +172,30 @@ class Predictor:
         return self.task.labels
 
     def __call__(self, images: Any) -> list[Any]:
+        """Return one prediction a picture, as `predict` does."""
+        return self.predict(images)
+
+    def predict(self, images: Any, request: Request | None = None) -> list[Any]:
         """Return one prediction a picture, for a path, a folder, a Pillow image, an array, or a list of them.
 
         Raises:
             DataError: a picture cannot be read; `answers` goes on with the others instead.
         """
-        if isinstance(images, str | Path):
-            found = list(self.answers(expand([str(images)])))
-        else:
-            many = images if isinstance(images, list | tuple) else [images]
-            if all(isinstance(one, str | Path) for one in many):
-                found = list(self.answers(expand(map(str, many))))
-            else:
-                return self._predicted([self.ready(one) for one in many])
+        many = images if isinstance(images, list | tuple) else [images]
+        if not all(isinstance(one, str | Path) for one in many):
+            request = request or Request(self.point)
+            return self._predicted([self.ready(one, request.point) for one in many], request)
+        found = list(self.answers(expand(map(str, many)), request=request))
         for one in found:
             if one.error:
                 raise DataError(one.error)
         return [one.prediction for one in found]
 
-    def ready(self, image: Any) -> Ready:
-        """Bring a path, source, bytes, Pillow image, array or tensor to the network's input."""
+    def ready(self, image: Any, point: Point | None = None) -> Ready:
+        """Bring a path, source, bytes, Pillow image, array or tensor to the network's input at an operating point."""
         array = self.decoded(image)
         pixels, geometry = self.preprocess.eval(array)
-        size = self.point.size
+        size = (point or self.point).size
         return Ready(at_size(pixels[None], size)[0], replace(geometry, size=size), array)
 
     def decoded(self, image: Any) -> NDArray[np.uint8]:
@@ -188,24 +207,28 @@ class Predictor:
             return decode(Path(image), channels).image
         return decode(image, channels).image if isinstance(image, bytes) else as_array(image, channels)
 
-    def answers(self, sources: Iterable[Source], batch: int = BATCH) -> Iterator[Answer]:
+    def answers(
+        self, sources: Iterable[Source], batch: int = BATCH, request: Request | None = None
+    ) -> Iterator[Answer]:
         """Yield one answer a source, in order; a picture that cannot be read gets an error and the rest go on."""
+        request = request or Request(self.point)
         waiting: list[tuple[str, Ready | str]] = []
-        for made in self._read(sources, batch):
+        for made in self._read(sources, batch, request.point):
             waiting.append(made)
             if len(waiting) >= batch:
-                yield from self._answer(waiting)
+                yield from self._answer(waiting, request)
                 waiting = []
-        yield from self._answer(waiting)
+        yield from self._answer(waiting, request)
 
-    def _read(self, sources: Iterable[Source], batch: int) -> Iterator[tuple[str, Ready | str]]:
+    def _read(self, sources: Iterable[Source], batch: int, point: Point) -> Iterator[tuple[str, Ready | str]]:
+        make = partial(self._made, point)
         if self.device.type == "cpu":
-            return by_turns(self._made, ahead(Source.fetched, sources, 2 * batch), batch)
-        return ahead(self._made, sources, 2 * batch)
+            return by_turns(make, ahead(Source.fetched, sources, 2 * batch), batch)
+        return ahead(make, sources, 2 * batch)
 
-    def _made(self, source: Source) -> tuple[str, Ready | str]:
+    def _made(self, point: Point, source: Source) -> tuple[str, Ready | str]:
         try:
-            return source.name, self._waiting(self.ready(source))
+            return source.name, self._waiting(self.ready(source, point))
         except VitrailError as error:
             return source.name, str(error)
 
@@ -213,31 +236,55 @@ class Predictor:
         """Return what is kept of a picture until it is answered: not its own pixels, of which there may be many."""
         return ready._replace(image=np.empty((0, 0, 0), np.uint8))
 
-    def _answer(self, waiting: Sequence[tuple[str, Ready | str]]) -> Iterator[Answer]:
-        predictions = iter(self._predicted([one for _, one in waiting if isinstance(one, Ready)]))
+    def _answer(self, waiting: Sequence[tuple[str, Ready | str]], request: Request) -> Iterator[Answer]:
+        predictions = iter(self._predicted([one for _, one in waiting if isinstance(one, Ready)], request))
         for name, one in waiting:
             yield Answer(name, error=one) if isinstance(one, str) else Answer(name, next(predictions))
 
-    def _predicted(self, ready: Sequence[Ready]) -> list[Any]:
+    def _predicted(self, ready: Sequence[Ready], request: Request) -> list[Any]:
         if not ready:
             return []
-        return self.task.decode(self.asked(ready), [one.geometry for one in ready])
+        return self.task.decode(self.outputs(ready, request), [one.geometry for one in ready], request.ask)
 
-    def asked(self, ready: Sequence[Ready]) -> Tensor:
-        """Return the task's raw output for pictures made ready: (b, …)."""
-        return self.outputs(torch.stack([one.pixels for one in ready]))
+    def outputs(self, ready: Sequence[Ready], request: Request | None = None) -> Output:
+        """Return the task's raw output for pictures made ready, batch axis first, on the CPU."""
+        return self.run(batch_of(ready), request)
 
-    @torch.inference_mode()
-    def outputs(self, pixels: Tensor) -> Tensor:
-        """Return the network's raw output for inputs (b, channels, height, width)."""
-        return self.task.infer(self.running, pixels.to(self.device)).float().cpu()
+    def run(self, batch: Batch[Any], request: Request | None = None) -> Output:
+        """Return the task's raw output for inputs that are prepared for the request's point."""
+        request = request or Request(self.point)
+        network = request.backend or self.at(request.point)
+        return next(run_network(answering(self.task, network, request.ask), [batch], self.device))[1]
 
-    @torch.inference_mode()
     def encode(self, images: Sequence[Any]) -> Tensor:
-        """Return the feature vector the head reads, one a picture: (b, d)."""
-        pixels = torch.stack([self.ready(one).pixels for one in images]).to(self.device)
-        vectors: Tensor = cast(Any, self.network.head).pool(self.network.forward_features(pixels))
-        return vectors.float().cpu()
+        """Return the feature vector the head reads, one a picture: (b, d).
+
+        Raises:
+            RunError: the head reads no such vector.
+        """
+        head = self.network.head
+        if not isinstance(head, PooledHead):
+            raise RunError(f"{self.path} reads no single vector of a picture, so it gives no features.")
+
+        def pooled(batch: Batch[Any]) -> Output:
+            return {"vectors": head.pool(self.network.encode(batch.inputs))}
+
+        batch = batch_of([self.ready(one) for one in images])
+        return next(run_network(pooled, [batch], self.device))[1]["vectors"]
+
+
+def batch_of(ready: Sequence[Ready]) -> Batch[None]:
+    """Return pictures made ready as one batch whose truths nobody asks for."""
+    images = torch.stack([one.pixels for one in ready])
+    return Batch({"images": images}, None, ("",) * len(ready), tuple(one.geometry for one in ready))
+
+
+def _keeping(network: Network, keep: float) -> Network:
+    """Return a twin that shares every tensor and keeps another share of its tokens."""
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    twin = deepcopy(network, shared)
+    set_keep(twin, keep)
+    return twin
 
 
 def load(
@@ -255,10 +302,7 @@ def load(
             raise SettingError(
                 f"An exported file is computed by its own program on the CPU; leave --device {device} out."
             )
-        exported = ExportedPredictor(Path(model), trust)
-        if point is not None:
-            exported.turn_to(point)
-        return exported
+        return ExportedPredictor(Path(model), trust, point)
     return Predictor(model, device, point)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.core.errors import VitrailError
+from vitrail.data.sample import images_only
 from vitrail.infer.held_back import Pixels
 from vitrail.infer.plans import Plan
-from vitrail.infer.predictor import Predictor
+from vitrail.infer.predictor import Predictor, Request
+from vitrail.layers.elastic import Point
+from vitrail.layers.head import Output
 from vitrail.runs.proof import picture
-from vitrail.tasks.multilabel.task import MultiLabel
 
 Twin = TypeVar("Twin", bound=nn.Module)
 
@@ -32,7 +34,10 @@ SAME_TOP = 0.995
 """The least share of top answers that must be float32's."""
 
 DRIFT = 0.05
-"""How far a probability may lie from float32's; how far it did lie is said with the answers."""
+"""How far a number of a fingerprint, a probability, may lie from float32's; how far it did is said with the answers."""
+
+HELD = 1 << 28
+"""Bytes of float32's outputs that are held for the next plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Seen:
     """What was measured of a plan: pictures a second, seconds to set it up, and how it agreed with float32.
 
     `failed` says why a plan could not be tried at all, `passing` that the reason may be gone tomorrow; `answer` holds
-    its probabilities for the model's proof picture and `scales` the digest of int8's, by which it is known again.
+    its fingerprint of the model's proof picture and `scales` the digest of int8's, by which it is known again.
     """
 
     speed: float
@@ -66,12 +71,18 @@ class Shown:
         DataError: none can be read.
     """
 
-    def __init__(self, predictor: Predictor, proof: Callable[[], Iterable[Pixels]], at_once: int) -> None:
-        self.predictor, self.at_once, self._proof = predictor, at_once, proof
+    def __init__(
+        self, predictor: Predictor, point: Point, proof: Callable[[], Iterable[Pixels]], at_once: int
+    ) -> None:
+        self.predictor, self.point, self.at_once, self._proof = predictor, point, at_once, proof
+        self._held: list[Output] = []
+        self.seconds: list[float] = []
 
     @cached_property
     def _parted(self) -> tuple[Tensor, list[Tensor]]:
-        pictures = [self.predictor.ready(shot).pixels for shot in islice(self._proof(), LOOKED_AT)]
+        pictures = [
+            self.predictor.ready(shot, self.point).pixels for shot in islice(self._proof(), LOOKED_AT)
+        ]
         others = [picture for i, picture in enumerate(pictures) if i % EVERY] or pictures
         batches = [torch.stack(others[i : i + self.at_once]) for i in range(0, len(others), self.at_once)]
         return torch.stack(pictures[::EVERY]), batches
@@ -85,66 +96,72 @@ class Shown:
         """What plans are proven on: nothing was learnt from it, but where there is one picture only."""
         return self._parted[1]
 
-    @cached_property
-    def wanted(self) -> tuple[Tensor, list[float]]:
-        """Float32's output, (n, …), and its seconds for each batch."""
-        return run(self.predictor, self.predictor.network, self.batches)
+    def wanted(self) -> Iterator[Output]:
+        """Yield float32's outputs batch by batch; they are held while they are small, and else computed again."""
+        if len(self._held) == len(self.batches):
+            yield from self._held
+            return
+        self._held, self.seconds, held = [], [], 0
+        for batch in self.batches:
+            output, took = timed(self.predictor, Request(self.point), batch)
+            self.seconds.append(took)
+            held += sum(tensor.nbytes for tensor in output.values())
+            self._held = [*self._held, output] if held <= HELD else []
+            yield output
 
     @property
     def plain(self) -> Seen:
         """What was seen of float32 itself."""
-        output, times = self.wanted
-        return Seen(speed(self.batches, times), 0.0, 1.0, 0.0, len(output))
+        count = sum(len(next(iter(output.values()))) for output in self.wanted())
+        return Seen(speed(self.batches, self.seconds), 0.0, 1.0, 0.0, count)
 
 
 def measured(plan: Plan, make: Callable[[], Twin], shown: Shown) -> tuple[Seen, Twin | None]:
     """Run the proof's pictures through what `make` returns, beside float32; returns that too, where it may be used."""
-    predictor, (wanted, _) = shown.predictor, shown.wanted
+    predictor, point = shown.predictor, shown.point
+    count = sum(map(len, shown.batches))
     try:
         if plan.engine == "openvino":
             make()  # not timed: the next job will find it translated
         began = time.perf_counter()
         quick = make()
-        timed(predictor, quick, shown.batches[0])  # compiles
+        request = Request(point, quick)
+        timed(predictor, request, shown.batches[0])  # compiles
         setup = time.perf_counter() - began
-        found, times = run(predictor, quick, shown.batches)
-        known = known_by(predictor, quick)
+        same, drift, times = _compared(shown, request)
+        known = known_by(predictor, request)
     except Exception as error:  # an engine may refuse a network in any way; float32 still answers
         why = str(error) if isinstance(error, VitrailError) else type(error).__name__
         passing = isinstance(error, MemoryError | OSError | torch.OutOfMemoryError)
-        return Seen(0.0, 0.0, 0.0, 1.0, len(wanted), why, passing), None
-    p, q = predictor.task.probabilities(wanted), predictor.task.probabilities(found)
-    same, drift = float(same_answer(predictor, p, q).float().mean()), float((p - q).abs().max())
-    seen = Seen(speed(shown.batches, times), setup, same, drift, len(wanted), answer=tuple(known))
+        return Seen(0.0, 0.0, 0.0, 1.0, count, why, passing), None
+    seen = Seen(speed(shown.batches, times), setup, same / count, drift, count, answer=tuple(known))
     return seen, quick if seen.faithful else None
 
 
-def known_by(predictor: Predictor, network: nn.Module) -> list[float]:
-    """Return a network's probabilities for the model's proof picture."""
-    pixels = predictor.ready(picture(predictor.preprocess.channels)).pixels[None]
-    found: list[float] = predictor.task.probabilities(timed(predictor, network, pixels)[0]).flatten().tolist()
+def _compared(shown: Shown, request: Request) -> tuple[int, float, list[float]]:
+    """Return how many answers are float32's, how far a number of a fingerprint is off, and each batch's seconds."""
+    task = shown.predictor.task
+    same, drift, times = 0, 0.0, []
+    for batch, wanted in zip(shown.batches, shown.wanted(), strict=True):
+        output, took = timed(shown.predictor, request, batch)
+        times.append(took)
+        same += int(task.agree(wanted, output).sum())
+        apart = float((task.fingerprint(wanted) - task.fingerprint(output)).abs().max())
+        drift = max(drift, apart if apart == apart else float("inf"))  # a NaN must not pass for no drift
+    return same, drift, times
+
+
+def known_by(predictor: Predictor, request: Request) -> list[float]:
+    """Return the fingerprint of what answers a request, of the model's proof picture."""
+    ready = predictor.ready(picture(predictor.preprocess.channels), request.point)
+    found: list[float] = predictor.task.fingerprint(predictor.outputs([ready], request)).flatten().tolist()
     return found
 
 
-def same_answer(predictor: Predictor, p: Tensor, q: Tensor) -> Tensor:  # (b, …), (b, …) -> bool
-    """Tell which answers are the same: the likeliest class, or, where labels are yes or no, every one of them."""
-    if isinstance(predictor.task, MultiLabel):
-        least = torch.tensor(predictor.task.thresholds())
-        return ((p >= least) == (q >= least)).all(-1)
-    return p.argmax(-1) == q.argmax(-1)
-
-
-def run(predictor: Predictor, network: nn.Module, batches: Sequence[Tensor]) -> tuple[Tensor, list[float]]:
-    """Return a network's output for all batches, and the seconds of each."""
-    each = [timed(predictor, network, batch) for batch in batches]
-    return torch.cat([output for output, _ in each]), [seconds for _, seconds in each]
-
-
-def timed(predictor: Predictor, network: nn.Module, batch: Tensor) -> tuple[Tensor, float]:
-    """Return a network's output for a batch, in float32 on the CPU, and the seconds it took."""
+def timed(predictor: Predictor, request: Request, batch: Tensor) -> tuple[Output, float]:
+    """Return the outputs for prepared images, in float32 on the CPU, and the seconds they took."""
     began = time.perf_counter()
-    with torch.inference_mode():
-        output = predictor.task.infer(network, batch.to(predictor.device)).float().cpu()
+    output = predictor.run(images_only(batch), request)
     return output, time.perf_counter() - began
 
 

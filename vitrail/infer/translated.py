@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from vitrail.infer.exported import core, openvino
 from vitrail.infer.fold import folded
 from vitrail.infer.int8 import Scales, lighter
+from vitrail.runs.assemble import Network
 from vitrail.runs.device import fast_bf16
 
 KEPT = 8
@@ -41,7 +43,7 @@ Shape = tuple[int, int, int, int]
 
 
 class Translated:
-    """A network as OpenVINO runs it: float32 images (b, channels, height, width) -> output, on the CPU.
+    """A network as OpenVINO runs it: float32 images (b, channels, height, width) -> its outputs in order, on the CPU.
 
     One graph answers them all, in portions of one size, the last one filled up: a graph for any number of pictures was
     3 % slower, and another graph is another proof. `shape` is that of a batch; no portion is larger.
@@ -52,7 +54,7 @@ class Translated:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         shape: Shape,
         precision: Precision,
         kept: Path | None = None,
@@ -67,13 +69,20 @@ class Translated:
         if precision == "int8":
             lighter(model, (scales or Scales()).ranges(model, settings))
         self._run = core().compile_model(model, "CPU", settings)
+        self._alone = Lock()  # a compiled model holds one request, which two threads would overwrite
+        self.outputs = len(network.outputs)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return the network's output."""
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Return the network's outputs."""
         rest = -len(images) % self.portion
         filled = torch.cat([images, images.new_zeros(rest, *self.shape[1:])]) if rest else images
-        found = [self._run(part.contiguous().numpy())[0] for part in torch.split(filled, self.portion)]
-        return torch.from_numpy(np.concatenate(found)[: len(images)])
+        found: list[list[Any]] = [[] for _ in range(self.outputs)]
+        for part in torch.split(filled, self.portion):
+            with self._alone:
+                answer = self._run(part.contiguous().numpy())
+            for place, parts in enumerate(found):
+                parts.append(answer[place])
+        return [torch.from_numpy(np.concatenate(parts)[: len(images)]) for parts in found]
 
 
 def portion(shape: Shape) -> int:
@@ -90,7 +99,7 @@ def settings_for(precision: Precision) -> dict[str, Any]:
     }
 
 
-def _opened(network: nn.Module, shape: Shape, kept: Path | None) -> Any:
+def _opened(network: Network, shape: Shape, kept: Path | None) -> Any:
     if kept is not None and kept.is_dir():
         with suppress(OSError, RuntimeError):  # damaged, or going: it is made again
             if (kept / "digest").read_text() == _digest(kept):
@@ -105,12 +114,12 @@ def _opened(network: nn.Module, shape: Shape, kept: Path | None) -> Any:
     return model
 
 
-def translate(network: nn.Module, shape: Shape) -> Any:
+def translate(network: Network, shape: Shape) -> Any:
     """Return a network as a model of OpenVINO, for any number of pictures of a batch's shape."""
     sample = torch.zeros(2, *shape[1:])  # one picture would be taken for the only number there is
     sides = ({0: torch.export.Dim.DYNAMIC},)
     with torch.no_grad(), quietly():
-        program = torch.export.export(_Images(folded(network).eval()), (sample,), dynamic_shapes=sides)
+        program = torch.export.export(OfImages(folded(network)).eval(), (sample,), dynamic_shapes=sides)
         model = openvino().convert_model(program)
     _take_group_norms_apart(model)
     return model
@@ -136,16 +145,17 @@ def _take_group_norms_apart(model: Any) -> None:
         node.output(0).replace(ops.add(scaled, ops.reshape(shift, along, False)).output(0))
 
 
-class _Images(nn.Module):
-    """A network as a function of images alone: what else it could be given is no part of a graph."""
+class OfImages(nn.Module):
+    """A network as a function from images alone to its outputs in order, which is what an engine computes."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.network(images)
-        return out
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs."""
+        outputs = self.network({"images": images})
+        return tuple(outputs[name] for name in self.network.outputs)
 
 
 def _digest(kept: Path) -> str:

@@ -30,6 +30,7 @@ class Encoder(nn.Module):
     elastic: ClassVar[bool] = False
     """Whether it is made to be trained for several costs at once."""
 
+    takes: ClassVar[tuple[str, ...]] = ()  # inputs of a batch that it reads beside the images
     config: Any
     spec: FeatureSpec
     __call__: Callable[..., Features]
@@ -67,6 +68,30 @@ class Encoder(nn.Module):
         """
         return self(images, given=given)
 
+    def tap(
+        self,
+        images: Tensor,
+        blocks: tuple[int, ...] = (),
+        *,
+        given: Mapping[str, Tensor] = NOTHING,
+        record: Recorder | None = None,
+    ) -> Features:
+        """Encode images for a head that reads levels: the stages of a pyramid, or `blocks` of a column, from 1 on.
+
+        Raises:
+            SettingError: it has no such blocks, or gives no levels at all.
+        """
+        if blocks or len(self.spec.widths) < 2:
+            raise SettingError(
+                f"{type(self).__name__} gives {len(self.spec.widths)} levels and no single blocks. Take a ViT or "
+                "DINOv2, whose blocks can be read, or a pyramid such as Swin."
+            )
+        return self(images, given=given, record=record)
+
+    def folded(self) -> Encoder:
+        """Return the same function without branches that only training needs; itself where it has none."""
+        return self
+
     def refuse(self, given: Mapping[str, Tensor]) -> None:
         """Refuse inputs that this network has no use for (SettingError)."""
         if len(given) > 0:  # not `if given`: TorchDynamo takes an empty mapping proxy for a full one
@@ -103,6 +128,19 @@ class Column(nn.ModuleList):
         for turn, block in enumerate(self):
             tokens = self._run(turn, block, tokens, None, count if turn == last else None)
         return tokens
+
+    def tap(
+        self, tokens: Tokens, blocks: tuple[int, ...], record: Recorder | None = None
+    ) -> tuple[Tokens, dict[int, Tokens]]:
+        """Tokens of (b, n, d) -> the last ones, and those after each of `blocks`, counted from 1."""
+        tapped: dict[int, Tokens] = {}
+        for turn, block in enumerate(self):
+            if record is not None:
+                record.enter(block, tokens)
+            tokens = self._run(turn, block, tokens, record)
+            if turn + 1 in blocks:
+                tapped[turn + 1] = tokens
+        return tokens, tapped
 
     def _run(
         self, turn: int, block: nn.Module, tokens: Tokens, record: Recorder | None, asking: int | None = None
@@ -143,6 +181,25 @@ class ColumnEncoder(Encoder):
         self.refuse(given)
         tokens = self.blocks.summarise(self.start(images))
         return Features(tokens.with_x(self.norm(tokens.x)))
+
+    def tap(
+        self,
+        images: Tensor,
+        blocks: tuple[int, ...] = (),
+        *,
+        given: Mapping[str, Tensor] = NOTHING,
+        record: Recorder | None = None,
+    ) -> Features:
+        """(b, channels, height, width) -> Features whose levels are the maps after `blocks`, each normed."""
+        self.refuse(given)
+        depth = len(self.blocks)
+        if not blocks or not all(1 <= block <= depth for block in blocks):
+            raise SettingError(
+                f"{type(self).__name__} has the blocks 1 to {depth}, so {blocks or 'none'} cannot be read."
+            )
+        tokens, tapped = self.blocks.tap(self.start(images), blocks, record)
+        levels = tuple(one.with_x(self.norm(one.x)).map() for one in (tapped[block] for block in blocks))
+        return Features(tokens.with_x(self.norm(tokens.x)), levels)
 
 
 class Pyramid(nn.Module):

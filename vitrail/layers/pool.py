@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import cast, get_args
 
 import torch
@@ -19,6 +21,16 @@ from vitrail.layers.tokens import Pool as Kind
 def pool_in(head: nn.Module) -> str:
     """Return how a head makes one vector of the tokens, or "" where it says nothing of it."""
     return next((part.kind for part in head.modules() if isinstance(part, Pool)), "")
+
+
+WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "cls": "the class token",
+        "mean": "the mean of the patches",
+        "cls_mean": "the class token and the mean of the patches, side by side,",
+        "attention": "what a learned probe gathers from all tokens",
+    }
+)
 
 
 class Pool(nn.Module):
@@ -44,6 +56,11 @@ class Pool(nn.Module):
     def reads_prefix(self) -> bool:
         """Whether the tokens in front of the patches are all it looks at (`Encoder.summarise`)."""
         return self.kind == "cls"
+
+    @property
+    def words(self) -> str:
+        """What it reads, for people."""
+        return WORDS.get(self.kind, "the tokens")
 
     def forward(self, features: Features) -> Tensor:
         """Features with tokens (b, n, d) -> (b, width)."""

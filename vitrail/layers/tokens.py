@@ -51,7 +51,9 @@ class Features(NamedTuple):
     """What every encoder returns, convolutional networks included."""
 
     tokens: Tokens
-    levels: tuple[Tensor, ...] = ()  # (b, d_i, row_i, col_i), coarse last; () for plain columns
+    levels: tuple[
+        Tensor, ...
+    ] = ()  # (b, d_i, row_i, col_i), coarse last; of a column only those that were tapped
     pooled: Tensor | None = None  # (b, d): only from networks that pool in a way of their own
 
 
@@ -66,7 +68,8 @@ class FeatureSpec:
     sizes that fit (`any` that the strides tile, `every` one, or `fixed` where only the built size does);
     `dense` says that its published classifiers read every token and not the pooled vector alone; `tolerance`
     is how far a recorded forward may lie from another; `rim` counts the pixels that lie outside the outermost
-    cells on each side, where patches overlap.
+    cells on each side, where patches overlap. `widths` are those of the levels that a pyramid gives, coarse last;
+    of a column any block may be tapped instead, of which there are `depth` (0: none).
     """
 
     width: int
@@ -80,6 +83,8 @@ class FeatureSpec:
     dense: bool = False
     tolerance: float = 2e-6
     rim: float = 0.0
+    widths: tuple[int, ...] = ()
+    depth: int = 0
 
     @property
     def shows_attention(self) -> bool:

@@ -73,6 +73,7 @@ class DeiT(ColumnEncoder):
             prefix=c.prefix,
             attention="softmax",
             blocks=c.depth,
+            depth=c.depth,
             pool="cls",
             sizes="any",
         )

@@ -82,6 +82,7 @@ class DinoV2(ColumnEncoder):
             prefix=("cls", *["reg"] * c.registers),
             attention="softmax",
             blocks=c.depth,
+            depth=c.depth,
             pool="cls",
             sizes="any",
         )

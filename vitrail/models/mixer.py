@@ -24,9 +24,9 @@ from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.block import DropPath, Gelu, Mlp, ramp
 from vitrail.layers.embed import PatchEmbed, Sized, check_tiles
-from vitrail.layers.encoder import NOTHING, Column, Encoder
+from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.initial import lecun
-from vitrail.layers.tokens import Features, FeatureSpec, Tokens
+from vitrail.layers.tokens import FeatureSpec, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class MixerConfig(Sized):
         return self.size[0] // self.patch, self.size[1] // self.patch
 
 
-class Mixer(Encoder):
+class Mixer(ColumnEncoder):
     """The MLP-Mixer: images (b, channels, height, width) -> Features of one column."""
 
     Config = MixerConfig
@@ -68,25 +68,21 @@ class Mixer(Encoder):
     def __init__(self, config: MixerConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.spec = FeatureSpec(c.width, strides=(c.patch,), pool="mean", sizes="fixed")
+        self.spec = FeatureSpec(c.width, strides=(c.patch,), pool="mean", sizes="fixed", depth=c.depth)
         self.embed = PatchEmbed(c.width, c.patch, c.channels)
         self.blocks = Column(MixerBlock(c, rate) for rate in ramp(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
 
-    def forward(
-        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
-    ) -> Features:
-        """(b, channels, height, width) -> Features with tokens (b, row·col, d); there is no attention to record."""
-        self.refuse(given)
-        tokens = self.embed(images)
+    def start(self, images: Tensor) -> Tokens:
+        """(b, channels, height, width) -> Tokens that the first block takes, (b, row·col, d)."""
+        tokens: Tokens = self.embed(images)
         if tokens.grid != self.config.grid:
             size = " x ".join(map(str, self.config.size))
             raise SettingError(
                 f"This Mixer was made for {size} pixels and knows no other size; resize the picture, or build it "
                 "for the other (image=…)."
             )
-        tokens = self.blocks(tokens, record)
-        return Features(tokens.with_x(self.norm(tokens.x)))
+        return tokens
 
 
 class MixerBlock(nn.Module):

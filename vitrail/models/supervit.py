@@ -88,6 +88,7 @@ class SuperViT(ColumnEncoder):
             prefix=("cls",),
             attention="softmax",
             blocks=c.depth,
+            depth=c.depth,
             pool="cls",
             dense=c.form == "lvvit",
         )

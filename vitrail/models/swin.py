@@ -121,6 +121,7 @@ class Swin(Encoder):
             blocks=sum(c.depths),
             pool="mean",
             sizes="any",
+            widths=tuple(widths),
         )
         self.embed = PatchEmbed(c.width, c.patch, c.channels)
         self.embed_norm = nn.LayerNorm(c.width, eps=c.norm_eps)

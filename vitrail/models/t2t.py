@@ -80,6 +80,7 @@ class T2T(ColumnEncoder):
             prefix=("cls",),
             attention="softmax",
             blocks=c.depth,
+            depth=c.depth,
             pool="cls",
             sizes="any",
         )

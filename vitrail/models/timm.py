@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, ClassVar, NamedTuple
@@ -160,6 +161,15 @@ class TimmEncoder(Encoder):
         tokens = Tokens(level.flatten(2).transpose(1, 2), tuple(level.shape[2:]))
         return Features(tokens, (level,), pooled)
 
+    def folded(self) -> Encoder:
+        """Return the network with its branches folded into one convolution each, as timm writes it; else itself."""
+        from timm.utils.model import reparameterize_model
+
+        twin = deepcopy(self).eval()
+        before = _modules(twin.net)
+        twin.net = reparameterize_model(twin.net, inplace=True)
+        return self if _modules(twin.net) == before else twin
+
     def _features(self, images: Tensor, grid: tuple[int, ...], record: Recorder | None) -> Tensor:
         if record is None:
             out: Tensor = self.net.forward_features(images)
@@ -178,6 +188,10 @@ class TimmEncoder(Encoder):
                 "heard; explain it by occlusion."
             )
         return out
+
+
+def _modules(network: nn.Module) -> list[str]:
+    return [f"{name} {type(module).__name__}" for name, module in network.named_modules()]
 
 
 class _Shape(NamedTuple):

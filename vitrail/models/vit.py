@@ -99,6 +99,7 @@ class ViT(ColumnEncoder):
             prefix=c.prefix,
             attention="softmax",
             blocks=c.depth,
+            depth=c.depth,
             pool="cls" if c.prefix else "mean",
             sizes="any",
         )

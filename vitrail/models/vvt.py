@@ -81,6 +81,7 @@ class VVT(Encoder):
             pool="mean",
             sizes="every",
             tolerance=2e-4,
+            widths=c.widths,
         )
         fans = (c.channels, *c.widths[:-1])
         self.embeds = nn.ModuleList(OverlapEmbed(c.widths[s], 2 if s else 4, fans[s]) for s in stages)

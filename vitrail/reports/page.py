@@ -97,7 +97,7 @@ def _page(
         "matrix": matrix,
         "reliability": plots.data_uri(plots.reliability(bins)),
         "looks": _looks(predictor, manifest, scores.judged) if predictor else [],
-        "method": method_for(predictor.network.spec) if predictor else None,
+        "method": method_for(predictor.network) if predictor else None,
         "left_out": album.missing,
     }
     return render("report.html", values)
@@ -150,7 +150,7 @@ def _looks(
 
 def _look(predictor: Predictor, manifest: Manifest, one: Judged) -> dict[str, str]:
     image = load(manifest.root, one.row.path, predictor.preprocess.channels).image
-    method = method_for(predictor.network.spec)
+    method = method_for(predictor.network)
     figure = explain(predictor, image, method).figure() if method else plots.shown(plots.of_array(image))
     figure.thumbnail((WIDTH, WIDTH))
     return {

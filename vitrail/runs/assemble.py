@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from vitrail.core.catalog import load
 from vitrail.layers.attend import Recorder
 from vitrail.layers.encoder import Encoder
+from vitrail.layers.head import Head, Output
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.models.create import create_encoder
-from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
 from vitrail.weights.find import find_weights
 
 
-class Network(nn.Module):
-    """An encoder with the head of a task: images (b, channels, height, width) → the task's output."""
+class _Assembled(nn.Module):
+    """An encoder with a head."""
 
     encoder: Encoder
 
-    def __init__(self, encoder: Encoder, head: nn.Module) -> None:
+    def __init__(self, encoder: Encoder, head: Head) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
@@ -32,20 +32,48 @@ class Network(nn.Module):
         """What the encoder says of itself."""
         return self.encoder.spec
 
-    def forward(
-        self, images: Tensor, given: Mapping[str, Tensor] | None = None, record: Recorder | None = None
-    ) -> Tensor:
-        """Return the output of the head, recording attention where a recorder is handed in."""
-        if record is None and getattr(self.head, "reads_prefix", False):
-            features = self.encoder.summarise(images, given=given or {})
-        else:
-            features = self.encoder(images, given=given or {}, record=record)
-        output: Tensor = self.head(features)
-        return output
+    def encode(
+        self, inputs: Mapping[str, Tensor], record: Recorder | None = None, whole: bool = False
+    ) -> Features:
+        """Return the features that the head reads; `whole` where also those are wanted that it does not read.
 
-    def forward_features(self, images: Tensor) -> Features:
-        """Return what the encoder saw."""
-        return self.encoder(images)
+        Attention is recorded, of whole features, where a recorder is handed in.
+        """
+        given = {name: inputs[name] for name in self.encoder.takes if name in inputs}
+        images = inputs["images"]
+        if self.head.reads == "levels":
+            return self.encoder.tap(images, self.head.taps, given=given, record=record)
+        if record is None and not whole and self.head.reads == "prefix":
+            return self.encoder.summarise(images, given=given)
+        return self.encoder(images, given=given, record=record)
+
+
+class Network(_Assembled):
+    """An encoder with the head of a task: the inputs of a batch by name → the task's outputs by name.
+
+    `outputs` names what it gives outside of training, in order.
+    """
+
+    __call__: Callable[..., Output]
+
+    def __init__(self, encoder: Encoder, head: Head, outputs: Sequence[str] = ("logits",)) -> None:
+        super().__init__(encoder, head)
+        self.outputs = tuple(outputs)
+
+    def forward(self, inputs: Mapping[str, Tensor], record: Recorder | None = None) -> Output:
+        """Return the outputs of the head, recording attention where a recorder is handed in."""
+        return self.head(self.encode(inputs, record), inputs)
+
+
+class Classifier(_Assembled):
+    """An encoder with a head of classes: images (b, channels, height, width) → logits (b, k)."""
+
+    __call__: Callable[..., Tensor]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        inputs = {"images": images}
+        return self.head(self.encode(inputs), inputs)["logits"]
 
 
 def build_task(name: str, labels: Sequence[str], settings: Mapping[str, Any]) -> Task[Any, Any]:
@@ -56,21 +84,7 @@ def build_task(name: str, labels: Sequence[str], settings: Mapping[str, Any]) ->
 
 def join(encoder: Encoder, task: Task[Any, Any]) -> Network:
     """Return the network that gives the encoder this task's head."""
-    return Network(encoder, task.head(encoder.spec))
-
-
-def assemble(recipe: Recipe, labels: Sequence[str]) -> tuple[Network, Task[Any, Any]]:
-    """Return the untrained network of a recipe and its task."""
-    task = build_task(recipe.task.name, labels, recipe.task.settings)
-    encoder = create_encoder(
-        recipe.model.name,
-        image=recipe.model.imgsz,
-        channels=recipe.model.channels,
-        drop_path=recipe.model.drop_path,
-        stride=recipe.model.stride,
-        settings=recipe.model.settings,
-    )
-    return join(encoder, task), task
+    return Network(encoder, task.head(encoder.spec), tuple(task.outputs))
 
 
 def create_model(
@@ -81,7 +95,7 @@ def create_model(
     image: tuple[int, int] | None = None,
     channels: int = 3,
     pool: str | None = None,
-) -> Network:
+) -> Classifier:
     """Return a network from images (b, channels, height, width) to logits (b, num_classes).
 
     `name` is one of ours (`vit_s16`) or timm's; `image` is the size (height, width) that positions are made for.
@@ -94,14 +108,16 @@ def create_model(
     labels = [str(i) for i in range(num_classes)]
     task = build_task("classify", labels, {"pool": pool})
     if pretrained is False:
-        return join(create_encoder(name, image=image, channels=channels), task)
+        encoder = create_encoder(name, image=image, channels=channels)
+        return Classifier(encoder, task.head(encoder.spec))
     found = find_weights("auto" if pretrained is True else pretrained, name)
-    network = join(found.build(image=image, channels=channels), task)
+    encoder = found.build(image=image, channels=channels)
+    network = Classifier(encoder, task.head(encoder.spec))
     take_head(network, found.head)
     return network.eval()
 
 
-def take_head(network: Network, head: Mapping[str, Tensor]) -> bool:
+def take_head(network: Network | Classifier, head: Mapping[str, Tensor]) -> bool:
     """Load a published classifier where it has the shapes of the network's own; tell whether it has."""
     own = {key: tuple(tensor.shape) for key, tensor in network.head.state_dict().items()}
     if {key: tuple(tensor.shape) for key, tensor in head.items()} != own:

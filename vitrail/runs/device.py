@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 
 from vitrail.core.errors import SettingError
@@ -37,3 +40,8 @@ def fast_bf16(device: torch.device) -> bool:
         has = torch.cpu.get_capabilities()
         return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
     return False
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Compute matrix products in bf16 where asked."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

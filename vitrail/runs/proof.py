@@ -1,4 +1,4 @@
-"""The proof inside a model file: one generated picture and the probabilities that training gave for it.
+"""The proof inside a model file: one generated picture and the fingerprint of what training answered to it.
 
 Pixel (r, c) of channel k holds (31 r + 17 c + 57 k + 3 (r c mod 29)) mod 256; the picture is 61 high and 47 wide,
 so that no resize, crop or channel swap can hide.
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vitrail.data.preprocess import Preprocess
+from vitrail.data.sample import Batch, images_only
+from vitrail.runs.run_network import answering, evaluating, run_network
 from vitrail.tasks.base import Task
 
 HEIGHT, WIDTH = 61, 47
 TOLERANCE = 1e-4
-"""How far a probability may lie from the proof in float32."""
+"""How far a number of a fingerprint may lie from the proof in float32."""
 
 
 def picture(channels: int = 3) -> NDArray[np.uint8]:
@@ -30,7 +32,7 @@ def picture(channels: int = 3) -> NDArray[np.uint8]:
 
 
 def answer(network: nn.Module, task: Task[Any, Any], preprocess: Preprocess) -> list[float]:
-    """Return what the network says of the proof picture, in float32 on the CPU, flattened.
+    """Return the fingerprint of what the network says of the proof picture, in float32 on the CPU.
 
     A GPU rounds convolutions to fewer bits unless told otherwise; the same file shall give the same answer anywhere.
     """
@@ -38,13 +40,15 @@ def answer(network: nn.Module, task: Task[Any, Any], preprocess: Preprocess) -> 
     weight = next(network.parameters())
     if weight.device.type != "cpu":
         network = _on_cpu(network)
-    was = network.training
-    network.eval()
-    with torch.inference_mode():
-        output = task.infer(network, pixels[None].to(weight.dtype))
-        probabilities = task.probabilities(output.float())
-    network.train(was)
-    return [float(p) for p in probabilities.flatten().tolist()]
+    with evaluating(network):
+        return fingerprint(task, network, images_only(pixels[None].to(weight.dtype)))
+
+
+def fingerprint(task: Task[Any, Any], network: nn.Module, batch: Batch[Any]) -> list[float]:
+    """Return what a network on the CPU says of a batch, as the numbers that its task's proofs compare."""
+    compute = answering(task, network)
+    outputs = [output for _, output in run_network(compute, [batch], torch.device("cpu"))]
+    return [float(number) for number in task.fingerprint(outputs[0]).flatten().tolist()]
 
 
 def _on_cpu(network: nn.Module) -> nn.Module:

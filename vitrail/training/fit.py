@@ -18,7 +18,6 @@ from vitrail.data.loader import Pictures, Share, processes, training
 from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.data.prepare import Prepared, prepare
 from vitrail.data.split import can_be_trained
-from vitrail.layers.head import DistilledHead
 from vitrail.models.create import count_params
 from vitrail.reports.write import write_report
 from vitrail.runs.folder import Run, create_run, elsewhere, open_run
@@ -99,7 +98,7 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
     torch.manual_seed(recipe.training.seed)
     begun = begin(recipe, manifest.classes)
     # Two heads on tokens of their own are no draft's head: they start fresh.
-    if recipe.training.tune != "scratch" and not isinstance(begun.network.head, DistilledHead):
+    if recipe.training.tune != "scratch" and not begun.network.head.apart:
         head_for(begun, manifest, TRAIN)
     if recipe.training.tune == "head":
         begun.network.encoder.requires_grad_(False)

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +22,15 @@ from vitrail.core.paths import cache_dir
 from vitrail.data.loader import Pictures, Share, evaluation
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.preprocess import Preprocess
+from vitrail.data.sample import Batch
 from vitrail.layers.encoder import Encoder
+from vitrail.layers.head import Output
 from vitrail.layers.pool import Pool
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
 from vitrail.runs.device import fast_bf16
+from vitrail.runs.run_network import run_network
 from vitrail.training.heads import Vectors
-from vitrail.training.loop import autocast
 
 BATCH = 16
 
@@ -85,17 +88,18 @@ class Frozen:
             took = time.perf_counter() - began
         return took / min(BATCH, len(some))
 
-    @torch.inference_mode()
     def _compute(
         self, manifest: Manifest, rows: Sequence[Row], workers: int = 1
     ) -> Iterator[tuple[list[str], Vectors]]:
         """Yield hashes and vectors, batch by batch; pictures are read in a process of their own meanwhile."""
         pictures = Pictures(rows, manifest.root, self.preprocess, str)
         hashes = {row.id: row.hash for row in rows}
-        for batch in evaluation(pictures, BATCH, Share(), workers):
-            with autocast(self.device, self.precision):
-                pooled = self.pool(self.encoder(batch.images.to(self.device)))
-            yield [hashes[one] for one in batch.ids], pooled.float().cpu().numpy()
+        batches = evaluation(pictures, BATCH, Share(), workers)
+        for batch, output in run_network(self._pooled, batches, self.device, self.precision):
+            yield [hashes[one] for one in batch.ids], output["vectors"].numpy()
+
+    def _pooled(self, batch: Batch[Any]) -> Output:
+        return {"vectors": self.pool(self.encoder(batch.images))}
 
     def _read(self) -> dict[str, Vectors]:
         try:

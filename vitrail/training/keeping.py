@@ -239,7 +239,7 @@ def write_best(run: Run, recipe: Recipe, start: Start) -> None:
     if found := broken(start):
         raise DivergedError(f"No model was written: {found}", "Try a lower learning rate (--lr).")
     task = start.task
-    name, kept = task.kept(recipe.task.name)
+    name, kept = task.deployed_task(recipe.task.name)
     header = Header(
         name=recipe.model.name,
         encoder=describe(start.network.encoder),

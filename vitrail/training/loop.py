@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -28,7 +28,9 @@ from vitrail.core.seeds import derive
 from vitrail.data.loader import Order
 from vitrail.data.sample import Batch
 from vitrail.runs.assemble import Network
-from vitrail.tasks.base import Task
+from vitrail.runs.device import autocast
+from vitrail.runs.run_network import answering, evaluating, run_network
+from vitrail.tasks.base import Losses, Task
 from vitrail.training.optim import Average, Schedule
 
 
@@ -128,19 +130,17 @@ def _step(session: Session, batch: Batch[Any]) -> float:
     session.network.train()
     if not any(p.requires_grad for p in session.bare.encoder.parameters()):
         session.bare.encoder.eval()  # frozen: no drop path, and batch norms keep their statistics
+    counted = _counted(session, batch)
     # A process with a picture fewer than the others may have fewer pieces.
-    parts = [part for part in np.array_split(np.arange(len(batch.ids)), session.pieces) if len(part)]
-    world = session.accelerator.num_processes
+    parts = [part for part in np.array_split(np.arange(len(batch)), session.pieces) if len(part)]
     total = torch.zeros((), device=session.accelerator.device)
     for i, part in enumerate(parts):
         number = session.accelerator.process_index * session.pieces + i
         last = i == len(parts) - 1
         with _drawn(session, number), nullcontext() if last else session.accelerator.no_sync(session.network):
-            loss = _loss(session, _slice(batch, part, session.accelerator.device), number)
-            # Pieces may differ by one picture, in one process or from one to another: each counts by its pictures, and
-            # the mean over processes is the step of the whole batch.
-            whole = len(batch.ids) if world == 1 else session.order.batch / world
-            share = loss * (len(part) / whole)
+            piece = batch.slice(int(part[0]), int(part[-1]) + 1)
+            losses = _losses(session, piece.to(session.accelerator.device), number)
+            share = weighed(losses, {IMAGES: len(part), **session.task.weights(piece.targets)}, counted)
             session.accelerator.backward(share)
         total += share.detach()
     value = float(session.accelerator.reduce(total, reduction="mean"))
@@ -157,6 +157,40 @@ def _step(session: Session, batch: Batch[Any]) -> float:
     return value
 
 
+IMAGES = ""
+"""The name under which a step counts its images."""
+
+
+def _counted(session: Session, batch: Batch[Any]) -> dict[str, float]:
+    """Return what each part of the loss counts over the whole step, as a share of one process.
+
+    Pieces may differ by one picture, in one process or from one to another: each counts by what it holds, and the mean
+    over processes is the step of the whole batch.
+    """
+    world = session.accelerator.num_processes
+    weights = dict(session.task.weights(batch.targets))
+    if world == 1:
+        return {IMAGES: len(batch), **weights}
+    if weights:
+        mine = torch.tensor([*weights.values()], dtype=torch.float64, device=session.accelerator.device)
+        sums = session.accelerator.reduce(mine, reduction="sum").tolist()
+        weights = {name: value / world for name, value in zip(weights, sums, strict=True)}
+    return {IMAGES: session.order.batch / world, **weights}
+
+
+def weighed(losses: Losses, piece: Mapping[str, float], whole: Mapping[str, float]) -> Tensor:
+    """Return a piece's part of the loss of the whole step: each part by what it counts of it.
+
+    A part that counts nothing in the whole step is nothing.
+    """
+    shares: dict[float, list[Tensor]] = defaultdict(list)
+    for name, part in losses.parts.items():
+        counts = name if name in whole else IMAGES
+        shares[piece[counts] / whole[counts] if whole[counts] else 0.0].append(part)
+    summed = [sum(parts[1:], parts[0]) * share for share, parts in shares.items()]
+    return sum(summed[1:], summed[0])
+
+
 def _diverged(session: Session, what: str) -> DivergedError:
     session.optimiser.zero_grad(set_to_none=True)
     return DivergedError(what, way_out(session))
@@ -167,10 +201,11 @@ def way_out(session: Session) -> str:
     return f"Try a lower learning rate (--lr {session.schedule.peak / 3:.2g}) or --precision float32."
 
 
-def _loss(session: Session, batch: Batch[Any], piece: int) -> Tensor:
+def _losses(session: Session, batch: Batch[Any], piece: int) -> Losses:
     rng = np.random.default_rng(derive(session.order.seed, "prepare", session.step, piece))
+    progress = session.step / max(1, session.schedule.total)
     with autocast(session.accelerator.device, session.precision):
-        return session.task.learn(session.network, batch, rng).total
+        return session.task.training_loss(session.network, batch, rng, progress)
 
 
 @contextmanager
@@ -178,17 +213,6 @@ def _drawn(session: Session, piece: int) -> Iterator[None]:
     """Seed dropout and drop path for one piece of one step."""
     torch.manual_seed(derive(session.order.seed, "dropout", session.step, piece))
     yield
-
-
-def _slice(batch: Batch[Any], part: np.ndarray[Any, Any], device: torch.device) -> Batch[Any]:
-    low, high = int(part[0]), int(part[-1]) + 1
-    images = batch.images[low:high].to(device, non_blocking=True)
-    return Batch(images, batch.targets[low:high], batch.ids[low:high])
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Compute matrix products in bf16 where asked."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 @contextmanager
@@ -211,13 +235,10 @@ def deterministic(device: torch.device) -> Iterator[None]:
 def evaluate(session: Session, batches: Iterator[Batch[Any]]) -> dict[str, float]:
     """Return the task's scores on batches, gathered from all processes."""
     network, metrics = session.evaluated(), session.task.metrics()
-    was = network.training
-    network.eval()
-    with torch.inference_mode(), autocast(session.accelerator.device, session.precision):
-        for batch in batches:
-            output = session.task.infer(network, batch.images.to(session.accelerator.device))
+    with evaluating(network):
+        compute = answering(session.task, network)
+        for batch, output in run_network(compute, batches, session.accelerator.device, session.precision):
             metrics.update(output, batch.targets)
-    network.train(was)
     if session.accelerator.num_processes > 1:
         metrics = _gathered(session.task, metrics.state())
     return metrics.compute()

@@ -22,10 +22,10 @@ from vitrail.core.paths import cache_dir
 from vitrail.data.sample import Batch
 from vitrail.models.create import count_macs, describe
 from vitrail.runs.assemble import Network
-from vitrail.runs.device import fast_bf16
+from vitrail.runs.device import autocast, fast_bf16
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
-from vitrail.training.loop import TrainingError, autocast
+from vitrail.training.loop import TrainingError
 
 SMALLEST = 8
 """Pictures of the smallest micro-batch that is tried."""
@@ -153,12 +153,11 @@ class _Trial:
         return min(first, self._seconds(count, precision) if first < 1.0 else first) / count
 
     def _seconds(self, count: int, precision: str) -> float:
-        batch = self.batch
-        piece = Batch(batch.images[:count].to(self.device), batch.targets[:count], batch.ids[:count])
+        piece = self.batch.slice(0, count).to(self.device)
         began = time.perf_counter()
         with torch.random.fork_rng(devices=[]):
             with autocast(self.device, precision):
-                loss = self.task.learn(self.network, piece, np.random.default_rng(0)).total
+                loss = self.task.training_loss(self.network, piece, np.random.default_rng(0), 0.0).total
             torch.autograd.backward(loss)
         float(loss.detach())  # waits for a GPU
         took = time.perf_counter() - began

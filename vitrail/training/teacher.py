@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import Predictor
-from vitrail.layers.head import DistilledHead, LinearHead
+from vitrail.layers.head import DistilledHead, Head, LinearHead, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.runs.assemble import Network
 from vitrail.weights.find import find_weights
@@ -32,9 +32,10 @@ class _Opened(NamedTuple):
 class Teacher:
     """A frozen network that is asked about what the student sees, through its own preprocessing.
 
-    Images as the student gets them (b, channels, height, width) -> logits (b, k) in the student's order of classes.
-    The teacher sees the very crop of the student, all of it, brought to its own size by its own interpolation and in
-    its own normalisation: its own crop was for whole pictures, and would cut from what the student is asked about.
+    Images as the student gets them (b, channels, height, width) -> logits (b, k) in the student's order of classes, as
+    an output. The teacher sees the very crop of the student, all of it, brought to its own size by its own
+    interpolation and in its own normalisation: its own crop was for whole pictures, and would cut from what the
+    student is asked about.
     """
 
     def __init__(self, opened: _Opened, student: Preprocess) -> None:
@@ -48,7 +49,7 @@ class Teacher:
         self.columns = list(opened.columns)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Output:
         """Return the teacher's logits: (b, channels, height, width) -> (b, k)."""
         self.network.to(images.device)
         pixels = self.student.restore(images.float())
@@ -57,8 +58,8 @@ class Teacher:
             255 * torch.tensor(part, device=images.device).view(-1, 1, 1)
             for part in (self.preprocess.mean, self.preprocess.std)
         )
-        logits: Tensor = self.network((fitted - mean) / std)
-        return logits[:, self.columns]
+        output: Output = self.network({"images": (fitted - mean) / std})
+        return {"logits": output["logits"][:, self.columns]}
 
 
 def open_teacher(source: str, labels: Sequence[str], student: Preprocess) -> Teacher:
@@ -105,7 +106,7 @@ def _published(source: str, labels: Sequence[str]) -> _Opened:
     return _Opened(network, answering_preprocess(found), _columns(source, labels, classes))
 
 
-def _classifier(found: Pretrained, spec: FeatureSpec) -> nn.Module:
+def _classifier(found: Pretrained, spec: FeatureSpec) -> Head:
     if "linear.weight" not in found.head:
         raise WeightsError(
             f"The weights {found.name} have no classifier, so they cannot teach. Fine-tune them on your pictures "
@@ -114,7 +115,7 @@ def _classifier(found: Pretrained, spec: FeatureSpec) -> nn.Module:
     classes = len(found.head["linear.weight"])
     hidden = len(found.head["pre_logits.weight"]) if "pre_logits.weight" in found.head else 0
     pool = "attention" if any(key.startswith("pool.attention") for key in found.head) else None
-    head: nn.Module = (
+    head: Head = (
         DistilledHead(spec, classes)
         if "dist.weight" in found.head
         else LinearHead(spec, classes, pool=pool, hidden=hidden)

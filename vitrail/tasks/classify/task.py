@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -12,15 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail import plots
-from vitrail.core.config import read
 from vitrail.core.errors import DataError, UnknownNameError
 from vitrail.data.sample import Batch, Geometry
-from vitrail.layers.head import DenseHead, DistilledHead
+from vitrail.layers.head import NO_INPUTS, DenseHead, DistilledHead, Head, Output, PooledHead
 from vitrail.layers.pool import Pool
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
 from vitrail.metrics.temperature import temperature
-from vitrail.tasks.base import Losses, Task
+from vitrail.tasks.base import Ask, Following, Losses, Task, within
 from vitrail.tasks.classify.settings import ClassifySettings
 
 if TYPE_CHECKING:
@@ -81,36 +80,33 @@ def first(labels: Sequence[str], probabilities: Sequence[float], choice: str) ->
     }
 
 
-class ClassHead(nn.Module):
-    """Pool the features and read off one number a class: Features -> (b, k)."""
+class ClassHead(PooledHead):
+    """Pool the features and read off one number a class: Features -> logits (b, k)."""
 
     def __init__(self, spec: FeatureSpec, classes: int, pool: Kind | None, dropout: float) -> None:
         super().__init__()
-        self.pool = Pool(spec, pool)
+        self.read_pool(Pool(spec, pool))
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(self.pool.width, classes)
         # Where the published classifiers of a network read every token, so does ours: `DenseHead`.
         self.dense = nn.Linear(spec.width, classes) if spec.dense and pool is None else None
+        if self.dense is not None:
+            self.reads = "patches"
         for layer in (self.linear, self.dense):
             if layer is not None:
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
 
-    @property
-    def reads_prefix(self) -> bool:
-        """Whether the tokens in front of the patches are all it looks at."""
-        return self.dense is None and self.pool.reads_prefix
-
-    def forward(self, features: Features) -> Tensor:
+    def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
         """Return logits."""  # -> (b, k)
         logits: Tensor = self.linear(self.dropout(self.pool(features)))
-        if self.dense is None:
-            return logits
-        best: Tensor = self.dense(self.dropout(features.tokens.patches)).amax(1)
-        return logits + DenseHead.SHARE * best
+        if self.dense is not None:
+            best: Tensor = self.dense(self.dropout(features.tokens.patches)).amax(1)
+            logits = logits + DenseHead.SHARE * best
+        return {"logits": logits}
 
 
-def class_head(spec: FeatureSpec, classes: int, pool: Kind | None, dropout: float) -> nn.Module:
+def class_head(spec: FeatureSpec, classes: int, pool: Kind | None, dropout: float) -> Head:
     """Return the head from Features to (b, k): two where the network has a distillation token and no pool is named."""
     if pool is None and "dist" in spec.prefix:
         return DistilledHead(spec, classes, dropout=dropout)
@@ -125,11 +121,12 @@ class Accuracy:
     def __init__(self) -> None:
         self.rows: list[tuple[int, float]] = []
 
-    def update(self, output: Tensor, targets: Sequence[int]) -> None:
+    def update(self, output: Output, targets: Sequence[int]) -> None:
         """Take in logits (b, k) and class indices."""
-        truth = torch.as_tensor(list(targets), device=output.device)
-        right = (output.argmax(dim=-1) == truth).int().tolist()
-        losses = F.cross_entropy(output.float(), truth, reduction="none").tolist()
+        logits = output["logits"]
+        truth = torch.as_tensor(list(targets), device=logits.device)
+        right = (logits.argmax(dim=-1) == truth).int().tolist()
+        losses = F.cross_entropy(logits.float(), truth, reduction="none").tolist()
         self.rows += zip(right, losses, strict=True)
 
     def state(self) -> list[tuple[int, float]]:
@@ -167,18 +164,25 @@ class Classify(Task[int, Ranked]):
     """
 
     name = "classify"
-    Reads: ClassVar[type[ClassifySettings]] = ClassifySettings
+    Settings = ClassifySettings
 
     def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         if len(labels) < 2:
             raise DataError(
                 f"Classification needs two classes at least, got {list(labels)}. Add another class."
             )
-        self.labels = tuple(labels)
-        self.settings = read(self.Reads, settings or {}, "task settings")
+        super().__init__(labels, settings)
         self._index = {label: i for i, label in enumerate(self.labels)}
 
-    def head(self, spec: FeatureSpec) -> nn.Module:
+    readable_outputs = ("probabilities",)
+    problem = "single_label_classification"
+
+    @property
+    def outputs(self) -> Mapping[str, tuple[str, ...]]:
+        """One number a class."""
+        return {"logits": ("class",)}
+
+    def head(self, spec: FeatureSpec) -> Head:
         """Return pooling and one linear layer; of a network with a distillation token both its heads."""
         return class_head(spec, len(self.labels), self.settings.pool, self.settings.dropout)
 
@@ -188,26 +192,48 @@ class Classify(Task[int, Ranked]):
             raise UnknownNameError("class", label, self.labels, named(self.labels))
         return self._index[label]
 
-    def loss(self, output: Tensor, targets: Sequence[int] | Tensor) -> Losses:
+    def loss(self, output: Output, targets: Sequence[int] | Tensor) -> Losses:
         """Return cross entropy against class indices or rows of probabilities, or the binary one of DeiT III."""
-        truth = torch.as_tensor(targets, device=output.device)
+        logits = output["logits"].float()
+        truth = torch.as_tensor(targets, device=logits.device)
         weights = self.settings.class_weights
-        weight = None if weights is None else torch.tensor(weights, device=output.device)
+        weight = None if weights is None else torch.tensor(weights, device=logits.device)
         smoothing = self.settings.smoothing
         if self.settings.loss == "bce":
-            return Losses(binary(output.float(), truth, weight, smoothing))
-        return Losses(F.cross_entropy(output.float(), truth, weight=weight, label_smoothing=smoothing))
+            return Losses({"bce": binary(logits, truth, weight, smoothing)})
+        entropy = F.cross_entropy(logits, truth, weight=weight, label_smoothing=smoothing)
+        return Losses({"cross_entropy": entropy})
+
+    def follow(self, output: Output, teacher: Output, by: Following) -> Tensor:
+        """Return how far logits (b, k) are from a teacher's, the mean over images.
+
+        `hard`: cross entropy against the teacher's choice; `soft`: τ² KL(teacher ‖ student) of answers softened by τ
+        (arXiv:2012.12877, eqs. 2 and 3); `match`: the divergence of the probabilities as they are.
+        """
+        student, other = output["logits"].float(), teacher["logits"].float()
+        if by.kind == "match":
+            return F.kl_div(student.log_softmax(-1), other.softmax(-1), reduction="batchmean")
+        if by.kind == "hard":
+            return F.cross_entropy(student, other.argmax(1))
+        heat = by.temperature
+        softened, wanted = (student / heat).log_softmax(1), (other / heat).log_softmax(1)
+        return heat**2 * F.kl_div(softened, wanted, log_target=True, reduction="none").sum(1).mean()
 
     def metrics(self) -> Accuracy:
         """Return empty accuracy."""
         return Accuracy()
 
-    def probabilities(self, output: Tensor) -> Tensor:
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities."""
+        return float(self.settings.temperature)
+
+    def probabilities(self, output: Output) -> Tensor:
         """Return softmax(logits / temperature): (b, k)."""
-        scaled: Tensor = output.float() / self.settings.temperature
+        scaled: Tensor = output["logits"].float() / self.settings.temperature
         return scaled.softmax(dim=-1)
 
-    def decode(self, output: Tensor, at: Sequence[Geometry]) -> list[Ranked]:
+    def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[Ranked]:
         """Return the classes in order of probability."""
         values, order = self.probabilities(output).sort(dim=-1, descending=True, stable=True)
         return [
@@ -215,15 +241,29 @@ class Classify(Task[int, Ranked]):
             for row, p in zip(order.tolist(), values.tolist(), strict=True)
         ]
 
-    def score(self, output: Tensor, prediction: Ranked) -> Tensor:
+    def readable(self, output: Output) -> Output:
+        """Return the probabilities, for exported graphs."""
+        return {"probabilities": self.probabilities(output)}
+
+    def fingerprint(self, output: Output) -> Tensor:
+        """Return the probabilities."""
+        return within(self.probabilities(output))
+
+    def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
+        """Tell where the likeliest class is the same."""
+        p, q = self.probabilities(one), self.probabilities(other)
+        gap = p.amax(-1) - p.gather(-1, q.argmax(-1, keepdim=True))[..., 0]
+        return (p.argmax(-1) == q.argmax(-1)) | (gap < tolerance)
+
+    def score(self, output: Output, prediction: Ranked) -> Tensor:
         """Return the logit of the predicted class: (b,)."""
-        return output[:, self.target(prediction.label)]
+        return output["logits"][:, self.target(prediction.label)]
 
     def choices(self, prediction: Ranked) -> Sequence[str]:
         """Return the classes, the likeliest first."""
         return prediction.labels
 
-    def about(self, prediction: Ranked, choice: str) -> Ranked:
+    def focus(self, prediction: Ranked, choice: str) -> Ranked:
         """Return the answer as if this class stood first."""
         self.target(choice)
         return replace(prediction, **first(prediction.labels, prediction.probabilities, choice))
@@ -232,13 +272,13 @@ class Classify(Task[int, Ranked]):
         """Return the picture above a bar for each of the likeliest classes."""
         return plots.label_bars(image, prediction.top(3))
 
-    def prepare(self, batch: Batch[int], rng: np.random.Generator) -> Batch[Any]:
+    def prepare(self, batch: Batch[int], rng: np.random.Generator, progress: float) -> Batch[Any]:
         """Mix pictures and labels: Mixup or CutMix, each as likely where both are on."""
         from torchvision.transforms import v2  # two seconds: only who trains pays for them
 
         kinds = [(v2.MixUp, self.settings.mixup), (v2.CutMix, self.settings.cutmix)]
         on = [(kind, alpha) for kind, alpha in kinds if alpha > 0]
-        if not on or len(batch.ids) < 2:
+        if not on or len(batch) < 2:
             return batch
         kind, alpha = on[int(rng.integers(len(on)))]
         # torchvision draws from torch's global generator: it is seeded here and put back afterwards.
@@ -246,8 +286,9 @@ class Classify(Task[int, Ranked]):
             torch.manual_seed(int(rng.integers(2**62)))
             truth = torch.as_tensor(batch.targets)
             images, mixed = kind(alpha=alpha, num_classes=len(self.labels))(batch.images, truth)
-        return Batch(images, mixed, batch.ids, batch.geometry)
+        return batch.with_images(images, mixed)
 
-    def settle(self, output: Tensor, targets: Sequence[int]) -> Mapping[str, Any]:
+    def settle(self, output: Output, targets: Sequence[int]) -> Mapping[str, Any]:
         """Return the temperature that makes the probabilities of validation answers honest."""
-        return {"temperature": temperature(output.double().numpy(), np.asarray(targets, dtype=np.int64))}
+        logits = output["logits"].double().numpy()
+        return {"temperature": temperature(logits, np.asarray(targets, dtype=np.int64))}

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrail import plots
-from vitrail.core.config import read
 from vitrail.core.errors import DataError, UnknownNameError
 from vitrail.data.names import split_labels
 from vitrail.data.sample import Batch, Geometry
+from vitrail.layers.head import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.metrics.ranking import mean_average_precision
 from vitrail.metrics.temperature import temperature_of_labels
-from vitrail.tasks.base import Losses, Task
+from vitrail.tasks.base import Ask, Following, Losses, Task, within
 from vitrail.tasks.classify.task import class_head, first, named
 from vitrail.tasks.multilabel.settings import MultiLabelSettings
 
@@ -80,11 +80,12 @@ class MeanPrecision:
     def __init__(self) -> None:
         self.rows: list[tuple[list[float], list[bool], float]] = []
 
-    def update(self, output: Tensor, targets: Sequence[Sequence[int]]) -> None:
+    def update(self, output: Output, targets: Sequence[Sequence[int]]) -> None:
         """Take in logits (b, k) and the places of the labels of each picture."""
-        truth = flags(targets, output.shape[1]).to(output.device)
-        losses = F.binary_cross_entropy_with_logits(output.float(), truth, reduction="none").mean(dim=1)
-        self.rows += zip(output.float().tolist(), truth.bool().tolist(), losses.tolist(), strict=True)
+        logits = output["logits"].float()
+        truth = flags(targets, logits.shape[1]).to(logits.device)
+        losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=1)
+        self.rows += zip(logits.tolist(), truth.bool().tolist(), losses.tolist(), strict=True)
 
     def state(self) -> list[tuple[list[float], list[bool], float]]:
         """Return one (logits, truth, loss) a picture."""
@@ -107,16 +108,23 @@ class MultiLabel(Task[tuple[int, ...], Labelled]):
     """Binary cross entropy, one question a label, with Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899)."""
 
     name = "classify_multi"
-    Reads: ClassVar[type[MultiLabelSettings]] = MultiLabelSettings
+    Settings = MultiLabelSettings
 
     def __init__(self, labels: Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         if not labels:
             raise DataError("There is no label to learn. Write the labels of each picture into the table.")
-        self.labels = tuple(labels)
-        self.settings = read(self.Reads, settings or {}, "task settings")
+        super().__init__(labels, settings)
         self._index = {label: i for i, label in enumerate(self.labels)}
 
-    def head(self, spec: FeatureSpec) -> nn.Module:
+    readable_outputs = ("probabilities",)
+    problem = "multi_label_classification"
+
+    @property
+    def outputs(self) -> Mapping[str, tuple[str, ...]]:
+        """One number a label."""
+        return {"logits": ("label",)}
+
+    def head(self, spec: FeatureSpec) -> Head:
         """Return pooling and one linear layer."""
         return class_head(spec, len(self.labels), self.settings.pool, self.settings.dropout)
 
@@ -130,32 +138,52 @@ class MultiLabel(Task[tuple[int, ...], Labelled]):
             raise UnknownNameError("label", label, self.labels, named(self.labels))
         return self._index[label]
 
-    def loss(self, output: Tensor, targets: Sequence[tuple[int, ...]] | Tensor) -> Losses:
+    def loss(self, output: Output, targets: Sequence[tuple[int, ...]] | Tensor) -> Losses:
         """Return binary cross entropy, the mean over labels, against places or rows of 0 … 1.
 
         `class_weights` say how much a present label weighs against an absent one.
         """
-        k = output.shape[1]
-        truth = (targets if isinstance(targets, Tensor) else flags(targets, k)).to(output.device)
+        logits = output["logits"].float()
+        truth = (targets if isinstance(targets, Tensor) else flags(targets, logits.shape[1])).to(
+            logits.device
+        )
         soft = truth * (1 - self.settings.smoothing) + self.settings.smoothing / 2
         weights = self.settings.class_weights
-        weight = None if weights is None else torch.tensor(weights, device=output.device)
-        return Losses(F.binary_cross_entropy_with_logits(output.float(), soft, pos_weight=weight))
+        weight = None if weights is None else torch.tensor(weights, device=logits.device)
+        return Losses({"bce": F.binary_cross_entropy_with_logits(logits, soft, pos_weight=weight)})
+
+    def follow(self, output: Output, teacher: Output, by: Following) -> Tensor:
+        """Return the binary cross entropy against a teacher's answer, the mean over labels and images.
+
+        `hard`: against what it answers yes to; `soft`: both softened by τ, times τ²; `match`: its probabilities.
+        """
+        student, other = output["logits"].float(), teacher["logits"].float()
+        if by.kind == "match":
+            return F.binary_cross_entropy_with_logits(student, other.sigmoid())
+        if by.kind == "hard":
+            return F.binary_cross_entropy_with_logits(student, (other > 0).float())
+        heat = by.temperature
+        return heat**2 * F.binary_cross_entropy_with_logits(student / heat, (other / heat).sigmoid())
 
     def metrics(self) -> MeanPrecision:
         """Return empty mAP."""
         return MeanPrecision()
 
-    def probabilities(self, output: Tensor) -> Tensor:
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities."""
+        return float(self.settings.temperature)
+
+    def probabilities(self, output: Output) -> Tensor:
         """Return sigmoid(logits / temperature): (b, k)."""
-        scaled: Tensor = output.float() / self.settings.temperature
+        scaled: Tensor = output["logits"].float() / self.settings.temperature
         return scaled.sigmoid()
 
     def thresholds(self) -> tuple[float, ...]:
         """Return from which probability on each label is answered; one half before they were chosen."""
         return self.settings.thresholds or (0.5,) * len(self.labels)
 
-    def decode(self, output: Tensor, at: Sequence[Geometry]) -> list[Labelled]:
+    def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[Labelled]:
         """Return the labels in order of probability, and those above their thresholds."""
         least = self.thresholds()
         values, order = self.probabilities(output).sort(dim=-1, descending=True, stable=True)
@@ -166,15 +194,29 @@ class MultiLabel(Task[tuple[int, ...], Labelled]):
             answers.append(Labelled(names, tuple(found), chosen))
         return answers
 
-    def score(self, output: Tensor, prediction: Labelled) -> Tensor:
+    def readable(self, output: Output) -> Output:
+        """Return the probabilities, for exported graphs."""
+        return {"probabilities": self.probabilities(output)}
+
+    def fingerprint(self, output: Output) -> Tensor:
+        """Return the probabilities."""
+        return within(self.probabilities(output))
+
+    def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
+        """Tell where the same labels are answered."""
+        p, q = self.probabilities(one), self.probabilities(other)
+        least = torch.tensor(self.thresholds(), device=p.device)
+        return (((p >= least) == (q >= least)) | ((p - least).abs() < tolerance)).all(-1)
+
+    def score(self, output: Output, prediction: Labelled) -> Tensor:
         """Return the logit of the likeliest label: (b,)."""
-        return output[:, self.place(prediction.labels[0])]
+        return output["logits"][:, self.place(prediction.labels[0])]
 
     def choices(self, prediction: Labelled) -> Sequence[str]:
         """Return the labels, the likeliest first."""
         return prediction.labels
 
-    def about(self, prediction: Labelled, choice: str) -> Labelled:
+    def focus(self, prediction: Labelled, choice: str) -> Labelled:
         """Return the answer as if this label stood first."""
         self.place(choice)
         return replace(prediction, **first(prediction.labels, prediction.probabilities, choice))
@@ -184,22 +226,21 @@ class MultiLabel(Task[tuple[int, ...], Labelled]):
         shown = max(1, len(prediction.chosen)) if prediction.chosen else 3
         return plots.label_bars(image, prediction.top(shown))
 
-    def prepare(self, batch: Batch[Any], rng: np.random.Generator) -> Batch[Any]:
+    def prepare(self, batch: Batch[Any], rng: np.random.Generator, progress: float) -> Batch[Any]:
         """Mix pictures and labels: Mixup or CutMix, each as likely where both are on."""
         kinds = [("mixup", self.settings.mixup), ("cutmix", self.settings.cutmix)]
         on = [(kind, alpha) for kind, alpha in kinds if alpha > 0]
         truth = flags(batch.targets, len(self.labels)).to(batch.images.device)
-        if not on or len(batch.ids) < 2:
-            return Batch(batch.images, truth, batch.ids, batch.geometry)  # type: ignore[arg-type]
+        if not on or len(batch) < 2:
+            return batch.with_images(batch.images, truth)
         kind, alpha = on[int(rng.integers(len(on)))]
         share = float(rng.beta(alpha, alpha))
         images, share = _mixed(batch.images, kind, share, rng)
-        both = share * truth + (1 - share) * truth.roll(1, 0)
-        return Batch(images, both, batch.ids, batch.geometry)  # type: ignore[arg-type]
+        return batch.with_images(images, share * truth + (1 - share) * truth.roll(1, 0))
 
-    def settle(self, output: Tensor, targets: Sequence[tuple[int, ...]]) -> Mapping[str, Any]:
+    def settle(self, output: Output, targets: Sequence[tuple[int, ...]]) -> Mapping[str, Any]:
         """Return temperature and thresholds, chosen on validation answers."""
-        logits = output.double().numpy()
+        logits = output["logits"].double().numpy()
         truth = flags(targets, len(self.labels)).bool().numpy()
         found = temperature_of_labels(logits, truth)
         probabilities = 1 / (1 + np.exp(-logits / found))

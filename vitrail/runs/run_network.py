@@ -1,0 +1,47 @@
+"""The one way batches go through a network: prediction, evaluation, features, proofs and exports all take it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from vitrail.data.sample import Batch
+from vitrail.layers.head import Output
+from vitrail.runs.device import autocast
+from vitrail.tasks.base import Ask, Task
+
+Compute = Callable[[Batch[Any]], Output]
+"""From a batch on the network's device to tensors by name, batch axis first."""
+
+ASK = Ask()
+"""A request that wants nothing in particular."""
+
+
+def answering(task: Task[Any, Any], network: nn.Module, ask: Ask = ASK) -> Compute:
+    """Return what answers batches with a network, as the task does."""
+    return lambda batch: task.answer(network, batch, ask)
+
+
+def run_network(
+    compute: Compute, batches: Iterable[Batch[Any]], device: torch.device, precision: str = "float32"
+) -> Iterator[tuple[Batch[Any], Output]]:
+    """Yield each batch with what was computed of it, in float32 on the CPU."""
+    for batch in batches:
+        with torch.inference_mode(), autocast(device, precision):
+            output = compute(batch.to(device))
+        yield batch, {name: tensor.float().cpu() for name, tensor in output.items()}
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Switch a network to evaluation, and back to what it was."""
+    was = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was)
