@@ -45,7 +45,7 @@ def settings_class(task: str) -> type[Settings]:
 
 def default_settings(task: str, recipe: str, regularization: Regularization | None) -> dict[str, Any]:
     """Return what a recipe of this name and regularization sets of a task."""
-    defaults = _defaults(catalog.base_task(task))
+    defaults = _defaults(task)
     rows: list[Mapping[str, Any]] = [defaults.settings]
     if regularization is not None:
         rows.append(defaults.regularization.get(regularization, {}))

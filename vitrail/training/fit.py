@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vitrail.core.catalog import DISTILL
+from vitrail.core.catalog import WRAPPERS
 from vitrail.core.errors import DataError
 from vitrail.core.memory import holding_memory
 from vitrail.data.balance import class_weights, positive_weights
@@ -70,7 +70,7 @@ def weighed(recipe: Recipe, manifest: Manifest) -> Recipe:
     weigh = positive_weights if manifest.multi else class_weights
     weights = weigh(manifest.rows(TRAIN), manifest.classes).tolist()
     found = {"class_weights": [round(weight, 4) for weight in weights]}
-    settings = layered(recipe.task.settings, {"settings": found} if recipe.task.name == DISTILL else found)
+    settings = layered(recipe.task.settings, {"settings": found} if recipe.task.name in WRAPPERS else found)
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"settings": settings})})
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from vitrail.core.catalog import DEFAULT_TASKS, base_task, family_of, load
+from vitrail.core.catalog import DEFAULT_TASKS, DISTILL, ELASTIC, family_of, load
 from vitrail.core.config import read
 from vitrail.core.errors import UsageError
 from vitrail.data.builtin import names as builtin_names
@@ -30,6 +30,7 @@ from vitrail.runs.recipe import (
     task_part,
 )
 from vitrail.runs.task_settings import settings_class
+from vitrail.runs.wrapped import Unwrapped, unwrap
 from vitrail.training.asked import refuse_apart, refuse_idle
 from vitrail.training.dial import costs_of, dialled
 from vitrail.training.frozen import pool_kind
@@ -42,7 +43,7 @@ from vitrail.training.network_choice import (
     short_side,
 )
 from vitrail.training.task_choice import choose_task, refuse_balance, stated_settings
-from vitrail.training.taught import taught, unwrapped
+from vitrail.training.taught import taught
 from vitrail.training.view_choice import view_layer
 
 FEW = 5000
@@ -130,7 +131,7 @@ def _tune(options: TrainOptions, network: NetworkChoice, task: str) -> str:
 
 def _has_draft(task: str) -> bool:
     """Tell whether a head for frozen features can be computed at once."""
-    return base_task(task) in DEFAULT_TASKS.values() or hasattr(load("task", task), "probe")
+    return task in DEFAULT_TASKS.values() or hasattr(load("task", task), "probe")
 
 
 def _refuse_draft(tune: str, task: str) -> None:
@@ -148,49 +149,48 @@ def _after_draft(wanted: _Wanted) -> _Wanted:
     """Return what the full fine-tune after a draft is made for; a recipe of the draft is none of it."""
     if _stated_tune(wanted.options.recipe) == "full":
         return wanted._replace(tune="full")
-    return wanted._replace(
-        options=replace(wanted.options, recipe=None), task=base_task(wanted.task), tune="full"
-    )
+    return wanted._replace(options=replace(wanted.options, recipe=None), tune="full")
 
 
 def _recipe(wanted: _Wanted) -> tuple[Recipe, list[str]]:
     """Return the whole recipe, and what had to be changed for it."""
     options, encoder = wanted.options, wanted.network.encoder
-    layers, teaching, told = _layers(wanted)
+    layers, file, told = _layers(wanted)
     recipe = read(Recipe, layered(*layers), "settings")
     refuse_balance(settings_class(recipe.task.name), recipe.task.name, recipe.training.balance)
-    recipe = _without_drop_path(taught(recipe, teaching, options), options, encoder)
+    recipe = _without_drop_path(taught(recipe, file.settings_of(DISTILL), options), options, encoder)
     recipe, smaller = _for_few(recipe, options, len(wanted.prepared.manifest.rows(TRAIN)))
     recipe, cut = _tiled(recipe, options, encoder)
-    return dialled(recipe, encoder, options.elastic), told + smaller + cut
+    return dialled(recipe, encoder, options.elastic, file.settings_of(ELASTIC)), told + smaller + cut
 
 
-def _layers(wanted: _Wanted) -> tuple[list[Mapping[str, Any]], dict[str, Any], list[str]]:
-    """Return the layers of a recipe, the last on top; who teaches how; and what is to be said of them."""
+def _layers(wanted: _Wanted) -> tuple[list[Mapping[str, Any]], Unwrapped, list[str]]:
+    """Return the layers of a recipe, the last on top; what wraps the task of a file; and what is to be said."""
     options, usual = wanted.options, _usual(wanted)
     file = options.recipe if options.recipe and is_file(options.recipe) else None
     name = usual if file else options.recipe or usual
-    said, teaching = unwrapped(settings_of(file)) if file else ({}, {})
-    said, dropped = _of_task(said, wanted.task)
+    said = settings_of(file) if file else {}
+    of_file = unwrap(said.get("task", {}))
+    task, dropped = _of_task(of_file.task, wanted.task)
     layers: list[Mapping[str, Any]] = [
         _suggested(wanted),
         {"recipe": name},
         settings_of(name),
         task_part(wanted.task, name, regularization_of(file) if file else None),
-        said,
+        {**said, "task": task},
         _own(wanted),
     ]
     model = layered(*layers[2:-1]).get("model", {})
     view, told = view_layer(wanted.network.view, wanted.side <= TINY, model, options.fit)
-    return [*layers, view], teaching, dropped + told
+    return [*layers, view], of_file, dropped + told
 
 
-def _of_task(said: dict[str, Any], task: str) -> tuple[dict[str, Any], list[str]]:
-    """Take the settings of another task than this one off a recipe file, and say so."""
-    stated = said.get("task", {}).get("name", task)
-    if base_task(stated) == base_task(task) or not said["task"].get("settings"):
-        return said, []
-    return {**said, "task": {}}, [f"task {task}: the recipe's settings of {stated} are left out"]
+def _of_task(stated: dict[str, Any], task: str) -> tuple[dict[str, Any], list[str]]:
+    """Take the settings of another task than this one off what a recipe file says of its task, and say so."""
+    name = stated.get("name", task)
+    if name == task or not stated.get("settings"):
+        return stated, []
+    return {}, [f"task {task}: the recipe's settings of {name} are left out"]
 
 
 def _suggested(wanted: _Wanted) -> dict[str, Any]:
