@@ -19,7 +19,10 @@ from vitrail.runs.recipe import Recipe, recipes
 from vitrail.training.plan import plan
 
 TABLE = Path(__file__).with_name("resolved_recipes.json")
-"""What the code answered before recipes were split: {case: {"classify" or "classify_multi": plan}}."""
+"""What the code answered before recipes were split: {case: {"classify" or "classify_multi": plan}}.
+
+Two things were added since: `crop_fraction`, and that an elastic task names the one it wraps.
+"""
 
 TEACHER = "somebody"
 

@@ -25,11 +25,19 @@ from vitrail.training.asked import refuse
 from vitrail.training.plan import plan
 
 COUNT = "tests.training.counting.task:Count"
+FOLLOWS = "tests.training.test_task_choice:Follows"
 SILENT = "tests.training.test_task_choice:Silent"
 
 
 class Silent(Task):
     """States no settings, and lies in no folder of its own."""
+
+
+class Follows(Silent):
+    """Can be learnt from a teacher's answers."""
+
+    def follow(self, output, teacher, by):
+        return (output - teacher).abs().mean()
 
 
 @pytest.fixture(scope="module")
@@ -107,18 +115,38 @@ def test_the_data_decide_and_it_is_said(data):
     assert planned(data["single"], task="classify_multi").recipe.task.name == "classify_multi"
 
 
-@pytest.mark.parametrize("name", ["classify", "elastic"])
-def test_one_class_a_picture_is_refused_where_there_are_several(data, file, name):
+def test_one_class_a_picture_is_refused_where_there_are_several(data, file):
     with pytest.raises(DataError, match="--task classify_multi"):
-        planned(data["multi"], recipe=file(task={"name": name}))
+        planned(data["multi"], recipe=file(task={"name": "classify"}))
 
 
 def test_the_recipe_of_an_old_run_is_read(data, file):
     first = planned(data["single"], recipe="vit", mixup=0.3, elastic=True).recipe
     again = planned(data["single"], recipe=file(**yaml.safe_load(to_yaml(first))), set="dropout=0.1").recipe
+    settings = first.task.settings
     assert again.task.name == "elastic"
-    assert again.task.settings == {**first.model_dump(mode="json")["task"]["settings"], "dropout": 0.1}
+    assert again.task.settings == {**settings, "settings": {**settings["settings"], "dropout": 0.1}}
     assert again.training == first.training
+
+
+@pytest.mark.parametrize(("name", "task"), [("elastic", "classify"), ("elastic_multi", "classify_multi")])
+def test_earlier_recipes_with_everything_side_by_side_are_read(data, file, name, task):
+    old = file(task={"name": name, "settings": {"sizes": [[20, 20]], "keeps": [0.6], "smoothing": 0.2}})
+    found = planned(data["single"], recipe=old).recipe.task
+    inner = {"smoothing": 0.2, "mixup": 0.8, "cutmix": 1.0}
+    own = {"sizes": [[20, 20]], "keeps": [0.6]}
+    assert found.name == "elastic"
+    assert found.settings == {**own, "task": task, "settings": inner}
+    plain = planned(data["single"], recipe=old, elastic=False).recipe.task
+    assert (plain.name, plain.settings) == (task, inner)
+
+
+def test_any_task_that_can_follow_is_trained_for_several_costs(data):
+    found = planned(data["single"], task=FOLLOWS, elastic=True).recipe.task
+    assert (found.name, found.settings["task"], found.settings["settings"]) == ("elastic", FOLLOWS, {})
+    with pytest.raises(SettingError, match="--elastic is not for the task"):
+        planned(data["single"], task=SILENT, elastic=True)
+    assert planned(data["single"], task=SILENT, model="supervit_digits").recipe.task.name == SILENT
 
 
 @pytest.mark.parametrize(
@@ -132,8 +160,8 @@ def test_the_recipe_of_an_old_run_is_read(data, file):
         ({"task": COUNT, "balance": "loss"}, "has no class_weights. Take --balance sampling"),
         ({"mixup": 0.2, "set": "mixup=0.3"}, "--mixup and --set mixup=… say the same"),
         ({"set": "droput=0.3"}, "Did you mean 'dropout'"),
-        ({"task": "elastic_multi"}, "Say --task classify_multi --elastic"),
-        ({"task": "distill"}, "Say --teacher"),
+        ({"task": "elastic_multi"}, "Name that one, and say --elastic"),
+        ({"task": "distill"}, "Name that one, and say --teacher"),
         ({"task": "clasify"}, "no task called 'clasify'. Did you mean 'classify'"),
         ({"task": "os:path"}, "'os:path' is no class of vitrail.tasks.base.Task"),
         ({"task": "nosuch_module:Count"}, "PYTHONPATH"),
@@ -208,8 +236,8 @@ def test_settings_and_recipes_need_no_torch():
 
 
 def test_every_task_of_the_catalog_has_its_settings_there():
-    assert set(catalog.SETTINGS) == {catalog.base_task(name) for name in catalog.TASKS}
-    assert {*catalog.ELASTIC, *catalog.ELASTIC.values(), catalog.DISTILL} <= set(catalog.TASKS)
+    assert set(catalog.SETTINGS) == set(catalog.TASKS)
+    assert set(catalog.WRAPPERS) < set(catalog.TASKS)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +256,7 @@ def test_what_an_encoder_says_of_its_training(model, size, drops, convolutional,
 
     with torch.device("meta"):
         encoder = create_encoder(model)
-    found = (encoder.native_image_size, encoder.takes_drop_path, encoder.convolutional, encoder.elastic)
+    found = (encoder.image_size, encoder.takes_drop_path, encoder.convolutional, encoder.elastic)
     assert found == (size, drops, convolutional, elastic)
 
 

@@ -114,6 +114,8 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
     {
         "classify": "vitrail.tasks.classify.settings:ClassifySettings",
         "classify_multi": "vitrail.tasks.multilabel.settings:MultiLabelSettings",
+        "elastic": "vitrail.tasks.wrappers.settings:ElasticSettings",
+        "elastic_multi": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "distill": "vitrail.tasks.wrappers.settings:DistillSettings",
     }
 )
@@ -122,11 +124,13 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
 DEFAULT_TASKS: Mapping[str, str] = MappingProxyType({"class": "classify", "classes": "classify_multi"})
 """Kind of truth → the task that learns it where nobody names one."""
 
-ELASTIC: Mapping[str, str] = MappingProxyType({"classify": "elastic", "classify_multi": "elastic_multi"})
-"""Task → the same task trained for several costs at once."""
+ELASTIC, DISTILL = "elastic", "distill"
+"""The tasks that train another one for several costs at once, and from a teacher, too."""
 
-DISTILL = "distill"
-"""The task that learns another one from a teacher, too."""
+WRAPPERS: Mapping[str, str | None] = MappingProxyType(
+    {ELASTIC: None, "elastic_multi": "classify_multi", DISTILL: None}
+)
+"""All tasks that train another one → which, where their name says it (in recipes of earlier versions)."""
 
 EXPLAINERS: Mapping[str, str] = MappingProxyType(
     {
@@ -185,11 +189,6 @@ def load(kind: str, name: str) -> Any:
 def family_of(preset: str) -> str | None:
     """Return the family that has this preset, or None."""
     return next((family for family, names in PRESETS.items() if preset in names), None)
-
-
-def base_task(name: str) -> str:
-    """Return the task that an elastic one trains for several costs; other names come back."""
-    return next((base for base, elastic in ELASTIC.items() if elastic == name), name)
 
 
 def presets(pattern: str = "*") -> list[str]:

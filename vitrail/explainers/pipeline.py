@@ -86,7 +86,7 @@ def _drawn(model: str) -> Subject:
     encoder = create_encoder(model)
     task = _classes(CLASSES)
     network = join(encoder, task).eval()
-    preprocess = Preprocess.for_size(encoder.native_image_size, encoder.config.channels)
+    preprocess = Preprocess.for_size(encoder.image_size, encoder.config.channels)
     return Subject(model, network, preprocess, task, trained=False, answers=False)
 
 

@@ -109,7 +109,7 @@ def _network(name: str, device: torch.device) -> tuple[Network, tuple[int, int]]
         return predictor.network, predictor.preprocess.size
     encoder = create_encoder(name)
     network = join(encoder, build_task("classify", [str(i) for i in range(CLASSES)], {}))
-    return network.eval().requires_grad_(False).to(device), encoder.native_image_size
+    return network.eval().requires_grad_(False).to(device), encoder.image_size
 
 
 def _ways(

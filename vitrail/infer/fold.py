@@ -29,9 +29,7 @@ def folded(network: Network) -> Network:
 def _equal(network: Network, twin: Network) -> bool:
     weight, config = next(network.parameters()), network.encoder.config
     draw = torch.Generator().manual_seed(0)
-    images = torch.randn(2, config.channels, *network.encoder.native_image_size, generator=draw).to(
-        weight.device
-    )
+    images = torch.randn(2, config.channels, *network.encoder.image_size, generator=draw).to(weight.device)
     was = network.training
     with torch.inference_mode():
         wanted, found = network.eval()({"images": images}), twin({"images": images})

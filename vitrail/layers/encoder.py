@@ -14,7 +14,6 @@ from torch.utils.checkpoint import checkpoint
 from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
 from vitrail.layers.block import PreNorm
-from vitrail.layers.embed import sides
 from vitrail.layers.position import LearnedPosition
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
@@ -38,9 +37,10 @@ class Encoder(nn.Module):
     __call__: Callable[..., Features]
 
     @property
-    def native_image_size(self) -> tuple[int, int]:
+    def image_size(self) -> tuple[int, int]:
         """The image size (height, width), in pixels, that it is built for."""
-        return sides(self.config.image)
+        size: tuple[int, int] = self.config.size
+        return size
 
     @property
     def takes_drop_path(self) -> bool:

@@ -179,15 +179,6 @@ def presets_of(family: str) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], import_module(page).PRESETS)
 
 
-def built_for(config: Any) -> tuple[int, int]:
-    """Return the image size, in pixels (height, width), that the network of these settings is built for."""
-    if config.family == "timm":
-        from vitrail.models.timm import input_size
-
-        return input_size(config)
-    return sides(config.image)
-
-
 def describe(encoder: Encoder) -> dict[str, Any]:
     """Return what `rebuild` needs to make the same network again, as plain data for JSON."""
     return {"family": encoder.config.family, "config": asdict(encoder.config)}

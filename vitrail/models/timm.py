@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from vitrail.core.errors import SettingError, UnknownNameError
 from vitrail.layers.attend import Place, Recorder, attend
-from vitrail.layers.embed import check_channels
+from vitrail.layers.embed import check_channels, sides
 from vitrail.layers.encoder import NOTHING, Encoder
 from vitrail.layers.tokens import Attention, Features, FeatureSpec, Tokens
 
@@ -94,6 +94,14 @@ class TimmConfig:
     channels: int = 3
     drop_path: float | None = None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, in pixels, that the network is built for; without an `image` those that timm states."""
+        if self.image is None:
+            cfg = timm.get_pretrained_cfg(self.name, allow_unregistered=True)
+            return (cfg.input_size[1], cfg.input_size[2]) if cfg else (224, 224)
+        return sides(self.image)
+
 
 class TimmEncoder(Encoder):
     """A network of timm without its classifier: images (b, channels, height, width) -> Features.
@@ -124,11 +132,6 @@ class TimmEncoder(Encoder):
             pooled_width=shape.pooled,
             sizes="any" if shape.elastic else "fixed",
         )
-
-    @property
-    def native_image_size(self) -> tuple[int, int]:
-        """The image size (height, width), in pixels, that it is built for."""
-        return input_size(self.config)
 
     @property
     def takes_drop_path(self) -> bool:
@@ -239,19 +242,11 @@ def _create(config: TimmConfig, settings: Mapping[str, Any]) -> nn.Module:
     return net
 
 
-def input_size(config: TimmConfig) -> tuple[int, int]:
-    """Return the (height, width) that a network is built for."""
-    if config.image is None:
-        cfg = timm.get_pretrained_cfg(config.name, allow_unregistered=True)
-        return (cfg.input_size[1], cfg.input_size[2]) if cfg else (224, 224)
-    return config.image if isinstance(config.image, tuple) else (config.image, config.image)
-
-
 @torch.no_grad()
 def _probe(net: Any, config: TimmConfig) -> _Shape:
     """Learn what a network gives from forwards of a copy without values, on the meta device."""
     net.eval()
-    height, width = input_size(config)
+    height, width = config.size
     out = net.forward_features(torch.zeros(1, config.channels, height, width))
     if not isinstance(out, Tensor) or out.ndim not in (3, 4):
         raise SettingError(

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from shlex import quote
 from typing import Any
 
-from vitrail.core.catalog import DEFAULT_TASKS, DISTILL, ELASTIC, base_task
+from vitrail.core.catalog import DEFAULT_TASKS, ELASTIC
 from vitrail.runs.options import OF_TASK
 from vitrail.runs.recipe import DataSettings, Recipe, TaskSettings, recipes, task_part
+from vitrail.runs.wrapped import unwrap
 
-DERIVED = ("pool", "class_weights", "sizes", "keeps")
+DERIVED = ("pool", "class_weights")
 """Settings of a task that the plan makes from the network, the pictures and other options."""
 
 
@@ -22,26 +23,19 @@ def train_command(recipe: Recipe, weights: str, kind: str) -> str:
     truth of the data. A task that such data do not get by themselves, and settings of it that the recipe of this
     name has otherwise, are named for who reads them; they stand in recipe.yaml, too.
     """
-    training, data, task = recipe.training, recipe.data, _learnt(recipe.task)
+    training, data = recipe.training, recipe.data
+    found = unwrap(recipe.task.model_dump())
+    task = TaskSettings(**found.task)
     words = [f"--recipe recipe.yaml --model {recipe.model.name} --weights {weights}"]
     words += [] if training.tune == "scratch" else [f"--tune {training.tune}"]
-    base = base_task(task.name)
-    words += [] if base == DEFAULT_TASKS.get(kind) else [f"--task {base}"]
-    words += ["--elastic"] if task.name in ELASTIC.values() else []
+    words += [] if task.name == DEFAULT_TASKS.get(kind) else [f"--task {task.name}"]
+    words += ["--elastic"] if found.wrapper == ELASTIC else []
     words += _settings(task, recipe.recipe)
     words += [] if data.layout == DataSettings().layout else [f"--layout {data.layout}"]
     words += [f"--precision {training.precision}"] if training.precision != "auto" else []
     words += [f"--micro {training.micro}"] if training.micro else []
     words += [f"--val {data.val:g} --test {data.test:g} --seed {training.seed}"]
     return f"vitrail train PICTURES {' '.join(words)}"
-
-
-def _learnt(task: TaskSettings) -> TaskSettings:
-    """Return the task itself, without who teaches it."""
-    if task.name != DISTILL:
-        return task
-    inner = task.settings
-    return TaskSettings(name=inner.get("task", TaskSettings().name), settings=inner.get("settings", {}))
 
 
 def _settings(task: TaskSettings, name: str) -> list[str]:

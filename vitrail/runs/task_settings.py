@@ -31,8 +31,7 @@ class Defaults(Settings):
 
 
 def settings_class(task: str) -> type[Settings]:
-    """Return the class of a task's settings, of an elastic one those of what it trains; it may have none."""
-    task = catalog.base_task(task)
+    """Return the class of a task's settings; of a task that states none, one without any."""
     if task in catalog.SETTINGS:
         found: type[Settings] = catalog.load("task settings", task)
         return found
@@ -46,7 +45,7 @@ def settings_class(task: str) -> type[Settings]:
 
 def default_settings(task: str, recipe: str, regularization: Regularization | None) -> dict[str, Any]:
     """Return what a recipe of this name and regularization sets of a task."""
-    defaults = _defaults(catalog.base_task(task))
+    defaults = _defaults(task)
     rows: list[Mapping[str, Any]] = [defaults.settings]
     if regularization is not None:
         rows.append(defaults.regularization.get(regularization, {}))

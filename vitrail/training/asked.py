@@ -22,8 +22,8 @@ from vitrail.runs.recipe import (
     regularization_of,
     settings_of,
 )
+from vitrail.runs.wrapped import unwrap
 from vitrail.training.task_choice import refuse_task
-from vitrail.training.taught import unwrapped
 
 
 def refuse(options: TrainOptions) -> None:
@@ -109,6 +109,7 @@ def _refuse_names(options: TrainOptions) -> None:
 
 def _refuse_recipe(recipe: str) -> None:
     """Read a whole recipe as if pictures and a network were chosen."""
-    said, _ = unwrapped(settings_of(recipe))
+    said = settings_of(recipe)
+    said |= {"task": unwrap(said.get("task", {})).task}
     compose("scratch_small", layered({"data": {}, "model": _ANY_MODEL}, said), f"--recipe {recipe}")
     regularization_of(recipe)

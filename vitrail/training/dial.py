@@ -2,55 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from vitrail.core.catalog import ELASTIC, base_task
+from vitrail.core.catalog import ELASTIC, load
 from vitrail.core.errors import SettingError
 from vitrail.layers.elastic import KEEPS, SIDES, can_keep, can_resize, set_keep, smaller_sizes
 from vitrail.layers.encoder import Encoder
 from vitrail.runs.recipe import Recipe
+from vitrail.runs.wrapped import wrap
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def dialled(recipe: Recipe, encoder: Encoder, elastic: bool | None) -> Recipe:
-    """Return the recipe with its task trained for several costs, where the user or the network wants it.
+def dialled(
+    recipe: Recipe, encoder: Encoder, elastic: bool | None, stated: Mapping[str, Any] = NOTHING
+) -> Recipe:
+    """Return the recipe with its task trained for several costs, where the user, the recipe or the network wants it.
 
-    Where the network alone wants it, a task without such a form is trained as it is. Sizes and shares that the
-    recipe states stay. `encoder` says on the meta device what it takes.
+    Where the user does not say so, a task that cannot follow a teacher is trained as it is. Sizes and shares that
+    the recipe states stay (`stated`). `encoder` says on the meta device what it takes.
 
     Raises:
         SettingError: the network, the task or the kind of training has no such dial.
     """
     whole = recipe.training.tune not in {"draft", "head"}
-    name = ELASTIC.get(base_task(recipe.task.name))
-    if elastic is None and (not whole or name is None):
+    follows = hasattr(load("task", recipe.task.name), "follow")
+    if elastic is None and not (whole and follows):
         return recipe
-    if not (encoder.elastic if elastic is None else elastic):
+    if not ((bool(stated) or encoder.elastic) if elastic is None else elastic):
         return recipe
     if not whole:
         raise SettingError(
             f"--elastic trains the whole network, and --tune {recipe.training.tune} leaves it as it is. "
             "Say --tune full, or --weights none."
         )
-    if name is None:
+    if not follows:
         raise SettingError(f"--elastic is not for the task {recipe.task.name!r}; leave it out.")
-    settings = {**_dial(recipe, encoder), **recipe.task.settings}
+    settings = {**_dial(recipe, encoder), **stated}
     if not settings["sizes"] and not settings["keeps"]:
         raise SettingError(
             f"{recipe.model.name} takes one size and needs all its tokens, so it has one cost. "
             "Leave --elastic out, or take a supervit or a vit."
         )
-    task = recipe.task.model_copy(update={"name": name, "settings": settings})
-    return recipe.model_copy(update={"task": task})
+    wrapped = wrap(ELASTIC, settings, recipe.task.name, recipe.task.settings)
+    return recipe.model_copy(update={"task": recipe.task.model_copy(update=wrapped)})
 
 
 def costs_of(recipe: Recipe) -> list[str]:
     """Return in a line for how many costs a recipe trains; none where it is one."""
     settings = recipe.task.settings
-    if recipe.task.name not in ELASTIC.values() or "keeps" not in settings:
+    if recipe.task.name != ELASTIC:
         return []
-    sizes = len(settings.get("sizes", ())) + 1
+    sizes = len(settings["sizes"]) + 1
     keeps = ", ".join(f"{keep:g}" for keep in (*settings["keeps"], 1))
     return [
         f"trained for {sizes * (len(settings['keeps']) + 1)} costs at once: {sizes} input sizes, and tokens kept at "

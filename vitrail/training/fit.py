@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vitrail.core.catalog import WRAPPERS
 from vitrail.core.errors import DataError
 from vitrail.core.memory import holding_memory
 from vitrail.data.loader import Pictures, Share, processes, training
@@ -72,7 +73,7 @@ def weighed(recipe: Recipe, manifest: Manifest) -> Recipe:
     task = build_task(recipe.task.name, manifest.truth, recipe.task.settings)
     weights = task.class_weights(manifest.rows(TRAIN)).tolist()
     found = {"class_weights": [round(weight, 4) for weight in weights]}
-    settings = layered(recipe.task.settings, found)
+    settings = layered(recipe.task.settings, {"settings": found} if recipe.task.name in WRAPPERS else found)
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"settings": settings})})
 
 

@@ -11,7 +11,7 @@ import torch
 
 from vitrail.core.errors import SettingError
 from vitrail.data.manifest import Manifest
-from vitrail.data.preprocess import Preprocess, usual_fraction
+from vitrail.data.preprocess import Preprocess
 from vitrail.data.source import load
 from vitrail.layers.encoder import Encoder
 from vitrail.models.create import build, create_encoder
@@ -69,7 +69,7 @@ def fresh_network(side: int, wanted: NamedNetwork) -> tuple[NetworkChoice, list[
         encoder = create_encoder(
             model, image=wanted.size if wanted.settings else None, settings=wanted.settings
         )
-    size = encoder.native_image_size
+    size = encoder.image_size
     if encoder.spec.attention == "none" and side < min(size) and wanted.size is None:
         small = min(*size, max(32, -(-side // 32) * 32))
         reasons.append(f"input {small} px: the pictures are {side} px on their short side")
@@ -96,10 +96,10 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
     with torch.device("meta"):
         encoder = build(weights.config)
     view = published_preprocess(weights)
-    reasons += deviations(weights)
     size = view.size if max(view.size) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
-    stated = view if weights.preprocessing else None
-    return NetworkChoice(model, weights.name if auto else source, encoder, size, view=stated), reasons
+    name = weights.name if auto else source
+    found = NetworkChoice(model, name, encoder, size, view=view if weights.preprocessing else None)
+    return found, [*reasons, *deviations(weights)]
 
 
 def _weights(source: str, model: str | None) -> Pretrained:
@@ -115,28 +115,3 @@ def short_side(manifest: Manifest, most: int = 32) -> int:
     rows = manifest.rows()
     some = rows[:: max(1, len(rows) // most)]
     return int(median_low(min(load(manifest.root, row.path, part=row.part).image.shape[:2]) for row in some))
-
-
-def fitted_view(
-    network: NetworkChoice, tiny: bool, said: Mapping[str, Any], fit: str | None
-) -> dict[str, Any]:
-    """Return fit, crop fraction and interpolation: the weights' own, where neither recipe nor user says a fit.
-
-    Whoever says another fit means its usual crop, and a recipe that says one means bicubic too, as it did before
-    weights were asked. A margin of a tiny picture is content, and stays.
-    """
-    view: dict[str, Any] = {
-        "fit": "squash" if tiny else "crop",
-        "crop_fraction": None,
-        "interpolation": "bicubic",
-    }
-    if network.view is not None and said.get("fit") is None:
-        view["interpolation"] = network.view.interpolation
-        if not tiny:
-            view |= {"fit": network.view.fit, "crop_fraction": network.view.crop_fraction}
-    view |= {key: said[key] for key in view if said.get(key) is not None}
-    if fit not in (None, view["fit"]):
-        view |= {"fit": fit, "crop_fraction": None}
-    if view["crop_fraction"] is None:
-        view["crop_fraction"] = usual_fraction(view["fit"])
-    return view

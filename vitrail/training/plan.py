@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from vitrail.core.catalog import base_task, family_of, load
+from vitrail.core.catalog import DISTILL, ELASTIC, family_of, load
 from vitrail.core.config import read
 from vitrail.core.errors import UsageError
 from vitrail.data.builtin import names as builtin_names
@@ -30,6 +30,7 @@ from vitrail.runs.recipe import (
     task_part,
 )
 from vitrail.runs.task_settings import settings_class
+from vitrail.runs.wrapped import Unwrapped, unwrap
 from vitrail.tasks.base import Task
 from vitrail.training.asked import refuse_apart, refuse_idle
 from vitrail.training.dial import costs_of, dialled
@@ -37,14 +38,14 @@ from vitrail.training.frozen import pool_kind
 from vitrail.training.network_choice import (
     TINY,
     NetworkChoice,
-    fitted_view,
     fresh_network,
     named_network,
     pretrained_network,
     short_side,
 )
 from vitrail.training.task_choice import choose_task, refuse_balance, stated_settings
-from vitrail.training.taught import taught, unwrapped
+from vitrail.training.taught import taught
+from vitrail.training.view_choice import view_layer
 
 FEW = 5000
 """Up to so many pictures a fine-tune gets the recipe for few."""
@@ -149,73 +150,54 @@ def _after_draft(wanted: _Wanted) -> _Wanted:
     """Return what the full fine-tune after a draft is made for; a recipe of the draft is none of it."""
     if _stated_tune(wanted.options.recipe) == "full":
         return wanted._replace(tune="full")
-    return wanted._replace(
-        options=replace(wanted.options, recipe=None), task=base_task(wanted.task), tune="full"
-    )
+    return wanted._replace(options=replace(wanted.options, recipe=None), tune="full")
 
 
 def _recipe(wanted: _Wanted) -> tuple[Recipe, list[str]]:
     """Return the whole recipe, and what had to be changed for it."""
     options, encoder = wanted.options, wanted.network.encoder
-    layers, teaching, dropped = _layers(wanted)
+    layers, file, told = _layers(wanted)
     recipe = read(Recipe, layered(*layers), "settings")
     refuse_balance(settings_class(recipe.task.name), recipe.task.name, recipe.training.balance)
-    recipe = _without_drop_path(taught(recipe, teaching, options), options, encoder)
+    recipe = _without_drop_path(taught(recipe, file.settings_of(DISTILL), options), options, encoder)
     recipe, smaller = _for_few(recipe, options, len(wanted.prepared.manifest.rows(TRAIN)))
     recipe, cut = _tiled(recipe, options, encoder)
-    return dialled(recipe, encoder, options.elastic), [*dropped, *_as_evaluated(wanted), *smaller, *cut]
+    return dialled(recipe, encoder, options.elastic, file.settings_of(ELASTIC)), told + smaller + cut
 
 
-def _view(wanted: _Wanted, network: NetworkChoice) -> dict[str, Any]:
-    """Return how pictures are fitted to a network's input."""
-    name = wanted.options.recipe or _usual(wanted)
-    said = settings_of(name).get("model", {})
-    return fitted_view(network, wanted.side <= TINY, said, wanted.options.fit)
-
-
-def _as_evaluated(wanted: _Wanted) -> list[str]:
-    """Say how pictures are fitted where the weights ask for another way than is usual."""
-    view = _view(wanted, wanted.network)
-    if view == _view(wanted, wanted.network._replace(view=None)):
-        return []
-    return [
-        f"fit {view['fit']}, {view['crop_fraction']:.4g} of each side shown, {view['interpolation']}: as the weights "
-        "were evaluated"
-    ]
-
-
-def _layers(wanted: _Wanted) -> tuple[list[Mapping[str, Any]], dict[str, Any], list[str]]:
-    """Return the layers of a recipe, the last on top; who teaches how; and what of a file was left out."""
+def _layers(wanted: _Wanted) -> tuple[list[Mapping[str, Any]], Unwrapped, list[str]]:
+    """Return the layers of a recipe, the last on top; what wraps the task of a file; and what is to be said."""
     options, usual = wanted.options, _usual(wanted)
     file = options.recipe if options.recipe and is_file(options.recipe) else None
     name = usual if file else options.recipe or usual
-    said, teaching = unwrapped(settings_of(file)) if file else ({}, {})
-    said, dropped = _of_task(said, wanted.task)
+    said = settings_of(file) if file else {}
+    of_file = unwrap(said.get("task", {}))
+    task, dropped = _of_task(of_file.task, wanted.task)
     layers: list[Mapping[str, Any]] = [
         _suggested(wanted),
         {"recipe": name},
         settings_of(name),
         task_part(wanted.task, name, regularization_of(file) if file else None),
-        said,
+        {**said, "task": task},
         _own(wanted),
     ]
-    return layers, teaching, dropped
+    model = layered(*layers[2:-1]).get("model", {})
+    view, told = view_layer(wanted.network.view, wanted.side <= TINY, model, options.fit)
+    return [*layers, view], of_file, dropped + told
 
 
-def _of_task(said: dict[str, Any], task: str) -> tuple[dict[str, Any], list[str]]:
-    """Take the settings of another task than this one off a recipe file, and say so."""
-    stated = said.get("task", {}).get("name", task)
-    if base_task(stated) == base_task(task) or not said["task"].get("settings"):
-        return said, []
-    return {**said, "task": {}}, [f"task {task}: the recipe's settings of {stated} are left out"]
+def _of_task(stated: dict[str, Any], task: str) -> tuple[dict[str, Any], list[str]]:
+    """Take the settings of another task than this one off what a recipe file says of its task, and say so."""
+    name = stated.get("name", task)
+    if name == task or not stated.get("settings"):
+        return stated, []
+    return {}, [f"task {task}: the recipe's settings of {name} are left out"]
 
 
 def _suggested(wanted: _Wanted) -> dict[str, Any]:
-    """Return what network and pictures suggest: the input's size, how pictures are fitted to it, the pooling."""
+    """Return what network and pictures suggest: the size of the input, and the pooling."""
     spec = wanted.network.encoder.spec
-    two = (
-        wanted.options.teacher is not None and "dist" in spec.prefix
-    )  # its heads stand on tokens of their own
+    two = wanted.options.teacher is not None and "dist" in spec.prefix  # heads on tokens of their own
     pool = "own" if wanted.tune == "scratch" or two else pool_kind(spec)
     pools = pool != "own" and "pool" in settings_class(wanted.task).model_fields
     return {
@@ -240,7 +222,6 @@ def _own(wanted: _Wanted) -> dict[str, Any]:
             "name": network.name,
             "imgsz": image_size(o.imgsz),
             "stride": o.stride,
-            **_view(wanted, network),
             "drop_path": o.drop_path,
             "weights": network.weights,
             "settings": dict(network.settings),

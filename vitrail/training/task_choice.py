@@ -13,8 +13,8 @@ from vitrail.data.manifest import Manifest
 from vitrail.runs.options import OF_TASK, TrainOptions, task_settings
 from vitrail.runs.recipe import is_file, settings_of
 from vitrail.runs.task_settings import settings_class
+from vitrail.runs.wrapped import unwrap
 from vitrail.tasks.base import Task
-from vitrail.training.taught import unwrapped
 
 REASONS: Mapping[str, str] = MappingProxyType(
     {"classes": "some pictures have several labels or none, so each label is a yes or a no"}
@@ -39,7 +39,7 @@ def choose_task(options: TrainOptions, manifest: Manifest) -> TaskChoice:
     if name is None:
         usual = catalog.DEFAULT_TASKS[kind]
         return TaskChoice(usual, (f"task {usual}: {REASONS[kind]}",) if kind in REASONS else ())
-    if kind == "classes" and catalog.base_task(name) == catalog.DEFAULT_TASKS["class"]:
+    if kind == "classes" and name == catalog.DEFAULT_TASKS["class"]:
         raise DataError(
             f"Some pictures have several labels or none, and the task {name} gives each picture one. "
             f"Say --task {catalog.DEFAULT_TASKS[kind]}, or give every picture one label."
@@ -49,29 +49,17 @@ def choose_task(options: TrainOptions, manifest: Manifest) -> TaskChoice:
 
 def named_task(options: TrainOptions) -> str | None:
     """Return the task that the user or the user's recipe file names; None where the data decide."""
-    stated = _stated(options.recipe)
-    if options.task is None or (stated and catalog.base_task(stated) == options.task):
-        return stated  # a file may say more: the same task, trained for several costs
-    return options.task
-
-
-def _stated(recipe: str | None) -> str | None:
-    if recipe is None or not is_file(recipe):
-        return None
-    name: str | None = unwrapped(settings_of(recipe))[0].get("task", {}).get("name")
-    return name
+    if options.task is not None or options.recipe is None or not is_file(options.recipe):
+        return options.task
+    return unwrap(settings_of(options.recipe).get("task", {})).task.get("name")
 
 
 def refuse_task(options: TrainOptions) -> None:
     """Refuse (SettingError) a task that is none, and settings that no task which may come has."""
-    base = options.task and catalog.base_task(options.task)
-    if base != options.task:
+    if options.task in catalog.WRAPPERS:
+        way = "--teacher runs/large" if options.task == catalog.DISTILL else "--elastic"
         raise UsageError(
-            f"--task {options.task} trains {base} for several costs. Say --task {base} --elastic."
-        )
-    if options.task == catalog.DISTILL:
-        raise UsageError(
-            f"--task {options.task} learns another task from a teacher. Say --teacher runs/large."
+            f"--task {options.task} is a way to train another task. Name that one, and say {way}."
         )
     name = named_task(options)
     mistakes = []

@@ -1,4 +1,4 @@
-"""Whether a training has a teacher: how a task is wrapped into distillation, and unwrapped."""
+"""Whether a training has a teacher: how a task is wrapped into distillation."""
 
 from __future__ import annotations
 
@@ -9,19 +9,7 @@ from vitrail.core.catalog import DISTILL
 from vitrail.core.errors import SettingError
 from vitrail.runs.options import TrainOptions
 from vitrail.runs.recipe import Recipe
-
-
-def unwrapped(said: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Take distillation off a recipe's task: what is left, and who teaches how; {} where nobody does.
-
-    A task that the recipe does not name stays open.
-    """
-    task = said.get("task", {})
-    if task.get("name") != DISTILL:
-        return said, {}
-    teaching = dict(task.get("settings", {}))
-    inner = {"name": teaching.pop("task", None), "settings": teaching.pop("settings", {})}
-    return {**said, "task": {key: value for key, value in inner.items() if value is not None}}, teaching
+from vitrail.runs.wrapped import wrap
 
 
 def taught(recipe: Recipe, teaching: Mapping[str, Any], options: TrainOptions) -> Recipe:
@@ -32,7 +20,5 @@ def taught(recipe: Recipe, teaching: Mapping[str, Any], options: TrainOptions) -
         if teaching:
             raise SettingError("--distill says how a teacher is followed; name one: --teacher runs/large")
         return recipe
-    task = recipe.task
-    settings = {**teaching, "task": task.name, "settings": dict(task.settings)}
-    wrapped = task.model_copy(update={"name": DISTILL, "settings": settings})
-    return recipe.model_copy(update={"task": wrapped})
+    wrapped = wrap(DISTILL, teaching, recipe.task.name, recipe.task.settings)
+    return recipe.model_copy(update={"task": recipe.task.model_copy(update=wrapped)})

@@ -35,8 +35,8 @@ class Teacher:
 
     Images as the student gets them (b, channels, height, width) -> logits (b, k) in the student's order of classes, as
     an output. The teacher sees the very crop of the student, all of it, brought to its own size by its own
-    interpolation and in its own normalisation: its own crop was for whole pictures, and would cut from what the student
-    is asked about.
+    interpolation and in its own normalisation: its own crop was for whole pictures, and would cut from what the
+    student is asked about.
     """
 
     def __init__(self, opened: _Opened, student: Preprocess) -> None:

@@ -9,7 +9,6 @@ from typing import cast
 
 from vitrail.data.preprocess import Preprocess, usual_fraction
 from vitrail.data.resize import INTERPOLATIONS, Interpolation
-from vitrail.models.create import built_for
 from vitrail.weights.pretrained import Pretrained
 
 
@@ -21,7 +20,7 @@ def published_preprocess(
     What they do not state is as usual, and so is what we do not have, which `deviations` names.
     """
     stated = found.preprocessing
-    size = size or (stated and stated.image) or built_for(found.config)
+    size = size or (stated and stated.image) or found.config.size
     base = Preprocess.for_size(size, channels or found.config.channels)
     if stated is None:
         return base

@@ -105,13 +105,11 @@ def _fit_positions(tensors: dict[str, Tensor], before: Encoder, after: Encoder) 
 
 def _fit_timm(tensors: dict[str, Tensor], before: Any, after: Any) -> dict[str, Tensor]:
     """Let a network of timm fit its own tables to another image size, where it knows how."""
-    from vitrail.models.timm import input_size
-
     encoder = build(before)
     if not hasattr(encoder.net, "set_input_size"):
         return tensors
     encoder.load_state_dict(tensors)
-    cast(Any, encoder.net).set_input_size(img_size=input_size(after))
+    cast(Any, encoder.net).set_input_size(img_size=after.size)
     return encoder.state_dict()
 
 
