@@ -14,7 +14,7 @@ from vitrail.core.files import write_text
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch
 from vitrail.models.create import create_encoder, rebuild
-from vitrail.runs.assemble import assemble, create_model
+from vitrail.runs.assemble import build_task, join
 from vitrail.runs.options import TrainOptions
 from vitrail.runs.recipe import compose
 from vitrail.training import begin, frozen
@@ -53,9 +53,10 @@ def cnn(tmp_path, monkeypatch):
         "training": {"device": "cpu", "precision": "bf16", "micro": 8},
     }
     recipe = compose("scratch_small", own)
-    network, task = assemble(recipe, ("a", "b"))
+    task = build_task(recipe.task.name, ("a", "b"), recipe.task.settings)
+    network = join(create_encoder("resnet10t", image=(32, 32)), task)
     draw = torch.Generator().manual_seed(0)
-    batch = Batch(torch.randn(8, 3, 32, 32, generator=draw), [0, 1] * 4, tuple(map(str, range(8))))
+    batch = Batch({"images": torch.randn(8, 3, 32, 32, generator=draw)}, [0, 1] * 4, tuple(map(str, range(8))))
     return recipe, network, task, batch
 
 
@@ -173,15 +174,16 @@ def test_a_run_and_its_resume_keep_a_wrong_convolution_in_float32(some_digits, t
 def test_a_teacher_teaches_rightly_where_its_machine_is_wrong(tmp_path, monkeypatch):
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path))
     torch.manual_seed(0)
-    network = create_model("resnet10t", 3)
+    task = build_task("classify", ("a", "b", "c"), {})
+    network = join(create_encoder("resnet10t"), task)
     network.get_submodule(f"encoder.{FIRST}").__class__ = Wrong
     steps = Preprocess.for_size(32)
     teacher = Teacher(_Opened(network, steps, (0, 1, 2)), steps)
     images = torch.randn(4, 3, 32, 32)
-    exact = teacher(images)
+    exact = teacher(images)["logits"]
     with torch.autocast("cpu", torch.bfloat16), pytest.warns(UserWarning, match="wrongly in bf16"):
-        rounded = teacher(images)
+        rounded = teacher(images)["logits"]
     assert rounded.dtype == torch.bfloat16
     assert (rounded - exact).square().mean().sqrt() < 0.1 * exact.square().mean().sqrt()
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(teacher(images), rounded)  # and says it once
+        assert torch.equal(teacher(images)["logits"], rounded)  # and says it once

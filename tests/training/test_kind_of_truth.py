@@ -8,7 +8,12 @@ from PIL import Image
 
 from vitrail.data.prepare import prepare
 from vitrail.runs.options import TrainOptions
+from vitrail.tasks.multilabel.task import MultiLabel
 from vitrail.training.plan import plan
+
+
+class Mine(MultiLabel):
+    """A task of one's own for several labels."""
 
 
 @pytest.fixture
@@ -43,6 +48,7 @@ def test_pictures_of_several_labels_are_learnt_each_as_a_yes_or_a_no(planned):
 
 
 def test_the_task_that_a_recipe_file_names_is_kept(planned, tmp_path):
-    (tmp_path / "own.yaml").write_text("task:\n  name: 'my_module:MyTask'\n")
+    own = f"{__name__}:Mine"
+    (tmp_path / "own.yaml").write_text(f"task:\n  name: '{own}'\n")
     made = planned(["1,0", "1,1"], recipe=str(tmp_path / "own.yaml"))
-    assert made.recipe.task.name == "my_module:MyTask"
+    assert made.recipe.task.name == own

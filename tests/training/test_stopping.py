@@ -185,14 +185,14 @@ def test_a_validation_loss_that_is_no_number_leaves_the_files_as_they_were(digit
 
 
 def test_a_gradient_that_is_no_number_moves_nothing(digits, tmp_path, monkeypatch):
-    honest = loop._loss
+    honest = loop._losses
 
     def broken(session, batch, piece):
         loss = honest(session, batch, piece)
         session.bare.head.linear.weight.register_hook(lambda grad: grad * float("nan"))
         return loss
 
-    monkeypatch.setattr(loop, "_loss", broken)
+    monkeypatch.setattr(loop, "_losses", broken)
     with pytest.raises(DivergedError, match="gradient became nan at step 1"):
         train(digits, options(tmp_path / "run"))
 
