@@ -34,9 +34,9 @@ def memory():  # MB that the process has of the system, swapped out or not
     lines = Path("/proc/self/status").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(("VmRSS:", "VmSwap:"))) >> 10
 
-def mapped_by_a_block():
+def mapped_by_a_block(size=12 << 20):
     before = mapped()
-    block = torch.ones(12 << 20)
+    block = torch.empty(size)
     return mapped() - before
 
 found = {"usual": mapped_by_a_block()}
@@ -46,7 +46,8 @@ with suppress(ValueError), holding_memory():
     del many
     before = memory()
     raise ValueError("is no reason to go on holding")
-found |= {"released": before - memory(), "afterwards": mapped_by_a_block()}
+found["released"] = before - memory()
+found["afterwards"] = mapped_by_a_block(128 << 20)  # larger than any hole that the freed blocks can have left
 print(json.dumps(found))
 """
 
@@ -63,4 +64,4 @@ def test_what_is_freed_stays_while_memory_is_held_and_goes_back_afterwards():
     assert found["held"] == 0
     assert found["stays"] >= 48
     assert found["released"] > 200  # MB, of 256
-    assert found["afterwards"] >= 48
+    assert found["afterwards"] >= 512

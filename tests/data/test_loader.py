@@ -34,6 +34,9 @@ class Masks:
     def transform(self, target: Any, view: View) -> Any:
         return view.mask(target, VOID)
 
+    def collate(self, targets: Any) -> Any:
+        return tuple(targets)
+
 
 def masks(root: Path, many: int = 5) -> list[Row]:
     """Write pictures whose right half is white, with masks that say so."""
