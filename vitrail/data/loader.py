@@ -106,7 +106,7 @@ class Pictures(Dataset["_Seen | DataError"]):
     def _seen(self, index: int, key: int) -> _Seen:
         row = self.rows[index]
         steps = self.preprocess
-        image = load(self.root, row.path, steps.channels, steps.raw).image
+        image = load(self.root, row.path, steps.channels, raw=steps.raw).image
         augment = self.augment if key >= 0 else None
         view = steps.view(image.shape[:2], augment, key)
         return _Seen(view.image(image), self._target(index, view, augment is not None), row.id, view.geometry)

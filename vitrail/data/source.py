@@ -49,7 +49,7 @@ def place(root: Path, path: str) -> Place:
     raise DataError(f"{path} does not exist under {root}. Put it back, or check the data again.")
 
 
-def read(root: Path, path: str, raw: bool = False) -> bytes:
+def read(root: Path, path: str, *, raw: bool = False) -> bytes:
     """Return the bytes of one row's picture as a file holds them; array slices come as `.npy` bytes, raw or not.
 
     Raises:
@@ -70,13 +70,13 @@ def read(root: Path, path: str, raw: bool = False) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
 
 
-def load(root: Path, path: str, channels: int = 3, raw: bool = False) -> Decoded:
+def load(root: Path, path: str, channels: int = 3, *, raw: bool = False) -> Decoded:
     """Return the picture of one row, decoded; `raw` as in `decode`.
 
     Raises:
         DataError: missing, unreadable or no picture.
     """
-    return cut_out(decode(read(root, path, raw), channels, path, raw), path)
+    return cut_out(decode(read(root, path, raw=raw), channels, path, raw), path)
 
 
 def cut_out(shown: Decoded, path: str) -> Decoded:

@@ -45,7 +45,7 @@ def ask(predictor: Predictor, rows: Sequence[Row], root: Path, point: Point | No
     steps, request = predictor.preprocess, Request(point or predictor.point)
 
     def ready(row: Row) -> Ready:
-        image = load(root, row.path, steps.channels, steps.raw).image
+        image = load(root, row.path, steps.channels, raw=steps.raw).image
         return predictor.ready(image, request.point)
 
     outputs: list[Output] = []

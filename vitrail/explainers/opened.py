@@ -124,5 +124,5 @@ def own_batches(opened: Opened, model: str) -> Iterator[Tensor]:
     if not rows:
         raise DataError(f"{model} has no validation pictures. {way_out}")
     for row in spread(rows, looked_at(opened)):
-        picture = load(manifest.root, row.path, opened.preprocess.channels, opened.preprocess.raw).image
+        picture = load(manifest.root, row.path, opened.preprocess.channels, raw=opened.preprocess.raw).image
         yield torch.as_tensor(opened.preprocess.eval(picture)[0])[None]

@@ -151,7 +151,7 @@ def _looks(
 
 def _look(predictor: Predictor, manifest: Manifest, one: Judged) -> dict[str, str]:
     steps = predictor.preprocess
-    image = load(manifest.root, one.row.path, steps.channels, steps.raw).image
+    image = load(manifest.root, one.row.path, steps.channels, raw=steps.raw).image
     seen = preview(image) if steps.raw else image
     method = method_for(predictor.network)
     figure = explain(predictor, image, method).figure() if method else plots.shown(plots.of_array(seen))
