@@ -95,7 +95,7 @@ class Pictures(Dataset["_Seen | VitrailError"]):
     def _seen(self, index: int, key: int) -> _Seen:
         row = self.rows[index]
         steps = self.preprocess
-        image = load(self.root, row.path, steps.channels, row.part, steps.raw).image
+        image = load(self.root, row.path, steps.channels, row.part, raw=steps.raw).image
         target = self.targets.read(row, self.root)
         augment = self.augment if key >= 0 else None
         view = self.preprocess.view(image.shape[:2], augment, key)

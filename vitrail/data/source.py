@@ -50,7 +50,7 @@ def place(root: Path, path: str) -> Place:
     raise DataError(f"{path} does not exist under {root}. Put it back, or check the data again.")
 
 
-def read(root: Path, path: str, part: str = "", raw: bool = False) -> bytes:
+def read(root: Path, path: str, part: str = "", *, raw: bool = False) -> bytes:
     """Return the bytes of one row's picture as a file holds them; array slices come as `.npy` bytes, raw or not.
 
     A window is cut out of the decoded picture (`cut_out`): its bytes are those of the whole.
@@ -82,13 +82,13 @@ def _whole(root: Path, path: str, raw: bool) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
 
 
-def load(root: Path, path: str, channels: int = 3, part: str = "", raw: bool = False) -> Decoded:
+def load(root: Path, path: str, channels: int = 3, part: str = "", *, raw: bool = False) -> Decoded:
     """Return the picture of one row, decoded; `raw` as in `decode`.
 
     Raises:
         DataError: missing, unreadable or no picture, or a part of no known kind.
     """
-    return cut_out(decode(read(root, path, part, raw), channels, path, raw), path, part)
+    return cut_out(decode(read(root, path, part, raw=raw), channels, path, raw), path, part)
 
 
 def cut_out(shown: Decoded, path: str, part: str = "") -> Decoded:

@@ -33,7 +33,7 @@ def evaluate(
     steps = predictor.preprocess
 
     def ready(row: Row) -> Ready:
-        image = load(root, row.path, steps.channels, row.part, steps.raw).image
+        image = load(root, row.path, steps.channels, row.part, raw=steps.raw).image
         return predictor.ready(image, request.point)
 
     with ThreadPoolExecutor(workers()) as pool:

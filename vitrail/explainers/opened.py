@@ -125,5 +125,5 @@ def own_batches(opened: Opened, model: str) -> Iterator[Tensor]:
         raise DataError(f"{model} has no validation pictures. {way_out}")
     for row in spread(rows, looked_at(opened)):
         steps = opened.preprocess
-        picture = load(manifest.root, row.path, steps.channels, row.part, steps.raw).image
+        picture = load(manifest.root, row.path, steps.channels, row.part, raw=steps.raw).image
         yield torch.as_tensor(opened.preprocess.eval(picture)[0])[None]

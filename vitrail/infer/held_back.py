@@ -79,4 +79,4 @@ def _tried(readers: Iterable[Reader]) -> Iterator[tuple[Reader, Pixels]]:
 
 
 def _of_row(root: Path, row: Row, steps: Preprocess) -> Pixels:
-    return load_picture(root, row.path, steps.channels, row.part, steps.raw).image
+    return load_picture(root, row.path, steps.channels, row.part, raw=steps.raw).image

@@ -187,7 +187,7 @@ class _Layout:
     def _image(self, predictor: Predictor, shot: Shot) -> NDArray[Any]:
         row = self.rows[shot.id]
         steps = predictor.preprocess
-        return load(self.root, row.path, steps.channels, row.part, steps.raw).image
+        return load(self.root, row.path, steps.channels, row.part, raw=steps.raw).image
 
     def _overlays(self, overlays: Overlays) -> dict[str, Any] | None:
         """Return the pictures with the task's own drawing of the answer on each."""
