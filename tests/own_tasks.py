@@ -17,7 +17,6 @@ from PIL import Image, ImageDraw
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torchvision.ops import box_iou
-from vitrail.tasks.result import Gathered, Number, Result, Scope
 
 from vitrail.core.config import Settings
 from vitrail.core.errors import DataError
@@ -25,6 +24,7 @@ from vitrail.data.findings import Finding
 from vitrail.data.view import maps_in_original
 from vitrail.layers.head import NO_INPUTS, Head
 from vitrail.tasks.base import Losses, Task
+from vitrail.tasks.result import Gathered, Number, Result, Scope
 
 VOID = 255
 
