@@ -171,6 +171,7 @@ def name_of(node):
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
+@cache
 def kinds_of_tasks_and_heads():
     """Return the names of the classes of single tasks, and of heads; `Task`, `Targets` and `Head` are for everybody."""
     single = [p for p in PAGES if p.parent.parent == ROOT / "tasks"]
