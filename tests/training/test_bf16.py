@@ -56,7 +56,9 @@ def cnn(tmp_path, monkeypatch):
     task = build_task(recipe.task.name, ("a", "b"), recipe.task.settings)
     network = join(create_encoder("resnet10t", image=(32, 32)), task)
     draw = torch.Generator().manual_seed(0)
-    batch = Batch({"images": torch.randn(8, 3, 32, 32, generator=draw)}, [0, 1] * 4, tuple(map(str, range(8))))
+    batch = Batch(
+        {"images": torch.randn(8, 3, 32, 32, generator=draw)}, [0, 1] * 4, tuple(map(str, range(8)))
+    )
     return recipe, network, task, batch
 
 
