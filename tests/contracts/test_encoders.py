@@ -11,8 +11,9 @@ import torch
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError
 from vitrail.layers.attend import Recorder
-from vitrail.layers.encoder import Encoder, set_checkpointing
+from vitrail.layers.encoder import ColumnEncoder, Encoder, set_checkpointing
 from vitrail.layers.pool import Pool
+from vitrail.layers.tokens import Tokens
 from vitrail.models.create import build, describe, presets_of, rebuild
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
@@ -142,6 +143,33 @@ def test_the_spec_tells_the_truth(case):
     assert (features.pooled is None) == (spec.pooled_width == 0)
     assert Pool(spec)(features).shape == (b, Pool(spec).width)
     assert len(features.levels) in (0, len(spec.strides))
+
+
+def test_levels_are_what_the_blocks_named_or_the_stages_end_with(case):
+    encoder, images, _ = case
+    if isinstance(encoder, ColumnEncoder):
+        depth, ends = len(encoder.blocks), {}
+        encoder.blocks[0].register_forward_hook(lambda block, given, x: ends.update(first=x))
+        features = encoder.tap(images, (depth, 1))
+        last, first = features.levels
+        assert torch.equal(features.tokens.x, encoder(images).tokens.x)
+        assert torch.equal(last, features.tokens.map())
+        x = ends["first"].x if isinstance(ends["first"], Tokens) else ends["first"]
+        assert torch.equal(first, features.tokens.with_x(encoder.norm(x)).map())
+        assert not torch.equal(first, last)
+        for wrong in ((), (0,), (depth + 1,)):
+            with pytest.raises(SettingError, match=f"the blocks 1 to {depth}"):
+                encoder.tap(images, wrong)
+    elif len(encoder.spec.widths) > 1:
+        levels = encoder.tap(images).levels
+        assert tuple(level.shape[1] for level in levels) == encoder.spec.widths
+        for level, stride in zip(levels, encoder.spec.strides, strict=True):
+            assert level.shape[2:] == tuple(-(-side // stride) for side in images.shape[2:])
+        with pytest.raises(SettingError, match="no single blocks"):
+            encoder.tap(images, (1,))
+    else:
+        with pytest.raises(SettingError, match="whose blocks can be read"):
+            encoder.tap(images)
 
 
 def test_every_parameter_learns(case):

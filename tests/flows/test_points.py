@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
+import torch
 
 from vitrail.core.errors import SettingError
 from vitrail.explainers.explanation import explain
+from vitrail.infer.plans import Plan, Quick
 from vitrail.infer.predictor import Predictor, Request
 from vitrail.layers.elastic import read_point
 
@@ -64,6 +68,33 @@ def test_a_point_answers_and_is_explained(vitrail, elastic, digits):
     assert at_most.probabilities == whole(picture)[0].probabilities
     assert cheap(picture)[0].probabilities != whole(picture)[0].probabilities
     assert vitrail("predict", elastic, picture, "--point", "99px").returncode == 1
+
+
+def test_threads_at_two_points_get_what_each_gets_alone(elastic, digits):
+    """One predictor, asked at once by the network itself and by quicker twins of it."""
+    predictor = Predictor(elastic)
+    pictures = [predictor.decoded(path) for path in sorted((digits / "3").iterdir())[:4]]
+    points = (predictor.points[0], predictor.points[-1])
+    requests = [Request(point) for point in points]
+    for point in points:
+        twin = Quick(predictor.at(point), Plan(engine="openvino"), (len(pictures), 3, *point.size))
+        requests.append(Request(point, twin))
+
+    def logits(request):
+        ready = [predictor.ready(picture, request.point) for picture in pictures]
+        return predictor.outputs(ready, request)["logits"]
+
+    alone = [logits(request) for request in requests]
+    assert (alone[0] - alone[1]).abs().max() > 1e-3
+    together = Barrier(len(requests))
+
+    def often(request):
+        together.wait()
+        return [logits(request) for _ in range(20)]
+
+    with ThreadPoolExecutor(len(requests)) as threads:
+        for expected, found in zip(alone, threads.map(often, requests), strict=True):
+            assert all(torch.allclose(one, expected, atol=1e-6) for one in found)
 
 
 def test_a_model_of_one_cost_says_how_to_get_more(trained, digits):
