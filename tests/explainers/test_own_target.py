@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from own_tasks import ReadValue
 
 from vitrail.core.errors import UnknownNameError
 from vitrail.explainers.faithful import Baseline
@@ -15,7 +16,7 @@ from vitrail.layers.head import Head
 from vitrail.models.create import build
 from vitrail.models.vit import ViTConfig
 from vitrail.runs.assemble import join
-from vitrail.tasks.base import Losses, Task, within
+from vitrail.tasks.base import Losses, within
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,17 @@ class Patches(Head):
         return {"brightness": brightness}
 
 
-class Paint(Task):
+class Brightness(ReadValue):
     """One number a patch; an explanation asks about one of them."""
 
-    name = "paint"
+    name = "brightness"
     outputs = {"brightness": ("row", "col")}  # noqa: RUF012
 
     def head(self, spec):
         return Patches()
 
-    def read(self, row, root):
-        return 0.0
-
     def loss(self, output, targets):
         return Losses({"mean": output["brightness"].mean()})
-
-    def metrics(self):
-        raise NotImplementedError
 
     def decode(self, output, at, ask):
         return [Pixel(*divmod(int(one.argmax()), one.shape[1])) for one in output["brightness"]]
@@ -76,7 +71,7 @@ class Paint(Task):
 @pytest.fixture
 def subject():
     torch.manual_seed(0)
-    task = Paint(["brightness"])
+    task = Brightness(["brightness"])
     network = join(build(ViTConfig(image=24, patch=4, width=24, depth=2, heads=3)), task).eval()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
