@@ -88,7 +88,8 @@ def test_a_plan_that_answers_to_nothing_is_not_used_however_near_the_probabiliti
         predictor.network.head.linear.weight.mul_(1e-3)
         predictor.network.head.linear.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
     honest = Quick.forward
-    monkeypatch.setattr(Quick, "forward", lambda self, images: honest(self, images.flip(-1)))
+    mirrored = lambda self, inputs: honest(self, {"images": inputs["images"].flip(-1)})  # noqa: E731
+    monkeypatch.setattr(Quick, "forward", mirrored)
     choice = quicken(predictor, 1_000_000, lambda: shown)
     seen = Memory(predictor).seen[BF16]
     assert (seen.same_top, seen.drift < 0.01) == (1.0, True)
