@@ -139,7 +139,10 @@ class Side(NamedTuple):
         (self.folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
         script = str(Path(__file__).with_name("golden_side.py"))
         command = [sys.executable, "-P", script, "plan.json"]
-        subprocess.run(command, cwd=self.folder, env=self._environment(threads), check=False)
+        counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+        subprocess.run(
+            command, cwd=self.folder, env={**environment(self.tree, self.folder), **counts}, check=False
+        )
 
     def _asked(self, name: str) -> dict[str, Any]:
         run, out = RUNS[name], f"runs/{name}"
@@ -156,16 +159,16 @@ class Side(NamedTuple):
             "points": run.points,
         }
 
-    def _environment(self, threads: int) -> dict[str, str]:
-        counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-        return {
-            **{key: value for key, value in os.environ.items() if not key.startswith("VITRAIL_")},
-            **counts,
-            "PYTHONPATH": str(self.tree),
-            "VITRAIL_CACHE": str(self.folder / "cache"),
-            "HF_HUB_OFFLINE": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-        }
+
+def environment(tree: Path, folder: Path) -> dict[str, str]:
+    """Return the environment of a process that takes a tree's code and keeps its cache in a folder."""
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith("VITRAIL_")},
+        "PYTHONPATH": str(tree),
+        "VITRAIL_CACHE": str(folder / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
 
 
 def _pictures(name: str) -> list[str]:
@@ -276,7 +279,8 @@ def worktree(repository: Path, commit: str, tree: Path) -> Iterator[Path]:
         subprocess.run([*git, "remove", "--force", str(tree)], check=False)
 
 
-def _commit(repository: Path, name: str) -> str:
+def commit_of(repository: Path, name: str) -> str:
+    """Return the hash of a commit, or leave with a message where there is none."""
     words = ["git", "-C", str(repository), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]
     found = subprocess.run(words, capture_output=True, text=True)
     if found.returncode:
@@ -318,7 +322,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of every process")
     asked = parser.parse_args()
     repository = Path(__file__).resolve().parents[1]
-    commits = (_commit(repository, asked.old), _commit(repository, asked.new))
+    commits = (commit_of(repository, asked.old), commit_of(repository, asked.new))
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         place = (asked.keep or Path(temporary) / "golden").resolve()
