@@ -57,6 +57,7 @@ ALLOWED: Mapping[tuple[str, str], str] = {
     ("*", "header/task.truth*"): "new: the header of the truths",
     ("*", "header/preprocess.interpolation"): "new: said where it went without saying",
     ("*", "header/preprocess.scale"): "new: said where it went without saying",
+    ("*", "history/*parts*"): "new: a loss of several parts is logged part by part",
     ("*", "manifest/*part"): "new: the part of a file that holds several samples",
     (
         "elastic",

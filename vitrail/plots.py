@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from itertools import cycle
 
 import numpy as np
 from matplotlib import colormaps
@@ -199,7 +200,7 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) 
     """Return a figure of lines, one a name, each a sequence of (x, y)."""
     figure = Figure(figsize=(6.2, 3.2))
     axes = figure.subplots()
-    for (name, points), colour in zip(series.items(), (ACCENT, SECOND, "#009e73", "#cc79a7"), strict=False):
+    for (name, points), colour in zip(series.items(), cycle((ACCENT, SECOND, "#009e73", "#cc79a7"))):
         xs, ys = zip(*points, strict=True) if points else ((), ())
         axes.plot(xs, ys, label=name, color=colour, linewidth=2, marker="o", markersize=3)
     axes.set_xlabel(x)

@@ -46,6 +46,13 @@ def test_a_batch_moves_to_a_device_with_its_truths(batch):
     assert batch.images.device.type == "cpu"
 
 
+def test_truths_may_stand_as_deep_as_they_like():
+    deep = Batch({"images": torch.zeros(2, 1)}, [(torch.zeros(1), [torch.zeros(2)]), ("a", [])], ("a", "b"))
+    made = deep.to(torch.device("meta"))
+    assert [one.device.type for one in tensors(made.targets)] == ["meta", "meta"]
+    assert made.targets[1] == ("a", [])
+
+
 def test_a_piece_of_a_batch_has_all_that_belongs_to_its_images(batch):
     piece = batch.slice(1, 3)
     assert (len(piece), piece.ids, len(piece.geometry)) == (2, ("b", "c"), 2)

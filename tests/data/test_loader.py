@@ -77,6 +77,24 @@ def test_a_truth_is_read_when_its_picture_is(tmp_path: Path) -> None:
         list(evaluation(pictures, 5, Share()))
 
 
+class Numbers(Masks):
+    """Truths that are numbers in their cells."""
+
+    def read(self, row: Row, root: Path) -> Any:
+        return float(row.target)
+
+    def words(self, row: Row) -> str:
+        return row.target
+
+
+def test_a_truth_that_a_task_cannot_read_is_named_with_its_picture(tmp_path: Path) -> None:
+    rows = [row._replace(target="twelve") for row in masks(tmp_path)]
+    with pytest.raises(
+        DataError, match=r"0: its truth 'twelve' cannot be read by Numbers \(ValueError: .*--task"
+    ):
+        list(evaluation(Pictures(rows, tmp_path, STEPS, Numbers()), 5, Share()))
+
+
 def test_an_augmentation_that_no_mask_follows_is_refused(tmp_path: Path) -> None:
     pictures = Pictures(masks(tmp_path), tmp_path, STEPS, Masks(), build("trivial", channels=1))
     with pytest.raises(SettingError, match="flip_crop"):

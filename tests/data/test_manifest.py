@@ -61,6 +61,8 @@ def test_a_header_and_truths_that_are_broken_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Line 1 of .*targets.jsonl is broken"):
         Manifest.read(path, tmp_path)
     (tmp_path / "targets.jsonl").unlink()
+    with pytest.raises(DataError, match=r"targets.jsonl holds 0 of the 1 truths"):
+        Manifest.read(path, tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(DataError, match=r"manifest.json, the header of the manifest, is broken"):
         Manifest.read(path, tmp_path)

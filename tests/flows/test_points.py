@@ -52,6 +52,13 @@ def test_points_of_a_run(vitrail, elastic, digits):
     assert "20px/0.5" in wrong.stderr
 
 
+def test_a_loss_of_several_parts_is_told_part_by_part(elastic):
+    events = [json.loads(line) for line in (elastic / "history.jsonl").read_text().splitlines()]
+    steps = [event for event in events if event["event"] == "step"]
+    assert all(set(event["parts"]) == {"cross_entropy", "follow"} for event in steps)
+    assert all(sum(event["parts"].values()) == pytest.approx(event["loss"], abs=1e-5) for event in steps)
+
+
 def test_a_point_answers_and_is_explained(vitrail, elastic, digits):
     picture = sorted((digits / "3").iterdir())[0]
     done = vitrail("predict", elastic, picture, "--point", "20px/0.5", "--json")

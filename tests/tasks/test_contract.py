@@ -7,7 +7,14 @@ import own_tasks
 import pytest
 import torch
 
+from vitrail.core.catalog import load
+from vitrail.core.errors import RunError, SettingError
+from vitrail.data.preprocess import Preprocess
 from vitrail.data.truth import Truth
+from vitrail.infer.predictor import Predictor
+from vitrail.models.create import create_encoder
+from vitrail.runs.assemble import join
+from vitrail.runs.proof import answer
 from vitrail.tasks.base import FINGERPRINT, Losses, within
 from vitrail.tasks.classify.task import Classify
 from vitrail.tasks.multilabel.task import MultiLabel
@@ -136,6 +143,57 @@ def test_a_loss_in_pieces_is_the_loss_in_one(paint):
     gradients = [torch.autograd.grad(loss, output["map"], retain_graph=True)[0] for loss in (one, pieces)]
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-9)
     assert torch.all(gradients[0][targets[:, None].expand(-1, 2, -1, -1) == 255] == 0)
+
+
+def test_a_loss_of_weighed_classes_in_pieces_is_the_loss_in_one():
+    """torch divides by the weights of the classes that are there, which pieces have in other shares."""
+    task = Classify(["a", "b"], {"class_weights": [5.0, 1.0], "mixup": 0.0, "cutmix": 0.0})
+    output = {"logits": torch.randn(6, 2, generator=torch.Generator().manual_seed(0))}
+    targets = [0, 0, 1, 1, 1, 1]
+    whole = {IMAGES: 6, **task.weights(targets)}
+    one = task.loss(output, targets).total
+    torch.testing.assert_close(in_pieces(task, output, targets, (2,), whole), one)
+    by_images = in_pieces(Classify(["a", "b"]), output, targets, (2,), {IMAGES: 6})
+    torch.testing.assert_close(by_images, Classify(["a", "b"]).loss(output, targets).total)
+
+
+def test_a_wrapper_around_a_task_that_learns_in_a_way_of_its_own_is_refused():
+    inner = {"task": "distill", "settings": {"task": "classify", "teacher": "runs/large"}}
+    for wrapped in (inner, {"task": "elastic", "settings": {"task": "classify"}}):
+        with pytest.raises(SettingError, match="Leave --elastic out"):
+            load("task", "elastic")(["a", "b"], wrapped)
+
+
+class Verbose(own_tasks.Paint):
+    """A task whose proof would not fit into a model file."""
+
+    def fingerprint(self, output):
+        return output["map"].flatten(1)
+
+
+class Silent(own_tasks.ReadValue):
+    """A task that says nothing of a picture, as in pretraining."""
+
+    answers = False
+
+
+def untrained(task, side=64):
+    torch.manual_seed(0)
+    return join(create_encoder("vit_digits", image=(side, side)), task).eval()
+
+
+def test_a_fingerprint_that_no_model_file_holds_is_refused():
+    task = Verbose(Truth("mask", ("ground", "figure"), void=255))
+    with pytest.raises(SettingError, match=r"\(1, 8192\).*within"):
+        answer(untrained(task), task, Preprocess.for_size(64))
+
+
+def test_a_task_that_answers_nothing_is_not_asked(model_file):
+    task = Silent(Truth("value"))
+    task.name = f"{__name__}:Silent"
+    predictor = Predictor(model_file("silent", untrained(task), task, Preprocess.for_size(64)))
+    with pytest.raises(RunError, match="answers nothing about a picture"):
+        predictor.predict(np.zeros((40, 40, 3), np.uint8))
 
 
 def test_a_loss_over_processes_is_the_loss_in_one(paint):

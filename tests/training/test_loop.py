@@ -18,7 +18,7 @@ from vitrail.data.sample import Batch
 from vitrail.models.create import create_encoder
 from vitrail.runs.assemble import build_task, create_model, join
 from vitrail.runs.recipe import compose
-from vitrail.training.loop import TrainingError, steps
+from vitrail.training.loop import TrainingError, _smaller, steps
 from vitrail.training.optim import Average, Schedule, parameter_groups
 from vitrail.training.setup import accelerator_for, open_session
 
@@ -52,6 +52,18 @@ def session(**training):
     made = recipe(**training)
     network, task = assembled(made)
     return open_session(made, network, task, Order(24, 12, 0), accelerator_for("cpu"))
+
+
+def test_images_that_learn_from_each_other_are_never_parted():
+    torch.manual_seed(0)
+    made = recipe(micro=4)
+    network, task = assembled(made)
+    assert open_session(made, network, task, Order(24, 12, 0), accelerator_for("cpu")).pieces == 3
+    task.couples = True
+    coupled = open_session(made, network, task, Order(24, 12, 0), accelerator_for("cpu"))
+    assert coupled.pieces == 1
+    with pytest.raises(TrainingError, match="Memory ran out"):
+        _smaller(coupled, 12)
 
 
 def batches(count=4, size=12):

@@ -6,6 +6,7 @@ Whoever writes a part outside the package names it in full, "my_module:MyTask", 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib import import_module
 from types import MappingProxyType
@@ -180,10 +181,16 @@ def load(kind: str, name: str) -> Any:
         raise UnknownNameError(kind, name, table, f"There are: {', '.join(table)}.")
     module, _, attribute = table.get(name, name).partition(":")
     try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        home = import_module(module)
+    except (ImportError, ValueError) as error:
         own = "" if name in table else " A module of your own must lie where Python looks: PYTHONPATH=folder"
         raise SettingError(f"The {kind} {name!r} cannot be imported: {error}.{own}") from error
+    if not hasattr(home, attribute):
+        near = get_close_matches(attribute, dir(home), 1)
+        raise SettingError(
+            f"The module {module!r} has no {attribute!r}." + (f" Did you mean {near[0]!r}?" if near else "")
+        )
+    return getattr(home, attribute)
 
 
 def family_of(preset: str) -> str | None:

@@ -21,7 +21,7 @@ from vitrail.data.manifest import Row
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch, Geometry
 from vitrail.data.source import load
-from vitrail.data.targets import Targets
+from vitrail.data.targets import Targets, read_truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Pictures(Dataset["_Seen | VitrailError"]):
         row = self.rows[index]
         steps = self.preprocess
         image = load(self.root, row.path, steps.channels, row.part, raw=steps.raw).image
-        target = self.targets.read(row, self.root)
+        target = read_truth(self.targets, row, self.root)
         augment = self.augment if key >= 0 else None
         view = self.preprocess.view(image.shape[:2], augment, key)
         moved = target if augment is None else self.targets.transform(target, view)

@@ -54,6 +54,9 @@ class Row(NamedTuple):
 
 COLUMNS = Row._fields
 _OLD = ("id", "path", "label", "split", "group", "hash", "state", "reason")  # before truths of every kind
+_LONG = "truths_in_targets_jsonl"
+"""Where the header says how many truths stand in targets.jsonl."""
+
 _WAY_OUT = "Put back a copy of it, or train again to have a new one."
 _SCHEMA = dict.fromkeys(COLUMNS, pl.String)
 
@@ -93,13 +96,13 @@ class Manifest:
             raise DataError(
                 f"The manifest {path} has the columns {frame.columns}, not {list(COLUMNS)}. {_WAY_OUT}"
             )
-        if (long := _long_of(path)).is_file():
-            targets = dict(_read_long(long))
+        header = _header_of(path)
+        truth, many = _read_header(header) if header.is_file() else (None, 0)
+        if targets := _long_truths(_long_of(path), many):
             cells = zip(frame["id"].to_list(), frame["target"].to_list(), strict=True)
             whole = pl.Series("target", [targets.get(one, cell) for one, cell in cells], pl.String)
             frame = frame.with_columns(whole)
-        header = _header_of(path)
-        return cls(frame, Path(root), _read_header(header) if header.is_file() else _told_by(frame))
+        return cls(frame, Path(root), truth or _told_by(frame))
 
     def write(self, path: str | Path) -> Path:
         """Write the manifest as CSV, its header and its long truths beside it; each file in one step."""
@@ -110,7 +113,8 @@ class Manifest:
         lines = [_long_line(*cells) for cells in long.select("id", "target").iter_rows()]
         if lines:
             write_text(_long_of(path), "".join(lines))
-        write_text(_header_of(path), json.dumps(self.truth.to_dict(), ensure_ascii=False, indent=1) + "\n")
+        header = self.truth.to_dict() | ({_LONG: len(lines)} if lines else {})
+        write_text(_header_of(path), json.dumps(header, ensure_ascii=False, indent=1) + "\n")
         short = self.frame.with_columns(
             target=pl.when(pl.col("id").is_in(long["id"].implode()))
             .then(pl.lit(""))
@@ -201,9 +205,19 @@ def _read_long(path: Path) -> Iterator[tuple[str, str]]:
             raise DataError(f"Line {number} of {path} is broken ({error}). {_WAY_OUT}") from error
 
 
-def _read_header(path: Path) -> Truth:
+def _long_truths(path: Path, many: int) -> dict[str, str]:
+    """Return the truths that left their cells, by the ids of the rows; the header says how many these are."""
+    targets = dict(_read_long(path)) if path.is_file() else {}
+    if len(targets) < many:
+        raise DataError(f"{path} holds {len(targets)} of the {many} truths that stand there. {_WAY_OUT}")
+    return targets
+
+
+def _read_header(path: Path) -> tuple[Truth, int]:
+    """Return what the truths are, and how many of them stand in targets.jsonl."""
     try:
-        return Truth.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Truth.from_dict(values), int(values.get(_LONG, 0))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}, the header of the manifest, is broken ({error}). {_WAY_OUT}") from error
 

@@ -84,7 +84,9 @@ def images_only(images: Tensor) -> Batch[None]:
 def _sliced(targets: Any, low: int, high: int) -> Any:
     if isinstance(targets, Mapping):
         return {name: _sliced(part, low, high) for name, part in targets.items()}
-    return None if targets is None else targets[low:high]
+    if targets is None or (isinstance(targets, Tensor) and targets.ndim == 0):
+        return targets
+    return targets[low:high]
 
 
 def _changed(targets: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -93,6 +95,7 @@ def _changed(targets: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return change(targets)
     if isinstance(targets, Mapping):
         return {name: _changed(part, change) for name, part in targets.items()}
-    if isinstance(targets, list | tuple) and any(isinstance(part, Tensor | Mapping) for part in targets):
-        return [_changed(part, change) for part in targets]
+    if isinstance(targets, list | tuple):
+        parts = [_changed(part, change) for part in targets]
+        return parts if isinstance(targets, list) else tuple(parts)
     return targets

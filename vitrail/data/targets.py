@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vitrail.core import catalog
-from vitrail.core.errors import DataError, SettingError
+from vitrail.core.errors import DataError, SettingError, VitrailError
 from vitrail.data.manifest import Row
 from vitrail.data.truth import Truth
 
@@ -62,11 +62,12 @@ class Targets(ABC, Generic[T]):
         return list(targets)
 
     def check(self, row: Row, facts: Facts, root: Path) -> Iterator[Finding]:
-        """Say what is wrong with the truth of one readable picture; `out` findings keep it out.
+        """Say what is wrong with the truth of one readable picture; `out` findings keep it out. By default it is read.
 
         Findings of one kind are told together: their `text` says what is wrong, their `hint` what to do. A DataError
         says that the truth cannot be read.
         """
+        read_truth(self, row, root)
         return iter(())
 
     def check_set(self, rows: Sequence[Row]) -> Iterator[Finding]:
@@ -92,11 +93,14 @@ class Targets(ABC, Generic[T]):
     def usable(self, rows: Sequence[Row], findings: Sequence[Finding]) -> None:
         """Refuse kept rows from which nothing can be learnt, as a predicate of the source: "has …".
 
-        `findings` may tell why; the first of them is the worst.
+        `findings` may tell why; the first of them is the worst. By default one kept row is enough.
 
         Raises:
             DataError: such rows.
         """
+        if not rows:
+            why = f", the first because: {findings[0].text}" if findings else ""
+            raise DataError(f"has no picture with a truth that this task can use{why}.")
 
     def class_weights(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """Return what each class weighs in the loss so that rare ones count as much: (k,).
@@ -107,6 +111,24 @@ class Targets(ABC, Generic[T]):
         raise SettingError(
             "--balance loss weighs classes, and this task has none. Leave it out, or take --balance sampling."
         )
+
+
+def read_truth(targets: Targets[T], row: Row, root: Path) -> T:
+    """Return the truth of a row, whatever a task's own code may raise on it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return targets.read(row, root)
+    except VitrailError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}".rstrip(".")
+        raise DataError(
+            f"{row.id}: its truth {targets.words(row)!r} cannot be read by {type(targets).__name__} ({what}). Mend it, "
+            "or name another task: --task."
+        ) from error
 
 
 Gather = Callable[[Sequence[Row]], Targets[Any]]

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = ("class", "classes", "mask", "boxes", "caption", "none")
-
 
 @dataclass(frozen=True, slots=True)
 class Truth:

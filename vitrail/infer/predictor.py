@@ -259,6 +259,11 @@ class Predictor:
 
     def run(self, batch: Batch[Any], request: Request | None = None) -> Output:
         """Return the task's raw output for inputs that are prepared for the request's point."""
+        if not self.task.answers:
+            raise RunError(
+                f"{self.path} has learnt {self.task.name}, which answers nothing about a picture. Train a task that "
+                "does from its weights: --weights."
+            )
         request = request or Request(self.point)
         network = request.backend or self.at(request.point)
         return next(run_network(answering(self.task, network, request.ask), [batch], self.device))[1]
@@ -269,12 +274,13 @@ class Predictor:
         Raises:
             RunError: the head reads no such vector.
         """
-        head = self.network.head
+        network = self.at(self.point)
+        head = network.head
         if not head.pools:
             raise RunError(f"{self.path} reads no single vector of a picture, so it gives no features.")
 
         def pooled(batch: Batch[Any]) -> Output:
-            return {"vectors": head.vectors(self.network.encode(batch.inputs))}
+            return {"vectors": head.vectors(network.encode(batch.inputs))}
 
         batch = batch_of([self.ready(one) for one in images])
         return next(run_network(pooled, [batch], self.device))[1]["vectors"]

@@ -194,8 +194,10 @@ class ColumnEncoder(Encoder):
         return Features(tokens.with_x(self.norm(tokens.x)))
 
     def summarise(self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING) -> Features:
-        """(b, channels, height, width) -> Features with the prefix alone, (b, prefix, d)."""
+        """(b, channels, height, width) -> Features with the prefix alone, (b, prefix, d); without one, all tokens."""
         self.refuse(given)
+        if not self.spec.prefix:
+            return self(images)
         tokens = self.blocks.summarise(self.start(images))
         return Features(tokens.with_x(self.norm(tokens.x)))
 

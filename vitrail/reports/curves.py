@@ -12,9 +12,13 @@ from vitrail.runs.folder import Run
 
 
 def loss_curve(run: Run) -> str:
-    """Return the training loss over epochs as a data: address."""
-    losses = [(event["epoch"], event["loss"]) for event in run.course() if event["event"] == "step"]
-    return plots.data_uri(plots.curves({"training loss": thin(losses)}, "epoch", "loss"))
+    """Return the training loss over epochs, and its parts where it has several, as a data: address."""
+    steps = [event for event in run.course() if event["event"] == "step"]
+    lines = {"training loss": thin([(event["epoch"], event["loss"]) for event in steps])}
+    for part in dict.fromkeys(name for event in steps for name in event.get("parts", ())):
+        seen = [(event["epoch"], event["parts"][part]) for event in steps if part in event.get("parts", ())]
+        lines[part] = thin(seen)
+    return plots.data_uri(plots.curves(lines, "epoch", "loss"))
 
 
 def score_curve(run: Run) -> str:

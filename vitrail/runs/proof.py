@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch, images_only
 from vitrail.runs.run_network import answering, evaluating, run_network
-from vitrail.tasks.base import Task
+from vitrail.tasks.base import FINGERPRINT, Task
 
 HEIGHT, WIDTH = 61, 47
 GAPS = 23
@@ -61,7 +62,13 @@ def fingerprint(task: Task[Any, Any], network: nn.Module, batch: Batch[Any]) -> 
     """Return what a network on the CPU says of a batch, as the numbers that its task's proofs compare."""
     compute = answering(task, network)
     outputs = [output for _, output in run_network(compute, [batch], torch.device("cpu"))]
-    return [float(number) for number in task.fingerprint(outputs[0]).flatten().tolist()]
+    numbers = task.fingerprint(outputs[0])
+    if numbers.shape[0] != len(batch) or numbers[0].numel() > FINGERPRINT:
+        raise SettingError(
+            f"The fingerprint of the task {task.name!r} has the shape {tuple(numbers.shape)}, and a model file holds "
+            f"(1, at most {FINGERPRINT}). Return vitrail.tasks.base.within(…) of it."
+        )
+    return [float(number) for number in numbers.flatten().tolist()]
 
 
 def _on_cpu(network: nn.Module) -> nn.Module:

@@ -4,7 +4,11 @@ A task may have more, looked up by its name where it is of use (`getattr`):
 
     points(size)      the operating points that a network of it is trained for
     follow(…)         the loss of an answer against a teacher's (distillation, several costs at once)
+    taught_by(…)      takes the teacher that the training has opened
     readable(output)  what an exported graph gives in front of the outputs, named by `readable_outputs`
+    temperature       what an exported folder of another library divides logits by; `problem` is its name for the task
+
+A prediction may have `rows()`, the lines of a table of answers.
 """
 
 from __future__ import annotations
@@ -136,7 +140,10 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
         """Return the module from features to the outputs of this task."""
 
     def prepare(self, batch: Batch[Any], rng: np.random.Generator, progress: float) -> Batch[Any]:
-        """Return the batch as it is trained on (mixing, masking, noise); `progress` of the training is 0 … 1."""
+        """Return the batch as it is trained on (mixing, masking, noise); `progress` of the training is 0 … 1.
+
+        It changes nothing that `weights` counts: a step counts before it prepares.
+        """
         return batch
 
     def training_loss(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vitrail.core.catalog import ELASTIC, load
+from vitrail.core.catalog import DISTILL, ELASTIC, load
 from vitrail.core.errors import SettingError
 from vitrail.layers.elastic import KEEPS, SIDES, can_keep, can_resize, set_keep, smaller_sizes
 from vitrail.layers.encoder import Encoder
@@ -41,7 +41,12 @@ def dialled(
             "Say --tune full, or --weights none."
         )
     if not follows:
-        raise SettingError(f"--elastic is not for the task {recipe.task.name!r}; leave it out.")
+        why = (
+            "A network that learns from a --teacher is trained for one cost"
+            if recipe.task.name == DISTILL
+            else f"The task {recipe.task.name!r} is trained for one cost"
+        )
+        raise SettingError(f"{why}; leave --elastic out.")
     settings = {**_dial(recipe, encoder), **stated}
     if not settings["sizes"] and not settings["keeps"]:
         raise SettingError(

@@ -97,7 +97,7 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
             group["lr"] = rate * group["share"]
         while True:
             try:
-                loss = _step(session, batch)
+                loss, parts = _step(session, batch)
                 break
             except torch.OutOfMemoryError:
                 _smaller(session, len(batch.ids))
@@ -105,7 +105,8 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
         session.step += 1
         took = time.perf_counter() - began  # waiting for pictures counts, looking at the event does not
         session.seconds += took
-        yield Event("step", session.step, {"loss": loss, "lr": rate, "seconds": took, "epoch": session.epoch})
+        told: dict[str, Any] = {"loss": loss, "lr": rate, "seconds": took, "epoch": session.epoch}
+        yield Event("step", session.step, told | ({"parts": parts} if len(parts) > 1 else {}))
         done = session.step >= session.schedule.total
         if done or session.step % session.order.steps == 0:
             yield Event("epoch", session.step, {"epoch": session.epoch})
@@ -117,7 +118,7 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
 def _smaller(session: Session, local: int) -> None:
     """Halve the micro-batch, keeping the batch; give up where one picture at a time is still too much."""
     session.optimiser.zero_grad(set_to_none=True)
-    if session.accelerator.num_processes > 1 or session.pieces >= local:
+    if session.accelerator.num_processes > 1 or session.pieces >= local or session.task.couples:
         raise TrainingError(
             f"Memory ran out at step {session.step} with {local // session.pieces} pictures at a time. "
             "Lower it with --micro, or choose a smaller network or --imgsz."
@@ -127,8 +128,11 @@ def _smaller(session: Session, local: int) -> None:
         torch.cuda.empty_cache()
 
 
-def _step(session: Session, batch: Batch[Any]) -> float:
-    """Compute the gradients of this process's part, piece by piece, and move the weights once."""
+def _step(session: Session, batch: Batch[Any]) -> tuple[float, dict[str, float]]:
+    """Compute the gradients of this process's part, piece by piece, and move the weights once.
+
+    Returns the loss and its parts by name, of all processes.
+    """
     session.network.train()
     if not any(p.requires_grad for p in session.bare.encoder.parameters()):
         session.bare.encoder.eval()  # frozen: no drop path, and batch norms keep their statistics
@@ -136,16 +140,20 @@ def _step(session: Session, batch: Batch[Any]) -> float:
     # A process with a picture fewer than the others may have fewer pieces.
     parts = [part for part in np.array_split(np.arange(len(batch)), session.pieces) if len(part)]
     total = torch.zeros((), device=session.accelerator.device)
+    told: dict[str, Tensor] = {}
     for i, part in enumerate(parts):
         number = session.accelerator.process_index * session.pieces + i
         last = i == len(parts) - 1
         with _drawn(session, number), nullcontext() if last else session.accelerator.no_sync(session.network):
             piece = batch.slice(int(part[0]), int(part[-1]) + 1)
             losses = _losses(session, piece.to(session.accelerator.device), number)
-            share = weighed(losses, {IMAGES: len(part), **session.task.weights(piece.targets)}, counted)
+            counts = {IMAGES: len(part), **session.task.weights(piece.targets)}
+            share = weighed(losses, counts, counted)
             session.accelerator.backward(share)
         total += share.detach()
-    value = float(session.accelerator.reduce(total, reduction="mean"))
+        for name, amount in _parts(losses, counts, counted).items():
+            told[name] = told[name] + amount if name in told else amount
+    value, *sums = session.accelerator.reduce(torch.stack([total, *told.values()]), reduction="mean").tolist()
     if not math.isfinite(value):
         raise _diverged(session, f"The loss became {value} at step {session.step + 1}")
     if session.clip:
@@ -156,7 +164,7 @@ def _step(session: Session, batch: Batch[Any]) -> float:
     session.optimiser.zero_grad(set_to_none=True)
     if session.average:
         session.average.update(session.bare, session.step)
-    return value
+    return value, dict(zip(told, sums, strict=True))
 
 
 IMAGES = ""
@@ -187,11 +195,25 @@ def weighed(losses: Losses, piece: Mapping[str, float], whole: Mapping[str, floa
     """
     shares: dict[float, list[Tensor]] = defaultdict(list)
     for name, part in losses.parts.items():
-        called = name.partition(AT)[0]
-        counts = called if called in whole else IMAGES
-        shares[piece[counts] / whole[counts] if whole[counts] else 0.0].append(part)
+        shares[_share(name.partition(AT)[0], piece, whole)].append(part)
     summed = [sum(parts[1:], parts[0]) * share for share, parts in shares.items()]
     return sum(summed[1:], summed[0])
+
+
+def _share(part: str, piece: Mapping[str, float], whole: Mapping[str, float]) -> float:
+    """Return how much of what a part of the loss counts in the whole step stands in a piece."""
+    counts = part if part in whole else IMAGES
+    return piece[counts] / whole[counts] if whole[counts] else 0.0
+
+
+def _parts(losses: Losses, piece: Mapping[str, float], whole: Mapping[str, float]) -> dict[str, Tensor]:
+    """Return what each part adds to the loss of the whole step; those of one name at several points as one."""
+    added: dict[str, Tensor] = {}
+    for name, part in losses.parts.items():
+        called = name.partition(AT)[0]
+        amount = part.detach().float() * _share(called, piece, whole)
+        added[called] = added[called] + amount if called in added else amount
+    return added
 
 
 def _diverged(session: Session, what: str) -> DivergedError:

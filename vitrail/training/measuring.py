@@ -75,7 +75,11 @@ def measure(
         precision = "bf16" if check.faithful else "float32"
     keep_in_float32(trial.network.encoder, check.float32)
     place = _place(recipe, network, batch, precision)
-    given = recipe.training.micro or (size if device.type != "cpu" else _remembered(place))
+    given = (
+        size
+        if task.couples
+        else recipe.training.micro or (size if device.type != "cpu" else _remembered(place))
+    )
     start = _held(trial, min(given or SMALLEST, size), precision)  # pays for set-up, too
     micro, cost = start, trial.cost(start, precision)
     if given is None:
@@ -91,9 +95,10 @@ def _held(trial: _Trial, micro: int, precision: str) -> int:
             trial.cost(micro, precision)
             return micro
         except torch.OutOfMemoryError:
-            if micro == 1:
+            if micro == 1 or trial.task.couples:
+                many = "one picture at a time" if micro == 1 else f"a whole batch of {micro} pictures"
                 raise TrainingError(
-                    "Memory does not hold the training of one picture at a time. Choose a smaller network or --imgsz."
+                    f"Memory does not hold the training of {many}. Choose a smaller network or --imgsz."
                 ) from None
             micro = micro // 2
         trial.network.zero_grad(set_to_none=True)

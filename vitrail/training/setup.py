@@ -110,7 +110,7 @@ def open_session(
         schedule=Schedule(settings.lr, round(settings.warmup * order.steps), settings.epochs * order.steps),
         clip=settings.clip,
         precision=settings.precision,
-        pieces=min(local, -(-local // (settings.micro or local))),
+        pieces=1 if task.couples else min(local, -(-local // (settings.micro or local))),
     )
 
 

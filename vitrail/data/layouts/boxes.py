@@ -60,7 +60,8 @@ def look(tree: Tree) -> Layout | None:
     names = sorted({label(box.label) for one in pictures.values() for box in one.boxes}, key=natural)
     refusal = (
         f"{tree.name} holds boxes ({name}, because {because}): detection comes later. "
-        "As classification I can take the crops: --layout crops."
+        "A task of your own can learn them (--task my_module:MyTask). As classification I can take the crops: "
+        "--layout crops."
     )
     why = f"{name} boxes, because {because}: {boxes} on {count(len(entries), 'picture')}."
     truth = Truth("boxes", tuple(names))

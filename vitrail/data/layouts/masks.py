@@ -46,7 +46,7 @@ def look(tree: Tree) -> Layout | None:
         notes.append(f"{count(len(aside), 'picture')} outside these folders left aside: {some(aside)}.")
     refusal = (
         f"{tree.name} holds pictures with masks (in {shown[0]}): segmentation comes later. "
-        "For classification give one folder a class."
+        "A task of your own can learn them (--task my_module:MyTask). For classification give one folder a class."
     )
     found = (*entries, *tree.refused)
     return Layout("masks", tree.root, why, found, tuple(notes), Truth("mask"), refusal)

@@ -170,6 +170,17 @@ class Classify(Task[int, Ranked], ClassTargets):
         entropy = F.cross_entropy(logits, truth, weight=weight, label_smoothing=smoothing)
         return Losses({"cross_entropy": entropy})
 
+    def weights(self, targets: Sequence[int] | Tensor) -> Mapping[str, float]:
+        """Return over what weighted cross entropy is a mean: the weights of the classes that are there.
+
+        Mixed pictures have probabilities for truths, of which torch takes the mean over pictures.
+        """
+        classes = self.settings.class_weights
+        mixed = self.settings.mixup > 0 or self.settings.cutmix > 0
+        if classes is None or mixed or self.settings.loss == "bce":
+            return {}
+        return {"cross_entropy": float(torch.tensor(classes)[torch.as_tensor(targets).cpu()].sum())}
+
     def follow(self, output: Output, teacher: Output, by: Following) -> Tensor:
         """Return how far logits (b, k) are from a teacher's, the mean over images.
 

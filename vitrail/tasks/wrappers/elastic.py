@@ -32,10 +32,10 @@ class Elastic(Wrapper):
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
-        if not hasattr(self.inner, "follow"):
+        if type(self.inner).training_loss is not Task.training_loss or not hasattr(self.inner, "follow"):
             raise SettingError(
-                f"The task {self.settings.task!r} has no way to follow a teacher, which cheaper points learn from. "
-                "Leave --elastic out."
+                f"The task {self.settings.task!r} has no way to follow a teacher, which cheaper points learn from, or "
+                "learns in a way of its own. Leave --elastic out."
             )
 
     def points(self, size: tuple[int, int]) -> tuple[Point, ...]:
