@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PARTS = $(wildcard tests/[a-z]*/)
-QUICK := tests/architecture/ tests/core/ tests/data/ tests/evaluate/ tests/parity/ tests/runs/
+QUICK := $(addprefix tests/,architecture/ core/ data/ evaluate/ explainers/ parity/ runs/ tasks/)
 
 .PHONY: demo test check lint bench learn clean
 .DEFAULT_GOAL := help
