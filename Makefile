@@ -12,7 +12,7 @@ QUICK := $(addprefix tests/,architecture/ core/ data/ evaluate/ explainers/ pari
 help:
 	@echo "make demo   the main job on real handwritten digits, ends with demo/demo.html"
 	@echo "make test   all tests"
-	@echo "make check  lint and the quick half of the tests, in about three minutes"
+	@echo "make check  lint and the quick half of the tests, in less than four minutes"
 	@echo "make lint   format, style, types, import ranks"
 	@echo "make bench  the figures of docs/benchmarks.md, measured on this machine"
 	@echo "make learn  every architecture, tiny, learns the digits to 95 %"
