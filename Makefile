@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PARTS = $(wildcard tests/[a-z]*/)
-QUICK := tests/architecture/ tests/core/ tests/data/ tests/evaluate/ tests/parity/ tests/runs/
+QUICK := $(addprefix tests/,architecture/ core/ data/ evaluate/ explainers/ parity/ runs/ tasks/)
 
 .PHONY: demo test check lint bench learn clean
 .DEFAULT_GOAL := help
@@ -12,7 +12,7 @@ QUICK := tests/architecture/ tests/core/ tests/data/ tests/evaluate/ tests/parit
 help:
 	@echo "make demo   the main job on real handwritten digits, ends with demo/demo.html"
 	@echo "make test   all tests"
-	@echo "make check  lint and the quick half of the tests, in about three minutes"
+	@echo "make check  lint and the quick half of the tests, in less than four minutes"
 	@echo "make lint   format, style, types, import ranks"
 	@echo "make bench  the figures of docs/benchmarks.md, measured on this machine"
 	@echo "make learn  every architecture, tiny, learns the digits to 95 %"

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from hashlib import blake2b
+from math import inf, isfinite
 from pathlib import Path
 from types import MethodType
 from typing import Any, NamedTuple
@@ -49,7 +50,7 @@ class Bf16Check(NamedTuple):
         """Return in a line what is not computed in bf16, and why; nothing where all is."""
         if not self.faithful:
             return [
-                f"Computed in float32: on this machine the network's answers in bf16 are {self.off:.0%} off."
+                f"Computed in float32: on this machine the network's bf16 answers are {self.off:.0%} off."
             ]
         if not self.float32:
             return []
@@ -163,7 +164,11 @@ def _features(output: Any) -> Tensor:
 
 
 def _off(rounded: Tensor, exact: Tensor) -> float:
-    """Return the relative error; an answer of zeros is held to be as large as the smallest normal number."""
+    """Return the relative error, 0 where float32 itself is not finite, and infinity where bf16 alone is not."""
     wanted = exact.double()
-    size = wanted.square().mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
-    return float((rounded.double() - wanted).square().mean().sqrt() / size)
+    size = float(wanted.square().mean().sqrt())
+    error = float((rounded.double() - wanted).square().mean().sqrt())
+    if not isfinite(size):
+        return 0.0  # there is nothing to compare with; a training stops and says so
+    # An answer of zeros is held to be as large as the smallest normal number.
+    return error / max(size, torch.finfo(torch.float32).tiny) if isfinite(error) else inf

@@ -47,9 +47,8 @@ def project_patches(x: Tensor, project: nn.Conv2d) -> Tokens:
     ph, pw = project.kernel_size
     patches = rearrange(x, "b c (row ph) (col pw) -> b row col c ph pw", ph=ph, pw=pw)
     kind = x.device.type
-    if kind != "meta" and torch.is_autocast_enabled(
-        kind
-    ):  # rounded while they are copied, not in another pass
+    if kind != "meta" and torch.is_autocast_enabled(kind):
+        # Rounded while they are copied, not in another pass.
         dtype = torch.get_autocast_dtype(kind)
         patches = patches.to(dtype, memory_format=torch.contiguous_format)
     row, col = patches.shape[1:3]

@@ -147,10 +147,8 @@ def resume(folder: str | Path, *, more: int = 0, listeners: Sequence[Listener] =
     if recipe.training.tune == "head":
         work.start.network.encoder.requires_grad_(False)
     now = conditions(accelerator)
-    then = {
-        "bf16": now["bf16"],
-        **counters["conditions"],
-    }  # runs of older versions do not say how they rounded
+    # Runs of older versions do not say what rounded them.
+    then = {"bf16": now["bf16"], **counters["conditions"]}
     changed = [key for key, value in now.items() if then.get(key) != value]
     if accelerator.is_main_process:
         run.log(

@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +36,9 @@ from vitrail.tasks.probe import Vectors
 
 BATCH = 16
 
+FORMAT = 2
+"""Counts up when features are computed otherwise; the first were wrong in bf16 on some machines (bf16_check.py)."""
+
 
 def pool_kind(spec: FeatureSpec) -> Kind:
     """Return how a frozen network is pooled: class token and mean of patches where it has both."""
@@ -61,9 +63,8 @@ class Frozen:
 
     def _key(self) -> str:
         digest = blake2b(digest_size=16)
-        said: list[Any] = [self.preprocess.to_dict(), self.pool.kind, self.precision]
-        if self.precision == "bf16" and self.check.float32:
-            said.append(self.check.float32)
+        kept = self.check.float32 if self.precision == "bf16" else ()
+        said = [FORMAT, self.preprocess.to_dict(), self.pool.kind, self.precision, *kept]
         digest.update(json.dumps(said).encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             digest.update(name.encode())

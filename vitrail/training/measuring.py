@@ -19,7 +19,7 @@ import torch
 from vitrail.core.files import keep_json
 from vitrail.core.paths import cache_dir
 from vitrail.data.sample import Batch
-from vitrail.infer.bf16_check import Bf16Check, check_bf16, keep_in_float32, noise
+from vitrail.infer.bf16_check import PICTURES, Bf16Check, check_bf16, keep_in_float32, noise
 from vitrail.models.create import count_macs, describe
 from vitrail.runs.assemble import Network
 from vitrail.runs.device import autocast, fast_bf16
@@ -71,7 +71,7 @@ def measure(
     trial = _Trial(deepcopy(network).to(device).train(), task, batch, device)
     check = Bf16Check()
     if precision == "bf16":
-        check = check_bf16(trial.network.encoder, batch.images.to(device))
+        check = check_bf16(trial.network.encoder, batch.images[:PICTURES].to(device))
         precision = "bf16" if check.faithful else "float32"
     keep_in_float32(trial.network.encoder, check.float32)
     place = _place(recipe, network, batch, precision)
