@@ -109,7 +109,7 @@ class Frozen:
         for batch, output in run_network(self._pooled, batches, self.device, self.precision):
             yield [hashes[one] for one in batch.ids], output["vectors"].numpy()
 
-    def _pooled(self, batch: Batch[Any]) -> Output:
+    def _pooled(self, batch: Batch[None]) -> Output:
         return {"vectors": self.pool(self.encoder(batch.images))}
 
     def _read(self) -> dict[str, Vectors]:
