@@ -25,7 +25,7 @@ from vitrail.data.truth import Truth
 from vitrail.data.view import maps_in_original
 from vitrail.layers.head import NO_INPUTS, Head
 from vitrail.tasks.base import Losses, Task
-from vitrail.tasks.result import Gathered, Number, Result, Scope
+from vitrail.tasks.result import Gathered, Number, Overlays, Result, Scope, Shot
 
 VOID = 255
 
@@ -218,7 +218,10 @@ class Overlap:
     def result(self, scope=Scope()):
         miou = self.scores()["miou"]
         number = Number(miou, name="mIoU", fact="mean overlap")
-        return Result("miou", {"miou": number}, f"mIoU {number.text()} on {len(self.kept)} {scope.called}.")
+        shots = tuple(Shot(row.id, "", "") for row in self.kept.rows[:3])
+        sections = (Overlays("Painted", "What it found, in red.", shots),)
+        verdict = f"mIoU {number.text()} on {len(self.kept)} {scope.called}."
+        return Result("miou", {"miou": number}, verdict, sections=sections)
 
 
 class Paint(Task):

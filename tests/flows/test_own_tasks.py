@@ -122,6 +122,8 @@ def test_the_whole_way(case, vitrail, tmp_path):
     report = json.loads(good(vitrail("eval", run, "--json")).stdout)
     assert report["verdict"] == more["verdict"]
     assert report["test"][main] == pytest.approx(more["test"][main])
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert ("What it found, in red." in page) == (task == "own_tasks:Paint")
     pictures = [min(data.parent.rglob(f"{number}.png")) for number in range(5)]  # images before masks
     good(vitrail("predict", run, *pictures, "--csv", tmp_path / "answers.csv"))
     with (tmp_path / "answers.csv").open(newline="") as handle:

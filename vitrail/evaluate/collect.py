@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from vitrail.core.errors import DataError
 from vitrail.data.doctor import workers
-from vitrail.data.manifest import TEST, Manifest, Row
+from vitrail.data.manifest import TEST, Manifest, Row, group_key
 from vitrail.data.source import load
 from vitrail.data.split import leaks
 from vitrail.infer.predictor import Predictor, Ready, Request
-from vitrail.tasks.result import Evaluation, Scope
+from vitrail.metrics.intervals import bootstrap, resampled
+from vitrail.tasks.result import Evaluation, Result, Scope
 
 BATCH = 64
 
@@ -58,3 +61,29 @@ def rows_of(manifest: Manifest, split: str) -> list[Row]:
 def scope_of(manifest: Manifest, split: str) -> Scope:
     """Return how a split of a run's own pictures is called, and which of them have a twin in training."""
     return Scope(leaked=frozenset(leaks(manifest) if split == TEST else ()))
+
+
+def result_of(evaluation: Evaluation, rows: Sequence[Row], scope: Scope) -> Result:
+    """Return what an evaluation of these rows found; numbers that state no interval get one where resamples tell it.
+
+    It is the percentile bootstrap over pictures, of which those of a group, and twins, are drawn together.
+    """
+    result = evaluation.result(scope)
+    bare = [
+        name
+        for name, one in result.numbers.items()
+        if one.value is not None and one.low is None and not one.why
+    ]
+    if not bare or not rows:
+        return result
+    drawn = [evaluation.resample(counts) for counts in resampled([group_key(row) for row in rows])]
+    numbers = dict(result.numbers)
+    for name in bare:
+        if name in drawn[0]:
+            score = bootstrap(
+                result.numbers[name].value or 0.0, np.array([one[name] for one in drawn]), len(rows)
+            )
+            numbers[name] = numbers[name]._replace(
+                low=score.low, high=score.high, why=getattr(score, "why", "")
+            )
+    return result._replace(numbers=numbers)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_text
 from vitrail.data.doctor import Progress
-from vitrail.evaluate.collect import evaluate
+from vitrail.evaluate.collect import evaluate, result_of
 from vitrail.evaluate.fresh import fresh, learnt_by, present
 from vitrail.evaluate.report import environment
 from vitrail.infer.predictor import Predictor, refuse_exported
@@ -78,7 +78,7 @@ def evaluate_on(
     for row in new.unusable:
         predictor.task.accepts(row)
     evaluation = evaluate(predictor, new.rows, new.manifest.root)
-    result = evaluation.result(Scope(new.called, frozenset(new.known)))
+    result = result_of(evaluation, new.rows, Scope(new.called, frozenset(new.known)))
     report = _report(predictor, result, {}) | {"notes": list(new.notes)}
     if html:
         write_text(Path(html), page_of_new(new, predictor, result, report))

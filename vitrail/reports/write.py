@@ -6,7 +6,7 @@ from typing import Any
 
 from vitrail.core.files import write_json, write_text
 from vitrail.data.manifest import TEST, Manifest
-from vitrail.evaluate.collect import evaluate, rows_of, scope_of
+from vitrail.evaluate.collect import evaluate, result_of, rows_of, scope_of
 from vitrail.evaluate.report import environment
 from vitrail.infer.predictor import Predictor
 from vitrail.models.create import count_params
@@ -38,8 +38,8 @@ def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool
 
 def tested(predictor: Predictor, manifest: Manifest) -> Result:
     """Return what a model is worth on the test split of its run's own pictures."""
-    evaluation = evaluate(predictor, rows_of(manifest, TEST), manifest.root)
-    return evaluation.result(scope_of(manifest, TEST))
+    rows = rows_of(manifest, TEST)
+    return result_of(evaluate(predictor, rows, manifest.root), rows, scope_of(manifest, TEST))
 
 
 def about(run: Run, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:

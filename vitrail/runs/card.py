@@ -94,7 +94,7 @@ def _data(data: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
     lines = [
         "## Data",
         "",
-        f"| {'class' if labels else ''} | " + " | ".join(splits) + " |",
+        f"| {'class' if labels and names != [''] else ''} | " + " | ".join(splits) + " |",
         "|---" * (1 + len(splits)) + "|",
     ]
     for name in names[:CLASSES]:

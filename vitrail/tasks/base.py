@@ -185,7 +185,9 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     def focus(self, prediction: PredictionT, choice: str) -> PredictionT:
         """Return the prediction whose score explains one of the `choices`; UnknownNameError names the nearest."""
         if choice not in (known := self.choices(prediction)):
-            raise UnknownNameError("answer", choice, known, "Leave --of out: this task has one answer.")
+            raise UnknownNameError(
+                "answer", choice, known, "Leave --of out: this task explains its whole answer."
+            )
         return prediction
 
     @abstractmethod

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from vitrail.core import catalog
 from vitrail.core.config import Settings, fault
-from vitrail.core.errors import DataError, SettingError, UsageError, nearest
+from vitrail.core.errors import DataError, SettingError, UnknownNameError, UsageError, nearest
 from vitrail.data.manifest import Manifest
 from vitrail.runs.options import OF_TASK, TrainOptions, task_settings
 from vitrail.runs.recipe import is_file, settings_of
@@ -75,6 +75,10 @@ def refuse_task(options: TrainOptions) -> None:
 
 
 def _refuse_class(name: str) -> None:
+    ours = [one for one in catalog.TASKS if one not in catalog.WRAPPERS]
+    if ":" not in name and name not in ours:
+        see = f"There are: {', '.join(ours)}, and those of your own, my_module:MyTask."
+        raise UnknownNameError("task", name, ours, see)
     task = catalog.load("task", name)
     if not (isinstance(task, type) and issubclass(task, Task)):
         raise SettingError(
