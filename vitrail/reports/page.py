@@ -197,7 +197,7 @@ class _Layout:
         for shot in overlays.shots:
             image = self._image(self.predictor, shot)
             seen = preview(image) if self.predictor.preprocess.raw else image
-            figure = self.predictor.task.render(plots.of_array(seen), self.predictor(image)[0])
+            figure = plots.shown(self.predictor.task.render(plots.of_array(seen), self.predictor(image)[0]))
             figure.thumbnail((WIDTH, WIDTH))
             pictures.append({"image": plots.photo_uri(figure), "shot": shot})
         return {"hint": overlays.hint, "pictures": pictures}
