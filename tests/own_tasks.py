@@ -22,7 +22,7 @@ from vitrail.core.config import Settings
 from vitrail.core.errors import DataError
 from vitrail.data.findings import Finding
 from vitrail.data.truth import Truth
-from vitrail.data.view import maps_in_original
+from vitrail.data.view import boxes_in_original, maps_in_original
 from vitrail.layers.head import NO_INPUTS, Head
 from vitrail.tasks.base import Losses, Task
 from vitrail.tasks.result import Gathered, Number, Overlays, Result, Scope, Shot
@@ -440,9 +440,10 @@ class FindSpots(Task):
         for logits, boxes, geometry in zip(output["logits"], output["boxes"], at, strict=True):
             sure, label = logits.softmax(-1)[:, :-1].max(-1)
             order = [i for i in sure.argsort(descending=True).tolist() if sure[i] > 0.3]
-            top, left, bottom, right = geometry.box
-            scale = torch.tensor([right - left, bottom - top] * 2)
-            corners = _corners(boxes) * scale + torch.tensor([left, top] * 2)
+            height, width = geometry.size
+            corners = boxes_in_original(
+                geometry, (_corners(boxes) * torch.tensor([width, height] * 2)).numpy()
+            )
             found.append(
                 Spots(
                     tuple(tuple(corners[i].tolist()) for i in order),

@@ -285,6 +285,9 @@ def test_the_command_that_makes_a_run_again(kind, task, more, words):
 
 def test_the_command_of_a_student_names_no_teacher():
     inner = task_part("classify", "vit")["task"]["settings"]
-    task = {"name": "distill", "settings": {"teacher": "/home/a/b", "task": "classify", "settings": inner}}
+    task = {
+        "name": "distill",
+        "settings": {"teacher": "elsewhere/teacher", "task": "classify", "settings": inner},
+    }
     found = train_command(recipe_of(task), "none", "class")
     assert found.split("none ")[1] == "--val 0.15 --test 0.15 --seed 0"

@@ -315,8 +315,6 @@ _NOTE = (
 
 def numbers(details: Mapping[str, Any]) -> dict[str, Number]:
     """Return the scores of the whole, for tables and pages."""
-    test = details["test"]
-    twins = f"without the {test.get('twins', 0):,} that have a twin in training"
     named = {
         "accuracy": ("right", "right"),
         "top5": ("among five", "among the five likeliest"),
@@ -324,10 +322,18 @@ def numbers(details: Mapping[str, Any]) -> dict[str, Number]:
         "map": ("mAP", ""),
         "f1": ("F1, mean", "F1, mean over classes"),
         "auroc": ("AUROC, mean", ""),
-        "without_twins": ("without twins", twins),
     }
+    return told_numbers(details, named)
+
+
+def told_numbers(details: Mapping[str, Any], named: Mapping[str, tuple[str, str]]) -> dict[str, Number]:
+    """Return the scores by what tables and pages call them, those without twins and the calibration error last."""
+    test = details["test"]
+    twins = f"without the {test.get('twins', 0):,} that have a twin in training"
     found = {
-        key: Number.of(test[key], name=name, fact=fact) for key, (name, fact) in named.items() if key in test
+        key: Number.of(test[key], name=name, fact=fact)
+        for key, (name, fact) in {**named, "without_twins": ("without twins", twins)}.items()
+        if key in test
     }
     return {**found, "calibration_error": honesty(details["calibration"])}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from vitrail.data.truth import Truth
 
 if TYPE_CHECKING:
     from vitrail.data.look import Facts
+
+T = TypeVar("T")
 
 _ENOUGH, _SHARED = 20, 0.8
 _OTHER = {"mask": "masks", "boxes": "boxes", "caption": "captions", "none": "pictures without truths"}
@@ -58,12 +60,40 @@ def refuse_useless(names: Sequence[str], rows: Sequence[Row], findings: Sequence
         raise DataError(f"has usable pictures of fewer than two classes ({some(names) or 'none'}). {first}")
 
 
-class ClassTargets(Targets[int]):
-    """The place of a row's class among `truth.names`."""
+class NamedTargets(Targets[T]):
+    """Truths that are names among `truth.names`: what one class a picture and several have in common."""
+
+    noun: ClassVar[str] = "class"
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
         self._places = {label: i for i, label in enumerate(truth.names)}
+
+    def place(self, label: str) -> int:
+        """Return the place of a class among the outputs; UnknownNameError names the nearest."""
+        if label not in self._places:
+            raise UnknownNameError(self.noun, label, self.truth.names, named(self.truth.names))
+        return self._places[label]
+
+    def check_set(self, rows: Sequence[Row]) -> Iterator[Finding]:
+        """Say which classes are empty, tiny, out of proportion, missing in a split or spelt in two ways."""
+        return classes(rows, self.strata)
+
+    def strata(self, row: Row) -> tuple[str, ...]:
+        """Return the row's classes."""
+        return labels_of(row)
+
+    def words(self, row: Row) -> str:
+        """Return the row's classes, nothing where it has none."""
+        return ", ".join(labels_of(row))
+
+    def usable(self, rows: Sequence[Row], findings: Sequence[Finding]) -> None:
+        """Refuse fewer than two classes, and measurements."""
+        refuse_useless(self.truth.names, rows, findings)
+
+
+class ClassTargets(NamedTargets[int]):
+    """The place of a row's class among `truth.names`."""
 
     @classmethod
     def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
@@ -75,12 +105,6 @@ class ClassTargets(Targets[int]):
         labels = labels_of(row)
         return self.place(labels[0] if len(labels) == 1 else row.target)
 
-    def place(self, label: str) -> int:
-        """Return the place of a class among the outputs; UnknownNameError names the nearest."""
-        if label not in self._places:
-            raise UnknownNameError("class", label, self.truth.names, named(self.truth.names))
-        return self._places[label]
-
     def check(self, row: Row, facts: Facts, root: Path) -> Iterator[Finding]:
         """Keep out a picture that has no class, or several."""
         labels = labels_of(row)
@@ -91,22 +115,6 @@ class ClassTargets(Targets[int]):
             hint = "Where a picture may have several: --task classify_multi."
             text = f"{count(len(labels), 'label')} where one is learnt"
             yield Finding("several labels", text, (row.id,), grave=True, out=True, hint=hint)
-
-    def check_set(self, rows: Sequence[Row]) -> Iterator[Finding]:
-        """Say which classes are empty, tiny, out of proportion, missing in a split or spelt in two ways."""
-        return classes(rows, self.strata)
-
-    def strata(self, row: Row) -> tuple[str, ...]:
-        """Return the row's class."""
-        return labels_of(row)
-
-    def words(self, row: Row) -> str:
-        """Return the row's class."""
-        return ", ".join(labels_of(row))
-
-    def usable(self, rows: Sequence[Row], findings: Sequence[Finding]) -> None:
-        """Refuse fewer than two classes, and measurements."""
-        refuse_useless(self.truth.names, rows, findings)
 
     def class_weights(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """Return the inverse of each class's share, 1 on the average over pictures: (k,)."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from vitrail.tasks.base import Ask, Following, Losses, Task, within
 from vitrail.tasks.classify.evaluation import ClassEvaluation
 from vitrail.tasks.classify.probe import ClassProbe
 from vitrail.tasks.classify.settings import ClassifySettings
-from vitrail.tasks.classify.targets import ClassTargets, labels_of
+from vitrail.tasks.classify.targets import ClassTargets, NamedTargets, labels_of
 from vitrail.tasks.result import Exports
 
 if TYPE_CHECKING:
@@ -41,11 +42,28 @@ class Order(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
-    """All classes of one picture, the likeliest first, with their probabilities."""
+class Names(ABC):
+    """All names of one picture's answer, the likeliest first, with their probabilities."""
 
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """Return the likeliest classes with their probabilities."""
+        return list(zip(self.labels, self.probabilities, strict=True))[:count]
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as plain data for JSON."""
+
+
+T = TypeVar("T")
+NamedT = TypeVar("NamedT", bound=Names)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked(Names):
+    """All classes of one picture, the likeliest first, with their probabilities."""
 
     @property
     def label(self) -> str:
@@ -56,10 +74,6 @@ class Ranked:
     def probability(self) -> float:
         """The probability of the likeliest class."""
         return self.probabilities[0]
-
-    def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """Return the likeliest classes with their probabilities."""
-        return list(zip(self.labels, self.probabilities, strict=True))[:count]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return what a table of answers holds."""
@@ -128,7 +142,41 @@ def binary(output: Tensor, truth: Tensor, weight: Tensor | None, smoothing: floa
     return F.binary_cross_entropy_with_logits(output, rows, weight=weight)
 
 
-class Classify(Task[int, Ranked], ClassTargets):
+class NamedAnswers(Task[T, NamedT], NamedTargets[T]):
+    """A task whose answers are probabilities of names: what one class a picture and several have in common."""
+
+    exports = Exports("image-classification", ("accuracy",))
+    columns = ("label", "probability")
+    readable_outputs = ("probabilities",)
+
+    @abstractmethod
+    def probabilities(self, output: Output) -> Tensor:
+        """Return the probability of each name: (b, k)."""
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities."""
+        return float(self.settings.temperature)
+
+    def readable(self, output: Output) -> Output:
+        """Return the probabilities, for exported graphs."""
+        return {"probabilities": self.probabilities(output)}
+
+    def fingerprint(self, output: Output) -> Tensor:
+        """Return the probabilities."""
+        return within(self.probabilities(output))
+
+    def choices(self, prediction: NamedT) -> Sequence[str]:
+        """Return the names, the likeliest first."""
+        return prediction.labels
+
+    def focus(self, prediction: NamedT, choice: str) -> NamedT:
+        """Return the answer as if this name stood first."""
+        self.place(choice)
+        return replace(prediction, **first(prediction.labels, prediction.probabilities, choice))
+
+
+class Classify(NamedAnswers[int, Ranked], ClassTargets):
     """Cross entropy over classes, with label smoothing, Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899).
 
     `loss` "bce" asks of every class by itself whether it is there, which suits mixed pictures (DeiT III, §3).
@@ -136,8 +184,6 @@ class Classify(Task[int, Ranked], ClassTargets):
 
     name = "classify"
     Settings = ClassifySettings
-    exports = Exports("image-classification", ("accuracy",))
-    columns = ("label", "probability")
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
@@ -146,7 +192,6 @@ class Classify(Task[int, Ranked], ClassTargets):
                 f"Classification needs two classes at least, got {list(self.labels)}. Add another class."
             )
 
-    readable_outputs = ("probabilities",)
     problem = "single_label_classification"
 
     @property
@@ -213,11 +258,6 @@ class Classify(Task[int, Ranked], ClassTargets):
         """Multinomial logistic regression."""
         return ClassProbe(self.labels, self.settings.temperature)
 
-    @property
-    def temperature(self) -> float:
-        """What logits are divided by before they become probabilities."""
-        return float(self.settings.temperature)
-
     def probabilities(self, output: Output) -> Tensor:
         """Return softmax(logits / temperature): (b, k)."""
         scaled: Tensor = output["logits"].float() / self.settings.temperature
@@ -231,14 +271,6 @@ class Classify(Task[int, Ranked], ClassTargets):
             for row, p in zip(order.tolist(), values.tolist(), strict=True)
         ]
 
-    def readable(self, output: Output) -> Output:
-        """Return the probabilities, for exported graphs."""
-        return {"probabilities": self.probabilities(output)}
-
-    def fingerprint(self, output: Output) -> Tensor:
-        """Return the probabilities."""
-        return within(self.probabilities(output))
-
     def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
         """Tell where the likeliest class is the same."""
         p, q = self.probabilities(one), self.probabilities(other)
@@ -248,15 +280,6 @@ class Classify(Task[int, Ranked], ClassTargets):
     def score(self, output: Output, prediction: Ranked) -> Tensor:
         """Return the logit of the predicted class: (b,)."""
         return output["logits"][:, self.place(prediction.label)]
-
-    def choices(self, prediction: Ranked) -> Sequence[str]:
-        """Return the classes, the likeliest first."""
-        return prediction.labels
-
-    def focus(self, prediction: Ranked, choice: str) -> Ranked:
-        """Return the answer as if this class stood first."""
-        self.place(choice)
-        return replace(prediction, **first(prediction.labels, prediction.probabilities, choice))
 
     def render(self, image: Image, prediction: Ranked) -> Image:
         """Return the picture above a bar for each of the likeliest classes."""

@@ -20,11 +20,11 @@ from vitrail.metrics.ranking import mean_average_precision, ranking
 from vitrail.metrics.temperature import temperature_of_labels
 from vitrail.tasks.classify.evaluation import (
     galleries,
-    honesty,
     limits,
     page_cells,
     scored_cells,
     scored_columns,
+    told_numbers,
     without_twins,
 )
 from vitrail.tasks.result import (
@@ -281,19 +281,13 @@ _NOTE = (
 
 def numbers(details: Mapping[str, Any]) -> dict[str, Number]:
     """Return the scores of the whole, for tables and pages."""
-    test = details["test"]
-    twins = f"without the {test.get('twins', 0):,} that have a twin in training"
     named = {
         "accuracy": ("right", "exactly right"),
         "map": ("mAP", "mean average precision"),
         "f1": ("F1, mean", "F1, mean over classes"),
         "auroc": ("AUROC, mean", ""),
-        "without_twins": ("without twins", twins),
     }
-    found = {
-        key: Number.of(test[key], name=name, fact=fact) for key, (name, fact) in named.items() if key in test
-    }
-    return {**found, "calibration_error": honesty(details["calibration"])}
+    return told_numbers(details, named)
 
 
 def _table(test: Mapping[str, Any]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,24 +17,21 @@ from vitrail.data.sample import Batch, Geometry
 from vitrail.data.truth import Truth
 from vitrail.layers.head import Head, Output
 from vitrail.layers.tokens import FeatureSpec
-from vitrail.tasks.base import Ask, Following, Losses, Task, within
-from vitrail.tasks.classify.task import class_head, first
+from vitrail.tasks.base import Ask, Following, Losses
+from vitrail.tasks.classify.task import NamedAnswers, Names, class_head
 from vitrail.tasks.multilabel.evaluation import LabelEvaluation, flags
 from vitrail.tasks.multilabel.probe import LabelProbe
 from vitrail.tasks.multilabel.settings import MultiLabelSettings
 from vitrail.tasks.multilabel.targets import LabelTargets
-from vitrail.tasks.result import Exports
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class Labelled(Names):
     """All labels of one picture, the likeliest first, with probabilities; and those that are answered."""
 
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
     chosen: tuple[str, ...]
 
     @property
@@ -51,10 +48,6 @@ class Labelled:
     def sure(self) -> dict[str, float]:
         """The probability of each label."""
         return dict(zip(self.labels, self.probabilities, strict=True))
-
-    def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """Return the likeliest labels with their probabilities."""
-        return list(zip(self.labels, self.probabilities, strict=True))[:count]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return what a table of answers holds."""
@@ -74,13 +67,11 @@ class Labelled:
         return ", ".join(f"{label} {self.sure[label]:.1%}" for label in self.chosen) or "none of the labels"
 
 
-class MultiLabel(Task[tuple[int, ...], Labelled], LabelTargets):
+class MultiLabel(NamedAnswers[tuple[int, ...], Labelled], LabelTargets):
     """Binary cross entropy, one question a label, with Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899)."""
 
     name = "classify_multi"
     Settings = MultiLabelSettings
-    exports = Exports("image-classification", ("accuracy",))
-    columns = ("label", "probability")
 
     kind = "classes"
 
@@ -89,7 +80,6 @@ class MultiLabel(Task[tuple[int, ...], Labelled], LabelTargets):
         if not self.labels:
             raise DataError("There is no label to learn. Write the labels of each picture into the table.")
 
-    readable_outputs = ("probabilities",)
     problem = "multi_label_classification"
 
     @property
@@ -137,11 +127,6 @@ class MultiLabel(Task[tuple[int, ...], Labelled], LabelTargets):
         """One logistic regression a label."""
         return LabelProbe(self.labels, self.settings.temperature)
 
-    @property
-    def temperature(self) -> float:
-        """What logits are divided by before they become probabilities."""
-        return float(self.settings.temperature)
-
     def probabilities(self, output: Output) -> Tensor:
         """Return sigmoid(logits / temperature): (b, k)."""
         scaled: Tensor = output["logits"].float() / self.settings.temperature
@@ -162,14 +147,6 @@ class MultiLabel(Task[tuple[int, ...], Labelled], LabelTargets):
             answers.append(Labelled(names, tuple(found), chosen))
         return answers
 
-    def readable(self, output: Output) -> Output:
-        """Return the probabilities, for exported graphs."""
-        return {"probabilities": self.probabilities(output)}
-
-    def fingerprint(self, output: Output) -> Tensor:
-        """Return the probabilities."""
-        return within(self.probabilities(output))
-
     def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
         """Tell where the same labels are answered."""
         p, q = self.probabilities(one), self.probabilities(other)
@@ -179,15 +156,6 @@ class MultiLabel(Task[tuple[int, ...], Labelled], LabelTargets):
     def score(self, output: Output, prediction: Labelled) -> Tensor:
         """Return the logit of the likeliest label: (b,)."""
         return output["logits"][:, self.place(prediction.labels[0])]
-
-    def choices(self, prediction: Labelled) -> Sequence[str]:
-        """Return the labels, the likeliest first."""
-        return prediction.labels
-
-    def focus(self, prediction: Labelled, choice: str) -> Labelled:
-        """Return the answer as if this label stood first."""
-        self.place(choice)
-        return replace(prediction, **first(prediction.labels, prediction.probabilities, choice))
 
     def render(self, image: Image, prediction: Labelled) -> Image:
         """Return the picture above a bar for each answered label, or for the likeliest three."""
