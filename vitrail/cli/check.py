@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from vitrail.data.options import DEFAULTS, LayoutOptions
 
 if TYPE_CHECKING:
     from vitrail.data.history import History
@@ -15,7 +19,7 @@ def check(
     data: str,
     /,
     *,
-    layout: str = "auto",
+    options: Annotated[LayoutOptions, Parameter(name="*")] = DEFAULTS,
     task: str | None = None,
     html: str | None = None,
     undo: tuple[int, ...] = (),
@@ -37,9 +41,6 @@ def check(
     ----------
     data
         a folder, zip, tar, table (CSV, TSV, JSON lines, Parquet, Excel), .npz, or the built-in digits
-    layout
-        what it is, where the guess is wrong: folders, filenames, table, webdataset, huggingface, npz, volumes,
-        boxes, masks, crops
     task
         the task that is to learn from it, where it is not the usual one: classify, classify_multi, or one of your
         own, module:Class
@@ -57,6 +58,7 @@ def check(
     from vitrail.cli.output import print_json
     from vitrail.cli.there import data_there
     from vitrail.data.history import History, history_path
+    from vitrail.data.layouts import sniff
     from vitrail.data.prepare import find, prepare
 
     data_there(data)
@@ -67,8 +69,9 @@ def check(
     if history:
         _show(decided, json)
         return 0
+    layout = sniff(find(data), options)
     prepared = _with_bar(
-        lambda progress: prepare(data, layout=layout, progress=progress, history=decided, task=task)
+        lambda progress: prepare(data, layout, progress=progress, history=decided, task=task)
     )
     _refuse_unknown(drop, prepared)
     noted = decided.note(prepared.report.findings)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from vitrail.data.options import DEFAULTS, LayoutOptions
 
 if TYPE_CHECKING:
     from vitrail.tasks.result import Cell, Column, Result
@@ -16,7 +20,7 @@ def evaluate(
     /,
     *,
     html: str | None = None,
-    layout: str = "auto",
+    options: Annotated[LayoutOptions, Parameter(name="*")] = DEFAULTS,
     device: str = "auto",
     points: str | None = None,
     json: bool = False,
@@ -39,8 +43,6 @@ def evaluate(
         new pictures with their classes: a folder, table or archive as for training; its test split, if it has one
     html
         write the page for new pictures to this file (a run's own page is its report.html)
-    layout
-        how the new pictures lie, where the guess is wrong
     device
         auto, cpu, cuda, mps
     points
@@ -58,11 +60,11 @@ def evaluate(
     from vitrail.reports.eval import evaluate_on, evaluate_run
 
     if points:
-        return _points(model, points, data, layout, device, json)
+        return _points(model, points, data, options, device, json)
     if html and not data:
         raise SettingError(f"The page of a run's own test pictures is there already: {model}/report.html")
     report, result = (
-        evaluate_on(model, data, html=html, layout=layout, device=device)
+        evaluate_on(model, data, html=html, read=options, device=device)
         if data
         else evaluate_run(model, device)
     )
@@ -77,12 +79,12 @@ def evaluate(
     return 0
 
 
-def _points(model: str, points: str, data: str, layout: str, device: str, json: bool) -> int:
+def _points(model: str, points: str, data: str, options: LayoutOptions, device: str, json: bool) -> int:
     from vitrail.cli.output import print_json, say, table
     from vitrail.reports.points import evaluate_points
     from vitrail.tasks.result import Number
 
-    report, score_name = evaluate_points(model, points, data, layout=layout, device=device)
+    report, score_name = evaluate_points(model, points, data, read=options, device=device)
     if json:
         print_json(report)
         return 0

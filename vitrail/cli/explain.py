@@ -68,7 +68,7 @@ def explain(
     wish = Wish(method, of, Path(out), options.check, options.given())
     results = []
     piped = sys.stdin.buffer.read() if "-" in pictures else None
-    for result in explain_all(Predictor(model, device), expand(pictures, piped), wish):
+    for result in explain_all(Predictor(model, device), expand(pictures, piped, say), wish):
         results.append(result)
         say(result.error or f"{result.path}: {result.answer} -> {result.file}")
     if json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from vitrail import __version__
 from vitrail.cli.help import overview, verb_help
 from vitrail.cli.verbs import VERBS
-from vitrail.core.errors import UsageError, VitrailError, nearest
+from vitrail.core.errors import UndecidedError, UsageError, VitrailError, nearest
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -98,9 +99,21 @@ def _call(verb: str, words: list[str]) -> int:
     except UsageError as error:
         _say(str(error))
         return 2
+    except UndecidedError as error:
+        _say("\n".join([error.question, *_commands(verb, words, error)]))
+        return 1
     except VitrailError as error:
         _say(str(error))
         return 1
+
+
+def _commands(verb: str, words: list[str], error: UndecidedError) -> list[str]:
+    """Return what was typed, once with each option that decides."""
+    whole = [word for word in words if word != "--"]
+    return [
+        f"  to take {what}: {shlex.join(['vitrail', verb, *whole, f'--{name}', value])}"
+        for what, (name, value) in error.ways
+    ]
 
 
 def _before_dashes(words: list[str]) -> list[str]:

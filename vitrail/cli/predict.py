@@ -70,7 +70,7 @@ def predict(
 
     predictor = load(model, device, trust=trust, point=point)
     piped = sys.stdin.buffer.read() if "-" in pictures else None
-    sources = list(expand(pictures, piped))
+    sources = list(expand(pictures, piped, say))
     choice = hasten(predictor, model, sources)
     if choice.why:
         say(choice.why)

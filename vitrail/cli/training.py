@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.output import say
+from vitrail.core.errors import UndecidedError
 from vitrail.core.paths import speaks
 from vitrail.runs.options import TrainOptions
 
@@ -38,6 +39,12 @@ def train_with_progress(data: str, options: TrainOptions, resume: str | None = N
             run = (
                 go_on(resume, more=more, listeners=heard) if resume else train(data, options, listeners=heard)
             )
+    except UndecidedError as error:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()) or (way := _chosen(error)) is None:
+            raise
+        name, value = way
+        chosen = replace(options, labels=value) if name == "labels" else replace(options, layout=value)
+        return train_with_progress(data, chosen)
     except WeightsUnavailableError as error:
         if not (sys.stdin.isatty() and sys.stderr.isatty()) or not _from_scratch_instead(error.ways):
             raise
@@ -64,6 +71,17 @@ def _report(run: Run) -> dict[str, Any]:
     if last and last["event"] == "stopped":
         report["stopped"] = {"step": last["step"], "total": last["total"]}
     return report
+
+
+def _chosen(error: UndecidedError) -> tuple[str, str] | None:
+    """Ask which reading is meant; None where nobody chose."""
+    say(error.question)
+    for number, (what, (name, value)) in enumerate(error.ways, 1):
+        say(f"  {number}. {what} (--{name} {value})")
+    sys.stderr.write(f"Type 1 to {len(error.ways)}, or Enter to stop: ")
+    sys.stderr.flush()
+    answer = input().strip()
+    return error.ways[int(answer) - 1][1] if answer in map(str, range(1, len(error.ways) + 1)) else None
 
 
 def _from_scratch_instead(ways: Sequence[str]) -> bool:

@@ -151,13 +151,14 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(
         "boxes": "vitrail.data.layouts.boxes:look",
         "masks": "vitrail.data.layouts.masks:look",
         "table": "vitrail.data.layouts.table:look",
+        "annotations": "vitrail.data.layouts.annotations:look",
         "npz": "vitrail.data.layouts.arrays:look",
         "volumes": "vitrail.data.layouts.volumes:look",
         "folders": "vitrail.data.layouts.folders:look",
         "filenames": "vitrail.data.layouts.filenames:look",
     }
 )
-"""What a source may be, in the order in which it is tried."""
+"""What a source may be; of readings that explain as many pictures the first is taken."""
 
 ASKED_LAYOUTS: Mapping[str, str] = MappingProxyType({"crops": "vitrail.data.layouts.boxes:crops"})
 """Ways to read a source that are never guessed, only asked for."""

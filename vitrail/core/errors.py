@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from shlex import quote
 
 from vitrail.core.text import printable
 
@@ -29,6 +30,15 @@ class RoomError(SettingError):
 
 class DataError(VitrailError):
     """A file or a data set cannot be used as it stands."""
+
+
+class UndecidedError(DataError):
+    """A source can be read in ways that contradict each other; `ways` are what each means, and the option for it."""
+
+    def __init__(self, text: str, ways: Sequence[tuple[str, tuple[str, str]]]) -> None:
+        self.question, self.ways = text, tuple(ways)
+        said = " ".join(f"To take {what}: --{name} {quote(value)}" for what, (name, value) in ways)
+        super().__init__(f"{text} {said}")
 
 
 class RunError(VitrailError):

@@ -40,6 +40,8 @@ class _Archive(Protocol):
 
     def read(self, name: str) -> bytes: ...
 
+    def head(self, name: str, size: int) -> bytes: ...
+
 
 def is_archive(name: str) -> bool:
     """Tell by its name whether a file is an archive that is read in place."""
@@ -70,6 +72,16 @@ def read_member(file: Path, name: str) -> bytes:
         ) from error
     except Exception as error:  # as below
         raise DataError(f"{shown} is broken ({error}). Make the archive again.") from error
+
+
+def head(file: Path, name: str, size: int) -> bytes:
+    """Return the first bytes of one member without reading the rest; DataError as `read_member`."""
+    try:
+        return _opened(file).head(name, size)
+    except DataError:
+        raise
+    except Exception as error:  # as below
+        raise DataError(f"{file.name}!{name} is broken ({error}). Make the archive again.") from error
 
 
 def _opened(file: Path) -> _Archive:
@@ -114,6 +126,10 @@ class _Zip:
     def read(self, name: str) -> bytes:
         return self._zip.read(self._infos[name])
 
+    def head(self, name: str, size: int) -> bytes:
+        with self._zip.open(self._infos[name]) as member:
+            return member.read(size)
+
 
 class _Tar:
     def __init__(self, file: Path) -> None:
@@ -141,7 +157,13 @@ class _Tar:
                 yield info
 
     def read(self, name: str) -> bytes:
-        start, size = self._spans[name]
+        return self._span(*self._spans[name])
+
+    def head(self, name: str, size: int) -> bytes:
+        start, whole = self._spans[name]
+        return self._span(start, min(size, whole))
+
+    def _span(self, start: int, size: int) -> bytes:
         if self._packed is None:
             with self._file.open("rb") as plain:
                 return _exactly(plain, start, size)

@@ -53,7 +53,16 @@ class Row(NamedTuple):
 
 
 COLUMNS = Row._fields
-_OLD = ("id", "path", "label", "split", "group", "hash", "state", "reason")  # before truths of every kind
+OLD_COLUMNS = (
+    "id",
+    "path",
+    "label",
+    "split",
+    "group",
+    "hash",
+    "state",
+    "reason",
+)  # before truths of every kind
 _LONG = "truths_in_targets_jsonl"
 """Where the header says how many truths stand in targets.jsonl."""
 
@@ -90,7 +99,7 @@ class Manifest:
             gone = isinstance(error, FileNotFoundError)
             why = "it does not exist" if gone else str(error).splitlines()[0].rstrip(".")
             raise DataError(f"The manifest {path} cannot be read: {why}. {_WAY_OUT}") from error
-        if tuple(frame.columns) == _OLD:
+        if tuple(frame.columns) == OLD_COLUMNS:
             frame = frame.rename({"label": "target"}).with_columns(part=pl.lit("")).select(COLUMNS)
         if tuple(frame.columns) != COLUMNS:
             raise DataError(

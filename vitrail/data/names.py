@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -28,6 +29,16 @@ SPLITS: Mapping[str, str] = MappingProxyType(
 )
 """How people call the three splits → what the manifest calls them."""
 
+_AGAIN = frozenset(("eval", "evaluation"))
+"""Words for val where there is no other, else for test."""
+
+_BESIDE_SPLIT = frozenset((
+    "set", "sets", "data", "dataset", "split", "folder", "dir", "image", "images", "img", "imgs", "photo", "photos",
+    "picture", "pictures", "pic", "pics", "sample", "samples", "example", "examples", "class", "classes", "jpg", "png",
+    "seg", "cls", "labels", "label", "final", "new", "small", "full", "all", "raw",
+))  # fmt: skip
+"""Words that stand beside that of a split without changing what it says: training_set, images_val."""
+
 _NUMBER = re.compile(r"(\d+)")
 _BAR = re.compile(r"(?<!\\)\|")
 
@@ -44,6 +55,11 @@ def label(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
+def same_name(text: str) -> str:
+    """Return a name as it is compared where capitals, blanks around it and spellings of accents do not count."""
+    return unicodedata.normalize("NFC", text).strip().casefold()
+
+
 def join_labels(labels: Iterable[str]) -> str:
     """Write several labels into one cell, separated by bars, in natural order and each once."""
     return "|".join(one.replace("|", r"\|") for one in sorted({label(one) for one in labels}, key=natural))
@@ -57,6 +73,41 @@ def split_labels(cell: str) -> tuple[str, ...]:
 def split_of(name: str) -> str | None:
     """Return "train", "val" or "test" for any usual spelling of a split, or None for another word."""
     return SPLITS.get(name.strip().casefold())
+
+
+def splits_of(names: Iterable[str]) -> dict[str, str]:
+    """Return name → split of folders that lie side by side, or of the words of one column, those that are splits.
+
+    A word may stand in front or behind: training_set, images-val, train2017, seg_test beside seg_train. What else
+    stands there must be a word of no weight, or the same beside every split: "train_station" beside "bus" is none.
+    """
+    told: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for name in names:
+        words = _words(name)
+        found = [word for word in words if word in SPLITS or word in _AGAIN]
+        if len(found) == 1:
+            rest = tuple(word for word in words if word != found[0] and not word.isdigit())
+            told[name] = found[0], rest
+    light = {name: rest for name, (_, rest) in told.items() if all(word in _BESIDE_SPLIT for word in rest)}
+    alike = Counter(rest for _, rest in told.values())
+    chosen = {name: word for name, (word, rest) in told.items() if name in light or alike[rest] > 1}
+    again = "test" if any(SPLITS.get(word) == "val" for word in chosen.values()) else "val"
+    return {name: SPLITS.get(word, again) for name, word in chosen.items()}
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name in small letters: TrainSet_2017 is train, set and 2017."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return [
+        word
+        for one in re.findall(r"[^\W\d_]+|\d+", parted)
+        for word in _JOINED.get(one.casefold(), (one.casefold(),))
+    ]
+
+
+_JOINED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {f"{word}{more}": (word, more) for word in SPLITS for more in ("set", "data", "images", "imgs")}
+)
 
 
 def is_picture(name: str) -> bool:

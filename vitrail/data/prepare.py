@@ -15,6 +15,7 @@ from vitrail.data.history import History, history_path
 from vitrail.data.layouts import Layout, sniff
 from vitrail.data.manifest import KEPT, Manifest, Row
 from vitrail.data.names import count
+from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.data.split import assign
 from vitrail.data.targets import Targets, targets_for
 
@@ -33,7 +34,17 @@ class Prepared(NamedTuple):
 
     def lines(self) -> list[str]:
         """Return everything that is to be said, in plain words: what it is, what is wrong, what was decided."""
-        return [self.about(), *self.report.lines(), *self.layout.notes, *self.notes]
+        return [self.about(), *self.questions(), *self.report.lines(), *self.layout.notes, *self.notes]
+
+    def questions(self) -> list[str]:
+        """Return what somebody has to decide, and the options that do."""
+        found = self.layout.question
+        if found is None:
+            return []
+        return [
+            found.text,
+            *(f"  to take {way.text}: --{way.option[0]} {way.option[1]}" for way in found.ways),
+        ]
 
     def about(self) -> str:
         """Return what the source is, and why, and how much of it is used."""
@@ -60,9 +71,15 @@ class Prepared(NamedTuple):
         return ", ".join(parts) + "."
 
     def opening(self) -> list[str]:
-        """Return what the head of a training says: the summary, what is converted, what was decided."""
+        """Return what the head of a training says: where labels come from, the summary, conversions, decisions."""
         converted = [finding.text for finding in self.report.findings if finding.kind == "converted"]
-        return [self.summary(), *converted, *self.layout.notes, *self.notes]
+        return [
+            f"{self.layout.why[0].upper()}{self.layout.why[1:]}",
+            self.summary(),
+            *converted,
+            *self.layout.notes,
+            *self.notes,
+        ]
 
     def found(self) -> dict[str, Any]:
         """Return what was found and decided as plain values that name no folder, to be kept with a run."""
@@ -79,15 +96,16 @@ class Prepared(NamedTuple):
             "multi_label": self.manifest.truth.kind == "classes",
             "splits": self.manifest.counts(self.targets),
             **self.report.to_dict(),
+            "undecided": self.questions(),
             "notes": [*self.layout.notes, *self.notes],
         }
 
 
 def prepare(
     source: str | Path,
+    read: LayoutOptions | Layout = DEFAULTS,
     *,
     seed: int = 0,
-    layout: str = "auto",
     val: float | None = None,
     test: float | None = None,
     progress: Progress | None = None,
@@ -100,15 +118,18 @@ def prepare(
     remembered by content in the cache folder; what was decided before is respected (`history`; None: what stands
     beside the data). Nothing of the data is changed.
 
+    `read` says how the source is to be read, or is what `sniff` made of it, to be taken even where that is undecided.
+
     Raises:
+        UndecidedError: there are two readings that contradict each other, and nobody said which is meant.
         DataError: nothing there that could be learnt from; the message says why and what to do.
     """
     place = find(source)
-    understood = sniff(place, layout)
+    understood = read if isinstance(read, Layout) else decided(source, place, read)
     gather = targets_for(understood.truth, task, refusal=understood.refusal)
     report = examine(understood, targets=gather, cache=cache_dir() / "check.sqlite", progress=progress)
     known = history if history is not None else History.read(history_path(place))
-    rows, decided = known.apply(report.rows, report.again)
+    rows, taken = known.apply(report.rows, report.again)
     kept = [row for row in rows if row.state == KEPT]
     targets = gather(kept)
     report = report.decided(rows, targets)
@@ -116,7 +137,15 @@ def prepare(
     manifest = Manifest.of(rows, understood.root, targets.truth)
     done = assign(manifest, targets.strata, seed=seed, val=val, test=test)
     report = replace(report, rows=tuple(done.manifest.rows(state=None)))
-    return Prepared(done.manifest, report, understood, targets, (*decided, *done.notes), str(source))
+    return Prepared(done.manifest, report, understood, targets, (*taken, *done.notes), str(source))
+
+
+def decided(source: str | Path, place: Path, read: LayoutOptions) -> Layout:
+    """Return what a source that lies at `place` is; UndecidedError where that is a question."""
+    understood = sniff(place, read)
+    if understood.question:
+        raise understood.question.error(str(source))
+    return understood
 
 
 def _refuse_useless(source: str | Path, targets: Targets[Any], kept: Sequence[Row], report: Report) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from vitrail.core.errors import DataError, SettingError
 from vitrail.data.findings import Strata
 from vitrail.data.manifest import KEPT, TEST, TRAIN, VAL, Manifest, Row, group_key
-from vitrail.data.names import natural, some
+from vitrail.data.names import count, natural, some
 
 
 class Assigned(NamedTuple):
@@ -98,6 +98,16 @@ def can_be_trained(manifest: Manifest, strata: Strata) -> None:
     largest, most = max(sizes.items(), key=lambda pair: pair[1], default=("", len(units)))
     has = ", ".join(f"{number:,} {split}" for split, number in counts.items())
     what = f"It takes 3 pictures to stand in all of them, and there are {most}"
+    rows = Counter(one for row in manifest.rows() for one in strata(row) or ("",))
+    tied = max(rows.values(), default=0) >= 3 > most and any(
+        row.group and not row.group.startswith("twins:") for row in manifest.rows()
+    )
+    if tied:
+        raise DataError(
+            f"Groups tie the pictures together so that no split can be made: the largest class has "
+            f"{max(rows.values())} pictures in {count(most, 'group')}, and 3 are needed. Leave the groups out: "
+            "--groups none"
+        )
     if largest:
         what = f"A class needs 3 pictures to stand in all of them, and the largest, {largest!r}, has {most}"
     lacking = (

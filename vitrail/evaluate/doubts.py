@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vitrail.core.files import replace
+from vitrail.data.own import DOUBTS
 from vitrail.tasks.probe import Doubt
 
 
@@ -16,7 +17,7 @@ def write_doubts(path: Path, doubtful: Sequence[Doubt]) -> None:
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as handle:
             writer = csv.writer(handle)
-            writer.writerow(["id", "label", "looks_like", "probability"])
+            writer.writerow(DOUBTS)
             for one in doubtful:
                 writer.writerow([one.row.id, one.cell, one.looks_like, f"{one.probability:.4f}"])
 

@@ -10,10 +10,10 @@ from vitrail.core.errors import DataError
 from vitrail.core.paths import cache_dir
 from vitrail.data.doctor import Progress, examine
 from vitrail.data.history import History, history_path
-from vitrail.data.layouts import sniff
 from vitrail.data.manifest import KEPT, TEST, Manifest, Row
 from vitrail.data.names import count, some
-from vitrail.data.prepare import find
+from vitrail.data.options import DEFAULTS, LayoutOptions
+from vitrail.data.prepare import decided, find
 from vitrail.data.targets import Targets
 from vitrail.runs.folder import Run
 
@@ -34,7 +34,7 @@ def fresh(
     task: Targets[Any],
     learnt: Sequence[Row] | None,
     *,
-    layout: str = "auto",
+    read: LayoutOptions = DEFAULTS,
     progress: Progress | None = None,
 ) -> Fresh:
     """Check a source whose truths the model's task reads; classes are matched by name.
@@ -46,12 +46,12 @@ def fresh(
         DataError: a class that the model does not know, or nothing to score.
     """
     place = find(source)
-    understood = sniff(place, layout)
+    understood = decided(source, place, read)
     if understood.refusal and understood.truth.kind != task.truth.kind:
         raise DataError(understood.refusal)
     cache = cache_dir() / "check.sqlite"
     report = examine(understood, targets=lambda rows: task, cache=cache, progress=progress)
-    rows, decided = History.read(history_path(place)).apply(report.rows, report.again)
+    rows, taken = History.read(history_path(place)).apply(report.rows, report.again)
     manifest = Manifest.of(
         rows, understood.root, task.gather(understood.truth, [r for r in rows if r.state == KEPT])
     )
@@ -63,7 +63,7 @@ def fresh(
             f"{some(strangers, 8)}. "
             f"It knows: {some(labels, 8)}. Rename or remove them, or train a model with them."
         )
-    notes = list(decided)
+    notes = list(taken)
     unusable = report.decided(rows, task).unusable()
     if unusable:
         which = some(row.id for row in unusable)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 from vitrail.core.errors import DataError
 from vitrail.core.text import printable
 from vitrail.data import archives
-from vitrail.data.names import is_picture, natural
+from vitrail.data.names import natural
+from vitrail.data.walk import hidden_note, is_hidden, is_picture_file, is_picture_member, walk
 
 _HEAD = 4096
 
@@ -55,10 +56,17 @@ class Source:
         return replace(self, path=None, member="", data=data)
 
 
-def expand(names: Iterable[str], standard_input: bytes | None = None) -> Iterator[Source]:
+def _hush(line: str) -> None:
+    """Say nothing."""
+
+
+def expand(
+    names: Iterable[str], standard_input: bytes | None = None, say: Callable[[str], None] = _hush
+) -> Iterator[Source]:
     """Yield the pictures that files, folders, patterns, archives and "-" (standard input) stand for.
 
-    A name that stands for no picture at all gives a source with that trouble.
+    A name that stands for no picture at all gives a source with that trouble; what is left out of a folder or an
+    archive, hidden files and links that lead nowhere, is handed to `say`.
 
     Raises:
         DataError: it was the only one.
@@ -66,28 +74,42 @@ def expand(names: Iterable[str], standard_input: bytes | None = None) -> Iterato
     asked = list(names)
     for name in asked:
         try:
-            yield from _standing_for(name, standard_input)
+            yield from _standing_for(name, standard_input, say)
         except DataError as error:
             if len(asked) == 1:
                 raise
             yield Source(printable(name), trouble=str(error))
 
 
-def _standing_for(name: str, standard_input: bytes | None) -> Iterator[Source]:
+def _standing_for(name: str, standard_input: bytes | None, say: Callable[[str], None]) -> Iterator[Source]:
     path = Path(name)
     if name == "-":
-        yield from _from_bytes(standard_input or b"")
+        yield from _from_bytes(standard_input or b"", say)
     elif path.is_dir():
-        files = sorted((p for p in path.rglob("*") if p.is_file() and is_picture(p.name)), key=_by_name)
-        if not files:
-            raise DataError(f"{name} holds no pictures. Name a folder with pictures in it.")
-        yield from map(_file, files)
+        yield from _from_folder(path, say)
     elif path.is_file() and (archives.is_archive(path.name) or zipfile.is_zipfile(path)):
-        yield from _from_archive(path)
+        yield from _from_archive(path, say)
     elif path.exists() or not any(sign in name for sign in "*?["):
         yield Source(printable(name), path)
     else:
         yield from _from_pattern(name)
+
+
+def _from_folder(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
+    """Yield the pictures of a folder as a check finds them; what may not be opened is said in its place."""
+    found = walk(path)
+    files = [path / name for name in found.files if is_picture_file(path / name)]
+    closed = [path / name for name in found.closed]
+    if not files and not closed:
+        raise DataError(f"{path} holds no pictures. Name a folder with pictures in it.")
+    for line in found.notes():
+        say(line)
+    yield from map(_file, [*files, *(path / os.fsdecode(name) for name in found.foreign)])
+    for one in closed:
+        shown = printable(str(one))
+        yield Source(
+            shown, one, trouble=f"{shown} may not be opened. Change its permissions: chmod -R u+rX {shown}."
+        )
 
 
 def _file(path: Path) -> Source:
@@ -112,23 +134,27 @@ def _from_pattern(pattern: str) -> Iterator[Source]:
     yield from map(_file, files)
 
 
-def _from_archive(path: Path) -> Iterator[Source]:
+def _from_archive(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
     """Yield the pictures of an archive; what is wrong with one of them, or with all of it, is said in its place."""
     try:
         members = archives.members(path)
     except DataError as error:
         yield Source(printable(str(path)), path, trouble=str(error))
         return
-    pictures = [m for m in members if is_picture(m.name) and not m.name.startswith("__MACOSX")]
+    pictures = [
+        m for m in members if not is_hidden(m.name) and (m.trouble or is_picture_member(path, m.name))
+    ]
     if not pictures:
         raise DataError(f"{path} holds no pictures. Name an archive with pictures in it.")
+    for line in hidden_note([m.name for m in members if is_hidden(m.name)]):
+        say(line)
     for member in pictures:
         name = printable(f"{path}!{member.name}")
         trouble = f"{name} {member.trouble}. Pack the archive again so that it can be read."
         yield Source(name, path, member.name, trouble=trouble if member.trouble else "")
 
 
-def _from_bytes(data: bytes) -> Iterator[Source]:
+def _from_bytes(data: bytes, say: Callable[[str], None]) -> Iterator[Source]:
     """Standard input is one picture, or a list of names, one a line, in whatever code the file system has."""
     if not data:
         raise DataError(
@@ -136,6 +162,6 @@ def _from_bytes(data: bytes) -> Iterator[Source]:
         )
     first = data[:_HEAD].partition(b"\n")[0]
     if b"\0" not in data[:_HEAD] and Path(os.fsdecode(first).strip()).suffix:
-        yield from expand(line.strip() for line in os.fsdecode(data).split("\n") if line.strip())
+        yield from expand([line.strip() for line in os.fsdecode(data).split("\n") if line.strip()], None, say)
     else:
         yield Source("-", data=data)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_text
 from vitrail.data.doctor import Progress
+from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.evaluate.collect import evaluate, result_of
 from vitrail.evaluate.fresh import fresh, learnt_by, present
 from vitrail.evaluate.report import environment
@@ -64,7 +65,7 @@ def evaluate_on(
     source: str,
     *,
     html: str | None = None,
-    layout: str = "auto",
+    read: LayoutOptions = DEFAULTS,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Told:
@@ -74,7 +75,7 @@ def evaluate_on(
         DataError: a class that the model does not know, a truth that its task cannot score, or nothing to score.
     """
     predictor = Predictor(model, device)
-    new = fresh(source, predictor.task, learnt_by(model), layout=layout, progress=progress)
+    new = fresh(source, predictor.task, learnt_by(model), read=read, progress=progress)
     for row in new.unusable:
         predictor.task.accepts(row)
     evaluation = evaluate(predictor, new.rows, new.manifest.root)

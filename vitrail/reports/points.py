@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from vitrail.core.errors import RunError
 from vitrail.data.manifest import TEST, VAL, Manifest
+from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.evaluate.collect import rows_of
 from vitrail.evaluate.fresh import fresh, learnt_by, present
 from vitrail.evaluate.points import MeasuredPoints, measure_points
@@ -38,7 +39,7 @@ class PointsTold(NamedTuple):
 
 
 def evaluate_points(
-    model: str, wanted: str, data: str = "", *, layout: str = "auto", device: str = "auto"
+    model: str, wanted: str, data: str = "", *, read: LayoutOptions = DEFAULTS, device: str = "auto"
 ) -> PointsTold:
     """Measure points of a model (`all`, or a list) on its run's own test pictures, or on new ones.
 
@@ -49,7 +50,7 @@ def evaluate_points(
     predictor = Predictor(model, device)
     points = asked_for(wanted, predictor.points)
     if data:
-        new = fresh(data, predictor.task, learnt_by(model), layout=layout)
+        new = fresh(data, predictor.task, learnt_by(model), read=read)
         found = measure_points(predictor, points, new.manifest, new.rows)
         return _told(predictor, found, new.notes)
     if not Path(model).is_dir():

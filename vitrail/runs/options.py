@@ -81,6 +81,12 @@ class TrainOptions:
         stop after so many epochs without a better score
     layout
         how the data lies, where the guess is wrong
+    labels
+        the table that holds the labels, and the column: labels.csv, or labels.csv:species
+    groups
+        the column of what must stay on one side of the split, such as patient; none leaves such columns out
+    splits
+        the column of the splits, what its words or folders mean (0=train,1=test), or none: draw new ones
     val
         share of the pictures that choose the best epoch
     test
@@ -132,6 +138,9 @@ class TrainOptions:
     balance: Literal["none", "loss", "sampling"] | None = None
     patience: int | None = None
     layout: str | None = None
+    labels: str | None = None
+    groups: str | None = None
+    splits: str | None = None
     val: float | None = None
     test: float | None = None
     precision: Literal["auto", "float32", "bf16"] | None = None

@@ -26,10 +26,13 @@ Share = Annotated[float, Field(gt=0, lt=0.9)]
 
 
 class DataSettings(Settings):
-    """Where the pictures are and how they are split."""
+    """Where the pictures are, how they are read (`data.options.LayoutOptions`) and how they are split."""
 
     source: str = ""
     layout: str = "auto"
+    labels: str = ""
+    groups: str = ""
+    splits: str = ""
     val: Share = 0.15
     test: Share = 0.15
 

@@ -31,7 +31,11 @@ def train_command(recipe: Recipe, weights: str, kind: str) -> str:
     words += [] if task.name == DEFAULT_TASKS.get(kind) else [f"--task {task.name}"]
     words += ["--elastic"] if found.wrapper == ELASTIC else []
     words += _settings(task, recipe.recipe)
-    words += [] if data.layout == DataSettings().layout else [f"--layout {data.layout}"]
+    words += [
+        f"--{name} {quote(str(value))}"
+        for name in ("layout", "labels", "groups", "splits")
+        if (value := getattr(data, name)) != getattr(DataSettings(), name)
+    ]
     words += [f"--precision {training.precision}"] if training.precision != "auto" else []
     words += [f"--micro {training.micro}"] if training.micro else []
     words += [f"--val {data.val:g} --test {data.test:g} --seed {training.seed}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from vitrail.core.errors import DataError
 from vitrail.core.memory import holding_memory
 from vitrail.data.loader import Pictures, Share, processes, training
 from vitrail.data.manifest import TRAIN, Manifest
+from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import Prepared, prepare
 from vitrail.data.split import can_be_trained
 from vitrail.infer.bf16_check import keep_in_float32
@@ -84,12 +85,14 @@ def prepared_for(data: str | Path, options: TrainOptions, listeners: Sequence[Li
         for listener in listeners:
             listener(Event("looked", 0, {"done": done, "total": total}))
 
-    return prepare(data, seed=options.seed or 0, progress=looked, **_splits(options))
+    o, task = options, named_task(options)
+    return prepare(data, read_as(o), seed=o.seed or 0, val=o.val, test=o.test, task=task, progress=looked)
 
 
-def _splits(options: TrainOptions) -> dict[str, Any]:
-    given = {"layout": options.layout, "val": options.val, "test": options.test, "task": named_task(options)}
-    return {key: value for key, value in given.items() if value is not None}
+def read_as(options: TrainOptions) -> LayoutOptions:
+    """Return how the data are to be read."""
+    given = {field.name: getattr(options, field.name) for field in fields(LayoutOptions)}
+    return LayoutOptions(**{key: value for key, value in given.items() if value is not None})
 
 
 @holding_memory()

@@ -206,6 +206,9 @@ def _suggested(wanted: _Wanted) -> dict[str, Any]:
     }
 
 
+_DATA = ("layout", "labels", "groups", "splits", "val", "test")
+"""Settings that are called alike on the command line and in a recipe's part about data."""
+
 _SAME = (
     "epochs", "batch", "micro", "lr", "layer_decay", "weight_decay", "warmup", "ema", "augment", "erase", "balance",
     "precision", "compile", "device", "workers", "patience", "seed",
@@ -217,7 +220,7 @@ def _own(wanted: _Wanted) -> dict[str, Any]:
     """Return what the user said, in the recipe's own shape."""
     o, network = wanted.options, wanted.network
     return {
-        "data": {"source": wanted.source, "layout": o.layout, "val": o.val, "test": o.test},
+        "data": {"source": wanted.source, **{key: getattr(o, key) for key in _DATA}},
         "model": {
             "name": network.name,
             "imgsz": image_size(o.imgsz),

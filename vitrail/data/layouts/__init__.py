@@ -1,41 +1,43 @@
-"""Looks at a source and says what it is, and why: one page a layout, tried in the catalog's order."""
+"""Looks at a source and says what it is, and why: one page a layout, weighed against each other in `decide`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.data.layouts.base import Entry as Entry
 from vitrail.data.layouts.base import Layout as Layout
+from vitrail.data.layouts.base import Question as Question
 from vitrail.data.layouts.base import Tree
+from vitrail.data.layouts.decide import Look, decide
+from vitrail.data.layouts.listed import with_listed_splits
 from vitrail.data.names import count
+from vitrail.data.options import DEFAULTS, LayoutOptions
 
-Look = Callable[[Tree], Layout | None]
 
-
-def sniff(source: str | Path, layout: str = "auto") -> Layout:
-    """Look at a source and return its layout; `layout` names one where "auto" would guess wrong.
+def sniff(source: str | Path, options: LayoutOptions = DEFAULTS, *, layout: str = "") -> Layout:
+    """Look at a source and return its layout; `layout` names one where the guess would be wrong.
 
     Raises:
         DataError: missing, unreadable, empty, or nothing that is understood.
         SettingError: the layout's name is unknown.
     """
-    if layout != "auto":
-        wanted: Look = catalog.load("layout", layout)
-        found = wanted(Tree.look(source))
-        if found is None:
-            raise DataError(
-                f"{source} cannot be read as {layout}. Leave --layout out to see what it looks like."
-            )
-        return found
-    tree = Tree.look(source)
-    for name in catalog.LAYOUTS:
-        look: Look = catalog.load("layout", name)
-        if (found := look(tree)) is not None:
-            return found
-    raise _unlabelled(tree)
+    options = replace(options, layout=layout) if layout else options
+    name = "table" if options.labels and options.layout == "auto" else options.layout
+    look: Look = decide if name == "auto" else catalog.load("layout", name)
+    tree = Tree.look(source, options)
+    found = look(tree)
+    if found is None and name == "auto":
+        raise _unlabelled(tree)
+    if found is None:
+        raise DataError(f"{source} cannot be read as {name}. Leave --layout out to see what it looks like.")
+    if name != "auto":
+        found = replace(found, notes=(*tree.notes, *tree.odd_notes(), *found.notes))
+    if options.splits == "none":
+        found = replace(found, found=tuple(entry._replace(split="") for entry in found.found))
+    return with_listed_splits(tree, found)
 
 
 def _unlabelled(tree: Tree) -> DataError:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
-from vitrail.core.errors import DataError
+from vitrail.core.errors import DataError, UndecidedError
 from vitrail.core.text import printable
-from vitrail.data import archives
+from vitrail.data import archives, own
 from vitrail.data.names import count, is_picture, join_labels, natural, some, split_labels
+from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.data.source import read
 from vitrail.data.tables import is_table
 from vitrail.data.truth import Truth
+from vitrail.data.walk import hidden_note, is_hidden, is_picture_file, is_picture_member, walk
 
 CLASS = Truth("class")
 
@@ -35,11 +37,31 @@ class Entry(NamedTuple):
     part: str = ""
 
 
+class Way(NamedTuple):
+    """One way out of a question: what it means, and the option that takes it."""
+
+    text: str
+    option: tuple[str, str]  # name and value, as ("labels", "notes.csv")
+
+
+class Question(NamedTuple):
+    """Two readings of one source that contradict each other: what is to be decided, and how."""
+
+    text: str
+    ways: tuple[Way, ...]
+
+    def error(self, source: str) -> UndecidedError:
+        """Return the error that asks for a decision."""
+        return UndecidedError(f"{source}: {self.text}", self.ways)
+
+
 @dataclass(frozen=True)
 class Layout:
     """A source that was understood: `why` is one plain sentence, `notes` say what was left aside.
 
-    `truth` says what its targets are; `refusal` what is said where no task learns such truths unless it is named.
+    `truth` says what its targets are; `refusal` what is said where no task learns such truths unless it is named;
+    `plain` why its labels may be no classes at all, as a predicate of them; `question` what somebody has to decide;
+    `tables` those whose labels these are.
     """
 
     name: str
@@ -49,10 +71,30 @@ class Layout:
     notes: tuple[str, ...] = ()
     truth: Truth = CLASS
     refusal: str = ""
+    plain: str = ""
+    question: Question | None = None
+    tables: tuple[str, ...] = ()
+
+    @property
+    def option(self) -> tuple[str, str]:
+        """The option and its value that ask for this reading."""
+        return ("labels", self.tables[0]) if self.tables else ("layout", self.name)
 
     def entries(self) -> Iterator[Entry]:
         """Yield the pictures in natural order of their ids."""
         yield from sorted(self.found, key=lambda entry: natural(entry.id))
+
+    @cached_property
+    def explained(self) -> Mapping[str, str]:
+        """Path of every picture that has a truth → that truth."""
+        return {entry.path: entry.target for entry in self.found if entry.target and not entry.trouble}
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The labels that occur, in natural order."""
+        return sorted(
+            {one for cell in set(self.explained.values()) for one in split_labels(cell)}, key=natural
+        )
 
 
 def truth_of(entries: Iterable[Entry]) -> Truth:
@@ -65,19 +107,21 @@ def truth_of(entries: Iterable[Entry]) -> Truth:
 class Tree:
     """Every file of a source in natural order: its name inside the source → its path below `root`.
 
-    `table` is the one table that was named as the source; `refused` holds what may not be read, `notes` what
-    was left aside while looking.
+    `folders` are those that stand in it, `table` is the one table that was named as the source; `refused` holds what
+    may not be read, `notes` what was left aside while looking; `options` say how to read it.
     """
 
     name: str
     root: Path
-    files: dict[str, str] = field(repr=False)
+    files: Mapping[str, str] = field(repr=False)
     refused: tuple[Entry, ...] = ()
     notes: tuple[str, ...] = ()
     table: str = ""
+    folders: tuple[str, ...] = ()
+    options: LayoutOptions = DEFAULTS
 
     @classmethod
-    def look(cls, source: str | Path) -> Tree:
+    def look(cls, source: str | Path, options: LayoutOptions = DEFAULTS) -> Tree:
         """List a folder, an archive, or the folder around a single file.
 
         Raises:
@@ -87,24 +131,52 @@ class Tree:
         if not path.exists():
             raise DataError(f"{source} does not exist. Give a folder of pictures, one folder a class.")
         if path.is_dir():
-            return _folder(path)
+            return replace(_without_own(_folder(path)), options=options)
         if archives.is_archive(path.name):
-            files, refused = _archive(path, path.name)
-            return cls(path.name, path.parent, files, refused)
+            files, refused, hidden = _archive(path, path.name)
+            notes = tuple(hidden_note(hidden))
+            return replace(_without_own(cls(path.name, path.parent, files, refused, notes)), options=options)
         if path.name.lower().endswith(archives.CLOSED):
             raise DataError(
                 f"{source} is packed in a way that is not read in place. Pack it as .zip or .tar."
             )
-        if not (is_table(path.name) or path.suffix in {".npz", ".arrow"}):
+        if not (is_table(path.name) or path.suffix in {".npz", ".arrow", ".json", ".xml"}):
             raise DataError(
                 f"{source} is a single file that holds no data set. Give a folder, zip, tar or table."
             )
-        return cls(path.name, path.parent, {path.name: path.name}, table=path.name)
+        return cls(path.name, path.parent, {path.name: path.name}, table=path.name, options=options)
 
     @cached_property
     def pictures(self) -> list[str]:
-        """The names that promise a picture."""
-        return [name for name in self.files if is_picture(name)]
+        """The names of pictures: by their suffix, or by their first bytes where it tells nothing."""
+        return [name for name in self.files if self._shows(name)]
+
+    @cached_property
+    def shown(self) -> frozenset[str]:
+        """The pictures as a set."""
+        return frozenset(self.pictures)
+
+    def _shows(self, name: str) -> bool:
+        if is_picture(name):
+            return True
+        outer, _, member = self.files[name].partition("!")
+        if member and archives.is_archive(outer):
+            return is_picture_member(self.root / outer, member)
+        return is_picture_file(self.root / self.files[name])
+
+    def odd_notes(self) -> list[str]:
+        """Say which pictures have no suffix that promises one."""
+        odd = [name for name in self.pictures if not is_picture(name)]
+        if not odd:
+            return []
+        return [f"{count(len(odd), 'file')} without the suffix of a picture taken as one: {some(odd)}."]
+
+    def other_notes(self, used: Iterable[str]) -> list[str]:
+        """Say which files are no pictures; those that were used, or are named anyway, are left out."""
+        gone = set(used)
+        others = [name for name in self.files if name not in self.shown and name not in gone]
+        nouns = "file that is no picture", "files that are no pictures"
+        return [f"{count(len(others), *nouns)} left aside: {some(others)}."] if others else []
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file."""
@@ -119,11 +191,45 @@ class Tree:
         return self.entry(name, join_labels([known]), split)
 
 
-def _archive(file: Path, prefix: str) -> tuple[dict[str, str], tuple[Entry, ...]]:
+def _without_own(tree: Tree) -> Tree:
+    """Leave out what this project wrote, and say so.
+
+    Raises:
+        DataError: there is nothing else, the source being a run.
+    """
+    runs = own.runs(tree.files)
+    if "" in runs:
+        raise DataError(
+            f"{tree.name} is a run, no data set. Name the pictures it learnt from, or new ones: "
+            f"vitrail eval {tree.name} FOLDER"
+        )
+    inside = tuple(f"{run}/" for run in runs)
+    tables = {
+        name: what
+        for name in tree.files
+        if not name.startswith(inside) and is_table(name) and (what := own.what_is(name, tree.read))
+    }
+    gone = {name for name in tree.files if name in tables or name.startswith(inside)}
+    notes = [f"{name} left aside: {what}, no labels of yours." for name, what in tables.items()]
+    notes += [f"{run} left aside: a run, no pictures of yours." for run in runs]
+    files = {name: path for name, path in tree.files.items() if name not in gone}
+    folders = tuple(one for one in tree.folders if f"{one}/" not in inside and not one.startswith(inside))
+    return replace(tree, files=MappingProxyType(files), notes=(*tree.notes, *notes), folders=folders)
+
+
+def _archive(file: Path, prefix: str) -> tuple[dict[str, str], tuple[Entry, ...], list[str]]:
+    """Return the files of an archive, what may not be read of it, and what is hidden in it."""
     found = archives.members(file)
-    files = {m.name: f"{prefix}!{m.name}" for m in found if not m.trouble and not _hidden(m.name)}
+    files = {m.name: f"{prefix}!{m.name}" for m in found if not m.trouble and not is_hidden(m.name)}
     refused = tuple(_refused(f"{prefix}!{m.name}", m.trouble) for m in found if m.trouble)
-    return files, refused
+    return files, refused, list(dict.fromkeys(_hidden_part(m.name) for m in found if is_hidden(m.name)))
+
+
+def _hidden_part(name: str) -> str:
+    """Return a name up to its first hidden folder or file."""
+    parts = name.split("/")
+    until = next(i for i in range(len(parts)) if is_hidden("/".join(parts[: i + 1])))
+    return "/".join(parts[: until + 1])
 
 
 def _refused(name: str, trouble: str) -> Entry:
@@ -131,66 +237,20 @@ def _refused(name: str, trouble: str) -> Entry:
 
 
 def _folder(root: Path) -> Tree:
-    walk = _Walk(root)
-    if not walk.files and walk.closed:
-        raise DataError(f"{root} may not be read. Change its permissions: chmod -R u+rX {root.name}.")
-    refused = [_refused(name, "is a folder that may not be opened") for name in walk.closed]
-    refused += [_refused(name, "has a name that is no UTF-8: rename it") for name in walk.foreign]
-    notes = []
-    if walk.loops:
-        notes.append(
-            f"{count(len(walk.loops), 'link')} leading back upwards not followed: {some(walk.loops)}."
-        )
-    files = {name: name for name in walk.files}
-    packed = [name for name in walk.files if archives.is_archive(name)]
-    if packed and not any(is_picture(name) for name in walk.files):  # shards, or train.zip beside val.zip
-        for name in packed:
-            inner, bad = _archive(root / name, name)
+    found = walk(root)
+    refused = [_refused(name, "is a folder that may not be opened") for name in found.closed]
+    refused += [_refused(name, "has a name that is no UTF-8: rename it") for name in found.foreign]
+    notes = found.notes()
+    files = {name: name for name in found.files}
+    packed = [name for name in found.files if archives.is_archive(name)]
+    if packed and not any(is_picture_file(root / name) for name in found.files):
+        for name in packed:  # shards, or train.zip beside val.zip
+            inner, bad, hidden = _archive(root / name, name)
             stem = name[
                 : name.lower().rindex(next(s for s in archives.SUFFIXES[::-1] if name.lower().endswith(s)))
             ]
             del files[name]
             files.update((f"{stem}/{inside}", path) for inside, path in inner.items())
             refused += bad
-    return Tree(root.name, root, files, tuple(refused), tuple(notes))
-
-
-class _Walk:
-    """Every file under a root in natural order, links followed once, and what could not be walked."""
-
-    def __init__(self, root: Path) -> None:
-        self.files: list[str] = []
-        self.closed: list[str] = []
-        self.loops: list[str] = []
-        self.foreign: list[str] = []
-        self._visit(root, "", frozenset())
-
-    def _visit(self, folder: Path, prefix: str, above: frozenset[str]) -> None:
-        real = os.path.realpath(folder)
-        if real in above:
-            self.loops.append(prefix.rstrip("/"))
-            return
-        try:
-            with os.scandir(folder) as found:
-                items = sorted(found, key=lambda item: natural(item.name))
-        except OSError:
-            self.closed.append(prefix.rstrip("/") or str(folder))
-            return
-        for item in items:
-            if _hidden(item.name):
-                continue
-            if printable(item.name) != item.name:  # no manifest, a file of UTF-8, can name it
-                self.foreign.append(prefix + item.name)
-            elif item.is_dir():
-                self._visit(Path(item.path), f"{prefix}{item.name}/", above | {real})
-            else:
-                self.files.append(prefix + item.name)
-
-
-def _hidden(name: str) -> bool:
-    """Tell what systems, editors and `vitrail check` leave behind: it is nobody's data."""
-    parts = name.split("/")
-    ours = parts[-1].endswith(".vitrail.jsonl")
-    return (
-        ours or parts[-1].startswith(".") or parts[-1] in {"Thumbs.db", "desktop.ini"} or "__MACOSX" in parts
-    )
+            notes += hidden_note([f"{stem}/{one}" for one in hidden])
+    return Tree(root.name, root, files, tuple(refused), tuple(notes), folders=tuple(found.folders))

@@ -13,6 +13,7 @@ import yaml
 
 from vitrail.core.errors import DataError
 from vitrail.data.decode import decode
+from vitrail.data.layouts.annotations import few, is_coco_classes
 from vitrail.data.layouts.base import Entry, Layout, Tree
 from vitrail.data.manifest import dump_target
 from vitrail.data.names import count, is_picture, join_labels, label, natural, split_of
@@ -65,7 +66,7 @@ def look(tree: Tree) -> Layout | None:
     )
     why = f"{name} boxes, because {because}: {boxes} on {count(len(entries), 'picture')}."
     truth = Truth("boxes", tuple(names))
-    return Layout("boxes", tree.root, why, (*entries, *tree.refused), tree.notes, truth, refusal)
+    return Layout("boxes", tree.root, why, (*entries, *tree.refused), (), truth, refusal)
 
 
 def crops(tree: Tree) -> Layout | None:
@@ -90,7 +91,7 @@ def crops(tree: Tree) -> Layout | None:
         entries[path] = Entry(path, path, join_labels([box.label]), picture.split, file, thin)
     boxes = count(len(entries), "box", "boxes")
     why = f"the crops of {name} boxes, because {because}: {boxes}, one picture each."
-    return Layout("crops", tree.root, why, (*entries.values(), *tree.refused), tree.notes)
+    return Layout("crops", tree.root, why, (*entries.values(), *tree.refused))
 
 
 def _target(boxes: list[_Box]) -> str:
@@ -118,20 +119,16 @@ def _whole(tree: Tree, reader: _Reader) -> Iterator[_Picture]:
 
 
 def _kind(tree: Tree) -> tuple[str, str, _Reader] | None:
-    if coco := [name for name in _few(tree, ".json") if _coco_json(tree, name) is not None]:
+    if coco := [name for name in few(tree, ".json") if _coco_json(tree, name) is not None]:
         return "COCO", f"{coco[0]} lists images, annotations and categories", _coco
+    if cvat := [name for name in few(tree, ".xml") if _is_cvat(tree.read(name))]:
+        return "CVAT", f"{cvat[0]} holds images and their boxes", _cvat
     xml = [name for name in tree.files if name.endswith(".xml")]
     if xml and b"<bndbox>" in tree.read(xml[0]):
         return "Pascal VOC", f"{count(len(xml), 'XML file')} such as {xml[0]} hold them", _voc
     if names := _yolo_names(tree):
         return "YOLO", f"{names[0]} names the classes of the text files in labels/", _yolo
     return None
-
-
-def _few(tree: Tree, suffix: str) -> list[str]:
-    """Return the files of a kind that could be one for the whole set; none where there is one a picture."""
-    names = [name for name in tree.files if name.endswith(suffix)]
-    return names if len(names) < 100 else []
 
 
 def _coco_json(tree: Tree, name: str) -> dict[str, Any] | None:
@@ -145,12 +142,13 @@ def _coco_json(tree: Tree, name: str) -> dict[str, Any] | None:
             f"{name} in {tree.name} is broken ({error}). Export the annotations again."
         ) from error
     wanted = isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
+    wanted = wanted and not is_coco_classes(content)
     return content if wanted else None
 
 
 def _coco(tree: Tree) -> Iterator[_Picture]:
     by_file = {PurePosixPath(name).name: name for name in tree.pictures}
-    for name in _few(tree, ".json"):
+    for name in few(tree, ".json"):
         content = _coco_json(tree, name)
         if content is None:
             continue
@@ -200,6 +198,37 @@ def _voc(tree: Tree) -> Iterator[_Picture]:
         yield _Picture(stems[stem], splits.get(stem, ""), boxes)
 
 
+def _is_cvat(data: bytes) -> bool:
+    return b"<image" in data and (b"<box" in data or b"<polygon" in data)
+
+
+def _cvat(tree: Tree) -> Iterator[_Picture]:
+    """Read "CVAT for images": boxes and polygons of every image, corners in pixels from 0."""
+    by_name = {name: name for name in tree.pictures} | {
+        PurePosixPath(name).name: name for name in tree.pictures
+    }
+    for file in (name for name in few(tree, ".xml") if _is_cvat(tree.read(name))):
+        for image in ElementTree.fromstring(tree.read(file)).iter("image"):
+            picture = by_name.get(image.attrib["name"]) or by_name.get(
+                PurePosixPath(image.attrib["name"]).name
+            )
+            if picture is None:
+                continue
+            split = split_of(image.attrib.get("subset", "")) or ""
+            yield _Picture(picture, split, [_cvat_box(one) for one in image if one.tag in {"box", "polygon"}])
+
+
+def _cvat_box(shape: ElementTree.Element) -> _Box:
+    known = shape.attrib
+    if shape.tag == "box":
+        left, top, right, bottom = (float(known[side]) for side in ("xtl", "ytl", "xbr", "ybr"))
+        return _Box(known["label"], (left, top, right, bottom), {})
+    points = [float(number) for pair in known["points"].split(";") for number in pair.split(",")]
+    xs, ys = points[::2], points[1::2]
+    corners = (min(xs), min(ys), max(xs), max(ys))
+    return _Box(known["label"], corners, {"polygons": [[_short(number) for number in points]]})
+
+
 def listed_splits(tree: Tree) -> dict[str, str]:
     """Return the splits that Pascal VOC lists in ImageSets, by the stem of the picture."""
     splits: dict[str, str] = {}
@@ -213,7 +242,7 @@ def listed_splits(tree: Tree) -> dict[str, str]:
 
 
 def _yolo_names(tree: Tree) -> tuple[str, list[str]] | None:
-    for name in (*_few(tree, ".yaml"), *_few(tree, ".yml")):
+    for name in (*few(tree, ".yaml"), *few(tree, ".yml")):
         try:
             content = yaml.safe_load(tree.read(name))
         except yaml.YAMLError:

@@ -45,4 +45,4 @@ def look(tree: Tree) -> Layout | None:
         if stray
         else []
     )
-    return Layout("filenames", tree.root, why, (*entries, *tree.refused), (*tree.notes, *aside))
+    return Layout("filenames", tree.root, why, (*entries, *tree.refused), tuple(aside))

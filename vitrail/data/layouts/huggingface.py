@@ -47,7 +47,7 @@ def look(tree: Tree) -> Layout | None:
         not entry.target for entry in entries if not entry.trouble
     )
     truth = Truth("classes") if listed else truth_of(entries)
-    return Layout("huggingface", tree.root, why, tuple(entries), tree.notes, truth)
+    return Layout("huggingface", tree.root, why, tuple(entries), (), truth)
 
 
 class _Columns(NamedTuple):

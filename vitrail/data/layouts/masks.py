@@ -39,7 +39,7 @@ def look(tree: Tree) -> Layout | None:
     shown = [f"{'/'.join(image)} and {'/'.join(mask)}" for image, mask in pairs.items()]
     pictures = count(len(entries), "picture")
     why = f"pictures with masks, because the folders {some(shown)} stand side by side: {pictures}."
-    notes = list(tree.notes)
+    notes: list[str] = []
     if without:
         notes.append(f"{count(len(without), 'picture')} without a mask of its name: {some(without)}.")
     if aside:

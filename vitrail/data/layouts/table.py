@@ -1,23 +1,61 @@
-"""A table beside the pictures: a CSV, TSV, JSON lines, Parquet or Excel file of pictures and labels."""
+"""Tables beside the pictures: CSV, TSV, JSON lines, Parquet or Excel files of pictures and labels.
+
+A source may hold several. Those of disjoint pictures and the same labels, a table a split, are one reading; one that
+says something else of the same pictures is a reading of its own, and none is joined into another.
+"""
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
-from vitrail.core.errors import DataError
+from vitrail.core.errors import DataError, UnknownNameError
+from vitrail.data.find import FREELY, GONE, Finder
+from vitrail.data.layouts.annotations import as_json, few
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
-from vitrail.data.names import count, is_picture, join_labels, natural, some, split_labels, split_of
-from vitrail.data.tables import SUFFIXES, Columns, code_of, is_table, labels_of, read_table, understand
+from vitrail.data.names import count, join_labels, natural, some, split_labels, split_of
+from vitrail.data.tables import (
+    SUFFIXES,
+    Columns,
+    UnclearError,
+    code_of,
+    is_table,
+    labels_of,
+    path_columns,
+    read_table,
+    understand,
+    unread_places,
+    unread_splits,
+)
 
 _CODES = {"utf-8-sig": "", "gb18030": ", read as GBK", "cp1252": ", read as Windows-1252"}
+_UTF16 = ", read as UTF-16"
 
 _HELD_OUT = ("train", "val", "test")
+_COLUMNS = 40  # that are looked through for pictures
+SAMPLE = 500  # rows by which the column of pictures is found
+_SEVERAL = 20  # one picture in so many has several rows where rows are labels rather than contradictions
+
+
+class Aside(NamedTuple):
+    """A table that is not used: why, as a predicate, and how many pictures it names nevertheless."""
+
+    name: str
+    why: str
+    reached: int = 0
+
+
+class Readings(NamedTuple):
+    """What the tables of a source say, the one that explains most pictures first, and those that say nothing."""
+
+    layouts: list[Layout]
+    aside: list[Aside]
 
 
 class _Table(NamedTuple):
@@ -27,68 +65,82 @@ class _Table(NamedTuple):
     code: str
 
 
+class _Read(NamedTuple):
+    """One table as a layout of its own; `table` says how it was understood."""
+
+    table: _Table
+    entries: list[Entry]
+    notes: list[str]
+
+    @property
+    def named(self) -> dict[str, str]:
+        return {entry.path: entry.target for entry in self.entries if not entry.trouble}
+
+
 def look(tree: Tree) -> Layout | None:
-    """Join a table's rows to the pictures; None where no table names at least half of its pictures rightly.
+    """Join a table's rows to the pictures; None where no table names pictures with labels.
 
     Raises:
         DataError: the table was named as the source but lacks a column or names no existing picture; or it has
             a split that is none.
     """
-    tables, aside = _tables(tree)
-    if not tables:
-        return None
-    around = Tree.look(tree.root) if tree.table else tree
-    find = _Finder(around)
-    entries = [entry for table in tables for entry in _entries(table, find)]
-    real = sum(not entry.trouble.startswith("is named") for entry in entries)
-    if 2 * real < len(entries) or not real:
-        if not tree.table:
-            return None
-        if not real:
-            missing = some((entry.id for entry in entries), 2)
-            raise DataError(
-                f"None of the pictures that {tree.name} names exists ({missing}). Put it beside them."
-            )
-    entries, merged = _merge(entries)
-    named = {entry.path for entry in entries}
-    unnamed = 0 if tree.table else sum(tree.files[name] not in named for name in tree.pictures)
-    notes = [
-        *tree.notes,
-        *merged,
-        *(f"{name} left aside: it names no labels of pictures here." for name in aside),
-    ]
-    if unnamed:
-        notes.append(f"{count(unnamed, 'picture')} that no table names left aside.")
-    refused = () if tree.table else tree.refused
-    return Layout("table", around.root, _why(tables), (*entries, *refused), tuple(notes), truth_of(entries))
+    found = readings(tree).layouts
+    return found[0] if found else None
 
 
-def _tables(tree: Tree) -> tuple[list[_Table], list[str]]:
-    names = [tree.table] if tree.table else [name for name in tree.files if _candidate(name)]
-    found, aside = [], []
+def readings(tree: Tree) -> Readings:
+    """Return every reading that the tables of a source give; DataError as `look`."""
+    if tree.table and not is_table(tree.table):
+        return Readings([], [])
+    around = replace(Tree.look(tree.root, tree.options), notes=tree.notes) if tree.table else tree
+    asked, column = _asked(tree)
+    names = [asked] if asked else _candidates(tree)
+    find = Finder({name: around.files[name] for name in around.pictures}, around.root)
+    read: list[_Read] = []
+    aside: list[Aside] = []
     for name in names:
-        if not is_table(name):
-            continue
-        try:
-            data = tree.read(name)
-            frame = read_table(name, data)
-        except DataError:
-            if tree.table:
-                raise
-            aside.append(name)
-            continue
-        columns = understand(frame)
-        if columns is None and tree.table:
-            raise DataError(
-                f"{name} has the columns {', '.join(frame.columns)}; one of pictures (image) and one of labels (label) "
-                "are needed. Rename them."
-            )
-        if columns is None:
-            aside.append(name)
+        found = _understood(around, name, column, find)
+        if isinstance(found, Aside) and asked:
+            raise DataError(f"{name} cannot be used: {found.why}.")
+        if isinstance(found, Aside):
+            aside.append(found)
         else:
-            code = _CODES[code_of(data)] if name.lower().endswith((".csv", ".tsv", ".txt")) else ""
-            found.append(_Table(name, frame, columns, code))
-    return found, aside
+            read.append(_entries(found, find, around))
+    if asked and not read[0].named:
+        missing = some((entry.id for entry in read[0].entries), 2)
+        raise DataError(f"None of the pictures that {asked} names exists ({missing}). Put it beside them.")
+    aside += [Aside(one.table.name, "names no picture that is here") for one in read if not one.named]
+    read.sort(key=lambda one: -len(one.named))
+    layouts = [_layout(around, group, tree.table) for group in _groups([one for one in read if one.named])]
+    return Readings(layouts, aside)
+
+
+def _asked(tree: Tree) -> tuple[str, str]:
+    """Return the table and the column that somebody named; nothing where nobody did.
+
+    Raises:
+        UnknownNameError: no such table.
+    """
+    wanted = tree.options.labels
+    if not wanted:
+        return tree.table, ""
+    if wanted in tree.files or Path(wanted).is_file():
+        return wanted, ""
+    name, _, column = wanted.rpartition(":")
+    if name in tree.files or (name and Path(name).is_file()):
+        return name, column
+    if tree.table:
+        return tree.table, wanted.removeprefix(":")
+    tables = [one for one in tree.files if is_table(one)]
+    raise UnknownNameError("table for --labels", wanted, tables, f"There are: {some(tables, 6) or 'none'}.")
+
+
+def _refused(one: Aside) -> str:
+    return (
+        f"{one.name} cannot be used: {one.why}."
+        if not one.why.startswith("holds")
+        else f"{one.name} {one.why}."
+    )
 
 
 def _candidate(name: str) -> bool:
@@ -97,79 +149,125 @@ def _candidate(name: str) -> bool:
     return file.endswith(SUFFIXES) and not file.endswith(".txt") and "submission" not in file
 
 
-class _Finder:
-    """From a cell to a picture: as written, beside the table, or by its name alone, with or without suffix."""
-
-    def __init__(self, tree: Tree) -> None:
-        self.tree = tree
-        self._by_name: dict[str, list[str]] = defaultdict(list)
-        for name in tree.pictures:
-            file = name.rsplit("/", 1)[-1]
-            self._by_name[file].append(name)
-            self._by_name[file.rsplit(".", 1)[0]].append(name)
-
-    def __call__(self, cell: str, base: str, split: str) -> tuple[str, str]:
-        """Return (path, trouble); the trouble is empty where exactly one picture is meant."""
-        if re.match(r"[a-z]+://", cell):
-            return cell, "is named by an address. Download it first"
-        wanted = cell.replace("\\", "/").removeprefix("./")
-        if wanted.startswith("/") or re.match("[A-Za-z]:/", wanted):
-            return self._absolute(wanted)
-        for prefix in (base, ""):
-            name = str(PurePosixPath(os.path.normpath(prefix + wanted)))
-            if name in self.tree.files and is_picture(name):
-                return self.tree.files[name], ""
-            if ".." in name.split("/") and (self.tree.root / name).is_file():
-                return name, ""
-        found = self._called(wanted, split)
-        if len(found) > 1:
-            return wanted, f"is named in the table, but {count(len(found), 'picture')} are called so"
-        if not found:
-            return wanted, "is named in the table but does not exist"
-        return self.tree.files[found[0]], ""
-
-    def _called(self, wanted: str, split: str) -> list[str]:
-        """Return the pictures of that name; of several those of the longest common end, and of the same split."""
-        found = self._by_name.get(wanted.rsplit("/", 1)[-1], [])
-        if len(found) > 1:
-            end = "/" + wanted
-            found = [n for n in found if n.endswith(end) or n.rsplit(".", 1)[0].endswith(end)] or found
-        if len(found) > 1 and split:
-            found = [n for n in found if split in map(split_of, n.split("/"))] or found
-        return found
-
-    def _absolute(self, wanted: str) -> tuple[str, str]:
-        if Path(wanted).is_file():
-            return Path(os.path.relpath(wanted, self.tree.root)).as_posix(), ""
-        known = self._by_name.get(wanted.rsplit("/", 1)[-1], [])  # written on another computer
-        if len(known) == 1:
-            return self.tree.files[known[0]], ""
-        return wanted, "is named in the table but does not exist"
+def _candidates(tree: Tree) -> list[str]:
+    """Return the tables of a source; of JSON files those that hold records, where there is not one a picture."""
+    names = [name for name in tree.files if _candidate(name)]
+    records = {name for name in few(tree, ".json") if _holds_records(tree, name)}
+    return [name for name in names if not name.lower().endswith(".json") or name in records]
 
 
-def _entries(table: _Table, find: _Finder) -> list[Entry]:
-    columns, base = table.columns, table.name.rpartition("/")[0]
-    base = base + "/" if base else ""
-    words = re.split(r"[/._-]", table.name)
-    own = next((found for word in words if (found := split_of(word))), "")
-    splits = _splits(table) if columns.split else [own] * len(table.frame)
+def _holds_records(tree: Tree, name: str) -> bool:
+    content = as_json(tree, name)
+    if isinstance(content, list):
+        first = content[0] if content else None
+        return isinstance(first, dict) and not isinstance(first.get("data"), dict)
+    return isinstance(content, dict) and all(isinstance(one, str | int) for one in content.values())
+
+
+def _understood(tree: Tree, name: str, column: str, find: Finder) -> _Table | Aside:
+    """Read a table and find out what its columns say, or why it is not used."""
+    try:
+        data = tree.read(name) if name in tree.files else Path(name).read_bytes()
+        frame = read_table(name, data)
+    except DataError as error:
+        return Aside(name, f"it cannot be read ({str(error).removesuffix('.')})")
+    frame, path, reached, trouble = column_of_pictures(frame, tree, _base(name), find)
+    if trouble:
+        return Aside(name, trouble, len(frame))
+    if not reached and not (known := path_columns(frame)):
+        which = some(map(repr, frame.columns))
+        return Aside(name, f"none of its columns ({which}) names pictures that are here")
+    try:
+        columns = understand(frame, path if reached else known[0], tree.options, column)
+    except UnclearError as error:
+        return Aside(name, str(error).replace("TABLE", name), reached)
+    except DataError as error:
+        return Aside(name, str(error))
+    kind = name.lower().rsplit(".", 1)[-1]
+    code = _CODES.get(code_of(data), _UTF16) if kind in {"csv", "tsv", "txt"} else ""
+    return _Table(name, frame, columns, code)
+
+
+def _base(name: str) -> str:
+    folder = name.rpartition("/")[0]
+    return f"{folder}/" if folder and not name.startswith("/") else ""
+
+
+def column_of_pictures(
+    frame: pl.DataFrame, tree: Tree, base: str, find: Finder
+) -> tuple[pl.DataFrame, str, int, str]:
+    """Return the frame, its column of pictures, how many different ones of a sample it names, and what is in the way.
+
+    A column of folders beside one of file names is joined to it.
+    """
+    sample = frame.gather_every(max(1, len(frame) // SAMPLE))
+    known = path_columns(frame)
+    others = [column for column in frame.columns if column not in known and not _numbers(sample[column])]
+    ordered = [*known, *others][:_COLUMNS]
+    if not ordered:
+        return frame, frame.columns[0], 0, ""
+    reached = {column: find.meant(sample[column], base) for column in ordered}
+    best = max(ordered, key=lambda column: reached[column][0])
+    stuck = next((column for column in ordered if reached[column][1]), "")
+    if stuck and (joined := _with_folder(frame, stuck, tree)) is not None:
+        return joined, stuck, *find.meant(joined[stuck], base)
+    if stuck and reached[best][0] * 2 < len(sample):
+        return frame, stuck, 0, reached[stuck][1]
+    return frame, best, reached[best][0], ""
+
+
+def _numbers(column: pl.Series) -> bool:
+    """Tell a column of plain numbers: pictures called 1, 2, 3 are named so by chance."""
+    return all(cell.strip().isdigit() for cell in column if cell.strip())
+
+
+def _with_folder(frame: pl.DataFrame, path: str, tree: Tree) -> pl.DataFrame | None:
+    """Return the frame with folder/name in the column of names, where another column names the folders."""
+    folders = {name.rpartition("/")[0] for name in tree.pictures}
+    known = {last for folder in folders for last in (folder, folder.rpartition("/")[2])}
+    for column in frame.columns:
+        if column != path and set(frame[column].str.strip_chars().unique()) <= known:
+            return frame.with_columns((pl.col(column).str.strip_chars() + "/" + pl.col(path)).alias(path))
+    return None
+
+
+def _entries(table: _Table, find: Finder, tree: Tree) -> _Read:
+    columns, base = table.columns, _base(table.name)
+    splits = _splits(table, tree)
     groups = table.frame[columns.group].to_list() if columns.group else [""] * len(table.frame)
     cells = table.frame[columns.path].to_list()
+    find.freely = 0
     entries = []
     for cell, known, split, group in zip(cells, labels_of(table.frame, columns), splits, groups, strict=True):
-        path, trouble = find(cell.strip(), base, split)
+        path, trouble = find(cell, base, split)
         entries.append(Entry(path, path, known, split, group.strip(), trouble))
-    return entries
+    notes = []
+    if find.freely:
+        notes.append(f"{count(find.freely, 'name')} of {table.name} found {FREELY}.")
+    said = [unread_splits(table.frame, columns)]
+    said += [] if tree.options.groups else [unread_places(table.frame, columns)]
+    notes += [f"{table.name}: {one}." for one in said if one]
+    entries, merged = _merge(entries)
+    return _Read(table, entries, [*notes, *merged])
 
 
-def _splits(table: _Table) -> list[str]:
-    cells = table.frame[table.columns.split].to_list()
-    known = {cell: split_of(cell) if cell.strip() else "" for cell in set(cells)}
-    wrong = sorted(cell for cell, split in known.items() if split is None)
-    if wrong:
-        row = cells.index(wrong[0]) + 2
-        raise DataError(f"{table.name} has the split {wrong[0]!r} in row {row}. Write train, val or test.")
-    return [known[cell] or "" for cell in cells]
+def _splits(table: _Table, tree: Tree) -> list[str]:
+    """Return the split of every row: by its column, else by the name of the table."""
+    column = table.columns.split
+    if not column:
+        words = re.split(r"[/._-]", table.name)
+        own = next((found for word in words if (found := split_of(word))), "")
+        return ["" if tree.options.splits == "none" else own] * len(table.frame)
+    known = table.columns.split_words
+    cells = [cell.strip() for cell in table.frame[column].to_list()]
+    wrong = next((i for i, cell in enumerate(cells) if cell and cell.casefold() not in known), None)
+    if wrong is not None:
+        told = ",".join(f"{word}={split}" for word, split in {**known, cells[wrong]: "test"}.items())
+        raise DataError(
+            f"{table.name} has the split {cells[wrong]!r} in row {wrong + 2}. Write train, val or test, or say what "
+            f"the words mean: --splits {told}"
+        )
+    return [known.get(cell.casefold(), "") for cell in cells]
 
 
 def _merge(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
@@ -180,7 +278,7 @@ def _merge(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
     several = {path: rows for path, rows in by_path.items() if len(rows) > 1}
     if not several:
         return entries, []
-    a_row_a_label = 20 * len(several) >= len(by_path)
+    a_row_a_label = _SEVERAL * len(several) >= len(by_path)
     notes = Counter[str]()
     for path, rows in several.items():
         labels = sorted({row.target for row in rows}, key=natural)
@@ -203,8 +301,55 @@ def _merge(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
     return merged, [f"{count(number, 'picture')} {note}." for note, number in notes.items()]
 
 
-def _why(tables: list[_Table]) -> str:
-    first = tables[0]
+def _groups(read: Sequence[_Read]) -> list[list[_Read]]:
+    """Put tables together that are parts of one reading: other pictures, and labels from the same column."""
+    groups: list[list[_Read]] = []
+    for one in read:
+        for group in groups:
+            apart = all(one.named.keys().isdisjoint(other.named) for other in group)
+            agree = all(
+                other.named.get(path, known) == known for other in group for path, known in one.named.items()
+            )
+            alike = group[0].table.columns._replace(split="", split_words={}) == one.table.columns._replace(
+                split="", split_words={}
+            )
+            if (agree and alike) or (apart and _labels(one) & _labels(group[0])):
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    return groups
+
+
+def _labels(one: _Read) -> set[str]:
+    return {label for cell in set(one.named.values()) for label in split_labels(cell)}
+
+
+def _layout(tree: Tree, group: Sequence[_Read], source: str) -> Layout:
+    entries = [entry for one in group for entry in one.entries]
+    gone = [entry for entry in entries if entry.trouble == GONE]
+    entries, merged = _merge(entries) if len(group) > 1 else (entries, [])
+    notes = [*merged, *(note for one in group for note in one.notes)]
+    if 2 * len(gone) > len(entries):
+        notes.append(
+            f"{count(len(gone), 'row')} of {count(len(entries), 'row')} name pictures that are not here."
+        )
+    refused = () if source else tree.refused
+    why = _why([one.table for one in group])
+    found = (*entries, *refused)
+    names = tuple(one.table.name for one in group)
+    return Layout("table", tree.root, why, found, tuple(notes), truth_of(entries), tables=names)
+
+
+def unnamed(tree: Tree, layout: Layout) -> list[str]:
+    """Say how many pictures no row names."""
+    named = {entry.path for entry in layout.found}
+    rest = [] if tree.table else [name for name in tree.pictures if tree.files[name] not in named]
+    return [f"{count(len(rest), 'picture')} that no table names left aside: {some(rest)}."] if rest else []
+
+
+def _why(tables: Iterable[_Table]) -> str:
+    first, *others = tables
     columns, mark = first.columns, first.columns.separator
     said = [
         f"a column for each of {count(len(columns.hot), 'label')}"
@@ -214,6 +359,6 @@ def _why(tables: list[_Table]) -> str:
     said += [f"several in a cell ({'space' if mark == ' ' else mark})"] if mark else []
     said += [f"the split in {columns.split!r}"] if columns.split else []
     said += [f"the group in {columns.group!r}"] if columns.group else []
-    names = some(table.name for table in tables)
+    names = some(table.name for table in (first, *others))
     what = f"it names the pictures in {columns.path!r} and {', '.join(said)}"
     return f"a table ({names}{first.code}), because {what}."

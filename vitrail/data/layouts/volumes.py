@@ -24,7 +24,7 @@ def look(tree: Tree) -> Layout | None:
     as_pictures = {
         name + ".png": path for name, path in volumes.items()
     }  # the same rules as for picture files
-    found = folders.look(Tree(tree.name, tree.root, as_pictures, tree.refused, tree.notes))
+    found = folders.look(Tree(tree.name, tree.root, as_pictures, tree.refused, options=tree.options))
     if found is None:
         return None
     entries = [part for entry in found.found for part in _cut(tree, entry)]

@@ -1,53 +1,118 @@
-"""WebDataset shards: tar files in which 0001.jpg stands beside 0001.cls, 0001.json or 0001.txt."""
+"""WebDataset shards: tar files in which 0001.jpg stands beside 0001.cls, 0001.json or 0001.txt.
+
+What a file is called up to its first dot is the key of its sample; further words say what it is of it, as in
+0001.input.jpg, 0001.target.cls and 0001.mask.png.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.names import count, join_labels, label, natural, some, split_labels, split_of
+from vitrail.data.truth import Truth
 
 _LABELS = ("cls", "json", "txt")
 _KEYS = ("label", "cls", "class", "class_name", "category", "labels", "tags")
+_MASKS = frozenset(("mask", "seg", "segmentation", "annotation", "target", "label", "gt", "output"))
+_MOST = 0.9
+"""The share of samples that must have a label for shards to be of this kind."""
+
+
+class _Sample(NamedTuple):
+    """The files of one key: pictures, pictures that are masks, and files that may hold a label, the likeliest first."""
+
+    pictures: list[str]
+    masks: list[str]
+    labels: list[str]
 
 
 def look(tree: Tree) -> Layout | None:
-    """Read the label beside every picture; None where fewer than nine in ten pictures have one."""
-    beside = {name: found for name in tree.pictures if (found := _label_file(tree, name))}
-    if not beside or len(beside) < 0.9 * len(tree.pictures) or not all("!" in tree.files[n] for n in beside):
+    """Read the label beside every picture; None where fewer than nine in ten samples have one."""
+    if not tree.pictures or not all("!" in tree.files[name] for name in tree.pictures):
         return None
-    entries = [_entry(tree, name, beside.get(name)) for name in tree.pictures]
+    samples = [sample for sample in _samples(tree) if sample.pictures]
+    labelled = sum(bool(sample.labels) for sample in samples)
+    if labelled and labelled >= _MOST * len(samples):
+        return _classes(tree, samples)
+    if samples and all(sample.masks for sample in samples):
+        return _with_masks(tree, samples)
+    return None
+
+
+def _samples(tree: Tree) -> list[_Sample]:
+    found: dict[str, _Sample] = {}
+    for name in tree.files:
+        folder, _, file = name.rpartition("/")
+        key, *words = file.split(".")
+        sample = found.setdefault(f"{folder}/{key}", _Sample([], [], []))
+        if name in tree.shown:
+            (sample.masks if _MASKS & {word.casefold() for word in words[:-1]} else sample.pictures).append(
+                name
+            )
+        elif words and words[-1].lower() in _LABELS:
+            sample.labels.append(name)
+    for sample in found.values():
+        sample.labels.sort(key=lambda name: _LABELS.index(name.rsplit(".", 1)[-1].lower()))
+    return list(found.values())
+
+
+def _classes(tree: Tree, samples: list[_Sample]) -> Layout:
+    entries = [_entry(tree, sample) for sample in samples]
     classes = sorted({one for entry in entries for one in split_labels(entry.target)}, key=natural)
     why = (
         f"WebDataset shards, because every picture has a label file beside it; "
         f"{count(len(classes), 'class', 'classes')}: {some(classes)}."
     )
-    numbers = all(one.isdigit() for one in classes)
-    note = ["The classes are numbers: their names are not in the shards."] if numbers else []
-    return Layout(
-        "webdataset", tree.root, why, (*entries, *tree.refused), (*tree.notes, *note), truth_of(entries)
+    notes = _left(samples)
+    if all(one.isdigit() for one in classes):
+        notes.append("The classes are numbers: their names are not in the shards.")
+    found = (*entries, *tree.refused)
+    return Layout("webdataset", tree.root, why, found, tuple(notes), truth_of(entries))
+
+
+def _left(samples: list[_Sample]) -> list[str]:
+    """Say how many masks, and how many second pictures of a sample, are left aside."""
+    masks = sum(len(sample.masks) for sample in samples)
+    more = [name for sample in samples for name in sample.pictures[1:]]
+    notes = [f"{count(masks, 'mask')} in the samples left aside: classes need none."] if masks else []
+    if more:
+        notes.append(f"{count(len(more), 'further picture')} of a sample left aside: {some(more)}.")
+    return notes
+
+
+def _with_masks(tree: Tree, samples: list[_Sample]) -> Layout:
+    entries = [
+        tree.entry(sample.pictures[0], tree.files[sample.masks[0]], _split(tree, sample.pictures[0]))
+        for sample in samples
+    ]
+    why = f"WebDataset shards, because every picture has a mask beside it: {count(len(entries), 'picture')}."
+    refusal = (
+        f"{tree.name} holds pictures with masks (in shards): segmentation comes later. A task of your own can learn "
+        "them (--task my_module:MyTask)."
     )
+    found = (*entries, *tree.refused)
+    return Layout("webdataset", tree.root, why, found, (), Truth("mask"), refusal)
 
 
-def _label_file(tree: Tree, name: str) -> str | None:
-    folder, _, file = name.rpartition("/")
-    stem = f"{folder}/{file.split('.', 1)[0]}" if folder else file.split(".", 1)[0]
-    return next((f"{stem}.{kind}" for kind in _LABELS if f"{stem}.{kind}" in tree.files), None)
-
-
-def _entry(tree: Tree, name: str, beside: str | None) -> Entry:
+def _split(tree: Tree, name: str) -> str:
     shard = name.split("/")[0] if "/" in name else tree.files[name].split("!")[0]
-    split = next((found for word in re.split(r"[-_.]", shard) if (found := split_of(word))), "")
-    known = _read_label(tree.read(beside), beside) if beside else ""
-    entry = tree.entry(name, known, split)
+    return next((found for word in re.split(r"[-_.]", shard) if (found := split_of(word))), "")
+
+
+def _entry(tree: Tree, sample: _Sample) -> Entry:
+    name = sample.pictures[0]
+    read = (_read_label(tree.read(one), one) for one in sample.labels)
+    known = next((cell for cell in read if cell), "")
+    entry = tree.entry(name, known, _split(tree, name))
     return entry if known else entry._replace(trouble="has no label beside it in its shard")
 
 
 def _read_label(data: bytes, name: str) -> str:
     text = data.decode("utf-8", errors="replace").strip()
-    if not name.endswith(".json"):
+    if not name.lower().endswith(".json"):
         return join_labels([label(text)]) if text else ""
     try:
         content: Any = json.loads(text)

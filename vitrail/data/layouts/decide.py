@@ -1,0 +1,217 @@
+"""Which reading of a source is taken: all are weighed by how many pictures each explains, and none is silent.
+
+Two readings contradict each other where they explain about as many pictures and say different things of the same
+ones. Nobody here knows which is meant: that is a question.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from vitrail.core import catalog
+from vitrail.core.errors import DataError
+from vitrail.data.layouts import table
+from vitrail.data.layouts.base import Layout, Question, Tree, Way
+from vitrail.data.names import count, same_name, some, split_labels
+
+Look = Callable[[Tree], Layout | None]
+
+_PLAIN = 0.3
+"""What a picture counts that is explained by folders whose names may be no classes: parts of a download, batches."""
+
+_WORDS = 0.3
+"""What a picture counts that is explained by a word in its file name."""
+
+_CLOSE = 0.5
+"""A reading that weighs less than this share of the heaviest one is no question, only named."""
+
+_SOME = 0.05
+"""A reading that explains a smaller share of the pictures is not worth a line."""
+
+
+_SHAPES = frozenset(("folders", "filenames"))
+"""Readings of names alone: what is in the way of them needs no word where another reading is taken."""
+
+
+class Found(NamedTuple):
+    """All readings of a source, and the tables that could not be understood."""
+
+    readings: list[Layout]
+    aside: list[table.Aside]
+    refusals: dict[str, DataError]
+
+
+def decide(tree: Tree) -> Layout | None:
+    """Return the reading that explains most pictures, with notes about the others; None where there is none.
+
+    Raises:
+        DataError: a source that is broken, or that names pictures in a way that is not understood.
+    """
+    found = _all(tree)
+    if not found.readings:
+        _refuse_with_reasons(tree, found)
+        return None
+    ranked = sorted(found.readings, key=lambda one: -_weight(one))  # stable: the catalog's order decides
+    chosen, others = ranked[0], ranked[1:]
+    _refuse_unread(tree, chosen, found)
+    question = None
+    unnamed = table.unnamed(tree, chosen) if chosen.tables else []
+    notes = [*tree.notes, *tree.odd_notes(), *unnamed, *chosen.notes]
+    if chosen.tables or chosen.name in _SHAPES:
+        told = (
+            *chosen.tables,
+            *(name for one in others for name in one.tables),
+            *(one.name for one in found.aside),
+        )
+        notes += tree.other_notes(told)
+    for other in others:
+        differ, shared = differing(chosen, other)
+        if shared < _SOME * len(chosen.explained) and not other.tables:
+            continue
+        if differ and _is_question(chosen, other) and question is None:
+            question = _question(chosen, other, differ, shared)
+        elif (differ and not other.plain) or other.tables:
+            notes.append(_other(other, differ, shared))
+    notes += [f"{one.name} left aside: {one.why}." for one in found.aside]
+    notes += [str(error) for name, error in found.refusals.items() if name not in _SHAPES]
+    if chosen.plain.startswith("are called like parts"):
+        notes.append(
+            f"The folders {some(chosen.classes)} {chosen.plain}: are they classes? A table of labels would be taken "
+            "in their place."
+        )
+    return replace(chosen, notes=tuple(dict.fromkeys(notes)), question=question)
+
+
+def _all(tree: Tree) -> Found:
+    readings: list[Layout] = []
+    aside: list[table.Aside] = []
+    refusals: dict[str, DataError] = {}
+    for name in catalog.LAYOUTS:
+        if name == "filenames" and _explained_well(tree, readings):
+            continue
+        if name == "table":
+            tables = table.readings(tree)
+            readings += tables.layouts
+            aside = tables.aside
+            continue
+        look: Look = catalog.load("layout", name)
+        try:
+            found = look(tree)
+        except DataError as error:
+            refusals[name] = error
+            continue
+        if found is not None and all(found.name != one.name for one in readings):
+            readings.append(found)
+    return Found(readings, aside, refusals)
+
+
+def _explained_well(tree: Tree, readings: Sequence[Layout]) -> bool:
+    """Tell that half the pictures are explained by more than words in their names."""
+    return any(2 * len(one.explained) >= len(tree.pictures) and not one.plain for one in readings)
+
+
+def _is_question(chosen: Layout, other: Layout) -> bool:
+    """Tell a reading that weighs enough to be asked about; words in file names never are."""
+    if other.name == "filenames":
+        return False
+    if other.plain and chosen.truth.kind not in {"class", "classes"}:
+        return False
+    return _weight(other) >= _CLOSE * _weight(chosen)
+
+
+def _weight(layout: Layout) -> float:
+    number = len(layout.explained)
+    if layout.name == "filenames":
+        return _WORDS * number
+    return _PLAIN * number if layout.plain else number
+
+
+def differing(one: Layout, other: Layout) -> tuple[int, int]:
+    """Return how many pictures two readings say different things of, and how many both explain.
+
+    Readings whose labels are other names for the same classes, one to one, do not differ.
+    """
+    shared = one.explained.keys() & other.explained.keys()
+    if one.truth.kind not in {"class", "classes"} or other.truth.kind not in {"class", "classes"}:
+        return (len(shared) if one.truth.kind != other.truth.kind else 0), len(shared)
+    pairs = [(_folded(one.explained[path]), _folded(other.explained[path])) for path in shared]
+    if not {a for a, _ in pairs} & {b for _, b in pairs} and _one_to_one(pairs):
+        return 0, len(shared)
+    return sum(a != b for a, b in pairs), len(shared)
+
+
+def _folded(cell: str) -> frozenset[str]:
+    return frozenset(same_name(label) for label in split_labels(cell))
+
+
+def _one_to_one(pairs: Iterable[tuple[frozenset[str], frozenset[str]]]) -> bool:
+    there: dict[frozenset[str], set[frozenset[str]]] = defaultdict(set)
+    back: dict[frozenset[str], set[frozenset[str]]] = defaultdict(set)
+    for a, b in pairs:
+        there[a].add(b)
+        back[b].add(a)
+    return all(len(found) == 1 for found in (*there.values(), *back.values()))
+
+
+def _refuse_with_reasons(tree: Tree, found: Found) -> None:
+    """Raise what is in the way of a source without any reading, with the reason of every table in it."""
+    reasons = " ".join(f"{one.name} is not used: {one.why}." for one in found.aside)
+    for refusal in found.refusals.values():
+        raise DataError(f"{refusal} {reasons}") if reasons else refusal
+    if reasons:
+        raise DataError(
+            f"{tree.name} holds {count(len(tree.pictures), 'picture')}, but no labels are found. {reasons}"
+        )
+
+
+def _refuse_unread(tree: Tree, chosen: Layout, found: Found) -> None:
+    """Refuse folders whose names may be no classes where labels lie beside them that are not understood."""
+    if not chosen.plain:
+        return
+    for name, error in found.refusals.items():
+        if name not in _SHAPES:
+            raise error
+    enough = min(len(chosen.explained), table.SAMPLE) / 4
+    unread = next((one for one in found.aside if one.reached >= enough), None)
+    if unread is not None:
+        raise DataError(
+            f"{unread.name} names the pictures of {tree.name}, but is not understood: {unread.why}. The folders "
+            f"({some(chosen.classes)}) {chosen.plain}. To take them as classes: --layout {chosen.name}"
+        )
+
+
+def _said(layout: Layout) -> str:
+    """Return a reading in a few words: what it is, how many pictures it explains, which classes."""
+    what = (
+        layout.tables[0]
+        if layout.tables
+        else {"folders": "the folders", "filenames": "the file names"}.get(layout.name, layout.name)
+    )
+    classes = f": {some(layout.classes)}" if layout.truth.kind in {"class", "classes"} else ""
+    return f"{what} ({count(len(layout.explained), 'picture')}{classes})"
+
+
+def _question(chosen: Layout, other: Layout, differ: int, shared: int) -> Question:
+    number = count(shared, "picture")
+    what = f"{_said(chosen)} and {_said(other)} say different things of {differ:,} of {number}"
+    more = len(chosen.explained) != len(other.explained)
+    why = (
+        "explains more pictures"
+        if more
+        else "names the pictures one by one"
+        if chosen.tables
+        else "comes first"
+    )
+    text = (
+        f"Two readings contradict each other: {what}. The first {why}, but nobody here knows which is meant."
+    )
+    return Question(text, tuple(Way(_said(one), one.option) for one in (chosen, other)))
+
+
+def _other(other: Layout, differ: int, shared: int) -> str:
+    name, value = other.option
+    says = f"says something else of {differ:,} of {count(shared, 'picture')}" if differ else "says the same"
+    return f"Not used: {_said(other)} {says}; to take it: --{name} {value}"

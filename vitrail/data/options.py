@@ -1,0 +1,63 @@
+"""What a user may say of a source whose reading is not what was guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from vitrail.core.errors import SettingError
+from vitrail.data.names import SPLITS, splits_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutOptions:
+    """How a source is to be read where the guess would be wrong.
+
+    Parameters
+    ----------
+    layout
+        what it is, where the guess is wrong: folders, filenames, table, annotations, webdataset, huggingface, npz,
+        volumes, boxes, masks, crops
+    labels
+        the table that holds the labels, and the column: labels.csv, or labels.csv:species
+    groups
+        the column of what must stay on one side of the split, such as patient; none leaves such columns out
+    splits
+        the column of the splits, what its words or folders mean (0=train,1=test), or none: draw new ones
+    """
+
+    layout: str = "auto"
+    labels: str = ""
+    groups: str = ""
+    splits: str = ""
+
+    @cached_property
+    def split_words(self) -> dict[str, str]:
+        """Word → split, where the option says what words mean.
+
+        Raises:
+            SettingError: a split that there is none of.
+        """
+        if "=" not in self.splits:
+            return {}
+        pairs = [pair.rpartition("=")[::2] for pair in self.splits.split(",")]
+        told = {word.strip(): SPLITS.get(split.strip().casefold(), "") for word, split in pairs}
+        wrong = [split for word, split in pairs if not told[word.strip()]]
+        if wrong:
+            raise SettingError(
+                f"--splits {self.splits}: {wrong[0]!r} is no split. Say train, val or test: --splits 0=train,1=test."
+            )
+        return told
+
+    def splits_among(self, names: Iterable[str]) -> dict[str, str]:
+        """Return name → split of names that stand side by side: as the option says, else as they are called."""
+        if self.splits == "none":
+            return {}
+        names = list(names)
+        if self.split_words:
+            return {name: self.split_words[name] for name in names if name in self.split_words}
+        return splits_of(names)
+
+
+DEFAULTS = LayoutOptions()
