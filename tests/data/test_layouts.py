@@ -472,7 +472,10 @@ def test_a_table_of_something_else_does_not_hide_class_folders(tmp_path: Path) -
     put(tmp_path / "people.csv", "name,age\nAnn,20\nBen,30\n")
     layout = sniff(tmp_path)
     assert layout.name == "folders"
-    assert "sizes.csv left aside: none of its columns ('width', 'height') names pictures that are here." in layout.notes
+    assert (
+        "sizes.csv left aside: none of its columns ('width', 'height') names pictures that are here."
+        in layout.notes
+    )
 
 
 def test_captions_are_no_classes(tmp_path: Path) -> None:

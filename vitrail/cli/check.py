@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -83,7 +85,8 @@ def check(
         print_json(prepared.to_dict() | {"decisions": _plain(noted), "page": html})
     else:
         sys.stdout.write(
-            "\n".join([*prepared.lines(), *_next(_again(data, task, prepared), data, html, noted)]) + "\n"
+            "\n".join([*prepared.lines(), *_next(_again(data, task, options, prepared), data, html, noted)])
+            + "\n"
         )
     return 0
 
@@ -122,21 +125,28 @@ def _write_page(target: Path, name: str, prepared: Prepared, history: History) -
     write_text(target, data_page(name, prepared, history))
 
 
-def _again(data: str, task: str | None, prepared: Prepared) -> str:
-    """Return the data as the training has to be told them."""
-    layout = f" --layout {prepared.layout.name}" if prepared.layout.name == "crops" else ""
-    return f"{data}{layout}{f' --task {task}' if task else ''}"
+def _again(data: str, task: str | None, options: LayoutOptions, prepared: Prepared) -> list[str]:
+    """Return what to type to train on the same data read in the same way, once for each way out of a question."""
+    given = {field.name: getattr(options, field.name) for field in fields(options)}
+    words = [f"--{name} {quote(value)}" for name, value in given.items() if value != getattr(DEFAULTS, name)]
+    words += [f"--task {quote(task)}"] if task else []
+    command = " ".join(["vitrail train", quote(data), *words])
+    question = prepared.layout.question
+    if question is None:
+        return [command]
+    return [f"{command} --{name} {quote(value)}" for _, (name, value) in question.ways]
 
 
-def _next(source: str, data: str, html: str | None, history: History) -> list[str]:
+def _next(commands: list[str], data: str, html: str | None, history: History) -> list[str]:
     """Return what was decided, by its numbers, and what to type next."""
     standing = [one for one in history.decisions if one.what != "undo" and one.number not in history.undone()]
     return [
         "",
         *([f"page    {html}"] if html else []),
         *(f"decided {one.text()}" for one in standing[-3:]),
-        *([f"undo    vitrail check {data} --undo {standing[-1].number}"] if standing else []),
-        f"next    vitrail train {source}",
+        *([f"undo    vitrail check {quote(data)} --undo {standing[-1].number}"] if standing else []),
+        f"next    {commands[0]}",
+        *(f"   or   {command}" for command in commands[1:]),
     ]
 
 
