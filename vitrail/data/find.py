@@ -7,7 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from vitrail.data.names import count, is_picture, same_name, some, splits_of
 
@@ -80,7 +80,7 @@ class Finder:
         if wanted.startswith("/") or re.match("[A-Za-z]:/", wanted):
             return self._absolute(wanted)
         for prefix in (base, ""):
-            name = str(PurePosixPath(os.path.normpath(prefix + wanted)))
+            name = os.path.normpath(prefix + wanted)
             if name in self.files:
                 return self.files[name], ""
             if ".." in name.split("/") and (self.root / name).is_file():

@@ -59,9 +59,11 @@ def _in_table(tree: Tree, name: str, find: Finder) -> dict[str, str]:
 
 def _in_list(tree: Tree, name: str, find: Finder) -> dict[str, str]:
     """Return path → split by a list of names whose own name says which split they are of."""
-    stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix.lower()
+    if not name.lower().endswith(_LISTS):
+        return {}
+    stem = PurePosixPath(name).stem
     splits = set(splits_of([part for part in re.split(r"[_\W]+", stem) if part]).values())
-    if suffix not in _LISTS or not splits or (len(splits) > 1 and splits != {"train", "val"}):
+    if not splits or (len(splits) > 1 and splits != {"train", "val"}):
         return {}
     data = tree.read(name)
     lines = [line.strip() for line in data.decode(code_of(data), errors="replace").splitlines()]
