@@ -547,6 +547,18 @@ def test_a_list_of_splits_beside_class_folders(tmp_path: Path) -> None:
     assert splits(sniff(tmp_path, LayoutOptions(splits="none"))) == {"": 12}
 
 
+def test_a_list_of_groups_beside_class_folders(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    put(
+        tmp_path / "people.csv",
+        rows("file,patient", [f"{name}/{i}.png,p{i % 2}" for name in ABC for i in range(4)]),
+    )
+    layout = sniff(tmp_path)
+    assert (layout.name, {entry.group for entry in layout.entries()}) == ("folders", {"p0", "p1"})
+    assert "The group of 12 pictures stands in people.csv." in said(layout)
+    assert {entry.group for entry in sniff(tmp_path, LayoutOptions(groups="none")).entries()} == {""}
+
+
 def test_split_folders_by_words_of_ones_own(tmp_path: Path) -> None:
     folders(tmp_path, {f"{part}/{name}": 2 for part in ("one", "two") for name in ABC}, (9, 8))
     assert splits(sniff(tmp_path, LayoutOptions(splits="one=train,two=test"))) == {"train": 6, "test": 6}

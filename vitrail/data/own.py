@@ -12,15 +12,19 @@ DOUBTS = ("id", "label", "looks_like", "probability")
 
 _RUN = frozenset(("recipe.yaml", "history.jsonl"))
 
+DEMO = "made-by-vitrail-demo.txt"
+"""A file that marks the folder of a demo."""
 
-def runs(names: Iterable[str]) -> list[str]:
-    """Return the folders that are runs, by the files that every run has."""
+
+def folders(names: Iterable[str]) -> dict[str, str]:
+    """Return the folders that this project made → what they are, by the files that every such folder has."""
     inside: dict[str, set[str]] = {}
     for name in names:
         folder, _, file = name.rpartition("/")
-        if file in _RUN:
+        if file in _RUN or file == DEMO:
             inside.setdefault(folder, set()).add(file)
-    return [folder for folder, files in inside.items() if files == _RUN]
+    runs = {folder: "a run" for folder, files in inside.items() if files >= _RUN}
+    return runs | {folder: "a demo" for folder, files in inside.items() if DEMO in files}
 
 
 def what_is(name: str, read: Callable[[str], bytes]) -> str:

@@ -124,7 +124,7 @@ def understand(frame: pl.DataFrame, path: str, wanted: LayoutOptions, asked: str
     """
     by_name = {plain(column): column for column in reversed(frame.columns) if column != path}
     split, words = split_column(frame, wanted)
-    group = _group_column(frame, by_name, wanted)
+    group = group_column(frame, wanted)
     free = {key: column for key, column in by_name.items() if column not in {split, group}}
     found = Columns(path, split=split, split_words=words, group=group)
     if asked:
@@ -226,8 +226,9 @@ def unread_places(frame: pl.DataFrame, columns: Columns) -> str:
     return ""
 
 
-def _group_column(frame: pl.DataFrame, by_name: Mapping[str, str], wanted: LayoutOptions) -> str:
+def group_column(frame: pl.DataFrame, wanted: LayoutOptions) -> str:
     """Return the column of what stays together: by the name that was asked for, by a known name, or none."""
+    by_name = {plain(column): column for column in reversed(frame.columns)}
     if wanted.groups == "none":
         return ""
     if wanted.groups:

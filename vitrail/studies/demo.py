@@ -21,6 +21,7 @@ from vitrail.core.text import clock
 from vitrail.data.builtin import Fault, materialise, plant_faults
 from vitrail.data.decode import decode
 from vitrail.data.manifest import KEPT, TEST, Manifest, Row
+from vitrail.data.own import DEMO
 from vitrail.data.prepare import Prepared, prepare
 from vitrail.data.source import load, read
 from vitrail.evaluate.collect import evaluate, rows_of, scope_of
@@ -40,7 +41,6 @@ from vitrail.training.listeners import Listener
 
 VIT, CNN = "vit_digits", "resnet10t"
 SEED = 0
-MARK = "made-by-vitrail-demo.txt"
 FINDABLE = {"truncated": "quarantined", "text": "quarantined", "empty": "quarantined"}
 """Faults that must keep a picture out; the others must be named in the report."""
 
@@ -90,7 +90,7 @@ def demo(
 
 def _clear(folder: Path) -> None:
     """Remove what an earlier demo left; a folder that no demo made is not touched."""
-    mark = folder / MARK
+    mark = folder / DEMO
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file. Choose another place with --out.")
     if folder.exists() and any(folder.iterdir()) and not mark.exists():

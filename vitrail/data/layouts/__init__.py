@@ -12,7 +12,7 @@ from vitrail.data.layouts.base import Layout as Layout
 from vitrail.data.layouts.base import Question as Question
 from vitrail.data.layouts.base import Tree
 from vitrail.data.layouts.decide import Look, decide
-from vitrail.data.layouts.listed import with_listed_splits
+from vitrail.data.layouts.listed import with_lists
 from vitrail.data.names import count
 from vitrail.data.options import DEFAULTS, LayoutOptions
 
@@ -37,7 +37,7 @@ def sniff(source: str | Path, options: LayoutOptions = DEFAULTS, *, layout: str 
         found = replace(found, notes=(*tree.notes, *tree.odd_notes(), *found.notes))
     if options.splits == "none":
         found = replace(found, found=tuple(entry._replace(split="") for entry in found.found))
-    return with_listed_splits(tree, found)
+    return with_lists(tree, found)
 
 
 def _unlabelled(tree: Tree) -> DataError:

@@ -197,13 +197,12 @@ def _without_own(tree: Tree) -> Tree:
     Raises:
         DataError: there is nothing else, the source being a run.
     """
-    runs = own.runs(tree.files)
-    if "" in runs:
+    made = own.folders(tree.files)
+    if "" in made:
         raise DataError(
-            f"{tree.name} is a run, no data set. Name the pictures it learnt from, or new ones: "
-            f"vitrail eval {tree.name} FOLDER"
+            f"{tree.name} is {made['']}, no data set. Name a folder of pictures: vitrail check FOLDER"
         )
-    inside = tuple(f"{run}/" for run in runs)
+    inside = tuple(f"{folder}/" for folder in made)
     tables = {
         name: what
         for name in tree.files
@@ -211,7 +210,7 @@ def _without_own(tree: Tree) -> Tree:
     }
     gone = {name for name in tree.files if name in tables or name.startswith(inside)}
     notes = [f"{name} left aside: {what}, no labels of yours." for name, what in tables.items()]
-    notes += [f"{run} left aside: a run, no pictures of yours." for run in runs]
+    notes += [f"{folder} left aside: {what}, no pictures of yours." for folder, what in made.items()]
     files = {name: path for name, path in tree.files.items() if name not in gone}
     folders = tuple(one for one in tree.folders if f"{one}/" not in inside and not one.startswith(inside))
     return replace(tree, files=MappingProxyType(files), notes=(*tree.notes, *notes), folders=folders)

@@ -1,75 +1,115 @@
-"""Splits that stand in lists of their own: a split.csv beside class folders, train.txt and test.txt."""
+"""Splits and groups that stand in lists of their own: a split.csv beside class folders, train.txt and test.txt."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from vitrail.core.errors import DataError
 from vitrail.data.find import Finder
 from vitrail.data.layouts.base import Layout, Tree
 from vitrail.data.layouts.table import column_of_pictures
 from vitrail.data.names import count, some, splits_of
-from vitrail.data.tables import code_of, is_table, read_table, split_column
+from vitrail.data.tables import code_of, group_column, is_table, read_table, split_column
 
 _LISTS = (".txt", ".csv", ".lst")
 
 
-def with_listed_splits(tree: Tree, layout: Layout) -> Layout:
-    """Return a layout whose pictures have the splits that lists beside them say, where they have none of their own."""
-    if tree.options.splits == "none" or tree.table or any(entry.split for entry in layout.found):
+class _Said(NamedTuple):
+    """What a list says: path → split, and path → group; either may be empty."""
+
+    splits: dict[str, str]
+    groups: dict[str, str]
+
+
+def with_lists(tree: Tree, layout: Layout) -> Layout:
+    """Return a layout whose pictures have the splits and groups of lists beside them, where they have none."""
+    if tree.table:
         return layout
     paths = {entry.path for entry in layout.found if not entry.trouble}
     find = Finder({name: path for name, path in tree.files.items() if path in paths}, tree.root)
-    said: dict[str, str] = {}
-    names = []
+    splits: dict[str, str] = {}
+    groups: dict[str, str] = {}
+    used: list[str] = []
     for name in tree.files:
-        if name not in layout.tables and (found := _in_table(tree, name, find) or _in_list(tree, name, find)):
-            said.update(found)
-            names.append(name)
-    if not {"train"} & set(said.values()):
+        found = _in_table(tree, name, find) or _in_list(tree, name, find)
+        if name in layout.tables or found is None:
+            continue
+        splits.update(found.splits)
+        groups.update(found.groups)
+        used += [name]
+    if (
+        tree.options.splits == "none"
+        or "train" not in splits.values()
+        or any(one.split for one in layout.found)
+    ):
+        splits = {}
+    if any(one.group for one in layout.found):
+        groups = {}
+    if not splits and not groups:
         return layout
-    entries = tuple(entry._replace(split=said.get(entry.path, "")) for entry in layout.found)
-    rest = len(paths - said.keys())
-    left = f" {count(rest, 'picture')} that they do not name stay without one." if rest else ""
-    note = f"The split of {count(len(said), 'picture')} stands in {some(names)}.{left}"
-    return replace(layout, found=entries, notes=(*layout.notes, note))
+    entries = tuple(
+        one._replace(split=splits.get(one.path, one.split), group=groups.get(one.path, one.group))
+        for one in layout.found
+    )
+    return replace(layout, found=entries, notes=(*layout.notes, *_notes(paths, splits, groups, used)))
 
 
-def _in_table(tree: Tree, name: str, find: Finder) -> dict[str, str]:
-    """Return path → split by a table with a column of pictures and one of splits."""
-    if not is_table(name) or name.lower().endswith(".txt"):
-        return {}
+def _notes(paths: set[str], splits: dict[str, str], groups: dict[str, str], used: list[str]) -> list[str]:
+    notes = []
+    for what, said in (("split", splits), ("group", groups)):
+        if said:
+            rest = len(paths - said.keys())
+            left = f" {count(rest, 'picture')} that are not named there have none." if rest else ""
+            notes.append(f"The {what} of {count(len(said), 'picture')} stands in {some(used)}.{left}")
+    return notes
+
+
+def _in_table(tree: Tree, name: str, find: Finder) -> _Said | None:
+    """Return what a table says that has a column of pictures, and one of splits or of groups."""
+    if not is_table(name) or name.lower().endswith((".txt", ".json")):
+        return None
     try:
         frame = read_table(name, tree.read(name))
         column, words = split_column(frame, tree.options)
+        tied = group_column(frame, tree.options)
     except DataError:
-        return {}
-    if not column:
-        return {}
+        return None
+    if not column and not tied:
+        return None
     base = name.rpartition("/")[0]
-    frame, path, reached, trouble = column_of_pictures(frame, tree, f"{base}/" if base else "", find)
-    if not reached or trouble or path == column:
-        return {}
-    rows = zip(frame[path].to_list(), frame[column].to_list(), strict=True)
-    found = ((find(cell, base), words.get(split.strip().casefold(), "")) for cell, split in rows)
-    return {where: split for (where, wrong), split in found if split and not wrong}
+    base = f"{base}/" if base else ""
+    frame, path, reached, trouble = column_of_pictures(frame, tree, base, find)
+    if not reached or trouble or path in {column, tied}:
+        return None
+    places = [find(cell, base) for cell in frame[path].to_list()]
+    splits = (
+        [words.get(cell.strip().casefold(), "") for cell in frame[column]] if column else [""] * len(places)
+    )
+    groups = [cell.strip() for cell in frame[tied]] if tied else [""] * len(places)
+    right = [place for place, trouble in places if not trouble]
+    kept = [i for i, (_, trouble) in enumerate(places) if not trouble]
+    return _Said(
+        {place: splits[i] for place, i in zip(right, kept, strict=True) if splits[i]},
+        {place: groups[i] for place, i in zip(right, kept, strict=True) if groups[i]},
+    )
 
 
-def _in_list(tree: Tree, name: str, find: Finder) -> dict[str, str]:
-    """Return path → split by a list of names whose own name says which split they are of."""
+def _in_list(tree: Tree, name: str, find: Finder) -> _Said | None:
+    """Return what a list of names says whose own name says which split they are of."""
     if not name.lower().endswith(_LISTS):
-        return {}
+        return None
     stem = PurePosixPath(name).stem
     splits = set(splits_of([part for part in re.split(r"[_\W]+", stem) if part]).values())
     if not splits or (len(splits) > 1 and splits != {"train", "val"}):
-        return {}
+        return None
     data = tree.read(name)
     lines = [line.strip() for line in data.decode(code_of(data), errors="replace").splitlines()]
     cells = [line for line in lines if line]
     base = name.rpartition("/")[0]
     if not cells or 2 * find.meant(cells[:200], base)[0] < len(cells[:200]):
-        return {}
+        return None
     split = "train" if "train" in splits else splits.pop()
-    return {path: split for cell in cells for path, wrong in [find(cell, base)] if not wrong}
+    return _Said({path: split for cell in cells for path, wrong in [find(cell, base)] if not wrong}, {})
