@@ -17,6 +17,7 @@ from vitrail.data.layouts import Layout, sniff
 from vitrail.data.names import split_labels, splits_of
 from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import prepare
+from vitrail.data.walk import is_picture_at
 from vitrail.infer.sources import expand
 
 PICTURE = encode(scene(0, (9, 8)))
@@ -644,9 +645,8 @@ def test_content_decides_what_is_a_picture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000"])
 def test_every_kind_is_known_by_its_first_bytes(tmp_path: Path, kind: str) -> None:
-    from vitrail.data.walk import is_picture_file
-
-    assert is_picture_file(put(tmp_path / "x", encode(scene(1), kind)))
+    put(tmp_path / "x", encode(scene(1), kind))
+    assert is_picture_at(tmp_path, "x")
 
 
 def test_what_this_project_writes_is_never_data(tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 
+MADE_BY = "vitrail"
+"""What a figure that this project writes says of its software, so that it is known again and never learnt from."""
+
 
 def printable(text: str) -> str:
     r"""Return text that UTF-8 can hold: a byte of a file's name that is none stands as `\xff`."""

@@ -117,25 +117,23 @@ def hidden_note(hidden: list[str]) -> list[str]:
     return [f"{count(len(hidden), *noun)} left out: {some(map(printable, hidden))}."] if hidden else []
 
 
-def is_picture_file(file: Path) -> bool:
-    """Tell a picture by its suffix, and where that says nothing, by its first bytes."""
-    if is_picture(file.name) or not _tells_nothing(file.name):
-        return is_picture(file.name)
-    try:
-        with file.open("rb") as handle:
-            return looks_like_picture(handle.read(_HEAD))
-    except OSError:
-        return False
+def is_picture_at(root: Path, path: str) -> bool:
+    """Tell a picture by its suffix, and where that says nothing, by its first bytes; also in an archive."""
+    if is_picture(path) or PurePosixPath(path).suffix.lower() in _OTHER:
+        return is_picture(path)
+    return looks_like_picture(head_of(root, path, _HEAD))
 
 
-def is_picture_member(archive: Path, name: str) -> bool:
-    """Tell a picture in an archive by its suffix, and where that says nothing, by its first bytes."""
-    if is_picture(name) or not _tells_nothing(name):
-        return is_picture(name)
+def head_of(root: Path, path: str, size: int) -> bytes:
+    """Return the first bytes of a file, also in an archive; nothing where it cannot be read."""
+    outer, _, member = path.partition("!")
     try:
-        return looks_like_picture(archives.head(archive, name, _HEAD))
-    except DataError:
-        return False
+        if member and archives.is_archive(outer):
+            return archives.head(root / outer, member, size)
+        with (root / path).open("rb") as handle:
+            return handle.read(size)
+    except (OSError, DataError):
+        return b""
 
 
 def looks_like_picture(head: bytes) -> bool:
@@ -145,7 +143,3 @@ def looks_like_picture(head: bytes) -> bool:
     in_boxes = head[4:8] == b"ftyp" and head[8:12] in _BRANDS
     webp = head.startswith(b"RIFF") and head[8:12] == b"WEBP"
     return in_boxes or webp or (head.startswith(b"BM") and head[6:10] == bytes(4))
-
-
-def _tells_nothing(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() not in _OTHER

@@ -11,9 +11,9 @@ from typing import Any
 
 from vitrail.core.errors import DataError
 from vitrail.core.text import printable
-from vitrail.data import archives
+from vitrail.data import archives, own
 from vitrail.data.names import natural
-from vitrail.data.walk import hidden_note, is_hidden, is_picture_file, is_picture_member, walk
+from vitrail.data.walk import head_of, hidden_note, is_hidden, is_picture_at, walk
 
 _HEAD = 4096
 
@@ -98,11 +98,13 @@ def _standing_for(name: str, standard_input: bytes | None, say: Callable[[str], 
 def _from_folder(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
     """Yield the pictures of a folder as a check finds them; what may not be opened is said in its place."""
     found = walk(path)
-    files = [path / name for name in found.files if is_picture_file(path / name)]
+    drawn = own.figures(found.files, lambda name: head_of(path, name, own.HEAD))
+    left = set(drawn)
+    files = [path / name for name in found.files if name not in left and is_picture_at(path, name)]
     closed = [path / name for name in found.closed]
     if not files and not closed:
         raise DataError(f"{path} holds no pictures. Name a folder with pictures in it.")
-    for line in found.notes():
+    for line in (*found.notes(), *own.figure_note(drawn)):
         say(line)
     yield from map(_file, [*files, *(path / os.fsdecode(name) for name in found.foreign)])
     for one in closed:
@@ -142,7 +144,9 @@ def _from_archive(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
         yield Source(printable(str(path)), path, trouble=str(error))
         return
     pictures = [
-        m for m in members if not is_hidden(m.name) and (m.trouble or is_picture_member(path, m.name))
+        m
+        for m in members
+        if not is_hidden(m.name) and (m.trouble or is_picture_at(path.parent, f"{path.name}!{m.name}"))
     ]
     if not pictures:
         raise DataError(f"{path} holds no pictures. Name an archive with pictures in it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +18,7 @@ from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.data.source import read
 from vitrail.data.tables import is_table
 from vitrail.data.truth import Truth
-from vitrail.data.walk import hidden_note, is_hidden, is_picture_file, is_picture_member, walk
+from vitrail.data.walk import head_of, hidden_note, is_hidden, is_picture_at, walk
 
 CLASS = Truth("class")
 
@@ -157,12 +158,7 @@ class Tree:
         return frozenset(self.pictures)
 
     def _shows(self, name: str) -> bool:
-        if is_picture(name):
-            return True
-        outer, _, member = self.files[name].partition("!")
-        if member and archives.is_archive(outer):
-            return is_picture_member(self.root / outer, member)
-        return is_picture_file(self.root / self.files[name])
+        return is_picture(name) or is_picture_at(self.root, self.files[name])
 
     def odd_notes(self) -> list[str]:
         """Say which pictures have no suffix that promises one."""
@@ -208,12 +204,23 @@ def _without_own(tree: Tree) -> Tree:
         for name in tree.files
         if not name.startswith(inside) and is_table(name) and (what := own.what_is(name, tree.read))
     }
-    gone = {name for name in tree.files if name in tables or name.startswith(inside)}
+    drawn = own.figures(
+        (name for name in tree.files if not name.startswith(inside)),
+        lambda name: head_of(tree.root, tree.files[name], own.HEAD),
+    )
+    gone = {name for name in tree.files if name in tables or name in drawn or name.startswith(inside)}
     notes = [f"{name} left aside: {what}, no labels of yours." for name, what in tables.items()]
     notes += [f"{folder} left aside: {what}, no pictures of yours." for folder, what in made.items()]
+    notes += own.figure_note(drawn)
     files = {name: path for name, path in tree.files.items() if name not in gone}
-    folders = tuple(one for one in tree.folders if f"{one}/" not in inside and not one.startswith(inside))
+    emptied = _above(gone) - _above(files)
+    folders = tuple(one for one in tree.folders if one not in emptied)
     return replace(tree, files=MappingProxyType(files), notes=(*tree.notes, *notes), folders=folders)
+
+
+def _above(names: Iterable[str]) -> set[str]:
+    """Return all folders above some files."""
+    return {name[: mark.start()] for name in names for mark in re.finditer("/", name)}
 
 
 def _archive(file: Path, prefix: str) -> tuple[dict[str, str], tuple[Entry, ...], list[str]]:
@@ -242,7 +249,7 @@ def _folder(root: Path) -> Tree:
     notes = found.notes()
     files = {name: name for name in found.files}
     packed = [name for name in found.files if archives.is_archive(name)]
-    if packed and not any(is_picture_file(root / name) for name in found.files):
+    if packed and not any(is_picture_at(root, name) for name in found.files):
         for name in packed:  # shards, or train.zip beside val.zip
             inner, bad, hidden = _archive(root / name, name)
             stem = name[
