@@ -31,6 +31,10 @@ class DataError(VitrailError):
     """A file or a data set cannot be used as it stands."""
 
 
+class MissingExtraError(DataError):
+    """A file can be read once a library is installed: what was found of it today does not hold tomorrow."""
+
+
 class RunError(VitrailError):
     """A run folder or a model file is missing, broken or of another version."""
 

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from vitrail.core.files import keep
 from vitrail.core.paths import cache_dir
+from vitrail.data.decode import RULES
 from vitrail.data.loader import Pictures, Share, evaluation
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.preprocess import Preprocess
@@ -64,7 +65,7 @@ class Frozen:
     def _key(self) -> str:
         digest = blake2b(digest_size=16)
         kept = self.check.float32 if self.precision == "bf16" else ()
-        said = [FORMAT, self.preprocess.to_dict(), self.pool.kind, self.precision, *kept]
+        said = [FORMAT, RULES, self.preprocess.to_dict(), self.pool.kind, self.precision, *kept]
         digest.update(json.dumps(said).encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             digest.update(name.encode())
