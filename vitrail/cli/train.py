@@ -16,6 +16,7 @@ def train(
     *,
     options: Annotated[TrainOptions, Parameter(name="*")] = TrainOptions(),
     resume: str | None = None,
+    changed: bool = False,
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
@@ -28,13 +29,18 @@ def train(
         vitrail train photos/ --tune full --epochs 20      the whole network, from the draft's head
         vitrail train photos/ --weights none --time 30m    from scratch
         vitrail train --resume runs/photos
+        vitrail train /new/place/photos --resume runs/photos
 
     Parameters
     ----------
     data
-        a folder (photos/cat/1.jpg, or with train, val and test folders above), or the built-in digits
+        a folder (photos/cat/1.jpg, or with train, val and test folders above), or the built-in digits;
+        with --resume: where the pictures of that run lie now, if they were moved
     resume
-        go on with this run, which was stopped or killed, by its own recipe; with --epochs: for so many epochs more
+        go on with this run, which was stopped or killed, by its own recipe; with --epochs: for so many epochs more.
+        Its pictures must be those that it saw
+    changed
+        with --resume: go on although pictures of the run changed since, with them as they are now
     dry_run
         print the plan (pictures, steps, memory, minutes) and stop
     json
@@ -45,11 +51,6 @@ def train(
     from vitrail.core.errors import UsageError
     from vitrail.core.paths import speaks
 
-    if data and resume:
-        raise UsageError(
-            f"{data} and --resume do not go together: a run goes on with its own pictures. Leave one of them out: "
-            f"vitrail train --resume {resume}"
-        )
     if not data and not resume:
         raise UsageError("Name a folder to train on, or --resume and a run: vitrail train photos/")
     if resume and (foreign := _foreign(options)):
@@ -57,16 +58,23 @@ def train(
             f"{', '.join(foreign)} cannot be given with --resume: a run goes on by its own recipe.yaml, and only "
             f"--epochs adds to it. For other settings train anew: vitrail train PICTURES --recipe {resume}/recipe.yaml"
         )
-    run_there(resume) if resume else data_there(data)
+    if changed and not resume:
+        raise UsageError("--changed goes with --resume: a new training takes pictures as they are anyway.")
+    if resume:
+        run_there(resume)
+    if data:
+        data_there(data)
     if dry_run:
         from vitrail.training.dry import dry, dry_resume
+        from vitrail.training.resumption import Place
 
-        found = dry_resume(resume, options.epochs or 0) if resume else dry(data, options)
+        place = Place(data, changed)
+        found = dry_resume(resume, options.epochs or 0, place) if resume else dry(data, options)
         print_json(found.to_dict()) if json else print("\n".join(found.lines()))  # noqa: T201
         return 0
     from vitrail.cli.training import train_with_progress
 
-    report = train_with_progress(data, options, resume)
+    report = train_with_progress(data, options, resume, changed)
     if not speaks():
         return 0
     if json:

@@ -17,14 +17,19 @@ if TYPE_CHECKING:
     from vitrail.runs.folder import Run
 
 
-def train_with_progress(data: str, options: TrainOptions, resume: str | None = None) -> dict[str, Any]:
+def train_with_progress(
+    data: str, options: TrainOptions, resume: str | None = None, changed: bool = False
+) -> dict[str, Any]:
     """Train, or go on with a run, telling people what happens on standard error; return the run's report.
+
+    With `resume`, `data` is where its pictures lie now, "" where they were; `changed` takes those that changed.
 
     Where weights cannot be had, a person at a terminal is offered the ways out; a script gets the error.
     """
     from vitrail.training.fit import resume as go_on
     from vitrail.training.fit import train
     from vitrail.training.listeners import Teller
+    from vitrail.training.resumption import Place
     from vitrail.weights.fetch import WeightsUnavailableError
 
     try:
@@ -36,7 +41,9 @@ def train_with_progress(data: str, options: TrainOptions, resume: str | None = N
                 )
             heard = [teller] if speaks() else []
             run = (
-                go_on(resume, more=more, listeners=heard) if resume else train(data, options, listeners=heard)
+                go_on(resume, more=more, where=Place(data, changed), listeners=heard)
+                if resume
+                else train(data, options, listeners=heard)
             )
     except WeightsUnavailableError as error:
         if not (sys.stdin.isatty() and sys.stderr.isatty()) or not _from_scratch_instead(error.ways):

@@ -18,7 +18,7 @@ from PIL import Image
 from vitrail.core.errors import DataError, MissingExtraError
 from vitrail.data.decode import RULES, Decoded, decode, glance
 from vitrail.data.parts import is_window
-from vitrail.data.source import cut_out, read
+from vitrail.data.source import content_hash, cut_out, read
 
 GREY_SIDE = 64
 """Side of the grey picture that two pictures are compared by."""
@@ -107,8 +107,7 @@ def look(root: Path, path: str, memory: Memory, part: str = "") -> Facts:
         data = read(root, path, part)
     except DataError as error:
         return Facts(error=str(error))
-    cut = part or (path.rpartition("!")[2] if "," in path else "")
-    content = blake2b(data + cut.encode(), digest_size=16).hexdigest()
+    content = content_hash(data, path, part)
     facts = memory.recall(content)
     if facts is None:
         try:

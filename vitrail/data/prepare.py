@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ class Prepared(NamedTuple):
     targets: Targets[Any]
     notes: tuple[str, ...]
     source: str = ""
+    looked: float = 0.0  # when the first picture was looked at, in seconds since 1970
 
     def lines(self) -> list[str]:
         """Return everything that is to be said, in plain words: what it is, what is wrong, what was decided."""
@@ -103,7 +105,7 @@ def prepare(
     Raises:
         DataError: nothing there that could be learnt from; the message says why and what to do.
     """
-    place = find(source)
+    place, began = find(source), time.time()
     understood = sniff(place, layout)
     gather = targets_for(understood.truth, task, refusal=understood.refusal)
     report = examine(understood, targets=gather, cache=cache_dir() / "check.sqlite", progress=progress)
@@ -116,7 +118,8 @@ def prepare(
     manifest = Manifest.of(rows, understood.root, targets.truth)
     done = assign(manifest, targets.strata, seed=seed, val=val, test=test)
     report = replace(report, rows=tuple(done.manifest.rows(state=None)))
-    return Prepared(done.manifest, report, understood, targets, (*decided, *done.notes), str(source))
+    notes = (*decided, *done.notes)
+    return Prepared(done.manifest, report, understood, targets, notes, str(source), began)
 
 
 def _refuse_useless(source: str | Path, targets: Targets[Any], kept: Sequence[Row], report: Report) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from vitrail.core.errors import DataError
 from vitrail.core.paths import cache_dir
+from vitrail.core.text import command
 from vitrail.data.doctor import Progress, examine
 from vitrail.data.history import History, history_path
 from vitrail.data.layouts import sniff
@@ -16,6 +17,7 @@ from vitrail.data.names import count, some
 from vitrail.data.prepare import find
 from vitrail.data.targets import Targets
 from vitrail.runs.folder import Run
+from vitrail.runs.pictures import without_changes
 
 
 class Fresh(NamedTuple):
@@ -110,10 +112,30 @@ def learnt_by(model: str) -> list[Row] | None:
     return rows if run.recipe().training.tune == "draft" else [row for row in rows if row.split != TEST]
 
 
-def present(manifest: Manifest) -> Manifest:
-    """Return the manifest of a run whose pictures are still where they were; DataError where their folder is gone."""
+class OwnTests(NamedTuple):
+    """A run's own list of pictures, the same without test pictures that changed, and the note on these."""
+
+    manifest: Manifest
+    scored: Manifest
+    notes: tuple[str, ...]
+
+
+def own_tests(run: Run) -> OwnTests:
+    """Return the pictures that a run keeps to test itself, as far as they are still those that it saw.
+
+    Raises:
+        DataError: their folder is gone, or not one of them is as it was.
+    """
+    manifest = run.manifest(run.root())
     if not manifest.root.exists():
         raise DataError(
-            f"The pictures of this run stood in {manifest.root}, which is gone. Name a folder: vitrail eval RUN FOLDER"
+            f"The pictures of this run stood in {manifest.root}, which is gone. Name a folder: vitrail eval RUN "
+            f"FOLDER, or tell the run where they lie now: {command('train', 'PLACE', '--resume', run.folder)}"
         )
-    return manifest
+    scored, gone = without_changes(run, manifest, (TEST,))
+    if gone and not scored.rows(TEST):
+        raise DataError(
+            f"{gone}. Put them back as they were, or score them as new ones: "
+            f"{command('eval', run.folder, manifest.root)}"
+        )
+    return OwnTests(manifest, scored, (f"{gone}: left out of the score.",) if gone else ())

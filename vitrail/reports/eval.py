@@ -10,7 +10,7 @@ from vitrail.core.errors import RunError
 from vitrail.core.files import write_text
 from vitrail.data.doctor import Progress
 from vitrail.evaluate.collect import evaluate, result_of
-from vitrail.evaluate.fresh import fresh, learnt_by, present
+from vitrail.evaluate.fresh import fresh, learnt_by, own_tests
 from vitrail.evaluate.report import environment
 from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.models.create import count_params
@@ -41,9 +41,10 @@ def evaluate_run(model: str, device: str = "auto") -> Told:
     predictor = Predictor(model, device)
     if run.recipe().training.tune == "draft":
         return _drafted(run, predictor)
-    manifest = present(run.manifest(run.root()))
-    result = tested(predictor, manifest)
-    return Told(_report(predictor, result, manifest.counts(predictor.task)) | {"notes": []}, result)
+    own = own_tests(run)
+    result = tested(predictor, own.scored)
+    report = _report(predictor, result, own.manifest.counts(predictor.task))
+    return Told(report | {"notes": list(own.notes)}, result)
 
 
 def _drafted(run: Run, predictor: Predictor) -> Told:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vitrail.core.errors import DataError, SettingError
+from vitrail.core.text import command, quoted
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.prepare import Prepared
 from vitrail.evaluate.by_folds import Answered, gain_from_twice, score_by_folds
@@ -21,6 +22,7 @@ from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft import Outlook, write_draft_report
 from vitrail.runs.device import device_for, fast_bf16
 from vitrail.runs.folder import Run, create_run, elsewhere
+from vitrail.runs.pictures import look_event
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.probe import Probe
 from vitrail.training.begin import Start, begin
@@ -66,7 +68,7 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     if probe is None or layer is None:
         raise SettingError(
             f"Nothing can be drafted of the task {recipe.task.name} with this head: it has no linear probe. Train "
-            f"the network: vitrail train {recipe.data.source} --tune full"
+            f"the network: {command('train', recipe.data.source, '--tune', 'full')}"
         )
     rows = manifest.rows()
     clock.end("weights and set-up")
@@ -84,14 +86,13 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     clock.end("scores")
     seconds = _full_seconds(planned.full or recipe, manifest)
     clock.end("measuring the fine-tune")
-    run = create_run(recipe, out, " ".join(sys.argv))
+    run = create_run(recipe, out, quoted(sys.argv))
     note(listeners, elsewhere(run, out))
     manifest.write(run.manifest_path)
     write_best(run, recipe, start)
     run.log("checked", prepared.found())
-    run.log(
-        "drafted", {"root": str(manifest.root.resolve()), "phases": clock.phases, "strength": head.strength}
-    )
+    look = look_event(manifest.root, prepared.looked)
+    run.log("drafted", {**look, "phases": clock.phases, "strength": head.strength})
     outlook = Outlook(clock.phases, seconds, half, gain_from_twice(now, half))
     write_draft_report(run, manifest, folded, outlook)
     return run

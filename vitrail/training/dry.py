@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from vitrail.training.budget import Budget
 from vitrail.training.fit import prepared_for
 from vitrail.training.measuring import measure, pictures_a_step, settled
 from vitrail.training.plan import plan
+from vitrail.training.resumption import Place, resumed_manifest
 from vitrail.training.setup import first_batch, order_of, pictures_to_train_on
 
 FOLLOWS = "A draft is made first, without training the network; this is the training after it (--tune full)."
@@ -140,12 +141,16 @@ class DryResume:
         ]
 
 
-def dry_resume(folder: str | Path, more: int = 0) -> DryResume:
-    """Say what going on with a run, or with `more` epochs of it, would take; nothing is written."""
+def dry_resume(folder: str | Path, more: int = 0, where: Place = Place()) -> DryResume:
+    """Say what going on with a run, or with `more` epochs of it, would take; nothing is written.
+
+    Raises:
+        DataError: as the resume itself, where pictures changed or are gone.
+    """
     run = open_run(folder)
     recipe = run.recipe()
     counters = run.load_state()[1]
-    manifest = run.manifest(Path(counters["root"]))
+    manifest = resumed_manifest(run, counters["root"], replace(where, epochs=more)).manifest
     step = counters["step"]
     rows = len(manifest.rows(TRAIN))
     epoch = max(1, rows // min(rows, recipe.training.batch))
