@@ -79,9 +79,7 @@ def check(
     if json:
         print_json(prepared.to_dict() | {"decisions": _plain(noted), "page": html})
     else:
-        sys.stdout.write(
-            "\n".join([*prepared.lines(), *_next(_again(data, task, prepared), data, html, noted)]) + "\n"
-        )
+        sys.stdout.write("\n".join([*prepared.lines(), *_next(prepared, html, noted)]) + "\n")
     return 0
 
 
@@ -119,21 +117,15 @@ def _write_page(target: Path, name: str, prepared: Prepared, history: History) -
     write_text(target, data_page(name, prepared, history))
 
 
-def _again(data: str, task: str | None, prepared: Prepared) -> str:
-    """Return the data as the training has to be told them."""
-    layout = f" --layout {prepared.layout.name}" if prepared.layout.name == "crops" else ""
-    return f"{data}{layout}{f' --task {task}' if task else ''}"
-
-
-def _next(source: str, data: str, html: str | None, history: History) -> list[str]:
+def _next(prepared: Prepared, html: str | None, history: History) -> list[str]:
     """Return what was decided, by its numbers, and what to type next."""
     standing = [one for one in history.decisions if one.what != "undo" and one.number not in history.undone()]
     return [
         "",
         *([f"page    {html}"] if html else []),
         *(f"decided {one.text()}" for one in standing[-3:]),
-        *([f"undo    vitrail check {data} --undo {standing[-1].number}"] if standing else []),
-        f"next    vitrail train {source}",
+        *([f"undo    {prepared.command('check', '--undo', standing[-1].number)}"] if standing else []),
+        f"next    {prepared.command('train')}",
     ]
 
 

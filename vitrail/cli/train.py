@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from vitrail.runs.options import TrainOptions
+from vitrail.runs.options import TrainOptions, words_of
 
 
 def train(
@@ -50,13 +50,15 @@ def train(
     from vitrail.cli.there import data_there, run_there
     from vitrail.core.errors import UsageError
     from vitrail.core.paths import speaks
+    from vitrail.core.text import command
 
     if not data and not resume:
         raise UsageError("Name a folder to train on, or --resume and a run: vitrail train photos/")
     if resume and (foreign := _foreign(options)):
         raise UsageError(
             f"{', '.join(foreign)} cannot be given with --resume: a run goes on by its own recipe.yaml, and only "
-            f"--epochs adds to it. For other settings train anew: vitrail train PICTURES --recipe {resume}/recipe.yaml"
+            f"--epochs adds to it. For other settings train anew: "
+            f"{command('train', 'PICTURES', '--recipe', f'{resume}/recipe.yaml')}"
         )
     if changed and not resume:
         raise UsageError("--changed goes with --resume: a new training takes pictures as they are anyway.")
@@ -81,7 +83,7 @@ def train(
         print_json(report)
     else:
         say("")
-        sys.stdout.write("\n".join(_ending(report, data)) + "\n")
+        sys.stdout.write("\n".join(_ending(report, data, options)) + "\n")
     return 0
 
 
@@ -93,28 +95,33 @@ def _foreign(options: TrainOptions) -> list[str]:
     ]
 
 
-def _ending(report: dict[str, Any], data: str) -> list[str]:
+def _ending(report: dict[str, Any], data: str, options: TrainOptions) -> list[str]:
+    from vitrail.core.text import command
+
     run = report["run"]
     lines = [report["verdict"]]
     if stopped := report.get("stopped"):
         lines.append(
-            f"stopped at step {stopped['step']:,} of {stopped['total']:,}; go on with: vitrail train --resume {run}"
+            f"stopped at step {stopped['step']:,} of {stopped['total']:,}; go on with: "
+            f"{command('train', '--resume', run)}"
         )
     if "model" not in report:
         return lines
     if report.get("draft"):
-        lines += _outlook(report, data)
+        lines += _outlook(report, data, options)
     return [
         *lines,
         f"model   {run}/model.safetensors  (one file, all that prediction needs)",
         f"report  {run}/report.html",
-        f"next    vitrail predict {run} picture.jpg",
+        f"next    {command('predict', run, 'picture.jpg')}",
     ]
 
 
-def _outlook(report: dict[str, Any], data: str) -> list[str]:
-    from vitrail.core.text import clock
+def _outlook(report: dict[str, Any], data: str, options: TrainOptions) -> list[str]:
+    from vitrail.core.text import command, span
+    from vitrail.training.plan import after_draft
 
+    takes = span(report["full_seconds"], report["full_seconds_usual"])
     lines = []
     if report["doubts"]:
         lines.append(
@@ -124,5 +131,5 @@ def _outlook(report: dict[str, Any], data: str) -> list[str]:
         *lines,
         f"Twice the pictures: perhaps +{100 * report['gain_from_twice']:.1f} points (a guess: half of them gave "
         f"{report['half']:.1%}).",
-        f"The full fine-tune takes about {clock(report['full_seconds'])} here: vitrail train {data} --tune full",
+        f"The full fine-tune takes {takes} here: {command('train', data, *words_of(after_draft(options)))}",
     ]

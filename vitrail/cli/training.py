@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.output import say
 from vitrail.core.paths import speaks
+from vitrail.core.text import command
 from vitrail.runs.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def train_with_progress(
             more = options.epochs or 0
             if resume and not more and _finished(resume):
                 say(
-                    f"{resume} is finished already. For N epochs more: vitrail train --resume {resume} --epochs N"
+                    f"{resume} is finished already. For N epochs more: "
+                    f"{command('train', '--resume', resume, '--epochs', 'N')}"
                 )
             heard = [teller] if speaks() else []
             run = (

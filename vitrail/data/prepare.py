@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from vitrail.core.errors import DataError
 from vitrail.core.paths import cache_dir
+from vitrail.core.text import command
 from vitrail.data import builtin
 from vitrail.data.doctor import Progress, Report, examine
 from vitrail.data.history import History, history_path
@@ -32,6 +33,7 @@ class Prepared(NamedTuple):
     notes: tuple[str, ...]
     source: str = ""
     looked: float = 0.0  # when the first picture was looked at, in seconds since 1970
+    options: tuple[str, ...] = ()  # what was said of the source beside its name, as words of a command
 
     def lines(self) -> list[str]:
         """Return everything that is to be said, in plain words: what it is, what is wrong, what was decided."""
@@ -46,6 +48,10 @@ class Prepared(NamedTuple):
         why = f"{self.layout.why[0].upper()}{self.layout.why[1:]}"
         return f"{why} {count(kept, 'picture')}{self.in_classes()}{self.targets.describe()}, {sizes} px."
 
+    def command(self, verb: str, *more: object) -> str:
+        """Return a command on this source, read as it was read here."""
+        return command(verb, self.source, *self.options, *more)
+
     def in_classes(self) -> str:
         """Return into how many classes the pictures fall, to be said behind their number."""
         names = self.manifest.truth.names
@@ -58,7 +64,7 @@ class Prepared(NamedTuple):
         grave = sum(finding.grave for finding in self.report.findings)
         parts = [f"{count(states['kept'], 'picture')}{self.in_classes()}"]
         parts += [f"{out:,} kept out"] if out else []
-        parts += [f"{count(grave, 'finding')} to look at (vitrail check {self.source})"] if grave else []
+        parts += [f"{count(grave, 'finding')} to look at ({self.command('check')})"] if grave else []
         return ", ".join(parts) + "."
 
     def opening(self) -> list[str]:
@@ -119,7 +125,10 @@ def prepare(
     done = assign(manifest, targets.strata, seed=seed, val=val, test=test)
     report = replace(report, rows=tuple(done.manifest.rows(state=None)))
     notes = (*decided, *done.notes)
-    return Prepared(done.manifest, report, understood, targets, notes, str(source), began)
+    # Crops are never guessed of class folders, so that whoever reads them again has to be told.
+    named = layout if layout != "auto" else "crops" if understood.name == "crops" else ""
+    options = (*(("--layout", named) if named else ()), *(("--task", task) if task else ()))
+    return Prepared(done.manifest, report, understood, targets, notes, str(source), began, options)
 
 
 def _refuse_useless(source: str | Path, targets: Targets[Any], kept: Sequence[Row], report: Report) -> None:

@@ -75,7 +75,9 @@ def fresh(
         notes.append(f"Only the test split of {source} is scored; train and val are left out.")
     chosen = chosen or manifest.rows()
     if not chosen:
-        raise DataError(f"{source} holds no usable picture with a label. Look at it: vitrail check {source}")
+        raise DataError(
+            f"{source} holds no usable picture with a label. Look at it: {command('check', source)}"
+        )
     seen = {row.hash for row in learnt or ()} - {""}
     known = tuple(row.id for row in chosen if row.hash in seen)
     if learnt is None:

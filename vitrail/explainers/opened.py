@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vitrail.core.catalog import family_of
 from vitrail.core.errors import DataError, RunError
+from vitrail.core.text import command
 from vitrail.data.changes import load_unchanged
 from vitrail.data.decode import decode
 from vitrail.data.manifest import VAL
@@ -115,7 +116,7 @@ def own_batches(opened: Opened, model: str) -> Iterator[Tensor | str]:
     """
     if not (Path(model) / "recipe.yaml").is_file():
         return
-    run, way_out = open_run(model), f"Name pictures: vitrail inside {model} PICTURES"
+    run, way_out = open_run(model), f"Name pictures: {command('inside', model, 'PICTURES')}"
     try:
         manifest = run.manifest(run.root())
     except RunError:

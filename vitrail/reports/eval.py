@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_text
+from vitrail.core.text import command
 from vitrail.data.doctor import Progress
 from vitrail.evaluate.collect import evaluate, result_of
 from vitrail.evaluate.fresh import fresh, learnt_by, own_tests
@@ -36,7 +37,7 @@ def evaluate_run(model: str, device: str = "auto") -> Told:
     """
     refuse_exported(Path(model))
     if not Path(model).is_dir():
-        raise RunError(f"{model} alone knows no test pictures. Name some: vitrail eval {model} FOLDER")
+        raise RunError(f"{model} alone knows no test pictures. Name some: {command('eval', model, 'FOLDER')}")
     run = open_run(model)
     predictor = Predictor(model, device)
     if run.recipe().training.tune == "draft":
@@ -54,7 +55,7 @@ def _drafted(run: Run, predictor: Predictor) -> Told:
     if "calibration" not in report or probe is None:
         raise RunError(
             f"{run.folder} was drafted by an older vitrail and keeps no calibration. Draft it again, or name new "
-            f"pictures: vitrail eval {run.folder} FOLDER"
+            f"pictures: {command('eval', run.folder, 'FOLDER')}"
         )
     note = "A draft learns from all its pictures. This is its score by folds, as counted when it was made."
     return Told({**report, "notes": [note]}, probe.reopen(report))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitrail.core.errors import RunError
+from vitrail.core.text import command
 from vitrail.data.manifest import TEST, VAL, Manifest
 from vitrail.evaluate.collect import rows_of
 from vitrail.evaluate.fresh import fresh, learnt_by, own_tests
@@ -54,7 +55,8 @@ def evaluate_points(
         return _told(predictor, found, new.notes)
     if not Path(model).is_dir():
         raise RunError(
-            f"{model} alone knows no test pictures. Name some: vitrail eval {model} FOLDER --points {wanted}"
+            f"{model} alone knows no test pictures. Name some: "
+            f"{command('eval', model, 'FOLDER', '--points', wanted)}"
         )
     run = open_run(model)
     own = own_tests(run)

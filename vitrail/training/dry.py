@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vitrail.core.text import clock
+from vitrail.core.text import clock, span
 from vitrail.data.manifest import TRAIN, VAL
 from vitrail.data.split import can_be_trained
 from vitrail.models.create import count_params
@@ -20,7 +20,7 @@ from vitrail.training.asked import refuse
 from vitrail.training.begin import begin
 from vitrail.training.budget import Budget
 from vitrail.training.fit import prepared_for
-from vitrail.training.measuring import measure, pictures_a_step, settled
+from vitrail.training.measuring import forecast, measure, pictures_a_step, settled
 from vitrail.training.plan import plan
 from vitrail.training.resumption import Place, resumed_manifest
 from vitrail.training.setup import first_batch, order_of, pictures_to_train_on
@@ -42,6 +42,7 @@ class DryRun:
     seconds_a_step: float
     batch: str
     seconds: float
+    seconds_usual: float  # where other work goes on beside it as it does now
     memory: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class DryRun:
             f"batch     {self.batch} pictures",
             f"steps     {self.steps:,} of {self.seconds_a_step:.2f} s (measured), {self.epochs:.1f} epochs",
             f"memory    {self.memory / 1e9:.1f} GB at its highest, all of this command up to its first step",
-            f"time      about {clock(self.seconds)}{self._short()}",
+            f"time      {span(self.seconds, self.seconds_usual)}{self._short()}",
         ]
 
     def _short(self) -> str:
@@ -97,6 +98,8 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     )
     limited = recipe.training.seconds is not None
     steps = max(1, scoring.more(0.0)) if limited else recipe.training.epochs * epoch
+    seconds = steps * found.seconds + math.ceil(steps / epoch) * scoring.scoring
+    few = forecast(start.network, start.task, first_batch(recipe, pictures), device, found.precision)
     return DryRun(
         notes=(
             *prepared.lines(),
@@ -111,7 +114,8 @@ def dry(data: str, options: TrainOptions) -> DryRun:
         seconds_a_step=found.seconds,
         epochs=steps / epoch,
         batch=pictures_a_step(recipe, found),
-        seconds=steps * found.seconds + math.ceil(steps / epoch) * scoring.scoring,
+        seconds=seconds,
+        seconds_usual=seconds if limited else seconds * few.usual / few.quickest,
         memory=found.memory,
     )
 
