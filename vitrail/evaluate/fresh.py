@@ -75,9 +75,7 @@ def fresh(
         notes.append(f"Only the test split of {source} is scored; train and val are left out.")
     chosen = chosen or manifest.rows()
     if not chosen:
-        raise DataError(
-            f"{source} holds no usable picture with a label. Look at it: {command('check', source)}"
-        )
+        raise DataError(_nothing(source, layout))
     seen = {row.hash for row in learnt or ()} - {""}
     known = tuple(row.id for row in chosen if row.hash in seen)
     if learnt is None:
@@ -89,6 +87,11 @@ def fresh(
         notes.append(f"{count(len(known), 'picture')} of them stood in the training.")
     called = _called(len(chosen), len(known), learnt is not None)
     return Fresh(manifest, tuple(chosen), called, known, tuple(notes), unusable)
+
+
+def _nothing(source: str, layout: str) -> str:
+    again = command("check", source, *(("--layout", layout) if layout != "auto" else ()))
+    return f"{source} holds no usable picture with a label. Look at it: {again}"
 
 
 def _called(pictures: int, known: int, told: bool) -> str:

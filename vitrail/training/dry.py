@@ -11,13 +11,14 @@ import torch
 
 from vitrail.core.text import clock, span
 from vitrail.data.manifest import TRAIN, VAL
+from vitrail.data.sample import Batch
 from vitrail.data.split import can_be_trained
 from vitrail.models.create import count_params
 from vitrail.runs.device import device_for
 from vitrail.runs.folder import open_run
 from vitrail.runs.options import TrainOptions
 from vitrail.training.asked import refuse
-from vitrail.training.begin import begin
+from vitrail.training.begin import Start, begin
 from vitrail.training.budget import Budget
 from vitrail.training.fit import prepared_for
 from vitrail.training.measuring import forecast, measure, pictures_a_step, settled
@@ -89,9 +90,8 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     pictures = pictures_to_train_on(wanted, prepared.manifest, start.task, start.preprocess)
     found = measure(wanted, start.network, start.task, first_batch(wanted, pictures), device)
     recipe = settled(wanted, found)
-    counts = {
-        split: len(prepared.manifest.rows(split)) for split in prepared.manifest.counts(prepared.targets)
-    }
+    manifest = prepared.manifest
+    counts = {split: len(manifest.rows(split)) for split in manifest.counts(prepared.targets)}
     epoch = order_of(recipe, pictures).steps
     scoring = Budget.guessed(
         recipe.training.seconds or 0.0, epoch, found.seconds, counts.get(VAL, 0) / found.batch
@@ -99,14 +99,10 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     limited = recipe.training.seconds is not None
     steps = max(1, scoring.more(0.0)) if limited else recipe.training.epochs * epoch
     seconds = steps * found.seconds + math.ceil(steps / epoch) * scoring.scoring
-    few = forecast(start.network, start.task, first_batch(recipe, pictures), device, found.precision)
+    follows = [FOLLOWS] if planned.full else []
+    noise = 1.0 if limited else _noise(start, first_batch(recipe, pictures), device, found.precision)
     return DryRun(
-        notes=(
-            *prepared.lines(),
-            *planned.reasons,
-            *found.check.lines(),
-            *([FOLLOWS] if planned.full else []),
-        ),
+        notes=(*prepared.lines(), *planned.reasons, *found.check.lines(), *follows),
         recipe=recipe.model_dump(mode="json"),
         parameters=count_params(start.network),
         splits=counts,
@@ -115,9 +111,15 @@ def dry(data: str, options: TrainOptions) -> DryRun:
         epochs=steps / epoch,
         batch=pictures_a_step(recipe, found),
         seconds=seconds,
-        seconds_usual=seconds if limited else seconds * few.usual / few.quickest,
+        seconds_usual=seconds * noise,
         memory=found.memory,
     )
+
+
+def _noise(start: Start, batch: Batch[Any], device: torch.device, precision: str) -> float:
+    """Return how many times as long as the quickest step the usual one takes here: other work makes it more."""
+    found = forecast(start.network, start.task, batch, device, precision)
+    return found.usual / found.quickest
 
 
 @dataclass(frozen=True)
