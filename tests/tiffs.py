@@ -20,10 +20,13 @@ def tiff(
     names: tuple[str, ...] = (),
     no_data: str = "",
     turn: int = 1,
+    meaning: int = 1,
+    extra: tuple[int, ...] = (),
 ) -> bytes:
     """Return a TIFF file of an array (height, width, bands), as GDAL writes one.
 
     Strips of 7 rows or tiles; one plane a band, or all bands of a pixel together; plain, or deflated differences.
+    `meaning` says what the bands are (1: grey, 2: colour), `extra` what those above them are.
     """
     height, width, bands = values.shape
     values = values.astype(values.dtype.newbyteorder(order))
@@ -44,10 +47,11 @@ def tiff(
     )
     entries: list[tuple[int, str, Any]] = [
         (256, "I", [width]), (257, "I", [height]), (258, "H", [8 * values.itemsize] * bands),
-        (259, "H", [8 if packed else 1]), (262, "H", [1]), (274, "H", [turn]), (277, "H", [bands]),
+        (259, "H", [8 if packed else 1]), (262, "H", [meaning]), (274, "H", [turn]), (277, "H", [bands]),
         (284, "H", [2 if apart else 1]), (317, "H", [2 if packed else 1]), (339, "H", [kind] * bands),
         (324 if tile else 273, "I", starts), (325 if tile else 279, "I", [len(one) for one in pieces]),
         *([(322, "I", [tile]), (323, "I", [tile])] if tile else [(278, "I", [rows])]),
+        *([(338, "H", list(extra))] if extra else []),
         *([(42112, "s", f"<GDALMetadata>{marks}</GDALMetadata>")] if names else []),
         *([(42113, "s", no_data)] if no_data else []),
     ]  # fmt: skip

@@ -41,8 +41,8 @@ def test_it_says_what_is_wrong_and_what_to_do(photos: Path, capsys: pytest.Captu
     assert said.startswith("Class folders, because 2 folders hold the pictures")
     assert "cat/bad & <i>.jpg holds text, not a picture" in said
     assert "cat/1.png (cat)" in said
-    assert f"undo    vitrail check {photos} --undo 1" in said
-    assert said.endswith(f"next    vitrail train {photos}\n")
+    assert f"undo    vitrail check '{photos}' --undo 1" in said
+    assert said.endswith(f"next    vitrail train '{photos}'\n")
 
 
 def test_json_is_one_value(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

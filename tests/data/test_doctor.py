@@ -298,7 +298,7 @@ def test_a_killed_check_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: py
         examine(sniff(root), cache=cache, progress=stop)
     assert seen == [(8, 24), (16, 24)]
     with sqlite3.connect(cache) as base:
-        assert base.execute("select count(*) from facts_2").fetchone() == (16,)
+        assert base.execute("select count(*) from facts_3").fetchone() == (16,)
     base.close()
     assert examine(sniff(root), cache=cache).rows == examine(sniff(root)).rows
 

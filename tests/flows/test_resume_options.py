@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+
+from vitrail.data.manifest import TEST
+from vitrail.runs.folder import Run
 
 
 def test_other_options_with_resume_are_wrong_usage(trained, vitrail):
@@ -14,10 +18,22 @@ def test_other_options_with_resume_are_wrong_usage(trained, vitrail):
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
 
-def test_a_folder_and_a_run_do_not_go_together(trained, digits, vitrail):
-    done = vitrail("train", digits, "--resume", trained)
-    assert done.returncode == 2
-    assert "and --resume do not go together" in done.stderr
+def test_a_run_is_told_where_its_pictures_lie_now(trained, digits, vitrail, tmp_path):
+    run, moved = shutil.copytree(trained, tmp_path / "run"), shutil.copytree(digits, tmp_path / "my digits")
+    done = vitrail("train", moved, "--resume", run)
+    assert done.returncode == 0, done.stderr
+    row = Run(run).manifest(moved).rows(TEST)[0]
+    (moved / row.path).write_bytes(next((digits / "0").iterdir()).read_bytes())
+    told = vitrail("eval", run)
+    assert told.returncode == 0, told.stderr
+    assert f"1 changed ({row.id}): left out of the score." in told.stderr
+    stopped = vitrail("train", "--resume", run, "--epochs", "1")
+    assert stopped.returncode == 1
+    assert f"vitrail train --resume {run} --epochs 1 --changed" in stopped.stderr
+    wrong = vitrail("train", run / "state", "--resume", run, "--dry-run")
+    assert wrong.returncode == 1
+    assert "No picture of the run lies in" in wrong.stderr
+    assert vitrail("train", digits, "--changed").returncode == 2
     gone = vitrail("train", "--resume", trained / "nosuch")
     assert gone.stderr.endswith("nosuch does not exist. Name a run folder.\n")
 

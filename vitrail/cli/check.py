@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -84,10 +82,7 @@ def check(
     if json:
         print_json(prepared.to_dict() | {"decisions": _plain(noted), "page": html})
     else:
-        sys.stdout.write(
-            "\n".join([*prepared.lines(), *_next(_again(data, task, options, prepared), data, html, noted)])
-            + "\n"
-        )
+        sys.stdout.write("\n".join([*prepared.lines(), *_next(prepared, html, noted)]) + "\n")
     return 0
 
 
@@ -125,28 +120,19 @@ def _write_page(target: Path, name: str, prepared: Prepared, history: History) -
     write_text(target, data_page(name, prepared, history))
 
 
-def _again(data: str, task: str | None, options: LayoutOptions, prepared: Prepared) -> list[str]:
-    """Return what to type to train on the same data read in the same way, once for each way out of a question."""
-    given = {field.name: getattr(options, field.name) for field in fields(options)}
-    words = [f"--{name} {quote(value)}" for name, value in given.items() if value != getattr(DEFAULTS, name)]
-    words += [f"--task {quote(task)}"] if task else []
-    command = " ".join(["vitrail train", quote(data), *words])
-    question = prepared.layout.question
-    if question is None:
-        return [command]
-    return [f"{command} --{name} {quote(value)}" for _, (name, value) in question.ways]
-
-
-def _next(commands: list[str], data: str, html: str | None, history: History) -> list[str]:
+def _next(prepared: Prepared, html: str | None, history: History) -> list[str]:
     """Return what was decided, by its numbers, and what to type next."""
+    question = prepared.layout.question
+    ways = [(f"--{name}", value) for _, (name, value) in question.ways] if question else [()]
+    commands = [prepared.command("train", *way) for way in ways]
     standing = [one for one in history.decisions if one.what != "undo" and one.number not in history.undone()]
     return [
         "",
         *([f"page    {html}"] if html else []),
         *(f"decided {one.text()}" for one in standing[-3:]),
-        *([f"undo    vitrail check {quote(data)} --undo {standing[-1].number}"] if standing else []),
+        *([f"undo    {prepared.command('check', '--undo', standing[-1].number)}"] if standing else []),
         f"next    {commands[0]}",
-        *(f"   or   {command}" for command in commands[1:]),
+        *(f"   or   {one}" for one in commands[1:]),
     ]
 
 

@@ -52,4 +52,8 @@ def export(
     else:
         sys.stdout.write(f"{done.path} ({done.bytes / 1e6:.1f} MB)\n")
     say(f"Checked: {done.agreement}.")
+    if done.left_out:
+        say(
+            f"{done.left_out:,} pictures changed since the training, or cannot be read: they prove nothing here."
+        )
     return 0

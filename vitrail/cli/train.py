@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from vitrail.runs.options import TrainOptions
+from vitrail.runs.options import TrainOptions, words_of
 
 
 def train(
@@ -16,6 +16,7 @@ def train(
     *,
     options: Annotated[TrainOptions, Parameter(name="*")] = TrainOptions(),
     resume: str | None = None,
+    changed: bool = False,
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
@@ -28,13 +29,18 @@ def train(
         vitrail train photos/ --tune full --epochs 20      the whole network, from the draft's head
         vitrail train photos/ --weights none --time 30m    from scratch
         vitrail train --resume runs/photos
+        vitrail train /new/place/photos --resume runs/photos
 
     Parameters
     ----------
     data
-        a folder (photos/cat/1.jpg, or with train, val and test folders above), or the built-in digits
+        a folder (photos/cat/1.jpg, or with train, val and test folders above), or the built-in digits;
+        with --resume: where the pictures of that run lie now, if they were moved
     resume
-        go on with this run, which was stopped or killed, by its own recipe; with --epochs: for so many epochs more
+        go on with this run, which was stopped or killed, by its own recipe; with --epochs: for so many epochs more.
+        Its pictures must be those that it saw
+    changed
+        with --resume: go on although pictures of the run changed since, with them as they are now
     dry_run
         print the plan (pictures, steps, memory, minutes) and stop
     json
@@ -44,36 +50,40 @@ def train(
     from vitrail.cli.there import data_there, run_there
     from vitrail.core.errors import UsageError
     from vitrail.core.paths import speaks
+    from vitrail.core.text import command
 
-    if data and resume:
-        raise UsageError(
-            f"{data} and --resume do not go together: a run goes on with its own pictures. Leave one of them out: "
-            f"vitrail train --resume {resume}"
-        )
     if not data and not resume:
         raise UsageError("Name a folder to train on, or --resume and a run: vitrail train photos/")
     if resume and (foreign := _foreign(options)):
         raise UsageError(
             f"{', '.join(foreign)} cannot be given with --resume: a run goes on by its own recipe.yaml, and only "
-            f"--epochs adds to it. For other settings train anew: vitrail train PICTURES --recipe {resume}/recipe.yaml"
+            f"--epochs adds to it. For other settings train anew: "
+            f"{command('train', 'PICTURES', '--recipe', f'{resume}/recipe.yaml')}"
         )
-    run_there(resume) if resume else data_there(data)
+    if changed and not resume:
+        raise UsageError("--changed goes with --resume: a new training takes pictures as they are anyway.")
+    if resume:
+        run_there(resume)
+    if data:
+        data_there(data)
     if dry_run:
         from vitrail.training.dry import dry, dry_resume
+        from vitrail.training.resumption import Place
 
-        found = dry_resume(resume, options.epochs or 0) if resume else dry(data, options)
+        place = Place(data, changed)
+        found = dry_resume(resume, options.epochs or 0, place) if resume else dry(data, options)
         print_json(found.to_dict()) if json else print("\n".join(found.lines()))  # noqa: T201
         return 0
     from vitrail.cli.training import train_with_progress
 
-    report = train_with_progress(data, options, resume)
+    report = train_with_progress(data, options, resume, changed)
     if not speaks():
         return 0
     if json:
         print_json(report)
     else:
         say("")
-        sys.stdout.write("\n".join(_ending(report, data)) + "\n")
+        sys.stdout.write("\n".join(_ending(report, data, options)) + "\n")
     return 0
 
 
@@ -85,28 +95,33 @@ def _foreign(options: TrainOptions) -> list[str]:
     ]
 
 
-def _ending(report: dict[str, Any], data: str) -> list[str]:
+def _ending(report: dict[str, Any], data: str, options: TrainOptions) -> list[str]:
+    from vitrail.core.text import command
+
     run = report["run"]
     lines = [report["verdict"]]
     if stopped := report.get("stopped"):
         lines.append(
-            f"stopped at step {stopped['step']:,} of {stopped['total']:,}; go on with: vitrail train --resume {run}"
+            f"stopped at step {stopped['step']:,} of {stopped['total']:,}; go on with: "
+            f"{command('train', '--resume', run)}"
         )
     if "model" not in report:
         return lines
     if report.get("draft"):
-        lines += _outlook(report, data)
+        lines += _outlook(report, data, options)
     return [
         *lines,
         f"model   {run}/model.safetensors  (one file, all that prediction needs)",
         f"report  {run}/report.html",
-        f"next    vitrail predict {run} picture.jpg",
+        f"next    {command('predict', run, 'picture.jpg')}",
     ]
 
 
-def _outlook(report: dict[str, Any], data: str) -> list[str]:
-    from vitrail.core.text import clock
+def _outlook(report: dict[str, Any], data: str, options: TrainOptions) -> list[str]:
+    from vitrail.core.text import command, span
+    from vitrail.training.plan import after_draft
 
+    takes = span(report["full_seconds"], report["full_seconds_usual"])
     lines = []
     if report["doubts"]:
         lines.append(
@@ -116,5 +131,5 @@ def _outlook(report: dict[str, Any], data: str) -> list[str]:
         *lines,
         f"Twice the pictures: perhaps +{100 * report['gain_from_twice']:.1f} points (a guess: half of them gave "
         f"{report['half']:.1%}).",
-        f"The full fine-tune takes about {clock(report['full_seconds'])} here: vitrail train {data} --tune full",
+        f"The full fine-tune takes {takes} here: {command('train', data, *words_of(after_draft(options)))}",
     ]

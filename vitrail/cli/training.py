@@ -12,20 +12,26 @@ from typing import TYPE_CHECKING, Any
 from vitrail.cli.output import say
 from vitrail.core.errors import UndecidedError
 from vitrail.core.paths import speaks
+from vitrail.core.text import command
 from vitrail.runs.options import TrainOptions
 
 if TYPE_CHECKING:
     from vitrail.runs.folder import Run
 
 
-def train_with_progress(data: str, options: TrainOptions, resume: str | None = None) -> dict[str, Any]:
+def train_with_progress(
+    data: str, options: TrainOptions, resume: str | None = None, changed: bool = False
+) -> dict[str, Any]:
     """Train, or go on with a run, telling people what happens on standard error; return the run's report.
+
+    With `resume`, `data` is where its pictures lie now, "" where they were; `changed` takes those that changed.
 
     Where weights cannot be had, a person at a terminal is offered the ways out; a script gets the error.
     """
     from vitrail.training.fit import resume as go_on
     from vitrail.training.fit import train
     from vitrail.training.listeners import Teller
+    from vitrail.training.resumption import Place
     from vitrail.weights.fetch import WeightsUnavailableError
 
     try:
@@ -33,11 +39,14 @@ def train_with_progress(data: str, options: TrainOptions, resume: str | None = N
             more = options.epochs or 0
             if resume and not more and _finished(resume):
                 say(
-                    f"{resume} is finished already. For N epochs more: vitrail train --resume {resume} --epochs N"
+                    f"{resume} is finished already. For N epochs more: "
+                    f"{command('train', '--resume', resume, '--epochs', 'N')}"
                 )
             heard = [teller] if speaks() else []
             run = (
-                go_on(resume, more=more, listeners=heard) if resume else train(data, options, listeners=heard)
+                go_on(resume, more=more, where=Place(data, changed), listeners=heard)
+                if resume
+                else train(data, options, listeners=heard)
             )
     except UndecidedError as error:
         if not (sys.stdin.isatty() and sys.stderr.isatty()) or (way := _chosen(error)) is None:

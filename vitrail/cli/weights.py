@@ -40,6 +40,7 @@ def weights(
     """
     from vitrail.cli.output import print_json, say, table
     from vitrail.core.errors import SettingError
+    from vitrail.core.text import command
     from vitrail.weights.library import add
 
     if action == "add":
@@ -52,7 +53,7 @@ def weights(
             print_json({"name": entry.name, "model": entry.model, "path": str(entry.path)})
         else:
             say(f"{entry.name} ({entry.model or 'a network of its own'}) is known from now on.")
-            sys.stdout.write(f"vitrail train photos/ --weights {entry.name}\n")
+            sys.stdout.write(command("train", "photos/", "--weights", entry.name) + "\n")
         return 0
     rows = _rows(action)
     if json:

@@ -41,6 +41,10 @@ class UndecidedError(DataError):
         super().__init__(f"{text} {said}")
 
 
+class MissingExtraError(DataError):
+    """A file can be read once a library is installed: what was found of it today does not hold tomorrow."""
+
+
 class RunError(VitrailError):
     """A run folder or a model file is missing, broken or of another version."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
+from shlex import join
 
 MADE_BY = "vitrail"
 """What a figure that this project writes says of its software, so that it is known again and never learnt from."""
@@ -31,3 +33,25 @@ def clock(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def command(verb: str, *words: object) -> str:
+    """Return a command of ours as it can be copied into a shell: names with blanks in quotes."""
+    return f"vitrail {verb} {quoted(words)}".rstrip()
+
+
+def quoted(words: Iterable[object]) -> str:
+    """Return words as a shell takes them."""
+    return join(printable(str(word)) for word in words)
+
+
+def span(least: float, most: float) -> str:
+    """Write a duration that is known between two bounds: about 20 min, 20 min to 1 h 5 min."""
+    low, high = clock(_rounded(least)), clock(_rounded(most))
+    return f"about {low}" if low == high else f"{low} to {high}"
+
+
+def _rounded(seconds: float) -> float:
+    """Return a duration in so few digits as a guess is worth: seconds up to a minute, then minutes, then fives."""
+    step = 1 if seconds < 60 else 60 if seconds < 3600 else 300
+    return step * round(seconds / step)

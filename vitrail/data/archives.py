@@ -13,7 +13,7 @@ from threading import Lock
 from typing import IO, Any, NamedTuple, Protocol
 
 from vitrail.core.errors import DataError
-from vitrail.core.text import printable
+from vitrail.core.text import command, printable
 from vitrail.data.names import natural
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -68,7 +68,7 @@ def read_member(file: Path, name: str) -> bytes:
         return _opened(file).read(name)
     except KeyError as error:
         raise DataError(
-            f"{shown} does not exist. Check the archive again: vitrail check {file.name}."
+            f"{shown} does not exist. Check the archive again: {command('check', file)}."
         ) from error
     except Exception as error:  # as below
         raise DataError(f"{shown} is broken ({error}). Make the archive again.") from error

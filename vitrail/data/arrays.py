@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.core.errors import DataError
+from vitrail.core.errors import DataError, MissingExtraError
 
 
 def read_item(file: Path, inside: str, raw: bool = False) -> bytes:
@@ -79,7 +79,9 @@ def _arrow(file: Path, changed: int) -> Any:
         pa: Any = import_module("pyarrow")
         pq: Any = import_module("pyarrow.parquet")
     except ImportError as error:
-        raise DataError(f"{file.name} needs pyarrow to be read: pip install 'vitrail[arrow]'.") from error
+        raise MissingExtraError(
+            f"{file.name} needs pyarrow to be read: pip install 'vitrail[arrow]'."
+        ) from error
     try:
         if file.suffix == ".parquet":
             return pq.ParquetFile(file, memory_map=True)

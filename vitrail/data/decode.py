@@ -6,10 +6,11 @@ that the file holds (`vitrail.data.raw`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -17,16 +18,25 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vitrail.core.errors import DataError
+from vitrail.data import heif, tiff
+from vitrail.data.colour_profile import PROFILE, in_srgb, profile_note, stated_otherwise
+from vitrail.data.foreign_files import what_else
 from vitrail.data.medical import dicom, is_dicom
+from vitrail.data.png import without_texts
 from vitrail.data.raw import UNITS, as_numbers, deep_colour, from_dicom, from_tiff, shown, upright
 
 Pixels = NDArray[np.uint8]
+
+RULES = 2
+"""Counts up when a file gives other pixels or other notes: what was remembered under the last count is found again."""
 
 EXIF = "turned upright by its EXIF tag"
 NO_EXIF = "its EXIF tags are broken: taken as it lies"
 FRAMES = "first of several frames"
 DEEP = "16 bits scaled to 8"
 CMYK = "CMYK converted to RGB"
+LAB = "LAB converted to RGB"
+YCBCR = "YCbCr converted to RGB"
 ALPHA = "transparency laid on white"
 PALETTE = "palette written out"
 GREY = "grey repeated in every channel"
@@ -39,6 +49,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _FORMATS = (
     "JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO",
 )  # fmt: skip  # no others: EPS would run a program, TGA takes any bytes for a picture
+_OTHER_COLOURS: Mapping[str, str] = MappingProxyType({"CMYK": CMYK, "LAB": LAB, "YCbCr": YCBCR})
 _NPY = b"\x93NUMPY"
 _ORIENTATION = 0x0112
 _TURN = {
@@ -88,7 +99,7 @@ def decode(source: Path | bytes | BinaryIO, channels: int = 3, name: str = "", r
     if (plain := _without_pillow(data, channels, name)) is not None:
         return plain
     with _opened(data, name) as image:
-        return _convert(image, channels, name)
+        return _noted(_convert(image, channels, name), data)
 
 
 def glance(data: bytes, name: str, least: int, raw: bool = False) -> tuple[Decoded, tuple[int, int]]:
@@ -110,7 +121,7 @@ def glance(data: bytes, name: str, least: int, raw: bool = False) -> tuple[Decod
         width, height = image.size
         if image.format == "JPEG":
             image.draft(None, (least, least))  # skips arithmetic, not reading: what is cut off is still found
-        small = _convert(image, 3, name)
+        small = _noted(_convert(image, 3, name), data)
         lying = EXIF in small.notes and (_orientation(image) or 1) >= 5
         return small, (width, height) if lying else (height, width)
 
@@ -119,20 +130,40 @@ def glance(data: bytes, name: str, least: int, raw: bool = False) -> tuple[Decod
 def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
     """Open a picture and turn whatever goes wrong inside into one kind of error."""
     try:
-        with Image.open(BytesIO(data), formats=_FORMATS) as image:
+        with _handle(data, name) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _bomb(name)
             yield image
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{name} {_what_else(data)}.") from error
+        raise DataError(f"{name} {what_else(data)}.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _bomb(name) from error
     except Exception as error:  # a decoder fed with a broken file may raise anything at all
+        kind = "is a HEIC picture and" if heif.is_heif(data) else "is"
         raise DataError(
-            f"{name} is broken ({_plain(error)}). Copy it again from where it came from, or delete it."
+            f"{name} {kind} broken ({_plain(error)}). Copy it again from where it came from, or delete it."
         ) from error
+
+
+def _handle(data: bytes, name: str) -> Image.Image:
+    """Return what Pillow makes of a file whose pixels were not read yet."""
+    if heif.is_heif(data):
+        return heif.open_heif(data, name)
+    data, profile = without_texts(data)
+    image = Image.open(BytesIO(data), formats=_FORMATS)
+    if profile is not None:
+        image.info["icc_profile"] = profile
+    return image
+
+
+def _noted(found: Decoded, data: bytes) -> Decoded:
+    """Add what only the bytes of a file tell: more than 8 bits a value, colours of a wider range."""
+    bits = heif.bits_of(data)
+    notes = [f"{bits} bits scaled to 8"] if bits > 8 and DEEP not in found.notes else []
+    notes += [heif.WIDE] if PROFILE not in found.notes and heif.is_wide(data) else []
+    return found._replace(notes=(*found.notes, *notes)) if notes else found
 
 
 def _without_pillow(data: bytes, channels: int, name: str) -> Decoded | None:
@@ -142,7 +173,23 @@ def _without_pillow(data: bytes, channels: int, name: str) -> Decoded | None:
     if is_dicom(data):
         values, note = dicom(data, name)
         return Decoded(as_array(values, channels), (note,))
-    return None
+    return _four_bands(data, name) if channels == 4 and tiff.is_tiff(data) else None
+
+
+def _four_bands(data: bytes, name: str) -> Decoded | None:
+    """Decode a TIFF of four bands of which none is transparency, for a network that takes them; else None."""
+    try:
+        samples = tiff.samples(data)
+    except tiff.TiffError:
+        return None  # who reads its pixels says what is wrong
+    if samples.bands != 4 or samples.colours != 3 or samples.clear:
+        return None
+    found = from_tiff(data, name, MAX_PIXELS)
+    if found is None or found.values.dtype not in (np.uint8, np.uint16):
+        return None
+    notes = [*([FRAMES] if found.more else []), *([EXIF] if found.orientation in _TURN else [])]
+    notes += [DEEP] if found.values.dtype == np.uint16 else []
+    return Decoded(upright(_to_uint8(found.values), found.orientation), tuple(notes), found.names)
 
 
 def preview(image: NDArray[Any]) -> Pixels:
@@ -223,11 +270,12 @@ def _raw_image(image: Image.Image, name: str, data: bytes = b"") -> Decoded:
     """Return the numbers of an opened Pillow image, upright; a palette is written out, CMYK becomes RGB."""
     notes = [FRAMES] if getattr(image, "n_frames", 1) > 1 else []
     kind, deep = _kind_of_deep(image), _is_deep(image)
+    samples = _samples(image, name)
     image.load()
     values = deep_colour(data) if deep and data else None
     notes += [DEEP] if deep and values is None and not image.mode.startswith("I") else []
     orientation = _orientation(image)
-    notes += [EXIF] if orientation in _TURN else [NO_EXIF] if orientation is None else []
+    notes += _turned(image, samples)[1] + profile_note(image)
     if values is None and image.mode in {"P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "1", "La", "RGBa"}:
         clear = image.mode in {"PA", "La", "RGBa"} or "transparency" in image.info
         wanted = "L" if image.mode == "1" else "RGBA" if clear else "RGB"
@@ -277,22 +325,64 @@ def _npy(data: bytes, name: str) -> NDArray[Any]:
 
 def _convert(image: Image.Image, channels: int, name: str) -> Decoded:
     """Bring an opened Pillow image to the wanted mode, upright; the order of the steps matters."""
-    if image.mode == _MODES[channels] == "RGB" and image.format == "JPEG" and "exif" not in image.info:
+    photograph = image.mode == _MODES[channels] == "RGB" and image.format == "JPEG"
+    if photograph and not image.info.keys() & {"exif", "icc_profile"}:
         return Decoded(np.asarray(image), ())  # the plain photograph: nothing to undo
     notes = [FRAMES] if getattr(image, "n_frames", 1) > 1 else []
     deep, kind = _is_deep(image), _kind_of_deep(image)
+    samples, stated = _samples(image, name), stated_otherwise(image)
     image.load()
-    orientation = _orientation(image)
-    notes += [EXIF] if orientation in _TURN else [NO_EXIF] if orientation is None else []
-    image = image.transpose(_TURN[orientation]) if orientation in _TURN else image
+    image, turned = _turned(image, samples)
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
-        image = _from_deep(image, kind, name)
+        image = _from_deep(image, kind, name, inverted=samples is not None and samples.white_is_zero)
         deep = True
-    notes += [DEEP] if deep else []
-    image, note = _to_mode(image, _MODES[channels])
+    image, left_out = _colours_alone(image, samples, channels)
+    left_out += [YCBCR] if samples is not None and samples.ycbcr and image.mode != "YCbCr" else []
+    image, found = _to_mode(image, _MODES[channels])
+    notes = [*notes, *turned, *([DEEP] if deep else []), *left_out, *found, *stated]
     return Decoded(
-        np.ascontiguousarray(np.asarray(image).reshape(image.height, image.width, channels)), (*notes, *note)
+        np.ascontiguousarray(np.asarray(image).reshape(image.height, image.width, channels)), tuple(notes)
     )
+
+
+def _samples(image: Image.Image, name: str) -> tiff.Samples | None:
+    """Return what the numbers of a TIFF mean, before it is loaded; None for other files."""
+    tags = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or tags is None:
+        return None
+    samples = tiff.samples_of(tags)
+    if samples.coarse:
+        raise DataError(
+            f"{name} holds YCbCr of which several pixels share their colour, not packed, which is not read here. "
+            "Save it as RGB, or packed."
+        )
+    return samples
+
+
+def _turned(image: Image.Image, samples: tiff.Samples | None) -> tuple[Image.Image, list[str]]:
+    """Return a loaded image upright. Those of TIFF and HEIC are turned as they are loaded, and only to be named."""
+    before = samples.orientation if samples else image.info.get("original_orientation") or 1
+    orientation = _orientation(image)
+    if orientation in _TURN:
+        return image.transpose(_TURN[orientation]), [EXIF]
+    return image, [NO_EXIF] if orientation is None else [EXIF] if before in _TURN else []
+
+
+def _colours_alone(
+    image: Image.Image, samples: tiff.Samples | None, channels: int
+) -> tuple[Image.Image, list[str]]:
+    """Leave out the bands of a TIFF that are neither colour nor transparency; Pillow takes a fourth for the latter."""
+    if samples is None or not samples.left_out or (channels == 4 and image.mode == "RGBA"):
+        return image, []
+    if not samples.clear and image.mode == "RGBA":
+        image = Image.merge("RGB", image.split()[:3])
+    return image, [bands_left_out(samples.bands, samples.bands - samples.left_out)]
+
+
+def bands_left_out(bands: int, kept: int) -> str:
+    """Return the note on bands of a TIFF that no picture in colour has room for."""
+    first = "the first" if kept == 1 else f"the first {kept}"
+    return f"{first} of {bands} bands taken, the others (such as infrared) left out"
 
 
 def _orientation(image: Image.Image) -> int | None:
@@ -307,8 +397,13 @@ def _to_mode(image: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
     notes = []
     if image.mode in {"P", "PA"}:
         notes.append(PALETTE)
-    if image.mode in {"CMYK", "YCCK"}:
-        notes.append(CMYK)
+    if image.mode in _OTHER_COLOURS:
+        notes.append(_OTHER_COLOURS[image.mode])
+    if image.mode == "LAB":
+        image = image.convert("RGB")
+        image.info.pop("icc_profile", None)  # of LAB itself: it says nothing more
+    image, found = in_srgb(image)
+    notes += found
     clear = image.mode in {"LA", "PA", "La", "RGBA", "RGBa"} or "transparency" in image.info
     if clear and mode != "RGBA":
         notes.append(ALPHA)
@@ -340,7 +435,7 @@ def _kind_of_deep(image: Image.Image) -> str:
     return "16" if ";16" in tiles or image.mode.startswith("I;16") or image.format in {"PNG", "PPM"} else ""
 
 
-def _from_deep(image: Image.Image, kind: str, name: str) -> Image.Image:
+def _from_deep(image: Image.Image, kind: str, name: str, inverted: bool) -> Image.Image:
     values = np.asarray(image)
     if not kind or image.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise DataError(
@@ -348,7 +443,10 @@ def _from_deep(image: Image.Image, kind: str, name: str) -> Image.Image:
             "Save it with 8 or 16 bits a value."
         )
     deep = values.astype(np.uint16)
-    return Image.fromarray(_to_uint8((deep << 4) | (deep >> 8) if kind == "12" else deep))
+    deep = 65535 - deep if inverted and kind == "16" else deep  # Pillow does so with 8 bits only
+    grey = Image.fromarray(_to_uint8((deep << 4) | (deep >> 8) if kind == "12" else deep))
+    grey.info = {key: image.info[key] for key in ("icc_profile",) if key in image.info}
+    return grey
 
 
 def _to_uint8(values: NDArray[Any]) -> Pixels:
@@ -370,29 +468,6 @@ def _bomb(name: str) -> DataError:
     return DataError(
         f"{name} has more than {MAX_PIXELS:,} pixels and is not opened. Make it smaller, or delete it."
     )
-
-
-def _what_else(data: bytes) -> str:
-    """Say what a file is that is no picture, as a predicate with a way out."""
-    head = data[:512]
-    if head[4:8] == b"ftyp" and head[8:12] in {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}:
-        return "is a HEIC picture, which is not read here. Save it as JPEG"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "is a saved web page, not a picture. Download the picture itself, or delete the file"
-    if _is_text(head):
-        return "holds text, not a picture. Delete it, or give it the name of what it is"
-    if not any(head):
-        return "holds only zeros, not a picture. Copy it again from where it came from, or delete it"
-    return "is no picture of a kind that is known. Save it as JPEG or PNG, or delete it"
-
-
-def _is_text(head: bytes) -> bool:
-    try:
-        head.decode()
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # else a letter was cut in two
-            return False
-    return not any(byte < 32 and byte not in b"\t\n\r\f" for byte in head)
 
 
 def _plain(error: Exception) -> str:

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitrail.core.errors import DataError
-from vitrail.data.decode import Decoded, decode, glance
+from vitrail.core.errors import DataError, MissingExtraError
+from vitrail.data.decode import RULES, Decoded, decode, glance
 from vitrail.data.parts import is_window
-from vitrail.data.source import cut_out, read
+from vitrail.data.source import content_hash, cut_out, read
 
 GREY_SIDE = 64
 """Side of the grey picture that two pictures are compared by."""
@@ -32,6 +32,7 @@ SMALL = 48
 FLAT = 2.0
 """A picture whose greys deviate by less than this (of 255) shows nothing."""
 
+_TABLE = f"facts_{RULES + 1}"  # the second was of the first rules
 _ITSELF = "\0"  # stands for the file's name in a remembered error
 
 
@@ -62,7 +63,7 @@ class Memory:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._base = sqlite3.connect(path, timeout=30, check_same_thread=False)
                 self._base.execute("pragma journal_mode = wal")
-                self._base.execute("create table if not exists facts_2 (hash text primary key, facts text)")
+                self._base.execute(f"create table if not exists {_TABLE} (hash text primary key, facts text)")
             except (sqlite3.Error, OSError):
                 self._base = None
 
@@ -72,7 +73,7 @@ class Memory:
             return None
         try:
             with self._lock:
-                row = self._base.execute("select facts from facts_2 where hash = ?", (content,)).fetchone()
+                row = self._base.execute(f"select facts from {_TABLE} where hash = ?", (content,)).fetchone()
         except sqlite3.Error:  # damaged: what it knew is found out again
             return None
         if row is None:
@@ -92,7 +93,7 @@ class Memory:
             self._new.clear()
             if self._base is not None and rows:
                 with suppress(sqlite3.Error), self._base:  # a full disk: the check goes on without a memory
-                    self._base.executemany("insert or replace into facts_2 values (?, ?)", rows)
+                    self._base.executemany(f"insert or replace into {_TABLE} values (?, ?)", rows)
 
     def close(self) -> None:
         """Close the file."""
@@ -106,11 +107,13 @@ def look(root: Path, path: str, memory: Memory, part: str = "") -> Facts:
         data = read(root, path, part)
     except DataError as error:
         return Facts(error=str(error))
-    cut = part or (path.rpartition("!")[2] if "," in path else "")
-    content = blake2b(data + cut.encode(), digest_size=16).hexdigest()
+    content = content_hash(data, path, part)
     facts = memory.recall(content)
     if facts is None:
-        facts = _decoded(data, path, part, content)
+        try:
+            facts = _decoded(data, path, part, content)
+        except MissingExtraError as error:  # not remembered: it may be installed by the next time
+            return Facts(content, error=str(error).replace(path, _ITSELF))
         memory.add(facts)
     return facts
 
@@ -125,6 +128,8 @@ def _decoded(data: bytes, path: str, part: str, content: str) -> Facts:
         cut = is_window(part) or ("!" in path and "," in path)
         cropped = cut_out(decode(data, name=_ITSELF), path, part) if cut else None
         shown, size = (cropped, cropped.image.shape[:2]) if cropped else glance(data, _ITSELF, LEAST_SIDE)
+    except MissingExtraError:
+        raise
     except DataError as error:
         return Facts(content, error=str(error).replace(path, _ITSELF))
     pixels, sketch = "", 0

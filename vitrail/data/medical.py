@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.core.errors import DataError
+from vitrail.core.errors import DataError, MissingExtraError
 
 WINDOW = "grey values shown through the file's own window"
 RANGE = "grey values stretched from the least to the greatest: the file names no window"
@@ -98,7 +98,9 @@ def _pydicom(name: str) -> tuple[Any, Any]:
     try:
         return import_module("pydicom"), import_module("pydicom.pixels")
     except ImportError as error:
-        raise DataError(f"{name} is DICOM, which needs an extra: pip install 'vitrail[medical]'.") from error
+        raise MissingExtraError(
+            f"{name} is DICOM, which needs an extra: pip install 'vitrail[medical]'."
+        ) from error
 
 
 def _first(value: Any) -> float | None:
@@ -140,7 +142,7 @@ def _volume(file: Path, changed: int) -> tuple[Any, float, float]:
     try:
         nib: Any = import_module("nibabel")
     except ImportError as error:
-        raise DataError(
+        raise MissingExtraError(
             f"{file.name} is NIfTI, which needs an extra: pip install 'vitrail[medical]'."
         ) from error
     try:

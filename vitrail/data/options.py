@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 from vitrail.core.errors import SettingError
@@ -31,6 +31,13 @@ class LayoutOptions:
     labels: str = ""
     groups: str = ""
     splits: str = ""
+
+    def words(self) -> tuple[str, ...]:
+        """Return the options as words of a command; what was left as it is stands in none."""
+        given = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return tuple(
+            word for name, value in given if value != getattr(DEFAULTS, name) for word in (f"--{name}", value)
+        )
 
     @cached_property
     def split_words(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from vitrail.core.errors import DataError
-from vitrail.data import arrays, medical
+from vitrail.data import arrays, medical, tiff
 from vitrail.data.decode import MAX_PIXELS
 
 _RULES = {"window": 4, "page": 1, "slice": 1}
@@ -80,6 +80,8 @@ def _page(data: bytes, number: int, path: str) -> bytes:
             image.seek(number)
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{path} has a page of more than {MAX_PIXELS:,} pixels. Make it smaller.")
+            if (alone := tiff.page(data, number)) is not None:
+                return alone
             written = BytesIO()
             image.save(written, "TIFF")  # keeps every mode to the bit
             return written.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 from vitrail.core.errors import DataError
 from vitrail.core.paths import cache_dir
+from vitrail.core.text import command
 from vitrail.data import builtin
 from vitrail.data.doctor import Progress, Report, examine
 from vitrail.data.history import History, history_path
@@ -31,6 +33,8 @@ class Prepared(NamedTuple):
     targets: Targets[Any]
     notes: tuple[str, ...]
     source: str = ""
+    looked: float = 0.0  # when the first picture was looked at, in seconds since 1970
+    options: tuple[str, ...] = ()  # what was said of the source beside its name, as words of a command
 
     def lines(self) -> list[str]:
         """Return everything that is to be said, in plain words: what it is, what is wrong, what was decided."""
@@ -55,6 +59,10 @@ class Prepared(NamedTuple):
         why = f"{self.layout.why[0].upper()}{self.layout.why[1:]}"
         return f"{why} {count(kept, 'picture')}{self.in_classes()}{self.targets.describe()}, {sizes} px."
 
+    def command(self, verb: str, *more: object) -> str:
+        """Return a command on this source, read as it was read here."""
+        return command(verb, self.source, *self.options, *more)
+
     def in_classes(self) -> str:
         """Return into how many classes the pictures fall, to be said behind their number."""
         names = self.manifest.truth.names
@@ -67,7 +75,7 @@ class Prepared(NamedTuple):
         grave = sum(finding.grave for finding in self.report.findings)
         parts = [f"{count(states['kept'], 'picture')}{self.in_classes()}"]
         parts += [f"{out:,} kept out"] if out else []
-        parts += [f"{count(grave, 'finding')} to look at (vitrail check {self.source})"] if grave else []
+        parts += [f"{count(grave, 'finding')} to look at ({self.command('check')})"] if grave else []
         return ", ".join(parts) + "."
 
     def opening(self) -> list[str]:
@@ -124,7 +132,7 @@ def prepare(
         UndecidedError: there are two readings that contradict each other, and nobody said which is meant.
         DataError: nothing there that could be learnt from; the message says why and what to do.
     """
-    place = find(source)
+    place, began = find(source), time.time()
     understood = read if isinstance(read, Layout) else decided(source, place, read)
     gather = targets_for(understood.truth, task, refusal=understood.refusal)
     report = examine(understood, targets=gather, cache=cache_dir() / "check.sqlite", progress=progress)
@@ -137,7 +145,9 @@ def prepare(
     manifest = Manifest.of(rows, understood.root, targets.truth)
     done = assign(manifest, targets.strata, seed=seed, val=val, test=test)
     report = replace(report, rows=tuple(done.manifest.rows(state=None)))
-    return Prepared(done.manifest, report, understood, targets, (*taken, *done.notes), str(source))
+    notes = (*taken, *done.notes)
+    options = (*understood.asked.words(), *(("--task", task) if task else ()))
+    return Prepared(done.manifest, report, understood, targets, notes, str(source), began, options)
 
 
 def decided(source: str | Path, place: Path, read: LayoutOptions) -> Layout:

@@ -9,6 +9,7 @@ beside its path, as `data/parts.py` says.
 from __future__ import annotations
 
 import re
+from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +81,12 @@ def _whole(root: Path, path: str, raw: bool) -> bytes:
         ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
+
+
+def content_hash(data: bytes, path: str, part: str = "") -> str:
+    """Return the hash by which a manifest knows a picture: of its bytes, and of which cut-out of them it is."""
+    cut = part or (path.rpartition("!")[2] if "," in path else "")
+    return blake2b(data + cut.encode(), digest_size=16).hexdigest()
 
 
 def load(root: Path, path: str, channels: int = 3, part: str = "", *, raw: bool = False) -> Decoded:

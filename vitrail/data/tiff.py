@@ -25,11 +25,17 @@ _WIDTH, _HEIGHT, _BITS, _PACKING, _MEANING = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PLANAR, _PREDICTOR = 273, 277, 278, 279, 284, 317
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _FORMAT = 322, 323, 324, 325, 339
 _KIND, _ORIENTATION, _METADATA, _NO_DATA = 254, 274, 42112, 42113
+_EXTRA, _SUBSAMPLING = 338, 530
 
 _PLAIN = 1
 _DEFLATE = {8, 32946}
 _PACKED = {5, 32773, 34925, 50000}  # LZW, PackBits, LZMA, Zstandard
 _WHITE_IS_ZERO, _GREY, _COLOUR = 0, 1, 2
+_YCBCR = 6
+_COLOURS: Mapping[int, int] = MappingProxyType(
+    {2: 3, 5: 4, 6: 3, 8: 3}
+)  # channels; grey and palettes have one
+_TRANSPARENCY = {1, 2, 999}  # kinds of an extra band; 0 and no kind at all: nobody knows, often infrared
 _TYPES: Mapping[int, str] = MappingProxyType(
     {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 )
@@ -45,6 +51,23 @@ class Bands(NamedTuple):
     no_data: float | None
     orientation: int
     more: bool  # whether another picture follows
+
+
+class Samples(NamedTuple):
+    """What the numbers of a pixel mean, and how the picture lies, as the tags of a file say."""
+
+    bands: int
+    colours: int  # the first so many bands
+    clear: bool  # whether the next one is transparency
+    ycbcr: bool
+    coarse: bool  # whether several pixels share their colour, in a file that is not packed
+    white_is_zero: bool
+    orientation: int
+
+    @property
+    def left_out(self) -> int:
+        """How many bands are neither colour nor transparency."""
+        return max(0, self.bands - self.colours - self.clear)
 
 
 class TiffError(ValueError):
@@ -103,17 +126,65 @@ def read(data: bytes) -> Bands:
     return Bands(values, _names(tags, bands), nothing, _one(tags, _ORIENTATION, 1), more)
 
 
+def samples_of(tags: Mapping[int, Any]) -> Samples:
+    """Return what tags say of a pixel: ours, or those of an image that Pillow opened."""
+    values = {number: one if isinstance(one, tuple) else (one,) for number, one in dict(tags).items()}
+    meaning, packing = _one(values, _MEANING, _WHITE_IS_ZERO), _one(values, _PACKING, _PLAIN)
+    colours = _COLOURS.get(meaning, 1)
+    ycbcr = meaning == _YCBCR
+    return Samples(
+        bands=_one(values, _SAMPLES, colours),
+        colours=colours,
+        clear=_one(values, _EXTRA, 0) in _TRANSPARENCY,
+        ycbcr=ycbcr,
+        coarse=ycbcr and packing == _PLAIN and tuple(values.get(_SUBSAMPLING, (2, 2))) != (1, 1),
+        white_is_zero=meaning == _WHITE_IS_ZERO,
+        orientation=_one(values, _ORIENTATION, 1),
+    )
+
+
+def samples(data: bytes) -> Samples:
+    """Return what the tags of the first picture of a file say of a pixel.
+
+    Raises:
+        TiffError: broken.
+    """
+    return samples_of(_directory(data, None)[0])
+
+
+def page(data: bytes, number: int) -> bytes | None:
+    """Return a file whose only picture is one of several, where Pillow does not keep all of it; else None.
+
+    Raises:
+        TiffError: broken.
+    """
+    if not is_tiff(data):
+        return None
+    at = None
+    tags, following = _directory(data, at)
+    for _ in range(number):
+        at = following
+        tags, following = _directory(data, at)
+    found = samples_of(tags)
+    deep = found.colours > 1 and _one(tags, _BITS, 8) > 8
+    if not (found.left_out or deep or found.orientation != 1):
+        return None
+    alone, (order, big) = bytearray(data), _form(data)
+    if at is not None:
+        struct.pack_into(order + ("Q" if big else "I"), alone, 8 if big else 4, at)
+    else:
+        at = _first(data)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
+    end = at + (8 + 20 * count if big else 2 + 12 * count)
+    struct.pack_into(order + ("Q" if big else "I"), alone, end, 0)
+    return bytes(alone)
+
+
 def _directory(data: bytes, at: int | None) -> tuple[Tags, int]:
     """Return the tags of a picture, the first where `at` is None, and where the next picture's begin (0: nowhere)."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = 43 in data[2:4]
+    order, big = _form(data)
     try:
-        if at is None:
-            at = (
-                struct.unpack_from(order + "Q", data, 8)[0]
-                if big
-                else struct.unpack_from(order + "I", data, 4)[0]
-            )
+        at = _first(data) if at is None else at
         count = struct.unpack_from(order + ("Q" if big else "H"), data, at)[0]
         if count > _MOST_TAGS:
             raise TiffError("its directory is damaged")
@@ -122,6 +193,17 @@ def _directory(data: bytes, at: int | None) -> tuple[Tags, int]:
         return tags, struct.unpack_from(order + ("Q" if big else "I"), data, at + count * step)[0]
     except struct.error as error:
         raise TiffError("its end is missing") from error
+
+
+def _form(data: bytes) -> tuple[str, bool]:
+    """Return the order of the bytes of a number, and whether a file is of the kind for more than 4 GB."""
+    return "<" if data[:2] == b"II" else ">", 43 in data[2:4]
+
+
+def _first(data: bytes) -> int:
+    """Return where the tags of the first picture begin."""
+    order, big = _form(data)
+    return int(struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0])
 
 
 def _tag(data: bytes, order: str, big: bool, at: int) -> tuple[int, tuple[Any, ...]]:

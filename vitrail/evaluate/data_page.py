@@ -52,6 +52,8 @@ def data_page(name: str, prepared: Prepared, history: History) -> str:
     findings = prepared.report.findings
     values = {
         "name": name,
+        "train": prepared.command("train"),
+        "check": prepared.command("check"),
         "verdict": _verdict(prepared),
         "about": prepared.about(),
         "notes": [*prepared.layout.notes, *prepared.notes],

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from vitrail.core.errors import DataError
 from vitrail.core.paths import cache_dir
+from vitrail.core.text import command
 from vitrail.data.doctor import Progress, examine
 from vitrail.data.history import History, history_path
 from vitrail.data.manifest import KEPT, TEST, Manifest, Row
@@ -16,6 +17,7 @@ from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.data.prepare import decided, find
 from vitrail.data.targets import Targets
 from vitrail.runs.folder import Run
+from vitrail.runs.pictures import without_changes
 
 
 class Fresh(NamedTuple):
@@ -55,14 +57,7 @@ def fresh(
     manifest = Manifest.of(
         rows, understood.root, task.gather(understood.truth, [r for r in rows if r.state == KEPT])
     )
-    labels = task.truth.names
-    strangers = [name for name in manifest.truth.names if name not in labels]
-    if strangers:
-        raise DataError(
-            f"{source} holds {count(len(strangers), 'class', 'classes')} that the model does not know: "
-            f"{some(strangers, 8)}. "
-            f"It knows: {some(labels, 8)}. Rename or remove them, or train a model with them."
-        )
+    _refuse_strangers(source, manifest.truth.names, task.truth.names)
     notes = list(taken)
     unusable = report.decided(rows, task).unusable()
     if unusable:
@@ -73,7 +68,8 @@ def fresh(
         notes.append(f"Only the test split of {source} is scored; train and val are left out.")
     chosen = chosen or manifest.rows()
     if not chosen:
-        raise DataError(f"{source} holds no usable picture with a label. Look at it: vitrail check {source}")
+        again = command("check", source, *understood.asked.words())
+        raise DataError(f"{source} holds no usable picture with a label. Look at it: {again}")
     seen = {row.hash for row in learnt or ()} - {""}
     known = tuple(row.id for row in chosen if row.hash in seen)
     if learnt is None:
@@ -85,6 +81,16 @@ def fresh(
         notes.append(f"{count(len(known), 'picture')} of them stood in the training.")
     called = _called(len(chosen), len(known), learnt is not None)
     return Fresh(manifest, tuple(chosen), called, known, tuple(notes), unusable)
+
+
+def _refuse_strangers(source: str, names: Sequence[str], labels: Sequence[str]) -> None:
+    strangers = [name for name in names if name not in labels]
+    if strangers:
+        raise DataError(
+            f"{source} holds {count(len(strangers), 'class', 'classes')} that the model does not know: "
+            f"{some(strangers, 8)}. "
+            f"It knows: {some(labels, 8)}. Rename or remove them, or train a model with them."
+        )
 
 
 def _called(pictures: int, known: int, told: bool) -> str:
@@ -110,10 +116,30 @@ def learnt_by(model: str) -> list[Row] | None:
     return rows if run.recipe().training.tune == "draft" else [row for row in rows if row.split != TEST]
 
 
-def present(manifest: Manifest) -> Manifest:
-    """Return the manifest of a run whose pictures are still where they were; DataError where their folder is gone."""
+class OwnTests(NamedTuple):
+    """A run's own list of pictures, the same without test pictures that changed, and the note on these."""
+
+    manifest: Manifest
+    scored: Manifest
+    notes: tuple[str, ...]
+
+
+def own_tests(run: Run) -> OwnTests:
+    """Return the pictures that a run keeps to test itself, as far as they are still those that it saw.
+
+    Raises:
+        DataError: their folder is gone, or not one of them is as it was.
+    """
+    manifest = run.manifest(run.root())
     if not manifest.root.exists():
         raise DataError(
-            f"The pictures of this run stood in {manifest.root}, which is gone. Name a folder: vitrail eval RUN FOLDER"
+            f"The pictures of this run stood in {manifest.root}, which is gone. Name a folder: vitrail eval RUN "
+            f"FOLDER, or tell the run where they lie now: {command('train', 'PLACE', '--resume', run.folder)}"
         )
-    return manifest
+    scored, gone = without_changes(run, manifest, (TEST,))
+    if gone and not scored.rows(TEST):
+        raise DataError(
+            f"{gone}. Put them back as they were, or score them as new ones: "
+            f"{command('eval', run.folder, manifest.root)}"
+        )
+    return OwnTests(manifest, scored, (f"{gone}: left out of the score.",) if gone else ())

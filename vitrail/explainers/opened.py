@@ -12,10 +12,11 @@ from torch import Tensor
 
 from vitrail.core.catalog import family_of
 from vitrail.core.errors import DataError, RunError
+from vitrail.core.text import command
+from vitrail.data.changes import load_unchanged
 from vitrail.data.decode import decode
 from vitrail.data.manifest import VAL
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.source import load
 from vitrail.infer.held_back import spread
 from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.infer.sources import expand
@@ -105,15 +106,17 @@ def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor | str]:
             return
 
 
-def own_batches(opened: Opened, model: str) -> Iterator[Tensor]:
+def own_batches(opened: Opened, model: str) -> Iterator[Tensor | str]:
     """Yield a run's own validation pictures, prepared, one at a time; none for what is no run.
+
+    Of one that cannot be read, or is no longer the one that the run saw, the error is yielded.
 
     Raises:
         DataError: the pictures are not where the run left them; the message asks for others.
     """
     if not (Path(model) / "recipe.yaml").is_file():
         return
-    run, way_out = open_run(model), f"Name pictures: vitrail inside {model} PICTURES"
+    run, way_out = open_run(model), f"Name pictures: {command('inside', model, 'PICTURES')}"
     try:
         manifest = run.manifest(run.root())
     except RunError:
@@ -125,5 +128,9 @@ def own_batches(opened: Opened, model: str) -> Iterator[Tensor]:
         raise DataError(f"{model} has no validation pictures. {way_out}")
     for row in spread(rows, looked_at(opened)):
         steps = opened.preprocess
-        picture = load(manifest.root, row.path, steps.channels, row.part, raw=steps.raw).image
+        try:
+            picture = load_unchanged(manifest.root, row, steps.channels, raw=steps.raw).image
+        except DataError as error:
+            yield str(error)
+            continue
         yield torch.as_tensor(opened.preprocess.eval(picture)[0])[None]

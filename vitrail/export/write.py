@@ -33,6 +33,7 @@ class Exported:
     format: str
     bytes: int
     agreement: Agreement
+    left_out: int = 0  # pictures of the run that changed since, or cannot be read: they prove nothing
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -41,6 +42,7 @@ class Exported:
             "format": self.format,
             "bytes": self.bytes,
             "agreement": self.agreement.to_dict(),
+            "left_out": self.left_out,
         }
 
 
@@ -70,19 +72,20 @@ def export(
     if path.suffix == SUFFIXES[format]:
         refuse_unwritable(path)
     predictor = Predictor(model, "cpu")
-    pictures = _pictures(Path(model), predictor, data)
+    asked = _pictures(Path(model), predictor, data)
+    pictures = usable(asked)
     path.parent.mkdir(parents=True, exist_ok=True)
     found: list[Agreement] = []
 
     def check(written: Path) -> None:
-        asked = _asked(predictor, format, written)
-        ours, shown = proof.model_side(predictor), proof.shown(pictures)
-        agreement = proof.compare(predictor.task, (ours, asked), proof.many_sizes(pictures), shown)
+        sides = proof.model_side(predictor), _asked(predictor, format, written)
+        shown = proof.shown(pictures)
+        agreement = proof.compare(predictor.task, sides, proof.many_sizes(pictures), shown)
         proof.demand(agreement, f"{format} export")
         found.append(agreement)
 
     _write(predictor, format, path, attention, check)
-    return Exported(path, format, _size(path), found[0])
+    return Exported(path, format, _size(path), found[0], len(asked) - len(pictures))
 
 
 def _write(
@@ -125,13 +128,13 @@ def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Seq
     run = open_run(model) if model.is_dir() else None
     if run is not None and (data is None or run.manifest_path.is_file()):
         root = Path(data) if data else root_of(run)
-        return usable(readers_of(run, root, (TEST, VAL, TRAIN), steps, proof.LEAST))
+        return readers_of(run, root, (TEST, VAL, TRAIN), steps, proof.LEAST, unchanged=data is None)
     if data is None:
         raise SettingError(
             f"{model} is a model alone; an export is proven on pictures. Name some: --data photos/"
         )
     sources = spread(list(expand([str(data)])), proof.LEAST)
-    return usable(partial(predictor.decoded, one) for one in sources)
+    return [partial(predictor.decoded, one) for one in sources]
 
 
 def _size(path: Path) -> int:

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError, RunError, VitrailError
+from vitrail.data.changes import load_unchanged
 from vitrail.data.manifest import Row
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.source import load as load_picture
 from vitrail.runs.folder import Run
 
 Thing = TypeVar("Thing")
@@ -38,12 +38,18 @@ def root_of(run: Run) -> Path:
     )
 
 
-def readers_of(run: Run, root: Path, splits: Iterable[str], steps: Preprocess, wanted: int) -> list[Reader]:
-    """Return what reads pictures of a run, `wanted` at most, split after split; a split that is too large is spread."""
+def readers_of(
+    run: Run, root: Path, splits: Iterable[str], steps: Preprocess, wanted: int, *, unchanged: bool = True
+) -> list[Reader]:
+    """Return what reads pictures of a run, `wanted` at most, split after split; a split that is too large is spread.
+
+    With `unchanged` a picture that is no longer the one that the run saw is not read.
+    """
     manifest = run.manifest(root)
     rows: list[Row] = []
     for split in splits:
         rows += spread(manifest.rows(split), wanted - len(rows))
+    rows = rows if unchanged else [row._replace(hash="") for row in rows]
     return [partial(_of_row, root, row, steps) for row in rows]
 
 
@@ -79,4 +85,4 @@ def _tried(readers: Iterable[Reader]) -> Iterator[tuple[Reader, Pixels]]:
 
 
 def _of_row(root: Path, row: Row, steps: Preprocess) -> Pixels:
-    return load_picture(root, row.path, steps.channels, row.part, raw=steps.raw).image
+    return load_unchanged(root, row, steps.channels, raw=steps.raw).image

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vitrail.core.errors import DataError, RunError, SettingError, VitrailError
+from vitrail.core.text import command
 from vitrail.data.decode import as_array, decode
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch, Geometry
@@ -77,7 +78,7 @@ def _no_model(run: Run) -> str:
     if run.state_path.is_file():
         return (
             f"{run.folder} holds no model yet: its first epoch is not finished. "
-            f"Go on with: vitrail train --resume {run.folder}"
+            f"Go on with: {command('train', '--resume', run.folder)}"
         )
     return f"{run.folder} holds no model: it ended before anything was saved. Train again from the start."
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
 
-from vitrail.core.text import clock
+from vitrail.core.text import clock, span
 
 
 class _Packaged(BaseLoader):
@@ -27,5 +27,5 @@ def render(template: str, values: Mapping[str, Any]) -> str:
         loader=_Packaged(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f} %"
-    environment.filters["clock"] = clock
+    environment.filters |= {"clock": clock, "span": span}
     return environment.get_template(template).render(dict(values))

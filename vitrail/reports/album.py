@@ -9,8 +9,8 @@ from PIL import Image
 
 from vitrail import plots
 from vitrail.core.errors import DataError
+from vitrail.data.changes import load_unchanged
 from vitrail.data.manifest import Row
-from vitrail.data.source import load
 
 THUMB = 112
 BUDGET = 2_500_000
@@ -32,13 +32,13 @@ class Album:
         self.missing = 0
 
     def thumb(self, row: Row) -> Thumb | None:
-        """Return a row's picture, or None where the budget is spent or the picture is gone."""
+        """Return a row's picture, or None where the budget is spent, or the picture gone or changed."""
         if self.left <= 0:
             self.missing += 1
             return None
         try:
-            image = Image.fromarray(load(self.root, row.path, part=row.part).image)
-        except DataError:  # it was there when it was scored; a page without it is better than none
+            image = Image.fromarray(load_unchanged(self.root, row).image)
+        except DataError:  # gone, or another one than was scored; a page without it is better than none
             self.missing += 1
             return None
         coarse = max(image.size) < THUMB

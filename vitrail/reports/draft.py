@@ -28,10 +28,11 @@ SHOWN = 48
 
 @dataclass(frozen=True)
 class Outlook:
-    """Seconds of the draft's phases and of a full fine-tune here; the share right from half the pictures; the gain."""
+    """Seconds of the draft's phases; of a full fine-tune here, at least and at usual; right from half; the gain."""
 
     phases: dict[str, float]
     full: float
+    full_usual: float
     half: float
     gain: float
 
@@ -57,6 +58,7 @@ def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Out
         "half": round(outlook.half, 4),
         "doubts": len(doubtful),
         "full_seconds": round(outlook.full, 1),
+        "full_seconds_usual": round(outlook.full_usual, 1),
         "verdict": found.result.verdict,
         "data": {"splits": {"all": _totals(manifest, found.task)}, "states": manifest.states()},
         "environment": environment(),

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_text
+from vitrail.core.text import command
 from vitrail.data.doctor import Progress
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.evaluate.collect import evaluate, result_of
-from vitrail.evaluate.fresh import fresh, learnt_by, present
+from vitrail.evaluate.fresh import fresh, learnt_by, own_tests
 from vitrail.evaluate.report import environment
 from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.models.create import count_params
@@ -37,14 +38,15 @@ def evaluate_run(model: str, device: str = "auto") -> Told:
     """
     refuse_exported(Path(model))
     if not Path(model).is_dir():
-        raise RunError(f"{model} alone knows no test pictures. Name some: vitrail eval {model} FOLDER")
+        raise RunError(f"{model} alone knows no test pictures. Name some: {command('eval', model, 'FOLDER')}")
     run = open_run(model)
     predictor = Predictor(model, device)
     if run.recipe().training.tune == "draft":
         return _drafted(run, predictor)
-    manifest = present(run.manifest(run.root()))
-    result = tested(predictor, manifest)
-    return Told(_report(predictor, result, manifest.counts(predictor.task)) | {"notes": []}, result)
+    own = own_tests(run)
+    result = tested(predictor, own.scored)
+    report = _report(predictor, result, own.manifest.counts(predictor.task))
+    return Told(report | {"notes": list(own.notes)}, result)
 
 
 def _drafted(run: Run, predictor: Predictor) -> Told:
@@ -54,7 +56,7 @@ def _drafted(run: Run, predictor: Predictor) -> Told:
     if "calibration" not in report or probe is None:
         raise RunError(
             f"{run.folder} was drafted by an older vitrail and keeps no calibration. Draft it again, or name new "
-            f"pictures: vitrail eval {run.folder} FOLDER"
+            f"pictures: {command('eval', run.folder, 'FOLDER')}"
         )
     note = "A draft learns from all its pictures. This is its score by folds, as counted when it was made."
     return Told({**report, "notes": [note]}, probe.reopen(report))

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitrail.core.errors import RunError
+from vitrail.core.text import command
 from vitrail.data.manifest import TEST, VAL, Manifest
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.evaluate.collect import rows_of
-from vitrail.evaluate.fresh import fresh, learnt_by, present
+from vitrail.evaluate.fresh import fresh, learnt_by, own_tests
 from vitrail.evaluate.points import MeasuredPoints, measure_points
 from vitrail.infer.elastic import asked_for
 from vitrail.infer.predictor import Predictor
@@ -55,12 +56,13 @@ def evaluate_points(
         return _told(predictor, found, new.notes)
     if not Path(model).is_dir():
         raise RunError(
-            f"{model} alone knows no test pictures. Name some: vitrail eval {model} FOLDER --points {wanted}"
+            f"{model} alone knows no test pictures. Name some: "
+            f"{command('eval', model, 'FOLDER', '--points', wanted)}"
         )
     run = open_run(model)
-    manifest = present(run.manifest(run.root()))
-    found = measure_points(predictor, points, manifest, rows_of(manifest, TEST))
-    return _told(predictor, found, ())
+    own = own_tests(run)
+    found = measure_points(predictor, points, own.scored, rows_of(own.scored, TEST))
+    return _told(predictor, found, own.notes)
 
 
 def _told(predictor: Predictor, found: MeasuredPoints, notes: Sequence[str]) -> PointsTold:

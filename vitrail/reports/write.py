@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vitrail.core.files import write_json, write_text
-from vitrail.data.manifest import TEST, Manifest
+from vitrail.data.manifest import TEST, VAL, Manifest
 from vitrail.evaluate.collect import evaluate, result_of, rows_of, scope_of
 from vitrail.evaluate.report import environment
 from vitrail.infer.predictor import Predictor
@@ -15,6 +15,7 @@ from vitrail.reports.points import pointed
 from vitrail.reports.settle import settled
 from vitrail.runs.card import card
 from vitrail.runs.folder import Run
+from vitrail.runs.pictures import without_changes
 from vitrail.runs.reproduce import train_command
 from vitrail.tasks.result import Result
 
@@ -23,12 +24,14 @@ def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool
     """Score the run's model on its test split and write report.json, report.html and README.md into the run.
 
     First the task learns from the validation answers what it leaves to them (`settled`), and operating points are
-    measured on them (`pointed`).
+    measured on them (`pointed`). Pictures of both splits that changed since the run looked at them are left out; the
+    report names them in `left_out`.
     """
+    manifest, left_out = without_changes(run, manifest, (VAL, TEST))
     predictor = pointed(run, manifest, settled(run, manifest))
     report = about(run, manifest, predictor) | {"finished": finished, "seconds": round(seconds, 1)}
     result = tested(predictor, manifest)
-    report |= result.to_dict()
+    report |= result.to_dict() | ({"left_out": left_out} if left_out else {})
     html = page(run, manifest, predictor, result, report)
     write_json(run.report_path, report)
     write_text(run.folder / "report.html", html)

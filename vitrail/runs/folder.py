@@ -15,6 +15,7 @@ from vitrail.core.config import read, read_mapping, to_yaml
 from vitrail.core.errors import RunError
 from vitrail.core.files import append_line, replace, write_text
 from vitrail.core.paths import runs_dir
+from vitrail.core.text import command
 from vitrail.data.manifest import Manifest
 from vitrail.data.names import natural, some
 from vitrail.runs.recipe import SCHEMA, Recipe
@@ -87,7 +88,7 @@ class Run:
                     return Path(event["root"])
             raise RunError(
                 f"{self.folder} does not tell any more where its pictures are. Name their folder: "
-                f"vitrail eval {self.folder} FOLDER"
+                f"{command('eval', self.folder, 'FOLDER')}"
             ) from None
 
     def history(self) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from vitrail.core.config import to_yaml
 from vitrail.core.errors import RunError, SettingError
 from vitrail.core.paths import hub_endpoint, offline
+from vitrail.core.text import command
 from vitrail.runs.folder import Run
 
 ALONE = ("model.safetensors", "README.md", "report.json")
@@ -41,7 +42,8 @@ def parcel(run: Run, pictures: bool = False) -> dict[str, bytes | Path]:
     missing = [name for name in names if not (run.folder / name).is_file()]
     if missing:
         raise RunError(
-            f"{run.folder} has no {', '.join(missing)} yet. Finish it first: vitrail train --resume {run.folder}"
+            f"{run.folder} has no {', '.join(missing)} yet. Finish it first: "
+            f"{command('train', '--resume', run.folder)}"
         )
     recipe = run.recipe()
     weights = json.loads(run.report_path.read_text(encoding="utf-8"))[

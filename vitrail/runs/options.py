@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from vitrail.core.errors import SettingError
@@ -149,6 +149,19 @@ class TrainOptions:
     workers: int | None = None
     seed: int | None = None
     out: str | None = None
+
+
+def words_of(options: TrainOptions) -> list[str]:
+    """Return what was said as the words that say it again on the command line."""
+    words: list[str] = []
+    for field in fields(options):
+        value, name = getattr(options, field.name), field.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        elif value is not None:
+            said = str(value)
+            words += [f"--{name}={said}"] if said.startswith("-") else [f"--{name}", said]
+    return words
 
 
 OF_TASK = ("mixup", "cutmix", "smoothing", "loss", "pool")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from shlex import quote
 from typing import Any
 
 from vitrail.core.catalog import DEFAULT_TASKS, ELASTIC
+from vitrail.core.text import command
 from vitrail.runs.options import OF_TASK
 from vitrail.runs.recipe import DataSettings, Recipe, TaskSettings, recipes, task_part
 from vitrail.runs.wrapped import unwrap
@@ -26,20 +26,18 @@ def train_command(recipe: Recipe, weights: str, kind: str) -> str:
     training, data = recipe.training, recipe.data
     found = unwrap(recipe.task.model_dump())
     task = TaskSettings(**found.task)
-    words = [f"--recipe recipe.yaml --model {recipe.model.name} --weights {weights}"]
-    words += [] if training.tune == "scratch" else [f"--tune {training.tune}"]
-    words += [] if task.name == DEFAULT_TASKS.get(kind) else [f"--task {task.name}"]
+    words: list[object] = ["--recipe", "recipe.yaml", "--model", recipe.model.name, "--weights", weights]
+    words += [] if training.tune == "scratch" else ["--tune", training.tune]
+    words += [] if task.name == DEFAULT_TASKS.get(kind) else ["--task", task.name]
     words += ["--elastic"] if found.wrapper == ELASTIC else []
     words += _settings(task, recipe.recipe)
-    words += [
-        f"--{name} {quote(str(value))}"
-        for name in ("layout", "labels", "groups", "splits")
-        if (value := getattr(data, name)) != getattr(DataSettings(), name)
-    ]
-    words += [f"--precision {training.precision}"] if training.precision != "auto" else []
-    words += [f"--micro {training.micro}"] if training.micro else []
-    words += [f"--val {data.val:g} --test {data.test:g} --seed {training.seed}"]
-    return f"vitrail train PICTURES {' '.join(words)}"
+    for name in ("layout", "labels", "groups", "splits"):
+        if (value := getattr(data, name)) != getattr(DataSettings(), name):
+            words += [f"--{name}", value]
+    words += ["--precision", training.precision] if training.precision != "auto" else []
+    words += ["--micro", training.micro] if training.micro else []
+    words += ["--val", f"{data.val:g}", "--test", f"{data.test:g}", "--seed", training.seed]
+    return command("train", "PICTURES", *words)
 
 
 def _settings(task: TaskSettings, name: str) -> list[str]:
@@ -50,6 +48,6 @@ def _settings(task: TaskSettings, name: str) -> list[str]:
         for key, value in task.settings.items()
         if key not in DERIVED and value is not None and value != usual.get(key)
     }
-    words = [f"--{key} {value}" for key, value in changed.items() if key in OF_TASK]
+    words = [word for key, value in changed.items() if key in OF_TASK for word in (f"--{key}", str(value))]
     listed = ",".join(f"{key}={json.dumps(value)}" for key, value in changed.items() if key not in OF_TASK)
-    return [*words, *([f"--set {quote(listed)}"] if listed else [])]
+    return [*words, *(["--set", listed] if listed else [])]

@@ -17,7 +17,7 @@ from PIL import Image
 from vitrail import plots
 from vitrail.core.errors import RunError
 from vitrail.core.files import make_folder, write_text
-from vitrail.core.text import clock
+from vitrail.core.text import clock, command
 from vitrail.data.builtin import Fault, materialise, plant_faults
 from vitrail.data.decode import decode
 from vitrail.data.manifest import KEPT, TEST, Manifest, Row
@@ -73,7 +73,7 @@ def demo(
     rivals = _compared(prepared.manifest, vit, cnn, say)
     story.step(4, "A training killed in the middle (kill -9) and resumed")
     killed = killed_and_resumed(folder, say)
-    story.step(5, f"Ten new pictures: vitrail predict {vit.folder} {folder / 'new'}")
+    story.step(5, f"Ten new pictures: {command('predict', vit.folder, folder / 'new')}")
     fresh = predicted(vit.folder, folder / "new")
     for one in fresh:
         say(f"  {one.line()}")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import equal
 
 from vitrail.core.errors import RunError
+from vitrail.core.text import command
 from vitrail.studies.fresh import vitrail
 
 
@@ -63,5 +64,5 @@ def _start_and_kill(folder: Path, out: Path, step: int) -> None:
             return
         time.sleep(0.02)
     raise RunError(
-        f"The training in {out} ended by itself before step {step}. Look at it: vitrail train --resume {out}"
+        f"The training in {out} ended by itself before step {step}. Look at it: {command('train', '--resume', out)}"
     )

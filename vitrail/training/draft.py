@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vitrail.core.errors import DataError, SettingError
+from vitrail.core.text import command, quoted
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.prepare import Prepared
 from vitrail.evaluate.by_folds import Answered, gain_from_twice, score_by_folds
@@ -21,6 +22,7 @@ from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft import Outlook, write_draft_report
 from vitrail.runs.device import device_for, fast_bf16
 from vitrail.runs.folder import Run, create_run, elsewhere
+from vitrail.runs.pictures import look_event
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.probe import Probe
 from vitrail.training.begin import Start, begin
@@ -29,7 +31,7 @@ from vitrail.training.heads import fit_head, out_of_fold
 from vitrail.training.keeping import write_best
 from vitrail.training.listeners import Listener, note
 from vitrail.training.loop import Event
-from vitrail.training.measuring import measure
+from vitrail.training.measuring import LARGER, forecast
 from vitrail.training.plan import Planned
 from vitrail.training.setup import first_batch, pictures_to_train_on
 
@@ -66,7 +68,7 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     if probe is None or layer is None:
         raise SettingError(
             f"Nothing can be drafted of the task {recipe.task.name} with this head: it has no linear probe. Train "
-            f"the network: vitrail train {recipe.data.source} --tune full"
+            f"the network: {command('train', recipe.data.source, '--tune', 'full')}"
         )
     rows = manifest.rows()
     clock.end("weights and set-up")
@@ -84,15 +86,14 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     clock.end("scores")
     seconds = _full_seconds(planned.full or recipe, manifest)
     clock.end("measuring the fine-tune")
-    run = create_run(recipe, out, " ".join(sys.argv))
+    run = create_run(recipe, out, quoted(sys.argv))
     note(listeners, elsewhere(run, out))
     manifest.write(run.manifest_path)
     write_best(run, recipe, start)
     run.log("checked", prepared.found())
-    run.log(
-        "drafted", {"root": str(manifest.root.resolve()), "phases": clock.phases, "strength": head.strength}
-    )
-    outlook = Outlook(clock.phases, seconds, half, gain_from_twice(now, half))
+    look = look_event(manifest.root, prepared.looked)
+    run.log("drafted", {**look, "phases": clock.phases, "strength": head.strength})
+    outlook = Outlook(clock.phases, *seconds, half, gain_from_twice(now, half))
     write_draft_report(run, manifest, folded, outlook)
     return run
 
@@ -171,16 +172,16 @@ def _smaller(size: tuple[int, int], spec: FeatureSpec, cost: float) -> tuple[int
     return (shrunk[0], shrunk[1]) if shrunk < size else None
 
 
-def _full_seconds(full: Recipe, manifest: Manifest) -> float:
-    """Measure what a full fine-tune would take, from one small step on a copy."""
+def _full_seconds(full: Recipe, manifest: Manifest) -> tuple[float, float]:
+    """Foretell what a full fine-tune would take, at least and as steps usually take here, from a few on a copy."""
     start = begin(full, manifest.truth)
     pictures = pictures_to_train_on(full, manifest, start.task, start.preprocess)
     device = device_for(full.training.device)
     precision = "bf16" if fast_bf16(device) else "float32"
-    fixed = {"batch": 8, "micro": 8, "precision": precision}
-    few = full.model_copy(update={"training": full.training.model_copy(update=fixed)})
-    step = measure(few, start.network, start.task, first_batch(few, pictures), device)
-    return step.seconds / min(8, len(pictures)) * len(pictures) * full.training.epochs
+    few = full.model_copy(update={"training": full.training.model_copy(update={"batch": LARGER})})
+    found = forecast(start.network, start.task, first_batch(few, pictures), device, precision)
+    seen = len(pictures) * full.training.epochs
+    return found.quickest * seen, found.usual * seen
 
 
 def head_for(start: Start, manifest: Manifest, split: str) -> None:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vitrail.core.text import clock
+from vitrail.core.text import clock, span
 from vitrail.data.manifest import TRAIN, VAL
+from vitrail.data.sample import Batch
 from vitrail.data.split import can_be_trained
 from vitrail.models.create import count_params
 from vitrail.runs.device import device_for
 from vitrail.runs.folder import open_run
 from vitrail.runs.options import TrainOptions
 from vitrail.training.asked import refuse
-from vitrail.training.begin import begin
+from vitrail.training.begin import Start, begin
 from vitrail.training.budget import Budget
 from vitrail.training.fit import prepared_for
-from vitrail.training.measuring import measure, pictures_a_step, settled
+from vitrail.training.measuring import forecast, measure, pictures_a_step, settled
 from vitrail.training.plan import plan
+from vitrail.training.resumption import Place, resumed_manifest
 from vitrail.training.setup import first_batch, order_of, pictures_to_train_on
 
 FOLLOWS = "A draft is made first, without training the network; this is the training after it (--tune full)."
@@ -41,6 +43,7 @@ class DryRun:
     seconds_a_step: float
     batch: str
     seconds: float
+    seconds_usual: float  # where other work goes on beside it as it does now
     memory: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,7 +64,7 @@ class DryRun:
             f"batch     {self.batch} pictures",
             f"steps     {self.steps:,} of {self.seconds_a_step:.2f} s (measured), {self.epochs:.1f} epochs",
             f"memory    {self.memory / 1e9:.1f} GB at its highest, all of this command up to its first step",
-            f"time      about {clock(self.seconds)}{self._short()}",
+            f"time      {span(self.seconds, self.seconds_usual)}{self._short()}",
         ]
 
     def _short(self) -> str:
@@ -87,22 +90,19 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     pictures = pictures_to_train_on(wanted, prepared.manifest, start.task, start.preprocess)
     found = measure(wanted, start.network, start.task, first_batch(wanted, pictures), device)
     recipe = settled(wanted, found)
-    counts = {
-        split: len(prepared.manifest.rows(split)) for split in prepared.manifest.counts(prepared.targets)
-    }
+    manifest = prepared.manifest
+    counts = {split: len(manifest.rows(split)) for split in manifest.counts(prepared.targets)}
     epoch = order_of(recipe, pictures).steps
     scoring = Budget.guessed(
         recipe.training.seconds or 0.0, epoch, found.seconds, counts.get(VAL, 0) / found.batch
     )
     limited = recipe.training.seconds is not None
     steps = max(1, scoring.more(0.0)) if limited else recipe.training.epochs * epoch
+    seconds = steps * found.seconds + math.ceil(steps / epoch) * scoring.scoring
+    follows = [FOLLOWS] if planned.full else []
+    noise = 1.0 if limited else _noise(start, first_batch(recipe, pictures), device, found.precision)
     return DryRun(
-        notes=(
-            *prepared.lines(),
-            *planned.reasons,
-            *found.check.lines(),
-            *([FOLLOWS] if planned.full else []),
-        ),
+        notes=(*prepared.lines(), *planned.reasons, *found.check.lines(), *follows),
         recipe=recipe.model_dump(mode="json"),
         parameters=count_params(start.network),
         splits=counts,
@@ -110,9 +110,16 @@ def dry(data: str, options: TrainOptions) -> DryRun:
         seconds_a_step=found.seconds,
         epochs=steps / epoch,
         batch=pictures_a_step(recipe, found),
-        seconds=steps * found.seconds + math.ceil(steps / epoch) * scoring.scoring,
+        seconds=seconds,
+        seconds_usual=seconds * noise,
         memory=found.memory,
     )
+
+
+def _noise(start: Start, batch: Batch[Any], device: torch.device, precision: str) -> float:
+    """Return how many times as long as the quickest step the usual one takes here: other work makes it more."""
+    found = forecast(start.network, start.task, batch, device, precision)
+    return found.usual / found.quickest
 
 
 @dataclass(frozen=True)
@@ -140,12 +147,16 @@ class DryResume:
         ]
 
 
-def dry_resume(folder: str | Path, more: int = 0) -> DryResume:
-    """Say what going on with a run, or with `more` epochs of it, would take; nothing is written."""
+def dry_resume(folder: str | Path, more: int = 0, where: Place = Place()) -> DryResume:
+    """Say what going on with a run, or with `more` epochs of it, would take; nothing is written.
+
+    Raises:
+        DataError: as the resume itself, where pictures changed or are gone.
+    """
     run = open_run(folder)
     recipe = run.recipe()
     counters = run.load_state()[1]
-    manifest = run.manifest(Path(counters["root"]))
+    manifest = resumed_manifest(run, counters["root"], replace(where, epochs=more)).manifest
     step = counters["step"]
     rows = len(manifest.rows(TRAIN))
     epoch = max(1, rows // min(rows, recipe.training.batch))

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from vitrail.core.catalog import WRAPPERS
-from vitrail.core.errors import DataError
 from vitrail.core.memory import holding_memory
+from vitrail.core.text import quoted
 from vitrail.data.loader import Pictures, Share, processes, training
 from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.data.options import LayoutOptions
@@ -25,6 +25,7 @@ from vitrail.reports.write import write_report
 from vitrail.runs.assemble import build_task
 from vitrail.runs.folder import Run, create_run, elsewhere, open_run
 from vitrail.runs.options import TrainOptions
+from vitrail.runs.pictures import look_event
 from vitrail.runs.recipe import Recipe, layered
 from vitrail.training.asked import refuse
 from vitrail.training.begin import again, begin
@@ -35,6 +36,7 @@ from vitrail.training.loop import DivergedError, Event, Session, deterministic, 
 from vitrail.training.measuring import checked_again, measure, said, settled
 from vitrail.training.optim import Schedule
 from vitrail.training.plan import plan
+from vitrail.training.resumption import Place, resumed_manifest
 from vitrail.training.setup import (
     accelerator_for,
     first_batch,
@@ -113,11 +115,12 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
         found = measure(recipe, begun.network, begun.task, first_batch(recipe, pictures), accelerator.device)
         recipe = settled(recipe, found)
         note(listeners, [said(recipe, found, count_params(begun.network)), *found.check.lines()])
-        run = create_run(recipe, out, " ".join(sys.argv))
+        run = create_run(recipe, out, quoted(sys.argv))
         note(listeners, elsewhere(run, out))
         manifest.write(run.manifest_path)
         run.log("checked", prepared.found())
-        run.log("started", {"time": time.time(), "conditions": conditions(accelerator)})
+        look = look_event(manifest.root, prepared.looked)
+        run.log("started", {"time": time.time(), "conditions": conditions(accelerator), **look})
         known = (run, recipe, found.seconds)
     run, recipe, cost = _from_main(accelerator, known)
     return _train(Work(run, recipe, manifest, begun, listeners, cost), accelerator, None)
@@ -134,17 +137,19 @@ def _from_main(accelerator: Any, known: _Known | None) -> _Known:
 
 
 @holding_memory()
-def resume(folder: str | Path, *, more: int = 0, listeners: Sequence[Listener] = ()) -> Run:
-    """Go on with a run that was stopped or killed, from its last saved state, or for `more` epochs than it had."""
+def resume(
+    folder: str | Path, *, more: int = 0, where: Place = Place(), listeners: Sequence[Listener] = ()
+) -> Run:
+    """Go on with a run that was stopped or killed, from its last saved state, or for `more` epochs than it had.
+
+    Every picture must be the one that the run saw; `where` says where they lie now, and whether others will do.
+    """
     run = open_run(folder)
     recipe = run.recipe()
     tensors, counters = run.load_state()
-    manifest = run.manifest(Path(counters["root"]))
-    if not manifest.root.exists():
-        raise DataError(
-            f"The pictures of {folder} lay in {manifest.root}, where nothing is any more. Bring them back to go on; "
-            "the model that was trained so far predicts without them."
-        )
+    resumed = resumed_manifest(run, counters["root"], replace(where, epochs=more), listeners)
+    manifest = resumed.manifest
+    note(listeners, list(resumed.lines))
     accelerator = accelerator_for(recipe.training.device)
     work = Work(run, recipe, manifest, again(counters["start"], recipe, manifest.truth), listeners)
     if recipe.training.tune == "head":
@@ -153,11 +158,14 @@ def resume(folder: str | Path, *, more: int = 0, listeners: Sequence[Listener] =
     # Runs of older versions do not say what rounded them.
     then = {"bf16": now["bf16"], **counters["conditions"]}
     changed = [key for key, value in now.items() if then.get(key) != value]
+    exact = not changed and not resumed.accepted
     if accelerator.is_main_process:
-        run.log(
-            "resumed",
-            {"time": time.time(), "step": counters["step"], "exact": not changed, "changed": changed},
-        )
+        if resumed.accepted:
+            manifest.write(run.manifest_path)
+        if where.source:  # whoever scores or explains this run finds its pictures there from now on
+            run.save_state(tensors, counters | {"root": str(manifest.root)})
+        about = {"time": time.time(), "step": counters["step"], "exact": exact, "changed": changed}
+        run.log("resumed", {**about, **resumed.event})
     if changed:
         differs = ", ".join(changed)
         line = f"Resumed under other conditions ({differs}): the run goes on, but not equal bit by bit."
@@ -192,7 +200,9 @@ def _train(work: Work, accelerator: Any, saved: tuple[Any, Any] | None, more: in
         ended = {"time": time.time(), "step": session.step, "total": session.schedule.total}
         work.run.log("finished" if finished else "stopped", ended)
         if work.run.model_path.is_file():  # a run stopped in its first epoch has no model to score yet
-            write_report(work.run, work.manifest, seconds=keeper.elapsed(), finished=finished)
+            report = write_report(work.run, work.manifest, seconds=keeper.elapsed(), finished=finished)
+            if left_out := report.get("left_out"):
+                note(work.listeners, [f"{left_out}: left out of the scores."])
     accelerator.wait_for_everyone()  # who comes back finds the report
     return work.run
 

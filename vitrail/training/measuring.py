@@ -11,6 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -34,7 +35,15 @@ CLEARLY = 0.9
 """One way is clearly quicker than another when it takes at most this share of its time."""
 
 PATIENCE = 2.0
-"""Seconds that one tried micro-batch may take before larger ones are left alone."""
+"""Seconds that one tried micro-batch may take before larger ones are left alone, and that repeats of it may take."""
+
+REPEATS = 5
+"""How often a step is timed at most, and FEWEST how often at least: other work on the machine only makes it slower."""
+
+FEWEST = 2
+
+LARGER = 32
+"""Pictures of a step that is timed beside the smallest one: what a step costs by itself weighs less there."""
 
 PAYS = 50_000_000
 """Multiply-adds of a picture from which rounding to bf16 pays.
@@ -88,11 +97,38 @@ def measure(
     return Measured(precision, micro, cost * size, size, _peak(device), check)
 
 
+class Forecast(NamedTuple):
+    """Seconds of a picture in training: of the quickest of several steps, and of the usual one of them."""
+
+    quickest: float
+    usual: float
+
+
+def forecast(
+    network: Network, task: Task[Any, Any], batch: Batch[Any], device: torch.device, precision: str
+) -> Forecast:
+    """Time several steps of a few pictures on a copy of the network, each size as long as it takes little time."""
+    trial = _Trial(deepcopy(network).to(device).train(), task, batch, device)
+    found: dict[int, list[float]] = {}
+    least = _held(
+        trial, len(batch) if task.couples else min(SMALLEST, len(batch)), precision
+    )  # pays for set-up
+    for count in sorted({least, max(least, min(LARGER, len(batch)))}):
+        if found and min(found[least]) * count > PATIENCE:
+            break
+        try:
+            found[count] = [took / count for took in trial.times(count, precision)]
+        except torch.OutOfMemoryError:
+            break
+    best = min(found.values(), key=min)
+    return Forecast(min(best), median(best))
+
+
 def _held(trial: _Trial, micro: int, precision: str) -> int:
     """Return the micro-batch, halved until memory holds it."""
     while True:
         try:
-            trial.cost(micro, precision)
+            trial.seconds(micro, precision)
             return micro
         except torch.OutOfMemoryError:
             if micro == 1 or trial.task.couples:
@@ -159,11 +195,18 @@ class _Trial:
     device: torch.device
 
     def cost(self, count: int, precision: str) -> float:
-        """Return the seconds of one picture where `count` are computed at once; quick steps are timed twice."""
-        first = self._seconds(count, precision)
-        return min(first, self._seconds(count, precision) if first < 1.0 else first) / count
+        """Return the seconds of one picture where `count` are computed at once, in the quickest of several steps."""
+        return min(self.times(count, precision)) / count
 
-    def _seconds(self, count: int, precision: str) -> float:
+    def times(self, count: int, precision: str) -> list[float]:
+        """Return the seconds of several steps of `count` pictures, fewer where they are slow."""
+        times: list[float] = []
+        while len(times) < FEWEST or (len(times) < REPEATS and sum(times) < PATIENCE):
+            times.append(self.seconds(count, precision))
+        return times
+
+    def seconds(self, count: int, precision: str) -> float:
+        """Return the seconds of one step of `count` pictures."""
         piece = self.batch.slice(0, count).to(self.device)
         began = time.perf_counter()
         with torch.random.fork_rng(devices=[]):

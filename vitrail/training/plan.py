@@ -147,10 +147,14 @@ def _remarks(options: TrainOptions, tune: str) -> list[str]:
 
 
 def _after_draft(wanted: _Wanted) -> _Wanted:
-    """Return what the full fine-tune after a draft is made for; a recipe of the draft is none of it."""
-    if _stated_tune(wanted.options.recipe) == "full":
-        return wanted._replace(tune="full")
-    return wanted._replace(options=replace(wanted.options, recipe=None), tune="full")
+    """Return what the full fine-tune after a draft is made for."""
+    return wanted._replace(options=after_draft(wanted.options), tune="full")
+
+
+def after_draft(options: TrainOptions) -> TrainOptions:
+    """Return the options of the full fine-tune after a draft with these; a recipe of the draft is none of it."""
+    recipe = options.recipe if _stated_tune(options.recipe) == "full" else None
+    return replace(options, recipe=recipe, tune="full")
 
 
 def _recipe(wanted: _Wanted) -> tuple[Recipe, list[str]]:

@@ -37,7 +37,7 @@ def sniff(source: str | Path, options: LayoutOptions = DEFAULTS, *, layout: str 
         found = replace(found, notes=(*tree.notes, *tree.odd_notes(), *found.notes))
     if options.splits == "none":
         found = replace(found, found=tuple(entry._replace(split="") for entry in found.found))
-    return with_lists(tree, found)
+    return with_lists(tree, replace(found, asked=options))
 
 
 def _unlabelled(tree: Tree) -> DataError:

@@ -62,7 +62,7 @@ class Layout:
 
     `truth` says what its targets are; `refusal` what is said where no task learns such truths unless it is named;
     `plain` why its labels may be no classes at all, as a predicate of them; `question` what somebody has to decide;
-    `tables` those whose labels these are.
+    `tables` those whose labels these are; `asked` how it was to be read.
     """
 
     name: str
@@ -75,6 +75,7 @@ class Layout:
     plain: str = ""
     question: Question | None = None
     tables: tuple[str, ...] = ()
+    asked: LayoutOptions = DEFAULTS
 
     @property
     def option(self) -> tuple[str, str]:

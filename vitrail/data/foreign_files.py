@@ -1,0 +1,41 @@
+"""Files that are no pictures: what they are in words, with a way out."""
+
+from __future__ import annotations
+
+from vitrail.data import tiff
+
+
+def what_else(data: bytes) -> str:
+    """Say what a file is that is no picture, as a predicate with a way out."""
+    head = data[:512]
+    if tiff.is_tiff(data):
+        return _what_tiff(data)
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "is a saved web page, not a picture. Download the picture itself, or delete the file"
+    if _is_text(head):
+        return "holds text, not a picture. Delete it, or give it the name of what it is"
+    if not any(head):
+        return "holds only zeros, not a picture. Copy it again from where it came from, or delete it"
+    return "is no picture of a kind that is known. Save it as JPEG or PNG, or delete it"
+
+
+def _what_tiff(data: bytes) -> str:
+    """Say why a TIFF is no photograph: it holds other bands than those, or is packed in a way of its own."""
+    try:
+        found = tiff.samples(data)
+    except tiff.TiffError as error:
+        return f"is broken ({error}). Copy it again from where it came from, or delete it"
+    bands = "1 band" if found.bands == 1 else f"{found.bands} bands"
+    return (
+        f"is a TIFF of {bands} that are no grey or colour of 8 or 16 bits, or packed in a way that is not known. Save "
+        "it as such, or train a network that takes its bands as they are (docs/data.md, other depths and bands)"
+    )
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:  # else a letter was cut in two
+            return False
+    return not any(byte < 32 and byte not in b"\t\n\r\f" for byte in head)
