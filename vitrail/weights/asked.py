@@ -43,11 +43,14 @@ class Asked(NamedTuple):
     wanted: Any  # its settings; None where no network is named, or a family alone
     user: Said
     folder: TimmFolder | None
+    written: Any  # the settings that we wrote into the header of a file in another layout, or None
 
     @property
     def family(self) -> str | None:
-        """The family of the network that the user names."""
-        return self.model if self.wanted is None else str(self.wanted.family)
+        """The family of the network that the user names, else the one that stands in the header."""
+        if self.wanted is not None:
+            return str(self.wanted.family)
+        return self.model or (self.written and str(self.written.family))
 
 
 def alternatives(opened: Opened) -> Iterator[tuple[str, Mapping[str, Tensor]]]:

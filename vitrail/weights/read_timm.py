@@ -28,12 +28,10 @@ def timm_network(asked: Asked) -> Read:
     front, tensors = next(((f, t) for f, t in alternatives(opened) if first in t), ("", opened.tensors))
     weights = rules.load(timm_tables.network(classifier), tensors, wanted)
     lines = [f"its part {front.rstrip('.')!r} is taken"] if front else []
-    if asked.folder and asked.folder.otherwise and asked.wanted is None:
-        why = asked.folder.otherwise
-        lines += (
-            [] if why.startswith("it is timm's") else [f"read as timm's {config.name}: {why} than ours has"]
-        )
-    return Read(config, weights, TIMM.name, of_timm_folder(opened.config), pool="own", assumed=tuple(lines))
+    if asked.folder and asked.wanted is None and asked.folder.alike:
+        why = asked.folder.otherwise or "its GELU is that of tanh"
+        lines.append(f"read as timm's {config.name}, and not by a page of ours: {why}")
+    return Read(config, weights, TIMM.name, of_timm_folder(opened.config), assumed=tuple(lines))
 
 
 def _timm_config(asked: Asked) -> TimmConfig:
@@ -91,4 +89,4 @@ def through_timms(asked: Asked, way: hub_folder.Way, stated: Mapping[str, Any]) 
     lines += [beside(tensors) or ""]
     lines += ["its classifier reads what timm's network does not, and is left aside"] if heads else []
     assumed, steps = tuple(line for line in lines if line), of_hub(opened.preprocessing)
-    return Read(config, weights, HUGGINGFACE.name, steps, pool="own", assumed=assumed)
+    return Read(config, weights, HUGGINGFACE.name, steps, assumed=assumed)

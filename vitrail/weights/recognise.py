@@ -41,8 +41,11 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
     """
     if header := next((opened.metadata[key] for key in OWN if key in opened.metadata), None):
         return _own(opened, header, of_user(network))
+    folder, written = timm_folder(opened.config), _written(opened)
+    if folder and model and model.split(".")[0] == folder.config.name:
+        model = None  # the name that stands in the folder, whose settings are its own
     wanted = config_of(model) if model and model not in catalog.ARCHITECTURES else None
-    asked = Asked(opened, model, wanted, of_user(network), timm_folder(opened.config))
+    asked = Asked(opened, model, wanted, of_user(network), folder, written)
     hub = hub_folder.whole(opened.config)
     if way := hub_folder.THROUGH.get(hub.get("model_type", "")):
         found = through_timms(asked, way, hub)
@@ -92,6 +95,8 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     if wanted is not None and not infer.same_network(config, wanted):
         raise WeightsError(f"{opened.path} does not hold {asked.model}. {_hint(config)}")
     config = _with_conventions(config, stated, opened)
+    if asked.written is not None and shapes(asked.written) == shapes(config):
+        config = asked.written  # with all that neither tensors nor the other layout tell
     weights = rules.load(kind.table, kind.tensors, shapes(config), lambda: _hint(config))
     if unsaid:  # last, for tensors that are missing are the better reason
         raise unsaid
@@ -109,7 +114,7 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
 def _stated(asked: Asked, kind: Layout) -> Said:
     """Return what the file and its folder say."""
     folder = asked.folder.said if asked.folder else Said()
-    return kind.said.over(_of_header(asked.opened)).over(folder)
+    return kind.said.over(_of_header(asked.written)).over(folder)
 
 
 def _converted(opened: Opened) -> Mapping[str, Any]:
@@ -121,21 +126,22 @@ def _converted(opened: Opened) -> Mapping[str, Any]:
     return header
 
 
-def _of_header(opened: Opened) -> Said:
-    """Return what it says of the network."""
+def _written(opened: Opened) -> Any:
+    """Return the settings of the network that stand in it, or None."""
     header = _converted(opened)
     if "encoder" not in header:
-        return Said()
+        return None
     with torch.device("meta"):
-        config = rebuild(header["encoder"]).config
+        return rebuild(header["encoder"]).config
+
+
+def _of_header(config: Any) -> Said:
+    """Return what settings in a header say that tensors do not tell."""
+    if config is None:
+        return Said()
     heads = config.heads if config.family in infer.OF_HEADS else None
-    return Said(
-        "its header",
-        heads,
-        sizes=(config.size,),
-        gelu=getattr(config, "gelu", None),
-        norm_eps=config.norm_eps,
-    )
+    gelu = getattr(config, "gelu", None)
+    return Said("its header", heads, sizes=(config.size,), gelu=gelu, norm_eps=config.norm_eps)
 
 
 def _of_preset(kind: Layout, wanted: Any, stated: Said) -> Said:

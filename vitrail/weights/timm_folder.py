@@ -25,12 +25,14 @@ POOLS = {"token": "cls", "avg": "mean", "map": "attention"}
 class TimmFolder(NamedTuple):
     """The network that a config.json names, as timm builds it, and what its tensors would not tell.
 
-    `otherwise` says in what it computes otherwise than the page of ours that has the same tensors; then it is taken
-    as a network of timm's. `pool` is what the classifier reads, where ours has a word for it.
+    `alike` tells whether a page of ours is for such networks, `otherwise` says in what this one computes otherwise
+    than that page; then it is taken as a network of timm's. `pool` is what the classifier reads, where ours has a word
+    for it.
     """
 
     config: TimmConfig
     said: Said
+    alike: bool
     otherwise: str
     pool: str | None
 
@@ -55,7 +57,8 @@ def timm_folder(stated: Mapping[str, Any]) -> TimmFolder | None:
     config = TimmConfig(name, image, channels or _channels(stated), settings=settings)
     net = _built(config)
     sizes = tuple(one for one in (_made_for(net), _input(stated)) if one)
-    return TimmFolder(config, _said(net, sizes), _otherwise(net), POOLS.get(getattr(net, "global_pool", "")))
+    alike, pool = type(net).__name__ in OURS, POOLS.get(getattr(net, "global_pool", ""))
+    return TimmFolder(config, _said(net, sizes), alike, _otherwise(net), pool)
 
 
 def unknown_network(stated: Mapping[str, Any]) -> str:
