@@ -30,6 +30,7 @@ from vitrail.weights.rules import Table, save
 from vitrail.weights.tables import google, huggingface, official, timm
 
 CONFIG = ViTConfig(image=32, patch=8, width=64, depth=2, heads=1)
+ONE_HEAD = {"heads": 1}
 DINO = DinoV2Config(image=28, patch=7, width=64, depth=2, heads=1, registers=3)
 
 
@@ -170,7 +171,7 @@ def test_the_official_names_of_dinov2(tmp_path):
         for k, v in tensors.items()
     }
     torch.save({**source, "mask_token": torch.zeros(1, 64)}, tmp_path / "a.pth")
-    found = from_path(tmp_path / "a.pth")
+    found = from_path(tmp_path / "a.pth", network=ONE_HEAD)
     assert same(dict(found.encoder), encoder.state_dict())
     assert (found.config.registers, found.config.position, found.config.mlp) == (3, "1d", "swiglu")
 
@@ -269,7 +270,7 @@ def test_timm_s_networks_fit_their_own_tables(tmp_path):
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_channels_and_sizes(tensors, tmp_path, channels):
     save_file(tensors, tmp_path / "a.safetensors")
-    found = from_path(tmp_path / "a.safetensors")
+    found = from_path(tmp_path / "a.safetensors", network=ONE_HEAD)
     colour, other = found.build(), found.build(channels=channels)
     grey = torch.randn(1, 1, 32, 32)
     a, b = colour(grey.expand(1, 3, 32, 32)), other(grey.expand(1, channels, 32, 32))
@@ -302,9 +303,9 @@ def test_there_and_back(tmp_path, layout, stem):
 def test_our_own_files_keep_the_settings(tmp_path):
     encoder = build(DINO)
     save_file(save(timm.DINOV2, encoder.state_dict()), tmp_path / "a.safetensors")
-    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", network=ONE_HEAD)
     found = from_path(tmp_path / "b.safetensors")
-    assert found.config == from_path(tmp_path / "a.safetensors").config
+    assert found.config == from_path(tmp_path / "a.safetensors", network=ONE_HEAD).config
     assert found.source == "vitrail"
     broken = load_file(tmp_path / "b.safetensors")
     broken.pop("encoder.norm.bias")
@@ -321,14 +322,14 @@ def test_outputs_are_named_for_what_they_are(tmp_path):
 
 def test_added_weights_are_known_by_name(tensors, tmp_path):
     save_file(tensors, tmp_path / "mine.safetensors")
-    entry = library.add(tmp_path / "mine.safetensors")
-    assert entry == (entry.name, tmp_path / "mine.safetensors", None) == library.known()[0]
+    entry = library.add(tmp_path / "mine.safetensors", network=ONE_HEAD)
+    assert entry[:4] == (entry.name, tmp_path / "mine.safetensors", None, ONE_HEAD) == library.known()[0][:4]
     assert find_weights("mine").name == "mine"
     (tmp_path / "sub").mkdir()
     save_file(tensors, tmp_path / "sub" / "mine.safetensors")
     with pytest.raises(WeightsError, match="--name"):
-        library.add(tmp_path / "sub" / "mine.safetensors")
-    library.add(tmp_path / "sub" / "mine.safetensors", name="other")
+        library.add(tmp_path / "sub" / "mine.safetensors", network=ONE_HEAD)
+    library.add(tmp_path / "sub" / "mine.safetensors", name="other", network=ONE_HEAD)
     Path(entry.path).unlink()
     assert [known.name for known in library.known()] == ["other"]
 

@@ -68,7 +68,7 @@ def test_a_training_script_s_file_is_recognised(tmp_path, form):
     head = FORMS[form][1](encoder.spec, 5)
     tensors = save(official.SUPERVIT, encoder.state_dict(), head.state_dict())
     torch.save({"model": tensors, "epoch": 3}, tmp_path / "a.pth")
-    found = convert(tmp_path / "a.pth", tmp_path / "b.safetensors", to="official")
+    found = convert(tmp_path / "a.pth", tmp_path / "b.safetensors", to="official", network={"heads": 1})
     assert found.config == config
     assert found.head.keys() == head.state_dict().keys()
     back = load_file(tmp_path / "b.safetensors")

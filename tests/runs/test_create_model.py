@@ -17,10 +17,12 @@ def test_a_timm_checkpoint_answers_as_in_timm(tmp_path):
     torch.nn.init.normal_(theirs.head.weight, std=0.1)
     save_file(theirs.state_dict(), tmp_path / "some.safetensors")
     images = torch.randn(2, 3, 64, 64)
-    ours = create_model("vit_ti16", pretrained=str(tmp_path / "some.safetensors"), num_classes=7)
+    with pytest.warns(UserWarning, match="made for 64 x 64 px, as a square has it"):
+        ours = create_model("vit_ti16", pretrained=str(tmp_path / "some.safetensors"), num_classes=7)
     with torch.no_grad():
         assert torch.allclose(ours(images), theirs(images), atol=2e-5)
-        other = create_model("vit_ti16", pretrained=str(tmp_path / "some.safetensors"), num_classes=5)
+        with pytest.warns(UserWarning, match="made for 64 x 64 px"):
+            other = create_model("vit_ti16", pretrained=str(tmp_path / "some.safetensors"), num_classes=5)
         assert other(images).shape == (2, 5)
         features = ours.encoder(images)
     assert features.tokens.x.shape == (2, 17, 192)

@@ -6,7 +6,14 @@ import sys
 
 
 def convert(
-    checkpoint: str, /, *, out: str, model: str | None = None, to: str = "vitrail", json: bool = False
+    checkpoint: str,
+    /,
+    *,
+    out: str,
+    model: str | None = None,
+    network: str | None = None,
+    to: str = "vitrail",
+    json: bool = False,
 ) -> int:
     """Bring a checkpoint from one layout into another; the numbers stay as they are, bit by bit.
 
@@ -16,11 +23,13 @@ def convert(
     Parameters
     ----------
     checkpoint
-        Google's .npz, .safetensors, .pth, or a Hugging Face folder
+        Google's .npz, .safetensors, .pth, or a folder of timm or Hugging Face
     out
         the file to write
     model
         the network, where the file does not say
+    network
+        what no tensor tells of it, such as heads=3,image=[64,96]
     to
         vitrail, google, timm, huggingface or official
     json
@@ -28,11 +37,14 @@ def convert(
     """
     from pathlib import Path
 
-    from vitrail.cli.output import print_json
+    from vitrail.cli.output import print_json, say
+    from vitrail.runs.options import network_settings
     from vitrail.weights.convert import convert as bring
     from vitrail.weights.infer import preset_of
 
-    found = bring(Path(checkpoint), Path(out), to=to, model=model)
+    found = bring(Path(checkpoint), Path(out), to=to, model=model, network=network_settings(network))
+    for line in found.assumed:
+        say(f"{found.name}: {line}")
     name = preset_of(found.config) or found.config.family
     count = sum(tensor.numel() for tensor in (*found.encoder.values(), *found.head.values()))
     if json:

@@ -17,6 +17,7 @@ def weights(
     *,
     name: str | None = None,
     model: str | None = None,
+    network: str | None = None,
     json: bool = False,
 ) -> int:
     """List the pretrained weights that are here or can be had, with their licences; or add some that you fetched.
@@ -30,17 +31,20 @@ def weights(
     action
         a pattern for the names to list, or add
     path
-        with add: a file or a Hugging Face folder; it stays where it is
+        with add: a file, or a folder of timm or Hugging Face; it stays where it is
     name
         with add: what to call it from now on
     model
         with add: the network it belongs to, where the file does not say
+    network
+        with add: what no tensor tells of it, such as heads=3,image=[64,96]
     json
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json, say, table
     from vitrail.core.errors import SettingError
     from vitrail.core.text import command
+    from vitrail.runs.options import network_settings
     from vitrail.weights.library import add
 
     if action == "add":
@@ -48,7 +52,9 @@ def weights(
 
         if not path:
             raise SettingError("Name the file or folder to add: vitrail weights add FOLDER")
-        entry = add(Path(path), name=name, model=model)
+        entry = add(Path(path), name=name, model=model, network=network_settings(network))
+        for line in entry.assumed:
+            say(f"{entry.name}: {line}")
         if json:
             print_json({"name": entry.name, "model": entry.model, "path": str(entry.path)})
         else:

@@ -92,7 +92,7 @@ def _drawn(model: str) -> Subject:
 
 def _published(found: Pretrained) -> Subject:
     classifier = found.head.get("linear.bias")
-    task = _classes(CLASSES if classifier is None else len(classifier))
+    task = _classes(CLASSES if classifier is None else len(classifier), found.pool)
     encoder = found.build()
     torch.manual_seed(0)
     network = join(encoder, task)
@@ -102,8 +102,10 @@ def _published(found: Pretrained) -> Subject:
     )
 
 
-def _classes(count: int) -> Task[Any, Any]:
-    return build_task("classify", [f"class {number}" for number in range(count)], {})
+def _classes(count: int, pool: str | None = None) -> Task[Any, Any]:
+    return build_task(
+        "classify", [f"class {number}" for number in range(count)], {"pool": pool} if pool else {}
+    )
 
 
 def _check(subject: Subject) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from inspect import signature
 from math import isqrt
 from typing import Any, ClassVar, NamedTuple
@@ -85,7 +86,12 @@ class _Shapes(Recorder):
 
 @dataclass(frozen=True, slots=True)
 class TimmConfig:
-    """A network by timm's name (a tag after a dot names weights); None leaves a setting as timm has it."""
+    """A network by timm's name (a tag after a dot names weights); None leaves a setting as timm has it.
+
+    `settings` are others of timm's constructor, such as `depth` or `num_heads`, where weights are of a network that
+    timm builds but has no name for. `eps` is what layer norms add, by patterns of their names, where that is not
+    timm's.
+    """
 
     family: ClassVar[str] = "timm"
 
@@ -93,6 +99,8 @@ class TimmConfig:
     image: int | tuple[int, int] | None = None
     channels: int = 3
     drop_path: float | None = None
+    settings: dict[str, Any] = field(default_factory=dict, hash=False)
+    eps: dict[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -221,8 +229,8 @@ def _settings(config: TimmConfig) -> dict[str, Any]:
     if not timm.is_model(config.name):
         raise UnknownNameError("network", config.name, timm.list_models(), "See `vitrail models`.")
     with torch.device("meta"):
-        net = timm.create_model(config.name, num_classes=0)
-    settings: dict[str, Any] = {"in_chans": config.channels}
+        net = timm.create_model(config.name, num_classes=0, **config.settings)
+    settings: dict[str, Any] = {**config.settings, "in_chans": config.channels}
     if config.drop_path is not None:
         if not _takes(net, "drop_path_rate"):
             raise SettingError(f"timm's {config.name!r} has no drop path; leave drop_path out.")
@@ -239,6 +247,10 @@ def _takes(net: nn.Module, argument: str) -> bool:
 
 def _create(config: TimmConfig, settings: Mapping[str, Any]) -> nn.Module:
     net: nn.Module = timm.create_model(config.name, pretrained=False, num_classes=0, **settings)
+    for pattern, eps in config.eps.items():
+        for name, part in net.named_modules():
+            if isinstance(part, nn.LayerNorm) and fnmatchcase(name, pattern):
+                part.eps = eps
     return net
 
 

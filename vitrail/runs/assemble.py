@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from vitrail.models.create import create_encoder
 from vitrail.runs.model_file import Header
 from vitrail.tasks.base import Task
 from vitrail.weights.find import find_weights
+from vitrail.weights.preprocessing import deviations
 
 
 class _Assembled(nn.Module):
@@ -109,17 +111,21 @@ def create_model(
 
     `name` is one of ours (`vit_s16`) or timm's; `image` is the size (height, width) that positions are made for.
     `pretrained` is True for the best weights that can be had, or names a file or a checkpoint; the classifier comes
-    along where it has as many classes and stands directly on the pooled features, else it is freshly drawn.
+    along where it has as many classes and stands directly on the pooled features, else it is freshly drawn. What was
+    taken for granted of the weights is a warning.
 
     Raises:
         WeightsError: the weights cannot be had or do not fit.
     """
     labels = [str(i) for i in range(num_classes)]
-    task = build_task("classify", labels, {"pool": pool})
     if pretrained is False:
         encoder = create_encoder(name, image=image, channels=channels)
-        return Classifier(encoder, task.head(encoder.spec))
+        return Classifier(encoder, build_task("classify", labels, {"pool": pool}).head(encoder.spec))
     found = find_weights("auto" if pretrained is True else pretrained, name)
+    for line in deviations(found):
+        warnings.warn(line, stacklevel=2)
+    comes_along = len(found.head.get("linear.bias", ())) == num_classes
+    task = build_task("classify", labels, {"pool": pool or (found.pool if comes_along else None)})
     encoder = found.build(image=image, channels=channels)
     network = Classifier(encoder, task.head(encoder.spec))
     take_head(network, found.head)

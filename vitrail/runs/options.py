@@ -18,7 +18,8 @@ class TrainOptions:
     model
         network: one of ours or any timm name (see: vitrail models)
     network
-        settings of the network itself, such as position=2d,depth=6 (docs/models.md)
+        settings of the network itself, such as position=2d,depth=6; beside weights what no tensor tells, such as
+        heads=3,image=[64,96] (docs/models.md)
     weights
         where the network starts: auto, none (from scratch), a file or folder, or a published name
     tune

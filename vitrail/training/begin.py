@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess, usual_fraction
 from vitrail.data.truth import Truth
 from vitrail.layers.encoder import Encoder
@@ -76,12 +75,7 @@ def _open(model: ModelSettings) -> _Opened:
         )
         base = Preprocess.for_size(model.imgsz, model.channels)
         return _Opened(encoder, _fitted(base, model), None, "none")
-    if model.settings:
-        raise SettingError(
-            f"Published weights fit the network as it is; settings of it ({', '.join(model.settings)}) go with "
-            "--weights none."
-        )
-    found = find_weights(model.weights, model.name)
+    found = find_weights(model.weights, model.name, model.settings)
     drop_path = model.drop_path if hasattr(found.config, "drop_path") else None
     encoder = found.build(
         image=model.imgsz, channels=model.channels, drop_path=drop_path, stride=model.stride

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from vitrail.core.errors import SettingError
 from vitrail.data.manifest import Manifest
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.source import load
@@ -84,12 +83,7 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
         WeightsError: they cannot be had; a training from noise is never put in their place.
         SettingError: settings of the network were changed, which published weights do not fit.
     """
-    if wanted.settings:
-        raise SettingError(
-            f"Published weights fit the network as it is; settings of it ({', '.join(wanted.settings)}) go with "
-            "--weights none."
-        )
-    weights = _weights(source, wanted.name)
+    weights = _weights(source, wanted)
     model = wanted.name or weights.network_name
     auto = source == "auto"
     reasons = [f"weights {weights.name}, licence {weights.licence or 'not stated'}"] if auto else []
@@ -98,16 +92,19 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
     view = published_preprocess(weights)
     size = view.size if max(view.size) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
     name = weights.name if auto else source
-    found = NetworkChoice(model, name, encoder, size, view=view if weights.preprocessing else None)
+    stated = view if weights.preprocessing else None
+    found = NetworkChoice(model, name, encoder, size, wanted.settings, stated)
     return found, [*reasons, *deviations(weights)]
 
 
-def _weights(source: str, model: str | None) -> Pretrained:
+def _weights(source: str, wanted: NamedNetwork) -> Pretrained:
     """Return the weights that were asked for; `auto` without a network takes what the user added, then DINOv2."""
-    if source == "auto" and model is None:
+    if source == "auto" and wanted.name is None:
         added = known()
-        return find_weights(added[0].name) if added else find_weights("auto", DRAFT_MODEL)
-    return find_weights(source, model)
+        return find_weights(
+            added[0].name if added else "auto", None if added else DRAFT_MODEL, wanted.settings
+        )
+    return find_weights(source, wanted.name, wanted.settings)
 
 
 def short_side(manifest: Manifest, most: int = 32) -> int:

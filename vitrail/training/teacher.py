@@ -137,11 +137,10 @@ def _classifier(found: Pretrained, spec: FeatureSpec) -> Head:
         )
     classes = len(found.head["linear.weight"])
     hidden = len(found.head["pre_logits.weight"]) if "pre_logits.weight" in found.head else 0
-    pool = "attention" if any(key.startswith("pool.attention") for key in found.head) else None
     head: Head = (
         DistilledHead(spec, classes)
         if "dist.weight" in found.head
-        else LinearHead(spec, classes, pool=pool, hidden=hidden)
+        else LinearHead(spec, classes, pool=found.pool, hidden=hidden)
     )
     head.load_state_dict({key: tensor.float() for key, tensor in found.head.items()})
     return head

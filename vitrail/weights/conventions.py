@@ -71,10 +71,40 @@ def of_timm(stated: Mapping[str, Any]) -> Preprocessing:
     )
 
 
+STATED = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation")
+"""What a config.json of timm's may state of the preprocessing; one of them is enough."""
+
+
 def of_timm_folder(config: Mapping[str, Any]) -> Preprocessing | None:
     """Return the preprocessing in the config.json of a folder of timm's, new or old, or None where it is none."""
-    stated = config.get("pretrained_cfg", config)
-    return of_timm(stated) if "architecture" in config and "input_size" in stated else None
+    stated = config.get("pretrained_cfg") or config
+    if "architecture" not in config or not any(stated.get(name) for name in STATED):
+        return None
+    found = of_timm(stated)
+    size = (config.get("model_args") or {}).get("img_size")
+    if stated.get("input_size") or size is None:
+        return found if stated.get("input_size") else replace(found, image=None)
+    return replace(found, image=(size, size) if isinstance(size, int) else tuple(size))
+
+
+def of_own(stated: Mapping[str, Any]) -> Preprocessing:
+    """Return the preprocessing that a model file of ours holds."""
+    return Preprocessing(
+        tuple(stated["mean"]),
+        tuple(stated["std"]),
+        tuple(stated["size"]),
+        stated["fit"],
+        stated.get("crop_fraction"),
+        stated.get("interpolation", "bicubic"),
+    )
+
+
+def of_converted(stated: Mapping[str, Any]) -> Preprocessing:
+    """Return the preprocessing that stands in the header of a file that we wrote in another layout."""
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in stated.items()
+    }
+    return Preprocessing(**values)
 
 
 def of_hub(config: Mapping[str, Any]) -> Preprocessing | None:

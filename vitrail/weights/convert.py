@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -16,14 +17,25 @@ from vitrail.core.errors import UnknownNameError, WeightsError
 from vitrail.core.files import replace
 from vitrail.weights import rules
 from vitrail.weights.pretrained import Pretrained, from_path
+from vitrail.weights.recognise import CONVERTED
 from vitrail.weights.rules import Table
 from vitrail.weights.tables import google, huggingface, official, timm
 
 Layout = Literal["vitrail", "google", "timm", "huggingface", "official"]
 
 
-def convert(source: Path, out: Path, *, to: str = "vitrail", model: str | None = None) -> Pretrained:
+def convert(
+    source: Path,
+    out: Path,
+    *,
+    to: str = "vitrail",
+    model: str | None = None,
+    network: Mapping[str, Any] = MappingProxyType({}),
+) -> Pretrained:
     """Read weights of any known layout and write them in another; returns what was read.
+
+    `model` and `network` say of the weights what they do not say themselves. What the tensors do not tell goes into
+    the header of a .safetensors, so that it is known when the file is read again.
 
     `google` writes an .npz, the others a .safetensors. WeightsError where the layout has no place for the
     network, or the name of the file would lie about its kind.
@@ -36,7 +48,7 @@ def convert(source: Path, out: Path, *, to: str = "vitrail", model: str | None =
         raise WeightsError(
             f"Weights for {to} are kept in a {suffix} file; name the output so, not {out.name}."
         )
-    found = from_path(source, model)
+    found = from_path(source, model, network)
     if to == "vitrail":
         _write_own(found, out)
         return found
@@ -46,7 +58,8 @@ def convert(source: Path, out: Path, *, to: str = "vitrail", model: str | None =
     if to == "google":
         replace(out, lambda temporary: _write_npz(tensors, temporary))
     else:
-        replace(out, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
+        metadata = {"format": "pt", CONVERTED: _header(found)}
+        replace(out, lambda temporary: save_file(tensors, temporary, metadata=metadata))
     return found
 
 
@@ -105,10 +118,20 @@ def _hub_dinov2(config: Any) -> Table:
 def _write_own(found: Pretrained, out: Path) -> None:
     tensors = {f"encoder.{name}": tensor for name, tensor in found.encoder.items()}
     tensors |= {f"head.{name}": tensor for name, tensor in found.head.items()}
-    encoder = {"family": found.config.family, "config": asdict(found.config)}
-    header = {"encoder": encoder, "source": found.source, "licence": found.licence}
-    metadata = {"vitrail_encoder": json.dumps(header)}
+    metadata = {"vitrail_encoder": _header(found)}
     replace(out, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def _header(found: Pretrained) -> str:
+    """Return what the tensors do not tell: settings, preprocessing, what the classifier reads, licence."""
+    header = {
+        "encoder": {"family": found.config.family, "config": asdict(found.config)},
+        "preprocessing": found.preprocessing and asdict(found.preprocessing),
+        "pool": found.pool,
+        "source": found.source,
+        "licence": found.licence,
+    }
+    return json.dumps(header)
 
 
 def _write_npz(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -9,7 +9,8 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +18,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vitrail.core.errors import WeightsError
+from vitrail.weights.unwrap import stripped, unwrap
 
 PICKLES = (".bin", ".pth", ".pt", ".tar", ".pyth", ".ckpt")
 SUFFIXES = (".safetensors", ".npz", *PICKLES)
-
-WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "model_state")
-"""Where training scripts put the weights among their other things; averages come first."""
 
 FOLDER_FILES = (
     "model.safetensors",
@@ -31,47 +30,134 @@ FOLDER_FILES = (
     "pytorch_model.bin.index.json",
 )
 
+Kind = Literal["safetensors", "npz", "pickle"]
+
+OTHERS: Mapping[bytes, str] = MappingProxyType(
+    {
+        b"version https://git-lfs": "a pointer of Git LFS, and not the weights; fetch them: git lfs pull",
+        b"\x89HDF": "a file of Keras (HDF5), which is not read; save the network in PyTorch",
+        b"GGUF": "a GGUF file, which is not read; take the .safetensors that it was made from",
+        b"<!DOCTYPE": "a web page, and not the weights; download the file itself",
+        b"<html": "a web page, and not the weights; download the file itself",
+    }
+)
+"""What other files begin with that are taken for weights, and what they are."""
+
+BESIDE_WEIGHTS = (
+    "numpy",
+    "pathlib",
+    "datetime",
+    "enum",
+    "uuid",
+    "types",
+    "omegaconf",
+    "yacs",
+    "fvcore",
+    "mmengine",
+    "mmcv",
+    "ml_collections",
+    "lightning",
+    "lightning_fabric",
+    "lightning_utilities",
+    "pytorch_lightning",
+    "__main__",
+)
+"""Packages whose values training programs keep beside weights: numbers of NumPy, paths, settings. None is ever built:
+something without content stands in its place."""
+
 
 class Opened(NamedTuple):
-    """What a file or folder holds: tensors by their own names, and what is written beside them."""
+    """What a file or folder holds: tensors by their own names, and what is written beside them.
+
+    `notes` say what of the file was taken, where it holds several sets of weights.
+    """
 
     path: Path
     tensors: dict[str, Tensor]
     metadata: Mapping[str, str] = {}
     config: Mapping[str, Any] = {}
     preprocessing: Mapping[str, Any] = {}
+    notes: tuple[str, ...] = ()
+
+
+class _Inert(dict[Any, Any]):
+    """Stands for whatever a checkpoint keeps beside its weights; takes everything and does nothing."""
+
+    def __new__(cls, *args: Any) -> _Inert:
+        """Return one without content, whatever it is made of."""
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        """Forget the state."""
 
 
 def open_weights(path: Path) -> Opened:
-    """Open .safetensors, .npz, .bin, .pth, .pt, .pth.tar or a Hugging Face folder.
+    """Open .safetensors, .npz, .bin, .pth, .pt, .pth.tar, or a folder of timm or Hugging Face; the content decides.
 
-    WeightsError where there is nothing, the file is not whole, or it holds code instead of weights alone.
+    A file by its usual name is read with the config.json beside it. WeightsError where there is nothing, the file is
+    not whole, or it holds code instead of weights alone.
     """
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
         raise WeightsError(f"{path} does not exist; name a file or a folder of weights.")
-    if path.suffix not in SUFFIXES:
-        kinds = ", ".join(SUFFIXES)
-        raise WeightsError(f"{path} is no kind of weights that is known; name a folder or one of {kinds}.")
+    if path.name in FOLDER_FILES and (path.parent / "config.json").is_file():
+        return _described(_alone(path), path.parent)
+    return _alone(path)
+
+
+def _alone(path: Path) -> Opened:
+    kind = _kind(path)
     try:
-        return _file(path)
+        return _file(path, kind)
     except (SafetensorError, zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"{path} is truncated or damaged ({_first_line(error)}); fetch or copy it again."
         ) from error
 
 
-def _file(path: Path) -> Opened:
-    if path.suffix == ".safetensors":
+def _kind(path: Path) -> Kind:
+    """Tell the kind of a file by its first bytes, or by its suffix where they say nothing."""
+    with path.open("rb") as handle:
+        begin = handle.read(24)
+    if what := next((what for mark, what in OTHERS.items() if begin.startswith(mark)), None):
+        raise WeightsError(f"{path} is {what}.")
+    if begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") < 1 << 30:
+        return "safetensors"
+    suffix = path.suffix.lower()
+    if begin[:2] == b"PK":
+        return "npz" if suffix == ".npz" or _arrays(path) else "pickle"
+    if begin[:1] == b"\x80" and suffix not in (".npz", ".safetensors"):
+        return "pickle"
+    if suffix not in SUFFIXES:
+        kinds = ", ".join(SUFFIXES)
+        raise WeightsError(f"{path} is no kind of weights that is known; name a folder or one of {kinds}.")
+    return "pickle" if suffix in PICKLES else "npz" if suffix == ".npz" else "safetensors"
+
+
+def _arrays(path: Path) -> bool:
+    """Tell NumPy's zip file from torch's."""
+    try:
+        with zipfile.ZipFile(path) as content:
+            return any(name.endswith(".npy") for name in content.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False  # who opens it says what is wrong with it
+
+
+def _file(path: Path, kind: Kind) -> Opened:
+    if kind == "safetensors":
         with safe_open(path, framework="pt") as handle:
             names = handle.keys()
-            return Opened(path, {name: handle.get_tensor(name) for name in names}, handle.metadata() or {})
-    if path.suffix == ".npz":
+            tensors = stripped({name: handle.get_tensor(name) for name in names})
+            return Opened(path, tensors, handle.metadata() or {})
+    if kind == "npz":
         # NumPy leaves a file open that it opened itself and could not read.
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
             return Opened(path, {name: _tensor(arrays[name]) for name in arrays.files})
-    return Opened(path, _pickled(path))
+    return _pickled(path)
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
@@ -80,47 +166,88 @@ def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
     return torch.from_numpy(array)
 
 
-def _pickled(path: Path) -> dict[str, Tensor]:
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        match = re.search(r"GLOBAL ([\w.]+)", str(error))
-        wants = f"wants to run {match.group(1)}" if match else "is no plain file of tensors"
+def _pickled(path: Path) -> Opened:
+    content = _content(path)
+    found = unwrap(content, str(path))
+    notes = (f"of {', '.join((found.where, *found.others))} in the file, {found.where} is taken",)
+    return Opened(path, found.tensors, config=_trained(content), notes=notes if found.others else ())
+
+
+def _content(path: Path) -> Any:
+    """Return what a pickle holds, with something inert for all that is kept beside tensors."""
+    if _scripted(path):
         raise WeightsError(
-            f"{path} {wants}, which could be harmful, so it was not opened; "
-            "ask its author for a .safetensors file."
-        ) from error
-    return unwrapped(content, path)
+            f"{path} is a TorchScript archive, which holds code. Save its weights alone: "
+            f"torch.save(torch.jit.load({str(path)!r}).state_dict(), 'weights.pth')"
+        )
+    inert: dict[str, Any] = {}
+    while True:
+        try:
+            with torch.serialization.safe_globals([argparse.Namespace, *((_Inert, name) for name in inert)]):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            match = re.search(r"GLOBAL ([\w.]+)", str(error))
+            name = match.group(1) if match else ""
+            if name.partition(".")[0] not in BESIDE_WEIGHTS or name in inert:
+                raise _refused(path, name) from error
+            inert[name] = _Inert
 
 
-def unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a training script's checkpoint, without what it wraps around them."""
-    while isinstance(content, Mapping) and (key := next((k for k in WRAPPERS if _full(content, k)), None)):
-        content = content[key]
-    items = content.items() if isinstance(content, Mapping) else ()
-    tensors = {name: value for name, value in items if isinstance(value, Tensor)}
-    if not tensors:
-        raise WeightsError(f"{path} holds no weights; name the checkpoint of a network.")
-    if all(name.startswith("module.") for name in tensors):
-        return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return tensors
+def _refused(path: Path, name: str) -> WeightsError:
+    if name.startswith("torch.nn."):
+        return WeightsError(
+            f"{path} holds a whole network as an object of Python ({name}), which opening would run. Save its weights "
+            "alone: torch.save(network.state_dict(), 'weights.pth')"
+        )
+    wants = f"wants to run {name}" if name else "is no plain file of tensors"
+    return WeightsError(
+        f"{path} {wants}, which could be harmful, so it was not opened; ask its author for a .safetensors file."
+    )
 
 
-def _full(content: Mapping[Any, Any], key: str) -> bool:
-    return isinstance(content.get(key), Mapping) and bool(content[key])
+def _scripted(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as content:
+            return any("/code/" in name for name in content.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _trained(content: Any) -> dict[str, Any]:
+    """Return what a checkpoint of timm's or torchvision's own training says of its network, as timm's config.json."""
+    name = content.get("arch") if isinstance(content, Mapping) else None
+    if not isinstance(name, str):
+        return {}
+    said = content.get("args")
+    values = vars(said) if isinstance(said, argparse.Namespace) else {}
+    arguments = dict(values.get("model_kwargs") or {})
+    if size := values.get("img_size"):
+        arguments["img_size"] = size
+    return {"architecture": name, "model_args": arguments}
 
 
 def _folder(path: Path) -> Opened:
-    name = next((name for name in FOLDER_FILES if (path / name).is_file()), None)
+    name = next((name for name in FOLDER_FILES if (path / name).is_file()), None) or _only(path)
     if name is None:
         raise WeightsError(f"{path} holds no weights ({', '.join(FOLDER_FILES)}); name another folder.")
-    opened = _shards(path, name) if name.endswith(".json") else open_weights(path / name)
-    return opened._replace(
-        path=path,
-        config=_json(path / "config.json"),
-        preprocessing=_json(path / "preprocessor_config.json"),
-    )
+    opened = _shards(path, name) if name.endswith(".json") else _alone(path / name)
+    return _described(opened, path)._replace(path=path)
+
+
+def _only(path: Path) -> str | None:
+    """Return the one file of weights in a folder that has none of the usual names."""
+    names = [one.name for one in sorted(path.iterdir()) if one.suffix.lower() in SUFFIXES and one.is_file()]
+    if len(names) > 1:
+        raise WeightsError(
+            f"{path} holds several files of weights ({', '.join(names[:4])}); name one of them."
+        )
+    return names[0] if names else None
+
+
+def _described(opened: Opened, folder: Path) -> Opened:
+    """Return what was opened, with what its folder says of it."""
+    said = _json(folder / "config.json") or opened.config
+    return opened._replace(config=said, preprocessing=_json(folder / "preprocessor_config.json"))
 
 
 def _shards(path: Path, index: str) -> Opened:
@@ -132,7 +259,7 @@ def _shards(path: Path, index: str) -> Opened:
         )
     tensors: dict[str, Tensor] = {}
     for name in files:
-        tensors.update(open_weights(path / name).tensors)
+        tensors.update(_alone(path / name).tensors)
     return Opened(path, tensors)
 
 
@@ -148,9 +275,11 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        content: Any = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise WeightsError(f"{path} is no JSON ({_first_line(error)}); copy it again.") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} is a JSON file of another kind; copy it again.")
     return content
 
 

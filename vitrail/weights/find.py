@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from vitrail.core import catalog
-from vitrail.core.errors import WeightsError, nearest
+from vitrail.core.errors import SettingError, WeightsError, nearest
 from vitrail.models.create import config_of
 from vitrail.weights import checkpoints, fetch, library
 from vitrail.weights.checkpoints import Checkpoint
@@ -14,18 +17,23 @@ from vitrail.weights.infer import same_network
 from vitrail.weights.pretrained import Pretrained, from_path
 
 
-def find_weights(source: str, model: str | None = None) -> Pretrained:
+def find_weights(
+    source: str, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})
+) -> Pretrained:
     """Return weights by path, by the name under which they were added, or by a published name.
 
+    `network` states what no tensor of a file tells (`from_path`).
     `auto` takes the best that can be had for `model`: in the cache, among what was added, at the hub.
     WeightsError says what is wrong and the ways out; nothing is ever replaced by random weights.
     """
+    if source != "auto" and (path := Path(source).expanduser()).exists():
+        return from_path(path, model, network)
+    if entry := next((e for e in library.known() if e.name == source), None):
+        return library.open_added(entry, model, network)
+    if network:
+        raise SettingError(f"The weights {source} are of a network that is known; leave --network out.")
     if source == "auto":
         return _auto(model)
-    if (path := Path(source).expanduser()).exists():
-        return from_path(path, model)
-    if entry := next((e for e in library.known() if e.name == source), None):
-        return replace(from_path(entry.path, model or entry.model), name=entry.name)
     row = checkpoints.find(source)
     if row is None:
         raise WeightsError(_unknown(source))
@@ -54,7 +62,7 @@ def _auto(model: str | None) -> Pretrained:
     config = config_of(model)
     for entry in library.known():
         if entry.model and same_network(config_of(entry.model), config):
-            return replace(from_path(entry.path, entry.model), name=entry.name)
+            return library.open_added(entry)
     if not rows:
         raise WeightsError(
             f"No permissively licensed weights are published for {model}. Name a file or a checkpoint "

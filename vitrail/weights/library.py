@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from vitrail.core.errors import WeightsError
 from vitrail.core.files import write_json
 from vitrail.core.paths import cache_dir
 from vitrail.weights.infer import preset_of
-from vitrail.weights.pretrained import from_path
+from vitrail.weights.pretrained import Pretrained, from_path
 
 
 class Added(NamedTuple):
-    """One entry: the name to call it by, where it lies, and the network that it holds."""
+    """One entry: the name to call it by, where it lies, the network that it holds, and what the user stated of it."""
 
     name: str
     path: Path
     model: str | None
+    network: Mapping[str, Any] = {}
+    assumed: tuple[str, ...] = ()  # what was taken for granted when it was added
 
 
-def add(path: Path, *, name: str | None = None, model: str | None = None) -> Added:
-    """Put a file or folder of weights on the register, after reading it whole; `model` as in `from_path`.
+def add(
+    path: Path,
+    *,
+    name: str | None = None,
+    model: str | None = None,
+    network: Mapping[str, Any] = MappingProxyType({}),
+) -> Added:
+    """Put a file or folder of weights on the register, after reading it whole; `model` and `network` as in `from_path`.
 
     The weights stay where they are. A name that is taken by another path is refused (WeightsError).
     """
     path = path.expanduser().resolve()
-    found = from_path(path, model)
-    entry = Added(name or found.name, path, model or preset_of(found.config))
+    found = from_path(path, model, network)
+    entry = Added(name or found.name, path, model or preset_of(found.config), dict(network), found.assumed)
     entries = {added.name: added for added in known()}
     taken = entries.get(entry.name)
     if taken and taken.path != path:
         raise WeightsError(f"{entry.name!r} is the name of {taken.path}; give this one another (--name).")
     entries[entry.name] = entry
     _register().parent.mkdir(parents=True, exist_ok=True)
-    rows = [{"name": e.name, "path": str(e.path), "model": e.model} for e in entries.values()]
+    rows = [
+        {"name": e.name, "path": str(e.path), "model": e.model, "network": dict(e.network)}
+        for e in entries.values()
+    ]
     write_json(_register(), rows)
     return entry
 
@@ -48,8 +62,16 @@ def known() -> list[Added]:
         return []
     except ValueError as error:
         raise WeightsError(f"{_register()} is damaged; remove it and add your weights again.") from error
-    entries = [Added(row["name"], Path(row["path"]), row["model"]) for row in rows]
+    entries = [Added(row["name"], Path(row["path"]), row["model"], row.get("network", {})) for row in rows]
     return [entry for entry in entries if entry.path.exists()]
+
+
+def open_added(
+    entry: Added, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})
+) -> Pretrained:
+    """Return the weights of an entry; `model` and `network` win over what was said when it was added."""
+    found = from_path(entry.path, model or entry.model, {**entry.network, **network})
+    return replace(found, name=entry.name)
 
 
 def _register() -> Path:

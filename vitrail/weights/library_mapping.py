@@ -97,3 +97,9 @@ def with_rows(config: Any, state: Tensors) -> Tensors:
     return state | {
         "position.table": torch.cat([table.new_zeros(1, len(placed(config)), table.shape[2]), table], 1)
     }
+
+
+def ratio_for(hidden: int, width: int) -> float:
+    """Return a ratio that gives `hidden` again when it is multiplied by the width and cut to a whole number."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width

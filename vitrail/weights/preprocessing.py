@@ -44,10 +44,16 @@ def answering_preprocess(found: Pretrained) -> Preprocess:
 
 
 def deviations(found: Pretrained) -> Iterator[str]:
-    """Yield in a sentence each what the weights state and we do not have."""
+    """Yield in a sentence each what was taken for granted of weights, and what they state and we do not have."""
+    yield from (f"the weights {found.name}: {line}" for line in found.assumed)
     stated = found.preprocessing
     if stated is None:
         return
+    if len(stated.mean) != found.config.channels:
+        yield (
+            f"the weights {found.name} state {len(stated.mean)} means for {found.config.channels} channels; the usual "
+            "ones take their place"
+        )
     if stated.interpolation not in (None, *INTERPOLATIONS):
         yield (
             f"the weights {found.name} were made with pictures resized by {stated.interpolation}, which is not here; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -26,7 +27,8 @@ class Pretrained:
     """Weights in our names, the settings of their network in their source's conventions, and where they are from.
 
     `preprocessing` and `licence` are None where nobody states them. `head` is what the file has beyond the
-    encoder, under the names of `vitrail.layers.head.LinearHead`.
+    encoder, under the names of `vitrail.layers.head.LinearHead`; `pool` is what it reads, where that is stated.
+    `assumed` are sentences on what was taken for granted, and on what of the file was left aside.
     """
 
     name: str
@@ -36,13 +38,18 @@ class Pretrained:
     source: str
     preprocessing: Preprocessing | None = None
     licence: str | None = None
+    pool: str | None = None
+    assumed: tuple[str, ...] = ()
 
     @property
     def network_name(self) -> str:
-        """The name of their network: our preset's, else timm's with the weights' tag where they bear timm's name."""
-        if preset := preset_of(self.config):
-            return preset
-        network: str = self.config.name if self.config.family == "timm" else self.name
+        """The name of their network: our preset's or family's, else timm's, with the weights' tag where they bear it.
+
+        A family's name stands for every network of it (`from_path`).
+        """
+        if self.config.family != "timm":
+            return preset_of(self.config) or str(self.config.family)
+        network: str = self.config.name
         return self.name if self.name.partition(".")[0] == network else network
 
     def build(
@@ -75,9 +82,15 @@ class Pretrained:
         return encoder.eval()
 
 
-def from_path(path: Path, model: str | None = None) -> Pretrained:
-    """Return the weights of a file or folder; `model` names their network where the file cannot say it."""
-    found = read(open_weights(path), model)
+def from_path(
+    path: Path, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})
+) -> Pretrained:
+    """Return the weights of a file or folder.
+
+    `model` names their network where the file cannot say it (a family's name, any network of it); `network` states
+    what no tensor tells: heads, image, gelu, norm_eps.
+    """
+    found = read(open_weights(path), model, network)
     return Pretrained(
         path.stem if path.is_file() else path.name,
         found.config,
@@ -86,6 +99,8 @@ def from_path(path: Path, model: str | None = None) -> Pretrained:
         found.source,
         found.preprocessing,
         found.licence,
+        found.pool,
+        found.assumed,
     )
 
 

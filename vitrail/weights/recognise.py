@@ -3,149 +3,226 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from functools import partial
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from vitrail.core import catalog
 from vitrail.core.errors import WeightsError
-from vitrail.models.create import build, config_of, rebuild
-from vitrail.weights import infer, rules
-from vitrail.weights.conventions import (
-    GOOGLE,
-    HUGGINGFACE,
-    OFFICIAL,
-    TIMM,
-    Conventions,
-    Preprocessing,
-    of_hub,
-    of_timm_folder,
-)
+from vitrail.layers.pool import AttentionPool
+from vitrail.models.create import config_of, rebuild
+from vitrail.weights import hub_folder, infer, rules
+from vitrail.weights.asked import Asked, Read, alternatives, beside, shapes
+from vitrail.weights.conventions import of_converted, of_own, of_timm_folder
 from vitrail.weights.files import Opened
-from vitrail.weights.rules import Loaded, Table
-from vitrail.weights.tables import google, huggingface, official
-from vitrail.weights.tables import timm as timm_tables
+from vitrail.weights.layouts import Layout, layout_of
+from vitrail.weights.read_timm import through_timms, timm_network
+from vitrail.weights.rules import Loaded
+from vitrail.weights.said import Said, of_user
+from vitrail.weights.timm_folder import TimmFolder, timm_folder
 
 OWN = ("vitrail", "vitrail_encoder")
 """The keys in our safetensors headers that describe the network: of a whole model, of an encoder alone."""
 
-
-class Read(NamedTuple):
-    """Weights under our names, the settings of their network, whose layout they had, and its preprocessing."""
-
-    config: Any
-    weights: Loaded
-    source: str
-    preprocessing: Preprocessing | None = None
-    licence: str | None = None
+CONVERTED = "vitrail_network"
+"""The key in the header of a file that we wrote in another layout: the settings that its tensors do not tell."""
 
 
-class _Kind(NamedTuple):
-    table: Table
-    infer: Callable[[infer.Peek, Conventions, int | None], Any]
-    tensors: Mapping[str, Tensor]
-    conventions: Conventions
-    heads: int | None = None
-
-
-def read(opened: Opened, model: str | None = None) -> Read:
+def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})) -> Read:
     """Return what an opened file holds, in our names and its source's own conventions.
 
-    `model` names the network where the file cannot say it, and must be the file's where it can: WeightsError
-    names the nearest preset otherwise.
+    `model` names the network where the file cannot say it, and must be the file's where it can; a family's name
+    stands for every network of it. `network` states what no tensor tells. WeightsError names what was found, and the
+    nearest preset or the option that is wanted.
     """
     if header := next((opened.metadata[key] for key in OWN if key in opened.metadata), None):
-        return _own(opened, header)
-    wanted = config_of(model) if model else None
-    kind = _kind(opened, wanted)
-    if kind is None or (wanted is not None and wanted.family == "timm"):
-        return _timm_network(opened, wanted)
-    config = kind.infer(partial(rules.peek, kind.table, kind.tensors), kind.conventions, _heads(kind, wanted))
+        return _own(opened, header, of_user(network))
+    folder, written = timm_folder(opened.config), _written(opened)
+    if folder and model and model.split(".")[0] == folder.config.name:
+        model = None  # the name that stands in the folder, whose settings are its own
+    wanted = config_of(model) if model and model not in catalog.ARCHITECTURES else None
+    asked = Asked(opened, model, wanted, of_user(network), folder, written)
+    hub = hub_folder.whole(opened.config)
+    if way := hub_folder.THROUGH.get(hub.get("model_type", "")):
+        found = through_timms(asked, way, hub)
+    else:
+        found = _of_layout(asked)
+    if asked.wanted is None and model and found.config.family != model:
+        raise WeightsError(f"{opened.path} does not hold a {model}. {_hint(found.config)}")
+    return found._replace(assumed=(*opened.notes, *found.assumed))
+
+
+def _of_layout(asked: Asked) -> Read:
+    """Read weights whose layout their names tell; others are of timm's networks by name."""
+    opened, folder = asked.opened, asked.folder
+    if asked.model is None and (hub_folder.hub_type(opened.config) or "vit") not in hub_folder.PAGES:
+        raise _at(opened, hub_folder.refusal(opened.config))
+    found = next(
+        ((front, kind) for front, t in alternatives(opened) if (kind := layout_of(opened, t, asked.family))),
+        None,
+    )
+    if (
+        found is None
+        or asked.family == "timm"
+        or (folder and (folder.otherwise or _no_tanh(found[1], folder)))
+    ):
+        return timm_network(asked)
+    front, kind = found
+    read = _with_page(asked, kind)
+    return read if not front else read._replace(assumed=(_left(front, opened, kind), *read.assumed))
+
+
+def _no_tanh(kind: Layout, folder: TimmFolder) -> bool:
+    """Tell whether timm's network has the GELU of tanh, which the page with the same tensors has not."""
+    return folder.said.gelu == "tanh" and kind.infer not in (infer.vit, infer.mixer)
+
+
+def _with_page(asked: Asked, kind: Layout) -> Read:
+    """Read weights with a page of ours, whose settings follow from the tensors and from what is said."""
+    opened, wanted = asked.opened, asked.wanted
+    stated = asked.user.over(_stated(asked, kind))
+    said = stated.over(_of_preset(kind, wanted, stated)) if wanted else stated
+    peek = partial(rules.peek, kind.table, kind.tensors)
+    try:
+        config = kind.infer(peek, kind.conventions, said)
+    except WeightsError as error:
+        raise _at(opened, error) from error
+    config, line, unsaid = infer.with_heads(config, said, str(opened.path))
     if wanted is not None and not infer.same_network(config, wanted):
-        raise WeightsError(f"{opened.path} does not hold {model}. {_hint(config)}")
-    if "layer_norm_eps" in opened.config:
-        config = replace(config, norm_eps=opened.config["layer_norm_eps"])
+        raise WeightsError(f"{opened.path} does not hold {asked.model}. {_hint(config)}")
+    config = _with_conventions(config, stated, opened)
+    if asked.written is not None and shapes(asked.written) == shapes(config):
+        config = asked.written  # with all that neither tensors nor the other layout tell
     weights = rules.load(kind.table, kind.tensors, shapes(config), lambda: _hint(config))
-    stated = of_timm_folder(opened.config) or kind.conventions.preprocessing
-    return Read(config, weights, kind.conventions.name, stated)
+    if unsaid:  # last, for tensors that are missing are the better reason
+        raise unsaid
+    weights, pool, dropped = _classifier(weights, config, asked)
+    lines = [line, _size_line(config, said), dropped, beside(kind.tensors)]
+    header = _converted(opened)
+    preprocessing = of_timm_folder(opened.config) or kind.conventions.preprocessing
+    if steps := header.get("preprocessing"):
+        preprocessing = of_converted(steps)
+    assumed = tuple(one for one in lines if one)
+    pool = pool or header.get("pool")
+    return Read(config, weights, kind.conventions.name, preprocessing, header.get("licence"), pool, assumed)
 
 
-def shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of an encoder's tensors; no memory is filled."""
+def _stated(asked: Asked, kind: Layout) -> Said:
+    """Return what the file and its folder say."""
+    folder = asked.folder.said if asked.folder else Said()
+    return kind.said.over(_of_header(asked.written)).over(folder)
+
+
+def _converted(opened: Opened) -> Mapping[str, Any]:
+    """Return the header of a file that we wrote in another layout; nothing where there is none."""
+    try:
+        header: Mapping[str, Any] = json.loads(opened.metadata.get(CONVERTED, "{}"))
+    except ValueError as error:
+        raise WeightsError(f"{opened.path} has a broken header; copy it again.") from error
+    return header
+
+
+def _written(opened: Opened) -> Any:
+    """Return the settings of the network that stand in it, or None."""
+    header = _converted(opened)
+    if "encoder" not in header:
+        return None
     with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in build(config).state_dict().items()}
+        return rebuild(header["encoder"]).config
 
 
-def _kind(opened: Opened, wanted: Any) -> _Kind | None:
-    """Tell the layout by the names of the tensors."""
-    names = opened.tensors.keys()
-    if any(name.endswith("embedding/kernel") for name in names):
-        spelt = google.spelt(opened.tensors)
-        query = next((t for n, t in spelt.items() if n.endswith("query/kernel")), None)
-        return _Kind(google.vit(), infer.vit, spelt, GOOGLE, query.shape[1] if query is not None else None)
-    if "MixerBlock_0/token_mixing/Dense_0/kernel" in names:
-        return _Kind(google.MIXER, infer.mixer, opened.tensors, GOOGLE)
-    if "blocks.0.mlp_tokens.fc1.weight" in names and "stem.proj.weight" in names:
-        return _Kind(timm_tables.MIXER, infer.mixer, opened.tensors, TIMM)
-    if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in names):
-        return _hub(opened)
-    if {"patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight"} <= names:
-        return _timm(opened, wanted)
-    if "layers.0.blocks.0.attn.relative_position_bias_table" in names:
-        table = official.SWIN if "layers.0.downsample.norm.weight" in names else official.SWIN_TIMM
-        return _Kind(table, infer.swin, opened.tensors, OFFICIAL)
-    if "pos_embed_list.0" in names:
-        return _Kind(official.SUPERVIT, infer.supervit, opened.tensors, OFFICIAL)
-    if "patch_embed1.proj.weight" in names and "block1.0.attn.q_proj.weight" in names:
-        return _Kind(official.VVT, infer.vvt, opened.tensors, OFFICIAL)
-    if "tokens_to_token.project.weight" in names:
-        performer = "tokens_to_token.attention1.w" in names
-        table = official.T2T_PERFORMER if performer else official.T2T_TRANSFORMER
-        return _Kind(table, infer.t2t, opened.tensors, OFFICIAL)
-    return None
+def _of_header(config: Any) -> Said:
+    """Return what settings in a header say that tensors do not tell."""
+    if config is None:
+        return Said()
+    heads = config.heads if config.family in infer.OF_HEADS else None
+    gelu = getattr(config, "gelu", None)
+    return Said("its header", heads, sizes=(config.size,), gelu=gelu, norm_eps=config.norm_eps)
 
 
-def _hub(opened: Opened) -> _Kind:
-    if any("relative_position_bias_table" in name for name in opened.tensors):
-        swin = rules.respell(opened.tensors, huggingface.SWIN_SPELLINGS)
-        conventions = replace(HUGGINGFACE, preprocessing=of_hub(opened.preprocessing))
-        return _Kind(huggingface.SWIN, infer.swin, swin, conventions)
-    spelt = rules.respell(opened.tensors, huggingface.SPELLINGS)
-    acts = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
-    gelu: Any = acts.get(opened.config.get("hidden_act", ""), HUGGINGFACE.gelu)
-    conventions = replace(HUGGINGFACE, gelu=gelu, preprocessing=of_hub(opened.preprocessing))
-    heads = opened.config.get("num_attention_heads")
-    if "embeddings.distillation_token" in spelt:
-        both = "cls_classifier.weight" in spelt
-        table = huggingface.DEIT_TEACHER if both else huggingface.DEIT
-        return _Kind(table, infer.deit, spelt, conventions, heads)
-    if "encoder.layer.0.layer_scale1.lambda1" not in spelt:
-        return _Kind(huggingface.VIT, infer.vit, spelt, conventions, heads)
-    gated = "encoder.layer.0.mlp.weights_in.weight" in spelt
-    table = huggingface.DINOV2_SWIGLU if gated else huggingface.DINOV2
-    return _Kind(table, infer.dinov2, spelt, conventions, heads)
+def _of_preset(kind: Layout, wanted: Any, stated: Said) -> Said:
+    """Return what the network that the user names says of weights of the same width."""
+    norm = rules.peek(kind.table, kind.tensors, "norm.weight")
+    widths = getattr(wanted, "widths", None) or (getattr(wanted, "width", None),)
+    agrees = norm is None or len(norm) in widths
+    # Where the file states a number, whether the networks differ is told later, with the nearest preset.
+    open_ = stated.heads is None and agrees and wanted.family in infer.OF_HEADS
+    return Said("--model", wanted.heads if open_ else None, sizes=(wanted.size,))
 
 
-def _timm(opened: Opened, wanted: Any) -> _Kind:
-    tensors = opened.tensors
-    if "dist_token" in tensors:
-        return _Kind(timm_tables.DEIT_DISTILLED, infer.deit, tensors, TIMM)
-    spelt = rules.respell(tensors, timm_tables.OFFICIAL_SPELLINGS)
-    if "blocks.0.ls1.gamma" in spelt:
-        return _Kind(timm_tables.DINOV2, infer.layer_scaled, spelt, TIMM)
-    if wanted is not None and wanted.family == "deit":  # without distillation its files are a ViT's
-        return _Kind(timm_tables.DEIT, infer.deit, tensors, TIMM)
-    table = timm_tables.VIT
-    for hybrid, root in ((timm_tables.HYBRID, "stem."), (timm_tables.HYBRID_ROOT, "")):
-        if f"patch_embed.backbone.{root}conv.weight" in tensors:
-            table = hybrid
-    return _Kind(table, infer.vit, tensors, TIMM)
+def _with_conventions(config: Any, said: Said, opened: Opened) -> Any:
+    """Return the settings with what is said of epsilon and GELU; refuses what the page has no place for."""
+    names = {field.name for field in fields(config)}
+    if (
+        said.gelu
+        and said.gelu != getattr(config, "gelu", "exact")
+        and getattr(config, "mlp", "gelu") == "gelu"
+    ):
+        raise WeightsError(
+            f"{opened.path} is a {config.family} with the {said.gelu} GELU, as {said.by} says; that of ours has the "
+            "exact one, and would answer otherwise."
+        )
+    return (
+        config
+        if said.norm_eps is None or "norm_eps" not in names
+        else replace(config, norm_eps=said.norm_eps)
+    )
 
 
-def _own(opened: Opened, header: str) -> Read:
+def _classifier(weights: Loaded, config: Any, asked: Asked) -> tuple[Loaded, str | None, str | None]:
+    """Return the weights, what their classifier reads, and a line where it is left aside."""
+    head = weights.head
+    if not head or config.family not in ("vit", "deit", "dinov2", "swin", "mixer"):
+        return weights, None, None
+    if asked.folder:
+        pool = asked.folder.pool
+        if pool is None:
+            return (
+                Loaded(weights.encoder, {}),
+                None,
+                "its classifier reads what none of ours does, and is left aside",
+            )
+        return weights, pool, None
+    if any(name.startswith("pool.attention.") for name in head):
+        with torch.device("meta"):
+            ours = AttentionPool(config.width).heads
+        if config.heads != ours:
+            line = f"its pool has {config.heads} heads and ours {ours}; pool and classifier are left aside"
+            return Loaded(weights.encoder, {}), None, line
+        return weights, "attention", None
+    return weights, hub_folder.POOLS.get(hub_folder.hub_type(asked.opened.config) or ""), None
+
+
+def _size_line(config: Any, said: Said) -> str | None:
+    """Return a sentence where the size was taken for granted."""
+    if (
+        config.family == "vvt"
+        or config.size in (said.image, *said.sizes)
+        or getattr(config, "position", "") == "relative"
+    ):
+        return None
+    height, width = config.size
+    none = "the file states no size" if not said.sizes else "no size that is stated has as many places"
+    return (
+        f"made for {height} x {width} px, as a square has it: {none} (else: --network image=[HEIGHT,WIDTH])"
+    )
+
+
+def _left(front: str, opened: Opened, kind: Layout) -> str:
+    rest = len(opened.tensors) - len(kind.tensors)
+    others = f", {rest} other tensors are left aside" if rest else ""
+    return f"its part {front.rstrip('.')!r} is taken{others}"
+
+
+def _at(opened: Opened, error: WeightsError) -> WeightsError:
+    return WeightsError(f"{opened.path}: {error}")
+
+
+def _own(opened: Opened, header: str, user: Said) -> Read:
     """Read a file that we wrote: a model with its task, or an encoder alone."""
     try:
         stated = json.loads(header)
@@ -154,6 +231,8 @@ def _own(opened: Opened, header: str) -> Read:
         raise WeightsError(f"{opened.path} has a broken header; copy it again.") from error
     with torch.device("meta"):
         config = rebuild(description).config
+    if user != Said():
+        raise WeightsError(f"{opened.path} says itself what its network is; leave --network out.")
     encoder, head = (
         {name.removeprefix(part): t for name, t in opened.tensors.items() if name.startswith(part)}
         for part in ("encoder.", "head.")
@@ -162,41 +241,11 @@ def _own(opened: Opened, header: str) -> Read:
         raise WeightsError(
             f"{opened.path} does not hold the network that its header describes; copy it again."
         )
-    return Read(config, Loaded(encoder, head), "vitrail", licence=stated.get("licence"))
-
-
-def _timm_network(opened: Opened, wanted: Any) -> Read:
-    config = wanted or _named_by_folder(opened.config)
-    if config is None:
-        raise WeightsError(
-            f"{opened.path} holds no layout that is known (first tensors: {', '.join(list(opened.tensors)[:3])}); "
-            "name its network (model=…), ours or timm's."
-        )
-    if config.family != "timm":
-        raise WeightsError(f"{opened.path} holds no {config.family}; name the network that it was made for.")
-    from timm import get_pretrained_cfg
-
-    cfg = get_pretrained_cfg(config.name, allow_unregistered=True)
-    classifier = cfg.classifier if cfg and isinstance(cfg.classifier, str) else "head"
-    weights = rules.load(timm_tables.network(classifier), opened.tensors, shapes(config))
-    return Read(config, weights, TIMM.name, of_timm_folder(opened.config))
-
-
-def _named_by_folder(stated: Mapping[str, Any]) -> Any:
-    """Return the settings of the network that a folder of timm's names; None where none or a changed one is named."""
-    name = stated.get("architecture")
-    if not isinstance(name, str) or stated.get("model_args"):
-        return None
-    import timm
-
-    return config_of(name) if timm.is_model(name) else None
-
-
-def _heads(kind: _Kind, wanted: Any) -> int | None:
-    """Return the heads that the file states, or those of the network the user names where its width agrees."""
-    norm = rules.peek(kind.table, kind.tensors, "norm.weight")
-    agrees = wanted is not None and norm is not None and wanted.width == len(norm)
-    return kind.heads or (getattr(wanted, "heads", None) if agrees else None)
+    steps = stated.get("preprocessing")
+    preprocessing = of_own(stated["preprocess"]) if "preprocess" in stated else steps and of_converted(steps)
+    return Read(
+        config, Loaded(encoder, head), "vitrail", preprocessing, stated.get("licence"), stated.get("pool")
+    )
 
 
 def _hint(config: Any) -> str:

@@ -51,7 +51,8 @@ def stacked(parts: int) -> Op:
 class Rule:
     """Our name and theirs (several where the op joins them).
 
-    `{i}` and the like stand for one part of a name, `{rest}` for all the rest, `{i+1}` for the next number.
+    `{i}` and the like stand for one part of a name, `{rest}` for all the rest, `{i+1}` and `{i-1}` for the numbers
+    beside it.
     """
 
     ours: str
@@ -161,7 +162,9 @@ def _match(rules: tuple[Rule, ...], name: str) -> tuple[Rule, dict[str, str]]:
         raise WeightsError(f"The table has {len(found)} rules for our tensor {name!r}; it must have one.")
     rule, parts = found[0]
     # "{i+1}" stands for our number plus one: some count from 1.
-    return rule, parts | {f"{key}+1": str(int(v) + 1) for key, v in parts.items() if v.isdigit()}
+    numbers = {key: int(value) for key, value in parts.items() if value.isdigit()}
+    beside = {f"{key}{step:+d}": str(value + step) for key, value in numbers.items() for step in (1, -1)}
+    return rule, parts | beside
 
 
 @cache

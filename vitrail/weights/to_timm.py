@@ -22,6 +22,7 @@ from vitrail.weights.library_mapping import (
     placed,
     plain,
     pool_of,
+    ratio_for,
     scaled,
     with_rows,
 )
@@ -72,6 +73,10 @@ def for_timm(network: Network, temperature: float = 1.0) -> Foreign:
 def _own(network: Network, pool: str) -> tuple[Settings, Table]:
     encoder: Any = network.encoder
     name, classifier = encoder.config.name.split(".")[0], encoder.net.pretrained_cfg.get("classifier")
+    if encoder.config.eps:
+        raise NoPlaceError(
+            TIMM, name, f"its own norms do not add {', '.join(map(str, encoder.config.eps.values()))}"
+        )
     if not isinstance(classifier, str) or pool != "own":
         raise NoPlaceError(TIMM, name, f"its own has another head than one that reads {pool!r}")
     import timm
@@ -96,7 +101,7 @@ def _column(config: Any, pool: str) -> Settings:
         "embed_dim": config.width,
         "depth": config.depth,
         "num_heads": config.heads,
-        "mlp_ratio": _ratio(2 * hidden_of(config) if gated else hidden_of(config), config.width),
+        "mlp_ratio": ratio_for(2 * hidden_of(config) if gated else hidden_of(config), config.width),
         "class_token": bool(placed(config)),
         "no_embed_class": pool != BOTH and (bool(registers) or config.position == "1d_patches"),
         "global_pool": POOLS.get(pool, "token"),
@@ -169,12 +174,6 @@ def _mixer(config: Any, pool: str) -> Settings:
         raise NoPlaceError(
             TIMM, "mixer", "its own reads the mean, has the exact GELU and norms that add 1e-6"
         )
-    ratios = [_ratio(hidden, config.width) for hidden in (config.places, config.hidden)]
+    ratios = [ratio_for(hidden, config.width) for hidden in (config.places, config.hidden)]
     arguments = {"img_size": list(config.size), "in_chans": config.channels, "mlp_ratio": ratios}
     return {"architecture": name, "model_args": arguments}
-
-
-def _ratio(hidden: int, width: int) -> float:
-    """Return a ratio that gives `hidden` again when it is multiplied by the width and cut to a whole number."""
-    ratio = hidden / width
-    return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width

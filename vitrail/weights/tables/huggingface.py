@@ -7,7 +7,7 @@ from dataclasses import replace
 from vitrail.weights.rules import Rule, Table, side_by_side, stacked
 
 SPELLINGS = (
-    (r"^(vit|deit|dinov2|dinov2_with_registers)\.", ""),
+    (r"^(vit|vit_mae|vit_msn|deit|dinov2|dinov2_with_registers)\.", ""),
     (r"^layers\.(\d+)\.attention\.([qkv])_proj\.", r"encoder.layer.\1.attention.attention.\2_proj."),
     (r"^layers\.(\d+)\.attention\.o_proj\.", r"encoder.layer.\1.attention.output.dense."),
     (r"^encoder\.layer\.(\d+)\.attention\.([qkv])_proj\.", r"encoder.layer.\1.attention.attention.\2_proj."),
@@ -60,7 +60,7 @@ VIT = Table(
         Rule("blocks.{i}.mlp.fall.{p}", "encoder.layer.{i}.output.dense.{p}"),
     ),
     head=HEAD,
-    ignored=("embeddings.mask_token",),
+    ignored=("embeddings.mask_token", "decoder.*"),  # of the pretraining alone: MAE's decoder, too
 )
 
 DINOV2 = Table(
@@ -78,7 +78,7 @@ DINOV2 = Table(
         Rule("blocks.{i}.mlp.fall.{p}", "encoder.layer.{i}.mlp.fc2.{p}"),
     ),
     head=HEAD,
-    ignored=("embeddings.mask_token",),
+    ignored=("embeddings.mask_token", "decoder.*"),  # of the pretraining alone: MAE's decoder, too
 )
 
 DINOV2_SWIGLU = replace(

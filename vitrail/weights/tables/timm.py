@@ -49,6 +49,7 @@ VIT = Table(
         *VIT_BLOCKS,
     ),
     head=(*HEAD, *ATTENTION_POOL),
+    ignored=("mask_token", "decoder_*"),  # of MAE's pretraining alone
 )
 
 MIXER = Table(
