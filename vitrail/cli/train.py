@@ -74,7 +74,7 @@ def train(
     else:
         say("")
         sys.stdout.write("\n".join(_ending(report, data)) + "\n")
-    return 0
+    return 1 if "unreported" in report else 0
 
 
 def _foreign(options: TrainOptions) -> list[str]:
@@ -92,14 +92,14 @@ def _ending(report: dict[str, Any], data: str) -> list[str]:
         lines.append(
             f"stopped at step {stopped['step']:,} of {stopped['total']:,}; go on with: vitrail train --resume {run}"
         )
-    if "model" not in report:
+    if "model" not in report and "unreported" not in report:
         return lines
     if report.get("draft"):
         lines += _outlook(report, data)
     return [
         *lines,
         f"model   {run}/model.safetensors  (one file, all that prediction needs)",
-        f"report  {run}/report.html",
+        *([] if "unreported" in report else [f"report  {run}/report.html"]),
         f"next    vitrail predict {run} picture.jpg",
     ]
 

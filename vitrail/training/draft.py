@@ -20,7 +20,7 @@ from vitrail.evaluate.by_folds import Answered, gain_from_twice, score_by_folds
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft import Outlook, write_draft_report
 from vitrail.runs.device import device_for, fast_bf16
-from vitrail.runs.folder import Run, create_run, elsewhere
+from vitrail.runs.folder import ReportError, Run, create_run, elsewhere
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.probe import Probe
 from vitrail.training.begin import Start, begin
@@ -93,7 +93,11 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
         "drafted", {"root": str(manifest.root.resolve()), "phases": clock.phases, "strength": head.strength}
     )
     outlook = Outlook(clock.phases, seconds, half, gain_from_twice(now, half))
-    write_draft_report(run, manifest, folded, outlook)
+    try:
+        write_draft_report(run, manifest, folded, outlook)
+    except Exception as error:  # scores, drawings and pages fail in many ways
+        again = f"Draft again, from the features that are kept: vitrail train {recipe.data.source}"
+        raise ReportError(run, error, again) from error
     return run
 
 

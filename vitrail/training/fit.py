@@ -22,7 +22,7 @@ from vitrail.infer.bf16_check import keep_in_float32
 from vitrail.models.create import count_params
 from vitrail.reports.write import write_report
 from vitrail.runs.assemble import build_task
-from vitrail.runs.folder import Run, create_run, elsewhere, open_run
+from vitrail.runs.folder import ReportError, Run, create_run, elsewhere, open_run
 from vitrail.runs.options import TrainOptions
 from vitrail.runs.recipe import Recipe, layered
 from vitrail.training.asked import refuse
@@ -54,6 +54,9 @@ def train(
     """Check a data set, train a network on it and return its run, with scores on pictures it never saw.
 
     `data` is a folder, another source that `vitrail check` understands, or a built-in name ("digits").
+
+    Raises:
+        ReportError: the run is trained and kept (the error's `run`), but its report could not be made.
     """
     options = options or TrainOptions()
     refuse(options)
@@ -184,14 +187,31 @@ def _train(work: Work, accelerator: Any, saved: tuple[Any, Any] | None, more: in
         except DivergedError as error:
             raise error.keeping(keeper.kept()) from None
     accelerator.wait_for_everyone()
+    failed = None
     if accelerator.is_main_process:
         finished = session.step >= session.schedule.total or keeper.patience_ran_out()
         ended = {"time": time.time(), "step": session.step, "total": session.schedule.total}
         work.run.log("finished" if finished else "stopped", ended)
         if work.run.model_path.is_file():  # a run stopped in its first epoch has no model to score yet
-            write_report(work.run, work.manifest, seconds=keeper.elapsed(), finished=finished)
+            failed = _report(work, keeper.elapsed(), finished)
     accelerator.wait_for_everyone()  # who comes back finds the report
+    if failed:
+        raise failed
     return work.run
+
+
+def _report(work: Work, seconds: float, finished: bool) -> ReportError | None:
+    """Write the report of a run, or return why there is none: no report is worth the training it is about."""
+    try:
+        write_report(work.run, work.manifest, seconds=seconds, finished=finished)
+    except Exception as error:  # scores, drawings and pages fail in many ways
+        work.run.drop_stale_report()
+        folder = work.run.folder
+        way = f"Make it again: vitrail train --resume {folder}. The scores alone: vitrail eval {folder}"
+        failed = ReportError(work.run, error, way)
+        failed.__cause__ = error
+        return failed
+    return None
 
 
 def _steps(session: Session, keeper: Keeper, pictures: Pictures, stop: Callable[[], bool]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from vitrail.core.files import keep_json
+from vitrail.core.cache import keep_json
 from vitrail.core.paths import cache_dir
 from vitrail.data.sample import Batch
 from vitrail.infer.bf16_check import PICTURES, Bf16Check, check_bf16, keep_in_float32, noise

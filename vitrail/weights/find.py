@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from vitrail.core import catalog
 from vitrail.core.errors import WeightsError, nearest
+from vitrail.core.paths import expanded
 from vitrail.models.create import config_of
 from vitrail.weights import checkpoints, fetch, library
 from vitrail.weights.checkpoints import Checkpoint
@@ -22,7 +22,7 @@ def find_weights(source: str, model: str | None = None) -> Pretrained:
     """
     if source == "auto":
         return _auto(model)
-    if (path := Path(source).expanduser()).exists():
+    if (path := expanded(source)).exists():
         return from_path(path, model)
     if entry := next((e for e in library.known() if e.name == source), None):
         return replace(from_path(entry.path, model or entry.model), name=entry.name)
