@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vitrail.core.seeds import of_64_bits
 from vitrail.core.text import clock
 from vitrail.data.manifest import TRAIN, VAL
 from vitrail.data.split import can_be_trained
@@ -79,7 +80,7 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     if planned.full is None:
         can_be_trained(prepared.manifest, prepared.targets.strata)
     device = device_for(planned.recipe.training.device)
-    torch.manual_seed(planned.recipe.training.seed)
+    torch.manual_seed(of_64_bits(planned.recipe.training.seed))
     wanted = planned.full or planned.recipe
     start = begin(wanted, prepared.manifest.truth)
     if wanted.training.tune == "head":

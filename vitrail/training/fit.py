@@ -14,6 +14,7 @@ import torch
 from vitrail.core.catalog import WRAPPERS
 from vitrail.core.errors import DataError
 from vitrail.core.memory import holding_memory
+from vitrail.core.seeds import of_64_bits
 from vitrail.data.loader import Pictures, Share, processes, training
 from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.data.prepare import Prepared, prepare
@@ -101,7 +102,7 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
     manifest = prepared.manifest
     can_be_trained(manifest, prepared.targets.strata)
     accelerator = accelerator_for(recipe.training.device)
-    torch.manual_seed(recipe.training.seed)
+    torch.manual_seed(of_64_bits(recipe.training.seed))
     begun = begin(recipe, manifest.truth)
     if recipe.training.tune != "scratch":
         head_for(begun, manifest, TRAIN)

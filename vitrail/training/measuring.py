@@ -26,6 +26,7 @@ from vitrail.runs.device import autocast, fast_bf16
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
 from vitrail.training.loop import TrainingError
+from vitrail.training.pieces import refuse_lone, smallest_piece
 
 SMALLEST = 8
 """Pictures of the smallest micro-batch that is tried."""
@@ -68,7 +69,9 @@ def measure(
     """
     size = len(batch.ids)
     precision = precision_for(recipe, network, device)
-    trial = _Trial(deepcopy(network).to(device).train(), task, batch, device)
+    least = smallest_piece(network, task, recipe.model)
+    refuse_lone(least, recipe, size)
+    trial = _Trial(deepcopy(network).to(device).train(), task, batch, device, least)
     check = Bf16Check()
     if precision == "bf16":
         check = check_bf16(trial.network.encoder, batch.images[:PICTURES].to(device))
@@ -80,7 +83,7 @@ def measure(
         if task.couples
         else recipe.training.micro or (size if device.type != "cpu" else _remembered(place))
     )
-    start = _held(trial, min(given or SMALLEST, size), precision)  # pays for set-up, too
+    start = _held(trial, min(max(least, given or SMALLEST), size), precision)  # pays for set-up, too
     micro, cost = start, trial.cost(start, precision)
     if given is None:
         micro, cost = _quickest(trial, size, {start: cost}, precision)
@@ -95,12 +98,12 @@ def _held(trial: _Trial, micro: int, precision: str) -> int:
             trial.cost(micro, precision)
             return micro
         except torch.OutOfMemoryError:
-            if micro == 1 or trial.task.couples:
-                many = "one picture at a time" if micro == 1 else f"a whole batch of {micro} pictures"
+            if micro <= trial.least or trial.task.couples:
+                many = "one picture at a time" if micro == 1 else f"{micro} pictures at once"
                 raise TrainingError(
                     f"Memory does not hold the training of {many}. Choose a smaller network or --imgsz."
                 ) from None
-            micro = micro // 2
+            micro = max(trial.least, micro // 2)
         trial.network.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -157,6 +160,7 @@ class _Trial:
     task: Task[Any, Any]
     batch: Batch[Any]
     device: torch.device
+    least: int  # pictures that it can learn from at once
 
     def cost(self, count: int, precision: str) -> float:
         """Return the seconds of one picture where `count` are computed at once; quick steps are timed twice."""
