@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from itertools import cycle
+from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
@@ -13,6 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from vitrail.core.files import replace
+from vitrail.core.text import MADE_BY
 
 HEAT = "inferno"
 """The colour map of every heat map: even in brightness, readable in print and by colour-blind people."""
@@ -21,13 +26,32 @@ INK, PAPER, ACCENT, SECOND, FRAME = "#1d2530", "#ffffff", "#0072b2", "#e69f00", 
 """Colours of text, ground, first and second series, and of a frame (Okabe and Ito's colour-blind-safe set)."""
 
 
+THIN = 8
+"""How many times longer than wide a picture may be and still be enlarged for its short side alone."""
+
+LONGEST = 16_384
+"""Pixels of the long side of anything that is drawn: a strip of a million pixels is made smaller."""
+
+STRIP = 1 << 20
+"""Pixels that are coloured at once: a colour map takes 32 bytes for each."""
+
+JPEG_SIDE = 65_500
+"""Pixels of a side that a JPEG can have."""
+
+
 def shown(image: Image.Image, least: int = 256) -> Image.Image:
-    """Return the picture in RGB, small ones enlarged without smoothing until the short side has `least` pixels."""
+    """Return the picture in RGB, small ones enlarged without smoothing until the short side has `least` pixels.
+
+    The long side is never enlarged beyond `THIN` times `least`, and never longer than `LONGEST`.
+    """
     rgb = image.convert("RGB")
-    factor = -(-least // min(rgb.size))
-    return (
-        rgb.resize((rgb.width * factor, rgb.height * factor), Image.Resampling.NEAREST) if factor > 1 else rgb
-    )
+    short, long = min(rgb.size), max(rgb.size)
+    factor = min(-(-least // short), THIN * least // long)
+    if factor > 1:
+        return rgb.resize((rgb.width * factor, rgb.height * factor), Image.Resampling.NEAREST)
+    if long > LONGEST:
+        rgb.thumbnail((LONGEST, LONGEST))
+    return rgb
 
 
 def of_array(pixels: NDArray[np.uint8]) -> Image.Image:
@@ -44,18 +68,35 @@ def heat(image: Image.Image, values: NDArray[np.floating], strength: float = 0.6
     ground = shown(image)
     top = float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
     share = np.nan_to_num(values / top if top > 0 else values, nan=0.0).astype(np.float32)
-    layer = Image.fromarray(share).resize(ground.size, Image.Resampling.BILINEAR)
-    weight = np.clip(np.asarray(layer), 0.0, 1.0)
-    colour = colormaps[HEAT](weight)[..., :3] * 255
-    grey = np.asarray(ground.convert("L"), dtype=np.float32)[..., None]
-    seen = Image.fromarray(np.isfinite(values)).resize(ground.size, Image.Resampling.NEAREST)
-    alpha = np.where(np.asarray(seen)[..., None], strength, 0.0)
-    mixed = Image.fromarray(np.clip(grey * (1 - alpha) + colour * alpha, 0, 255).astype(np.uint8))
-    return _with_scale(mixed, top)
+    layer = np.asarray(Image.fromarray(share).resize(ground.size, Image.Resampling.BILINEAR))
+    seen = np.asarray(Image.fromarray(np.isfinite(values)).resize(ground.size, Image.Resampling.NEAREST))
+    grey = np.asarray(ground.convert("L"))
+    mixed = np.empty((*grey.shape, 3), np.uint8)
+    rows = max(1, STRIP // ground.width)
+    for top_row in range(0, ground.height, rows):
+        part = slice(top_row, top_row + rows)
+        mixed[part] = _mixed(grey[part], layer[part], np.where(seen[part], strength, 0.0))
+    return _with_scale(Image.fromarray(mixed), top)
+
+
+def _mixed(
+    grey: NDArray[np.uint8], weight: NDArray[np.floating], alpha: NDArray[np.floating]
+) -> NDArray[np.uint8]:
+    """Lay the colours of a map over grey, each (height, width), as strongly as `alpha` says."""
+    colour = colormaps[HEAT](np.clip(weight, 0.0, 1.0))[..., :3] * 255
+    strength = alpha[..., None]
+    mixed = np.clip(grey.astype(np.float32)[..., None] * (1 - strength) + colour * strength, 0, 255)
+    rounded: NDArray[np.uint8] = mixed.astype(np.uint8)
+    return rounded
+
+
+def _text_size(image: Image.Image, part: int) -> int:
+    """Return the size of letters that are one part of so many of a picture's width; small on a thin one."""
+    return max(13, min(image.width, THIN * image.height) // part)
 
 
 def _with_scale(image: Image.Image, top: float) -> Image.Image:
-    bar, size = max(6, image.height // 40), max(13, image.width // 26)
+    bar, size = max(6, image.height // 40), _text_size(image, 26)
     sheet = Image.new("RGB", (image.width, image.height + bar + size + 7), PAPER)
     sheet.paste(image, (0, 0))
     ramp = colormaps[HEAT](np.linspace(0, 1, image.width))[None, :, :3] * 255
@@ -76,7 +117,7 @@ def heat_grid(layers: Sequence[NDArray[np.floating]], gap: int = 3) -> Image.Ima
     font, edge = ImageFont.load_default(12), 58
     heads = max(len(maps) for maps in layers)
     shape, side = layers[0].shape[1:], min(84, max(46, 620 // heads))
-    tall, wide = (round(side * length / min(shape)) for length in shape)
+    tall, wide = (round(side * min(THIN, length / min(shape))) for length in shape)
     size = (edge + heads * (wide + gap), 20 + len(layers) * (tall + gap))
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -105,7 +146,7 @@ def squares_apart(image: Image.Image, side: int, framed: int, gap: int = 2) -> I
     """Return the picture cut into squares of `side` pixels with gaps between, one of them framed."""
     rgb = image.convert("RGB")
     rows, cols = rgb.height // side, rgb.width // side
-    scale = max(1, -(-320 // rgb.width))
+    scale = max(1, min(-(-320 // rgb.width), THIN * 320 // rgb.height))
     edge, step = side * scale, side * scale + gap * 2
     sheet = Image.new("RGB", (cols * step + gap, rows * step + gap), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -138,7 +179,7 @@ def signed(values: NDArray[np.floating], width: int = 768) -> Image.Image:
 def label_bars(image: Image.Image, top: Sequence[tuple[str, float]]) -> Image.Image:
     """Return the picture above one bar a class, as long as its probability."""
     ground = shown(image)
-    size = max(13, ground.width // 22)
+    size = _text_size(ground, 22)
     font, row = ImageFont.load_default(size), size + 9
     sheet = Image.new("RGB", (ground.width, ground.height + row * len(top) + 6), PAPER)
     sheet.paste(ground, (0, 0))
@@ -159,7 +200,7 @@ def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: i
 
 def titled(image: Image.Image, title: str) -> Image.Image:
     """Return the picture under a line of text."""
-    size = max(13, image.width // 26)
+    size = _text_size(image, 26)
     font = ImageFont.load_default(size)
     sheet = Image.new("RGB", (image.width, image.height + size + 8), PAPER)
     sheet.paste(image, (0, size + 8))
@@ -181,18 +222,36 @@ def beside(*images: Image.Image, gap: int = 8) -> Image.Image:
 
 def data_uri(picture: Image.Image | Figure) -> str:
     """Return a picture or figure as a data: address, for pages that are one file."""
+    return "data:image/png;base64," + base64.b64encode(_png(picture)).decode()
+
+
+def _png(picture: Image.Image | Figure) -> bytes:
     buffer = BytesIO()
     if isinstance(picture, Figure):
-        picture.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
+        picture.savefig(buffer, format="png", dpi=130, bbox_inches="tight", metadata={"Software": MADE_BY})
     else:
         picture.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def write_picture(path: Path, picture: Image.Image | Figure) -> None:
+    """Write a picture in one step; a PNG, as figures are, says that it is ours; others in the format of the suffix."""
+    if isinstance(picture, Figure):
+        replace(path, lambda temporary: temporary.write_bytes(_png(picture)))
+    elif path.suffix.lower() == ".png":
+        signed = PngInfo()
+        signed.add_text("Software", MADE_BY)
+        replace(path, lambda temporary: picture.save(temporary, pnginfo=signed))
+    else:
+        replace(path, picture.save)
 
 
 def photo_uri(picture: Image.Image, quality: int = 82) -> str:
     """Return a photograph as a data: address in JPEG, a tenth of its size in PNG."""
-    buffer = BytesIO()
-    picture.convert("RGB").save(buffer, format="JPEG", quality=quality, optimize=True)
+    buffer, rgb = BytesIO(), picture.convert("RGB")
+    if max(rgb.size) > JPEG_SIDE:
+        rgb.thumbnail((JPEG_SIDE, JPEG_SIDE))
+    rgb.save(buffer, format="JPEG", quality=quality, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -228,7 +287,7 @@ def similarity_tiles(values: NDArray[np.floating], most: int = 16) -> Figure:
             sheet[row * tall : row * tall + tall - gap, col * wide : col * wide + wide - gap] = shown[
                 row, col
             ]
-    figure = Figure(figsize=(6.4, 6.4 * sheet.shape[0] / sheet.shape[1]))
+    figure = Figure(figsize=(6.4, 6.4 * min(THIN, max(1 / THIN, sheet.shape[0] / sheet.shape[1]))))
     axes = figure.subplots()
     image = axes.imshow(sheet, cmap="viridis", vmin=-1, vmax=1, interpolation="nearest")
     axes.set_xticks([])

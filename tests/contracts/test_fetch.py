@@ -16,7 +16,7 @@ from safetensors.torch import save as to_bytes
 from vitrail.core.errors import WeightsError
 from vitrail.models.create import create_encoder
 from vitrail.weights import fetch as client
-from vitrail.weights.fetch import WeightsUnavailableError, fetch, folder
+from vitrail.weights.fetch import WeightsUnavailableError, fetch, folders
 from vitrail.weights.files import FOLDER_FILES, open_weights
 from vitrail.weights.find import find_weights
 from vitrail.weights.rules import save
@@ -102,7 +102,7 @@ def test_half_a_download_is_completed(hub):
     content = bytes(range(256)) * 40
     hub.files["me/net/resolve/main/model.safetensors"] = content
     digest = hashlib.sha256(content).hexdigest()
-    half = folder("me/net") / f".model.safetensors.{digest[:16]}.partial"
+    half = folders("me/net")[0] / f".model.safetensors.{digest[:16]}.partial"
     half.parent.mkdir(parents=True)
     half.write_bytes(content[:5000])
     assert fetch("me/net", FILES).read_bytes() == content
@@ -113,7 +113,7 @@ def test_half_a_download_is_completed(hub):
 def test_too_much_of_a_download_is_begun_again(hub):
     content = bytes(range(256)) * 4
     hub.files["me/net/resolve/main/model.safetensors"] = content
-    partial = folder("me/net") / f".model.safetensors.{hashlib.sha256(content).hexdigest()[:16]}.partial"
+    partial = folders("me/net")[0] / f".model.safetensors.{hashlib.sha256(content).hexdigest()[:16]}.partial"
     partial.parent.mkdir(parents=True)
     partial.write_bytes(content + b"more")
     assert fetch("me/net", FILES).read_bytes() == content
@@ -140,7 +140,7 @@ def test_what_is_not_as_promised_is_thrown_away(hub):
     hub.lie = True
     with pytest.raises(WeightsError, match="not what the hub promised"):
         fetch("me/net", FILES)
-    assert list(folder("me/net").iterdir()) == []
+    assert list(folders("me/net")[0].iterdir()) == []
 
 
 def test_no_such_repository(hub):

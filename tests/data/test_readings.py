@@ -9,8 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from pictures import encode, folders, put, scene
+from PIL import Image
 
+from vitrail import plots
 from vitrail.cli.main import run
 from vitrail.core.errors import DataError, SettingError, UndecidedError, UnknownNameError
 from vitrail.data.layouts import Layout, sniff
@@ -659,6 +662,12 @@ def test_what_this_project_writes_is_never_data(tmp_path: Path) -> None:
     put(data / "runs/a/recipe.yaml", "schema: 1\n")
     put(data / "runs/a/history.jsonl", "{}\n")
     pictures(data, ["runs/a/shown/1.png"])
+    for name in ("explained/0-gradcam.png", "explained/1-rollout.png"):
+        (data / "explained").mkdir(exist_ok=True)
+        plots.write_picture(data / name, Image.new("RGB", (40, 20)))
+    figure = Figure()
+    figure.subplots().plot([1, 2])
+    plots.write_picture(data / "explained/curve.png", figure)
     manifest.write(data / "list.csv")
     write_doubts(data / "look.csv", [])
     write_csv(str(data / "answers.csv"), [], ("label", "probability"))
@@ -669,8 +678,11 @@ def test_what_this_project_writes_is_never_data(tmp_path: Path) -> None:
         "list.csv left aside: the manifest of a run, no labels of yours.",
         "look.csv left aside: the doubtful labels of a draft, no labels of yours.",
         "runs/a left aside: a run, no pictures of yours.",
+        "3 figures that vitrail drew left aside: explained/0-gradcam.png, explained/1-rollout.png, "
+        "explained/curve.png.",
     ):
         assert line in layout.notes
+    assert len(list(expand([str(data)]))) == 13  # the pictures of a run are its own
     with pytest.raises(DataError, match="a is a run, no data set"):
         sniff(data / "runs/a")
 

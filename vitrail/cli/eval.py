@@ -62,7 +62,14 @@ def evaluate(
     if points:
         return _points(model, points, data, options, device, json)
     if html and not data:
-        raise SettingError(f"The page of a run's own test pictures is there already: {model}/report.html")
+        from pathlib import Path
+
+        there = Path(model, "report.html").is_file()
+        raise SettingError(
+            f"The page of a run's own test pictures is there already: {model}/report.html"
+            if there
+            else f"The page of a run's own test pictures is made with it: vitrail train --resume {model}"
+        )
     report, result = (
         evaluate_on(model, data, html=html, read=options, device=device)
         if data

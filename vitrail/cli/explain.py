@@ -75,9 +75,10 @@ def explain(
         print_json([one.to_dict() for one in results])
     elif any(one.explanations for one in results) and options.check:
         sys.stdout.write(_table(results))
-    failed = sum(bool(one.error) for one in results)
+    failed = [one for one in results if one.error]
     if failed:
-        say(unread(failed, len(results)))
+        done = "read" if all(one.unread for one in failed) else "explained"
+        say(unread(len(failed), len(results), done))
     return 1 if failed else 0
 
 

@@ -124,7 +124,6 @@ def _walked(model: str, weights: str, picture: Path, page: Path) -> dict[str, An
     walked = walk(subject, picture)
     shuffled = shuffle_test(subject, walked.pixels)
     drawn = steps(subject, walked)
-    page.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, drawn_page(subject, walked, drawn, shuffled, picture.name))
     return {
         "model": subject.name,

@@ -7,14 +7,16 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
-from io import TextIOWrapper
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from vitrail import __version__
 from vitrail.cli.help import overview, verb_help
+from vitrail.cli.streams import prepare
 from vitrail.cli.verbs import VERBS
-from vitrail.core.errors import UndecidedError, UsageError, VitrailError, nearest
+from vitrail.core.errors import UndecidedError, UsageError, VitrailError, VitrailWarning, nearest
+from vitrail.core.files import unusable
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -37,18 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Pillow warns of odd tags in files; what matters of them is told by the check, file by file.
     warnings.filterwarnings("ignore", module="PIL")
-    for stream in (sys.stdout, sys.stderr):  # a name of a file may hold bytes that are no letters
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    outlet = prepare()
     try:
         code = run(given)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except KeyboardInterrupt:
         _say("Interrupted.")
         code = 130
+    sys.stdout.flush()
+    if outlet and outlet.lost and not isinstance(outlet.error, BrokenPipeError):  # `head` has seen enough
+        why = outlet.error.strerror if outlet.error else ""
+        _say(f"Standard output could not be written: {why}. What was to be printed is lost.")
+        code = code or 1
     sys.exit(code)
 
 
@@ -95,7 +96,8 @@ def _call(verb: str, words: list[str]) -> int:
         _say(f"{' '.join(str(error).split())} See: vitrail {verb} --help")
         return 2
     try:
-        return int(command(*bound.args, **bound.kwargs) or 0)
+        with _plain_warnings():
+            return int(command(*bound.args, **bound.kwargs) or 0)
     except UsageError as error:
         _say(str(error))
         return 2
@@ -105,6 +107,28 @@ def _call(verb: str, words: list[str]) -> int:
     except VitrailError as error:
         _say(str(error))
         return 1
+    except OSError as error:  # a place that nobody thought of
+        _say(unusable(error))
+        return 1
+    except MemoryError:
+        _say("Memory ran out. Close other programs, or take fewer or smaller pictures or a smaller network.")
+        return 1
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print our own warnings as they are, without a file and a line of code."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, VitrailWarning):
+            _say(str(message))
+        else:
+            usual(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", VitrailWarning)
+        usual, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def _commands(verb: str, words: list[str], error: UndecidedError) -> list[str]:

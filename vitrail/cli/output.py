@@ -42,8 +42,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
     return "\n".join(line(row) for row in lines)
 
 
-def unread(failed: int, asked: int) -> str:
-    """Say how many of the pictures that were named could not be read."""
+def unread(failed: int, asked: int, done: str = "read") -> str:
+    """Say how many of the pictures that were named could not be read, or whatever was to be `done`."""
     if failed < asked:
-        return f"{failed} of {asked} pictures could not be read; the others are answered."
-    return "The picture could not be read." if asked == 1 else f"None of the {asked} pictures could be read."
+        return f"{failed} of {asked} pictures could not be {done}; the others are answered."
+    return (
+        f"The picture could not be {done}."
+        if asked == 1
+        else f"None of the {asked} pictures could be {done}."
+    )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vitrail.core.errors import DataError, RunError, nearest
+from vitrail.core.paths import expanded
 
 
 def model_there(model: str) -> None:
@@ -24,7 +25,7 @@ def run_there(run: str) -> None:
 
 def data_there(data: str) -> None:
     """Refuse (DataError) a data set that neither exists nor is built in."""
-    path = Path(data).expanduser()
+    path = expanded(data)
     if path.exists():
         return
     from vitrail.data.builtin import names

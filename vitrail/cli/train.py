@@ -84,7 +84,7 @@ def train(
     else:
         say("")
         sys.stdout.write("\n".join(_ending(report, data, options)) + "\n")
-    return 0
+    return 1 if "unreported" in report else 0
 
 
 def _foreign(options: TrainOptions) -> list[str]:
@@ -105,14 +105,14 @@ def _ending(report: dict[str, Any], data: str, options: TrainOptions) -> list[st
             f"stopped at step {stopped['step']:,} of {stopped['total']:,}; go on with: "
             f"{command('train', '--resume', run)}"
         )
-    if "model" not in report:
+    if "model" not in report and "unreported" not in report:
         return lines
     if report.get("draft"):
         lines += _outlook(report, data, options)
     return [
         *lines,
         f"model   {run}/model.safetensors  (one file, all that prediction needs)",
-        f"report  {run}/report.html",
+        *([] if "unreported" in report else [f"report  {run}/report.html"]),
         f"next    {command('predict', run, 'picture.jpg')}",
     ]
 

@@ -25,9 +25,11 @@ def train_with_progress(
     """Train, or go on with a run, telling people what happens on standard error; return the run's report.
 
     With `resume`, `data` is where its pictures lie now, "" where they were; `changed` takes those that changed.
+    A report that could not be made is told in its place ("unreported"): the model is kept all the same.
 
     Where weights cannot be had, a person at a terminal is offered the ways out; a script gets the error.
     """
+    from vitrail.runs.folder import ReportError
     from vitrail.training.fit import resume as go_on
     from vitrail.training.fit import train
     from vitrail.training.listeners import Teller
@@ -58,6 +60,9 @@ def train_with_progress(
         if not (sys.stdin.isatty() and sys.stderr.isatty()) or not _from_scratch_instead(error.ways):
             raise
         return train_with_progress(data, replace(options, weights="none", tune="scratch"))
+    except ReportError as error:
+        lost = {"finished": _finished(str(error.run.folder)), "verdict": str(error), "unreported": True}
+        return {"run": _relative(error.run.folder), **lost, **_stopped(error.run)}
     return {"run": _relative(run.folder), **_report(run)}
 
 
@@ -76,10 +81,14 @@ def _report(run: Run) -> dict[str, Any]:
     }
     if run.report_path.is_file():
         report = json.loads(run.report_path.read_text(encoding="utf-8"))
+    return report | _stopped(run)
+
+
+def _stopped(run: Run) -> dict[str, Any]:
+    """Return where a run was stopped; nothing of one that is finished."""
     last = next((e for e in reversed(run.history()) if e["event"] in {"stopped", "finished"}), None)
-    if last and last["event"] == "stopped":
-        report["stopped"] = {"step": last["step"], "total": last["total"]}
-    return report
+    stopped = last is not None and last["event"] == "stopped"
+    return {"stopped": {"step": last["step"], "total": last["total"]}} if last and stopped else {}
 
 
 def _chosen(error: UndecidedError) -> tuple[str, str] | None:

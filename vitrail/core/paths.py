@@ -5,19 +5,40 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from tempfile import gettempdir
 
 
 def cache_dir() -> Path:
     """Return the folder for what can be made again (`VITRAIL_CACHE`, else `XDG_CACHE_HOME`, else ~/.cache)."""
     if own := os.environ.get("VITRAIL_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "vitrail"
+        return expanded(own)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return expanded(base) / "vitrail"
+    try:
+        return Path.home() / ".cache" / "vitrail"
+    except RuntimeError:  # a user without a name and a HOME, as in containers
+        return temporary_dir()
+
+
+def temporary_dir() -> Path:
+    """Return this user's folder below the temporary one (`TMPDIR`), for where the cache cannot be written."""
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    return (
+        Path(os.environ.get("TMPDIR") or ("/tmp" if os.name == "posix" else gettempdir())) / f"vitrail-{user}"
+    )
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with ~ written out, where there is such a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~name of nobody: a file may be called so
+        return Path(path)
 
 
 def runs_dir() -> Path:
     """Return the folder where runs are created (`VITRAIL_RUNS`, else ./runs)."""
-    return Path(os.environ.get("VITRAIL_RUNS", "runs")).expanduser()
+    return expanded(os.environ.get("VITRAIL_RUNS", "runs"))
 
 
 def hub_endpoint() -> str:

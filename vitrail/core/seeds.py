@@ -8,6 +8,11 @@ from __future__ import annotations
 from hashlib import blake2b
 
 
+def of_64_bits(seed: int) -> int:
+    """Return a seed as torch takes it: itself, or one drawn from it where it has more than 64 bits."""
+    return seed if -(1 << 63) <= seed < 1 << 64 else derive(seed, "64 bits")
+
+
 def derive(seed: int, *what: str | int) -> int:
     """Return the 63-bit seed for one purpose, such as `derive(seed, "order", epoch)`."""
     text = "\x1f".join(map(str, (seed, *what)))

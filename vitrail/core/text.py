@@ -25,6 +25,15 @@ def one_line(text: str) -> str:
     return "".join(signs)
 
 
+def reason(error: BaseException) -> str:
+    """Return in words what went wrong, without a full stop: an error's first line, with its kind where needed."""
+    if isinstance(error, MemoryError):
+        return "memory ran out"
+    first = str(error).strip().partition("\n")[0].rstrip(".")
+    named = isinstance(error, OSError) and error.strerror
+    return first if named else f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
 def clock(seconds: float) -> str:
     """Write a duration for people: 45 s, 3 min 20 s, 2 h 5 min."""
     whole = max(0, round(seconds))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from vitrail.core.errors import DataError, UnknownNameError
+from vitrail.core.errors import DataError, RunError, UnknownNameError
+from vitrail.core.files import replace_folder
 from vitrail.data.names import natural
 
 
@@ -36,15 +35,17 @@ def materialise(name: str, folder: Path) -> Path:
 
     Raises:
         UnknownNameError: no such data set.
+        RunError: it cannot be written there.
     """
     if name not in names():
         raise UnknownNameError("built-in data set", name, names())
     root = folder / name
     if not root.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as temporary:
-            _write_digits(Path(temporary) / name)
-            os.replace(Path(temporary) / name, root)
+        try:
+            replace_folder(root, _write_digits)
+        except RunError:
+            if not root.exists():  # else another process was first
+                raise
     return root
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vitrail.core.cache import unkept
 from vitrail.core.errors import DataError, MissingExtraError
 from vitrail.data.decode import RULES, Decoded, decode, glance
 from vitrail.data.parts import is_window
@@ -64,7 +64,8 @@ class Memory:
                 self._base = sqlite3.connect(path, timeout=30, check_same_thread=False)
                 self._base.execute("pragma journal_mode = wal")
                 self._base.execute(f"create table if not exists {_TABLE} (hash text primary key, facts text)")
-            except (sqlite3.Error, OSError):
+            except (sqlite3.Error, OSError) as error:
+                unkept(error)
                 self._base = None
 
     def recall(self, content: str) -> Facts | None:
@@ -92,8 +93,11 @@ class Memory:
             rows = [(one.hash, json.dumps(one[1:])) for one in self._new]
             self._new.clear()
             if self._base is not None and rows:
-                with suppress(sqlite3.Error), self._base:  # a full disk: the check goes on without a memory
-                    self._base.executemany(f"insert or replace into {_TABLE} values (?, ?)", rows)
+                try:
+                    with self._base:
+                        self._base.executemany(f"insert or replace into {_TABLE} values (?, ?)", rows)
+                except sqlite3.Error as error:  # a full disk: the check goes on without a memory
+                    unkept(error)
 
     def close(self) -> None:
         """Close the file."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from vitrail.core.errors import DataError
-from vitrail.core.files import replace, write_text
+from vitrail.core.files import replace, write_text, writing
 from vitrail.data.names import natural, split_labels
 from vitrail.data.truth import Truth
 
@@ -131,7 +131,8 @@ class Manifest:
         )
         replace(path, short.write_csv)
         if not lines:
-            _long_of(path).unlink(missing_ok=True)
+            with writing(_long_of(path)):
+                _long_of(path).unlink(missing_ok=True)
         return path
 
     def rows(self, split: str | None = None, state: str | None = KEPT) -> list[Row]:

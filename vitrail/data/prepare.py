@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vitrail.core.cache import place, places
 from vitrail.core.errors import DataError
-from vitrail.core.paths import cache_dir
+from vitrail.core.paths import cache_dir, expanded
 from vitrail.core.text import command
 from vitrail.data import builtin
 from vitrail.data.doctor import Progress, Report, examine
@@ -168,7 +170,8 @@ def _refuse_useless(source: str | Path, targets: Targets[Any], kept: Sequence[Ro
 
 def find(source: str | Path) -> Path:
     """Return where a source lies; a built-in set is written to the cache first."""
-    path = Path(source).expanduser()
-    if not path.exists() and str(source) in builtin.names():
-        return builtin.materialise(str(source), cache_dir() / "data")
+    path = expanded(source)
+    if not os.path.exists(path) and str(source) in builtin.names():
+        there = next((one for one in places("data") if os.path.isdir(one / str(source))), None)
+        return builtin.materialise(str(source), there or place("data"))
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,9 @@ from PIL import Image
 
 from vitrail import plots
 from vitrail.core import catalog
-from vitrail.core.errors import DataError, UnknownNameError
-from vitrail.core.files import make_folder, write_text
+from vitrail.core.errors import DataError, SettingError, UnknownNameError, VitrailError
+from vitrail.core.files import refuse_unwritable, write_text
+from vitrail.core.text import reason
 from vitrail.explainers.attention import looks_of
 from vitrail.explainers.explanation import Explanation, Look, twins_of
 from vitrail.explainers.faithful import Faithfulness, mean_gain
@@ -23,6 +25,9 @@ from vitrail.infer.predictor import Predictor
 from vitrail.infer.sources import Source
 
 PAGE, ALL = "page", "all"
+
+NAME_BYTES = 240
+"""Bytes of a file's name at most: systems take 255, and a number may follow."""
 
 CLASSLESS = ("rollout", "attention")
 """Methods that show where attention went, whatever the question: no class stands beside their name."""
@@ -41,13 +46,17 @@ class Wish:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one picture: a file and explanations, or the error that names what is wrong with it."""
+    """What became of one picture: a file and explanations, or the error that names what is wrong with it.
+
+    `unread` tells an error of the picture from one of explaining it.
+    """
 
     path: str
     answer: str = ""
     file: Path | None = None
     explanations: tuple[Explanation, ...] = ()
     error: str = ""
+    unread: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -58,20 +67,24 @@ class Result:
 
 
 def explain_all(predictor: Predictor, sources: Iterable[Source], wish: Wish) -> Iterator[Result]:
-    """Yield one result a picture; a picture that cannot be read gets an error and the others go on.
+    """Yield one result a picture; one that cannot be read, explained or written gets an error and the others go on.
 
     Raises:
         SettingError: the method is unknown, does not fit the network or has no such setting; or nobody knows `of`.
+        RunError: nothing can be written into the folder.
     """
     _refuse(wish)
+    refuse_unwritable(wish.folder / "page")
     twins = twins_of(predictor) if wish.check else None
     for source in sources:
         try:
-            look = Look(predictor, source, twins)
-        except DataError as error:
-            yield Result(source.name, error=str(error))
-            continue
-        yield _explained(look, source.name, wish)
+            yield _explained(Look(predictor, source, twins), source.name, wish)
+        except SettingError:  # as wrong for every other picture
+            raise
+        except VitrailError as error:
+            yield Result(source.name, error=str(error), unread=isinstance(error, DataError))
+        except Exception as error:  # one picture's size or values must not cost the others their answers
+            yield Result(source.name, error=f"{source.called} could not be explained: {reason(error)}.")
 
 
 def _refuse(wish: Wish) -> None:
@@ -88,7 +101,6 @@ def _explained(look: Look, name: str, wish: Wish) -> Result:
     stem, answer = "standard-input" if name == "-" else Path(name).stem, str(look.prediction)
     if wish.method == PAGE:
         told = tell(look, Path(name).name, of=wish.of, check=wish.check)
-        make_folder(wish.folder)
         page = free_name(wish.folder, stem, ".html")
         write_text(page, told.html)
         return Result(name, answer, page, told.explanations)
@@ -98,9 +110,8 @@ def _explained(look: Look, name: str, wish: Wish) -> Result:
         found = (look.explain(wish.method, wish.of, wish.settings),)
     if wish.check:
         found = tuple(look.test(one, wish.settings) for one in found)
-    make_folder(wish.folder)
-    file = free_name(wish.folder, f"{stem}-{wish.method.replace(':', '.')}", ".png")
-    _figure(look, found, wish).save(file)
+    file = free_name(wish.folder, stem, f"-{wish.method.replace(':', '.')}.png")
+    plots.write_picture(file, _figure(look, found, wish))
     return Result(name, answer, file, found)
 
 
@@ -152,10 +163,15 @@ def summary(results: Sequence[Result]) -> list[str]:
 
 
 def free_name(folder: Path, stem: str, suffix: str) -> Path:
-    """Return a name in the folder that no file has yet, so that two pictures called alike both stay."""
-    wanted = folder / f"{stem}{suffix}"
+    """Return a name in the folder that no file has yet, so that two pictures called alike both stay.
+
+    A name that is longer than file systems take is cut.
+    """
+    base, ending = os.path.splitext(suffix)
+    short = os.fsencode(stem)[: NAME_BYTES - len(os.fsencode(suffix))].decode("utf-8", "ignore")
+    wanted = folder / f"{short}{suffix}"
     number = 2
     while wanted.exists():
-        wanted = folder / f"{stem}-{number}{suffix}"
+        wanted = folder / f"{short}{base}-{number}{ending}"
         number += 1
     return wanted

@@ -52,13 +52,16 @@ class Explanation:
         """Return the heat map over the picture, with its scale."""
         return plots.heat(self.original(), self.heat)
 
-    def figure(self) -> Image.Image:
-        """Return the picture and the heat map side by side."""
-        return plots.beside(plots.shown(self.original()), self.overlay())
+    def figure(self, longest: int | None = None) -> Image.Image:
+        """Return the picture and the heat map side by side; each at most `longest` pixels a side before it is drawn."""
+        picture = self.original()
+        if longest is not None:
+            picture.thumbnail((longest, longest))
+        return plots.beside(plots.shown(picture), plots.heat(picture, self.heat))
 
     def save(self, path: str | Path) -> Path:
         """Write the figure as a picture file."""
-        self.figure().save(path)
+        plots.write_picture(Path(path), self.figure())
         return Path(path)
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,20 +10,17 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vitrail import plots
-from vitrail.core.files import write_text
+from vitrail.core.files import make_folder, write_text
 from vitrail.explainers.inside import Filters, Inside
 from vitrail.pages import render
 
 
 def write_inside(found: Inside, folder: Path) -> Path:
     """Write the figures and inside.html into a folder; returns the page."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     figures = drawn(found)
     for name, figure in figures.items():
-        if isinstance(figure, Figure):
-            figure.savefig(folder / f"{name}.png", dpi=130, bbox_inches="tight")
-        else:
-            figure.save(folder / f"{name}.png")
+        plots.write_picture(folder / f"{name}.png", figure)
     values = {
         "name": found.name,
         "figures": {name: plots.data_uri(figure) for name, figure in figures.items()},

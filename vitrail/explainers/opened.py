@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vitrail.core.catalog import family_of
 from vitrail.core.errors import DataError, RunError
+from vitrail.core.paths import expanded
 from vitrail.core.text import command
 from vitrail.data.changes import load_unchanged
 from vitrail.data.decode import decode
@@ -54,7 +55,7 @@ def open_encoder(model: str, device: str = "auto") -> Opened:
     Raises:
         RunError, WeightsError: it cannot be opened; the message says why.
     """
-    path = Path(model).expanduser()
+    path = expanded(model)
     refuse_exported(path)
     if is_ours(path):
         predictor = Predictor(path, device)

@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from vitrail.core.errors import SettingError
+from vitrail.core.paths import expanded
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Geometry
 from vitrail.explainers.opened import is_ours
@@ -67,7 +68,7 @@ def open_subject(model: str, weights: str = "none") -> Subject:
     Raises:
         SettingError: it is no plain column on patches.
     """
-    path = Path(model).expanduser()
+    path = expanded(model)
     refuse_exported(path)
     if is_ours(path):
         predictor = Predictor(path, "cpu")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
@@ -15,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vitrail.core.errors import RunError
-from vitrail.core.files import write_json, write_text
+from vitrail.core.files import replace_folder, write_json, write_text
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch
 from vitrail.export.proof import Asked
@@ -124,9 +122,8 @@ def _write(
     """Fill a folder beside the wanted one and give it its name once it is proven."""
     if folder.exists():
         raise RunError(f"{folder} exists and is not overwritten. Choose another place with --out.")
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".vitrail-") as temporary:
-        draft = Path(temporary, folder.name)
-        draft.mkdir()
+
+    def fill(draft: Path) -> None:
         save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()},
             draft / "model.safetensors",
@@ -137,7 +134,8 @@ def _write(
         said = "preprocessor_config.json" in files or "pretrained_cfg" in files["config.json"]
         write_text(draft / "README.md", _readme(predictor, said))
         check(draft)
-        shutil.move(draft, folder)
+
+    replace_folder(folder, fill)
 
 
 def _temperature(predictor: Predictor) -> float:

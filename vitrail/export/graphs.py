@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vitrail.core.errors import RunError
-from vitrail.core.files import replace
+from vitrail.core.files import replace, writing
 from vitrail.export.graph import Looking, Whole
 from vitrail.export.proof import Asked
 from vitrail.infer.exported import KEY, core, need, open_exported, openvino, output_names
@@ -76,7 +76,7 @@ def write_onnx(predictor: Predictor, path: Path, attention: bool, check: Check) 
 def write_openvino(predictor: Predictor, path: Path, attention: bool, check: Check) -> None:
     """Write OpenVINO's .xml and .bin, through ONNX, only where `check` lets them pass."""
     ov = openvino()
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".vitrail-") as folder:
+    with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".vitrail-") as folder:
         source = Path(folder, "model.onnx")
         source.write_bytes(_onnx(predictor, attention).SerializeToString())
         model = core().read_model(str(source))

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vitrail.core.errors import SettingError, UnknownNameError
-from vitrail.core.files import refuse_unwritable
+from vitrail.core.files import make_folder, refuse_unwritable
 from vitrail.data.manifest import TEST, TRAIN, VAL
 from vitrail.export import folders, graphs, proof
 from vitrail.export.proof import Agreement, Asked
@@ -69,12 +69,12 @@ def export(
     if attention and format in ("timm", "huggingface"):
         raise SettingError(f"A {format} folder holds no attention output. Use --format onnx.")
     path = _named(Path(model), format, out)
-    if path.suffix == SUFFIXES[format]:
+    if path.suffix == SUFFIXES[format] or not path.exists():
         refuse_unwritable(path)
     predictor = Predictor(model, "cpu")
     asked = _pictures(Path(model), predictor, data)
     pictures = usable(asked)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     found: list[Agreement] = []
 
     def check(written: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vitrail.core.files import keep_json
+from vitrail.core.cache import keep_json
 from vitrail.core.paths import cache_dir
 from vitrail.infer.timing import machine
 from vitrail.layers.tokens import Features

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import torch
 
+from vitrail.core.cache import keep_json
 from vitrail.core.errors import DataError, VitrailError
-from vitrail.core.files import keep_json
 from vitrail.core.paths import cache_dir
 from vitrail.data.manifest import VAL
 from vitrail.infer.held_back import Pixels, readable, readers_of, root_of, spread

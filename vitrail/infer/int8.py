@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from vitrail.core.cache import keep
 from vitrail.core.errors import SettingError
-from vitrail.core.files import keep
 from vitrail.infer.exported import core, openvino
 
 HANDED_OVER = 0.5

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitrail.core.cache import unkept
 from vitrail.infer.exported import core, openvino
 from vitrail.infer.fold import folded
 from vitrail.infer.int8 import Scales, lighter
@@ -100,7 +101,7 @@ def settings_for(precision: Precision) -> dict[str, Any]:
 
 
 def _opened(network: Network, shape: Shape, kept: Path | None) -> Any:
-    if kept is not None and kept.is_dir():
+    if kept is not None and os.path.isdir(kept):
         with suppress(OSError, RuntimeError):  # damaged, or going: it is made again
             if (kept / "digest").read_text() == _digest(kept):
                 model = core().read_model(str(kept / "network.xml"))
@@ -174,8 +175,9 @@ def _keep(model: Any, kept: Path) -> None:
         openvino().save_model(model, str(draft / "network.xml"), compress_to_fp16=False)
         (draft / "digest").write_text(_digest(draft))
         os.replace(draft, kept)
-    except (OSError, RuntimeError):
-        pass  # a full disk, or another process was first: the next job translates again
+    except (OSError, RuntimeError) as error:  # a full disk: the next job translates again
+        if not os.path.isdir(kept):  # else another process was first
+            unkept(error)
     finally:
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from inspect import signature
 from math import isqrt
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vitrail.core.errors import SettingError, UnknownNameError
+from vitrail.core.text import reason
 from vitrail.layers.attend import Place, Recorder, attend
 from vitrail.layers.embed import check_channels, sides
 from vitrail.layers.encoder import NOTHING, Encoder
@@ -126,8 +127,7 @@ class TimmEncoder(Encoder):
         super().__init__()
         self.config = config
         self.settings = _settings(config)
-        with torch.device("meta"):
-            shape = _probe(_create(config, self.settings), config)
+        shape = _shape(config, self.settings)
         self.net: Any = _create(config, self.settings)
         self.channels_last = shape.channels_last
         self.spec = FeatureSpec(
@@ -252,6 +252,24 @@ def _create(config: TimmConfig, settings: Mapping[str, Any]) -> nn.Module:
             if isinstance(part, nn.LayerNorm) and fnmatchcase(name, pattern):
                 part.eps = eps
     return net
+
+
+def _shape(config: TimmConfig, settings: Mapping[str, Any]) -> _Shape:
+    """Return what a network gives; refuses a size that it cannot take, which for many is one that is too small."""
+    try:
+        with torch.device("meta"):
+            return _probe(_create(config, settings), config)
+    except SettingError:
+        raise
+    except Exception as error:  # a network may refuse a size by any error
+        if config.image is None:
+            raise
+        height, width = config.size
+        usual = "×".join(map(str, replace(config, image=None).size))
+        raise SettingError(
+            f"timm's {config.name!r} cannot take pictures of {height}×{width} px ({reason(error)}). Give a larger "
+            f"--imgsz (it is made for {usual} px), or choose another network."
+        ) from error
 
 
 @torch.no_grad()

@@ -51,6 +51,11 @@ def evaluate_run(model: str, device: str = "auto") -> Told:
 
 def _drafted(run: Run, predictor: Predictor) -> Told:
     """Return the score by folds that a draft's report holds: its model learnt from all its pictures."""
+    if not run.report_path.is_file():
+        raise RunError(
+            f"{run.folder} is a draft without a report: its score by folds is not kept. Draft it again, or name new "
+            f"pictures: vitrail eval {run.folder} FOLDER"
+        )
     report: dict[str, Any] = json.loads(run.report_path.read_text(encoding="utf-8"))
     probe = predictor.task.probe
     if "calibration" not in report or probe is None:

@@ -38,6 +38,9 @@ from vitrail.tasks.result import (
 WIDTH = 520
 """Pixels of a picture and its heat map side by side."""
 
+LARGE = 4 * WIDTH
+"""Pixels of a side from which a picture is made smaller before a heat map is laid over it."""
+
 
 def page(run: Run, manifest: Manifest, predictor: Predictor, result: Result, report: dict[str, Any]) -> str:
     """Return the page of a run: one self-contained file of a few MB that names no path of this machine."""
@@ -180,7 +183,8 @@ class _Layout:
     def _looked(self, predictor: Predictor, shot: Shot, method: str | None) -> dict[str, Any]:
         image = self._image(predictor, shot)
         seen = preview(image) if predictor.preprocess.raw else image
-        figure = explain(predictor, image, method).figure() if method else plots.shown(plots.of_array(seen))
+        plain = plots.of_array(seen)
+        figure = explain(predictor, image, method).figure(LARGE) if method else plots.shown(plain)
         figure.thumbnail((WIDTH, WIDTH))
         return {"image": plots.photo_uri(figure), "shot": shot}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vitrail.core.config import read, read_mapping, to_yaml
-from vitrail.core.errors import RunError
+from vitrail.core.errors import RunError, VitrailError
 from vitrail.core.files import append_line, replace, write_text
 from vitrail.core.paths import runs_dir
-from vitrail.core.text import command
+from vitrail.core.text import command, reason
 from vitrail.data.manifest import Manifest
 from vitrail.data.names import natural, some
 from vitrail.runs.recipe import SCHEMA, Recipe
+
+
+class ReportError(RunError):
+    """A run is trained and its model kept, but its report could not be made."""
+
+    def __init__(self, run: Run, error: Exception, again: str) -> None:
+        why = str(error).rstrip(".") if isinstance(error, VitrailError) else reason(error)
+        super().__init__(
+            f"The model is trained and kept in {run.folder}, but its report could not be made: {why}. {again}"
+        )
+        self.run = run
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +124,20 @@ class Run:
             course.append(event)
         return course
 
+    def drop_stale_report(self) -> None:
+        """Remove what was reported of an older model than the one that is there now."""
+        with suppress(OSError):
+            now = self.model_path.stat().st_mtime
+            for path in (self.report_path, self.folder / "report.html", self.folder / "README.md"):
+                if path.exists() and path.stat().st_mtime < now:
+                    path.unlink()
+
     def log(self, kind: str, values: dict[str, Any]) -> None:
         """Append one event."""
         append_line(self.history_path, {"event": kind, **values})
 
     def save_state(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Write what a resume needs in one step: tensors, and counters as JSON in the header."""
-        self.state_path.parent.mkdir(exist_ok=True)
         metadata = {"counters": json.dumps(counters)}
         replace(self.state_path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 

@@ -99,9 +99,7 @@ def _clear(folder: Path) -> None:
         )
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder)
-    mark.write_text(
-        "This folder was made by `vitrail demo`, which replaces it when it runs again.\n", encoding="utf-8"
-    )
+    write_text(mark, "This folder was made by `vitrail demo`, which replaces it when it runs again.\n")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from vitrail.evaluate.by_folds import Answered, gain_from_twice, score_by_folds
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft import Outlook, write_draft_report
 from vitrail.runs.device import device_for, fast_bf16
-from vitrail.runs.folder import Run, create_run, elsewhere
+from vitrail.runs.folder import ReportError, Run, create_run, elsewhere
 from vitrail.runs.pictures import look_event
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.probe import Probe
@@ -32,6 +32,7 @@ from vitrail.training.keeping import write_best
 from vitrail.training.listeners import Listener, note
 from vitrail.training.loop import Event
 from vitrail.training.measuring import LARGER, forecast
+from vitrail.training.pieces import smallest_piece
 from vitrail.training.plan import Planned
 from vitrail.training.setup import first_batch, pictures_to_train_on
 
@@ -94,7 +95,11 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     look = look_event(manifest.root, prepared.looked)
     run.log("drafted", {**look, "phases": clock.phases, "strength": head.strength})
     outlook = Outlook(clock.phases, *seconds, half, gain_from_twice(now, half))
-    write_draft_report(run, manifest, folded, outlook)
+    try:
+        write_draft_report(run, manifest, folded, outlook)
+    except Exception as error:  # scores, drawings and pages fail in many ways
+        again = f"Draft again, from the features that are kept: {command('train', recipe.data.source)}"
+        raise ReportError(run, error, again) from error
     return run
 
 
@@ -179,7 +184,8 @@ def _full_seconds(full: Recipe, manifest: Manifest) -> tuple[float, float]:
     device = device_for(full.training.device)
     precision = "bf16" if fast_bf16(device) else "float32"
     few = full.model_copy(update={"training": full.training.model_copy(update={"batch": LARGER})})
-    found = forecast(start.network, start.task, first_batch(few, pictures), device, precision)
+    smallest = smallest_piece(start.network, start.task, full.model)
+    found = forecast(start.network, start.task, first_batch(few, pictures), device, precision, smallest)
     seen = len(pictures) * full.training.epochs
     return found.quickest * seen, found.usual * seen
 

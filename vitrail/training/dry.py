@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vitrail.core.seeds import of_64_bits
 from vitrail.core.text import clock, span
 from vitrail.data.manifest import TRAIN, VAL
 from vitrail.data.sample import Batch
@@ -17,11 +18,13 @@ from vitrail.models.create import count_params
 from vitrail.runs.device import device_for
 from vitrail.runs.folder import open_run
 from vitrail.runs.options import TrainOptions
+from vitrail.runs.recipe import Recipe
 from vitrail.training.asked import refuse
 from vitrail.training.begin import Start, begin
 from vitrail.training.budget import Budget
 from vitrail.training.fit import prepared_for
 from vitrail.training.measuring import forecast, measure, pictures_a_step, settled
+from vitrail.training.pieces import smallest_piece
 from vitrail.training.plan import plan
 from vitrail.training.resumption import Place, resumed_manifest
 from vitrail.training.setup import first_batch, order_of, pictures_to_train_on
@@ -82,7 +85,7 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     if planned.full is None:
         can_be_trained(prepared.manifest, prepared.targets.strata)
     device = device_for(planned.recipe.training.device)
-    torch.manual_seed(planned.recipe.training.seed)
+    torch.manual_seed(of_64_bits(planned.recipe.training.seed))
     wanted = planned.full or planned.recipe
     start = begin(wanted, prepared.manifest.truth)
     if wanted.training.tune == "head":
@@ -100,7 +103,7 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     steps = max(1, scoring.more(0.0)) if limited else recipe.training.epochs * epoch
     seconds = steps * found.seconds + math.ceil(steps / epoch) * scoring.scoring
     follows = [FOLLOWS] if planned.full else []
-    noise = 1.0 if limited else _noise(start, first_batch(recipe, pictures), device, found.precision)
+    noise = 1.0 if limited else _noise(recipe, start, first_batch(recipe, pictures), found.precision)
     return DryRun(
         notes=(*prepared.lines(), *planned.reasons, *found.check.lines(), *follows),
         recipe=recipe.model_dump(mode="json"),
@@ -116,9 +119,11 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     )
 
 
-def _noise(start: Start, batch: Batch[Any], device: torch.device, precision: str) -> float:
+def _noise(recipe: Recipe, start: Start, batch: Batch[Any], precision: str) -> float:
     """Return how many times as long as the quickest step the usual one takes here: other work makes it more."""
-    found = forecast(start.network, start.task, batch, device, precision)
+    device = device_for(recipe.training.device)
+    smallest = smallest_piece(start.network, start.task, recipe.model)
+    found = forecast(start.network, start.task, batch, device, precision, smallest)
     return found.usual / found.quickest
 
 

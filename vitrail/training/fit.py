@@ -13,7 +13,8 @@ import torch
 
 from vitrail.core.catalog import WRAPPERS
 from vitrail.core.memory import holding_memory
-from vitrail.core.text import quoted
+from vitrail.core.seeds import of_64_bits
+from vitrail.core.text import command, quoted
 from vitrail.data.loader import Pictures, Share, processes, training
 from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.data.options import LayoutOptions
@@ -23,7 +24,7 @@ from vitrail.infer.bf16_check import keep_in_float32
 from vitrail.models.create import count_params
 from vitrail.reports.write import write_report
 from vitrail.runs.assemble import build_task
-from vitrail.runs.folder import Run, create_run, elsewhere, open_run
+from vitrail.runs.folder import ReportError, Run, create_run, elsewhere, open_run
 from vitrail.runs.options import TrainOptions
 from vitrail.runs.pictures import look_event
 from vitrail.runs.recipe import Recipe, layered
@@ -57,6 +58,9 @@ def train(
     """Check a data set, train a network on it and return its run, with scores on pictures it never saw.
 
     `data` is a folder, another source that `vitrail check` understands, or a built-in name ("digits").
+
+    Raises:
+        ReportError: the run is trained and kept (the error's `run`), but its report could not be made.
     """
     options = options or TrainOptions()
     refuse(options)
@@ -103,7 +107,7 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
     manifest = prepared.manifest
     can_be_trained(manifest, prepared.targets.strata)
     accelerator = accelerator_for(recipe.training.device)
-    torch.manual_seed(recipe.training.seed)
+    torch.manual_seed(of_64_bits(recipe.training.seed))
     begun = begin(recipe, manifest.truth)
     if recipe.training.tune != "scratch":
         head_for(begun, manifest, TRAIN)
@@ -195,16 +199,33 @@ def _train(work: Work, accelerator: Any, saved: tuple[Any, Any] | None, more: in
         except DivergedError as error:
             raise error.keeping(keeper.kept()) from None
     accelerator.wait_for_everyone()
+    failed = None
     if accelerator.is_main_process:
         finished = session.step >= session.schedule.total or keeper.patience_ran_out()
         ended = {"time": time.time(), "step": session.step, "total": session.schedule.total}
         work.run.log("finished" if finished else "stopped", ended)
         if work.run.model_path.is_file():  # a run stopped in its first epoch has no model to score yet
-            report = write_report(work.run, work.manifest, seconds=keeper.elapsed(), finished=finished)
-            if left_out := report.get("left_out"):
-                note(work.listeners, [f"{left_out}: left out of the scores."])
+            failed = _report(work, keeper.elapsed(), finished)
     accelerator.wait_for_everyone()  # who comes back finds the report
+    if failed:
+        raise failed
     return work.run
+
+
+def _report(work: Work, seconds: float, finished: bool) -> ReportError | None:
+    """Write the report of a run, or return why there is none: no report is worth the training it is about."""
+    try:
+        report = write_report(work.run, work.manifest, seconds=seconds, finished=finished)
+        if left_out := report.get("left_out"):
+            note(work.listeners, [f"{left_out}: left out of the scores."])
+    except Exception as error:  # scores, drawings and pages fail in many ways
+        work.run.drop_stale_report()
+        folder = work.run.folder
+        way = f"Make it again: {command('train', '--resume', folder)}. The scores alone: {command('eval', folder)}"
+        failed = ReportError(work.run, error, way)
+        failed.__cause__ = error
+        return failed
+    return None
 
 
 def _steps(session: Session, keeper: Keeper, pictures: Pictures, stop: Callable[[], bool]) -> None:

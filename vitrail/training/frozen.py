@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from vitrail.core.files import keep
+from vitrail.core.cache import keep
 from vitrail.core.paths import cache_dir
 from vitrail.data.decode import RULES
 from vitrail.data.loader import Pictures, Share, evaluation

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -75,6 +76,7 @@ class Session:
     clip: float
     precision: str
     pieces: int = 1  # micro-batches a process computes one after another for one step
+    least: int = 1  # pictures of the smallest piece that the network can learn from
     step: int = 0
     seconds: float = 0.0  # spent in steps so far, over all resumes
 
@@ -118,12 +120,13 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
 def _smaller(session: Session, local: int) -> None:
     """Halve the micro-batch, keeping the batch; give up where one picture at a time is still too much."""
     session.optimiser.zero_grad(set_to_none=True)
-    if session.accelerator.num_processes > 1 or session.pieces >= local or session.task.couples:
+    most = local // session.least
+    if session.accelerator.num_processes > 1 or session.pieces >= most or session.task.couples:
         raise TrainingError(
             f"Memory ran out at step {session.step} with {local // session.pieces} pictures at a time. "
             "Lower it with --micro, or choose a smaller network or --imgsz."
         ) from None
-    session.pieces = min(local, session.pieces * 2)
+    session.pieces = min(most, session.pieces * 2)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -137,8 +140,7 @@ def _step(session: Session, batch: Batch[Any]) -> tuple[float, dict[str, float]]
     if not any(p.requires_grad for p in session.bare.encoder.parameters()):
         session.bare.encoder.eval()  # frozen: no drop path, and batch norms keep their statistics
     counted = _counted(session, batch)
-    # A process with a picture fewer than the others may have fewer pieces.
-    parts = [part for part in np.array_split(np.arange(len(batch)), session.pieces) if len(part)]
+    parts = cut(len(batch), session.pieces, session.least)
     total = torch.zeros((), device=session.accelerator.device)
     told: dict[str, Tensor] = {}
     for i, part in enumerate(parts):
@@ -165,6 +167,14 @@ def _step(session: Session, batch: Batch[Any]) -> tuple[float, dict[str, float]]
     if session.average:
         session.average.update(session.bare, session.step)
     return value, dict(zip(told, sums, strict=True))
+
+
+def cut(images: int, pieces: int, least: int) -> list[NDArray[np.int64]]:
+    """Return the places of a process's images piece by piece, none with fewer than `least` where there are as many.
+
+    A process with an image fewer than the others may have fewer pieces.
+    """
+    return np.array_split(np.arange(images), max(1, min(pieces, images // least)))
 
 
 IMAGES = ""

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from vitrail.core.files import keep_json
+from vitrail.core.cache import keep_json
 from vitrail.core.paths import cache_dir
 from vitrail.data.sample import Batch
 from vitrail.infer.bf16_check import PICTURES, Bf16Check, check_bf16, keep_in_float32, noise
@@ -27,6 +27,7 @@ from vitrail.runs.device import autocast, fast_bf16
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
 from vitrail.training.loop import TrainingError
+from vitrail.training.pieces import refuse_lone, smallest_piece
 
 SMALLEST = 8
 """Pictures of the smallest micro-batch that is tried."""
@@ -77,7 +78,9 @@ def measure(
     """
     size = len(batch.ids)
     precision = precision_for(recipe, network, device)
-    trial = _Trial(deepcopy(network).to(device).train(), task, batch, device)
+    least = smallest_piece(network, task, recipe.model)
+    refuse_lone(least, recipe, size)
+    trial = _Trial(deepcopy(network).to(device).train(), task, batch, device, least)
     check = Bf16Check()
     if precision == "bf16":
         check = check_bf16(trial.network.encoder, batch.images[:PICTURES].to(device))
@@ -89,7 +92,7 @@ def measure(
         if task.couples
         else recipe.training.micro or (size if device.type != "cpu" else _remembered(place))
     )
-    start = _held(trial, min(given or SMALLEST, size), precision)  # pays for set-up, too
+    start = _held(trial, min(max(least, given or SMALLEST), size), precision)  # pays for set-up, too
     micro, cost = start, trial.cost(start, precision)
     if given is None:
         micro, cost = _quickest(trial, size, {start: cost}, precision)
@@ -105,14 +108,21 @@ class Forecast(NamedTuple):
 
 
 def forecast(
-    network: Network, task: Task[Any, Any], batch: Batch[Any], device: torch.device, precision: str
+    network: Network,
+    task: Task[Any, Any],
+    batch: Batch[Any],
+    device: torch.device,
+    precision: str,
+    smallest: int = 1,
 ) -> Forecast:
-    """Time several steps of a few pictures on a copy of the network, each size as long as it takes little time."""
-    trial = _Trial(deepcopy(network).to(device).train(), task, batch, device)
+    """Time several steps of a few pictures on a copy of the network, each size as long as it takes little time.
+
+    `smallest` is how many pictures it can learn from at once.
+    """
+    trial = _Trial(deepcopy(network).to(device).train(), task, batch, device, smallest)
     found: dict[int, list[float]] = {}
-    least = _held(
-        trial, len(batch) if task.couples else min(SMALLEST, len(batch)), precision
-    )  # pays for set-up
+    first = len(batch) if task.couples else max(smallest, min(SMALLEST, len(batch)))
+    least = _held(trial, first, precision)  # pays for set-up
     for count in sorted({least, max(least, min(LARGER, len(batch)))}):
         if found and min(found[least]) * count > PATIENCE:
             break
@@ -131,12 +141,12 @@ def _held(trial: _Trial, micro: int, precision: str) -> int:
             trial.seconds(micro, precision)
             return micro
         except torch.OutOfMemoryError:
-            if micro == 1 or trial.task.couples:
-                many = "one picture at a time" if micro == 1 else f"a whole batch of {micro} pictures"
+            if micro <= trial.least or trial.task.couples:
+                many = "one picture at a time" if micro == 1 else f"{micro} pictures at once"
                 raise TrainingError(
                     f"Memory does not hold the training of {many}. Choose a smaller network or --imgsz."
                 ) from None
-            micro = micro // 2
+            micro = max(trial.least, micro // 2)
         trial.network.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -193,6 +203,7 @@ class _Trial:
     task: Task[Any, Any]
     batch: Batch[Any]
     device: torch.device
+    least: int  # pictures that it can learn from at once
 
     def cost(self, count: int, precision: str) -> float:
         """Return the seconds of one picture where `count` are computed at once, in the quickest of several steps."""

@@ -23,6 +23,7 @@ from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
 from vitrail.training.loop import Session
 from vitrail.training.optim import Average, Schedule, adamw
+from vitrail.training.pieces import refuse_lone, smallest_piece
 
 
 def accelerator_for(device: str) -> Any:
@@ -94,11 +95,13 @@ def open_session(
 ) -> Session:
     """Return a session at step 0, its network on the devices."""
     settings = recipe.training
+    local = -(-order.batch // accelerator.num_processes)
+    least = smallest_piece(network, task, recipe.model)
+    refuse_lone(least, recipe, order.batch // accelerator.num_processes)
     optimiser = adamw(network, settings.lr, settings.weight_decay, settings.layer_decay)
     network.to(accelerator.device)
     average = Average(network, settings.ema) if settings.ema else None
     prepared, optimiser = accelerator.prepare(_compiled(network, settings), optimiser)
-    local = -(-order.batch // accelerator.num_processes)
     return Session(
         accelerator=accelerator,
         network=prepared,
@@ -111,6 +114,7 @@ def open_session(
         clip=settings.clip,
         precision=settings.precision,
         pieces=1 if task.couples else min(local, -(-local // (settings.micro or local))),
+        least=least,
     )
 
 

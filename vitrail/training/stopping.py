@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
@@ -22,11 +22,12 @@ def stopping() -> Iterator[Callable[[], bool]]:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        os.write(
-            2,
-            b"\nStopping after this step; the state is saved, so that --resume goes on from it. "
-            b"Ctrl-C again interrupts at once, without saving.\n",
-        )
+        with suppress(OSError):  # nobody may read it any more: Ctrl-C has ended what it is piped to, too
+            os.write(
+                2,
+                b"\nStopping after this step; the state is saved, so that --resume goes on from it. "
+                b"Ctrl-C again interrupts at once, without saving.\n",
+            )
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

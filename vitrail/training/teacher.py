@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vitrail.core.errors import SettingError, WeightsError
+from vitrail.core.paths import expanded
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.bf16_check import Bf16Check, check_bf16, keep_in_float32
 from vitrail.infer.predictor import Predictor
@@ -92,7 +93,7 @@ def open_teacher(source: str, labels: Sequence[str], student: Preprocess) -> Tea
         SettingError: it knows other classes, or sees other channels.
         WeightsError, RunError: it cannot be had or is broken.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if (path / "recipe.yaml").is_file() or _is_model(path):
         return Teacher(_ours(path, labels), student)
     return Teacher(_published(source, labels), student)

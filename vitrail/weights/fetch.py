@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from vitrail.core.cache import place, places
 from vitrail.core.errors import WeightsError
-from vitrail.core.paths import cache_dir, hub_endpoint, offline
+from vitrail.core.files import make_folder
+from vitrail.core.paths import hub_endpoint, offline
 from vitrail.weights.files import shard_names
 
 SECONDS = 5
@@ -36,15 +38,15 @@ class _Remote(NamedTuple):
     size: int | None
 
 
-def folder(repo: str) -> Path:
-    """Return where the files of a repository are kept."""
-    return cache_dir() / "weights" / repo.replace("/", "--")
+def folders(repo: str) -> tuple[Path, ...]:
+    """Return where the files of a repository may be kept."""
+    return tuple(place / repo.replace("/", "--") for place in places("weights"))
 
 
 def cached(repo: str, files: Sequence[str]) -> Path | None:
     """Return the first of these files that is in the cache, with all shards where it is an index, or None."""
-    paths = (folder(repo) / name for name in files)
-    here = (path for path in paths if path.is_file())
+    paths = (folder / name for folder in folders(repo) for name in files)
+    here = (path for path in paths if os.path.isfile(path))
     return next((p for p in here if all((p.parent / shard).is_file() for shard in _shards(p))), None)
 
 
@@ -79,12 +81,12 @@ def _fetch(repo: str, name: str) -> Path | None:
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-    target = folder(repo) / name
-    if target.is_file():
-        return target
+    if found := next((one for one in folders(repo) if os.path.isfile(one / name)), None):
+        return found / name
     if (remote := _look(repo, name)) is None:
         return None
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = place("weights") / repo.replace("/", "--") / name
+    make_folder(target.parent)
     # The name holds the hub's hash, so that half a file is only ever completed by the rest of the same one.
     partial = target.with_name(f".{name}.{remote.etag[:16]}.partial")
     try:

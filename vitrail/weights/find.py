@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError, WeightsError, nearest
+from vitrail.core.paths import expanded
 from vitrail.models.create import config_of
 from vitrail.weights import checkpoints, fetch, library
 from vitrail.weights.checkpoints import Checkpoint
@@ -26,7 +26,7 @@ def find_weights(
     `auto` takes the best that can be had for `model`: in the cache, among what was added, at the hub.
     WeightsError says what is wrong and the ways out; nothing is ever replaced by random weights.
     """
-    if source != "auto" and (path := Path(source).expanduser()).exists():
+    if source != "auto" and (path := expanded(source)).exists():
         return from_path(path, model, network)
     if entry := next((e for e in library.known() if e.name == source), None):
         return library.open_added(entry, model, network)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 from vitrail.core.errors import WeightsError
 from vitrail.core.files import write_json
-from vitrail.core.paths import cache_dir
+from vitrail.core.paths import cache_dir, expanded
 from vitrail.weights.infer import preset_of
 from vitrail.weights.pretrained import Pretrained, from_path
 
@@ -37,7 +38,7 @@ def add(
 
     The weights stay where they are. A name that is taken by another path is refused (WeightsError).
     """
-    path = path.expanduser().resolve()
+    path = expanded(path).resolve()
     found = from_path(path, model, network)
     entry = Added(name or found.name, path, model or preset_of(found.config), dict(network), found.assumed)
     entries = {added.name: added for added in known()}
@@ -45,7 +46,6 @@ def add(
     if taken and taken.path != path:
         raise WeightsError(f"{entry.name!r} is the name of {taken.path}; give this one another (--name).")
     entries[entry.name] = entry
-    _register().parent.mkdir(parents=True, exist_ok=True)
     rows = [
         {"name": e.name, "path": str(e.path), "model": e.model, "network": dict(e.network)}
         for e in entries.values()
@@ -58,12 +58,12 @@ def known() -> list[Added]:
     """Return what was added, in order; entries whose file is gone are left out."""
     try:
         rows = json.loads(_register().read_text("utf-8"))
-    except FileNotFoundError:
+    except OSError:  # nothing was added, or it is not for this user
         return []
     except ValueError as error:
         raise WeightsError(f"{_register()} is damaged; remove it and add your weights again.") from error
     entries = [Added(row["name"], Path(row["path"]), row["model"], row.get("network", {})) for row in rows]
-    return [entry for entry in entries if entry.path.exists()]
+    return [entry for entry in entries if os.path.exists(entry.path)]
 
 
 def open_added(

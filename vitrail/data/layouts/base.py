@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from vitrail.core.errors import DataError, UndecidedError
+from vitrail.core.paths import expanded
 from vitrail.core.text import printable
 from vitrail.data import archives, own
 from vitrail.data.names import count, is_picture, join_labels, natural, some, split_labels
@@ -129,7 +130,7 @@ class Tree:
         Raises:
             DataError: missing, not permitted, or a file of no known kind.
         """
-        path = Path(source).expanduser()
+        path = expanded(source)
         if not path.exists():
             raise DataError(f"{source} does not exist. Give a folder of pictures, one folder a class.")
         if path.is_dir():
