@@ -9,13 +9,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from vitrail.core.errors import RunError
 
+Made = TypeVar("Made")
 
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in the place of `path` in one step.
+
+def replace(path: Path, write: Callable[[Path], Made]) -> Made:
+    """Let `write` fill a temporary file beside `path`, put it in the place of `path` in one step, return what it made.
 
     Raises a RunError where the disk is full or the folder may not be written; `path` is then as before.
     """
@@ -23,11 +25,12 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
     try:
         temporary.touch()
         mode = temporary.stat().st_mode
-        write(temporary)
+        made = write(temporary)
         temporary.chmod(mode)  # what this user's files have; safetensors keeps its own to the user alone
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+        return made
     except Exception as error:
         temporary.unlink(missing_ok=True)
         if _is_disk_trouble(error):
