@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.resize import LEAST_DATA, Interpolation
-from vitrail.data.sample import images_only
+from vitrail.data.sample import Batch
 from vitrail.infer.exported import output_names, readable
 from vitrail.layers.attend import Recorder
 from vitrail.layers.head import Output
@@ -164,7 +164,9 @@ class Whole(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs that `output_names` names, batch axis first."""
-        return self.named(self.task.answer(self.network, images_only(self.prepare(images)), ASK))
+        # Without ids, whose number would be fixed in the graph.
+        batch: Batch[None] = Batch({"images": self.prepare(images)}, None, ())
+        return self.named(self.task.answer(self.network, batch, ASK))
 
     def named(self, output: Output) -> tuple[Tensor, ...]:
         """Return the outputs in order."""
