@@ -32,6 +32,16 @@ class Axis(NamedTuple):
     size: int  # pixels of the input
 
 
+class Places(NamedTuple):
+    """Where the pixels of one side of the input lie on the picture, as whole numbers and fractions (size,)."""
+
+    pixel: Tensor  # the old pixel in which the middle of a new one lies
+    place: Tensor  # and where in it, from 0 to 1
+    step: Tensor  # (1,) how many whole old pixels a new one is wide, one at least
+    part: Tensor  # (1,) and which part of another
+    on: Tensor  # whether the new pixel lies on the picture
+
+
 class Prepare(nn.Module):
     """(b, height, width, channels) -> (b, channels, *size): `Preprocess.eval` as matrix products.
 
@@ -58,8 +68,11 @@ class Prepare(nn.Module):
         tall = torch.full((), height, dtype=torch.int64)
         wide = torch.full((), width, dtype=torch.int64)
         down, across = plan(self.preprocess, tall, wide)
-        rows = weights(height, tall, down, self.preprocess.interpolation)
-        cols = weights(width, wide, across, self.preprocess.interpolation)
+        places = placed((tall, wide), (down, across))
+        rows, cols = (
+            weights(length, place, self.preprocess.interpolation)
+            for length, place in zip((height, width), places, strict=True)
+        )
         # The mean goes first: of numbers about zero a runtime that keeps 8 bits loses little, and what lies off the
         # picture, where all weights are zero, is zero by itself.
         pixels = images.permute(0, 3, 1, 2).float() - self.mean
@@ -93,25 +106,46 @@ def plan(preprocess: Preprocess, height: Tensor, width: Tensor) -> tuple[Axis, A
     return Axis(tall, _corner(tall - rows), rows), Axis(wide, _corner(wide - cols), cols)
 
 
-def weights(length: int, full: Tensor, axis: Axis, interpolation: Interpolation) -> Tensor:
+def placed(full: tuple[Tensor, Tensor], axes: tuple[Axis, Axis]) -> list[Places]:
+    """Return where the pixels of the input lie on both sides of the picture, `full` pixels long.
+
+    The middle of a new pixel, (2 at + 1) full / (2 new), is a whole pixel and a place in it. Places are large and their
+    distances small: whole numbers are subtracted, and fractions come last.
+    """
+    at = [torch.arange(axis.size) + axis.corner for axis in axes]
+    above, below = [], []
+    for side, length, axis in zip(at, full, axes, strict=True):
+        above += [(2 * side + 1) * length, torch.maximum(length, axis.new)[None]]
+        below += [(2 * axis.new).expand(axis.size), axis.new[None]]
+    # All in one: exporters write a division of whole numbers as nine nodes.
+    whole, fraction = divided(torch.cat(above), torch.cat(below))
+    sizes = [size for axis in axes for size in (axis.size, 1)]
+    wholes, fractions = whole.split(sizes), fraction.split(sizes)
+    return [
+        Places(
+            wholes[2 * i],
+            fractions[2 * i],
+            wholes[2 * i + 1],
+            fractions[2 * i + 1],
+            (at[i] >= 0) & (at[i] < axis.new),
+        )
+        for i, axis in enumerate(axes)
+    ]
+
+
+def weights(length: int, places: Places, interpolation: Interpolation) -> Tensor:
     """Return the weights (size, length) of one side's resize; those of pixels off the picture are zero.
 
     The same weights as `vitrail.data.resize.taps`, but for every pixel of the side, most of them zero.
     """
-    at = torch.arange(axis.size) + axis.corner
-    # The middle of a new pixel, (2 at + 1) full / (2 new) on the old side, is a whole pixel and a place in it. Places
-    # are large and their distances small: whole numbers are subtracted, and fractions come last.
-    pixel, place = divided((2 * at + 1) * full, 2 * axis.new)
-    whole, part = divided(torch.maximum(full, axis.new), axis.new)
-    scale = whole.float() + part  # original pixels a new one, at least one
-    most = 2 * whole + 4  # beyond the kernel's reach
-    apart = (torch.arange(length)[None] - pixel[:, None]).clamp(-most, most)
-    raw = kernel((apart.float() + (0.5 - place)[:, None]) / scale, interpolation)
+    most = 2 * places.step + 4  # beyond the kernel's reach
+    apart = (torch.arange(length)[None] - places.pixel[:, None]).clamp(-most, most)
+    scale = places.step.float() + places.part
+    raw = kernel((apart.float() + (0.5 - places.place)[:, None]) / scale, interpolation)
     total = raw.sum(1, keepdim=True)
-    on = (at >= 0) & (at < axis.new)
     # Rows off the picture may sum to zero; they are masked, but must not divide by it.
     safe = torch.where(total.abs() < 1e-6, torch.ones_like(total), total)
-    return torch.where(on[:, None], raw / safe, torch.zeros_like(raw))
+    return torch.where(places.on[:, None], raw / safe, torch.zeros_like(raw))
 
 
 def kernel(apart: Tensor, interpolation: Interpolation) -> Tensor:
