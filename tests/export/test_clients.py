@@ -215,7 +215,7 @@ def test_folders_say_how_they_answer_through_their_own_preparation(written, pict
     assert name == {"timm": "timm's own transform", "huggingface": "transformers' own processor"}[format]
     assert found.pictures == found.shown == 8
     assert found.drift > 0
-    assert found.near != ("Its steps are not ours" in done.proven.notes[0])
+    assert found.near == done.proven.notes[0].endswith(f"{found}.")
     text = (done.path / "README.md").read_text()
     assert f"{name}: {found}" in text
     assert decoding(steps) in text
@@ -223,8 +223,30 @@ def test_folders_say_how_they_answer_through_their_own_preparation(written, pict
     assert front["library_name"] == {"timm": "timm", "huggingface": "transformers"}[format]
     assert front["pipeline_tag"] == "image-classification"
     assert "license" not in front  # of weights from scratch nobody said any
+    named = format == "timm" or (done.path / "preprocessor_config.json").exists()
+    assert named == done.proven.prepares == (found.near or format == "timm" or steps.fit != "pad")
+    assert ("vitrail.load" in text) != named
+    if named:
+        again = published_preprocess(from_path(done.path))
+        assert (again.fit, again.size) == (steps.fit, steps.size)
+
+
+@pytest.mark.parametrize("fit", ["pad", "pad with a margin", "grey"])
+def test_transformers_pads_where_that_answers_as_the_model(written, pictures, tmp_path, monkeypatch, fit):
+    """By Llava's processor, which is another way: it is named only where the answers hold."""
+    steps = FITS[fit]
+    config = ViTConfig(image=28, patch=7, width=64, depth=1, heads=1, channels=steps.channels)
+    model = written(config, steps, pool="cls")
+    monkeypatch.setattr(proof, "FEW_BITS", 1.0)
+    done = export(model, "huggingface", tmp_path / "theirs", data=pictures)
+    assert done.proven.prepares
     again = published_preprocess(from_path(done.path))
-    assert (again.fit, again.size) == (steps.fit, steps.size)
+    assert (again.fit, again.size) == ("pad", steps.size)
+    assert int(28 / again.crop_fraction) == int(28 / steps.crop_fraction)
+    monkeypatch.setattr(proof, "FEW_BITS", 1e-6)
+    done = export(model, "huggingface", tmp_path / "others", data=pictures)
+    assert not (done.path / "preprocessor_config.json").exists()
+    assert "the folder does not name it" in (done.path / "README.md").read_text()
 
 
 def test_the_number_is_that_of_the_files_through_the_librarys_own_transform(written, pictures, tmp_path):

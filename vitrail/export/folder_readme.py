@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -10,35 +12,59 @@ from vitrail.export.proof import Proven
 from vitrail.export.words import decoding
 from vitrail.infer.predictor import Predictor
 
-USE = {
-    "timm": """import timm, torch
+USE: Mapping[str, str] = MappingProxyType(
+    {
+        "timm": """import timm, torch
 from PIL import Image
 
 model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
 config = timm.data.resolve_model_data_config(model)
 prepare = timm.data.create_transform(**config, is_training=False)
 with torch.no_grad():
-    probabilities = model(prepare(Image.open("picture.jpg"))[None]).SCORES
+    probabilities = model(prepare(Image.open("picture.jpg").convert("MODE"))[None]).SCORES
 names = model.pretrained_cfg["label_names"]""",
-    "transformers": """import torch
+        "transformers": """import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 model = AutoModelForImageClassification.from_pretrained("FOLDER")
 prepare = AutoImageProcessor.from_pretrained("FOLDER")
 with torch.no_grad():
-    inputs = prepare(Image.open("picture.jpg"), return_tensors="pt")
+    inputs = prepare(Image.open("picture.jpg").convert("MODE"), return_tensors="pt")
     probabilities = model(**inputs).logits.SCORES
 names = model.config.id2label""",
-}
-"""How each library opens its folder."""
+    }
+)
+"""How each library opens its folder and prepares a picture."""
+
+UNPREPARED: Mapping[str, str] = MappingProxyType(
+    {
+        "timm": """import timm, torch, vitrail
+
+model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
+pixels = vitrail.load("model.safetensors of the run").ready("picture.jpg").pixels
+with torch.no_grad():
+    probabilities = model(pixels[None]).SCORES
+names = model.pretrained_cfg["label_names"]""",
+        "transformers": """import torch, vitrail
+from transformers import AutoModelForImageClassification
+
+model = AutoModelForImageClassification.from_pretrained("FOLDER")
+pixels = vitrail.load("model.safetensors of the run").ready("picture.jpg").pixels
+with torch.no_grad():
+    probabilities = model(pixel_values=pixels[None]).logits.SCORES
+names = model.config.id2label""",
+    }
+)
+"""How each library opens its folder, where vitrail prepares the picture."""
 
 
 def readme(predictor: Predictor, library: str, proven: Proven) -> str:
     """Return what a folder says of itself: how it is used, how well it agrees, its classes in order, how to decode."""
     steps = predictor.preprocess
     several = getattr(predictor.task, "problem", "") == "multi_label_classification"
-    scores = "sigmoid()" if several else "softmax(-1)"
+    use = (USE if proven.prepares else UNPREPARED)[library]
+    use = use.replace("SCORES", "sigmoid()" if several else "softmax(-1)")
     lines = [
         "---",
         yaml.safe_dump(_front(predictor, library), sort_keys=False, allow_unicode=True).strip(),
@@ -48,7 +74,7 @@ def readme(predictor: Predictor, library: str, proven: Proven) -> str:
         f"Written by vitrail export for {library}.",
         "",
         "```python",
-        USE[library].replace("SCORES", scores),
+        use.replace("MODE", {1: "L", 4: "RGBA"}.get(steps.channels, "RGB")),
         "```",
         "",
         "## How well it agrees",
@@ -57,8 +83,8 @@ def readme(predictor: Predictor, library: str, proven: Proven) -> str:
         *(f"- {note}" for note in proven.notes),
         "",
         f"It was trained on pictures of {steps.size[0]} x {steps.size[1]} px, fit `{steps.fit}`, resized by",
-        f"antialiased {steps.interpolation} interpolation in float32. {library} resizes to whole numbers between 0 and",
-        "255, and places an odd margin its own way, so its probabilities for a file differ a little from vitrail's.",
+        f"antialiased {steps.interpolation} interpolation in float32. A library that resizes to whole numbers of 0 to",
+        "255, or places an odd margin its own way, gives probabilities that differ a little from vitrail's.",
         "",
         "## Decoding",
         "",

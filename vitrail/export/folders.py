@@ -99,6 +99,14 @@ def prepared_by_huggingface(predictor: Predictor, folder: Path) -> Asked:
     return _asked(predictor, read_huggingface(folder), prepare)
 
 
+def without_steps(folder: Path, steps: Preprocess) -> bool:
+    """Take transformers' steps out of a folder where they are not ours by their kind; tell whether it was done."""
+    if processors.transformers_approximates(steps):
+        (folder / "preprocessor_config.json").unlink()
+        return True
+    return False
+
+
 def read_timm(folder: Path) -> nn.Module:
     """Return timm's own network from a folder."""
     import timm
@@ -197,6 +205,7 @@ class Library:
     asked: Callable[[Predictor, Path], Asked]
     prepared: Callable[[Predictor, Path], Asked]
     unprepared: Callable[[Preprocess], str]
+    left_out: Callable[[Path, Preprocess], bool]  # takes its steps out of a folder where they were an attempt
 
 
 FOLDERS: Mapping[str, Library] = MappingProxyType(
@@ -208,6 +217,7 @@ FOLDERS: Mapping[str, Library] = MappingProxyType(
             asked_of_timm,
             prepared_by_timm,
             processors.timm_cannot,
+            lambda folder, steps: False,
         ),
         "huggingface": Library(
             "huggingface",
@@ -216,6 +226,7 @@ FOLDERS: Mapping[str, Library] = MappingProxyType(
             asked_of_huggingface,
             prepared_by_huggingface,
             processors.transformers_cannot,
+            without_steps,
         ),
     }
 )

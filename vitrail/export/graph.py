@@ -120,7 +120,7 @@ def placed(full: tuple[Tensor, Tensor], axes: tuple[Axis, Axis]) -> list[Places]
     # All in one: exporters write a division of whole numbers as nine nodes.
     whole, fraction = divided(torch.cat(above), torch.cat(below))
     sizes = [size for axis in axes for size in (axis.size, 1)]
-    wholes, fractions = whole.split(sizes), fraction.split(sizes)
+    wholes, fractions = torch.split(whole, sizes), torch.split(fraction, sizes)
     return [
         Places(
             wholes[2 * i],

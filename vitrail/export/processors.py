@@ -33,6 +33,11 @@ def transformers_cannot(steps: Preprocess) -> str:
     )
 
 
+def transformers_approximates(steps: Preprocess) -> bool:
+    """Tell whether its processor goes another way: it pads first, to within half a pixel of the picture."""
+    return steps.fit == "pad"
+
+
 def of_timm(steps: Preprocess) -> dict[str, Any]:
     """Return timm's words for these steps."""
     return {

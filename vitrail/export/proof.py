@@ -118,11 +118,15 @@ def shown(readers: Sequence[Reader]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """How what was written agreed with the model, there and elsewhere by name, and what there is to say of it."""
+    """How what was written agreed with the model, there and elsewhere by name, and what there is to say of it.
+
+    `prepares` is false for a folder whose library does not prepare the pictures.
+    """
 
     agreement: Agreement
     elsewhere: Mapping[str, Agreement]
     notes: tuple[str, ...] = ()
+    prepares: bool = True
 
 
 Check = Callable[[Path], Proven]

@@ -119,11 +119,15 @@ def _check_folder(
     found = _compared(predictor, sides, proof.many_sizes(pictures), pictures)
     proof.demand(found[library.format], f"{library.format} export")
     if why := library.unprepared(predictor.preprocess):
-        return Proven(found[library.format], {}, (why,))
+        return Proven(found[library.format], {}, (why,), prepares=False)
     own = {library.steps: Side(library.prepared(predictor, written), proof.FEW_BITS)}
     elsewhere = _compared(predictor, own, (read() for read in pictures), pictures)
     way = "Its steps are not ours; in the formats onnx, openvino and torch ours are inside the file."
-    return Proven(found[library.format], elsewhere, tuple(_told(elsewhere, way)))
+    near = elsewhere[library.steps].near
+    if left_out := not near and library.left_out(written, predictor.preprocess):
+        way = "So the folder does not name it: prepare the pictures yourself, or use the format onnx."
+    notes = tuple(_told(elsewhere, way))
+    return Proven(found[library.format], elsewhere, notes, prepares=not left_out)
 
 
 def _compared(
