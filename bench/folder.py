@@ -20,7 +20,7 @@ from bench import toy
 from bench.pairs import in_turn, machine, ratio
 from vitrail.cli.predict import write_csv
 from vitrail.data.sample import images_only
-from vitrail.export.folders import write_huggingface
+from vitrail.export.write import export
 from vitrail.infer.fast import hasten
 from vitrail.infer.predictor import BATCH, load
 from vitrail.infer.sources import Source, expand
@@ -30,8 +30,7 @@ def pipeline(model: Path, folder: Path, sources: list[Source]):
     """Return transformers' own pipeline with the same network, as its users call it."""
     from transformers import pipeline as make
 
-    written = folder / "theirs"
-    write_huggingface(load(model), written, lambda draft: None)
+    written = export(model, "huggingface", folder / "theirs", data=sources[0].path.parent).path
     asked = make("image-classification", model=str(written))
     return lambda: list(asked([str(one.path) for one in sources], batch_size=BATCH))
 

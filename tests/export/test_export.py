@@ -48,7 +48,7 @@ def test_a_graph_agrees_and_is_opened_like_any_other_model(written, pictures, tm
     apart = np.array([p.probabilities for p in ours(pictures)]) - [p.probabilities for p in theirs(pictures)]
     assert abs(apart).max() < 1e-5
     assert {path.name for path in tmp_path.iterdir()} == (
-        {"a b.onnx"} if format == "onnx" else {"a b.xml", "a b.bin"}
+        {"a b.onnx", "a b.onnx.json"} if format == "onnx" else {"a b.xml", "a b.bin", "a b.xml.json"}
     )
 
 
@@ -154,10 +154,10 @@ def test_labels_that_do_not_exclude_each_other_are_exported_too(written, picture
 def test_nothing_is_written_where_an_export_answers_otherwise(written, pictures, tmp_path, monkeypatch):
     model = written("vit_digits")
 
-    def forged(predictor, attention):
+    def forged(predictor, form):
         bent = Predictor(model)
         bent.network.head.linear.bias[0] += 0.02
-        return honest(bent, attention)
+        return honest(bent, form)
 
     honest = graphs._onnx
     monkeypatch.setattr(graphs, "_onnx", forged)
@@ -181,10 +181,14 @@ def answering(*probabilities):
     return lambda part: {"logits": logits.expand(len(part), 2)}
 
 
+def compared(ours, theirs, pictures, shown):
+    return proof.compare(TASK, ours, {"theirs": proof.Side(theirs)}, pictures, shown)["theirs"]
+
+
 def test_few_pictures_are_not_called_many():
     readers = [lambda: np.zeros((17, 23, 3), np.uint8)] * 3
     ask = answering(0.4, 0.6)
-    found = proof.compare(TASK, (ask, ask), proof.many_sizes(readers, 8), proof.shown(readers))
+    found = compared(ask, ask, proof.many_sizes(readers, 8), proof.shown(readers))
     assert (found.shown, found.pictures) == (3, 8)
     assert "8 of 8 top answers" in str(found)
     assert "3 pictures in" in str(found)
@@ -195,10 +199,10 @@ def test_few_pictures_are_not_called_many():
 def test_ties_are_told_from_errors():
     one, other = answering(0.4999, 0.5001), answering(0.5001, 0.4999)
     shown = [np.zeros((17, 23, 3), np.uint8)]
-    found = proof.compare(TASK, (one, other), iter(shown), 1)
+    found = compared(one, other, iter(shown), 1)
     assert (found.same_top, found.ties) == (0, 1)
     proof.demand(found, "tie")
-    found = proof.compare(TASK, (one, answering(0.4, float("nan"))), iter(shown), 1)
+    found = compared(one, answering(0.4, float("nan")), iter(shown), 1)
     with pytest.raises(RunError):
         proof.demand(found, "NaN")
 

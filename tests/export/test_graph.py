@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.resize import INTERPOLATIONS
-from vitrail.export.graph import Prepare, plan
+from vitrail.export.graph import Prepare, divided, plan
+from vitrail.infer.exported import core
+from vitrail.infer.translated import quietly
 
 SIZES = [
     (1, 1),
@@ -37,7 +42,7 @@ def test_matrix_products_equal_the_resize_to_a_ten_thousandth(fit, fraction, siz
     for shape in SIZES:
         image = draw.integers(0, 256, (*shape, 3), dtype=np.uint8)
         wanted, _ = steps.eval(image)
-        found = prepare(torch.from_numpy(image))[0]
+        found = prepare(torch.from_numpy(image)[None])[0]
         apart = (wanted - found).abs() * torch.tensor(steps.std).view(-1, 1, 1)  # in parts of 255
         assert apart.max() < 1e-4, (shape, float(apart.max()))
 
@@ -47,7 +52,7 @@ def test_the_largest_photograph_agrees_too(interpolation):
     steps = Preprocess((64, 64), "crop", interpolation=interpolation)
     image = np.random.default_rng(1).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
     wanted, _ = steps.eval(image)
-    apart = (wanted - Prepare(steps)(torch.from_numpy(image))[0]).abs().max() * 0.25
+    apart = (wanted - Prepare(steps)(torch.from_numpy(image)[None])[0]).abs().max() * 0.25
     assert apart < 1e-4
 
 
@@ -64,3 +69,71 @@ def test_sizes_and_corners_are_the_same_whole_numbers_everywhere(fit, fraction):
             known = steps._plan(height, width)
             assert (int(down.new[i]), int(across.new[i])) == known.resized, (height, width)
             assert (int(down.corner[i]), int(across.corner[i])) == known.corner, (height, width)
+
+
+class Planned(nn.Module):
+    """The whole numbers of a plan for many sizes at once: (n,), (n,) -> (4, n)."""
+
+    def __init__(self, steps: Preprocess) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def forward(self, tall: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
+        """Return the resized height and width and the two corners."""
+        down, across = plan(self.steps, tall, wide)
+        return torch.stack(
+            [torch.broadcast_to(one, tall.shape) for axis in (down, across) for one in axis[:2]]
+        )
+
+
+def written(module: nn.Module, samples: tuple[torch.Tensor, ...], sides: tuple):
+    """Return a module written as ONNX and read by OpenVINO."""
+    with quietly(), torch.no_grad():
+        program = torch.export.export(module.eval(), samples, dynamic_shapes=sides)
+        onnx = torch.onnx.export(program, dynamo=True, opset_version=18, verbose=False)
+    return core().read_model(io.BytesIO(onnx.model_proto.SerializeToString()))
+
+
+def compiled(model, precision: str):
+    """Return a model of OpenVINO in a precision as a function of arrays."""
+    asked = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    return lambda *arrays: asked(list(arrays))[0]
+
+
+FREE = torch.export.Dim.DYNAMIC
+LOWER = {"bf16": (0.06, 0.012), "f16": (0.01, 0.002)}
+"""How far inputs of deviation 1 may lie off in fewer bits: one pixel at most, and in the mean of squares."""
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+def test_the_resize_holds_in_the_few_bits_that_a_runtime_may_choose(fit):
+    steps = Preprocess((32, 48), fit)
+    sides = ({0: FREE, 1: FREE, 2: FREE},)
+    model = written(Prepare(steps), (torch.zeros(2, 61, 47, 3, dtype=torch.uint8),), sides)
+    for precision, (most, mean) in LOWER.items():
+        asked, draw = compiled(model, precision), np.random.default_rng(0)
+        for height, width in ((17, 23), (375, 500), (300, 1), (1500, 997), (40, 4000)):
+            coarse = draw.integers(0, 256, (1 + height // 5, 1 + width // 5, 3), dtype=np.uint8)
+            image = np.repeat(np.repeat(coarse, 5, 0), 5, 1)[:height, :width]
+            apart = asked(image[None])[0] - steps.eval(image)[0].numpy()
+            assert abs(apart).max() < most, (height, width)
+            assert (apart**2).mean() ** 0.5 < mean, (height, width)
+
+
+@pytest.mark.parametrize(("fit", "fraction"), [("crop", 0.875), ("pad", 0.7)])
+def test_sizes_and_corners_are_whole_numbers_in_few_bits_too(fit, fraction):
+    steps = Preprocess((224, 336), fit, fraction)
+    tall, wide = torch.randint(1, 9000, (2, 2000), generator=torch.Generator().manual_seed(0))
+    model = written(Planned(steps), (tall[:2], wide[:2]), ({0: torch.export.Dim("n")},) * 2)
+    found = compiled(model, "bf16")(tall.numpy(), wide.numpy())
+    plans = [steps._plan(height, width) for height, width in zip(tall.tolist(), wide.tolist(), strict=True)]
+    known = np.array([[p.resized[0], p.corner[0], p.resized[1], p.corner[1]] for p in plans]).T
+    assert (found == known).all()
+
+
+def test_quotients_of_large_numbers_come_in_small_ones():
+    a, b = torch.tensor([5, 123_456_789, 7, 999]), torch.tensor([7, 12_345, 7, 1000])
+    whole, fraction = divided(a, b)
+    assert (whole + fraction.double()).tolist() == pytest.approx((a.double() / b).tolist(), abs=1e-4)
+    assert whole.tolist() == [0, 10_000, 1, 0]
+    assert fraction.tolist() == pytest.approx((a.double() / b % 1).tolist(), abs=1e-7)

@@ -13,13 +13,15 @@ def export(
     out: str | None = None,
     data: str | None = None,
     attention: bool = False,
+    batch: bool = False,
     json: bool = False,
 ) -> int:
     """Write a trained model for other programs, once both were seen to give the same answers.
 
     Graphs (onnx, openvino, torch) take raw pictures, uint8 height x width x channels of any size, and give named
     probabilities; everything in between is inside. At least 200 of the run's pictures in many sizes are asked of
-    both; nothing is written where a probability drifts by more than 0.001 or a top answer changes.
+    both; nothing is written where a probability drifts by more than 0.001 or a top answer changes. What OpenVINO says
+    at its own default, and a library through its own preparation, is measured too and said.
 
         vitrail export runs/photos
         vitrail predict photos.onnx new/*.jpg
@@ -37,6 +39,8 @@ def export(
         pictures to prove it on, where the run's own have moved
     attention
         add an output: where the class token looks
+    batch
+        let a graph take pictures of one size together: batch x height x width x channels
     json
         print one JSON value, for programs
     """
@@ -46,7 +50,7 @@ def export(
     model_there(model)
     from vitrail.export.write import export as write
 
-    done = write(model, format, out, data=data, attention=attention)
+    done = write(model, format, out, data=data, attention=attention, batch=batch)
     if json:
         print_json(done.to_dict())
     else:
@@ -56,4 +60,6 @@ def export(
         say(
             f"{done.left_out:,} pictures changed since the training, or cannot be read: they prove nothing here."
         )
+    for note in done.proven.notes:
+        say(note)
     return 0

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from vitrail.core.errors import RunError, VitrailError
 
@@ -21,9 +21,11 @@ LONGEST_SUFFIX = 20
 BLOCK = 4096
 """Bytes that are written to see whether a place takes any."""
 
+Made = TypeVar("Made")
 
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in the place of `path` in one step.
+
+def replace(path: Path, write: Callable[[Path], Made]) -> Made:
+    """Let `write` fill a temporary file beside `path`, put it in the place of `path` in one step, return what it made.
 
     Folders above are made where they are not there; a link is followed; a device or a pipe is written into.
     Raises a RunError where the disk is full or the folder may not be written; `path` is then as before.
@@ -31,29 +33,29 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
     stays = ""
     try:
         if _is_stream(path):
-            _pour(path, write)
-            return
+            return _pour(path, write)
         target = path.resolve() if path.is_symlink() else path
         stays = " What stood there before is whole." if target.exists() else ""
         target.parent.mkdir(parents=True, exist_ok=True)
-        _replace(target, write)
+        return _replace(target, write)
     except Exception as error:
         if _is_disk_trouble(error):
             raise RunError(f"{_not_written(path, error)}{stays}") from error
         raise
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
+def _replace(path: Path, write: Callable[[Path], Made]) -> Made:
     temporary = path.with_name(_temporary_name(path))
     try:
         temporary.touch()
         mode = temporary.stat().st_mode
-        write(temporary)
+        made = write(temporary)
         with suppress(OSError):  # some mounted disks keep no modes
             temporary.chmod(mode)  # what this user's files have; safetensors keeps its own to the user alone
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+        return made
     finally:
         with suppress(OSError):  # it would hide the error that is on its way
             temporary.unlink(missing_ok=True)
@@ -72,16 +74,17 @@ def _is_stream(path: Path) -> bool:
     return path.exists() and not path.is_dir() and (named or not path.is_file())
 
 
-def _pour(path: Path, write: Callable[[Path], object]) -> None:
+def _pour(path: Path, write: Callable[[Path], Made]) -> Made:
     with TemporaryDirectory() as folder:
         draft = Path(folder, _temporary_name(path))
-        write(draft)
+        made = write(draft)
         with draft.open("rb") as source, path.open("wb") as stream:
             copyfileobj(source, stream)
+        return made
 
 
-def replace_folder(path: Path, fill: Callable[[Path], object]) -> None:
-    """Let `fill` write into a new folder beside `path`, then give it that name in one step.
+def replace_folder(path: Path, fill: Callable[[Path], Made]) -> Made:
+    """Let `fill` write into a new folder beside `path`, then give it that name in one step, return what it made.
 
     Raises a RunError where it cannot be written, or where `path` is there already.
     """
@@ -90,8 +93,9 @@ def replace_folder(path: Path, fill: Callable[[Path], object]) -> None:
         with TemporaryDirectory(dir=path.parent, prefix=".vitrail-", ignore_cleanup_errors=True) as temporary:
             draft = Path(temporary, path.name)
             draft.mkdir()
-            fill(draft)
+            made = fill(draft)
             os.replace(draft, path)
+        return made
 
 
 def refuse_unwritable(path: Path) -> None:

@@ -4,49 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
+from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vitrail.core.errors import RunError
 from vitrail.core.files import replace_folder, write_json, write_text
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.sample import Batch
-from vitrail.export.proof import Asked
+from vitrail.data.sample import Batch, images_only
+from vitrail.export import processors
+from vitrail.export.folder_readme import readme
+from vitrail.export.proof import Asked, Check, Proven
 from vitrail.infer.exported import need
 from vitrail.infer.held_back import Pixels
-from vitrail.infer.predictor import Predictor, batch_of
+from vitrail.infer.predictor import Predictor
 from vitrail.layers.head import Output
 from vitrail.runs.run_network import run_network
 from vitrail.weights.to_timm import for_timm
 from vitrail.weights.to_transformers import for_transformers
 
-Check = Callable[[Path], None]
 
-
-def write_timm(predictor: Predictor, folder: Path, check: Check) -> None:
+def write_timm(predictor: Predictor, folder: Path, check: Check) -> Proven:
     """Write a folder for `timm.create_model("local-dir:FOLDER", pretrained=True)`, where `check` lets it pass."""
     settings, tensors = for_timm(predictor.network.cpu(), _temperature(predictor))
-    steps = predictor.preprocess
     settings["num_classes"] = len(predictor.labels)
     settings["pretrained_cfg"] = {
-        "input_size": [steps.channels, *steps.size],
-        "mean": list(steps.mean),
-        "std": list(steps.std),
-        "interpolation": steps.interpolation,
-        "crop_pct": steps.crop_fraction,
-        "crop_mode": {"squash": "squash", "crop": "center", "pad": "border"}[steps.fit],
+        **processors.of_timm(predictor.preprocess),
         "num_classes": len(predictor.labels),
         "label_names": list(predictor.labels),
     }
-    _write(predictor, folder, tensors, {"config.json": settings}, check)
+    draft = partial(_fill, tensors, {"config.json": settings})
+    return _write(predictor, "timm", folder, draft, check)
 
 
-def write_huggingface(predictor: Predictor, folder: Path, check: Check) -> None:
+def write_huggingface(predictor: Predictor, folder: Path, check: Check) -> Proven:
     """Write a folder for `AutoModelForImageClassification.from_pretrained(FOLDER)`, where `check` lets it pass."""
     need("transformers")
     settings, tensors = for_transformers(predictor.network.cpu(), _temperature(predictor))
@@ -57,22 +56,61 @@ def write_huggingface(predictor: Predictor, folder: Path, check: Check) -> None:
         "label2id": {label: int(i) for i, label in names.items()},
     }
     files = {"config.json": settings}
-    if (steps := _processor(predictor.preprocess)) is not None:
-        files["preprocessor_config.json"] = steps
-    _write(predictor, folder, tensors, files, check)
+    if not processors.transformers_cannot(predictor.preprocess):
+        files["preprocessor_config.json"] = processors.of_transformers(predictor.preprocess)
+    return _write(predictor, "transformers", folder, partial(_fill, tensors, files), check)
 
 
 def asked_of_timm(predictor: Predictor, folder: Path) -> Asked:
-    """Return what timm's own network says after reading the folder."""
-    import timm
+    """Return what timm's own network says of pictures that we prepare, after reading the folder."""
+    return _asked(predictor, read_timm(folder), partial(_ready, predictor))
 
-    network = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    return _asked(predictor, network.eval())
+
+def prepared_by_timm(predictor: Predictor, folder: Path) -> Asked:
+    """Return what timm's own network says of pictures that go through the folder's own transform."""
+    import timm.data
+
+    network, library = read_timm(folder), cast(Any, timm.data)
+    steps = library.create_transform(**library.resolve_model_data_config(network), is_training=False)
+
+    def prepare(images: Sequence[Pixels]) -> Tensor:
+        return torch.stack([steps(_picture(image)) for image in images])
+
+    return _asked(predictor, network, prepare)
 
 
 def asked_of_huggingface(predictor: Predictor, folder: Path) -> Asked:
-    """Return what transformers' own network says after reading the folder."""
-    return _asked(predictor, read_huggingface(folder))
+    """Return what transformers' own network says of pictures that we prepare, after reading the folder."""
+    return _asked(predictor, read_huggingface(folder), partial(_ready, predictor))
+
+
+def prepared_by_huggingface(predictor: Predictor, folder: Path) -> Asked:
+    """Return what transformers' own network says of pictures that go through the folder's own processor."""
+    from transformers import AutoImageProcessor
+
+    steps = cast(Any, AutoImageProcessor).from_pretrained(folder, local_files_only=True)
+
+    def prepare(images: Sequence[Pixels]) -> Tensor:
+        pixels: Tensor = steps([_picture(image) for image in images], return_tensors="pt")["pixel_values"]
+        return pixels
+
+    return _asked(predictor, read_huggingface(folder), prepare)
+
+
+def without_steps(folder: Path, steps: Preprocess) -> bool:
+    """Take transformers' steps out of a folder where they are not ours by their kind; tell whether it was done."""
+    if processors.transformers_approximates(steps):
+        (folder / "preprocessor_config.json").unlink()
+        return True
+    return False
+
+
+def read_timm(folder: Path) -> nn.Module:
+    """Return timm's own network from a folder."""
+    import timm
+
+    network: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    return network.eval()
 
 
 def read_huggingface(folder: Path) -> nn.Module:
@@ -97,12 +135,20 @@ class Logits(nn.Module):
         return logits
 
 
-def _asked(predictor: Predictor, network: nn.Module) -> Asked:
+def _ready(predictor: Predictor, images: Sequence[Pixels]) -> Tensor:
+    return torch.stack([predictor.ready(image).pixels for image in images])
+
+
+def _picture(image: Pixels) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+
+
+def _asked(predictor: Predictor, network: nn.Module, prepare: Callable[[Sequence[Pixels]], Tensor]) -> Asked:
     # The temperature went into the written head; the task divides by it once more.
     temperature = _temperature(predictor)
 
     def ask(images: Sequence[Pixels]) -> Output:
-        batch = batch_of([predictor.ready(image) for image in images])
+        batch = images_only(prepare(images))
 
         def compute(batch: Batch[Any]) -> Output:
             return {"logits": network(batch.images) * temperature}
@@ -112,30 +158,30 @@ def _asked(predictor: Predictor, network: nn.Module) -> Asked:
     return ask
 
 
+def _fill(tensors: Mapping[str, Tensor], files: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    for name, values in files.items():
+        write_json(folder / name, values)
+
+
 def _write(
-    predictor: Predictor,
-    folder: Path,
-    tensors: Mapping[str, Tensor],
-    files: Mapping[str, Mapping[str, Any]],
-    check: Check,
-) -> None:
+    predictor: Predictor, library: str, folder: Path, fill: Callable[[Path], None], check: Check
+) -> Proven:
     """Fill a folder beside the wanted one and give it its name once it is proven."""
     if folder.exists():
         raise RunError(f"{folder} exists and is not overwritten. Choose another place with --out.")
 
-    def fill(draft: Path) -> None:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()},
-            draft / "model.safetensors",
-            metadata={"format": "pt"},
-        )
-        for name, values in files.items():
-            write_json(draft / name, values)
-        said = "preprocessor_config.json" in files or "pretrained_cfg" in files["config.json"]
-        write_text(draft / "README.md", _readme(predictor, said))
-        check(draft)
+    def made(draft: Path) -> Proven:
+        fill(draft)
+        proven = check(draft)
+        write_text(draft / "README.md", readme(predictor, library, proven))
+        return proven
 
-    replace_folder(folder, fill)
+    return replace_folder(folder, made)
 
 
 def _temperature(predictor: Predictor) -> float:
@@ -147,43 +193,39 @@ def _problem(predictor: Predictor) -> str:
     return problem
 
 
-def _processor(steps: Preprocess) -> dict[str, Any] | None:
-    """Return transformers' words for the preprocessing; None where it has none.
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A library whose folders are written: what it is called, how it is asked, and what it cannot prepare itself."""
 
-    It has none for padding, for a crop that is no square, and for raw pictures.
-    """
-    if steps.raw or steps.fit == "pad" or (steps.fit == "crop" and steps.size[0] != steps.size[1]):
-        return None
-    size = {"height": steps.size[0], "width": steps.size[1]}
-    said: dict[str, Any] = {
-        "do_resize": True,
-        "resample": {"bicubic": 3, "bilinear": 2}[steps.interpolation],
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(steps.mean),
-        "image_std": list(steps.std),
+    format: str
+    steps: str  # what it calls its own preparation
+    write: Callable[[Predictor, Path, Check], Proven]
+    asked: Callable[[Predictor, Path], Asked]
+    prepared: Callable[[Predictor, Path], Asked]
+    unprepared: Callable[[Preprocess], str]
+    left_out: Callable[[Path, Preprocess], bool]  # takes its steps out of a folder where they were an attempt
+
+
+FOLDERS: Mapping[str, Library] = MappingProxyType(
+    {
+        "timm": Library(
+            "timm",
+            "timm's own transform",
+            write_timm,
+            asked_of_timm,
+            prepared_by_timm,
+            processors.timm_cannot,
+            lambda folder, steps: False,
+        ),
+        "huggingface": Library(
+            "huggingface",
+            "transformers' own processor",
+            write_huggingface,
+            asked_of_huggingface,
+            prepared_by_huggingface,
+            processors.transformers_cannot,
+            without_steps,
+        ),
     }
-    if steps.fit == "squash" and steps.crop_fraction == 1:
-        return {"image_processor_type": "ViTImageProcessor", "size": size, **said}
-    tall, wide = (int(side / steps.crop_fraction) for side in steps.size)
-    aim = {"height": tall, "width": wide} if steps.fit == "squash" else {"shortest_edge": tall}
-    cropped = {"do_center_crop": True, "crop_size": size, "size": aim}
-    return {"image_processor_type": "BitImageProcessor", **cropped, **said}
-
-
-def _readme(predictor: Predictor, said: bool) -> str:
-    steps = predictor.preprocess
-    lines = [
-        f"# {predictor.header.name}, {len(predictor.labels)} classes",
-        "",
-        "Written by vitrail export. The network answers as the trained one does; that was checked before writing.",
-        f"It was trained on pictures of {steps.size[0]} x {steps.size[1]} px, fit `{steps.fit}`, resized by",
-        f"antialiased {steps.interpolation} interpolation in float32. The library that opens this folder resizes with",
-        "rounded numbers of its own, so its probabilities for a file differ a little from vitrail's.",
-        *([] if said else ["It has no words for this fit: prepare the pictures yourself."]),
-        "",
-        f"Classes: {', '.join(predictor.labels)}",
-        "",
-    ]
-    return "\n".join(lines)
+)
+"""The formats that are folders of other libraries."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.resize import LEAST_DATA, Interpolation, kernel
-from vitrail.data.sample import images_only
+from vitrail.data.resize import LEAST_DATA, Interpolation
+from vitrail.data.sample import Batch
 from vitrail.infer.exported import output_names, readable
 from vitrail.layers.attend import Recorder
 from vitrail.layers.head import Output
@@ -32,10 +32,20 @@ class Axis(NamedTuple):
     size: int  # pixels of the input
 
 
-class Prepare(nn.Module):
-    """(height, width, channels) -> (1, channels, *size): `Preprocess.eval` as matrix products.
+class Places(NamedTuple):
+    """Where the pixels of one side of the input lie on the picture, as whole numbers and fractions (size,)."""
 
-    The picture is uint8, or float32 where the network takes raw ones, with NaN where no data are.
+    pixel: Tensor  # the old pixel in which the middle of a new one lies
+    place: Tensor  # and where in it, from 0 to 1
+    step: Tensor  # (1,) how many whole old pixels a new one is wide, one at least
+    part: Tensor  # (1,) and which part of another
+    on: Tensor  # whether the new pixel lies on the picture
+
+
+class Prepare(nn.Module):
+    """(b, height, width, channels) -> (b, channels, *size): `Preprocess.eval` as matrix products.
+
+    The pictures are uint8, or float32 where the network takes raw ones, with NaN where no data are.
     """
 
     mean: Tensor
@@ -51,28 +61,31 @@ class Prepare(nn.Module):
             "std", preprocess.scale * torch.tensor(preprocess.std).view(-1, 1, 1), persistent=False
         )
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the network's input."""  # (height, width, c) -> (1, c, *size)
-        height, width = image.shape[0], image.shape[1]
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the network's input."""
+        height, width = images.shape[1], images.shape[2]
         # Scalars as tensors: the exporters then compute them from the picture instead of fixing them for the sample.
         tall = torch.full((), height, dtype=torch.int64)
         wide = torch.full((), width, dtype=torch.int64)
         down, across = plan(self.preprocess, tall, wide)
-        rows, on_rows = weights(height, tall, down, self.preprocess.interpolation)
-        cols, on_cols = weights(width, wide, across, self.preprocess.interpolation)
-        pixels = image.permute(2, 0, 1).float()
-        on = on_rows[:, None] & on_cols[None]
-        if self.preprocess.raw:  # as `vitrail.data.resize` weighs them
-            gaps = torch.isnan(pixels)
-            share = rows @ ((~gaps).float() @ cols.T)
-            on = on & (share >= LEAST_DATA)
-            pixels = torch.where(gaps, torch.zeros_like(pixels), pixels)
-            resized = rows @ (pixels @ cols.T) / torch.where(on, share, torch.ones_like(share))
-        else:
-            resized = rows @ (pixels @ cols.T)
-        shown = (resized - self.mean) / self.std
-        covered: Tensor = shown * on.float()
-        return covered[None]
+        places = placed((tall, wide), (down, across))
+        rows, cols = (
+            weights(length, place, self.preprocess.interpolation)
+            for length, place in zip((height, width), places, strict=True)
+        )
+        # The mean goes first: of numbers about zero a runtime that keeps 8 bits loses little, and what lies off the
+        # picture, where all weights are zero, is zero by itself.
+        pixels = images.permute(0, 3, 1, 2).float() - self.mean
+        if not self.preprocess.raw:
+            shown: Tensor = rows @ (pixels @ cols.T) / self.std
+            return shown
+        gaps = torch.isnan(pixels)  # weighed as in `vitrail.data.resize`
+        share = rows @ ((~gaps).float() @ cols.T)
+        known = rows @ (torch.where(gaps, torch.zeros_like(pixels), pixels) @ cols.T) / self.std
+        enough = share >= LEAST_DATA
+        return torch.where(enough, known, torch.zeros_like(known)) / torch.where(
+            enough, share, torch.ones_like(share)
+        )
 
 
 def plan(preprocess: Preprocess, height: Tensor, width: Tensor) -> tuple[Axis, Axis]:
@@ -88,64 +101,115 @@ def plan(preprocess: Preprocess, height: Tensor, width: Tensor) -> tuple[Axis, A
         wide = torch.where(by_rows, _rounded(width * aim[0], height).clamp(min=1), zero + aim[1])
     else:
         by_rows = aim[0] * width >= aim[1] * height
-        tall = torch.where(by_rows, zero + aim[0], _floor(aim[1] * height, width).clamp(min=aim[0]))
-        wide = torch.where(by_rows, _floor(aim[0] * width, height).clamp(min=aim[1]), zero + aim[1])
+        tall = torch.where(by_rows, zero + aim[0], (aim[1] * height // width).clamp(min=aim[0]))
+        wide = torch.where(by_rows, (aim[0] * width // height).clamp(min=aim[1]), zero + aim[1])
     return Axis(tall, _corner(tall - rows), rows), Axis(wide, _corner(wide - cols), cols)
 
 
-def weights(length: int, full: Tensor, axis: Axis, interpolation: Interpolation) -> tuple[Tensor, Tensor]:
-    """Return the weights (size, length) of one side's resize, and which of its pixels lie on the picture (size,).
+def placed(full: tuple[Tensor, Tensor], axes: tuple[Axis, Axis]) -> list[Places]:
+    """Return where the pixels of the input lie on both sides of the picture, `full` pixels long.
+
+    The middle of a new pixel, (2 at + 1) full / (2 new), is a whole pixel and a place in it. Places are large and their
+    distances small: whole numbers are subtracted, and fractions come last.
+    """
+    at = [torch.arange(axis.size) + axis.corner for axis in axes]
+    above, below = [], []
+    for side, length, axis in zip(at, full, axes, strict=True):
+        above += [(2 * side + 1) * length, torch.maximum(length, axis.new)[None]]
+        below += [(2 * axis.new).expand(axis.size), axis.new[None]]
+    # All in one: exporters write a division of whole numbers as nine nodes.
+    whole, fraction = divided(torch.cat(above), torch.cat(below))
+    sizes = [size for axis in axes for size in (axis.size, 1)]
+    wholes, fractions = torch.split(whole, sizes), torch.split(fraction, sizes)
+    return [
+        Places(
+            wholes[2 * i],
+            fractions[2 * i],
+            wholes[2 * i + 1],
+            fractions[2 * i + 1],
+            (at[i] >= 0) & (at[i] < axis.new),
+        )
+        for i, axis in enumerate(axes)
+    ]
+
+
+def weights(length: int, places: Places, interpolation: Interpolation) -> Tensor:
+    """Return the weights (size, length) of one side's resize; those of pixels off the picture are zero.
 
     The same weights as `vitrail.data.resize.taps`, but for every pixel of the side, most of them zero.
     """
-    scale = full.float() / axis.new.float()  # original pixels a new one
-    at = torch.arange(axis.size) + axis.corner
-    middle = (at.float() + 0.5) * scale
-    places = torch.arange(length).float() + 0.5
-    raw = kernel((places[None] - middle[:, None]) / scale.clamp(min=1.0), interpolation)
+    most = 2 * places.step + 4  # beyond the kernel's reach
+    apart = (torch.arange(length)[None] - places.pixel[:, None]).clamp(-most, most)
+    scale = places.step.float() + places.part
+    raw = kernel((apart.float() + (0.5 - places.place)[:, None]) / scale, interpolation)
     total = raw.sum(1, keepdim=True)
-    on = (at >= 0) & (at < axis.new)
     # Rows off the picture may sum to zero; they are masked, but must not divide by it.
     safe = torch.where(total.abs() < 1e-6, torch.ones_like(total), total)
-    return torch.where(on[:, None], raw / safe, torch.zeros_like(raw)), on
+    return torch.where(places.on[:, None], raw / safe, torch.zeros_like(raw))
+
+
+def kernel(apart: Tensor, interpolation: Interpolation) -> Tensor:
+    """Return the weights at a distance, those of `vitrail.data.resize.kernel` written as products.
+
+    There large terms cancel each other near the zeros; here each factor is near zero itself, in however few bits.
+    """
+    x = apart.abs().clamp(max=2)
+    if interpolation == "bilinear":
+        return (1 - x).clamp(min=0)
+    return (1 - x) * torch.where(x < 1, 1 + x - 1.5 * x * x, 0.5 * (x - 2) * (x - 2))
 
 
 def _corner(over: Tensor) -> Tensor:
-    return torch.where(over > 0, _rounded(over, torch.full_like(over, 2)), _floor(over, 2))
+    two = torch.full_like(over, 2)
+    return torch.where(over > 0, _rounded(over, two), over // two)
 
 
-def _floor(a: Tensor, b: Tensor | int) -> Tensor:
-    return torch.div(a, b, rounding_mode="floor")
+def divided(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a / b, of whole numbers and b above zero, as the whole number below it and the fraction in float32.
+
+    The fraction is summed from digits of 8 bits, so that no number on the way is rounded or too large for 16 bits.
+    """
+    whole = a // b  # `torch.div(…, rounding_mode="floor")` would be written as a division of floats
+    rest, digits = a - whole * b, []
+    for _ in range(3):
+        digits.append(256 * rest // b)
+        rest = 256 * rest - digits[-1] * b
+    fraction = torch.zeros_like(a, dtype=torch.float32)
+    for digit in reversed(digits):
+        fraction = (digit.float() + fraction) / 256
+    return whole, fraction
 
 
 def _rounded(a: Tensor, b: Tensor) -> Tensor:
     """Return a / b rounded, halves to the even number, in whole numbers."""
-    low = _floor(a, b)
+    low = a // b
     twice = 2 * (a - low * b)  # against b: below, at or above the half
     up = (twice > b) | ((twice == b) & (low % 2 == 1))
     return low + up.to(low.dtype)
 
 
 class Whole(nn.Module):
-    """A picture (height, width, channels) -> what people read of it, and the task's raw outputs, in order."""
+    """Pictures (b, height, width, channels) of one size -> what people read of them, and the task's raw outputs."""
 
     def __init__(self, network: Network, task: Task[Any, Any], preprocess: Preprocess) -> None:
         super().__init__()
         self.prepare = Prepare(preprocess)
         self.network, self.task = network, task
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs that `output_names` names."""
-        return self.named(self.task.answer(self.network, images_only(self.prepare(image)), ASK))
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs that `output_names` names, batch axis first."""
+        # Without ids, whose number would be fixed in the graph.
+        batch: Batch[None] = Batch({"images": self.prepare(images)}, None, ())
+        return self.named(self.task.answer(self.network, batch, ASK))
 
     def named(self, output: Output) -> tuple[Tensor, ...]:
-        """Return the outputs of one picture in order."""
+        """Return the outputs in order."""
         every = {**readable(self.task, output), **output}
-        return tuple(every[name][0] for name in output_names(self.task))
+        return tuple(every[name] for name in output_names(self.task))
 
 
 class Looking(Whole):
-    """The same, and where the class token looks in the last block, (row, col), mean over the heads."""
+    """The same, and where the class token looks in the last block, (b, row, col), mean over the heads."""
 
     def __init__(self, network: Network, task: Task[Any, Any], preprocess: Preprocess) -> None:
         super().__init__(network, task, preprocess)
@@ -156,10 +220,22 @@ class Looking(Whole):
             )
         self.asks, self.skipped = spec.prefix.index("cls"), len(spec.prefix)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs, and the attention of the class token to the patches (row, col)."""
-        recorder, inputs = Recorder(), {"images": self.prepare(image)}
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs, and the attention of the class token to the patches (b, row, col)."""
+        recorder, inputs = Recorder(), {"images": self.prepare(images)}
         features = self.network.encode(inputs, recorder)
         output = self.network.head(features, inputs)
-        looks = recorder.maps[-1].weights[0, :, self.asks, self.skipped :].mean(0)
-        return *self.named(output), looks.reshape(features.tokens.grid)
+        looks = recorder.maps[-1].weights[:, :, self.asks, self.skipped :].mean(1)
+        return *self.named(output), looks.reshape(-1, *features.tokens.grid)
+
+
+class Single(nn.Module):
+    """The same for one picture (height, width, channels); its outputs have no batch axis."""
+
+    def __init__(self, whole: Whole) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs of one picture."""
+        return tuple(one[0] for one in self.whole(image[None]))

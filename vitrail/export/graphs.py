@@ -8,15 +8,21 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from vitrail import __version__
 from vitrail.core.errors import RunError
-from vitrail.core.files import replace, writing
-from vitrail.export.graph import Looking, Whole
-from vitrail.export.proof import Asked
-from vitrail.infer.exported import KEY, core, need, open_exported, openvino, output_names
+from vitrail.core.files import replace, write_json, writing
+from vitrail.export import words
+from vitrail.export.graph import Looking, Single, Whole
+from vitrail.export.proof import Asked, Check, Proven
+from vitrail.export.words import Form
+from vitrail.infer.exported import KEY, Opened, by_default, core, need, open_exported, openvino, output_names
 from vitrail.infer.held_back import Pixels
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.translated import quietly
@@ -28,28 +34,33 @@ OPSET = 18
 LIMIT = 2_000_000_000
 """Bytes: protobuf, in which ONNX is written, holds no file of 2 GB."""
 
-Check = Callable[[Path], None]
-"""Asks a written file; raises where it does not answer as the model."""
+SHORT: Mapping[str, str] = MappingProxyType({"bfloat16": "bf16", "float16": "f16", "float32": "f32"})
+"""What OpenVINO's numbers are called."""
+
+Writer = Callable[[Predictor, Path, Form, Check], Proven]
 
 
-def program(predictor: Predictor, attention: bool = False) -> torch.export.ExportedProgram:
-    """Return the model from a picture (height, width, channels), of any size, to its outputs as a torch program."""
-    kind = Looking if attention else Whole
-    whole = kind(predictor.network.cpu(), predictor.task, predictor.preprocess).eval()
+def program(predictor: Predictor, form: Form) -> torch.export.ExportedProgram:
+    """Return the model from a picture, or a batch of them, of any size to its outputs as a torch program."""
+    kind = Looking if form.attention else Whole
+    whole = kind(predictor.network.cpu(), predictor.task, predictor.preprocess)
     sample = torch.from_numpy(picture_for(predictor.preprocess))
-    sides = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
+    free = torch.export.Dim.DYNAMIC
     with torch.no_grad(), quietly():
-        return torch.export.export(whole, (sample,), dynamic_shapes=sides)
+        if not form.batch:
+            return torch.export.export(Single(whole).eval(), (sample,), dynamic_shapes=({0: free, 1: free},))
+        # One picture would be taken for the only number there is.
+        samples = torch.stack([sample, sample])
+        return torch.export.export(whole.eval(), (samples,), dynamic_shapes=({0: free, 1: free, 2: free},))
 
 
-def metadata(predictor: Predictor) -> dict[str, str]:
-    """Return what every exported file says of itself, as text by name."""
+def metadata(predictor: Predictor, form: Form) -> dict[str, str]:
+    """Return what every exported graph says of itself, as text by name."""
     shown = picture_for(predictor.preprocess)
     header = predictor.header.model_dump()
     return {
         KEY: json.dumps(header, ensure_ascii=False),
-        "labels": json.dumps(list(predictor.labels), ensure_ascii=False),
-        "preprocessing": json.dumps(predictor.preprocess.to_dict()),
+        **words.metadata(predictor, form),
         "proof_dtype": shown.dtype.name,
         "proof_shape": json.dumps(list(shown.shape)),
         "proof_picture": base64.b64encode(shown.tobytes()).decode(),
@@ -57,55 +68,62 @@ def metadata(predictor: Predictor) -> dict[str, str]:
     }
 
 
-def names(predictor: Predictor, attention: bool) -> list[str]:
-    """Return the names of the outputs, in order."""
-    return [*output_names(predictor.task), *(["attention"] if attention else [])]
+def write(predictor: Predictor, path: Path, form: Form, check: Check) -> Proven:
+    """Write a graph in the format of its name's end, in one step and only where `check` lets it pass."""
+    writers: Mapping[str, Writer] = {".onnx": _write_onnx, ".xml": _write_openvino, ".pt2": _write_program}
+    proven = writers[path.suffix](predictor, path, form, check)
+    write_json(labels_file(path), words.beside(predictor, form, path.name))
+    return proven
 
 
-def write_onnx(predictor: Predictor, path: Path, attention: bool, check: Check) -> None:
-    """Write an ONNX file (opset 18), in one step and only where `check` lets it pass."""
-    model = _onnx(predictor, attention)
+def labels_file(path: Path) -> Path:
+    """Return the file beside a graph that says the same as its metadata, in JSON."""
+    return path.with_name(f"{path.name}.json")
 
-    def write(temporary: Path) -> None:
+
+def _write_onnx(predictor: Predictor, path: Path, form: Form, check: Check) -> Proven:
+    model = _onnx(predictor, form)
+
+    def fill(temporary: Path) -> Proven:
         temporary.write_bytes(model.SerializeToString())
-        check(temporary)
+        return check(temporary)
 
-    replace(path, write)
+    return replace(path, fill)
 
 
-def write_openvino(predictor: Predictor, path: Path, attention: bool, check: Check) -> None:
-    """Write OpenVINO's .xml and .bin, through ONNX, only where `check` lets them pass."""
+def _write_openvino(predictor: Predictor, path: Path, form: Form, check: Check) -> Proven:
     ov = openvino()
     with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".vitrail-") as folder:
         source = Path(folder, "model.onnx")
-        source.write_bytes(_onnx(predictor, attention).SerializeToString())
+        source.write_bytes(_onnx(predictor, form).SerializeToString())
         model = core().read_model(str(source))
-        for port, name in zip(model.outputs, names(predictor, attention), strict=True):
+        for port, name in zip(model.outputs, words.names(predictor, form), strict=True):
             port.get_tensor().set_names({name})
-        for name, text in metadata(predictor).items():
+        model.get_parameters()[0].set_layout(ov.Layout(form.layout))
+        for name, text in metadata(predictor, form).items():
             model.set_rt_info(text, ["model_info", name])
         written = Path(folder, path.name)
         # Half precision would be the default of this call; an export promises the model's own weights.
         ov.save_model(model, str(written), compress_to_fp16=False)
-        check(written)
+        proven = check(written)
         os.replace(written.with_suffix(".bin"), path.with_suffix(".bin"))
         os.replace(written, path)
+    return proven
 
 
-def write_program(predictor: Predictor, path: Path, attention: bool, check: Check) -> None:
-    """Write a torch program (.pt2), in one step and only where `check` lets it pass."""
-    whole = program(predictor, attention)
+def _write_program(predictor: Predictor, path: Path, form: Form, check: Check) -> Proven:
+    whole = program(predictor, form)
     whole.example_inputs = None  # else the proof picture is pickled into the file
 
-    def write(temporary: Path) -> None:
+    def fill(temporary: Path) -> Proven:
         with temporary.open("wb") as handle, quietly():
-            torch.export.save(whole, handle, extra_files=metadata(predictor))
-        check(temporary)
+            torch.export.save(whole, handle, extra_files=metadata(predictor, form))
+        return check(temporary)
 
-    replace(path, write)
+    return replace(path, fill)
 
 
-def _onnx(predictor: Predictor, attention: bool) -> Any:
+def _onnx(predictor: Predictor, form: Form) -> Any:
     need("onnx")
     need("onnxscript")
     if 4 * count_params(predictor.network) > LIMIT:
@@ -114,40 +132,77 @@ def _onnx(predictor: Predictor, attention: bool) -> Any:
         )
     with torch.no_grad(), quietly():
         converted = torch.onnx.export(
-            program(predictor, attention),
+            program(predictor, form),
             dynamo=True,
             opset_version=OPSET,
-            input_names=["image"],
-            output_names=names(predictor, attention),
+            input_names=[form.input],
+            output_names=words.names(predictor, form),
             verbose=False,
         )
     if converted is None:
         raise RunError("torch gave no ONNX program. Use the versions of constraints.txt.")
     model = converted.model_proto
-    _name_sides(model)
-    for name, text in metadata(predictor).items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = name, text
+    _name_sides(model, form)
+    _say(model, predictor, form)
     return model
 
 
-def _name_sides(model: Any) -> None:
-    """Call the free sides of the input what they are; torch numbers them."""
-    sides = model.graph.input[0].type.tensor_type.shape.dim
-    known: Mapping[str, str] = {sides[0].dim_param: "height", sides[1].dim_param: "width"}
-    sides[0].dim_param, sides[1].dim_param = "height", "width"
-    for value in model.graph.value_info:
-        for side in value.type.tensor_type.shape.dim:
-            if side.dim_param in known:
-                side.dim_param = known[side.dim_param]
+def _say(model: Any, predictor: Predictor, form: Form) -> None:
+    """Write what the file says of itself where its readers look: metadata and the places for descriptions."""
+    model.producer_name, model.producer_version = "vitrail", __version__
+    told = metadata(predictor, form)
+    model.doc_string = f"{told['description']} Decoding: {told['decoding']}"
+    taken = words.input_words(predictor.preprocess, form)
+    model.graph.input[0].doc_string = f"{taken['is']} {told['decoding']}"
+    for output, given in zip(model.graph.output, words.output_words(predictor, form), strict=True):
+        output.doc_string = given["is"]
+    for name, text in told.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = name, text
+
+
+def _name_sides(model: Any, form: Form) -> None:
+    """Call the free axes of the input what they are; torch numbers them."""
+    axes = model.graph.input[0].type.tensor_type.shape.dim
+    free = ("batch", "height", "width") if form.batch else ("height", "width")
+    known = {axis.dim_param: name for axis, name in zip(axes, free, strict=False)}
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param in known:
+                axis.dim_param = known[axis.dim_param]
 
 
 def asked_of_graph(predictor: Predictor, path: Path, kind: str) -> Asked:
-    """Return what a written file says of pictures, as the task's raw outputs."""
-    engine, names = open_exported(path, kind, trust=True).engine, output_names(predictor.task)
+    """Return what a written file says of pictures in float32, as the task's raw outputs."""
+    return _asked(predictor, open_exported(path, kind, trust=True))
+
+
+def asked_by_default(predictor: Predictor, path: Path) -> Asked:
+    """Return what OpenVINO says of a written file where nobody tells it in which numbers to compute."""
+    return _asked(predictor, by_default(path))
+
+
+def default_precision() -> str:
+    """Return the numbers that OpenVINO computes in on this processor where nobody tells it."""
+    named = str(core().get_property("CPU", "INFERENCE_PRECISION_HINT"))
+    return next((short for long, short in SHORT.items() if long in named), named)
+
+
+def _asked(predictor: Predictor, opened: Opened) -> Asked:
+    names = output_names(predictor.task)
 
     def ask(images: Sequence[Pixels]) -> Output:
-        found = [dict(zip(names, engine(image), strict=False)) for image in images]
+        found = [dict(zip(names, answer(opened, image, i), strict=False)) for i, image in enumerate(images)]
         return {name: torch.stack([one[name] for one in found]) for name in predictor.task.outputs}
 
     return ask
+
+
+def answer(opened: Opened, image: Pixels, turn: int) -> tuple[Tensor, ...]:
+    """Return a graph's outputs of one picture; one that takes batches is shown a mirrored one before or after it."""
+    if not opened.batched:
+        return opened.run(image)
+    place = turn % 2
+    other = np.ascontiguousarray(image[:, ::-1])
+    batch = np.stack([other, image] if place else [image, other])
+    return tuple(found[place] for found in opened.run(batch))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,6 +23,13 @@ LEAST = 200
 
 ALLOWED = 1e-3
 """How far a number of a fingerprint, a probability, may drift in float32."""
+
+FEW_BITS = 0.05
+"""How far it may drift where a runtime computes in fewer bits by itself, or a library resizes its own way; as for
+`vitrail predict`'s own quick ways."""
+
+SAME_TOP = 0.995
+"""The share of top answers that must be the same there."""
 
 BATCH = 16
 """Pictures held at once; one of them may be large."""
@@ -41,6 +49,8 @@ class Agreement:
     `ties` are those whose top answers differ while the model itself holds both for equal within the allowed drift.
     """
 
+    allowed: float
+
     shown: int
     pictures: int
     sizes: int
@@ -49,6 +59,11 @@ class Agreement:
     drift: float
     same_top: int
     ties: int
+
+    @property
+    def near(self) -> bool:
+        """Whether nearly all top answers are the same, and no probability drifts further than allowed."""
+        return self.drift <= self.allowed and self.same_top + self.ties >= SAME_TOP * self.pictures
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -101,23 +116,68 @@ def shown(readers: Sequence[Reader]) -> int:
     return len(readers) if len(readers) >= LEAST else min(len(readers), LEAST // 2)
 
 
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """How what was written agreed with the model, there and elsewhere by name, and what there is to say of it.
+
+    `prepares` is false for a folder whose library does not prepare the pictures.
+    """
+
+    agreement: Agreement
+    elsewhere: Mapping[str, Agreement]
+    notes: tuple[str, ...] = ()
+    prepares: bool = True
+
+
+Check = Callable[[Path], Proven]
+"""Asks what was written; raises where it does not answer as the model."""
+
+
+class Side(NamedTuple):
+    """One that is asked beside the model, and how far a probability of it may drift."""
+
+    ask: Asked
+    allowed: float = ALLOWED
+
+
 def compare(
-    task: Task[Any, Any], sides: tuple[Asked, Asked], pictures: Iterator[Pixels], shown: int
-) -> Agreement:
-    """Ask both sides, ours first, about every picture, which so many were made into."""
+    task: Task[Any, Any], ours: Asked, sides: Mapping[str, Side], pictures: Iterator[Pixels], shown: int
+) -> dict[str, Agreement]:
+    """Ask the model, and each side beside it, about every picture, which so many were made into."""
+    tallies = {name: _Tally(task, side) for name, side in sides.items()}
     sizes: list[tuple[int, int]] = []
-    drift, same, ties = 0.0, 0, 0
     for part in batched(pictures, BATCH):
         sizes += [(picture.shape[0], picture.shape[1]) for picture in part]
-        ours, theirs = (side(part) for side in sides)
-        _refuse_other_shapes(ours, theirs)
-        apart = float((task.fingerprint(ours) - task.fingerprint(theirs)).abs().max())
-        drift = max(drift, apart if apart == apart else float("inf"))  # a NaN must not pass for no drift
-        equal = task.agree(ours, theirs)
-        same += int(equal.sum())
-        ties += int((~equal & task.agree(ours, theirs, ALLOWED)).sum())
+        wanted = ours(part)
+        for tally in tallies.values():
+            tally.add(wanted, part)
     by_area = sorted(sizes, key=lambda size: size[0] * size[1])
-    return Agreement(shown, len(sizes), len(set(sizes)), by_area[0], by_area[-1], drift, same, ties)
+    return {
+        name: Agreement(
+            tally.side.allowed, shown, len(sizes), len(set(sizes)), by_area[0], by_area[-1],
+            tally.drift, tally.same, tally.ties,
+        )
+        for name, tally in tallies.items()
+    }  # fmt: skip
+
+
+class _Tally:
+    """What one side said, counted."""
+
+    def __init__(self, task: Task[Any, Any], side: Side) -> None:
+        self.task, self.side = task, side
+        self.drift, self.same, self.ties = 0.0, 0, 0
+
+    def add(self, ours: Output, part: Sequence[Pixels]) -> None:
+        theirs = self.side.ask(part)
+        _refuse_other_shapes(ours, theirs)
+        apart = float((self.task.fingerprint(ours) - self.task.fingerprint(theirs)).abs().max())
+        self.drift = max(
+            self.drift, apart if apart == apart else float("inf")
+        )  # a NaN must not pass for no drift
+        equal = self.task.agree(ours, theirs)
+        self.same += int(equal.sum())
+        self.ties += int((~equal & self.task.agree(ours, theirs, self.side.allowed)).sum())
 
 
 def _refuse_other_shapes(ours: Output, theirs: Output) -> None:
@@ -136,9 +196,9 @@ def batched(pictures: Iterator[Pixels], size: int) -> Iterator[list[Pixels]]:
 
 def demand(found: Agreement, what: str) -> None:
     """Raise a RunError where the two sides drift apart: nothing is written then."""
-    if found.drift <= ALLOWED and found.same_top + found.ties == found.pictures:
+    if found.drift <= found.allowed and found.same_top + found.ties == found.pictures:
         return
     raise RunError(
-        f"The {what} does not answer as the model does: {found}; allowed are {ALLOWED} and no other top answer. "
+        f"The {what} does not answer as the model does: {found}; allowed are {found.allowed} and no other top answer. "
         "Nothing was written. Export another format, or report this with the name of the network."
     )

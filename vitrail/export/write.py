@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vitrail.core.errors import SettingError, UnknownNameError
+from vitrail.core.errors import RunError, SettingError, UnknownNameError
 from vitrail.core.files import make_folder, refuse_unwritable
 from vitrail.data.manifest import TEST, TRAIN, VAL
-from vitrail.export import folders, graphs, proof
-from vitrail.export.proof import Agreement, Asked
-from vitrail.infer.held_back import Reader, readers_of, root_of, spread, usable
+from vitrail.export import graphs, proof
+from vitrail.export.folders import FOLDERS, Library
+from vitrail.export.proof import Agreement, Proven, Side
+from vitrail.export.words import Form
+from vitrail.infer.held_back import Pixels, Reader, readers_of, root_of, spread, usable
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.sources import expand
 from vitrail.runs.folder import open_run
@@ -27,13 +30,18 @@ SUFFIXES: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, and how well it was seen to agree with the model."""
+    """What was written, how well it was seen to agree with the model, and elsewhere by name."""
 
     path: Path
     format: str
     bytes: int
-    agreement: Agreement
+    proven: Proven
     left_out: int = 0  # pictures of the run that changed since, or cannot be read: they prove nothing
+
+    @property
+    def agreement(self) -> Agreement:
+        """How it agreed where it promises to be exact."""
+        return self.proven.agreement
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -43,6 +51,8 @@ class Exported:
             "bytes": self.bytes,
             "agreement": self.agreement.to_dict(),
             "left_out": self.left_out,
+            "elsewhere": {name: one.to_dict() for name, one in self.proven.elsewhere.items()},
+            "notes": list(self.proven.notes),
         }
 
 
@@ -53,21 +63,24 @@ def export(
     *,
     data: str | Path | None = None,
     attention: bool = False,
+    batch: bool = False,
 ) -> Exported:
     """Write a model for other programs and return what was written, proven on pictures of the run.
 
     `model` is a run folder, or a model file with `data`, pictures to prove it on; `attention` adds to a graph's
-    outputs where the class token looks in the last block.
+    outputs where the class token looks in the last block, and `batch` lets it take pictures of one size together.
 
     Raises:
-        SettingError: an unknown format, or attention that a format cannot hold.
+        SettingError: an unknown format, or what a format cannot hold.
         RunError: the export does not answer as the model does; nothing is written then.
         DataError: there are no pictures to prove it on.
     """
     if format not in SUFFIXES:
         raise UnknownNameError("format", format, SUFFIXES, f"There are: {', '.join(SUFFIXES)}.")
-    if attention and format in ("timm", "huggingface"):
+    if format in FOLDERS and attention:
         raise SettingError(f"A {format} folder holds no attention output. Use --format onnx.")
+    if format in FOLDERS and batch:
+        raise SettingError(f"A {format} folder takes batches as it is. Leave --batch out.")
     path = _named(Path(model), format, out)
     if path.suffix == SUFFIXES[format] or not path.exists():
         refuse_unwritable(path)
@@ -75,41 +88,60 @@ def export(
     asked = _pictures(Path(model), predictor, data)
     pictures = usable(asked)
     make_folder(path.parent)
-    found: list[Agreement] = []
-
-    def check(written: Path) -> None:
-        sides = proof.model_side(predictor), _asked(predictor, format, written)
-        shown = proof.shown(pictures)
-        agreement = proof.compare(predictor.task, sides, proof.many_sizes(pictures), shown)
-        proof.demand(agreement, f"{format} export")
-        found.append(agreement)
-
-    _write(predictor, format, path, attention, check)
-    return Exported(path, format, _size(path), found[0], len(asked) - len(pictures))
+    if format in FOLDERS:
+        check = partial(_check_folder, predictor, FOLDERS[format], pictures)
+        proven = FOLDERS[format].write(predictor, path, check)
+    else:
+        check = partial(_check_graph, predictor, format, pictures)
+        proven = graphs.write(predictor, path, Form(attention, batch), check)
+    return Exported(path, format, _size(path), proven, len(asked) - len(pictures))
 
 
-def _write(
-    predictor: Predictor, format: str, path: Path, attention: bool, check: Callable[[Path], None]
-) -> None:
-    match format:
-        case "onnx":
-            graphs.write_onnx(predictor, path, attention, check)
-        case "openvino":
-            graphs.write_openvino(predictor, path, attention, check)
-        case "torch":
-            graphs.write_program(predictor, path, attention, check)
-        case "timm":
-            folders.write_timm(predictor, path, check)
-        case _:
-            folders.write_huggingface(predictor, path, check)
+def _check_graph(predictor: Predictor, format: str, pictures: Sequence[Reader], written: Path) -> Proven:
+    """Demand a graph's own answers in float32, and measure what OpenVINO says where nobody tells it anything."""
+    sides = {format: Side(graphs.asked_of_graph(predictor, written, format))}
+    where, notes = "", []
+    if format in ("onnx", "openvino") and find_spec("openvino") is not None:
+        where = f"OpenVINO at its own default, {graphs.default_precision()}"
+        try:
+            sides[where] = Side(graphs.asked_by_default(predictor, written), proof.FEW_BITS)
+        except RunError as error:
+            notes.append(f"{where}: {error}")
+    found = _compared(predictor, sides, proof.many_sizes(pictures), pictures)
+    proof.demand(found[format], f"{format} export")
+    elsewhere = {name: one for name, one in found.items() if name != format}
+    notes += _told(elsewhere, "Tell it to compute in float32: INFERENCE_PRECISION_HINT f32.")
+    return Proven(found[format], elsewhere, tuple(notes))
 
 
-def _asked(predictor: Predictor, format: str, written: Path) -> Asked:
-    if format == "timm":
-        return folders.asked_of_timm(predictor, written)
-    if format == "huggingface":
-        return folders.asked_of_huggingface(predictor, written)
-    return graphs.asked_of_graph(predictor, written, format)
+def _check_folder(
+    predictor: Predictor, library: Library, pictures: Sequence[Reader], written: Path
+) -> Proven:
+    """Demand the library's network on our inputs, and measure what it says of pictures that it prepares itself."""
+    sides = {library.format: Side(library.asked(predictor, written))}
+    found = _compared(predictor, sides, proof.many_sizes(pictures), pictures)
+    proof.demand(found[library.format], f"{library.format} export")
+    if why := library.unprepared(predictor.preprocess):
+        return Proven(found[library.format], {}, (why,), prepares=False)
+    own = {library.steps: Side(library.prepared(predictor, written), proof.FEW_BITS)}
+    elsewhere = _compared(predictor, own, (read() for read in pictures), pictures)
+    way = "Its steps are not ours; in the formats onnx, openvino and torch ours are inside the file."
+    near = elsewhere[library.steps].near
+    if left_out := not near and library.left_out(written, predictor.preprocess):
+        way = "So the folder does not name it: prepare the pictures yourself, or use the format onnx."
+    notes = tuple(_told(elsewhere, way))
+    return Proven(found[library.format], elsewhere, notes, prepares=not left_out)
+
+
+def _compared(
+    predictor: Predictor, sides: Mapping[str, Side], shown: Iterator[Pixels], pictures: Sequence[Reader]
+) -> dict[str, Agreement]:
+    ours = proof.model_side(predictor)
+    return proof.compare(predictor.task, ours, sides, shown, proof.shown(pictures))
+
+
+def _told(elsewhere: Mapping[str, Agreement], way: str) -> list[str]:
+    return [f"{name}: {one}.{'' if one.near else ' ' + way}" for name, one in elsewhere.items()]
 
 
 def _named(model: Path, format: str, out: str | Path | None) -> Path:
@@ -139,5 +171,5 @@ def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Seq
 
 def _size(path: Path) -> int:
     beside = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
-    files = path.rglob("*") if path.is_dir() else [path, *beside]
+    files = path.rglob("*") if path.is_dir() else [path, graphs.labels_file(path), *beside]
     return sum(file.stat().st_size for file in files if file.is_file())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
@@ -29,13 +29,22 @@ KEY = "vitrail"
 KINDS: Mapping[str, str] = MappingProxyType({".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"})
 """What the end of a name says of a file."""
 
+BATCHED = 4
+"""Axes of an input that holds several pictures."""
+
+IN_FLOAT32: Mapping[str, str] = MappingProxyType({"INFERENCE_PRECISION_HINT": "f32"})
+"""Where a processor has bf16, OpenVINO takes it without being asked; an export promises float32."""
+
+INFO = (["model_info", KEY], ["framework", KEY])
+"""Where OpenVINO holds the header: of its own files, and of ONNX files that it has read."""
+
 NEEDED: Mapping[str, str] = MappingProxyType(
     {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 )
 
 
 Engine = Callable[[NDArray[Any]], tuple[Tensor, ...]]
-"""From a decoded picture (height, width, channels) of any size to the graph's outputs of it, in order."""
+"""From what a graph takes, a decoded picture or a batch of them, to its outputs, in order."""
 
 
 def readable(task: Task[Any, Any], output: Output) -> Output:
@@ -50,10 +59,17 @@ def output_names(task: Task[Any, Any]) -> tuple[str, ...]:
 
 
 class Opened(NamedTuple):
-    """An exported file, ready to answer."""
+    """An exported file, ready to answer; `batched` where it takes pictures (b, height, width, channels)."""
 
     header: Header
-    engine: Engine
+    run: Engine
+    batched: bool
+
+    def one(self, image: NDArray[Any]) -> tuple[Tensor, ...]:
+        """Return the graph's outputs of one picture (height, width, channels)."""
+        if not self.batched:
+            return self.run(image)
+        return tuple(found[0] for found in self.run(image[None]))
 
 
 def open_exported(path: Path, kind: str, trust: bool = False) -> Opened:
@@ -71,11 +87,19 @@ def open_exported(path: Path, kind: str, trust: bool = False) -> Opened:
             f"{path} is a torch program; whoever made it could make this machine do anything when it is opened. "
             "If you trust it, add --trust; model.safetensors and .onnx files are safe without."
         )
-    opener = {"onnx": _onnx, "openvino": _openvino, "torch": _program}[kind]
+    return _opened(path, {"onnx": _onnx, "openvino": _openvino, "torch": _program}[kind])
+
+
+def by_default(path: Path) -> Opened:
+    """Open an ONNX or OpenVINO file as OpenVINO runs it where nobody tells it in which numbers to compute."""
+    return _opened(path, partial(_openvino, settings={}))
+
+
+def _opened(path: Path, opener: Callable[[Path], Opened]) -> Opened:
     try:
-        header, engine = opener(path)
-        dtype = Preprocess.from_dict(header.preprocess).dtype
-        return Opened(header, lambda image: engine(np.asarray(image, dtype)))
+        opened = opener(path)
+        dtype = Preprocess.from_dict(opened.header.preprocess).dtype
+        return opened._replace(run=lambda image: opened.run(np.asarray(image, dtype)))
     except RunError:
         raise
     except Exception as error:  # three runtimes, each with errors of its own for a broken file
@@ -142,20 +166,20 @@ def _onnx(path: Path) -> Opened:
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     header = _header(session.get_modelmeta().custom_metadata_map.get(KEY), path)
-    name = session.get_inputs()[0].name
+    taken = session.get_inputs()[0]
 
     def answer(image: NDArray[Any]) -> tuple[Tensor, ...]:
-        return tuple(torch.from_numpy(one) for one in session.run(None, {name: image}))
+        return tuple(torch.from_numpy(one) for one in session.run(None, {taken.name: image}))
 
-    return Opened(header, answer)
+    return Opened(header, answer, len(taken.shape) == BATCHED)
 
 
-def _openvino(path: Path) -> Opened:
+def _openvino(path: Path, settings: Mapping[str, str] = IN_FLOAT32) -> Opened:
     model = core().read_model(str(path))
-    text = model.get_rt_info(["model_info", KEY]).value if model.has_rt_info(["model_info", KEY]) else None
+    text = next((model.get_rt_info(place).value for place in INFO if model.has_rt_info(place)), None)
     header = _header(text, path)
-    # Where a processor has bf16, OpenVINO takes it without being asked; an export promises float32.
-    compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(model, "CPU", dict(settings))
+    batched = len(model.input(0).get_partial_shape()) == BATCHED
 
     count, alone = len(compiled.outputs), Lock()
 
@@ -164,16 +188,18 @@ def _openvino(path: Path) -> Opened:
             found = compiled(image)
             return tuple(torch.from_numpy(found[place].copy()) for place in range(count))
 
-    return Opened(header, answer)
+    return Opened(header, answer, batched)
 
 
 def _program(path: Path) -> Opened:
     extra = {KEY: ""}
-    module: Any = torch.export.load(path, extra_files=extra).module()
+    loaded = torch.export.load(path, extra_files=extra)
+    (taken,) = (node for node in loaded.graph.nodes if node.name in loaded.graph_signature.user_inputs)
+    module: Any = loaded.module()
 
     def answer(image: NDArray[Any]) -> tuple[Tensor, ...]:
         with torch.inference_mode():
             found: tuple[Tensor, ...] = module(torch.tensor(image))
         return found
 
-    return Opened(_header(extra[KEY], path), answer)
+    return Opened(_header(extra[KEY], path), answer, taken.meta["val"].ndim == BATCHED)

@@ -30,7 +30,8 @@ class ExportedPredictor(Predictor):
                 f"{path} is an exported graph and answers as the whole network alone. Name the run or its "
                 "model.safetensors to choose an operating point."
             )
-        self.header, self._engine = open_exported(path, KINDS[path.suffix], trust)
+        self._opened = open_exported(path, KINDS[path.suffix], trust)
+        self.header = self._opened.header
         self.preprocess = Preprocess.from_dict(self.header.preprocess)
         self.task = build_header_task(self.header)
         self.device = torch.device("cpu")
@@ -61,7 +62,7 @@ class ExportedPredictor(Predictor):
 
     def outputs(self, ready: Sequence[Ready], request: Request | None = None) -> Output:
         """Return the task's raw output for pictures, batch axis first."""
-        answers = [self._named(self._engine(one.image)) for one in ready]
+        answers = [self._named(self._opened.one(one.image)) for one in ready]
         return {name: torch.stack([one[name] for one in answers]) for name in self.task.outputs}
 
     def run(self, batch: Batch[Any], request: Request | None = None) -> Output:
@@ -80,7 +81,7 @@ class ExportedPredictor(Predictor):
         return dict(zip(output_names(self.task), found, strict=False))
 
     def _answer_to_proof(self) -> list[float]:
-        said = self._named(self._engine(picture_for(self.preprocess)))
+        said = self._named(self._opened.one(picture_for(self.preprocess)))
         output = {name: said[name][None] for name in self.task.outputs}
         for name, again in readable(self.task, output).items():
             if float((again[0] - said[name]).abs().max()) > 1e-5:

@@ -178,9 +178,9 @@ def _use(labels: Sequence[str], report: Mapping[str, Any]) -> list[str]:
         *([f"{again}    # trains it again"] if again else []),
         "```",
         "",
-        f"The file holds its {'classes, its ' if labels else ''}preprocessing and a proof picture; opening it checks "
-        "that it answers as it",
-        "did in training.",
+        f"The file holds its {'classes, its ' if labels else ''}preprocessing and its answer to a generated "
+        "picture; opening it",
+        "checks that it still answers so.",
         "",
     ]
 

@@ -53,6 +53,9 @@ HUGGINGFACE = Conventions("huggingface", gelu="exact", resize="bicubic")
 PILLOW = MappingProxyType({0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"})
 """Pillow's numbers of its filters, which Hugging Face's files hold."""
 
+TO_A_SQUARE = "Llava"
+"""Hugging Face's processor that lays a picture on a square in the colour of the mean, where `do_pad` says so."""
+
 TO_THE_SHORT_SIDE = ("Bit", "CLIP", "ConvNext")
 """Hugging Face's processors for which a size of one number is the short side's; for the others it is both sides'."""
 
@@ -129,7 +132,9 @@ def of_hub(config: Mapping[str, Any]) -> Preprocessing | None:
     if shown is None or not config.get("do_resize", True):
         return replace(found, image=shown)
     if edge is not None:
-        return replace(found, image=shown, fit="crop", crop_fraction=_fraction(shown[0], edge))
+        padded = kind.startswith(TO_A_SQUARE) and config.get("do_pad")
+        fit: Literal["pad", "crop"] = "pad" if padded else "crop"
+        return replace(found, image=shown, fit=fit, crop_fraction=_fraction(shown[0], edge))
     fraction = _fraction(shown[0], whole[0]) if whole else None
     return replace(found, image=shown, fit="squash" if whole else "crop", crop_fraction=fraction)
 

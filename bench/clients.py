@@ -1,0 +1,349 @@
+"""Other programs on our files: how often they give the top answer of `vitrail predict`, and how far they drift.
+
+`python -m bench.clients [NETWORK …]`; the networks are `lite0` and `vit`, which want ../shared (weights and
+photographs), and `squash` and `pad`, tiny ones for small drawings. Photographs and odd ones (large, thin, grey, turned
+by EXIF, with transparency, CMYK, 16 bit, with a palette) are decoded as each program's users decode them. OpenCV and
+onnxruntime-node (found by NODE_PATH) are asked where they are installed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from bench.pairs import machine
+from vitrail.data.manifest import TEST
+from vitrail.data.preprocess import Preprocess
+from vitrail.export.write import export
+from vitrail.infer.exported import core
+from vitrail.infer.predictor import load
+from vitrail.models.create import describe
+from vitrail.runs.assemble import Network, build_task, create_model, join
+from vitrail.runs.folder import open_run
+from vitrail.runs.model_file import Header, write_model
+from vitrail.runs.proof import answer
+from vitrail.weights.preprocessing import published_preprocess
+from vitrail.weights.pretrained import from_path
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+NODE = Path(__file__).with_name("clients.cjs")
+
+Asked = Callable[[Sequence[Path]], np.ndarray]
+"""From files to the probabilities of each, in the order of the labels."""
+
+
+def photographs(folder: Path) -> list[list[Path]]:
+    """Write the hundred photographs as they are, and odd versions of some."""
+    folder.mkdir()
+    with zipfile.ZipFile(SHARED / "data" / "photos-100.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".JPEG"))
+        for name in names:
+            (folder / Path(name).with_suffix(".jpg").name).write_bytes(archive.read(name))
+    photos = sorted(folder.iterdir())
+    return [photos, odd(folder.with_name(f"odd {folder.name}"), photos)]
+
+
+def odd(folder: Path, photos: Sequence[Path]) -> list[Path]:
+    """Write odd versions of six photographs: eight kinds."""
+    folder.mkdir()
+    for i, file in enumerate(photos[::17]):
+        with Image.open(file) as opened:
+            image = opened.convert("RGB")
+        grey = image.convert("L")
+        turned = Image.Exif()
+        turned[0x0112] = (3, 6, 8)[i % 3]
+        image.resize((4000, 3000)).save(folder / f"{i} large.jpg", quality=90)
+        image.resize((640, 23)).save(folder / f"{i} thin.png")
+        grey.save(folder / f"{i} grey.png")
+        image.save(folder / f"{i} turned.jpg", exif=turned, quality=95)
+        ramp = Image.fromarray(np.tile(np.linspace(0, 255, image.width, dtype=np.uint8), (image.height, 1)))
+        image.putalpha(ramp)
+        image.save(folder / f"{i} alpha.png")
+        opened = image.convert("RGB")
+        opened.convert("CMYK").save(folder / f"{i} cmyk.jpg", quality=95)
+        Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(folder / f"{i} 16 bit.png")
+        opened.convert("P", palette=Image.Palette.ADAPTIVE).save(folder / f"{i} palette.png")
+    return sorted(folder.iterdir())
+
+
+def drawings(folder: Path) -> None:
+    """Write small drawings by class, a third of them a column or a row narrower, so that their margins are odd."""
+    digits = load_digits()
+    for i, (values, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
+        drawn = (values * 15.9).astype(np.uint8)[: 8 - (i % 3 == 1), : 8 - (i % 3 == 2)]
+        (folder / str(digit)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawn).convert("RGB").save(folder / str(digit) / f"{i:04}.png")
+
+
+def decoded(file: Path) -> np.ndarray:
+    """Decode a file with Pillow, in the words of the exported file."""
+    with Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I"):
+        return np.repeat(
+            ((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)[..., None], 3, 2
+        )
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def fitted(network: Network, steps: Preprocess, files: Sequence[Path], classes: Sequence[int]) -> None:
+    """Fit the classifier to what the network says of these files."""
+    with torch.inference_mode():
+        parts = [
+            torch.stack([steps.eval(decoded(file))[0] for file in files[i : i + 16]])
+            for i in range(0, len(files), 16)
+        ]
+        pooled = torch.cat([network.head.pool(network.encoder(part)) for part in parts])
+        spread = pooled.std()
+        found = LogisticRegression(C=1.0, max_iter=2000).fit(pooled / spread, classes)
+        network.head.linear.weight.copy_(torch.as_tensor(found.coef_) / spread)
+        network.head.linear.bias.copy_(torch.as_tensor(found.intercept_))
+
+
+def classifier(folder: Path, photos: Sequence[Path]) -> Path:
+    """Write timm's published EfficientNet-Lite0 with its own thousand classes."""
+    from timm.data import ImageNetInfo
+
+    weights = str(SHARED / "weights" / "tf_efficientnet_lite0")
+    task = build_task("classify", list(ImageNetInfo().label_names()), {})
+    made = create_model("tf_efficientnet_lite0", pretrained=weights)
+    network = join(made.encoder, task).eval()
+    network.head.load_state_dict(made.head.state_dict())
+    return file_of(
+        folder / "tf_efficientnet_lite0", network, task, published_preprocess(from_path(Path(weights)))
+    )
+
+
+def vit(folder: Path, photos: Sequence[Path]) -> Path:
+    """Write the published DINOv2 ViT-S/14 with a classifier of ten groups of photographs, as they are sorted."""
+    weights = str(SHARED / "weights" / "dinov2-small-saliency")
+    task = build_task("classify", [f"group {i}" for i in range(10)], {"pool": "mean"})
+    made = create_model("dinov2_s14", 10, pretrained=weights, image=(224, 224), pool="mean")
+    network, steps = join(made.encoder, task).eval(), Preprocess((224, 224))
+    fitted(network, steps, photos, [i // 10 for i in range(len(photos))])
+    return file_of(folder / "dinov2_s14", network, task, steps)
+
+
+def trained(folder: Path, fit: str) -> tuple[Path, list[Path]]:
+    """Train a tiny network on small drawings, and return its file and the drawings that it never saw."""
+    data, run = folder / f"drawings {fit}", folder / f"run {fit}"
+    drawings(data)
+    options = ["--model", "vit_digits", "--weights", "none", "--imgsz", "32", "--fit", fit, "--epochs", "15"]
+    words = [sys.executable, "-m", "vitrail.cli.main", "train", str(data), *options, "--set", "task.pool=cls"]
+    subprocess.run([*words, "--out", str(run)], check=True, capture_output=True)
+    unseen = [data / one.path for one in open_run(run).manifest(data).rows(TEST)]
+    model = folder / f"vit_digits, {fit}.safetensors"
+    shutil.copy(run / "model.safetensors", model)
+    return model, unseen
+
+
+def file_of(path: Path, network: Network, task: Any, steps: Preprocess) -> Path:
+    """Write a network as a training writes it."""
+    header = Header(
+        name=path.name.split(",")[0],
+        encoder=describe(network.encoder),
+        task={"name": task.name, "labels": list(task.labels), "settings": task.settings.model_dump()},
+        preprocess=steps.to_dict(),
+        proof=answer(network, task, steps),
+    )
+    path = path.with_name(f"{path.name}.safetensors")
+    write_model(path, network, header)
+    return path
+
+
+def of_vitrail(path: Path) -> Asked:
+    """Return `vitrail predict`, of a model file or an exported one."""
+    predictor = load(path)
+    place = {label: i for i, label in enumerate(predictor.labels)}
+
+    def ask(files: Sequence[Path]) -> np.ndarray:
+        found = np.zeros((len(files), len(place)))
+        for row, one in zip(found, predictor(list(map(str, files))), strict=True):
+            row[[place[label] for label in one.labels]] = one.probabilities
+        return found
+
+    return ask
+
+
+def one_by_one(
+    run: Callable[[np.ndarray], np.ndarray], decode: Callable[[Path], np.ndarray] = decoded
+) -> Asked:
+    """Return what asks a graph picture by picture."""
+    return lambda files: np.stack([run(decode(file)) for file in files])
+
+
+def in_onnxruntime(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Return ONNX Runtime, as its users open a file."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    return lambda image: session.run(["probabilities"], {"image": image})[0]
+
+
+def in_openvino(path: Path, precision: str = "") -> Callable[[np.ndarray], np.ndarray]:
+    """Return OpenVINO, told nothing, or in which numbers to compute."""
+    settings = {"INFERENCE_PRECISION_HINT": precision} if precision else {}
+    compiled = core().compile_model(str(path), "CPU", settings)
+    return lambda image: compiled(image)["probabilities"].copy()
+
+
+def by_opencv(file: Path) -> np.ndarray:
+    """Decode a file with OpenCV: in colour, turned upright, its blue first."""
+    import cv2
+
+    return np.ascontiguousarray(cv2.imread(str(file), cv2.IMREAD_COLOR)[..., ::-1])
+
+
+def in_node(path: Path) -> Asked:
+    """Return onnxruntime-node, which reads the classes beside the file."""
+
+    def ask(files: Sequence[Path]) -> np.ndarray:
+        with tempfile.TemporaryDirectory() as name:
+            shown = []
+            for i, file in enumerate(files):
+                image = decoded(file)
+                raw = Path(name, f"{i}.raw")
+                raw.write_bytes(image.tobytes())
+                shown.append(
+                    {"file": str(raw), **dict(zip(("height", "width", "channels"), image.shape, strict=True))}
+                )
+            Path(name, "shown.json").write_text(json.dumps(shown))
+            words = ["node", str(NODE), str(path), str(Path(name, "shown.json"))]
+            done = subprocess.run(words, capture_output=True, text=True, check=True)
+        return np.array([one["probabilities"] for one in json.loads(done.stdout)["answers"]])
+
+    return ask
+
+
+def in_timm(folder: Path) -> Asked:
+    """Return timm, as its users open a folder and a file."""
+    import timm
+    from timm.data import create_transform, resolve_model_data_config
+
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    steps = create_transform(**resolve_model_data_config(network), is_training=False)
+
+    def ask(files: Sequence[Path]) -> np.ndarray:
+        with torch.inference_mode():
+            return np.stack(
+                [network(steps(Image.open(f).convert("RGB"))[None]).softmax(-1)[0] for f in files]
+            )
+
+    return ask
+
+
+def in_transformers(folder: Path) -> Asked:
+    """Return transformers, as its users open a folder and a file."""
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+    from transformers.image_utils import load_image
+
+    network = AutoModelForImageClassification.from_pretrained(folder).eval()
+    steps = AutoImageProcessor.from_pretrained(folder)
+
+    def ask(files: Sequence[Path]) -> np.ndarray:
+        with torch.inference_mode():
+            inputs = [steps(load_image(str(file)), return_tensors="pt") for file in files]
+            return np.stack([network(**one).logits.softmax(-1)[0] for one in inputs])
+
+    return ask
+
+
+def clients(model: Path, data: Path, files: Sequence[Path]) -> dict[str, Callable[[], Asked]]:
+    """Export a model, proven on files, and return every client that is installed, opened when it is asked."""
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir()
+    for file in files:
+        shutil.copy(file, data)
+    base = model.with_suffix("")
+    onnx, ir = (
+        export(model, format, f"{base}{end}", data=data).path
+        for format, end in (("onnx", ".onnx"), ("openvino", ".xml"))
+    )
+    found: dict[str, Callable[[], Asked]] = {
+        "`vitrail predict` on the ONNX": lambda: of_vitrail(onnx),
+        "ONNX Runtime, Pillow": lambda: one_by_one(in_onnxruntime(onnx)),
+    }
+    if find_spec("cv2") is not None:
+        found["ONNX Runtime, OpenCV decodes"] = lambda: one_by_one(in_onnxruntime(onnx), by_opencv)
+    if Path(f"{onnx}.json").exists() and not node_lacks():
+        found["ONNX Runtime in Node"] = lambda: in_node(onnx)
+    for what, path in (("ONNX", onnx), ("IR", ir)):
+        for precision in ("", "f32", "bf16", "f16"):
+            name = f"OpenVINO, {what}, {precision or 'told nothing'}"
+            found[name] = lambda path=path, precision=precision: one_by_one(in_openvino(path, precision))
+    for format, opener in (("timm", in_timm), ("huggingface", in_transformers)):
+        try:
+            folder = export(model, format, f"{base}-{format}", data=data).path
+        except Exception as error:  # a library that has no such network
+            print(f"{format}: {error}", flush=True)
+            continue
+        found[f"{opener.__name__.removeprefix('in_')}, its own steps"] = lambda opener=opener, folder=folder: (
+            opener(folder)
+        )
+    return found
+
+
+def node_lacks() -> bool:
+    """Tell whether node or onnxruntime-node is missing."""
+    try:
+        return bool(
+            subprocess.run(["node", "-e", "require('onnxruntime-node')"], capture_output=True).returncode
+        )
+    except FileNotFoundError:
+        return True
+
+
+def row(name: str, ask: Asked, sets: Sequence[tuple[Sequence[Path], np.ndarray]]) -> str:
+    """Return a line of the table: same top answers and drift for each set of files."""
+    cells = []
+    for files, wanted in sets:
+        found = ask(files)
+        same = found.argmax(1) == wanted.argmax(1)
+        kinds = {file.stem.partition(" ")[2] for file, one in zip(files, same, strict=True) if not one}
+        others = f" (not: {', '.join(sorted(kinds))})" if kinds - {""} else ""
+        cells.append(f"{same.sum()} of {len(files)}{others} | {abs(found - wanted).max():.1e}")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+NETWORKS = {"lite0": classifier, "vit": vit}
+FITS = ("squash", "pad")
+
+
+def main() -> None:
+    print(machine())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for which in sys.argv[1:] or (*NETWORKS, *FITS):
+            if which in FITS:
+                model, unseen = trained(folder, which)
+                sets, heads = [unseen], ["drawings"]
+            else:
+                sets, heads = photographs(folder / f"photos {which}"), ["photographs", "odd pictures"]
+                model = NETWORKS[which](folder, sets[0])
+            known = of_vitrail(model)
+            asked = [(files, known(files)) for files in sets]
+            print(f"\n**{model.stem}**\n")
+            print(f"| client | {' | drift | '.join(heads)} | drift |\n|---{'|---' * 2 * len(heads)}|")
+            for client, opened in clients(model, folder / "shown", sets[0]).items():
+                print(row(client, opened(), asked), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""README.md of a folder for timm or transformers, in the format that model hubs read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from vitrail.export.proof import Proven
+from vitrail.export.words import decoding
+from vitrail.infer.predictor import Predictor
+
+USE: Mapping[str, str] = MappingProxyType(
+    {
+        "timm": """import timm, torch
+from PIL import Image
+
+model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
+config = timm.data.resolve_model_data_config(model)
+prepare = timm.data.create_transform(**config, is_training=False)
+with torch.no_grad():
+    probabilities = model(prepare(Image.open("picture.jpg").convert("MODE"))[None]).SCORES
+names = model.pretrained_cfg["label_names"]""",
+        "transformers": """import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+model = AutoModelForImageClassification.from_pretrained("FOLDER")
+prepare = AutoImageProcessor.from_pretrained("FOLDER")
+with torch.no_grad():
+    inputs = prepare(Image.open("picture.jpg").convert("MODE"), return_tensors="pt")
+    probabilities = model(**inputs).logits.SCORES
+names = model.config.id2label""",
+    }
+)
+"""How each library opens its folder and prepares a picture."""
+
+UNPREPARED: Mapping[str, str] = MappingProxyType(
+    {
+        "timm": """import timm, torch, vitrail
+
+model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
+pixels = vitrail.load("model.safetensors of the run").ready("picture.jpg").pixels
+with torch.no_grad():
+    probabilities = model(pixels[None]).SCORES
+names = model.pretrained_cfg["label_names"]""",
+        "transformers": """import torch, vitrail
+from transformers import AutoModelForImageClassification
+
+model = AutoModelForImageClassification.from_pretrained("FOLDER")
+pixels = vitrail.load("model.safetensors of the run").ready("picture.jpg").pixels
+with torch.no_grad():
+    probabilities = model(pixel_values=pixels[None]).logits.SCORES
+names = model.config.id2label""",
+    }
+)
+"""How each library opens its folder, where vitrail prepares the picture."""
+
+
+def readme(predictor: Predictor, library: str, proven: Proven) -> str:
+    """Return what a folder says of itself: how it is used, how well it agrees, its classes in order, how to decode."""
+    steps = predictor.preprocess
+    several = getattr(predictor.task, "problem", "") == "multi_label_classification"
+    use = (USE if proven.prepares else UNPREPARED)[library]
+    use = use.replace("SCORES", "sigmoid()" if several else "softmax(-1)")
+    lines = [
+        "---",
+        yaml.safe_dump(_front(predictor, library), sort_keys=False, allow_unicode=True).strip(),
+        "---",
+        f"# {predictor.header.name}, {len(predictor.labels)} classes",
+        "",
+        f"Written by vitrail export for {library}.",
+        "",
+        "```python",
+        use.replace("MODE", {1: "L", 4: "RGBA"}.get(steps.channels, "RGB")),
+        "```",
+        "",
+        "## How well it agrees",
+        "",
+        f"- The network, on inputs prepared by vitrail: {proven.agreement}.",
+        *(f"- {note}" for note in proven.notes),
+        "",
+        f"It was trained on pictures of {steps.size[0]} x {steps.size[1]} px, fit `{steps.fit}`, resized by",
+        f"antialiased {steps.interpolation} interpolation in float32. A library that resizes to whole numbers of 0 to",
+        "255, or places an odd margin its own way, gives probabilities that differ a little from vitrail's.",
+        "",
+        "## Decoding",
+        "",
+        decoding(steps),
+        "",
+        "## Classes, in the order of the outputs",
+        "",
+        ", ".join(predictor.labels),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _front(predictor: Predictor, library: str) -> dict[str, Any]:
+    """Return the block that hubs index; a licence is named only where the weights brought one."""
+    exports = predictor.task.exports
+    tag = [exports.pipeline_tag] if exports else []
+    front: dict[str, Any] = {"library_name": library, **({"pipeline_tag": tag[0]} if tag else {})}
+    if predictor.header.licence:
+        front["license"] = predictor.header.licence.lower()
+    return {**front, "tags": [library, "vitrail", *tag]}

@@ -1,0 +1,73 @@
+"""Our preparation in the words of other libraries, or why they have none for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vitrail.data.preprocess import Preprocess
+from vitrail.export.words import COLOURS
+
+RAW = "{} prepares pictures of 8 bits alone, and this network takes the numbers of the file: prepare them yourself."
+
+
+def timm_cannot(steps: Preprocess) -> str:
+    """Return why timm's transform does not prepare pictures as these steps do; nothing where it does."""
+    return RAW.format("timm") if steps.raw else ""
+
+
+def transformers_cannot(steps: Preprocess) -> str:
+    """Return why no processor of transformers prepares pictures as these steps do; nothing where one does."""
+    if steps.raw:
+        return RAW.format("transformers")
+    lacks = ""
+    if steps.channels not in {1, 3}:
+        lacks = f"takes {COLOURS[steps.channels]}"
+    elif steps.fit != "squash" and steps.size[0] != steps.size[1]:
+        done = "lays a picture on a ground" if steps.fit == "pad" else "covers an input and cuts the rest off"
+        lacks = f"{done} where height and width differ ({steps.size[0]} x {steps.size[1]} px)"
+    if not lacks:
+        return ""
+    return (
+        f"There is no preprocessor_config.json, for no processor of transformers {lacks}: prepare the pictures "
+        "yourself."
+    )
+
+
+def transformers_approximates(steps: Preprocess) -> bool:
+    """Tell whether its processor goes another way: it pads first, to within half a pixel of the picture."""
+    return steps.fit == "pad"
+
+
+def of_timm(steps: Preprocess) -> dict[str, Any]:
+    """Return timm's words for these steps."""
+    return {
+        "input_size": [steps.channels, *steps.size],
+        "mean": list(steps.mean),
+        "std": list(steps.std),
+        "interpolation": steps.interpolation,
+        "crop_pct": steps.crop_fraction,
+        "crop_mode": {"squash": "squash", "crop": "center", "pad": "border"}[steps.fit],
+    }
+
+
+def of_transformers(steps: Preprocess) -> dict[str, Any]:
+    """Return a preprocessor_config.json for these steps, which `transformers_cannot` has nothing against."""
+    size = {"height": steps.size[0], "width": steps.size[1]}
+    said: dict[str, Any] = {
+        "do_convert_rgb": steps.channels == 3,
+        "do_resize": True,
+        "resample": {"bicubic": 3, "bilinear": 2}[steps.interpolation],
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(steps.mean),
+        "image_std": list(steps.std),
+    }
+    if steps.fit == "squash" and steps.crop_fraction == 1:
+        return {"image_processor_type": "ViTImageProcessor", "size": size, **said}
+    tall, wide = (int(side / steps.crop_fraction) for side in steps.size)
+    aim = {"height": tall, "width": wide} if steps.fit == "squash" else {"shortest_edge": tall}
+    cropped = {"do_center_crop": True, "crop_size": size, "size": aim}
+    if steps.fit == "pad":  # the one that pads to a square on the colour of the mean
+        return {"image_processor_type": "LlavaImageProcessor", "do_pad": True, **cropped, **said}
+    return {"image_processor_type": "BitImageProcessor", **cropped, **said}
