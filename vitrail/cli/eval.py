@@ -55,7 +55,7 @@ def evaluate(
     model_there(model)
     if data:
         data_there(data)
-    from vitrail.reports.eval import evaluate_on, evaluate_run
+    from vitrail.reports.eval import PageError, evaluate_on, evaluate_run
 
     if points:
         return _points(model, points, data, layout, device, json)
@@ -68,20 +68,27 @@ def evaluate(
             if there
             else f"The page of a run's own test pictures is made with it: vitrail train --resume {model}"
         )
-    report, result = (
-        evaluate_on(model, data, html=html, layout=layout, device=device)
-        if data
-        else evaluate_run(model, device)
-    )
+    failed = ""
+    try:
+        report, result = (
+            evaluate_on(model, data, html=html, layout=layout, device=device)
+            if data
+            else evaluate_run(model, device)
+        )
+    except PageError as error:
+        (report, result), failed = error.told, str(error)
     if json:
         print_json(report)
-        return 0
-    for note in report["notes"]:
-        say(note)
-    sys.stdout.write("\n".join(_lines(result)) + "\n")
-    if html:
+    else:
+        for note in report["notes"]:
+            say(note)
+        sys.stdout.write("\n".join(_lines(result)) + "\n")
+        sys.stdout.flush()
+    if failed:
+        say(failed)
+    elif html and not json:
         say(f"page    {html}")
-    return 0
+    return 1 if failed else 0
 
 
 def _points(model: str, points: str, data: str, layout: str, device: str, json: bool) -> int:

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,10 @@ def write_program(predictor: Predictor, path: Path, attention: bool, check: Chec
     whole.example_inputs = None  # else the proof picture is pickled into the file
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as handle, quietly():
-            torch.export.save(whole, handle, extra_files=metadata(predictor))
+        packed = BytesIO()  # where a disk is full, torch's own writer ends the process
+        with quietly():
+            torch.export.save(whole, packed, extra_files=metadata(predictor))
+        temporary.write_bytes(packed.getbuffer())
         check(temporary)
 
     replace(path, write)
