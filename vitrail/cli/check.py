@@ -75,15 +75,33 @@ def check(
     )
     _refuse_unknown(drop, prepared)
     noted = decided.note(prepared.report.findings)
-    if noted.decisions != before.decisions:
-        noted.write(path)
-    if html:
-        _write_page(Path(html), data, prepared, noted)
+    # What was found is told first: none of it may hang on a place that takes a file.
     if json:
         print_json(prepared.to_dict() | {"decisions": _plain(noted), "page": html})
     else:
-        sys.stdout.write("\n".join([*prepared.lines(), *_next(prepared, html, noted)]) + "\n")
+        sys.stdout.write("\n".join([*prepared.lines(), ""]) + "\n")
+    sys.stdout.flush()
+    kept = noted.decisions == before.decisions or _keep(noted, path, asked=bool(undo or drop))
+    if html:
+        _write_page(Path(html), data, prepared, noted)
+    if not json:
+        sys.stdout.write("\n".join(_next(prepared, html, noted if kept else before)) + "\n")
     return 0
+
+
+def _keep(history: History, path: Path, *, asked: bool) -> bool:
+    """Write what was decided, or say that it cannot be kept; an error where the user asked for a decision."""
+    from vitrail.cli.output import say
+    from vitrail.core.errors import RunError
+
+    try:
+        history.write(path)
+    except RunError as error:
+        if asked:
+            raise
+        say(f"What the check decided is not kept, so there is nothing to take back: {error}")
+        return False
+    return True
 
 
 def _decide(history: History, undo: tuple[int, ...], drop: tuple[str, ...]) -> History:
@@ -116,7 +134,6 @@ def _write_page(target: Path, name: str, prepared: Prepared, history: History) -
     from vitrail.core.files import write_text
     from vitrail.evaluate.data_page import data_page
 
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, data_page(name, prepared, history))
 
 
@@ -127,7 +144,6 @@ def _next(prepared: Prepared, html: str | None, history: History) -> list[str]:
     commands = [prepared.command("train", *way) for way in ways]
     standing = [one for one in history.decisions if one.what != "undo" and one.number not in history.undone()]
     return [
-        "",
         *([f"page    {html}"] if html else []),
         *(f"decided {one.text()}" for one in standing[-3:]),
         *([f"undo    {prepared.command('check', '--undo', standing[-1].number)}"] if standing else []),

@@ -52,38 +52,52 @@ def evaluate(
     """
     from vitrail.cli.output import print_json, say
     from vitrail.cli.there import data_there, model_there
-    from vitrail.core.errors import SettingError
 
     model_there(model)
     if data:
         data_there(data)
-    from vitrail.reports.eval import evaluate_on, evaluate_run
+    from vitrail.reports.eval import PageError, evaluate_on, evaluate_run
 
     if points:
         return _points(model, points, data, options, device, json)
     if html and not data:
-        from pathlib import Path
-
-        there = Path(model, "report.html").is_file()
-        raise SettingError(
-            f"The page of a run's own test pictures is there already: {model}/report.html"
-            if there
-            else f"The page of a run's own test pictures is made with it: vitrail train --resume {model}"
+        _refuse_own_page(model)
+    failed = ""
+    try:
+        report, result = (
+            evaluate_on(model, data, html=html, read=options, device=device)
+            if data
+            else evaluate_run(model, device)
         )
-    report, result = (
-        evaluate_on(model, data, html=html, read=options, device=device)
-        if data
-        else evaluate_run(model, device)
-    )
+    except PageError as error:
+        (report, result), failed = error.told, str(error)
     if json:
         print_json(report)
-        return 0
-    for note in report["notes"]:
-        say(note)
-    sys.stdout.write("\n".join(_lines(result)) + "\n")
-    if html:
+    else:
+        for note in report["notes"]:
+            say(note)
+        sys.stdout.write("\n".join(_lines(result)) + "\n")
+        sys.stdout.flush()
+    if failed:
+        say(failed)
+    elif html and not json:
         say(f"page    {html}")
-    return 0
+    return 1 if failed else 0
+
+
+def _refuse_own_page(model: str) -> None:
+    """Refuse (SettingError) to write the page of a run's own test pictures: it is made with the run."""
+    from pathlib import Path
+
+    from vitrail.core.errors import SettingError
+    from vitrail.core.text import command
+
+    there = Path(model, "report.html").is_file()
+    raise SettingError(
+        f"The page of a run's own test pictures is there already: {model}/report.html"
+        if there
+        else f"The page of a run's own test pictures is made with it: {command('train', '--resume', model)}"
+    )
 
 
 def _points(model: str, points: str, data: str, options: LayoutOptions, device: str, json: bool) -> int:

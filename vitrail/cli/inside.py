@@ -72,10 +72,12 @@ def inside(
 
 def _learnt(run: str, pictures: tuple[str, ...], out: Path, json: bool, device: str) -> int:
     from vitrail.cli.output import print_json, say, unread
+    from vitrail.core.files import refuse_unwritable
     from vitrail.explainers.inside import look_inside
     from vitrail.explainers.inside_page import write_inside
     from vitrail.explainers.opened import batches, open_encoder, own_batches
 
+    refuse_unwritable(out / "inside.html")
     opened = open_encoder(run, device)
     asked = list(batches(opened, pictures) if pictures else own_batches(opened, run))
     errors = [one for one in asked if isinstance(one, str)]
@@ -86,12 +88,12 @@ def _learnt(run: str, pictures: tuple[str, ...], out: Path, json: bool, device: 
         return 1
     shown = [one for one in asked if not isinstance(one, str)]
     found = look_inside(opened.name, opened.encoder, shown)
-    page = write_inside(found, out)
     if json:
         print_json(found.to_dict())
     else:
         sys.stdout.write("\n".join(found.lines()) + "\n")
-    say(f"{opened.name} -> {page}")
+    sys.stdout.flush()
+    say(f"{opened.name} -> {write_inside(found, out)}")
     if errors:
         say(unread(len(errors), len(asked)))
     return 1 if errors else 0
@@ -99,22 +101,27 @@ def _learnt(run: str, pictures: tuple[str, ...], out: Path, json: bool, device: 
 
 def _way(model: str, weights: str, picture: Path, out: Path, json: bool) -> int:
     from vitrail.cli.output import print_json, say
+    from vitrail.core.files import refuse_unwritable, write_text
 
-    told = _walked(model, weights, picture, out / "pipeline.html")
+    page = out / "pipeline.html"
+    refuse_unwritable(page)
+    told, html = _walked(model, weights, picture)
     if json:
-        print_json(told)
+        print_json(told | {"page": str(page)})
     else:
         lines = [f"{step['step']:<26} {step['shape']}" for step in told["steps"]]
         for name, found in told["shuffle"].items():
             change = f"a logit changes by up to {found['largest_change']:.2g}"
             lines.append(f"{'Shuffled, ' + name:<26} {change if found['changed'] else 'the same answer'}")
         sys.stdout.write("\n".join(lines) + "\n")
-    say(f"{told['model']} -> {told['page']}")
+    sys.stdout.flush()
+    write_text(page, html)
+    say(f"{told['model']} -> {page}")
     return 0
 
 
-def _walked(model: str, weights: str, picture: Path, page: Path) -> dict[str, Any]:
-    from vitrail.core.files import write_text
+def _walked(model: str, weights: str, picture: Path) -> tuple[dict[str, Any], str]:
+    """Return what a picture's way through a network shows, as plain data and as a page."""
     from vitrail.explainers.pipeline import open_subject, walk
     from vitrail.explainers.pipeline_page import page as drawn_page
     from vitrail.explainers.pipeline_page import steps
@@ -124,8 +131,7 @@ def _walked(model: str, weights: str, picture: Path, page: Path) -> dict[str, An
     walked = walk(subject, picture)
     shuffled = shuffle_test(subject, walked.pixels)
     drawn = steps(subject, walked)
-    write_text(page, drawn_page(subject, walked, drawn, shuffled, picture.name))
-    return {
+    told = {
         "model": subject.name,
         "trained": subject.trained,
         "steps": [step.to_dict() for step in drawn],
@@ -133,5 +139,5 @@ def _walked(model: str, weights: str, picture: Path, page: Path) -> dict[str, An
             "with positions": shuffled.with_positions.to_dict(),
             "without positions": shuffled.without.to_dict(),
         },
-        "page": str(page),
     }
+    return told, drawn_page(subject, walked, drawn, shuffled, picture.name)

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TextIO
 
 from vitrail import __version__
 from vitrail.cli.help import overview, verb_help
@@ -119,11 +119,18 @@ def _call(verb: str, words: list[str]) -> int:
 def _plain_warnings() -> Iterator[None]:
     """Print our own warnings as they are, without a file and a line of code."""
 
-    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if issubclass(category, VitrailWarning):
             _say(str(message))
         else:
-            usual(message, category, *place, **more)
+            usual(message, category, filename, lineno, file, line)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", VitrailWarning)

@@ -75,19 +75,31 @@ def predict(
     if choice.why:
         say(choice.why)
     answers = list(predictor.answers(sources, request=choice.request))
-    if csv:
-        write_csv(csv, answers, predictor.task.columns)
-        say(f"{len(answers)} rows written to {csv}")
+    written = bool(csv) and _written(csv or "", answers, predictor.task.columns)
     if json:
         print_json([one.to_dict() for one in answers])
-    elif not csv:
+    elif not written:
         sys.stdout.write(
             table(["picture", "answer"], [[a.path, a.error or str(a.prediction)] for a in answers]) + "\n"
         )
     failed = sum(bool(one.error) for one in answers)
     if failed:
         say(unread(failed, len(answers)))
-    return 1 if failed else 0
+    return 1 if failed or (csv and not written) else 0
+
+
+def _written(csv: str, answers: Sequence[Answer], columns: Sequence[str]) -> bool:
+    """Write the table; where that fails, say why, so that the answers are printed instead of lost."""
+    from vitrail.cli.output import say
+    from vitrail.core.errors import RunError
+
+    try:
+        write_csv(csv, answers, columns)
+    except RunError as error:
+        say(str(error))
+        return False
+    say(f"{len(answers)} rows written to {csv}")
+    return True
 
 
 def write_csv(path: str, answers: Sequence[Answer], columns: Sequence[str] = ()) -> None:

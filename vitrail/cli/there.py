@@ -39,8 +39,9 @@ def data_there(data: str) -> None:
 
 def _near(path: Path, built_in: Iterable[str] = ()) -> str:
     """Return a hint at what lies beside, or is built in, and is called almost so."""
-    if not path.parent.is_dir():
+    try:
+        beside = [one.name for one in path.parent.iterdir()]
+    except OSError:  # nothing there, or nothing that may be seen
         return ""
-    beside = [one.name for one in path.parent.iterdir()]
     found = nearest(path.name, [*beside, *(built_in if path.parent == Path() else ())])
     return f" Did you mean {str(path.with_name(found))!r}?" if found else ""

@@ -32,16 +32,16 @@ def keep_json(path: Path, value: Any) -> None:
 
 def unkept(error: BaseException) -> None:
     """Say, once, that nothing can be kept for the next job, and why."""
-    _say_unkept(cache_dir(), getattr(error, "strerror", None) or str(error))
+    _say(cache_dir(), getattr(error, "strerror", None) or str(error))
 
 
 @lru_cache
-def _say_unkept(place: Path, why: str) -> None:
+def _say(place: Path, why: str) -> None:
     warnings.warn(
-        f"{place} cannot be written ({why}): the work goes on, but nothing is kept there for the next time. "
-        "VITRAIL_CACHE names another place.",
+        f"{place} cannot be written ({why}): the work goes on without it; what must be kept meanwhile lies in "
+        f"{temporary_dir()}. VITRAIL_CACHE names another place.",
         VitrailWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
 
 
@@ -62,7 +62,7 @@ def place(name: str) -> Path:
         try_place(wanted)
         return wanted
     except OSError as error:
-        _say_instead(cache_dir(), error.strerror or str(error))
+        unkept(error)
     try:
         return _temporary() / name
     except OSError as error:
@@ -70,15 +70,6 @@ def place(name: str) -> Path:
             f"Neither {cache_dir()} nor {temporary_dir()} can be written ({error.strerror}). Name a folder that can: "
             "VITRAIL_CACHE=FOLDER before the command."
         ) from error
-
-
-@lru_cache
-def _say_instead(place: Path, why: str) -> None:
-    warnings.warn(
-        f"{place} cannot be written ({why}): {temporary_dir()} is used instead. VITRAIL_CACHE names another place.",
-        VitrailWarning,
-        stacklevel=3,
-    )
 
 
 @lru_cache(maxsize=1)

@@ -131,7 +131,12 @@ def _not_written(path: Path, error: Exception) -> str:
 
 def unusable(error: OSError) -> str:
     """Say which file an error of the system is about, and what to do."""
-    return f"{error.filename or 'A file'} cannot be read or written: {_why(error)}. {_way_out(error)}"
+    way = (
+        "Look at its permissions, or choose another place."
+        if error.errno == errno.EACCES
+        else _way_out(error)
+    )
+    return f"{error.filename or 'A file'} cannot be read or written: {_why(error)}. {way}"
 
 
 def _why(error: Exception) -> str:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from errno import ENAMETOOLONG
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -59,12 +60,21 @@ class History:
         """Read a history; one that does not exist is empty.
 
         Raises:
-            DataError: a line is broken.
+            DataError: a line is broken, or the file cannot be read.
         """
-        if not path.exists():
+        try:
+            whole = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
             return cls()
+        except (OSError, UnicodeDecodeError) as error:
+            if getattr(error, "errno", None) == ENAMETOOLONG:  # as long as the data's own name may be
+                return cls()
+            why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+            raise DataError(
+                f"{path}, where decisions about these pictures stand, cannot be read: {why}. Move it elsewhere."
+            ) from error
         decisions = []
-        for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for line, text in enumerate(whole.splitlines(), 1):
             try:
                 values: dict[str, Any] = json.loads(text)
                 decision = Decision(**values | {"ids": tuple(values["ids"])})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from vitrail.core.errors import VitrailError
+from vitrail.core.errors import VitrailError, VitrailWarning
 from vitrail.core.seeds import derive
 from vitrail.data.augment import Augment
 from vitrail.data.manifest import Row
@@ -22,6 +24,9 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch, Geometry
 from vitrail.data.source import load
 from vitrail.data.targets import Targets, read_truth
+
+SHARED = "/dev/shm"
+"""Where Linux keeps the memory through which processes hand each other batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,28 @@ def _batches(
         yield batch
 
 
+def roomy(workers: int, pictures: Pictures, batch: int) -> int:
+    """Return how many of so many processes the shared memory has room for: two batches each, and one in use.
+
+    Containers have 64 MB of it; a process that finds none ends, or waits for ever.
+    """
+    if not workers or not os.path.isdir(SHARED):
+        return workers
+    steps = pictures.preprocess
+    size = 4 * batch * steps.channels * steps.size[0] * steps.size[1]
+    status, limit = os.statvfs(SHARED), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    room = max(0, status.f_bavail * status.f_frsize // size - 1) // 2
+    found = 0 if 0 <= limit < size else min(workers, room)
+    if found < workers:
+        warnings.warn(
+            f"{SHARED} has room for the pictures of {found} in place of {workers} processes that read them: it is "
+            "slower so, and nothing else changes. Docker gives more with --shm-size=2g.",
+            VitrailWarning,
+            stacklevel=2,
+        )
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
     """Which part of every batch this process computes."""
@@ -171,11 +198,12 @@ def training(
         ids = pictures.rows
         return [(int(i), derive(order.seed, "augment", epoch, ids[i].id)) for i in share.of(order.at(step))]
 
-    yield from _batches(pictures, (keys(step) for step in range(start, stop)), workers, pictures.collate)
+    found = roomy(workers, pictures, -(-order.batch // share.world))
+    yield from _batches(pictures, (keys(step) for step in range(start, stop)), found, pictures.collate)
 
 
 def evaluation(pictures: Pictures, batch: int, share: Share, workers: int = 0) -> Iterator[Batch[Any]]:
     """Yield every `world`-th batch of all pictures, in order and as at prediction; their truths are a list."""
     indices = np.array_split(np.arange(len(pictures)), max(1, -(-len(pictures) // batch)))
     mine = [[(int(i), -1) for i in part] for part in indices[share.rank :: share.world] if len(part)]
-    yield from _batches(pictures, mine, workers, listed)
+    yield from _batches(pictures, mine, roomy(workers, pictures, batch), listed)

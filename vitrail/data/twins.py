@@ -94,23 +94,36 @@ def neighbours(sketches: NDArray[np.uint64], most: int = MOST_BITS) -> list[tupl
 
 
 def _confirmed(pairs: list[tuple[int, int]], grey: Grey, workers: int) -> Iterator[tuple[int, int]]:
-    """Yield the pairs whose grey pictures correlate; these lie in a temporary file, so that memory stays small."""
+    """Yield the pairs whose grey pictures correlate."""
     if not pairs:
         return
     ids = sorted({i for pair in pairs for i in pair})
     at = {one: i for i, one in enumerate(ids)}
-    with tempfile.TemporaryFile() as file, ThreadPoolExecutor(workers) as pool:
+    try:
+        views = _in_file(ids, grey, workers)
+    except OSError:  # no room for it, or no place: memory has some
+        views = np.stack([view.ravel() for view in _greys(ids, grey, workers)])
+    for start in range(0, len(pairs), _BLOCK):
+        block = pairs[start : start + _BLOCK]
+        one, other = (_normed(views[[at[pair[side]] for pair in block]]) for side in (0, 1))
+        alike = np.einsum("ij,ij->i", one, other) >= LEAST_CORRELATION
+        yield from (pair for pair, yes in zip(block, alike, strict=True) if yes)
+
+
+def _greys(ids: list[int], grey: Grey, workers: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield grey pictures (64, 64), a block of them at once."""
+    with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(ids), _BLOCK):
-            for view in pool.map(grey, ids[start : start + _BLOCK]):
-                file.write(view.tobytes())
+            yield from pool.map(grey, ids[start : start + _BLOCK])
+
+
+def _in_file(ids: list[int], grey: Grey, workers: int) -> NDArray[np.uint8]:
+    """Return grey pictures (n, 64 · 64) that lie in a nameless file, so that memory stays small."""
+    with tempfile.TemporaryFile() as file:
+        for view in _greys(ids, grey, workers):
+            file.write(view.tobytes())
         file.flush()
-        views = np.memmap(file, np.uint8, "r", shape=(len(ids), GREY_SIDE * GREY_SIDE))
-        for start in range(0, len(pairs), _BLOCK):
-            block = pairs[start : start + _BLOCK]
-            one, other = (_normed(views[[at[pair[side]] for pair in block]]) for side in (0, 1))
-            alike = np.einsum("ij,ij->i", one, other) >= LEAST_CORRELATION
-            yield from (pair for pair, yes in zip(block, alike, strict=True) if yes)
-        del views
+        return np.memmap(file, np.uint8, "r", shape=(len(ids), GREY_SIDE * GREY_SIDE))
 
 
 def _normed(views: NDArray[np.uint8]) -> NDArray[np.float32]:

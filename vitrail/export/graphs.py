@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -116,8 +117,10 @@ def _write_program(predictor: Predictor, path: Path, form: Form, check: Check) -
     whole.example_inputs = None  # else the proof picture is pickled into the file
 
     def fill(temporary: Path) -> Proven:
-        with temporary.open("wb") as handle, quietly():
-            torch.export.save(whole, handle, extra_files=metadata(predictor, form))
+        packed = BytesIO()  # where a disk is full, torch's own writer ends the process
+        with quietly():
+            torch.export.save(whole, packed, extra_files=metadata(predictor, form))
+        temporary.write_bytes(packed.getbuffer())
         return check(temporary)
 
     return replace(path, fill)

@@ -75,10 +75,16 @@ def expand(
     for name in asked:
         try:
             yield from _standing_for(name, standard_input, say)
-        except DataError as error:
+        except (DataError, OSError) as error:
+            said = printable(name)
+            trouble = (
+                DataError(f"{said} cannot be read: {error.strerror}. Check its name and permissions.")
+                if isinstance(error, OSError)
+                else error
+            )
             if len(asked) == 1:
-                raise
-            yield Source(printable(name), trouble=str(error))
+                raise trouble from error
+            yield Source(said, trouble=str(trouble))
 
 
 def _standing_for(name: str, standard_input: bytes | None, say: Callable[[str], None]) -> Iterator[Source]:

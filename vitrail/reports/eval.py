@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitrail.core.errors import RunError
-from vitrail.core.files import write_text
-from vitrail.core.text import command
+from vitrail.core.files import refuse_unwritable, write_text
+from vitrail.core.text import command, reason
 from vitrail.data.doctor import Progress
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.evaluate.collect import evaluate, result_of
@@ -27,6 +27,15 @@ class Told(NamedTuple):
 
     report: dict[str, Any]
     result: Result
+
+
+class PageError(RunError):
+    """Pictures are scored, but the page about them could not be made; `told` are the scores."""
+
+    def __init__(self, html: str, error: Exception, told: Told) -> None:
+        why = str(error) if isinstance(error, RunError) else f"{html} could not be made: {reason(error)}."
+        super().__init__(why)
+        self.told = told
 
 
 def evaluate_run(model: str, device: str = "auto") -> Told:
@@ -80,7 +89,10 @@ def evaluate_on(
 
     Raises:
         DataError: a class that the model does not know, a truth that its task cannot score, or nothing to score.
+        PageError: the pictures are scored, but the page could not be made.
     """
+    if html:
+        refuse_unwritable(Path(html))
     predictor = Predictor(model, device)
     new = fresh(source, predictor.task, learnt_by(model), read=read, progress=progress)
     for row in new.unusable:
@@ -88,9 +100,13 @@ def evaluate_on(
     evaluation = evaluate(predictor, new.rows, new.manifest.root)
     result = result_of(evaluation, new.rows, Scope(new.called, frozenset(new.known)))
     report = _report(predictor, result, {}) | {"notes": list(new.notes)}
+    told = Told(report, result)
     if html:
-        write_text(Path(html), page_of_new(new, predictor, result, report))
-    return Told(report, result)
+        try:
+            write_text(Path(html), page_of_new(new, predictor, result, report))
+        except Exception as error:  # drawings and pages fail in many ways, the scores stand all the same
+            raise PageError(html, error, told) from error
+    return told
 
 
 def _report(predictor: Predictor, result: Result, splits: dict[str, dict[str, int]]) -> dict[str, Any]:

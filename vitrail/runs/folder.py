@@ -165,7 +165,8 @@ def create_run(recipe: Recipe, out: str | None, command: str) -> Run:
         except FileExistsError:
             continue
         except OSError as error:
-            raise RunError(f"{folder} cannot be created: {error}. Choose another place with --out.") from None
+            why = error.strerror or str(error)
+            raise RunError(f"{folder} cannot be created: {why}. Choose another place with --out.") from None
         run = Run(folder)
         write_text(run.recipe_path, to_yaml(recipe, f"Made by: {command}"))
         return run

@@ -16,7 +16,7 @@ from PIL import Image
 
 from vitrail import plots
 from vitrail.core.errors import RunError
-from vitrail.core.files import make_folder, write_text
+from vitrail.core.files import make_folder, write_text, writing
 from vitrail.core.text import clock, command
 from vitrail.data.builtin import Fault, materialise, plant_faults
 from vitrail.data.decode import decode
@@ -113,9 +113,10 @@ class Caught:
 
 def _checked(folder: Path, say: Callable[[str], None]) -> tuple[list[Caught], Prepared]:
     data = folder / "data" / "digits"
-    shutil.copytree(materialise("digits", folder / "data" / "original"), data)
-    hold_back(data, folder / "new")
-    faults = plant_faults(data, SEED)
+    with writing(data):
+        shutil.copytree(materialise("digits", folder / "data" / "original"), data)
+        hold_back(data, folder / "new")
+        faults = plant_faults(data, SEED)
     prepared = prepare(data, seed=SEED)
     for line in prepared.lines():
         say(f"  {line}")
