@@ -109,7 +109,7 @@ def _fit_positions(tensors: dict[str, Tensor], before: Encoder, after: Encoder) 
     """Resize what is learned for each place to the places of another image size."""
     was = dict(before.named_modules())
     for name, module in after.named_modules():
-        key, old = f"{name}.table", was[name]
+        key, old = f"{name}.table", was.get(name)
         if isinstance(module, LearnedPosition) and isinstance(old, LearnedPosition):
             old.table = torch.nn.Parameter(tensors[key])
             tensors[key] = old.fitted(module.grid)
