@@ -17,12 +17,15 @@ from safetensors.torch import save_file
 from timm.models._hub import save_for_hf
 
 from vitrail.core.errors import SettingError, WeightsError
+from vitrail.data.preprocess import Preprocess
 from vitrail.layers.head import LinearHead
 from vitrail.models.create import build, describe
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.vit import PRESETS, ViTConfig
+from vitrail.training.teacher import open_teacher
 from vitrail.weights import library
+from vitrail.weights.conventions import labels_of
 from vitrail.weights.convert import convert
 from vitrail.weights.files import open_weights
 from vitrail.weights.find import find_weights
@@ -280,6 +283,28 @@ def test_a_size_that_a_folder_states_and_the_places_have_not(tmp_path):
 
 
 # Folders of transformers.
+
+
+def test_classes_that_a_folder_names_are_known(tmp_path):
+    of_timm(tmp_path / "timm", "vit_base_patch16_224", **COLUMN)
+    assert from_path(tmp_path / "timm").labels == ()
+    told(tmp_path / "timm", label_names=list("edcba"))
+    assert from_path(tmp_path / "timm").labels == tuple("edcba")
+    steps = Preprocess((32, 48))
+    teacher = open_teacher(str(tmp_path / "timm"), ("a", "b", "c"), steps)
+    assert teacher.columns == [4, 3, 2]  # in the order of five equal numbers it would have been refused
+    with pytest.raises(SettingError, match=r"does not know x\. Its classes are e, d, c, b, a"):
+        open_teacher(str(tmp_path / "timm"), ("a", "b", "c", "d", "x"), steps)
+    assert labels_of({"id2label": {"1": "cat", "0": "dog"}}) == ("dog", "cat")
+    assert labels_of({"id2label": {"0": "LABEL_0"}}) == ()
+    assert labels_of({"id2label": {"0": "dog", "2": "cat"}}) == ()
+
+
+def test_a_processor_of_pictures_and_text_is_read(tmp_path):
+    of_timm(tmp_path, "vit_base_patch16_224", **COLUMN)
+    steps = {"image_processor": {"image_mean": [0.4] * 3, "image_std": [0.5] * 3}, "tokenizer": {}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(steps))
+    assert open_weights(tmp_path).preprocessing == steps["image_processor"]
 
 
 @torch.no_grad()

@@ -162,6 +162,17 @@ def test_a_fit_that_a_folder_leaves_open_is_not_made_up(stated):
     assert of_hub(said) == Preprocessing((0.0,) * 3, (1.0,) * 3)
 
 
+def test_convnext_s_processor_stretches_what_is_large_and_crops_what_is_not():
+    said = {
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "feature_extractor_type": "ConvNextFeatureExtractor",
+    }
+    large, small = (of_hub({**said, "size": {"shortest_edge": edge}}) for edge in (384, 224))
+    assert (large.image, large.fit, large.crop_fraction) == ((384, 384), "squash", 1.0)
+    assert (small.image, small.fit, small.crop_fraction) == ((224, 224), "crop", 224 / 256)
+
+
 def test_the_official_names_of_dinov2(tmp_path):
     encoder = build(replace(DINO, mlp="swiglu", hidden=40))
     tensors = save(timm.DINOV2, encoder.state_dict())

@@ -118,7 +118,11 @@ def test_weights_without_a_classifier_do_not_pretend_to_answer(tmp_path, picture
     for classes in (0, 7):
         theirs = timm.create_model("vit_tiny_patch16_224", num_classes=classes, img_size=64)
         save_file(theirs.state_dict(), path := tmp_path / f"{classes}.safetensors")
-        looked = open_subject("vit_ti16", str(path))
+        with (
+            pytest.warns(UserWarning, match="made for 64 x 64 px, as a square has it"),
+            pytest.warns(UserWarning, match="do not state how they want pictures"),
+        ):
+            looked = open_subject("vit_ti16", str(path))
         found = walk(looked, picture)
         words = page(looked, found, steps(looked, found), shuffle_test(looked, found.pixels), "cat.jpg")
         assert looked.trained

@@ -66,7 +66,7 @@ def timm_folder(folder: Path, **stated: Any) -> Path:
 
 HALF = {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.2, 0.3]}
 STATED = [
-    {"interpolation": "bilinear", "crop_pct": 0.8, **HALF},
+    {"interpolation": "bilinear", "crop_pct": 48 / 56, **HALF},
     {"interpolation": "bicubic", "crop_pct": 0.95, "crop_mode": "center"},
     {"interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "squash"},
     {"interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash", **HALF},
@@ -107,6 +107,10 @@ PROCESSORS: list[dict[str, Any]] = [
     {
         "image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 56}, "resample": 3,
         "do_center_crop": True, "crop_size": {"height": 48, "width": 48},
+    },
+    {
+        "image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 48}, "crop_pct": 48 / 56,
+        "resample": 3,
     },
     {
         "image_processor_type": "CLIPImageProcessor", "size": 62, "resample": 2, "do_center_crop": True,

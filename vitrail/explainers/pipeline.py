@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -93,7 +94,7 @@ def _drawn(model: str) -> Subject:
 
 def _published(found: Pretrained) -> Subject:
     classifier = found.head.get("linear.bias")
-    task = _classes(CLASSES if classifier is None else len(classifier), found.pool)
+    task = _classes(CLASSES if classifier is None else len(classifier), found.pool, found.labels)
     encoder = found.build()
     torch.manual_seed(0)
     network = join(encoder, task)
@@ -103,10 +104,9 @@ def _published(found: Pretrained) -> Subject:
     )
 
 
-def _classes(count: int, pool: str | None = None) -> Task[Any, Any]:
-    return build_task(
-        "classify", [f"class {number}" for number in range(count)], {"pool": pool} if pool else {}
-    )
+def _classes(count: int, pool: str | None = None, known: Sequence[str] = ()) -> Task[Any, Any]:
+    named = known if len(set(known)) == count else [f"class {number}" for number in range(count)]
+    return build_task("classify", list(named), {"pool": pool} if pool else {})
 
 
 def _check(subject: Subject) -> None:

@@ -47,6 +47,7 @@ class DeiTConfig(Sized):
     width: int = 384
     depth: int = 12
     heads: int = 6
+    hidden: int | None = None  # of the MLP; None: 4 · width
     prefix: tuple[Literal["cls", "dist"], ...] = ("cls",)
     position: Literal["1d", "1d_patches"] = "1d"
     resize: Resize = "bicubic"
@@ -102,7 +103,7 @@ def _rates(c: DeiTConfig) -> list[float]:
 
 
 def _block(c: DeiTConfig, rate: float) -> PreNorm:
-    attention, mlp = SelfAttention(c.width, c.heads), Mlp(c.width, 4 * c.width)
+    attention, mlp = SelfAttention(c.width, c.heads), Mlp(c.width, c.hidden or 4 * c.width)
     scale = c.layer_scale
     return PreNorm(c.width, attention, mlp, drop_path=rate, layer_scale=scale, eps=c.norm_eps)
 

@@ -18,7 +18,6 @@ from vitrail.models.create import create_encoder
 from vitrail.runs.model_file import Header
 from vitrail.tasks.base import Task
 from vitrail.weights.find import find_weights
-from vitrail.weights.preprocessing import deviations
 
 
 class _Assembled(nn.Module):
@@ -122,8 +121,8 @@ def create_model(
         encoder = create_encoder(name, image=image, channels=channels)
         return Classifier(encoder, build_task("classify", labels, {"pool": pool}).head(encoder.spec))
     found = find_weights("auto" if pretrained is True else pretrained, name)
-    for line in deviations(found):
-        warnings.warn(line, stacklevel=2)
+    for line in found.assumed:
+        warnings.warn(f"the weights {found.name}: {line}", stacklevel=2)
     comes_along = len(found.head.get("linear.bias", ())) == num_classes
     task = build_task("classify", labels, {"pool": pool or (found.pool if comes_along else None)})
     encoder = found.build(image=image, channels=channels)

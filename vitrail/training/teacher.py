@@ -127,7 +127,8 @@ def _published(source: str, labels: Sequence[str]) -> _Opened:
     encoder = found.build()
     network = Network(encoder, _classifier(found, encoder.spec))
     classes = len(found.head["linear.bias"])
-    return _Opened(network, answering_preprocess(found), _columns(source, labels, classes))
+    columns = _named(source, labels, found.labels) or _columns(source, labels, classes)
+    return _Opened(network, answering_preprocess(found), columns)
 
 
 def _classifier(found: Pretrained, spec: FeatureSpec) -> Head:
@@ -145,6 +146,19 @@ def _classifier(found: Pretrained, spec: FeatureSpec) -> Head:
     )
     head.load_state_dict({key: tensor.float() for key, tensor in found.head.items()})
     return head
+
+
+def _named(source: str, labels: Sequence[str], known: Sequence[str]) -> tuple[int, ...]:
+    """Find the student's classes among those that the weights name; () where they name none, or ImageNet's in words."""
+    if set(labels) <= set(known):
+        return tuple(known.index(label) for label in labels)
+    if not known or len(known) == 1000:
+        return ()
+    missing = [label for label in labels if label not in known]
+    raise SettingError(
+        f"The teacher {source} does not know {', '.join(missing[:5])}. Its classes are {', '.join(known[:5])}"
+        f"{' …' if len(known) > 5 else ''}: name the folders of your pictures so, or fine-tune it on them first."
+    )
 
 
 def _columns(source: str, labels: Sequence[str], classes: int) -> tuple[int, ...]:

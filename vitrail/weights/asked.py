@@ -22,8 +22,8 @@ from vitrail.weights.unwrap import parts
 class Read(NamedTuple):
     """Weights under our names, the settings of their network, whose layout they had, and its preprocessing.
 
-    `pool` is what the classifier reads, where that is stated; `assumed` are sentences on what nobody states, and on
-    what of the file was left aside.
+    `pool` is what the classifier reads, and `labels` its classes, where that is stated; `assumed` are sentences on what
+    nobody states, and on what of the file was left aside.
     """
 
     config: Any
@@ -33,6 +33,7 @@ class Read(NamedTuple):
     licence: str | None = None
     pool: str | None = None
     assumed: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 class Asked(NamedTuple):

@@ -125,6 +125,8 @@ def of_hub(config: Mapping[str, Any]) -> Preprocessing | None:
     )
     kind = config.get("image_processor_type") or config.get("feature_extractor_type") or ""
     edge = _edge(config.get("size"), kind.startswith(TO_THE_SHORT_SIDE))
+    if kind.startswith("ConvNext") and edge is not None:
+        return _of_convnext(found, edge, config.get("crop_pct") or 224 / 256)
     if not config.get("do_center_crop"):
         size = _size(config.get("size")) if edge is None else None
         return replace(found, image=size, fit="squash", crop_fraction=1.0) if size else found
@@ -137,6 +139,26 @@ def of_hub(config: Mapping[str, Any]) -> Preprocessing | None:
         return replace(found, image=shown, fit=fit, crop_fraction=_fraction(shown[0], edge))
     fraction = _fraction(shown[0], whole[0]) if whole else None
     return replace(found, image=shown, fit="squash" if whole else "crop", crop_fraction=fraction)
+
+
+def _of_convnext(found: Preprocessing, edge: int, share: float) -> Preprocessing:
+    """Return what the processor of ConvNeXt and ResNet does: large inputs are stretched, smaller ones cropped."""
+    if edge >= 384:
+        return replace(found, image=(edge, edge), fit="squash", crop_fraction=1.0)
+    return replace(found, image=(edge, edge), fit="crop", crop_fraction=share)
+
+
+def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the classes that a config.json names, timm's or transformers', in order; () where it names none."""
+    cfg = config.get("pretrained_cfg") or {}
+    names = config.get("label_names") or cfg.get("label_names") or config.get("labels")
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    numbered = config.get("id2label")
+    if not isinstance(numbered, Mapping) or any(str(name).startswith("LABEL_") for name in numbered.values()):
+        return ()
+    ordered = [numbered.get(str(number), numbered.get(number)) for number in range(len(numbered))]
+    return tuple(map(str, ordered)) if None not in ordered else ()
 
 
 def _edge(size: Any, short: bool) -> int | None:

@@ -247,7 +247,11 @@ def _only(path: Path) -> str | None:
 def _described(opened: Opened, folder: Path) -> Opened:
     """Return what was opened, with what its folder says of it."""
     said = _json(folder / "config.json") or opened.config
-    return opened._replace(config=said, preprocessing=_json(folder / "preprocessor_config.json"))
+    steps = _json(folder / "preprocessor_config.json")
+    beside_text = _json(folder / "processor_config.json").get("image_processor")  # of networks that read both
+    if not steps and isinstance(beside_text, dict):
+        steps = beside_text
+    return opened._replace(config=said, preprocessing=steps)
 
 
 def _shards(path: Path, index: str) -> Opened:

@@ -109,7 +109,7 @@ def dinov2(peek: Peek, conventions: Conventions, said: Said) -> DinoV2Config:
 
 def deit(peek: Peek, conventions: Conventions, said: Said) -> DeiTConfig:
     """Return the settings of a DeiT's weights; its positions are stretched as its authors do."""
-    channels, width, patch, _ = _sizes(peek)
+    channels, width, patch, hidden = _sizes(peek)
     names: tuple[Literal["cls", "dist"], ...] = ("cls", "dist")
     prefix = names[: _want(peek, "prefix.tokens").shape[1]]
     scaled = _have(peek, "blocks.0.scale1.gamma")
@@ -122,6 +122,7 @@ def deit(peek: Peek, conventions: Conventions, said: Said) -> DeiTConfig:
         width=width,
         depth=_count(peek, "blocks.{}.norm1.weight"),
         heads=said.heads if isinstance(said.heads, int) else UNSAID,
+        hidden=None if hidden == 4 * width else hidden,
         prefix=prefix,
         position=position,
         layer_scale=1e-4 if scaled else None,

@@ -48,6 +48,10 @@ def deviations(found: Pretrained) -> Iterator[str]:
     yield from (f"the weights {found.name}: {line}" for line in found.assumed)
     stated = found.preprocessing
     if stated is None:
+        usual = (
+            "ImageNet's mean and deviation" if found.config.channels == 3 else "a mean and deviation of 0.5"
+        )
+        yield f"the weights {found.name} do not state how they want pictures: {usual} are taken"
         return
     if len(stated.mean) != found.config.channels:
         yield (

@@ -27,7 +27,8 @@ class Pretrained:
     """Weights in our names, the settings of their network in their source's conventions, and where they are from.
 
     `preprocessing` and `licence` are None where nobody states them. `head` is what the file has beyond the
-    encoder, under the names of `vitrail.layers.head.LinearHead`; `pool` is what it reads, where that is stated.
+    encoder, under the names of `vitrail.layers.head.LinearHead`; `pool` is what it reads, and `labels` the
+    classes in its order, where that is stated.
     `assumed` are sentences on what was taken for granted, and on what of the file was left aside.
     """
 
@@ -40,6 +41,7 @@ class Pretrained:
     licence: str | None = None
     pool: str | None = None
     assumed: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def network_name(self) -> str:
@@ -101,6 +103,7 @@ def from_path(
         found.licence,
         found.pool,
         found.assumed,
+        found.labels,
     )
 
 
@@ -109,7 +112,7 @@ def _fit_positions(tensors: dict[str, Tensor], before: Encoder, after: Encoder) 
     """Resize what is learned for each place to the places of another image size."""
     was = dict(before.named_modules())
     for name, module in after.named_modules():
-        key, old = f"{name}.table", was[name]
+        key, old = f"{name}.table", was.get(name)
         if isinstance(module, LearnedPosition) and isinstance(old, LearnedPosition):
             old.table = torch.nn.Parameter(tensors[key])
             tensors[key] = old.fitted(module.grid)

@@ -17,7 +17,7 @@ from vitrail.layers.pool import AttentionPool
 from vitrail.models.create import config_of, rebuild
 from vitrail.weights import hub_folder, infer, rules
 from vitrail.weights.asked import Asked, Read, alternatives, beside, shapes
-from vitrail.weights.conventions import of_converted, of_own, of_timm_folder
+from vitrail.weights.conventions import labels_of, of_converted, of_own, of_timm_folder
 from vitrail.weights.files import Opened
 from vitrail.weights.layouts import Layout, layout_of
 from vitrail.weights.read_timm import through_timms, timm_network
@@ -53,7 +53,9 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
         found = _of_layout(asked)
     if asked.wanted is None and model and found.config.family != model:
         raise WeightsError(f"{opened.path} does not hold a {model}. {_hint(found.config)}")
-    return found._replace(assumed=(*opened.notes, *found.assumed))
+    labels = labels_of(opened.config)
+    known = labels if len(labels) == len(found.weights.head.get("linear.bias", ())) else ()
+    return found._replace(assumed=(*opened.notes, *found.assumed), labels=known)
 
 
 def _of_layout(asked: Asked) -> Read:
