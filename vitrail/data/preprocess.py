@@ -97,10 +97,12 @@ class Preprocess:
         if self.raw and augment.change is not None:
             raise SettingError(f"The augmentation {augment.name!r} needs numbers of 8 bits. Use flip_crop.")
         with drawn_from(key):
+            zoomed = augment.zoomed(self._plan(height, width).resized, self.size)
             region = augment.region(height, width)
             move = augment.move(*self.size)
             drawn = Drawn(augment, region, move, torch.random.get_rng_state())
         plan = self._plan(height, width) if region is None else Plan(self.size, (0, 0))
+        plan = plan if zoomed is None else Plan(*zoomed)
         return View(self, geometry_of((height, width), self.size, plan, drawn), plan, drawn)
 
     def eval(self, image: NDArray[Any]) -> tuple[Tensor, Geometry]:

@@ -6,9 +6,11 @@ A task may have more, looked up by its name where it is of use (`getattr`):
     follow(…)         the loss of an answer against a teacher's (distillation, several costs at once)
     taught_by(…)      takes the teacher that the training has opened
     readable(output)  what an exported graph gives in front of the outputs, named by `readable_outputs`
+    in_picture(…)     the same in the pixels of the picture itself (`picture_outputs`): maps brought onto it
+    compare(…)        the image with truth, answer and their difference drawn on it, for pages
     temperature       what an exported folder of another library divides logits by; `problem` is its name for the task
 
-A prediction may have `rows()`, the lines of a table of answers.
+A prediction may have `rows()`, the lines of a table of answers, and `files()`, bytes by the end of a file's name.
 """
 
 from __future__ import annotations

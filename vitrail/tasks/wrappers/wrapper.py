@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +96,17 @@ class Wrapper(Task[Any, Any]):
         """Refuse what the wrapped task refuses."""
         self.inner.usable(rows, findings)
 
-    def class_weights(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+    def view(self, target: Any, draw: Callable[[int], Any], key: int) -> Any:
+        """Return the wrapped task's choice among views."""
+        return self.inner.view(target, draw, key)
+
+    def learn(self, rows: Sequence[Row], root: Path) -> Mapping[str, Any]:
+        """Return what the truths tell the wrapped task."""
+        return self.inner.learn(rows, root)
+
+    def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
         """Return the wrapped task's weights of classes."""
-        return self.inner.class_weights(rows)
+        return self.inner.class_weights(rows, root)
 
     def head(self, spec: FeatureSpec) -> Head:
         """Return the wrapped task's head."""
