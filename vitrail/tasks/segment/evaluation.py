@@ -282,6 +282,47 @@ def _drawn(
     return np.ascontiguousarray(logits), np.where(inside, truth[rows, cols], void).astype(np.uint8)
 
 
+_SHARES = "Shares of the pixels of a class."
+
+FACTS = {
+    "miou": ("mIoU", "mean overlap of the classes (IoU)"),
+    "dice": ("Dice", "mean Dice of the classes"),
+    "accuracy": ("pixels right", "of the pixels right"),
+    "boundary_f1": ("boundary F1", "boundary F1, edges within {0} px"),
+    "boundary_iou": ("boundary IoU", "boundary IoU, a band of {1} px"),
+    "thin_recall": ("recall of thin classes", "recall of thin classes"),
+}
+"""Score → what tables call it, and what pages say of it."""
+
+COLUMNS = (
+    Column("class"), Column("IoU", spread=True), Column("Dice", right=True), Column("recall", right=True),
+    Column("precision", right=True), Column("boundary F1", right=True), Column("of the pixels", right=True),
+)  # fmt: skip
+"""Of the table of classes."""
+
+
+def from_details(report: Mapping[str, Any], fitted_on: str) -> Result:
+    """Return what report.json alone tells: everything but the images."""
+    test = report["test"]
+    edge, band = test["widths"]
+    numbers = {
+        name: Number.of(test[name], called, fact.format(edge, band))
+        for name, (called, fact) in FACTS.items()
+        if name in test
+    }
+    rows = [
+        (name, Number.of(cells["IoU"]), *(Number(value) for key, value in cells.items() if key != "IoU"))
+        for name, cells in test["per_class"].items()
+    ]
+    table = Table(COLUMNS, tuple(rows))
+    sections = (
+        TableSection("Class by class", table),
+        Reliability("Whether its probabilities are honest", report["calibration"], fitted_on),
+    )
+    details = {"test": test, "calibration": report["calibration"]}
+    return Result("miou", numbers, report["verdict"], (table,), sections, details)
+
+
 class _Report:
     """The scores of an evaluation with their intervals, in words, tables and sections."""
 
@@ -301,9 +342,7 @@ class _Report:
         calibration = self._calibration()
         sections: list[Section] = [
             TableSection("Class by class", table, self._note()),
-            TableSection(
-                "What is taken for what", self._mistaken(), "Shares of the pixels of a class.", card=""
-            ),
+            TableSection("What is taken for what", self._mistaken(), _SHARES, card="What is taken for what"),
             Reliability("Whether its probabilities are honest", calibration),
             *self._galleries(),
             Limits("Limits", self._limits()),
@@ -315,21 +354,15 @@ class _Report:
         told = self.seen.resample(np.ones(self.count))
         drawn = [self.seen.resample(counts) for counts in self.draws[:: max(1, len(self.draws) // 200)]]
         edge, band = self._widths()
-        facts = {
-            "miou": ("mIoU", "mean overlap of the classes (IoU)"),
-            "dice": ("Dice", "mean Dice of the classes"),
-            "accuracy": ("pixels right", "of the pixels right"),
-            "boundary_f1": ("boundary F1", f"boundary F1, edges within {edge} px"),
-            "boundary_iou": ("boundary IoU", f"boundary IoU, a band of {band} px"),
-            "thin_recall": ("recall of thin classes", "recall of thin classes"),
-        }
         numbers = {}
-        for name, (called, fact) in facts.items():
+        for name, (called, fact) in FACTS.items():
             if not np.isfinite(told[name]):
                 continue
             values = self.drawn_mean if name == "miou" else np.repeat([one[name] for one in drawn], 5)
             numbers[name] = Number.of(
-                bootstrap(told[name], np.asarray(values), self.count).to_dict(), called, fact
+                bootstrap(told[name], np.asarray(values), self.count).to_dict(),
+                called,
+                fact.format(edge, band),
             )
         return numbers | self._surfaces()
 
@@ -358,10 +391,6 @@ class _Report:
         return edge, band
 
     def _per_class(self) -> Table:
-        columns = (
-            Column("class"), Column("IoU", spread=True), Column("Dice", right=True), Column("recall", right=True),
-            Column("precision", right=True), Column("boundary F1", right=True), Column("of the pixels", right=True),
-        )  # fmt: skip
         own = np.diagonal(self.matrix[:, :-1])
         recall, precision = _ratio(own, self.matrix.sum(1)), _ratio(own, self.matrix[:, :-1].sum(0))
         f1, share = _edge_scores(self.near)[0], _ratio(self.matrix.sum(1), self.matrix.sum())
@@ -373,7 +402,7 @@ class _Report:
             other = (2 * self.iou[i] / (1 + self.iou[i]), recall[i], precision[i], f1[i], share[i])
             cells = tuple(Number(float(one) if np.isfinite(one) else None) for one in other)
             rows.append((label, score, *cells))
-        return Table(columns, tuple(rows))
+        return Table(COLUMNS, tuple(rows))
 
     def _mistaken(self) -> Table:
         """Return for each class what its pixels are mostly taken for."""
@@ -469,6 +498,7 @@ class _Report:
             **{name: number.to_dict() for name, number in numbers.items()},
             "per_class": per_class,
             "absent": absent,
+            "widths": list(self._widths()),
             "confusion": {"labels": list(self.labels), "pixels": self.matrix.tolist()},
         }
 

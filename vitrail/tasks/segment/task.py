@@ -25,6 +25,7 @@ from vitrail.tasks.segment import loss
 from vitrail.tasks.segment.areas import Areas, Mask, colours_of
 from vitrail.tasks.segment.evaluation import SegmentEvaluation
 from vitrail.tasks.segment.head import LinearMapHead, PixelHead
+from vitrail.tasks.segment.probe import SegmentProbe
 from vitrail.tasks.segment.settings import SegmentSettings
 from vitrail.tasks.segment.targets import SegmentTargets, frequency_weights
 
@@ -242,6 +243,11 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         return {"classes": (rows @ (maps @ cols.mT)).argmax(1)}
 
     # Worth
+
+    @property
+    def probe(self) -> SegmentProbe:
+        """Multinomial logistic regression on patches."""
+        return SegmentProbe(self.labels, self.VOID)
 
     def evaluation(self) -> SegmentEvaluation:
         """Return an empty evaluation."""
