@@ -100,7 +100,7 @@ class Pictures(Dataset["_Seen | VitrailError"]):
         target = read_truth(self.targets, row, self.root)
         shape, augment = (image.shape[0], image.shape[1]), self.augment if key >= 0 else None
         if augment is None:
-            view = steps.view(shape)
+            view = steps.whole(shape).view(shape)
             return _Seen(view.image(image), target, row.id, view.geometry)
 
         def draw(turn: int) -> View:
@@ -183,6 +183,7 @@ def training(
 
 def evaluation(pictures: Pictures, batch: int, share: Share, workers: int = 0) -> Iterator[Batch[Any]]:
     """Yield every `world`-th batch of all pictures, in order and as at prediction; their truths are a list."""
+    batch = batch if pictures.preprocess.zoom is None else 1  # each picture has a size of its own
     indices = np.array_split(np.arange(len(pictures)), max(1, -(-len(pictures) // batch)))
     mine = [[(int(i), -1) for i in part] for part in indices[share.rank :: share.world] if len(part)]
     yield from _batches(pictures, mine, workers, listed)

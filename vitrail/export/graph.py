@@ -44,6 +44,11 @@ class Prepare(nn.Module):
 
     def __init__(self, preprocess: Preprocess) -> None:
         super().__init__()
+        if preprocess.zoom is not None:
+            raise SettingError(
+                "A model that answers in windows (zoom) is no single graph of a picture. Train without --set zoom to "
+                "export, or predict with the run itself."
+            )
         self.preprocess = preprocess
         self.register_buffer(
             "mean", preprocess.scale * torch.tensor(preprocess.mean).view(-1, 1, 1), persistent=False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from vitrail import plots
 from vitrail.core.errors import DataError
-from vitrail.data.sample import Batch, Geometry
+from vitrail.data.preprocess import Preprocess
+from vitrail.data.sample import Batch, Geometry, images_only
 from vitrail.data.truth import Truth
 from vitrail.data.view import points_in_original, strips_in_original
 from vitrail.layers.head import Head, Output
@@ -28,6 +30,7 @@ from vitrail.tasks.segment.head import LinearMapHead, PixelHead
 from vitrail.tasks.segment.probe import SegmentProbe
 from vitrail.tasks.segment.settings import SegmentSettings
 from vitrail.tasks.segment.targets import SegmentTargets, frequency_weights
+from vitrail.tasks.segment.windows import in_windows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +86,10 @@ class Segment(Task[Mask, Areas], SegmentTargets):
             return LinearMapHead(spec, len(self.labels), own.dropout)
         stem = spec.channels if own.stem else 0
         return PixelHead(spec, len(self.labels), own.width, stem=stem, dropout=own.dropout)
+
+    def steps(self, preprocess: Preprocess) -> Preprocess:
+        """Return the steps, with the zoom of the settings."""
+        return preprocess if self.settings.zoom is None else replace(preprocess, zoom=self.settings.zoom)
 
     def collate(self, targets: Sequence[Mask]) -> Tensor:
         """Stack masks of one size: (b, height, width)."""
@@ -164,6 +171,16 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         return heat**2 * apart.sum(1).mean()
 
     # Answer
+
+    def in_windows(
+        self, compute: Callable[[Batch[Any]], Output], batch: Batch[Any], size: tuple[int, int]
+    ) -> Output:
+        """Return the map of images larger than the input, from those of their windows."""
+
+        def maps(windows: Tensor) -> Tensor:
+            return compute(images_only(windows))["map"]
+
+        return {"map": torch.stack([in_windows(maps, image, size) for image in batch.images])}
 
     def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[Areas]:
         """Return the likeliest class of every pixel of the originals; below the threshold asked for, none."""

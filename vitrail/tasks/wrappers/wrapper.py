@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vitrail.core.catalog import load
 from vitrail.core.config import read
 from vitrail.data.manifest import Row
+from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch, Geometry
 from vitrail.data.truth import Truth
 from vitrail.layers.head import Head, Output
@@ -111,6 +112,10 @@ class Wrapper(Task[Any, Any]):
     def head(self, spec: FeatureSpec) -> Head:
         """Return the wrapped task's head."""
         return self.inner.head(spec)
+
+    def steps(self, preprocess: Preprocess) -> Preprocess:
+        """Return how the wrapped task wants pictures prepared."""
+        return self.inner.steps(preprocess)
 
     def prepare(self, batch: Batch[Any], rng: np.random.Generator, progress: float) -> Batch[Any]:
         """Prepare as the wrapped task does."""
