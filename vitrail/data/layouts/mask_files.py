@@ -192,7 +192,7 @@ def paint(
         for outline in one.get("polygons", ()):
             there |= _inside(np.asarray(outline, np.float64).reshape(-1, 2), size)
         if "rle" in one:
-            there |= _from_runs(one["rle"])
+            there |= _from_runs(one["rle"], size, name)
         mask[there] = VOID if kind is None else places[kind]
     return mask
 
@@ -212,9 +212,9 @@ def _inside(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bo
     return there
 
 
-def _from_runs(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
+def _from_runs(rle: Mapping[str, Any], size: tuple[int, int], name: str) -> NDArray[np.bool_]:
     """Read COCO's run lengths, column by column, as numbers or as their short text."""
-    height, width = rle["size"]
+    height, width = size
     counts = rle["counts"]
     runs = (
         _short(counts.encode() if isinstance(counts, str) else counts)
@@ -222,6 +222,10 @@ def _from_runs(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
         else counts
     )
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    if len(flat) != height * width:
+        raise DataError(
+            f"{name} holds run lengths of {len(flat):,} pixels on an image of {width} x {height}. Write them again."
+        )
     return flat.reshape(width, height).T
 
 
