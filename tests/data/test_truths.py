@@ -76,9 +76,8 @@ def test_masks_are_read_checked_and_written_down(cells: Path, tmp_path: Path) ->
     )
 
 
-def test_without_a_task_masks_and_boxes_are_refused_as_before(cells: Path) -> None:
-    with pytest.raises(DataError, match="segmentation comes later"):
-        prepare(cells)
+def test_masks_are_no_classes_and_have_a_task_of_their_own(cells: Path) -> None:
+    assert prepare(cells).manifest.truth.kind == "mask"
     with pytest.raises(DataError, match="and no classes"):
         prepare(cells, task="classify")
     with pytest.raises(SettingError, match="trains another one"):

@@ -35,6 +35,7 @@ def explain(
         vitrail explain runs/photos cat.jpg --method relevance --of tabby --out figures/
         vitrail explain runs/photos new/ --method all
         vitrail explain runs/photos cat.jpg --method attention --layer 3 --head 2 --query 5,7
+        vitrail explain runs/street drive.jpg --of pole --at 310,120
 
     Parameters
     ----------
@@ -65,6 +66,8 @@ def explain(
     from vitrail.infer.predictor import Predictor
     from vitrail.infer.sources import expand
 
+    if options.at is not None:
+        of = f"{of or ''} at {options.at}".strip()
     wish = Wish(method, of, Path(out), options.check, options.given())
     results = []
     piped = sys.stdin.buffer.read() if "-" in pictures else None

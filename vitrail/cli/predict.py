@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from vitrail.infer.drawing import Drawing
     from vitrail.infer.predictor import Answer
+    from vitrail.infer.sources import Source
 
 
 def predict(
@@ -19,6 +22,7 @@ def predict(
     *,
     json: bool = False,
     csv: str | None = None,
+    out: str | None = None,
     device: str = "auto",
     trust: bool = False,
     point: str | None = None,
@@ -31,6 +35,7 @@ def predict(
         vitrail predict runs/photos new/*.jpg
         vitrail predict runs/photos new/ --csv answers.csv
         vitrail predict runs/photos new/ --point 160px/0.7
+        vitrail predict runs/street drive.jpg --out masks/
         cat picture.jpg | vitrail predict runs/photos -
 
     Parameters
@@ -43,6 +48,8 @@ def predict(
         print one JSON value, for programs
     csv
         write a table with one row a picture to this file
+    out
+        write each picture with its answer drawn on it into this folder, and the files of the answer, such as masks
     device
         auto, cpu, cuda, mps
     trust
@@ -59,11 +66,10 @@ def predict(
         raise UsageError("Name pictures to look at: vitrail predict runs/photos new/*.jpg")
     model_there(model)
     if csv:
-        from pathlib import Path
-
         from vitrail.core.files import refuse_unwritable
 
         refuse_unwritable(Path(csv))
+    from vitrail.infer.drawing import Drawing
     from vitrail.infer.fast import hasten
     from vitrail.infer.predictor import load
     from vitrail.infer.sources import expand
@@ -74,8 +80,11 @@ def predict(
     choice = hasten(predictor, model, sources)
     if choice.why:
         say(choice.why)
-    answers = list(predictor.answers(sources, request=choice.request))
+    drawing = None if out is None else Drawing(predictor, Path(out))
+    answers = list(_answers(sources, predictor.answers(sources, request=choice.request), drawing))
     written = bool(csv) and _written(csv or "", answers, predictor.task.columns)
+    if drawing is not None:
+        say(f"{drawing.count} files written to {out}")
     if json:
         print_json([one.to_dict() for one in answers])
     elif not written:
@@ -102,13 +111,24 @@ def _written(csv: str, answers: Sequence[Answer], columns: Sequence[str]) -> boo
     return True
 
 
+def _answers(
+    sources: Sequence[Source], answers: Iterable[Answer], drawing: Drawing | None
+) -> Iterator[Answer]:
+    """Yield answers without their pixels, once their files are written: masks of many pictures fill a memory."""
+    from vitrail.infer.drawing import told
+
+    for source, answer in zip(sources, answers, strict=True):
+        if drawing is not None and not answer.error:
+            drawing.write(source, answer)
+        yield told(answer)
+
+
 def write_csv(path: str, answers: Sequence[Answer], columns: Sequence[str] = ()) -> None:
     """Write path, what the answers hold and error as a table, in one step; an answer may have several rows.
 
     `columns` stand there whatever was answered; others follow as they come.
     """
     import csv
-    from pathlib import Path
 
     from vitrail.core.files import replace
 

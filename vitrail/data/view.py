@@ -6,6 +6,7 @@ What a view draws is drawn once, when it is made, so that all that is asked of i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -165,18 +166,39 @@ def boxes_in_original(geometry: Geometry, xyxy: NDArray[Any]) -> Floats:
     return clip_boxes(around(points_in_original(geometry, corners(xyxy))), geometry.original)[0]
 
 
-def maps_in_original(geometry: Geometry, maps: Tensor, fill: float = float("nan")) -> Tensor:
+def strips_in_original(
+    geometry: Geometry, maps: Tensor, most: int, fill: float = float("nan")
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield `maps_in_original` strip by strip: the rows of the original, and the maps there, at most so many numbers.
+
+    Whoever takes no more of a strip than it needs never holds the maps of a large picture at its own size.
+    """
+    height, width = geometry.original
+    step = max(1, most // max(1, maps[..., 0, 0].numel() * width))
+    for start in range(0, height, step):
+        rows = slice(start, min(height, start + step))
+        yield rows, maps_in_original(geometry, maps, fill, rows)
+
+
+def maps_in_original(
+    geometry: Geometry, maps: Tensor, fill: float = float("nan"), rows: slice = slice(None)
+) -> Tensor:
     """Return maps (…, rows, cols) in the original's pixels (…, height, width); `fill` where the input does not reach.
 
     The maps cover the whole input, in as many rows and columns as they like. Every original pixel asks at its own
-    centre, linearly between the centres of cells; beyond the outermost centres the outermost cell answers.
+    centre, linearly between the centres of cells; beyond the outermost centres the outermost cell answers. `rows` are
+    those of the original that are wanted.
     """
-    height, width = geometry.original
-    y, x = np.arange(height) + 0.5, np.arange(width) + 0.5
+    y, x = np.arange(geometry.original[0])[rows] + 0.5, np.arange(geometry.original[1]) + 0.5
+    height, width = len(y), len(x)
     if geometry.moved is None:
         down, across = _to_original(geometry)
         y, x = (y - down[1]) / down[0], (x - across[1]) / across[0]
-        found = _between(_between(maps, y, geometry.size[0], -2), x, geometry.size[1], -1)
+        at = _cells(y, geometry.size[0], maps.shape[-2])
+        first, last = int(at.min()), min(int(at.max()) + 2, maps.shape[-2])
+        # Along the rows first, of which there are fewer before they are spread, and only those that are asked for.
+        wide = _lerp(maps[..., first:last, :], _cells(x, geometry.size[1], maps.shape[-1]), -1)
+        found = _lerp(wide, at - first, -2)
         seen = ((y >= 0) & (y <= geometry.size[0]))[:, None] & ((x >= 0) & (x <= geometry.size[1]))[None]
     else:
         at = np.stack(np.broadcast_arrays(x[None], y[:, None]), -1)
@@ -187,6 +209,19 @@ def maps_in_original(geometry: Geometry, maps: Tensor, fill: float = float("nan"
         found = found.view(*maps.shape[:-2], height, width)
         seen = np.all((share >= 0) & (share <= 1), axis=-1)
     return found if seen.all() else found.masked_fill(torch.from_numpy(~seen), fill)
+
+
+def weights_in_original(geometry: Geometry, rows: int, cols: int) -> tuple[Tensor, Tensor]:
+    """Return what each row and each column of a map counts at those of the original: (height, rows), (width, cols).
+
+    With them `maps_in_original` of an input that does not move is two matrix products, but for `fill`.
+    """
+    down, across = _to_original(geometry)
+    found = []
+    for axis, (slope, start), cells in ((0, down, rows), (1, across, cols)):
+        at = (np.arange(geometry.original[axis]) + 0.5 - start) / slope
+        found.append(_lerp(torch.eye(cells), _cells(at, geometry.size[axis], cells), -2))
+    return found[0], found[1]
 
 
 def corners(xyxy: NDArray[Any]) -> Floats:
@@ -239,10 +274,15 @@ def _nearest(mask: NDArray[Any], y: Floats, x: Floats, void: int) -> NDArray[Any
     return found if inside.all() else np.where(inside, found, np.asarray(void, mask.dtype))
 
 
-def _between(maps: Tensor, at: Floats, size: int, axis: int) -> Tensor:
-    """Return maps at points of an axis that is `size` long, linearly between the centres of its cells."""
+def _cells(at: Floats, size: int, cells: int) -> Floats:
+    """Return points of an axis that is `size` long in cells, from the centre of the first, 0, to that of the last."""
+    found: Floats = np.clip(at * (cells / size) - 0.5, 0, cells - 1)
+    return found
+
+
+def _lerp(maps: Tensor, at: Floats, axis: int) -> Tensor:
+    """Return maps at points of an axis, told in cells, linearly between their centres."""
     cells = maps.shape[axis]
-    at = np.clip(at * (cells / size) - 0.5, 0, cells - 1)
     low = np.minimum(np.floor(at).astype(np.int64), max(cells - 2, 0))
     part = torch.from_numpy(at - low).to(maps.dtype)
     part = part[:, None] if axis == -2 else part

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
@@ -19,11 +20,23 @@ from torch import Tensor
 from vitrail import __version__
 from vitrail.core.errors import RunError
 from vitrail.core.files import replace, write_json, writing
+from vitrail.data.view import weights_in_original
 from vitrail.export import words
 from vitrail.export.graph import Looking, Single, Whole
 from vitrail.export.proof import Asked, Check, Proven
 from vitrail.export.words import Form
-from vitrail.infer.exported import KEY, Opened, by_default, core, need, open_exported, openvino, output_names
+from vitrail.infer.exported import (
+    KEY,
+    Opened,
+    by_default,
+    contradicts,
+    core,
+    need,
+    open_exported,
+    openvino,
+    output_names,
+    readable,
+)
 from vitrail.infer.held_back import Pixels
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.translated import quietly
@@ -194,11 +207,28 @@ def default_precision() -> str:
 def _asked(predictor: Predictor, opened: Opened) -> Asked:
     names = output_names(predictor.task)
 
+    def answered(image: Pixels, turn: int) -> Output:
+        found = dict(zip(names, answer(opened, image, turn), strict=False))
+        _refuse_contradiction(predictor, image, found)
+        return found
+
     def ask(images: Sequence[Pixels]) -> Output:
-        found = [dict(zip(names, answer(opened, image, i), strict=False)) for i, image in enumerate(images)]
+        found = [answered(image, i) for i, image in enumerate(images)]
         return {name: torch.stack([one[name] for one in found]) for name in predictor.task.outputs}
 
     return ask
+
+
+def _refuse_contradiction(predictor: Predictor, image: Pixels, found: Output) -> None:
+    """Raise a RunError where what people read beside the raw outputs is not what the task itself makes of them."""
+    geometry = predictor.preprocess.geometry(image.shape[0], image.shape[1])
+    raw = {name: found[name][None] for name in predictor.task.outputs}
+    for name, again in readable(predictor.task, raw, partial(weights_in_original, geometry)).items():
+        if contradicts(again[0], found[name]):
+            raise RunError(
+                f"The export contradicts itself: its output {name} is not what the model makes of its others. "
+                "Nothing was written. Export another format, or report this with the network's name."
+            )
 
 
 def answer(opened: Opened, image: Pixels, turn: int) -> tuple[Tensor, ...]:

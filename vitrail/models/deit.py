@@ -77,6 +77,7 @@ class DeiT(ColumnEncoder):
             depth=c.depth,
             pool="cls",
             sizes="any",
+            channels=c.channels,
         )
         covered = len(c.prefix) if c.position == "1d" else 0
         grid = (c.size[0] // c.patch, c.size[1] // c.patch)

@@ -35,6 +35,9 @@ SMALLEST = 8
 CLEARLY = 0.9
 """One way is clearly quicker than another when it takes at most this share of its time."""
 
+END = 1.0
+"""The progress at which a step is measured: a task may let a part of the network rest at the beginning."""
+
 PATIENCE = 2.0
 """Seconds that one tried micro-batch may take before larger ones are left alone, and that repeats of it may take."""
 
@@ -222,7 +225,7 @@ class _Trial:
         began = time.perf_counter()
         with torch.random.fork_rng(devices=[]):
             with autocast(self.device, precision):
-                loss = self.task.training_loss(self.network, piece, np.random.default_rng(0), 0.0).total
+                loss = self.task.training_loss(self.network, piece, np.random.default_rng(0), END).total
             torch.autograd.backward(loss)
         float(loss.detach())  # waits for a GPU
         took = time.perf_counter() - began
