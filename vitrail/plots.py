@@ -9,6 +9,7 @@ from itertools import cycle
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -133,6 +134,69 @@ def signed(values: NDArray[np.floating], width: int = 768) -> Image.Image:
     across = max(1, width // drawn.width)
     down = max(1, (48 if drawn.height < 8 else 240) // drawn.height)
     return drawn.resize((drawn.width * across, drawn.height * down), Image.Resampling.NEAREST)
+
+
+def distinct_colours(count: int) -> tuple[tuple[int, int, int], ...]:
+    """Return colours that are easily told apart: hues a golden angle apart, in three brightnesses."""
+    hues = (np.arange(count) * 0.61803398875 + 0.58) % 1.0
+    bright, full = np.array([0.95, 0.7, 0.85]), np.array([0.75, 0.9, 0.45])
+    turns = np.arange(count) % 3
+    colours = hsv_to_rgb(np.stack([hues, full[turns], bright[turns]], -1).reshape(-1, 3))
+    return tuple((int(r), int(g), int(b)) for r, g, b in (colours * 255).round())
+
+
+def with_palette(mask: NDArray[np.uint8], colours: Sequence[tuple[int, int, int]], void: int) -> Image.Image:
+    """Return a mask of class numbers as an image with a palette: the numbers stay, `void` is black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(colours)] = np.asarray(colours, np.uint8).reshape(-1, 3)
+    table[void] = 0
+    image = Image.fromarray(mask)
+    image.putpalette(table.tobytes())
+    return image
+
+
+def mask_overlay(
+    image: Image.Image,
+    mask: NDArray[np.uint8],
+    colours: Sequence[tuple[int, int, int]],
+    names: Sequence[str] = (),
+    strength: float = 0.55,
+) -> Image.Image:
+    """Lay the classes of pixels over an image in their colours, with a legend of `names` below; others stay plain.
+
+    Of a small image, both are enlarged alike.
+    """
+    ground = shown(image)
+    large = Image.fromarray(mask).resize(ground.size, Image.Resampling.NEAREST)
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(colours)] = np.asarray(colours, np.uint8).reshape(-1, 3)
+    places = np.asarray(large)
+    seen = Image.fromarray(((places < len(colours)) * np.uint8(round(255 * strength))).astype(np.uint8))
+    mixed = ground.copy()
+    mixed.paste(Image.fromarray(table[places]), mask=seen)
+    there = [place for place in np.unique(mask).tolist() if place < len(names)]
+    return _with_legend(mixed, [(names[place], colours[place]) for place in there]) if there else mixed
+
+
+def _with_legend(image: Image.Image, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Image.Image:
+    """Return the image above rows of coloured squares with their names."""
+    size = max(13, image.width // 32)
+    font, step, left, top = ImageFont.load_default(size), size + 7, 4, image.height + 4
+    places = []
+    for name, colour in entries:
+        label = _fit(name, font, image.width - step - 8)
+        wide = step + int(font.getlength(label)) + 10
+        if left + wide > image.width and left > 4:
+            left, top = 4, top + step
+        places.append((left, top, label, colour))
+        left += wide
+    sheet = Image.new("RGB", (image.width, top + step), PAPER)
+    sheet.paste(image, (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    for x, y, label, colour in places:
+        draw.rectangle((x, y + 1, x + size, y + 1 + size), fill=colour, outline=INK)
+        draw.text((x + size + 5, y), label, INK, font)
+    return sheet
 
 
 def label_bars(image: Image.Image, top: Sequence[tuple[str, float]]) -> Image.Image:

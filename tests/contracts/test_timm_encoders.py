@@ -71,7 +71,7 @@ def test_the_spec_tells_the_truth(case, request):
     assert (tokens.prefix, pooled.shape) == (len(spec.prefix), (2, spec.pooled_width))
     assert tokens.map().shape == (2, spec.width, *tokens.grid)
     assert all(torch.equal(level, tokens.map()) for level in levels)
-    assert tokens.grid == (-(-images.shape[2] // spec.strides[0]),) * 2
+    assert tokens.grid == (-(-images.shape[2] // spec.strides[-1]),) * 2
 
 
 def test_every_parameter_learns(case):
@@ -85,7 +85,7 @@ def test_every_parameter_learns(case):
 
 def test_another_size(case):
     encoder, images = case
-    stride = encoder.spec.strides[0]
+    stride = encoder.spec.strides[-1]
     other = images.new_ones(1, 3, images.shape[2] + 2 * stride, images.shape[3] + 4 * stride)
     if encoder.spec.sizes == "any":
         with torch.no_grad():
@@ -181,3 +181,29 @@ def test_unknown_names():
         create_encoder("vit_s61")
     with pytest.raises(UnknownNameError, match="'resnet50'"):
         create_encoder("resnet_50")
+
+
+def test_levels(case):
+    """Stages of a pyramid, or any blocks of a column: the last map is the one that the tokens are of."""
+    encoder, images = case
+    spec = encoder.spec
+    blocks = (1, spec.depth) if spec.depth else ()
+    if not spec.depth and len(spec.widths) < 2:
+        with pytest.raises(SettingError, match="whose blocks can be read"):
+            encoder.tap(images)
+        return
+    with torch.no_grad():
+        features, plain = encoder.tap(images, blocks), encoder(images)
+    torch.testing.assert_close(features.tokens.x, plain.tokens.x, rtol=0, atol=1e-6)
+    assert features.tokens.grid == plain.tokens.grid
+    assert torch.equal(features.levels[-1], features.tokens.map())
+    if spec.depth:
+        assert [tuple(level.shape[1:]) for level in features.levels] == [(spec.width, *plain.tokens.grid)] * 2
+        with pytest.raises(SettingError):
+            encoder.tap(images, (spec.depth + 1,))
+    else:
+        assert tuple(level.shape[1] for level in features.levels) == spec.widths
+        rows = [round(images.shape[2] / level.shape[2]) for level in features.levels]
+        assert rows == list(spec.strides)
+        with pytest.raises(SettingError, match="no single blocks"):
+            encoder.tap(images, (1,))

@@ -21,6 +21,7 @@ def explain(
     *,
     method: str = "page",
     of: str | None = None,
+    at: str | None = None,
     out: str = "explained",
     options: Annotated[MethodOptions, Parameter(name="*")] = MethodOptions(),
     json: bool = False,
@@ -35,6 +36,7 @@ def explain(
         vitrail explain runs/photos cat.jpg --method relevance --of tabby --out figures/
         vitrail explain runs/photos new/ --method all
         vitrail explain runs/photos cat.jpg --method attention --layer 3 --head 2 --query 5,7
+        vitrail explain runs/street drive.jpg --of pole --at 310,120
 
     Parameters
     ----------
@@ -47,6 +49,8 @@ def explain(
         side by side
     of
         the class that is explained; by default the answer
+    at
+        of an answer that lies in the image: the pixel x,y or the region left,top,right,bottom that is explained
     out
         folder for the pages and figures
     json
@@ -65,6 +69,8 @@ def explain(
     from vitrail.infer.predictor import Predictor
     from vitrail.infer.sources import expand
 
+    if at is not None:
+        of = f"{of or ''} at {at}".strip()
     wish = Wish(method, of, Path(out), options.check, options.given())
     results = []
     piped = sys.stdin.buffer.read() if "-" in pictures else None

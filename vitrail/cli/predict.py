@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -19,6 +20,7 @@ def predict(
     *,
     json: bool = False,
     csv: str | None = None,
+    out: str | None = None,
     device: str = "auto",
     trust: bool = False,
     point: str | None = None,
@@ -31,6 +33,7 @@ def predict(
         vitrail predict runs/photos new/*.jpg
         vitrail predict runs/photos new/ --csv answers.csv
         vitrail predict runs/photos new/ --point 160px/0.7
+        vitrail predict runs/street drive.jpg --out masks/
         cat picture.jpg | vitrail predict runs/photos -
 
     Parameters
@@ -43,6 +46,8 @@ def predict(
         print one JSON value, for programs
     csv
         write a table with one row a picture to this file
+    out
+        write each picture with its answer drawn on it into this folder, and the files of the answer, such as masks
     device
         auto, cpu, cuda, mps
     trust
@@ -59,11 +64,10 @@ def predict(
         raise UsageError("Name pictures to look at: vitrail predict runs/photos new/*.jpg")
     model_there(model)
     if csv:
-        from pathlib import Path
-
         from vitrail.core.files import refuse_unwritable
 
         refuse_unwritable(Path(csv))
+    from vitrail.infer.drawing import Drawing, told
     from vitrail.infer.fast import hasten
     from vitrail.infer.predictor import load
     from vitrail.infer.sources import expand
@@ -74,10 +78,17 @@ def predict(
     choice = hasten(predictor, model, sources)
     if choice.why:
         say(choice.why)
-    answers = list(predictor.answers(sources, request=choice.request))
+    drawing = None if out is None else Drawing(predictor, Path(out))
+    answers = []
+    for source, answer in zip(sources, predictor.answers(sources, request=choice.request), strict=True):
+        if drawing is not None and not answer.error:
+            drawing.write(source, answer)
+        answers.append(told(answer))  # the masks of many pictures are not held
     if csv:
         write_csv(csv, answers, predictor.task.columns)
         say(f"{len(answers)} rows written to {csv}")
+    if drawing is not None:
+        say(f"{drawing.count} files written to {out}")
     if json:
         print_json([one.to_dict() for one in answers])
     elif not csv:
@@ -96,7 +107,6 @@ def write_csv(path: str, answers: Sequence[Answer], columns: Sequence[str] = ())
     `columns` stand there whatever was answered; others follow as they come.
     """
     import csv
-    from pathlib import Path
 
     from vitrail.core.files import replace
 

@@ -95,6 +95,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
     {
         "classify": "vitrail.tasks.classify.task:Classify",
         "classify_multi": "vitrail.tasks.multilabel.task:MultiLabel",
+        "segment": "vitrail.tasks.segment.task:Segment",
         "elastic": "vitrail.tasks.wrappers.elastic:Elastic",
         "elastic_multi": "vitrail.tasks.wrappers.elastic:ElasticMultiLabel",
         "distill": "vitrail.tasks.wrappers.distill:Distill",
@@ -105,6 +106,7 @@ TARGETS: Mapping[str, str] = MappingProxyType(
     {
         "classify": "vitrail.tasks.classify.targets:ClassTargets",
         "classify_multi": "vitrail.tasks.multilabel.targets:LabelTargets",
+        "segment": "vitrail.tasks.segment.targets:SegmentTargets",
         "elastic": "vitrail.tasks.classify.targets:ClassTargets",
         "elastic_multi": "vitrail.tasks.multilabel.targets:LabelTargets",
     }
@@ -115,6 +117,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
     {
         "classify": "vitrail.tasks.classify.settings:ClassifySettings",
         "classify_multi": "vitrail.tasks.multilabel.settings:MultiLabelSettings",
+        "segment": "vitrail.tasks.segment.settings:SegmentSettings",
         "elastic": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "elastic_multi": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "distill": "vitrail.tasks.wrappers.settings:DistillSettings",
@@ -122,7 +125,9 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
 )
 """Task → the class of its settings, on a page that imports no torch."""
 
-DEFAULT_TASKS: Mapping[str, str] = MappingProxyType({"class": "classify", "classes": "classify_multi"})
+DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
+    {"class": "classify", "classes": "classify_multi", "mask": "segment"}
+)
 """Kind of truth → the task that learns it where nobody names one."""
 
 ELASTIC, DISTILL = "elastic", "distill"

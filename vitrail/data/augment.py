@@ -16,9 +16,12 @@ from vitrail.core.errors import SettingError, UnknownNameError
 if TYPE_CHECKING:
     from torchvision.transforms import v2
 
-RECIPES = ("none", "light", "flip_crop", "trivial", "rand", "three")
-MOVING_TRUTH = ("none", "light", "flip_crop", "three")
+RECIPES = ("none", "light", "flip_crop", "trivial", "rand", "three", "scene")
+MOVING_TRUTH = ("none", "light", "flip_crop", "three", "scene")
 """Those that move masks, points and boxes with the picture."""
+
+ZOOM = (0.5, 2.0)
+"""Scales that `scene` draws from."""
 
 _SEED_BITS = 63
 
@@ -78,7 +81,8 @@ class Augment:
     """What training does to a picture: which region is shown, how it moves, what its pixels become, what is erased.
 
     `crop` draws a region of the original (None: the picture is fitted as at prediction). `flip` mirrors and `affine`
-    turns, shifts and scales at the input's size; a view moves masks, points and boxes with them. `change` works on
+    turns, shifts and scales at the input's size; `zoom` draws a scale of the whole picture, of which the input shows a
+    part, or which it shows on its ground; a view moves masks, points and boxes with them. `change` works on
     uint8 pixels at the input's size, `erase` on the normalised input. Where `moves_truth` is False, `change` moves
     pixels that no truth follows.
     """
@@ -90,6 +94,19 @@ class Augment:
     change: nn.Module | None = None
     erase: nn.Module | None = None
     moves_truth: bool = True
+    zoom: tuple[float, float] | None = None
+
+    def zoomed(
+        self, resized: tuple[int, int], size: tuple[int, int]
+    ) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Draw another size of the picture than `resized`, and where an input of `size` begins on it; None without."""
+        if self.zoom is None:
+            return None
+        low, high = (math.log(end) for end in self.zoom)
+        scale = math.exp(low + (high - low) * float(torch.rand(1)))
+        rows, cols = (max(1, round(side * scale)) for side in resized)
+        top, left = (_within(whole - part) for whole, part in zip((rows, cols), size, strict=True))
+        return (rows, cols), (top, left)
 
     def region(self, height: int, width: int) -> tuple[int, int, int, int] | None:
         """Draw the region to show as (top, left, height, width) in original pixels."""
@@ -129,6 +146,12 @@ class Augment:
         return erased
 
 
+def _within(over: int) -> int:
+    """Draw where an input begins on a side that is `over` pixels longer; before it where it is shorter."""
+    low, high = min(0, over), max(0, over)
+    return low + int(torch.randint(high - low + 1, (1,)))
+
+
 def _about_the_middle(
     drawn: Mapping[str, Any], rows: int, cols: int
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -154,7 +177,8 @@ def build(
     resized crop and flip) · `trivial` (flip_crop + TrivialAugment, arXiv:2103.10158) · `rand` (flip_crop +
     RandAugment with 2 operations at 9/10 of their range, arXiv:1909.13719, as in DeiT's recipe) · `three`
     (flip_crop, one of grey, inverted highlights and blur, and a colour jitter of 0.3: DeiT III,
-    arXiv:2204.07118, §3).
+    arXiv:2204.07118, §3) · `scene` (half to twice the size, any part of it, flip, and a change of light and
+    colour: for masks and boxes).
 
     Raises:
         SettingError: the name is unknown, or the recipe cannot work on such pictures.
@@ -171,6 +195,10 @@ def build(
         return Augment(name, erase=erase)
     if name == "light":
         return Augment(name, affine=v2.RandomAffine(10, (0.1, 0.1), (0.9, 1.1)), erase=erase)
+    if name == "scene":
+        light = v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.05)], p=0.8)
+        eight_bits = channels in {1, 3} and not raw
+        return Augment(name, flip=True, change=light if eight_bits else None, erase=erase, zoom=ZOOM)
     size = (1, 1)  # only its draw of a region is used; the resize is ours
     crop = v2.RandomResizedCrop(size, scale=(least_area, 1.0))
     return Augment(name, crop, True, None, _colours(name), erase, name in MOVING_TRUTH)

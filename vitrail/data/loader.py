@@ -22,6 +22,7 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch, Geometry
 from vitrail.data.source import load
 from vitrail.data.targets import Targets, read_truth
+from vitrail.data.view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +98,16 @@ class Pictures(Dataset["_Seen | VitrailError"]):
         steps = self.preprocess
         image = load(self.root, row.path, steps.channels, row.part, raw=steps.raw).image
         target = read_truth(self.targets, row, self.root)
-        augment = self.augment if key >= 0 else None
-        view = self.preprocess.view(image.shape[:2], augment, key)
-        moved = target if augment is None else self.targets.transform(target, view)
-        return _Seen(view.image(image), moved, row.id, view.geometry)
+        shape, augment = (image.shape[0], image.shape[1]), self.augment if key >= 0 else None
+        if augment is None:
+            view = steps.whole(shape).view(shape)
+            return _Seen(view.image(image), target, row.id, view.geometry)
+
+        def draw(turn: int) -> View:
+            return steps.view(shape, augment, derive(key, "turn", turn) if turn else key)
+
+        view = self.targets.view(target, draw, key)
+        return _Seen(view.image(image), self.targets.transform(target, view), row.id, view.geometry)
 
     def collate(self, found: Sequence[_Seen | VitrailError]) -> Batch[Any] | VitrailError:
         """Stack pictures and truths into a batch; where one cannot be read, return the error instead."""
@@ -176,6 +183,7 @@ def training(
 
 def evaluation(pictures: Pictures, batch: int, share: Share, workers: int = 0) -> Iterator[Batch[Any]]:
     """Yield every `world`-th batch of all pictures, in order and as at prediction; their truths are a list."""
+    batch = batch if pictures.preprocess.zoom is None else 1  # each picture has a size of its own
     indices = np.array_split(np.arange(len(pictures)), max(1, -(-len(pictures) // batch)))
     mine = [[(int(i), -1) for i in part] for part in indices[share.rank :: share.world] if len(part)]
     yield from _batches(pictures, mine, workers, listed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -32,7 +32,8 @@ class Preprocess:
     off what juts out, `pad` shows the whole picture in its own shape on a ground that normalises to zero. All
     three first aim at int(size / `crop_fraction`) and then show the middle, as DeiT's int(224 / 0.875) and timm's
     `crop_pct`; what is not given is 0.875 for `crop` and 1, no margin, for the others.
-    `scale` is the value that counts as 1, 255 for pictures of 8 bits; `mean` and `std` are in parts of it, one number
+    With a `zoom` nothing is fitted: the input shows so many of its pixels for one of the picture, the middle of it, and
+    `whole` shows all of it. `scale` is the value that counts as 1, 255 for pictures of 8 bits; `mean` and `std` are in parts of it, one number
     a channel. Where no data are (NaN), the input is zero.
     """
 
@@ -44,6 +45,7 @@ class Preprocess:
     channels: int = 3
     interpolation: Interpolation = "bicubic"
     scale: float = EIGHT_BITS
+    zoom: float | None = None
 
     def __post_init__(self) -> None:
         if cast(float | None, self.crop_fraction) is None:
@@ -97,10 +99,12 @@ class Preprocess:
         if self.raw and augment.change is not None:
             raise SettingError(f"The augmentation {augment.name!r} needs numbers of 8 bits. Use flip_crop.")
         with drawn_from(key):
+            zoomed = augment.zoomed(self._plan(height, width).resized, self.size)
             region = augment.region(height, width)
             move = augment.move(*self.size)
             drawn = Drawn(augment, region, move, torch.random.get_rng_state())
         plan = self._plan(height, width) if region is None else Plan(self.size, (0, 0))
+        plan = plan if zoomed is None else Plan(*zoomed)
         return View(self, geometry_of((height, width), self.size, plan, drawn), plan, drawn)
 
     def eval(self, image: NDArray[Any]) -> tuple[Tensor, Geometry]:
@@ -137,7 +141,22 @@ class Preprocess:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        return {key: value for key, value in values.items() if key != "zoom" or value is not None}
+
+    def whole(self, shape: tuple[int, int]) -> Preprocess:
+        """Return the steps that show the whole of a picture (height, width): these, or with a `zoom` a larger input.
+
+        Its sides are those of the input, or longer by whole quarters of it (halves, where quarters are no pixels).
+        """
+        if self.zoom is None:
+            return self
+        sides = []
+        for length, side in zip(shape, self.size, strict=True):
+            part = next(side // n for n in (4, 2, 1) if side % n == 0)
+            over = max(0, round(length * self.zoom) - side)
+            sides.append(side + -(-over // part) * part)
+        return replace(self, size=(sides[0], sides[1]))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocess:
@@ -163,7 +182,9 @@ class Preprocess:
 
     def _plan(self, height: int, width: int) -> Plan:
         tall, wide = (int(side / self.crop_fraction) for side in self.size)
-        if self.fit == "squash":
+        if self.zoom is not None:
+            new = (max(1, round(height * self.zoom)), max(1, round(width * self.zoom)))
+        elif self.fit == "squash":
             new = (tall, wide)
         elif self.fit == "pad":
             if tall * width <= wide * height:  # in whole numbers, so that exported graphs round halves alike

@@ -6,7 +6,7 @@ A task is a `Targets`; checking a data set needs this half of it alone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -102,7 +102,18 @@ class Targets(ABC, Generic[T]):
             why = f", the first because: {findings[0].text}" if findings else ""
             raise DataError(f"has no picture with a truth that this task can use{why}.")
 
-    def class_weights(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+    def view(self, target: T, draw: Callable[[int], Any], key: int) -> Any:
+        """Return the view that a training takes of a picture: by default the first of those that may be drawn.
+
+        `draw(turn)` draws one, each turn another; `key` is what all randomness of this picture comes from.
+        """
+        return draw(0)
+
+    def learn(self, rows: Sequence[Row], root: Path) -> Mapping[str, Any]:
+        """Return settings of the task that the truths of a training tell before it begins; by default none."""
+        return {}
+
+    def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
         """Return what each class weighs in the loss so that rare ones count as much: (k,).
 
         Raises:

@@ -11,6 +11,9 @@ from typing import Any
 class Truth:
     """The kind of the truths, and what their numbers and names mean.
 
+    A mask holds numbers or colours: `values` and `colours` are those of each name, () where class i is number i; what
+    stands beyond the names counts nowhere, as `void` does.
+
     class: one name a picture; classes: any number of names; mask: a picture of class numbers, by its path;
     boxes: a list of classes with corners, as JSON; caption: a text; none: pictures alone.
     """
@@ -21,6 +24,7 @@ class Truth:
     void: int | None = None  # the value of a mask that counts nowhere
     bands: tuple[str, ...] = ()
     unit: str = ""
+    values: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; what says nothing is left out."""
@@ -30,6 +34,7 @@ class Truth:
             "void": self.void,
             "bands": list(self.bands),
             "unit": self.unit,
+            "values": list(self.values),
         }
         return {
             "kind": self.kind,
@@ -47,4 +52,5 @@ class Truth:
             values.get("void"),
             tuple(map(str, values.get("bands", ()))),
             str(values.get("unit", "")),
+            tuple(map(int, values.get("values", ()))),
         )

@@ -6,6 +6,7 @@ What a view draws is drawn once, when it is made, so that all that is asked of i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -165,14 +166,31 @@ def boxes_in_original(geometry: Geometry, xyxy: NDArray[Any]) -> Floats:
     return clip_boxes(around(points_in_original(geometry, corners(xyxy))), geometry.original)[0]
 
 
-def maps_in_original(geometry: Geometry, maps: Tensor, fill: float = float("nan")) -> Tensor:
+def strips_in_original(
+    geometry: Geometry, maps: Tensor, most: int, fill: float = float("nan")
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield `maps_in_original` strip by strip: the rows of the original, and the maps there, at most so many numbers.
+
+    Whoever takes no more of a strip than it needs never holds the maps of a large picture at its own size.
+    """
+    height, width = geometry.original
+    step = max(1, most // max(1, maps[..., 0, 0].numel() * width))
+    for start in range(0, height, step):
+        rows = slice(start, min(height, start + step))
+        yield rows, maps_in_original(geometry, maps, fill, rows)
+
+
+def maps_in_original(
+    geometry: Geometry, maps: Tensor, fill: float = float("nan"), rows: slice = slice(None)
+) -> Tensor:
     """Return maps (…, rows, cols) in the original's pixels (…, height, width); `fill` where the input does not reach.
 
     The maps cover the whole input, in as many rows and columns as they like. Every original pixel asks at its own
-    centre, linearly between the centres of cells; beyond the outermost centres the outermost cell answers.
+    centre, linearly between the centres of cells; beyond the outermost centres the outermost cell answers. `rows` are
+    those of the original that are wanted.
     """
-    height, width = geometry.original
-    y, x = np.arange(height) + 0.5, np.arange(width) + 0.5
+    y, x = np.arange(geometry.original[0])[rows] + 0.5, np.arange(geometry.original[1]) + 0.5
+    height, width = len(y), len(x)
     if geometry.moved is None:
         down, across = _to_original(geometry)
         y, x = (y - down[1]) / down[0], (x - across[1]) / across[0]
@@ -187,6 +205,19 @@ def maps_in_original(geometry: Geometry, maps: Tensor, fill: float = float("nan"
         found = found.view(*maps.shape[:-2], height, width)
         seen = np.all((share >= 0) & (share <= 1), axis=-1)
     return found if seen.all() else found.masked_fill(torch.from_numpy(~seen), fill)
+
+
+def weights_in_original(geometry: Geometry, rows: int, cols: int) -> tuple[Tensor, Tensor]:
+    """Return what each row and each column of a map counts at those of the original: (height, rows), (width, cols).
+
+    With them `maps_in_original` of an input that does not move is two matrix products, but for `fill`.
+    """
+    down, across = _to_original(geometry)
+    found = []
+    for axis, (slope, start), cells in ((0, down, rows), (1, across, cols)):
+        at = (np.arange(geometry.original[axis]) + 0.5 - start) / slope
+        found.append(_between(torch.eye(cells), at, geometry.size[axis], -2))
+    return found[0], found[1]
 
 
 def corners(xyxy: NDArray[Any]) -> Floats:

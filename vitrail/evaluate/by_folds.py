@@ -17,18 +17,26 @@ from vitrail.data.manifest import Row
 from vitrail.data.sample import Geometry
 from vitrail.runs.assemble import build_task
 from vitrail.tasks.base import Task
+from vitrail.tasks.probe import DenseProbe
 from vitrail.tasks.result import Evaluation, Result, Scope
 
 HOW = "pictures, each asked once, by a head that had not seen it"
 
 
 class Answered(NamedTuple):
-    """Pictures with their truth, what heads that had not seen them said (n, k), and which fold held each (n,)."""
+    """Pictures with their truth, what heads that had not seen them said (n, k), and which fold held each (n,).
+
+    Of a dense probe they said it of patches, (n, p, k), on a `grid`; `numbers` are their truth, (n, p), and `at` tells
+    where the inputs lie on the pictures.
+    """
 
     rows: Sequence[Row]
     truths: Sequence[Any]
     logits: NDArray[np.float32]
     folds: NDArray[np.int64]
+    numbers: NDArray[np.int64] | None = None
+    at: Sequence[Geometry] = ()
+    grid: tuple[int, int] = (1, 1)
 
 
 class Folded(NamedTuple):
@@ -59,10 +67,13 @@ def gain_from_twice(now: float, half: float) -> float:
 def _evaluated(task: Task[Any, Any], answered: Answered, some: NDArray[np.bool_]) -> Evaluation:
     """Return the evaluation of some of the answers."""
     at = np.flatnonzero(some).tolist()
-    nowhere = [Geometry((1, 1), (1, 1), (0.0, 0.0, 1.0, 1.0))] * len(at)
     evaluation: Evaluation = task.evaluation()
-    output = {"logits": torch.from_numpy(answered.logits[at])}
-    evaluation.update([answered.rows[i] for i in at], output, [answered.truths[i] for i in at], nowhere)
+    probe, output = task.probe, {"logits": torch.from_numpy(answered.logits[at])}
+    where = [Geometry((1, 1), (1, 1), (0.0, 0.0, 1.0, 1.0))] * len(at)
+    if isinstance(probe, DenseProbe):
+        output = probe.output(answered.logits[at], answered.grid)
+        where = [answered.at[i] for i in at]
+    evaluation.update([answered.rows[i] for i in at], output, [answered.truths[i] for i in at], where)
     return evaluation
 
 
@@ -70,5 +81,8 @@ def _calibrated(
     task: Task[Any, Any], name: str, answered: Answered, some: NDArray[np.bool_]
 ) -> Task[Any, Any]:
     """Return the task with what it learns from some of the answers."""
-    learnt = _evaluated(task, answered, some).calibrate()
+    if isinstance(probe := task.probe, DenseProbe) and answered.numbers is not None:
+        learnt = probe.calibrate(answered.logits[some], answered.numbers[some])
+    else:
+        learnt = _evaluated(task, answered, some).calibrate()
     return build_task(name, task.truth, {**task.settings.model_dump(), **learnt})

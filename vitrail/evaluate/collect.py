@@ -34,17 +34,22 @@ def evaluate(
     request = request or Request(predictor.point)
     evaluation, task = predictor.task.evaluation(), predictor.task
     steps = predictor.preprocess
+    step = BATCH if steps.zoom is None else 1  # of large pictures no more than one is held
 
     def ready(row: Row) -> Ready:
         image = load(root, row.path, steps.channels, row.part, raw=steps.raw).image
         return predictor.ready(image, request.point)
 
     with ThreadPoolExecutor(workers()) as pool:
-        for start in range(0, len(rows), BATCH):
-            some = rows[start : start + BATCH]
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
             part = list(pool.map(ready, some))
             truths = [task.read(row, root) for row in some]
-            evaluation.update(some, predictor.outputs(part, request), truths, [one.geometry for one in part])
+            done = 0
+            for alike in predictor.alike(part):
+                span, done = slice(done, done + len(alike)), done + len(alike)
+                places = [one.geometry for one in alike]
+                evaluation.update(some[span], predictor.outputs(alike, request), truths[span], places)
     return evaluation
 
 

@@ -7,6 +7,7 @@ and the pad are folded into the rows of the weights, so that no shape depends on
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +44,11 @@ class Prepare(nn.Module):
 
     def __init__(self, preprocess: Preprocess) -> None:
         super().__init__()
+        if preprocess.zoom is not None:
+            raise SettingError(
+                "A model that answers in windows (zoom) is no single graph of a picture. Train without --set zoom to "
+                "export, or predict with the run itself."
+            )
         self.preprocess = preprocess
         self.register_buffer(
             "mean", preprocess.scale * torch.tensor(preprocess.mean).view(-1, 1, 1), persistent=False
@@ -110,6 +116,28 @@ def weights(length: int, full: Tensor, axis: Axis, interpolation: Interpolation)
     return torch.where(on[:, None], raw / safe, torch.zeros_like(raw)), on
 
 
+def spread_onto(
+    preprocess: Preprocess, picture: tuple[int, int], rows: int, cols: int
+) -> tuple[Tensor, Tensor]:
+    """Return the weights that bring a map of the input to a picture: (height, rows) and (width, cols).
+
+    Those of `vitrail.data.view.maps_in_original`; beyond the input the outermost cell answers.
+    """
+    height, width = picture
+    tall = torch.full((), height, dtype=torch.int64)
+    wide = torch.full((), width, dtype=torch.int64)
+    down, across = plan(preprocess, tall, wide)
+    return _linear(height, tall, down, rows), _linear(width, wide, across, cols)
+
+
+def _linear(length: int, full: Tensor, axis: Axis, cells: int) -> Tensor:
+    """Return how much each cell of a side of the input counts at each pixel of the picture: (length, cells)."""
+    places = torch.arange(length).double() + 0.5
+    at = (places * axis.new / full - axis.corner) * (cells / axis.size) - 0.5
+    apart = (at.clamp(0, cells - 1)[:, None] - torch.arange(cells).double()[None]).abs()
+    return (1 - apart).clamp(min=0).float()
+
+
 def _corner(over: Tensor) -> Tensor:
     return torch.where(over > 0, _rounded(over, torch.full_like(over, 2)), _floor(over, 2))
 
@@ -136,11 +164,12 @@ class Whole(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs that `output_names` names."""
-        return self.named(self.task.answer(self.network, images_only(self.prepare(image)), ASK))
+        return self.named(self.task.answer(self.network, images_only(self.prepare(image)), ASK), image)
 
-    def named(self, output: Output) -> tuple[Tensor, ...]:
+    def named(self, output: Output, image: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of one picture in order."""
-        every = {**readable(self.task, output), **output}
+        spread = partial(spread_onto, self.prepare.preprocess, (image.shape[0], image.shape[1]))
+        every = {**readable(self.task, output, spread), **output}
         return tuple(every[name][0] for name in output_names(self.task))
 
 
@@ -162,4 +191,4 @@ class Looking(Whole):
         features = self.network.encode(inputs, recorder)
         output = self.network.head(features, inputs)
         looks = recorder.maps[-1].weights[0, :, self.asks, self.skipped :].mean(0)
-        return *self.named(output), looks.reshape(features.tokens.grid)
+        return *self.named(output, image), looks.reshape(features.tokens.grid)

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,19 @@ import torch
 
 from vitrail.core.errors import RunError
 from vitrail.core.files import replace
+from vitrail.data.view import weights_in_original
 from vitrail.export.graph import Looking, Whole
 from vitrail.export.proof import Asked
-from vitrail.infer.exported import KEY, core, need, open_exported, openvino, output_names
+from vitrail.infer.exported import (
+    KEY,
+    contradicts,
+    core,
+    need,
+    open_exported,
+    openvino,
+    output_names,
+    readable,
+)
 from vitrail.infer.held_back import Pixels
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.translated import quietly
@@ -143,11 +154,26 @@ def _name_sides(model: Any) -> None:
 
 
 def asked_of_graph(predictor: Predictor, path: Path, kind: str) -> Asked:
-    """Return what a written file says of pictures, as the task's raw outputs."""
+    """Return what a written file says of pictures, as the task's raw outputs.
+
+    What people read beside these must be what the task itself makes of them (RunError).
+    """
     engine, names = open_exported(path, kind, trust=True).engine, output_names(predictor.task)
 
+    def answered(image: Pixels) -> Output:
+        found = dict(zip(names, engine(image), strict=False))
+        geometry = predictor.preprocess.geometry(image.shape[0], image.shape[1])
+        raw = {name: found[name][None] for name in predictor.task.outputs}
+        for name, again in readable(predictor.task, raw, partial(weights_in_original, geometry)).items():
+            if contradicts(again[0], found[name]):
+                raise RunError(
+                    f"The {kind} export contradicts itself: its output {name} is not what the model makes of its "
+                    "others. Nothing was written. Export another format, or report this with the network's name."
+                )
+        return found
+
     def ask(images: Sequence[Pixels]) -> Output:
-        found = [dict(zip(names, engine(image), strict=False)) for image in images]
+        found = [answered(image) for image in images]
         return {name: torch.stack([one[name] for one in found]) for name in predictor.task.outputs}
 
     return ask

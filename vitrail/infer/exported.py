@@ -34,19 +34,43 @@ NEEDED: Mapping[str, str] = MappingProxyType(
 )
 
 
+Spread = Callable[[int, int], tuple[Tensor, Tensor]]
+"""From the rows and columns of a map to the weights that bring it to a picture: (height, rows), (width, cols)."""
+
+TIES = 0.005
+"""Share of whole numbers that two computations may have differently."""
+
 Engine = Callable[[NDArray[Any]], tuple[Tensor, ...]]
 """From a decoded picture (height, width, channels) of any size to the graph's outputs of it, in order."""
 
 
-def readable(task: Task[Any, Any], output: Output) -> Output:
-    """Return what a graph gives in front of a task's raw outputs: probabilities, where the task has such."""
-    made = getattr(task, "readable", None)
-    return {} if made is None else made(output)
+def readable(task: Task[Any, Any], output: Output, spread: Spread) -> Output:
+    """Return what a graph gives in front of a task's raw outputs, where the task has such.
+
+    That is probabilities, or what lies in the pixels of the picture itself, onto which `spread` brings maps.
+    """
+    made, drawn = getattr(task, "readable", None), getattr(task, "in_picture", None)
+    return {
+        **({} if made is None else made(output)),
+        **({} if drawn is None else drawn(output, spread)),
+    }
+
+
+def contradicts(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two computations of what people read differ: by more than rounding, or in more than a few places.
+
+    Whole numbers are places of classes, of which two may be equally likely.
+    """
+    if one.shape != other.shape:
+        return True
+    if one.is_floating_point():
+        return not float((one - other).abs().max()) <= 1e-5  # a NaN contradicts
+    return float((one != other).float().mean()) > TIES
 
 
 def output_names(task: Task[Any, Any]) -> tuple[str, ...]:
     """Return the names of a graph's outputs, in order: what people read first, then the task's raw outputs."""
-    return (*getattr(task, "readable_outputs", ()), *task.outputs)
+    return (*getattr(task, "readable_outputs", ()), *getattr(task, "picture_outputs", ()), *task.outputs)
 
 
 class Opened(NamedTuple):

@@ -152,8 +152,8 @@ def hasten(
     Proven on the validation pictures of a run, or, where the model is alone, on pictures of the job.
     """
     plain = Choice(PLAIN, "", Request(point or predictor.point))
-    if isinstance(predictor, ExportedPredictor):
-        return plain  # the file says how it is computed
+    if isinstance(predictor, ExportedPredictor) or predictor.preprocess.zoom is not None:
+        return plain  # the file says how it is computed; windows of one picture are a batch already
 
     def proof() -> Iterator[Pixels]:
         steps = predictor.preprocess

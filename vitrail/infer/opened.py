@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from vitrail.core.errors import RunError
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.sample import Batch
-from vitrail.infer.exported import KINDS, open_exported, output_names, readable
+from vitrail.data.sample import Batch, Geometry
+from vitrail.data.view import weights_in_original
+from vitrail.infer.exported import KINDS, contradicts, open_exported, output_names, readable
 from vitrail.infer.predictor import Predictor, Ready, Request, build_header_task
 from vitrail.layers.elastic import Point
 from vitrail.layers.head import Output
@@ -52,8 +54,7 @@ class ExportedPredictor(Predictor):
     def ready(self, image: Any, point: Point | None = None) -> Ready:
         """Bring a picture to an array (height, width, channels); the graph does the rest, so `pixels` are empty."""
         array = self.decoded(image)
-        geometry = self.preprocess.geometry(array.shape[0], array.shape[1])
-        return Ready(torch.empty(0), geometry, array)
+        return Ready(torch.empty(0), self._geometry(array), array)
 
     def _waiting(self, ready: Ready) -> Ready:
         """Return all of it: the graph begins at the picture."""
@@ -75,6 +76,9 @@ class ExportedPredictor(Predictor):
         """Refused: the graph gives no features."""
         raise RunError(f"{self.path} gives no features. Name the run or its model.safetensors.")
 
+    def _geometry(self, image: Any) -> Geometry:
+        return self.preprocess.geometry(image.shape[0], image.shape[1])
+
     def _named(self, found: tuple[Tensor, ...]) -> Output:
         """Give the outputs their names; engines keep their order alone."""
         return dict(zip(output_names(self.task), found, strict=False))
@@ -82,7 +86,9 @@ class ExportedPredictor(Predictor):
     def _answer_to_proof(self) -> list[float]:
         said = self._named(self._engine(picture_for(self.preprocess)))
         output = {name: said[name][None] for name in self.task.outputs}
-        for name, again in readable(self.task, output).items():
-            if float((again[0] - said[name]).abs().max()) > 1e-5:
+        for name, again in readable(
+            self.task, output, partial(weights_in_original, self._geometry(picture_for(self.preprocess)))
+        ).items():
+            if contradicts(again[0], said[name]):
                 raise RunError(f"{self.path} contradicts itself about its proof picture. Export it again.")
         return [float(number) for number in self.task.fingerprint(output).flatten().tolist()]

@@ -194,6 +194,9 @@ class Predictor:
     def ready(self, image: Any, point: Point | None = None) -> Ready:
         """Bring a path, source, bytes, Pillow image, array or tensor to the network's input at an operating point."""
         array = self.decoded(image)
+        if self.preprocess.zoom is not None:
+            pixels, geometry = self.preprocess.whole((array.shape[0], array.shape[1])).eval(array)
+            return Ready(pixels, geometry, array)
         pixels, geometry = self.preprocess.eval(array)
         size = (point or self.point).size
         return Ready(at_size(pixels[None], size)[0], replace(geometry, size=size), array)
@@ -219,6 +222,7 @@ class Predictor:
     ) -> Iterator[Answer]:
         """Yield one answer a source, in order; a picture that cannot be read gets an error and the rest go on."""
         request = request or Request(self.point)
+        batch = batch if self.preprocess.zoom is None else 1  # of large pictures no more than one is held
         waiting: list[tuple[str, Ready | str]] = []
         for made in self._read(sources, batch, request.point):
             waiting.append(made)
@@ -249,9 +253,18 @@ class Predictor:
             yield Answer(name, error=one) if isinstance(one, str) else Answer(name, next(predictions))
 
     def _predicted(self, ready: Sequence[Ready], request: Request) -> list[Any]:
-        if not ready:
-            return []
-        return self.task.decode(self.outputs(ready, request), [one.geometry for one in ready], request.ask)
+        return [
+            prediction
+            for part in self.alike(ready)
+            for prediction in self.task.decode(
+                self.outputs(part, request), [one.geometry for one in part], request.ask
+            )
+        ]
+
+    def alike(self, ready: Sequence[Ready]) -> Iterator[Sequence[Ready]]:
+        """Yield pictures that can be one batch: all, or one by one where each has a size of its own."""
+        step = max(1, len(ready)) if self.preprocess.zoom is None else 1
+        yield from (ready[start : start + step] for start in range(0, len(ready), step))
 
     def outputs(self, ready: Sequence[Ready], request: Request | None = None) -> Output:
         """Return the task's raw output for pictures made ready, batch axis first, on the CPU."""
@@ -266,7 +279,13 @@ class Predictor:
             )
         request = request or Request(self.point)
         network = request.backend or self.at(request.point)
-        return next(run_network(answering(self.task, network, request.ask), [batch], self.device))[1]
+        compute = answering(self.task, network, request.ask, self._window)
+        return next(run_network(compute, [batch], self.device))[1]
+
+    @property
+    def _window(self) -> tuple[int, int] | None:
+        """The size of the windows that larger pictures are answered in; None where pictures are fitted."""
+        return None if self.preprocess.zoom is None else self.preprocess.size
 
     def encode(self, images: Sequence[Any]) -> Tensor:
         """Return the feature vector the head reads, one a picture: (b, d).

@@ -69,7 +69,7 @@ class FeatureSpec:
     `dense` says that its published classifiers read every token and not the pooled vector alone; `tolerance`
     is how far a recorded forward may lie from another; `rim` counts the pixels that lie outside the outermost
     cells on each side, where patches overlap. `widths` are those of the levels that a pyramid gives, coarse last;
-    of a column any block may be tapped instead, of which there are `depth` (0: none).
+    of a column any block may be tapped instead, of which there are `depth` (0: none). `channels` are those of images.
     """
 
     width: int
@@ -85,6 +85,7 @@ class FeatureSpec:
     rim: float = 0.0
     widths: tuple[int, ...] = ()
     depth: int = 0
+    channels: int = 3
 
     @property
     def shows_attention(self) -> bool:

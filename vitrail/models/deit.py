@@ -76,6 +76,7 @@ class DeiT(ColumnEncoder):
             depth=c.depth,
             pool="cls",
             sizes="any",
+            channels=c.channels,
         )
         covered = len(c.prefix) if c.position == "1d" else 0
         grid = (c.size[0] // c.patch, c.size[1] // c.patch)

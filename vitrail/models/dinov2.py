@@ -85,6 +85,7 @@ class DinoV2(ColumnEncoder):
             depth=c.depth,
             pool="cls",
             sizes="any",
+            channels=c.channels,
         )
         covered = 1 if c.position == "1d" else 0
         self.embed = PatchEmbed(c.width, side, c.channels, step=step)

@@ -68,7 +68,14 @@ class Mixer(ColumnEncoder):
     def __init__(self, config: MixerConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.spec = FeatureSpec(c.width, strides=(c.patch,), pool="mean", sizes="fixed", depth=c.depth)
+        self.spec = FeatureSpec(
+            c.width,
+            strides=(c.patch,),
+            pool="mean",
+            sizes="fixed",
+            depth=c.depth,
+            channels=c.channels,
+        )
         self.embed = PatchEmbed(c.width, c.patch, c.channels)
         self.blocks = Column(MixerBlock(c, rate) for rate in ramp(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)

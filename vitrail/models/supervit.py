@@ -99,6 +99,7 @@ class SuperViT(ColumnEncoder):
             depth=c.depth,
             pool="cls",
             dense=c.form == "lvvit",
+            channels=c.channels,
         )
         self.embed = (ConvEmbed if c.form == "lvvit" else PatchEmbed)(c.width, c.patch, c.channels)
         self.prefix = Prefix(c.width)

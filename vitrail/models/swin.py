@@ -122,6 +122,7 @@ class Swin(Encoder):
             pool="mean",
             sizes="any",
             widths=tuple(widths),
+            channels=c.channels,
         )
         self.embed = PatchEmbed(c.width, c.patch, c.channels)
         self.embed_norm = nn.LayerNorm(c.width, eps=c.norm_eps)

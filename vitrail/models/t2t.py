@@ -83,6 +83,7 @@ class T2T(ColumnEncoder):
             depth=c.depth,
             pool="cls",
             sizes="any",
+            channels=c.channels,
         )
         self.split = TokensToToken(c)
         self.prefix = Prefix(c.width)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
+from itertools import pairwise
 from math import isqrt
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,6 +25,9 @@ from vitrail.layers.tokens import Attention, Features, FeatureSpec, Tokens
 
 QUERIES = ("q", "qk", "qkv", "kv", "q_proj", "query", "in_proj_qkv")
 """What timm's modules call the projections of an attention; who has none of them has no attention."""
+
+FINEST = 4
+"""Stages of a pyramid are given from this stride on, in pixels."""
 
 POOLING = ("attn_pool", "global_pool")
 """Where timm keeps attention that pools, which runs behind the features."""
@@ -124,13 +129,16 @@ class TimmEncoder(Encoder):
         self.channels_last = shape.channels_last
         self.spec = FeatureSpec(
             shape.width,
-            strides=(shape.stride,),
+            strides=shape.strides,
             prefix=_prefix(self.net, shape.prefix),
             attention="softmax" if shape.blocks else _attention(self.net),
             blocks=shape.blocks,
             pool="own",
             pooled_width=shape.pooled,
             sizes="any" if shape.elastic else "fixed",
+            widths=shape.widths,
+            depth=shape.depth,
+            channels=config.channels,
         )
 
     @property
@@ -149,9 +157,9 @@ class TimmEncoder(Encoder):
         """(b, channels, height, width) -> Features with tokens, pooled and, for maps, one level."""
         self.refuse(given)
         check_channels(images, self.config.channels)
-        stride = self.spec.strides[0]
+        stride = self.spec.strides[-1]
         grid = tuple(-(-side // stride) for side in images.shape[-2:])
-        out = self._features(images, grid, record)
+        out = self._features(images, record)
         # The head reads the very map that is handed out, so that gradients can be asked for at it.
         level = out.permute(0, 3, 1, 2) if self.channels_last else out
         pooled = self.net.forward_head(
@@ -161,6 +169,45 @@ class TimmEncoder(Encoder):
             return Features(Tokens(out, grid, len(self.spec.prefix)), pooled=pooled)
         tokens = Tokens(level.flatten(2).transpose(1, 2), tuple(level.shape[2:]))
         return Features(tokens, (level,), pooled)
+
+    def tap(
+        self,
+        images: Tensor,
+        blocks: tuple[int, ...] = (),
+        *,
+        given: Mapping[str, Tensor] = NOTHING,
+        record: Recorder | None = None,
+    ) -> Features:
+        """(b, channels, height, width) -> Features with the stages of a pyramid, or the maps after `blocks`, as levels.
+
+        The last stage of a pyramid is the very map that the tokens are of, so that gradients can be asked for at it.
+        """
+        column = self.spec.depth > 0
+        fits = len(blocks) > 0 and all(1 <= block <= self.spec.depth for block in blocks)
+        if (not column and (blocks or len(self.spec.widths) < 2)) or (column and not fits):
+            return super().tap(images, blocks or (0,), given=given, record=record)
+        self.refuse(given)
+        check_channels(images, self.config.channels)
+        if record is not None:
+            return self._tapped(images, blocks, self._hearing(images, record))
+        return self._tapped(images, blocks, nullcontext())
+
+    def _tapped(
+        self, images: Tensor, blocks: tuple[int, ...], heard: AbstractContextManager[object]
+    ) -> Features:
+        """Return tokens and levels of one pass."""
+        with heard:
+            if not blocks:
+                whole, levels = self.net.forward_intermediates(images, output_fmt="NCHW")
+                last = whole.permute(0, 3, 1, 2) if self.channels_last else whole
+                levels = [*levels[-len(self.spec.widths) : -1], last]
+                return Features(Tokens(last.flatten(2).transpose(1, 2), tuple(last.shape[2:])), tuple(levels))
+            places = [block - 1 for block in blocks]
+            whole, levels = self.net.forward_intermediates(
+                images, indices=places, norm=True, output_fmt="NCHW"
+            )
+        grid = tuple(levels[-1].shape[-2:])
+        return Features(Tokens(whole, grid, len(self.spec.prefix)), tuple(levels))
 
     def position_vectors(self) -> tuple[Tensor, tuple[int, int]] | None:
         """Return the vectors of its position table, (row·col, d), where that is of a square grid, and the grid."""
@@ -182,24 +229,31 @@ class TimmEncoder(Encoder):
         twin.net = reparameterize_model(twin.net, inplace=True)
         return self if _modules(twin.net) == before else twin
 
-    def _features(self, images: Tensor, grid: tuple[int, ...], record: Recorder | None) -> Tensor:
+    def _features(self, images: Tensor, record: Recorder | None) -> Tensor:
         if record is None:
             out: Tensor = self.net.forward_features(images)
             return out
+        with self._hearing(images, record):
+            heard: Tensor = self.net.forward_features(images)
+        return heard
+
+    @contextmanager
+    def _hearing(self, images: Tensor, record: Recorder) -> Iterator[None]:
+        """Let a recorder hear the attention of one forward; SettingError where it cannot, or did not hear all of it."""
         if self.spec.attention != "softmax":
             raise SettingError(
                 f"The attention of timm's {self.config.name!r} cannot be recorded; "
                 "explain it by Grad-CAM or occlusion, or train one of our own networks (`vitrail models`)."
             )
-        record.stand_on(grid, len(self.spec.prefix))
+        stride = self.spec.strides[-1]
+        record.stand_on(tuple(-(-side // stride) for side in images.shape[-2:]), len(self.spec.prefix))
         with Caught(record) as caught:
-            out = self.net.forward_features(images)
+            yield
         if caught.calls != self.spec.blocks:
             raise SettingError(
                 f"timm's {self.config.name!r} attends {self.spec.blocks} times, of which {caught.calls} could be "
                 "heard; explain it by occlusion."
             )
-        return out
 
 
 def _modules(network: nn.Module) -> list[str]:
@@ -214,6 +268,9 @@ class _Shape(NamedTuple):
     channels_last: bool
     elastic: bool
     blocks: int  # attention calls that can be recorded: all of them, or 0
+    strides: tuple[int, ...]  # of the levels of a pyramid; else the one stride
+    widths: tuple[int, ...]  # of the levels of a pyramid
+    depth: int  # blocks of a column whose maps can be read
 
 
 def _settings(config: TimmConfig) -> dict[str, Any]:
@@ -261,7 +318,50 @@ def _probe(net: Any, config: TimmConfig) -> _Shape:
         d, (stride, prefix) = out.shape[2], _grid(net, out.shape[1], height, width)
     other = torch.zeros(1, config.channels, height + 2 * stride, width + 4 * stride)
     blocks = _heard(net, torch.zeros(1, config.channels, height, width), out)
-    return _Shape(d, stride, prefix, pooled, last, _accepts(net, other), blocks)
+    strides, widths = _stages(net, config, out, stride)
+    depth = 0 if widths else _depth(net, config, out, stride)
+    return _Shape(d, stride, prefix, pooled, last, _accepts(net, other), blocks, strides, widths, depth)
+
+
+def _intermediates(net: Any, config: TimmConfig, indices: list[int] | None) -> list[Tensor]:
+    """Return the maps that a network gives of its stages or blocks as (b, d, row, col); [] where it gives none."""
+    height, width = config.size
+    images = torch.zeros(1, config.channels, height, width)
+    try:
+        found = net.forward_intermediates(images, indices=indices, output_fmt="NCHW", intermediates_only=True)
+    except Exception:  # not every network has them, and those that have refuse in ways of their own
+        return []
+    maps = [one for one in found if isinstance(one, Tensor) and one.ndim == 4]
+    return maps if len(maps) == len(found) else []
+
+
+def _stages(
+    net: Any, config: TimmConfig, out: Tensor, stride: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the strides and widths of the stages that a network gives from stride 4 on, the last that of its map."""
+    plain: tuple[tuple[int, ...], tuple[int, ...]] = (stride,), ()
+    if out.ndim != 4:
+        return plain
+    maps = _intermediates(net, config, None)
+    strides = [round(config.size[0] / one.shape[2]) for one in maps]
+    fine = [i for i, one in enumerate(strides) if one >= FINEST]
+    growing = all(strides[a] < strides[b] for a, b in pairwise(fine))
+    width = out.shape[3] if getattr(net, "output_fmt", "NCHW") == "NHWC" else out.shape[1]
+    if len(fine) < 2 or not growing or strides[-1] != stride or fine[-1] != len(maps) - 1:
+        return plain
+    widths = [maps[i].shape[1] for i in fine]
+    return tuple(strides[i] for i in fine), (*widths[:-1], width)
+
+
+def _depth(net: Any, config: TimmConfig, out: Tensor, stride: int) -> int:
+    """Return how many blocks of a column can be read, each a map on the grid of its tokens; else 0."""
+    count = len(getattr(net, "blocks", ()))
+    if out.ndim != 3 or not count:
+        return 0
+    maps = _intermediates(net, config, list(range(count)))
+    grid = tuple(-(-side // stride) for side in config.size)
+    same = all(one.shape[1] == out.shape[2] and tuple(one.shape[2:]) == grid for one in maps)
+    return count if len(maps) == count and same else 0
 
 
 def _heard(net: nn.Module, images: Tensor, out: Tensor) -> int:

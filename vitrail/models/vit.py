@@ -102,6 +102,7 @@ class ViT(ColumnEncoder):
             depth=c.depth,
             pool="cls" if c.prefix else "mean",
             sizes="any",
+            channels=c.channels,
         )
         stem = ResNetStem(c.stem[0], c.stem[1:], c.channels) if c.stem else None
         self.stem = stem or nn.Identity()

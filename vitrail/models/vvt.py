@@ -82,6 +82,7 @@ class VVT(Encoder):
             sizes="every",
             tolerance=2e-4,
             widths=c.widths,
+            channels=c.channels,
         )
         fans = (c.channels, *c.widths[:-1])
         self.embeds = nn.ModuleList(OverlapEmbed(c.widths[s], 2 if s else 4, fans[s]) for s in stages)

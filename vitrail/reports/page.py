@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from vitrail import plots
 from vitrail.core.text import clock
@@ -197,10 +198,20 @@ class _Layout:
         for shot in overlays.shots:
             image = self._image(self.predictor, shot)
             seen = preview(image) if self.predictor.preprocess.raw else image
-            figure = plots.shown(self.predictor.task.render(plots.of_array(seen), self.predictor(image)[0]))
-            figure.thumbnail((WIDTH, WIDTH))
+            figure = plots.shown(self._drawn(self.predictor, plots.of_array(seen), image, shot))
+            width = WIDTH * 2 if hasattr(self.predictor.task, "compare") else WIDTH
+            figure.thumbnail((width, width))
             pictures.append({"image": plots.photo_uri(figure), "shot": shot})
         return {"hint": overlays.hint, "pictures": pictures}
+
+    def _drawn(self, predictor: Predictor, shown: Image, image: NDArray[Any], shot: Shot) -> Image:
+        """Return a picture with the answer drawn on it, and beside it the truth where the task shows both."""
+        task, answer = predictor.task, predictor(image)[0]
+        compare = getattr(task, "compare", None)
+        if compare is None:
+            return task.render(shown, answer)
+        beside: Image = compare(shown, answer, task.read(self.rows[shot.id], self.root))
+        return beside
 
     def _curve(self, curve: Curve) -> dict[str, Any]:
         figure = plots.curves(curve.series, curve.x, curve.y)

@@ -125,7 +125,7 @@ class TrainOptions:
     warmup: float | None = None
     drop_path: float | None = None
     ema: float | None = None
-    augment: Literal["none", "light", "flip_crop", "trivial", "rand", "three"] | None = None
+    augment: Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene"] | None = None
     erase: float | None = None
     mixup: float | None = None
     cutmix: float | None = None

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, Positiv
 
 from vitrail.core.config import Settings, read, read_mapping
 from vitrail.core.errors import UnknownNameError
-from vitrail.runs.task_settings import Regularization, default_settings
+from vitrail.runs.task_settings import Regularization, default_settings, default_training
 
 SCHEMA: Literal[1] = 1
 
@@ -83,7 +83,7 @@ class TrainSettings(Settings):
     warmup: NonNegativeFloat = 5.0
     clip: NonNegativeFloat = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    augment: Literal["none", "light", "flip_crop", "trivial", "rand", "three"] = "trivial"
+    augment: Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene"] = "trivial"
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     precision: Literal["auto", "float32", "bf16"] = "auto"
     float32: tuple[str, ...] = ()  # convolutions that stay in float32 while the precision is bf16, by name
@@ -175,7 +175,9 @@ def _file(name: str) -> dict[str, Any]:
 def task_part(task: str, recipe: str, regularization: Regularization | None = None) -> dict[str, Any]:
     """Return what a task sets in a recipe by name, as a layer; `regularization` wins over the recipe's."""
     wanted = regularization or regularization_of(recipe)
-    return {"task": {"name": task, "settings": default_settings(task, recipe, wanted)}}
+    part: dict[str, Any] = {"task": {"name": task, "settings": default_settings(task, recipe, wanted)}}
+    training = default_training(task)
+    return part | ({"training": training} if training else {})
 
 
 def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:

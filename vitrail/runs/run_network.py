@@ -21,9 +21,21 @@ ASK = Ask()
 """A request that wants nothing in particular."""
 
 
-def answering(task: Task[Any, Any], network: nn.Module, ask: Ask = ASK) -> Compute:
-    """Return what answers batches with a network, as the task does."""
-    return lambda batch: task.answer(network, batch, ask)
+def answering(
+    task: Task[Any, Any], network: nn.Module, ask: Ask = ASK, size: tuple[int, int] | None = None
+) -> Compute:
+    """Return what answers batches with a network, as the task does.
+
+    Pictures that are larger than the input of this `size` are answered in windows, by a task that can join them.
+    """
+
+    def compute(batch: Batch[Any]) -> Output:
+        return task.answer(network, batch, ask)
+
+    windowed = getattr(task, "in_windows", None)
+    if windowed is None or size is None:
+        return compute
+    return lambda batch: compute(batch) if batch.images.shape[-2:] == size else windowed(compute, batch, size)
 
 
 def run_network(

@@ -21,11 +21,14 @@ Regularization = Literal["mild", "light", "strong"]
 class Defaults(Settings):
     """The defaults.yaml of a task: settings by the recipe's `regularization`, then by its name (shell patterns).
 
+    `training` is what it sets of a recipe's training, whatever the recipe: augmentation that its truths can follow.
+
     Every row that names the recipe is laid over the rows before it; null leaves a setting as the task has it.
     """
 
     about: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
     regularization: dict[Regularization, dict[str, Any]] = Field(default_factory=dict)
     recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
@@ -52,6 +55,11 @@ def default_settings(task: str, recipe: str, regularization: Regularization | No
     rows += [row for pattern, row in defaults.recipes.items() if fnmatchcase(recipe, pattern)]
     merged = {key: value for row in rows for key, value in row.items()}
     return {key: value for key, value in merged.items() if value is not None}
+
+
+def default_training(task: str) -> dict[str, Any]:
+    """Return what a task sets of the training of any recipe."""
+    return dict(_defaults(task).training)
 
 
 def _defaults(task: str) -> Defaults:

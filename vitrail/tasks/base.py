@@ -6,9 +6,12 @@ A task may have more, looked up by its name where it is of use (`getattr`):
     follow(…)         the loss of an answer against a teacher's (distillation, several costs at once)
     taught_by(…)      takes the teacher that the training has opened
     readable(output)  what an exported graph gives in front of the outputs, named by `readable_outputs`
+    in_windows(…)     the answer of pictures larger than the input, from those of their windows
+    in_picture(…)     the same in the pixels of the picture itself (`picture_outputs`): maps brought onto it
+    compare(…)        the image with truth, answer and their difference drawn on it, for pages
     temperature       what an exported folder of another library divides logits by; `problem` is its name for the task
 
-A prediction may have `rows()`, the lines of a table of answers.
+A prediction may have `rows()`, the lines of a table of answers, and `files()`, bytes by the end of a file's name.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from torch.nn.functional import pad
 from vitrail.core.config import Settings as AnySettings
 from vitrail.core.config import read
 from vitrail.core.errors import UnknownNameError
+from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch, Geometry
 from vitrail.data.targets import Targets
 from vitrail.data.truth import Truth
@@ -138,6 +142,10 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     @abstractmethod
     def head(self, spec: FeatureSpec) -> Head:
         """Return the module from features to the outputs of this task."""
+
+    def steps(self, preprocess: Preprocess) -> Preprocess:
+        """Return how this task wants pictures prepared: by default as they are."""
+        return preprocess
 
     def prepare(self, batch: Batch[Any], rng: np.random.Generator, progress: float) -> Batch[Any]:
         """Return the batch as it is trained on (mixing, masking, noise); `progress` of the training is 0 … 1.

@@ -6,7 +6,7 @@ A task with a `probe` can be drafted. `truth` is what its regression learns from
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vitrail.data.manifest import Row
+from vitrail.data.sample import Geometry
+from vitrail.layers.head import Output
 from vitrail.tasks.result import Result, Scope
 
 Vectors = NDArray[np.float32]
@@ -36,8 +38,8 @@ class Linear(NamedTuple):
     strength: float
 
     def logits(self, vectors: Vectors) -> Vectors:
-        """(n, d) -> (n, k)."""
-        found: Vectors = vectors @ self.weight.T + self.bias
+        """(n, …, d) -> (n, …, k)."""
+        found: Vectors = vectors.astype(np.float32, copy=False) @ self.weight.T + self.bias
         return found
 
     def put_into(self, linear: nn.Linear) -> None:
@@ -94,6 +96,30 @@ class Probe(Protocol):
 
     def doubts(self, evaluation: Any) -> list[Doubt]:
         """Return the truths that are more probably wrong than right, the most doubtful first."""
+        ...
+
+
+@runtime_checkable
+class DenseProbe(Probe, Protocol):
+    """A probe that learns from the patches of a picture, (n, p, d), in place of one vector of each, (n, d).
+
+    The truth is one number a patch, (n, p), and `VOID` where a patch counts nowhere.
+    """
+
+    def cells(self, targets: Sequence[Any], at: Sequence[Geometry], grid: tuple[int, int]) -> Whole:
+        """Return what the patches of a grid show, row by row: (n, p)."""
+        ...
+
+    def sample(self, vectors: Vectors, truth: Whole) -> tuple[Vectors, Whole]:
+        """Return the patches that are learnt from, and what they show: (n, p, d), (n, p) -> (m, d), (m,)."""
+        ...
+
+    def output(self, logits: Vectors, grid: tuple[int, int]) -> Output:
+        """Return the task's output of logits of patches (n, p, k)."""
+        ...
+
+    def calibrate(self, logits: Vectors, truth: Whole) -> Mapping[str, Any]:
+        """Return the settings of the task that answers to patches teach."""
         ...
 
 

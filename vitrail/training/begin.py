@@ -47,8 +47,9 @@ def begin(recipe: Recipe, truth: Truth) -> Start:
     """
     task = build_task(recipe.task.name, truth, recipe.task.settings)
     opened = _open(recipe.model)
-    _let_teach(task, opened.preprocess)
-    return Start(join(opened.encoder, task), task, opened.preprocess, opened.licence, opened.origin)
+    preprocess = task.steps(opened.preprocess)
+    _let_teach(task, preprocess)
+    return Start(join(opened.encoder, task), task, preprocess, opened.licence, opened.origin)
 
 
 def _let_teach(task: Task[Any, Any], student: Preprocess) -> None:

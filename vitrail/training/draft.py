@@ -16,13 +16,15 @@ from torch import nn
 from vitrail.core.errors import DataError, SettingError
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.prepare import Prepared
+from vitrail.data.sample import Geometry
+from vitrail.data.source import load
 from vitrail.evaluate.by_folds import Answered, gain_from_twice, score_by_folds
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft import Outlook, write_draft_report
 from vitrail.runs.device import device_for, fast_bf16
 from vitrail.runs.folder import Run, create_run, elsewhere
 from vitrail.runs.recipe import Recipe
-from vitrail.tasks.probe import Probe
+from vitrail.tasks.probe import DenseProbe, Probe
 from vitrail.training.begin import Start, begin
 from vitrail.training.frozen import Frozen
 from vitrail.training.heads import fit_head, out_of_fold
@@ -48,6 +50,7 @@ class Sides:
     targets: list[Any]
     truth: NDArray[np.int64]
     groups: NDArray[np.int64]
+    at: tuple[Geometry, ...] = ()
 
 
 def sides(start: Start, probe: Probe, rows: list[Row], manifest: Manifest) -> Sides:
@@ -55,7 +58,25 @@ def sides(start: Start, probe: Probe, rows: list[Row], manifest: Manifest) -> Si
     names = [row.group or f"\0{row.id}" for row in rows]
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     targets = [start.task.read(row, manifest.root) for row in rows]
-    return Sides(rows, targets, probe.truths(targets), np.array([number[name] for name in names]))
+    at: tuple[Geometry, ...] = ()
+    if isinstance(probe, DenseProbe):
+        at = tuple(start.preprocess.geometry(*_size(manifest, row)) for row in rows)
+        truth = probe.cells(targets, at, _frozen(start, torch.device("cpu")).grid)
+    else:
+        truth = probe.truths(targets)
+    return Sides(rows, targets, truth, np.array([number[name] for name in names]), at)
+
+
+def _size(manifest: Manifest, row: Row) -> tuple[int, int]:
+    """Return the height and width of a picture."""
+    height, width = load(manifest.root, row.path, part=row.part).image.shape[:2]
+    return height, width
+
+
+def _frozen(start: Start, device: torch.device) -> Frozen:
+    """Return the frozen network as the task's probe reads it."""
+    dense = isinstance(_probe_of(start), DenseProbe)
+    return Frozen(start.network.encoder, start.preprocess, device, dense)
 
 
 def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
@@ -77,7 +98,7 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     head = fit_head(probe, vectors, found.truth, found.groups)
     head.put_into(layer)
     clock.end("heads")
-    answered = Answered(rows, found.targets, scored.logits, scored.folds)
+    answered = Answered(rows, found.targets, scored.logits, scored.folds, found.truth, found.at, frozen.grid)
     folded = score_by_folds(start.task, recipe.task.name, answered)
     start = replace(start, task=folded.task)
     now, half = (probe.share(logits, found.truth) for logits in (scored.logits, scored.half))
@@ -151,7 +172,7 @@ def _sized(
 
 def _opened(recipe: Recipe, manifest: Manifest, device: torch.device) -> tuple[Recipe, Start, Frozen]:
     start = begin(recipe, manifest.truth)
-    return recipe, start, Frozen(start.network.encoder, start.preprocess, device)
+    return recipe, start, _frozen(start, device)
 
 
 def _is_fast(device: torch.device) -> bool:
@@ -195,7 +216,7 @@ def head_for(start: Start, manifest: Manifest, split: str) -> None:
     if not rows:
         raise DataError(f"The split {split!r} holds no pictures. Look at: vitrail check.")
     device = next(start.network.parameters()).device
-    frozen = Frozen(start.network.encoder, start.preprocess, device)
+    frozen = _frozen(start, device)
     found = sides(start, probe, rows, manifest)
     vectors = frozen.vectors(manifest, rows)
     fit_head(probe, vectors, found.truth, found.groups).put_into(layer)

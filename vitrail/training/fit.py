@@ -68,12 +68,15 @@ def train(
 
 
 def weighed(recipe: Recipe, manifest: Manifest) -> Recipe:
-    """Return the recipe with the weight of each class in the loss, where that was asked for."""
-    if recipe.training.balance != "loss":
-        return recipe
+    """Return the recipe with what the truths tell of its task: weights of classes, where asked for, and its own."""
     task = build_task(recipe.task.name, manifest.truth, recipe.task.settings)
-    weights = task.class_weights(manifest.rows(TRAIN)).tolist()
-    found = {"class_weights": [round(weight, 4) for weight in weights]}
+    rows = manifest.rows(TRAIN)
+    found = dict(task.learn(rows, manifest.root))
+    if recipe.training.balance == "loss":
+        weights = task.class_weights(rows, manifest.root).tolist()
+        found["class_weights"] = [round(weight, 4) for weight in weights]
+    if not found:
+        return recipe
     settings = layered(recipe.task.settings, {"settings": found} if recipe.task.name in WRAPPERS else found)
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"settings": settings})})
 

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from vitrail.core.errors import SettingError
 from vitrail.core.files import keep
 from vitrail.core.paths import cache_dir
 from vitrail.data.loader import Pictures, Share, evaluation
@@ -36,6 +37,9 @@ from vitrail.tasks.probe import Vectors
 
 BATCH = 16
 
+LARGEST = 4_000_000_000
+"""Bytes that the patches of all pictures may take."""
+
 FORMAT = 2
 """Counts up when features are computed otherwise; the first were wrong in bf16 on some machines (bf16_check.py)."""
 
@@ -48,9 +52,15 @@ def pool_kind(spec: FeatureSpec) -> Kind:
 
 
 class Frozen:
-    """A frozen encoder that turns pictures into vectors, and remembers those it has seen."""
+    """A frozen encoder that turns pictures into vectors, and remembers those it has seen.
 
-    def __init__(self, encoder: Encoder, preprocess: Preprocess, device: torch.device) -> None:
+    With `patches` a picture is a vector for each of its patches, (p, d) in float16, in place of one of it all, (d,).
+    """
+
+    def __init__(
+        self, encoder: Encoder, preprocess: Preprocess, device: torch.device, patches: bool = False
+    ) -> None:
+        self.patches = patches
         self.encoder = encoder.eval().requires_grad_(False).to(device)
         self.preprocess, self.device = preprocess, device
         self.pool = Pool(encoder.spec, pool_kind(encoder.spec))
@@ -65,6 +75,7 @@ class Frozen:
         digest = blake2b(digest_size=16)
         kept = self.check.float32 if self.precision == "bf16" else ()
         said = [FORMAT, self.preprocess.to_dict(), self.pool.kind, self.precision, *kept]
+        said += ["patches"] if self.patches else []
         digest.update(json.dumps(said).encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             digest.update(name.encode())
@@ -74,7 +85,12 @@ class Frozen:
     def vectors(
         self, manifest: Manifest, rows: Sequence[Row], progress: Callable[[int, int], None] | None = None
     ) -> Vectors:
-        """Return one vector a row, (n, d), computing only those of pictures not seen before."""
+        """Return one vector a row, (n, d), or one a patch, (n, p, d), computing only those not seen before.
+
+        Raises:
+            SettingError: the patches of all pictures would fill the memory.
+        """
+        self._refuse_huge(len(rows))
         known = self._read()
         new = list({row.hash: row for row in rows if row.hash not in known}.values())
         if new:
@@ -84,6 +100,21 @@ class Frozen:
                     progress(min(len(new), done * BATCH), len(new))
             self._write(known)
         return np.stack([known[row.hash] for row in rows])
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The rows and columns of the patches of an input."""
+        spec = self.encoder.spec
+        height, width = (-(-int(side - 2 * spec.rim) // spec.strides[-1]) for side in self.preprocess.size)
+        return height, width
+
+    def _refuse_huge(self, pictures: int) -> None:
+        size = 2 * pictures * self.grid[0] * self.grid[1] * self.encoder.spec.width if self.patches else 0
+        if size > LARGEST:
+            raise SettingError(
+                f"The features of the patches of {pictures:,} pictures would take {size / 1e9:.0f} GB. Train the head "
+                "in steps: --tune head; or take a smaller input: --imgsz."
+            )
 
     def missing(self, rows: Sequence[Row]) -> int:
         """Return how many pictures would have to be computed."""
@@ -107,10 +138,12 @@ class Frozen:
         hashes = {row.id: row.hash for row in rows}
         batches = evaluation(pictures, BATCH, Share(), workers)
         for batch, output in run_network(self._pooled, batches, self.device, self.precision):
-            yield [hashes[one] for one in batch.ids], output["vectors"].numpy()
+            vectors = output["vectors"].numpy()
+            yield [hashes[one] for one in batch.ids], vectors.astype(np.float16) if self.patches else vectors
 
     def _pooled(self, batch: Batch[None]) -> Output:
-        return {"vectors": self.pool(self.encoder(batch.images))}
+        features = self.encoder(batch.images)
+        return {"vectors": features.tokens.patches if self.patches else self.pool(features)}
 
     def _read(self) -> dict[str, Vectors]:
         try:

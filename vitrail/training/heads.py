@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vitrail.core.errors import DataError
-from vitrail.tasks.probe import Linear, Probe, Vectors, Whole
+from vitrail.tasks.probe import DenseProbe, Linear, Probe, Vectors, Whole
 
 STRENGTHS = (0.003, 0.03, 0.3)
 """Inverse strengths of the head's regularisation that are tried, on features of deviation 1."""
@@ -40,6 +40,8 @@ def fit(probe: Probe, vectors: Vectors, truth: Whole, strength: float) -> Linear
 
 def _path(probe: Probe, vectors: Vectors, truth: Whole, strengths: Sequence[float]) -> Iterator[Linear]:
     """Fit a layer at each strength; the features' scale is folded in."""
+    if isinstance(probe, DenseProbe):
+        vectors, truth = probe.sample(vectors, truth)
     mean, deviation = vectors.mean(0), vectors.std(0) + 1e-6
     scaled = (vectors - mean) / deviation
     for weight, bias, strength in probe.regressions(scaled, truth, strengths):

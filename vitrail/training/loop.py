@@ -260,7 +260,7 @@ def deterministic(device: torch.device) -> Iterator[None]:
 def evaluate(session: Session, batches: Iterator[Batch[Any]], rows: Mapping[str, Row]) -> Evaluation:
     """Return the task's evaluation of batches, gathered from all processes; `rows` are the pictures by id."""
     network, evaluation = session.evaluated(), session.task.evaluation()
-    compute = answering(session.task, network)
+    compute = answering(session.task, network, size=network.encoder.image_size)
     with evaluating(network):
         for batch, output in run_network(compute, batches, session.accelerator.device, session.precision):
             evaluation.update([rows[one] for one in batch.ids], output, batch.targets, batch.geometry)

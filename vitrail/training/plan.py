@@ -17,6 +17,7 @@ from vitrail.data.builtin import names as builtin_names
 from vitrail.data.manifest import TRAIN
 from vitrail.data.names import count
 from vitrail.data.prepare import Prepared
+from vitrail.data.targets import Targets
 from vitrail.layers.encoder import Encoder
 from vitrail.models.create import our_name, timm_name
 from vitrail.runs.options import TrainOptions, image_size, seconds
@@ -135,6 +136,12 @@ def _has_draft(task: str) -> bool:
     return load("task", task).probe is not Task.probe
 
 
+def _lies_in_image(task: str) -> bool:
+    """Tell whether the truths of a task lie in the image, so that none of it may be cut off."""
+    moved: bool = load("task", task).transform is not Targets.transform
+    return moved
+
+
 def _refuse_draft(tune: str, task: str) -> None:
     if tune == "draft" and not _has_draft(task):
         raise UsageError(f"The task {task} has no draft. Train with --tune full, or --weights none.")
@@ -182,7 +189,8 @@ def _layers(wanted: _Wanted) -> tuple[list[Mapping[str, Any]], Unwrapped, list[s
         _own(wanted),
     ]
     model = layered(*layers[2:-1]).get("model", {})
-    view, told = view_layer(wanted.network.view, wanted.side <= TINY, model, options.fit)
+    whole = wanted.side <= TINY or _lies_in_image(wanted.task)
+    view, told = view_layer(wanted.network.view, whole, model, options.fit)
     return [*layers, view], of_file, dropped + told
 
 

@@ -9,13 +9,14 @@ from vitrail.data.preprocess import Preprocess, usual_fraction
 
 
 def view_layer(
-    published: Preprocess | None, tiny: bool, stated: Mapping[str, Any], wanted: str | None
+    published: Preprocess | None, whole: bool, stated: Mapping[str, Any], wanted: str | None
 ) -> tuple[dict[str, Any], list[str]]:
     """Return fit, crop fraction and interpolation as a layer of a recipe, and a line where the weights decide.
 
     `published` is how weights want pictures, where they say so; `stated` the recipe's `model`; `wanted` the user's fit.
+    `whole` says that no margin may be cut off: of tiny pictures, and where truths lie in the image.
     """
-    view, plain = (_view(one, tiny, stated, wanted) for one in (published, None))
+    view, plain = (_view(one, whole, stated, wanted) for one in (published, None))
     told = [] if view == plain else [_as_evaluated(view)]
     return {"model": view}, told
 
@@ -28,7 +29,7 @@ def _as_evaluated(view: Mapping[str, Any]) -> str:
 
 
 def _view(
-    published: Preprocess | None, tiny: bool, stated: Mapping[str, Any], wanted: str | None
+    published: Preprocess | None, whole: bool, stated: Mapping[str, Any], wanted: str | None
 ) -> dict[str, Any]:
     """Return fit, crop fraction and interpolation: the weights' own, where neither recipe nor `wanted` says a fit.
 
@@ -36,13 +37,13 @@ def _view(
     weights were asked. A margin of a tiny picture is content, and stays.
     """
     view: dict[str, Any] = {
-        "fit": "squash" if tiny else "crop",
+        "fit": "squash" if whole else "crop",
         "crop_fraction": None,
         "interpolation": "bicubic",
     }
     if published is not None and stated.get("fit") is None:
         view["interpolation"] = published.interpolation
-        if not tiny:
+        if not whole:
             view |= {"fit": published.fit, "crop_fraction": published.crop_fraction}
     view |= {key: stated[key] for key in view if stated.get(key) is not None}
     if wanted not in (None, view["fit"]):

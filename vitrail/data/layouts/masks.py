@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 
+from vitrail.core.errors import DataError
+from vitrail.data.layouts import mask_files
 from vitrail.data.layouts.base import Layout, Tree
 from vitrail.data.layouts.boxes import listed_splits
 from vitrail.data.names import count, some, split_of
+from vitrail.data.source import read
 from vitrail.data.truth import Truth
 
 _IMAGES = frozenset(("images", "image", "JPEGImages"))
@@ -44,12 +48,24 @@ def look(tree: Tree) -> Layout | None:
         notes.append(f"{count(len(without), 'picture')} without a mask of its name: {some(without)}.")
     if aside:
         notes.append(f"{count(len(aside), 'picture')} outside these folders left aside: {some(aside)}.")
-    refusal = (
-        f"{tree.name} holds pictures with masks (in {shown[0]}): segmentation comes later. "
-        "A task of your own can learn them (--task my_module:MyTask). For classification give one folder a class."
-    )
+    truth, told = _truth(tree, [entry.target for entry in entries if entry.target])
     found = (*entries, *tree.refused)
-    return Layout("masks", tree.root, why, found, tuple(notes), Truth("mask"), refusal)
+    return Layout("masks", tree.root, why, found, (*notes, *told), truth)
+
+
+def _truth(tree: Tree, masks: Sequence[str]) -> tuple[Truth, list[str]]:
+    """Return the header: the names of classes.txt, one a line, and what the masks themselves tell."""
+    table = next((name for name in tree.files if name.rpartition("/")[2] == "classes.txt"), None)
+    lines = tree.read(table).decode("utf-8", "replace").splitlines() if table else []
+    named = tuple(line.strip() for line in lines if line.strip())
+
+    def raw(path: str) -> mask_files.RawMask:
+        return mask_files.read_raw(read(tree.root, path), path)
+
+    try:
+        return mask_files.survey((partial(raw, path) for path in masks), named)
+    except DataError as error:
+        raise DataError(f"{tree.name} {error}") from error
 
 
 def _folders(tree: Tree) -> dict[Folder, Folder]:

@@ -116,6 +116,6 @@ class ClassTargets(NamedTargets[int]):
             text = f"{count(len(labels), 'label')} where one is learnt"
             yield Finding("several labels", text, (row.id,), grave=True, out=True, hint=hint)
 
-    def class_weights(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+    def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
         """Return the inverse of each class's share, 1 on the average over pictures: (k,)."""
         return class_weights(rows, self.truth.names, self.strata)

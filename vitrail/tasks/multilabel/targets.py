@@ -32,6 +32,6 @@ class LabelTargets(NamedTargets[tuple[int, ...]]):
         """Say that a picture may have any number of classes."""
         return ", any number of labels a picture"
 
-    def class_weights(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+    def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
         """Return how much a present class weighs against an absent one: (k,)."""
         return positive_weights(rows, self.truth.names, self.strata)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vitrail.core.catalog import load
 from vitrail.core.config import read
 from vitrail.data.manifest import Row
+from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch, Geometry
 from vitrail.data.truth import Truth
 from vitrail.layers.head import Head, Output
@@ -96,13 +97,25 @@ class Wrapper(Task[Any, Any]):
         """Refuse what the wrapped task refuses."""
         self.inner.usable(rows, findings)
 
-    def class_weights(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+    def view(self, target: Any, draw: Callable[[int], Any], key: int) -> Any:
+        """Return the wrapped task's choice among views."""
+        return self.inner.view(target, draw, key)
+
+    def learn(self, rows: Sequence[Row], root: Path) -> Mapping[str, Any]:
+        """Return what the truths tell the wrapped task."""
+        return self.inner.learn(rows, root)
+
+    def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
         """Return the wrapped task's weights of classes."""
-        return self.inner.class_weights(rows)
+        return self.inner.class_weights(rows, root)
 
     def head(self, spec: FeatureSpec) -> Head:
         """Return the wrapped task's head."""
         return self.inner.head(spec)
+
+    def steps(self, preprocess: Preprocess) -> Preprocess:
+        """Return how the wrapped task wants pictures prepared."""
+        return self.inner.steps(preprocess)
 
     def prepare(self, batch: Batch[Any], rng: np.random.Generator, progress: float) -> Batch[Any]:
         """Prepare as the wrapped task does."""

@@ -1,0 +1,117 @@
+"""What a user gets of a segmented image: the class of each pixel, areas, files; and what may be asked about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitrail import plots
+from vitrail.core.errors import SettingError, UnknownNameError
+from vitrail.data.sample import Geometry
+
+Mask = NDArray[np.uint8]
+Spacing = tuple[float, float] | None
+
+_PLACE = re.compile(r"(?P<name>.*?)\s*\b(?:at|in)\s+(?P<numbers>[-\d.]+(?:\s*,\s*[-\d.]+)*)\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Areas:
+    """The class of each pixel of an image: `mask` (height, width) holds places among `names`, `void` where none is.
+
+    `asked` is the class that an explanation is about, "" the largest one; `region` (left, top, right, bottom) in
+    pixels of the original where only that is asked about, and None the pixels that were taken for the class.
+    `spacing` is (mm down, mm across) of a pixel.
+    """
+
+    mask: Mask
+    names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]
+    void: int
+    geometry: Geometry
+    spacing: Spacing = None
+    asked: str = ""
+    region: tuple[float, float, float, float] | None = None
+
+    def pixels(self) -> dict[str, int]:
+        """Return how many pixels each class has, in the order of the classes."""
+        counts = np.bincount(self.mask.ravel(), minlength=256)
+        return {name: int(counts[place]) for place, name in enumerate(self.names)}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row for each class that is there: pixels, share, and mm² where a pixel's size is known."""
+        found = [(name, pixels) for name, pixels in self.pixels().items() if pixels]
+        whole = self.mask.size
+        size = None if self.spacing is None else self.spacing[0] * self.spacing[1]
+        return [
+            {"class": name, "pixels": pixels, "share": round(pixels / whole, 6)}
+            | ({} if size is None else {"mm2": round(pixels * size, 4)})
+            for name, pixels in sorted(found, key=lambda pair: -pair[1])
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the size of the image and the areas, the largest first."""
+        height, width = self.mask.shape
+        return {"width": width, "height": height, "areas": self.rows()}
+
+    def files(self) -> Mapping[str, bytes]:
+        """Return the files of an answer by the end of their names: the mask as a PNG with a palette."""
+        buffer = BytesIO()
+        plots.with_palette(self.mask, self.colours, self.void).save(buffer, format="PNG", optimize=True)
+        return {".mask.png": buffer.getvalue()}
+
+    def ordered(self) -> tuple[str, ...]:
+        """Return the classes that are there, the largest first."""
+        return tuple(row["class"] for row in self.rows())
+
+    def about(self, choice: str) -> Areas:
+        """Return what is asked about: "pole", "pole at 310,120", "at 310,120", or "pole in 10,20,90,80".
+
+        Raises:
+            UnknownNameError: no such class.
+            SettingError: a pixel or a region that is none of this image.
+        """
+        match = _PLACE.fullmatch(choice)
+        name, region = (match["name"], self._region(match["numbers"])) if match else (choice, None)
+        if not name and region is not None:
+            left, top = int(region[0]), int(region[1])
+            place = int(self.mask[top, left])
+            name = self.names[place] if place < len(self.names) else next(iter(self.ordered()), self.names[0])
+        if name not in self.names:
+            see = f"There are: {', '.join(self.names)}; of a pixel: pole at 310,120."
+            raise UnknownNameError("class", name, self.names, see)
+        return replace(self, asked=name, region=region)
+
+    def _region(self, text: str) -> tuple[float, float, float, float]:
+        """Return a pixel, or a rectangle, in pixels of the original; a pixel is a rectangle around its centre."""
+        height, width = self.mask.shape
+        numbers = [float(one) for one in text.split(",")]
+        if len(numbers) == 2:
+            x, y = (int(one) for one in numbers)
+            numbers = [x, y, x + 1, y + 1]
+        if len(numbers) != 4 or not (
+            0 <= numbers[0] < numbers[2] <= width and 0 <= numbers[1] < numbers[3] <= height
+        ):
+            raise SettingError(
+                f"{text} is no place in this image of {width} x {height} pixels. Write x,y or left,top,right,bottom."
+            )
+        left, top, right, bottom = numbers
+        return left, top, right, bottom
+
+    def __str__(self) -> str:
+        shown = [f"{row['class']} {row['share']:.1%}" for row in self.rows()]
+        return ", ".join(shown) if shown else "nothing it knows"
+
+
+def colours_of(
+    names: Sequence[str], stated: Sequence[tuple[int, int, int]]
+) -> tuple[tuple[int, int, int], ...]:
+    """Return a colour for each class: those that the masks state, where all are different, else ones far apart."""
+    own = tuple(stated[: len(names)])
+    return own if len(set(own)) == len(names) else plots.distinct_colours(len(names))

@@ -1,0 +1,515 @@
+"""How good segmentations are: overlap by class from one matrix of pixels over the whole set, edges, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitrail.data.manifest import Row, group_key
+from vitrail.data.names import some
+from vitrail.data.sample import Geometry
+from vitrail.data.view import strips_in_original
+from vitrail.metrics.calibration import BINS
+from vitrail.metrics.intervals import Interval, bootstrap, resampled, wilson
+from vitrail.metrics.temperature import temperature
+from vitrail.tasks.result import (
+    Cell,
+    Column,
+    Gathered,
+    Limits,
+    Number,
+    Overlays,
+    Reliability,
+    Result,
+    Scope,
+    Section,
+    Shot,
+    Table,
+    TableSection,
+)
+from vitrail.tasks.segment import surfaces
+
+Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+STRIP = 1 << 22
+"""Numbers of maps that are held at once at the size of an original: 16 MB, and their softmax beside them."""
+
+DRAWN = 96
+"""Pixels of each image whose logits are kept, for the temperature."""
+
+SHOWN = 6
+"""Images of each kind on a page: the worst and the best."""
+
+THIN = 0.8
+"""A class is thin where so much of its area lies in the band inside its edges."""
+
+
+def overlap(table: Array | Counts) -> Array:
+    """Return IoU by class from matrices of pixels (…, k, k), truth down; NaN for one that neither shows: (…, k)."""
+    right = np.diagonal(table, axis1=-2, axis2=-1).astype(np.float64)
+    union = table.sum(-1) + table.sum(-2) - right
+    return _ratio(right, union)
+
+
+def _ratio(part: Any, whole: Any) -> Array:
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    found: Array = np.divide(
+        part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0
+    )
+    return found
+
+
+def mean_of(values: Array, present: NDArray[np.bool_]) -> Array:
+    """Return the mean over the classes present, where nothing overlaps at all 0: (…, k) -> (…)."""
+    counted = np.where(present, np.nan_to_num(values), 0.0).sum(-1)
+    found: Array = counted / np.maximum(present.sum(-1), 1)
+    return found
+
+
+class SegmentEvaluation:
+    """Everything is counted in the originals' pixels, void ones nowhere. A class that no truth shows is left out."""
+
+    main, unit = "miou", "%"
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        void: int = 255,
+        temperature: float = 1.0,
+        spacing: tuple[float, float] | None = None,
+    ) -> None:
+        self.labels, self.void, self.temperature, self.spacing = tuple(labels), void, temperature, spacing
+        self.kept = Gathered()
+
+    def update(
+        self,
+        rows: Sequence[Row],
+        output: Mapping[str, Tensor],
+        truths: Sequence[NDArray[np.uint8]],
+        at: Sequence[Geometry],
+    ) -> None:
+        """Take in maps of logits (b, k, row, col) and the true masks of the originals."""
+        found = [
+            self._one(maps, truth, place)
+            for maps, truth, place in zip(output["map"], truths, at, strict=True)
+        ]
+        self.kept.add(rows, {name: np.stack([one[name] for one in found]) for name in found[0]})
+
+    def _one(self, maps: Tensor, truth: NDArray[np.uint8], geometry: Geometry) -> dict[str, NDArray[Any]]:
+        """Return what is counted of one image."""
+        k, image = len(self.labels), _Image(len(self.labels), self.void, self.temperature)
+        answer = np.full(truth.shape, self.void, np.uint8)
+        for rows, strip in strips_in_original(geometry, maps.float(), STRIP):
+            answer[rows] = image.add(strip, truth[rows])
+        drawn, true = _drawn(geometry, maps, truth, self.void)
+        answer = np.where(truth == self.void, self.void, answer).astype(np.uint8)
+        widths = surfaces.Widths.of(geometry.original)
+        parts: dict[str, NDArray[Any]] = {
+            "table": image.table, "bins": image.bins, "loss": np.array([image.loss, image.pixels]),
+            "edges": surfaces.edges(answer, truth, k, widths), "drawn": drawn, "true": true,
+            "widths": np.array(widths),
+        }  # fmt: skip
+        if self.spacing is not None:
+            near = [surfaces.surface(answer == i, truth == i, self.spacing) for i in range(k)]
+            parts["surface"] = np.array(near, np.float64)
+        return parts
+
+    def merge(self, other: SegmentEvaluation) -> None:
+        """Take in another's images, in the order of their ids."""
+        self.kept.merge(other.kept)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The images."""
+        return self.kept.rows
+
+    def matrix(self) -> Counts:
+        """Return the pixels of all images, truth down and answer across: (k, k + 1), the last column no answer."""
+        k = len(self.labels)
+        found: Counts = (
+            self.kept["table"].sum(0).astype(np.int64) if len(self.kept) else np.zeros((k, k + 1), np.int64)
+        )
+        return found
+
+    def present(self) -> NDArray[np.bool_]:
+        """Return which classes a truth shows anywhere: (k,)."""
+        there: NDArray[np.bool_] = self.matrix().sum(1) > 0
+        return there
+
+    def scores(self) -> dict[str, float]:
+        """Return mean IoU over the classes present, pixel accuracy, the mean loss of a pixel, and the images."""
+        if not len(self.kept):
+            return {"miou": 0.0, "accuracy": 0.0, "loss": float("nan"), "pictures": 0}
+        ones = np.ones(len(self.kept))
+        told = self.resample(ones)
+        loss, pixels = self.kept["loss"].sum(0)
+        return {
+            "miou": told["miou"],
+            "accuracy": told["accuracy"],
+            "loss": float(loss / max(1.0, pixels)),
+            "pictures": len(self.kept),
+        }
+
+    def calibrate(self) -> Mapping[str, Any]:
+        """Return the temperature that makes the probabilities of pixels honest."""
+        logits, true = self._pixels()
+        return {"temperature": temperature(logits, true)}
+
+    def _pixels(self) -> tuple[Array, Counts]:
+        """Return the logits and classes of the pixels that were drawn of all images."""
+        true = self.kept["true"].reshape(-1).astype(np.int64)
+        logits = self.kept["drawn"].reshape(-1, len(self.labels)).astype(np.float64)
+        return logits[true != self.void], true[true != self.void]
+
+    def per_image(self) -> Mapping[str, Array]:
+        """Return mean IoU, accuracy and loss of each image."""
+        tables, losses = self.kept["table"], self.kept["loss"]
+        right = np.diagonal(tables[..., :-1], axis1=1, axis2=2).sum(1)
+        return {
+            "miou": mean_of(_overlap(tables), tables.sum(2) > 0),
+            "accuracy": np.nan_to_num(_ratio(right, tables.sum((1, 2)))),
+            "loss": losses[:, 0] / np.maximum(losses[:, 1], 1),
+        }
+
+    def resample(self, counts: Array) -> Mapping[str, float]:
+        """Return the scores of a resample, of whose images every pixel counts as often as its image."""
+        table = np.tensordot(counts, self.kept["table"], 1)
+        near = np.tensordot(counts, self.kept["edges"], 1)
+        present = table.sum(1) > 0
+        iou = _overlap(table)
+        f1, band = _edge_scores(near)
+        own = np.diagonal(table[:, :-1])
+        thin = self.thin() & present
+        return {
+            "miou": float(mean_of(iou, present)),
+            "dice": float(mean_of(2 * iou / (1 + iou), present)),
+            "accuracy": float(_ratio(own.sum(), table.sum())),
+            "boundary_f1": float(mean_of(f1, present)),
+            "boundary_iou": float(mean_of(band, present)),
+            "thin_recall": float(mean_of(_ratio(own, table.sum(1)), thin)) if thin.any() else float("nan"),
+        }
+
+    def thin(self) -> NDArray[np.bool_]:
+        """Return which classes are thin: nearly all of their area lies at an edge; none where all are: (k,)."""
+        near = self.kept["edges"].sum(0)
+        share = _ratio(near[:, surfaces.COLUMNS.index("band")], near[:, surfaces.COLUMNS.index("area")])
+        thin: NDArray[np.bool_] = np.nan_to_num(share) >= THIN
+        return thin & (not thin[self.present()].all())
+
+    def headline(self) -> Number:
+        """Return mean IoU with its interval."""
+        value = self.scores()["miou"]
+        draws = resampled([group_key(row) for row in self.rows])
+        found = bootstrap(value, self._drawn_overlap(draws)[0], len(self.rows))
+        return Number.of(found.to_dict(), name="mIoU", fact="mean overlap of the classes (IoU)")
+
+    def _drawn_overlap(self, draws: Array) -> tuple[Array, Array]:
+        """Return mean IoU and the IoU of each class in resamples: (draws,) and (draws, k)."""
+        flat = self.kept["table"].reshape(len(self.rows), -1).astype(np.float64)
+        tables = (draws @ flat).reshape(len(draws), len(self.labels), -1)
+        iou = _overlap(tables)
+        return mean_of(iou, tables.sum(2) > 0), iou
+
+    def result(self, scope: Scope = Scope()) -> Result:
+        """Return everything that reports say."""
+        return _Report(self, scope).result()
+
+
+def _overlap(table: Any) -> Array:
+    """Return IoU by class of matrices (…, k, k + 1), whose last column is what got no answer."""
+    right = np.diagonal(table[..., :-1], axis1=-2, axis2=-1).astype(np.float64)
+    union = table.sum(-1) + table[..., :-1].sum(-2) - right
+    return _ratio(right, union)
+
+
+def _edge_scores(near: Any) -> tuple[Array, Array]:
+    """Return boundary F1 and boundary IoU of each class from what `surfaces.edges` counts: (k,) each."""
+    precision, recall = _ratio(near[:, 0], near[:, 1]), _ratio(near[:, 2], near[:, 3])
+    f1 = _ratio(2 * np.nan_to_num(precision) * np.nan_to_num(recall), np.nan_to_num(precision + recall))
+    return np.nan_to_num(f1), np.nan_to_num(_ratio(near[:, 4], near[:, 5]))
+
+
+class _Image:
+    """Counts of one image, strip by strip."""
+
+    def __init__(self, classes: int, void: int, heat: float) -> None:
+        self.classes, self.void, self.heat = classes, void, heat
+        self.table = np.zeros((classes, classes + 1), np.int64)
+        self.bins = np.zeros((BINS, 3), np.float64)
+        self.loss, self.pixels = 0.0, 0
+
+    def add(self, strip: Tensor, truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Count a strip of logits (k, rows, width) at the original's size, and return its answers."""
+        sure, place = (strip / self.heat).softmax(0).max(0)
+        answer = np.where(sure.isnan().numpy(), self.void, place.numpy()).astype(np.uint8)
+        counts = truth != self.void
+        none = np.where(answer == self.void, self.classes, answer).astype(np.int64)
+        pairs = truth[counts].astype(np.int64) * (self.classes + 1) + none[counts]
+        self.table += np.bincount(pairs, minlength=self.table.size).reshape(self.table.shape)
+        known = counts & (answer != self.void)
+        at = torch.from_numpy(known)
+        true = torch.from_numpy(truth[known].astype(np.int64))
+        logits = strip[:, at]
+        own = logits.gather(0, true[None])[0]
+        self.loss += float((logits.logsumexp(0) - own).double().sum())
+        self.pixels += len(true)
+        sure_there = sure[at].double().numpy()
+        bins = np.minimum((sure_there * BINS).astype(np.int64), BINS - 1)
+        right = (answer[known] == truth[known]).astype(np.float64)
+        for column, weight in enumerate((np.ones_like(right), sure_there, right)):
+            self.bins[:, column] += np.bincount(bins, weights=weight, minlength=BINS)
+        return answer
+
+
+def _drawn(
+    geometry: Geometry, maps: Tensor, truth: NDArray[np.uint8], void: int
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return the logits and the classes of pixels spread over an image, (DRAWN, k) and (DRAWN,), always the same."""
+    from vitrail.data.view import points_in_input
+
+    draw = np.random.default_rng(0)
+    rows, cols = (draw.integers(0, side, DRAWN) for side in truth.shape)
+    share = points_in_input(geometry, np.stack([cols + 0.5, rows + 0.5], 1)) / geometry.size[::-1]
+    inside = ((share >= 0) & (share < 1)).all(1)
+    cells = np.clip(share * maps.shape[:0:-1], 0, np.array(maps.shape[:0:-1]) - 1).astype(np.int64)
+    logits = maps.float().numpy()[:, cells[:, 1], cells[:, 0]].T
+    return np.ascontiguousarray(logits), np.where(inside, truth[rows, cols], void).astype(np.uint8)
+
+
+_SHARES = "Shares of the pixels of a class."
+
+FACTS = {
+    "miou": ("mIoU", "mean overlap of the classes (IoU)"),
+    "dice": ("Dice", "mean Dice of the classes"),
+    "accuracy": ("pixels right", "of the pixels right"),
+    "boundary_f1": ("boundary F1", "boundary F1, edges within {0} px"),
+    "boundary_iou": ("boundary IoU", "boundary IoU, a band of {1} px"),
+    "thin_recall": ("recall of thin classes", "recall of thin classes"),
+}
+"""Score → what tables call it, and what pages say of it."""
+
+COLUMNS = (
+    Column("class"), Column("IoU", spread=True), Column("Dice", right=True), Column("recall", right=True),
+    Column("precision", right=True), Column("boundary F1", right=True), Column("of the pixels", right=True),
+)  # fmt: skip
+"""Of the table of classes."""
+
+
+def from_details(report: Mapping[str, Any], fitted_on: str) -> Result:
+    """Return what report.json alone tells: everything but the images."""
+    test = report["test"]
+    edge, band = test["widths"]
+    numbers = {
+        name: Number.of(test[name], called, fact.format(edge, band))
+        for name, (called, fact) in FACTS.items()
+        if name in test
+    }
+    rows = [
+        (name, Number.of(cells["IoU"]), *(Number(value) for key, value in cells.items() if key != "IoU"))
+        for name, cells in test["per_class"].items()
+    ]
+    table = Table(COLUMNS, tuple(rows))
+    sections = (
+        TableSection("Class by class", table),
+        Reliability("Whether its probabilities are honest", report["calibration"], fitted_on),
+    )
+    details = {"test": test, "calibration": report["calibration"]}
+    return Result("miou", numbers, report["verdict"], (table,), sections, details)
+
+
+class _Report:
+    """The scores of an evaluation with their intervals, in words, tables and sections."""
+
+    def __init__(self, evaluation: SegmentEvaluation, scope: Scope) -> None:
+        self.seen, self.scope, self.labels = evaluation, scope, evaluation.labels
+        self.count = len(evaluation.rows)
+        self.draws = resampled([group_key(row) for row in evaluation.rows])
+        self.matrix, self.present = evaluation.matrix(), evaluation.present()
+        self.iou = _overlap(self.matrix)
+        self.drawn_mean, self.drawn_iou = evaluation._drawn_overlap(self.draws)
+        self.near = evaluation.kept["edges"].sum(0)
+
+    def result(self) -> Result:
+        """Return the whole result."""
+        numbers = self._numbers()
+        table = self._per_class()
+        calibration = self._calibration()
+        sections: list[Section] = [
+            TableSection("Class by class", table, self._note()),
+            TableSection("What is taken for what", self._mistaken(), _SHARES, card="What is taken for what"),
+            Reliability("Whether its probabilities are honest", calibration),
+            *self._galleries(),
+            Limits("Limits", self._limits()),
+        ]
+        details = {"test": self._details(numbers), "calibration": calibration}
+        return Result("miou", numbers, self._verdict(numbers["miou"]), (table,), sections, details)
+
+    def _numbers(self) -> dict[str, Number]:
+        told = self.seen.resample(np.ones(self.count))
+        drawn = [self.seen.resample(counts) for counts in self.draws[:: max(1, len(self.draws) // 200)]]
+        edge, band = self._widths()
+        numbers = {}
+        for name, (called, fact) in FACTS.items():
+            if not np.isfinite(told[name]):
+                continue
+            values = self.drawn_mean if name == "miou" else np.repeat([one[name] for one in drawn], 5)
+            numbers[name] = Number.of(
+                bootstrap(told[name], np.asarray(values), self.count).to_dict(),
+                called,
+                fact.format(edge, band),
+            )
+        return numbers | self._surfaces()
+
+    def _surfaces(self) -> dict[str, Number]:
+        """Return the mean 95 % Hausdorff distance and surface Dice, where the size of a pixel is known."""
+        if self.seen.spacing is None:
+            return {}
+        found = self.seen.kept["surface"]
+        if not np.isfinite(found).any():
+            return {}
+        far, near = (float(np.nanmean(found[..., i])) for i in (0, 1))
+        reach = surfaces.MATCHED * max(self.seen.spacing)
+        return {
+            "hd95": Number(
+                far, unit="mm", better="lower", name="HD95", fact="95 % Hausdorff distance", why="a mean"
+            ),
+            "surface_dice": Number(
+                near, name="surface Dice", fact=f"surface Dice within {reach:g} mm", why="a mean"
+            ),
+        }
+
+    def _widths(self) -> tuple[str, str]:
+        widths = self.seen.kept["widths"]
+        low, high = widths.min(0), widths.max(0)
+        edge, band = (f"{a}" if a == b else f"{a} to {b}" for a, b in zip(low, high, strict=True))
+        return edge, band
+
+    def _per_class(self) -> Table:
+        own = np.diagonal(self.matrix[:, :-1])
+        recall, precision = _ratio(own, self.matrix.sum(1)), _ratio(own, self.matrix[:, :-1].sum(0))
+        f1, share = _edge_scores(self.near)[0], _ratio(self.matrix.sum(1), self.matrix.sum())
+        rows: list[tuple[Cell, ...]] = []
+        for i, label in enumerate(self.labels):
+            if not self.present[i]:
+                continue
+            score = Number.of(bootstrap(float(self.iou[i]), self.drawn_iou[:, i], self.count).to_dict())
+            other = (2 * self.iou[i] / (1 + self.iou[i]), recall[i], precision[i], f1[i], share[i])
+            cells = tuple(Number(float(one) if np.isfinite(one) else None) for one in other)
+            rows.append((label, score, *cells))
+        return Table(COLUMNS, tuple(rows))
+
+    def _mistaken(self) -> Table:
+        """Return for each class what its pixels are mostly taken for."""
+        rows = []
+        for i, label in enumerate(self.labels):
+            if not self.present[i]:
+                continue
+            wrong = self.matrix[i, :-1].astype(np.float64)
+            wrong[i] = 0
+            place = int(wrong.argmax())
+            taken = self.labels[place] if wrong[place] else "–"
+            rows.append((label, taken, Number(float(wrong[place] / self.matrix[i].sum()))))
+        return Table((Column("class"), Column("mostly taken for"), Column("share", right=True)), tuple(rows))
+
+    def _note(self) -> str:
+        absent = [label for label, there in zip(self.labels, self.present, strict=True) if not there]
+        left = f"No truth shows {some(absent)}: left out of every mean. " if absent else ""
+        edge, _ = self._widths()
+        thin = [
+            label for label, flag in zip(self.labels, self.seen.thin() & self.present, strict=True) if flag
+        ]
+        named = f" Thin classes: {', '.join(thin)}." if thin else ""
+        return f"{left}Edges match within {edge} px. Intervals: images resampled, those of a group together.{named}"
+
+    def _calibration(self) -> dict[str, Any]:
+        """Return how honest the probabilities of pixels are, as report.json holds it."""
+        bins = self.seen.kept["bins"].sum(0)
+        shown = (self.seen.kept["bins"][..., 0] > 0).sum(0)
+        many = max(1.0, float(bins[:, 0].sum()))
+        rows = []
+        for (count, sure, right), images in zip(bins, shown, strict=True):
+            if count:
+                share = wilson(right / count * images, float(images))
+                rows.append({"sure": round(sure / count, 4), "right": _plain(share), "answers": int(count)})
+        error = float(np.abs(bins[:, 1] - bins[:, 2]).sum() / many)
+        return {
+            "ece_before": round(self._error_plain(), 6),
+            "ece_after": round(error, 6),
+            "ece_noise": 0.0,
+            "temperature": self.seen.temperature,
+            "answers": int(many),
+            "bins": rows,
+        }
+
+    def _error_plain(self) -> float:
+        """Return the calibration error with temperature 1, of the pixels that were drawn."""
+        logits, true = self.seen._pixels()
+        if not len(true):
+            return 0.0
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        p = odds / odds.sum(1, keepdims=True)
+        sure, right = p.max(1), p.argmax(1) == true
+        off = np.bincount(
+            np.minimum((sure * BINS).astype(np.int64), BINS - 1), weights=right - sure, minlength=BINS
+        )
+        return float(np.abs(off).sum() / len(true))
+
+    def _galleries(self) -> list[Overlays]:
+        each = self.seen.per_image()["miou"]
+        order = np.argsort(each, kind="stable").tolist()
+        shots = [Shot(self.seen.rows[i].id, "", f"mIoU {each[i]:.0%}", float(each[i])) for i in order]
+        worst, best = tuple(shots[:SHOWN]), tuple(shots[::-1][:SHOWN])
+        hint = "Truth, answer, and in red where they differ; void is left plain."
+        both = len(shots) > SHOWN
+        return [
+            Overlays("The worst images", hint, worst),
+            *([Overlays("The best images", hint, best)] if both else []),
+        ]
+
+    def _limits(self) -> tuple[str, ...]:
+        weak = [
+            f"{label} ({self.iou[i]:.0%})"
+            for i, label in enumerate(self.labels)
+            if self.present[i] and self.iou[i] < 0.3
+        ]
+        return (f"Overlap below 30 %: {', '.join(weak)}.",) if weak else ()
+
+    def _verdict(self, number: Number) -> str:
+        span = f", {number.span()}" if number.low is not None else ""
+        there = [(float(self.iou[i]), label) for i, label in enumerate(self.labels) if self.present[i]]
+        weak = min(there)
+        return (
+            f"mIoU {number.text()}{span}, over {len(there)} classes, on {self.count:,} {self.scope.called}; weakest: "
+            f"{weak[1]} {weak[0]:.0%}."
+        )
+
+    def _details(self, numbers: Mapping[str, Number]) -> dict[str, Any]:
+        table = self._per_class()
+        per_class = {str(row[0]): _numbered(table.columns, row) for row in table.rows}
+        absent = [label for label, there in zip(self.labels, self.present, strict=True) if not there]
+        return {
+            "pictures": self.count,
+            **{name: number.to_dict() for name, number in numbers.items()},
+            "per_class": per_class,
+            "absent": absent,
+            "widths": list(self._widths()),
+            "confusion": {"labels": list(self.labels), "pixels": self.matrix.tolist()},
+        }
+
+
+def _numbered(columns: Sequence[Column], row: Sequence[Any]) -> dict[str, Any]:
+    return {
+        column.name: cell.to_dict() if column.spread else cell.value
+        for column, cell in zip(columns, row, strict=True)
+        if isinstance(cell, Number)
+    }
+
+
+def _plain(interval: Interval) -> dict[str, float]:
+    return interval.to_dict()

@@ -1,0 +1,310 @@
+"""Semantic segmentation: a class for every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vitrail import plots
+from vitrail.core.errors import DataError
+from vitrail.data.preprocess import Preprocess
+from vitrail.data.sample import Batch, Geometry, images_only
+from vitrail.data.truth import Truth
+from vitrail.data.view import points_in_original, strips_in_original
+from vitrail.layers.head import Head, Output
+from vitrail.layers.tokens import FeatureSpec
+from vitrail.tasks.base import Ask, Following, Losses, Task, within
+from vitrail.tasks.result import Exports
+from vitrail.tasks.segment import loss
+from vitrail.tasks.segment.areas import Areas, Mask, colours_of
+from vitrail.tasks.segment.evaluation import SegmentEvaluation
+from vitrail.tasks.segment.head import LinearMapHead, PixelHead
+from vitrail.tasks.segment.probe import SegmentProbe
+from vitrail.tasks.segment.settings import SegmentSettings
+from vitrail.tasks.segment.targets import SegmentTargets, frequency_weights
+from vitrail.tasks.segment.windows import in_windows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
+
+    from vitrail.data.manifest import Row
+
+STRIP = 1 << 24
+"""Numbers of maps that are held at once at the size of an original: 64 MB."""
+
+LATE = 0.8
+"""Share of a training after which the Lovász loss joins."""
+
+SAME = 0.995
+"""Share of pixels that two answers which agree have in common."""
+
+TRIES = 4
+"""Views of which one is chosen for a rare class."""
+
+SIDE = 32
+"""Rows and columns of the shares of classes that a proof compares."""
+
+
+class Segment(Task[Mask, Areas], SegmentTargets):
+    """Cross entropy of pixels, in which rare classes weigh more, and Dice of the classes that an image shows.
+
+    Neither counts void pixels. With `lovasz` that loss joins in the last fifth of a training.
+    """
+
+    name = "segment"
+    kind = "mask"
+    Settings = SegmentSettings
+    outputs: Mapping[str, tuple[str, ...]] = {"map": ("class", "row", "col")}
+    columns = ("class", "pixels", "share")
+    exports = Exports("image-segmentation", ("mean_iou",))
+    picture_outputs = ("classes",)
+
+    def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__(truth, settings)
+        if len(self.labels) < 2:
+            raise DataError(
+                f"Segmentation needs two classes at least, got {list(self.labels)}. Name another."
+            )
+        self.colours = colours_of(self.labels, self.truth.colours)
+
+    # Network
+
+    def head(self, spec: FeatureSpec) -> Head:
+        """Return the head that the settings name."""
+        own = self.settings
+        if own.head == "linear":
+            return LinearMapHead(spec, len(self.labels), own.dropout)
+        stem = spec.channels if own.stem else 0
+        return PixelHead(spec, len(self.labels), own.width, stem=stem, dropout=own.dropout)
+
+    def steps(self, preprocess: Preprocess) -> Preprocess:
+        """Return the steps, with the zoom of the settings."""
+        return preprocess if self.settings.zoom is None else replace(preprocess, zoom=self.settings.zoom)
+
+    def collate(self, targets: Sequence[Mask]) -> Tensor:
+        """Stack masks of one size: (b, height, width)."""
+        return torch.from_numpy(np.stack(targets).astype(np.int64))
+
+    def learn(self, rows: Sequence[Row], root: Path) -> Mapping[str, Any]:
+        """Return the weights of the classes, by their areas in these rows, where none are stated."""
+        if self.settings.class_weights is not None or not self.settings.weigh or not rows:
+            return {}
+        return {"class_weights": tuple(round(float(one), 4) for one in self.class_weights(rows, root))}
+
+    def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
+        """Return what each class weighs by its area: (k,)."""
+        return frequency_weights(self.areas(rows, root))
+
+    def view(self, target: Mask, draw: Callable[[int], Any], key: int) -> Any:
+        """Return a view drawn at random; of `rare` of the images the one of several that shows most of a rare class."""
+        first, rng = draw(0), np.random.default_rng(key)
+        there = np.flatnonzero(np.bincount(target.ravel(), minlength=256)[: len(self.labels)])
+        if rng.random() >= self.settings.rare or len(there) < 2:
+            return first
+        weights = np.array(self.settings.class_weights or np.ones(len(self.labels)))[there] ** 2
+        wanted = rng.choice(there, p=weights / weights.sum())
+        views = [first, *(draw(turn) for turn in range(1, TRIES))]
+        return max(views, key=lambda one: int((self.transform(target, one) == wanted).sum()))
+
+    def training_loss(
+        self, network: nn.Module, batch: Batch[Any], rng: np.random.Generator, progress: float
+    ) -> Losses:
+        """Return the loss; the encoder learns nothing in the first `frozen` part of a training.
+
+        One that is spread over several processes learns all from the start: its gradients are awaited.
+        """
+        with _resting(network, progress < self.settings.frozen):
+            output = self.answer(network, batch, Ask())
+        losses = self.loss(output, batch.targets)
+        if not self.settings.lovasz or progress < LATE:
+            return losses
+        logits = loss.at_pixels(output["map"], batch.targets.shape[-2:])
+        late = loss.lovasz(logits, batch.targets, self.VOID) / max(1.0, self._shown(batch.targets))
+        return Losses({**losses.parts, "lovasz": self.settings.lovasz * late})
+
+    def loss(self, output: Output, targets: Tensor) -> Losses:
+        """Return cross entropy, a mean over pixels, and Dice, a mean over the classes that images show."""
+        masks = targets.to(output["map"].device)
+        logits = loss.at_pixels(output["map"], (masks.shape[-2], masks.shape[-1]))
+        weights = self._class_weights(logits.device)
+        count = loss.pixel_weight(masks, self.VOID, weights).clamp(min=1e-12).to(logits.dtype)
+        pixels = loss.cross_entropy(logits, masks, self.VOID, weights, self.settings.smoothing) / count
+        if not self.settings.dice:
+            return Losses({"pixels": pixels})
+        shown = max(1.0, self._shown(masks))
+        return Losses(
+            {"pixels": pixels, "dice": self.settings.dice * loss.dice(logits, masks, self.VOID) / shown}
+        )
+
+    def weights(self, targets: Tensor) -> Mapping[str, float]:
+        """Return the weights of the pixels that count, summed, and how many classes the images show together."""
+        shown = self._shown(targets)
+        pixels = float(loss.pixel_weight(targets, self.VOID, self._class_weights(targets.device)))
+        return {"pixels": pixels, "dice": shown, "lovasz": shown}
+
+    def _shown(self, masks: Tensor) -> float:
+        return float(loss.present(masks, len(self.labels), self.VOID).sum())
+
+    def _class_weights(self, device: torch.device) -> Tensor | None:
+        stated = self.settings.class_weights
+        return None if stated is None else torch.tensor(stated, device=device)
+
+    def follow(self, output: Output, teacher: Output, by: Following) -> Tensor:
+        """Return how far the classes of cells are from a teacher's, the mean over images and cells."""
+        theirs = loss.at_pixels(teacher["map"], (output["map"].shape[-2], output["map"].shape[-1]))
+        mine, heat = output["map"].float(), by.temperature if by.kind == "soft" else 1.0
+        if by.kind == "hard":
+            return F.cross_entropy(mine, theirs.argmax(1))
+        apart = F.kl_div(
+            (mine / heat).log_softmax(1), (theirs / heat).log_softmax(1), log_target=True, reduction="none"
+        )
+        return heat**2 * apart.sum(1).mean()
+
+    # Answer
+
+    def in_windows(
+        self, compute: Callable[[Batch[Any]], Output], batch: Batch[Any], size: tuple[int, int]
+    ) -> Output:
+        """Return the map of images larger than the input, from those of their windows."""
+
+        def maps(windows: Tensor) -> Tensor:
+            return compute(images_only(windows))["map"]
+
+        return {"map": torch.stack([in_windows(maps, image, size) for image in batch.images])}
+
+    def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[Areas]:
+        """Return the likeliest class of every pixel of the originals; below the threshold asked for, none."""
+        return [
+            Areas(
+                self.mask(one, geometry, ask.threshold), self.labels, self.colours, self.VOID, geometry,
+                self.settings.spacing,
+            )
+            for one, geometry in zip(output["map"], at, strict=True)
+        ]  # fmt: skip
+
+    def mask(self, logits: Tensor, geometry: Geometry, threshold: float | None = None) -> Mask:
+        """Return the likeliest class of every pixel of an original, strip by strip: (k, row, col) -> (height, width).
+
+        Logits are brought to the original's pixels and only there compared; void is where the input does not reach.
+        """
+        mask = np.full(geometry.original, self.VOID, np.uint8)
+        for rows, strip in strips_in_original(geometry, logits.float(), STRIP):
+            top, place = (strip / self.settings.temperature).softmax(0).max(0) if threshold else strip.max(0)
+            place = place.masked_fill(top.isnan(), self.VOID)
+            place = place.masked_fill(top < threshold, self.VOID) if threshold else place
+            mask[rows] = place.to(torch.uint8).numpy()
+        return mask
+
+    def choices(self, prediction: Areas) -> Sequence[str]:
+        """Return the classes that are there, the largest first; where nothing is, all."""
+        asked = (prediction.asked,) if prediction.asked else ()
+        return (*asked, *(one for one in prediction.ordered() or self.labels if one not in asked))
+
+    def focus(self, prediction: Areas, choice: str) -> Areas:
+        """Return what is asked about: a class, a pixel ("pole at 310,120") or a region ("in 10,20,90,80")."""
+        return prediction.about(choice)
+
+    def score(self, output: Output, prediction: Areas) -> Tensor:
+        """Return the mean logit of the class asked about, over the pixels or the region asked about: (b,)."""
+        maps = output["map"]
+        asked = prediction.asked or self.choices(prediction)[0]
+        place = self.labels.index(asked)
+        weight = _weight(prediction, place, maps.shape[-2:]).to(maps)
+        return (maps[:, place] * weight).sum((1, 2))
+
+    def render(self, image: Image, prediction: Areas) -> Image:
+        """Return the image with each class in its colour, and a legend."""
+        return plots.mask_overlay(image, prediction.mask, self.colours, self.labels)
+
+    def compare(self, image: Image, prediction: Areas, truth: Mask) -> Image:
+        """Return truth, answer, and where they differ, side by side."""
+        wrong = np.where((prediction.mask != truth) & (truth != self.VOID), 0, self.VOID).astype(np.uint8)
+        shown = (
+            plots.titled(plots.mask_overlay(image, truth, self.colours), "truth"),
+            plots.titled(plots.mask_overlay(image, prediction.mask, self.colours, self.labels), "answer"),
+            plots.titled(plots.mask_overlay(image, wrong, ((213, 30, 30),), strength=0.8), "where it errs"),
+        )
+        return plots.beside(*shown)
+
+    # Proof
+
+    def fingerprint(self, output: Output) -> Tensor:
+        """Return the probabilities of the classes, averaged over a grid."""
+        shares = output["map"].float().softmax(1)
+        rows, cols = (min(SIDE, side) for side in shares.shape[-2:])
+        return within(F.adaptive_avg_pool2d(shares, (rows, cols)))
+
+    def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
+        """Tell where nearly all cells are of the same class."""
+        p, answer = one["map"].float().softmax(1), other["map"].argmax(1, keepdim=True)
+        gap = (p.amax(1, keepdim=True) - p.gather(1, answer))[:, 0]
+        return (gap <= tolerance).float().mean((1, 2)) >= SAME
+
+    def in_picture(self, output: Output, spread: Callable[[int, int], tuple[Tensor, Tensor]]) -> Output:
+        """Return the class of each pixel of the picture, for exported graphs: (b, height, width).
+
+        `spread` tells the weights that bring so many rows and columns of a map to those of the picture.
+        """
+        maps = output["map"].float()
+        rows, cols = spread(maps.shape[-2], maps.shape[-1])
+        return {"classes": (rows @ (maps @ cols.mT)).argmax(1)}
+
+    # Worth
+
+    @property
+    def probe(self) -> SegmentProbe:
+        """Multinomial logistic regression on patches."""
+        return SegmentProbe(self.labels, self.VOID)
+
+    def evaluation(self) -> SegmentEvaluation:
+        """Return an empty evaluation."""
+        return SegmentEvaluation(self.labels, self.VOID, self.settings.temperature, self.settings.spacing)
+
+
+def _weight(prediction: Areas, place: int, grid: Sequence[int]) -> Tensor:
+    """Return what each cell of a map counts in an explanation, 1 together: (row, col).
+
+    A region, or the pixels that were taken for the class; where there are none, or all lie between cells, the cells
+    nearest to the region, or all.
+    """
+    geometry = prediction.geometry
+    rows, cols = grid[0], grid[1]
+    y, x = ((np.arange(n) + 0.5) * (side / n) for n, side in zip((rows, cols), geometry.size, strict=True))
+    centres = np.stack(np.broadcast_arrays(x[None], y[:, None]), -1).reshape(-1, 2)
+    at = points_in_original(geometry, centres).reshape(rows, cols, 2)
+    if prediction.region is None:
+        height, width = geometry.original
+        inside = np.clip(at.astype(np.int64), 0, (width - 1, height - 1))
+        there = prediction.mask[inside[..., 1], inside[..., 0]] == place
+    else:
+        left, top, right, bottom = prediction.region
+        there = ((at >= (left, top)) & (at < (right, bottom))).all(-1)
+        if not there.any():
+            far = np.abs(at - ((left + right) / 2, (top + bottom) / 2)).sum(-1)
+            there = far == far.min()
+    weight = there.astype(np.float32) if there.any() else np.ones((rows, cols), np.float32)
+    return torch.from_numpy(weight / weight.sum())
+
+
+@contextmanager
+def _resting(network: nn.Module, rests: bool) -> Iterator[None]:
+    """Compute a forward of which the encoder learns nothing, where it rests and nobody waits for its gradients."""
+    encoder = getattr(network, "encoder", None) if rests else None
+    learning = [one for one in encoder.parameters() if one.requires_grad] if encoder is not None else []
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
