@@ -17,7 +17,7 @@ from vitrail.core.errors import DataError
 def read_item(file: Path, inside: str, raw: bool = False) -> bytes:
     """Return one row as the bytes of a picture file; plain arrays become `.npy` bytes.
 
-    With `raw` the slice of a volume comes in its own units, and not through a window.
+    With `raw`, or as `raw!40`, the slice of a volume comes in its own units, and not through a window.
 
     Raises:
         DataError: no such row, or the file is broken.
@@ -31,7 +31,7 @@ def read_item(file: Path, inside: str, raw: bool = False) -> bytes:
         if file.name.endswith((".nii", ".nii.gz")):
             from vitrail.data import medical
 
-            return as_npy(medical.slice_of(file, int(number), raw))
+            return as_npy(medical.slice_of(file, int(number), raw or column == "raw"))
     except (ValueError, KeyError, IndexError) as error:
         raise DataError(f"{file.name} has no picture called {inside}. Check the data again.") from error
     raise DataError(f"{file.name} is no file that holds several pictures. Check the data again.")

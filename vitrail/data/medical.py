@@ -135,6 +135,17 @@ def slice_of(file: Path, number: int, raw: bool = False) -> NDArray[Any]:
     return values.astype(np.float32) if raw else _stretch(values, low, high)
 
 
+def labels_of(file: Path) -> NDArray[Any]:
+    """Return the numbers of a NIfTI volume of labels, whole ones as such: (axis, axis, slice).
+
+    Raises:
+        DataError: nibabel is not installed, or the file is broken.
+    """
+    values: NDArray[Any] = np.asanyarray(_volume(file, file.stat().st_mtime_ns)[0].dataobj)
+    whole: NDArray[Any] = values.astype(np.int64)
+    return whole if np.array_equal(whole, values) else values
+
+
 @lru_cache(maxsize=4)
 def _volume(file: Path, changed: int) -> tuple[Any, float, float]:
     try:

@@ -61,7 +61,8 @@ class Layout:
 
     `truth` says what its targets are; `refusal` what is said where no task learns such truths unless it is named;
     `plain` why its labels may be no classes at all, as a predicate of them; `question` what somebody has to decide;
-    `tables` those whose labels these are.
+    `tables` those whose labels these are; `truths` the files that are truths, and no pictures to be labelled; `sure`
+    that no other reading of the folders is a question.
     """
 
     name: str
@@ -74,6 +75,8 @@ class Layout:
     plain: str = ""
     question: Question | None = None
     tables: tuple[str, ...] = ()
+    truths: frozenset[str] = field(default=frozenset(), repr=False)
+    sure: bool = False
 
     @property
     def option(self) -> tuple[str, str]:
@@ -108,7 +111,8 @@ class Tree:
     """Every file of a source in natural order: its name inside the source → its path below `root`.
 
     `folders` are those that stand in it, `table` is the one table that was named as the source; `refused` holds what
-    may not be read, `notes` what was left aside while looking; `options` say how to read it.
+    may not be read, `notes` what was left aside while looking; `options` say how to read it, `wanted` is the kind of
+    truth that somebody asked for by naming a task.
     """
 
     name: str
@@ -119,6 +123,7 @@ class Tree:
     table: str = ""
     folders: tuple[str, ...] = ()
     options: LayoutOptions = DEFAULTS
+    wanted: str = ""
 
     @classmethod
     def look(cls, source: str | Path, options: LayoutOptions = DEFAULTS) -> Tree:
