@@ -32,8 +32,9 @@ class Preprocess:
     off what juts out, `pad` shows the whole picture in its own shape on a ground that normalises to zero. All
     three first aim at int(size / `crop_fraction`) and then show the middle, as DeiT's int(224 / 0.875) and timm's
     `crop_pct`; what is not given is 0.875 for `crop` and 1, no margin, for the others.
-    With a `zoom` nothing is fitted: the input shows so many of its pixels for one of the picture, the middle of it, and
-    `whole` shows all of it. `scale` is the value that counts as 1, 255 for pictures of 8 bits; `mean` and `std` are in parts of it, one number
+    With a `zoom` nothing is fitted: the input shows so many of its pixels for one of the picture, the middle of it,
+    and `whole` shows all of it.
+    `scale` is the value that counts as 1, 255 for pictures of 8 bits; `mean` and `std` are in parts of it, one number
     a channel. Where no data are (NaN), the input is zero.
     """
 

@@ -194,7 +194,11 @@ def maps_in_original(
     if geometry.moved is None:
         down, across = _to_original(geometry)
         y, x = (y - down[1]) / down[0], (x - across[1]) / across[0]
-        found = _between(_between(maps, y, geometry.size[0], -2), x, geometry.size[1], -1)
+        at = _cells(y, geometry.size[0], maps.shape[-2])
+        first, last = int(at.min()), min(int(at.max()) + 2, maps.shape[-2])
+        # Along the rows first, of which there are fewer before they are spread, and only those that are asked for.
+        wide = _lerp(maps[..., first:last, :], _cells(x, geometry.size[1], maps.shape[-1]), -1)
+        found = _lerp(wide, at - first, -2)
         seen = ((y >= 0) & (y <= geometry.size[0]))[:, None] & ((x >= 0) & (x <= geometry.size[1]))[None]
     else:
         at = np.stack(np.broadcast_arrays(x[None], y[:, None]), -1)
@@ -216,7 +220,7 @@ def weights_in_original(geometry: Geometry, rows: int, cols: int) -> tuple[Tenso
     found = []
     for axis, (slope, start), cells in ((0, down, rows), (1, across, cols)):
         at = (np.arange(geometry.original[axis]) + 0.5 - start) / slope
-        found.append(_between(torch.eye(cells), at, geometry.size[axis], -2))
+        found.append(_lerp(torch.eye(cells), _cells(at, geometry.size[axis], cells), -2))
     return found[0], found[1]
 
 
@@ -270,10 +274,15 @@ def _nearest(mask: NDArray[Any], y: Floats, x: Floats, void: int) -> NDArray[Any
     return found if inside.all() else np.where(inside, found, np.asarray(void, mask.dtype))
 
 
-def _between(maps: Tensor, at: Floats, size: int, axis: int) -> Tensor:
-    """Return maps at points of an axis that is `size` long, linearly between the centres of its cells."""
+def _cells(at: Floats, size: int, cells: int) -> Floats:
+    """Return points of an axis that is `size` long in cells, from the centre of the first, 0, to that of the last."""
+    found: Floats = np.clip(at * (cells / size) - 0.5, 0, cells - 1)
+    return found
+
+
+def _lerp(maps: Tensor, at: Floats, axis: int) -> Tensor:
+    """Return maps at points of an axis, told in cells, linearly between their centres."""
     cells = maps.shape[axis]
-    at = np.clip(at * (cells / size) - 0.5, 0, cells - 1)
     low = np.minimum(np.floor(at).astype(np.int64), max(cells - 2, 0))
     part = torch.from_numpy(at - low).to(maps.dtype)
     part = part[:, None] if axis == -2 else part

@@ -78,8 +78,8 @@ class Look:
     def __init__(self, predictor: Predictor, image: Any, twins: Sequence[Network] | None = None) -> None:
         if predictor.preprocess.zoom is not None:
             raise SettingError(
-                "This model answers in windows, of which no map of the whole image can be made. Explain a part of it: "
-                f"cut out {predictor.preprocess.size[1]} x {predictor.preprocess.size[0]} pixels, and train without zoom."
+                "This model answers in windows, of which no map of the whole image can be made. Train without zoom to "
+                "explain whole images."
             )
         self.predictor = predictor
         self._twins = twins

@@ -218,7 +218,7 @@ def paint(
     first class.
     """
     mask = np.zeros(size, np.uint8)
-    for number, one in enumerate(objects, 1):
+    for one in objects:
         kind = one.get("class")
         if kind is not None and kind not in places:
             raise DataError(
@@ -228,13 +228,7 @@ def paint(
         for outline in one.get("polygons", ()):
             there |= _inside(np.asarray(outline, np.float64).reshape(-1, 2), size)
         if "rle" in one:
-            runs = from_runs(one["rle"])
-            if runs.shape != there.shape:
-                raise DataError(
-                    f"{name}: object {number} is {runs.shape[1]} x {runs.shape[0]} px and its image {size[1]} x "
-                    f"{size[0]}. Export the annotations again."
-                )
-            there |= runs
+            there |= _from_runs(one["rle"], size, name)
         mask[there] = VOID if kind is None else places[kind]
     return mask
 
@@ -254,9 +248,9 @@ def _inside(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bo
     return there
 
 
-def from_runs(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Return the mask (height, width) of COCO's run lengths, column by column, as numbers or as their short text."""
-    height, width = rle["size"]
+def _from_runs(rle: Mapping[str, Any], size: tuple[int, int], name: str) -> NDArray[np.bool_]:
+    """Read COCO's run lengths, column by column, as numbers or as their short text."""
+    height, width = size
     counts = rle["counts"]
     runs = (
         _short(counts.encode() if isinstance(counts, str) else counts)
@@ -264,6 +258,10 @@ def from_runs(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
         else counts
     )
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    if len(flat) != height * width or tuple(rle.get("size", size)) != tuple(size):
+        raise DataError(
+            f"{name} holds run lengths of {len(flat):,} pixels ({rle.get('size')}) on an image of {width} x {height}. Write them again."
+        )
     return flat.reshape(width, height).T
 
 

@@ -1,0 +1,108 @@
+"""Segmentation by the command line: check, train, predict, eval, explain, export."""
+
+from __future__ import annotations
+
+import csv
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+from scenes import NAMES, folder
+
+from vitrail.infer.predictor import load
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return folder(tmp_path_factory.mktemp("street") / "street", 24)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs") / "street"
+
+
+def good(done):
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_whole_way(data, place, vitrail, tmp_path):
+    told = json.loads(good(vitrail("check", data, "--json")).stdout)
+    assert (told["kept"], told["classes"]) == (24, list(NAMES))
+    words = "--model vit_digits --network depth=2 --imgsz 48x64 --weights none --set width=32"
+    fixed = "--epochs 4 --batch 8 --lr 0.004 --micro 8 --precision float32 --device cpu"
+    report = json.loads(
+        good(vitrail("train", data, *words.split(), *fixed.split(), "--out", place, "--json")).stdout
+    )
+    assert report["task"] == "segment"
+    assert report["test"]["miou"]["value"] > 0.5
+    assert set(report["test"]["per_class"]) == set(NAMES)
+    page = (place / "report.html").read_text(encoding="utf-8")
+    assert "The worst images" in page
+    assert "What is taken for what" in page
+    assert json.loads(good(vitrail("eval", place, "--json")).stdout)["verdict"] == report["verdict"]
+    again = json.loads(good(vitrail("eval", place, data, "--json")).stdout)
+    assert again["test"]["pictures"] == 24
+
+    pictures = [data / "images" / f"{i}.png" for i in (3, 4)]
+    table = tmp_path / "areas.csv"
+    done = good(vitrail("predict", place, *pictures, "--out", tmp_path / "masks", "--csv", table, "--json"))
+    answers = json.loads(done.stdout)
+    with table.open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert sum(int(row["pixels"]) for row in rows if row["path"] == str(pictures[0])) == 48 * 64
+    assert [row["class"] for row in rows[: len(answers[0]["areas"])]] == [
+        a["class"] for a in answers[0]["areas"]
+    ]
+    with Image.open(tmp_path / "masks" / "3.mask.png") as mask:
+        assert (mask.mode, mask.size) == ("P", (64, 48))
+        np.testing.assert_array_equal(np.asarray(mask), load(place)(pictures[0])[0].mask)
+    assert (tmp_path / "masks" / "3.png").is_file()
+
+    asked = ["--of", "disc", "--at", "20,20", "--method", "gradcam", "--no-check"]
+    good(vitrail("explain", place, pictures[0], *asked, "--out", tmp_path / "maps"))
+    assert list((tmp_path / "maps").iterdir())
+    wrong = vitrail("explain", place, pictures[0], "--at", "900,2", "--out", tmp_path / "maps")
+    assert wrong.returncode != 0
+    assert "64 x 48" in wrong.stderr
+
+
+def test_exports_answer_with_the_class_of_each_pixel(data, place, vitrail, tmp_path, monkeypatch):
+    import vitrail.export.proof as proof
+
+    monkeypatch.setattr(proof, "LARGEST", (300, 400))  # in place of 12 megapixels
+    monkeypatch.setattr(proof, "many_sizes", partial(proof.many_sizes, least=20))
+    picture = data / "images" / "5.png"
+    mask = load(place)(picture)[0].mask
+    for format, name in (("onnx", "street.onnx"), ("openvino", "street.xml")):
+        out = tmp_path / name
+        found = json.loads(good(vitrail("export", place, "--format", format, "--out", out, "--json")).stdout)
+        assert found["agreement"]["same_top"] + found["agreement"]["ties"] == found["agreement"]["pictures"]
+        opened = load(out)
+        classes = opened._engine(np.asarray(Image.open(picture)))[0]
+        assert classes.shape == mask.shape
+        assert (classes.numpy() == mask).mean() > 0.999
+        np.testing.assert_array_equal(opened(picture)[0].mask, mask)
+
+
+def test_what_the_command_line_refuses(data, vitrail, tmp_path):
+    done = vitrail(
+        "train",
+        data,
+        "--augment",
+        "trivial",
+        "--weights",
+        "none",
+        "--model",
+        "vit_digits",
+        "--out",
+        tmp_path / "r",
+    )
+    assert done.returncode == 1
+    assert "scene" in done.stderr
+    done = vitrail("train", data, "--set", "head=round", "--weights", "none", "--out", tmp_path / "r")
+    assert done.returncode == 2
+    assert "head" in done.stderr

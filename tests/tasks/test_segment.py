@@ -1,0 +1,485 @@
+"""Segmentation: what is learnt, what is answered in the original's pixels, what is scored, and what never counts."""
+
+from __future__ import annotations
+
+from functools import partial
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scenes import NAMES, VOID, scene
+from torch import nn
+
+from vitrail.core.errors import SettingError, UnknownNameError
+from vitrail.data.augment import build
+from vitrail.data.manifest import Row
+from vitrail.data.preprocess import Preprocess
+from vitrail.data.sample import Batch
+from vitrail.data.truth import Truth
+from vitrail.data.view import maps_in_original, strips_in_original, weights_in_original
+from vitrail.export.graph import spread_onto
+from vitrail.infer.exported import contradicts
+from vitrail.models.create import build as build_encoder
+from vitrail.models.create import create_encoder
+from vitrail.models.vit import ViTConfig
+from vitrail.runs.assemble import join
+from vitrail.runs.run_network import answering
+from vitrail.tasks.base import FINGERPRINT, Ask
+from vitrail.tasks.segment import loss
+from vitrail.tasks.segment.surfaces import Widths, edges, surface
+from vitrail.tasks.segment.targets import frequency_weights
+from vitrail.tasks.segment.task import Segment
+from vitrail.tasks.segment.windows import hann, in_windows, starts
+from vitrail.training.loop import IMAGES, weighed
+
+SIZE = (48, 64)
+TRUTH = Truth("mask", NAMES)
+PLAIN = Preprocess(SIZE, "squash", 1.0, (0.5,) * 3, (0.25,) * 3)
+
+
+def segment(**settings):
+    return Segment(TRUTH, {"width": 32, **settings})
+
+
+def network(task, size=SIZE):
+    torch.manual_seed(0)
+    return join(create_encoder("vit_digits", image=size, settings={"depth": 2}), task)
+
+
+def batch_of(count, augment=None):
+    views = [PLAIN.view(SIZE, augment, i) if augment else PLAIN.view(SIZE) for i in range(count)]
+    images = torch.stack([view.image(scene(i)[0]) for i, view in enumerate(views)])
+    masks = [view.mask(scene(i)[1], VOID) for i, view in enumerate(views)]
+    return Batch(
+        {"images": images}, masks, tuple(map(str, range(count))), tuple(one.geometry for one in views)
+    )
+
+
+def learnt(task, batch, steps, rate=3e-3):
+    net = network(task)
+    optimiser = torch.optim.AdamW(net.parameters(), rate)
+    ready = Batch(batch.inputs, task.collate(batch.targets), batch.ids, batch.geometry)
+    for step in range(steps):
+        optimiser.zero_grad()
+        task.training_loss(net, ready, np.random.default_rng(step), step / steps).total.backward()
+        optimiser.step()
+    return net.eval()
+
+
+def scored(task, net, batch):
+    evaluation = task.evaluation()
+    with torch.no_grad():
+        output = net(batch.inputs)
+    evaluation.update([Row(name, name) for name in batch.ids], output, batch.targets, batch.geometry)
+    return evaluation
+
+
+# Learning
+
+
+def test_eight_images_are_learnt_by_heart():
+    task, batch = segment(), batch_of(8)
+    assert scored(task, learnt(task, batch, 80), batch).scores()["miou"] >= 0.95
+
+
+def test_a_rare_class_is_learnt():
+    """Of a class of 0.5 % of the pixels at least half is found, though it hardly counts in an unweighed mean."""
+    batch = batch_of(8)
+    masks = [np.where(mask == 2, 0, mask) for mask in batch.targets]
+    images = batch.images.clone()
+    for i, mask in enumerate(masks):
+        mask[30:34, 10 + 4 * i : 14 + 4 * i] = 2
+        images[i, :, 30:34, 10 + 4 * i : 14 + 4 * i] = torch.tensor([-2.0, -1.0, 2.0]).view(3, 1, 1)
+    areas = np.stack([np.bincount(mask.ravel(), minlength=256)[:3] for mask in masks])
+    assert areas[:, 2].sum() / areas.sum() < 0.006
+    rare = Batch({"images": images}, masks, batch.ids, batch.geometry)
+    task = segment(class_weights=tuple(frequency_weights(areas).tolist()))
+    evaluation = scored(task, learnt(task, rare, 80), rare)
+    table = evaluation.matrix()
+    assert table[2, 2] / table[2].sum() > 0.5
+
+
+def test_weights_of_classes_by_their_area():
+    weights = frequency_weights(np.array([[900, 90, 10, 0], [990, 0, 10, 0]]))
+    np.testing.assert_allclose(weights, [np.sqrt(0.09 / 0.945), 1, 3, 1], rtol=1e-5)
+    assert frequency_weights(np.array([[10**6, 10**4, 1]])).max() == 5
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "dice", "lovasz"])
+def test_the_gradient_is_exactly_zero_at_void(name):
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 12, 16, generator=draw, requires_grad=True)
+    masks = torch.randint(0, 3, (2, 12, 16), generator=draw)
+    masks[:, :, 5:9] = VOID
+    given = {"cross_entropy": (torch.tensor([1.0, 2.0, 0.5]), 0.1)}.get(name, ())
+    getattr(loss, name)(logits, masks, VOID, *given).backward()
+    void = (masks == VOID)[:, None].expand_as(logits)
+    assert torch.equal(logits.grad[void], torch.zeros_like(logits.grad[void]))
+    assert logits.grad[~void].abs().sum() > 0
+
+
+def test_losses_against_references():
+    """Dice by hand; Lovász of certain answers is 1 − IoU, the mean over the classes that are there."""
+    masks = torch.tensor([[[0, 0, 1, 1], [0, 0, 1, VOID]]])
+    answers = torch.tensor([[[0, 1, 1, 1], [0, 0, 1, 0]]])
+    certain = 60.0 * F.one_hot(answers, 3).permute(0, 3, 1, 2)
+    found = loss.dice(certain, masks, VOID)
+    by_hand = [1 - (2 * 3 + 1) / (3 + 4 + 1), 1 - (2 * 3 + 1) / (4 + 3 + 1)]
+    assert float(found) == pytest.approx(sum(by_hand), abs=1e-6)
+    assert float(loss.lovasz(certain, masks, VOID)) == pytest.approx((1 - 3 / 4) + (1 - 3 / 4), abs=1e-6)
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 3.0, 0.5)])
+def test_a_loss_in_pieces_is_the_whole_loss(weights):
+    task = segment(class_weights=weights, smoothing=0.1)
+    batch = batch_of(5)
+    masks = task.collate(batch.targets)
+    masks[3] = VOID
+    maps = torch.randn(5, 3, 12, 16, generator=torch.Generator().manual_seed(1))
+    whole = weighed(task.loss({"map": maps}, masks), *[{IMAGES: 5, **task.weights(masks)}] * 2)
+    total = torch.zeros(())
+    for low, high in ((0, 2), (2, 3), (3, 4), (4, 5)):
+        counts = {IMAGES: high - low, **task.weights(masks[low:high])}
+        total += weighed(
+            task.loss({"map": maps[low:high]}, masks[low:high]), counts, {IMAGES: 5, **task.weights(masks)}
+        )
+    torch.testing.assert_close(total, whole, rtol=1e-5, atol=1e-6)
+    assert float(task.loss({"map": maps[3:4]}, masks[3:4]).total) == 0
+
+
+def test_the_encoder_rests_first_and_then_learns():
+    task, batch = segment(frozen=0.5), batch_of(2)
+    net, ready = network(task), Batch(batch.inputs, task.collate(batch.targets), batch.ids)
+    for progress, learns in ((0.4, False), (0.5, True)):
+        net.zero_grad()
+        task.training_loss(net, ready, np.random.default_rng(0), progress).total.backward()
+        assert all(p.grad is not None for p in net.head.parameters())
+        assert any(p.grad is not None for p in net.encoder.parameters()) is learns
+        assert all(p.requires_grad for p in net.parameters())
+
+
+def test_lovasz_joins_late():
+    task, batch = segment(lovasz=1.0), batch_of(2)
+    net, ready = network(task), Batch(batch.inputs, task.collate(batch.targets), batch.ids)
+    early, late = (task.training_loss(net, ready, np.random.default_rng(0), p).parts for p in (0.5, 0.9))
+    assert sorted(early) == ["dice", "pixels"]
+    assert sorted(late) == ["dice", "lovasz", "pixels"]
+    assert set(late) <= set(task.weights(ready.targets))
+
+
+def test_crops_keep_rare_classes():
+    augment = build("scene")
+    pixels = {}
+    for rare in (0.0, 1.0):
+        task = segment(rare=rare, class_weights=(0.1, 0.1, 5.0))
+        shown = []
+        for key in range(40):
+            view = task.view(
+                scene(3)[1], lambda turn, key=key: PLAIN.view(SIZE, augment, 100 * key + turn), key
+            )
+            shown.append((view.mask(scene(3)[1], VOID) == 2).sum())
+        pixels[rare] = np.mean(shown)
+    assert pixels[1.0] > 1.3 * pixels[0.0]
+
+
+# The head
+
+
+@pytest.mark.parametrize("head", ["pixels", "linear"])
+@pytest.mark.parametrize(
+    "name", ["vit_ti16", "resnet10t", "swin_t", "vvt_t", "t2t_vit_7", "supervit_s", "mixer_s32"]
+)
+def test_heads_stand_on_any_network(name, head):
+    with torch.device("meta"):
+        encoder = create_encoder(name, image=224)
+        net = join(encoder, segment(head=head, stem=True))
+        found = net({"images": torch.zeros(2, 3, 224, 224)})["map"]
+    stride = 4 if head == "pixels" else encoder.spec.strides[-1]
+    assert found.shape == (2, 3, 224 // stride, 224 // stride)
+
+
+def test_a_map_of_overlapping_patches_covers_the_input():
+    """What lights up at a place lies at that place: patches of 8 pixels, one every 4, end 2 pixels before the rim."""
+    encoder = build_encoder(ViTConfig(image=(40, 56), patch=(8, 4), width=16, depth=1, heads=1))
+    assert encoder.spec.rim == 2
+    found = join(encoder, segment(head="linear"))({"images": torch.zeros(1, 3, 40, 56)})["map"]
+    assert found.shape[2:] == (10, 14)
+
+
+# Answers
+
+
+def disc(size, centre, radius):
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    return (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2
+
+
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((97, 161), (56, 70)), ((61, 47), (112, 126)), ((300, 211), (64, 48))]
+)
+def test_a_disc_comes_back_to_where_it_was(fit, shape, size):
+    """Through the resize into the input, a map at a quarter of it, and back: threshold last, no pixel shifted."""
+    task = Segment(Truth("mask", ("ground", "disc")))
+    steps = Preprocess(size, fit, 1.0, (0.0,) * 3, (1.0,) * 3)
+    centre = (0.43 * shape[1], 0.56 * shape[0])
+    image = np.repeat((disc(shape, centre, 0.3 * min(shape)) * 255).astype(np.uint8)[..., None], 3, 2)
+    pixels, geometry = steps.eval(image)
+    share = F.adaptive_avg_pool2d(pixels[:1], (size[0] // 2, size[1] // 2))
+    mask = task.mask(torch.cat([1 - share, share]), geometry)
+    y, x = np.nonzero(mask == 1)
+    assert abs(x.mean() + 0.5 - centre[0]) < 0.25
+    assert abs(y.mean() + 0.5 - centre[1]) < 0.25
+    assert (mask == VOID).sum() == 0
+
+
+def test_strips_are_the_whole_and_never_larger():
+    draw = torch.Generator().manual_seed(0)
+    maps = torch.randn(7, 13, 17, generator=draw)
+    geometry = Preprocess((52, 68), "pad").geometry(211, 307)
+    whole, most = maps_in_original(geometry, maps), 7 * 307 * 10
+    seen = []
+    for rows, strip in strips_in_original(geometry, maps, most):
+        assert strip.numel() <= most
+        torch.testing.assert_close(strip, whole[:, rows], rtol=0, atol=0)
+        seen += range(211)[rows]
+    assert seen == list(range(211))
+    mask = Segment(Truth("mask", tuple("abcdefg"))).mask(maps, geometry)
+    np.testing.assert_array_equal(mask, whole.argmax(0))
+
+
+def test_what_was_cut_off_and_what_is_unsure_is_no_class():
+    task, maps = segment(), torch.zeros(3, 4, 4)
+    maps[1] = 1
+    cut = task.decode({"map": maps[None]}, [Preprocess((32, 32), "crop").geometry(40, 80)], Ask())[0]
+    assert (cut.mask[:, :15] == VOID).all()
+    assert (cut.mask[6:34, 26:54] == 1).all()
+    unsure = task.decode({"map": maps[None]}, [PLAIN.geometry(20, 30)], Ask(threshold=0.9))[0]
+    assert (unsure.mask == VOID).all()
+    with Image.open(BytesIO(cut.files()[".mask.png"])) as image:
+        np.testing.assert_array_equal(np.asarray(image), cut.mask)
+    assert str(unsure) == "nothing it knows"
+
+
+def test_areas_in_the_original_s_pixels_and_in_mm():
+    task, maps = segment(spacing=(0.5, 2.0)), torch.zeros(3, 2, 2)
+    maps[2, :, 1] = 9
+    answer = task.decode({"map": maps[None]}, [PLAIN.geometry(10, 40)], Ask())[0]
+    rows = {row["class"]: row for row in answer.rows()}
+    assert sum(row["pixels"] for row in rows.values()) == 400
+    assert rows["box"]["mm2"] == rows["box"]["pixels"]
+    assert answer.to_dict()["width"] == 40
+
+
+def local(channels=3, classes=3):
+    """A network that sees 8 pixels to each side: patches of 4, then a convolution."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(channels, 8, 4, 4), nn.GELU(), nn.Conv2d(8, classes, 3, padding=1)).eval()
+
+
+@torch.no_grad()
+def test_windows_are_the_whole_away_from_the_rim():
+    """Where every window that counts sees all that the network looks at: here in the middle of any window."""
+    net = local()
+    image = torch.randn(3, 80, 112, generator=torch.Generator().manual_seed(0))
+    whole = net(image[None])[0]
+    found = in_windows(net, image, (32, 32))
+    assert found.shape == whole.shape
+    rims = torch.zeros(whole.shape[1:], dtype=torch.bool)
+    for axis, length in ((0, 80), (1, 112)):
+        for start in starts(length, 32):
+            for cell in (start // 4, start // 4 + 7):
+                rims.select(axis, cell)[...] = True
+    assert (~rims).float().mean() > 0.3
+    torch.testing.assert_close(found[:, ~rims], whole[:, ~rims], rtol=0, atol=1e-5)
+    assert (found - whole).abs()[:, rims].max() > 1e-3
+
+
+def test_the_weights_of_windows_sum_to_one():
+    def ones(windows):
+        return torch.ones(len(windows), 2, windows.shape[2] // 4, windows.shape[3] // 4)
+
+    torch.testing.assert_close(in_windows(ones, torch.zeros(3, 64, 88), (32, 32)), torch.ones(2, 16, 22))
+    assert hann(7).min() > 0
+    with pytest.raises(SettingError, match="multiple of four patches"):
+        in_windows(lambda windows: torch.ones(len(windows), 2, 5, 5), torch.zeros(3, 64, 64), (32, 32))
+
+
+def test_a_large_image_is_answered_in_windows_at_its_own_scale():
+    task = segment(zoom=1.0)
+    steps = task.steps(Preprocess((32, 32), "squash", 1.0, (0.5,) * 3, (0.25,) * 3))
+    assert Preprocess.from_dict(steps.to_dict()) == steps
+    whole = steps.whole((70, 45))
+    assert whole.size == (72, 48)
+    pixels, geometry = whole.eval(scene(1, (70, 45))[0])
+    compute = answering(task, network(task, (32, 32)).eval(), size=steps.size)
+    with torch.no_grad():
+        output = compute(Batch({"images": pixels[None]}, None, ("",), (geometry,)))
+    assert output["map"].shape == (1, 3, 18, 12)
+    assert task.decode(output, [geometry], Ask())[0].mask.shape == (70, 45)
+
+
+# Explanations
+
+
+def test_a_class_a_pixel_and_a_region_are_explained():
+    task, batch = segment(), batch_of(1)
+    maps = torch.zeros(1, 3, 12, 16, requires_grad=True)
+    with torch.no_grad():
+        maps[0, 0], maps[0, 1, 4:8, 4:8] = 2.5, 5.0
+    answer = task.decode({"map": maps.detach()}, batch.geometry, Ask())[0]
+    assert task.choices(answer)[0] == "ground"
+    for choice, cells in (("disc", 16), ("disc at 21,22", 1), ("box in 16,16,32,32", 16), ("at 21,22", 1)):
+        asked = task.focus(answer, choice)
+        (slope,) = torch.autograd.grad(task.score({"map": maps}, asked).sum(), maps)
+        place = task.labels.index(asked.asked)
+        assert asked.asked == ("disc" if choice.startswith("at") else choice.split()[0])
+        assert int((slope[0, place] > 0).sum()) == cells
+        assert float(slope[0].sum()) == pytest.approx(1)
+        if cells == 1:
+            assert slope[0, place, 5, 5] == 1
+    with pytest.raises(UnknownNameError, match="disc"):
+        task.focus(answer, "disk")
+    with pytest.raises(SettingError, match="64 x 48"):
+        task.focus(answer, "disc at 64,3")
+
+
+# The proof and the export
+
+
+def test_an_answer_that_moved_does_not_agree():
+    task = segment()
+    maps = torch.randn(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    assert task.agree({"map": maps}, {"map": maps}).tolist() == [True]
+    assert task.agree({"map": maps}, {"map": maps.roll(2, -1)}).tolist() == [False]
+    large = Segment(Truth("mask", tuple(map(str, range(150)))))
+    assert large.fingerprint({"map": torch.zeros(1, 150, 256, 256)}).shape[1] <= FINGERPRINT
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+def test_an_exported_graph_answers_in_the_picture_s_pixels(fit):
+    """The weights of the graph, computed from the picture's sides, are those of the one way back to the original."""
+    steps, task = Preprocess((32, 48), fit, 1.0), segment()
+    maps = torch.randn(1, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    for shape in ((97, 61), (31, 200), (32, 48)):
+        geometry = steps.geometry(*shape)
+        ours, theirs = weights_in_original(geometry, 8, 12), spread_onto(steps, shape, 8, 12)
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+        spread = partial(spread_onto, steps, shape)
+        found = task.in_picture({"map": maps}, spread)["classes"]
+        mine = torch.from_numpy(task.mask(maps[0], geometry))
+        assert (found[0] == mine)[mine != VOID].float().mean() > 0.999
+        assert found.shape == (1, *shape)
+    assert contradicts(found[0], found[0].roll(9, 0))
+    assert not contradicts(found[0], found[0].clone())
+
+
+# Scores
+
+
+def answered(truths, answers, names=NAMES):
+    """Return an evaluation of masks that were answered with certainty."""
+    task = Segment(Truth("mask", names))
+    evaluation = task.evaluation()
+    for i, (truth, answer) in enumerate(zip(truths, answers, strict=True)):
+        truth, answer = np.array(truth, np.uint8), torch.tensor(answer)
+        maps = 9.0 * F.one_hot(answer, len(names)).permute(2, 0, 1).float()
+        geometry = Preprocess(truth.shape, "squash", 1.0).geometry(*truth.shape)
+        evaluation.update([Row(str(i), str(i))], {"map": maps[None]}, [truth], [geometry])
+    return evaluation
+
+
+def test_overlap_by_hand_from_one_matrix_over_the_set():
+    """Void counts nowhere; a class that no truth shows is left out of the mean and named, not 0, 1 or NaN."""
+    truths = [[[0, 0, 1, 1], [0, 0, 1, VOID]], [[1, 1, 1, 1], [0, 0, 0, 0]]]
+    answers = [[[0, 1, 1, 1], [0, 0, 1, 1]], [[1, 1, 1, 2], [0, 0, 0, 0]]]
+    evaluation = answered(truths, answers)
+    assert evaluation.matrix()[:, :3].tolist() == [[7, 1, 0], [0, 6, 1], [0, 0, 0]]
+    iou = np.array([7 / 8, 6 / 8])
+    scores = evaluation.scores()
+    assert scores["miou"] == pytest.approx(iou.mean())
+    assert scores["accuracy"] == pytest.approx(13 / 15)
+    result = evaluation.result()
+    assert result.numbers["dice"].value == pytest.approx((2 * iou / (1 + iou)).mean())
+    assert result.details["test"]["absent"] == ["box"]
+    assert "box: left out" in result.sections[0].note
+    assert "over 2 classes" in result.verdict
+    assert evaluation.per_image()["miou"].tolist() == pytest.approx([(3 / 4 + 3 / 4) / 2, (1 + 3 / 4) / 2])
+
+
+def test_scores_of_a_resample_are_those_of_its_images():
+    masks = [scene(i)[1] for i in range(4)]
+    answers = [
+        np.where(np.roll(mask, 2, 1) == VOID, 0, np.roll(mask, 2, 1)).astype(np.int64) for mask in masks
+    ]
+    whole = answered(masks, answers)
+    twice = answered([masks[1]] * 2 + [masks[3]], [answers[1]] * 2 + [answers[3]])
+    told, again = whole.resample(np.array([0.0, 2.0, 0.0, 1.0])), twice.resample(np.ones(3))
+    assert told == pytest.approx(again, abs=1e-12, nan_ok=True)
+    one, other = answered(masks[:2], answers[:2]), answered(masks[2:], answers[2:])
+    for place, row in enumerate(other.kept.rows):
+        other.kept.rows[place] = row._replace(id=str(place + 2))
+    other.merge(one)
+    assert other.scores() == pytest.approx(whole.scores(), abs=1e-12)
+
+
+def test_edges_by_hand():
+    """A square moved by two pixels: equal within three, and the share of edges that meet within one."""
+    truth, answer = np.zeros((2, 40, 40), np.uint8)
+    truth[10:30, 10:30], answer[10:30, 12:32] = 1, 1
+    near = edges(answer, truth, 2, Widths(3, 2))[1]
+    assert near[:4].tolist() == [76, 76, 76, 76]
+    apart = edges(answer, truth, 2, Widths(1, 2))[1]
+    assert apart[0] == apart[2] < apart[1] == apart[3] == 76
+    both = (20 * 18) - (16 * 14) - 2 * 0  # the bands share the long sides and the ends of the short ones
+    assert apart[4] < both
+    assert Widths.of((240, 320)) == (3, 8)
+    far, share = surface(answer == 1, truth == 1, (1.0, 0.5))
+    assert far == pytest.approx(1.0)
+    assert share == 1
+    assert np.isnan(surface(answer == 1, truth == 5, (1.0, 1.0))).all()
+
+
+def test_thin_classes_are_told_apart():
+    truth = np.zeros((120, 160), np.uint8)
+    truth[:, 40:42], truth[60:, 80:] = 1, 2
+    answer = np.where(truth == 1, 0, truth).astype(np.int64)
+    answer[:60, 40:42] = 1
+    result = answered([truth], [answer]).result()
+    assert result.numbers["thin_recall"].value == pytest.approx(0.5)
+    assert "Thin classes: disc" in result.sections[0].note
+
+
+def test_calibration_counts_every_pixel():
+    truth = np.zeros((20, 30), np.uint8)
+    truth[:5] = VOID
+    evaluation = segment().evaluation()
+    maps = torch.zeros(1, 3, 20, 30)
+    maps[0, 0] = 2.0
+    geometry = Preprocess((20, 30), "squash", 1.0).geometry(20, 30)
+    evaluation.update([Row("a", "a")], {"map": maps}, [truth], [geometry])
+    (told,) = evaluation.result().details["calibration"]["bins"]
+    assert told["answers"] == 450
+    assert told["sure"] == pytest.approx(float(maps[0, :, 0, 0].softmax(0)[0]), abs=1e-3)
+    assert evaluation.calibrate()["temperature"] < 1
+
+
+# The draft
+
+
+def test_patches_take_the_class_that_most_of_them_shows():
+    probe = segment().probe
+    mask = np.zeros((8, 12), np.uint8)
+    mask[:, 6:], mask[:3, :4] = 1, VOID
+    cells = probe.cells([mask], [Preprocess((8, 12), "squash", 1.0).geometry(8, 12)], (2, 3))
+    assert cells.tolist() == [[VOID, 0, 1, 0, 0, 1]] or cells.tolist() == [[VOID, 1, 1, 0, 1, 1]]
+    logits = np.eye(3, dtype=np.float32)[np.minimum(cells, 2)]
+    assert probe.output(logits, (2, 3))["map"].shape == (1, 3, 2, 3)
+    assert probe.worth(logits, cells) == 1
+    drawn, places = probe.sample(logits, cells)
+    assert len(drawn) == 5
+    assert VOID not in places
