@@ -76,9 +76,8 @@ def test_masks_are_read_checked_and_written_down(cells: Path, tmp_path: Path) ->
     )
 
 
-def test_without_a_task_masks_and_boxes_are_refused_as_before(cells: Path) -> None:
-    with pytest.raises(DataError, match="segmentation comes later"):
-        prepare(cells)
+def test_without_a_task_masks_are_segmented_and_other_tasks_are_refused(cells: Path) -> None:
+    assert type(prepare(cells).targets).__name__ == "SegmentTargets"
     with pytest.raises(DataError, match="and no classes"):
         prepare(cells, task="classify")
     with pytest.raises(SettingError, match="trains another one"):

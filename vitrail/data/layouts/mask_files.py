@@ -260,7 +260,8 @@ def _from_runs(rle: Mapping[str, Any], size: tuple[int, int], name: str) -> NDAr
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     if len(flat) != height * width or tuple(rle.get("size", size)) != tuple(size):
         raise DataError(
-            f"{name} holds run lengths of {len(flat):,} pixels ({rle.get('size')}) on an image of {width} x {height}. Write them again."
+            f"{name} holds run lengths of {len(flat):,} pixels, (height, width) {rle.get('size')}, on an image of "
+            f"{width} x {height}. Write them again."
         )
     return flat.reshape(width, height).T
 
