@@ -43,6 +43,16 @@ _TITLES = {
     "several labels": "Several labels where one is learnt",
     "unreadable truth": "Truths that cannot be read",
     "imbalance": "Classes of unequal size",
+    "no mask": "Without a mask",
+    "mask size": "Masks of another size",
+    "mask values": "Masks with what no class has",
+    "unknown values": "Numbers or colours of no class",
+    "lossy mask": "Masks in JPEG",
+    "void mask": "Masks in which nothing counts",
+    "mask turn": "Masks that lie otherwise",
+    "mask turn kept": "Turned by EXIF, one of two",
+    "absent class": "Classes that no mask shows",
+    "class areas": "Areas of the classes",
 }
 
 
@@ -56,6 +66,10 @@ def data_page(name: str, prepared: Prepared, history: History) -> str:
         "about": prepared.about(),
         "notes": [*prepared.layout.notes, *prepared.notes],
         "findings": [_shown(one, rows, prepared) for one in findings[:_FINDINGS]],
+        "areas": next(
+            ([dict(row) for row in one.table] for one in findings if one.kind == "class areas"), []
+        ),
+        "legend": _legend(prepared),
         "more": max(0, len(findings) - _FINDINGS),
         "classes": list(_classes(prepared)),
         "splits": list(prepared.manifest.counts(prepared.targets)),
@@ -87,16 +101,23 @@ def _shown(finding: Finding, rows: dict[str, Row], prepared: Prepared) -> dict[s
         "pictures": [] if unreadable else [_picture(row, prepared) for row in named[:_PICTURES]],
         "reasons": [row.reason for row in named[:100]] if unreadable else [],
         "more": max(0, len(named) - (100 if unreadable else _PICTURES)),
+        "table": [dict(row) for row in finding.table] if finding.kind != "class areas" else [],
     }
 
 
-def _picture(row: Row, prepared: Prepared) -> dict[str, str]:
+def _legend(prepared: Prepared) -> dict[str, str]:
+    """Return the colours in which classes are drawn, by their names; none where truths are not drawn in colours."""
+    found = {name: prepared.targets.colour(name) for name in prepared.manifest.truth.names}
+    return {name: colour for name, colour in found.items() if colour}
+
+
+def _picture(row: Row, prepared: Prepared, about: str = "") -> dict[str, str]:
     words = prepared.targets.words(row)
     try:
         array = load(prepared.manifest.root, row.path, part=row.part).image
     except DataError:  # it was deleted since it was looked at
         return {"image": "", "id": row.id, "label": words, "split": row.split}
-    image = Image.fromarray(array)
+    image = prepared.targets.draw(Image.fromarray(array), row, prepared.manifest.root, about)
     small = image.width < _THUMB and image.height < _THUMB
     scale = _THUMB / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -124,6 +145,11 @@ def _samples(prepared: Prepared) -> Iterator[tuple[str, Sequence[dict[str, str]]
         for stratum in prepared.targets.strata(row) or ("",):
             if stratum in by_class:
                 by_class[stratum].append(row)
+    if _legend(prepared):
+        every = prepared.manifest.rows()
+        step = max(1, len(every) // _PICTURES)
+        yield _ALL, [_picture(row, prepared) for row in every[::step][:_PICTURES]]
     for name, rows in by_class.items():
         step = max(1, len(rows) // _PICTURES)
-        yield name or _ALL, [_picture(row, prepared) for row in rows[::step][:_PICTURES]]
+        about = name if prepared.targets.colour(name) else ""
+        yield name or _ALL, [_picture(row, prepared, about) for row in rows[::step][:_PICTURES]]

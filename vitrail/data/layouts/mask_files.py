@@ -27,6 +27,7 @@ _COUNTED = 1000
 
 Colour = tuple[int, int, int]
 
+_ORIENTATION = 0x0112
 _INDEXED = ("1", "L", "P", "I", "I;16", "I;16B", "F")
 
 
@@ -80,6 +81,17 @@ def read_raw(data: bytes, name: str) -> RawMask:
             return RawMask(np.asarray(upright.convert("RGB")))
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         raise DataError(f"{name} is no mask that can be read ({error}). Save it as PNG.") from error
+
+
+def orientation(data: bytes) -> int:
+    """Return the EXIF orientation of an image file, 1 where it has none."""
+    if data.startswith(b"\x89PNG") and b"eXIf" not in data:
+        return 1  # Pillow would decode all of it to look
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return int(image.getexif().get(_ORIENTATION, 1) or 1)
+    except (OSError, SyntaxError, ValueError, TypeError):
+        return 1
 
 
 def decode_mask(raw: RawMask, truth: Truth, name: str) -> NDArray[np.uint8]:
