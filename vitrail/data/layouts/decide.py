@@ -138,7 +138,7 @@ def _is_question(chosen: Layout, other: Layout) -> bool:
 
 
 def _weight(layout: Layout) -> float:
-    number = len(layout.explained)
+    number = len(layout.found) if layout.sure else len(layout.explained)
     if layout.name == "filenames":
         return _WORDS * number
     return _PLAIN * number if layout.plain else number

@@ -77,7 +77,8 @@ class Pairs:
     """Picture → class → its masks (the class is "" where the names tell none); and what has no partner.
 
     `folders` are those that hold them, pictures and masks; `several` tells that masks of one picture are of single
-    objects; `sure` that no folder here could be a class; `city` and `trimaps` name two sets of one spelling.
+    objects; `sure` that no folder here could be a class; `words` are those that make folders ones of masks; `unused`
+    are masks beside those that were taken.
     """
 
     masks: dict[str, dict[str, list[str]]] = field(default_factory=dict)
@@ -88,6 +89,7 @@ class Pairs:
     several: bool = False
     sure: bool = False
     words: frozenset[str] = frozenset()
+    unused: list[str] = field(default_factory=list)
 
     @property
     def files(self) -> list[str]:
@@ -171,13 +173,13 @@ def _by_folders(masks: Sequence[_File], pictures: _Pictures) -> Pairs | None:
         paired = [(one, two) for one, two in told if two is not None]
         reached = {picture for _, (picture, _) in paired}
         if 2 * len(paired) < len(files) and 2 * len(reached) < len(pictures.files):
-            found.aside += [one.name for one in files]
+            found.unused += [one.name for one in files]
             continue
         for one, two in told:
             if two is None:
                 found.lonely.append(one.name)
             elif taken.setdefault(two[0], root) != root:
-                found.aside.append(one.name)
+                found.unused.append(one.name)
             else:
                 found.masks.setdefault(two[0], {}).setdefault(two[1], []).append(one.name)
                 words.add(one.word)
@@ -208,32 +210,46 @@ def _beside(pictures: _Pictures) -> Pairs | None:
 
 def _complete(found: Pairs, pictures: _Pictures, others: list[str]) -> None:
     """Tell pictures without a mask from those that lie elsewhere, classes from objects, and where all of it lies."""
-    known = {*found.files, *found.lonely, *found.aside}
+    known = {*found.files, *found.lonely, *found.unused}
     roots = {one.root for one in pictures.files if one.name in found.masks}
     for one in pictures.files:
         if one.name in found.masks or one.name in known:
             continue
         (found.without if one.root in roots else found.aside).append(one.name)
-    found.aside += others
+    found.unused += others
     at = {one.name: one.root for one in pictures.files}
     for picture, own in found.masks.items():
         first = next(iter(own.values()))[0]
         found.folders.setdefault(at[picture], _parted(first).root)
-    told = Counter(one for own in found.masks.values() for one in own if one not in ("", "#"))
-    classes = bool(told) and (len(told) <= _FEW_CLASSES and (2 * len(told) <= told.total() or len(told) <= 3))
-    found.several = not classes and any(
-        len(names) > 1 or one == "#" or one in told
-        for own in found.masks.values()
-        for one, names in own.items()
-    )
-    for picture, own in found.masks.items():
-        if classes:
-            found.masks[picture] = {one: names[:1] for one, names in own.items() if one in told}
-            continue
-        found.masks[picture] = {"": sorted({name for names in own.values() for name in names}, key=natural)}
+    _tell_apart(found)
     folders = {picture.rpartition("/")[0] for picture in found.masks}
     one_each = found.several and len(folders) == len(found.masks) > 1
     found.sure = one_each or bool(found.words & {"gtfine", "gtcoarse"})
+
+
+def _tell_apart(found: Pairs) -> None:
+    """Tell names of classes, which come again at many pictures, from those of objects, which do not."""
+    told = Counter(one for own in found.masks.values() for one in own if one not in ("", "#"))
+    classes = bool(told) and len(told) <= _FEW_CLASSES and (2 * len(told) <= told.total() or len(told) <= 3)
+    numbered = bool(told) or any("#" in own for own in found.masks.values())
+    for picture, own in found.masks.items():
+        if classes:
+            found.masks[picture] = {one: _lossless(names)[:1] for one, names in own.items() if one in told}
+        else:
+            found.masks[picture] = {"": _lossless([name for names in own.values() for name in names])}
+    found.several = not classes and (numbered or any(len(own[""]) > 1 for own in found.masks.values()))
+
+
+def _lossless(names: Sequence[str]) -> list[str]:
+    """Return masks, each once, in natural order; of one that is there as JPEG and as something else, not the JPEG."""
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(set(names), key=natural):
+        by_stem[_without_suffix(name)].append(name)
+    return [
+        name
+        for alike in by_stem.values()
+        for name in [one for one in alike if not one.lower().endswith((".jpg", ".jpeg"))] or alike
+    ]
 
 
 def _rank(mask: _File, root: str) -> tuple[int, tuple[tuple[int, int, str], ...]]:

@@ -64,6 +64,7 @@ class Table(NamedTuple):
 
     file: str
     kinds: tuple[Kind, ...]
+    path: str = ""
 
     @property
     def coloured(self) -> bool:
@@ -84,7 +85,7 @@ def tables(tree: Tree) -> list[Table]:
     found = []
     for name in tree.files:
         if _may_be_table(name) and (kinds := _kinds(name, tree.read(name))):
-            found.append(Table(PurePosixPath(name).name, kinds))
+            found.append(Table(PurePosixPath(name).name, kinds, name))
     return sorted(found, key=lambda one: not one.coloured)
 
 

@@ -75,19 +75,16 @@ def _of_files(tree: Tree, pairs: mask_pairs.Pairs) -> Layout:
     ]
     notes = (*header.notes, *_said(pairs))
     found = (*entries, *lonely, *tree.refused)
-    truths = frozenset((*pairs.files, *pairs.lonely))
+    listed = [one.path for one in mask_tables.tables(tree)]
+    truths = frozenset((*pairs.files, *pairs.lonely, *pairs.unused, *listed))
     return Layout("masks", tree.root, why, found, notes, header.truth, truths=truths, sure=pairs.sure)
 
 
 def _said(pairs: mask_pairs.Pairs) -> list[str]:
     notes = []
-    if pairs.without:
+    if pairs.unused:
         notes.append(
-            f"{count(len(pairs.without), 'picture')} without a mask of its name: {some(pairs.without)}."
-        )
-    if pairs.lonely:
-        notes.append(
-            f"{count(len(pairs.lonely), 'mask')} without a picture of its name: {some(pairs.lonely)}."
+            f"{count(len(pairs.unused), 'file')} beside the masks that are taken left aside: {some(pairs.unused)}."
         )
     if pairs.aside:
         notes.append(
@@ -232,7 +229,8 @@ def header_of(
     def raw(name: str) -> mask_files.RawMask:
         path = tree.files[name]
         if name.lower().endswith(_VOLUMES):
-            return mask_files.RawMask(labels_of(tree.root / path))
+            values = labels_of(tree.root / path)
+            return mask_files.RawMask(values.reshape(len(values), -1))
         return mask_files.read_raw(read(tree.root, path), path)
 
     seen = mask_files.survey(partial(raw, name) for name in masks)
