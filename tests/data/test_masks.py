@@ -391,6 +391,19 @@ def test_outlines_of_coco_are_masks_where_these_are_asked_for(tmp_path: Path) ->
     )
 
 
+def test_a_named_task_answers_the_question_of_two_readings(tmp_path: Path) -> None:
+    for name in ("ill", "well"):
+        for i in range(2):
+            put(tmp_path / f"{name}/images/{i}.png", image(i + 5 * len(name), "PNG"))
+            put(tmp_path / f"{name}/masks/{i}.png", encode((classes(i, 2) * 255).astype(np.uint8)))
+    assert sniff(tmp_path).question is not None
+    masks, folders = sniff(tmp_path, task="segment"), sniff(tmp_path, task="classify")
+    assert (masks.truth.kind, folders.truth.kind) == ("mask", "class")
+    assert (masks.question, folders.question) == (None, None)
+    assert folders.classes == ["ill", "well"]
+    assert len(folders.found) == len(masks.found) == 4
+
+
 def test_labelme(tmp_path: Path) -> None:
     shapes = [
         {"label": "road", "points": [[0, 20], [60, 20], [60, 40], [0, 40]], "shape_type": "polygon"},
@@ -465,6 +478,91 @@ def test_volumes_with_volumes_of_labels(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(label[..., :3], np.eye(4)), tmp_path / "labelsTr/liver_2.nii.gz")
     (bad,) = [entry for entry in look(tmp_path).found if entry.trouble]
     assert bad.trouble == "has 4 slices and its labels labelsTr/liver_2.nii.gz 3 slices"
+
+
+def dicom(number: int, height: float, size: tuple[int, int] = (6, 8)) -> bytes:
+    """Return a slice at a height in the body, columns to the left and rows to the back."""
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    file = pydicom.Dataset()
+    file.file_meta = FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = CTImageStorage
+    file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = generate_uid()
+    file.Rows, file.Columns, file.SamplesPerPixel = *size, 1
+    file.PhotometricInterpretation = "MONOCHROME2"
+    file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 16, 16, 15, 0
+    file.ImagePositionPatient, file.ImageOrientationPatient = [0, 0, height], [1, 0, 0, 0, 1, 0]
+    file.InstanceNumber = number
+    file.PixelData = np.random.default_rng(number).integers(0, 900, size).astype(np.uint16).tobytes()
+    data = io.BytesIO()
+    file.save_as(data, enforce_file_format=True)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("written_by", ["dcm2niix", "SimpleITK", "upside down"])
+def test_dicom_series_with_volumes_of_labels(written_by: str, tmp_path: Path) -> None:
+    nib = pytest.importorskip("nibabel")
+    for i in range(4):  # called so that their names tell nothing; from the head downwards
+        put(tmp_path / f"images/case1/{'dbca'[i]}.dcm", dicom(i + 1, 30.0 - 10 * i))
+    true = np.zeros((4, 6, 8), np.uint8)  # by height, from the feet upwards
+    for i in range(4):
+        true[i, i : i + 2, : i + 1] = 1
+    voxels = true.transpose(2, 1, 0)  # columns to the left, rows to the back
+    affine = np.diag([-1.0, -1.0, 10.0, 1.0])
+    if written_by == "dcm2niix":
+        voxels, affine = voxels[:, ::-1], np.diag([-1.0, 1.0, 10.0, 1.0])
+    elif written_by == "upside down":
+        voxels, affine = voxels[::-1, :, ::-1], np.diag([1.0, -1.0, -10.0, 1.0])
+    (tmp_path / "masks").mkdir()
+    nib.save(nib.Nifti1Image(np.ascontiguousarray(voxels), affine), tmp_path / "masks/case1_seg.nii.gz")
+    layout = look(tmp_path)
+    assert layout.truth.names == ("background", "foreground")
+    found = read(layout)
+    for i in range(4):
+        np.testing.assert_array_equal(found[f"images/case1/{'dbca'[3 - i]}.dcm"], true[i])
+    assert {entry.group for entry in layout.found} == {"images/case1"}
+    put(tmp_path / "images/case1/e.dcm", dicom(9, 40.0))
+    assert {entry.trouble for entry in look(tmp_path).found} == {
+        "is one of 5 slices, and its labels masks/case1_seg.nii.gz have 4"
+    }
+
+
+def test_dicom_pictures_with_png_masks(tmp_path: Path) -> None:
+    for i in range(2):
+        put(tmp_path / f"images/{i}.dcm", dicom(i, 0.0, SIZE))
+        put(tmp_path / f"masks/{i}.png", encode(classes(i)))
+    np.testing.assert_array_equal(read(look(tmp_path))["images/1.dcm"], classes(1))
+
+
+# Another source than the one that was learnt from
+
+
+def test_classes_of_another_source_are_matched_by_their_names(tmp_path: Path) -> None:
+    learnt = SegmentTargets(Truth("mask", ("sky", "road", "car")))
+    put(tmp_path / "images/0.jpg", image(0))
+    put(tmp_path / "masks/0.png", encode(classes(0)))
+    put(tmp_path / "classes.txt", "car\nvoid\nroad\n")
+    layout = look(tmp_path)
+    rows = [Row(entry.id, entry.path, target=entry.target) for entry in layout.entries()]
+    learnt.follow_header(layout.truth, rows)
+    assert learnt.truth.names == ("sky", "road", "car")
+    np.testing.assert_array_equal(
+        learnt.read(rows[0], tmp_path), np.array([2, VOID, 1], np.uint8)[classes(0)]
+    )
+    put(tmp_path / "masks/0.png", coloured(classes(0), COLOURS))
+    put(tmp_path / "classes.txt", "car 128 64 128\nroad 70 130 180\nvoid 0 0 142\n")
+    learnt.follow_header(look(tmp_path).truth, rows)
+    np.testing.assert_array_equal(
+        learnt.read(rows[0], tmp_path), np.array([2, VOID, 1], np.uint8)[classes(0)]
+    )
+    painted = [rows[0]._replace(target='{"size": [40, 60], "objects": []}')]
+    with pytest.raises(
+        DataError, match="What no outline covers is 'background' here, and 'sky' is the first"
+    ):
+        learnt.follow_header(Truth("mask", ("background", "car")), painted)
 
 
 # What is wrong with them

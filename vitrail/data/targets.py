@@ -47,6 +47,15 @@ class Targets(ABC, Generic[T]):
         """
         return truth
 
+    def follow_header(self, truth: Truth, rows: Sequence[Row]) -> None:
+        """Read from now on the truths of another source, whose header this is; names stay as they are learnt.
+
+        By default rows name what they show, and nothing changes.
+
+        Raises:
+            DataError: truths that cannot be brought to these names.
+        """
+
     @abstractmethod
     def read(self, row: Row, root: Path) -> T:
         """Return the truth of a row in its picture's own pixels; called in a loader's worker."""

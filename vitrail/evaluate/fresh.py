@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.core.paths import cache_dir
 from vitrail.data.doctor import Progress, examine
@@ -46,11 +47,16 @@ def fresh(
         DataError: a class that the model does not know, or nothing to score.
     """
     place = find(source)
-    understood = decided(source, place, read)
+    understood = decided(source, place, read, _kind_of(task))
     if understood.refusal and understood.truth.kind != task.truth.kind:
         raise DataError(understood.refusal)
     cache = cache_dir() / "check.sqlite"
-    report = examine(understood, targets=lambda rows: task, cache=cache, progress=progress)
+
+    def targets(rows: Sequence[Row]) -> Targets[Any]:
+        task.follow_header(understood.truth, rows)
+        return task
+
+    report = examine(understood, targets=targets, cache=cache, progress=progress)
     rows, taken = History.read(history_path(place)).apply(report.rows, report.again)
     manifest = Manifest.of(
         rows, understood.root, task.gather(understood.truth, [r for r in rows if r.state == KEPT])
@@ -85,6 +91,11 @@ def fresh(
         notes.append(f"{count(len(known), 'picture')} of them stood in the training.")
     called = _called(len(chosen), len(known), learnt is not None)
     return Fresh(manifest, tuple(chosen), called, known, tuple(notes), unusable)
+
+
+def _kind_of(task: Targets[Any]) -> str | None:
+    """Return the name of the usual task for truths of the kind that a task learns, if there is one."""
+    return catalog.DEFAULT_TASKS.get(task.truth.kind)
 
 
 def _called(pictures: int, known: int, told: bool) -> str:

@@ -322,6 +322,11 @@ def _marked(stem: str) -> Iterator[tuple[str, str]]:
         yield match["name"], ""
 
 
+def stems_of_mask(file: str) -> list[str]:
+    """Return what the picture of a mask file may be called, the whole name first."""
+    return [name for name, _ in _mask_stems(_without_suffix(file))]
+
+
 def _mask_stems(stem: str) -> Iterator[tuple[str, str]]:
     yield stem, ""
     yield from _marked(stem)

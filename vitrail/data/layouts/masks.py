@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
-from vitrail.data.layouts import mask_files, mask_pairs, mask_tables, outlines
+from vitrail.data.layouts import mask_files, mask_pairs, mask_tables, outlines, series
 from vitrail.data.layouts.base import Entry, Layout, Tree
 from vitrail.data.layouts.boxes import listed_splits
 from vitrail.data.layouts.mask_tables import BACKGROUND, FOREGROUND, Header
 from vitrail.data.manifest import dump_target
-from vitrail.data.medical import labels_of, slices
+from vitrail.data.medical import affine_of, labels_of, slices
 from vitrail.data.names import count, some
 from vitrail.data.source import read
 from vitrail.data.truth import Truth
@@ -33,6 +33,8 @@ def look(tree: Tree) -> Layout | None:
     """
     if tree.table:
         return None
+    if found := series.pair(tree):
+        return _of_series(tree, found)
     asked = tree.wanted == "mask" or tree.options.layout == "masks"
     pairs = mask_pairs.pair(_candidates(tree))
     painted = outlines.look(tree, boxes=asked)
@@ -78,6 +80,34 @@ def _of_files(tree: Tree, pairs: mask_pairs.Pairs) -> Layout:
     listed = [one.path for one in mask_tables.tables(tree)]
     truths = frozenset((*pairs.files, *pairs.lonely, *pairs.unused, *listed))
     return Layout("masks", tree.root, why, found, notes, header.truth, truths=truths, sure=pairs.sure)
+
+
+def _of_series(tree: Tree, found: Mapping[str, list[str]]) -> Layout:
+    """Return the slices of DICOM series, those of a series together, with the NIfTI volumes of their labels."""
+    names = [name for own in found.values() for name in own]
+    split = _splits(tree, names)
+    tables = mask_tables.tables(tree)
+    try:
+        header = header_of(tree, list(found), tables[0] if tables else None)
+    except DataError as error:
+        raise DataError(f"{tree.name} {error}") from error
+    entries = tuple(series.entries(tree, found, {name: split(name) for name in names}))
+    first = next(iter(found))
+    have = "have" if len(found) > 1 else "has"
+    why = (
+        f"pictures with masks (slices of series), because {count(len(found), 'volume')} of labels such as {first} "
+        f"{have} the name or the folder of a DICOM series: {count(len(entries), 'slice')}."
+    )
+    truths = frozenset((*found, *(one.path for one in tables)))
+    aside = tree.other_notes([*truths])
+    left = [name for name in tree.pictures if name not in set(names)]
+    notes = (
+        [f"{count(len(left), 'picture')} of no series with labels left aside: {some(left)}."] if left else []
+    )
+    listed = (*header.notes, *notes, *aside)
+    return Layout(
+        "masks", tree.root, why, (*entries, *tree.refused), listed, header.truth, truths=truths, sure=True
+    )
 
 
 def _said(pairs: mask_pairs.Pairs) -> list[str]:
@@ -212,6 +242,10 @@ class _Maker:
         many, masks = slices(tree.root / path), slices(tree.root / label)
         if many != masks:
             trouble = f"has {count(many, 'slice')} and its labels {mask} {count(masks, 'slice')}"
+            return [tree.entry(picture, "", split)._replace(trouble=trouble)]
+        axes, theirs = (affine_of(tree.root / one)[:3, :3] for one in (path, label))
+        if not np.allclose(axes, theirs, atol=1e-2):
+            trouble = f"lies otherwise in the body than its labels {mask}: bring both to one grid"
             return [tree.entry(picture, "", split)._replace(trouble=trouble)]
         names = [f"{path}!{i}" for i in range(many)]
         return [Entry(name, name, f"{label}!raw!{i}", split, path) for i, name in enumerate(names)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -118,6 +119,31 @@ class SegmentTargets(Targets[Mask]):
 
     # Findings
 
+    def follow_header(self, truth: Truth, rows: Sequence[Row]) -> None:
+        """Take the numbers and colours of another source for the classes of this task, by their names."""
+        own = self.truth.names
+        if truth.names == own:
+            self.truth = replace(truth, names=own)
+            return
+        painted = any(row.target.startswith("{") for row in rows)
+        if painted and truth.names[:1] != own[:1]:
+            raise DataError(
+                f"What no outline covers is {truth.names[0]!r} here, and {own[0]!r} is the first class of the model. "
+                "Rename it there."
+            )
+        values = truth.values or tuple(range(len(truth.names)))
+        value_of = dict(zip(truth.names, values, strict=False))
+        stated = tuple(
+            value_of.get(name, -1 - place) for place, name in enumerate(own)
+        )  # none has a negative one
+        colours: tuple[tuple[int, int, int], ...] = ()
+        if truth.colours:
+            colour_of = dict(zip(truth.names, truth.colours, strict=False))
+            colours = tuple(colour_of.get(name, (-1 - place, 0, 0)) for place, name in enumerate(own))
+            colours += truth.colours[len(truth.names) :]
+        beyond = values[len(truth.names) :]
+        self.truth = replace(truth, names=own, values=(*stated, *beyond), colours=colours)
+
     def check(self, row: Row, facts: Facts, root: Path) -> Iterator[Finding]:
         """Keep out an image whose mask is missing, cannot be read, has another size, or counts nowhere."""
         if not row.target:
@@ -155,7 +181,7 @@ class SegmentTargets(Targets[Mask]):
     def _lies(self, row: Row, facts: Facts, root: Path, size: tuple[int, int]) -> Iterator[Finding]:
         """Say where a mask does not lie as its image does, by their sizes and their EXIF tags."""
         of_image = mask_files.orientation(read_bytes(root, row.path)) if EXIF in facts.notes else 1
-        of_file = not row.target.startswith("{") and "!raw!" not in row.target
+        of_file = not row.target.startswith("{") and "!raw" not in row.target
         of_mask = mask_files.orientation(read_bytes(root, row.target)) if of_file else 1
         one_alone = (of_image > 1) != (of_mask > 1)
         lying = max(of_image, of_mask) >= 5
