@@ -34,6 +34,9 @@ class Masks:
     def transform(self, target: Any, view: View) -> Any:
         return view.mask(target, VOID)
 
+    def view(self, target: Any, draw: Any, key: int) -> Any:
+        return draw(0)
+
     def collate(self, targets: Any) -> Any:
         return tuple(targets)
 

@@ -316,10 +316,11 @@ def test_masks_without_a_table(tmp_path: Path) -> None:
     assert layout.truth.names == ("#00008e", "#4682b4", "#804080")
     assert "Name them in classes.txt" in layout.notes[0]
     put(tmp_path / "classes.txt", "sky\nroad\ncar\n")
+    assert look(tmp_path).truth == Truth("mask")  # a task of one's own may read them
     with pytest.raises(
         DataError, match=r"masks in colours \(#.* classes\.txt names no colours.*road 128 64 128"
     ):
-        look(tmp_path)
+        prepare(tmp_path)
     for i in range(2):
         put(tmp_path / f"masks/{i}.png", encode(np.arange(2400, dtype=np.uint16).reshape(SIZE) // 40))
     (tmp_path / "classes.txt").unlink()

@@ -76,7 +76,7 @@ def test_masks_are_read_checked_and_written_down(cells: Path, tmp_path: Path) ->
     )
 
 
-def test_without_a_task_masks_are_segmented_and_other_tasks_are_refused(cells: Path) -> None:
+def test_masks_are_no_classes_and_have_a_task_of_their_own(cells: Path) -> None:
     assert type(prepare(cells).targets).__name__ == "SegmentTargets"
     with pytest.raises(DataError, match="and no classes"):
         prepare(cells, task="classify")

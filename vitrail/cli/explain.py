@@ -21,7 +21,6 @@ def explain(
     *,
     method: str = "page",
     of: str | None = None,
-    at: str | None = None,
     out: str = "explained",
     options: Annotated[MethodOptions, Parameter(name="*")] = MethodOptions(),
     json: bool = False,
@@ -49,8 +48,6 @@ def explain(
         side by side
     of
         the class that is explained; by default the answer
-    at
-        of an answer that lies in the image: the pixel x,y or the region left,top,right,bottom that is explained
     out
         folder for the pages and figures
     json
@@ -69,8 +66,8 @@ def explain(
     from vitrail.infer.predictor import Predictor
     from vitrail.infer.sources import expand
 
-    if at is not None:
-        of = f"{of or ''} at {at}".strip()
+    if options.at is not None:
+        of = f"{of or ''} at {options.at}".strip()
     wish = Wish(method, of, Path(out), options.check, options.given())
     results = []
     piped = sys.stdin.buffer.read() if "-" in pictures else None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from vitrail.infer.drawing import Drawing
     from vitrail.infer.predictor import Answer
+    from vitrail.infer.sources import Source
 
 
 def predict(
@@ -67,7 +69,7 @@ def predict(
         from vitrail.core.files import refuse_unwritable
 
         refuse_unwritable(Path(csv))
-    from vitrail.infer.drawing import Drawing, told
+    from vitrail.infer.drawing import Drawing
     from vitrail.infer.fast import hasten
     from vitrail.infer.predictor import load
     from vitrail.infer.sources import expand
@@ -79,11 +81,7 @@ def predict(
     if choice.why:
         say(choice.why)
     drawing = None if out is None else Drawing(predictor, Path(out))
-    answers = []
-    for source, answer in zip(sources, predictor.answers(sources, request=choice.request), strict=True):
-        if drawing is not None and not answer.error:
-            drawing.write(source, answer)
-        answers.append(told(answer))  # the masks of many pictures are not held
+    answers = list(_answers(sources, predictor.answers(sources, request=choice.request), drawing))
     if csv:
         write_csv(csv, answers, predictor.task.columns)
         say(f"{len(answers)} rows written to {csv}")
@@ -99,6 +97,18 @@ def predict(
     if failed:
         say(unread(failed, len(answers)))
     return 1 if failed else 0
+
+
+def _answers(
+    sources: Sequence[Source], answers: Iterable[Answer], drawing: Drawing | None
+) -> Iterator[Answer]:
+    """Yield answers without their pixels, once their files are written: masks of many pictures fill a memory."""
+    from vitrail.infer.drawing import told
+
+    for source, answer in zip(sources, answers, strict=True):
+        if drawing is not None and not answer.error:
+            drawing.write(source, answer)
+        yield told(answer)
 
 
 def write_csv(path: str, answers: Sequence[Answer], columns: Sequence[str] = ()) -> None:

@@ -209,7 +209,12 @@ def targets_for(truth: Truth, task: str | None = None, *, refusal: str = "") -> 
     noted: dict[tuple[str, str], Any] = {}
 
     def gather(rows: Sequence[Row]) -> Targets[Any]:
-        made = found(found.gather(truth, rows))
+        try:
+            made = found(found.gather(truth, rows))
+        except DataError as error:
+            if refusal:
+                raise DataError(f"{error} {refusal}") from error
+            raise
         made.noted = noted  # what one look at the truths told stays known when decisions leave other rows
         return made
 

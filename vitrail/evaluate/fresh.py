@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.core.paths import cache_dir
-from vitrail.data.doctor import Progress, examine
+from vitrail.data.doctor import Progress, Report, examine
 from vitrail.data.history import History, history_path
+from vitrail.data.layouts import Layout
 from vitrail.data.manifest import KEPT, TEST, Manifest, Row
 from vitrail.data.names import count, some
 from vitrail.data.options import DEFAULTS, LayoutOptions
@@ -50,13 +51,7 @@ def fresh(
     understood = decided(source, place, read, _kind_of(task))
     if understood.refusal and understood.truth.kind != task.truth.kind:
         raise DataError(understood.refusal)
-    cache = cache_dir() / "check.sqlite"
-
-    def targets(rows: Sequence[Row]) -> Targets[Any]:
-        task.follow_header(understood.truth, rows)
-        return task
-
-    report = examine(understood, targets=targets, cache=cache, progress=progress)
+    report = _examined(understood, task, progress)
     rows, taken = History.read(history_path(place)).apply(report.rows, report.again)
     manifest = Manifest.of(
         rows, understood.root, task.gather(understood.truth, [r for r in rows if r.state == KEPT])
@@ -91,6 +86,16 @@ def fresh(
         notes.append(f"{count(len(known), 'picture')} of them stood in the training.")
     called = _called(len(chosen), len(known), learnt is not None)
     return Fresh(manifest, tuple(chosen), called, known, tuple(notes), unusable)
+
+
+def _examined(understood: Layout, task: Targets[Any], progress: Progress | None) -> Report:
+    """Look at a source as the model's task reads it, the classes by their names."""
+
+    def targets(rows: Sequence[Row]) -> Targets[Any]:
+        task.follow_header(understood.truth, rows)
+        return task
+
+    return examine(understood, targets=targets, cache=cache_dir() / "check.sqlite", progress=progress)
 
 
 def _kind_of(task: Targets[Any]) -> str | None:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+_OF_ALL = ("check", "at")
+"""What is no setting of a method."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MethodOptions:
@@ -29,6 +32,8 @@ class MethodOptions:
         occlusion: side of the covering square in cells
     check
         test each map; --no-check saves the time of some hundred forwards a picture
+    at
+        of an answer that lies in the image: the pixel x,y or the region left,top,right,bottom that is explained
     """
 
     heads: str | None = None
@@ -39,8 +44,9 @@ class MethodOptions:
     query: str | None = None
     window: int | None = None
     check: bool = True
+    at: str | None = None
 
     def given(self) -> Mapping[str, Any]:
         """Return what was said of the method."""
         said = asdict(self)
-        return {name: value for name, value in said.items() if value is not None and name != "check"}
+        return {name: value for name, value in said.items() if value is not None and name not in _OF_ALL}

@@ -73,11 +73,15 @@ class Table(NamedTuple):
 
 
 class Header(NamedTuple):
-    """The header of the truths, what was taken for what, and whether the numbers tell objects apart."""
+    """The header of the truths, what was taken for what, and whether the numbers tell objects apart.
+
+    `refusal` says, as a sentence, why it names no class.
+    """
 
     truth: Truth
     notes: tuple[str, ...] = ()
     objects: bool = False
+    refusal: str = ""
 
 
 def tables(tree: Tree) -> list[Table]:

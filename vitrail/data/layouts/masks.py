@@ -26,11 +26,7 @@ _VOLUMES = (".nii", ".nii.gz")
 
 
 def look(tree: Tree) -> Layout | None:
-    """Pair pictures with masks by their names, or with outlines where these are asked for; None where there are none.
-
-    Raises:
-        DataError: masks that no header can be told of.
-    """
+    """Pair pictures with masks by their names, or with outlines where these are asked for; else None."""
     if tree.table:
         return None
     if found := series.pair(tree):
@@ -40,10 +36,7 @@ def look(tree: Tree) -> Layout | None:
     painted = outlines.look(tree, boxes=asked)
     if pairs is None or (painted is not None and len(painted.explained) > len(pairs.masks)):
         return painted
-    try:
-        return _of_files(tree, pairs)
-    except DataError as error:
-        raise DataError(f"{tree.name} {error}") from error
+    return _of_files(tree, pairs)
 
 
 def _candidates(tree: Tree) -> list[str]:
@@ -79,7 +72,10 @@ def _of_files(tree: Tree, pairs: mask_pairs.Pairs) -> Layout:
     found = (*entries, *lonely, *tree.refused)
     listed = [one.path for one in mask_tables.tables(tree)]
     truths = frozenset((*pairs.files, *pairs.lonely, *pairs.unused, *listed))
-    return Layout("masks", tree.root, why, found, notes, header.truth, truths=truths, sure=pairs.sure)
+    refusal = header.refusal
+    return Layout(
+        "masks", tree.root, why, found, notes, header.truth, refusal, truths=truths, sure=pairs.sure
+    )
 
 
 def _of_series(tree: Tree, found: Mapping[str, list[str]]) -> Layout:
@@ -87,10 +83,7 @@ def _of_series(tree: Tree, found: Mapping[str, list[str]]) -> Layout:
     names = [name for own in found.values() for name in own]
     split = _splits(tree, names)
     tables = mask_tables.tables(tree)
-    try:
-        header = header_of(tree, list(found), tables[0] if tables else None)
-    except DataError as error:
-        raise DataError(f"{tree.name} {error}") from error
+    header = header_of(tree, list(found), tables[0] if tables else None)
     entries = tuple(series.entries(tree, found, {name: split(name) for name in names}))
     first = next(iter(found))
     have = "have" if len(found) > 1 else "has"
@@ -105,9 +98,9 @@ def _of_series(tree: Tree, found: Mapping[str, list[str]]) -> Layout:
         [f"{count(len(left), 'picture')} of no series with labels left aside: {some(left)}."] if left else []
     )
     listed = (*header.notes, *notes, *aside)
-    return Layout(
-        "masks", tree.root, why, (*entries, *tree.refused), listed, header.truth, truths=truths, sure=True
-    )
+    every = (*entries, *tree.refused)
+    refusal = header.refusal
+    return Layout("masks", tree.root, why, every, listed, header.truth, refusal, truths=truths, sure=True)
 
 
 def _said(pairs: mask_pairs.Pairs) -> list[str]:
@@ -256,8 +249,7 @@ def header_of(
 ) -> Header:
     """Return the header of masks, one file a picture: by a table, by what sets of such folders mean, or by themselves.
 
-    Raises:
-        DataError: they hold colours that mean nothing to anybody; a predicate of the source.
+    Where their colours mean nothing to anybody it names no class, and says why: a task of one's own may read them.
     """
 
     def raw(name: str) -> mask_files.RawMask:
@@ -268,7 +260,10 @@ def header_of(
         return mask_files.read_raw(read(tree.root, path), path)
 
     seen = mask_files.survey(partial(raw, name) for name in masks)
-    return mask_tables.header(table, seen, mask_tables.known(frozenset(words), seen))
+    try:
+        return mask_tables.header(table, seen, mask_tables.known(frozenset(words), seen))
+    except DataError as error:
+        return Header(Truth("mask"), refusal=f"{tree.name} {error}")
 
 
 def _listed(tree: Tree) -> dict[str, str]:

@@ -10,7 +10,6 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from vitrail.core.errors import DataError
 from vitrail.data.layouts import mask_tables
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.layouts.mask_tables import FOREGROUND
@@ -95,15 +94,14 @@ def _with_masks(tree: Tree, samples: list[_Sample]) -> Layout:
     ]
     why = f"WebDataset shards, because every picture has a mask beside it: {count(len(entries), 'picture')}."
     tables = mask_tables.tables(tree)
-    try:
-        header = masks_of(tree, masks, tables[0] if tables else None)
-    except DataError as error:
-        raise DataError(f"{tree.name} {error}") from error
+    header = masks_of(tree, masks, tables[0] if tables else None)
     if header.objects:
         entries = [one._replace(target=dump_target({"classes": {FOREGROUND: one.target}})) for one in entries]
     found = (*entries, *tree.refused)
     truths = frozenset(mask for sample in samples for mask in sample.masks)
-    return Layout("webdataset", tree.root, why, found, header.notes, header.truth, truths=truths)
+    return Layout(
+        "webdataset", tree.root, why, found, header.notes, header.truth, header.refusal, truths=truths
+    )
 
 
 def _split(tree: Tree, name: str) -> str:

@@ -54,6 +54,11 @@ class SegmentTargets(Targets[Mask]):
             raise DataError(
                 f"These are truths of the kind {truth.kind!r}, and no masks. Name a task that learns them."
             )
+        if not truth.names:
+            raise DataError(
+                "These masks name no classes: they hold colours without a table, or none can be read. Add classes.txt, "
+                "one name a line in the order of the values, or name r g b for colours."
+            )
         if not 2 <= len(truth.names) <= mask_files.MOST:
             raise DataError(
                 f"Segmentation takes 2 to {mask_files.MOST} classes, and the masks name {len(truth.names)}. "
