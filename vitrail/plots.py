@@ -303,11 +303,17 @@ def write_picture(path: Path, picture: Image.Image | Figure) -> None:
     if isinstance(picture, Figure):
         replace(path, lambda temporary: temporary.write_bytes(_png(picture)))
     elif path.suffix.lower() == ".png":
-        signed = PngInfo()
-        signed.add_text("Software", MADE_BY)
-        replace(path, lambda temporary: picture.save(temporary, pnginfo=signed))
+        replace(path, lambda temporary: temporary.write_bytes(png_of(picture)))
     else:
         replace(path, picture.save)
+
+
+def png_of(picture: Image.Image) -> bytes:
+    """Return a picture as a PNG that says that it is ours; palettes stay."""
+    said, buffer = PngInfo(), BytesIO()
+    said.add_text("Software", MADE_BY)
+    picture.save(buffer, format="PNG", pnginfo=said)
+    return buffer.getvalue()
 
 
 def photo_uri(picture: Image.Image, quality: int = 82) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from scenes import folder
 
 from vitrail.core.errors import DataError
-from vitrail.data.layouts.mask_files import RawMask, decode_mask, paint, read_raw, survey
+from vitrail.data.layouts.mask_files import RawMask, decode_mask, paint, read_raw
 from vitrail.data.manifest import Row
 from vitrail.data.prepare import prepare
 from vitrail.data.truth import Truth
@@ -76,16 +76,6 @@ def test_0_and_255_are_two_classes_said_in_a_line(tmp_path):
     assert any("0 and 255 alone: two classes" in line for line in prepared.lines())
     row = prepared.manifest.rows()[0]
     assert sorted(np.unique(prepared.targets.read(row, prepared.manifest.root)).tolist()) == [0, 1]
-
-
-def test_a_value_behind_the_named_ones_is_void_and_said():
-    truth, lines = survey([lambda: RawMask(np.array([[0, 1, 2]]))], ("a", "b"))
-    assert truth == Truth("mask", ("a", "b"), void=2)
-    assert "2 has no name" in lines[0]
-    with pytest.raises(DataError, match="the values 2, 3"):
-        survey([lambda: RawMask(np.array([[0, 1, 2, 3]]))], ("a", "b"))
-    header, _ = survey([lambda: RawMask(np.array([[0, 2, 255]]))])
-    assert header.names == ("class 0", "class 1", "class 2")
 
 
 def test_jpeg_and_broken_masks_are_refused_by_name():

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from pictures import encode, folders, put, scene
@@ -24,6 +25,7 @@ from vitrail.data.walk import is_picture_at
 from vitrail.infer.sources import expand
 
 PICTURE = encode(scene(0, (9, 8)))
+MASK = encode(np.array([[0, 255]], np.uint8).repeat(9, 0).repeat(4, 1))
 ABC = ("circle", "square", "triangle")
 
 
@@ -167,7 +169,9 @@ def butterflies(root: Path) -> None:
 
 def covid_radiography(root: Path) -> None:
     for name in ABC:
-        pictures(root, [f"{name}/{kind}/{name}-{i}.png" for kind in ("images", "masks") for i in range(3)])
+        pictures(root, [f"{name}/images/{name}-{i}.png" for i in range(3)])
+        for i in range(3):
+            put(root / f"{name}/masks/{name}-{i}.png", MASK)
         put(root / f"{name}.metadata.xlsx", b"x")
 
 
@@ -738,7 +742,7 @@ def test_text_beside_json_and_masks_in_samples(tmp_path: Path) -> None:
         samples[f"{i:04d}.jpg"] = encode(scene(i), "JPEG")
         samples[f"{i:04d}.json"] = json.dumps({"label": ABC[i % 3]})
         samples[f"{i:04d}.txt"] = f"a caption of picture {i}"
-        samples[f"{i:04d}.mask.png"] = PICTURE
+        samples[f"{i:04d}.mask.png"] = MASK
     layout = sniff(shards(tmp_path / "set", samples))
     assert counts(layout) == EACH
     assert "9 masks in the samples left aside: classes need none." in layout.notes
@@ -746,6 +750,7 @@ def test_text_beside_json_and_masks_in_samples(tmp_path: Path) -> None:
         del samples[f"{i:04d}.json"], samples[f"{i:04d}.txt"]
     masks = sniff(shards(tmp_path / "masks", samples))
     assert (masks.truth.kind, len(masks.found)) == ("mask", 9)
+    assert (masks.truth.names, masks.truth.values) == (("background", "foreground"), (0, 255))
 
 
 def test_cvat_boxes(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_masks_are_read_checked_and_written_down(cells: Path, tmp_path: Path) ->
 
 
 def test_masks_are_no_classes_and_have_a_task_of_their_own(cells: Path) -> None:
-    assert prepare(cells).manifest.truth.kind == "mask"
+    assert type(prepare(cells).targets).__name__ == "SegmentTargets"
     with pytest.raises(DataError, match="and no classes"):
         prepare(cells, task="classify")
     with pytest.raises(SettingError, match="trains another one"):

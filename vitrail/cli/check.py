@@ -69,7 +69,7 @@ def check(
     if history:
         _show(decided, json)
         return 0
-    layout = sniff(find(data), options)
+    layout = sniff(find(data), options, task=task)
     prepared = _with_bar(
         lambda progress: prepare(data, layout, progress=progress, history=decided, task=task)
     )

@@ -17,7 +17,8 @@ from vitrail.core.errors import DataError, MissingExtraError
 def read_item(file: Path, inside: str, raw: bool = False) -> bytes:
     """Return one row as the bytes of a picture file; plain arrays become `.npy` bytes.
 
-    With `raw` the slice of a volume comes in its own units, and not through a window.
+    With `raw`, or as `raw!40`, the slice of a volume comes in its own units, and not through a window; `raw-x!40` and
+    `raw-y!40` from right to left and upside down, as it lies on the slices of a DICOM series.
 
     Raises:
         DataError: no such row, or the file is broken.
@@ -31,7 +32,10 @@ def read_item(file: Path, inside: str, raw: bool = False) -> bytes:
         if file.name.endswith((".nii", ".nii.gz")):
             from vitrail.data import medical
 
-            return as_npy(medical.slice_of(file, int(number), raw))
+            word, _, mirrored = column.partition("-")
+            found = medical.slice_of(file, int(number), raw or word == "raw")
+            found = found[:, ::-1] if "x" in mirrored else found
+            return as_npy(found[::-1] if "y" in mirrored else found)
     except (ValueError, KeyError, IndexError) as error:
         raise DataError(f"{file.name} has no picture called {inside}. Check the data again.") from error
     raise DataError(f"{file.name} is no file that holds several pictures. Check the data again.")

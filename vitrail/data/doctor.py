@@ -241,9 +241,9 @@ def _tie(
     def grey(i: int) -> NDArray[np.uint8]:
         return grey_of(root, rows[i].path, rows[i].part)
 
-    def differ(group: Sequence[int]) -> bool:
+    def differ(group: Sequence[int], same: Callable[[Row, Row, Path], bool]) -> bool:
         kept = [rows[i] for i in group if rows[i].state == KEPT]
-        return any(not targets.same(kept[0], other, root) for other in kept[1:])
+        return any(not same(kept[0], other, root) for other in kept[1:])
 
     alike = twins.find(facts, grey, workers())
     strata = [targets.strata(row) for row in rows]
@@ -251,10 +251,10 @@ def _tie(
     wide = [group for group in alike.similar if _is_wide([strata[i] for i in group], sizes)]
     similar = [group for group in alike.similar if group not in wide]
     merged = twins.components(len(rows), [(g[0], i) for g in (*alike.equal, *similar) for i in g[1:]])
-    clashing = [group for group in alike.equal if differ(group)]
+    clashing = [group for group in alike.equal if differ(group, targets.same)]
     clashed = {i for group in clashing for i in group}
     harmless = [group for group in alike.equal if group[0] not in clashed]
-    doubtful = [g for g in similar if differ([i for i in g if i not in clashed])]
+    doubtful = [g for g in similar if differ([i for i in g if i not in clashed], targets.alike)]
     tied = _grouped(rows, merged)
     for group in clashing:
         kept = [i for i in group if rows[i].state == KEPT]

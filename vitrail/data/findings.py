@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -32,6 +32,7 @@ class Finding:
     """One thing that was found. `grave` ones keep pictures out or spoil scores; the others are said for the record.
 
     Of the truth of one picture `text` says what is wrong, `hint` what to do, and `out` that it is kept out for it.
+    `table` holds the numbers behind a text, rows of the same columns; a column "share" is one of 1.
     """
 
     kind: str
@@ -40,10 +41,12 @@ class Finding:
     grave: bool = False
     out: bool = False
     hint: str = ""
+    table: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"kind": self.kind, "grave": self.grave, "text": self.text, "ids": list(self.ids)}
+        table = {"table": [dict(row) for row in self.table]} if self.table else {}
+        return {"kind": self.kind, "grave": self.grave, "text": self.text, "ids": list(self.ids), **table}
 
 
 def unreadable(rows: Sequence[Row]) -> Iterator[Finding]:
@@ -186,7 +189,7 @@ def classes(rows: Sequence[Row], strata: Strata) -> Iterator[Finding]:
         yield Finding(
             "empty class", f"No usable picture in {some(empty)}. Add some, or remove the class.", grave=True
         )
-    yield from _missing(rows, [name for name in names if kept[name]], strata)
+    yield from missing(rows, [name for name in names if kept[name]], strata)
     if tiny:
         few = f"Fewer than {TINY_CLASS} pictures in {some(tiny)}. Add more: scores there mean little."
         yield Finding("tiny class", few)
@@ -223,7 +226,8 @@ def restated(
         yield _conflict([copies[known] for known in one.ids], words) if one.kind == "conflict" else one
 
 
-def _missing(rows: Sequence[Row], names: Sequence[str], strata: Strata) -> Iterator[Finding]:
+def missing(rows: Sequence[Row], names: Sequence[str], strata: Strata) -> Iterator[Finding]:
+    """Say which of these classes a split that was given has no picture of."""
     given: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         if row.split and row.state == KEPT:

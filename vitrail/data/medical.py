@@ -6,7 +6,7 @@ from functools import lru_cache
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,6 +135,54 @@ def slice_of(file: Path, number: int, raw: bool = False) -> NDArray[Any]:
         np.asarray(volume.dataobj[:, :, number])
     )  # the first axis runs to the right, the second upwards
     return values.astype(np.float32) if raw else _stretch(values, low, high)
+
+
+class DicomPlace(NamedTuple):
+    """Where a DICOM slice lies in the body, in mm to the left, to the back and upwards, where its file tells."""
+
+    position: tuple[float, float, float] | None
+    right: NDArray[np.float64]  # where columns run
+    down: NDArray[np.float64]  # where rows run
+    number: int  # in its series
+
+
+def place_of(data: bytes, name: str) -> DicomPlace:
+    """Return where a DICOM slice lies.
+
+    Raises:
+        DataError: pydicom is not installed, or the file is broken.
+    """
+    pydicom, _ = _pydicom(name)
+    try:
+        file = pydicom.dcmread(BytesIO(data), stop_before_pixels=True)
+        axes = np.array([float(one) for one in file.get("ImageOrientationPatient") or (1, 0, 0, 0, 1, 0)])
+        where = file.get("ImagePositionPatient")
+        known = where is not None and "ImageOrientationPatient" in file
+        position = (float(where[0]), float(where[1]), float(where[2])) if known else None
+        return DicomPlace(position, axes[:3], axes[3:], int(file.get("InstanceNumber") or 0))
+    except Exception as error:  # a decoder fed with a broken file may raise anything at all
+        raise DataError(f"{name} is broken ({error}). Copy it again from where it came from.") from error
+
+
+def affine_of(file: Path) -> NDArray[np.float64]:
+    """Return the matrix from the voxels of a NIfTI volume to mm to the right, to the front and upwards: (4, 4).
+
+    Raises:
+        DataError: nibabel is not installed, or the file is broken.
+    """
+    matrix: NDArray[np.float64] = np.asarray(_volume(file, file.stat().st_mtime_ns)[0].affine, np.float64)
+    return matrix
+
+
+def labels_of(file: Path) -> NDArray[Any]:
+    """Return the numbers of a NIfTI volume of labels, whole ones as such: (axis, axis, slice).
+
+    Raises:
+        DataError: nibabel is not installed, or the file is broken.
+    """
+    values: NDArray[Any] = np.asanyarray(_volume(file, file.stat().st_mtime_ns)[0].dataobj)
+    whole: NDArray[Any] = values.astype(np.int64)
+    return whole if np.array_equal(whole, values) else values
 
 
 @lru_cache(maxsize=4)

@@ -135,7 +135,7 @@ def prepare(
         DataError: nothing there that could be learnt from; the message says why and what to do.
     """
     place, began = find(source), time.time()
-    understood = read if isinstance(read, Layout) else decided(source, place, read)
+    understood = read if isinstance(read, Layout) else decided(source, place, read, task)
     gather = targets_for(understood.truth, task, refusal=understood.refusal)
     report = examine(understood, targets=gather, cache=cache_dir() / "check.sqlite", progress=progress)
     known = history if history is not None else History.read(history_path(place))
@@ -152,9 +152,9 @@ def prepare(
     return Prepared(done.manifest, report, understood, targets, notes, str(source), began, options)
 
 
-def decided(source: str | Path, place: Path, read: LayoutOptions) -> Layout:
-    """Return what a source that lies at `place` is; UndecidedError where that is a question."""
-    understood = sniff(place, read)
+def decided(source: str | Path, place: Path, read: LayoutOptions, task: str | None = None) -> Layout:
+    """Return what a source that lies at `place` is to a task; UndecidedError where that is a question."""
+    understood = sniff(place, read, task=task)
     if understood.question:
         raise understood.question.error(str(source))
     return understood

@@ -18,6 +18,7 @@ from vitrail.data.truth import Truth
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL.Image import Image
 
     from vitrail.data.findings import Finding
     from vitrail.data.look import Facts
@@ -34,6 +35,8 @@ class Targets(ABC, Generic[T]):
 
     def __init__(self, truth: Truth) -> None:
         self.truth = truth
+        self.noted: dict[tuple[str, str], Any] = {}
+        """What `check` kept in mind of a truth, by the id and the target of its row, for `check_set` and `strata`."""
 
     @classmethod
     def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
@@ -43,6 +46,15 @@ class Targets(ABC, Generic[T]):
             DataError: truths of a kind that this task does not read.
         """
         return truth
+
+    def follow_header(self, truth: Truth, rows: Sequence[Row]) -> None:
+        """Read from now on the truths of another source, whose header this is; names stay as they are learnt.
+
+        By default rows name what they show, and nothing changes.
+
+        Raises:
+            DataError: truths that cannot be brought to these names.
+        """
 
     @abstractmethod
     def read(self, row: Row, root: Path) -> T:
@@ -82,9 +94,21 @@ class Targets(ABC, Generic[T]):
         """Tell whether two rows say the same; equal pictures that do not contradict each other."""
         return one.target == other.target
 
+    def alike(self, one: Row, other: Row, root: Path) -> bool:
+        """Tell whether two rows say nearly the same, as almost equal pictures may; by default the same."""
+        return self.same(one, other, root)
+
     def words(self, row: Row) -> str:
         """Return the truth of a row for messages and tables."""
         return row.target if len(row.target) <= _SHOWN else f"{row.target[: _SHOWN - 1]}…"
+
+    def draw(self, image: Image, row: Row, root: Path, about: str = "") -> Image:
+        """Return the picture with its truth drawn on it, or what it says `about` one stratum; by default as it is."""
+        return image
+
+    def colour(self, name: str) -> str:
+        """Return the colour in which a stratum is drawn, as #804080; by default none."""
+        return ""
 
     def describe(self) -> str:
         """Return what is to be said of the truths beside their number; by default nothing."""
@@ -182,4 +206,16 @@ def targets_class(truth: Truth, task: str | None = None, *, refusal: str = "") -
 def targets_for(truth: Truth, task: str | None = None, *, refusal: str = "") -> Gather:
     """Return the targets of a task as a function of the rows that complete the header."""
     found = targets_class(truth, task, refusal=refusal)
-    return lambda rows: found(found.gather(truth, rows))
+    noted: dict[tuple[str, str], Any] = {}
+
+    def gather(rows: Sequence[Row]) -> Targets[Any]:
+        try:
+            made = found(found.gather(truth, rows))
+        except DataError as error:
+            if refusal:
+                raise DataError(f"{error} {refusal}") from error
+            raise
+        made.noted = noted  # what one look at the truths told stays known when decisions leave other rows
+        return made
+
+    return gather

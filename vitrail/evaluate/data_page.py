@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from posixpath import commonpath, dirname
 from typing import Any
 
 from PIL import Image
@@ -15,10 +16,11 @@ from vitrail.data.names import count
 from vitrail.data.prepare import Prepared
 from vitrail.data.source import load
 from vitrail.pages import render
-from vitrail.plots import data_uri
+from vitrail.plots import data_uri, photo_uri
 
 _THUMB = 144
 _PICTURES = 8  # shown of one finding
+_DRAWN, _DRAWN_THUMB = 6, 208  # the same where truths are drawn, which needs more room
 _FINDINGS = 40
 _CLASSES = 12
 _ALL = "all pictures"
@@ -43,12 +45,23 @@ _TITLES = {
     "several labels": "Several labels where one is learnt",
     "unreadable truth": "Truths that cannot be read",
     "imbalance": "Classes of unequal size",
+    "no mask": "Without a mask",
+    "mask size": "Masks of another size",
+    "mask values": "Masks with what no class has",
+    "unknown values": "Numbers or colours of no class",
+    "lossy mask": "Masks in JPEG",
+    "void mask": "Masks in which nothing counts",
+    "mask turn": "Masks that lie otherwise",
+    "mask turn kept": "Turned by EXIF, one of two",
+    "absent class": "Classes that no mask shows",
+    "class areas": "Areas of the classes",
 }
 
 
 def data_page(name: str, prepared: Prepared, history: History) -> str:
     """Return the page as HTML; pictures are shown small and upright, as a network would be given them."""
     rows = {row.id: row for row in prepared.manifest.rows(state=None)}
+    shared = commonpath([dirname(name) for name in rows]) if rows else ""
     findings = prepared.report.findings
     values = {
         "name": name,
@@ -58,6 +71,11 @@ def data_page(name: str, prepared: Prepared, history: History) -> str:
         "about": prepared.about(),
         "notes": [*prepared.layout.notes, *prepared.notes],
         "findings": [_shown(one, rows, prepared) for one in findings[:_FINDINGS]],
+        "areas": next(
+            ([dict(row) for row in one.table] for one in findings if one.kind == "class areas"), []
+        ),
+        "legend": _legend(prepared),
+        "shared": f"{shared}/" if shared else "",
         "more": max(0, len(findings) - _FINDINGS),
         "classes": list(_classes(prepared)),
         "splits": list(prepared.manifest.counts(prepared.targets)),
@@ -82,28 +100,43 @@ def _verdict(prepared: Prepared) -> str:
 def _shown(finding: Finding, rows: dict[str, Row], prepared: Prepared) -> dict[str, Any]:
     named = [rows[one] for one in finding.ids if one in rows]
     unreadable = finding.kind == "unreadable"
+    most = _most(prepared)
     return {
         "title": _TITLES.get(finding.kind, finding.kind.capitalize()),
         "grave": finding.grave,
         "text": finding.text,
-        "pictures": [] if unreadable else [_picture(row, prepared) for row in named[:_PICTURES]],
+        "pictures": [] if unreadable else [_picture(row, prepared) for row in named[:most]],
         "reasons": [row.reason for row in named[:100]] if unreadable else [],
-        "more": max(0, len(named) - (100 if unreadable else _PICTURES)),
+        "more": max(0, len(named) - (100 if unreadable else most)),
+        "table": [dict(row) for row in finding.table] if finding.kind != "class areas" else [],
     }
 
 
-def _picture(row: Row, prepared: Prepared) -> dict[str, str]:
+def _legend(prepared: Prepared) -> dict[str, str]:
+    """Return the colours in which classes are drawn, by their names; none where truths are not drawn in colours."""
+    found = {name: prepared.targets.colour(name) for name in prepared.manifest.truth.names}
+    return {name: colour for name, colour in found.items() if colour}
+
+
+def _most(prepared: Prepared) -> int:
+    return _DRAWN if _legend(prepared) else _PICTURES
+
+
+def _picture(row: Row, prepared: Prepared, about: str = "") -> dict[str, str]:
     words = prepared.targets.words(row)
     try:
         array = load(prepared.manifest.root, row.path, part=row.part).image
     except DataError:  # it was deleted since it was looked at
         return {"image": "", "id": row.id, "label": words, "split": row.split}
-    image = Image.fromarray(array)
-    small = image.width < _THUMB and image.height < _THUMB
-    scale = _THUMB / max(image.size)
+    image = prepared.targets.draw(Image.fromarray(array), row, prepared.manifest.root, about)
+    drawn = bool(_legend(prepared))
+    side = _DRAWN_THUMB if drawn else _THUMB
+    small = image.width < side and image.height < side
+    scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     thumb = image.resize(size, Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC)
-    return {"image": data_uri(thumb), "id": row.id, "label": words, "split": row.split}
+    uri = photo_uri(thumb, 88) if drawn else data_uri(thumb)
+    return {"image": uri, "id": row.id, "label": "" if drawn else words, "split": row.split}
 
 
 def _classes(prepared: Prepared) -> Iterator[dict[str, Any]]:
@@ -126,6 +159,12 @@ def _samples(prepared: Prepared) -> Iterator[tuple[str, Sequence[dict[str, str]]
         for stratum in prepared.targets.strata(row) or ("",):
             if stratum in by_class:
                 by_class[stratum].append(row)
+    if _legend(prepared):
+        every = prepared.manifest.rows()
+        step = max(1, len(every) // _DRAWN)
+        yield _ALL, [_picture(row, prepared) for row in every[::step][:_DRAWN]]
     for name, rows in by_class.items():
-        step = max(1, len(rows) // _PICTURES)
-        yield name or _ALL, [_picture(row, prepared) for row in rows[::step][:_PICTURES]]
+        most = _most(prepared)
+        step = max(1, len(rows) // most)
+        about = name if prepared.targets.colour(name) else ""
+        yield name or _ALL, [_picture(row, prepared, about) for row in rows[::step][:most]]

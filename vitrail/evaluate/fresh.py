@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.core.paths import cache_dir
 from vitrail.core.text import command
-from vitrail.data.doctor import Progress, examine
+from vitrail.data.doctor import Progress, Report, examine
 from vitrail.data.history import History, history_path
+from vitrail.data.layouts import Layout
 from vitrail.data.manifest import KEPT, TEST, Manifest, Row
 from vitrail.data.names import count, some
 from vitrail.data.options import DEFAULTS, LayoutOptions
@@ -48,11 +50,10 @@ def fresh(
         DataError: a class that the model does not know, or nothing to score.
     """
     place = find(source)
-    understood = decided(source, place, read)
+    understood = decided(source, place, read, _kind_of(task))
     if understood.refusal and understood.truth.kind != task.truth.kind:
         raise DataError(understood.refusal)
-    cache = cache_dir() / "check.sqlite"
-    report = examine(understood, targets=lambda rows: task, cache=cache, progress=progress)
+    report = _examined(understood, task, progress)
     rows, taken = History.read(history_path(place)).apply(report.rows, report.again)
     manifest = Manifest.of(
         rows, understood.root, task.gather(understood.truth, [r for r in rows if r.state == KEPT])
@@ -91,6 +92,21 @@ def _refuse_strangers(source: str, names: Sequence[str], labels: Sequence[str]) 
             f"{some(strangers, 8)}. "
             f"It knows: {some(labels, 8)}. Rename or remove them, or train a model with them."
         )
+
+
+def _examined(understood: Layout, task: Targets[Any], progress: Progress | None) -> Report:
+    """Look at a source as the model's task reads it, the classes by their names."""
+
+    def targets(rows: Sequence[Row]) -> Targets[Any]:
+        task.follow_header(understood.truth, rows)
+        return task
+
+    return examine(understood, targets=targets, cache=cache_dir() / "check.sqlite", progress=progress)
+
+
+def _kind_of(task: Targets[Any]) -> str | None:
+    """Return the name of the usual task for truths of the kind that a task learns, if there is one."""
+    return catalog.DEFAULT_TASKS.get(task.truth.kind)
 
 
 def _called(pictures: int, known: int, told: bool) -> str:

@@ -78,9 +78,15 @@ def output_words(predictor: Predictor, form: Form) -> list[dict[str, str]]:
             for name, axes in predictor.task.outputs.items()
         },
     }
+    in_picture = getattr(predictor.task, "picture_outputs", ())
+    known |= {name: f"{name} of the pixels of the picture itself: (height, width)" for name in in_picture}
     first = "batch axis first: " if form.batch else ""
     return [
-        {"name": name, "dtype": "float32", "is": first + known.get(name, f"{name} of the task")}
+        {
+            "name": name,
+            "dtype": "int64" if name in in_picture else "float32",
+            "is": first + known.get(name, f"{name} of the task"),
+        }
         for name in names(predictor, form)
     ]
 

@@ -62,7 +62,7 @@ class Drawing:
         image = self.predictor.decoded(source)
         seen = preview(image) if self.predictor.preprocess.raw else image
         drawn = self.predictor.task.render(plots.of_array(seen), answer.prediction)
-        replace_file(self.folder / f"{stem}.png", lambda path: drawn.save(path, format="PNG"))
+        plots.write_picture(self.folder / f"{stem}.png", drawn)
         files: Mapping[str, bytes] = getattr(answer.prediction, "files", dict)()
         for ending, data in files.items():
             replace_file(self.folder / f"{stem}{ending}", partial(_write, data))

@@ -17,8 +17,12 @@ from vitrail.data.names import count
 from vitrail.data.options import DEFAULTS, LayoutOptions
 
 
-def sniff(source: str | Path, options: LayoutOptions = DEFAULTS, *, layout: str = "") -> Layout:
+def sniff(
+    source: str | Path, options: LayoutOptions = DEFAULTS, *, layout: str = "", task: str | None = None
+) -> Layout:
     """Look at a source and return its layout; `layout` names one where the guess would be wrong.
+
+    Of several readings those are preferred whose truths the named task learns.
 
     Raises:
         DataError: missing, unreadable, empty, or nothing that is understood.
@@ -27,7 +31,8 @@ def sniff(source: str | Path, options: LayoutOptions = DEFAULTS, *, layout: str 
     options = replace(options, layout=layout) if layout else options
     name = "table" if options.labels and options.layout == "auto" else options.layout
     look: Look = decide if name == "auto" else catalog.load("layout", name)
-    tree = Tree.look(source, options)
+    kinds = {learns: kind for kind, learns in catalog.DEFAULT_TASKS.items()}
+    tree = replace(Tree.look(source, options), wanted=kinds.get(task or "", ""))
     found = look(tree)
     if found is None and name == "auto":
         raise _unlabelled(tree)

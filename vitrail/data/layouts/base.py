@@ -63,7 +63,8 @@ class Layout:
 
     `truth` says what its targets are; `refusal` what is said where no task learns such truths unless it is named;
     `plain` why its labels may be no classes at all, as a predicate of them; `question` what somebody has to decide;
-    `tables` those whose labels these are; `asked` how it was to be read.
+    `tables` those whose labels these are; `asked` how it was to be read; `truths` the files that are truths, and no
+    pictures to be labelled; `sure` that no other reading of the folders is a question.
     """
 
     name: str
@@ -77,6 +78,8 @@ class Layout:
     question: Question | None = None
     tables: tuple[str, ...] = ()
     asked: LayoutOptions = DEFAULTS
+    truths: frozenset[str] = field(default=frozenset(), repr=False)
+    sure: bool = False
 
     @property
     def option(self) -> tuple[str, str]:
@@ -111,7 +114,8 @@ class Tree:
     """Every file of a source in natural order: its name inside the source → its path below `root`.
 
     `folders` are those that stand in it, `table` is the one table that was named as the source; `refused` holds what
-    may not be read, `notes` what was left aside while looking; `options` say how to read it.
+    may not be read, `notes` what was left aside while looking; `options` say how to read it, `wanted` is the kind of
+    truth that somebody asked for by naming a task.
     """
 
     name: str
@@ -122,6 +126,7 @@ class Tree:
     table: str = ""
     folders: tuple[str, ...] = ()
     options: LayoutOptions = DEFAULTS
+    wanted: str = ""
 
     @classmethod
     def look(cls, source: str | Path, options: LayoutOptions = DEFAULTS) -> Tree:

@@ -64,6 +64,8 @@ def look(tree: Tree) -> Layout | None:
         "A task of your own can learn them (--task my_module:MyTask). As classification I can take the crops: "
         "--layout crops."
     )
+    if any({"polygons", "rle"} & box.more.keys() for one in pictures.values() for box in one.boxes):
+        refusal += " Their outlines can be learnt as masks: --task segment."
     why = f"{name} boxes, because {because}: {boxes} on {count(len(entries), 'picture')}."
     truth = Truth("boxes", tuple(names))
     return Layout("boxes", tree.root, why, (*entries, *tree.refused), (), truth, refusal)
@@ -92,6 +94,12 @@ def crops(tree: Tree) -> Layout | None:
     boxes = count(len(entries), "box", "boxes")
     why = f"the crops of {name} boxes, because {because}: {boxes}, one picture each."
     return Layout("crops", tree.root, why, (*entries.values(), *tree.refused))
+
+
+def kind_of(tree: Tree) -> tuple[str, str, Iterator[_Picture]] | None:
+    """Return whose boxes these are, why, and the pictures with theirs; None where there are none."""
+    kind = _kind(tree)
+    return None if kind is None else (kind[0], kind[1], _whole(tree, kind[2]))
 
 
 def _target(boxes: list[_Box]) -> str:
@@ -161,10 +169,14 @@ def _coco(tree: Tree) -> Iterator[_Picture]:
         for one in content["annotations"]:
             picture = pictures.get(one["image_id"])
             if picture is not None:
-                x, y, width, height = one["bbox"]
-                corners = (x, y, x + width, y + height)
+                corners = _corners(one)
                 boxes[picture].append(_Box(names[one["category_id"]], corners, _more(one)))
         yield from (_Picture(picture, split, own) for picture, own in boxes.items())
+
+
+def _corners(annotation: dict[str, Any]) -> tuple[float, float, float, float]:
+    x, y, width, height = annotation["bbox"]
+    return x, y, x + width, y + height
 
 
 def _more(annotation: dict[str, Any]) -> dict[str, Any]:

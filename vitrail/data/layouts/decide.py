@@ -50,7 +50,7 @@ def decide(tree: Tree) -> Layout | None:
     Raises:
         DataError: a source that is broken, or that names pictures in a way that is not understood.
     """
-    found = _all(tree)
+    found = _wanted(tree, _all(tree))
     if not found.readings:
         _refuse_with_reasons(tree, found)
         return None
@@ -68,6 +68,8 @@ def decide(tree: Tree) -> Layout | None:
         )
         notes += tree.other_notes(told)
     for other in others:
+        if other.name == "filenames" and chosen.truth.kind not in {"class", "classes"}:
+            continue  # words in the names of pictures with masks
         differ, shared = differing(chosen, other)
         if shared < _SOME * len(chosen.explained) and not other.tables:
             continue
@@ -83,6 +85,16 @@ def decide(tree: Tree) -> Layout | None:
             "in their place."
         )
     return replace(chosen, notes=tuple(dict.fromkeys(notes)), question=question)
+
+
+_ALIKE = {"class": {"class", "classes"}, "classes": {"class", "classes"}}
+
+
+def _wanted(tree: Tree, found: Found) -> Found:
+    """Leave the readings of the kind that a named task learns, where there are any."""
+    kinds = _ALIKE.get(tree.wanted, {tree.wanted})
+    fitting = [one for one in found.readings if one.truth.kind in kinds]
+    return found._replace(readings=fitting) if fitting else found
 
 
 def _all(tree: Tree) -> Found:
@@ -105,6 +117,9 @@ def _all(tree: Tree) -> Found:
             continue
         if found is not None and all(found.name != one.name for one in readings):
             readings.append(found)
+            if found.truths:  # a mask is no picture that anything else could be said of
+                left = {name: path for name, path in tree.files.items() if name not in found.truths}
+                tree = replace(tree, files=left)
     return Found(readings, aside, refusals)
 
 
@@ -115,7 +130,7 @@ def _explained_well(tree: Tree, readings: Sequence[Layout]) -> bool:
 
 def _is_question(chosen: Layout, other: Layout) -> bool:
     """Tell a reading that weighs enough to be asked about; words in file names never are."""
-    if other.name == "filenames":
+    if other.name == "filenames" or chosen.sure:
         return False
     if other.plain and chosen.truth.kind not in {"class", "classes"}:
         return False
@@ -123,7 +138,7 @@ def _is_question(chosen: Layout, other: Layout) -> bool:
 
 
 def _weight(layout: Layout) -> float:
-    number = len(layout.explained)
+    number = len(layout.found) if layout.sure else len(layout.explained)
     if layout.name == "filenames":
         return _WORDS * number
     return _PLAIN * number if layout.plain else number

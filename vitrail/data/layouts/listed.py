@@ -102,14 +102,19 @@ def _in_list(tree: Tree, name: str, find: Finder) -> _Said | None:
     if not name.lower().endswith(_LISTS):
         return None
     stem = PurePosixPath(name).stem
-    splits = set(splits_of([part for part in re.split(r"[_\W]+", stem) if part]).values())
+    parts = [part for part in re.split(r"[_\W]+", stem) if part]
+    splits = set(splits_of(parts).values()) or ({"train", "val"} if "trainval" in stem.casefold() else set())
     if not splits or (len(splits) > 1 and splits != {"train", "val"}):
         return None
     data = tree.read(name)
     lines = [line.strip() for line in data.decode(code_of(data), errors="replace").splitlines()]
     cells = [line for line in lines if line]
     base = name.rpartition("/")[0]
-    if not cells or 2 * find.meant(cells[:200], base)[0] < len(cells[:200]):
+    if not cells:
         return None
+    if 2 * find.meant(cells[:200], base)[0] < len(cells[:200]):
+        cells = [cell.split()[0] for cell in cells]  # a picture, and what else is said of it
+        if 2 * find.meant(cells[:200], base)[0] < len(cells[:200]):
+            return None
     split = "train" if "train" in splits else splits.pop()
     return _Said({path: split for cell in cells for path, wrong in [find(cell, base)] if not wrong}, {})

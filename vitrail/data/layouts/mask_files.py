@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitrail.core.errors import DataError
-from vitrail.data.names import count, some
+from vitrail.data.names import some
 from vitrail.data.truth import Truth
 
 VOID = 255
@@ -22,14 +22,36 @@ VOID = 255
 MOST = 255
 """Classes of a mask at most: one byte holds them and void."""
 
+_COUNTED = 1000
+"""Colours after which no more are counted: so many are no classes."""
+
+Colour = tuple[int, int, int]
+
+_ORIENTATION = 0x0112
 _INDEXED = ("1", "L", "P", "I", "I;16", "I;16B", "F")
+
+
+class LossyMaskError(DataError):
+    """A mask in a format that blurs its numbers."""
+
+
+class StrangeValueError(DataError):
+    """A mask with numbers or colours that stand for no class: `pixels` of each."""
+
+    def __init__(self, name: str, pixels: Mapping[str, int]) -> None:
+        shown = some(f"{value} ({count:,} px)" for value, count in pixels.items())
+        super().__init__(
+            f"{name} holds {shown}, which {'stands' if len(pixels) == 1 else 'stand'} for no class. "
+            "Add a name to the table of classes, or mend the mask."
+        )
+        self.name, self.pixels = name, dict(pixels)
 
 
 class RawMask(NamedTuple):
     """A mask as its file holds it: numbers (height, width), or colours (height, width, 3); and the file's palette."""
 
     array: NDArray[Any]
-    palette: tuple[tuple[int, int, int], ...] = ()
+    palette: tuple[Colour, ...] = ()
 
     @property
     def coloured(self) -> bool:
@@ -48,7 +70,7 @@ def read_raw(data: bytes, name: str) -> RawMask:
     try:
         with Image.open(BytesIO(data)) as image:
             if image.format in ("JPEG", "MPO"):
-                raise DataError(
+                raise LossyMaskError(
                     f"{name} is a mask in JPEG, which blurs class numbers. Save masks as PNG, from their source."
                 )
             upright = ImageOps.exif_transpose(image)
@@ -61,74 +83,100 @@ def read_raw(data: bytes, name: str) -> RawMask:
         raise DataError(f"{name} is no mask that can be read ({error}). Save it as PNG.") from error
 
 
+def orientation(data: bytes) -> int:
+    """Return the EXIF orientation of an image file, 1 where it has none."""
+    if data.startswith(b"\x89PNG") and b"eXIf" not in data:
+        return 1  # Pillow would decode all of it to look
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return int(image.getexif().get(_ORIENTATION, 1) or 1)
+    except (OSError, SyntaxError, ValueError, TypeError):
+        return 1
+
+
 def decode_mask(raw: RawMask, truth: Truth, name: str) -> NDArray[np.uint8]:
     """Return the class of each pixel, `VOID` where none counts: uint8 (height, width).
 
     Raises:
         DataError: a number or a colour that is none of the header's.
     """
+    array = raw.array
+    if raw.coloured and truth.colours:
+        return _by_colour(array, truth, name)
     if raw.coloured:
-        return _by_colour(raw.array, truth, name)
+        if not (np.ptp(array, axis=2) == 0).all():
+            raise DataError(
+                f"{name} is a mask in colours, and no table says what they mean. Add one: classes.txt."
+            )
+        array = np.ascontiguousarray(array[..., 0])
     values = truth.values or tuple(range(len(truth.names)))
     void = {*values[len(truth.names) :], *([] if truth.void is None else [truth.void])}
     void |= {VOID} - {*values[: len(truth.names)]} if truth.void is None else set()
     known = {value: i for i, value in enumerate(values[: len(truth.names)])} | dict.fromkeys(void, VOID)
-    return _looked_up(raw.array.astype(np.int64), known, name, str)
+    return _looked_up(array, known, name, str)
 
 
-def survey(masks: Iterable[Callable[[], RawMask]], named: tuple[str, ...] = ()) -> tuple[Truth, list[str]]:
-    """Return the header that masks of numbers tell, and lines on what was taken for what; `named` are names of a table.
+class Seen(NamedTuple):
+    """What the masks of a set hold: pixels of each number, or of each colour where some are in colours; a palette."""
 
-    Masks of 0 and 255 alone are two classes. One value right behind the named ones, or 255, is void.
+    values: Counter[int]
+    colours: Counter[Colour]
+    palette: tuple[Colour, ...] = ()
 
-    Raises:
-        DataError: the masks hold colours, or more values than a table names.
+
+def survey(masks: Iterable[Callable[[], RawMask]]) -> Seen:
+    """Read masks and return what they hold; what cannot be read is left to the check of its row.
+
+    Masks in shades of grey that are stored as colours hold numbers.
     """
+    values: Counter[int] = Counter()
+    codes: Counter[int] = Counter()
+    palette: tuple[Colour, ...] = ()
     with ThreadPoolExecutor() as pool:
-        tables = list(pool.map(_tally, masks))
-    palette = next((colours for _, colours in tables if colours), ())
-    seen = sum((tally for tally, _ in tables), Counter())
-    values = sorted(seen)
-    if values and set(values) <= {0, VOID} and VOID in values and len(named) in (0, 2):
-        names = named or ("background", "foreground")
-        line = f"The masks hold 0 and 255 alone: two classes, {names[0]} and {names[1]}."
-        return Truth("mask", names, (), None, values=(0, VOID)), [line]
-    last = max((value for value in values if value != VOID), default=0)
-    names = named or tuple(f"class {value}" for value in range(last + 1))
-    lines, void = [], None
-    if named and last == len(named):
-        void, share = last, seen[last] / max(1, sum(seen.values()))
-        lines = [
-            f"The value {last} has no name in the table: it is taken for void ({share:.1%} of the pixels)."
-        ]
-    elif last >= len(names):
-        beyond = some(str(value) for value in values if len(names) <= value != VOID)
-        raise DataError(
-            f"holds masks with the values {beyond}, and {count(len(names), 'name')}. Name every class."
-        )
-    colours = palette[: len(names)] if len(palette) >= len(names) else ()
-    return Truth("mask", names, colours, void), lines
+        for own, coloured, colours in pool.map(_tally, masks):
+            (codes if coloured and len(codes) < _COUNTED else values if not coloured else Counter()).update(
+                own
+            )
+            palette = palette or colours
+    found = Counter({(code >> 16, code >> 8 & 255, code & 255): pixels for code, pixels in codes.items()})
+    if all(red == green == blue for red, green, blue in found):
+        values.update({red: pixels for (red, _, _), pixels in found.items()})
+        found = Counter()
+    return Seen(values, found, palette)
 
 
-def _tally(make: Callable[[], RawMask]) -> tuple[Counter[int], tuple[tuple[int, int, int], ...]]:
+def _tally(make: Callable[[], RawMask]) -> tuple[Counter[int], bool, tuple[Colour, ...]]:
     try:
         raw = make()
-    except DataError:  # the check of its row says what is wrong with it
-        return Counter(), ()
-    if raw.coloured:
-        raise DataError(
-            "holds masks in colours, and no table says what they mean: add classes.txt (name r g b)."
-        )
-    values, counts = np.unique(raw.array, return_counts=True)
-    return Counter(dict(zip(values.tolist(), counts.tolist(), strict=True))), raw.palette
+    except DataError:
+        return Counter(), False, ()
+    return (
+        Counter(dict(_counted(_codes(raw.array) if raw.coloured else raw.array))),
+        raw.coloured,
+        raw.palette,
+    )
+
+
+def _counted(array: NDArray[Any]) -> list[tuple[int, int]]:
+    if array.dtype == np.uint8:
+        tally = np.bincount(array.ravel(), minlength=256)
+        return [(value, int(tally[value])) for value in np.flatnonzero(tally).tolist()]
+    values, counts = np.unique(array, return_counts=True)
+    return list(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _codes(array: NDArray[Any]) -> NDArray[np.int32]:
+    codes: NDArray[np.int32] = array.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    return codes
+
+
+def hexed(colour: Colour) -> str:
+    """Write a colour as pages and tables do: #804080."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def _by_colour(array: NDArray[Any], truth: Truth, name: str) -> NDArray[np.uint8]:
-    if not truth.colours:
-        raise DataError(
-            f"{name} is a mask in colours, and no table says what they mean. Add one: classes.txt."
-        )
-    codes = array.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    codes = _codes(array)
     known = {
         (r << 16) | (g << 8) | b: i if i < len(truth.names) else VOID
         for i, (r, g, b) in enumerate(truth.colours)
@@ -137,22 +185,22 @@ def _by_colour(array: NDArray[Any], truth: Truth, name: str) -> NDArray[np.uint8
 
 
 def _looked_up(
-    array: NDArray[np.int64], known: Mapping[int, int], name: str, word: Callable[[int], str]
+    array: NDArray[Any], known: Mapping[int, int], name: str, word: Callable[[int], str]
 ) -> NDArray[np.uint8]:
-    """Return what each number stands for; DataError names those that stand for nothing, and how often they occur."""
-    values, places, counts = np.unique(array, return_inverse=True, return_counts=True)
-    strange = [
-        (value, times)
-        for value, times in zip(values.tolist(), counts.tolist(), strict=True)
-        if value not in known
-    ]
+    """Return what each number stands for; the error names those that stand for nothing, and how often they occur."""
+    counted = _counted(array)
+    strange = {word(value): pixels for value, pixels in counted if value not in known}
     if strange:
-        shown = some(f"{word(value)} ({times:,} px)" for value, times in strange)
-        raise DataError(
-            f"{name} holds {shown}, which stand for no class. Add them to the table, or mend the mask."
-        )
-    table = np.array([known[value] for value in values.tolist()], np.uint8)
-    return table[places].reshape(array.shape)
+        raise StrangeValueError(name, strange)
+    if array.dtype == np.uint8:
+        table = np.full(256, VOID, np.uint8)
+        table[[value for value, _ in counted]] = [known[value] for value, _ in counted]
+        found: NDArray[np.uint8] = table[array]
+        return found
+    values = np.array([value for value, _ in counted])
+    places = np.array([known[value] for value, _ in counted], np.uint8)
+    sorted_in: NDArray[np.uint8] = places[np.searchsorted(values, array)]
+    return sorted_in
 
 
 def _whole(array: NDArray[Any], name: str) -> NDArray[Any]:
@@ -222,11 +270,20 @@ def _from_runs(rle: Mapping[str, Any], size: tuple[int, int], name: str) -> NDAr
         else counts
     )
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    if len(flat) != height * width:
+    if len(flat) != height * width or tuple(rle.get("size", size)) != tuple(size):
         raise DataError(
-            f"{name} holds run lengths of {len(flat):,} pixels on an image of {width} x {height}. Write them again."
+            f"{name} holds run lengths of {len(flat):,} pixels, (height, width) {rle.get('size')}, on an image of "
+            f"{width} x {height}. Write them again."
         )
     return flat.reshape(width, height).T
+
+
+def to_runs(there: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return a mask as COCO's run lengths, column by column, the first of them of what is outside."""
+    flat = there.T.ravel()
+    ends = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
+    return {"size": list(there.shape), "counts": [0, *runs] if flat.size and flat[0] else runs}
 
 
 def _short(text: bytes) -> list[int]:

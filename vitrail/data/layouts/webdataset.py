@@ -10,9 +10,12 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from vitrail.data.layouts import mask_tables
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
+from vitrail.data.layouts.mask_tables import FOREGROUND
+from vitrail.data.layouts.masks import header_of as masks_of
+from vitrail.data.manifest import dump_target
 from vitrail.data.names import count, join_labels, label, natural, some, split_labels, split_of
-from vitrail.data.truth import Truth
 
 _LABELS = ("cls", "json", "txt")
 _KEYS = ("label", "cls", "class", "class_name", "category", "labels", "tags")
@@ -84,17 +87,21 @@ def _left(samples: list[_Sample]) -> list[str]:
 
 
 def _with_masks(tree: Tree, samples: list[_Sample]) -> Layout:
+    masks = [sample.masks[0] for sample in samples]
     entries = [
-        tree.entry(sample.pictures[0], tree.files[sample.masks[0]], _split(tree, sample.pictures[0]))
-        for sample in samples
+        tree.entry(sample.pictures[0], tree.files[mask], _split(tree, sample.pictures[0]))
+        for sample, mask in zip(samples, masks, strict=True)
     ]
     why = f"WebDataset shards, because every picture has a mask beside it: {count(len(entries), 'picture')}."
-    refusal = (
-        f"{tree.name} holds pictures with masks (in shards): segmentation comes later. A task of your own can learn "
-        "them (--task my_module:MyTask)."
-    )
+    tables = mask_tables.tables(tree)
+    header = masks_of(tree, masks, tables[0] if tables else None)
+    if header.objects:
+        entries = [one._replace(target=dump_target({"classes": {FOREGROUND: one.target}})) for one in entries]
     found = (*entries, *tree.refused)
-    return Layout("webdataset", tree.root, why, found, (), Truth("mask"), refusal)
+    truths = frozenset(mask for sample in samples for mask in sample.masks)
+    return Layout(
+        "webdataset", tree.root, why, found, header.notes, header.truth, header.refusal, truths=truths
+    )
 
 
 def _split(tree: Tree, name: str) -> str:

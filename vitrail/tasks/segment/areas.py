@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -62,9 +61,7 @@ class Areas:
 
     def files(self) -> Mapping[str, bytes]:
         """Return the files of an answer by the end of their names: the mask as a PNG with a palette."""
-        buffer = BytesIO()
-        plots.with_palette(self.mask, self.colours, self.void).save(buffer, format="PNG", optimize=True)
-        return {".mask.png": buffer.getvalue()}
+        return {".mask.png": plots.png_of(plots.with_palette(self.mask, self.colours, self.void))}
 
     def ordered(self) -> tuple[str, ...]:
         """Return the classes that are there, the largest first."""

@@ -85,6 +85,14 @@ class Wrapper(Task[Any, Any]):
         """Tell whether two rows say the same to the wrapped task."""
         return self.inner.same(one, other, root)
 
+    def alike(self, one: Row, other: Row, root: Path) -> bool:
+        """Tell whether two rows say nearly the same to the wrapped task."""
+        return self.inner.alike(one, other, root)
+
+    def follow_header(self, truth: Truth, rows: Sequence[Row]) -> None:
+        """Let the wrapped task read the truths of another source."""
+        self.inner.follow_header(truth, rows)
+
     def words(self, row: Row) -> str:
         """Return the wrapped task's words for a truth."""
         return self.inner.words(row)
