@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,12 +32,12 @@ from vitrail.data.loader import Order, Pictures, Share, evaluation, training
 from vitrail.data.manifest import TEST, TRAIN, Manifest
 from vitrail.data.prepare import prepare
 from vitrail.data.preprocess import Preprocess
-from vitrail.infer.predictor import Predictor
 from vitrail.runs.assemble import build_task
 from vitrail.runs.options import TrainOptions
-from vitrail.tasks.segment.evaluation import SegmentEvaluation
+from vitrail.tasks.segment.evaluation import FACTS, SegmentEvaluation
 from vitrail.tasks.segment.task import Segment
 from vitrail.training.fit import train
+from vitrail.training.listeners import Teller
 
 VIT = "dinov2_s14"
 OURS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -63,14 +64,14 @@ class Peer:
     logits: Callable[[Tensor], Tensor]
 
 
-def ours(name: str, asked: argparse.Namespace) -> SegmentEvaluation:
-    """Train as `vitrail train` does, and score the run's test split."""
+def ours(name: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """Train as `vitrail train` does, and return what its report says of the test split."""
     with tempfile.TemporaryDirectory() as folder:
         stated = {"weights": asked.weights, **OURS[name]}
         options = TrainOptions(**stated, time=f"{round(asked.minutes * 60)}s", out=f"{folder}/run", seed=0)
-        run = train(asked.data, options)
-        predictor, manifest = Predictor(run), prepare(asked.data, seed=0).manifest
-        return scored(predictor.task, predictor.network, predictor.preprocess, manifest)
+        run = train(asked.data, options, listeners=(Teller(partial(print, file=sys.stderr)),))
+        report: dict[str, Any] = json.loads(run.report_path.read_text(encoding="utf-8"))
+        return report
 
 
 def scored(
@@ -87,8 +88,8 @@ def scored(
     return found
 
 
-def peer(name: str, asked: argparse.Namespace) -> SegmentEvaluation:
-    """Train a peer for as long, on the same images by the same crops, and score it alike."""
+def peer(name: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """Train a peer for as long, on the same images by the same crops, and return the same scores."""
     manifest = prepare(asked.data, seed=0).manifest
     task = build_task("segment", manifest.truth, {})
     assert isinstance(task, Segment)
@@ -115,7 +116,8 @@ def peer(name: str, asked: argparse.Namespace) -> SegmentEvaluation:
         done += 1
     print(f"{name}: {done} steps of {BATCH}", file=sys.stderr)
     one.network.eval()
-    return scored(task, lambda inputs: {"map": one.logits(inputs["images"])}, steps, manifest)
+    found = scored(task, lambda inputs: {"map": one.logits(inputs["images"])}, steps, manifest)
+    return found.result().to_dict()
 
 
 class Dpt(nn.Module):
@@ -161,18 +163,16 @@ def fpn(asked: argparse.Namespace, classes: int) -> Peer:
     return Peer(network, (256, 320), [{"params": list(network.parameters()), "lr": 1e-3}], network)
 
 
-def summary(name: str, asked: argparse.Namespace, found: SegmentEvaluation) -> dict[str, Any]:
-    """Return what is told of a contestant."""
-    result = found.result()
-    test = result.details["test"]
-    recall = {label: round(cells["recall"], 4) for label, cells in test["per_class"].items()}
-    numbers = {key: number.to_dict() for key, number in result.numbers.items()}
+def summary(name: str, asked: argparse.Namespace, found: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Return what is told of a contestant; `seconds` are those from the call to the scores."""
+    test = found["test"]
     return {
         "contestant": name,
         "minutes": asked.minutes,
-        **numbers,
-        "recall": recall,
-        "verdict": result.verdict,
+        "seconds": round(seconds),
+        **{key: test[key] for key in FACTS if key in test},
+        "recall": {label: round(cells["recall"], 4) for label, cells in test["per_class"].items()},
+        "verdict": found["verdict"],
     }
 
 
@@ -194,8 +194,9 @@ def main() -> None:
     asked = words()
     torch.manual_seed(0)
     np.random.seed(0)
-    run = ours if asked.contestant in OURS else peer
-    told = json.dumps(summary(asked.contestant, asked, run(asked.contestant, asked)), ensure_ascii=False)
+    run, began = ours if asked.contestant in OURS else peer, time.monotonic()
+    found = run(asked.contestant, asked)
+    told = json.dumps(summary(asked.contestant, asked, found, time.monotonic() - began), ensure_ascii=False)
     print(told)
     if asked.out:
         with Path(asked.out).open("a", encoding="utf-8") as file:

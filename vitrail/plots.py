@@ -284,6 +284,18 @@ def beside(*images: Image.Image, gap: int = 8) -> Image.Image:
     return sheet
 
 
+def below(*images: Image.Image, gap: int = 8) -> Image.Image:
+    """Return pictures in one column."""
+    sheet = Image.new(
+        "RGB", (max(i.width for i in images), sum(i.height for i in images) + gap * (len(images) - 1)), PAPER
+    )
+    top = 0
+    for image in images:
+        sheet.paste(image, (0, top))
+        top += image.height + gap
+    return sheet
+
+
 def data_uri(picture: Image.Image | Figure) -> str:
     """Return a picture or figure as a data: address, for pages that are one file."""
     return "data:image/png;base64," + base64.b64encode(_png(picture)).decode()

@@ -82,7 +82,7 @@ def test_exports_answer_with_the_class_of_each_pixel(data, place, vitrail, tmp_p
         found = json.loads(good(vitrail("export", place, "--format", format, "--out", out, "--json")).stdout)
         assert found["agreement"]["same_top"] + found["agreement"]["ties"] == found["agreement"]["pictures"]
         opened = load(out)
-        classes = opened._engine(np.asarray(Image.open(picture)))[0]
+        classes = opened._opened.one(np.asarray(Image.open(picture)))[0]
         assert classes.shape == mask.shape
         assert (classes.numpy() == mask).mean() > 0.999
         np.testing.assert_array_equal(opened(picture)[0].mask, mask)

@@ -7,7 +7,7 @@ What a view draws is drawn once, when it is made, so that all that is asked of i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -143,6 +143,16 @@ def geometry_of(
         above + top * tall, before + left * wide, above + (top + size[0]) * tall, before + (left + size[1]) * wide
     )  # fmt: skip
     return Geometry(original, size, box, drawn.move.matrix if drawn and drawn.move else None)
+
+
+def scaled(geometry: Geometry, longest: int) -> Geometry:
+    """Return the geometry of the same input on its original made smaller: at most so many pixels long."""
+    height, width = geometry.original
+    part = min(1.0, longest / max(height, width))
+    small = (max(1, round(height * part)), max(1, round(width * part)))
+    down, across = small[0] / height, small[1] / width
+    top, left, bottom, right = geometry.box
+    return replace(geometry, original=small, box=(top * down, left * across, bottom * down, right * across))
 
 
 def points_in_input(geometry: Geometry, xy: NDArray[Any]) -> Floats:

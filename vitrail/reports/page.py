@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 from PIL.Image import Image
+from PIL.Image import open as open_picture
 
 from vitrail import plots
 from vitrail.core.text import clock
@@ -50,6 +51,7 @@ def page(run: Run, manifest: Manifest, predictor: Predictor, result: Result, rep
         "title": f"{report['model']}{classes}",
         "loss": loss_curve(run),
         "curve": score_curve(run),
+        "live": plots.photo_uri(open_picture(run.live_path)) if run.live_path.is_file() else None,
         "subtitle": "Scored on pictures that neither the training nor the choice of the best epoch saw",
         "notes": _checked(run, manifest),
         "learnt": True,

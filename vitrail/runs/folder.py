@@ -65,6 +65,11 @@ class Run:
         return self.folder / "report.json"
 
     @property
+    def live_path(self) -> Path:
+        """Some validation images as the last validation answered them, of tasks that draw them."""
+        return self.folder / "live.png"
+
+    @property
     def state_path(self) -> Path:
         """Last weights, optimiser, average and counters: what a resume needs."""
         return self.folder / "state" / "last.safetensors"

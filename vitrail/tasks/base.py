@@ -9,6 +9,7 @@ A task may have more, looked up by its name where it is of use (`getattr`):
     in_windows(…)     the answer of pictures larger than the input, from those of their windows
     in_picture(…)     the same in the pixels of the picture itself (`picture_outputs`): maps brought onto it
     compare(…)        the image with truth, answer and their difference drawn on it, for pages
+    glance(…)         the same small, truth beside answer, of an output while a training runs
     temperature       what an exported folder of another library divides logits by; `problem` is its name for the task
 
 A prediction may have `rows()`, the lines of a table of answers, and `files()`, bytes by the end of a file's name.

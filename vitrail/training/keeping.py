@@ -21,7 +21,8 @@ from vitrail.runs.recipe import Recipe
 from vitrail.tasks.result import Evaluation, Kept, kept_by
 from vitrail.training.begin import Start
 from vitrail.training.budget import Budget
-from vitrail.training.listeners import Listener
+from vitrail.training.listeners import Listener, note
+from vitrail.training.live import Live
 from vitrail.training.loop import DivergedError, Event, Session, evaluate, snapshot, way_out
 from vitrail.training.setup import pictures_to_train_on
 from vitrail.training.whole import broken
@@ -80,6 +81,7 @@ class Keeper:
         self.before: float = counters.get("elapsed", 0.0)
         self.began = time.monotonic()
         self.validation = work.pictures(VAL)
+        self.live = Live(work.run, self.validation)
         self.saved_step: int | None = counters.get("step")
         self.saved_at, self.saving = self.began, 0.0
         self.budget = self._budget(counters)
@@ -181,6 +183,7 @@ class Keeper:
             if better:
                 self._keep_model()
             self._keep_state()
+            note(self.work.listeners, self.live.draw(self.session))
         best = main.sign * self.best[0]
         told = {**event.values, **scores, "main": main.name, "best": best, "better": better}
         told["seconds"] = round(self.elapsed(), 2)

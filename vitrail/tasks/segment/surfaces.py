@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, find_objects, maximum_filter, minimum_filter
+from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 
 Mask = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
@@ -19,6 +19,10 @@ BAND = 0.02
 
 MATCHED = 2.0
 """Edges that lie no further apart than so many pixels count as equal in the surface Dice."""
+
+
+BITS = 64
+"""Classes whose edges are grown together."""
 
 
 class Widths(NamedTuple):
@@ -39,23 +43,67 @@ COLUMNS = ("matched_answer", "edge_answer", "matched_truth", "edge_truth", "both
 
 
 def edges(answer: Mask, truth: Mask, classes: int, widths: Widths) -> NDArray[np.int64]:
-    """Return what `COLUMNS` names of each class, in pixels: (k, 8). Both masks are void at the same pixels."""
-    found = np.zeros((classes, len(COLUMNS)), np.int64)
-    boxes = [find_objects(mask.astype(np.int32) + 1, classes) for mask in (answer, truth)]
-    boxes = [[*own, *[None] * (classes - len(own))] for own in boxes]
-    for place in range(classes):
-        window = _around([own[place] for own in boxes], widths.band + 1, truth.shape)
-        if window is None:
-            continue
-        one, other = answer[window] == place, truth[window] == place
-        edge, true_edge = inner_band(one, 1), inner_band(other, 1)
-        near, true_near = (_grown(rim, widths.edge) for rim in (edge, true_edge))
-        band, true_band = inner_band(one, widths.band), inner_band(other, widths.band)
-        found[place] = [
-            (edge & true_near).sum(), edge.sum(), (true_edge & near).sum(), true_edge.sum(),
-            (band & true_band).sum(), (band | true_band).sum(), true_band.sum(), other.sum(),
-        ]  # fmt: skip
-    return found
+    """Return what `COLUMNS` names of each class, in pixels: (k, 8). Both masks are void at the same pixels.
+
+    All classes are looked at together: a pixel lies in the band of its own class where another is near, and the edges
+    of up to 64 classes are grown as the bits of one number.
+    """
+    edge, true_edge = other_near(answer, 1), other_near(truth, 1)
+    band, true_band = other_near(answer, widths.band), other_near(truth, widths.band)
+    matched, true_matched = (np.zeros(truth.shape, np.bool_) for _ in range(2))
+    for first in range(0, classes, BITS):
+        matched |= edge & _meets(answer, truth, true_edge, first, widths.edge)
+        true_matched |= true_edge & _meets(truth, answer, edge, first, widths.edge)
+    both = band & true_band & (answer == truth)
+
+    def pixels(mask: Mask, where: Flags) -> NDArray[np.int64]:
+        return np.bincount(mask[where], minlength=classes)[:classes]
+
+    own, true, shared = pixels(answer, band), pixels(truth, true_band), pixels(truth, both)
+    columns = (
+        pixels(answer, matched), pixels(answer, edge), pixels(truth, true_matched), pixels(truth, true_edge),
+        shared, own + true - shared, true, np.bincount(truth.ravel(), minlength=classes)[:classes],
+    )  # fmt: skip
+    return np.stack(columns, 1).astype(np.int64)
+
+
+def other_near(mask: Mask, width: int) -> Flags:
+    """Return the pixels with one of another class at most `width` pixels away; the image's rim is no edge."""
+    reach = 2 * width + 1
+    near: Flags = (minimum_filter(mask, reach, mode="nearest") != mask) | (
+        maximum_filter(mask, reach, mode="nearest") != mask
+    )
+    return near
+
+
+def _meets(mask: Mask, other: Mask, edge: Flags, first: int, width: int) -> Flags:
+    """Tell where an edge of the own class lies near in the other mask, for `BITS` classes from `first` on."""
+    one = np.uint64(1)
+
+    def bit(of: Mask) -> NDArray[np.uint64]:
+        within = (of >= first) & (of - np.minimum(of, first) < BITS)
+        return np.where(
+            within, one << (of.astype(np.uint64) - np.uint64(first)) % np.uint64(BITS), np.uint64(0)
+        )
+
+    grown = np.where(edge, bit(other), np.uint64(0))
+    for axis in (0, 1):
+        grown = _spread(grown, width, axis)
+    meets: Flags = (grown & bit(mask)) != 0
+    return meets
+
+
+def _spread(bits: NDArray[np.uint64], width: int, axis: int) -> NDArray[np.uint64]:
+    """Return the bits of all places of an axis at most so far away, in twice as large steps each time."""
+    lines = np.moveaxis(bits, axis, 0).copy()
+    reach = 0
+    while reach < width:
+        step = min(reach + 1, width - reach)
+        before = lines.copy()
+        lines[step:] |= before[:-step]
+        lines[:-step] |= before[step:]
+        reach += step
+    return np.moveaxis(lines, 0, axis)
 
 
 def surface(answer: Flags, truth: Flags, spacing: tuple[float, float]) -> tuple[float, float]:
@@ -77,25 +125,3 @@ def inner_band(region: Flags, width: int) -> Flags:
     kept = minimum_filter(region.view(np.uint8), 2 * width + 1, mode="nearest")
     band: Flags = region & (kept == 0)
     return band
-
-
-def _grown(flags: Flags, width: int) -> Flags:
-    grown: Flags = maximum_filter(flags.view(np.uint8), 2 * width + 1, mode="constant") > 0
-    return grown
-
-
-def _around(
-    boxes: list[tuple[slice, slice] | None], margin: int, size: tuple[int, ...]
-) -> tuple[slice, slice] | None:
-    """Return the window that holds some boxes with a margin, cut off at the image."""
-    there = [box for box in boxes if box is not None]
-    if not there:
-        return None
-    rows, cols = (
-        slice(
-            max(0, min(box[axis].start for box in there) - margin),
-            min(size[axis], max(box[axis].stop for box in there) + margin),
-        )
-        for axis in (0, 1)
-    )
-    return rows, cols

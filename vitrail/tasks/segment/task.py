@@ -18,7 +18,7 @@ from vitrail.core.errors import DataError
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch, Geometry, images_only
 from vitrail.data.truth import Truth
-from vitrail.data.view import points_in_original, strips_in_original
+from vitrail.data.view import points_in_original, scaled, strips_in_original
 from vitrail.layers.head import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Following, Losses, Task, within
@@ -50,6 +50,9 @@ SAME = 0.995
 
 TRIES = 4
 """Views of which one is chosen for a rare class."""
+
+GLANCE = 320
+"""Pixels of the long side of an image that is drawn while a training runs."""
 
 SIDE = 32
 """Rows and columns of the shares of classes that a proof compares."""
@@ -235,6 +238,19 @@ class Segment(Task[Mask, Areas], SegmentTargets):
             plots.titled(plots.mask_overlay(image, wrong, ((213, 30, 30),), strength=0.8), "where it errs"),
         )
         return plots.beside(*shown)
+
+    def glance(self, image: Image, output: Output, geometry: Geometry, truth: Mask) -> Image:
+        """Return truth and answer side by side, small and quickly drawn whatever the size of the image."""
+        small = scaled(geometry, GLANCE)
+        height, width = small.original
+        shown = image.resize((width, height))
+        rows, cols = (
+            (2 * np.arange(n) + 1) * side // (2 * n)
+            for n, side in zip(small.original, truth.shape, strict=True)
+        )
+        true = plots.mask_overlay(shown, truth[rows[:, None], cols], self.colours)
+        answer = plots.mask_overlay(shown, self.mask(output["map"][0], small), self.colours)
+        return plots.beside(true, answer, gap=2)
 
     # Proof
 
