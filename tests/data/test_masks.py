@@ -17,7 +17,9 @@ from PIL import Image
 
 from vitrail.cli.main import run
 from vitrail.core.errors import DataError
-from vitrail.data.layouts import Layout, mask_files, sniff
+from vitrail.data.layouts import Entry, Layout, mask_files, sniff
+from vitrail.data.layouts.base import Tree
+from vitrail.data.layouts.frames import with_frames
 from vitrail.data.manifest import Row
 from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import Prepared, prepare
@@ -536,6 +538,30 @@ def test_dicom_pictures_with_png_masks(tmp_path: Path) -> None:
         put(tmp_path / f"images/{i}.dcm", dicom(i, 0.0, SIZE))
         put(tmp_path / f"masks/{i}.png", encode(classes(i)))
     np.testing.assert_array_equal(read(look(tmp_path))["images/1.dcm"], classes(1))
+
+
+def test_frames_of_videos_count_in_stretches(tmp_path: Path) -> None:
+    """By names alone, said in a line; numbered images that are no frames stay by themselves."""
+
+    def groups(names: list[str], **options: Any) -> tuple[int, int]:
+        entries = tuple(Entry(f"images/{name}.png", f"images/{name}.png", "m.png") for name in names)
+        tree = Tree.look(tmp_path, LayoutOptions(**options))
+        found = with_frames(tree, Layout("masks", tmp_path, "", entries, truth=Truth("mask", ("a", "b"))))
+        assert bool(found.notes) == any(one.group for one in found.found)
+        return len({one.group for one in found.found} - {""}), sum(map(len, found.notes))
+
+    put(tmp_path / "a.png", image(0, "PNG"))
+    videos = [f"00{video}TP_{30 * i:06}" for video in range(3) for i in range(24)]
+    assert groups(videos)[0] == 9
+    assert groups(videos, groups="none") == (0, 0)
+    assert groups([f"seq{video}_f{i:04}" for video in range(12) for i in range(8)])[0] == 12
+    for names in (
+        [f"img_{i:04}" for i in range(40)],
+        [f"{year}_{i * i:06}" for year in (2007, 2008, 2009) for i in range(20)],
+        [f"ISIC_{i * 37 % 1009:07}" for i in range(40)],
+        [f"img{i % 3}_{i * i * 7 % 499:04}" for i in range(40)],
+    ):
+        assert groups(names) == (0, 0)
 
 
 # Another source than the one that was learnt from

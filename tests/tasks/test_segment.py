@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from scenes import NAMES, VOID, scene
+from scipy.ndimage import maximum_filter, minimum_filter
 from torch import nn
 
 from vitrail.core.errors import SettingError, UnknownNameError
@@ -29,6 +31,7 @@ from vitrail.runs.assemble import join
 from vitrail.runs.run_network import answering
 from vitrail.tasks.base import FINGERPRINT, Ask
 from vitrail.tasks.segment import loss
+from vitrail.tasks.segment.evaluation import from_details
 from vitrail.tasks.segment.surfaces import Widths, edges, surface
 from vitrail.tasks.segment.targets import frequency_weights
 from vitrail.tasks.segment.task import Segment
@@ -442,6 +445,59 @@ def test_edges_by_hand():
     assert far == pytest.approx(1.0)
     assert share == 1
     assert np.isnan(surface(answer == 1, truth == 5, (1.0, 1.0))).all()
+
+
+@pytest.mark.parametrize(("classes", "cell"), [(5, 6), (70, 4)])
+def test_edges_of_all_classes_at_once_are_those_of_each(classes, cell):
+    draw = np.random.default_rng(classes)
+    truth, answer = (
+        np.kron(draw.integers(0, classes, (9, 11)), np.ones((cell, cell))).astype(np.uint8) for _ in range(2)
+    )
+    answer = np.where(draw.random(truth.shape) < 0.5, truth, answer)
+    truth[:5], answer[:5] = VOID, VOID
+    widths = Widths(2, 4)
+
+    def band(there, width):
+        return there & (minimum_filter(there.astype(np.uint8), 2 * width + 1, mode="nearest") == 0)
+
+    def grown(rim):
+        return maximum_filter(rim.astype(np.uint8), 2 * widths.edge + 1, mode="constant") > 0
+
+    for place, found in enumerate(edges(answer, truth, classes, widths)):
+        one, other = answer == place, truth == place
+        rim, true_rim = band(one, 1), band(other, 1)
+        inside, true_inside = band(one, widths.band), band(other, widths.band)
+        wanted = (
+            rim & grown(true_rim), rim, true_rim & grown(rim), true_rim,
+            inside & true_inside, inside | true_inside, true_inside, other,
+        )  # fmt: skip
+        assert found.tolist() == [int(one.sum()) for one in wanted]
+
+
+def test_lengths_are_told_with_intervals_where_a_spacing_is_stated():
+    """A square moved by two pixels of 0.5 mm; images that state nothing count in no length."""
+    evaluation, size = segment().evaluation(), (24, 24)
+    geometry = Preprocess(size, "squash", 1.0).geometry(*size)
+    truth = np.zeros(size, np.uint8)
+    truth[4:14, 4:14] = 1
+    for i in range(14):
+        answer = torch.from_numpy(np.roll(truth, 2 if i % 2 else 1, 1).astype(np.int64))
+        maps = 9.0 * F.one_hot(answer, 3).permute(2, 0, 1).float()
+        known = replace(geometry, spacing=(0.5, 0.5)) if i else geometry
+        evaluation.update([Row(str(i), str(i))], {"map": maps[None]}, [truth], [known])
+    result = evaluation.result()
+    far = result.numbers["hd95"]
+    assert (far.unit, far.better) == ("mm", "lower")
+    assert far.value == pytest.approx((7 * 1.0 + 6 * 0.5) / 13)
+    assert far.low < far.value < far.high
+    assert "within 1 mm" in result.numbers["surface_dice"].fact
+    again = from_details(result.details, "")
+    assert again.numbers["hd95"] == far
+    assert again.numbers["surface_dice"].fact == result.numbers["surface_dice"].fact
+    none = answered([truth] * 2, [truth.astype(np.int64)] * 2).result()
+    assert "hd95" not in none.numbers
+    area = segment().decode({"map": maps[None]}, [known], Ask())[0].rows()[0]
+    assert area["mm2"] == area["pixels"] / 4
 
 
 def test_thin_classes_are_told_apart():

@@ -137,6 +137,35 @@ def slice_of(file: Path, number: int, raw: bool = False) -> NDArray[Any]:
     return values.astype(np.float32) if raw else _stretch(values, low, high)
 
 
+def dicom_spacing(data: bytes) -> tuple[float, float] | None:
+    """Return (mm down, mm across) of a pixel of a DICOM picture; None where its file does not state them.
+
+    Raises:
+        DataError: pydicom is not installed, or the file is broken.
+    """
+    pydicom, _ = _pydicom("The picture")
+    try:
+        found = pydicom.dcmread(BytesIO(data), stop_before_pixels=True).get("PixelSpacing")
+        down, across = (float(one) for one in found or ())
+    except ValueError:
+        return None
+    except Exception as error:  # a decoder fed with a broken file may raise anything at all
+        raise DataError(f"The picture is broken ({error}).") from error
+    return (down, across) if min(down, across) > 0 else None
+
+
+def volume_spacing(file: Path) -> tuple[float, float] | None:
+    """Return (mm down, mm across) of a pixel of the slices of a NIfTI volume; None where it states no unit of length.
+
+    Raises:
+        DataError: nibabel is not installed, or the file is broken.
+    """
+    header = _volume(file, file.stat().st_mtime_ns)[0].header
+    unit = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}.get(header.get_xyzt_units()[0])
+    across, down = (float(one) for one in header.get_zooms()[:2])  # `slice_of` turns them
+    return None if unit is None or min(across, down) <= 0 else (down * unit, across * unit)
+
+
 class DicomPlace(NamedTuple):
     """Where a DICOM slice lies in the body, in mm to the left, to the back and upwards, where its file tells."""
 

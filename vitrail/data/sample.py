@@ -18,13 +18,15 @@ class Geometry:
 
     `original` and `size` are (height, width); `box` is (top, left, bottom, right), larger than the original
     where the input was padded and smaller where it was cropped. `moved` takes (x, y, 1) of an input pixel to where an
-    augmentation moved it, two rows of three; None where nothing moved, as at prediction.
+    augmentation moved it, two rows of three; None where nothing moved, as at prediction. `spacing` is (mm down, mm
+    across) of a pixel of the original, where its file states it and the task measures.
     """
 
     original: tuple[int, int]
     size: tuple[int, int]
     box: tuple[float, float, float, float]
     moved: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    spacing: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

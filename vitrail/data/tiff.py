@@ -40,6 +40,10 @@ _TYPES: Mapping[int, str] = MappingProxyType(
     {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 )
 _TEXT = {2, 7}
+_RATIONAL = 5  # two numbers each
+_ACROSS, _DOWN, _UNIT, _CENTIMETRE = 282, 283, 296, 3
+_SCREENS = (72, 96, 150, 200, 300, 600)
+"""Dots an inch that programs write for screens and printers, whatever a picture shows."""
 _MOST_TAGS = 4096
 
 
@@ -152,6 +156,23 @@ def samples(data: bytes) -> Samples:
     return samples_of(_directory(data, None)[0])
 
 
+def spacing(data: bytes) -> tuple[float, float] | None:
+    """Return (mm down, mm across) of a pixel, where the resolution is stated in centimetres and is of no screen.
+
+    Raises:
+        TiffError: broken.
+    """
+    tags, _ = _directory(data, None)
+    both = [tags.get(tag, ()) for tag in (_DOWN, _ACROSS)]
+    if _one(tags, _UNIT, 0) != _CENTIMETRE or not all(len(one) == 2 and min(one) > 0 for one in both):
+        return None
+    a_centimetre = [one[0] / one[1] for one in both]
+    if any(abs(one * 2.54 - dots) < 0.05 for one in a_centimetre for dots in _SCREENS):
+        return None
+    down, across = (10 / one for one in a_centimetre)
+    return (across, down) if _one(tags, _ORIENTATION, 1) >= 5 else (down, across)
+
+
 def page(data: bytes, number: int) -> bytes | None:
     """Return a file whose only picture is one of several, where Pillow does not keep all of it; else None.
 
@@ -209,6 +230,8 @@ def _first(data: bytes) -> int:
 def _tag(data: bytes, order: str, big: bool, at: int) -> tuple[int, tuple[Any, ...]]:
     number, kind = struct.unpack_from(order + "HH", data, at)
     (count,) = struct.unpack_from(order + ("Q" if big else "I"), data, at + 4)
+    if kind == _RATIONAL:
+        kind, count = 4, 2 * count
     code = "s" if kind in _TEXT else _TYPES.get(kind)
     if code is None:
         return number, ()

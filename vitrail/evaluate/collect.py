@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from vitrail.core.errors import DataError
 from vitrail.data.doctor import workers
 from vitrail.data.manifest import TEST, Manifest, Row, group_key
 from vitrail.data.source import load
+from vitrail.data.spacing import of_row
 from vitrail.data.split import leaks
 from vitrail.infer.predictor import Predictor, Ready, Request
 from vitrail.metrics.intervals import bootstrap, resampled
@@ -38,7 +40,10 @@ def evaluate(
 
     def ready(row: Row) -> Ready:
         image = load(root, row.path, steps.channels, row.part, raw=steps.raw).image
-        return predictor.ready(image, request.point)
+        found = predictor.ready(image, request.point)
+        if not task.measures:
+            return found
+        return found._replace(geometry=replace(found.geometry, spacing=of_row(row, root)))
 
     with ThreadPoolExecutor(workers()) as pool:
         for start in range(0, len(rows), step):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ class ExportedPredictor(Predictor):
     def ready(self, image: Any, point: Point | None = None) -> Ready:
         """Bring a picture to an array (height, width, channels); the graph does the rest, so `pixels` are empty."""
         array = self.decoded(image)
-        return Ready(torch.empty(0), self._geometry(array), array)
+        geometry = replace(self._geometry(array), spacing=self.spacing(image))
+        return Ready(torch.empty(0), geometry, array)
 
     def _waiting(self, ready: Ready) -> Ready:
         """Return all of it: the graph begins at the picture."""

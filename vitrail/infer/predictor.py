@@ -20,6 +20,7 @@ from vitrail.core.text import command
 from vitrail.data.decode import as_array, decode
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch, Geometry
+from vitrail.data.spacing import Spacing, stated
 from vitrail.infer.ahead import ahead, by_turns
 from vitrail.infer.elastic import chosen
 from vitrail.infer.exported import KINDS
@@ -195,12 +196,21 @@ class Predictor:
     def ready(self, image: Any, point: Point | None = None) -> Ready:
         """Bring a path, source, bytes, Pillow image, array or tensor to the network's input at an operating point."""
         array = self.decoded(image)
+        spacing = self.spacing(image)
         if self.preprocess.zoom is not None:
             pixels, geometry = self.preprocess.whole((array.shape[0], array.shape[1])).eval(array)
-            return Ready(pixels, geometry, array)
+            return Ready(pixels, replace(geometry, spacing=spacing), array)
         pixels, geometry = self.preprocess.eval(array)
         size = (point or self.point).size
-        return Ready(at_size(pixels[None], size)[0], replace(geometry, size=size), array)
+        return Ready(at_size(pixels[None], size)[0], replace(geometry, size=size, spacing=spacing), array)
+
+    def spacing(self, image: Any) -> Spacing:
+        """Return how large a pixel is, where the file of a picture states it and the task measures."""
+        if not self.task.measures or not isinstance(image, Source | str | Path | bytes):
+            return None
+        return stated(
+            image.open() if isinstance(image, Source) else image if isinstance(image, bytes) else Path(image)
+        )
 
     def decoded(self, image: Any) -> NDArray[Any]:
         """Return a path, source, bytes, Pillow image, array or tensor as the network's steps take it.

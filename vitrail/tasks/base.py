@@ -110,6 +110,8 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     """False where nothing is answered about an image, as in pretraining."""
     couples: bool = False
     """True where the images of a batch learn from each other: such a batch is never cut into pieces."""
+    measures: bool = False
+    """True where an answer states lengths or areas: the size of a pixel is then read from the file of each picture."""
     kind: ClassVar[str] = "class"
     """The kind of truth that names alone stand for."""
     settings: Any

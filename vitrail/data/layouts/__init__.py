@@ -12,6 +12,7 @@ from vitrail.data.layouts.base import Layout as Layout
 from vitrail.data.layouts.base import Question as Question
 from vitrail.data.layouts.base import Tree
 from vitrail.data.layouts.decide import Look, decide
+from vitrail.data.layouts.frames import with_frames
 from vitrail.data.layouts.listed import with_lists
 from vitrail.data.names import count
 from vitrail.data.options import DEFAULTS, LayoutOptions
@@ -42,7 +43,7 @@ def sniff(
         found = replace(found, notes=(*tree.notes, *tree.odd_notes(), *found.notes))
     if options.splits == "none":
         found = replace(found, found=tuple(entry._replace(split="") for entry in found.found))
-    return with_lists(tree, replace(found, asked=options))
+    return with_frames(tree, with_lists(tree, replace(found, asked=options)))
 
 
 def _unlabelled(tree: Tree) -> DataError:

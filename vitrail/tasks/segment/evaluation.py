@@ -113,11 +113,13 @@ class SegmentEvaluation:
         parts: dict[str, NDArray[Any]] = {
             "table": image.table, "bins": image.bins, "loss": np.array([image.loss, image.pixels]),
             "edges": surfaces.edges(answer, truth, k, widths), "drawn": drawn, "true": true,
-            "widths": np.array(widths),
+            "widths": np.array(widths), "surface": np.full((k, 2), np.nan), "reach": np.array([np.nan]),
         }  # fmt: skip
-        if self.spacing is not None:
-            near = [surfaces.surface(answer == i, truth == i, self.spacing) for i in range(k)]
-            parts["surface"] = np.array(near, np.float64)
+        if spacing := self.spacing or geometry.spacing:
+            parts["surface"] = np.array(
+                [surfaces.surface(answer == i, truth == i, spacing) for i in range(k)], np.float64
+            )
+            parts["reach"] = np.array([surfaces.MATCHED * max(spacing)])
         return parts
 
     def merge(self, other: SegmentEvaluation) -> None:
@@ -193,7 +195,15 @@ class SegmentEvaluation:
             "boundary_f1": float(mean_of(f1, present)),
             "boundary_iou": float(mean_of(band, present)),
             "thin_recall": float(mean_of(_ratio(own, table.sum(1)), thin)) if thin.any() else float("nan"),
+            **dict(zip(("hd95", "surface_dice"), self._distances(counts), strict=True)),
         }
+
+    def _distances(self, counts: Array) -> tuple[float, float]:
+        """Return HD95 in mm and surface Dice, means over the regions of a resample that have an edge in both masks."""
+        found = self.kept["surface"]
+        there = np.isfinite(found) * counts[:, None, None]
+        far, near = _ratio((np.nan_to_num(found) * there).sum((0, 1)), there.sum((0, 1)))
+        return float(far), float(near)
 
     def thin(self) -> NDArray[np.bool_]:
         """Return which classes are thin: nearly all of their area lies at an edge; none where all are: (k,)."""
@@ -291,6 +301,8 @@ FACTS = {
     "boundary_f1": ("boundary F1", "boundary F1, edges within {0} px"),
     "boundary_iou": ("boundary IoU", "boundary IoU, a band of {1} px"),
     "thin_recall": ("recall of thin classes", "recall of thin classes"),
+    "hd95": ("HD95", "95 % Hausdorff distance"),
+    "surface_dice": ("surface Dice", "surface Dice within {2} mm"),
 }
 """Score → what tables call it, and what pages say of it."""
 
@@ -306,7 +318,7 @@ def from_details(report: Mapping[str, Any], fitted_on: str) -> Result:
     test = report["test"]
     edge, band = test["widths"]
     numbers = {
-        name: Number.of(test[name], called, fact.format(edge, band))
+        name: Number.of(test[name], called, fact.format(edge, band, test.get("reach")))
         for name, (called, fact) in FACTS.items()
         if name in test
     }
@@ -359,30 +371,17 @@ class _Report:
             if not np.isfinite(told[name]):
                 continue
             values = self.drawn_mean if name == "miou" else np.repeat([one[name] for one in drawn], 5)
-            numbers[name] = Number.of(
-                bootstrap(told[name], np.asarray(values), self.count).to_dict(),
-                called,
-                fact.format(edge, band),
-            )
-        return numbers | self._surfaces()
+            found = bootstrap(told[name], np.asarray(values), self.count).to_dict()
+            number = Number.of(found, called, fact.format(edge, band, self._reach()))
+            numbers[name] = number._replace(unit="mm", better="lower") if name == "hd95" else number
+        return numbers
 
-    def _surfaces(self) -> dict[str, Number]:
-        """Return the mean 95 % Hausdorff distance and surface Dice, where the size of a pixel is known."""
-        if self.seen.spacing is None:
-            return {}
-        found = self.seen.kept["surface"]
-        if not np.isfinite(found).any():
-            return {}
-        far, near = (float(np.nanmean(found[..., i])) for i in (0, 1))
-        reach = surfaces.MATCHED * max(self.seen.spacing)
-        return {
-            "hd95": Number(
-                far, unit="mm", better="lower", name="HD95", fact="95 % Hausdorff distance", why="a mean"
-            ),
-            "surface_dice": Number(
-                near, name="surface Dice", fact=f"surface Dice within {reach:g} mm", why="a mean"
-            ),
-        }
+    def _reach(self) -> str:
+        """Return how far apart surfaces may lie to match, in mm, where the size of a pixel is known."""
+        known = self.seen.kept["reach"]
+        known = known[np.isfinite(known)]
+        low, high = (known.min(), known.max()) if len(known) else (np.nan, np.nan)
+        return f"{low:.3g}" if np.isclose(low, high) else f"{low:.3g} to {high:.3g}"
 
     def _widths(self) -> tuple[str, str]:
         widths = self.seen.kept["widths"]
@@ -499,6 +498,7 @@ class _Report:
             "per_class": per_class,
             "absent": absent,
             "widths": list(self._widths()),
+            **({"reach": self._reach()} if "hd95" in numbers else {}),
             "confusion": {"labels": list(self.labels), "pixels": self.matrix.tolist()},
         }
 

@@ -71,6 +71,7 @@ class Segment(Task[Mask, Areas], SegmentTargets):
     columns = ("class", "pixels", "share")
     exports = Exports("image-segmentation", ("mean_iou",))
     picture_outputs = ("classes",)
+    measures = True
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
@@ -190,7 +191,7 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         return [
             Areas(
                 self.mask(one, geometry, ask.threshold), self.labels, self.colours, self.VOID, geometry,
-                self.settings.spacing,
+                self.settings.spacing or geometry.spacing,
             )
             for one, geometry in zip(output["map"], at, strict=True)
         ]  # fmt: skip
