@@ -22,6 +22,9 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch
 from vitrail.data.truth import Truth
 from vitrail.data.view import maps_in_original, strips_in_original, weights_in_original
+from vitrail.explainers.pipeline import Subject, walk
+from vitrail.explainers.pipeline_page import steps
+from vitrail.explainers.shuffle import shuffle_test
 from vitrail.export.graph import spread_onto
 from vitrail.infer.exported import contradicts
 from vitrail.models.create import build as build_encoder
@@ -293,7 +296,7 @@ def test_windows_are_the_whole_away_from_the_rim():
     assert found.shape == whole.shape
     rims = torch.zeros(whole.shape[1:], dtype=torch.bool)
     for axis, length in ((0, 80), (1, 112)):
-        for start in starts(length, 32):
+        for start in starts(length, 32, 4):
             for cell in (start // 4, start // 4 + 7):
                 rims.select(axis, cell)[...] = True
     assert (~rims).float().mean() > 0.3
@@ -307,6 +310,11 @@ def test_the_weights_of_windows_sum_to_one():
 
     torch.testing.assert_close(in_windows(ones, torch.zeros(3, 64, 88), (32, 32)), torch.ones(2, 16, 22))
     assert hann(7).min() > 0
+    for length, window, unit in ((64, 32, 4), (700, 336, 7), (112, 48, 16)):
+        found = starts(length, window, unit)
+        assert (found[0], found[-1]) == (0, length - window)
+        assert max(np.diff(found)) <= 2 * window / 3
+        assert not any(at % unit for at in found[:-1])
     with pytest.raises(SettingError, match="multiple of four patches"):
         in_windows(lambda windows: torch.ones(len(windows), 2, 5, 5), torch.zeros(3, 64, 64), (32, 32))
 
@@ -323,6 +331,20 @@ def test_a_large_image_is_answered_in_windows_at_its_own_scale():
         output = compute(Batch({"images": pixels[None]}, None, ("",), (geometry,)))
     assert output["map"].shape == (1, 3, 18, 12)
     assert task.decode(output, [geometry], Ask())[0].mask.shape == (70, 45)
+
+
+def test_windows_are_chosen_where_little_of_an_image_would_be_left():
+    many = [(3000, 4000)] * 3
+    settings, (line,) = Segment.for_large({}, (336, 448), many, (14,))
+    assert settings == {"zoom": 0.22}
+    assert "--set zoom=0" in line
+    assert Segment.for_large({"zoom": 0.0}, (336, 448), many, (14,)) == ({}, [])
+    assert Segment.for_large({}, (336, 448), [(1024, 2048)], (14,)) == ({}, [])
+    assert Segment.for_large({}, (350, 350), many, (14,)) == (
+        {},
+        [],
+    )  # quarters and halves of it are no cells
+    assert segment(zoom=0).steps(PLAIN) is PLAIN
 
 
 # Explanations
@@ -379,6 +401,22 @@ def test_an_exported_graph_answers_in_the_picture_s_pixels(fit):
         assert found.shape == (1, *shape)
     assert contradicts(found[0], found[0].roll(9, 0))
     assert not contradicts(found[0], found[0].clone())
+
+
+@pytest.mark.parametrize("head", ["pixels", "linear"])
+def test_the_walk_ends_in_the_map(head):
+    """The same map as the network gives at once; without positions the mean token does not know the order."""
+    task = segment(head=head)
+    subject = Subject("a", network(task).eval(), PLAIN, task, trained=True, answers=True)
+    walked = walk(subject, scene(1)[0])
+    assert walked.way_off < 1e-5
+    drawn = [step.name for step in steps(subject, walked)]
+    assert drawn[-1] == "Classes"
+    assert ("A finer map" in drawn) == (head == "pixels")
+    found = shuffle_test(subject, walked.pixels)
+    assert found.with_positions.changed
+    assert not found.without.changed
+    assert found.without.followed == "the mean token"
 
 
 # Scores
@@ -491,7 +529,7 @@ def test_lengths_are_told_with_intervals_where_a_spacing_is_stated():
     assert far.value == pytest.approx((7 * 1.0 + 6 * 0.5) / 13)
     assert far.low < far.value < far.high
     assert "within 1 mm" in result.numbers["surface_dice"].fact
-    again = from_details(result.details, "")
+    again = from_details(result.to_dict(), "")
     assert again.numbers["hd95"] == far
     assert again.numbers["surface_dice"].fact == result.numbers["surface_dice"].fact
     none = answered([truth] * 2, [truth.astype(np.int64)] * 2).result()

@@ -111,7 +111,7 @@ def _way(model: str, weights: str, picture: Path, out: Path, json: bool) -> int:
     else:
         lines = [f"{step['step']:<26} {step['shape']}" for step in told["steps"]]
         for name, found in told["shuffle"].items():
-            change = f"a logit changes by up to {found['largest_change']:.2g}"
+            change = f"{found['followed']} changes by up to {found['largest_change']:.2g}"
             lines.append(f"{'Shuffled, ' + name:<26} {change if found['changed'] else 'the same answer'}")
         sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()

@@ -81,8 +81,8 @@ class Look:
     def __init__(self, predictor: Predictor, image: Any, twins: Sequence[Network] | None = None) -> None:
         if predictor.preprocess.zoom is not None:
             raise SettingError(
-                "This model answers in windows, of which no map of the whole image can be made. Train without zoom to "
-                "explain whole images."
+                "This model answers in windows, of which no map of the whole image can be made. Train with "
+                "--set zoom=0 to explain whole images."
             )
         self.predictor = predictor
         self._twins = twins

@@ -45,6 +45,14 @@ class Subject:
     answers: bool  # False where the classifier was freshly drawn
 
 
+class Stage(NamedTuple):
+    """What a head makes on its way: maps (d, row, col) with their captions, and in words what is done."""
+
+    name: str
+    words: str
+    maps: tuple[tuple[str, Tensor], ...]
+
+
 class Walk(NamedTuple):
     """What stands on each step, of one picture; n patches, d numbers a token."""
 
@@ -56,8 +64,9 @@ class Walk(NamedTuple):
     layers: tuple[Tensor, ...]  # (prefix + n, d) after every block
     maps: tuple[AttentionMap, ...]  # the attention of every block
     final: Tensor  # (prefix + n, d): after the last norm, y
-    logits: Tensor  # (k,)
+    logits: Tensor  # (k,), or of a map (k, row, col)
     answer: Prediction  # what the task makes of them
+    stages: tuple[Stage, ...]  # of a head that makes maps
     grid: tuple[int, int]
     projection_off: float  # how far rows · E lies from what the network computed
     way_off: float  # how far this walk's end lies from the network's own answer
@@ -132,7 +141,10 @@ def walk(subject: Subject, image: Any) -> Walk:
         tokens = block(tokens, recorder)
         layers.append(tokens.x[0])
     final = tokens.with_x(encoder.norm(tokens.x))
-    output = subject.network.head(Features(final), {"images": images})
+    head: Any = subject.network.head
+    after = [layers[place - 1] for place in head.taps]
+    features = Features(final, tuple(tokens.with_x(encoder.norm(one[None])).map() for one in after))
+    output, stages = head(features, {"images": images}), getattr(head, "stages", None)
     logits = first_of(subject.task, output)
     return Walk(
         pixels=subject.preprocess.restore(images)[0],
@@ -145,6 +157,7 @@ def walk(subject: Subject, image: Any) -> Walk:
         final=final.x[0],
         logits=logits[0],
         answer=answered(subject.task, output, images),
+        stages=() if stages is None else tuple(Stage(*one) for one in stages(features, images)),
         grid=cast(tuple[int, int], embedded.grid),
         projection_off=float((by_hand - embedded.x[0]).abs().max()),
         way_off=float((logits - first_of(subject.task, subject.network({"images": images}))).abs().max()),
@@ -158,10 +171,14 @@ def first_of(task: Task[Any, Any], output: Output) -> Tensor:
 
 def answered(task: Task[Any, Any], output: Output, images: Tensor) -> Prediction:
     """Return what a task says of one picture, in the network's own pixels."""
-    height, width = images.shape[-2:]
-    whole = Geometry((height, width), (height, width), (0, 0, height, width))
-    said: Prediction = task.decode(output, [whole], ASK)[0]
+    said: Prediction = task.decode(output, [whole_of(images)], ASK)[0]
     return said
+
+
+def whole_of(images: Tensor) -> Geometry:
+    """Return how an input lies on itself: (…, height, width)."""
+    height, width = images.shape[-2:]
+    return Geometry((height, width), (height, width), (0, 0, height, width))
 
 
 def patch_rows(images: Tensor, patch: int) -> Tensor:

@@ -12,9 +12,16 @@ from PIL import Image
 from torch import Tensor
 
 from vitrail import plots
-from vitrail.explainers.pipeline import Subject, Walk
+from vitrail.data.view import maps_in_original
+from vitrail.explainers.pipeline import Stage, Subject, Walk, whole_of
 from vitrail.explainers.shuffle import Shuffled
 from vitrail.pages import render
+
+CLASSES = 4
+"""Classes of a map that are drawn one by one."""
+
+MAP = 3
+"""Axes of a map: class, row, column."""
 
 LINES = 400
 """Tokens that are drawn of a matrix, at most: a page shows no more lines apart."""
@@ -45,6 +52,7 @@ def steps(subject: Subject, walk: Walk) -> list[Step]:
         _projection(walk, chosen),
         _positions(subject, walk),
         _encoder(subject, walk),
+        *(_stage(one) for one in walk.stages),
         _head(subject, walk),
     ]
 
@@ -152,7 +160,26 @@ def _encoder(subject: Subject, walk: Walk) -> Step:
     return Step("Encoder", words, shape, tuple(figures))
 
 
+def _stage(stage: Stage) -> Step:
+    figures = tuple((plots.data_uri(plots.shown(_in_colours(one))), caption) for caption, one in stage.maps)
+    return Step(stage.name, stage.words, _shape("numbers × rows × columns", stage.maps[-1][1]), figures)
+
+
+def _in_colours(values: Tensor) -> Image.Image:
+    """Draw a map of many numbers (d, row, col): its three strongest directions as red, green and blue."""
+    rows = values.double().flatten(1).T
+    centred = rows - rows.mean(0)
+    found = torch.linalg.eigh(centred.T @ centred)[1][:, -3:].flip(1)
+    signs = found.gather(0, found.abs().argmax(0, keepdim=True)).sign()
+    shown = centred @ (found * signs)
+    low, high = shown.quantile(0.02, 0), shown.quantile(0.98, 0)
+    levels = ((shown - low) / (high - low).clamp(min=1e-12)).clamp(0, 1) * 255
+    return plots.of_array(levels.round().to(torch.uint8).view(*values.shape[1:], -1).numpy())
+
+
 def _head(subject: Subject, walk: Walk) -> Step:
+    if walk.logits.ndim == MAP:
+        return _map_head(subject, walk)
     words = (
         f"After a last norm (eq. 4), the head reads {subject.network.head.words} and gives one number a class; "
         "brought to probabilities, they are the answer."
@@ -160,6 +187,26 @@ def _head(subject: Subject, walk: Walk) -> Step:
     drawn = subject.task.render(_large(walk), walk.answer)
     caption = "the answer" if subject.answers else "a freshly drawn head: this answer means nothing"
     return Step("Head", words, f"{len(walk.logits)} classes", ((plots.photo_uri(drawn, 90), caption),))
+
+
+def _map_head(subject: Subject, walk: Walk) -> Step:
+    """Draw the head that gives a number a class and cell: the classes that are there most, and the answer."""
+    shares = walk.logits.softmax(0)
+    k, row, col = shares.shape
+    height, width = walk.pixels.shape[1:]
+    words = (
+        f"The head reads {subject.network.head.words} and gives one number a class for each of {row} × {col} cells, "
+        f"{height / row:g} × {width / col:g} px each. Brought to the pixels of the picture, the largest of them is the "
+        "class of a pixel."
+    )
+    figures = []
+    for place in shares.mean((1, 2)).argsort(descending=True)[:CLASSES].tolist():
+        share = maps_in_original(whole_of(walk.pixels), shares[place][None])[0]
+        drawn = plots.heat(_large(walk), _array(share))
+        figures.append((plots.photo_uri(drawn), f"how probable {subject.task.labels[place]} is"))
+    answer = plots.photo_uri(subject.task.render(_large(walk), walk.answer), 90)
+    said = "the answer" if subject.answers else "a freshly drawn head: this answer means nothing"
+    return Step("Classes", words, f"{k} classes × {row} × {col}", (*figures, (answer, said)))
 
 
 def _matrix(tokens: Tensor, words: str) -> tuple[str, str]:

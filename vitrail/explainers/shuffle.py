@@ -16,6 +16,9 @@ from vitrail.tasks.base import Task
 SAME = 1e-9
 """Differences of logits below this, in float64, are rounding."""
 
+LOGITS = 2
+"""Axes of logits: picture, class. What has more is a map."""
+
 
 class Answer(NamedTuple):
     """What a network says of the picture as it is and of its shuffled patches."""
@@ -24,6 +27,9 @@ class Answer(NamedTuple):
     spread: float  # the deviation of the logits of the picture as it is
     before: str
     after: str
+    followed: str = (
+        "a logit"  # what is compared; of a map, whose cells move with the patches, "the mean token"
+    )
 
     @property
     def changed(self) -> bool:
@@ -38,6 +44,7 @@ class Answer(NamedTuple):
             "changed": self.changed,
             "before": self.before,
             "after": self.after,
+            "followed": self.followed,
         }
 
 
@@ -84,6 +91,11 @@ def without_positions(network: Network) -> Network:
 def _answer(network: Network, task: Task[Any, Any], images: Tensor, mixed: Tensor) -> Answer:
     output = network({"images": torch.cat([images, mixed]).double()})
     halves = [{name: part[i : i + 1] for name, part in output.items()} for i in (0, 1)]
-    said = [str(answered(task, half, images)) for half in halves]
+    was, now = (str(answered(task, half, images)) for half in halves)
     before, after = (first_of(task, half) for half in halves)
-    return Answer(float((before - after).abs().max()), float(before.std()), *said)
+    followed = "a logit"
+    if before.ndim > LOGITS:
+        tokens = network.encode({"images": torch.cat([images, mixed]).double()}).tokens
+        before, after = tokens.map().flatten(2).mean(-1)
+        followed = "the mean token"
+    return Answer(float((before - after).abs().max()), float(before.std()), was, now, followed)

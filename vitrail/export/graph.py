@@ -56,8 +56,8 @@ class Prepare(nn.Module):
         super().__init__()
         if preprocess.zoom is not None:
             raise SettingError(
-                "A model that answers in windows (zoom) is no single graph of a picture. Train without --set zoom to "
-                "export, or predict with the run itself."
+                "A model that answers in windows (zoom) is no single graph of a picture. Train with --set zoom=0 "
+                "to export, or predict with the run itself."
             )
         self.preprocess = preprocess
         self.register_buffer(

@@ -6,6 +6,7 @@ A task may have more, looked up by its name where it is of use (`getattr`):
     follow(…)         the loss of an answer against a teacher's (distillation, several costs at once)
     taught_by(…)      takes the teacher that the training has opened
     readable(output)  what an exported graph gives in front of the outputs, named by `readable_outputs`
+    for_large(…)      settings for pictures much larger than the input, and lines that say so
     in_windows(…)     the answer of pictures larger than the input, from those of their windows
     in_picture(…)     the same in the pixels of the picture itself (`picture_outputs`): maps brought onto it
     compare(…)        the image with truth, answer and their difference drawn on it, for pages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median_low
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -107,8 +107,13 @@ def _weights(source: str, wanted: NamedNetwork) -> Pretrained:
     return find_weights(source, wanted.name, wanted.settings)
 
 
-def short_side(manifest: Manifest, most: int = 32) -> int:
-    """Return the median short side, in pixels, of some of the kept pictures spread over the manifest."""
+def shapes_of(manifest: Manifest, most: int = 32) -> list[tuple[int, int]]:
+    """Return the (height, width) of some of the kept pictures, spread over the manifest."""
     rows = manifest.rows()
     some = rows[:: max(1, len(rows) // most)]
-    return int(median_low(min(load(manifest.root, row.path, part=row.part).image.shape[:2]) for row in some))
+    return [load(manifest.root, row.path, part=row.part).image.shape[:2] for row in some]
+
+
+def short_side(shapes: Sequence[tuple[int, int]]) -> int:
+    """Return the median short side, in pixels."""
+    return int(median_low(min(shape) for shape in shapes))

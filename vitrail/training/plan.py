@@ -6,7 +6,7 @@ number of pictures, and its task is wrapped where it is learnt from a teacher or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ from vitrail.training.network_choice import (
     fresh_network,
     named_network,
     pretrained_network,
+    shapes_of,
     short_side,
 )
 from vitrail.training.task_choice import choose_task, refuse_balance, stated_settings
@@ -77,6 +78,7 @@ class _Wanted(NamedTuple):
     task: str
     tune: str
     side: int  # of the pictures, the short one
+    shapes: Sequence[tuple[int, int]]  # of some of them
 
 
 def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
@@ -86,7 +88,8 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         WeightsError: weights were wanted and cannot be had; a training from noise is never put in their place.
         SettingError: settings that contradict each other.
     """
-    named, side = named_network(options), short_side(prepared.manifest)
+    named, shapes = named_network(options), shapes_of(prepared.manifest)
+    side = short_side(shapes)
     network, reasons = (
         fresh_network(side, named)
         if _from_scratch(source, options)
@@ -97,7 +100,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     refuse_apart(tune, network.weights)
     refuse_idle(tune, options)
     _refuse_draft(tune, task.name)
-    wanted = _Wanted(source, prepared, options, network, task.name, tune, side)
+    wanted = _Wanted(source, prepared, options, network, task.name, tune, side, shapes)
     recipe, cut = _recipe(wanted)
     reasons = [*reasons, *task.reasons, *cut, *_remarks(options, tune), *costs_of(recipe)]
     full = _recipe(_after_draft(wanted))[0] if tune == "draft" else None
@@ -173,6 +176,8 @@ def _recipe(wanted: _Wanted) -> tuple[Recipe, list[str]]:
     recipe = _without_drop_path(taught(recipe, file.settings_of(DISTILL), options), options, encoder)
     recipe, smaller = _for_few(recipe, options, len(wanted.prepared.manifest.rows(TRAIN)))
     recipe, cut = _tiled(recipe, options, encoder)
+    recipe, windowed = _in_windows(recipe, wanted)
+    cut += windowed
     return dialled(recipe, encoder, options.elastic, file.settings_of(ELASTIC)), told + smaller + cut
 
 
@@ -308,3 +313,17 @@ def _tiled(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> tuple[Rec
     line = f"input {height} px in place of {size[0]} px: patches of {span} px, one every {step}, tile it"
     model = recipe.model.model_copy(update={"imgsz": (height, width)})
     return recipe.model_copy(update={"model": model}), [line]
+
+
+def _in_windows(recipe: Recipe, wanted: _Wanted) -> tuple[Recipe, list[str]]:
+    """Take the settings of a task that answers pictures much larger than the input in windows; say so.
+
+    A draft, whose features are those of whole pictures, stays with these.
+    """
+    usual = getattr(load("task", recipe.task.name), "for_large", None)
+    if usual is None or recipe.training.tune == "draft":
+        return recipe, []
+    strides = wanted.network.encoder.spec.strides
+    settings, lines = usual(recipe.task.settings, recipe.model.imgsz, wanted.shapes, strides)
+    task = recipe.task.model_copy(update={"settings": {**recipe.task.settings, **settings}})
+    return recipe.model_copy(update={"task": task}), lines

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.data.names import count
 from vitrail.layers.head import NO_INPUTS, Head, Output
 from vitrail.layers.pixels import ConvStem, PixelMap, to_the_rim
 from vitrail.layers.tokens import Features, FeatureSpec
@@ -55,13 +56,43 @@ class PixelHead(Head):
 
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
         """Return the map."""
-        images = inputs["images"]
-        x = self.pixels(features, (images.shape[-2], images.shape[-1]))
+        x = self.dropout(F.gelu(self._pixels(features, inputs["images"])).permute(0, 2, 3, 1))
+        return {"map": self.linear(x).permute(0, 3, 1, 2)}
+
+    def _pixels(self, features: Features, images: Tensor) -> Tensor:
+        x: Tensor = self.pixels(features, (images.shape[-2], images.shape[-1]))
         if self.stem is not None and self.join is not None:
             fine = self.join(self.stem(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             x = x + F.interpolate(fine, x.shape[-2:], mode="bilinear")
-        x = self.dropout(F.gelu(x).permute(0, 2, 3, 1))
-        return {"map": self.linear(x).permute(0, 3, 1, 2)}
+        return x
+
+    def stages(
+        self, features: Features, images: Tensor
+    ) -> list[tuple[str, str, tuple[tuple[str, Tensor], ...]]]:
+        """Return what the head makes of one image on its way, by name, in words and as maps with captions."""
+        x = self._pixels(features, images)[0]
+        read = features.levels if self.pixels.levels else (features.tokens.map(),)
+        blocks = self.taps or range(1, len(read) + 1)
+        taps = tuple((f"after block {block}", one[0]) for block, one in zip(blocks, read, strict=True))
+        width = self.pixels.project[0].out_features
+        times = len(self.pixels.scale)
+        doubled = f"Rows and columns are doubled, {count(times, 'time')}. " if times else ""
+        stem = " The convolutions of the image itself are added to it." * (self.stem is not None)
+        return [
+            (
+                "Maps of several depths",
+                "The tokens of these blocks, after the last norm, are put back into rows and columns; drawn are the "
+                f"three strongest directions of their numbers. Each cell is brought to {width} numbers, and the maps "
+                "are summed.",
+                taps,
+            ),
+            (
+                "A finer map",
+                f"{doubled}A cell spans about {images.shape[-2] / x.shape[-2]:.3g} pixels of the input, so that thin "
+                f"things have a place.{stem}",
+                (("the map that the classes are read from", x),),
+            ),
+        ]
 
 
 def _small(linear: nn.Linear) -> None:

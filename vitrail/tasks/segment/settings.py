@@ -18,8 +18,9 @@ class SegmentSettings(Settings):
     `dice` and `lovasz` are the weights of these losses beside cross entropy, `lovasz` in the last fifth of a training.
     `class_weights` None: by the areas of the classes, where `weigh` is on. `rare` is the share of crops that are
     chosen for a rare class in them. `frozen` is the share of a training in which the head learns alone.
-    `zoom` None shows the whole image in the input; a number, pixels of the input for one of the image, trains on crops
-    and answers in windows. `spacing` is (mm down, mm across) of a pixel, of sets where it is one.
+    `zoom` 0 shows the whole image in the input, None does unless images are much larger than it; another number, pixels
+    of the input for one of the image, trains on crops and answers in windows. `spacing` is (mm down, mm across) of a
+    pixel where no file states it.
     """
 
     head: Literal["pixels", "linear"] = "pixels"
@@ -33,6 +34,6 @@ class SegmentSettings(Settings):
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     rare: Share = 0.5
     frozen: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    zoom: PositiveFloat | None = None
+    zoom: NonNegativeFloat | None = None
     temperature: PositiveFloat = 1.0
     spacing: tuple[PositiveFloat, PositiveFloat] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -51,6 +52,12 @@ SAME = 0.995
 TRIES = 4
 """Views of which one is chosen for a rare class."""
 
+LARGE = 4.0
+"""How many times longer and wider than the input images are that are looked at in windows."""
+
+SEEN = 2.0
+"""How many times longer and wider than the input they are shown then."""
+
 GLANCE = 320
 """Pixels of the long side of an image that is drawn while a training runs."""
 
@@ -93,7 +100,34 @@ class Segment(Task[Mask, Areas], SegmentTargets):
 
     def steps(self, preprocess: Preprocess) -> Preprocess:
         """Return the steps, with the zoom of the settings."""
-        return preprocess if self.settings.zoom is None else replace(preprocess, zoom=self.settings.zoom)
+        return replace(preprocess, zoom=self.settings.zoom) if self.settings.zoom else preprocess
+
+    @classmethod
+    def for_large(
+        cls,
+        stated: Mapping[str, Any],
+        size: tuple[int, int],
+        shapes: Sequence[tuple[int, int]],
+        strides: Sequence[float],
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Return a zoom where images are so large that little of them is left in an input of `size`.
+
+        `shapes` are (height, width) of some images; with a zoom that is stated, or where windows would not begin at
+        cells of the map, nothing.
+        """
+        shrunk = statistics.median((height * width / (size[0] * size[1])) ** 0.5 for height, width in shapes)
+        cell = (
+            strides[-1] if stated.get("head") == "linear" else 4 if strides[0] in (4, 8, 16) else strides[0]
+        )
+        parts = [next(side // n for n in (4, 2, 1) if side % n == 0) for side in size]
+        if "zoom" in stated or shrunk < LARGE or any(part % cell for part in parts):
+            return {}, []
+        zoom = float(f"{SEEN / shrunk:.2g}")
+        line = (
+            f"images {shrunk:.1f} times as long as the input: trained on crops and answered in overlapping windows at "
+            f"{zoom:g} of their scale; whole ones in the input: --set zoom=0"
+        )
+        return {"zoom": zoom}, [line]
 
     def collate(self, targets: Sequence[Mask]) -> Tensor:
         """Stack masks of one size: (b, height, width)."""

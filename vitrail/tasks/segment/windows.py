@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -12,6 +14,11 @@ from vitrail.core.errors import SettingError
 AT_ONCE = 4
 """Windows that are computed together."""
 
+CELLS = (
+    "The windows of this input do not begin at cells of its map. Take an --imgsz whose sides are a multiple of four "
+    "patches."
+)
+
 Compute = Callable[[Tensor], Tensor]
 """From windows (n, channels, *size) to their maps (n, k, row, col)."""
 
@@ -20,28 +27,28 @@ def in_windows(compute: Compute, image: Tensor, size: tuple[int, int]) -> Tensor
     """Return the map of an image (channels, height, width) from maps of its windows: (k, row, col).
 
     The sides of the image are those of a window, or longer by whole parts of it (`Preprocess.whole`). Windows overlap
-    by a quarter; each counts by a Hann window, most in its middle, and the weights of a cell sum to 1.
+    by a third at least; each counts by a Hann window, most in its middle, and the weights of a cell sum to 1.
 
     Raises:
         SettingError: windows do not begin at cells of the map.
     """
-    corners = [
-        (top, left) for top in starts(image.shape[1], size[0]) for left in starts(image.shape[2], size[1])
-    ]
-    total: Tensor | None = None
-    weights, unit = torch.zeros(()), (1.0, 1.0)
-    for corner, one in _each(compute, image, size, corners):
-        if total is None:
-            unit = (one.shape[1] / size[0], one.shape[2] / size[1])
-            rows, cols = (round(side * scale) for side, scale in zip(image.shape[1:], unit, strict=True))
-            total = one.new_zeros(one.shape[0], rows, cols, dtype=torch.float32)
-            weights = total.new_zeros(rows, cols)
-        top, left = (_whole(at * scale) for at, scale in zip(corner, unit, strict=True))
-        weight = hann(one.shape[1])[:, None] * hann(one.shape[2])[None]
-        weight = weight.to(total)
+    first = compute(image[None, :, : size[0], : size[1]])[0]
+    cells = [
+        Fraction(side, many) for side, many in zip(size, first.shape[1:], strict=True)
+    ]  # pixels of a cell
+    rows, cols = (_whole(side / cell) for side, cell in zip(image.shape[1:], cells, strict=True))
+    total = first.new_zeros(first.shape[0], rows, cols, dtype=torch.float32)
+    weights = total.new_zeros(rows, cols)
+    weight = (hann(first.shape[1])[:, None] * hann(first.shape[2])[None]).to(total)
+    tops, lefts = (
+        starts(side, window, cell.numerator)
+        for side, window, cell in zip(image.shape[1:], size, cells, strict=True)
+    )
+    corners = [(top, left) for top in tops for left in lefts][1:]
+    for corner, one in chain([((0, 0), first)], _each(compute, image, size, corners)):
+        top, left = (_whole(at / cell) for at, cell in zip(corner, cells, strict=True))
         total[:, top : top + one.shape[1], left : left + one.shape[2]] += one.float() * weight
         weights[top : top + one.shape[1], left : left + one.shape[2]] += weight
-    assert total is not None
     return total.div_(weights)
 
 
@@ -55,9 +62,19 @@ def _each(
         yield from zip(some, compute(torch.stack(windows)), strict=True)
 
 
-def starts(length: int, window: int) -> list[int]:
-    """Return where windows begin on a side: three quarters of one apart, the last one flush with the end."""
-    step = max(1, window - window // 4)
+def starts(length: int, window: int, unit: int) -> list[int]:
+    """Return where windows begin on a side: at most two thirds of one apart, the last one flush with the end.
+
+    All but the last begin at whole `unit` pixels, the least that are whole cells of a map.
+
+    Raises:
+        SettingError: no windows that overlap begin at cells.
+    """
+    step = 2 * window // 3 // unit * unit
+    if length == window:
+        return [0]
+    if not step:
+        raise SettingError(CELLS)
     return [*range(0, length - window, step), length - window]
 
 
@@ -66,10 +83,7 @@ def hann(cells: int) -> Tensor:
     return torch.sin(torch.pi * (torch.arange(cells) + 0.5) / cells).square()
 
 
-def _whole(at: float) -> int:
-    if abs(at - round(at)) > 1e-6:
-        raise SettingError(
-            "The windows of this input do not begin at cells of its map. Take an --imgsz whose sides are a multiple of "
-            "four patches."
-        )
-    return round(at)
+def _whole(at: Fraction) -> int:
+    if at.denominator != 1:
+        raise SettingError(CELLS)
+    return int(at)
