@@ -85,7 +85,8 @@ class TrainOptions:
     labels
         the table that holds the labels, and the column: labels.csv, or labels.csv:species
     groups
-        the column of what must stay on one side of the split, such as patient; none leaves such columns out
+        the column of what must stay on one side of the split, such as patient; none leaves out such columns,
+        and what names tell of frames of videos
     splits
         the column of the splits, what its words or folders mean (0=train,1=test), or none: draw new ones
     val

@@ -112,8 +112,10 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
     accelerator = accelerator_for(recipe.training.device)
     torch.manual_seed(of_64_bits(recipe.training.seed))
     begun = begin(recipe, manifest.truth)
+    began = time.monotonic()
     if recipe.training.tune != "scratch":
         head_for(begun, manifest, TRAIN)
+    spent = time.monotonic() - began
     if recipe.training.tune == "head":
         begun.network.encoder.requires_grad_(False)
     known = None
@@ -130,7 +132,7 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
         run.log("started", {"time": time.time(), "conditions": conditions(accelerator), **look})
         known = (run, recipe, found.seconds)
     run, recipe, cost = _from_main(accelerator, known)
-    return _train(Work(run, recipe, manifest, begun, listeners, cost), accelerator, None)
+    return _train(Work(run, recipe, manifest, begun, listeners, cost, spent), accelerator, None)
 
 
 def _from_main(accelerator: Any, known: _Known | None) -> _Known:

@@ -44,6 +44,7 @@ class Work:
     start: Start
     listeners: Sequence[Listener]
     cost: float = 0.0  # seconds of a step, measured before the first one
+    spent: float = 0.0  # seconds that computing the first head took
 
     def pictures(self, split: str) -> Pictures:
         """Return the pictures of one split, augmented where they train."""
@@ -79,11 +80,11 @@ class Keeper:
         self.best: list[float] = counters.get("best", [])
         self.best_epoch: float = counters.get("best_epoch", 0.0)
         self.before: float = counters.get("elapsed", 0.0)
-        self.began = time.monotonic()
+        self.began = time.monotonic() - work.spent
         self.validation = work.pictures(VAL)
         self.live = Live(work.run, self.validation)
         self.saved_step: int | None = counters.get("step")
-        self.saved_at, self.saving = self.began, 0.0
+        self.saved_at, self.saving = time.monotonic(), 0.0
         self.budget = self._budget(counters)
 
     def _budget(self, counters: dict[str, Any]) -> Budget | None:
