@@ -68,7 +68,9 @@ def ours(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     """Train as `vitrail train` does, and return what its report says of the test split."""
     with tempfile.TemporaryDirectory() as folder:
         stated = {"weights": asked.weights, **OURS[name]}
-        options = TrainOptions(**stated, time=f"{round(asked.minutes * 60)}s", out=f"{folder}/run", seed=0)
+        options = TrainOptions(
+            **stated, batch=BATCH, time=f"{round(asked.minutes * 60)}s", out=f"{folder}/run", seed=0
+        )
         run = train(asked.data, options, listeners=(Teller(partial(print, file=sys.stderr)),))
         report: dict[str, Any] = json.loads(run.report_path.read_text(encoding="utf-8"))
         return report
