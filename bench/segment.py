@@ -118,8 +118,12 @@ def peer(name: str, asked: argparse.Namespace) -> dict[str, Any]:
         done += 1
     print(f"{name}: {done} steps of {BATCH}", file=sys.stderr)
     one.network.eval()
-    found = scored(task, lambda inputs: {"map": one.logits(inputs["images"])}, steps, manifest)
-    return found.result().to_dict()
+
+    def answer(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            return {"map": one.logits(inputs["images"]).float()}
+
+    return scored(task, answer, steps, manifest).result().to_dict()
 
 
 class Dpt(nn.Module):
