@@ -50,7 +50,6 @@ def evaluate(
     """
     from vitrail.cli.output import print_json, say
     from vitrail.cli.there import data_there, model_there
-    from vitrail.core.errors import SettingError
 
     model_there(model)
     if data:
@@ -60,14 +59,7 @@ def evaluate(
     if points:
         return _points(model, points, data, layout, device, json)
     if html and not data:
-        from pathlib import Path
-
-        there = Path(model, "report.html").is_file()
-        raise SettingError(
-            f"The page of a run's own test pictures is there already: {model}/report.html"
-            if there
-            else f"The page of a run's own test pictures is made with it: vitrail train --resume {model}"
-        )
+        _refuse_own_page(model)
     failed = ""
     try:
         report, result = (
@@ -89,6 +81,19 @@ def evaluate(
     elif html and not json:
         say(f"page    {html}")
     return 1 if failed else 0
+
+
+def _refuse_own_page(model: str) -> None:
+    from pathlib import Path
+
+    from vitrail.core.errors import SettingError
+
+    there = Path(model, "report.html").is_file()
+    raise SettingError(
+        f"The page of a run's own test pictures is there already: {model}/report.html"
+        if there
+        else f"The page of a run's own test pictures is made with it: vitrail train --resume {model}"
+    )
 
 
 def _points(model: str, points: str, data: str, layout: str, device: str, json: bool) -> int:

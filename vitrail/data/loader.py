@@ -25,7 +25,6 @@ from vitrail.data.sample import Batch, Geometry
 from vitrail.data.source import load
 from vitrail.data.targets import Targets, read_truth
 
-
 SHARED = "/dev/shm"
 """Where Linux keeps the memory through which processes hand each other batches."""
 
