@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -161,6 +160,8 @@ def roomy(workers: int, pictures: Pictures, batch: int) -> int:
     """
     if not workers or not os.path.isdir(SHARED):
         return workers
+    import resource  # where there is such a folder, there is this module
+
     steps = pictures.preprocess
     size = 4 * batch * steps.channels * steps.size[0] * steps.size[1]
     status, limit = os.statvfs(SHARED), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
