@@ -66,7 +66,7 @@ def timm_folder(folder: Path, **stated: Any) -> Path:
 
 HALF = {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.2, 0.3]}
 STATED = [
-    {"interpolation": "bilinear", "crop_pct": 48 / 56, **HALF},
+    {"interpolation": "bilinear", "crop_pct": 0.8, **HALF},
     {"interpolation": "bicubic", "crop_pct": 0.95, "crop_mode": "center"},
     {"interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "squash"},
     {"interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash", **HALF},
