@@ -146,7 +146,7 @@ def trained(folder: Path, fit: str) -> tuple[Path, list[Path]]:
     data, run = folder / f"drawings {fit}", folder / f"run {fit}"
     drawings(data)
     options = ["--model", "vit_digits", "--weights", "none", "--imgsz", "32", "--fit", fit, "--epochs", "15"]
-    words = [sys.executable, "-m", "vitrail.cli.main", "train", str(data), *options, "--set", "task.pool=cls"]
+    words = [sys.executable, "-m", "vitrail.cli.main", "train", str(data), *options, "--pool", "cls"]
     subprocess.run([*words, "--out", str(run)], check=True, capture_output=True)
     unseen = [data / one.path for one in open_run(run).manifest(data).rows(TEST)]
     model = folder / f"vit_digits, {fit}.safetensors"
