@@ -81,7 +81,7 @@ def _in_table(tree: Tree, name: str, find: Finder) -> _Said | None:
         return None
     base = name.rpartition("/")[0]
     base = f"{base}/" if base else ""
-    frame, path, reached, trouble = column_of_pictures(frame, tree, base, find)
+    frame, path, reached, trouble = column_of_pictures(frame, tree, name, find)
     if not reached or trouble or path in {column, tied}:
         return None
     places = [find(cell, base) for cell in frame[path].to_list()]

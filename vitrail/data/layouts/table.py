@@ -171,7 +171,7 @@ def _understood(tree: Tree, name: str, column: str, find: Finder) -> _Table | As
         frame = read_table(name, data)
     except DataError as error:
         return Aside(name, f"it cannot be read ({str(error).removesuffix('.')})")
-    frame, path, reached, trouble = column_of_pictures(frame, tree, _base(name), find)
+    frame, path, reached, trouble = column_of_pictures(frame, tree, name, find)
     if trouble:
         return Aside(name, trouble, len(frame))
     if not reached and not (known := path_columns(frame)):
@@ -188,29 +188,34 @@ def _understood(tree: Tree, name: str, column: str, find: Finder) -> _Table | As
     return _Table(name, frame, columns, code)
 
 
+def own_split(name: str) -> str:
+    """Return the split that a table is of by its own name, such as train.csv, or nothing."""
+    return next((found for word in re.split(r"[/._-]", name) if (found := split_of(word))), "")
+
+
 def _base(name: str) -> str:
     folder = name.rpartition("/")[0]
     return f"{folder}/" if folder and not name.startswith("/") else ""
 
 
 def column_of_pictures(
-    frame: pl.DataFrame, tree: Tree, base: str, find: Finder
+    frame: pl.DataFrame, tree: Tree, name: str, find: Finder
 ) -> tuple[pl.DataFrame, str, int, str]:
     """Return the frame, its column of pictures, how many different ones of a sample it names, and what is in the way.
 
     A column of folders beside one of file names is joined to it.
     """
-    sample = frame.gather_every(max(1, len(frame) // SAMPLE))
+    sample, base, split = frame.gather_every(max(1, len(frame) // SAMPLE)), _base(name), own_split(name)
     known = path_columns(frame)
     others = [column for column in frame.columns if column not in known and not _numbers(sample[column])]
     ordered = [*known, *others][:_COLUMNS]
     if not ordered:
         return frame, frame.columns[0], 0, ""
-    reached = {column: find.meant(sample[column], base) for column in ordered}
+    reached = {column: find.meant(sample[column], base, split) for column in ordered}
     best = max(ordered, key=lambda column: reached[column][0])
     stuck = next((column for column in ordered if reached[column][1]), "")
     if stuck and (joined := _with_folder(frame, stuck, tree)) is not None:
-        return joined, stuck, *find.meant(joined[stuck], base)
+        return joined, stuck, *find.meant(joined[stuck], base, split)
     if stuck and reached[best][0] * 2 < len(sample):
         return frame, stuck, 0, reached[stuck][1]
     return frame, best, reached[best][0], ""
@@ -255,9 +260,7 @@ def _splits(table: _Table, tree: Tree) -> list[str]:
     """Return the split of every row: by its column, else by the name of the table."""
     column = table.columns.split
     if not column:
-        words = re.split(r"[/._-]", table.name)
-        own = next((found for word in words if (found := split_of(word))), "")
-        return ["" if tree.options.splits == "none" else own] * len(table.frame)
+        return ["" if tree.options.splits == "none" else own_split(table.name)] * len(table.frame)
     known = table.columns.split_words
     cells = [cell.strip() for cell in table.frame[column].to_list()]
     wrong = next((i for i, cell in enumerate(cells) if cell and cell.casefold() not in known), None)
