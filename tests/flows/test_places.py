@@ -18,7 +18,8 @@ from vitrail.core import cache as caching
 from vitrail.data import loader, twins
 from vitrail.data.loader import Pictures, roomy
 from vitrail.data.preprocess import Preprocess
-from vitrail.export.graphs import write_program
+from vitrail.export import graphs
+from vitrail.export.words import Form
 from vitrail.infer.predictor import Predictor
 from vitrail.reports import eval as scoring
 from vitrail.training import fit
@@ -257,7 +258,9 @@ def test_a_torch_program_on_a_full_disk_ends_in_words(small_disk, trained):
     with suppress(OSError):
         (small_disk / "much").write_bytes(bytes(1_900_000))
     with pytest.raises(Exception, match=r"m\.pt2 could not be written: No space left"):
-        write_program(Predictor(trained), small_disk / "m.pt2", False, lambda path: None)
+        graphs.write(
+            Predictor(trained), small_disk / "m.pt2", Form(), lambda path: pytest.fail("it was asked")
+        )
     assert [path.name for path in small_disk.iterdir()] == ["much"]
 
 
