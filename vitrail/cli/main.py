@@ -6,15 +6,14 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vitrail import __version__
 from vitrail.cli.help import overview, verb_help
 from vitrail.cli.streams import prepare
 from vitrail.cli.verbs import VERBS
-from vitrail.core.errors import UsageError, VitrailError, VitrailWarning, nearest
+from vitrail.core.errors import UsageError, VitrailError, nearest
 from vitrail.core.files import unusable
 
 if TYPE_CHECKING:
@@ -95,8 +94,7 @@ def _call(verb: str, words: list[str]) -> int:
         _say(f"{' '.join(str(error).split())} See: vitrail {verb} --help")
         return 2
     try:
-        with _plain_warnings():
-            return int(command(*bound.args, **bound.kwargs) or 0)
+        return int(command(*bound.args, **bound.kwargs) or 0)
     except UsageError as error:
         _say(str(error))
         return 2
@@ -109,29 +107,6 @@ def _call(verb: str, words: list[str]) -> int:
     except MemoryError:
         _say("Memory ran out. Close other programs, or take fewer or smaller pictures or a smaller network.")
         return 1
-
-
-@contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Print our own warnings as they are, without a file and a line of code."""
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        if issubclass(category, VitrailWarning):
-            _say(str(message))
-        else:
-            usual(message, category, filename, lineno, file, line)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", VitrailWarning)
-        usual, warnings.showwarning = warnings.showwarning, show
-        yield
 
 
 def _before_dashes(words: list[str]) -> list[str]:
