@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import threading
-import warnings
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from vitrail.core import cache, files
-from vitrail.core.errors import RunError, VitrailWarning
+from vitrail.core.errors import RunError
 from vitrail.core.files import (
     make_folder,
     refuse_unwritable,
@@ -143,11 +142,13 @@ def closed(tmp_path, monkeypatch):
     cache._temporary.cache_clear()
 
 
-def test_a_cache_that_cannot_be_written_is_said_once(closed):
-    with pytest.warns(VitrailWarning, match=r"cache cannot be written .*VITRAIL_CACHE names another"):
-        cache.keep_json(cache_dir() / "steps" / "one.json", 1)
-    cache.keep_json(cache_dir() / "bf16" / "one.json", 1)  # a warning would be an error here
+def test_a_cache_that_cannot_be_written_is_said_once(closed, caplog):
+    for name in ("steps", "bf16"):
+        cache.keep_json(cache_dir() / name / "one.json", 1)
     found = cache.place("data")
+    (said,) = caplog.messages
+    assert said.startswith(f"{closed}/cache cannot be written (")
+    assert said.endswith("VITRAIL_CACHE names another place.")
     assert found.parent == closed / "temporary" / f"vitrail-{os.getuid()}"
     assert found.parent.stat().st_mode & 0o077 == 0
     assert cache.places("data") == (cache_dir() / "data", found)
@@ -157,19 +158,15 @@ def test_a_temporary_folder_of_somebody_else_is_not_trusted(closed):
     other = closed / "temporary" / f"vitrail-{os.getuid()}"
     other.mkdir(mode=0o777)
     other.chmod(0o777)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VitrailWarning)
-        found = cache.place("data")
+    found = cache.place("data")
     assert other not in found.parents
     assert cache.places("data") == (cache_dir() / "data",)
 
 
 def test_where_nothing_can_be_written_the_way_out_is_named(closed, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(closed / "cache"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VitrailWarning)
-        with pytest.raises(RunError, match=r"Neither .* nor .* VITRAIL_CACHE=FOLDER"):
-            cache.place("data")
+    with pytest.raises(RunError, match=r"Neither .* nor .* VITRAIL_CACHE=FOLDER"):
+        cache.place("data")
 
 
 def test_a_user_without_a_home_has_a_cache(monkeypatch, tmp_path):

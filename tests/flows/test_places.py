@@ -201,7 +201,9 @@ PICTURE, RUN, DATA, OUT = "picture", "run", "data", "out"
         (["weights", "add", RUN], 1),
     ],
 )
-def test_without_a_cache_the_work_goes_on(vitrail, trained, digits, tmp_path, monkeypatch, words, code):
+def test_without_a_cache_the_work_goes_on(
+    vitrail, trained, digits, tmp_path, monkeypatch, caplog, words, code
+):
     """As on a HOME without right or room: only what was to be kept there by name is an error."""
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "file" / "cache"))
@@ -214,7 +216,8 @@ def test_without_a_cache_the_work_goes_on(vitrail, trained, digits, tmp_path, mo
     done = vitrail(*[there.get(word, word) for word in words])
     caching._temporary.cache_clear()
     assert done.returncode == code, done.stderr
-    assert done.stderr.count("the work goes on without it") <= 1
+    said = done.stderr + "".join(caplog.messages)
+    assert said.count("the work goes on without it") <= 1
     if code:
         assert "added.json could not be written" in done.stderr
     else:
@@ -279,15 +282,16 @@ def test_twins_are_found_without_a_temporary_file(monkeypatch):
     assert list(twins._confirmed(pairs, views.__getitem__, 2)) == expected
 
 
-def test_no_more_processes_read_than_shared_memory_has_room_for(monkeypatch, tmp_path):
+def test_no_more_processes_read_than_shared_memory_has_room_for(monkeypatch, tmp_path, caplog):
     pictures = Pictures([], tmp_path, Preprocess((224, 224)), None)
     monkeypatch.setattr(loader, "SHARED", str(tmp_path))
     batch = 4 * 32 * 3 * 224 * 224
     for room, workers in ((100 * batch, 4), (7 * batch, 3), (2 * batch, 0)):
         status = SimpleNamespace(f_bavail=room // 4096 + 1, f_frsize=4096)
         monkeypatch.setattr(loader.os, "statvfs", lambda path, status=status: status)
-        if workers == 4:
-            assert roomy(4, pictures, 32) == 4
-        else:
-            with pytest.warns(UserWarning, match=f"the pictures of {workers} in place of 4 processes"):
-                assert roomy(4, pictures, 32) == workers
+        assert roomy(4, pictures, 32) == workers
+    assert ["of 3 in place of 4" in caplog.messages[0], "of 0 in place of 4" in caplog.messages[1]] == [
+        True,
+        True,
+    ]
+    assert len(caplog.messages) == 2
