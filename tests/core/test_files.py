@@ -183,7 +183,7 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch, tmp_path):
 
 
 def test_errors_of_the_system_are_sentences():
-    told = files.unusable(PermissionError(13, "Permission denied", "/root/x"))
+    told = files.unusable(PermissionError(13, "Permission denied", "/there/x"))
     assert told == (
-        "/root/x cannot be read or written: Permission denied. Look at its permissions, or choose another place."
+        "/there/x cannot be read or written: Permission denied. Look at its permissions, or choose another place."
     )

@@ -119,6 +119,12 @@ class Finder:
         return (self.files[found[0]], "") if len(found) == 1 else (wanted, GONE)
 
 
+def folder_of(name: str) -> str:
+    """Return the folder that a list lies in, as a prefix of what it names; nothing at the top or outside the tree."""
+    folder = name.rpartition("/")[0]
+    return f"{folder}/" if folder and not name.startswith("/") else ""
+
+
 def plain_path(cell: str) -> str:
     """Return a path as it is looked for: slashes, no blanks around it, no address or query in front."""
     path = cell.strip().replace("\\", "/").removeprefix("./")
