@@ -1,9 +1,9 @@
 """Other programs on our files: how often they give the top answer of `vitrail predict`, and how far they drift.
 
-`python -m bench.clients [NETWORK …]`; the networks are `lite0` and `vit`, which want ../shared (weights and
-photographs), and `squash` and `pad`, tiny ones for small drawings. Photographs and odd ones (large, thin, grey, turned
-by EXIF, with transparency, CMYK, 16 bit, with a palette) are decoded as each program's users decode them. OpenCV and
-onnxruntime-node (found by NODE_PATH) are asked where they are installed.
+`python -m bench.clients [NETWORK …]`; the networks are `lite0` and `vit` for photographs, `squash` and `pad` for small
+drawings. Wants ../shared (weights and photographs) beside the repository. Photographs and odd ones (large, thin, grey,
+turned by EXIF, with transparency, CMYK, 16 bit, with a palette) are decoded as each program's users decode them. OpenCV
+and onnxruntime-node (found by NODE_PATH) are asked where they are installed.
 """
 
 from __future__ import annotations
@@ -26,20 +26,23 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from bench.pairs import machine
-from vitrail.data.manifest import TEST
+from vitrail.core.errors import VitrailError
 from vitrail.data.preprocess import Preprocess
 from vitrail.export.write import export
 from vitrail.infer.exported import core
-from vitrail.infer.predictor import load
+from vitrail.infer.predictor import Predictor, load
+from vitrail.infer.translated import Translated
 from vitrail.models.create import describe
 from vitrail.runs.assemble import Network, build_task, create_model, join
-from vitrail.runs.folder import open_run
 from vitrail.runs.model_file import Header, write_model
 from vitrail.runs.proof import answer
 from vitrail.weights.preprocessing import published_preprocess
 from vitrail.weights.pretrained import from_path
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+UNSEEN = 270
+"""Drawings that are asked, and no classifier is fitted to."""
+
 NODE = Path(__file__).with_name("clients.cjs")
 
 Asked = Callable[[Sequence[Path]], np.ndarray]
@@ -80,13 +83,13 @@ def odd(folder: Path, photos: Sequence[Path]) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def drawings(folder: Path) -> None:
-    """Write small drawings by class, a third of them a column or a row narrower, so that their margins are odd."""
-    digits = load_digits()
-    for i, (values, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
+def drawings(folder: Path) -> list[list[Path]]:
+    """Write small drawings, a third of them a column or a row narrower, so that their margins are odd."""
+    folder.mkdir()
+    for i, values in enumerate(load_digits().images):
         drawn = (values * 15.9).astype(np.uint8)[: 8 - (i % 3 == 1), : 8 - (i % 3 == 2)]
-        (folder / str(digit)).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(drawn).convert("RGB").save(folder / str(digit) / f"{i:04}.png")
+        Image.fromarray(drawn).convert("RGB").save(folder / f"{i:04}.png")
+    return [sorted(folder.iterdir())]
 
 
 def decoded(file: Path) -> np.ndarray:
@@ -133,25 +136,31 @@ def classifier(folder: Path, photos: Sequence[Path]) -> Path:
 
 def vit(folder: Path, photos: Sequence[Path]) -> Path:
     """Write the published DINOv2 ViT-S/14 with a classifier of ten groups of photographs, as they are sorted."""
+    groups = [f"group {i}" for i in range(10)]
+    return dino(
+        folder / "dinov2_s14", Preprocess((224, 224)), groups, photos, [i // 10 for i in range(len(photos))]
+    )
+
+
+def small(fit: str) -> Callable[[Path, Sequence[Path]], Path]:
+    """Return what writes the same at 56 px with a classifier of digits, fitted to all drawings but the last 270."""
+
+    def write(folder: Path, drawn: Sequence[Path]) -> Path:
+        steps, digits = Preprocess((56, 56), fit), [str(i) for i in range(10)]  # type: ignore[arg-type]
+        classes = load_digits().target[:-UNSEEN].tolist()
+        return dino(folder / f"dinov2_s14 at 56 px, {fit}", steps, digits, drawn[:-UNSEEN], classes)
+
+    return write
+
+
+def dino(path: Path, steps: Preprocess, labels: list[str], files: Sequence[Path], classes: list[int]) -> Path:
+    """Write the published DINOv2 ViT-S/14 with a classifier that is fitted to files."""
     weights = str(SHARED / "weights" / "dinov2-small-saliency")
-    task = build_task("classify", [f"group {i}" for i in range(10)], {"pool": "mean"})
-    made = create_model("dinov2_s14", 10, pretrained=weights, image=(224, 224), pool="mean")
-    network, steps = join(made.encoder, task).eval(), Preprocess((224, 224))
-    fitted(network, steps, photos, [i // 10 for i in range(len(photos))])
-    return file_of(folder / "dinov2_s14", network, task, steps)
-
-
-def trained(folder: Path, fit: str) -> tuple[Path, list[Path]]:
-    """Train a tiny network on small drawings, and return its file and the drawings that it never saw."""
-    data, run = folder / f"drawings {fit}", folder / f"run {fit}"
-    drawings(data)
-    options = ["--model", "vit_digits", "--weights", "none", "--imgsz", "32", "--fit", fit, "--epochs", "15"]
-    words = [sys.executable, "-m", "vitrail.cli.main", "train", str(data), *options, "--set", "task.pool=cls"]
-    subprocess.run([*words, "--out", str(run)], check=True, capture_output=True)
-    unseen = [data / one.path for one in open_run(run).manifest(data).rows(TEST)]
-    model = folder / f"vit_digits, {fit}.safetensors"
-    shutil.copy(run / "model.safetensors", model)
-    return model, unseen
+    task = build_task("classify", labels, {"pool": "mean"})
+    made = create_model("dinov2_s14", len(labels), pretrained=weights, image=steps.size, pool="mean")
+    network = join(made.encoder, task).eval()
+    fitted(network, steps, files, classes)
+    return file_of(path, network, task, steps)
 
 
 def file_of(path: Path, network: Network, task: Any, steps: Preprocess) -> Path:
@@ -202,6 +211,23 @@ def in_openvino(path: Path, precision: str = "") -> Callable[[np.ndarray], np.nd
     settings = {"INFERENCE_PRECISION_HINT": precision} if precision else {}
     compiled = core().compile_model(str(path), "CPU", settings)
     return lambda image: compiled(image)["probabilities"].copy()
+
+
+def alone(model: Path) -> Asked:
+    """Return the network alone in OpenVINO and bf16, on inputs that vitrail prepares: what its bits cost it."""
+    predictor = Predictor(model, "cpu")
+    shape = (8, predictor.preprocess.channels, *predictor.preprocess.size)
+    quick = Translated(predictor.network, shape, "bf16")
+
+    def ask(files: Sequence[Path]) -> np.ndarray:
+        parts = [
+            torch.stack([predictor.ready(file).pixels for file in files[i : i + 8]])
+            for i in range(0, len(files), 8)
+        ]
+        found = [predictor.task.probabilities({"logits": quick(part)[0]}) for part in parts]
+        return torch.cat(found).numpy()
+
+    return ask
 
 
 def by_opencv(file: Path) -> np.ndarray:
@@ -284,19 +310,22 @@ def clients(model: Path, data: Path, files: Sequence[Path]) -> dict[str, Callabl
         found["ONNX Runtime, OpenCV decodes"] = lambda: one_by_one(in_onnxruntime(onnx), by_opencv)
     if Path(f"{onnx}.json").exists() and not node_lacks():
         found["ONNX Runtime in Node"] = lambda: in_node(onnx)
+    found["OpenVINO, the network alone, bf16"] = lambda: alone(model)
     for what, path in (("ONNX", onnx), ("IR", ir)):
         for precision in ("", "f32", "bf16", "f16"):
             name = f"OpenVINO, {what}, {precision or 'told nothing'}"
             found[name] = lambda path=path, precision=precision: one_by_one(in_openvino(path, precision))
     for format, opener in (("timm", in_timm), ("huggingface", in_transformers)):
         try:
-            folder = export(model, format, f"{base}-{format}", data=data).path
-        except Exception as error:  # a library that has no such network
+            done = export(model, format, f"{base}-{format}", data=data)
+        except VitrailError as error:  # a library that has no such network
             print(f"{format}: {error}", flush=True)
             continue
-        found[f"{opener.__name__.removeprefix('in_')}, its own steps"] = lambda opener=opener, folder=folder: (
-            opener(folder)
-        )
+        for note in done.proven.notes:
+            print(f"Said by export: {note}", flush=True)
+        if done.proven.prepares:
+            name = f"{opener.__name__.removeprefix('in_')}, its own steps"
+            found[name] = lambda opener=opener, folder=done.path: opener(folder)
     return found
 
 
@@ -322,26 +351,31 @@ def row(name: str, ask: Asked, sets: Sequence[tuple[Sequence[Path], np.ndarray]]
     return f"| {name} | {' | '.join(cells)} |"
 
 
-NETWORKS = {"lite0": classifier, "vit": vit}
-FITS = ("squash", "pad")
+NETWORKS = {
+    "lite0": (photographs, classifier),
+    "vit": (photographs, vit),
+    "squash": (drawings, small("squash")),
+    "pad": (drawings, small("pad")),
+}
+"""Files, and what writes the network that is asked about them."""
 
 
 def main() -> None:
     print(machine())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for which in sys.argv[1:] or (*NETWORKS, *FITS):
-            if which in FITS:
-                model, unseen = trained(folder, which)
-                sets, heads = [unseen], ["drawings"]
-            else:
-                sets, heads = photographs(folder / f"photos {which}"), ["photographs", "odd pictures"]
-                model = NETWORKS[which](folder, sets[0])
+        for which in sys.argv[1:] or NETWORKS:
+            files, make = NETWORKS[which]
+            sets = files(folder / f"files {which}")
+            model = make(folder, sets[0])
+            sets = [some if files is photographs else some[-UNSEEN:] for some in sets]
+            heads = ["photographs", "odd pictures"] if files is photographs else ["drawings"]
             known = of_vitrail(model)
             asked = [(files, known(files)) for files in sets]
             print(f"\n**{model.stem}**\n")
-            print(f"| client | {' | drift | '.join(heads)} | drift |\n|---{'|---' * 2 * len(heads)}|")
-            for client, opened in clients(model, folder / "shown", sets[0]).items():
+            programs = clients(model, folder / "shown", sets[0])
+            print(f"\n| client | {' | drift | '.join(heads)} | drift |\n|---{'|---' * 2 * len(heads)}|")
+            for client, opened in programs.items():
                 print(row(client, opened(), asked), flush=True)
 
 

@@ -47,7 +47,7 @@ def shown(image: Image.Image, least: int = 256) -> Image.Image:
     """
     rgb = image.convert("RGB")
     short, long = min(rgb.size), max(rgb.size)
-    factor = min(-(-least // short), THIN * least // long)
+    factor = min(-(-least // short), -(-THIN * least // long))
     if factor > 1:
         return rgb.resize((rgb.width * factor, rgb.height * factor), Image.Resampling.NEAREST)
     if long > LONGEST:
@@ -359,7 +359,8 @@ def similarity_tiles(values: NDArray[np.floating], most: int = 16) -> Figure:
     Of larger grids every second (third …) place has a tile.
     """
     step = max(1, -(-max(values.shape[:2]) // most))
-    shown = values[step // 2 :: step, step // 2 :: step]
+    first = [min(step // 2, side // 2) for side in values.shape[:2]]
+    shown = values[first[0] :: step, first[1] :: step]
     rows, cols = shown.shape[:2]
     gap = 1
     tall, wide = shown.shape[2] + gap, shown.shape[3] + gap

@@ -763,3 +763,18 @@ def test_cvat_boxes(tmp_path: Path) -> None:
     layout = sniff(tmp_path)
     assert layout.truth.names == ("cat", "dog")
     assert json.loads(layout.found[0].target)[0] == {"class": "cat", "box": [1, 2, 5.5, 7]}
+
+
+def test_a_table_of_a_split_names_the_pictures_of_that_split(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        pictures(tmp_path, [f"{split}/{i}.png" for i in range(9)])
+        table(tmp_path, f"{split}.csv", {f"{i}.png": ABC[i % 3] for i in range(9)})
+    layout = sniff(tmp_path)
+    assert (splits(layout), layout.notes) == ({"train": 9, "test": 9}, ())
+
+
+def test_marks_of_minus_one_are_a_no(tmp_path: Path) -> None:
+    pictures(tmp_path, [f"img/{i}.jpg" for i in range(9)])
+    lines = [f"{i}.jpg,{1 if i % 2 else -1},{1 if i % 3 else -1}" for i in range(9)]
+    put(tmp_path / "list_attr.csv", rows("image_id,Smiling,Young", lines))
+    assert counts(sniff(tmp_path)) == {"Smiling": 4, "Young": 6}

@@ -120,6 +120,19 @@ def test_the_resize_holds_in_the_few_bits_that_a_runtime_may_choose(fit):
             assert (apart**2).mean() ** 0.5 < mean, (height, width)
 
 
+def test_raw_numbers_of_16_bits_hold_too():
+    steps = Preprocess((32, 48), "pad", 1.0, (0.2,) * 5, (0.2,) * 5, 5, scale=65535)
+    model = written(Prepare(steps), (torch.zeros(2, 61, 47, 5),), ({0: FREE, 1: FREE, 2: FREE},))
+    draw = np.random.default_rng(0)
+    image = np.kron(draw.integers(0, 65536, (40, 50, 5)), np.ones((5, 5, 1))).astype(np.float32)
+    image[:9, :9] = np.nan
+    wanted = torch.nan_to_num(steps.eval(image)[0]).numpy()
+    for precision, (most, mean) in LOWER.items():
+        apart = compiled(model, precision)(image[None])[0] - wanted
+        assert abs(apart).max() < most
+        assert (apart**2).mean() ** 0.5 < mean
+
+
 @pytest.mark.parametrize(("fit", "fraction"), [("crop", 0.875), ("pad", 0.7)])
 def test_sizes_and_corners_are_whole_numbers_in_few_bits_too(fit, fraction):
     steps = Preprocess((224, 336), fit, fraction)

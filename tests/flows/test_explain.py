@@ -198,6 +198,7 @@ def test_a_run_that_has_lost_its_list_of_pictures(vitrail, trained, digits, tmp_
 def test_inside_a_run_that_has_lost_its_pictures(vitrail, trained, tmp_path):
     lost = shutil.copytree(trained, tmp_path / "lost")
     shutil.rmtree(lost / "state")
+    (lost / "history.jsonl").unlink()
     done = vitrail("inside", lost, "--out", tmp_path / "inside")
     assert done.returncode == 1
     assert f"Name pictures: vitrail inside {lost} PICTURES" in done.stderr

@@ -16,6 +16,7 @@ from vitrail.cli.main import _app, _dashed
 from vitrail.cli.train import _ending
 from vitrail.cli.verbs import VERBS
 from vitrail.core.text import command, span
+from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import prepare
 from vitrail.data.sample import Batch
 from vitrail.runs.options import TrainOptions, words_of
@@ -105,7 +106,10 @@ def test_check_says_what_was_said_to_it(digits, vitrail, tmp_path):
     assert f"undo    vitrail check '{photos}' --layout folders --undo 1\n" in dropped.stdout
     undone = vitrail(*shlex.split(dropped.stdout.partition("undo    vitrail ")[2].partition("\n")[0]))
     assert undone.returncode == 0, undone.stderr
-    assert prepare(photos, layout="folders").command("check") == f"vitrail check '{photos}' --layout folders"
+    assert (
+        prepare(photos, LayoutOptions(layout="folders")).command("check")
+        == f"vitrail check '{photos}' --layout folders"
+    )
 
 
 def test_every_command_with_a_name_in_it_is_written_in_one_way():

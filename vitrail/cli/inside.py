@@ -72,12 +72,12 @@ def inside(
 
 def _learnt(run: str, pictures: tuple[str, ...], out: Path, json: bool, device: str) -> int:
     from vitrail.cli.output import print_json, say, unread
-    from vitrail.core.files import refuse_unwritable
+    from vitrail.core.files import refuse_unwritable_folder
     from vitrail.explainers.inside import look_inside
     from vitrail.explainers.inside_page import write_inside
     from vitrail.explainers.opened import batches, open_encoder, own_batches
 
-    refuse_unwritable(out / "inside.html")
+    refuse_unwritable_folder(out)
     opened = open_encoder(run, device)
     asked = list(batches(opened, pictures) if pictures else own_batches(opened, run))
     errors = [one for one in asked if isinstance(one, str)]
@@ -101,10 +101,10 @@ def _learnt(run: str, pictures: tuple[str, ...], out: Path, json: bool, device: 
 
 def _way(model: str, weights: str, picture: Path, out: Path, json: bool) -> int:
     from vitrail.cli.output import print_json, say
-    from vitrail.core.files import refuse_unwritable, write_text
+    from vitrail.core.files import refuse_unwritable_folder, write_text
 
     page = out / "pipeline.html"
-    refuse_unwritable(page)
+    refuse_unwritable_folder(out)
     told, html = _walked(model, weights, picture)
     if json:
         print_json(told | {"page": str(page)})

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vitrail import __version__
 from vitrail.cli.help import overview, verb_help
 from vitrail.cli.streams import prepare
 from vitrail.cli.verbs import VERBS
-from vitrail.core.errors import UndecidedError, UsageError, VitrailError, VitrailWarning, nearest
+from vitrail.core.errors import UndecidedError, UsageError, VitrailError, nearest
 from vitrail.core.files import unusable
+from vitrail.core.text import quoted
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -96,8 +95,7 @@ def _call(verb: str, words: list[str]) -> int:
         _say(f"{' '.join(str(error).split())} See: vitrail {verb} --help")
         return 2
     try:
-        with _plain_warnings():
-            return int(command(*bound.args, **bound.kwargs) or 0)
+        return int(command(*bound.args, **bound.kwargs) or 0)
     except UsageError as error:
         _say(str(error))
         return 2
@@ -115,34 +113,11 @@ def _call(verb: str, words: list[str]) -> int:
         return 1
 
 
-@contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Print our own warnings as they are, without a file and a line of code."""
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        if issubclass(category, VitrailWarning):
-            _say(str(message))
-        else:
-            usual(message, category, filename, lineno, file, line)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", VitrailWarning)
-        usual, warnings.showwarning = warnings.showwarning, show
-        yield
-
-
 def _commands(verb: str, words: list[str], error: UndecidedError) -> list[str]:
     """Return what was typed, once with each option that decides."""
     whole = [word for word in words if word != "--"]
     return [
-        f"  to take {what}: {shlex.join(['vitrail', verb, *whole, f'--{name}', value])}"
+        f"  to take {what}: {quoted(['vitrail', verb, *whole, f'--{name}', value])}"
         for what, (name, value) in error.ways
     ]
 

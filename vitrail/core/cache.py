@@ -6,13 +6,13 @@ import json
 import os
 import stat
 import tempfile
-import warnings
 from collections.abc import Callable
 from functools import lru_cache
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from vitrail.core.errors import RunError, VitrailWarning
+from vitrail.core.errors import RunError
 from vitrail.core.files import replace, try_place
 from vitrail.core.paths import cache_dir, temporary_dir
 
@@ -32,16 +32,21 @@ def keep_json(path: Path, value: Any) -> None:
 
 def unkept(error: BaseException) -> None:
     """Say, once, that nothing can be kept for the next job, and why."""
+    try:
+        try_place(cache_dir())
+    except OSError as closed:  # the reason of all such errors, whatever each was called
+        error = closed
     _say(cache_dir(), getattr(error, "strerror", None) or str(error))
 
 
 @lru_cache
 def _say(place: Path, why: str) -> None:
-    warnings.warn(
-        f"{place} cannot be written ({why}): the work goes on without it; what must be kept meanwhile lies in "
-        f"{temporary_dir()}. VITRAIL_CACHE names another place.",
-        VitrailWarning,
-        stacklevel=4,
+    getLogger("vitrail").warning(
+        "%s cannot be written (%s): the work goes on without it; what must be kept meanwhile lies in %s. "
+        "VITRAIL_CACHE names another place.",
+        place,
+        why,
+        temporary_dir(),
     )
 
 

@@ -16,10 +16,6 @@ class VitrailError(Exception):
         super().__init__(printable(text))
 
 
-class VitrailWarning(UserWarning):
-    """Something to know that stops nothing; the command line prints its text as it is."""
-
-
 class SettingError(VitrailError):
     """A setting is unknown, of the wrong kind or out of range."""
 

@@ -18,6 +18,8 @@ from vitrail.core.errors import RunError, VitrailError
 LONGEST_SUFFIX = 20
 """Letters of a suffix that a temporary file keeps: what is longer names no kind of file."""
 
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
+
 BLOCK = 4096
 """Bytes that are written to see whether a place takes any."""
 
@@ -105,6 +107,15 @@ def refuse_unwritable(path: Path) -> None:
             raise RunError(f"{path} is a folder, and a file is to be written. Name a file in it.")
         if not _is_stream(path):
             try_place(path.parent)
+
+
+def refuse_unwritable_folder(folder: Path) -> None:
+    """Refuse (RunError) a folder for results that takes no file, before the work that would fill it."""
+    try:
+        try_place(folder)
+    except OSError as error:
+        way = "Choose another place with --out." if error.errno in _CLOSED else _way_out(error)
+        raise RunError(f"{folder} cannot be written: {_why(error)}. {way}") from error
 
 
 def try_place(folder: Path) -> None:

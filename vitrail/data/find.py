@@ -92,15 +92,18 @@ class Finder:
             return wanted, GONE
         return self.files[found[0]], ""
 
-    def meant(self, cells: Iterable[str], base: str = "") -> tuple[int, str]:
-        """Return how many different pictures are meant, and what is in the way where names mean several."""
+    def meant(self, cells: Iterable[str], base: str = "", split: str = "") -> tuple[int, str]:
+        """Return how many different pictures are meant, and what is in the way where names mean several.
+
+        `split` is that of all the names, where it is known: it tells 0.png of train from 0.png of test.
+        """
         before = self.freely
         paths, several = set(), []
         for cell in cells:
-            path, trouble = self(cell, base)
+            path, trouble = self(cell, base, split)
             if not trouble:
                 paths.add(path)
-            elif len(found := self.called(cell)) > 1:
+            elif len(found := self.called(cell, split)) > 1:
                 several.append((cell, found))
         self.freely = before
         if 2 * len(several) <= len(paths):
@@ -114,6 +117,12 @@ class Finder:
             return Path(os.path.relpath(wanted, self.root)).as_posix(), ""
         found = self.called(wanted)  # written on another computer
         return (self.files[found[0]], "") if len(found) == 1 else (wanted, GONE)
+
+
+def folder_of(name: str) -> str:
+    """Return the folder that a list lies in, as a prefix of what it names; nothing at the top or outside the tree."""
+    folder = name.rpartition("/")[0]
+    return f"{folder}/" if folder and not name.startswith("/") else ""
 
 
 def plain_path(cell: str) -> str:

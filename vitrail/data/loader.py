@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import resource
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from logging import getLogger
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from vitrail.core.errors import VitrailError, VitrailWarning
+from vitrail.core.errors import VitrailError
 from vitrail.core.seeds import derive
 from vitrail.data.augment import Augment
 from vitrail.data.manifest import Row
@@ -168,19 +167,27 @@ def roomy(workers: int, pictures: Pictures, batch: int) -> int:
     """
     if not workers or not os.path.isdir(SHARED):
         return workers
+    import resource  # where there is such a folder, there is this module
+
     steps = pictures.preprocess
     size = 4 * batch * steps.channels * steps.size[0] * steps.size[1]
     status, limit = os.statvfs(SHARED), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     room = max(0, status.f_bavail * status.f_frsize // size - 1) // 2
     found = 0 if 0 <= limit < size else min(workers, room)
     if found < workers:
-        warnings.warn(
-            f"{SHARED} has room for the pictures of {found} in place of {workers} processes that read them: it is "
-            "slower so, and nothing else changes. Docker gives more with --shm-size=2g.",
-            VitrailWarning,
-            stacklevel=2,
-        )
+        _say_narrow(found, workers)
     return found
+
+
+@lru_cache
+def _say_narrow(found: int, workers: int) -> None:
+    getLogger("vitrail").warning(
+        "%s has room for the pictures of %d in place of %d processes that read them: it is slower so, and nothing else "
+        "changes. Docker gives more with --shm-size=2g.",
+        SHARED,
+        found,
+        workers,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,11 @@ def split_of(name: str) -> str | None:
     return SPLITS.get(name.strip().casefold())
 
 
+def split_in(name: str) -> str:
+    """Return the split that a word of a file's path names, such as that of data/train.csv, or nothing."""
+    return next((found for word in re.split(r"[/._-]", name) if (found := split_of(word))), "")
+
+
 def splits_of(names: Iterable[str]) -> dict[str, str]:
     """Return name → split of folders that lie side by side, or of the words of one column, those that are splits.
 

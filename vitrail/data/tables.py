@@ -45,7 +45,7 @@ GROUP = (
 PLACES = ("location", "site", "place", "hospital", "camera", "source")
 """Columns that may tie pictures together where they hold many values: of three, no split could be made."""
 
-_YES, _NO = frozenset(("1", "true", "yes", "1.0")), frozenset(("0", "false", "no", "0.0", ""))
+_YES, _NO = frozenset(("1", "true", "yes", "1.0")), frozenset(("0", "false", "no", "0.0", "-1", ""))
 _FEWEST_PLACES = 10
 
 _ENOUGH = 10  # rows below which repetition tells nothing
@@ -199,9 +199,8 @@ def unread_splits(frame: pl.DataFrame, columns: Columns) -> str:
             and column not in {columns.split, columns.label}
             and 1 < len(words) <= _FEWEST_PLACES
         ):
-            example = ",".join(
-                f"{word}={split}" for word, split in zip(words, ("train", "test", "val"), strict=False)
-            )
+            means = ["train", "test", "val"] + ["train"] * len(words)
+            example = ",".join(f"{word}={split}" for word, split in zip(words, means, strict=False))
             return (
                 f"the column {column!r} has the words {some(words)}, which are no splits: not used. Say what they "
                 f"mean: --splits {example}"

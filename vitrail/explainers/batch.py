@@ -14,7 +14,7 @@ from PIL import Image
 from vitrail import plots
 from vitrail.core import catalog
 from vitrail.core.errors import DataError, SettingError, UnknownNameError, VitrailError
-from vitrail.core.files import refuse_unwritable, write_text
+from vitrail.core.files import refuse_unwritable_folder, write_text
 from vitrail.core.text import reason
 from vitrail.explainers.attention import looks_of
 from vitrail.explainers.explanation import Explanation, Look, twins_of
@@ -74,7 +74,7 @@ def explain_all(predictor: Predictor, sources: Iterable[Source], wish: Wish) -> 
         RunError: nothing can be written into the folder.
     """
     _refuse(wish)
-    refuse_unwritable(wish.folder / "page")
+    refuse_unwritable_folder(wish.folder)
     twins = twins_of(predictor) if wish.check else None
     for source in sources:
         try:

@@ -71,7 +71,7 @@ def readme(predictor: Predictor, library: str, proven: Proven) -> str:
         "---",
         f"# {predictor.header.name}, {len(predictor.labels)} classes",
         "",
-        f"Written by vitrail export for {library}.",
+        f"Written for {library} by vitrail export.",
         "",
         "```python",
         use.replace("MODE", {1: "L", 4: "RGBA"}.get(steps.channels, "RGB")),

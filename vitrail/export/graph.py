@@ -81,13 +81,16 @@ class Prepare(nn.Module):
         )
         # The mean goes first: of numbers about zero a runtime that keeps 8 bits loses little, and what lies off the
         # picture, where all weights are zero, is zero by itself.
-        pixels = images.permute(0, 3, 1, 2).float() - self.mean
+        pixels = images.permute(0, 3, 1, 2).float()
         if not self.preprocess.raw:
-            shown: Tensor = rows @ (pixels @ cols.T) / self.std
+            shown: Tensor = rows @ ((pixels - self.mean) @ cols.T) / self.std
             return shown
         gaps = torch.isnan(pixels)  # weighed as in `vitrail.data.resize`
         share = rows @ ((~gaps).float() @ cols.T)
-        known = rows @ (torch.where(gaps, torch.zeros_like(pixels), pixels) @ cols.T) / self.std
+        # White of 16 bits is infinite in f16, whose largest number is 65504; in float32 this bound changes nothing.
+        finite = pixels.clamp(max=torch.finfo(torch.float32).max)
+        small = torch.where(gaps, torch.zeros_like(pixels), (finite - self.mean) / self.std)
+        known = rows @ (small @ cols.T)
         enough = share >= LEAST_DATA
         return torch.where(enough, known, torch.zeros_like(known)) / torch.where(
             enough, share, torch.ones_like(share)

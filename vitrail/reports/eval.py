@@ -63,7 +63,7 @@ def _drafted(run: Run, predictor: Predictor) -> Told:
     if not run.report_path.is_file():
         raise RunError(
             f"{run.folder} is a draft without a report: its score by folds is not kept. Draft it again, or name new "
-            f"pictures: vitrail eval {run.folder} FOLDER"
+            f"pictures: {command('eval', run.folder, 'FOLDER')}"
         )
     report: dict[str, Any] = json.loads(run.report_path.read_text(encoding="utf-8"))
     probe = predictor.task.probe

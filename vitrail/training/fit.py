@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,9 @@ from typing import Any
 import torch
 
 from vitrail.core.catalog import WRAPPERS
+from vitrail.core.files import refuse_unwritable_folder
 from vitrail.core.memory import holding_memory
+from vitrail.core.paths import runs_dir
 from vitrail.core.seeds import of_64_bits
 from vitrail.core.text import command, quoted
 from vitrail.data.loader import Pictures, Share, processes, training
@@ -64,6 +67,8 @@ def train(
     """
     options = options or TrainOptions()
     refuse(options)
+    out = Path(options.out) if options.out else runs_dir()
+    refuse_unwritable_folder(out.parent if options.out and os.path.exists(out) else out)
     prepared = prepared_for(data, options, listeners)
     note(listeners, prepared.opening())
     planned = plan(str(data), prepared, options)

@@ -20,6 +20,7 @@ from vitrail.weights.find import find_weights
 from vitrail.weights.library import known
 from vitrail.weights.preprocessing import deviations, published_preprocess
 from vitrail.weights.pretrained import Pretrained
+from vitrail.weights.said import of_user
 
 TINY = 64
 """Pictures whose short side is at most this many pixels get a network made for small pictures."""
@@ -83,6 +84,7 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
         WeightsError: they cannot be had; a training from noise is never put in their place.
         SettingError: settings of the network were changed, which published weights do not fit.
     """
+    of_user(wanted.settings)  # what weights tell themselves is refused before any are looked for
     weights = _weights(source, wanted)
     model = wanted.name or weights.network_name
     auto = source == "auto"

@@ -87,5 +87,5 @@ def _rank(row: Checkpoint) -> int:
 
 def _on_the_hub(repo: str) -> Checkpoint:
     """Return the row of a repository that nobody described; its own files say the rest."""
-    beside = ("config.json", "preprocessor_config.json")
+    beside = ("config.json", "preprocessor_config.json", "processor_config.json")
     return Checkpoint(repo, None, repo, FOLDER_FILES, beside)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from vitrail.core.errors import DataError
-from vitrail.data.find import FREELY, Finder
+from vitrail.data.find import FREELY, Finder, folder_of
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.names import count, join_labels, some, splits_of
 from vitrail.data.tables import code_of
@@ -40,7 +40,7 @@ def look(tree: Tree) -> Layout | None:
     used: dict[str, str] = {}
     for name, kind, found in _read(tree):
         split = _split(name, tree)
-        rows = [(find(one.name, _base(name), split), one) for one in found]
+        rows = [(find(one.name, folder_of(name), split), one) for one in found]
         if not any(not trouble for (_, trouble), _ in rows):
             continue
         used[name] = kind
@@ -60,11 +60,6 @@ def few(tree: Tree, suffix: str) -> list[str]:
     """Return the files of a kind that could be one for the whole set; none where there is one a picture."""
     names = [name for name in tree.files if name.lower().endswith(suffix)]
     return names if len(names) < FEW else []
-
-
-def _base(name: str) -> str:
-    folder = name.rpartition("/")[0]
-    return f"{folder}/" if folder else ""
 
 
 def _split(name: str, tree: Tree) -> str:

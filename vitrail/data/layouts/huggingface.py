@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import polars as pl
 
 from vitrail.data.arrays import arrow_table
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
-from vitrail.data.names import count, join_labels, natural, some, split_of
+from vitrail.data.names import count, join_labels, natural, some, split_in
 from vitrail.data.truth import Truth
 
 _LABELS = ("label", "labels", "fine_label", "class", "target", "category", "tags")
@@ -102,8 +101,7 @@ def _entries(tree: Tree, name: str, columns: _Columns) -> list[Entry]:
     file = tree.root / tree.files[name]
     table = arrow_table(file)
     column = table.column(label) if file.suffix == ".arrow" else table.read(columns=[label]).column(label)
-    words = re.split(r"[/._-]", name)
-    split = next((found for word in words if (found := split_of(word))), "")
+    split = split_in(name)
 
     def named(value: Any) -> str:
         return names[value] if names and isinstance(value, int) else str(value)

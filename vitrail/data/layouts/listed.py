@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from vitrail.core.errors import DataError
-from vitrail.data.find import Finder
+from vitrail.data.find import Finder, folder_of
 from vitrail.data.layouts.base import Layout, Tree
 from vitrail.data.layouts.table import column_of_pictures
 from vitrail.data.names import count, some, splits_of
@@ -33,9 +33,9 @@ def with_lists(tree: Tree, layout: Layout) -> Layout:
     splits: dict[str, str] = {}
     groups: dict[str, str] = {}
     used: list[str] = []
-    for name in tree.files:
+    for name in (one for one in tree.files if one not in layout.tables):
         found = _in_table(tree, name, find) or _in_list(tree, name, find)
-        if name in layout.tables or found is None:
+        if found is None:
             continue
         splits.update(found.splits)
         groups.update(found.groups)
@@ -79,9 +79,8 @@ def _in_table(tree: Tree, name: str, find: Finder) -> _Said | None:
         return None
     if not column and not tied:
         return None
-    base = name.rpartition("/")[0]
-    base = f"{base}/" if base else ""
-    frame, path, reached, trouble = column_of_pictures(frame, tree, base, find)
+    base = folder_of(name)
+    frame, path, reached, trouble = column_of_pictures(frame, tree, name, find)
     if not reached or trouble or path in {column, tied}:
         return None
     places = [find(cell, base) for cell in frame[path].to_list()]
@@ -109,7 +108,7 @@ def _in_list(tree: Tree, name: str, find: Finder) -> _Said | None:
     data = tree.read(name)
     lines = [line.strip() for line in data.decode(code_of(data), errors="replace").splitlines()]
     cells = [line for line in lines if line]
-    base = name.rpartition("/")[0]
+    base = folder_of(name)
     if not cells:
         return None
     if 2 * find.meant(cells[:200], base)[0] < len(cells[:200]):

@@ -6,7 +6,6 @@ says something else of the same pictures is a reading of its own, and none is jo
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -16,10 +15,10 @@ from typing import NamedTuple
 import polars as pl
 
 from vitrail.core.errors import DataError, UnknownNameError
-from vitrail.data.find import FREELY, GONE, Finder
+from vitrail.data.find import FREELY, GONE, Finder, folder_of
 from vitrail.data.layouts.annotations import as_json, few
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
-from vitrail.data.names import count, join_labels, natural, some, split_labels, split_of
+from vitrail.data.names import count, join_labels, natural, some, split_in, split_labels
 from vitrail.data.tables import (
     SUFFIXES,
     Columns,
@@ -135,14 +134,6 @@ def _asked(tree: Tree) -> tuple[str, str]:
     raise UnknownNameError("table for --labels", wanted, tables, f"There are: {some(tables, 6) or 'none'}.")
 
 
-def _refused(one: Aside) -> str:
-    return (
-        f"{one.name} cannot be used: {one.why}."
-        if not one.why.startswith("holds")
-        else f"{one.name} {one.why}."
-    )
-
-
 def _candidate(name: str) -> bool:
     """Tell a table that may hold labels; text files and what one hands in at a contest are none."""
     file = name.rsplit("/", 1)[-1].lower()
@@ -171,7 +162,7 @@ def _understood(tree: Tree, name: str, column: str, find: Finder) -> _Table | As
         frame = read_table(name, data)
     except DataError as error:
         return Aside(name, f"it cannot be read ({str(error).removesuffix('.')})")
-    frame, path, reached, trouble = column_of_pictures(frame, tree, _base(name), find)
+    frame, path, reached, trouble = column_of_pictures(frame, tree, name, find)
     if trouble:
         return Aside(name, trouble, len(frame))
     if not reached and not (known := path_columns(frame)):
@@ -188,29 +179,24 @@ def _understood(tree: Tree, name: str, column: str, find: Finder) -> _Table | As
     return _Table(name, frame, columns, code)
 
 
-def _base(name: str) -> str:
-    folder = name.rpartition("/")[0]
-    return f"{folder}/" if folder and not name.startswith("/") else ""
-
-
 def column_of_pictures(
-    frame: pl.DataFrame, tree: Tree, base: str, find: Finder
+    frame: pl.DataFrame, tree: Tree, name: str, find: Finder
 ) -> tuple[pl.DataFrame, str, int, str]:
     """Return the frame, its column of pictures, how many different ones of a sample it names, and what is in the way.
 
     A column of folders beside one of file names is joined to it.
     """
-    sample = frame.gather_every(max(1, len(frame) // SAMPLE))
+    sample, base, split = frame.gather_every(max(1, len(frame) // SAMPLE)), folder_of(name), split_in(name)
     known = path_columns(frame)
     others = [column for column in frame.columns if column not in known and not _numbers(sample[column])]
     ordered = [*known, *others][:_COLUMNS]
     if not ordered:
         return frame, frame.columns[0], 0, ""
-    reached = {column: find.meant(sample[column], base) for column in ordered}
+    reached = {column: find.meant(sample[column], base, split) for column in ordered}
     best = max(ordered, key=lambda column: reached[column][0])
     stuck = next((column for column in ordered if reached[column][1]), "")
     if stuck and (joined := _with_folder(frame, stuck, tree)) is not None:
-        return joined, stuck, *find.meant(joined[stuck], base)
+        return joined, stuck, *find.meant(joined[stuck], base, split)
     if stuck and reached[best][0] * 2 < len(sample):
         return frame, stuck, 0, reached[stuck][1]
     return frame, best, reached[best][0], ""
@@ -232,7 +218,7 @@ def _with_folder(frame: pl.DataFrame, path: str, tree: Tree) -> pl.DataFrame | N
 
 
 def _entries(table: _Table, find: Finder, tree: Tree) -> _Read:
-    columns, base = table.columns, _base(table.name)
+    columns, base = table.columns, folder_of(table.name)
     splits = _splits(table, tree)
     groups = table.frame[columns.group].to_list() if columns.group else [""] * len(table.frame)
     cells = table.frame[columns.path].to_list()
@@ -255,9 +241,7 @@ def _splits(table: _Table, tree: Tree) -> list[str]:
     """Return the split of every row: by its column, else by the name of the table."""
     column = table.columns.split
     if not column:
-        words = re.split(r"[/._-]", table.name)
-        own = next((found for word in words if (found := split_of(word))), "")
-        return ["" if tree.options.splits == "none" else own] * len(table.frame)
+        return ["" if tree.options.splits == "none" else split_in(table.name)] * len(table.frame)
     known = table.columns.split_words
     cells = [cell.strip() for cell in table.frame[column].to_list()]
     wrong = next((i for i, cell in enumerate(cells) if cell and cell.casefold() not in known), None)
