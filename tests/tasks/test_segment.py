@@ -27,10 +27,12 @@ from vitrail.explainers.pipeline_page import steps
 from vitrail.explainers.shuffle import shuffle_test
 from vitrail.export.graph import spread_onto
 from vitrail.infer.exported import contradicts
+from vitrail.layers.pixels import ScaleBlock
 from vitrail.models.create import build as build_encoder
 from vitrail.models.create import create_encoder
 from vitrail.models.vit import ViTConfig
 from vitrail.runs.assemble import join
+from vitrail.runs.recipe import task_part
 from vitrail.runs.run_network import answering
 from vitrail.tasks.base import FINGERPRINT, Ask
 from vitrail.tasks.segment import loss
@@ -577,3 +579,16 @@ def test_patches_take_the_class_that_most_of_them_shows():
     drawn, places = probe.sample(logits, cells)
     assert len(drawn) == 5
     assert VOID not in places
+
+
+def test_a_fresh_head_draws_no_chequers():
+    """The four cells that a token becomes begin alike, so that a constant map stays constant away from the rim."""
+    block = ScaleBlock(48, 32)
+    doubled = block(torch.randn(2, 48, 1, 1).expand(-1, -1, 5, 7))[..., 1:-1, 1:-1]
+    torch.testing.assert_close(doubled, doubled[..., :1, :1].expand_as(doubled))
+
+
+def test_a_fine_tune_teaches_the_new_head_faster_than_the_rest():
+    settings = {recipe: task_part("segment", recipe)["task"]["settings"] for recipe in ("finetune", "vit")}
+    rates = {name: Segment(("a", "b"), one).head_rate for name, one in settings.items()}
+    assert rates == {"finetune": 10.0, "vit": 1.0}

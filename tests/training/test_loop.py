@@ -227,3 +227,12 @@ def test_two_processes_give_one_process_losses(processes, tmp_path):
     assert found[1]["losses"] == pytest.approx(found[processes]["losses"], abs=1e-5)
     assert found[1]["accuracy"] == found[processes]["accuracy"]
     assert len(found[1]["losses"]) == 6
+
+
+def test_a_head_may_learn_at_a_rate_of_its_own():
+    with torch.device("meta"):
+        network = create_model("vit_digits", 4)
+    groups = parameter_groups(network, 0.05, 0.5, head_rate=10.0)
+    share = {id(p): group["share"] for group in groups for p in group["params"]}
+    assert {share[id(p)] for p in network.head.parameters()} == {10.0}
+    assert max(share[id(p)] for p in network.encoder.parameters()) == 1.0

@@ -35,6 +35,11 @@ class ScaleBlock(nn.Module):
         self.expand = nn.Linear(width, 4 * out)
         self.mix = nn.Conv2d(out, out, 3, padding=1, groups=out, bias=False)
         self.norm = nn.LayerNorm(out)
+        with (
+            torch.no_grad()
+        ):  # the four cells of a token begin alike: otherwise a new head draws a chequered map
+            for values in (self.expand.weight, self.expand.bias):
+                values.copy_(values[:out].repeat(4, *[1] * (values.ndim - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, d, row, col) -> (b, e, 2·row, 2·col)."""

@@ -111,6 +111,8 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     """False where nothing is answered about an image, as in pretraining."""
     couples: bool = False
     """True where the images of a batch learn from each other: such a batch is never cut into pieces."""
+    head_rate: float = 1.0
+    """The learning rate of the head, in rates of what stands before it."""
     measures: bool = False
     """True where an answer states lengths or areas: the size of a pixel is then read from the file of each picture."""
     kind: ClassVar[str] = "class"

@@ -16,12 +16,13 @@ N = TypeVar("N", bound=nn.Module)
 
 
 def parameter_groups(
-    network: nn.Module, weight_decay: float, layer_decay: float = 1.0
+    network: nn.Module, weight_decay: float, layer_decay: float = 1.0, head_rate: float = 1.0
 ) -> list[dict[str, object]]:
     """Return parameters in groups, each with its weight decay and the share of the learning rate it gets.
 
     Matrices decay; biases, norms, tokens and position tables do not. With a layer decay γ, block i of L gets
     γ^(L − i) of the rate: what stands before the blocks the least, what stands after them (norm, head) all of it.
+    The head gets `head_rate` times its share: one of several layers starts from noise beside a network that is trained.
     """
     depths = _depths([name for name, _ in network.named_parameters()])
     deepest = max(depths.values(), default=0)
@@ -29,7 +30,8 @@ def parameter_groups(
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             decay = 0.0 if parameter.ndim < 2 or _is_table(name) else weight_decay
-            groups[decay, layer_decay ** (deepest - depths[name])].append(parameter)
+            share = layer_decay ** (deepest - depths[name]) * (head_rate if name.startswith("head.") else 1.0)
+            groups[decay, share].append(parameter)
     return [{"params": p, "weight_decay": decay, "share": share} for (decay, share), p in groups.items()]
 
 
@@ -67,9 +69,11 @@ def _is_table(name: str) -> bool:
     return _TABLE.search(name) is not None
 
 
-def adamw(network: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0) -> torch.optim.AdamW:
+def adamw(
+    network: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0, head_rate: float = 1.0
+) -> torch.optim.AdamW:
     """Return AdamW (arXiv:1711.05101) in its fused form."""
-    groups = parameter_groups(network, weight_decay, layer_decay)
+    groups = parameter_groups(network, weight_decay, layer_decay, head_rate)
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999), fused=True)
 
 

@@ -98,7 +98,7 @@ def open_session(
     local = -(-order.batch // accelerator.num_processes)
     least = smallest_piece(network, task, recipe.model)
     refuse_lone(least, recipe, order.batch // accelerator.num_processes)
-    optimiser = adamw(network, settings.lr, settings.weight_decay, settings.layer_decay)
+    optimiser = adamw(network, settings.lr, settings.weight_decay, settings.layer_decay, task.head_rate)
     network.to(accelerator.device)
     average = Average(network, settings.ema) if settings.ema else None
     prepared, optimiser = accelerator.prepare(_compiled(network, settings), optimiser)

@@ -82,6 +82,7 @@ class Segment(Task[Mask, Areas], SegmentTargets):
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
+        self.head_rate = self.settings.head_rate
         if len(self.labels) < 2:
             raise DataError(
                 f"Segmentation needs two classes at least, got {list(self.labels)}. Name another."
