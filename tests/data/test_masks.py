@@ -440,6 +440,109 @@ def test_labelme(tmp_path: Path) -> None:
         sniff(tmp_path, layout="masks")
 
 
+def labelme(root: Path, name: str, **other: Any) -> None:
+    """Write a picture with LabelMe's file of one rectangle."""
+    put(root / f"{name}.jpg", image(len(name) + ord(name[-1])))
+    shape = {"label": "car", "points": [[10, 22], [20, 30]], "shape_type": "rectangle"}
+    content = {"shapes": [shape], "imagePath": f"{name}.jpg", "imageHeight": 40, "imageWidth": 60}
+    put(root / f"{name}.json", json.dumps(content | other))
+
+
+def test_no_file_of_labelme_is_lost_without_a_word(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d", "e", "f", "g"):
+        labelme(tmp_path, name)
+    put(tmp_path / "b.json", "{broken")
+    put(tmp_path / "c.json", '{"shapes": [], "imagePath": "c.jpg"')
+    put(tmp_path / "d.json", '{"note": 1}')
+    put(tmp_path / "stray.json", "{broken")
+    (tmp_path / "e.json").unlink()
+    labelme(tmp_path, "f", imageHeight=80, imageWidth=120)
+    far = {"label": "car", "points": [[900, 900], [920, 930]], "shape_type": "rectangle"}
+    labelme(tmp_path, "g", shapes=[far])
+    prepared = prepare(tmp_path)
+    rows = {row.id: row.reason for row in prepared.manifest.rows(state="quarantined")}
+    assert set(rows) == {"b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"}
+    assert "b.jpg has a broken JSON file, b.json (" in rows["b.jpg"]
+    assert "c.jpg has a broken JSON file, c.json (" in rows["c.jpg"]
+    assert "d.jpg has a JSON file not of LabelMe, d.json" in rows["d.jpg"]
+    assert "e.jpg has no JSON file of LabelMe beside it" in rows["e.jpg"]
+    assert rows["f.jpg"] == "a mask of 120 × 80 px for an image of 60 × 40"
+    said = "\n".join(prepared.lines())
+    assert "imageHeight" in said
+    assert "1 JSON file broken or none of LabelMe left aside: stray.json." in said
+    assert "1 outline wholly outside the picture left aside: g.jpg." in said
+    assert "1 picture without an outline is background: g.jpg." in said
+
+
+def listed(root: Path, names: list[str], **other: Any) -> dict[str, Any]:
+    """Write a COCO file with a square for each image, the later the farther to the right, and return its content."""
+    boxes = [[5 * i, 10, 5, 5] for i in range(len(names))]
+    content = {
+        "images": [{"id": i, "file_name": name, "height": 40, "width": 60} for i, name in enumerate(names)],
+        "categories": [{"id": 3, "name": "road"}],
+        "annotations": [
+            {"id": 70 + i, "image_id": i, "category_id": 3, "bbox": box,
+             "segmentation": [square(box[0], 10, box[0] + 5, 15)]}
+            for i, box in enumerate(boxes)
+        ],
+    }  # fmt: skip
+    put(root / "coco.json", json.dumps(content | other))
+    return content
+
+
+def test_images_of_one_name_in_two_folders_keep_their_outlines(tmp_path: Path) -> None:
+    for i, name in enumerate(("a/0", "a/1", "b/0", "b/1")):
+        put(tmp_path / f"images/{name}.jpg", image(i))
+    listed(tmp_path, ["a/0.jpg", "a/1.jpg", "b/0.jpg", "b/1.jpg"])
+    found = read(look(tmp_path, layout="masks"))
+    assert {name: int(mask[12].argmax()) for name, mask in found.items()} == {
+        "images/a/0.jpg": 0, "images/a/1.jpg": 5, "images/b/0.jpg": 10, "images/b/1.jpg": 15,
+    }  # fmt: skip
+    listed(tmp_path, ["0.jpg", "a/1.jpg", "b/1.jpg"])
+    layout = look(tmp_path, layout="masks")
+    assert {one.id: one.trouble for one in layout.found if one.trouble} == {
+        "0.jpg": "is listed in coco.json and may be images/a/0.jpg, images/b/0.jpg: write its folder there, too"
+    }
+    assert "2 pictures without annotations left aside: images/a/0.jpg, images/b/0.jpg." in layout.notes
+    assert set(read(layout)) == {"images/a/1.jpg", "images/b/1.jpg"}
+    assert [one.id for one in sniff(tmp_path, layout="crops").found if one.trouble] == ["0.jpg"]
+    (tmp_path / "images/b/1.jpg").unlink()  # that of a alone is left: it is not taken for that of b
+    layout = look(tmp_path, layout="masks")
+    assert "1 image of coco.json not here: b/1.jpg." in layout.notes
+    assert int(read(layout)["images/a/1.jpg"][12].argmax()) == 5
+    (tmp_path / "images/a/1.jpg").rename(tmp_path / "images/1.jpg")
+    assert {one.trouble for one in look(tmp_path, layout="masks").found if one.id == "images/1.jpg"} == {
+        "is the only file for a/1.jpg and b/1.jpg of coco.json: put all of them there"
+    }
+
+
+def test_what_coco_files_get_wrong_is_said_and_keeps_one_image_out(tmp_path: Path) -> None:
+    names = [f"{i}.jpg" for i in range(6)]
+    for name in names:
+        put(tmp_path / f"images/{name}", image(int(name[0])))
+    content = listed(tmp_path, [*names[:5], "gone.jpg"])
+    images, annotations = content["images"], content["annotations"]
+    annotations[0]["category_id"] = 99
+    annotations[1]["segmentation"] = [square(900, 900, 950, 950)]
+    images[2]["height"] = 1000
+    annotations[3]["image_id"] = 777
+    put(tmp_path / "coco.json", json.dumps(content))
+    prepared = prepare(tmp_path, task="segment")
+    rows = {row.id: row.reason for row in prepared.manifest.rows(state="quarantined")}
+    assert set(rows) == {"images/0.jpg", "images/2.jpg"}
+    assert "has annotation 70 of the category 99, which coco.json does not name" in rows["images/0.jpg"]
+    assert rows["images/2.jpg"] == "a mask of 60 × 1000 px for an image of 60 × 40"
+    said = prepared.lines()
+    for line in (
+        "1 image of coco.json not here: gone.jpg.",
+        "1 annotation of images that coco.json does not list left aside: image_id 777.",
+        "1 picture without annotations left aside: images/5.jpg.",
+        "1 outline wholly outside the picture left aside: images/1.jpg.",
+        "2 pictures without an outline are background: images/1.jpg, images/3.jpg.",
+    ):
+        assert line in said
+
+
 def test_shards_with_masks(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "train-000.tar", "w") as shard:
         for i in range(2):

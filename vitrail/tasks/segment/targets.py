@@ -38,6 +38,13 @@ ALIKE = 0.8
 """Share of equal pixels from which on the masks of almost equal images are no contradiction."""
 
 
+_OF_DRAWN = (
+    "Outlines count in the size that their JSON file states (LabelMe: imageHeight and imageWidth; COCO: height and "
+    "width): state that of the image there if the points lie right in it, or export them again; masks of single "
+    "objects need the size of their image."
+)
+
+
 class SegmentTargets(Targets[Mask]):
     """The class of each pixel of the original, `VOID` where none counts: uint8 (height, width).
 
@@ -197,7 +204,8 @@ class SegmentTargets(Targets[Mask]):
             yield Finding("mask turn", text, (row.id,), grave=True, out=True, hint=hint)
         elif size != facts.size:
             text = f"a mask of {size[1]} × {size[0]} px for an image of {facts.size[1]} × {facts.size[0]}"
-            hint = "Save the mask in the size of its image, without smoothing."
+            drawn = row.target.startswith("{") and '"objects"' in row.target
+            hint = _OF_DRAWN if drawn else "Save the mask in the size of its image, without smoothing."
             yield Finding("mask size", text, (row.id,), grave=True, out=True, hint=hint)
         elif one_alone:
             sure = lying and size[0] != size[1]
