@@ -339,6 +339,59 @@ def test_masks_without_a_table(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(layout)["images/1.jpg"], classes(1))
 
 
+def test_masks_that_count_from_1_are_not_learnt_one_class_off(tmp_path: Path) -> None:
+    for i in range(2):
+        put(tmp_path / f"images/{i}.jpg", image(i))
+        put(tmp_path / f"masks/{i}.png", encode(classes(i) + np.uint8(1)))
+    put(tmp_path / "classes.txt", "ground\ndisc\nsquare\n")
+    way = r"begin at 1 and end at 3, and classes\.txt names 3 classes without numbers.*`1 ground`, `2 disc`, `3 square`"
+    with pytest.raises(DataError, match=way):
+        prepare(tmp_path, LayoutOptions(layout="masks"))
+    put(tmp_path / "classes.txt", "1 ground\n2 disc\n3 square\n")
+    np.testing.assert_array_equal(read(look(tmp_path))["images/1.jpg"], classes(1))
+
+
+def test_a_table_that_would_lose_a_class_is_refused_with_its_line(tmp_path: Path) -> None:
+    for i in range(2):
+        put(tmp_path / f"images/{i}.jpg", image(i))
+        put(tmp_path / f"masks/{i}.png", encode(classes(i)))
+    put(tmp_path / "classes.txt", "# mine\nground 0\ndisc 1\nsquare 1\n")
+    with pytest.raises(DataError, match=r"number 1 twice in classes\.txt: of disc, and of square in line 4"):
+        prepare(tmp_path, LayoutOptions(layout="masks"))
+    for i in range(2):
+        put(tmp_path / f"masks/{i}.png", coloured(classes(i), COLOURS))
+    put(tmp_path / "classes.txt", "128 64 128 ground\n0 0 142 disc\n70 130 300 square\n")
+    with pytest.raises(DataError, match=r"colour 70 130 300 of square in line 3 of classes\.txt, and 300 is"):
+        prepare(tmp_path, LayoutOptions(layout="masks"))
+    put(tmp_path / "classes.txt", "128 64 128 ground\n0 0 142 disc\n0 0 142 square\n")
+    with pytest.raises(
+        DataError, match=r"colour 0 0 142 twice in classes\.txt: of disc, and of square in line 3"
+    ):
+        prepare(tmp_path, LayoutOptions(layout="masks"))
+
+
+def test_smoothed_masks_are_of_two_classes_and_kept_out_with_the_way_out(tmp_path: Path) -> None:
+    for i in range(6):
+        put(tmp_path / f"images/{i}.jpg", image(i, size=(64, 96)))
+        y, x = np.mgrid[:16, :24]
+        disc = Image.fromarray((((y - 8) ** 2 + (x - 8 - i) ** 2 < 40) * 255).astype(np.uint8))
+        smoothed = disc.resize((96, 64), Image.Resampling.BILINEAR)
+        put(
+            tmp_path / f"masks/{i}.png",
+            encode(smoothed if i < 4 else smoothed.point(lambda v: 255 * (v > 127))),
+        )
+    layout = look(tmp_path)
+    assert (layout.truth.names, layout.truth.values) == (("background", "foreground"), (0, 255))
+    assert any(
+        "smoothed edges, and of no class" in note and "-threshold 50%" in note for note in layout.notes
+    )
+    prepared, found = checked(tmp_path)
+    assert found["smoothed mask"].ids == tuple(f"images/{i}.jpg" for i in range(4))
+    assert "-threshold 50% masks/*.png (ImageMagick)." in found["smoothed mask"].text
+    assert "unknown values" not in found
+    assert prepared.manifest.states()["kept"] == 2
+
+
 # Outlines
 
 
@@ -746,7 +799,9 @@ def test_every_fault_is_named_with_its_files(street: Path) -> None:
     assert rows["images/2.jpg"].reason == "a mask of 30 × 20 px for an image of 60 × 40"
     assert rows["images/3.jpg"].reason == "a mask in JPEG, which blurs class numbers"
     assert rows["images/4.jpg"].reason == "a mask that is void everywhere"
-    assert "masks/5.png is no mask that can be read" in rows["images/5.jpg"].reason
+    assert rows["images/5.jpg"].reason == (
+        "masks/5.png is no mask that can be read (no image of a known kind). Save it as PNG"
+    )
     assert "masks/lost.png is a mask whose picture is not here" in rows["masks/lost.png"].reason
     assert {row.id for row in rows.values() if row.state == "kept"} == {
         f"images/{i}.jpg" for i in range(6, 12)
@@ -809,7 +864,9 @@ def test_a_set_of_jpeg_masks_is_refused_by_name(tmp_path: Path) -> None:
     for i in range(2):
         put(tmp_path / f"images/{i}.jpg", image(i))
         put(tmp_path / f"masks/{i}.jpg", image(i + 5))
-    with pytest.raises(DataError, match=r"a mask in JPEG, which blurs class numbers: images/0\.jpg.*mogrify"):
+    with pytest.raises(
+        DataError, match=r"a mask in JPEG, which blurs class numbers: images/0\.jpg.*mogrify.*[^.]\.$"
+    ):
         prepare(tmp_path)
     for i in range(2):  # as the way out leaves them
         put(tmp_path / f"masks/{i}.png", encode((classes(i, 2) * 255).astype(np.uint8)))
