@@ -186,6 +186,26 @@ def test_one_file_a_class(form: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(layout)["images/2.jpg"], classes(2))
 
 
+def test_files_of_classes_that_overlap_say_which_wins(tmp_path: Path) -> None:
+    for i in range(3):
+        put(tmp_path / f"images/{i}.jpg", image(i))
+        for kind in ("Car", "road"):
+            there = classes(i) == 1 if kind == "Car" and i < 2 else classes(i) > 0
+            there = classes(i) == 2 if kind == "road" and i == 1 else there
+            put(tmp_path / f"masks/{kind}/{i}.png", encode((there * 255).astype(np.uint8)))
+    layout = look(tmp_path)
+    line = (
+        "The files of several classes cover the same pixels in 2 pictures: there the later class wins "
+        "(background < Car < road). The order is that of classes.txt, else of the names."
+    )
+    assert line in layout.notes
+    assert sorted(np.unique(read(layout)["images/0.jpg"])) == [0, 2]
+    put(tmp_path / "classes.txt", "road\nCar\n")
+    layout = look(tmp_path)
+    assert any("(background < road < Car)" in note for note in layout.notes)
+    assert sorted(np.unique(read(layout)["images/0.jpg"])) == [0, 1, 2]
+
+
 def test_a_video_in_folders_and_pictures_named_after_classes(tmp_path: Path) -> None:
     """Folders that only sound like masks are classes."""
     for name in ("with_mask", "without_mask"):
@@ -802,7 +822,8 @@ def test_every_fault_is_named_with_its_files(street: Path) -> None:
     assert rows["images/5.jpg"].reason == (
         "masks/5.png is no mask that can be read (no image of a known kind). Save it as PNG"
     )
-    assert "masks/lost.png is a mask whose picture is not here" in rows["masks/lost.png"].reason
+    assert "1 mask whose picture is not here left aside: masks/lost.png." in prepared.lines()
+    assert len(rows) == 12  # a mask without its image is none
     assert {row.id for row in rows.values() if row.state == "kept"} == {
         f"images/{i}.jpg" for i in range(6, 12)
     }
