@@ -442,7 +442,8 @@ def test_outlines_of_coco_are_masks_where_these_are_asked_for(tmp_path: Path) ->
     put(tmp_path / "instances.json", json.dumps(coco(tmp_path)))
     assert sniff(tmp_path).name == "boxes"
     with pytest.raises(
-        DataError, match=r"--layout crops\. Their outlines can be learnt as masks: --task segment"
+        DataError,
+        match=r"holds boxes \(COCO, .* as masks: --task segment\. As classification .*--layout crops\.",
     ):
         prepare(tmp_path)
     for layout in (look(tmp_path, layout="masks"), sniff(tmp_path, task="segment")):

@@ -39,16 +39,27 @@ def look(tree: Tree) -> Layout | None:
     entries = [one.entry(tree, _target(one.boxes)) for one in pictures.values()]
     boxes = count(sum(len(one.boxes) for one in pictures.values()), "box", "boxes")
     names = sorted({label(box.label) for one in pictures.values() for box in one.boxes}, key=natural)
-    refusal = (
-        f"{tree.name} holds boxes ({name}, because {because}): detection comes later. "
-        "A task of your own can learn them (--task my_module:MyTask). As classification I can take the crops: "
-        "--layout crops."
-    )
-    if any({"polygons", "rle"} & box.more.keys() for one in pictures.values() for box in one.boxes):
-        refusal += " Their outlines can be learnt as masks: --task segment."
+    outlined = any({"polygons", "rle"} & box.more.keys() for one in pictures.values() for box in one.boxes)
     why = f"{name} boxes, because {because}: {boxes} on {count(len(entries), 'picture')}."
     truth = Truth("boxes", tuple(names))
-    return Layout("boxes", tree.root, why, (*entries, *tree.refused), drawn.notes, truth, refusal)
+    return Layout(
+        "boxes",
+        tree.root,
+        why,
+        (*entries, *tree.refused),
+        drawn.notes,
+        truth,
+        _refusal(tree, f"{name}, because {because}", outlined),
+    )
+
+
+def _refusal(tree: Tree, what: str, outlined: bool) -> str:
+    """Return what is said where nobody says how boxes are to be learnt."""
+    crops = "As classification I can take the crops: --layout crops."
+    own = "A task of your own can learn them (--task my_module:MyTask)."
+    if outlined:
+        return f"{tree.name} holds boxes ({what}) with outlines. To learn these as masks: --task segment. {crops} {own}"
+    return f"{tree.name} holds boxes ({what}): detection comes later. {own} {crops}"
 
 
 def crops(tree: Tree) -> Layout | None:
