@@ -590,6 +590,21 @@ def test_images_of_one_name_in_two_folders_keep_their_outlines(tmp_path: Path) -
     }
 
 
+def test_images_of_one_name_in_two_folders_of_cvat(tmp_path: Path) -> None:
+    for i, name in enumerate(("a/0", "b/0", "b/1", "c/1")):
+        put(tmp_path / f"images/{name}.jpg", image(i))
+    polygon = '<polygon label="car" points="{x},10;{y},10;{y},20;{x},20"/>'
+    listed = [
+        f'<image name="{name}.jpg">{polygon.format(x=5 * i, y=5 * i + 5)}</image>'
+        for i, name in enumerate(("a/0", "b/0", "1"))
+    ]
+    put(tmp_path / "annotations.xml", f"<annotations>{''.join(listed)}</annotations>")
+    layout = look(tmp_path, layout="masks")
+    found = {name: int(mask[12].argmax()) for name, mask in read(layout).items()}
+    assert found == {"images/a/0.jpg": 0, "images/b/0.jpg": 5}
+    assert [one.id for one in layout.found if one.trouble] == ["1.jpg"]
+
+
 def test_what_coco_files_get_wrong_is_said_and_keeps_one_image_out(tmp_path: Path) -> None:
     names = [f"{i}.jpg" for i in range(6)]
     for name in names:

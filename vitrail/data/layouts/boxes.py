@@ -11,12 +11,13 @@ import yaml
 
 from vitrail.core.errors import DataError
 from vitrail.data.decode import decode
+from vitrail.data.find import Finder, folder_of
 from vitrail.data.layouts import coco
 from vitrail.data.layouts.annotations import few
 from vitrail.data.layouts.base import Entry, Layout, Tree
 from vitrail.data.layouts.drawn import Box, Drawn, Picture
 from vitrail.data.manifest import dump_target
-from vitrail.data.names import count, is_picture, join_labels, label, natural, split_of
+from vitrail.data.names import count, is_picture, join_labels, label, natural, some, split_of
 from vitrail.data.truth import Truth
 
 _ROUNDING = 1e-3  # of a pixel: shares of a side written with six digits are not exact
@@ -184,18 +185,17 @@ def _is_cvat(data: bytes) -> bool:
 
 def _cvat(tree: Tree) -> Iterator[Picture]:
     """Read "CVAT for images": boxes and polygons of every image, corners in pixels from 0."""
-    by_name = {name: name for name in tree.pictures} | {
-        PurePosixPath(name).name: name for name in tree.pictures
-    }
+    find = Finder({name: name for name in tree.pictures}, tree.root)
     for file in (name for name in few(tree, ".xml") if _is_cvat(tree.read(name))):
         for image in ElementTree.fromstring(tree.read(file)).iter("image"):
-            picture = by_name.get(image.attrib["name"]) or by_name.get(
-                PurePosixPath(image.attrib["name"]).name
-            )
-            if picture is None:
-                continue
-            split = split_of(image.attrib.get("subset", "")) or ""
-            yield Picture(picture, split, [_cvat_box(one) for one in image if one.tag in {"box", "polygon"}])
+            said, split = image.attrib["name"], split_of(image.attrib.get("subset", "")) or ""
+            boxes = [_cvat_box(one) for one in image if one.tag in {"box", "polygon"}]
+            picture, trouble = find(said, folder_of(file), split)
+            if not trouble and picture in tree.files:
+                yield Picture(picture, split, boxes)
+            elif len(several := find.called(said, split)) > 1:
+                trouble = f"is listed in {file} and may be {some(several)}: write its folder there, too"
+                yield Picture(said, split, [], trouble)
 
 
 def _cvat_box(shape: ElementTree.Element) -> Box:
