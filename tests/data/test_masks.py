@@ -615,10 +615,12 @@ def test_what_coco_files_get_wrong_is_said_and_keeps_one_image_out(tmp_path: Pat
     annotations[1]["segmentation"] = [square(900, 900, 950, 950)]
     images[2]["height"] = 1000
     annotations[3]["image_id"] = 777
+    annotations[4]["segmentation"] = square(20, 10, 25, 15)  # no list of lists
     put(tmp_path / "coco.json", json.dumps(content))
     prepared = prepare(tmp_path, task="segment")
     rows = {row.id: row.reason for row in prepared.manifest.rows(state="quarantined")}
-    assert set(rows) == {"images/0.jpg", "images/2.jpg"}
+    assert set(rows) == {"images/0.jpg", "images/2.jpg", "images/4.jpg"}
+    assert "images/4.jpg: its truth 'a mask' cannot be read" in rows["images/4.jpg"]
     assert "has annotation 70 of the category 99, which coco.json does not name" in rows["images/0.jpg"]
     assert rows["images/2.jpg"] == "a mask of 60 × 1000 px for an image of 60 × 40"
     said = prepared.lines()

@@ -288,13 +288,13 @@ def _inside(found: Sequence[_Painted]) -> tuple[list[_Painted], list[str]]:
 
 
 def _touches(one: Object, size: tuple[int, int]) -> bool:
-    """Tell whether an outline may cover a pixel of its picture; of one whose size is not known it may."""
+    """Tell whether an outline may cover a pixel of its picture; where that cannot be told it may."""
     if not any(size) or "rle" in one:
         return True
-    return any(
-        min(outline[::2]) < size[1]
-        and max(outline[::2]) > 0 < max(outline[1::2])
-        and min(outline[1::2]) < size[0]
-        for outline in one["polygons"]
-        if outline
-    )
+    try:
+        return any(
+            min(xs) < size[1] and max(xs) > 0 < max(ys) and min(ys) < size[0]
+            for xs, ys in ((outline[::2], outline[1::2]) for outline in one["polygons"])
+        )
+    except (TypeError, ValueError):  # no list of numbers: the check of its row says so
+        return True
