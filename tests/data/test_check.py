@@ -13,7 +13,7 @@ from pictures import encode, folders, put, scene
 
 from vitrail.cli.help import verb_help
 from vitrail.cli.main import run
-from vitrail.core.catalog import KINDS
+from vitrail.core.catalog import DEFAULT_TASKS, KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +139,12 @@ def test_unknown_layouts_and_sets_are_told_which_there_are(
 def test_help_names_every_layout() -> None:
     layouts = verb_help("check").partition("guess is wrong:")[2]
     assert [name for name in KINDS["layout"] if name not in layouts] == []
+
+
+@pytest.mark.parametrize("verb", ["check", "train"])
+def test_help_names_every_usual_task(verb: str) -> None:
+    shown = " ".join(verb_help(verb).replace("│", " ").split())
+    assert f"{', '.join(DEFAULT_TASKS.values())}, or" in shown
 
 
 def test_crops_are_checked_and_trained_on_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

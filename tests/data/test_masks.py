@@ -186,6 +186,26 @@ def test_one_file_a_class(form: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(layout)["images/2.jpg"], classes(2))
 
 
+def test_files_of_classes_that_overlap_say_which_wins(tmp_path: Path) -> None:
+    for i in range(3):
+        put(tmp_path / f"images/{i}.jpg", image(i))
+        for kind in ("Car", "road"):
+            there = classes(i) == 1 if kind == "Car" and i < 2 else classes(i) > 0
+            there = classes(i) == 2 if kind == "road" and i == 1 else there
+            put(tmp_path / f"masks/{kind}/{i}.png", encode((there * 255).astype(np.uint8)))
+    layout = look(tmp_path)
+    line = (
+        "The files of several classes cover the same pixels in 2 pictures: there the later class wins "
+        "(background < Car < road). The order is that of classes.txt, else of the names."
+    )
+    assert line in layout.notes
+    assert sorted(np.unique(read(layout)["images/0.jpg"])) == [0, 2]
+    put(tmp_path / "classes.txt", "road\nCar\n")
+    layout = look(tmp_path)
+    assert any("(background < road < Car)" in note for note in layout.notes)
+    assert sorted(np.unique(read(layout)["images/0.jpg"])) == [0, 1, 2]
+
+
 def test_a_video_in_folders_and_pictures_named_after_classes(tmp_path: Path) -> None:
     """Folders that only sound like masks are classes."""
     for name in ("with_mask", "without_mask"):
@@ -339,6 +359,59 @@ def test_masks_without_a_table(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(layout)["images/1.jpg"], classes(1))
 
 
+def test_masks_that_count_from_1_are_not_learnt_one_class_off(tmp_path: Path) -> None:
+    for i in range(2):
+        put(tmp_path / f"images/{i}.jpg", image(i))
+        put(tmp_path / f"masks/{i}.png", encode(classes(i) + np.uint8(1)))
+    put(tmp_path / "classes.txt", "ground\ndisc\nsquare\n")
+    way = r"begin at 1 and end at 3, and classes\.txt names 3 classes without numbers.*`1 ground`, `2 disc`, `3 square`"
+    with pytest.raises(DataError, match=way):
+        prepare(tmp_path, LayoutOptions(layout="masks"))
+    put(tmp_path / "classes.txt", "1 ground\n2 disc\n3 square\n")
+    np.testing.assert_array_equal(read(look(tmp_path))["images/1.jpg"], classes(1))
+
+
+def test_a_table_that_would_lose_a_class_is_refused_with_its_line(tmp_path: Path) -> None:
+    for i in range(2):
+        put(tmp_path / f"images/{i}.jpg", image(i))
+        put(tmp_path / f"masks/{i}.png", encode(classes(i)))
+    put(tmp_path / "classes.txt", "# mine\nground 0\ndisc 1\nsquare 1\n")
+    with pytest.raises(DataError, match=r"number 1 twice in classes\.txt: of disc, and of square in line 4"):
+        prepare(tmp_path, LayoutOptions(layout="masks"))
+    for i in range(2):
+        put(tmp_path / f"masks/{i}.png", coloured(classes(i), COLOURS))
+    put(tmp_path / "classes.txt", "128 64 128 ground\n0 0 142 disc\n70 130 300 square\n")
+    with pytest.raises(DataError, match=r"colour 70 130 300 of square in line 3 of classes\.txt, and 300 is"):
+        prepare(tmp_path, LayoutOptions(layout="masks"))
+    put(tmp_path / "classes.txt", "128 64 128 ground\n0 0 142 disc\n0 0 142 square\n")
+    with pytest.raises(
+        DataError, match=r"colour 0 0 142 twice in classes\.txt: of disc, and of square in line 3"
+    ):
+        prepare(tmp_path, LayoutOptions(layout="masks"))
+
+
+def test_smoothed_masks_are_of_two_classes_and_kept_out_with_the_way_out(tmp_path: Path) -> None:
+    for i in range(6):
+        put(tmp_path / f"images/{i}.jpg", image(i, size=(64, 96)))
+        y, x = np.mgrid[:16, :24]
+        disc = Image.fromarray((((y - 8) ** 2 + (x - 8 - i) ** 2 < 40) * 255).astype(np.uint8))
+        smoothed = disc.resize((96, 64), Image.Resampling.BILINEAR)
+        put(
+            tmp_path / f"masks/{i}.png",
+            encode(smoothed if i < 4 else smoothed.point(lambda v: 255 * (v > 127))),
+        )
+    layout = look(tmp_path)
+    assert (layout.truth.names, layout.truth.values) == (("background", "foreground"), (0, 255))
+    assert any(
+        "smoothed edges, and of no class" in note and "-threshold 50%" in note for note in layout.notes
+    )
+    prepared, found = checked(tmp_path)
+    assert found["smoothed mask"].ids == tuple(f"images/{i}.jpg" for i in range(4))
+    assert "-threshold 50% masks/*.png (ImageMagick)." in found["smoothed mask"].text
+    assert "unknown values" not in found
+    assert prepared.manifest.states()["kept"] == 2
+
+
 # Outlines
 
 
@@ -369,7 +442,8 @@ def test_outlines_of_coco_are_masks_where_these_are_asked_for(tmp_path: Path) ->
     put(tmp_path / "instances.json", json.dumps(coco(tmp_path)))
     assert sniff(tmp_path).name == "boxes"
     with pytest.raises(
-        DataError, match=r"--layout crops\. Their outlines can be learnt as masks: --task segment"
+        DataError,
+        match=r"holds boxes \(COCO, .* as masks: --task segment\. As classification .*--layout crops\.",
     ):
         prepare(tmp_path)
     for layout in (look(tmp_path, layout="masks"), sniff(tmp_path, task="segment")):
@@ -438,6 +512,126 @@ def test_labelme(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"1\.json lacks a part.*Export it again"):
         sniff(tmp_path, layout="masks")
+
+
+def labelme(root: Path, name: str, **other: Any) -> None:
+    """Write a picture with LabelMe's file of one rectangle."""
+    put(root / f"{name}.jpg", image(len(name) + ord(name[-1])))
+    shape = {"label": "car", "points": [[10, 22], [20, 30]], "shape_type": "rectangle"}
+    content = {"shapes": [shape], "imagePath": f"{name}.jpg", "imageHeight": 40, "imageWidth": 60}
+    put(root / f"{name}.json", json.dumps(content | other))
+
+
+def test_no_file_of_labelme_is_lost_without_a_word(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d", "e", "f", "g"):
+        labelme(tmp_path, name)
+    put(tmp_path / "b.json", "{broken")
+    put(tmp_path / "c.json", '{"shapes": [], "imagePath": "c.jpg"')
+    put(tmp_path / "d.json", '{"note": 1}')
+    put(tmp_path / "stray.json", "{broken")
+    (tmp_path / "e.json").unlink()
+    labelme(tmp_path, "f", imageHeight=80, imageWidth=120)
+    far = {"label": "car", "points": [[900, 900], [920, 930]], "shape_type": "rectangle"}
+    labelme(tmp_path, "g", shapes=[far])
+    prepared = prepare(tmp_path)
+    rows = {row.id: row.reason for row in prepared.manifest.rows(state="quarantined")}
+    assert set(rows) == {"b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"}
+    assert "b.jpg has a broken JSON file, b.json (" in rows["b.jpg"]
+    assert "c.jpg has a broken JSON file, c.json (" in rows["c.jpg"]
+    assert "d.jpg has a JSON file not of LabelMe, d.json" in rows["d.jpg"]
+    assert "e.jpg has no JSON file of LabelMe beside it" in rows["e.jpg"]
+    assert rows["f.jpg"] == "a mask of 120 × 80 px for an image of 60 × 40"
+    said = "\n".join(prepared.lines())
+    assert "imageHeight" in said
+    assert "1 JSON file broken or none of LabelMe left aside: stray.json." in said
+    assert "1 outline wholly outside the picture left aside: g.jpg." in said
+    assert "1 picture without an outline is background: g.jpg." in said
+
+
+def listed(root: Path, names: list[str], **other: Any) -> dict[str, Any]:
+    """Write a COCO file with a square for each image, the later the farther to the right, and return its content."""
+    boxes = [[5 * i, 10, 5, 5] for i in range(len(names))]
+    content = {
+        "images": [{"id": i, "file_name": name, "height": 40, "width": 60} for i, name in enumerate(names)],
+        "categories": [{"id": 3, "name": "road"}],
+        "annotations": [
+            {"id": 70 + i, "image_id": i, "category_id": 3, "bbox": box,
+             "segmentation": [square(box[0], 10, box[0] + 5, 15)]}
+            for i, box in enumerate(boxes)
+        ],
+    }  # fmt: skip
+    put(root / "coco.json", json.dumps(content | other))
+    return content
+
+
+def test_images_of_one_name_in_two_folders_keep_their_outlines(tmp_path: Path) -> None:
+    for i, name in enumerate(("a/0", "a/1", "b/0", "b/1")):
+        put(tmp_path / f"images/{name}.jpg", image(i))
+    listed(tmp_path, ["a/0.jpg", "a/1.jpg", "b/0.jpg", "b/1.jpg"])
+    found = read(look(tmp_path, layout="masks"))
+    assert {name: int(mask[12].argmax()) for name, mask in found.items()} == {
+        "images/a/0.jpg": 0, "images/a/1.jpg": 5, "images/b/0.jpg": 10, "images/b/1.jpg": 15,
+    }  # fmt: skip
+    listed(tmp_path, ["0.jpg", "a/1.jpg", "b/1.jpg"])
+    layout = look(tmp_path, layout="masks")
+    assert {one.id: one.trouble for one in layout.found if one.trouble} == {
+        "0.jpg": "is listed in coco.json and may be images/a/0.jpg, images/b/0.jpg: write its folder there, too"
+    }
+    assert "2 pictures without annotations left aside: images/a/0.jpg, images/b/0.jpg." in layout.notes
+    assert set(read(layout)) == {"images/a/1.jpg", "images/b/1.jpg"}
+    assert [one.id for one in sniff(tmp_path, layout="crops").found if one.trouble] == ["0.jpg"]
+    (tmp_path / "images/b/1.jpg").unlink()  # that of a alone is left: it is not taken for that of b
+    layout = look(tmp_path, layout="masks")
+    assert "1 image of coco.json not here: b/1.jpg." in layout.notes
+    assert int(read(layout)["images/a/1.jpg"][12].argmax()) == 5
+    (tmp_path / "images/a/1.jpg").rename(tmp_path / "images/1.jpg")
+    assert {one.trouble for one in look(tmp_path, layout="masks").found if one.id == "images/1.jpg"} == {
+        "is the only file for a/1.jpg and b/1.jpg of coco.json: put all of them there"
+    }
+
+
+def test_images_of_one_name_in_two_folders_of_cvat(tmp_path: Path) -> None:
+    for i, name in enumerate(("a/0", "b/0", "b/1", "c/1")):
+        put(tmp_path / f"images/{name}.jpg", image(i))
+    polygon = '<polygon label="car" points="{x},10;{y},10;{y},20;{x},20"/>'
+    listed = [
+        f'<image name="{name}.jpg">{polygon.format(x=5 * i, y=5 * i + 5)}</image>'
+        for i, name in enumerate(("a/0", "b/0", "1"))
+    ]
+    put(tmp_path / "annotations.xml", f"<annotations>{''.join(listed)}</annotations>")
+    layout = look(tmp_path, layout="masks")
+    found = {name: int(mask[12].argmax()) for name, mask in read(layout).items()}
+    assert found == {"images/a/0.jpg": 0, "images/b/0.jpg": 5}
+    assert [one.id for one in layout.found if one.trouble] == ["1.jpg"]
+
+
+def test_what_coco_files_get_wrong_is_said_and_keeps_one_image_out(tmp_path: Path) -> None:
+    names = [f"{i}.jpg" for i in range(6)]
+    for name in names:
+        put(tmp_path / f"images/{name}", image(int(name[0])))
+    content = listed(tmp_path, [*names[:5], "gone.jpg"])
+    images, annotations = content["images"], content["annotations"]
+    annotations[0]["category_id"] = 99
+    annotations[1]["segmentation"] = [square(900, 900, 950, 950)]
+    images[2]["height"] = 1000
+    annotations[3]["image_id"] = 777
+    annotations[4]["segmentation"] = square(20, 10, 25, 15)  # no list of lists
+    put(tmp_path / "coco.json", json.dumps(content))
+    prepared = prepare(tmp_path, task="segment")
+    rows = {row.id: row.reason for row in prepared.manifest.rows(state="quarantined")}
+    assert set(rows) == {"images/0.jpg", "images/2.jpg", "images/4.jpg"}
+    assert "images/4.jpg: its truth 'a mask' cannot be read" in rows["images/4.jpg"]
+    assert "has annotation 70 of the category 99, which coco.json does not name" in rows["images/0.jpg"]
+    assert rows["images/2.jpg"] == "a mask of 60 × 1000 px for an image of 60 × 40"
+    said = prepared.lines()
+    for line in (
+        "1 image of coco.json not here: gone.jpg.",
+        "1 annotation of images that coco.json does not list left aside: image_id 777.",
+        "1 picture without annotations left aside: images/5.jpg.",
+        "1 outline wholly outside the picture left aside: images/1.jpg.",
+        "2 pictures without an outline are background: images/1.jpg, images/3.jpg.",
+    ):
+        assert line in said
 
 
 def test_shards_with_masks(tmp_path: Path) -> None:
@@ -643,8 +837,11 @@ def test_every_fault_is_named_with_its_files(street: Path) -> None:
     assert rows["images/2.jpg"].reason == "a mask of 30 × 20 px for an image of 60 × 40"
     assert rows["images/3.jpg"].reason == "a mask in JPEG, which blurs class numbers"
     assert rows["images/4.jpg"].reason == "a mask that is void everywhere"
-    assert "masks/5.png is no mask that can be read" in rows["images/5.jpg"].reason
-    assert "masks/lost.png is a mask whose picture is not here" in rows["masks/lost.png"].reason
+    assert rows["images/5.jpg"].reason == (
+        "masks/5.png is no mask that can be read (no image of a known kind). Save it as PNG"
+    )
+    assert "1 mask whose picture is not here left aside: masks/lost.png." in prepared.lines()
+    assert len(rows) == 12  # a mask without its image is none
     assert {row.id for row in rows.values() if row.state == "kept"} == {
         f"images/{i}.jpg" for i in range(6, 12)
     }
@@ -706,7 +903,9 @@ def test_a_set_of_jpeg_masks_is_refused_by_name(tmp_path: Path) -> None:
     for i in range(2):
         put(tmp_path / f"images/{i}.jpg", image(i))
         put(tmp_path / f"masks/{i}.jpg", image(i + 5))
-    with pytest.raises(DataError, match=r"a mask in JPEG, which blurs class numbers: images/0\.jpg.*mogrify"):
+    with pytest.raises(
+        DataError, match=r"a mask in JPEG, which blurs class numbers: images/0\.jpg.*mogrify.*[^.]\.$"
+    ):
         prepare(tmp_path)
     for i in range(2):  # as the way out leaves them
         put(tmp_path / f"masks/{i}.png", encode((classes(i, 2) * 255).astype(np.uint8)))

@@ -165,6 +165,9 @@ def test_any_task_that_can_follow_is_trained_for_several_costs(data):
         ({"task": "clasify"}, "no task called 'clasify'. Did you mean 'classify'"),
         ({"task": "os:path"}, "'os:path' is no class of vitrail.tasks.base.Task"),
         ({"task": "nosuch_module:Count"}, "PYTHONPATH"),
+        ({"set": "head=x"}, "must be one of 'pixels' or 'linear', not 'x'.* Only the task segment has such a"),
+        ({"set": "hed=linear"}, "the task segment has no 'hed'. Did you mean 'head'"),
+        ({"set": "zzzz=1"}, "the task classify has no 'zzzz'.*the task segment has no 'zzzz'"),
         ({"tune": "draft", "set": "mixup=1"}, "--set mixup says nothing to a draft"),
     ],
 )  # fmt: skip

@@ -42,8 +42,8 @@ def check(
     data
         a folder, zip, tar, table (CSV, TSV, JSON lines, Parquet, Excel), .npz, or the built-in digits
     task
-        the task that is to learn from it, where it is not the usual one: classify, classify_multi, or one of your
-        own, module:Class
+        the task that is to learn from it, where it is not the usual one: classify, classify_multi, segment, or one of
+        your own, module:Class
     html
         write a page with the pictures to this file
     undo

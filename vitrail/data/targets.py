@@ -123,7 +123,7 @@ class Targets(ABC, Generic[T]):
             DataError: such rows.
         """
         if not rows:
-            why = f", the first because: {findings[0].text}" if findings else ""
+            why = f", the first because: {findings[0].text.rstrip('.')}" if findings else ""
             raise DataError(f"has no picture with a truth that this task can use{why}.")
 
     def view(self, target: T, draw: Callable[[int], Any], key: int) -> Any:

@@ -27,7 +27,8 @@ class TrainOptions:
     recipe
         named recipe, or a YAML file like the recipe.yaml of a run
     task
-        what is learnt, by default what the data say: classify, classify_multi, or a class of your own, module:Class
+        what is learnt, by default what the data say: classify, classify_multi, segment, or a class of your own,
+        module:Class
     set
         settings of the task itself, such as dropout=0.2,mixup=0
     epochs

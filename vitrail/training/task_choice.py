@@ -62,16 +62,33 @@ def refuse_task(options: TrainOptions) -> None:
             f"--task {options.task} is a way to train another task. Name that one, and say {way}."
         )
     name = named_task(options)
-    mistakes = []
+    mistakes: dict[str, UsageError] = {}
     for candidate in (name,) if name else dict.fromkeys(catalog.DEFAULT_TASKS.values()):
         _refuse_class(candidate)
         try:
             stated_settings(candidate, options)
         except UsageError as error:
-            mistakes.append(error)
+            mistakes[candidate] = error
         else:
             return
-    raise mistakes[0]
+    raise _nearest(mistakes, options)
+
+
+def _nearest(mistakes: Mapping[str, UsageError], options: TrainOptions) -> UsageError:
+    """Return what is wrong where nobody named a task: of those that have such settings, else of each that may come."""
+    stated = {*task_settings(options.set), *(name for name in OF_TASK if getattr(options, name) is not None)}
+    having = [task for task in mistakes if stated <= settings_class(task).model_fields.keys()]
+    like = [task for task, error in mistakes.items() if "Did you mean" in str(error)]
+    chosen = having or like or list(mistakes)
+    if len(mistakes) == 1 or (chosen[0] == next(iter(mistakes)) and (having or like)):
+        return mistakes[chosen[0]]
+    said = " ".join(dict.fromkeys(str(mistakes[task]) for task in chosen))
+    which = (
+        ""
+        if len(chosen) > 1
+        else f" Only the task {chosen[0]} has such a setting; the data or --task name the task."
+    )
+    return UsageError(f"{said}{which}")
 
 
 def _refuse_class(name: str) -> None:

@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import yaml
 
 from vitrail.core.errors import DataError
 from vitrail.data.decode import decode
-from vitrail.data.layouts.annotations import few, is_coco_classes
+from vitrail.data.find import Finder, folder_of
+from vitrail.data.layouts import coco
+from vitrail.data.layouts.annotations import few
 from vitrail.data.layouts.base import Entry, Layout, Tree
+from vitrail.data.layouts.drawn import Box, Drawn, Picture
 from vitrail.data.manifest import dump_target
-from vitrail.data.names import count, is_picture, join_labels, label, natural, split_of
+from vitrail.data.names import count, is_picture, join_labels, label, natural, some, split_of
 from vitrail.data.truth import Truth
-
-
-class _Box(NamedTuple):
-    """One box on one picture, in pixels; the numbers may lie outside. `more` holds outlines and flags."""
-
-    label: str
-    corners: tuple[float, float, float, float]  # left, top, right, bottom
-    more: dict[str, Any]
-
-
-class _Picture(NamedTuple):
-    """One picture by its name in the tree, and its boxes."""
-
-    name: str
-    split: str
-    boxes: list[_Box]
-
 
 _ROUNDING = 1e-3  # of a pixel: shares of a side written with six digits are not exact
 
-_Reader = Callable[[Tree], Iterator[_Picture]]
+_Reader = Callable[[Tree], Drawn]
 
 
 def look(tree: Tree) -> Layout | None:
@@ -51,24 +35,32 @@ def look(tree: Tree) -> Layout | None:
     if kind is None:
         return None
     name, because, reader = kind
-    pictures: dict[str, _Picture] = {}
-    for one in _whole(tree, reader):
-        known = pictures.setdefault(one.name, _Picture(one.name, one.split, []))
-        known.boxes.extend(one.boxes)
-        pictures[one.name] = known._replace(split=known.split or one.split)
-    entries = [tree.entry(one.name, _target(one.boxes), one.split) for one in pictures.values()]
+    drawn = _whole(tree, reader)
+    pictures = _merged(drawn.pictures)
+    entries = [one.entry(tree, _target(one.boxes)) for one in pictures.values()]
     boxes = count(sum(len(one.boxes) for one in pictures.values()), "box", "boxes")
     names = sorted({label(box.label) for one in pictures.values() for box in one.boxes}, key=natural)
-    refusal = (
-        f"{tree.name} holds boxes ({name}, because {because}): detection comes later. "
-        "A task of your own can learn them (--task my_module:MyTask). As classification I can take the crops: "
-        "--layout crops."
-    )
-    if any({"polygons", "rle"} & box.more.keys() for one in pictures.values() for box in one.boxes):
-        refusal += " Their outlines can be learnt as masks: --task segment."
+    outlined = any({"polygons", "rle"} & box.more.keys() for one in pictures.values() for box in one.boxes)
     why = f"{name} boxes, because {because}: {boxes} on {count(len(entries), 'picture')}."
     truth = Truth("boxes", tuple(names))
-    return Layout("boxes", tree.root, why, (*entries, *tree.refused), (), truth, refusal)
+    return Layout(
+        "boxes",
+        tree.root,
+        why,
+        (*entries, *tree.refused),
+        drawn.notes,
+        truth,
+        _refusal(tree, f"{name}, because {because}", outlined),
+    )
+
+
+def _refusal(tree: Tree, what: str, outlined: bool) -> str:
+    """Return what is said where nobody says how boxes are to be learnt."""
+    crops = "As classification I can take the crops: --layout crops."
+    own = "A task of your own can learn them (--task my_module:MyTask)."
+    if outlined:
+        return f"{tree.name} holds boxes ({what}) with outlines. To learn these as masks: --task segment. {crops} {own}"
+    return f"{tree.name} holds boxes ({what}): detection comes later. {own} {crops}"
 
 
 def crops(tree: Tree) -> Layout | None:
@@ -81,8 +73,11 @@ def crops(tree: Tree) -> Layout | None:
     if kind is None:
         return None
     name, because, reader = kind
+    drawn = _whole(tree, reader)
+    pictures = _merged(drawn.pictures).values()
+    bad = [one.entry(tree, "") for one in pictures if one.trouble]
     entries: dict[str, Entry] = {}
-    for picture, box in ((one, box) for one in _whole(tree, reader) for box in one.boxes):
+    for picture, box in ((one, box) for one in pictures if not one.trouble for box in one.boxes):
         if box.more.get("crowd"):
             continue
         left, top = (math.floor(max(0, corner) + _ROUNDING) for corner in box.corners[:2])
@@ -93,16 +88,33 @@ def crops(tree: Tree) -> Layout | None:
         entries[path] = Entry(path, path, join_labels([box.label]), picture.split, file, thin)
     boxes = count(len(entries), "box", "boxes")
     why = f"the crops of {name} boxes, because {because}: {boxes}, one picture each."
-    return Layout("crops", tree.root, why, (*entries.values(), *tree.refused))
+    return Layout("crops", tree.root, why, (*entries.values(), *bad, *tree.refused), drawn.notes)
 
 
-def kind_of(tree: Tree) -> tuple[str, str, Iterator[_Picture]] | None:
-    """Return whose boxes these are, why, and the pictures with theirs; None where there are none."""
+def kind_of(tree: Tree) -> tuple[str, str, Drawn] | None:
+    """Return whose boxes these are, why, and the pictures with theirs, each once; None where there are none."""
     kind = _kind(tree)
-    return None if kind is None else (kind[0], kind[1], _whole(tree, kind[2]))
+    if kind is None:
+        return None
+    drawn = _whole(tree, kind[2])
+    return kind[0], kind[1], drawn._replace(pictures=list(_merged(drawn.pictures).values()))
 
 
-def _target(boxes: list[_Box]) -> str:
+def _merged(pictures: Iterable[Picture]) -> dict[str, Picture]:
+    """Return pictures by their names, what several files say of one together."""
+    found: dict[str, Picture] = {}
+    for one in pictures:
+        known = found.setdefault(one.name, one._replace(boxes=[]))
+        known.boxes.extend(one.boxes)
+        found[one.name] = known._replace(
+            split=known.split or one.split,
+            trouble=known.trouble or one.trouble,
+            size=max(known.size, one.size),
+        )
+    return found
+
+
+def _target(boxes: list[Box]) -> str:
     """Write boxes as a row's target: a list of class, corners in pixels, and what else was said of each."""
     return dump_target(
         [{"class": label(box.label), "box": [_short(n) for n in box.corners], **box.more} for box in boxes]
@@ -115,10 +127,14 @@ def _short(number: float) -> float | int:
     return int(rounded) if rounded == int(rounded) else rounded
 
 
-def _whole(tree: Tree, reader: _Reader) -> Iterator[_Picture]:
-    """Yield the pictures; an annotation that lacks a part is told in one sentence."""
+def _drawn(reader: Callable[[Tree], Iterator[Picture]]) -> _Reader:
+    return lambda tree: Drawn(list(reader(tree)))
+
+
+def _whole(tree: Tree, reader: _Reader) -> Drawn:
+    """Return the pictures; an annotation that lacks a part is told in one sentence."""
     try:
-        yield from reader(tree)
+        return reader(tree)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise DataError(
             f"An annotation in {tree.name} lacks a part or has a wrong one ({type(error).__name__}: {error}). "
@@ -127,66 +143,19 @@ def _whole(tree: Tree, reader: _Reader) -> Iterator[_Picture]:
 
 
 def _kind(tree: Tree) -> tuple[str, str, _Reader] | None:
-    if coco := [name for name in few(tree, ".json") if _coco_json(tree, name) is not None]:
-        return "COCO", f"{coco[0]} lists images, annotations and categories", _coco
+    if files := [name for name in few(tree, ".json") if coco.content_of(tree, name) is not None]:
+        return "COCO", f"{files[0]} lists images, annotations and categories", coco.read
     if cvat := [name for name in few(tree, ".xml") if _is_cvat(tree.read(name))]:
-        return "CVAT", f"{cvat[0]} holds images and their boxes", _cvat
+        return "CVAT", f"{cvat[0]} holds images and their boxes", _drawn(_cvat)
     xml = [name for name in tree.files if name.endswith(".xml")]
     if xml and b"<bndbox>" in tree.read(xml[0]):
-        return "Pascal VOC", f"{count(len(xml), 'XML file')} such as {xml[0]} hold them", _voc
+        return "Pascal VOC", f"{count(len(xml), 'XML file')} such as {xml[0]} hold them", _drawn(_voc)
     if names := _yolo_names(tree):
-        return "YOLO", f"{names[0]} names the classes of the text files in labels/", _yolo
+        return "YOLO", f"{names[0]} names the classes of the text files in labels/", _drawn(_yolo)
     return None
 
 
-def _coco_json(tree: Tree, name: str) -> dict[str, Any] | None:
-    data = tree.read(name)
-    if b'"annotations"' not in data or b'"categories"' not in data:
-        return None
-    try:
-        content = json.loads(data)
-    except ValueError as error:
-        raise DataError(
-            f"{name} in {tree.name} is broken ({error}). Export the annotations again."
-        ) from error
-    wanted = isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
-    wanted = wanted and not is_coco_classes(content)
-    return content if wanted else None
-
-
-def _coco(tree: Tree) -> Iterator[_Picture]:
-    by_file = {PurePosixPath(name).name: name for name in tree.pictures}
-    for name in few(tree, ".json"):
-        content = _coco_json(tree, name)
-        if content is None:
-            continue
-        split = next(
-            (s for word in name.replace("_", "/").replace(".", "/").split("/") if (s := split_of(word))), ""
-        )
-        names = {one["id"]: str(one["name"]) for one in content["categories"]}
-        pictures = {one["id"]: by_file.get(PurePosixPath(one["file_name"]).name) for one in content["images"]}
-        boxes: dict[str, list[_Box]] = {name: [] for name in pictures.values() if name is not None}
-        for one in content["annotations"]:
-            picture = pictures.get(one["image_id"])
-            if picture is not None:
-                corners = _corners(one)
-                boxes[picture].append(_Box(names[one["category_id"]], corners, _more(one)))
-        yield from (_Picture(picture, split, own) for picture, own in boxes.items())
-
-
-def _corners(annotation: dict[str, Any]) -> tuple[float, float, float, float]:
-    x, y, width, height = annotation["bbox"]
-    return x, y, x + width, y + height
-
-
-def _more(annotation: dict[str, Any]) -> dict[str, Any]:
-    """Return the outline of a COCO annotation, polygons or a run-length code, and whether it is a crowd."""
-    outline = annotation.get("segmentation")
-    shape = {"polygons": outline} if isinstance(outline, list) else {"rle": outline}
-    return {**(shape if outline else {}), **({"crowd": True} if annotation.get("iscrowd") else {})}
-
-
-def _voc(tree: Tree) -> Iterator[_Picture]:
+def _voc(tree: Tree) -> Iterator[Picture]:
     stems = {PurePosixPath(name).stem: name for name in tree.pictures}
     splits = listed_splits(tree)
     for name in tree.files:
@@ -206,39 +175,38 @@ def _voc(tree: Tree) -> Iterator[_Picture]:
             )
             corners = (left - 1, top - 1, right, bottom)  # VOC counts pixels from 1 and includes the last
             flags = {key: True for key in ("difficult", "truncated") if one.findtext(key, "0").strip() == "1"}
-            boxes.append(_Box(one.findtext("name", ""), corners, flags))
-        yield _Picture(stems[stem], splits.get(stem, ""), boxes)
+            boxes.append(Box(one.findtext("name", ""), corners, flags))
+        yield Picture(stems[stem], splits.get(stem, ""), boxes)
 
 
 def _is_cvat(data: bytes) -> bool:
     return b"<image" in data and (b"<box" in data or b"<polygon" in data)
 
 
-def _cvat(tree: Tree) -> Iterator[_Picture]:
+def _cvat(tree: Tree) -> Iterator[Picture]:
     """Read "CVAT for images": boxes and polygons of every image, corners in pixels from 0."""
-    by_name = {name: name for name in tree.pictures} | {
-        PurePosixPath(name).name: name for name in tree.pictures
-    }
+    find = Finder({name: name for name in tree.pictures}, tree.root)
     for file in (name for name in few(tree, ".xml") if _is_cvat(tree.read(name))):
         for image in ElementTree.fromstring(tree.read(file)).iter("image"):
-            picture = by_name.get(image.attrib["name"]) or by_name.get(
-                PurePosixPath(image.attrib["name"]).name
-            )
-            if picture is None:
-                continue
-            split = split_of(image.attrib.get("subset", "")) or ""
-            yield _Picture(picture, split, [_cvat_box(one) for one in image if one.tag in {"box", "polygon"}])
+            said, split = image.attrib["name"], split_of(image.attrib.get("subset", "")) or ""
+            boxes = [_cvat_box(one) for one in image if one.tag in {"box", "polygon"}]
+            picture, trouble = find(said, folder_of(file), split)
+            if not trouble and picture in tree.files:
+                yield Picture(picture, split, boxes)
+            elif len(several := find.called(said, split)) > 1:
+                trouble = f"is listed in {file} and may be {some(several)}: write its folder there, too"
+                yield Picture(said, split, [], trouble)
 
 
-def _cvat_box(shape: ElementTree.Element) -> _Box:
+def _cvat_box(shape: ElementTree.Element) -> Box:
     known = shape.attrib
     if shape.tag == "box":
         left, top, right, bottom = (float(known[side]) for side in ("xtl", "ytl", "xbr", "ybr"))
-        return _Box(known["label"], (left, top, right, bottom), {})
+        return Box(known["label"], (left, top, right, bottom), {})
     points = [float(number) for pair in known["points"].split(";") for number in pair.split(",")]
     xs, ys = points[::2], points[1::2]
     corners = (min(xs), min(ys), max(xs), max(ys))
-    return _Box(known["label"], corners, {"polygons": [[_short(number) for number in points]]})
+    return Box(known["label"], corners, {"polygons": [[_short(number) for number in points]]})
 
 
 def listed_splits(tree: Tree) -> dict[str, str]:
@@ -267,7 +235,7 @@ def _yolo_names(tree: Tree) -> tuple[str, list[str]] | None:
     return None
 
 
-def _yolo(tree: Tree) -> Iterator[_Picture]:
+def _yolo(tree: Tree) -> Iterator[Picture]:
     found = _yolo_names(tree)
     assert found is not None
     for name in tree.files:
@@ -278,10 +246,10 @@ def _yolo(tree: Tree) -> Iterator[_Picture]:
         split = next((s for part in name.split("/") if (s := split_of(part))), "")
         lines = tree.read(text).decode().splitlines() if text in tree.files else []
         size = decode(tree.read(name), name=name).image.shape[:2] if any(map(str.split, lines)) else (0, 0)
-        yield _Picture(name, split, [box for line in lines if (box := _line(line, found[1], size))])
+        yield Picture(name, split, [box for line in lines if (box := _line(line, found[1], size))])
 
 
-def _line(line: str, names: list[str], size: tuple[int, ...]) -> _Box | None:
+def _line(line: str, names: list[str], size: tuple[int, ...]) -> Box | None:
     """Read one line of YOLO: a class and a box, or a polygon, in shares of (height, width)."""
     number, *numbers = line.split() or [""]
     height, width = size
@@ -294,4 +262,4 @@ def _line(line: str, names: list[str], size: tuple[int, ...]) -> _Box | None:
         return None
     corners = (min(xs) * width, min(ys) * height, max(xs) * width, max(ys) * height)
     polygon = [_short(n) for x, y in zip(xs, ys, strict=False) for n in (x * width, y * height)]
-    return _Box(names[int(number)], corners, {"polygons": [polygon]} if outline else {})
+    return Box(names[int(number)], corners, {"polygons": [polygon]} if outline else {})

@@ -22,6 +22,9 @@ VOID = 255
 MOST = 255
 """Classes of a mask at most: one byte holds them and void."""
 
+SHARPEN = "Save masks without smoothing; black and white ones with: mogrify -threshold 50% masks/*.png (ImageMagick)."
+"""The way out where edges of masks were smoothed."""
+
 _COUNTED = 1000
 """Colours after which no more are counted: so many are no classes."""
 
@@ -79,7 +82,11 @@ def read_raw(data: bytes, name: str) -> RawMask:
                 values = upright.convert("L") if upright.mode == "1" else upright
                 return RawMask(_whole(np.asarray(values), name), palette)
             return RawMask(np.asarray(upright.convert("RGB")))
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{name} is no mask that can be read (no image of a known kind). Save it as PNG."
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{name} is no mask that can be read ({error}). Save it as PNG.") from error
 
 

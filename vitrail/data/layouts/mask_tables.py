@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from vitrail.core.errors import DataError
 from vitrail.data.layouts.base import Tree
-from vitrail.data.layouts.mask_files import VOID, Seen, hexed
+from vitrail.data.layouts.mask_files import SHARPEN, VOID, Seen, hexed
 from vitrail.data.names import count, label, some
 from vitrail.data.tables import code_of, plain
 from vitrail.data.truth import Truth
@@ -45,6 +45,10 @@ _MOST_COLOURS = 64
 _BLURRED = 0.95
 """Masks without a table of which so many pixels are 0 or 255 are of two classes, with blurred edges."""
 
+_GREYS = 16
+_DWARFS = 10
+"""So do those that hold so many numbers between 0 and 255, each on a tenth of the pixels of 255 at most."""
+
 
 class Kind(NamedTuple):
     """A class as a table names it."""
@@ -65,6 +69,11 @@ class Table(NamedTuple):
     file: str
     kinds: tuple[Kind, ...]
     path: str = ""
+    lines: tuple[int, ...] = ()  # of each class, from 1, where they are known
+
+    def line(self, place: int) -> str:
+        """Return where the class of this place stands, for a message."""
+        return f"line {self.lines[place]} of {self.file}" if self.lines else self.file
 
     @property
     def coloured(self) -> bool:
@@ -89,8 +98,16 @@ def tables(tree: Tree) -> list[Table]:
     found = []
     for name in tree.files:
         if _may_be_table(name) and (kinds := _kinds(name, tree.read(name))):
-            found.append(Table(PurePosixPath(name).name, kinds, name))
+            lines = _lines_of(kinds, tree.read(name))
+            found.append(Table(PurePosixPath(name).name, kinds, name, lines))
     return sorted(found, key=lambda one: not one.coloured)
+
+
+def _lines_of(kinds: Sequence[Kind], data: bytes) -> tuple[int, ...]:
+    """Return the line of each class in a file that names them one a line, in their order; else nothing."""
+    lines = enumerate(data.decode(code_of(data), errors="replace").splitlines(), 1)
+    found = [next((number for number, line in lines if kind.name in line), 0) for kind in kinds]
+    return tuple(found) if all(found) else ()
 
 
 def _may_be_table(name: str) -> bool:
@@ -223,8 +240,8 @@ def _of_lines(text: str) -> list[Kind]:
         return []
     for rule, made in _RULES:
         found = [made(match) for line in lines if (match := rule.fullmatch(line)) is not None]
-        right = all(max(kind.colour or (0,)) <= 255 for kind in found)
-        if len({kind.name for kind in found}) == len(lines) and right:
+        right = sum(max(kind.colour or (0,)) <= 255 for kind in found)
+        if len({kind.name for kind in found}) == len(lines) and 2 * right > len(lines):
             return found
     return []
 
@@ -236,8 +253,30 @@ def header(table: Table | None, seen: Seen, known: Table | None = None) -> Heade
         DataError: colours that no table names, too many to be classes; a predicate of the source.
     """
     if table is not None:
+        _refuse_wrong(table, seen)
         return _by_table(table, seen)
     return _by_table(known, seen) if known is not None else _untold(seen)
+
+
+def _refuse_wrong(table: Table, seen: Seen) -> None:
+    """Refuse (DataError) a table with a colour that is none, or with a number or a colour that stands there twice."""
+    first: dict[Any, str] = {}
+    for place, kind in enumerate(table.kinds):
+        if kind.colour is not None and max(kind.colour) > VOID:
+            shown = " ".join(map(str, kind.colour))
+            raise DataError(
+                f"has the colour {shown} of {kind.name} in {table.line(place)}, and {max(kind.colour)} is above 255. "
+                "Write three numbers from 0 to 255."
+            )
+        what = kind.colour if seen.colours else kind.value
+        if what is None or what == VOID or (isinstance(what, int) and what < 0):
+            continue  # Cityscapes gives 255 or -1 to all that counts nowhere
+        if (other := first.setdefault(what, kind.name)) != kind.name and not kind.is_void:
+            shown = " ".join(map(str, what)) if isinstance(what, tuple) else str(what)
+            raise DataError(
+                f"has the {'colour' if seen.colours else 'number'} {shown} twice in {table.file}: of {other}, and of "
+                f"{kind.name} in {table.line(place)}. Give each class its own."
+            )
 
 
 def _by_table(table: Table, seen: Seen) -> Header:
@@ -257,6 +296,7 @@ def _by_table(table: Table, seen: Seen) -> Header:
 
 def _of_kinds(table: Table, kinds: Sequence[Kind], seen: Seen) -> Header:
     """Put void ones behind the classes, those that the masks show and the table leaves out too."""
+    _refuse_from_one(table, seen)
     counted, void = ([one for one in kinds if one.is_void is kind] for kind in (False, True))
     nowhere = dict.fromkeys(one.name for one in void)
     notes = [f"{some(nowhere)} of {table.file}: counts nowhere."] if void else []
@@ -295,6 +335,21 @@ def _of_kinds(table: Table, kinds: Sequence[Kind], seen: Seen) -> Header:
     return Header(Truth("mask", names, tuple(colours), None, values=stated), tuple(notes))
 
 
+def _refuse_from_one(table: Table, seen: Seen) -> None:
+    """Refuse (DataError) masks that count from 1 with names that count from 0: each would be learnt as the next."""
+    many = len(table.kinds)
+    inner = set(seen.values) - {VOID}
+    if seen.colours or not inner or any(kind.value is not None for kind in table.kinds):
+        return
+    if min(inner) == 1 and max(inner) == many:
+        ways = some(f"`{number} {kind.name}`" for number, kind in enumerate(table.kinds, 1))
+        raise DataError(
+            f"holds masks whose numbers begin at 1 and end at {many}, and {table.file} names "
+            f"{count(many, 'class', 'classes')} without numbers, which count from 0. Write the number before each "
+            f"name: {ways}."
+        )
+
+
 def _shown(colours: Counter[Colour]) -> str:
     total = max(1, sum(colours.values()))
     return some(f"{hexed(colour)} {pixels / total:.0%}" for colour, pixels in colours.most_common())
@@ -317,12 +372,12 @@ def _untold(seen: Seen) -> Header:
     two = (BACKGROUND, FOREGROUND)
     if set(values) <= {0, VOID} and VOID in values:
         return _two(two, (0, VOID))
-    if seen.values[VOID] and len(values) > 3 and ends >= _BLURRED * total:
-        return _two(
-            two,
-            (0, VOID),
-            "Nearly all pixels of the masks are 0 or 255: two classes, background and foreground.",
+    if seen.values[VOID] and len(values) > 3 and (ends >= _BLURRED * total or _is_smoothed(seen)):
+        line = (
+            f"{ends / total:.0%} of the pixels of the masks are 0 or 255: two classes, background and foreground. What "
+            f"lies between are smoothed edges, and of no class. {SHARPEN}"
         )
+        return _two(two, (0, VOID), line)
     if set(values) <= {0, 1}:
         return _two(two, (0, 1)) if values else Header(Truth("mask", two))
     inner = [value for value in values if value != VOID]
@@ -340,6 +395,18 @@ def _untold(seen: Seen) -> Header:
     line = f"No table names the classes of the masks: called {some(names)}. Name them in classes.txt, one a line."
     palette = tuple(seen.palette[value] for value in inner) if inner and len(seen.palette) > inner[-1] else ()
     return Header(Truth("mask", names, palette, None, values=stated), (line,))
+
+
+def _is_smoothed(seen: Seen) -> bool:
+    """Tell edges smoothed between 0 and 255 from numbers of objects or classes.
+
+    The numbers between are many and each is rare, and they lie around the middle, where objects count from 1.
+    """
+    inner = {value: pixels for value, pixels in seen.values.items() if value not in (0, VOID)}
+    if len(inner) < _GREYS or max(inner) > VOID or min(inner) < 0:
+        return False
+    middle = sum(value * pixels for value, pixels in inner.items()) / sum(inner.values())
+    return seen.values[VOID] >= _DWARFS * max(inner.values()) and VOID / 4 <= middle <= 3 * VOID / 4
 
 
 def _colours_as_classes(seen: Seen) -> Header:

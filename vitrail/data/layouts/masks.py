@@ -65,11 +65,8 @@ def _of_files(tree: Tree, pairs: mask_pairs.Pairs) -> Layout:
     kind = f" ({made.kind})" if made.kind else ""
     pictures = sum(not entry.trouble for entry in entries)
     why = f"pictures with masks{kind}, because {because}: {count(pictures, 'picture')}."
-    lonely = [
-        tree.entry(name, "")._replace(trouble="is a mask whose picture is not here") for name in pairs.lonely
-    ]
     notes = (*header.notes, *_said(pairs))
-    found = (*entries, *lonely, *tree.refused)
+    found = (*entries, *tree.refused)
     listed = [one.path for one in mask_tables.tables(tree)]
     truths = frozenset((*pairs.files, *pairs.lonely, *pairs.unused, *listed))
     refusal = header.refusal
@@ -105,6 +102,11 @@ def _of_series(tree: Tree, found: Mapping[str, list[str]]) -> Layout:
 
 def _said(pairs: mask_pairs.Pairs) -> list[str]:
     notes = []
+    if pairs.lonely:
+        of = "pictures are" if len(pairs.lonely) > 1 else "picture is"
+        notes.append(
+            f"{count(len(pairs.lonely), 'mask')} whose {of} not here left aside: {some(pairs.lonely)}."
+        )
     if pairs.unused:
         notes.append(
             f"{count(len(pairs.unused), 'file')} beside the masks that are taken left aside: {some(pairs.unused)}."
@@ -182,7 +184,36 @@ class _Maker:
             )
             for picture, own in self.pairs.masks.items()
         }
-        return Header(Truth("mask", ordered)), targets
+        return Header(Truth("mask", ordered), self._overlaps(ordered)), targets
+
+    def _overlaps(self, ordered: Sequence[str]) -> tuple[str, ...]:
+        """Say which class a pixel has that files of several cover, where there are such."""
+        with ThreadPoolExecutor() as pool:
+            own = (
+                [self.tree.files[one[name][0]] for name in ordered if name in one]
+                for one in self.pairs.masks.values()
+            )
+            lapping = sum(pool.map(self._overlap, own))
+        if not lapping:
+            return ()
+        return (
+            f"The files of several classes cover the same pixels in {count(lapping, 'picture')}: there the later class "
+            f"wins ({some(ordered, 8).replace(', ', ' < ')}). The order is that of classes.txt, else of the names.",
+        )
+
+    def _overlap(self, files: Sequence[str]) -> bool:
+        """Tell whether two files of classes share a pixel; of what cannot be read the check says so."""
+        there: NDArray[np.bool_] | None = None
+        for path in files:
+            try:
+                raw = mask_files.read_raw(read(self.tree.root, path), path).array
+            except DataError:
+                continue
+            own: NDArray[np.bool_] = np.asarray(raw.any(-1) if raw.ndim == 3 else raw != 0)
+            if there is not None and there.shape == own.shape and (there & own).any():
+                return True
+            there = own if there is None or there.shape != own.shape else there | own
+        return False
 
     def _by_object(self, table: mask_tables.Table | None) -> tuple[Header, dict[str, str]]:
         """Return the union of the masks of each picture, as one object."""

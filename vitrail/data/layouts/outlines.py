@@ -30,12 +30,16 @@ _CORNERS = 64
 
 
 class _Painted(NamedTuple):
-    """A picture by its name in the tree, its (height, width), and what is painted on it, in order."""
+    """A picture by its name in the tree, its (height, width), and what is painted on it, in order.
+
+    `trouble` says, as a predicate, why it cannot be used.
+    """
 
     name: str
     size: tuple[int, int]
     objects: list[Object]
     split: str = ""
+    trouble: str = ""
 
 
 def look(tree: Tree, *, boxes: bool) -> Layout | None:
@@ -51,18 +55,23 @@ def _of_boxes(tree: Tree) -> Layout | None:
     kind = box_files.kind_of(tree)
     if kind is None:
         return None
-    name, because, pictures = kind
+    name, because, drawn = kind
     found, bare = [], 0
-    for one in pictures:
+    for one in drawn.pictures:
         outlined = [box for box in one.boxes if {"polygons", "rle"} & box.more.keys()]
         bare += len(one.boxes) - len(outlined)
         objects = [_object(None if box.more.get("crowd") else label(box.label), box.more) for box in outlined]
         ordered = [objects[i] for i in sorted(range(len(objects)), key=lambda i: -_area(outlined[i].corners))]
-        found.append(_Painted(one.name, (0, 0), ordered, one.split))
+        found.append(_Painted(one.name, one.size, ordered, one.split, one.trouble))
     if not any(one.objects for one in found):
         return None
-    notes = [f"{count(bare, 'box', 'boxes')} without an outline left aside."] if bare else []
-    sized = [one._replace(size=_size(tree, one.name)) for one in found]
+    notes = [*drawn.notes]
+    notes += [f"{count(bare, 'box', 'boxes')} without an outline left aside."] if bare else []
+    sized = [one if any(one.size) else one._replace(size=_size(tree, one.name)) for one in found]
+    known = {one.name for one in found}
+    unlisted = [one for one in tree.pictures if one not in known]
+    if unlisted:
+        notes.append(f"{count(len(unlisted), 'picture')} without annotations left aside: {some(unlisted)}.")
     notes.append("Where outlines overlap, the smaller one lies on top; crowds count nowhere.")
     return _layout(tree, sized, f"{name} outlines, because {because}", notes)
 
@@ -81,7 +90,7 @@ def _size(tree: Tree, name: str) -> tuple[int, int]:
         with Image.open(BytesIO(tree.read(name))) as image:
             lying = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
             return image.size if lying else (image.height, image.width)
-    except (OSError, DataError, SyntaxError, ValueError):
+    except (OSError, DataError, SyntaxError, ValueError, KeyError):  # in trouble it may be no file
         return 0, 0
 
 
@@ -90,45 +99,97 @@ def _labelme(tree: Tree) -> Layout | None:
     names = [name for name in tree.files if name.lower().endswith(".json")]
     if not names or (not _is_labelme(tree.read(names[0])) and not _is_labelme(tree.read(names[-1]))):
         return None
-    find = Finder({name: name for name in tree.pictures}, tree.root)
-    found: list[_Painted] = []
-    aside: Counter[str] = Counter()
-    lonely = []
+    made = _LabelMe(tree)
     for name in names:
-        data = tree.read(name)
-        if not _is_labelme(data):
-            continue
-        content = _content(data, name)
-        folder = name.rpartition("/")[0]
-        picture, trouble = find(str(content.get("imagePath") or ""), f"{folder}/" if folder else "")
-        if trouble:
-            picture, trouble = find(
-                name.rpartition("/")[2].rpartition(".")[0], f"{folder}/" if folder else ""
-            )
-        if trouble:
-            lonely.append(name)
-            continue
-        found.append(_painted(content, picture, name, aside))
-    if not found:
+        made.add(name)
+    if not any(not one.trouble for one in made.found):
         return None
-    notes = [f"{count(number, kind)} left aside: no area." for kind, number in aside.items()]
-    if lonely:
-        notes.append(f"{count(len(lonely), 'file')} whose picture is not here: {some(lonely)}.")
-    because = f"LabelMe outlines, because {count(len(found), 'JSON file')} such as {names[0]} hold shapes with labels"
-    return _layout(tree, found, because, notes)
+    made.add_left()
+    right = sum(bool(not one.trouble and any(one.size)) for one in made.found)
+    because = (
+        f"LabelMe outlines, because {count(right, 'JSON file')} such as {made.first} hold shapes with labels"
+    )
+    return _layout(tree, made.found, because, made.notes())
+
+
+class _LabelMe:
+    """Reads LabelMe's files, one after another; none of them, and no picture beside them, is lost without a word."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.find = Finder({name: name for name in tree.pictures}, tree.root)
+        self.found: list[_Painted] = []
+        self.first = ""
+        self.aside: Counter[str] = Counter()
+        self.lonely: list[str] = []
+        self.others: list[str] = []
+        self.bad: dict[str, tuple[str, str]] = {}
+
+    def add(self, name: str) -> None:
+        """Read one JSON file."""
+        data = self.tree.read(name)
+        parsed, broken = _parsed(data)
+        content = _content(parsed, name) if _is_labelme(data) and not broken else {}
+        picture = self._picture(name, str(content.get("imagePath") or ""))
+        if content and picture:
+            self.first = self.first or name
+            self.found.append(_painted(content, picture, name, self.aside))
+        elif content:
+            self.lonely.append(name)
+        elif picture:
+            what = (
+                f"a broken JSON file, {name} ({broken})" if broken else f"a JSON file not of LabelMe, {name}"
+            )
+            self.bad[picture] = name, f"has {what}: export it again"
+        else:
+            self.others.append(name)
+
+    def _picture(self, name: str, said: str) -> str:
+        """Return the picture that a JSON file names, or else that is called as it is; nothing where none is."""
+        folder, _, file = name.rpartition("/")
+        for wanted in (said, file.rpartition(".")[0]):
+            picture, trouble = self.find(wanted, f"{folder}/" if folder else "")
+            if wanted and not trouble:
+                return picture
+        return ""
+
+    def add_left(self) -> None:
+        """Add the pictures without a JSON file that can be read in the folders of the others: they have no mask."""
+        known = {one.name for one in self.found}
+        folders = {name.rpartition("/")[0] for name in known}
+        for picture in self.tree.pictures:
+            file, trouble = self.bad.pop(picture, ("", "has no JSON file of LabelMe beside it"))
+            if picture not in known and (file or picture.rpartition("/")[0] in folders):
+                self.found.append(_Painted(picture, (0, 0), [], trouble=trouble))
+            elif file:
+                self.others.append(file)
+
+    def notes(self) -> list[str]:
+        """Return what was left aside."""
+        notes = [f"{count(number, kind)} left aside: no area." for kind, number in self.aside.items()]
+        if self.lonely:
+            notes.append(f"{count(len(self.lonely), 'file')} whose picture is not here: {some(self.lonely)}.")
+        if self.others:
+            number = count(len(self.others), "JSON file")
+            notes.append(f"{number} broken or none of LabelMe left aside: {some(self.others)}.")
+        return notes
+
+
+def _parsed(data: bytes) -> tuple[Any, str]:
+    """Return the content of a JSON file, and why it cannot be read."""
+    try:
+        return json.loads(data), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 def _is_labelme(data: bytes) -> bool:
     return b'"shapes"' in data and b'"imagePath"' in data
 
 
-def _content(data: bytes, name: str) -> Mapping[str, Any]:
-    try:
-        content = json.loads(data)
-        if isinstance(content["shapes"], list):
-            return dict(content)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{name} is broken ({error}). Export the annotations again.") from error
+def _content(parsed: Any, name: str) -> Mapping[str, Any]:
+    if isinstance(parsed, dict) and isinstance(parsed.get("shapes"), list):
+        return parsed
     raise DataError(f"{name} is broken: its shapes are no list. Export the annotations again.")
 
 
@@ -180,25 +241,60 @@ def _of_picture(shape: Mapping[str, Any], size: tuple[int, int]) -> dict[str, An
 
 def _layout(tree: Tree, found: Sequence[_Painted], why: str, notes: Sequence[str]) -> Layout:
     """Return the layout: the background first, then the classes in natural order."""
+    found, outside = _inside(found)
     named = sorted(
         {one["class"] for own in found for one in own.objects if one["class"] is not None}, key=natural
     )
     grounds = [name for name in named if name.strip("_").lower() in GROUNDS][:1] or [BACKGROUND]
     names = (*grounds, *(name for name in named if name not in grounds))
+    notes = [f"What no outline covers is {names[0]}.", *notes, *_bare(found), *outside]
     entries = [_entry(tree, one) for one in found]
     objects = count(sum(len(one.objects) for one in found), "outline")
-    truth = Truth("mask", names)
-    line = f"What no outline covers is {names[0]}."
-    found_ = (*entries, *tree.refused)
+    right = count(sum(not one.trouble for one in found), "picture")
+    every = (*entries, *tree.refused)
     return Layout(
-        "masks",
-        tree.root,
-        f"{why}: {objects} on {count(len(entries), 'picture')}.",
-        found_,
-        (line, *notes),
-        truth,
+        "masks", tree.root, f"{why}: {objects} on {right}.", every, tuple(notes), Truth("mask", names)
     )
 
 
 def _entry(tree: Tree, one: _Painted) -> Entry:
-    return tree.entry(one.name, dump_target({"size": list(one.size), "objects": one.objects}), one.split)
+    if one.name not in tree.files:
+        return Entry(one.name, one.name, "", one.split, trouble=one.trouble)
+    target = "" if one.trouble else dump_target({"size": list(one.size), "objects": one.objects})
+    return tree.entry(one.name, target, one.split)._replace(trouble=one.trouble)
+
+
+def _bare(found: Sequence[_Painted]) -> list[str]:
+    """Say which pictures are background everywhere."""
+    bare = [one.name for one in found if not one.objects and not one.trouble]
+    are = "is" if len(bare) == 1 else "are"
+    return (
+        [f"{count(len(bare), 'picture')} without an outline {are} background: {some(bare)}."] if bare else []
+    )
+
+
+def _inside(found: Sequence[_Painted]) -> tuple[list[_Painted], list[str]]:
+    """Leave out the outlines that lie wholly outside their pictures, and say so."""
+    kept = [one._replace(objects=[own for own in one.objects if _touches(own, one.size)]) for one in found]
+    lost = {
+        one.name: len(one.objects) - len(own.objects)
+        for one, own in zip(found, kept, strict=True)
+        if len(one.objects) > len(own.objects)
+    }
+    if not lost:
+        return kept, []
+    line = f"{count(sum(lost.values()), 'outline')} wholly outside the picture left aside: {some(lost)}."
+    return kept, [line]
+
+
+def _touches(one: Object, size: tuple[int, int]) -> bool:
+    """Tell whether an outline may cover a pixel of its picture; where that cannot be told it may."""
+    if not any(size) or "rle" in one:
+        return True
+    try:
+        return any(
+            min(xs) < size[1] and max(xs) > 0 < max(ys) and min(ys) < size[0]
+            for xs, ys in ((outline[::2], outline[1::2]) for outline in one["polygons"])
+        )
+    except (TypeError, ValueError):  # no list of numbers: the check of its row says so
+        return True

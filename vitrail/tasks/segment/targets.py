@@ -38,6 +38,13 @@ ALIKE = 0.8
 """Share of equal pixels from which on the masks of almost equal images are no contradiction."""
 
 
+_OF_DRAWN = (
+    "Outlines count in the size that their JSON file states (LabelMe: imageHeight and imageWidth; COCO: height and "
+    "width): state that of the image there if the points lie right in it, or export them again; masks of single "
+    "objects need the size of their image."
+)
+
+
 class SegmentTargets(Targets[Mask]):
     """The class of each pixel of the original, `VOID` where none counts: uint8 (height, width).
 
@@ -56,8 +63,8 @@ class SegmentTargets(Targets[Mask]):
             )
         if not truth.names:
             raise DataError(
-                "These masks name no classes: they hold colours without a table, or none can be read. Add classes.txt, "
-                "one name a line in the order of the values, or name r g b for colours."
+                "These masks name no classes that could be learnt: the header of their manifest has to, or classes.txt "
+                "beside them."
             )
         if not 2 <= len(truth.names) <= mask_files.MOST:
             raise DataError(
@@ -158,6 +165,10 @@ class SegmentTargets(Targets[Mask]):
         try:
             mask = read_truth(self, row, root)
         except mask_files.StrangeValueError as error:
+            if self.truth.values == (0, mask_files.VOID) and len(error.pixels) > 2:
+                text = "a mask whose edges were smoothed between 0 and 255"
+                yield Finding("smoothed mask", text, (row.id,), grave=True, out=True, hint=mask_files.SHARPEN)
+                return
             self.noted[row.id, row.target] = dict(error.pixels)
             shown = some(f"{value} ({pixels:,} px)" for value, pixels in error.pixels.items())
             text = f"a mask with {shown}, which no class has"
@@ -166,8 +177,8 @@ class SegmentTargets(Targets[Mask]):
             return
         except mask_files.LossyMaskError:
             hint = (
-                "Save masks as PNG from their source; black and white ones: "
-                "mogrify -format png -threshold 50% masks/*.jpg"
+                "Save masks as PNG from their source; black and white ones with: "
+                "mogrify -format png -threshold 50% masks/*.jpg (ImageMagick)."
             )
             text = "a mask in JPEG, which blurs class numbers"
             yield Finding("lossy mask", text, (row.id,), grave=True, out=True, hint=hint)
@@ -197,7 +208,8 @@ class SegmentTargets(Targets[Mask]):
             yield Finding("mask turn", text, (row.id,), grave=True, out=True, hint=hint)
         elif size != facts.size:
             text = f"a mask of {size[1]} × {size[0]} px for an image of {facts.size[1]} × {facts.size[0]}"
-            hint = "Save the mask in the size of its image, without smoothing."
+            drawn = row.target.startswith("{") and '"objects"' in row.target
+            hint = _OF_DRAWN if drawn else "Save the mask in the size of its image, without smoothing."
             yield Finding("mask size", text, (row.id,), grave=True, out=True, hint=hint)
         elif one_alone:
             sure = lying and size[0] != size[1]

@@ -1,0 +1,138 @@
+"""COCO's files of images, annotations and categories: which picture is meant by each image, and what lies on it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from vitrail.core.errors import DataError
+from vitrail.data.find import Finder, folder_of, plain_path
+from vitrail.data.layouts.annotations import few, is_coco_classes
+from vitrail.data.layouts.base import Tree
+from vitrail.data.layouts.drawn import Box, Drawn, Picture
+from vitrail.data.names import count, some, split_of
+
+
+def content_of(tree: Tree, name: str) -> dict[str, Any] | None:
+    """Return the content of a JSON file of COCO with boxes or outlines; None of another one.
+
+    Raises:
+        DataError: it is broken.
+    """
+    data = tree.read(name)
+    if b'"annotations"' not in data or b'"categories"' not in data:
+        return None
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise DataError(
+            f"{name} in {tree.name} is broken ({error}). Export the annotations again."
+        ) from error
+    wanted = isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
+    wanted = wanted and not is_coco_classes(content)
+    return content if wanted else None
+
+
+def read(tree: Tree) -> Drawn:
+    """Return what all files of COCO say."""
+    find = Finder({name: name for name in tree.pictures}, tree.root)
+    pictures: list[Picture] = []
+    notes: list[str] = []
+    for name in few(tree, ".json"):
+        content = content_of(tree, name)
+        if content is not None:
+            own = _File(find, name, content)
+            pictures += own.pictures()
+            notes += own.notes
+    return Drawn(pictures, tuple(notes))
+
+
+class _File:
+    """One file of COCO; `notes` are complete when its pictures were asked for."""
+
+    def __init__(self, find: Finder, name: str, content: Mapping[str, Any]) -> None:
+        self.name, self.content = name, content
+        words = name.replace("_", "/").replace(".", "/").split("/")
+        self.split = next((split for word in words if (split := split_of(word))), "")
+        self.notes: list[str] = []
+        self.images = self._images(find)
+
+    def _images(self, find: Finder) -> dict[Any, Picture]:
+        """Return the picture of each image by its number, with the trouble where it is not clear which is meant."""
+        found: dict[Any, Picture] = {}
+        written: dict[str, dict[str, None]] = {}
+        meant = [self._meant(find, str(one["file_name"])) for one in self.content["images"]]
+        for path, said, _ in meant:
+            written.setdefault(path, {})[said] = None
+        gone = []
+        for one, (path, said, trouble) in zip(self.content["images"], meant, strict=True):
+            others = written[path]
+            right = [name for name in others if f"/{path}".endswith(f"/{plain_path(name)}")]
+            if not path or (len(others) > 1 and len(right) == 1 and said not in right):
+                gone.append(said)
+                continue
+            if len(others) > 1 and len(right) != 1:
+                trouble = f"is the only file for {' and '.join(others)} of {self.name}: put all of them there"
+            found[one["id"]] = Picture(path, self.split, [], trouble, _size(one))
+        self._said_gone(gone)
+        return found
+
+    def _meant(self, find: Finder, said: str) -> tuple[str, str, str]:
+        """Return the picture that a name means, or nothing; the name; and the trouble where it means several."""
+        path, trouble = find(said, folder_of(self.name), self.split)
+        if not trouble and path in find.files:
+            return path, said, ""
+        several = find.called(said, self.split)
+        if len(several) < 2:
+            return "", said, ""
+        return said, said, f"is listed in {self.name} and may be {some(several)}: write its folder there, too"
+
+    def _said_gone(self, gone: list[str]) -> None:
+        every = len(self.content["images"])
+        if gone and len(gone) == every:
+            self.notes.append(f"{self.name} left aside: none of its {count(every, 'image')} is here.")
+        elif gone:
+            self.notes.append(f"{count(len(gone), 'image')} of {self.name} not here: {some(gone)}.")
+
+    def pictures(self) -> list[Picture]:
+        """Return the pictures with what lies on them; one with an annotation of an unknown category is in trouble."""
+        names = {one["id"]: str(one["name"]) for one in self.content["categories"]}
+        listed = {one["id"] for one in self.content["images"]}
+        lost: Counter[str] = Counter()
+        for one in self.content["annotations"]:
+            number, kind = one["image_id"], one["category_id"]
+            picture = self.images.get(number)
+            if picture is None:
+                lost.update([] if number in listed else [str(number)])
+            elif kind in names:
+                picture.boxes.append(Box(names[kind], _corners(one), _more(one)))
+            elif not picture.trouble:
+                said = f"annotation {one['id']}" if "id" in one else "an annotation"
+                trouble = f"has {said} of the category {kind}, which {self.name} does not name: add it there"
+                self.images[number] = picture._replace(trouble=trouble)
+        if lost:
+            shown = some(f"image_id {number}" for number in lost)
+            self.notes.append(
+                f"{count(lost.total(), 'annotation')} of images that {self.name} does not list left aside: {shown}."
+            )
+        return list(self.images.values())
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int]:
+    height, width = image.get("height"), image.get("width")
+    right = isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0
+    return (int(height or 0), int(width or 0)) if right else (0, 0)
+
+
+def _corners(annotation: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    x, y, width, height = annotation["bbox"]
+    return x, y, x + width, y + height
+
+
+def _more(annotation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the outline of an annotation, polygons or a run-length code, and whether it is a crowd."""
+    outline = annotation.get("segmentation")
+    shape = {"polygons": outline} if isinstance(outline, list) else {"rle": outline}
+    return {**(shape if outline else {}), **({"crowd": True} if annotation.get("iscrowd") else {})}
