@@ -49,7 +49,8 @@ def predict(
     csv
         write a table with one row a picture to this file
     out
-        write each picture with its answer drawn on it into this folder, and the files of the answer, such as masks
+        write each picture with its answer drawn on it into this folder, and the files of the answer, such as masks;
+        no picture that is asked about, and no file of yours, is overwritten
     device
         auto, cpu, cuda, mps
     trust
@@ -80,7 +81,7 @@ def predict(
     choice = hasten(predictor, model, sources)
     if choice.why:
         say(choice.why)
-    drawing = None if out is None else Drawing(predictor, Path(out))
+    drawing = None if out is None else Drawing(predictor, Path(out), sources)
     answers = list(_answers(sources, predictor.answers(sources, request=choice.request), drawing))
     written = bool(csv) and _written(csv or "", answers, predictor.task.columns)
     if drawing is not None:
@@ -118,9 +119,8 @@ def _answers(
     from vitrail.infer.drawing import told
 
     for source, answer in zip(sources, answers, strict=True):
-        if drawing is not None and not answer.error:
-            drawing.write(source, answer)
-        yield told(answer)
+        written = drawing.write(source, answer) if drawing is not None and not answer.error else {}
+        yield told(answer, written)
 
 
 def write_csv(path: str, answers: Sequence[Answer], columns: Sequence[str] = ()) -> None:
