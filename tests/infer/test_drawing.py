@@ -106,5 +106,5 @@ def test_members_of_archives_lie_below_out_and_never_beside_it(street, tmp_path,
 def test_a_folder_of_answers_is_told_as_such(street, tmp_path, capsys):
     picture(tmp_path / "a.jpg")
     asked(capsys, street, tmp_path / "a.jpg", "--out", tmp_path / "out")
-    with pytest.raises(DataError, match="but 2 figures that vitrail drew: a.mask.png, a.png"):
+    with pytest.raises(DataError, match=r"but 2 figures that vitrail drew: a\.mask\.png, a\.png"):
         list(expand([str(tmp_path / "out")]))

@@ -562,6 +562,39 @@ def test_calibration_counts_every_pixel():
     assert evaluation.calibrate()["temperature"] < 1
 
 
+def test_calibration_before_and_after_is_of_the_same_pixels():
+    """Nothing is said of chance; with temperature 1 before is after, and else before is what temperature 1 tells."""
+    draw = torch.Generator().manual_seed(0)
+    maps = 3 * torch.randn(1, 3, 20, 30, generator=draw)
+    truth = torch.randint(0, 3, (20, 30), generator=draw).numpy().astype(np.uint8)
+    geometry = Preprocess((20, 30), "squash", 1.0).geometry(20, 30)
+    found = {}
+    for heat in (1.0, 2.5):
+        evaluation = segment(temperature=heat).evaluation()
+        evaluation.update([Row("a", "a")], {"map": maps}, [truth], [geometry])
+        found[heat] = evaluation.result().details["calibration"]
+    assert found[1.0]["ece_before"] == found[1.0]["ece_after"]
+    assert found[2.5]["ece_before"] == pytest.approx(found[1.0]["ece_after"], abs=1e-5)
+    assert found[2.5]["ece_after"] < found[2.5]["ece_before"] - 0.1
+    assert "ece_noise" not in found[1.0]
+
+
+@pytest.mark.parametrize(("images", "shown"), [(4, (4,)), (8, (6, 2)), (14, (6, 6))])
+def test_no_image_is_among_the_worst_and_the_best(images, shown):
+    truths = np.zeros((images, 4, 8), np.int64)
+    truths[:, :, 4:] = 1
+    answers = truths.copy()
+    for i in range(images):
+        answers[i, :2, : i % 4] = 1
+    result = answered(truths, answers).result()
+    galleries = [one for one in result.sections if one.kind == "overlays"]
+    assert tuple(len(one.shots) for one in galleries) == shown
+    ids = [shot.id for one in galleries for shot in one.shots]
+    assert len(set(ids)) == len(ids) == sum(shown)
+    assert galleries[0].shots[-1].caption.startswith("mIoU ")
+    assert galleries[0].shots[0].confidence is None
+
+
 # The draft
 
 
