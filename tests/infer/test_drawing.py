@@ -108,3 +108,15 @@ def test_a_folder_of_answers_is_told_as_such(street, tmp_path, capsys):
     asked(capsys, street, tmp_path / "a.jpg", "--out", tmp_path / "out")
     with pytest.raises(DataError, match=r"but 2 figures that vitrail drew: a\.mask\.png, a\.png"):
         list(expand([str(tmp_path / "out")]))
+
+
+def test_below_a_threshold_pixels_are_void(street, model, tmp_path, capsys):
+    picture(tmp_path / "a.jpg")
+    found = {
+        at: asked(capsys, street, tmp_path / "a.jpg", "--threshold", at)[0]["areas"] for at in ("0", "1")
+    }
+    pixels = {at: sum(one["pixels"] for one in areas) for at, areas in found.items()}
+    assert pixels == {"0": 48 * 64, "1": 0}
+    for words, said in (((street, "1.5"), "from 0 to 1"), ((model, "0.5"), "takes no threshold")):
+        assert run(["predict", str(words[0]), str(tmp_path / "a.jpg"), "--threshold", words[1]]) == 1
+        assert said in capsys.readouterr().err

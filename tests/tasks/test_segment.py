@@ -338,6 +338,7 @@ def test_windows_are_chosen_where_little_of_an_image_would_be_left():
     settings, (line,) = Segment.for_large({}, (336, 448), many, (14,))
     assert settings == {"zoom": 0.22}
     assert "--set zoom=0" in line
+    assert "neither explained nor exported" in line
     assert Segment.for_large({"zoom": 0.0}, (336, 448), many, (14,)) == ({}, [])
     assert Segment.for_large({}, (336, 448), [(1024, 2048)], (14,)) == ({}, [])
     assert Segment.for_large({}, (350, 350), many, (14,)) == (
@@ -366,6 +367,8 @@ def test_a_class_a_pixel_and_a_region_are_explained():
         assert float(slope[0].sum()) == pytest.approx(1)
         if cells == 1:
             assert slope[0, place, 5, 5] == 1
+    assert task.focus(answer, "in 14,14,32,32").asked == "disc", "the majority, not the pixel of a corner"
+    assert task.focus(answer, "in 0,0,64,48").asked == "ground"
     with pytest.raises(UnknownNameError, match="disc"):
         task.focus(answer, "disk")
     with pytest.raises(SettingError, match="64 x 48"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,7 @@ def predict(
     device: str = "auto",
     trust: bool = False,
     point: str | None = None,
+    threshold: float | None = None,
 ) -> int:
     """Ask a trained model what pictures show.
 
@@ -35,7 +37,7 @@ def predict(
         vitrail predict runs/photos new/*.jpg
         vitrail predict runs/photos new/ --csv answers.csv
         vitrail predict runs/photos new/ --point 160px/0.7
-        vitrail predict runs/street drive.jpg --out masks/
+        vitrail predict runs/street drive.jpg --out masks/ --threshold 0.6
         cat picture.jpg | vitrail predict runs/photos -
 
     Parameters
@@ -58,6 +60,8 @@ def predict(
     point
         operating point of a model trained for several: input size and share of kept tokens
         (see them: vitrail eval MODEL --points all)
+    threshold
+        probability, 0 to 1, below which nothing is answered: of a mask, such pixels are void
     """
     from vitrail.cli.output import print_json, say, table, unread
     from vitrail.cli.there import model_there
@@ -74,15 +78,18 @@ def predict(
     from vitrail.infer.fast import hasten
     from vitrail.infer.predictor import load
     from vitrail.infer.sources import expand
+    from vitrail.tasks.base import asked_of
 
     predictor = load(model, device, trust=trust, point=point)
+    ask = asked_of(predictor.task, threshold)
     piped = sys.stdin.buffer.read() if "-" in pictures else None
     sources = list(expand(pictures, piped, say))
     choice = hasten(predictor, model, sources)
     if choice.why:
         say(choice.why)
     drawing = None if out is None else Drawing(predictor, Path(out), sources)
-    answers = list(_answers(sources, predictor.answers(sources, request=choice.request), drawing))
+    request = replace(choice.request, ask=ask)
+    answers = list(_answers(sources, predictor.answers(sources, request=request), drawing))
     written = bool(csv) and _written(csv or "", answers, predictor.task.columns)
     if drawing is not None:
         say(f"{drawing.count} files written to {out}")

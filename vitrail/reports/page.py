@@ -52,10 +52,11 @@ LARGE = 4 * WIDTH
 def page(run: Run, manifest: Manifest, predictor: Predictor, result: Result, report: dict[str, Any]) -> str:
     """Return the page of a run: one self-contained file of a few MB that names no path of this machine."""
     classes = f" on {count(len(predictor.labels), 'class', 'classes')}" if predictor.labels else ""
+    first = result.numbers.get(result.main)
     values = {
         "title": f"{report['model']}{classes}",
         "loss": loss_curve(run),
-        "curve": score_curve(run),
+        "curve": score_curve(run, (first and first.name) or result.main),
         "live": plots.photo_uri(open_picture(run.live_path)) if run.live_path.is_file() else None,
         "subtitle": "Scored on pictures that neither the training nor the choice of the best epoch saw",
         "notes": _checked(run, manifest),

@@ -79,6 +79,8 @@ class Segment(Task[Mask, Areas], SegmentTargets):
     exports = Exports("image-segmentation", ("mean_iou",))
     picture_outputs = ("classes",)
     measures = True
+    takes_threshold = True
+    agreement = f"masks are the same in at least {100 * SAME:g} % of their pixels"
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
@@ -125,7 +127,8 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         zoom = float(f"{SEEN / shrunk:.2g}")
         line = (
             f"images {shrunk:.1f} times as long as the input: trained on crops and answered in overlapping windows at "
-            f"{zoom:g} of their scale; whole ones in the input: --set zoom=0"
+            f"{zoom:g} of their scale; such a model is neither explained nor exported; whole ones in the input: "
+            "--set zoom=0"
         )
         return {"zoom": zoom}, [line]
 
