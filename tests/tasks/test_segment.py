@@ -34,6 +34,7 @@ from vitrail.runs.assemble import join
 from vitrail.runs.run_network import answering
 from vitrail.tasks.base import FINGERPRINT, Ask
 from vitrail.tasks.segment import loss
+from vitrail.tasks.segment.areas import Areas
 from vitrail.tasks.segment.evaluation import from_details
 from vitrail.tasks.segment.surfaces import Widths, edges, surface
 from vitrail.tasks.segment.targets import frequency_weights
@@ -596,6 +597,35 @@ def test_no_image_is_among_the_worst_and_the_best(images, shown):
     assert len(set(ids)) == len(ids) == sum(shown)
     assert galleries[0].shots[-1].caption.startswith("mIoU ")
     assert galleries[0].shots[0].confidence is None
+
+
+@pytest.mark.parametrize("size", [(48, 64), (600, 800)])
+def test_the_legend_names_what_either_shows_and_errors_stand_out_on_grey(size):
+    task, (pixels, truth) = segment(), scene(1, size)
+    truth = np.where(truth == 2, 0, truth).astype(np.uint8)
+    answer = np.where(truth == 1, 2, truth).astype(np.uint8)
+    areas = Areas(answer, task.labels, task.colours, VOID, PLAIN.geometry(*size))
+    drawn = np.asarray(task.compare(Image.fromarray(pixels), areas, truth)).astype(int)
+    scale = max(1, -(-256 // min(size)))
+    height, width = scale * size[0], scale * size[1]
+    top = max(13, width // 26) * 13 // 10 + 5
+    legend = drawn[top + height :]
+    assert all((legend == colour).all(-1).any() for colour in task.colours), "each class has its square"
+    assert (legend[-2:] == 255).all(), "nothing is cut off"
+    errs = drawn[top + 4 : top + height - 4, -width + 4 :]
+    red = errs[..., 0] - errs[..., 1] > 60
+    coloured = errs.max(-1) - errs.min(-1) > 8
+    assert (red == coloured).mean() > 0.99
+    assert red.any()
+
+
+def test_live_images_have_a_legend():
+    task, (pixels, truth) = segment(), scene(1)
+    maps = torch.zeros(1, 3, 12, 16)
+    maps[:, 2] = 1
+    drawn = np.asarray(task.glance(Image.fromarray(pixels), {"map": maps}, PLAIN.geometry(48, 64), truth))
+    legend = drawn[-24:].astype(int)
+    assert all((legend == colour).all(-1).any() for colour in task.colours)
 
 
 # The draft

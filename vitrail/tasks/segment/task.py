@@ -61,6 +61,12 @@ SEEN = 2.0
 GLANCE = 320
 """Pixels of the long side of an image that is drawn while a training runs."""
 
+LETTERS = 15
+"""Pixels of the letters below such an image."""
+
+WRONG = (213, 30, 30)
+"""The colour of pixels that are answered wrongly."""
+
 SIDE = 32
 """Rows and columns of the shares of classes that a proof compares."""
 
@@ -270,12 +276,16 @@ class Segment(Task[Mask, Areas], SegmentTargets):
     def compare(self, image: Image, prediction: Areas, truth: Mask) -> Image:
         """Return truth, answer, and where they differ, side by side."""
         wrong = np.where((prediction.mask != truth) & (truth != self.VOID), 0, self.VOID).astype(np.uint8)
+        grey = image.convert("L")
         shown = (
             plots.titled(plots.mask_overlay(image, truth, self.colours), "truth"),
-            plots.titled(plots.mask_overlay(image, prediction.mask, self.colours, self.labels), "answer"),
-            plots.titled(plots.mask_overlay(image, wrong, ((213, 30, 30),), strength=0.8), "where it errs"),
+            plots.titled(plots.mask_overlay(image, prediction.mask, self.colours), "answer"),
+            plots.titled(plots.mask_overlay(grey, wrong, (WRONG,), strength=0.8), "where it errs"),
         )
-        return plots.beside(*shown)
+        size = max(13, shown[0].width // 26)
+        return plots.with_legend(
+            plots.beside(*shown), self.labels, self.colours, truth, prediction.mask, size=size
+        )
 
     def glance(self, image: Image, output: Output, geometry: Geometry, truth: Mask) -> Image:
         """Return truth and answer side by side, small and quickly drawn whatever the size of the image."""
@@ -286,9 +296,11 @@ class Segment(Task[Mask, Areas], SegmentTargets):
             (2 * np.arange(n) + 1) * side // (2 * n)
             for n, side in zip(small.original, truth.shape, strict=True)
         )
-        true = plots.mask_overlay(shown, truth[rows[:, None], cols], self.colours)
-        answer = plots.mask_overlay(shown, self.mask(output["map"][0], small), self.colours)
-        return plots.beside(true, answer, gap=2)
+        true, answer = truth[rows[:, None], cols], self.mask(output["map"][0], small)
+        both = (plots.mask_overlay(shown, one, self.colours) for one in (true, answer))
+        return plots.with_legend(
+            plots.beside(*both, gap=2), self.labels, self.colours, true, answer, size=LETTERS
+        )
 
     # Proof
 
