@@ -165,6 +165,24 @@ def squares_apart(image: Image.Image, side: int, framed: int, gap: int = 2) -> I
     return sheet
 
 
+def framed(drawn: Image.Image, box: Sequence[float], width: int, least: int = 12) -> Image.Image:
+    """Return the drawing of a picture that was so wide with a frame around (left, top, right, bottom) of the picture.
+
+    The frame of a small place has `least` pixels a side, so that it can be seen.
+    """
+    scale, rim = drawn.width / width, max(2, drawn.width // 200)
+    left, top, right, bottom = (side * scale for side in box)
+    wide, tall = (max(0.0, least - length) / 2 + rim for length in (right - left, bottom - top))
+    around = (left - wide, top - tall, right + wide - 1, bottom + tall - 1)
+    sheet = drawn.copy()
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle(
+        tuple(a + b for a, b in zip(around, (-1, -1, 1, 1), strict=True)), outline=PAPER, width=rim + 2
+    )
+    draw.rectangle(around, outline=FRAME, width=rim)
+    return sheet
+
+
 def signed(values: NDArray[np.floating], width: int = 768) -> Image.Image:
     """Draw a matrix (rows, columns): red above zero, blue below, white at zero, as bright as its 99th percentile."""
     top = float(np.percentile(np.abs(values), 99)) or 1.0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageColor
 from scenes import NAMES, VOID, scene
 from scipy.ndimage import maximum_filter, minimum_filter
 from torch import nn
@@ -22,14 +22,18 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch
 from vitrail.data.truth import Truth
 from vitrail.data.view import maps_in_original, strips_in_original, weights_in_original
+from vitrail.explainers.explanation import Look
+from vitrail.explainers.page import tell
 from vitrail.explainers.pipeline import Subject, walk
 from vitrail.explainers.pipeline_page import steps
 from vitrail.explainers.shuffle import shuffle_test
 from vitrail.export.graph import spread_onto
 from vitrail.infer.exported import contradicts
+from vitrail.infer.predictor import Predictor
 from vitrail.models.create import build as build_encoder
 from vitrail.models.create import create_encoder
 from vitrail.models.vit import ViTConfig
+from vitrail.plots import FRAME
 from vitrail.runs.assemble import join
 from vitrail.runs.run_network import answering
 from vitrail.tasks.base import FINGERPRINT, Ask
@@ -374,6 +378,43 @@ def test_a_class_a_pixel_and_a_region_are_explained():
         task.focus(answer, "disk")
     with pytest.raises(SettingError, match="64 x 48"):
         task.focus(answer, "disc at 64,3")
+
+
+def test_of_a_place_the_answer_there_and_its_runners_up_are_told():
+    task, batch = segment(), batch_of(1)
+    maps = torch.zeros(1, 3, 12, 16)
+    maps[0, 0], maps[0, 1, 4:8, 4:8], maps[0, 2, 4:8, 4:8] = 1.0, 5.0, 3.0
+    answer = task.decode({"map": maps}, batch.geometry, Ask())[0]
+    told = {
+        of: task.asked(task.focus(answer, of), {"map": maps}) for of in ("at 21,22", "box at 21,22", "disc")
+    }
+    assert told["disc"] is None
+    pixel = told["at 21,22"]
+    assert (pixel.box, pixel.choice, pixel.answer) == ((21, 22, 22, 23), "disc at 21,22", "pixel 21,22: disc")
+    assert pixel.heading == "What made pixel 21,22 disc"
+    assert pixel.others == ("box at 21,22", "ground at 21,22"), "not the classes that are largest elsewhere"
+    assert told["box at 21,22"].heading == "What speaks for box at pixel 21,22"
+    region = task.asked(task.focus(answer, "in 0,0,32,16"), {"map": maps})
+    assert region.answer.startswith("region 0,0,32,16: ground ")
+    assert task.focus(answer, region.choice).region == region.box
+
+
+def test_the_page_of_a_pixel_marks_it_and_explains_its_runners_up(model_file):
+    torch.manual_seed(0)
+    task = segment()
+    predictor = Predictor(model_file("vit_digits", network(task).eval(), task, PLAIN))
+    look = Look(predictor, Image.fromarray(scene(0)[0]))
+    told = tell(look, "x.png", of="at 20,20", check=False)
+    first = told.explanations[0]
+    assert f"<h2>{first.asked.heading}</h2>" in told.html
+    assert f"<h1>{first.asked.answer}</h1>" in told.html
+    assert [one.of for one in told.explanations[-2:]] == list(first.asked.others)
+    frame = np.array(ImageColor.getrgb(FRAME))
+    for drawn in (first.overlay(), told.explanations[-1].overlay()):
+        rows, cols = np.nonzero((np.asarray(drawn) == frame).all(-1))
+        scale = drawn.width / 64
+        assert rows.mean() / scale == pytest.approx(20.5, abs=0.6)
+        assert cols.mean() / scale == pytest.approx(20.5, abs=0.6)
 
 
 # The proof and the export

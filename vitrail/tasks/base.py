@@ -101,6 +101,20 @@ def asked_of(task: Task[Any, Any], threshold: float | None) -> Ask:
     return Ask(threshold=threshold)
 
 
+class Asked(NamedTuple):
+    """A part of an image that is asked about: (left, top, right, bottom) in pixels of the original.
+
+    `choice` is the whole question by its name, `answer` what is answered there, `heading` what an explanation shows,
+    and `others` the same question of the other classes, the likeliest there first.
+    """
+
+    box: tuple[float, float, float, float]
+    choice: str
+    answer: str
+    heading: str
+    others: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Following:
     """How an answer follows a teacher's: `match` its probabilities, its choice alone (`hard`), or softened (`soft`)."""
@@ -210,6 +224,10 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     def choices(self, prediction: PredictionT) -> Sequence[str]:
         """Return the names of what an answer may be asked about, the likeliest first; by default itself alone."""
         return (str(prediction),)
+
+    def asked(self, prediction: PredictionT, output: Output) -> Asked | None:
+        """Return the part of the image that a prediction in `focus` is about; None where that is the whole."""
+        return None
 
     def focus(self, prediction: PredictionT, choice: str) -> PredictionT:
         """Return the prediction whose score explains one of the `choices`; UnknownNameError names the nearest."""

@@ -84,6 +84,14 @@ class Areas:
             raise UnknownNameError("class", name, self.names, see)
         return replace(self, asked=name, region=region)
 
+    def where(self, prefix: tuple[str, str] = ("at ", "in ")) -> str:
+        """Return the region in words, "at 310,120" or "in 10,20,90,80"; "" for the whole image."""
+        if self.region is None:
+            return ""
+        left, top, right, bottom = (f"{one:.10g}" for one in self.region)
+        pixel = (self.region[2] - self.region[0], self.region[3] - self.region[1]) == (1, 1)
+        return f"{prefix[0]}{left},{top}" if pixel else f"{prefix[1]}{left},{top},{right},{bottom}"
+
     def within(self, region: tuple[float, float, float, float]) -> Areas:
         """Return the answer in a region alone, each pixel that it touches counted whole."""
         left, top, right, bottom = region

@@ -22,7 +22,7 @@ from vitrail.data.truth import Truth
 from vitrail.data.view import points_in_original, scaled, strips_in_original
 from vitrail.layers.head import Head, Output
 from vitrail.layers.tokens import FeatureSpec
-from vitrail.tasks.base import Ask, Following, Losses, Task, within
+from vitrail.tasks.base import Ask, Asked, Following, Losses, Task, within
 from vitrail.tasks.result import Exports
 from vitrail.tasks.segment import loss
 from vitrail.tasks.segment.areas import Areas, Mask, colours_of
@@ -260,6 +260,25 @@ class Segment(Task[Mask, Areas], SegmentTargets):
     def focus(self, prediction: Areas, choice: str) -> Areas:
         """Return what is asked about: a class, a pixel ("pole at 310,120") or a region ("in 10,20,90,80")."""
         return prediction.about(choice)
+
+    def asked(self, prediction: Areas, output: Output) -> Asked | None:
+        """Return the pixel or region asked about, what is answered there, and the other classes by their shares."""
+        if prediction.region is None:
+            return None
+        shares = output["map"][0].float().softmax(0)
+        there = (shares * _weight(prediction, 0, shares.shape[-2:])).sum((1, 2))
+        order = [self.labels[place] for place in there.argsort(descending=True, stable=True).tolist()]
+        inside, named = prediction.within(prediction.region), prediction.where(("pixel ", "region "))
+        answer = next(iter(inside.ordered()), "")
+        said = answer if inside.mask.size == 1 and answer else str(inside)
+        heading = (
+            f"What made {named} {answer}"
+            if prediction.asked == answer
+            else f"What speaks for {prediction.asked} at {named}"
+        )
+        where = prediction.where()
+        others = tuple(f"{one} {where}" for one in order if one != prediction.asked)
+        return Asked(prediction.region, f"{prediction.asked} {where}", f"{named}: {said}", heading, others)
 
     def score(self, output: Output, prediction: Areas) -> Tensor:
         """Return the mean logit of the class asked about, over the pixels or the region asked about: (b,)."""
