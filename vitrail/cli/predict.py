@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from vitrail.infer.options import AnswerOptions
+
 if TYPE_CHECKING:
     from vitrail.infer.drawing import Drawing
     from vitrail.infer.predictor import Answer
@@ -26,8 +28,7 @@ def predict(
     out: str | None = None,
     device: str = "auto",
     trust: bool = False,
-    point: str | None = None,
-    threshold: float | None = None,
+    options: Annotated[AnswerOptions, Parameter(name="*")] = AnswerOptions(),
 ) -> int:
     """Ask a trained model what pictures show.
 
@@ -57,11 +58,6 @@ def predict(
         auto, cpu, cuda, mps
     trust
         open a .pt2, which could run code of its own
-    point
-        operating point of a model trained for several: input size and share of kept tokens
-        (see them: vitrail eval MODEL --points all)
-    threshold
-        probability, 0 to 1, below which nothing is answered: of a mask, such pixels are void
     """
     from vitrail.cli.output import print_json, say, table, unread
     from vitrail.cli.there import model_there
@@ -80,8 +76,8 @@ def predict(
     from vitrail.infer.sources import expand
     from vitrail.tasks.base import asked_of
 
-    predictor = load(model, device, trust=trust, point=point)
-    ask = asked_of(predictor.task, threshold)
+    predictor = load(model, device, trust=trust, point=options.point)
+    ask = asked_of(predictor.task, options.threshold)
     piped = sys.stdin.buffer.read() if "-" in pictures else None
     sources = list(expand(pictures, piped, say))
     choice = hasten(predictor, model, sources)

@@ -47,7 +47,7 @@ class Folded(NamedTuple):
     task: Task[Any, Any]
     answered: Answered
 
-    def answer(self, id: str) -> Any:
+    def said(self, id: str) -> Any:
         """Return what a head that had not seen a picture answers of it, where it answers of patches."""
         at = next(i for i, row in enumerate(self.answered.rows) if row.id == id)
         probe: Any = self.task.probe

@@ -71,7 +71,7 @@ def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Out
         shown = [(one, _picture(manifest, one)) for one in doubtful[:SHOWN]]
     drawer = None
     if isinstance(found.task.probe, DenseProbe):
-        drawer = Drawer(found.task, predictor.preprocess, lambda shot, _: found.answer(shot.id))
+        drawer = Drawer(found.task, predictor.preprocess, lambda shot, _: found.said(shot.id))
     page = page_of_draft(run, manifest, DraftPage(found.result, report, shown, drawer))
     write_text(run.folder / "report.html", page)
     write_text(run.folder / "README.md", card(header, predictor.task, report, found.result))

@@ -82,7 +82,7 @@ class Drawer(NamedTuple):
 
     task: Task[Any, Any]
     preprocess: Preprocess
-    answer: Callable[[Shot, NDArray[Any]], Any]
+    said: Callable[[Shot, NDArray[Any]], Any]
 
 
 class DraftPage(NamedTuple):
@@ -232,7 +232,7 @@ class _Layout:
 
     def _drawn(self, drawer: Drawer, shown: Image, image: NDArray[Any], shot: Shot) -> Image:
         """Return a picture with the answer drawn on it, and beside it the truth where the task shows both."""
-        task, answer = drawer.task, drawer.answer(shot, image)
+        task, answer = drawer.task, drawer.said(shot, image)
         compare = getattr(task, "compare", None)
         if compare is None:
             return task.render(shown, answer)
