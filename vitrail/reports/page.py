@@ -202,7 +202,7 @@ class _Layout:
         first = gallery.explain and not self.explained
         self.explained = self.explained or gallery.explain
         pictures = [self._looked(self.predictor, shot, method) for shot in gallery.shots]
-        return {"hint": gallery.hint, "how": first, "method": method, "pictures": pictures}
+        return {"hint": gallery.hint, "how": first, "method": method, "pictures": pictures, "panels": False}
 
     def _looked(self, predictor: Predictor, shot: Shot, method: str | None) -> dict[str, Any]:
         image = self._image(predictor.preprocess, shot)
