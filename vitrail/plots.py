@@ -165,6 +165,24 @@ def squares_apart(image: Image.Image, side: int, framed: int, gap: int = 2) -> I
     return sheet
 
 
+def framed(drawn: Image.Image, box: Sequence[float], width: int, least: int = 12) -> Image.Image:
+    """Return the drawing of a picture that was so wide with a frame around (left, top, right, bottom) of the picture.
+
+    The frame of a small place has `least` pixels a side, so that it can be seen.
+    """
+    scale, rim = drawn.width / width, max(2, drawn.width // 200)
+    left, top, right, bottom = (side * scale for side in box)
+    wide, tall = (max(0.0, least - length) / 2 + rim for length in (right - left, bottom - top))
+    around = (left - wide, top - tall, right + wide - 1, bottom + tall - 1)
+    sheet = drawn.copy()
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle(
+        tuple(a + b for a, b in zip(around, (-1, -1, 1, 1), strict=True)), outline=PAPER, width=rim + 2
+    )
+    draw.rectangle(around, outline=FRAME, width=rim)
+    return sheet
+
+
 def signed(values: NDArray[np.floating], width: int = 768) -> Image.Image:
     """Draw a matrix (rows, columns): red above zero, blue below, white at zero, as bright as its 99th percentile."""
     top = float(np.percentile(np.abs(values), 99)) or 1.0
@@ -215,28 +233,36 @@ def mask_overlay(
     seen = Image.fromarray(((places < len(colours)) * np.uint8(round(255 * strength))).astype(np.uint8))
     mixed = ground.copy()
     mixed.paste(Image.fromarray(table[places]), mask=seen)
-    there = [place for place in np.unique(mask).tolist() if place < len(names)]
-    return _with_legend(mixed, [(names[place], colours[place]) for place in there]) if there else mixed
+    return with_legend(mixed, names, colours, mask)
 
 
-def _with_legend(image: Image.Image, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Image.Image:
-    """Return the image above rows of coloured squares with their names."""
-    size = max(13, image.width // 32)
-    font, step, left, top = ImageFont.load_default(size), size + 7, 4, image.height + 4
-    places = []
-    for name, colour in entries:
-        label = _fit(name, font, image.width - step - 8)
-        wide = step + int(font.getlength(label)) + 10
-        if left + wide > image.width and left > 4:
-            left, top = 4, top + step
-        places.append((left, top, label, colour))
-        left += wide
-    sheet = Image.new("RGB", (image.width, top + step), PAPER)
+def with_legend(
+    image: Image.Image,
+    names: Sequence[str],
+    colours: Sequence[tuple[int, int, int]],
+    *masks: NDArray[np.uint8],
+    size: int | None = None,
+) -> Image.Image:
+    """Return the image above rows of coloured squares with the names of the classes that any of the masks shows."""
+    there = sorted({place for mask in masks for place in np.unique(mask).tolist() if place < len(names)})
+    if not there:
+        return image
+    size = size or max(13, image.width // 32)
+    font, step, rim = ImageFont.load_default(size), round(1.5 * size), max(4, size // 2)
+    left, top, places = rim, image.height + rim, []
+    for place in there:
+        label = _fit(names[place], font, image.width - step - 2 * rim)
+        wide = step + int(font.getlength(label))
+        if left + wide + rim > image.width and left > rim:
+            left, top = rim, top + step
+        places.append((left, top, label, colours[place]))
+        left += wide + size
+    sheet = Image.new("RGB", (image.width, top + step + rim // 2), PAPER)
     sheet.paste(image, (0, 0))
     draw = ImageDraw.Draw(sheet)
     for x, y, label, colour in places:
-        draw.rectangle((x, y + 1, x + size, y + 1 + size), fill=colour, outline=INK)
-        draw.text((x + size + 5, y), label, INK, font)
+        draw.rectangle((x, y, x + size, y + size), fill=colour, outline=INK)
+        draw.text((x + step - size // 6, y + size / 2), label, INK, font, anchor="lm")
     return sheet
 
 
@@ -262,12 +288,12 @@ def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: i
     return text
 
 
-def titled(image: Image.Image, title: str) -> Image.Image:
+def titled(image: Image.Image, title: str, size: int | None = None) -> Image.Image:
     """Return the picture under a line of text."""
-    size = _text_size(image, 26)
-    font = ImageFont.load_default(size)
-    sheet = Image.new("RGB", (image.width, image.height + size + 8), PAPER)
-    sheet.paste(image, (0, size + 8))
+    size = size or _text_size(image, 26)
+    font, tall = ImageFont.load_default(size), round(1.3 * size) + 5
+    sheet = Image.new("RGB", (image.width, image.height + tall), PAPER)
+    sheet.paste(image, (0, tall))
     ImageDraw.Draw(sheet).text((2, 2), _fit(title, font, image.width - 4), INK, font)
     return sheet
 

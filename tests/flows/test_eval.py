@@ -97,7 +97,7 @@ def test_pictures_that_were_learnt_are_told_apart(vitrail, trained, digits, othe
     found = json.loads(done.stdout)
     assert found["test"]["twins"] == 5
     assert found["test"]["pictures"] == 29
-    assert "5 pictures of them stood in the training" in " ".join(found["notes"])
+    assert "5 of the pictures stood in the training" in " ".join(found["notes"])
     assert "on 29 pictures, of which 5 stood in the training" in found["verdict"]
 
 

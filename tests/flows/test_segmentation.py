@@ -12,7 +12,10 @@ from PIL import Image
 from scenes import NAMES, folder
 
 from vitrail.data.own import HEAD, is_figure
+from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import load
+from vitrail.models.create import create_encoder
+from vitrail.runs.assemble import build_task, join
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def test_the_whole_way(data, place, vitrail, tmp_path):
     assert report["test"]["miou"]["value"] > 0.5
     assert set(report["test"]["per_class"]) == set(NAMES)
     page = (place / "report.html").read_text(encoding="utf-8")
-    assert "The worst images" in page
+    assert "The images, the worst first" in page
     assert "What is taken for what" in page
     assert "Validation images after the last epoch" in page
     assert json.loads(good(vitrail("eval", place, "--json")).stdout)["verdict"] == report["verdict"]
@@ -110,3 +113,31 @@ def test_what_the_command_line_refuses(data, vitrail, tmp_path):
     done = vitrail("train", data, "--set", "head=round", "--weights", "none", "--out", tmp_path / "r")
     assert done.returncode == 2
     assert "head" in done.stderr
+
+
+def test_a_draft_shows_its_answers_and_claims_nothing_it_did_not_look_for(
+    data, vitrail, model_file, tmp_path, monkeypatch
+):
+    # Measuring steps of a fine-tune takes half a minute and bears on nothing that is looked at here.
+    monkeypatch.setattr("vitrail.training.draft._full_seconds", lambda *_: (1.0, 1.0))
+    task = build_task("classify", ["a", "b"], {})
+    network = join(create_encoder("vit_digits", image=(48, 64)), task).eval()
+    steps = Preprocess((48, 64), "squash", 1.0, (0.5,) * 3, (0.25,) * 3)
+    weights = model_file("vit_digits", network, task, steps)
+    words = f"--model vit_digits --imgsz 48x64 --weights {weights} --device cpu"
+    done = good(vitrail("train", data, *words.split(), "--out", tmp_path / "draft", "--json"))
+    report = json.loads(done.stdout)
+    assert report["doubts"] is None
+    assert "look wrong" not in done.stderr
+    assert not (tmp_path / "draft" / "doubts.csv").exists()
+    page = (tmp_path / "draft" / "report.html").read_text(encoding="utf-8")
+    assert "Labels that look wrong" not in page
+    assert "answers of heads that had not seen the pictures" in page
+    assert "the validation pictures" not in page
+    assert page.count("mIoU ") >= 12
+    assert "The best images" in page
+    assert "points, a guess" in page
+    assert "chance" not in page.split("honest</h2>")[1].split("</section>")[0]
+    told = good(vitrail("eval", tmp_path / "draft")).stdout
+    assert "calibration error" in told
+    assert "chance alone" not in told

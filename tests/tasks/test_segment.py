@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageColor
 from scenes import NAMES, VOID, scene
 from scipy.ndimage import maximum_filter, minimum_filter
 from torch import nn
@@ -22,20 +22,25 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch
 from vitrail.data.truth import Truth
 from vitrail.data.view import maps_in_original, strips_in_original, weights_in_original
+from vitrail.explainers.explanation import Look
+from vitrail.explainers.page import tell
 from vitrail.explainers.pipeline import Subject, walk
 from vitrail.explainers.pipeline_page import steps
 from vitrail.explainers.shuffle import shuffle_test
 from vitrail.export.graph import spread_onto
 from vitrail.infer.exported import contradicts
+from vitrail.infer.predictor import Predictor
 from vitrail.layers.pixels import ScaleBlock
 from vitrail.models.create import build as build_encoder
 from vitrail.models.create import create_encoder
 from vitrail.models.vit import ViTConfig
+from vitrail.plots import FRAME
 from vitrail.runs.assemble import join
 from vitrail.runs.recipe import task_part
 from vitrail.runs.run_network import answering
 from vitrail.tasks.base import FINGERPRINT, Ask
 from vitrail.tasks.segment import loss
+from vitrail.tasks.segment.areas import Areas
 from vitrail.tasks.segment.evaluation import from_details
 from vitrail.tasks.segment.surfaces import Widths, edges, surface
 from vitrail.tasks.segment.targets import frequency_weights
@@ -340,6 +345,7 @@ def test_windows_are_chosen_where_little_of_an_image_would_be_left():
     settings, (line,) = Segment.for_large({}, (336, 448), many, (14,))
     assert settings == {"zoom": 0.22}
     assert "--set zoom=0" in line
+    assert "neither explained nor exported" in line
     assert Segment.for_large({"zoom": 0.0}, (336, 448), many, (14,)) == ({}, [])
     assert Segment.for_large({}, (336, 448), [(1024, 2048)], (14,)) == ({}, [])
     assert Segment.for_large({}, (350, 350), many, (14,)) == (
@@ -368,10 +374,49 @@ def test_a_class_a_pixel_and_a_region_are_explained():
         assert float(slope[0].sum()) == pytest.approx(1)
         if cells == 1:
             assert slope[0, place, 5, 5] == 1
+    assert task.focus(answer, "in 14,14,32,32").asked == "disc", "the majority, not the pixel of a corner"
+    assert task.focus(answer, "in 0,0,64,48").asked == "ground"
     with pytest.raises(UnknownNameError, match="disc"):
         task.focus(answer, "disk")
     with pytest.raises(SettingError, match="64 x 48"):
         task.focus(answer, "disc at 64,3")
+
+
+def test_of_a_place_the_answer_there_and_its_runners_up_are_told():
+    task, batch = segment(), batch_of(1)
+    maps = torch.zeros(1, 3, 12, 16)
+    maps[0, 0], maps[0, 1, 4:8, 4:8], maps[0, 2, 4:8, 4:8] = 1.0, 5.0, 3.0
+    answer = task.decode({"map": maps}, batch.geometry, Ask())[0]
+    told = {
+        of: task.asked(task.focus(answer, of), {"map": maps}) for of in ("at 21,22", "box at 21,22", "disc")
+    }
+    assert told["disc"] is None
+    pixel = told["at 21,22"]
+    assert (pixel.box, pixel.choice, pixel.answer) == ((21, 22, 22, 23), "disc at 21,22", "pixel 21,22: disc")
+    assert pixel.heading == "What made pixel 21,22 disc"
+    assert pixel.others == ("box at 21,22", "ground at 21,22"), "not the classes that are largest elsewhere"
+    assert told["box at 21,22"].heading == "What speaks for box at pixel 21,22"
+    region = task.asked(task.focus(answer, "in 0,0,32,16"), {"map": maps})
+    assert region.answer.startswith("region 0,0,32,16: ground ")
+    assert task.focus(answer, region.choice).region == region.box
+
+
+def test_the_page_of_a_pixel_marks_it_and_explains_its_runners_up(model_file):
+    torch.manual_seed(0)
+    task = segment()
+    predictor = Predictor(model_file("vit_digits", network(task).eval(), task, PLAIN))
+    look = Look(predictor, Image.fromarray(scene(0)[0]))
+    told = tell(look, "x.png", of="at 20,20", check=False)
+    first = told.explanations[0]
+    assert f"<h2>{first.asked.heading}</h2>" in told.html
+    assert f"<h1>{first.asked.answer}</h1>" in told.html
+    assert [one.of for one in told.explanations[-2:]] == list(first.asked.others)
+    frame = np.array(ImageColor.getrgb(FRAME))
+    for drawn in (first.overlay(), told.explanations[-1].overlay()):
+        rows, cols = np.nonzero((np.asarray(drawn) == frame).all(-1))
+        scale = drawn.width / 64
+        assert rows.mean() / scale == pytest.approx(20.5, abs=0.6)
+        assert cols.mean() / scale == pytest.approx(20.5, abs=0.6)
 
 
 # The proof and the export
@@ -562,6 +607,68 @@ def test_calibration_counts_every_pixel():
     assert told["answers"] == 450
     assert told["sure"] == pytest.approx(float(maps[0, :, 0, 0].softmax(0)[0]), abs=1e-3)
     assert evaluation.calibrate()["temperature"] < 1
+
+
+def test_calibration_before_and_after_is_of_the_same_pixels():
+    """Nothing is said of chance; with temperature 1 before is after, and else before is what temperature 1 tells."""
+    draw = torch.Generator().manual_seed(0)
+    maps = 3 * torch.randn(1, 3, 20, 30, generator=draw)
+    truth = torch.randint(0, 3, (20, 30), generator=draw).numpy().astype(np.uint8)
+    geometry = Preprocess((20, 30), "squash", 1.0).geometry(20, 30)
+    found = {}
+    for heat in (1.0, 2.5):
+        evaluation = segment(temperature=heat).evaluation()
+        evaluation.update([Row("a", "a")], {"map": maps}, [truth], [geometry])
+        found[heat] = evaluation.result().details["calibration"]
+    assert found[1.0]["ece_before"] == found[1.0]["ece_after"]
+    assert found[2.5]["ece_before"] == pytest.approx(found[1.0]["ece_after"], abs=1e-5)
+    assert found[2.5]["ece_after"] < found[2.5]["ece_before"] - 0.1
+    assert "ece_noise" not in found[1.0]
+
+
+@pytest.mark.parametrize(("images", "shown"), [(4, (4,)), (8, (6, 2)), (14, (6, 6))])
+def test_no_image_is_among_the_worst_and_the_best(images, shown):
+    truths = np.zeros((images, 4, 8), np.int64)
+    truths[:, :, 4:] = 1
+    answers = truths.copy()
+    for i in range(images):
+        answers[i, :2, : i % 4] = 1
+    result = answered(truths, answers).result()
+    galleries = [one for one in result.sections if one.kind == "overlays"]
+    assert tuple(len(one.shots) for one in galleries) == shown
+    ids = [shot.id for one in galleries for shot in one.shots]
+    assert len(set(ids)) == len(ids) == sum(shown)
+    assert galleries[0].shots[-1].caption.startswith("mIoU ")
+    assert galleries[0].shots[0].confidence is None
+
+
+@pytest.mark.parametrize("size", [(48, 64), (600, 800)])
+def test_the_legend_names_what_either_shows_and_errors_stand_out_on_grey(size):
+    task, (pixels, truth) = segment(), scene(1, size)
+    truth = np.where(truth == 2, 0, truth).astype(np.uint8)
+    answer = np.where(truth == 1, 2, truth).astype(np.uint8)
+    areas = Areas(answer, task.labels, task.colours, VOID, PLAIN.geometry(*size))
+    drawn = np.asarray(task.compare(Image.fromarray(pixels), areas, truth)).astype(int)
+    scale = max(1, -(-256 // min(size)))
+    height, width = scale * size[0], scale * size[1]
+    top = max(13, width // 26) * 13 // 10 + 5
+    legend = drawn[top + height :]
+    assert all((legend == colour).all(-1).any() for colour in task.colours), "each class has its square"
+    assert (legend[-2:] == 255).all(), "nothing is cut off"
+    errs = drawn[top + 4 : top + height - 4, -width + 4 :]
+    red = errs[..., 0] - errs[..., 1] > 60
+    coloured = errs.max(-1) - errs.min(-1) > 8
+    assert (red == coloured).mean() > 0.99
+    assert red.any()
+
+
+def test_live_images_have_a_legend():
+    task, (pixels, truth) = segment(), scene(1)
+    maps = torch.zeros(1, 3, 12, 16)
+    maps[:, 2] = 1
+    drawn = np.asarray(task.glance(Image.fromarray(pixels), {"map": maps}, PLAIN.geometry(48, 64), truth))
+    legend = drawn[-24:].astype(int)
+    assert all((legend == colour).all(-1).any() for colour in task.colours)
 
 
 # The draft

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+
+from vitrail.infer.options import AnswerOptions
 
 if TYPE_CHECKING:
     from vitrail.infer.drawing import Drawing
@@ -25,7 +28,7 @@ def predict(
     out: str | None = None,
     device: str = "auto",
     trust: bool = False,
-    point: str | None = None,
+    options: Annotated[AnswerOptions, Parameter(name="*")] = AnswerOptions(),
 ) -> int:
     """Ask a trained model what pictures show.
 
@@ -35,7 +38,7 @@ def predict(
         vitrail predict runs/photos new/*.jpg
         vitrail predict runs/photos new/ --csv answers.csv
         vitrail predict runs/photos new/ --point 160px/0.7
-        vitrail predict runs/street drive.jpg --out masks/
+        vitrail predict runs/street drive.jpg --out masks/ --threshold 0.6
         cat picture.jpg | vitrail predict runs/photos -
 
     Parameters
@@ -49,14 +52,12 @@ def predict(
     csv
         write a table with one row a picture to this file
     out
-        write each picture with its answer drawn on it into this folder, and the files of the answer, such as masks
+        write each picture with its answer drawn on it into this folder, and the files of the answer, such as masks;
+        no picture that is asked about, and no file of yours, is overwritten
     device
         auto, cpu, cuda, mps
     trust
         open a .pt2, which could run code of its own
-    point
-        operating point of a model trained for several: input size and share of kept tokens
-        (see them: vitrail eval MODEL --points all)
     """
     from vitrail.cli.output import print_json, say, table, unread
     from vitrail.cli.there import model_there
@@ -73,15 +74,18 @@ def predict(
     from vitrail.infer.fast import hasten
     from vitrail.infer.predictor import load
     from vitrail.infer.sources import expand
+    from vitrail.tasks.base import asked_of
 
-    predictor = load(model, device, trust=trust, point=point)
+    predictor = load(model, device, trust=trust, point=options.point)
+    ask = asked_of(predictor.task, options.threshold)
     piped = sys.stdin.buffer.read() if "-" in pictures else None
     sources = list(expand(pictures, piped, say))
     choice = hasten(predictor, model, sources)
     if choice.why:
         say(choice.why)
-    drawing = None if out is None else Drawing(predictor, Path(out))
-    answers = list(_answers(sources, predictor.answers(sources, request=choice.request), drawing))
+    drawing = None if out is None else Drawing(predictor, Path(out), sources)
+    request = replace(choice.request, ask=ask)
+    answers = list(_answers(sources, predictor.answers(sources, request=request), drawing))
     written = bool(csv) and _written(csv or "", answers, predictor.task.columns)
     if drawing is not None:
         say(f"{drawing.count} files written to {out}")
@@ -118,9 +122,8 @@ def _answers(
     from vitrail.infer.drawing import told
 
     for source, answer in zip(sources, answers, strict=True):
-        if drawing is not None and not answer.error:
-            drawing.write(source, answer)
-        yield told(answer)
+        written = drawing.write(source, answer) if drawing is not None and not answer.error else {}
+        yield told(answer, written)
 
 
 def write_csv(path: str, answers: Sequence[Answer], columns: Sequence[str] = ()) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vitrail.data.manifest import Row
 from vitrail.data.sample import Geometry
 from vitrail.runs.assemble import build_task
-from vitrail.tasks.base import Task
+from vitrail.tasks.base import Ask, Task
 from vitrail.tasks.probe import DenseProbe
 from vitrail.tasks.result import Evaluation, Result, Scope
 
@@ -40,11 +40,19 @@ class Answered(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """The scores of a draft, and its task with what all answers taught it."""
+    """The scores of a draft, its task with what all answers taught it, and the answers."""
 
     evaluation: Evaluation
     result: Result
     task: Task[Any, Any]
+    answered: Answered
+
+    def said(self, id: str) -> Any:
+        """Return what a head that had not seen a picture answers of it, where it answers of patches."""
+        at = next(i for i, row in enumerate(self.answered.rows) if row.id == id)
+        probe: Any = self.task.probe
+        output = probe.output(self.answered.logits[[at]], self.answered.grid)
+        return self.task.decode(output, [self.answered.at[at]], Ask())[0]
 
 
 def score_by_folds(task: Task[Any, Any], name: str, answered: Answered) -> Folded:
@@ -55,7 +63,7 @@ def score_by_folds(task: Task[Any, Any], name: str, answered: Answered) -> Folde
         held = answered.folds == fold
         whole.merge(_evaluated(_calibrated(task, name, answered, ~held), answered, held))
     probe: Any = final.probe
-    return Folded(whole, probe.result(whole, Scope(HOW)), final)
+    return Folded(whole, probe.result(whole, Scope(HOW)), final, answered)
 
 
 def gain_from_twice(now: float, half: float) -> float:

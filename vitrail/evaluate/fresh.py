@@ -79,7 +79,7 @@ def fresh(
             "beside it."
         )
     if known:
-        notes.append(f"{count(len(known), 'picture')} of them stood in the training.")
+        notes.append(f"{len(known):,} of the pictures stood in the training.")
     called = _called(len(chosen), len(known), learnt is not None)
     return Fresh(manifest, tuple(chosen), called, known, tuple(notes), unusable)
 

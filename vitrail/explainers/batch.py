@@ -116,7 +116,7 @@ def _explained(look: Look, name: str, wish: Wish) -> Result:
 
 
 def _figure(look: Look, found: Sequence[Explanation], wish: Wish) -> Image.Image:
-    original = plots.shown(found[0].original())
+    original = found[0].marked(plots.shown(found[0].original()))
     if wish.method == "attention" and not {"layer", "head"} & set(wish.settings):
         subject, query = look.subject(wish.of), wish.settings.get("query", "")
         layers = looks_of(subject, look.ready.pixels[None], query)

@@ -23,6 +23,7 @@ from vitrail.infer.predictor import Predictor, Ready
 from vitrail.runs.assemble import Network
 from vitrail.runs.folder import Run
 from vitrail.runs.run_network import ASK
+from vitrail.tasks.base import Asked
 
 Explainer = Callable[[Subject, Tensor], Tensor]
 
@@ -32,8 +33,8 @@ class Explanation:
     """What one picture was taken for, and where the network looked.
 
     `grid` is (row, col) in the method's own cells; `heat` is (height, width) in the original's pixels, 0 or
-    more, NaN where the network saw nothing. `of` names what is explained, `faithful` says how the map stood the
-    tests, where they were asked for.
+    more, NaN where the network saw nothing. `of` names what is explained, `asked` the part of the picture that is asked
+    about, `faithful` says how the map stood the tests, where they were asked for.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Explanation:
     image: NDArray[np.uint8] = field(repr=False)
     of: str = ""
     faithful: Faithfulness | None = None
+    asked: Asked | None = None
 
     def original(self) -> Image.Image:
         """Return the picture as decoded."""
@@ -50,14 +52,19 @@ class Explanation:
 
     def overlay(self) -> Image.Image:
         """Return the heat map over the picture, with its scale."""
-        return plots.heat(self.original(), self.heat)
+        return self.marked(plots.heat(self.original(), self.heat))
+
+    def marked(self, drawn: Image.Image) -> Image.Image:
+        """Return a drawing of the picture, of whatever size, with a frame around the part that is asked about."""
+        return drawn if self.asked is None else plots.framed(drawn, self.asked.box, self.image.shape[1])
 
     def figure(self, longest: int | None = None) -> Image.Image:
         """Return the picture and the heat map side by side; each at most `longest` pixels a side before it is drawn."""
         picture = self.original()
         if longest is not None:
             picture.thumbnail((longest, longest))
-        return plots.beside(plots.shown(picture), plots.heat(picture, self.heat))
+        drawn = (plots.shown(picture), plots.heat(picture, self.heat))
+        return plots.beside(*map(self.marked, drawn))
 
     def save(self, path: str | Path) -> Path:
         """Write the figure as a picture file."""
@@ -88,8 +95,8 @@ class Look:
         self._twins = twins
         self._baselines: dict[str, Baseline] = {}
         self.ready: Ready = predictor.ready(image)
-        output = predictor.outputs([self.ready])
-        self.prediction = predictor.task.decode(output, [self.ready.geometry], ASK)[0]
+        self.output = predictor.outputs([self.ready])
+        self.prediction = predictor.task.decode(self.output, [self.ready.geometry], ASK)[0]
 
     @property
     def choices(self) -> list[str]:
@@ -118,7 +125,9 @@ class Look:
         rim = 0.0 if method == "occlusion" else subject.spec.rim
         heat = onto_original(np.maximum(grid, 0), self.ready.geometry, rim)
         image = preview(self.ready.image) if self.predictor.preprocess.raw else self.ready.image
-        return Explanation(method, self.prediction, grid, heat, image, of or self.choices[0])
+        asked = self.predictor.task.asked(subject.prediction, self.output)
+        named = asked.choice if asked else of or self.choices[0]
+        return Explanation(method, self.prediction, grid, heat, image, named, asked=asked)
 
     def test(self, found: Explanation, settings: Mapping[str, Any] | None = None) -> Explanation:
         """Return the same explanation with what became of it when it was tested."""

@@ -54,14 +54,16 @@ def tell(look: Look, name: str, *, of: str | None = None, check: bool = True) ->
     made = {one.method: one.grid.size for one in found}
     # A map of a single cell, such as a small picture leaves of a deep pyramid, cannot tell classes apart.
     telling = next((name for name in ("relevance", "gradcam") if made.get(name, 0) > 1), "occlusion")
-    others = [choice for choice in look.choices if choice != found[0].of][:OTHERS]
+    asked = found[0].asked
+    choices = asked.others if asked else look.choices
+    others = [choice for choice in choices if choice != found[0].of][:OTHERS]
     beside = [look.explain(telling, choice) for choice in others]
     values = {
         "name": name,
         "model": look.predictor.header.name,
-        "answer": str(look.prediction),
-        "of": found[0].of,
-        "picture": plots.photo_uri(plots.shown(_small(found[0]))),
+        "answer": asked.answer if asked else str(look.prediction),
+        "heading": _heading(found[0]),
+        "picture": plots.photo_uri(found[0].marked(plots.shown(_small(found[0])))),
         "found": [_shown(one) for one in found],
         "beside": [_shown(one) for one in beside],
         "refused": refused,
@@ -72,6 +74,12 @@ def tell(look: Look, name: str, *, of: str | None = None, check: bool = True) ->
         **_attention(look, "attention" in fitting(look.predictor.network)),
     }
     return Told(render("explain.html", values), (*found, *beside))
+
+
+def _heading(one: Explanation) -> str:
+    if one.asked is not None:
+        return one.asked.heading
+    return f"Where it looked for “{one.of}”" if one.of else "Where it looked"
 
 
 def every(look: Look, of: str | None = None) -> tuple[list[Explanation], list[str]]:
@@ -106,7 +114,7 @@ def _gain(one: Explanation) -> float:
 
 
 def _shown(one: Explanation) -> dict[str, Any]:
-    image = plots.photo_uri(plots.heat(_small(one), one.heat))
+    image = plots.photo_uri(one.marked(plots.heat(_small(one), one.heat)))
     note = " One cell covers all that the network saw: it cannot say where." if one.grid.size == 1 else ""
     return {"method": one.method, "of": one.of, "image": image, "faithful": one.faithful, "note": note}
 

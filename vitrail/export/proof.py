@@ -46,7 +46,8 @@ class Agreement:
     """What the two sides said: largest drift of a probability, and how often the top answer was the same.
 
     `shown` counts the pictures, `pictures` what was asked: each as it is or stretched, both where there are few.
-    `ties` are those whose top answers differ while the model itself holds both for equal within the allowed drift.
+    `ties` are those whose top answers differ while the model itself holds both for equal within the allowed drift;
+    `said` tells what it is that agrees.
     """
 
     allowed: float
@@ -59,6 +60,7 @@ class Agreement:
     drift: float
     same_top: int
     ties: int
+    said: str = "top answers are the same"
 
     @property
     def near(self) -> bool:
@@ -67,12 +69,12 @@ class Agreement:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "said"}
 
     def __str__(self) -> str:
         small, large = (f"{height} x {width}" for height, width in (self.smallest, self.largest))
         return (
-            f"{self.same_top} of {self.pictures} top answers are the same ({self.ties} ties), no probability is "
+            f"{self.same_top} of {self.pictures} {self.said} ({self.ties} ties), no probability is "
             f"further off than {self.drift:.1e}; {count(self.shown, 'picture')} in {self.sizes} sizes from {small} "
             f"to {large}"
         )
@@ -155,7 +157,7 @@ def compare(
     return {
         name: Agreement(
             tally.side.allowed, shown, len(sizes), len(set(sizes)), by_area[0], by_area[-1],
-            tally.drift, tally.same, tally.ties,
+            tally.drift, tally.same, tally.ties, task.agreement,
         )
         for name, tally in tallies.items()
     }  # fmt: skip

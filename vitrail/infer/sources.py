@@ -12,7 +12,7 @@ from typing import Any
 from vitrail.core.errors import DataError
 from vitrail.core.text import printable
 from vitrail.data import archives, own
-from vitrail.data.names import natural
+from vitrail.data.names import count, natural, some
 from vitrail.data.walk import head_of, hidden_note, is_hidden, is_picture_at, walk
 
 _HEAD = 4096
@@ -22,7 +22,8 @@ _HEAD = 4096
 class Source:
     """A picture by name: a file, a member of an archive, or bytes that came through standard input.
 
-    `name` can be printed anywhere; `trouble` is the sentence that says why it cannot be read, where that is known.
+    `name` can be printed anywhere; `trouble` is the sentence that says why it cannot be read, where that is known;
+    `below` is the path inside the folder or archive that was named, "" for a picture named itself.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Source:
     member: str = ""
     data: bytes = b""
     trouble: str = ""
+    below: str = ""
 
     @property
     def called(self) -> str:
@@ -109,10 +111,12 @@ def _from_folder(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
     files = [path / name for name in found.files if name not in left and is_picture_at(path, name)]
     closed = [path / name for name in found.closed]
     if not files and not closed:
-        raise DataError(f"{path} holds no pictures. Name a folder with pictures in it.")
+        aside = f" but {count(len(drawn), 'figure')} that vitrail drew: {some(drawn)}" if drawn else ""
+        raise DataError(f"{path} holds no pictures{aside}. Name a folder with pictures in it.")
     for line in (*found.notes(), *own.figure_note(drawn)):
         say(line)
-    yield from map(_file, [*files, *(path / os.fsdecode(name) for name in found.foreign)])
+    for file in [*files, *(path / os.fsdecode(name) for name in found.foreign)]:
+        yield replace(_file(file), below=file.relative_to(path).as_posix())
     for one in closed:
         shown = printable(str(one))
         yield Source(
@@ -161,7 +165,7 @@ def _from_archive(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
     for member in pictures:
         name = printable(f"{path}!{member.name}")
         trouble = f"{name} {member.trouble}. Pack the archive again so that it can be read."
-        yield Source(name, path, member.name, trouble=trouble if member.trouble else "")
+        yield Source(name, path, member.name, trouble=trouble if member.trouble else "", below=member.name)
 
 
 def _from_bytes(data: bytes, say: Callable[[str], None]) -> Iterator[Source]:

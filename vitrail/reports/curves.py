@@ -21,11 +21,11 @@ def loss_curve(run: Run) -> str:
     return plots.data_uri(plots.curves(lines, "epoch", "loss"))
 
 
-def score_curve(run: Run) -> str:
-    """Return the validation score over epochs as a data: address."""
+def score_curve(run: Run, name: str) -> str:
+    """Return the validation score over epochs, which people call `name`, as a data: address."""
     scored = [event for event in run.course() if event["event"] == "score"]
     points = [(event["epoch"], event[event["main"]]) for event in scored]
-    return plots.data_uri(plots.curves({"validation": points}, "epoch", scored[0]["main"] if scored else ""))
+    return plots.data_uri(plots.curves({"validation": points}, "epoch", name))
 
 
 def thin(points: Sequence[tuple[float, float]], most: int = 300) -> list[tuple[float, float]]:

@@ -16,11 +16,11 @@ from vitrail.evaluate.doubts import write_doubts
 from vitrail.evaluate.report import environment
 from vitrail.infer.predictor import Predictor
 from vitrail.models.create import count_params
-from vitrail.reports.page import page_of_draft
+from vitrail.reports.page import DraftPage, Drawer, page_of_draft
 from vitrail.runs.card import card
 from vitrail.runs.folder import Run
 from vitrail.tasks.base import Task
-from vitrail.tasks.probe import Doubt
+from vitrail.tasks.probe import DenseProbe, Doubt
 
 SHOWN = 48
 """Doubtful labels on the page; the table beside it has them all."""
@@ -39,7 +39,7 @@ class Outlook:
 
 def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Outlook) -> dict[str, Any]:
     """Write report.json, report.html, README.md and the doubts of a draft into its run."""
-    doubtful = found.task.probe.doubts(found.evaluation) if found.task.probe else []
+    doubtful = found.task.probe.doubts(found.evaluation) if found.task.probe else None
     predictor = Predictor(run.folder)
     header = predictor.header
     report = {
@@ -56,7 +56,7 @@ def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Out
         **found.result.details,
         "gain_from_twice": round(outlook.gain, 4),
         "half": round(outlook.half, 4),
-        "doubts": len(doubtful),
+        "doubts": None if doubtful is None else len(doubtful),
         "full_seconds": round(outlook.full, 1),
         "full_seconds_usual": round(outlook.full_usual, 1),
         "verdict": found.result.verdict,
@@ -65,9 +65,15 @@ def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Out
         "proof_drift": predictor.proof_drift,
     }
     write_json(run.report_path, report)
-    write_doubts(run.folder / "doubts.csv", doubtful)
-    shown = [(one, _picture(manifest, one)) for one in doubtful[:SHOWN]]
-    write_text(run.folder / "report.html", page_of_draft(run, manifest, found.result, report, shown))
+    shown = None
+    if doubtful is not None:
+        write_doubts(run.folder / "doubts.csv", doubtful)
+        shown = [(one, _picture(manifest, one)) for one in doubtful[:SHOWN]]
+    drawer = None
+    if isinstance(found.task.probe, DenseProbe):
+        drawer = Drawer(found.task, predictor.preprocess, lambda shot, _: found.said(shot.id))
+    page = page_of_draft(run, manifest, DraftPage(found.result, report, shown, drawer))
+    write_text(run.folder / "report.html", page)
     write_text(run.folder / "README.md", card(header, predictor.task, report, found.result))
     return report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 from PIL.Image import Image
@@ -15,6 +15,7 @@ from vitrail.core.text import clock
 from vitrail.data.decode import preview
 from vitrail.data.manifest import KEPT, Manifest
 from vitrail.data.names import count, some
+from vitrail.data.preprocess import Preprocess
 from vitrail.data.source import load
 from vitrail.evaluate.fresh import Fresh
 from vitrail.explainers.explanation import explain, method_for
@@ -24,6 +25,7 @@ from vitrail.reports.album import Album
 from vitrail.reports.cells import cells
 from vitrail.reports.curves import loss_curve, score_curve
 from vitrail.runs.folder import Run
+from vitrail.tasks.base import Task
 from vitrail.tasks.probe import Doubt
 from vitrail.tasks.result import (
     Curve,
@@ -40,6 +42,9 @@ from vitrail.tasks.result import (
 WIDTH = 520
 """Pixels of a picture and its heat map side by side."""
 
+WIDE = 3 * WIDTH
+"""Pixels of truth, answer and errors side by side."""
+
 LARGE = 4 * WIDTH
 """Pixels of a side from which a picture is made smaller before a heat map is laid over it."""
 
@@ -47,17 +52,18 @@ LARGE = 4 * WIDTH
 def page(run: Run, manifest: Manifest, predictor: Predictor, result: Result, report: dict[str, Any]) -> str:
     """Return the page of a run: one self-contained file of a few MB that names no path of this machine."""
     classes = f" on {count(len(predictor.labels), 'class', 'classes')}" if predictor.labels else ""
+    first = result.numbers.get(result.main)
     values = {
         "title": f"{report['model']}{classes}",
         "loss": loss_curve(run),
-        "curve": score_curve(run),
+        "curve": score_curve(run, (first and first.name) or result.main),
         "live": plots.photo_uri(open_picture(run.live_path)) if run.live_path.is_file() else None,
         "subtitle": "Scored on pictures that neither the training nor the choice of the best epoch saw",
         "notes": _checked(run, manifest),
         "learnt": True,
         "clock": clock(report["seconds"]) if report["seconds"] > 120 else f"{report['seconds']:.0f} s",
     }
-    return _page(manifest, predictor, result, report, values)
+    return _page(_laid_by(manifest, predictor), result, report, values)
 
 
 def page_of_new(new: Fresh, predictor: Predictor, result: Result, report: dict[str, Any]) -> str:
@@ -68,43 +74,55 @@ def page_of_new(new: Fresh, predictor: Predictor, result: Result, report: dict[s
         "notes": [*report["notes"], *_notes(new.manifest)],
         "learnt": False,
     }
-    return _page(new.manifest, predictor, result, report, values)
+    return _page(_laid_by(new.manifest, predictor), result, report, values)
 
 
-def page_of_draft(
-    run: Run,
-    manifest: Manifest,
-    result: Result,
-    report: dict[str, Any],
-    doubts: Sequence[tuple[Doubt, str]],
-) -> str:
-    """Return the page of a draft, with its doubtful labels and their pictures.
+class Drawer(NamedTuple):
+    """Draws answers on pictures: a task, the steps by which its pictures are read, and what is answered of one."""
+
+    task: Task[Any, Any]
+    preprocess: Preprocess
+    said: Callable[[Shot, NDArray[Any]], Any]
+
+
+class DraftPage(NamedTuple):
+    """What the page of a draft shows: doubtful labels with their pictures, None where none were looked for."""
+
+    result: Result
+    report: dict[str, Any]
+    doubts: Sequence[tuple[Doubt, str]] | None
+    drawer: Drawer | None
+
+
+def page_of_draft(run: Run, manifest: Manifest, shown: DraftPage) -> str:
+    """Return the page of a draft.
 
     It shows no heat maps: the answers are those of heads that had not seen the pictures, not of the model's own.
     """
+    report = shown.report
     values = {
         "title": f"A draft in {report['seconds']:.0f} seconds",
         "subtitle": "A frozen network and a linear head; every picture asked once, of a head that had not seen it",
         "notes": _checked(run, manifest),
         "learnt": False,
-        "doubts": doubts,
+        "draft": True,
+        "doubts": shown.doubts,
     }
-    return _page(manifest, None, result, report, values)
+    return _page(_Layout(manifest, None, shown.drawer), shown.result, report, values)
 
 
-def _page(
-    manifest: Manifest,
-    predictor: Predictor | None,
-    result: Result,
-    report: dict[str, Any],
-    values: Mapping[str, Any],
-) -> str:
-    layout = _Layout(manifest, predictor)
+def _laid_by(manifest: Manifest, predictor: Predictor) -> _Layout:
+    drawer = Drawer(predictor.task, predictor.preprocess, lambda _, image: predictor(image)[0])
+    return _Layout(manifest, predictor, drawer)
+
+
+def _page(layout: _Layout, result: Result, report: dict[str, Any], values: Mapping[str, Any]) -> str:
     first = result.numbers.get(result.main)
     numbers = [*([first] if first else []), *(one for one in result.numbers.values() if one is not first)]
     shown = [one for one in numbers if one.fact]
     units = {one.unit for one in shown if one.low is not None or one.why}
     laid_out = {
+        "draft": False,
         "doubts": None,
         **values,
         "report": report,
@@ -148,10 +166,13 @@ def _notes(manifest: Manifest) -> Iterator[str]:
 
 
 class _Layout:
-    """Brings sections into the shape of their templates: pictures loaded, curves drawn; predictor None: no answers."""
+    """Brings sections into the shape of their templates: pictures loaded, curves drawn.
 
-    def __init__(self, manifest: Manifest, predictor: Predictor | None) -> None:
-        self.root, self.predictor = manifest.root, predictor
+    Without a predictor there are no galleries, without a drawer no overlays.
+    """
+
+    def __init__(self, manifest: Manifest, predictor: Predictor | None, drawer: Drawer | None) -> None:
+        self.root, self.predictor, self.drawer = manifest.root, predictor, drawer
         self.rows = {row.id: row for row in manifest.rows()}
         self.album = Album(manifest.root)
         self.explained = False
@@ -181,38 +202,37 @@ class _Layout:
         first = gallery.explain and not self.explained
         self.explained = self.explained or gallery.explain
         pictures = [self._looked(self.predictor, shot, method) for shot in gallery.shots]
-        return {"hint": gallery.hint, "how": first, "method": method, "pictures": pictures}
+        return {"hint": gallery.hint, "how": first, "method": method, "pictures": pictures, "panels": False}
 
     def _looked(self, predictor: Predictor, shot: Shot, method: str | None) -> dict[str, Any]:
-        image = self._image(predictor, shot)
+        image = self._image(predictor.preprocess, shot)
         seen = preview(image) if predictor.preprocess.raw else image
         plain = plots.of_array(seen)
         figure = explain(predictor, image, method).figure(LARGE) if method else plots.shown(plain)
         figure.thumbnail((WIDTH, WIDTH))
         return {"image": plots.photo_uri(figure), "shot": shot}
 
-    def _image(self, predictor: Predictor, shot: Shot) -> NDArray[Any]:
+    def _image(self, steps: Preprocess, shot: Shot) -> NDArray[Any]:
         row = self.rows[shot.id]
-        steps = predictor.preprocess
         return load(self.root, row.path, steps.channels, row.part, raw=steps.raw).image
 
     def _overlays(self, overlays: Overlays) -> dict[str, Any] | None:
         """Return the pictures with the task's own drawing of the answer on each."""
-        if self.predictor is None:
+        if (drawer := self.drawer) is None:
             return None
-        pictures = []
+        panels = hasattr(drawer.task, "compare")
+        width, pictures = WIDE if panels else WIDTH, []
         for shot in overlays.shots:
-            image = self._image(self.predictor, shot)
-            seen = preview(image) if self.predictor.preprocess.raw else image
-            figure = plots.shown(self._drawn(self.predictor, plots.of_array(seen), image, shot))
-            width = WIDTH * 2 if hasattr(self.predictor.task, "compare") else WIDTH
+            image = self._image(drawer.preprocess, shot)
+            seen = preview(image) if drawer.preprocess.raw else image
+            figure = plots.shown(self._drawn(drawer, plots.of_array(seen), image, shot))
             figure.thumbnail((width, width))
             pictures.append({"image": plots.photo_uri(figure), "shot": shot})
-        return {"hint": overlays.hint, "pictures": pictures}
+        return {"hint": overlays.hint, "pictures": pictures, "panels": panels}
 
-    def _drawn(self, predictor: Predictor, shown: Image, image: NDArray[Any], shot: Shot) -> Image:
+    def _drawn(self, drawer: Drawer, shown: Image, image: NDArray[Any], shot: Shot) -> Image:
         """Return a picture with the answer drawn on it, and beside it the truth where the task shows both."""
-        task, answer = predictor.task, predictor(image)[0]
+        task, answer = drawer.task, drawer.said(shot, image)
         compare = getattr(task, "compare", None)
         if compare is None:
             return task.render(shown, answer)

@@ -157,13 +157,19 @@ def _confused(matrix: Matrix) -> list[str]:
 
 def _calibrated(section: Reliability) -> list[str]:
     found = section.calibration
-    after, before, noise = (measured(found[name], "%") for name in ("ece_after", "ece_before", "ece_noise"))
+    after, before, noise = (
+        measured(found.get(name), "%") for name in ("ece_after", "ece_before", "ece_noise")
+    )
+    plain = f" (before temperature scaling {before})" if "ece_before" in found else ""
+    chance = (
+        f"; a perfectly calibrated model would show {noise} on as many pictures"
+        if "ece_noise" in found
+        else ""
+    )
     return [
         "## Calibration",
         "",
-        f"Expected calibration error {after} (before temperature scaling "
-        f"{before}); a perfectly calibrated model would show {noise} "
-        f"on as many pictures. Temperature {found['temperature']:g}.",
+        f"Expected calibration error {after}{plain}{chance}. Temperature {found['temperature']:g}.",
         "",
     ]
 

@@ -29,7 +29,7 @@ from torch.nn.functional import pad
 
 from vitrail.core.config import Settings as AnySettings
 from vitrail.core.config import read
-from vitrail.core.errors import UnknownNameError
+from vitrail.core.errors import SettingError, UnknownNameError
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.sample import Batch, Geometry
 from vitrail.data.targets import Targets
@@ -88,6 +88,33 @@ class Ask:
     top: int = 5
 
 
+def asked_of(task: Task[Any, Any], threshold: float | None) -> Ask:
+    """Return what is asked of a task; SettingError where it takes no threshold, or not this one."""
+    if threshold is None:
+        return Ask()
+    if not task.takes_threshold:
+        raise SettingError(
+            f"The task {task.name} takes no threshold: its answers tell their probabilities. Leave --threshold out."
+        )
+    if not 0 <= threshold <= 1:
+        raise SettingError(f"A threshold is a probability from 0 to 1, got {threshold:g}.")
+    return Ask(threshold=threshold)
+
+
+class Asked(NamedTuple):
+    """A part of an image that is asked about: (left, top, right, bottom) in pixels of the original.
+
+    `choice` is the whole question by its name, `answer` what is answered there, `heading` what an explanation shows,
+    and `others` the same question of the other classes, the likeliest there first.
+    """
+
+    box: tuple[float, float, float, float]
+    choice: str
+    answer: str
+    heading: str
+    others: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Following:
     """How an answer follows a teacher's: `match` its probabilities, its choice alone (`hard`), or softened (`soft`)."""
@@ -115,6 +142,10 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     """The learning rate of the head, in rates of what stands before it."""
     measures: bool = False
     """True where an answer states lengths or areas: the size of a pixel is then read from the file of each picture."""
+    takes_threshold: bool = False
+    """True where `decode` answers nothing below the threshold of an `Ask`."""
+    agreement: str = "top answers are the same"
+    """What is said of answers that agree (`agree`)."""
     kind: ClassVar[str] = "class"
     """The kind of truth that names alone stand for."""
     settings: Any
@@ -195,6 +226,10 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     def choices(self, prediction: PredictionT) -> Sequence[str]:
         """Return the names of what an answer may be asked about, the likeliest first; by default itself alone."""
         return (str(prediction),)
+
+    def asked(self, prediction: PredictionT, output: Output) -> Asked | None:
+        """Return the part of the image that a prediction in `focus` is about; None where that is the whole."""
+        return None
 
     def focus(self, prediction: PredictionT, choice: str) -> PredictionT:
         """Return the prediction whose score explains one of the `choices`; UnknownNameError names the nearest."""

@@ -94,8 +94,8 @@ class Probe(Protocol):
         """Return the result that a draft's report.json holds."""
         ...
 
-    def doubts(self, evaluation: Any) -> list[Doubt]:
-        """Return the truths that are more probably wrong than right, the most doubtful first."""
+    def doubts(self, evaluation: Any) -> list[Doubt] | None:
+        """Return the truths that are more probably wrong than right, the most doubtful first; None looks for none."""
         ...
 
 

@@ -24,6 +24,9 @@ Array = NDArray[Any]
 
 NEVER_SEEN = "pictures it never saw"
 
+VALIDATION = "the validation pictures"
+"""What the temperature of a training is fitted on."""
+
 
 class Number(NamedTuple):
     """One score with its 95 % interval, its unit, and which way is better.
@@ -100,13 +103,17 @@ class Table(NamedTuple):
 
 
 class Shot(NamedTuple):
-    """One picture of a page, by its row's id: what is true, what was answered, how sure; `right` None: who can say."""
+    """One picture of a page, by its row's id: what is true, what was answered, how sure; `right` None: who can say.
+
+    `caption` stands in the place of all that where one word of truth and one of answer do not tell it.
+    """
 
     id: str
     truth: str
     answer: str
     confidence: float | None = None
     right: bool | None = None
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,19 +181,22 @@ class Curve(Section):
 
 @dataclass(frozen=True)
 class Reliability(Section):
-    """Whether probabilities are honest: a calibration as report.json holds it, and what its temperature came from."""
+    """Whether probabilities are honest: a calibration as report.json holds it, and what its temperature came from.
+
+    Where it holds no `ece_noise`, or no `ece_before`, nothing is said of chance, or of temperature 1.
+    """
 
     kind: ClassVar[str] = "reliability"
     calibration: Mapping[str, Any]
-    fitted_on: str = "the validation pictures"
+    fitted_on: str = VALIDATION
 
     @property
     def line(self) -> str:
         """Return the calibration error beside what chance alone would show."""
-        after, noise, before = (
-            measured(self.calibration[name], "%") for name in ("ece_after", "ece_noise", "ece_before")
-        )
-        return f"calibration error {after}; chance alone would show {noise} (without temperature {before})"
+        told = {name: measured(self.calibration.get(name), "%") for name in ("ece_noise", "ece_before")}
+        chance = f"; chance alone would show {told['ece_noise']}" if "ece_noise" in self.calibration else ""
+        before = f" (without temperature {told['ece_before']})" if "ece_before" in self.calibration else ""
+        return f"calibration error {measured(self.calibration['ece_after'], '%')}{chance}{before}"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ SHOWN = 6
 ACROSS = 2
 """Images in a row."""
 
+LETTERS = 15
+"""Pixels of the letters of a file's name."""
+
 WIDTH = 1280
 """Pixels of the sheet, at most."""
 
@@ -42,7 +45,8 @@ class Live:
         with evaluating(network):
             for batch, output in run_network(compute, batches, session.accelerator.device, session.precision):
                 image = self._image(batch.ids[0])
-                shown.append(self.glance(image, output, batch.geometry[0], batch.targets[0]))
+                drawn = self.glance(image, output, batch.geometry[0], batch.targets[0])
+                shown.append(plots.titled(drawn, batch.ids[0].rpartition("/")[2], LETTERS))
         if not shown:
             return []
         rows = [plots.beside(*shown[i : i + ACROSS]) for i in range(0, len(shown), ACROSS)]

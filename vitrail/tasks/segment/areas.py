@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -77,13 +78,24 @@ class Areas:
         match = _PLACE.fullmatch(choice)
         name, region = (match["name"], self._region(match["numbers"])) if match else (choice, None)
         if not name and region is not None:
-            left, top = int(region[0]), int(region[1])
-            place = int(self.mask[top, left])
-            name = self.names[place] if place < len(self.names) else next(iter(self.ordered()), self.names[0])
+            name = next(iter(self.within(region).ordered() or self.ordered()), self.names[0])
         if name not in self.names:
             see = f"There are: {', '.join(self.names)}; of a pixel: pole at 310,120."
             raise UnknownNameError("class", name, self.names, see)
         return replace(self, asked=name, region=region)
+
+    def where(self, prefix: tuple[str, str] = ("at ", "in ")) -> str:
+        """Return the region in words, "at 310,120" or "in 10,20,90,80"; "" for the whole image."""
+        if self.region is None:
+            return ""
+        left, top, right, bottom = (f"{one:.10g}" for one in self.region)
+        pixel = (self.region[2] - self.region[0], self.region[3] - self.region[1]) == (1, 1)
+        return f"{prefix[0]}{left},{top}" if pixel else f"{prefix[1]}{left},{top},{right},{bottom}"
+
+    def within(self, region: tuple[float, float, float, float]) -> Areas:
+        """Return the answer in a region alone, each pixel that it touches counted whole."""
+        left, top, right, bottom = region
+        return replace(self, mask=self.mask[int(top) : math.ceil(bottom), int(left) : math.ceil(right)])
 
     def _region(self, text: str) -> tuple[float, float, float, float]:
         """Return a pixel, or a rectangle, in pixels of the original; a pixel is a rectangle around its centre."""

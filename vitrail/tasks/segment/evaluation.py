@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitrail.data.manifest import Row, group_key
-from vitrail.data.names import some
+from vitrail.data.names import count, some
 from vitrail.data.sample import Geometry
 from vitrail.data.view import strips_in_original
 from vitrail.metrics.calibration import BINS
 from vitrail.metrics.intervals import Interval, bootstrap, resampled, wilson
 from vitrail.metrics.temperature import temperature
 from vitrail.tasks.result import (
+    VALIDATION,
     Cell,
     Column,
     Gathered,
@@ -111,7 +112,8 @@ class SegmentEvaluation:
         answer = np.where(truth == self.void, self.void, answer).astype(np.uint8)
         widths = surfaces.Widths.of(geometry.original)
         parts: dict[str, NDArray[Any]] = {
-            "table": image.table, "bins": image.bins, "loss": np.array([image.loss, image.pixels]),
+            "table": image.table, "bins": image.bins, "plain": image.plain,
+            "loss": np.array([image.loss, image.pixels]),
             "edges": surfaces.edges(answer, truth, k, widths), "drawn": drawn, "true": true,
             "widths": np.array(widths), "surface": np.full((k, 2), np.nan), "reach": np.array([np.nan]),
         }  # fmt: skip
@@ -226,9 +228,9 @@ class SegmentEvaluation:
         iou = _overlap(tables)
         return mean_of(iou, tables.sum(2) > 0), iou
 
-    def result(self, scope: Scope = Scope()) -> Result:
-        """Return everything that reports say."""
-        return _Report(self, scope).result()
+    def result(self, scope: Scope = Scope(), fitted_on: str = VALIDATION) -> Result:
+        """Return everything that reports say; the temperature was fitted on these answers."""
+        return _Report(self, scope).result(fitted_on)
 
 
 def _overlap(table: Any) -> Array:
@@ -251,7 +253,7 @@ class _Image:
     def __init__(self, classes: int, void: int, heat: float) -> None:
         self.classes, self.void, self.heat = classes, void, heat
         self.table = np.zeros((classes, classes + 1), np.int64)
-        self.bins = np.zeros((BINS, 3), np.float64)
+        self.bins, self.plain = np.zeros((BINS, 3), np.float64), np.zeros((BINS, 3), np.float64)
         self.loss, self.pixels = 0.0, 0
 
     def add(self, strip: Tensor, truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -267,14 +269,26 @@ class _Image:
         true = torch.from_numpy(truth[known].astype(np.int64))
         logits = strip[:, at]
         own = logits.gather(0, true[None])[0]
-        self.loss += float((logits.logsumexp(0) - own).double().sum())
+        whole = logits.logsumexp(0)
+        self.loss += float((whole - own).double().sum())
         self.pixels += len(true)
-        sure_there = sure[at].double().numpy()
-        bins = np.minimum((sure_there * BINS).astype(np.int64), BINS - 1)
         right = (answer[known] == truth[known]).astype(np.float64)
-        for column, weight in enumerate((np.ones_like(right), sure_there, right)):
-            self.bins[:, column] += np.bincount(bins, weights=weight, minlength=BINS)
+        _count(self.bins, sure[at], right)
+        _count(self.plain, sure[at] if self.heat == 1 else (logits.amax(0) - whole).exp(), right)
         return answer
+
+
+def _count(bins: Array, sure: Tensor, right: Array) -> None:
+    """Add answers to spans of probability: how many, how sure, how many of them right: (BINS, 3)."""
+    probability = sure.double().numpy()
+    place = np.clip((probability * BINS).astype(np.int64), 0, BINS - 1)
+    for column, weight in enumerate((np.ones_like(right), probability, right)):
+        bins[:, column] += np.bincount(place, weights=weight, minlength=BINS)
+
+
+def _error(bins: Array) -> float:
+    """Return the calibration error of what `_count` counted."""
+    return float(np.abs(bins[:, 1] - bins[:, 2]).sum() / max(1.0, float(bins[:, 0].sum())))
 
 
 def _drawn(
@@ -327,11 +341,16 @@ def from_details(report: Mapping[str, Any], fitted_on: str) -> Result:
         for name, cells in test["per_class"].items()
     ]
     table = Table(COLUMNS, tuple(rows))
+    calibration = dict(report["calibration"])
+    if (
+        calibration.pop("ece_noise", None) is not None
+    ):  # of older reports, which counted other pixels before than after
+        calibration.pop("ece_before")
     sections = (
         TableSection("Class by class", table),
-        Reliability("Whether its probabilities are honest", report["calibration"], fitted_on),
+        Reliability("Whether its probabilities are honest", calibration, fitted_on),
     )
-    details = {"test": test, "calibration": report["calibration"]}
+    details = {"test": test, "calibration": calibration}
     return Result("miou", numbers, report["verdict"], (table,), sections, details)
 
 
@@ -347,7 +366,7 @@ class _Report:
         self.drawn_mean, self.drawn_iou = evaluation._drawn_overlap(self.draws)
         self.near = evaluation.kept["edges"].sum(0)
 
-    def result(self) -> Result:
+    def result(self, fitted_on: str) -> Result:
         """Return the whole result."""
         numbers = self._numbers()
         table = self._per_class()
@@ -355,7 +374,7 @@ class _Report:
         sections: list[Section] = [
             TableSection("Class by class", table, self._note()),
             TableSection("What is taken for what", self._mistaken(), _SHARES, card="What is taken for what"),
-            Reliability("Whether its probabilities are honest", calibration),
+            Reliability("Whether its probabilities are honest", calibration, fitted_on),
             *self._galleries(),
             Limits("Limits", self._limits()),
         ]
@@ -427,48 +446,36 @@ class _Report:
         return f"{left}Edges match within {edge} px. Intervals: images resampled, those of a group together.{named}"
 
     def _calibration(self) -> dict[str, Any]:
-        """Return how honest the probabilities of pixels are, as report.json holds it."""
+        """Return how honest the probabilities of pixels are, as report.json holds it.
+
+        Pixels of an image are not independent, so nothing is said of what chance alone would show.
+        """
         bins = self.seen.kept["bins"].sum(0)
         shown = (self.seen.kept["bins"][..., 0] > 0).sum(0)
-        many = max(1.0, float(bins[:, 0].sum()))
         rows = []
-        for (count, sure, right), images in zip(bins, shown, strict=True):
-            if count:
-                share = wilson(right / count * images, float(images))
-                rows.append({"sure": round(sure / count, 4), "right": _plain(share), "answers": int(count)})
-        error = float(np.abs(bins[:, 1] - bins[:, 2]).sum() / many)
+        for (pixels, sure, right), images in zip(bins, shown, strict=True):
+            if pixels:
+                share = wilson(right / pixels * images, float(images))
+                rows.append({"sure": round(sure / pixels, 4), "right": _plain(share), "answers": int(pixels)})
         return {
-            "ece_before": round(self._error_plain(), 6),
-            "ece_after": round(error, 6),
-            "ece_noise": 0.0,
+            "ece_before": round(_error(self.seen.kept["plain"].sum(0)), 6),
+            "ece_after": round(_error(bins), 6),
             "temperature": self.seen.temperature,
-            "answers": int(many),
+            "answers": int(bins[:, 0].sum()),
             "bins": rows,
         }
-
-    def _error_plain(self) -> float:
-        """Return the calibration error with temperature 1, of the pixels that were drawn."""
-        logits, true = self.seen._pixels()
-        if not len(true):
-            return 0.0
-        odds = np.exp(logits - logits.max(1, keepdims=True))
-        p = odds / odds.sum(1, keepdims=True)
-        sure, right = p.max(1), p.argmax(1) == true
-        off = np.bincount(
-            np.minimum((sure * BINS).astype(np.int64), BINS - 1), weights=right - sure, minlength=BINS
-        )
-        return float(np.abs(off).sum() / len(true))
 
     def _galleries(self) -> list[Overlays]:
         each = self.seen.per_image()["miou"]
         order = np.argsort(each, kind="stable").tolist()
-        shots = [Shot(self.seen.rows[i].id, "", f"mIoU {each[i]:.0%}", float(each[i])) for i in order]
-        worst, best = tuple(shots[:SHOWN]), tuple(shots[::-1][:SHOWN])
+        shots = [Shot(self.seen.rows[i].id, "", "", caption=f"mIoU {100 * each[i]:.0f} %") for i in order]
+        worst, others = tuple(shots[:SHOWN]), shots[SHOWN:]
         hint = "Truth, answer, and in red where they differ; void is left plain."
-        both = len(shots) > SHOWN
+        best = tuple(others[::-1][:SHOWN])
+        heading = "The worst images" if best else "The images, the worst first"
         return [
-            Overlays("The worst images", hint, worst),
-            *([Overlays("The best images", hint, best)] if both else []),
+            Overlays(heading, hint, worst),
+            *([Overlays("The best images", hint, best)] if best else []),
         ]
 
     def _limits(self) -> tuple[str, ...]:
@@ -483,8 +490,9 @@ class _Report:
         span = f", {number.span()}" if number.low is not None else ""
         there = [(float(self.iou[i]), label) for i, label in enumerate(self.labels) if self.present[i]]
         weak = min(there)
+        over = count(len(there), "class", "classes")
         return (
-            f"mIoU {number.text()}{span}, over {len(there)} classes, on {self.count:,} {self.scope.called}; weakest: "
+            f"mIoU {number.text()}{span}, over {over}, on {self.count:,} {self.scope.called}; weakest: "
             f"{weak[1]} {weak[0]:.0%}."
         )
 

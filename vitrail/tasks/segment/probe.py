@@ -108,15 +108,15 @@ class SegmentProbe:
 
     def result(self, evaluation: SegmentEvaluation, scope: Scope) -> Result:
         """Return the result of answers by folds."""
-        return evaluation.result(scope)
+        return evaluation.result(scope, OTHER_HEADS)
 
     def reopen(self, report: Mapping[str, Any]) -> Result:
         """Return the result that a draft's report.json holds."""
         return from_details(report, OTHER_HEADS)
 
-    def doubts(self, evaluation: SegmentEvaluation) -> list[Doubt]:
-        """Return nothing: a mask is rarely wrong as a whole."""
-        return []
+    def doubts(self, evaluation: SegmentEvaluation) -> list[Doubt] | None:
+        """Look for none: a mask is rarely wrong as a whole."""
+        return None
 
 
 def _clipped(at: Any, length: int) -> Whole:

@@ -22,7 +22,7 @@ from vitrail.data.truth import Truth
 from vitrail.data.view import points_in_original, scaled, strips_in_original
 from vitrail.layers.head import Head, Output
 from vitrail.layers.tokens import FeatureSpec
-from vitrail.tasks.base import Ask, Following, Losses, Task, within
+from vitrail.tasks.base import Ask, Asked, Following, Losses, Task, within
 from vitrail.tasks.result import Exports
 from vitrail.tasks.segment import loss
 from vitrail.tasks.segment.areas import Areas, Mask, colours_of
@@ -61,6 +61,12 @@ SEEN = 2.0
 GLANCE = 320
 """Pixels of the long side of an image that is drawn while a training runs."""
 
+LETTERS = 15
+"""Pixels of the letters below such an image."""
+
+WRONG = (213, 30, 30)
+"""The colour of pixels that are answered wrongly."""
+
 SIDE = 32
 """Rows and columns of the shares of classes that a proof compares."""
 
@@ -79,6 +85,8 @@ class Segment(Task[Mask, Areas], SegmentTargets):
     exports = Exports("image-segmentation", ("mean_iou",))
     picture_outputs = ("classes",)
     measures = True
+    takes_threshold = True
+    agreement = f"masks are the same in at least {100 * SAME:g} % of their pixels"
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
@@ -126,7 +134,8 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         zoom = float(f"{SEEN / shrunk:.2g}")
         line = (
             f"images {shrunk:.1f} times as long as the input: trained on crops and answered in overlapping windows at "
-            f"{zoom:g} of their scale; whole ones in the input: --set zoom=0"
+            f"{zoom:g} of their scale; such a model is neither explained nor exported; whole ones in the input: "
+            "--set zoom=0"
         )
         return {"zoom": zoom}, [line]
 
@@ -253,6 +262,25 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         """Return what is asked about: a class, a pixel ("pole at 310,120") or a region ("in 10,20,90,80")."""
         return prediction.about(choice)
 
+    def asked(self, prediction: Areas, output: Output) -> Asked | None:
+        """Return the pixel or region asked about, what is answered there, and the other classes by their shares."""
+        if prediction.region is None:
+            return None
+        shares = output["map"][0].float().softmax(0)
+        there = (shares * _weight(prediction, 0, shares.shape[-2:])).sum((1, 2))
+        order = [self.labels[place] for place in there.argsort(descending=True, stable=True).tolist()]
+        inside, named = prediction.within(prediction.region), prediction.where(("pixel ", "region "))
+        answer = next(iter(inside.ordered()), "")
+        said = answer if inside.mask.size == 1 and answer else str(inside)
+        heading = (
+            f"What made {named} {answer}"
+            if prediction.asked == answer
+            else f"What speaks for {prediction.asked} at {named}"
+        )
+        where = prediction.where()
+        others = tuple(f"{one} {where}" for one in order if one != prediction.asked)
+        return Asked(prediction.region, f"{prediction.asked} {where}", f"{named}: {said}", heading, others)
+
     def score(self, output: Output, prediction: Areas) -> Tensor:
         """Return the mean logit of the class asked about, over the pixels or the region asked about: (b,)."""
         maps = output["map"]
@@ -268,12 +296,16 @@ class Segment(Task[Mask, Areas], SegmentTargets):
     def compare(self, image: Image, prediction: Areas, truth: Mask) -> Image:
         """Return truth, answer, and where they differ, side by side."""
         wrong = np.where((prediction.mask != truth) & (truth != self.VOID), 0, self.VOID).astype(np.uint8)
+        grey = image.convert("L")
         shown = (
             plots.titled(plots.mask_overlay(image, truth, self.colours), "truth"),
-            plots.titled(plots.mask_overlay(image, prediction.mask, self.colours, self.labels), "answer"),
-            plots.titled(plots.mask_overlay(image, wrong, ((213, 30, 30),), strength=0.8), "where it errs"),
+            plots.titled(plots.mask_overlay(image, prediction.mask, self.colours), "answer"),
+            plots.titled(plots.mask_overlay(grey, wrong, (WRONG,), strength=0.8), "where it errs"),
         )
-        return plots.beside(*shown)
+        size = max(13, shown[0].width // 26)
+        return plots.with_legend(
+            plots.beside(*shown), self.labels, self.colours, truth, prediction.mask, size=size
+        )
 
     def glance(self, image: Image, output: Output, geometry: Geometry, truth: Mask) -> Image:
         """Return truth and answer side by side, small and quickly drawn whatever the size of the image."""
@@ -284,9 +316,11 @@ class Segment(Task[Mask, Areas], SegmentTargets):
             (2 * np.arange(n) + 1) * side // (2 * n)
             for n, side in zip(small.original, truth.shape, strict=True)
         )
-        true = plots.mask_overlay(shown, truth[rows[:, None], cols], self.colours)
-        answer = plots.mask_overlay(shown, self.mask(output["map"][0], small), self.colours)
-        return plots.beside(true, answer, gap=2)
+        true, answer = truth[rows[:, None], cols], self.mask(output["map"][0], small)
+        both = (plots.mask_overlay(shown, one, self.colours) for one in (true, answer))
+        return plots.with_legend(
+            plots.beside(*both, gap=2), self.labels, self.colours, true, answer, size=LETTERS
+        )
 
     # Proof
 
