@@ -41,7 +41,7 @@ def main() -> None:
         photos = toy.photographs(folder / "photos", 100)
         for model in sys.argv[1:] or MODELS:
             name, _, several = model.partition("+")
-            path = toy.model(folder, name, task_name="classify_multi" if several else "classify")
+            path = toy.model(folder, name, task_name="multilabel" if several else "classify")
             for format, suffix in SUFFIXES.items():
                 began = time.perf_counter()
                 try:

@@ -260,10 +260,10 @@ def test_a_missing_label_does_not_make_a_set_one_of_several_labels(tmp_path: Pat
     assert (row.id, row.reason) == ("4.png", "no label")
     assert prepared.report.of("no label") == ("4.png",)
     assert (
-        "1 picture kept out, no label: 4.png. Where a picture may have none: --task classify_multi."
+        "1 picture kept out, no label: 4.png. Where a picture may have none: --task multilabel."
         in prepared.report.lines()
     )
-    asked = prepare(tmp_path / "set", task="classify_multi")
+    asked = prepare(tmp_path / "set", task="multilabel")
     assert asked.manifest.truth == Truth("classes", ("cat", "dog"))
     assert asked.manifest.states()["kept"] == 24
 

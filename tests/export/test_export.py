@@ -143,7 +143,7 @@ def test_transformers_reads_its_folder(written, pictures, tmp_path):
 
 @pytest.mark.usefixtures("few")
 def test_labels_that_do_not_exclude_each_other_are_exported_too(written, pictures, tmp_path):
-    model = written("vit_digits", task="classify_multi")
+    model = written("vit_digits", task="multilabel")
     done = export(model, "onnx", tmp_path / "m.onnx", data=pictures)
     assert done.agreement.same_top == done.agreement.pictures
     ours, theirs = Predictor(model)(pictures), load(done.path)(pictures)
@@ -159,8 +159,8 @@ def test_nothing_is_written_where_an_export_answers_otherwise(written, pictures,
         bent.network.head.linear.bias[0] += 0.02
         return honest(bent, form)
 
-    honest = graphs._onnx
-    monkeypatch.setattr(graphs, "_onnx", forged)
+    honest = graphs.onnx_model
+    monkeypatch.setattr(graphs, "onnx_model", forged)
     with pytest.raises(RunError, match="Nothing was written"):
         export(model, "onnx", tmp_path / "m.onnx", data=pictures)
     assert not list(tmp_path.iterdir())

@@ -21,7 +21,7 @@ from vitrail.runs.proof import picture
 
 KINDS = {
     "vit": ("vit_digits", 32, "classify", {"pool": "cls"}),
-    "several labels": ("vit_digits", 32, "classify_multi", {}),
+    "several labels": ("vit_digits", 32, "multilabel", {}),
     "cnn of timm": ("resnet10t", 32, "classify", {}),
     "supervit": ("supervit_digits", 32, "classify", {}),
     "swin": (SwinConfig(32, 2, width=12, depths=(2, 2), heads=(1, 3), window=4), 32, "classify", {}),

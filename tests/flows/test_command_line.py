@@ -190,11 +190,11 @@ def test_dry_run_prints_a_plan_and_writes_nothing(vitrail, digits, tmp_path):
 
 def test_a_task_and_settings_that_are_named_like_options(vitrail, digits):
     few = ["weights=none", "model=vit_digits", "--batch", "16", "--dry-run", "--json"]
-    words = ["--task", "classify_multi", "--set", "mixup=0.3,dropout=0.1", "--network", "drop_path=0.2"]
+    words = ["--task", "multilabel", "--set", "mixup=0.3,dropout=0.1", "--network", "drop_path=0.2"]
     done = vitrail("train", digits, *few, *words, "epochs=3")
     assert done.returncode == 0, done.stderr
     recipe = json.loads(done.stdout)["recipe"]
-    assert recipe["task"]["name"] == "classify_multi"
+    assert recipe["task"]["name"] == "multilabel"
     assert recipe["task"]["settings"] == {"smoothing": 0.1, "mixup": 0.3, "cutmix": 1.0, "dropout": 0.1}
     assert recipe["model"]["settings"] == {"drop_path": 0.2}
     assert recipe["training"]["epochs"] == 3

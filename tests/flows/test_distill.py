@@ -61,7 +61,7 @@ def test_the_loss_is_the_papers(kind):
 
 def test_several_labels_are_taught_one_by_one():
     logits, teacher = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(3))
-    task = distilling(task="classify_multi", share=1.0)
+    task = distilling(task="multilabel", share=1.0)
     task.taught_by(lambda images: {"logits": teacher})
     found = learnt(task, batch_of([(0,), (1, 2), (), (3,), (0,)]), logits)
     expected = F.binary_cross_entropy_with_logits(logits, (teacher > 0).float())

@@ -62,7 +62,7 @@ def test_a_draft_of_several_labels_from_the_table_to_the_page(vitrail, pairs, we
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["draft"]
-    assert report["task"] == "classify_multi"
+    assert report["task"] == "multilabel"
     assert "mean average precision" in report["verdict"]
     chance = np.mean([row["pictures"] for row in report["test"]["per_class"].values()]) / 120
     assert report["test"]["map"]["value"] > chance + 0.1, (
@@ -79,7 +79,7 @@ def test_a_draft_of_several_labels_from_the_table_to_the_page(vitrail, pairs, we
         "train", pairs, *full, "--weights", weights, "--imgsz", "32", "--out", tmp_path / "head", "--json"
     )
     assert after.returncode == 0, after.stderr
-    assert json.loads(after.stdout)["task"] == "classify_multi"
+    assert json.loads(after.stdout)["task"] == "multilabel"
 
 
 def several(count=300, labels=3, width=9, seed=0):
@@ -114,11 +114,11 @@ def test_swapped_labels_among_several_are_doubted():
     vectors[:, :3] += 6 * truth
     given = truth.copy()
     given[:4, 0] = 1 - given[:4, 0]
-    task = build_task("classify_multi", ["a", "b", "c"], {})
+    task = build_task("multilabel", ["a", "b", "c"], {})
     found = out_of_fold(task.probe, vectors, given, np.arange(600))
     targets = [tuple(np.flatnonzero(line)) for line in given]
     answered = Answered(rows(given, "abc"), targets, found.logits, found.folds)
-    folded = score_by_folds(task, "classify_multi", answered)
+    folded = score_by_folds(task, "multilabel", answered)
     doubtful = task.probe.doubts(folded.evaluation)
     assert len({one.row.id for one in doubtful} & {"0", "1", "2", "3"}) >= 3
     assert len(doubtful) < 20

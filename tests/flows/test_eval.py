@@ -188,7 +188,7 @@ def test_several_labels_a_picture_from_the_table_to_the_page(vitrail, pairs, tmp
     options = [*fixed, "--weights", "none", "precision=float32", "--out", tmp_path / "run", "--json"]
     done = vitrail("train", pairs, *options)
     assert done.returncode == 0, done.stderr
-    assert "classify_multi" in done.stderr
+    assert "multilabel" in done.stderr
     report = json.loads(done.stdout)
     assert "mean average precision" in report["verdict"]
     assert 0 < report["test"]["map"]["value"] <= 1

@@ -145,12 +145,12 @@ def test_a_broken_picture_is_named_and_the_others_go_on(vitrail, trained, wide, 
     assert "broken.jpg" in done.stderr
     assert (tmp_path / "out" / "wide-rollout.png").is_file()
     assert done.stderr.endswith("1 of 2 pictures could not be read; the others are answered.\n")
-    inside = vitrail("inside", trained, broken, wide, "--json", "--out", tmp_path / "inside")
+    inside = vitrail("inspect", trained, broken, wide, "--json", "--out", tmp_path / "inside")
     assert inside.returncode == 1
     assert json.loads(inside.stdout)["pictures"] == 1
     assert "broken.jpg" in inside.stderr
     assert inside.stderr.endswith("1 of 2 pictures could not be read; the others are answered.\n")
-    for verb in ("predict", "explain", "inside"):
+    for verb in ("predict", "explain", "inspect"):
         alone = vitrail(verb, trained, broken)
         assert alone.returncode == 1
         assert alone.stderr.endswith("The picture could not be read.\n")
@@ -167,7 +167,7 @@ def test_from_python(trained, wide):
 
 
 def test_inside_a_run(vitrail, trained, tmp_path):
-    done = vitrail("inside", trained, "--out", tmp_path / "inside", "--json")
+    done = vitrail("inspect", trained, "--out", tmp_path / "inside", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert len(found["attention_distance_px"]) == 4
@@ -175,7 +175,7 @@ def test_inside_a_run(vitrail, trained, tmp_path):
     assert np.array(found["position_similarity"]).shape == (8, 8, 8, 8)
     for name in ("inside.html", "filters.png", "positions.png", "distance.png"):
         assert (tmp_path / "inside" / name).is_file()
-    plain = vitrail("inside", trained / "model.safetensors", "--out", tmp_path / "again")
+    plain = vitrail("inspect", trained / "model.safetensors", "--out", tmp_path / "again")
     assert "name some" in plain.stdout
 
 
@@ -187,8 +187,8 @@ def test_a_run_that_has_lost_its_list_of_pictures(vitrail, trained, digits, tmp_
         assert done.returncode == 1
         assert done.stderr.startswith(f"{lost}/manifest.csv, the list of the run's pictures, is gone.")
         assert "export takes them with --data" in done.stderr
-    done = vitrail("inside", lost)
-    assert f"Name pictures: vitrail inside {lost} PICTURES" in done.stderr
+    done = vitrail("inspect", lost)
+    assert f"Name pictures: vitrail inspect {lost} PICTURES" in done.stderr
     assert vitrail("predict", lost, digits / "1").returncode == 0
     out = tmp_path / "lost-timm"
     assert vitrail("export", lost, "--format", "timm", "--data", digits, "--out", out).returncode == 0
@@ -199,7 +199,7 @@ def test_inside_a_run_that_has_lost_its_pictures(vitrail, trained, tmp_path):
     lost = shutil.copytree(trained, tmp_path / "lost")
     shutil.rmtree(lost / "state")
     (lost / "history.jsonl").unlink()
-    done = vitrail("inside", lost, "--out", tmp_path / "inside")
+    done = vitrail("inspect", lost, "--out", tmp_path / "inside")
     assert done.returncode == 1
-    assert f"Name pictures: vitrail inside {lost} PICTURES" in done.stderr
+    assert f"Name pictures: vitrail inspect {lost} PICTURES" in done.stderr
     assert not (tmp_path / "inside").exists()

@@ -95,7 +95,7 @@ def test_other_networks_are_refused():
 def test_the_page_of_a_run(vitrail, trained, digits, tmp_path):
     file = tmp_path / "inside" / "pipeline.html"
     cat = sorted((digits / "2").iterdir())[0]
-    done = vitrail("inside", trained, "--pipeline", cat, "--out", file.parent, "--json")
+    done = vitrail("inspect", trained, "--pipeline", cat, "--out", file.parent, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert [step["step"] for step in told["steps"]][:3] == ["Picture", "Patches", "One patch as a row"]
@@ -134,7 +134,7 @@ def test_weights_without_a_classifier_do_not_pretend_to_answer(tmp_path, picture
 def test_a_network_by_name_says_that_it_is_untrained(vitrail, digits, tmp_path):
     file = tmp_path / "inside" / "pipeline.html"
     cat = sorted((digits / "2").iterdir())[0]
-    done = vitrail("inside", "--pipeline", cat, "--model", "vit_digits", "--out", file.parent)
+    done = vitrail("inspect", "--pipeline", cat, "--model", "vit_digits", "--out", file.parent)
     assert done.returncode == 0, done.stderr
     assert "Shuffled, without positions the same answer" in done.stdout
     assert "freshly drawn" in file.read_text()
@@ -144,6 +144,6 @@ def test_a_network_by_name_says_that_it_is_untrained(vitrail, digits, tmp_path):
     "words", [(), ("--model", "vit_b16"), ("--pipeline", "cat.jpg"), ("runs/photos", "--weights", "auto")]
 )
 def test_what_is_missing_is_said(vitrail, words):
-    done = vitrail("inside", *words)
+    done = vitrail("inspect", *words)
     assert done.returncode == 1
-    assert "vitrail inside --pipeline cat.jpg --model vit_b16" in done.stderr
+    assert "vitrail inspect --pipeline cat.jpg --model vit_b16" in done.stderr

@@ -228,8 +228,8 @@ def test_without_a_cache_the_work_goes_on(
     "words",
     [
         ["explain", RUN, PICTURE, "--out", OUT],
-        ["inside", RUN, "--out", OUT],
-        ["inside", RUN, "--pipeline", PICTURE, "--out", OUT],
+        ["inspect", RUN, "--out", OUT],
+        ["inspect", RUN, "--pipeline", PICTURE, "--out", OUT],
         ["export", RUN, "--out", f"{OUT}/m.onnx"],
         ["export", RUN, "--format", "timm", "--out", f"{OUT}/m"],
         ["convert", "model", "--out", f"{OUT}/m.safetensors"],

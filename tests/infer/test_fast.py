@@ -139,7 +139,7 @@ def test_the_last_batch_of_a_compiled_plan_is_filled_up(model, monkeypatch):
     def remembered(network):
         return lambda images: (sizes.append(len(images)), network(images))[1]
 
-    monkeypatch.setattr(plans_page, "_compiled", remembered)
+    monkeypatch.setattr(plans_page, "compiled", remembered)
     predictor = Predictor(model)
     images = torch.randn(3, 3, 32, 32)
     out = Quick(predictor.network, Plan(engine="compiled"), (8, 3, 32, 32))({"images": images})
@@ -166,7 +166,7 @@ def test_a_cache_that_cannot_be_written_costs_no_answer(model, plans, shown, tmp
 
 
 def test_several_labels_are_the_same_answer_when_each_is():
-    task = build_task("classify_multi", ["a", "b", "c"], {"thresholds": [0.5, 0.3, 0.9]})
+    task = build_task("multilabel", ["a", "b", "c"], {"thresholds": [0.5, 0.3, 0.9]})
     p = torch.tensor([[0.52, 0.1, 0.1], [0.99, 0.1, 0.98], [0.2, 0.31, 0.1]])
     q = torch.tensor([[0.48, 0.1, 0.1], [0.98, 0.1, 0.99], [0.2, 0.33, 0.1]])
     one, other = ({"logits": probabilities.logit()} for probabilities in (p, q))
@@ -198,7 +198,7 @@ def test_a_slow_network_is_worth_a_proof_sooner(model, plans, monkeypatch):
     quick = Plan("bf16", engine="openvino")
     for seconds, plan in ((0.001, PLAIN), (100.0, quick)):
         monkeypatch.setattr(fast, "timed", lambda *given, took=seconds: (None, took))
-        plain = fast._plain_speed(predictor, Memory(predictor), 1000)
+        plain = fast.plain_speed(predictor, Memory(predictor), 1000)
         found = min((PLAIN, quick), key=lambda one: fast._seconds(one, Memory(predictor), 1000, plain))
         assert (found, plain) == (plan, 4 / seconds)
 

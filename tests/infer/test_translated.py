@@ -355,7 +355,7 @@ def test_a_cache_that_cannot_be_written_still_lets_int8_answer(model, shown, onl
     only(INT8)
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(fast, "_plain_speed", lambda *given: 0.01)
+    monkeypatch.setattr(fast, "plain_speed", lambda *given: 0.01)
     speeds = iter([0.01, 9000.0])
     monkeypatch.setattr(proving, "speed", lambda batches, times: next(speeds))
     monkeypatch.setattr(proving, "SAME_TOP", 0.0)

@@ -89,7 +89,7 @@ def test_a_step_sums_four_losses_and_their_gradients():
 
 
 def test_several_labels_are_taught_by_yes_and_no():
-    network, task = network_and_task("elastic_multi")
+    network, task = network_and_task("elastic_multilabel")
     several = Batch(batch().inputs, [(0,), (), (0, 2), (1,), (1, 2)], batch().ids)
     assert torch.isfinite(task.training_loss(network, several, np.random.default_rng(0), 0.0).total)
     teacher = {"logits": torch.tensor([[30.0, -30.0, 0.0]])}

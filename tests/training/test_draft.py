@@ -243,12 +243,12 @@ def test_several_labels_weigh_what_is_present_against_what_is_not(tmp_path):
     own = {
         "model": {"name": "vit_digits", "imgsz": (32, 32)},
         "data": {},
-        "task": {"name": "classify_multi"},
+        "task": {"name": "multilabel"},
         "training": {"balance": "loss"},
     }
     settings = weighed(compose("scratch_small", own), manifest).task.settings
     assert settings["class_weights"] == [0.0, 4.0]
-    task = build_task("classify_multi", ["a", "b"], {"class_weights": settings["class_weights"]})
+    task = build_task("multilabel", ["a", "b"], {"class_weights": settings["class_weights"]})
     output = torch.randn(3, 2)
     expected = F.binary_cross_entropy_with_logits(
         output, torch.ones(3, 2), pos_weight=torch.tensor([0.0, 4.0])

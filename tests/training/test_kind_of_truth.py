@@ -38,13 +38,13 @@ def planned(tmp_path, monkeypatch):
 def test_pictures_without_a_label_leave_the_task_as_it_is(planned):
     made = planned(["1,0", "0,1", "0,0"])
     assert made.recipe.task.name == "classify"
-    assert not [reason for reason in made.reasons if "classify_multi" in reason]
+    assert not [reason for reason in made.reasons if "multilabel" in reason]
 
 
 def test_pictures_of_several_labels_are_learnt_each_as_a_yes_or_a_no(planned):
     made = planned(["1,0", "0,1", "0,0", "1,1"])
-    assert made.recipe.task.name == "classify_multi"
-    assert [reason for reason in made.reasons if "classify_multi" in reason]
+    assert made.recipe.task.name == "multilabel"
+    assert [reason for reason in made.reasons if "multilabel" in reason]
 
 
 def test_the_task_that_a_recipe_file_names_is_kept(planned, tmp_path):

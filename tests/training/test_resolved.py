@@ -19,7 +19,7 @@ from vitrail.runs.recipe import Recipe, recipes
 from vitrail.training.plan import plan
 
 TABLE = Path(__file__).with_name("resolved_recipes.json")
-"""What the code answered before recipes were split: {case: {"classify" or "classify_multi": plan}}.
+"""What the code answered before recipes were split: {case: {"classify" or "multilabel": plan}}.
 
 Two things were added since: `crop_fraction`, and that an elastic task names the one it wraps.
 """
@@ -91,7 +91,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             number = int(path.parent.name)
             labels = f"{number}|{number + 1}" if number % 2 == 0 else str(number)
             rows.writerow([path.relative_to(single.parent).as_posix(), labels])
-    return {"classify": prepare(single), "classify_multi": prepare(table)}
+    return {"classify": prepare(single), "multilabel": prepare(table)}
 
 
 @pytest.fixture(scope="module")

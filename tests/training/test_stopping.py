@@ -185,14 +185,14 @@ def test_a_validation_loss_that_is_no_number_leaves_the_files_as_they_were(digit
 
 
 def test_a_gradient_that_is_no_number_moves_nothing(digits, tmp_path, monkeypatch):
-    honest = loop._losses
+    honest = loop.losses_of_piece
 
     def broken(session, batch, piece):
         loss = honest(session, batch, piece)
         session.bare.head.linear.weight.register_hook(lambda grad: grad * float("nan"))
         return loss
 
-    monkeypatch.setattr(loop, "_losses", broken)
+    monkeypatch.setattr(loop, "losses_of_piece", broken)
     with pytest.raises(DivergedError, match="gradient became nan at step 1"):
         train(digits, options(tmp_path / "run"))
 
@@ -201,13 +201,13 @@ def test_a_slow_machine_gets_fewer_steps(digits, tmp_path, monkeypatch):
     """Steps of 0.2 s fit five times into a second; twenty steps would take four."""
     import time
 
-    honest = loop._step
+    honest = loop.take_step
 
     def slow(session, batch):
         time.sleep(0.2)
         return honest(session, batch)
 
-    monkeypatch.setattr(loop, "_step", slow)
+    monkeypatch.setattr(loop, "take_step", slow)
     run = train(digits, options(tmp_path / "run", epochs=None, time="1s"))
     events = run.history()
     assert max(event["step"] for event in events if event["event"] == "step") <= 6

@@ -99,24 +99,24 @@ def test_what_the_user_says_wins(data, file):
     recipe = file(task={"name": COUNT, "settings": {"slack": 2.0, "most": 3}})
     found = planned(data["single"], recipe=recipe, set="slack=4").recipe.task
     assert (found.settings["slack"], found.settings["most"]) == (4, 3)
-    other = planned(data["multi"], recipe=recipe, task="classify_multi", set="dropout=0.3", mixup=0.4)
-    assert other.recipe.task.name == "classify_multi"
+    other = planned(data["multi"], recipe=recipe, task="multilabel", set="dropout=0.3", mixup=0.4)
+    assert other.recipe.task.name == "multilabel"
     assert other.recipe.task.settings == {"smoothing": 0.1, "mixup": 0.4, "cutmix": 1.0, "dropout": 0.3}
-    assert other.reasons == (f"task classify_multi: the recipe's settings of {COUNT} are left out",)
+    assert other.reasons == (f"task multilabel: the recipe's settings of {COUNT} are left out",)
 
 
 def test_the_data_decide_and_it_is_said(data):
     found = planned(data["multi"])
-    assert found.recipe.task.name == "classify_multi"
+    assert found.recipe.task.name == "multilabel"
     assert any(
-        line.startswith("task classify_multi: some pictures have several labels") for line in found.reasons
+        line.startswith("task multilabel: some pictures have several labels") for line in found.reasons
     )
-    assert not any("task" in line for line in planned(data["multi"], task="classify_multi").reasons)
-    assert planned(data["single"], task="classify_multi").recipe.task.name == "classify_multi"
+    assert not any("task" in line for line in planned(data["multi"], task="multilabel").reasons)
+    assert planned(data["single"], task="multilabel").recipe.task.name == "multilabel"
 
 
 def test_one_class_a_picture_is_refused_where_there_are_several(data, file):
-    with pytest.raises(DataError, match="--task classify_multi"):
+    with pytest.raises(DataError, match="--task multilabel"):
         planned(data["multi"], recipe=file(task={"name": "classify"}))
 
 
@@ -129,7 +129,7 @@ def test_the_recipe_of_an_old_run_is_read(data, file):
     assert again.training == first.training
 
 
-@pytest.mark.parametrize(("name", "task"), [("elastic", "classify"), ("elastic_multi", "classify_multi")])
+@pytest.mark.parametrize(("name", "task"), [("elastic", "classify"), ("elastic_multilabel", "multilabel")])
 def test_earlier_recipes_with_everything_side_by_side_are_read(data, file, name, task):
     old = file(task={"name": name, "settings": {"sizes": [[20, 20]], "keeps": [0.6], "smoothing": 0.2}})
     found = planned(data["single"], recipe=old).recipe.task
@@ -160,7 +160,7 @@ def test_any_task_that_can_follow_is_trained_for_several_costs(data):
         ({"task": COUNT, "balance": "loss"}, "has no class_weights. Take --balance sampling"),
         ({"mixup": 0.2, "set": "mixup=0.3"}, "--mixup and --set mixup=… say the same"),
         ({"set": "droput=0.3"}, "Did you mean 'dropout'"),
-        ({"task": "elastic_multi"}, "Name that one, and say --elastic"),
+        ({"task": "elastic_multilabel"}, "Name that one, and say --elastic"),
         ({"task": "distill"}, "Name that one, and say --teacher"),
         ({"task": "clasify"}, "no task called 'clasify'. Did you mean 'classify'"),
         ({"task": "os:path"}, "'os:path' is no class of vitrail.tasks.base.Task"),
@@ -274,9 +274,9 @@ def recipe_of(task, **more):
     [
         ("class", {"name": "classify", "settings": {"pool": "cls", "class_weights": [1, 2]}}, {}, ""),
         ("class", {"settings": {"mixup": 0.3, "dropout": 0.1}}, {}, "--mixup 0.3 --set dropout=0.1 "),
-        ("class", {"name": "classify_multi"}, {}, "--task classify_multi "),
-        ("classes", {"name": "classify_multi"}, {}, ""),
-        ("classes", {"name": "elastic_multi", "settings": {"keeps": [0.5], "sizes": []}}, {}, "--elastic "),
+        ("class", {"name": "multilabel"}, {}, "--task multilabel "),
+        ("classes", {"name": "multilabel"}, {}, ""),
+        ("classes", {"name": "elastic_multilabel", "settings": {"keeps": [0.5], "sizes": []}}, {}, "--elastic "),
         ("class", {"name": COUNT, "settings": {"slack": 2, "most": 20}}, {}, f"--task {COUNT} --set slack=2 "),
         ("class", {"name": "classify"}, {"data": {"source": "x", "layout": "crops"}}, "--layout crops "),
     ],

@@ -42,7 +42,7 @@ def check(
     data
         a folder, zip, tar, table (CSV, TSV, JSON lines, Parquet, Excel), .npz, or the built-in digits
     task
-        the task that is to learn from it, where it is not the usual one: classify, classify_multi, segment, or one of
+        the task that is to learn from it, where it is not the usual one: classify, multilabel, segment, or one of
         your own, module:Class
     html
         write a page with the pictures to this file

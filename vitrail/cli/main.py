@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vitrail import __version__
 from vitrail.cli.help import overview, verb_help
 from vitrail.cli.streams import prepare
-from vitrail.cli.verbs import VERBS
+from vitrail.cli.verbs import OLD_VERBS, VERBS
 from vitrail.core.errors import UndecidedError, UsageError, VitrailError, nearest
 from vitrail.core.files import unusable
 from vitrail.core.text import quoted
@@ -60,7 +60,9 @@ def run(given: list[str]) -> int:
     if given[0] in {"-V", "--version", "version"}:
         _print(f"vitrail {__version__}")
         return 0
-    verb = given[0]
+    verb = OLD_VERBS.get(given[0], given[0])
+    if verb != given[0]:
+        _say(f"`vitrail {given[0]}` is now called `vitrail {verb}`; the old word works for one more release.")
     if verb not in VERBS:
         near = nearest(verb, VERBS)
         _say(

@@ -12,8 +12,8 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "train": ("vitrail.cli.train:train", "train a network on a folder of pictures"),
         "predict": ("vitrail.cli.predict:predict", "ask a trained model about pictures"),
         "explain": ("vitrail.cli.explain:explain", "see where a model looked"),
-        "inside": (
-            "vitrail.cli.inside:inside",
+        "inspect": (
+            "vitrail.cli.inspect:inspect",
             "see what a network has learnt, or a picture's way through it",
         ),
         "eval": ("vitrail.cli.eval:evaluate", "say how good a model is, on its own or on new pictures"),
@@ -25,3 +25,6 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "models": ("vitrail.cli.models:models", "list the networks there are"),
     }
 )
+
+OLD_VERBS: Mapping[str, str] = MappingProxyType({"inside": "inspect"})
+"""What a verb was called in the release before this one, and what it is called now."""

@@ -94,21 +94,26 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 TASKS: Mapping[str, str] = MappingProxyType(
     {
         "classify": "vitrail.tasks.classify.task:Classify",
-        "classify_multi": "vitrail.tasks.multilabel.task:MultiLabel",
+        "multilabel": "vitrail.tasks.multilabel.task:MultiLabel",
         "segment": "vitrail.tasks.segment.task:Segment",
         "elastic": "vitrail.tasks.wrappers.elastic:Elastic",
-        "elastic_multi": "vitrail.tasks.wrappers.elastic:ElasticMultiLabel",
+        "elastic_multilabel": "vitrail.tasks.wrappers.elastic:ElasticMultiLabel",
         "distill": "vitrail.tasks.wrappers.distill:Distill",
     }
 )
 
+OLD_TASKS: Mapping[str, str] = MappingProxyType(
+    {"classify_multi": "multilabel", "elastic_multi": "elastic_multilabel"}
+)
+"""What tasks were called before → their names: recipes, model files and commands of earlier versions keep working."""
+
 TARGETS: Mapping[str, str] = MappingProxyType(
     {
         "classify": "vitrail.tasks.classify.targets:ClassTargets",
-        "classify_multi": "vitrail.tasks.multilabel.targets:LabelTargets",
+        "multilabel": "vitrail.tasks.multilabel.targets:LabelTargets",
         "segment": "vitrail.tasks.segment.targets:SegmentTargets",
         "elastic": "vitrail.tasks.classify.targets:ClassTargets",
-        "elastic_multi": "vitrail.tasks.multilabel.targets:LabelTargets",
+        "elastic_multilabel": "vitrail.tasks.multilabel.targets:LabelTargets",
     }
 )
 """Task → how it takes truths, without torch: what the check of a data set needs of it."""
@@ -116,17 +121,17 @@ TARGETS: Mapping[str, str] = MappingProxyType(
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
         "classify": "vitrail.tasks.classify.settings:ClassifySettings",
-        "classify_multi": "vitrail.tasks.multilabel.settings:MultiLabelSettings",
+        "multilabel": "vitrail.tasks.multilabel.settings:MultiLabelSettings",
         "segment": "vitrail.tasks.segment.settings:SegmentSettings",
         "elastic": "vitrail.tasks.wrappers.settings:ElasticSettings",
-        "elastic_multi": "vitrail.tasks.wrappers.settings:ElasticSettings",
+        "elastic_multilabel": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "distill": "vitrail.tasks.wrappers.settings:DistillSettings",
     }
 )
 """Task → the class of its settings, on a page that imports no torch."""
 
 DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
-    {"class": "classify", "classes": "classify_multi", "mask": "segment"}
+    {"class": "classify", "classes": "multilabel", "mask": "segment"}
 )
 """Kind of truth → the task that learns it where nobody names one."""
 
@@ -134,7 +139,7 @@ ELASTIC, DISTILL = "elastic", "distill"
 """The tasks that train another one for several costs at once, and from a teacher, too."""
 
 WRAPPERS: Mapping[str, str | None] = MappingProxyType(
-    {ELASTIC: None, "elastic_multi": "classify_multi", DISTILL: None}
+    {ELASTIC: None, "elastic_multilabel": "multilabel", DISTILL: None}
 )
 """All tasks that train another one → which, where their name says it (in recipes of earlier versions)."""
 
@@ -180,9 +185,21 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 )
 
 
+def with_task_name(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `task` of a recipe or of a model file with the present names of the task and of the one it wraps."""
+    task = dict(stated)
+    if "name" in task:
+        task["name"] = OLD_TASKS.get(task["name"], task["name"])
+    settings = task.get("settings")
+    if isinstance(settings, Mapping) and settings.get("task") in OLD_TASKS:
+        task["settings"] = {**settings, "task": OLD_TASKS[settings["task"]]}
+    return task
+
+
 def load(kind: str, name: str) -> Any:
     """Import the object registered under `name`, or the one that "module:Object" names in full."""
     table = KINDS[kind]
+    name = OLD_TASKS.get(name, name) if kind in {"task", "targets", "task settings"} else name
     if name not in table and ":" not in name:
         raise UnknownNameError(kind, name, table, f"There are: {', '.join(table)}.")
     module, _, attribute = table.get(name, name).partition(":")

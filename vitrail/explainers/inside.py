@@ -62,7 +62,7 @@ class Inside:
         """Why there is nothing to see of how far heads look."""
         if self.pictures:
             return "this network shows none"
-        return "not looked at without pictures; name some: vitrail inside MODEL PICTURES"
+        return "not looked at without pictures; name some: vitrail inspect MODEL PICTURES"
 
     def lines(self) -> list[str]:
         """Say in words what there is, and what is missing."""

@@ -117,7 +117,7 @@ def own_batches(opened: Opened, model: str) -> Iterator[Tensor | str]:
     """
     if not (Path(model) / "recipe.yaml").is_file():
         return
-    run, way_out = open_run(model), f"Name pictures: {command('inside', model, 'PICTURES')}"
+    run, way_out = open_run(model), f"Name pictures: {command('inspect', model, 'PICTURES')}"
     try:
         manifest = run.manifest(run.root())
     except RunError:

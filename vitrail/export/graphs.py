@@ -96,7 +96,7 @@ def labels_file(path: Path) -> Path:
 
 
 def _write_onnx(predictor: Predictor, path: Path, form: Form, check: Check) -> Proven:
-    model = _onnx(predictor, form)
+    model = onnx_model(predictor, form)
 
     def fill(temporary: Path) -> Proven:
         temporary.write_bytes(model.SerializeToString())
@@ -109,7 +109,7 @@ def _write_openvino(predictor: Predictor, path: Path, form: Form, check: Check) 
     ov = openvino()
     with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".vitrail-") as folder:
         source = Path(folder, "model.onnx")
-        source.write_bytes(_onnx(predictor, form).SerializeToString())
+        source.write_bytes(onnx_model(predictor, form).SerializeToString())
         model = core().read_model(str(source))
         for port, name in zip(model.outputs, words.names(predictor, form), strict=True):
             port.get_tensor().set_names({name})
@@ -139,7 +139,7 @@ def _write_program(predictor: Predictor, path: Path, form: Form, check: Check) -
     return replace(path, fill)
 
 
-def _onnx(predictor: Predictor, form: Form) -> Any:
+def onnx_model(predictor: Predictor, form: Form) -> Any:
     need("onnx")
     need("onnxscript")
     if 4 * count_params(predictor.network) > LIMIT:

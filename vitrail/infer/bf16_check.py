@@ -73,7 +73,7 @@ def check_bf16(network: nn.Module, images: Tensor) -> Bf16Check:
         return Bf16Check(tuple(map(str, found["float32"])), float(found["off"]))
     except (OSError, ValueError, KeyError, TypeError):
         pass  # nothing, or of another version: it is compared again
-    check = _compare(network, images)
+    check = compare_with_float32(network, images)
     keep_json(path, check._asdict())
     return check
 
@@ -116,7 +116,7 @@ def _path(network: nn.Module, images: Tensor) -> Path:
 
 
 @torch.no_grad()
-def _compare(network: nn.Module, images: Tensor) -> Bf16Check:
+def compare_with_float32(network: nn.Module, images: Tensor) -> Bf16Check:
     training = {module: module.training for module in network.modules()}
     network.eval()
     off: dict[str, float] = {}

@@ -120,7 +120,7 @@ def quicken(
     # An engine computes a network of images alone.
     images = predictor.task.inputs == ("images",)
     plans = plans_for(predictor.network, predictor.device) if images else [PLAIN]
-    plain = _plain_speed(predictor, memory, pictures)
+    plain = plain_speed(predictor, memory, pictures)
     shown = Shown(predictor, memory.point, proof, memory.at_once)
     proven: dict[Plan, Quick] = {}
     while True:
@@ -169,7 +169,7 @@ def hasten(
         return plain  # no picture can be read at all; the answers will say so one by one
 
 
-def _plain_speed(predictor: Predictor, memory: Memory, pictures: int) -> float:
+def plain_speed(predictor: Predictor, memory: Memory, pictures: int) -> float:
     """Return the pictures a second of float32: as remembered, or, for a job that is worth it, from one small batch."""
     if PLAIN in memory.seen:
         return memory.seen[PLAIN].speed

@@ -87,7 +87,7 @@ class Quick(nn.Module):
         twin = deepcopy(folded(network)).eval().to(memory_format=self.layout)
         if plan.precision == "bf16":
             self.check = _rounded(twin, shape, self.layout)
-        self.run = _compiled(OfImages(twin).eval()) if plan.engine == "compiled" else OfImages(twin).eval()
+        self.run = compiled(OfImages(twin).eval()) if plan.engine == "compiled" else OfImages(twin).eval()
 
     def kept_in_float32(self) -> list[str]:
         """Return in a line which convolutions are not rounded, because they answer wrongly here; often none."""
@@ -118,7 +118,7 @@ def _rounded(twin: Network, shape: tuple[int, int, int, int], layout: torch.memo
     return check
 
 
-def _compiled(network: nn.Module) -> Callable[[Tensor], Sequence[Tensor]]:
+def compiled(network: nn.Module) -> Callable[[Tensor], Sequence[Tensor]]:
     if next(network.parameters()).device.type == "cuda":
         # Reduced overhead means CUDA graphs.
         return torch.compile(network, mode="reduce-overhead", dynamic=False)

@@ -239,8 +239,16 @@ class Pyramid(nn.Module):
 
 
 def set_checkpointing(network: nn.Module, on: bool) -> int:
-    """Switch gradient checkpointing in every column of a network; returns how many columns there are."""
-    columns = [module for module in network.modules() if isinstance(module, Column)]
-    for column in columns:
-        column.checkpointing = on
-    return len(columns)
+    """Switch gradient checkpointing in every part of a network that has it, ours and timm's; returns how many have."""
+    parts = 0
+    for module in network.modules():
+        if isinstance(module, Column):
+            module.checkpointing = on
+            parts += 1
+        elif hasattr(module, "set_grad_checkpointing"):
+            try:
+                module.set_grad_checkpointing(on)
+            except AssertionError:  # how networks of timm say that they have none
+                continue
+            parts += 1
+    return parts

@@ -89,7 +89,7 @@ class Run:
         if not self.manifest_path.is_file():
             raise RunError(
                 f"{self.manifest_path}, the list of the run's pictures, is gone. vitrail predict and explain work "
-                "without it; eval and inside take other pictures by name, export takes them with --data. Train again "
+                "without it; eval and inspect take other pictures by name, export takes them with --data. Train again "
                 "to have a new list."
             )
         return Manifest.read(self.manifest_path, root)

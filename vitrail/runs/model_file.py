@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vitrail import __version__
+from vitrail.core.catalog import with_task_name
 from vitrail.core.config import Settings, read
 from vitrail.core.errors import RunError, SettingError
 from vitrail.core.files import replace
@@ -36,6 +37,11 @@ class Header(Settings):
     licence: str | None = None
     proof: list[float] = Field(default_factory=list)
     points: list[dict[str, Any]] = Field(default_factory=list)
+
+    @field_validator("task")
+    @classmethod
+    def _named(cls, task: dict[str, Any]) -> dict[str, Any]:
+        return with_task_name(task)
 
 
 class ModelFile(NamedTuple):

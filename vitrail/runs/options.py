@@ -27,7 +27,7 @@ class TrainOptions:
     recipe
         named recipe, or a YAML file like the recipe.yaml of a run
     task
-        what is learnt, by default what the data say: classify, classify_multi, segment, or a class of your own,
+        what is learnt, by default what the data say: classify, multilabel, segment, or a class of your own,
         module:Class
     set
         settings of the task itself, such as dropout=0.2,mixup=0
@@ -98,6 +98,8 @@ class TrainOptions:
         float32, bf16, or auto: bf16 where the machine has it and the network is large enough
     compile
         compile the network first (pays on long runs)
+    grad_checkpointing
+        compute blocks again in the backward pass instead of keeping them: less memory, about a third more time
     device
         auto, cpu, cuda, mps
     workers
@@ -148,6 +150,7 @@ class TrainOptions:
     test: float | None = None
     precision: Literal["auto", "float32", "bf16"] | None = None
     compile: bool | None = None
+    grad_checkpointing: bool | None = None
     device: str | None = None
     workers: int | None = None
     seed: int | None = None

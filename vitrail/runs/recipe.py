@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from vitrail.core.catalog import with_task_name
 from vitrail.core.config import Settings, read, read_mapping
 from vitrail.core.errors import UnknownNameError
 from vitrail.runs.task_settings import Regularization, default_settings, default_training
@@ -65,6 +66,11 @@ class ModelSettings(Settings):
 class TaskSettings(Settings):
     """Which task, with settings of its own."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, stated: Any) -> Any:
+        return with_task_name(stated) if isinstance(stated, Mapping) else stated
+
     name: str = "classify"
     settings: dict[str, Any] = Field(default_factory=dict)
 
@@ -88,6 +94,7 @@ class TrainSettings(Settings):
     precision: Literal["auto", "float32", "bf16"] = "auto"
     float32: tuple[str, ...] = ()  # convolutions that stay in float32 while the precision is bf16, by name
     compile: bool = False
+    grad_checkpointing: bool = False
     device: str = "auto"
     workers: Annotated[int, Field(ge=-1)] = -1
     balance: Literal["none", "loss", "sampling"] = "none"

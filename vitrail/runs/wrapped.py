@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vitrail.core.catalog import DISTILL, ELASTIC, WRAPPERS, load
+from vitrail.core.catalog import DISTILL, ELASTIC, WRAPPERS, load, with_task_name
 
 
 class Unwrapped(NamedTuple):
@@ -22,6 +22,7 @@ class Unwrapped(NamedTuple):
 
 def unwrap(task: Mapping[str, Any]) -> Unwrapped:
     """Take the `task` of a recipe apart; earlier recipes have the settings of wrapper and task side by side."""
+    task = with_task_name(task)
     name: str | None = task.get("name")
     if name is None or name not in WRAPPERS:
         return Unwrapped(dict(task))

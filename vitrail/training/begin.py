@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess, usual_fraction
 from vitrail.data.truth import Truth
-from vitrail.layers.encoder import Encoder
+from vitrail.layers.encoder import Encoder, set_checkpointing
 from vitrail.models.create import create_encoder, describe, rebuild
 from vitrail.runs.assemble import Network, build_task, join
 from vitrail.runs.recipe import ModelSettings, Recipe
@@ -48,7 +51,28 @@ def begin(recipe: Recipe, truth: Truth) -> Start:
     opened = _open(recipe.model)
     preprocess = task.steps(opened.preprocess)
     _let_teach(task, preprocess)
-    return Start(join(opened.encoder, task), task, preprocess, opened.licence, opened.origin)
+    network = join(opened.encoder, task)
+    _set_checkpointing(network, recipe)
+    return Start(network, task, preprocess, opened.licence, opened.origin)
+
+
+def _set_checkpointing(network: Network, recipe: Recipe) -> None:
+    """Switch gradient checkpointing on where the recipe wants it.
+
+    Raises:
+        SettingError: the network has none, or batch norms, whose statistics the second forward pass would count again.
+    """
+    if not recipe.training.grad_checkpointing:
+        return
+    if any(isinstance(module, _BatchNorm) for module in network.encoder.modules()):
+        why = "has batch norms, whose statistics would be counted twice"
+    elif not set_checkpointing(network, True):
+        why = "has no blocks that could be computed again"
+    else:
+        return
+    raise SettingError(
+        f"--grad-checkpointing: {recipe.model.name} {why}. Leave it out; --micro also lowers the memory of a training."
+    )
 
 
 def _let_teach(task: Task[Any, Any], student: Preprocess) -> None:
@@ -103,6 +127,7 @@ def again(saved: Mapping[str, Any], recipe: Recipe, truth: Truth) -> Start:
     """Build the network of a run once more, without its first weights: a resume fills in its own."""
     task = build_task(recipe.task.name, truth, recipe.task.settings)
     network = join(rebuild(saved["encoder"]), task)
+    _set_checkpointing(network, recipe)
     preprocess = Preprocess.from_dict(saved["preprocess"])
     _let_teach(task, preprocess)
     return Start(network, task, preprocess, saved["licence"], saved["origin"])

@@ -26,6 +26,7 @@ from vitrail.training.fit import prepared_for
 from vitrail.training.measuring import forecast, measure, pictures_a_step, settled
 from vitrail.training.pieces import smallest_piece
 from vitrail.training.plan import plan
+from vitrail.training.recipe_layers import table
 from vitrail.training.resumption import Place, resumed_manifest
 from vitrail.training.setup import first_batch, order_of, pictures_to_train_on
 
@@ -38,6 +39,7 @@ class DryRun:
     """A plan with its measured cost."""
 
     notes: tuple[str, ...]
+    origins: dict[str, dict[str, Any]]
     recipe: dict[str, Any]
     parameters: int
     splits: dict[str, int]
@@ -67,6 +69,8 @@ class DryRun:
             f"batch     {self.batch} pictures",
             f"steps     {self.steps:,} of {self.seconds_a_step:.2f} s (measured), {self.epochs:.1f} epochs",
             f"memory    {self.memory / 1e9:.1f} GB at its highest, all of this command up to its first step",
+            "settings, by where they come from; what stands lower wins:",
+            *table(self.origins),
             f"time      {span(self.seconds, self.seconds_usual)}{self._short()}",
         ]
 
@@ -106,6 +110,7 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     noise = 1.0 if limited else _noise(recipe, start, first_batch(recipe, pictures), found.precision)
     return DryRun(
         notes=(*prepared.lines(), *planned.reasons, *found.check.lines(), *follows),
+        origins={source: dict(settings) for source, settings in planned.origins.items()},
         recipe=recipe.model_dump(mode="json"),
         parameters=count_params(start.network),
         splits=counts,

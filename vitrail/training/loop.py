@@ -99,7 +99,7 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
             group["lr"] = rate * group["share"]
         while True:
             try:
-                loss, parts = _step(session, batch)
+                loss, parts = take_step(session, batch)
                 break
             except torch.OutOfMemoryError:
                 _smaller(session, len(batch.ids))
@@ -131,7 +131,7 @@ def _smaller(session: Session, local: int) -> None:
         torch.cuda.empty_cache()
 
 
-def _step(session: Session, batch: Batch[Any]) -> tuple[float, dict[str, float]]:
+def take_step(session: Session, batch: Batch[Any]) -> tuple[float, dict[str, float]]:
     """Compute the gradients of this process's part, piece by piece, and move the weights once.
 
     Returns the loss and its parts by name, of all processes.
@@ -148,7 +148,7 @@ def _step(session: Session, batch: Batch[Any]) -> tuple[float, dict[str, float]]
         last = i == len(parts) - 1
         with _drawn(session, number), nullcontext() if last else session.accelerator.no_sync(session.network):
             piece = batch.slice(int(part[0]), int(part[-1]) + 1)
-            losses = _losses(session, piece.to(session.accelerator.device), number)
+            losses = losses_of_piece(session, piece.to(session.accelerator.device), number)
             counts = {IMAGES: len(part), **session.task.weights(piece.targets)}
             share = weighed(losses, counts, counted)
             session.accelerator.backward(share)
@@ -236,7 +236,7 @@ def way_out(session: Session) -> str:
     return f"Try a lower learning rate (--lr {session.schedule.peak / 3:.2g}) or --precision float32."
 
 
-def _losses(session: Session, batch: Batch[Any], piece: int) -> Losses:
+def losses_of_piece(session: Session, batch: Batch[Any], piece: int) -> Losses:
     rng = np.random.default_rng(derive(session.order.seed, "prepare", session.step, piece))
     progress = session.step / max(1, session.schedule.total)
     with autocast(session.accelerator.device, session.precision):

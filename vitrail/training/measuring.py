@@ -171,7 +171,7 @@ def _place(recipe: Recipe, network: Network, batch: Batch[Any], precision: str) 
     """Return the file that remembers the micro-batch of such a training on such a machine."""
     said = (
         describe(network.encoder),
-        (recipe.task.name, recipe.training.compile),
+        (recipe.task.name, recipe.training.compile, recipe.training.grad_checkpointing),
         (tuple(batch.images.shape), precision),
         (platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()),
         torch.__version__,

@@ -36,6 +36,7 @@ from vitrail.tasks.base import Task
 from vitrail.training.asked import refuse_apart, refuse_idle
 from vitrail.training.dial import costs_of, dialled
 from vitrail.training.frozen import pool_kind
+from vitrail.training.recipe_layers import Layer, origins
 from vitrail.training.network_choice import (
     TINY,
     NetworkChoice,
@@ -65,6 +66,7 @@ class Planned(NamedTuple):
     recipe: Recipe
     reasons: tuple[str, ...]
     full: Recipe | None = None
+    origins: Mapping[str, Mapping[str, Any]] = {}  # of the training that follows a draft, where there is one
     shrink: bool = False  # whether a draft may take a smaller input to keep its minute
 
 
@@ -101,10 +103,16 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     refuse_idle(tune, options)
     _refuse_draft(tune, task.name)
     wanted = _Wanted(source, prepared, options, network, task.name, tune, side, shapes)
-    recipe, cut = _recipe(wanted)
-    reasons = [*reasons, *task.reasons, *cut, *_remarks(options, tune), *costs_of(recipe)]
-    full = _recipe(_after_draft(wanted))[0] if tune == "draft" else None
-    return Planned(recipe, tuple(reasons), full, shrink=named.size is None)
+    made = _recipe(wanted)
+    reasons = [*reasons, *task.reasons, *made.told, *_remarks(options, tune), *costs_of(made.recipe)]
+    full = _recipe(_after_draft(wanted)) if tune == "draft" else None
+    return Planned(
+        made.recipe,
+        tuple(reasons),
+        full.recipe if full else None,
+        origins=(full or made).origins,
+        shrink=named.size is None,
+    )
 
 
 def _from_scratch(source: str, options: TrainOptions) -> bool:
@@ -167,21 +175,30 @@ def after_draft(options: TrainOptions) -> TrainOptions:
     return replace(options, recipe=recipe, tune="full")
 
 
-def _recipe(wanted: _Wanted) -> tuple[Recipe, list[str]]:
-    """Return the whole recipe, and what had to be changed for it."""
+class _Made(NamedTuple):
+    """A recipe, what had to be changed for it, and where its settings come from."""
+
+    recipe: Recipe
+    told: list[str]
+    origins: Mapping[str, Mapping[str, Any]]
+
+
+def _recipe(wanted: _Wanted) -> _Made:
+    """Lay the layers of a recipe over one another, then fit the result to network and images, in one direction."""
     options, encoder = wanted.options, wanted.network.encoder
     layers, file, told = _layers(wanted)
-    recipe = read(Recipe, layered(*layers), "settings")
+    laid = recipe = read(Recipe, layered(*(one.settings for one in layers)), "settings")
     refuse_balance(settings_class(recipe.task.name), recipe.task.name, recipe.training.balance)
     recipe = _without_drop_path(taught(recipe, file.settings_of(DISTILL), options), options, encoder)
     recipe, smaller = _for_few(recipe, options, len(wanted.prepared.manifest.rows(TRAIN)))
     recipe, cut = _tiled(recipe, options, encoder)
     recipe, windowed = _in_windows(recipe, wanted)
     cut += windowed
-    return dialled(recipe, encoder, options.elastic, file.settings_of(ELASTIC)), told + smaller + cut
+    recipe = dialled(recipe, encoder, options.elastic, file.settings_of(ELASTIC))
+    return _Made(recipe, told + smaller + cut, origins(layers, laid, recipe))
 
 
-def _layers(wanted: _Wanted) -> tuple[list[Mapping[str, Any]], Unwrapped, list[str]]:
+def _layers(wanted: _Wanted) -> tuple[list[Layer], Unwrapped, list[str]]:
     """Return the layers of a recipe, the last on top; what wraps the task of a file; and what is to be said."""
     options, usual = wanted.options, _usual(wanted)
     file = options.recipe if options.recipe and is_file(options.recipe) else None
@@ -189,18 +206,17 @@ def _layers(wanted: _Wanted) -> tuple[list[Mapping[str, Any]], Unwrapped, list[s
     said = settings_of(file) if file else {}
     of_file = unwrap(said.get("task", {}))
     task, dropped = _of_task(of_file.task, wanted.task)
-    layers: list[Mapping[str, Any]] = [
-        _suggested(wanted),
-        {"recipe": name},
-        settings_of(name),
-        task_part(wanted.task, name, regularization_of(file) if file else None),
-        {**said, "task": task},
-        _own(wanted),
+    layers = [
+        Layer("suggested by network and images", _suggested(wanted)),
+        Layer(f"recipe {name}", {"recipe": name, **settings_of(name)}),
+        Layer(f"task {wanted.task}", task_part(wanted.task, name, regularization_of(file) if file else None)),
+        Layer(f"file {file}", {**said, "task": task}),
+        Layer("command line, and what follows from it", _own(wanted)),
     ]
-    model = layered(*layers[2:-1]).get("model", {})
+    model = layered(*(one.settings for one in layers[1:-1])).get("model", {})
     whole = wanted.side <= TINY or _lies_in_image(wanted.task)
     view, told = view_layer(wanted.network.view, whole, model, options.fit)
-    return [*layers, view], of_file, dropped + told
+    return [*layers, Layer("how images are shown", view)], of_file, dropped + told
 
 
 def _of_task(stated: dict[str, Any], task: str) -> tuple[dict[str, Any], list[str]]:
@@ -228,7 +244,7 @@ _DATA = ("layout", "labels", "groups", "splits", "val", "test")
 
 _SAME = (
     "epochs", "batch", "micro", "lr", "layer_decay", "weight_decay", "warmup", "ema", "augment", "erase", "balance",
-    "precision", "compile", "device", "workers", "patience", "seed",
+    "precision", "compile", "grad_checkpointing", "device", "workers", "patience", "seed",
 )  # fmt: skip
 """Settings that are called alike on the command line and in a recipe's training part."""
 

@@ -50,13 +50,13 @@ def choose_task(options: TrainOptions, manifest: Manifest) -> TaskChoice:
 def named_task(options: TrainOptions) -> str | None:
     """Return the task that the user or the user's recipe file names; None where the data decide."""
     if options.task is not None or options.recipe is None or not is_file(options.recipe):
-        return options.task
+        return catalog.OLD_TASKS.get(options.task, options.task) if options.task else None
     return unwrap(settings_of(options.recipe).get("task", {})).task.get("name")
 
 
 def refuse_task(options: TrainOptions) -> None:
     """Refuse (SettingError) a task that is none, and settings that no task which may come has."""
-    if options.task in catalog.WRAPPERS:
+    if catalog.OLD_TASKS.get(options.task or "", options.task) in catalog.WRAPPERS:
         way = "--teacher runs/large" if options.task == catalog.DISTILL else "--elastic"
         raise UsageError(
             f"--task {options.task} is a way to train another task. Name that one, and say {way}."

@@ -109,10 +109,10 @@ class ClassTargets(NamedTargets[int]):
         """Keep out a picture that has no class, or several."""
         labels = labels_of(row)
         if not labels:
-            hint = "Where a picture may have none: --task classify_multi."
+            hint = "Where a picture may have none: --task multilabel."
             yield Finding("no label", "no label", (row.id,), grave=True, out=True, hint=hint)
         if len(labels) > 1:
-            hint = "Where a picture may have several: --task classify_multi."
+            hint = "Where a picture may have several: --task multilabel."
             text = f"{count(len(labels), 'label')} where one is learnt"
             yield Finding("several labels", text, (row.id,), grave=True, out=True, hint=hint)
 

@@ -70,7 +70,7 @@ class Labelled(Names):
 class MultiLabel(NamedAnswers[tuple[int, ...], Labelled], LabelTargets):
     """Binary cross entropy, one question a label, with Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899)."""
 
-    name = "classify_multi"
+    name = "multilabel"
     Settings = MultiLabelSettings
 
     kind = "classes"

@@ -48,7 +48,7 @@ class Distill(Wrapper):
         if type(self.inner).training_loss is not Task.training_loss or not hasattr(self.inner, "follow"):
             raise SettingError(
                 f"The task {self.settings.task!r} has no way to follow a teacher, or learns in a way of its own that a "
-                "teacher would replace. Leave --teacher out, or take classify or classify_multi."
+                "teacher would replace. Leave --teacher out, or take classify or multilabel."
             )
         self.share = self.settings.share or SHARES[self.settings.kind]
         self.by = Following(self.settings.kind, self.settings.temperature)

@@ -81,10 +81,10 @@ class Elastic(Wrapper):
 class ElasticMultiLabel(Elastic):
     """Elastic training of several labels by the name that earlier model files and recipes give it."""
 
-    name = "elastic_multi"
+    name = "elastic_multilabel"
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
-        super().__init__(truth, {"task": "classify_multi", **(settings or {})})
+        super().__init__(truth, {"task": "multilabel", **(settings or {})})
 
 
 def points_of(task: Task[Any, Any], size: tuple[int, int]) -> tuple[Point, ...]:

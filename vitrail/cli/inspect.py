@@ -1,4 +1,4 @@
-"""vitrail inside."""
+"""vitrail inspect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-def inside(
+def inspect(
     run: str = "",
     pictures: tuple[str, ...] = (),
     /,
@@ -15,7 +15,7 @@ def inside(
     pipeline: str | None = None,
     model: str | None = None,
     weights: str | None = None,
-    out: str = "inside",
+    out: str = "inspect",
     json: bool = False,
     device: str = "auto",
 ) -> int:
@@ -26,10 +26,10 @@ def inside(
     exit code is 1. With --pipeline: every step of one picture, drawn with
     its shape, and what becomes of the answer when the patches are shuffled, with positions and without.
 
-        vitrail inside runs/photos
-        vitrail inside dinov2_small.safetensors photos/
-        vitrail inside --pipeline cat.jpg --model vit_b16
-        vitrail inside runs/photos --pipeline cat.jpg
+        vitrail inspect runs/photos
+        vitrail inspect dinov2_small.safetensors photos/
+        vitrail inspect --pipeline cat.jpg --model vit_b16
+        vitrail inspect runs/photos --pipeline cat.jpg
 
     Parameters
     ----------
@@ -54,18 +54,18 @@ def inside(
 
     if weights and not model:
         raise SettingError(
-            "--weights belongs to --model: vitrail inside --pipeline cat.jpg --model vit_b16 --weights auto"
+            "--weights belongs to --model: vitrail inspect --pipeline cat.jpg --model vit_b16 --weights auto"
         )
     if pipeline is None:
         if not run or model:
             raise SettingError(
-                "Name a run (vitrail inside runs/photos), or a picture and a network: "
-                "vitrail inside --pipeline cat.jpg --model vit_b16"
+                "Name a run (vitrail inspect runs/photos), or a picture and a network: "
+                "vitrail inspect --pipeline cat.jpg --model vit_b16"
             )
         return _learnt(run, pictures, Path(out), json, device)
     if bool(run) == bool(model) or pictures:
         raise SettingError(
-            "Name one picture, and a run or a network: vitrail inside --pipeline cat.jpg --model vit_b16"
+            "Name one picture, and a run or a network: vitrail inspect --pipeline cat.jpg --model vit_b16"
         )
     return _way(run or str(model), weights or "none", Path(pipeline), Path(out), json)
 
