@@ -45,7 +45,10 @@ RENAMES: Renames = {
     "keys": {},  # of report.json, history.jsonl, eval --json, predictions, headers: {"test.map": "test.mean_ap"}
     "columns": {"label": "target"},  # of manifest.csv and doubts.csv
     "options": {},  # of the command line, as the runs below write them: {"--imgsz": "--image-size"}
-    "tasks": {"classify_multi": "multilabel", "elastic_multi": "elastic_multilabel"},  # in reports and headers
+    "tasks": {
+        "classify_multi": "multilabel",
+        "elastic_multi": "elastic_multilabel",
+    },  # in reports and headers
 }
 """OLD's name → NEW's, for what is only called otherwise; a name that NEW still knows is left as it is."""
 

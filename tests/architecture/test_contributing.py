@@ -201,6 +201,10 @@ def test_an_explainer(added, model, some_digits, tmp_path):
 
 def test_a_verb(added):
     call = added("verb")
-    assert json.loads(call("vitrail", "tasks", "*el*", "--json")) == ["multilabel", "elastic", "elastic_multilabel"]
+    assert json.loads(call("vitrail", "tasks", "*el*", "--json")) == [
+        "multilabel",
+        "elastic",
+        "elastic_multilabel",
+    ]
     assert "only names like this" in call("vitrail", "tasks", "--help")
     assert "list what can be learnt" in call("vitrail", "--help")

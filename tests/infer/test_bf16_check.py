@@ -76,7 +76,9 @@ def test_a_wrong_convolution_is_found_once_and_named(encoder, cache, monkeypatch
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
     assert all(module.training for module in encoder.modules())
     assert not any(module._forward_hooks or "forward" in vars(module) for module in encoder.modules())
-    monkeypatch.setattr(bf16_check, "compare_with_float32", lambda *given: pytest.fail("it was compared before"))
+    monkeypatch.setattr(
+        bf16_check, "compare_with_float32", lambda *given: pytest.fail("it was compared before")
+    )
     assert check_bf16(encoder, IMAGES) == check
 
 

@@ -16,7 +16,7 @@ from vitrail.core.files import append_line
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.folder import Run
 from vitrail.runs.options import TrainOptions
-from vitrail.training import keeping, loop
+from vitrail.training import keeping, loop, validation
 from vitrail.training.budget import Budget
 from vitrail.training.fit import resume, train
 from vitrail.training.loop import DivergedError, Event
@@ -76,7 +76,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch_loses_no_step(at, digits, tmp_path):
 
 
 def test_patience_ends_a_run_and_more_epochs_begin_it_anew(digits, tmp_path, monkeypatch):
-    honest = keeping.evaluate
+    honest = validation.evaluate
 
     def scored(session, batches, rows):
         found = honest(session, batches, rows)
@@ -84,7 +84,7 @@ def test_patience_ends_a_run_and_more_epochs_begin_it_anew(digits, tmp_path, mon
         found.scores = lambda: scores
         return found
 
-    monkeypatch.setattr(keeping, "evaluate", scored)
+    monkeypatch.setattr(validation, "evaluate", scored)
     run = train(digits, options(tmp_path / "run", epochs=9, patience=2))
     last = run.history()[-1]
     assert (last["event"], last["step"]) == (
@@ -168,7 +168,7 @@ def test_a_divergence_in_the_last_step_of_an_epoch_is_not_kept(digits, tmp_path)
 def test_a_validation_loss_that_is_no_number_leaves_the_files_as_they_were(digits, tmp_path, monkeypatch):
     out, written = tmp_path / "run", {}
     names = ("model.safetensors", "state/last.safetensors")
-    honest = keeping.evaluate
+    honest = validation.evaluate
 
     def scored(session, batches, rows):
         found = honest(session, batches, rows)
@@ -178,7 +178,7 @@ def test_a_validation_loss_that_is_no_number_leaves_the_files_as_they_were(digit
             found.scores = lambda: scores
         return found
 
-    monkeypatch.setattr(keeping, "evaluate", scored)
+    monkeypatch.setattr(validation, "evaluate", scored)
     with pytest.raises(DivergedError, match=r"after step 10 the validation loss is nan; .* at step 5"):
         train(digits, options(out))
     assert {name: (out / name).read_bytes() for name in names} == written

@@ -140,6 +140,7 @@ def _write_program(predictor: Predictor, path: Path, form: Form, check: Check) -
 
 
 def onnx_model(predictor: Predictor, form: Form) -> Any:
+    """Return the ONNX model of a predictor in one form."""
     need("onnx")
     need("onnxscript")
     if 4 * count_params(predictor.network) > LIMIT:

@@ -117,6 +117,7 @@ def _path(network: nn.Module, images: Tensor) -> Path:
 
 @torch.no_grad()
 def compare_with_float32(network: nn.Module, images: Tensor) -> Bf16Check:
+    """Compare the convolutions of a network, then its features, in bf16 with float32 on a batch of images."""
     training = {module: module.training for module in network.modules()}
     network.eval()
     off: dict[str, float] = {}

@@ -119,6 +119,7 @@ def _rounded(twin: Network, shape: tuple[int, int, int, int], layout: torch.memo
 
 
 def compiled(network: nn.Module) -> Callable[[Tensor], Sequence[Tensor]]:
+    """Return the network compiled with frozen weights; the last batch is filled up to one size."""
     if next(network.parameters()).device.type == "cuda":
         # Reduced overhead means CUDA graphs.
         return torch.compile(network, mode="reduce-overhead", dynamic=False)

@@ -6,6 +6,7 @@ so that no resize, crop or channel swap can hide. For raw pictures it is stretch
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -88,3 +89,13 @@ def drift(stored: list[float], found: list[float]) -> float:
     if len(stored) != len(found):
         return float("inf")
     return float(np.max(np.abs(np.subtract(stored, found)), initial=0.0))  # a plain max would pass over a NaN
+
+
+def find_non_finite(network: nn.Module, task: Task[Any, Any], preprocess: Preprocess) -> str | None:
+    """Return in words what of a network is not finite, its weights or its answer to the proof picture, or None."""
+    for name, weight in network.named_parameters():
+        if not bool(torch.isfinite(weight.detach()).all()):
+            return f"the weights {name} are not finite"
+    if not all(map(math.isfinite, answer(network, task, preprocess))):
+        return "the network's answer to its proof picture is not finite"
+    return None

@@ -34,13 +34,15 @@ from vitrail.runs.recipe import Recipe, layered
 from vitrail.training.asked import refuse
 from vitrail.training.begin import again, begin
 from vitrail.training.draft import draft, head_for
-from vitrail.training.keeping import Keeper, Work, conditions
+from vitrail.training.keeping import conditions
 from vitrail.training.listeners import Listener, note
 from vitrail.training.loop import DivergedError, Event, Session, deterministic, restore, steps
 from vitrail.training.measuring import checked_again, measure, said, settled
+from vitrail.training.monitor import Monitor
 from vitrail.training.optim import Schedule
 from vitrail.training.plan import plan
 from vitrail.training.resumption import Place, resumed_manifest
+from vitrail.training.run_context import RunContext
 from vitrail.training.setup import (
     accelerator_for,
     first_batch,
@@ -137,7 +139,7 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
         run.log("started", {"time": time.time(), "conditions": conditions(accelerator), **look})
         known = (run, recipe, found.seconds)
     run, recipe, cost = _from_main(accelerator, known)
-    return _train(Work(run, recipe, manifest, begun, listeners, cost, spent), accelerator, None)
+    return _train(RunContext(run, recipe, manifest, begun, listeners, cost, spent), accelerator, None)
 
 
 def _from_main(accelerator: Any, known: _Known | None) -> _Known:
@@ -165,9 +167,9 @@ def resume(
     manifest = resumed.manifest
     note(listeners, list(resumed.lines))
     accelerator = accelerator_for(recipe.training.device)
-    work = Work(run, recipe, manifest, again(counters["start"], recipe, manifest.truth), listeners)
+    context = RunContext(run, recipe, manifest, again(counters["start"], recipe, manifest.truth), listeners)
     if recipe.training.tune == "head":
-        work.start.network.encoder.requires_grad_(False)
+        context.start.network.encoder.requires_grad_(False)
     now = conditions(accelerator)
     # Runs of older versions do not say what rounded them.
     then = {"bf16": now["bf16"], **counters["conditions"]}
@@ -185,70 +187,72 @@ def resume(
         line = f"Resumed under other conditions ({differs}): the run goes on, but not equal bit by bit."
         note(listeners, [line])
     if changed or "bf16" not in counters["conditions"]:
-        recipe, lines = checked_again(recipe, work.start.network.to(accelerator.device))
-        work = replace(work, recipe=recipe)
+        recipe, lines = checked_again(recipe, context.start.network.to(accelerator.device))
+        context = replace(context, recipe=recipe)
         note(listeners, lines)
-    return _train(work, accelerator, (tensors, counters), more)
+    return _train(context, accelerator, (tensors, counters), more)
 
 
-def _train(work: Work, accelerator: Any, saved: tuple[Any, Any] | None, more: int = 0) -> Run:
-    pictures = work.pictures(TRAIN)
-    order = order_of(work.recipe, pictures)
-    keep_in_float32(work.start.network.encoder, work.recipe.training.float32)
-    session = open_session(work.recipe, work.start.network, work.start.task, order, accelerator)
+def _train(context: RunContext, accelerator: Any, saved: tuple[Any, Any] | None, more: int = 0) -> Run:
+    pictures = context.pictures(TRAIN)
+    order = order_of(context.recipe, pictures)
+    keep_in_float32(context.start.network.encoder, context.recipe.training.float32)
+    session = open_session(context.recipe, context.start.network, context.start.task, order, accelerator)
     if saved:
         restore(session, *saved)
     if more:
         session.schedule = lengthened(session, more)
-        work.run.log("lengthened", {"step": session.step, "epochs": more})
-    keeper = Keeper(work, session, (saved[1] if saved else {}))
-    work.tell(Event("begun", session.step, {"total": session.schedule.total, "seconds": keeper.left()}))
+        context.run.log("lengthened", {"step": session.step, "epochs": more})
+    monitor = Monitor(context, session, (saved[1] if saved else {}))
+    context.publish(
+        Event("begun", session.step, {"total": session.schedule.total, "seconds": monitor.time.left()})
+    )
     with deterministic(accelerator.device), stopping() as stop:
         try:
-            _steps(session, keeper, pictures, stop)
+            _steps(session, monitor, pictures, stop)
         except DivergedError as error:
-            raise error.keeping(keeper.kept()) from None
+            raise error.keeping(monitor.checkpointer.describe()) from None
     accelerator.wait_for_everyone()
     failed = None
     if accelerator.is_main_process:
-        finished = session.step >= session.schedule.total or keeper.patience_ran_out()
+        finished = session.step >= session.schedule.total or monitor.validation.patience_ran_out()
         ended = {"time": time.time(), "step": session.step, "total": session.schedule.total}
-        work.run.log("finished" if finished else "stopped", ended)
-        if work.run.model_path.is_file():  # a run stopped in its first epoch has no model to score yet
-            failed = _report(work, keeper.elapsed(), finished)
+        context.run.log("finished" if finished else "stopped", ended)
+        if context.run.model_path.is_file():  # a run stopped in its first epoch has no model to score yet
+            failed = _report(context, monitor.time.elapsed(), finished)
     accelerator.wait_for_everyone()  # who comes back finds the report
     if failed:
         raise failed
-    return work.run
+    return context.run
 
 
-def _report(work: Work, seconds: float, finished: bool) -> ReportError | None:
+def _report(context: RunContext, seconds: float, finished: bool) -> ReportError | None:
     """Write the report of a run, or return why there is none: no report is worth the training it is about."""
     try:
-        report = write_report(work.run, work.manifest, seconds=seconds, finished=finished)
+        report = write_report(context.run, context.manifest, seconds=seconds, finished=finished)
         if left_out := report.get("left_out"):
-            note(work.listeners, [f"{left_out}: left out of the scores."])
+            note(context.listeners, [f"{left_out}: left out of the scores."])
     except Exception as error:  # scores, drawings and pages fail in many ways
-        work.run.drop_stale_report()
-        folder = work.run.folder
+        context.run.drop_stale_report()
+        folder = context.run.folder
         way = f"Make it again: {command('train', '--resume', folder)}. The scores alone: {command('eval', folder)}"
-        failed = ReportError(work.run, error, way)
+        failed = ReportError(context.run, error, way)
         failed.__cause__ = error
         return failed
     return None
 
 
-def _steps(session: Session, keeper: Keeper, pictures: Pictures, stop: Callable[[], bool]) -> None:
+def _steps(session: Session, monitor: Monitor, pictures: Pictures, stop: Callable[[], bool]) -> None:
     """Train to the end of the schedule, or until it is to stop; the state of the last step is saved."""
-    if session.step >= session.schedule.total or keeper.patience_ran_out():
+    if session.step >= session.schedule.total or monitor.validation.patience_ran_out():
         return
     share = Share(session.accelerator.process_index, session.accelerator.num_processes)
-    workers = processes(keeper.work.recipe.training.workers)
+    workers = processes(monitor.context.recipe.training.workers)
     batches = training(pictures, session.order, share, session.step, sys.maxsize, workers)
-    for event in steps(session, batches, lambda: stop() or keeper.patience_ran_out()):
-        keeper.hear(event)
-    if session.accelerator.is_main_process and keeper.saved_step != session.step:
-        keeper.save()
+    for event in steps(session, batches, lambda: stop() or monitor.validation.patience_ran_out()):
+        monitor.on_event(event)
+    if session.accelerator.is_main_process and monitor.checkpointer.saved_step != session.step:
+        monitor.save()
 
 
 def lengthened(session: Session, epochs: int) -> Schedule:

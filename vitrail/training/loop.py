@@ -237,6 +237,7 @@ def way_out(session: Session) -> str:
 
 
 def losses_of_piece(session: Session, batch: Batch[Any], piece: int) -> Losses:
+    """Return the losses of one piece of a step, its randomness that of (seed, step, piece)."""
     rng = np.random.default_rng(derive(session.order.seed, "prepare", session.step, piece))
     progress = session.step / max(1, session.schedule.total)
     with autocast(session.accelerator.device, session.precision):

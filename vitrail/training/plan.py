@@ -36,7 +36,6 @@ from vitrail.tasks.base import Task
 from vitrail.training.asked import refuse_apart, refuse_idle
 from vitrail.training.dial import costs_of, dialled
 from vitrail.training.frozen import pool_kind
-from vitrail.training.recipe_layers import Layer, origins
 from vitrail.training.network_choice import (
     TINY,
     NetworkChoice,
@@ -46,8 +45,9 @@ from vitrail.training.network_choice import (
     shapes_of,
     short_side,
 )
+from vitrail.training.recipe_layers import Layer, origins
 from vitrail.training.task_choice import choose_task, refuse_balance, stated_settings
-from vitrail.training.taught import taught
+from vitrail.training.teacher import taught
 from vitrail.training.view_choice import view_layer
 
 FEW = 5000

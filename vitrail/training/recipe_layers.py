@@ -1,4 +1,4 @@
-"""Where each setting of a recipe comes from: layers laid over one another, and what was fitted to network and images."""
+"""Where each setting of a recipe comes from: from which layer, or from fitting it to network and images."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _leaves(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        found |= _leaves(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value}
+        found |= (
+            _leaves(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value}
+        )
     return found
 
 

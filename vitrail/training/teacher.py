@@ -1,9 +1,9 @@
-"""A teacher for distillation: any trained run or model file of ours, or published weights with their classifier."""
+"""Distillation: whether a training has a teacher, and that teacher: a run, a model file or published weights."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from vitrail.core.catalog import DISTILL
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.core.paths import expanded
 from vitrail.data.preprocess import Preprocess
@@ -20,6 +21,9 @@ from vitrail.infer.predictor import Predictor
 from vitrail.layers.head import DistilledHead, Head, LinearHead, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.runs.assemble import Network
+from vitrail.runs.options import TrainOptions
+from vitrail.runs.recipe import Recipe
+from vitrail.runs.wrapped import wrap
 from vitrail.weights.find import find_weights
 from vitrail.weights.preprocessing import answering_preprocess
 from vitrail.weights.pretrained import Pretrained
@@ -181,3 +185,15 @@ def _columns(source: str, labels: Sequence[str], classes: int) -> tuple[int, ...
         f"The teacher {source} knows {classes} classes of its own, and not those of these pictures. Fine-tune it on "
         "them first, and name that run: --teacher runs/teacher"
     )
+
+
+def taught(recipe: Recipe, teaching: Mapping[str, Any], options: TrainOptions) -> Recipe:
+    """Wrap the task of a recipe into distillation where the recipe file or the user names a teacher."""
+    said = {"teacher": options.teacher, "kind": options.distill}
+    teaching = {**teaching, **{key: value for key, value in said.items() if value is not None}}
+    if "teacher" not in teaching:
+        if teaching:
+            raise SettingError("--distill says how a teacher is followed; name one: --teacher runs/large")
+        return recipe
+    wrapped = wrap(DISTILL, teaching, recipe.task.name, recipe.task.settings)
+    return recipe.model_copy(update={"task": recipe.task.model_copy(update=wrapped)})

@@ -1,0 +1,41 @@
+"""What all parts of a training work on: the run, its recipe, its images and the network it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vitrail.data.loader import Pictures
+from vitrail.data.manifest import TRAIN, Manifest
+from vitrail.runs.folder import Run
+from vitrail.runs.recipe import Recipe
+from vitrail.training.begin import Start
+from vitrail.training.listeners import Listener
+from vitrail.training.loop import Event
+from vitrail.training.setup import pictures_to_train_on
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """The run of a training, and who listens to it."""
+
+    run: Run
+    recipe: Recipe
+    manifest: Manifest
+    start: Start
+    listeners: Sequence[Listener]
+    cost: float = 0.0  # seconds of a step, measured before the first one
+    spent: float = 0.0  # seconds that computing the first head took
+
+    def pictures(self, split: str) -> Pictures:
+        """Return the images of one split, augmented where they train."""
+        task, preprocess = self.start.task, self.start.preprocess
+        if split == TRAIN:
+            return pictures_to_train_on(self.recipe, self.manifest, task, preprocess)
+        truths = task.deployed_task(self.recipe.task.name)[1]
+        return Pictures(self.manifest.rows(split), self.manifest.root, preprocess, truths)
+
+    def publish(self, event: Event) -> None:
+        """Pass an event on to every listener."""
+        for listener in self.listeners:
+            listener(event)
