@@ -16,6 +16,7 @@ import vitrail
 from vitrail.core import catalog
 
 ROOT = Path(vitrail.__file__).parent
+TESTS = Path(__file__).parents[1]
 PAGES = sorted(ROOT.rglob("*.py"))
 
 
@@ -323,3 +324,52 @@ def test_how_tasks_take_truths_and_settings_needs_no_torch():
     assert len(modules) >= 5
     script = f"import sys, vitrail.data.prepare, {', '.join(modules)}; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "False"
+
+
+NO_NAMES = {
+    "a participle says that something happened, not what it is": (
+        "asked", "begun", "begin", "dialled", "doubts", "exported", "faithful", "found", "frozen", "given", "held_back", "keeping",
+        "killed", "known", "listed", "measuring", "opened", "own", "proving", "said", "seen", "settled", "shown", "stopping",
+        "streamed", "taught", "told", "translated", "wrapped",
+    ),
+    "an adverb or a riddle": ("ahead", "dry", "fast", "fresh", "hover", "inside", "live", "plain", "rim", "there", "twins", "whole"),
+    "says nothing of what it holds": ("base_utils", "common", "funcs", "helpers", "misc", "stuff", "tools", "util", "utils"),
+}  # fmt: skip
+"""Why a module is not called so."""
+
+
+@pytest.mark.parametrize("why", NO_NAMES)
+def test_modules_are_called_by_the_noun_of_what_they_hold(why):
+    assert not [str(path.relative_to(ROOT)) for path in PAGES if path.stem in NO_NAMES[why]]
+
+
+LONG = {}
+"""Files over 300 lines → the one thing that each holds."""
+
+
+def test_long_files_hold_one_thing():
+    long = {
+        str(path.relative_to(ROOT))
+        for path in PAGES
+        if len(path.read_text(encoding="utf-8").splitlines()) > 300
+    }
+    assert long == set(LONG)
+
+
+def test_tests_replace_nothing_private():
+    """What a test must put something else in the place of has a name without an underscore."""
+    private = []
+    for path in sorted(TESTS.rglob("*.py")):
+        for node in ast.walk(tree(path)):
+            if not (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "setattr"
+            ):
+                continue
+            names = [
+                one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)
+            ]
+            if names and names[0].rpartition(".")[2].startswith("_") and not names[0].endswith("__"):
+                private.append(f"{path.relative_to(TESTS)}:{node.lineno} {names[0]}")
+    assert not private

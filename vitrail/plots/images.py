@@ -1,31 +1,19 @@
-"""Pictures for people: heat maps over photographs, bars, grids and curves. Pillow and matplotlib, no torch."""
+"""Drawings on images: heat maps, masks, legends, bars and titles. Pillow, no torch."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
-from io import BytesIO
-from itertools import cycle
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import hsv_to_rgb
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
-from vitrail.core.files import replace
-from vitrail.core.text import MADE_BY
+from vitrail.plots.colours import FRAME, INK, PAPER
 
 HEAT = "inferno"
 """The colour map of every heat map: even in brightness, readable in print and by colour-blind people."""
-
-INK, PAPER, ACCENT, SECOND, FRAME = "#1d2530", "#ffffff", "#0072b2", "#e69f00", "#d55e00"
-"""Colours of text, ground, first and second series, and of a frame (Okabe and Ito's colour-blind-safe set)."""
-
 
 THIN = 8
 """How many times longer than wide a picture may be and still be enlarged for its short side alone."""
@@ -35,9 +23,6 @@ LONGEST = 16_384
 
 STRIP = 1 << 20
 """Pixels that are coloured at once: a colour map takes 32 bytes for each."""
-
-JPEG_SIDE = 65_500
-"""Pixels of a side that a JPEG can have."""
 
 
 def shown(image: Image.Image, least: int = 256) -> Image.Image:
@@ -320,153 +305,3 @@ def below(*images: Image.Image, gap: int = 8) -> Image.Image:
         sheet.paste(image, (0, top))
         top += image.height + gap
     return sheet
-
-
-def data_uri(picture: Image.Image | Figure) -> str:
-    """Return a picture or figure as a data: address, for pages that are one file."""
-    return "data:image/png;base64," + base64.b64encode(_png(picture)).decode()
-
-
-def _png(picture: Image.Image | Figure) -> bytes:
-    buffer = BytesIO()
-    if isinstance(picture, Figure):
-        picture.savefig(buffer, format="png", dpi=130, bbox_inches="tight", metadata={"Software": MADE_BY})
-    else:
-        picture.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def write_picture(path: Path, picture: Image.Image | Figure) -> None:
-    """Write a picture in one step; a PNG, as figures are, says that it is ours; others in the format of the suffix."""
-    if isinstance(picture, Figure):
-        replace(path, lambda temporary: temporary.write_bytes(_png(picture)))
-    elif path.suffix.lower() == ".png":
-        replace(path, lambda temporary: temporary.write_bytes(png_of(picture)))
-    else:
-        replace(path, picture.save)
-
-
-def png_of(picture: Image.Image) -> bytes:
-    """Return a picture as a PNG that says that it is ours; palettes stay."""
-    said, buffer = PngInfo(), BytesIO()
-    said.add_text("Software", MADE_BY)
-    picture.save(buffer, format="PNG", pnginfo=said)
-    return buffer.getvalue()
-
-
-def photo_uri(picture: Image.Image, quality: int = 82) -> str:
-    """Return a photograph as a data: address in JPEG, a tenth of its size in PNG."""
-    buffer, rgb = BytesIO(), picture.convert("RGB")
-    if max(rgb.size) > JPEG_SIDE:
-        rgb.thumbnail((JPEG_SIDE, JPEG_SIDE))
-    rgb.save(buffer, format="JPEG", quality=quality, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def curves(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> Figure:
-    """Return a figure of lines, one a name, each a sequence of (x, y)."""
-    figure = Figure(figsize=(6.2, 3.2))
-    axes = figure.subplots()
-    for (name, points), colour in zip(series.items(), cycle((ACCENT, SECOND, "#009e73", "#cc79a7"))):
-        xs, ys = zip(*points, strict=True) if points else ((), ())
-        axes.plot(xs, ys, label=name, color=colour, linewidth=2, marker="o", markersize=3)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    if len(series) > 1:
-        axes.legend(frameon=False)
-    return figure
-
-
-def similarity_tiles(values: NDArray[np.floating], most: int = 16) -> Figure:
-    """Return a tile a place with its similarity to all others: (row, col, row, col) of -1 … 1.
-
-    Of larger grids every second (third …) place has a tile.
-    """
-    step = max(1, -(-max(values.shape[:2]) // most))
-    first = [min(step // 2, side // 2) for side in values.shape[:2]]
-    shown = values[first[0] :: step, first[1] :: step]
-    rows, cols = shown.shape[:2]
-    gap = 1
-    tall, wide = shown.shape[2] + gap, shown.shape[3] + gap
-    sheet = np.full((rows * tall - gap, cols * wide - gap), np.nan)
-    for row in range(rows):
-        for col in range(cols):
-            sheet[row * tall : row * tall + tall - gap, col * wide : col * wide + wide - gap] = shown[
-                row, col
-            ]
-    figure = Figure(figsize=(6.4, 6.4 * min(THIN, max(1 / THIN, sheet.shape[0] / sheet.shape[1]))))
-    axes = figure.subplots()
-    image = axes.imshow(sheet, cmap="viridis", vmin=-1, vmax=1, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_xlabel("column of the place")
-    axes.set_ylabel("row of the place")
-    axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, shrink=0.7, label="cosine similarity")
-    return figure
-
-
-def reach(layers: Sequence[Sequence[float]], even: Sequence[float]) -> Figure:
-    """Return how far heads look over depth, in pixels: one dot a head, and the line of even attention."""
-    figure = Figure(figsize=(6.2, 3.6))
-    axes = figure.subplots()
-    depth = range(1, len(layers) + 1)
-    for turn, heads in zip(depth, layers, strict=True):
-        axes.scatter(
-            [turn] * len(heads), heads, s=18, color=ACCENT, zorder=3, label="a head" if turn == 1 else None
-        )
-    axes.plot(depth, even, color=SECOND, linewidth=1.5, linestyle="--", label="even attention")
-    axes.set_xlabel("layer")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel("mean attention distance, pixels")
-    axes.set_ylim(0, None)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
-    return figure
-
-
-def confusion(matrix: NDArray[np.integer], labels: Sequence[str]) -> Figure:
-    """Return a confusion matrix, true classes down and answers across: (k, k) counts."""
-    side = min(12.0, max(4.0, 0.42 * len(labels) + 1.5))
-    figure = Figure(figsize=(side, side))
-    axes = figure.subplots()
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right")
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_xlabel("answer")
-    axes.set_ylabel("truth")
-    if len(labels) <= 30:
-        for (i, j), count in np.ndenumerate(matrix):
-            if count:
-                axes.text(
-                    j, i, str(count), ha="center", va="center", color=PAPER if share[i, j] > 0.6 else INK
-                )
-    return figure
-
-
-def reliability(bins: Sequence[tuple[float, float, float, float, int]]) -> Figure:
-    """Return how often answers were right over how sure they were, with intervals, above how many there were.
-
-    Each bin is (mean probability, share right, its low, its high, answers).
-    """
-    figure = Figure(figsize=(5.2, 4.6))
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    upper.plot([0, 1], [0, 1], color="#5d6875", linewidth=1, linestyle="--", label="perfectly honest")
-    sure, right, low, high, answers = (np.array(part) for part in zip(*bins, strict=True))
-    reach = np.maximum(np.stack([right - low, high - right]), 0)
-    upper.errorbar(sure, right, reach, fmt="o", color=ACCENT, capsize=3, label="this model, 95 % interval")
-    upper.set_ylabel("share that was right")
-    upper.set_ylim(-0.03, 1.03)
-    upper.legend(frameon=False, loc="lower right", fontsize="small")
-    lower.bar(sure, answers, width=0.045, color=SECOND)
-    lower.set_ylabel("answers")
-    lower.set_xlabel("probability of the answer")
-    lower.set_xlim(-0.03, 1.03)
-    for axes in (upper, lower):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure

@@ -1,0 +1,103 @@
+"""Figures with axes: curves, similarities, distances, calibration. Matplotlib, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from vitrail.plots.colours import ACCENT, SECOND
+from vitrail.plots.images import THIN
+
+
+def curves(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> Figure:
+    """Return a figure of lines, one a name, each a sequence of (x, y)."""
+    figure = Figure(figsize=(6.2, 3.2))
+    axes = figure.subplots()
+    for (name, points), colour in zip(series.items(), cycle((ACCENT, SECOND, "#009e73", "#cc79a7"))):
+        xs, ys = zip(*points, strict=True) if points else ((), ())
+        axes.plot(xs, ys, label=name, color=colour, linewidth=2, marker="o", markersize=3)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(series) > 1:
+        axes.legend(frameon=False)
+    return figure
+
+
+def similarity_tiles(values: NDArray[np.floating], most: int = 16) -> Figure:
+    """Return a tile a place with its similarity to all others: (row, col, row, col) of -1 … 1.
+
+    Of larger grids every second (third …) place has a tile.
+    """
+    step = max(1, -(-max(values.shape[:2]) // most))
+    first = [min(step // 2, side // 2) for side in values.shape[:2]]
+    shown = values[first[0] :: step, first[1] :: step]
+    rows, cols = shown.shape[:2]
+    gap = 1
+    tall, wide = shown.shape[2] + gap, shown.shape[3] + gap
+    sheet = np.full((rows * tall - gap, cols * wide - gap), np.nan)
+    for row in range(rows):
+        for col in range(cols):
+            sheet[row * tall : row * tall + tall - gap, col * wide : col * wide + wide - gap] = shown[
+                row, col
+            ]
+    figure = Figure(figsize=(6.4, 6.4 * min(THIN, max(1 / THIN, sheet.shape[0] / sheet.shape[1]))))
+    axes = figure.subplots()
+    image = axes.imshow(sheet, cmap="viridis", vmin=-1, vmax=1, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel("column of the place")
+    axes.set_ylabel("row of the place")
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, shrink=0.7, label="cosine similarity")
+    return figure
+
+
+def reach(layers: Sequence[Sequence[float]], even: Sequence[float]) -> Figure:
+    """Return how far heads look over depth, in pixels: one dot a head, and the line of even attention."""
+    figure = Figure(figsize=(6.2, 3.6))
+    axes = figure.subplots()
+    depth = range(1, len(layers) + 1)
+    for turn, heads in zip(depth, layers, strict=True):
+        axes.scatter(
+            [turn] * len(heads), heads, s=18, color=ACCENT, zorder=3, label="a head" if turn == 1 else None
+        )
+    axes.plot(depth, even, color=SECOND, linewidth=1.5, linestyle="--", label="even attention")
+    axes.set_xlabel("layer")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel("mean attention distance, pixels")
+    axes.set_ylim(0, None)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def reliability(bins: Sequence[tuple[float, float, float, float, int]]) -> Figure:
+    """Return how often answers were right over how sure they were, with intervals, above how many there were.
+
+    Each bin is (mean probability, share right, its low, its high, answers).
+    """
+    figure = Figure(figsize=(5.2, 4.6))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    upper.plot([0, 1], [0, 1], color="#5d6875", linewidth=1, linestyle="--", label="perfectly honest")
+    sure, right, low, high, answers = (np.array(part) for part in zip(*bins, strict=True))
+    reach = np.maximum(np.stack([right - low, high - right]), 0)
+    upper.errorbar(sure, right, reach, fmt="o", color=ACCENT, capsize=3, label="this model, 95 % interval")
+    upper.set_ylabel("share that was right")
+    upper.set_ylim(-0.03, 1.03)
+    upper.legend(frameon=False, loc="lower right", fontsize="small")
+    lower.bar(sure, answers, width=0.045, color=SECOND)
+    lower.set_ylabel("answers")
+    lower.set_xlabel("probability of the answer")
+    lower.set_xlim(-0.03, 1.03)
+    for axes in (upper, lower):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
