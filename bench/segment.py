@@ -2,11 +2,10 @@
 
 `python -m bench.segment CONTESTANT --data camvid-320.zip --weights dinov2-small-saliency [--minutes 10] [--out FILE]`
 
-One contestant a call, so that each has the machine for itself. Ours: linear, tuned (the same
-head, then everything), pixels, stem, overlap (patches of 14 px,
-one every 7), vvt, resnet50. Peers, with the same images, masks, crops, minutes and scores: dpt, fpn, which needs
-segmentation-models-pytorch (no dependency). A line of JSON is printed, and added to FILE. What has no published weights
-in a package starts from noise: vvt, resnet50, fpn.
+One contestant a call, so that each has the machine for itself. Ours: linear; tuned (from that head, everything);
+pixels; stem; overlap (patches of 14 px, one every 7); vvt; resnet50. Peers, with the same images, masks, crops, minutes
+and scores: dpt, and fpn, which needs segmentation-models-pytorch (no dependency). A line of JSON is printed, and added
+to FILE. What has no published weights in a package starts from noise: vvt, resnet50, fpn.
 """
 
 from __future__ import annotations
