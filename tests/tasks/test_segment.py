@@ -699,3 +699,5 @@ def test_a_fine_tune_teaches_the_new_head_faster_than_the_rest():
     settings = {recipe: task_part("segment", recipe)["task"]["settings"] for recipe in ("finetune", "vit")}
     rates = {name: Segment(("a", "b"), one).head_rate for name, one in settings.items()}
     assert rates == {"finetune": 10.0, "vit": 1.0}
+    computed = Segment(("a", "b"), {**settings["finetune"], "head": "linear"})
+    assert computed.head_rate == 1.0, "its head is computed before the first step"

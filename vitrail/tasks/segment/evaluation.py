@@ -52,9 +52,13 @@ THIN = 0.8
 
 
 def overlap(table: Array | Counts) -> Array:
-    """Return IoU by class from matrices of pixels (…, k, k), truth down; NaN for one that neither shows: (…, k)."""
-    right = np.diagonal(table, axis1=-2, axis2=-1).astype(np.float64)
-    union = table.sum(-1) + table.sum(-2) - right
+    """Return IoU by class from matrices of pixels, truth down; NaN for one that neither shows: (…, k).
+
+    They are (…, k, k), or (…, k, k + 1), whose last column is what got no answer.
+    """
+    answered = table[..., : table.shape[-2]]
+    right = np.diagonal(answered, axis1=-2, axis2=-1).astype(np.float64)
+    union = table.sum(-1) + answered.sum(-2) - right
     return _ratio(right, union)
 
 
@@ -176,7 +180,7 @@ class SegmentEvaluation:
         tables, losses = self.kept["table"], self.kept["loss"]
         right = np.diagonal(tables[..., :-1], axis1=1, axis2=2).sum(1)
         return {
-            "miou": mean_of(_overlap(tables), tables.sum(2) > 0),
+            "miou": mean_of(overlap(tables), tables.sum(2) > 0),
             "accuracy": np.nan_to_num(_ratio(right, tables.sum((1, 2)))),
             "loss": losses[:, 0] / np.maximum(losses[:, 1], 1),
         }
@@ -186,7 +190,7 @@ class SegmentEvaluation:
         table = np.tensordot(counts, self.kept["table"], 1)
         near = np.tensordot(counts, self.kept["edges"], 1)
         present = table.sum(1) > 0
-        iou = _overlap(table)
+        iou = overlap(table)
         f1, band = _edge_scores(near)
         own = np.diagonal(table[:, :-1])
         thin = self.thin() & present
@@ -225,19 +229,12 @@ class SegmentEvaluation:
         """Return mean IoU and the IoU of each class in resamples: (draws,) and (draws, k)."""
         flat = self.kept["table"].reshape(len(self.rows), -1).astype(np.float64)
         tables = (draws @ flat).reshape(len(draws), len(self.labels), -1)
-        iou = _overlap(tables)
+        iou = overlap(tables)
         return mean_of(iou, tables.sum(2) > 0), iou
 
     def result(self, scope: Scope = Scope(), fitted_on: str = VALIDATION) -> Result:
         """Return everything that reports say; the temperature was fitted on these answers."""
         return _Report(self, scope).result(fitted_on)
-
-
-def _overlap(table: Any) -> Array:
-    """Return IoU by class of matrices (…, k, k + 1), whose last column is what got no answer."""
-    right = np.diagonal(table[..., :-1], axis1=-2, axis2=-1).astype(np.float64)
-    union = table.sum(-1) + table[..., :-1].sum(-2) - right
-    return _ratio(right, union)
 
 
 def _edge_scores(near: Any) -> tuple[Array, Array]:
@@ -342,9 +339,8 @@ def from_details(report: Mapping[str, Any], fitted_on: str) -> Result:
     ]
     table = Table(COLUMNS, tuple(rows))
     calibration = dict(report["calibration"])
-    if (
-        calibration.pop("ece_noise", None) is not None
-    ):  # of older reports, which counted other pixels before than after
+    # Older reports counted other pixels before than after, and held no noise but a 0.
+    if calibration.pop("ece_noise", None) is not None:
         calibration.pop("ece_before")
     sections = (
         TableSection("Class by class", table),
@@ -362,7 +358,7 @@ class _Report:
         self.count = len(evaluation.rows)
         self.draws = resampled([group_key(row) for row in evaluation.rows])
         self.matrix, self.present = evaluation.matrix(), evaluation.present()
-        self.iou = _overlap(self.matrix)
+        self.iou = overlap(self.matrix)
         self.drawn_mean, self.drawn_iou = evaluation._drawn_overlap(self.draws)
         self.near = evaluation.kept["edges"].sum(0)
 

@@ -90,7 +90,8 @@ class Segment(Task[Mask, Areas], SegmentTargets):
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
-        self.head_rate = self.settings.head_rate
+        # A linear head is computed from features before the first step; others start from noise.
+        self.head_rate = self.settings.head_rate if self.settings.head == "pixels" else 1.0
         if len(self.labels) < 2:
             raise DataError(
                 f"Segmentation needs two classes at least, got {list(self.labels)}. Name another."
