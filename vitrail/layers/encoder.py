@@ -245,9 +245,9 @@ def set_checkpointing(network: nn.Module, on: bool) -> int:
         if isinstance(module, Column):
             module.checkpointing = on
             parts += 1
-        elif hasattr(module, "set_grad_checkpointing"):
+        elif callable(switch := getattr(module, "set_grad_checkpointing", None)):
             try:
-                module.set_grad_checkpointing(on)
+                switch(on)
             except AssertionError:  # how networks of timm say that they have none
                 continue
             parts += 1

@@ -1,0 +1,1 @@
+"""Speed of models and exports, and of the libraries beside us."""
