@@ -28,13 +28,13 @@ from sklearn.linear_model import LogisticRegression
 from bench.pairs import machine
 from vitrail.core.errors import VitrailError
 from vitrail.data.preprocess import Preprocess
-from vitrail.export.write import export
-from vitrail.infer.exported import core
+from vitrail.export.export import export
+from vitrail.infer.openvino_backend import Translated
 from vitrail.infer.predictor import Predictor, load
-from vitrail.infer.translated import Translated
-from vitrail.models.create import describe
-from vitrail.runs.assemble import Network, build_task, create_model, join
+from vitrail.infer.runtimes import core
+from vitrail.models.factory import describe
 from vitrail.runs.model_file import Header, write_model
+from vitrail.runs.network import Network, build_task, create_model, join
 from vitrail.runs.proof import answer
 from vitrail.weights.preprocessing import published_preprocess
 from vitrail.weights.pretrained import from_path

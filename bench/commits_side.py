@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import vitrail
 from bench.train_step import ours
-from vitrail.infer.sources import expand
+from vitrail.infer.inputs import expand
 
 
 def main() -> None:

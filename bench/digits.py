@@ -7,7 +7,7 @@ import tempfile
 import time
 
 from bench.pairs import machine
-from vitrail.runs.options import TrainOptions
+from vitrail.runs.train_options import TrainOptions
 from vitrail.training.fit import train
 
 

@@ -25,8 +25,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from vitrail.data.doctor import examine, workers
+from vitrail.data.duplicates import neighbours
 from vitrail.data.layouts import sniff
-from vitrail.data.twins import neighbours
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ import torch
 from bench.pairs import in_turn, machine, ratio
 from vitrail.explainers.relevance import Relevance
 from vitrail.explainers.rollout import Rollout
-from vitrail.explainers.subject import Subject
-from vitrail.models.create import create_encoder
-from vitrail.runs.assemble import build_task, join
+from vitrail.explainers.target import Subject
+from vitrail.models.factory import create_encoder
+from vitrail.runs.network import build_task, join
 from vitrail.runs.run_network import ASK
 
 SIZES = (1344, 2048)

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench import toy
 from bench.pairs import machine
 from vitrail.core.errors import VitrailError
-from vitrail.export.write import SUFFIXES, export
+from vitrail.export.export import SUFFIXES, export
 
 MODELS = (
     "vit_ti16",

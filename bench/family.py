@@ -42,8 +42,8 @@ ROWS = {
 def one(name: str, minutes: float, out: Path) -> None:
     """Train one row and print what it cost and scored, as JSON."""
     from vitrail.infer.predictor import Predictor
-    from vitrail.models.create import count_params
-    from vitrail.runs.options import TrainOptions
+    from vitrail.models.factory import count_params
+    from vitrail.runs.train_options import TrainOptions
     from vitrail.training.fit import train
 
     model, network, side = ROWS[name]

@@ -19,11 +19,11 @@ import torch
 from bench import toy
 from bench.pairs import in_turn, machine, ratio
 from vitrail.cli.predict import write_csv
-from vitrail.data.sample import images_only
-from vitrail.export.write import export
-from vitrail.infer.fast import hasten
+from vitrail.data.batch import images_only
+from vitrail.export.export import export
+from vitrail.infer.autotune import hasten
+from vitrail.infer.inputs import Source, expand
 from vitrail.infer.predictor import BATCH, load
-from vitrail.infer.sources import Source, expand
 
 
 def pipeline(model: Path, folder: Path, sources: list[Source]):

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from bench.pairs import in_turn, machine
+from vitrail.data.batch import images_only
 from vitrail.data.manifest import TEST, TRAIN, VAL
-from vitrail.data.sample import images_only
-from vitrail.infer.exported import core
-from vitrail.infer.held_back import readable, readers_of, root_of
-from vitrail.infer.int8 import lighter, ranges
+from vitrail.infer.openvino_backend import portion, settings_for, translate
 from vitrail.infer.predictor import Predictor
-from vitrail.infer.translated import portion, settings_for, translate
-from vitrail.runs.folder import open_run
+from vitrail.infer.proof_images import readable, readers_of, root_of
+from vitrail.infer.quantize_int8 import lighter, ranges
+from vitrail.infer.runtimes import core
+from vitrail.runs.run import open_run
 
 SHARES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8)
 ROUNDS = 5

@@ -12,7 +12,7 @@ import torch
 from bench.pairs import in_turn, machine, table
 from vitrail.infer.timing import ratio
 from vitrail.layers.elastic import set_keep
-from vitrail.models.create import count_macs, create_encoder
+from vitrail.models.factory import count_macs, create_encoder
 
 BATCH, SIDE = 16, 224
 

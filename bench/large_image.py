@@ -20,9 +20,9 @@ from PIL import Image
 
 from bench.pairs import machine
 from vitrail.data.preprocess import Preprocess
-from vitrail.models.create import create_encoder, describe
-from vitrail.runs.assemble import join
+from vitrail.models.factory import create_encoder, describe
 from vitrail.runs.model_file import Header, write_model
+from vitrail.runs.network import join
 from vitrail.runs.proof import answer
 from vitrail.tasks.segment.task import Segment
 

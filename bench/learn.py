@@ -13,8 +13,8 @@ import tempfile
 import time
 
 from bench.pairs import machine
-from vitrail.models.create import count_params, create_encoder
-from vitrail.runs.options import TrainOptions, network_settings
+from vitrail.models.factory import count_params, create_encoder
+from vitrail.runs.train_options import TrainOptions, network_settings
 from vitrail.training.fit import train
 
 WANTED = 0.95

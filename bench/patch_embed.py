@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.pairs import in_turn, machine, table
-from vitrail.layers.embed import PatchEmbed
+from vitrail.layers.patch_embedding import PatchEmbed
 from vitrail.training.loop import autocast
 
 CASES = (

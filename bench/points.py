@@ -22,13 +22,13 @@ from typing import Any
 import torch
 
 from bench.pairs import in_turn, machine
-from vitrail.data.sample import images_only
-from vitrail.infer.elastic import beaten
+from vitrail.data.batch import images_only
+from vitrail.infer.operating_points import beaten
 from vitrail.infer.predictor import Predictor, Request
 from vitrail.layers.elastic import Point, at_size
-from vitrail.models.create import count_macs
-from vitrail.reports.points import evaluate_points
-from vitrail.runs.options import TrainOptions
+from vitrail.models.factory import count_macs
+from vitrail.reports.operating_points import evaluate_points
+from vitrail.runs.train_options import TrainOptions
 from vitrail.training.fit import train
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

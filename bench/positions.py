@@ -21,8 +21,8 @@ from vitrail.data.loader import Pictures, Share, evaluation
 from vitrail.data.manifest import TEST, TRAIN, Manifest
 from vitrail.evaluate.few_shot import few_shot
 from vitrail.infer.predictor import Predictor
-from vitrail.runs.folder import Run
-from vitrail.runs.options import TrainOptions
+from vitrail.runs.run import Run
+from vitrail.runs.train_options import TrainOptions
 from vitrail.training.fit import train
 
 VARIANTS = ("none", "1d", "2d", "relative")

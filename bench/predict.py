@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from vitrail.export.bench import HEAD, OURS, Row, Setting, bench, lines
+from vitrail.benchmark.speed import HEAD, OURS, Row, Setting, bench, lines
 from vitrail.infer.timing import machine
 
 BATCHES = {"vit_s16": 16, "vit_b16": 8}

@@ -9,7 +9,7 @@ from statistics import median
 import torch
 
 from bench.pairs import machine
-from vitrail.models.create import count_macs, create_encoder
+from vitrail.models.factory import count_macs, create_encoder
 from vitrail.runs.device import autocast
 
 CASES = (

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from bench.pairs import in_turn, machine
-from vitrail.models.create import count_macs, create_encoder
+from vitrail.models.factory import count_macs, create_encoder
 
 NAMES = ("vit_s16", "swin_t", "vvt_t")
 SIDES = (224, 448, 896, 1344)

@@ -32,12 +32,12 @@ from vitrail.data.loader import Order, Pictures, Share, evaluation, training
 from vitrail.data.manifest import TEST, TRAIN, Manifest
 from vitrail.data.prepare import prepare
 from vitrail.data.preprocess import Preprocess
-from vitrail.runs.assemble import build_task
-from vitrail.runs.options import TrainOptions
+from vitrail.runs.network import build_task
+from vitrail.runs.train_options import TrainOptions
 from vitrail.tasks.segment.evaluation import FACTS, SegmentEvaluation
 from vitrail.tasks.segment.task import Segment
 from vitrail.training.fit import train
-from vitrail.training.listeners import Teller
+from vitrail.training.progress import Teller
 
 VIT = "dinov2_s14"
 OURS: Mapping[str, Mapping[str, Any]] = MappingProxyType(

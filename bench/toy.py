@@ -17,9 +17,9 @@ from sklearn.datasets import load_sample_images
 from sklearn.linear_model import LogisticRegression
 
 from vitrail.data.preprocess import Preprocess
-from vitrail.models.create import describe
-from vitrail.runs.assemble import Network, build_task, create_model, join
+from vitrail.models.factory import describe
 from vitrail.runs.model_file import Header, write_model
+from vitrail.runs.network import Network, build_task, create_model, join
 from vitrail.runs.proof import answer
 
 WIDTH, HEIGHT = 500, 375

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from bench.pairs import in_turn, machine, table
-from vitrail.runs.assemble import create_model
 from vitrail.runs.device import fast_bf16
+from vitrail.runs.network import create_model
 
 CLASSES = 10
 PEERS = {

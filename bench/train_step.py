@@ -17,16 +17,16 @@ import torch.nn.functional as F
 
 from bench.apart import apart_in_turn
 from bench.pairs import machine, table
-from vitrail.core.memory import hold_memory
+from vitrail.core.malloc import hold_memory
+from vitrail.data.batch import Batch
 from vitrail.data.loader import Order
-from vitrail.data.sample import Batch
 from vitrail.infer.timing import matmul_peak
-from vitrail.models.create import count_macs, create_encoder
-from vitrail.runs.assemble import build_task, join
+from vitrail.models.factory import count_macs, create_encoder
 from vitrail.runs.device import device_for
+from vitrail.runs.network import build_task, join
 from vitrail.runs.recipe import compose
 from vitrail.training.loop import steps
-from vitrail.training.setup import accelerator_for, open_session
+from vitrail.training.session import accelerator_for, open_session
 
 CLASSES = 10
 PEERS = {

@@ -47,7 +47,7 @@ def some_digits(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int]
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Write a network as a training writes it, and return the file."""
-    from vitrail.models.create import describe
+    from vitrail.models.factory import describe
     from vitrail.runs.model_file import Header, write_model
     from vitrail.runs.proof import answer
 

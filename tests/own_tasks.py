@@ -23,7 +23,7 @@ from vitrail.core.errors import DataError
 from vitrail.data.findings import Finding
 from vitrail.data.truth import Truth
 from vitrail.data.view import boxes_in_original, maps_in_original
-from vitrail.layers.head import NO_INPUTS, Head
+from vitrail.layers.heads import NO_INPUTS, Head
 from vitrail.tasks.base import Losses, Task
 from vitrail.tasks.result import Gathered, Number, Overlays, Result, Scope, Shot
 

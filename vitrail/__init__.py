@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from vitrail.explainers.explanation import explain as explain
     from vitrail.infer.predictor import Predictor as Predictor
     from vitrail.infer.predictor import load as load
-    from vitrail.models.create import create_encoder as create_encoder
-    from vitrail.models.create import list_models as list_models
-    from vitrail.runs.assemble import create_model as create_model
-    from vitrail.runs.options import TrainOptions as TrainOptions
+    from vitrail.models.factory import create_encoder as create_encoder
+    from vitrail.models.factory import list_models as list_models
+    from vitrail.runs.network import create_model as create_model
+    from vitrail.runs.train_options import TrainOptions as TrainOptions
     from vitrail.training.fit import train as train
 
 _PUBLIC = {
     "Predictor": "vitrail.infer.predictor",
-    "TrainOptions": "vitrail.runs.options",
+    "TrainOptions": "vitrail.runs.train_options",
     "VitrailError": "vitrail.core.errors",
-    "create_encoder": "vitrail.models.create",
-    "create_model": "vitrail.runs.assemble",
+    "create_encoder": "vitrail.models.factory",
+    "create_model": "vitrail.runs.network",
     "explain": "vitrail.explainers.explanation",
-    "list_models": "vitrail.models.create",
+    "list_models": "vitrail.models.factory",
     "load": "vitrail.infer.predictor",
     "train": "vitrail.training.fit",
 }

@@ -183,8 +183,8 @@ def model(model_file):
     import torch
 
     from vitrail.data.preprocess import Preprocess
-    from vitrail.models.create import create_encoder
-    from vitrail.runs.assemble import build_task, join
+    from vitrail.models.factory import create_encoder
+    from vitrail.runs.network import build_task, join
 
     torch.manual_seed(0)
     task, encoder = build_task("classify", ["dark", "light"], {}), create_encoder("vit_digits_narrow")

@@ -133,7 +133,7 @@ def test_public_names_are_there():
 
 
 def test_the_catalog_tells_the_truth():
-    from vitrail.models.create import presets_of
+    from vitrail.models.factory import presets_of
 
     for family, names in catalog.PRESETS.items():
         assert tuple(presets_of(family)) == names
@@ -254,25 +254,25 @@ def test_what_only_they_may_know_is_found(find, line):
 
 
 APART = {
-    "explainers/attention.py": "attention is recorded",
-    "explainers/hover.py": "attention is recorded",
-    "explainers/inside.py": "attention is recorded",
-    "explainers/pipeline.py": "compared with the steps of one image, which it shows",
+    "explainers/attention_maps.py": "attention is recorded",
+    "explainers/attention_viewer.py": "attention is recorded",
+    "explainers/network_analysis.py": "attention is recorded",
+    "explainers/walkthrough.py": "compared with the steps of one image, which it shows",
     "explainers/rollout.py": "attention is recorded",
-    "explainers/shuffle.py": "in float64, which the one way rounds",
-    "explainers/subject.py": "with gradients",
-    "export/folders.py": "a network of transformers with our signature",
-    "export/graph.py": "traced",
-    "export/peers.py": "timed, nothing else",
+    "explainers/permutation_test.py": "in float64, which the one way rounds",
+    "explainers/target.py": "with gradients",
+    "export/library_folders.py": "a network of transformers with our signature",
+    "export/traced_model.py": "traced",
+    "benchmark/peers.py": "timed, nothing else",
     "infer/bf16_check.py": "the features of two precisions are compared",
-    "infer/fold.py": "two networks are compared on noise",
-    "infer/translated.py": "traced",
-    "runs/assemble.py": "the network itself",
+    "infer/reparameterize.py": "two networks are compared on noise",
+    "infer/openvino_backend.py": "traced",
+    "runs/network.py": "the network itself",
     "runs/run_network.py": "the one way",
-    "training/dial.py": "on the meta device, which computes nothing",
+    "training/elastic_recipe.py": "on the meta device, which computes nothing",
     "training/loop.py": "a step of a training",
-    "training/measuring.py": "a step of a training, measured",
-    "training/teacher.py": "inside a step of a training, in its precision",
+    "training/batch_size_finder.py": "a step of a training, measured",
+    "training/distillation.py": "inside a step of a training, in its precision",
 }
 """Pages that run a network themselves, and why."""
 

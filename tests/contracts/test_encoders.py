@@ -10,13 +10,13 @@ import torch
 
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError
-from vitrail.layers.attend import Recorder
 from vitrail.layers.encoder import ColumnEncoder, Encoder, set_checkpointing
-from vitrail.layers.pool import Pool
+from vitrail.layers.pooling import Pool
+from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Tokens
-from vitrail.models.create import build, describe, presets_of, rebuild
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.factory import build, describe, presets_of, rebuild
 from vitrail.models.mixer import MixerConfig
 from vitrail.models.supervit import SuperViTConfig
 from vitrail.models.swin import SwinConfig

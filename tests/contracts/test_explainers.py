@@ -10,15 +10,15 @@ from test_encoders import TINY
 
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError
-from vitrail.explainers import hover
-from vitrail.explainers.attention import Attention, AttentionSettings, looks_of
-from vitrail.explainers.inside import look_inside
+from vitrail.explainers import attention_viewer
+from vitrail.explainers.attention_maps import Attention, AttentionSettings, looks_of
+from vitrail.explainers.methods import build_explainer, fitting
+from vitrail.explainers.network_analysis import look_inside
 from vitrail.explainers.rollout import Rollout, RolloutSettings, dense, follow, on_grid, start
-from vitrail.explainers.settings import build_explainer, fitting
-from vitrail.explainers.subject import Subject, shuffled
-from vitrail.layers.attend import Recorder
-from vitrail.models.create import build
-from vitrail.runs.assemble import build_task, join
+from vitrail.explainers.target import Subject, shuffled
+from vitrail.layers.sdpa import Recorder
+from vitrail.models.factory import build
+from vitrail.runs.network import build_task, join
 from vitrail.runs.run_network import ASK
 
 
@@ -119,9 +119,9 @@ def test_what_is_out_of_range_is_refused_by_name(seeing, wrong):
 
 
 def test_the_sliders_show_the_recorded_attention(seeing, monkeypatch):
-    monkeypatch.setattr(hover, "BUDGET", 10**9)  # else large grids are put together into cells
+    monkeypatch.setattr(attention_viewer, "BUDGET", 10**9)  # else large grids are put together into cells
     subject, images = seeing
-    data = hover.hover_data(subject, images)
+    data = attention_viewer.hover_data(subject, images)
     recorder = Recorder()
     with torch.no_grad():
         subject.network.encoder(images, record=recorder)

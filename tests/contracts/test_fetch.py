@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import save as to_bytes
 
 from vitrail.core.errors import WeightsError
-from vitrail.models.create import create_encoder
-from vitrail.weights import fetch as client
-from vitrail.weights.fetch import WeightsUnavailableError, fetch, folders
+from vitrail.models.factory import create_encoder
+from vitrail.weights import download as client
+from vitrail.weights.download import WeightsUnavailableError, fetch, folders
 from vitrail.weights.files import FOLDER_FILES, open_weights
-from vitrail.weights.find import find_weights
+from vitrail.weights.resolve import find_weights
 from vitrail.weights.rules import save
 from vitrail.weights.tables import timm
 

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from vitrail.core.errors import SettingError, UnknownNameError
-from vitrail.layers.attend import Place, Recorder, attend
 from vitrail.layers.block import DropPath
-from vitrail.layers.embed import PatchEmbed
-from vitrail.layers.pool import build_pool
+from vitrail.layers.patch_embedding import PatchEmbed
+from vitrail.layers.pooling import build_pool
 from vitrail.layers.position import GridPosition, RelativeVectors, resize_grid
+from vitrail.layers.sdpa import Place, Recorder, attend
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 
@@ -154,7 +154,7 @@ def test_relative_vectors_by_hand():
 def test_layers_and_models_need_torch_alone():
     heavy = "timm torchvision transformers pydantic sklearn PIL"
     code = (
-        "import sys, vitrail.models.create, vitrail.models.vit, vitrail.layers.head\n"
+        "import sys, vitrail.models.factory, vitrail.models.vit, vitrail.layers.heads\n"
         f"print([name for name in '{heavy}'.split() if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

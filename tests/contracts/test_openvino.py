@@ -8,11 +8,11 @@ import pytest
 import torch
 from test_encoders import TINY
 
-from vitrail.infer import translated
-from vitrail.infer.int8 import Scales
-from vitrail.infer.translated import Translated
-from vitrail.models.create import build
-from vitrail.runs.assemble import build_task, join
+from vitrail.infer import openvino_backend
+from vitrail.infer.openvino_backend import Translated
+from vitrail.infer.quantize_int8 import Scales
+from vitrail.models.factory import build
+from vitrail.runs.network import build_task, join
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -20,7 +20,7 @@ def test_every_encoder_is_translated_and_rounded(name, tmp_path, monkeypatch):
     if find_spec("openvino") is None:  # found, not imported: its own reporting must not be loaded
         pytest.skip("pip install 'vitrail[export]'")
     # In bf16 the plugin answers wrongly for some tiny networks with registers; the proof of a plan sees that.
-    monkeypatch.setattr(translated, "fast_bf16", lambda device: False)
+    monkeypatch.setattr(openvino_backend, "fast_bf16", lambda device: False)
     config, _ = TINY[name]
     torch.manual_seed(5)
     network = (

@@ -18,19 +18,19 @@ from timm.models._hub import save_for_hf
 
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.data.preprocess import Preprocess
-from vitrail.layers.head import LinearHead
-from vitrail.models.create import build, describe
+from vitrail.layers.heads import LinearHead
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.factory import build, describe
 from vitrail.models.vit import PRESETS, ViTConfig
-from vitrail.training.teacher import open_teacher
-from vitrail.weights import library
+from vitrail.training.distillation import open_teacher
+from vitrail.weights import local_registry
 from vitrail.weights.conventions import labels_of
 from vitrail.weights.convert import convert
 from vitrail.weights.files import open_weights
-from vitrail.weights.find import find_weights
 from vitrail.weights.preprocessing import deviations, published_preprocess
 from vitrail.weights.pretrained import Pretrained, from_path
+from vitrail.weights.resolve import find_weights
 from vitrail.weights.rules import save
 from vitrail.weights.tables import timm as tables
 
@@ -155,7 +155,7 @@ def test_only_what_no_tensor_tells_can_be_stated(tmp_path):
 def test_what_was_said_when_weights_were_added_is_remembered(tmp_path):
     save_file(save(tables.VIT, build(VIT).state_dict()), tmp_path / "a.safetensors")
     said = {"heads": 3, "image": [16, 24]}
-    library.add(tmp_path / "a.safetensors", network=said)
+    local_registry.add(tmp_path / "a.safetensors", network=said)
     assert (find_weights("a").config.heads, find_weights("a").config.size) == (3, (16, 24))
     assert find_weights("a").network_name == "vit"
 

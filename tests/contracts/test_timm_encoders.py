@@ -9,10 +9,10 @@ import torch
 
 from vitrail.core.errors import SettingError, UnknownNameError
 from vitrail.infer.bf16_check import check_bf16, keep_in_float32
-from vitrail.layers.attend import Recorder
-from vitrail.layers.pool import Pool
-from vitrail.models.create import create_encoder, describe, rebuild
-from vitrail.models.timm import TimmConfig, TimmEncoder
+from vitrail.layers.pooling import Pool
+from vitrail.layers.sdpa import Recorder
+from vitrail.models.factory import create_encoder, describe, rebuild
+from vitrail.models.timm_wrapper import TimmConfig, TimmEncoder
 
 # (image size, attention, sizes): small sizes where a network takes them
 NETWORKS = {

@@ -15,17 +15,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vitrail.core.errors import WeightsError
-from vitrail.layers.head import LinearHead
-from vitrail.models.create import build, create_encoder
+from vitrail.layers.heads import LinearHead
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.factory import build, create_encoder
 from vitrail.models.vit import ViTConfig
-from vitrail.weights import library
+from vitrail.weights import local_registry
 from vitrail.weights.conventions import Preprocessing, of_hub
 from vitrail.weights.convert import convert
 from vitrail.weights.files import open_weights
-from vitrail.weights.find import find_weights
-from vitrail.weights.infer import preset_of
+from vitrail.weights.infer_config import preset_of
 from vitrail.weights.pretrained import from_path
+from vitrail.weights.resolve import find_weights
 from vitrail.weights.rules import Table, save
 from vitrail.weights.tables import google, huggingface, official, timm
 
@@ -333,23 +333,27 @@ def test_outputs_are_named_for_what_they_are(tmp_path):
 
 def test_added_weights_are_known_by_name(tensors, tmp_path):
     save_file(tensors, tmp_path / "mine.safetensors")
-    entry = library.add(tmp_path / "mine.safetensors", network=ONE_HEAD)
-    assert entry[:4] == (entry.name, tmp_path / "mine.safetensors", None, ONE_HEAD) == library.known()[0][:4]
+    entry = local_registry.add(tmp_path / "mine.safetensors", network=ONE_HEAD)
+    assert (
+        entry[:4]
+        == (entry.name, tmp_path / "mine.safetensors", None, ONE_HEAD)
+        == local_registry.known()[0][:4]
+    )
     assert find_weights("mine").name == "mine"
     (tmp_path / "sub").mkdir()
     save_file(tensors, tmp_path / "sub" / "mine.safetensors")
     with pytest.raises(WeightsError, match="--name"):
-        library.add(tmp_path / "sub" / "mine.safetensors", network=ONE_HEAD)
-    library.add(tmp_path / "sub" / "mine.safetensors", name="other", network=ONE_HEAD)
+        local_registry.add(tmp_path / "sub" / "mine.safetensors", network=ONE_HEAD)
+    local_registry.add(tmp_path / "sub" / "mine.safetensors", name="other", network=ONE_HEAD)
     Path(entry.path).unlink()
-    assert [known.name for known in library.known()] == ["other"]
+    assert [known.name for known in local_registry.known()] == ["other"]
 
 
 def test_auto_takes_what_was_added(tmp_path):
     with torch.device("meta"):
         shapes = save(timm.VIT, create_encoder("vit_ti16").state_dict())
     save_file({key: torch.ones(value.shape) for key, value in shapes.items()}, tmp_path / "ti.safetensors")
-    library.add(tmp_path / "ti.safetensors")
+    local_registry.add(tmp_path / "ti.safetensors")
     assert find_weights("auto", "vit_ti16").name == "ti"
     with pytest.raises(WeightsError, match=r"timm/vit_small_patch16_224\.augreg_in21k cannot be had"):
         find_weights("auto", "vit_s16")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vitrail.core import cache, files
+from vitrail.core.environment import cache_dir, expanded
 from vitrail.core.errors import RunError
 from vitrail.core.files import (
     make_folder,
@@ -20,7 +21,6 @@ from vitrail.core.files import (
     replace_folder,
     write_text,
 )
-from vitrail.core.paths import cache_dir, expanded
 
 
 def test_a_file_is_written_below_folders_that_are_not_there_and_through_a_link(tmp_path):

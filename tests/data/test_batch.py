@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from vitrail.data.sample import Batch, Geometry
+from vitrail.data.batch import Batch, Geometry
 
 
 @pytest.fixture

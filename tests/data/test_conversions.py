@@ -29,9 +29,9 @@ from vitrail.core.errors import DataError, MissingExtraError
 from vitrail.data import colour_profile, png
 from vitrail.data import decode as d
 from vitrail.data.decode import as_array, decode, glance
-from vitrail.data.look import Memory, look
+from vitrail.data.image_facts import Memory, look
+from vitrail.data.open_image import load
 from vitrail.data.prepare import prepare
-from vitrail.data.source import load
 
 INFRARED = np.dstack([scene(1), scene(2)[..., :1]])
 

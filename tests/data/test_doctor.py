@@ -14,10 +14,10 @@ from pictures import encode, folders, put, scene
 from PIL import Image
 
 from vitrail.core.errors import DataError
-from vitrail.data import decode, doctor, look, twins
+from vitrail.data import decode, doctor, duplicates, image_facts
 from vitrail.data.builtin import materialise, names, plant_faults
+from vitrail.data.decisions import History, history_path
 from vitrail.data.doctor import examine
-from vitrail.data.history import History, history_path
 from vitrail.data.layouts import sniff
 from vitrail.data.manifest import KEPT, QUARANTINED
 from vitrail.data.prepare import Prepared, prepare
@@ -188,7 +188,7 @@ def test_all_neighbours_are_found_and_only_they() -> None:
         if int(sketches[i] ^ sketches[j]).bit_count() <= 4
     }
     assert len(every) >= 100
-    assert set(twins.neighbours(sketches)) == every
+    assert set(duplicates.neighbours(sketches)) == every
 
 
 # Classes
@@ -271,7 +271,7 @@ def test_a_second_check_decodes_only_what_is_new(tmp_path: Path, monkeypatch: py
     decoded = []
     glance = decode.glance
     monkeypatch.setattr(
-        look, "glance", lambda data, name, least: decoded.append(name) or glance(data, name, least)
+        image_facts, "glance", lambda data, name, least: decoded.append(name) or glance(data, name, least)
     )
     (root / "a/0.png").rename(root / "a/renamed.png")
     put(root / "a/bad.jpg", b"text").rename(root / "a/worse.jpg")

@@ -16,8 +16,8 @@ from pictures import encode, folders, put, scene
 
 from vitrail.core.errors import DataError, SettingError
 from vitrail.data.layouts import Entry, Layout, sniff
+from vitrail.data.open_image import load
 from vitrail.data.prepare import prepare
-from vitrail.data.source import load
 
 
 def found(layout: Layout) -> dict[str, tuple[str, str]]:
@@ -705,12 +705,12 @@ def test_broken_annotations_and_tables_are_told_in_a_sentence(tmp_path: Path) ->
 def test_the_extras_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib
 
-    from vitrail.data import arrays, medical
+    from vitrail.data import containers, medical
 
     def absent(name: str) -> object:
         raise ImportError(name)
 
-    for module in (arrays, medical):
+    for module in (containers, medical):
         monkeypatch.setattr(module, "import_module", absent)
     put(tmp_path / "a" / "1.nii", b"x")
     put(tmp_path / "t.parquet", b"x")
@@ -719,5 +719,5 @@ def test_the_extras_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(DataError, match=r"vitrail\[medical\]"):
         medical.dicom(b"\0" * 128 + b"DICM", "1.dcm")
     with pytest.raises(DataError, match=r"vitrail\[arrow\]"):
-        arrays.arrow_table(tmp_path / "t.parquet")
+        containers.arrow_table(tmp_path / "t.parquet")
     assert importlib.import_module

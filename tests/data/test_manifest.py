@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from vitrail.core.errors import DataError
+from vitrail.data.labels import join_labels, natural, split_labels, split_of
 from vitrail.data.manifest import COLUMNS, Manifest, Row
-from vitrail.data.names import join_labels, natural, split_labels, split_of
 from vitrail.data.truth import Truth
 from vitrail.tasks.classify.targets import ClassTargets, labels_of
 

@@ -15,8 +15,8 @@ from vitrail.data.doctor import examine
 from vitrail.data.layouts import Entry
 from vitrail.data.loader import Pictures, Share, evaluation
 from vitrail.data.manifest import Row
+from vitrail.data.open_image import load
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.source import load
 from vitrail.data.truth import Truth
 from vitrail.tasks.classify.targets import ClassTargets
 

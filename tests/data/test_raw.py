@@ -20,9 +20,9 @@ from vitrail.core.errors import DataError, SettingError
 from vitrail.data import decode as d
 from vitrail.data.augment import build
 from vitrail.data.decode import as_array, decode, glance, preview
+from vitrail.data.open_image import load
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.resize import Span, resize
-from vitrail.data.source import load
 
 BANDS = tuple(f"B{i:02}" for i in range(1, 13))
 

@@ -17,12 +17,12 @@ from PIL import Image
 from vitrail import plots
 from vitrail.cli.main import run
 from vitrail.core.errors import DataError, SettingError, UndecidedError, UnknownNameError
+from vitrail.data.labels import split_labels, splits_of
 from vitrail.data.layouts import Layout, sniff
-from vitrail.data.names import split_labels, splits_of
 from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import prepare
-from vitrail.data.walk import is_picture_at
-from vitrail.infer.sources import expand
+from vitrail.data.walk_files import is_picture_at
+from vitrail.infer.inputs import expand
 
 PICTURE = encode(scene(0, (9, 8)))
 MASK = encode(np.array([[0, 255]], np.uint8).repeat(9, 0).repeat(4, 1))
@@ -381,12 +381,12 @@ def test_readings_that_contradict_each_other_are_a_question(
 
 
 def test_a_question_is_asked_at_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vitrail.cli import training
+    from vitrail.cli import training_progress
 
     asked = UndecidedError("Which?", [("one", ("labels", "a.csv")), ("two", ("layout", "folders"))])
     for typed, chosen in (("2", ("layout", "folders")), ("", None), ("7", None)):
         monkeypatch.setattr("builtins.input", lambda typed=typed: typed)
-        assert training._chosen(asked) == chosen
+        assert training_progress._chosen(asked) == chosen
 
 
 def test_equal_labels_and_other_names_for_the_same_classes_are_no_question(tmp_path: Path) -> None:
@@ -658,7 +658,7 @@ def test_every_kind_is_known_by_its_first_bytes(tmp_path: Path, kind: str) -> No
 
 def test_what_this_project_writes_is_never_data(tmp_path: Path) -> None:
     from vitrail.cli.predict import write_csv
-    from vitrail.evaluate.doubts import write_doubts
+    from vitrail.evaluate.label_errors import write_doubts
 
     data = class_folders(tmp_path / "set")
     manifest = prepare(data).manifest

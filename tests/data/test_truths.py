@@ -126,7 +126,7 @@ def test_decisions_on_masks_can_be_taken_back(cells: Path) -> None:
 
 
 def test_a_mask_is_replaced_by_a_decision_and_looked_at_again(cells: Path) -> None:
-    from vitrail.data.history import History, history_path
+    from vitrail.data.decisions import History, history_path
 
     put(cells / "masks/new.png", encode(mask(2)))
     history = History().decide("relabel", ["images/15.png"], "masks/new.png")
@@ -278,7 +278,7 @@ def test_some_picture_of_several_labels_makes_it_one(tmp_path: Path) -> None:
 
 
 def test_a_label_that_people_give_brings_a_picture_back(tmp_path: Path) -> None:
-    from vitrail.data.history import History, history_path
+    from vitrail.data.decisions import History, history_path
 
     root = hot(tmp_path / "set")
     History().decide("relabel", ["4.png"], "cat").decide("relabel", ["6.png"], "").write(history_path(root))

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
 from vitrail.data.findings import Finding
-from vitrail.data.look import Facts
+from vitrail.data.image_facts import Facts
 from vitrail.data.manifest import Row
-from vitrail.data.source import load
+from vitrail.data.open_image import load
 from vitrail.data.targets import Targets
 from vitrail.data.truth import Truth
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from vitrail.runs.card import card
+from vitrail.runs.model_card import card
 from vitrail.runs.model_file import Header
 from vitrail.tasks.classify.evaluation import from_details
 from vitrail.tasks.classify.task import Classify

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from vitrail.data.manifest import Row
-from vitrail.reports.album import Album
-from vitrail.reports.cells import PAIRS, cells
+from vitrail.reports.confusion_table import PAIRS, cells
+from vitrail.reports.thumbnails import Album
 from vitrail.tasks.result import Matrix, Shot
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vitrail.data.manifest import Row
-from vitrail.evaluate.collect import result_of
+from vitrail.evaluate.collect_answers import result_of
 from vitrail.tasks.result import Scope
 
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from sklearn.metrics import f1_score
 
 from vitrail.core.errors import UnknownNameError
+from vitrail.data.batch import Batch
 from vitrail.data.manifest import Row
-from vitrail.data.sample import Batch
 from vitrail.metrics.temperature import temperature, temperature_of_labels
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.classify.task import Classify

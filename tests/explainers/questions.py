@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from vitrail.explainers.subject import Subject
-from vitrail.models.create import build, config_of
-from vitrail.runs.assemble import Classifier, build_task, join
+from vitrail.explainers.target import Subject
+from vitrail.models.factory import build, config_of
+from vitrail.runs.network import Classifier, build_task, join
 from vitrail.runs.run_network import ASK
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vitrail.explainers.inside import attention_distance, filters, position_similarity
+from vitrail.explainers.network_analysis import attention_distance, filters, position_similarity
 from vitrail.explainers.rollout import RolloutSettings, follow, on_grid, recorded
-from vitrail.layers.attend import Recorder
-from vitrail.models.create import build
+from vitrail.layers.sdpa import Recorder
+from vitrail.models.factory import build
 from vitrail.models.vit import ViTConfig
 from vitrail.weights.rules import load
 from vitrail.weights.tables import google
@@ -57,7 +57,7 @@ def test_attention_distance(official, whole, name):
 
 def test_even_attention_on_the_papers_grid():
     """116.5 px on 14 x 14 patches of 16, the line of the figure."""
-    from vitrail.models.create import create_encoder
+    from vitrail.models.factory import create_encoder
 
     encoder = create_encoder("vit_ti16").eval()
     found = attention_distance(encoder, [torch.zeros(1, 3, 224, 224)])

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from vitrail import plots
-from vitrail.data.sample import Geometry
-from vitrail.explainers import place
-from vitrail.explainers.place import onto_original
+from vitrail.data.batch import Geometry
+from vitrail.explainers import to_original
+from vitrail.explainers.to_original import onto_original
 
 MOST = 8_000_000
 """Pixels of a drawing at most; 5,000 × 2 px were 640,000 × 256."""
@@ -64,5 +64,5 @@ def test_a_map_is_spread_run_by_run_as_in_one(monkeypatch):
     grid = np.random.default_rng(0).random((4, 5)).astype(np.float32)
     geometry = Geometry((90, 70), (32, 32), (5.0, 0.0, 85.0, 70.0))
     whole = onto_original(grid, geometry)
-    monkeypatch.setattr(place, "RUN", 16)
+    monkeypatch.setattr(to_original, "RUN", 16)
     assert np.allclose(onto_original(grid, geometry), whole, rtol=0, atol=1e-6, equal_nan=True)

@@ -12,7 +12,7 @@ from vitrail.core.errors import SettingError
 from vitrail.explainers.gradcam import GradCam
 from vitrail.explainers.occlusion import Occlusion, OcclusionSettings, cell_grid, mean_colour, on_pixels
 from vitrail.models.swin import SwinConfig
-from vitrail.models.timm import TimmConfig
+from vitrail.models.timm_wrapper import TimmConfig
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "convnext_atto"])

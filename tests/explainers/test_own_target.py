@@ -9,13 +9,13 @@ import torch
 from own_tasks import ReadValue
 
 from vitrail.core.errors import UnknownNameError
-from vitrail.explainers.faithful import Baseline
-from vitrail.explainers.settings import build_explainer
-from vitrail.explainers.subject import Subject
-from vitrail.layers.head import Head
-from vitrail.models.create import build
+from vitrail.explainers.faithfulness import Baseline
+from vitrail.explainers.methods import build_explainer
+from vitrail.explainers.target import Subject
+from vitrail.layers.heads import Head
+from vitrail.models.factory import build
 from vitrail.models.vit import ViTConfig
-from vitrail.runs.assemble import join
+from vitrail.runs.network import join
 from vitrail.tasks.base import Losses, within
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitrail.explainers import faithful
-from vitrail.explainers.faithful import NOTHING, Baseline, Faithfulness, Gain
-from vitrail.explainers.settings import build_explainer
-from vitrail.explainers.subject import Subject, shuffled
-from vitrail.models.create import build
+from vitrail.explainers import faithfulness
+from vitrail.explainers.faithfulness import NOTHING, Baseline, Faithfulness, Gain
+from vitrail.explainers.methods import build_explainer
+from vitrail.explainers.target import Subject, shuffled
+from vitrail.models.factory import build
 from vitrail.models.vit import ViTConfig
-from vitrail.runs.assemble import Network, build_task, join
+from vitrail.runs.network import Network, build_task, join
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.base import Task
 
@@ -125,15 +125,15 @@ def test_what_is_true_passes_and_what_is_not_fails(learnt):
     baseline = Baseline(subject, images[0])
     twins = [Subject(shuffled(network, seed), task, answer, "twin") for seed in (0, 1)]
     grid = explainer(subject, images[:1])[0].numpy()
-    true = faithful.tested(explainer, grid, baseline, twins)
+    true = faithfulness.tested(explainer, grid, baseline, twins)
     assert true.deletion.low > 0
     assert true.insertion.low > 0
     assert abs(true.alike) < 0.5
     assert true.holds
-    wrong = faithful.tested(explainer, -grid, baseline, twins)
+    wrong = faithfulness.tested(explainer, -grid, baseline, twins)
     assert not wrong.holds
     assert wrong.deletion.high < 0
-    edges = faithful.tested(
+    edges = faithfulness.tested(
         lambda *_: torch.as_tensor(images[:1].abs().mean(1)), images[0].abs().mean(0).numpy(), baseline, twins
     )
     assert edges.alike == pytest.approx(1.0)

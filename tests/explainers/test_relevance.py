@@ -9,9 +9,9 @@ from questions import ask, pictures
 from vitrail.core.errors import SettingError
 from vitrail.explainers import relevance
 from vitrail.explainers.relevance import Relevance
-from vitrail.layers.attend import Recorder
 from vitrail.layers.elastic import set_keep
-from vitrail.layers.head import DistilledHead
+from vitrail.layers.heads import DistilledHead
+from vitrail.layers.sdpa import Recorder
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.vit import ViTConfig

@@ -9,12 +9,12 @@ from transformers import ViTConfig as HubConfig
 from transformers import ViTForImageClassification
 
 from vitrail.core.errors import SettingError
-from vitrail.explainers import rollout, streamed
+from vitrail.explainers import rollout, streaming
+from vitrail.explainers.grids import overlap, spread
+from vitrail.explainers.methods import build_explainer
 from vitrail.explainers.rollout import Rollout, RolloutSettings, follow, on_grid, start
-from vitrail.explainers.settings import build_explainer
-from vitrail.explainers.spread import overlap, spread
-from vitrail.layers.attend import Recorder
 from vitrail.layers.elastic import set_keep
+from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Features, Tokens
 from vitrail.models.swin import SwinConfig
 from vitrail.models.vit import ViTConfig
@@ -60,7 +60,7 @@ def test_rollout_equals_the_dense_product():
     ids=["vit", "swin"],
 )
 def test_streamed_equals_dense(monkeypatch, config, settings, at_once):
-    monkeypatch.setattr(streamed, "AT_ONCE", at_once)
+    monkeypatch.setattr(streaming, "AT_ONCE", at_once)
     subject = ask(config)
     images = pictures(subject)
     found = Rollout(settings)(subject, images)
@@ -75,11 +75,11 @@ def test_rows_that_do_not_add_to_1_are_made_whole(heads):
 
 
 def test_streaming_never_holds_a_whole_map(monkeypatch):
-    monkeypatch.setattr(streamed, "AT_ONCE", 100)
+    monkeypatch.setattr(streaming, "AT_ONCE", 100)
     sizes = []
-    plain = streamed.softmax
+    plain = streaming.softmax
     monkeypatch.setattr(
-        streamed, "softmax", lambda *parts: sizes.append(plain(*parts).numel()) or plain(*parts)
+        streaming, "softmax", lambda *parts: sizes.append(plain(*parts).numel()) or plain(*parts)
     )
     subject = ask(SMALL)
     Rollout()(subject, pictures(subject, 1))

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from vitrail.data.preprocess import Preprocess
-from vitrail.export import proof
-from vitrail.models.create import build, create_encoder
-from vitrail.runs.assemble import build_task, join
+from vitrail.export import agreement
+from vitrail.models.factory import build, create_encoder
+from vitrail.runs.network import build_task, join
 
 LABELS = ("2", "10", "图", "cat", "dog")
 
@@ -70,4 +70,4 @@ def one_thread():
 @pytest.fixture
 def few(monkeypatch):
     """Prove on eight pictures: for tests of what is written, where others ask the full number of the same graph."""
-    monkeypatch.setattr(proof, "many_sizes", partial(proof.many_sizes, least=8))
+    monkeypatch.setattr(agreement, "many_sizes", partial(agreement.many_sizes, least=8))

@@ -9,14 +9,14 @@ import pytest
 from tiffs import tiff
 
 from vitrail.core.errors import DataError
+from vitrail.data.open_image import load as load_row
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.source import load as load_row
-from vitrail.export import proof
-from vitrail.export.write import export
+from vitrail.export import agreement
+from vitrail.export.export import export
 from vitrail.infer.predictor import Predictor, load
 from vitrail.runs.proof import picture_for
 from vitrail.runs.recipe import compose
-from vitrail.training.begin import begin
+from vitrail.training.initialization import begin
 
 STEPS = Preprocess((32, 32), "crop", 0.875, (0.4,) * 12, (0.2,) * 12, 12, scale=10_000)
 
@@ -100,7 +100,7 @@ def test_the_proof_picture_fills_the_scale_and_has_gaps():
 def test_raw_pictures_are_stretched_without_new_values():
     values = scenes((6, 7), 4)
     for size in ((17, 23), (100, 90)):
-        found = proof._stretched(values, *size)
+        found = agreement._stretched(values, *size)
         assert (found.shape, found.dtype) == ((*size, 12), np.uint16)
         assert set(np.unique(found)) <= set(np.unique(values))
 

@@ -19,11 +19,11 @@ from PIL import Image
 from vitrail.cli.main import run
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
-from vitrail.export import proof
+from vitrail.export import agreement
+from vitrail.export.export import export
 from vitrail.export.words import decoding
-from vitrail.export.write import export
-from vitrail.infer.exported import core
 from vitrail.infer.predictor import Predictor, load
+from vitrail.infer.runtimes import core
 from vitrail.models.vit import ViTConfig
 from vitrail.runs.proof import picture
 from vitrail.weights.preprocessing import published_preprocess
@@ -56,8 +56,8 @@ def graphs(model, pictures, tmp_path_factory):
         return export(model, format, folder / name, data=pictures, batch=batch)
 
     with pytest.MonkeyPatch.context() as patch:  # as `few`, and no photograph of 12 million pixels
-        patch.setattr(proof, "many_sizes", partial(proof.many_sizes, least=8))
-        patch.setattr(proof, "LARGEST", (300, 400))
+        patch.setattr(agreement, "many_sizes", partial(agreement.many_sizes, least=8))
+        patch.setattr(agreement, "LARGEST", (300, 400))
         return {(format, batch): written_as(format, batch) for format in GRAPHS for batch in (False, True)}
 
 
@@ -237,13 +237,13 @@ def test_transformers_pads_where_that_answers_as_the_model(written, pictures, tm
     steps = FITS[fit]
     config = ViTConfig(image=28, patch=7, width=64, depth=1, heads=1, channels=steps.channels)
     model = written(config, steps, pool="cls")
-    monkeypatch.setattr(proof, "FEW_BITS", 1.0)
+    monkeypatch.setattr(agreement, "FEW_BITS", 1.0)
     done = export(model, "huggingface", tmp_path / "theirs", data=pictures)
     assert done.proven.prepares
     again = published_preprocess(from_path(done.path))
     assert (again.fit, again.size) == ("pad", steps.size)
     assert int(28 / again.crop_fraction) == int(28 / steps.crop_fraction)
-    monkeypatch.setattr(proof, "FEW_BITS", 1e-6)
+    monkeypatch.setattr(agreement, "FEW_BITS", 1e-6)
     done = export(model, "huggingface", tmp_path / "others", data=pictures)
     assert not (done.path / "preprocessor_config.json").exists()
     assert "the folder does not name it" in (done.path / "README.md").read_text()

@@ -15,10 +15,10 @@ import vitrail
 from vitrail.cli.main import run
 from vitrail.core.errors import DataError, RunError, SettingError
 from vitrail.data.preprocess import Preprocess
-from vitrail.export import graphs, proof
-from vitrail.export.write import export
+from vitrail.export import agreement, graph_formats
+from vitrail.export.export import export
 from vitrail.infer.predictor import Predictor, load
-from vitrail.runs.assemble import build_task
+from vitrail.runs.network import build_task
 from vitrail.runs.proof import picture
 
 MODELS = {
@@ -82,7 +82,7 @@ def test_attention_is_an_output_on_request(written, pictures, tmp_path):
     session = onnxruntime.InferenceSession(done.path)
     found = session.run(["attention"], {"image": picture()})[0]
     predictor = Predictor(model)
-    from vitrail.layers.attend import Recorder
+    from vitrail.layers.sdpa import Recorder
 
     recorder = Recorder()
     predictor.network({"images": predictor.preprocess.eval(picture())[0][None]}, record=recorder)
@@ -159,15 +159,15 @@ def test_nothing_is_written_where_an_export_answers_otherwise(written, pictures,
         bent.network.head.linear.bias[0] += 0.02
         return honest(bent, form)
 
-    honest = graphs.onnx_model
-    monkeypatch.setattr(graphs, "onnx_model", forged)
+    honest = graph_formats.onnx_model
+    monkeypatch.setattr(graph_formats, "onnx_model", forged)
     with pytest.raises(RunError, match="Nothing was written"):
         export(model, "onnx", tmp_path / "m.onnx", data=pictures)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_written_is_refused_before_the_work(written, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("vitrail.export.write.Predictor", lambda *_: pytest.fail("nothing is opened"))
+    monkeypatch.setattr("vitrail.export.export.Predictor", lambda *_: pytest.fail("nothing is opened"))
     (tmp_path / "there.onnx").mkdir()
     with pytest.raises(RunError, match="is a folder"):
         export(written("vit_digits"), "onnx", tmp_path / "there.onnx", data=pictures)
@@ -182,18 +182,18 @@ def answering(*probabilities):
 
 
 def compared(ours, theirs, pictures, shown):
-    return proof.compare(TASK, ours, {"theirs": proof.Side(theirs)}, pictures, shown)["theirs"]
+    return agreement.compare(TASK, ours, {"theirs": agreement.Side(theirs)}, pictures, shown)["theirs"]
 
 
 def test_few_pictures_are_not_called_many():
     readers = [lambda: np.zeros((17, 23, 3), np.uint8)] * 3
     ask = answering(0.4, 0.6)
-    found = compared(ask, ask, proof.many_sizes(readers, 8), proof.shown(readers))
+    found = compared(ask, ask, agreement.many_sizes(readers, 8), agreement.shown(readers))
     assert (found.shown, found.pictures) == (3, 8)
     assert "8 of 8 top answers" in str(found)
     assert "3 pictures in" in str(found)
-    assert proof.shown(readers * 40) == 100
-    assert proof.shown(readers * 100) == 300
+    assert agreement.shown(readers * 40) == 100
+    assert agreement.shown(readers * 100) == 300
 
 
 def test_ties_are_told_from_errors():
@@ -201,10 +201,10 @@ def test_ties_are_told_from_errors():
     shown = [np.zeros((17, 23, 3), np.uint8)]
     found = compared(one, other, iter(shown), 1)
     assert (found.same_top, found.ties) == (0, 1)
-    proof.demand(found, "tie")
+    agreement.demand(found, "tie")
     found = compared(one, answering(0.4, float("nan")), iter(shown), 1)
     with pytest.raises(RunError):
-        proof.demand(found, "NaN")
+        agreement.demand(found, "NaN")
 
 
 @pytest.mark.usefixtures("few")
@@ -261,7 +261,7 @@ def test_openvino_opens_no_socket(tmp_path):
         "socket.create_connection = lambda address, *a, **k: count(None, address)\n"
         "def resolve(*a, **k): tried.append(a); raise socket.gaierror('no network here')\n"
         "socket.getaddrinfo = resolve\n"
-        "from vitrail.infer.exported import openvino\n"
+        "from vitrail.infer.runtimes import openvino\n"
         "openvino().Core()\n"
         "import time; time.sleep(1)\n"
         "print(tried, 'openvino_telemetry' in sys.modules)\n"

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitrail.layers import attention, window
-from vitrail.models.create import build
+from vitrail.layers import attention, window_attention
+from vitrail.models.factory import build
 from vitrail.models.swin import SwinConfig
 from vitrail.models.vit import ViTConfig
 
@@ -32,7 +32,7 @@ def test_the_graph_is_node_for_node_that_of_a_network_without_a_recorder(monkeyp
         asked.append(q.shape)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
-    for page in (attention, window):
+    for page in (attention, window_attention):
         monkeypatch.setattr(page, "attend", bare)
     assert nodes(encoder, images) == ours
     assert asked

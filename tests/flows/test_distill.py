@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from vitrail.core.errors import SettingError
+from vitrail.data.batch import Batch
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.sample import Batch
 from vitrail.infer.predictor import Predictor
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
-from vitrail.runs.folder import open_run
+from vitrail.runs.run import open_run
 from vitrail.tasks.base import Losses
 from vitrail.tasks.classify.task import Classify
 from vitrail.tasks.wrappers.distill import Distill
-from vitrail.training.teacher import open_teacher
+from vitrail.training.distillation import open_teacher
 
 LABELS = ("0", "1", "2", "3")
 QUICK = ("weights=none", "epochs=2", "batch=16", "micro=16", "precision=float32", "workers=0")

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from vitrail.data.manifest import Row
-from vitrail.evaluate.by_folds import Answered, gain_from_twice, score_by_folds
+from vitrail.evaluate.cross_validation import Answered, gain_from_twice, score_by_folds
 from vitrail.metrics.calibration import ece
-from vitrail.models.create import build, config_of
-from vitrail.runs.assemble import build_task
+from vitrail.models.factory import build, config_of
+from vitrail.runs.network import build_task
 from vitrail.tasks.classify.probe import ClassProbe
 from vitrail.tasks.multilabel.probe import LabelProbe
-from vitrail.training.heads import fit, fit_head, out_of_fold
+from vitrail.training.linear_probe import fit, fit_head, out_of_fold
 from vitrail.weights.convert import _write_own
 from vitrail.weights.pretrained import Pretrained
 

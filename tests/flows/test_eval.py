@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from vitrail.runs.folder import Run
+from vitrail.runs.run import Run
 
 
 @pytest.fixture(scope="module")

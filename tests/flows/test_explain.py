@@ -13,7 +13,7 @@ from PIL import Image
 
 from vitrail.explainers import relevance
 from vitrail.explainers.explanation import Look, explain
-from vitrail.explainers.page import tell
+from vitrail.explainers.explanation_page import tell
 from vitrail.infer.predictor import Predictor
 
 

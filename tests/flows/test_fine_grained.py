@@ -10,23 +10,23 @@ import pytest
 import torch
 
 from vitrail.core.errors import SettingError, WeightsError
+from vitrail.data.batch import Geometry
 from vitrail.data.prepare import prepare
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.sample import Geometry
 from vitrail.explainers.explanation import Look
-from vitrail.explainers.place import onto_original
 from vitrail.explainers.rollout import Rollout
+from vitrail.explainers.to_original import onto_original
 from vitrail.infer.predictor import Predictor
 from vitrail.layers.tokens import FeatureSpec
-from vitrail.models.create import build, config_of, create_encoder
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.factory import build, config_of, create_encoder
 from vitrail.models.vit import ViTConfig
-from vitrail.runs.assemble import build_task, join
-from vitrail.runs.options import TrainOptions
+from vitrail.runs.network import build_task, join
+from vitrail.runs.train_options import TrainOptions
 from vitrail.training.draft import _smaller
-from vitrail.training.plan import plan
+from vitrail.training.resolve_recipe import plan
 from vitrail.weights.convert import _write_own, table_for
-from vitrail.weights.infer import preset_of
+from vitrail.weights.infer_config import preset_of
 from vitrail.weights.pretrained import Pretrained, from_path
 
 

@@ -16,12 +16,12 @@ from vitrail.cli.help import verb_help
 from vitrail.cli.verbs import VERBS
 from vitrail.core.errors import RunError, UsageError
 from vitrail.data.augment import RECIPES
-from vitrail.runs.folder import Run
-from vitrail.runs.options import TrainOptions
 from vitrail.runs.recipe import TrainSettings
+from vitrail.runs.run import Run
+from vitrail.runs.train_options import TrainOptions
 from vitrail.studies.demo import demo
-from vitrail.studies.fresh import hold_back, predicted
-from vitrail.training.dry import dry
+from vitrail.studies.held_out import hold_back, predicted
+from vitrail.training.dry_run import dry
 
 
 @pytest.fixture

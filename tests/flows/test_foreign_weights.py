@@ -17,19 +17,19 @@ from transformers.utils import logging
 
 from vitrail.data.prepare import prepare
 from vitrail.data.preprocess import Preprocess
-from vitrail.explainers.opened import open_encoder
-from vitrail.export.folders import write_huggingface, write_timm
-from vitrail.export.proof import Agreement, Proven
+from vitrail.explainers.open_encoder import open_encoder
+from vitrail.export.agreement import Agreement, Proven
+from vitrail.export.library_folders import write_huggingface, write_timm
 from vitrail.infer.predictor import Predictor
-from vitrail.models.create import build
+from vitrail.models.factory import build
 from vitrail.models.vit import PRESETS, ViTConfig
-from vitrail.runs.assemble import build_task, create_model, join
-from vitrail.runs.options import TrainOptions
-from vitrail.training.begin import begin
-from vitrail.training.plan import plan
-from vitrail.weights.find import find_weights
+from vitrail.runs.network import build_task, create_model, join
+from vitrail.runs.train_options import TrainOptions
+from vitrail.training.initialization import begin
+from vitrail.training.resolve_recipe import plan
 from vitrail.weights.preprocessing import published_preprocess
 from vitrail.weights.pretrained import from_path
+from vitrail.weights.resolve import find_weights
 
 COLUMN = {
     "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48, "image_size": 32,

@@ -16,15 +16,15 @@ from vitrail.cli.main import _app, _dashed
 from vitrail.cli.train import _ending
 from vitrail.cli.verbs import VERBS
 from vitrail.core.text import command, span
+from vitrail.data.batch import Batch
 from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import prepare
-from vitrail.data.sample import Batch
-from vitrail.runs.options import TrainOptions, words_of
-from vitrail.training import measuring
-from vitrail.training.measuring import forecast
-from vitrail.training.plan import after_draft
+from vitrail.runs.train_options import TrainOptions, words_of
+from vitrail.training import batch_size_finder
+from vitrail.training.batch_size_finder import forecast
+from vitrail.training.resolve_recipe import after_draft
 
-PAGES = sorted(Path(measuring.__file__).parents[1].rglob("*.py"))
+PAGES = sorted(Path(batch_size_finder.__file__).parents[1].rglob("*.py"))
 
 REPORT = {
     "run": "runs/my photos",
@@ -135,7 +135,7 @@ def test_a_fine_tune_is_foretold_from_the_quickest_of_several_steps(monkeypatch)
         asked.append(count)
         return next(took) if count == 8 else 4.0
 
-    monkeypatch.setattr(measuring._Trial, "seconds", seconds)
+    monkeypatch.setattr(batch_size_finder._Trial, "seconds", seconds)
     batch = Batch({"images": torch.zeros(40, 3, 8, 8)}, [0] * 40, ("",) * 40)
     found = forecast(
         torch.nn.Linear(1, 1), type("Free", (), {"couples": False}), batch, torch.device("cpu"), "float32"

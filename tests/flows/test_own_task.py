@@ -20,7 +20,7 @@ from vitrail.data.prepare import prepare
 from vitrail.data.truth import Truth
 from vitrail.explainers.explanation import explain
 from vitrail.infer.predictor import Predictor
-from vitrail.layers.head import Head
+from vitrail.layers.heads import Head
 from vitrail.runs.recipe import compose
 from vitrail.tasks.base import Losses, Task
 from vitrail.tasks.result import (
@@ -38,9 +38,9 @@ from vitrail.tasks.result import (
 )  # fmt: skip
 from vitrail.training.draft import draft
 from vitrail.training.fit import start
-from vitrail.training.listeners import Teller
 from vitrail.training.loop import Event
-from vitrail.training.plan import Planned
+from vitrail.training.progress import Teller
+from vitrail.training.resolve_recipe import Planned
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
-from vitrail.explainers.pipeline import Subject, from_rows, open_subject, patch_rows, walk
-from vitrail.explainers.pipeline_page import page, steps
-from vitrail.explainers.shuffle import shuffle_test
+from vitrail.explainers.permutation_test import shuffle_test
+from vitrail.explainers.walkthrough import Subject, from_rows, open_subject, patch_rows, walk
+from vitrail.explainers.walkthrough_page import page, steps
 from vitrail.infer.predictor import Predictor
-from vitrail.models.create import create_encoder
-from vitrail.runs.assemble import build_task, join
+from vitrail.models.factory import create_encoder
+from vitrail.runs.network import build_task, join
 
 
 def subject(name: str = "vit_s16", **settings: object) -> Subject:

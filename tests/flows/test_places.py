@@ -15,13 +15,13 @@ from PIL import Image
 
 from vitrail import plots
 from vitrail.core import cache as caching
-from vitrail.data import loader, twins
+from vitrail.data import duplicates, loader
 from vitrail.data.loader import Pictures, roomy
 from vitrail.data.preprocess import Preprocess
-from vitrail.export import graphs
+from vitrail.export import graph_formats
 from vitrail.export.words import Form
 from vitrail.infer.predictor import Predictor
-from vitrail.reports import eval as scoring
+from vitrail.reports import evaluate_model as scoring
 from vitrail.training import fit
 
 FEW = ["weights=none", "model=vit_digits", "batch=16", "micro=16", "precision=float32", "workers=0"]
@@ -261,7 +261,7 @@ def test_a_torch_program_on_a_full_disk_ends_in_words(small_disk, trained):
     with suppress(OSError):
         (small_disk / "much").write_bytes(bytes(1_900_000))
     with pytest.raises(Exception, match=r"m\.pt2 could not be written: No space left"):
-        graphs.write(
+        graph_formats.write(
             Predictor(trained), small_disk / "m.pt2", Form(), lambda path: pytest.fail("it was asked")
         )
     assert [path.name for path in small_disk.iterdir()] == ["much"]
@@ -272,14 +272,14 @@ def test_twins_are_found_without_a_temporary_file(monkeypatch):
     views = [draw.integers(0, 255, (64, 64), dtype=np.uint8) for _ in range(4)]
     views[3] = views[1]
     pairs = [(0, 2), (1, 3), (0, 1)]
-    expected = list(twins._confirmed(pairs, views.__getitem__, 2))
+    expected = list(duplicates._confirmed(pairs, views.__getitem__, 2))
     assert expected == [(1, 3)]
 
     def full() -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(twins.tempfile, "TemporaryFile", full)
-    assert list(twins._confirmed(pairs, views.__getitem__, 2)) == expected
+    monkeypatch.setattr(duplicates.tempfile, "TemporaryFile", full)
+    assert list(duplicates._confirmed(pairs, views.__getitem__, 2)) == expected
 
 
 def test_no_more_processes_read_than_shared_memory_has_room_for(monkeypatch, tmp_path, caplog):

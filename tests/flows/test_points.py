@@ -11,7 +11,7 @@ import torch
 
 from vitrail.core.errors import SettingError
 from vitrail.explainers.explanation import explain
-from vitrail.infer.plans import Plan, Quick
+from vitrail.infer.backends import Plan, Quick
 from vitrail.infer.predictor import Predictor, Request
 from vitrail.layers.elastic import read_point
 
@@ -19,7 +19,7 @@ from vitrail.layers.elastic import read_point
 @pytest.fixture(scope="module")
 def elastic(digits, tmp_path_factory):
     """A SuperViT of one epoch."""
-    from vitrail.runs.options import TrainOptions
+    from vitrail.runs.train_options import TrainOptions
     from vitrail.training.fit import train
 
     options = TrainOptions(

@@ -25,17 +25,17 @@ from vitrail.data.colour_profile import PROFILE
 from vitrail.data.decode import decode
 from vitrail.data.prepare import prepare
 from vitrail.data.preprocess import Preprocess
-from vitrail.explainers.opened import open_encoder
-from vitrail.explainers.pipeline import open_subject
+from vitrail.explainers.open_encoder import open_encoder
+from vitrail.explainers.walkthrough import open_subject
 from vitrail.infer.predictor import Predictor
-from vitrail.runs.assemble import create_model
-from vitrail.runs.folder import open_run
-from vitrail.runs.options import TrainOptions
-from vitrail.training.begin import begin
-from vitrail.training.plan import Planned, plan
-from vitrail.training.teacher import open_teacher
-from vitrail.weights.find import find_weights
+from vitrail.runs.network import create_model
+from vitrail.runs.run import open_run
+from vitrail.runs.train_options import TrainOptions
+from vitrail.training.distillation import open_teacher
+from vitrail.training.initialization import begin
+from vitrail.training.resolve_recipe import Planned, plan
 from vitrail.weights.preprocessing import published_preprocess
+from vitrail.weights.resolve import find_weights
 
 SIDE = 96
 SHAPES = [(120, 160), (161, 119), (97, 203), (40, 64)]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from vitrail.core.errors import RunError
 from vitrail.core.files import append_line, refuse_unwritable, write_text
-from vitrail.runs.folder import Run
+from vitrail.runs.run import Run
 
 FIXED = ["--precision", "float32", "--micro", "16", "--batch", "16", "--epochs", "4", "--seed", "3"]
 

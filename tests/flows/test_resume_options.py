@@ -6,7 +6,7 @@ import json
 import shutil
 
 from vitrail.data.manifest import TEST
-from vitrail.runs.folder import Run
+from vitrail.runs.run import Run
 
 
 def test_other_options_with_resume_are_wrong_usage(trained, vitrail):

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from scenes import NAMES, folder
 
-from vitrail.data.own import HEAD, is_figure
+from vitrail.data.own_outputs import HEAD, is_figure
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import load
-from vitrail.models.create import create_encoder
-from vitrail.runs.assemble import build_task, join
+from vitrail.models.factory import create_encoder
+from vitrail.runs.network import build_task, join
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_the_whole_way(data, place, vitrail, tmp_path):
 
 
 def test_exports_answer_with_the_class_of_each_pixel(data, place, vitrail, tmp_path, monkeypatch):
-    import vitrail.export.proof as proof
+    import vitrail.export.agreement as proof
 
     monkeypatch.setattr(proof, "LARGEST", (300, 400))  # in place of 12 megapixels
     monkeypatch.setattr(proof, "many_sizes", partial(proof.many_sizes, least=12))

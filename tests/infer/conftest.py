@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vitrail.data.preprocess import Preprocess
-from vitrail.runs.assemble import build_task, create_model, join
+from vitrail.runs.network import build_task, create_model, join
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from vitrail.infer import bf16_check
+from vitrail.infer.backends import Plan, Quick
 from vitrail.infer.bf16_check import Bf16Check, check_bf16, keep_in_float32, noise
-from vitrail.infer.plans import Plan, Quick
-from vitrail.models.create import create_encoder
-from vitrail.runs.assemble import build_task, join
+from vitrail.models.factory import create_encoder
+from vitrail.runs.network import build_task, join
 
 
 class Wrong(nn.Conv2d):

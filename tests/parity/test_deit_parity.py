@@ -10,9 +10,9 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from vitrail.layers.head import DistilledHead
-from vitrail.models.create import build, count_macs, create_encoder
+from vitrail.layers.heads import DistilledHead
 from vitrail.models.deit import DeiTConfig
+from vitrail.models.factory import build, count_macs, create_encoder
 from vitrail.weights.pretrained import from_path
 from vitrail.weights.rules import load, save
 from vitrail.weights.tables import timm as tables

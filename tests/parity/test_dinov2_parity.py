@@ -14,8 +14,8 @@ from transformers import (
 )
 
 from vitrail.layers.encoder import Encoder
-from vitrail.models.create import build, create_encoder
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.factory import build, create_encoder
 from vitrail.weights.rules import Table, load, respell, save
 from vitrail.weights.tables import huggingface
 from vitrail.weights.tables import timm as timm_table

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from vitrail.layers.elastic import set_keep
-from vitrail.layers.head import DenseHead, DistilledHead, LinearHead
-from vitrail.models.create import build
+from vitrail.layers.heads import DenseHead, DistilledHead, LinearHead
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.factory import build
 from vitrail.models.mixer import MixerConfig
 from vitrail.models.supervit import SuperViTConfig
 from vitrail.models.swin import SwinConfig

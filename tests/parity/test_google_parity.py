@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from vitrail.layers.head import LinearHead
+from vitrail.layers.heads import LinearHead
 from vitrail.layers.tokens import Features
-from vitrail.models.create import build, count_macs, create_encoder
+from vitrail.models.factory import build, count_macs, create_encoder
 from vitrail.models.vit import ViTConfig
 from vitrail.weights.rules import Loaded, load, save
 from vitrail.weights.tables import google

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vitrail.core.errors import WeightsError
-from vitrail.layers.head import LinearHead
-from vitrail.models.create import create_encoder
+from vitrail.layers.heads import LinearHead
+from vitrail.models.factory import create_encoder
 from vitrail.weights.convert import convert
 from vitrail.weights.pretrained import from_path
 

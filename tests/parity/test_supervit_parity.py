@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from vitrail.layers.elastic import KEEPS, Point, at_size, points, set_keep, smaller_sizes
-from vitrail.layers.head import DenseHead, LinearHead
-from vitrail.models.create import build, count_macs, create_encoder
+from vitrail.layers.heads import DenseHead, LinearHead
+from vitrail.models.factory import build, count_macs, create_encoder
 from vitrail.models.supervit import SuperViTConfig
-from vitrail.runs.assemble import build_task
+from vitrail.runs.network import build_task
 from vitrail.tasks.base import Following
 from vitrail.weights.convert import convert
 from vitrail.weights.rules import load, save

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.head import LinearHead
-from vitrail.models.create import count_macs, create_encoder
+from vitrail.layers.heads import LinearHead
+from vitrail.models.factory import count_macs, create_encoder
 from vitrail.models.swin import SwinConfig
-from vitrail.runs.assemble import create_model
+from vitrail.runs.network import create_model
 from vitrail.weights.convert import convert
 from vitrail.weights.pretrained import from_path
 from vitrail.weights.rules import save

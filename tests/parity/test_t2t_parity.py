@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vitrail.layers.head import LinearHead
+from vitrail.layers.heads import LinearHead
 from vitrail.layers.position import SinePosition
-from vitrail.models.create import build, count_macs, create_encoder
+from vitrail.models.factory import build, count_macs, create_encoder
 from vitrail.models.t2t import T2TConfig
 from vitrail.weights.convert import convert
 from vitrail.weights.rules import load, save

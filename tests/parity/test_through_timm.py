@@ -12,8 +12,8 @@ import transformers
 from transformers.utils import logging
 
 from vitrail.core.errors import WeightsError
-from vitrail.layers.head import LinearHead
-from vitrail.models.create import describe, rebuild
+from vitrail.layers.heads import LinearHead
+from vitrail.models.factory import describe, rebuild
 from vitrail.weights.hub_folder import DEFAULTS, PAGES, THROUGH
 from vitrail.weights.pretrained import Pretrained, from_path
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from vitrail.layers.head import DistilledHead, LinearHead
+from vitrail.layers.heads import DistilledHead, LinearHead
 from vitrail.weights.convert import convert
 from vitrail.weights.pretrained import Pretrained, from_path
 

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import ViTConfig as HubConfig
 from transformers import ViTForImageClassification
 
-from vitrail.layers.head import LinearHead
-from vitrail.models.create import build, count_macs, create_encoder, list_models
+from vitrail.layers.heads import LinearHead
+from vitrail.models.factory import build, count_macs, create_encoder, list_models
 from vitrail.models.vit import ViTConfig
 from vitrail.weights.pretrained import from_path
 from vitrail.weights.rules import Table, load, respell, save

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from vitrail.core.errors import WeightsError
-from vitrail.layers.attend import Recorder
-from vitrail.layers.head import LinearHead
+from vitrail.layers.heads import LinearHead
+from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Tokens
-from vitrail.layers.vicinity import VicinityAttention, bounded
-from vitrail.models.create import build, count_macs, create_encoder
+from vitrail.layers.vicinity_attention import VicinityAttention, bounded
+from vitrail.models.factory import build, count_macs, create_encoder
 from vitrail.models.vvt import VVTConfig
 from vitrail.weights.convert import convert
 from vitrail.weights.pretrained import from_path

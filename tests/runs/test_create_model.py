@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from vitrail.core.errors import WeightsError
-from vitrail.runs.assemble import create_model
+from vitrail.runs.network import create_model
 
 
 def test_a_timm_checkpoint_answers_as_in_timm(tmp_path):

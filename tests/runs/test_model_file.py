@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from vitrail.core.errors import RunError, SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import Predictor
-from vitrail.runs.assemble import build_task, create_model, join
-from vitrail.runs.folder import open_run
+from vitrail.runs.network import build_task, create_model, join
 from vitrail.runs.proof import TOLERANCE, _on_cpu, drift, picture
+from vitrail.runs.run import open_run
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from vitrail.core.errors import RunError, SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.truth import Truth
 from vitrail.infer.predictor import Predictor
-from vitrail.models.create import create_encoder
-from vitrail.runs.assemble import join
+from vitrail.models.factory import create_encoder
+from vitrail.runs.network import join
 from vitrail.runs.proof import answer
 from vitrail.tasks.base import FINGERPRINT, Losses, within
 from vitrail.tasks.classify.task import Classify

@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from vitrail.core.errors import SettingError
-from vitrail.data.sample import Batch, images_only
+from vitrail.data.batch import Batch, images_only
+from vitrail.explainers.grids import spread
 from vitrail.explainers.rollout import follow, recorded
-from vitrail.explainers.spread import spread
-from vitrail.infer.elastic import asked_for, beaten
-from vitrail.layers.attend import Recorder, attend, class_attention
+from vitrail.infer.operating_points import asked_for, beaten
 from vitrail.layers.elastic import (
     Point,
     at_size,
@@ -23,17 +22,18 @@ from vitrail.layers.elastic import (
     smaller_sizes,
 )
 from vitrail.layers.encoder import set_checkpointing
+from vitrail.layers.sdpa import Recorder, attend, class_attention
 from vitrail.layers.tokens import Features
-from vitrail.models.create import build, create_encoder
+from vitrail.models.factory import build, create_encoder
 from vitrail.models.supervit import SuperViTConfig
 from vitrail.models.swin import SwinConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.models.vvt import VVTConfig
-from vitrail.runs.assemble import build_task, join
+from vitrail.runs.network import build_task, join
 from vitrail.runs.recipe import compose
 from vitrail.tasks.base import AT, Following
 from vitrail.tasks.wrappers.elastic import points_of
-from vitrail.training.dial import dialled
+from vitrail.training.elastic_recipe import dialled
 
 SMALL = ViTConfig(image=28, patch=7, width=24, depth=4, heads=3)
 

@@ -17,25 +17,25 @@ from torch import nn
 
 from vitrail.core.errors import SettingError, UnknownNameError
 from vitrail.data.augment import build
+from vitrail.data.batch import Batch
 from vitrail.data.manifest import Row
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.sample import Batch
 from vitrail.data.truth import Truth
 from vitrail.data.view import maps_in_original, strips_in_original, weights_in_original
 from vitrail.explainers.explanation import Look
-from vitrail.explainers.page import tell
-from vitrail.explainers.pipeline import Subject, walk
-from vitrail.explainers.pipeline_page import steps
-from vitrail.explainers.shuffle import shuffle_test
-from vitrail.export.graph import spread_onto
-from vitrail.infer.exported import contradicts
+from vitrail.explainers.explanation_page import tell
+from vitrail.explainers.permutation_test import shuffle_test
+from vitrail.explainers.walkthrough import Subject, walk
+from vitrail.explainers.walkthrough_page import steps
+from vitrail.export.traced_model import spread_onto
 from vitrail.infer.predictor import Predictor
-from vitrail.layers.pixels import ScaleBlock
-from vitrail.models.create import build as build_encoder
-from vitrail.models.create import create_encoder
+from vitrail.infer.runtimes import contradicts
+from vitrail.layers.pixel_map import ScaleBlock
+from vitrail.models.factory import build as build_encoder
+from vitrail.models.factory import create_encoder
 from vitrail.models.vit import ViTConfig
 from vitrail.plots import FRAME
-from vitrail.runs.assemble import join
+from vitrail.runs.network import join
 from vitrail.runs.recipe import task_part
 from vitrail.runs.run_network import answering
 from vitrail.tasks.base import FINGERPRINT, Ask

@@ -11,17 +11,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vitrail.core.files import write_text
+from vitrail.data.batch import Batch
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.sample import Batch
-from vitrail.models.create import create_encoder, rebuild
-from vitrail.runs.assemble import build_task, join
-from vitrail.runs.options import TrainOptions
+from vitrail.models.factory import create_encoder, rebuild
+from vitrail.runs.network import build_task, join
 from vitrail.runs.recipe import compose
-from vitrail.training import begin, frozen
+from vitrail.runs.train_options import TrainOptions
+from vitrail.training import feature_cache, initialization
+from vitrail.training.batch_size_finder import checked_again, measure, settled
+from vitrail.training.distillation import Teacher, _Opened
+from vitrail.training.feature_cache import Frozen
 from vitrail.training.fit import resume, train
-from vitrail.training.frozen import Frozen
-from vitrail.training.measuring import checked_again, measure, settled
-from vitrail.training.teacher import Teacher, _Opened
 
 FIRST = "net.conv1.0"
 """The first convolution of a small residual network."""
@@ -94,7 +94,7 @@ def test_a_network_that_is_wrong_in_bf16_is_trained_in_float32(cnn):
 
 def test_features_are_right_where_a_convolution_is_wrong_in_bf16(cnn, monkeypatch):
     _, network, _, batch = cnn
-    monkeypatch.setattr(frozen, "fast_bf16", lambda device: True)
+    monkeypatch.setattr(feature_cache, "fast_bf16", lambda device: True)
     right = Frozen(network.encoder, Preprocess.for_size(32), torch.device("cpu"))
     network.encoder.get_submodule(FIRST).__class__ = Wrong
     maker = Frozen(network.encoder, Preprocess.for_size(32), torch.device("cpu"))
@@ -121,8 +121,8 @@ def machine(tmp_path, monkeypatch):
         return made
 
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(begin, "create_encoder", broken(create_encoder))
-    monkeypatch.setattr(begin, "rebuild", broken(rebuild))
+    monkeypatch.setattr(initialization, "create_encoder", broken(create_encoder))
+    monkeypatch.setattr(initialization, "rebuild", broken(rebuild))
 
 
 class Heard:

@@ -16,19 +16,19 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vitrail.core.errors import DataError
-from vitrail.data import changes
-from vitrail.data.changes import find_changes, load_unchanged
+from vitrail.data import changed_images
+from vitrail.data.changed_images import find_changes, load_unchanged
 from vitrail.data.manifest import TEST, TRAIN, VAL
 from vitrail.data.prepare import prepare
-from vitrail.evaluate.fresh import own_tests
-from vitrail.infer.held_back import readers_of, usable
+from vitrail.evaluate.new_data import own_tests
 from vitrail.infer.predictor import Predictor
-from vitrail.reports.album import Album
-from vitrail.reports.eval import evaluate_run
-from vitrail.runs.folder import Run
-from vitrail.runs.options import TrainOptions
-from vitrail.runs.pictures import last_look
-from vitrail.training.dry import dry_resume
+from vitrail.infer.proof_images import readers_of, usable
+from vitrail.reports.evaluate_model import evaluate_run
+from vitrail.reports.thumbnails import Album
+from vitrail.runs.image_changes import last_look
+from vitrail.runs.run import Run
+from vitrail.runs.train_options import TrainOptions
+from vitrail.training.dry_run import dry_resume
 from vitrail.training.fit import resume, train
 from vitrail.training.resumption import Place
 
@@ -192,7 +192,7 @@ def test_what_was_not_touched_is_not_read(work, monkeypatch):
     data, run = work
     rows = run.manifest(data).rows()
     read = []
-    monkeypatch.setattr(changes, "read", lambda root, path, part: read.append(path) or b"")
+    monkeypatch.setattr(changed_images, "read", lambda root, path, part: read.append(path) or b"")
     assert find_changes(rows, data, since=time.time() + 1000).ids() == set()
     assert read == []
     found = find_changes(rows, data, since=time.time() - 1000)
@@ -222,7 +222,7 @@ def test_pictures_inside_archives_are_compared(stopped, tmp_path, monkeypatch):
 
     pack(spoilt=-2)
     manifest = prepare(tmp_path / "digits.zip").manifest
-    assert find_changes(manifest.rows(), manifest.root) == changes.Changes()
+    assert find_changes(manifest.rows(), manifest.root) == changed_images.Changes()
     pack(spoilt=7)
     found = find_changes(manifest.rows(), manifest.root)
     assert (len(found.changed), len(found.missing)) == (1, 1)

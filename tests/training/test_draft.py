@@ -13,13 +13,13 @@ from vitrail.core.errors import SettingError, WeightsError
 from vitrail.data.prepare import prepare
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import Predictor
-from vitrail.models.create import create_encoder, describe
-from vitrail.runs.options import TrainOptions
+from vitrail.models.factory import create_encoder, describe
+from vitrail.runs.train_options import TrainOptions
 from vitrail.tasks.classify.probe import ClassProbe
-from vitrail.training import heads
+from vitrail.training import linear_probe
+from vitrail.training.feature_cache import Frozen
 from vitrail.training.fit import resume, train
-from vitrail.training.frozen import Frozen
-from vitrail.training.heads import fit, fit_head, out_of_fold
+from vitrail.training.linear_probe import fit, fit_head, out_of_fold
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +134,8 @@ def test_the_network_answers_as_its_head_on_cached_features(digits, weights, tmp
 
 def test_swapped_labels_are_doubted_and_right_ones_are_not():
     from vitrail.data.manifest import Row
-    from vitrail.evaluate.by_folds import Answered, score_by_folds
-    from vitrail.runs.assemble import build_task
+    from vitrail.evaluate.cross_validation import Answered, score_by_folds
+    from vitrail.runs.network import build_task
 
     vectors, truth = clusters(300, 3)
     labels = truth.copy()
@@ -192,7 +192,7 @@ def test_more_epochs_on_a_finished_run_warm_up_anew(digits, weights, tmp_path):
 
 
 def test_layer_decay_gives_early_blocks_less():
-    from vitrail.runs.assemble import create_model
+    from vitrail.runs.network import create_model
     from vitrail.training.optim import parameter_groups
 
     network = create_model("vit_digits", 3)
@@ -234,7 +234,7 @@ def test_several_labels_weigh_what_is_present_against_what_is_not(tmp_path):
     import torch.nn.functional as F
 
     from vitrail.data.manifest import Manifest, Row
-    from vitrail.runs.assemble import build_task
+    from vitrail.runs.network import build_task
     from vitrail.runs.recipe import compose
     from vitrail.training.fit import weighed
 
@@ -257,6 +257,6 @@ def test_several_labels_weigh_what_is_present_against_what_is_not(tmp_path):
 
 
 def test_the_strengths_are_tried_from_strong_to_weak():
-    assert list(heads.STRENGTHS) == sorted(heads.STRENGTHS)
+    assert list(linear_probe.STRENGTHS) == sorted(linear_probe.STRENGTHS)
     vectors, truth = clusters()
-    assert fit_head(ClassProbe("abc"), vectors, truth, np.arange(60)).strength in heads.STRENGTHS
+    assert fit_head(ClassProbe("abc"), vectors, truth, np.arange(60)).strength in linear_probe.STRENGTHS

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from vitrail.data.prepare import prepare
-from vitrail.runs.options import TrainOptions
+from vitrail.runs.train_options import TrainOptions
 from vitrail.tasks.multilabel.task import MultiLabel
-from vitrail.training.plan import plan
+from vitrail.training.resolve_recipe import plan
 
 
 class Mine(MultiLabel):

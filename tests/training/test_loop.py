@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import nn
 
+from vitrail.data.batch import Batch
 from vitrail.data.loader import Order
-from vitrail.data.sample import Batch
-from vitrail.models.create import create_encoder
-from vitrail.runs.assemble import build_task, create_model, join
+from vitrail.models.factory import create_encoder
+from vitrail.runs.network import build_task, create_model, join
 from vitrail.runs.recipe import compose
 from vitrail.training.loop import TrainingError, _smaller, steps
 from vitrail.training.optim import Average, Schedule, parameter_groups
-from vitrail.training.setup import accelerator_for, open_session
+from vitrail.training.session import accelerator_for, open_session
 
 LABELS = ("a", "b", "c")
 

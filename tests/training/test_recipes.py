@@ -8,10 +8,10 @@ from vitrail.core import catalog
 from vitrail.core.errors import SettingError
 from vitrail.data.builtin import materialise
 from vitrail.data.prepare import prepare
-from vitrail.models.create import create_encoder, timm_name
-from vitrail.runs.options import TrainOptions, network_settings
+from vitrail.models.factory import create_encoder, timm_name
 from vitrail.runs.recipe import compose, recipe_for, recipes
-from vitrail.training.plan import plan
+from vitrail.runs.train_options import TrainOptions, network_settings
+from vitrail.training.resolve_recipe import plan
 
 
 @pytest.fixture(scope="module")

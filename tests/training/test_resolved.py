@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 
 from vitrail.data.builtin import materialise
 from vitrail.data.prepare import prepare
-from vitrail.models.create import create_encoder, describe
-from vitrail.runs.options import TrainOptions
+from vitrail.models.factory import create_encoder, describe
 from vitrail.runs.recipe import Recipe, recipes
-from vitrail.training.plan import plan
+from vitrail.runs.train_options import TrainOptions
+from vitrail.training.resolve_recipe import plan
 
 TABLE = Path(__file__).with_name("resolved_recipes.json")
 """What the code answered before recipes were split: {case: {"classify" or "multilabel": plan}}.

@@ -15,14 +15,14 @@ from vitrail.core.config import read, to_yaml
 from vitrail.core.errors import DataError, SettingError, UnknownNameError, UsageError
 from vitrail.data.builtin import materialise
 from vitrail.data.prepare import prepare
-from vitrail.models.create import create_encoder
-from vitrail.runs.options import TrainOptions, task_settings
+from vitrail.models.factory import create_encoder
 from vitrail.runs.recipe import compose, recipes, regularization_of, task_part
 from vitrail.runs.reproduce import train_command
 from vitrail.runs.task_settings import _defaults, default_settings, settings_class
+from vitrail.runs.train_options import TrainOptions, task_settings
 from vitrail.tasks.base import Task
-from vitrail.training.asked import refuse
-from vitrail.training.plan import plan
+from vitrail.training.resolve_recipe import plan
+from vitrail.training.validate_options import refuse
 
 COUNT = "tests.training.counting.task:Count"
 FOLLOWS = "tests.training.test_task_choice:Follows"
@@ -202,7 +202,7 @@ def test_a_task_without_a_draft_is_trained_whole(data, file, tmp_path):
 def _weights(folder):
     from safetensors.torch import save_file
 
-    from vitrail.models.create import describe
+    from vitrail.models.factory import describe
 
     encoder = create_encoder("vit_digits")
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}

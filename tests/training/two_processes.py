@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vitrail.runs.options import TrainOptions
+from vitrail.runs.train_options import TrainOptions
 from vitrail.training.fit import train
 
 

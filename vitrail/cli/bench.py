@@ -43,10 +43,10 @@ def bench(
     json
         print one JSON value, for programs
     """
+    from vitrail.benchmark.speed import HEAD, Setting, lines, refuse_unknown
+    from vitrail.benchmark.speed import bench as measure
     from vitrail.cli.output import print_json, say, table
     from vitrail.core.errors import SettingError
-    from vitrail.export.bench import HEAD, Setting, lines, refuse_unknown
-    from vitrail.export.bench import bench as measure
     from vitrail.infer.timing import machine
 
     if not models:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from vitrail.data.options import DEFAULTS, LayoutOptions
 
 if TYPE_CHECKING:
-    from vitrail.data.history import History
+    from vitrail.data.decisions import History
     from vitrail.data.prepare import Prepared
 
 
@@ -56,8 +56,8 @@ def check(
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json
-    from vitrail.cli.there import data_there
-    from vitrail.data.history import History, history_path
+    from vitrail.cli.path_checks import data_there
+    from vitrail.data.decisions import History, history_path
     from vitrail.data.layouts import sniff
     from vitrail.data.prepare import find, prepare
 
@@ -132,7 +132,7 @@ def _with_bar(job: Any) -> Prepared:
 
 def _write_page(target: Path, name: str, prepared: Prepared, history: History) -> None:
     from vitrail.core.files import write_text
-    from vitrail.evaluate.data_page import data_page
+    from vitrail.reports.data_page import data_page
 
     write_text(target, data_page(name, prepared, history))
 

@@ -38,9 +38,9 @@ def convert(
     from pathlib import Path
 
     from vitrail.cli.output import print_json, say
-    from vitrail.runs.options import network_settings
+    from vitrail.runs.train_options import network_settings
     from vitrail.weights.convert import convert as bring
-    from vitrail.weights.infer import preset_of
+    from vitrail.weights.infer_config import preset_of
 
     found = bring(Path(checkpoint), Path(out), to=to, model=model, network=network_settings(network))
     for line in found.assumed:

@@ -22,7 +22,7 @@ def demo(*, out: str = "demo", minutes: float = 1.5, json: bool = False) -> int:
 
     from vitrail.cli.output import print_json, say
     from vitrail.studies.demo import demo as run_demo
-    from vitrail.training.listeners import Teller
+    from vitrail.training.progress import Teller
 
     with Teller(say) as teller:
         page = run_demo(Path(out), minutes, teller.say, [teller])

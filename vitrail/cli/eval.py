@@ -51,12 +51,12 @@ def evaluate(
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json, say
-    from vitrail.cli.there import data_there, model_there
+    from vitrail.cli.path_checks import data_there, model_there
 
     model_there(model)
     if data:
         data_there(data)
-    from vitrail.reports.eval import PageError, evaluate_on, evaluate_run
+    from vitrail.reports.evaluate_model import PageError, evaluate_on, evaluate_run
 
     if points:
         return _points(model, points, data, options, device, json)
@@ -102,7 +102,7 @@ def _refuse_own_page(model: str) -> None:
 
 def _points(model: str, points: str, data: str, options: LayoutOptions, device: str, json: bool) -> int:
     from vitrail.cli.output import print_json, say, table
-    from vitrail.reports.points import evaluate_points
+    from vitrail.reports.operating_points import evaluate_points
     from vitrail.tasks.result import Number
 
     report, score_name = evaluate_points(model, points, data, read=options, device=device)

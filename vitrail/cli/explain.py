@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from vitrail.explainers.options import MethodOptions
+from vitrail.explainers.method_options import MethodOptions
 
 if TYPE_CHECKING:
-    from vitrail.explainers.batch import Result
+    from vitrail.explainers.explain_images import Result
 
 
 def explain(
@@ -56,15 +56,15 @@ def explain(
         auto, cpu, cuda, mps
     """
     from vitrail.cli.output import print_json, say, unread
-    from vitrail.cli.there import model_there
+    from vitrail.cli.path_checks import model_there
     from vitrail.core.errors import UsageError
 
     if not pictures:
         raise UsageError("Name pictures to look at: vitrail explain runs/photos cat.jpg")
     model_there(model)
-    from vitrail.explainers.batch import Wish, explain_all
+    from vitrail.explainers.explain_images import Wish, explain_all
+    from vitrail.infer.inputs import expand
     from vitrail.infer.predictor import Predictor
-    from vitrail.infer.sources import expand
 
     if options.at is not None:
         of = f"{of or ''} at {options.at}".strip()
@@ -88,7 +88,7 @@ def explain(
 def _table(results: list[Result]) -> str:
     """Return the tests of every map, and what they say together."""
     from vitrail.cli.output import table
-    from vitrail.explainers.batch import summary
+    from vitrail.explainers.explain_images import summary
 
     rows = [
         [Path(result.path).name, one.of, one.method, str(f.deletion), str(f.insertion), f"{f.alike:z.2f}"]

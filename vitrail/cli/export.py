@@ -45,10 +45,10 @@ def export(
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json, say
-    from vitrail.cli.there import model_there
+    from vitrail.cli.path_checks import model_there
 
     model_there(model)
-    from vitrail.export.write import export as write
+    from vitrail.export.export import export as write
 
     done = write(model, format, out, data=data, attention=attention, batch=batch)
     if json:

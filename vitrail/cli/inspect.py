@@ -73,9 +73,9 @@ def inspect(
 def _learnt(run: str, pictures: tuple[str, ...], out: Path, json: bool, device: str) -> int:
     from vitrail.cli.output import print_json, say, unread
     from vitrail.core.files import refuse_unwritable_folder
-    from vitrail.explainers.inside import look_inside
-    from vitrail.explainers.inside_page import write_inside
-    from vitrail.explainers.opened import batches, open_encoder, own_batches
+    from vitrail.explainers.network_analysis import look_inside
+    from vitrail.explainers.network_page import write_inside
+    from vitrail.explainers.open_encoder import batches, open_encoder, own_batches
 
     refuse_unwritable_folder(out)
     opened = open_encoder(run, device)
@@ -122,10 +122,10 @@ def _way(model: str, weights: str, picture: Path, out: Path, json: bool) -> int:
 
 def _walked(model: str, weights: str, picture: Path) -> tuple[dict[str, Any], str]:
     """Return what a picture's way through a network shows, as plain data and as a page."""
-    from vitrail.explainers.pipeline import open_subject, walk
-    from vitrail.explainers.pipeline_page import page as drawn_page
-    from vitrail.explainers.pipeline_page import steps
-    from vitrail.explainers.shuffle import shuffle_test
+    from vitrail.explainers.permutation_test import shuffle_test
+    from vitrail.explainers.walkthrough import open_subject, walk
+    from vitrail.explainers.walkthrough_page import page as drawn_page
+    from vitrail.explainers.walkthrough_page import steps
 
     subject = open_subject(model, weights)
     walked = walk(subject, picture)

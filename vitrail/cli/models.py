@@ -24,7 +24,7 @@ def models(pattern: str = "*", /, *, timm: bool = False, json: bool = False) -> 
 
     from vitrail.cli.output import print_json, say, table
     from vitrail.core.errors import UnknownNameError
-    from vitrail.models.create import list_models, list_timm
+    from vitrail.models.factory import list_models, list_timm
 
     rows = list_models(pattern)
     others = list_timm(pattern) if timm else []

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from vitrail.infer.options import AnswerOptions
+from vitrail.infer.predict_options import AnswerOptions
 
 if TYPE_CHECKING:
-    from vitrail.infer.drawing import Drawing
+    from vitrail.infer.draw_predictions import Drawing
+    from vitrail.infer.inputs import Source
     from vitrail.infer.predictor import Answer
-    from vitrail.infer.sources import Source
 
 
 def predict(
@@ -60,7 +60,7 @@ def predict(
         open a .pt2, which could run code of its own
     """
     from vitrail.cli.output import print_json, say, table, unread
-    from vitrail.cli.there import model_there
+    from vitrail.cli.path_checks import model_there
     from vitrail.core.errors import UsageError
 
     if not pictures:
@@ -70,10 +70,10 @@ def predict(
         from vitrail.core.files import refuse_unwritable
 
         refuse_unwritable(Path(csv))
-    from vitrail.infer.drawing import Drawing
-    from vitrail.infer.fast import hasten
+    from vitrail.infer.autotune import hasten
+    from vitrail.infer.draw_predictions import Drawing
+    from vitrail.infer.inputs import expand
     from vitrail.infer.predictor import load
-    from vitrail.infer.sources import expand
     from vitrail.tasks.base import asked_of
 
     predictor = load(model, device, trust=trust, point=options.point)
@@ -119,7 +119,7 @@ def _answers(
     sources: Sequence[Source], answers: Iterable[Answer], drawing: Drawing | None
 ) -> Iterator[Answer]:
     """Yield answers without their pixels, once their files are written: masks of many pictures fill a memory."""
-    from vitrail.infer.drawing import told
+    from vitrail.infer.draw_predictions import told
 
     for source, answer in zip(sources, answers, strict=True):
         written = drawing.write(source, answer) if drawing is not None and not answer.error else {}

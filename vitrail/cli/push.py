@@ -30,11 +30,11 @@ def push(
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json, say
-    from vitrail.cli.there import run_there
+    from vitrail.cli.path_checks import run_there
 
     run_there(run)
-    from vitrail.runs.folder import open_run
     from vitrail.runs.hub import push as push_run
+    from vitrail.runs.run import open_run
 
     pushed = push_run(open_run(run), repository, private=private, pictures=pictures)
     if json:

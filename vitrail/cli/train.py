@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from vitrail.runs.options import TrainOptions, words_of
+from vitrail.runs.train_options import TrainOptions, words_of
 
 
 def train(
@@ -47,9 +47,9 @@ def train(
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json, say
-    from vitrail.cli.there import data_there, run_there
+    from vitrail.cli.path_checks import data_there, run_there
+    from vitrail.core.environment import speaks
     from vitrail.core.errors import UsageError
-    from vitrail.core.paths import speaks
     from vitrail.core.text import command
 
     if not data and not resume:
@@ -67,14 +67,14 @@ def train(
     if data:
         data_there(data)
     if dry_run:
-        from vitrail.training.dry import dry, dry_resume
+        from vitrail.training.dry_run import dry, dry_resume
         from vitrail.training.resumption import Place
 
         place = Place(data, changed)
         found = dry_resume(resume, options.epochs or 0, place) if resume else dry(data, options)
         print_json(found.to_dict()) if json else print("\n".join(found.lines()))  # noqa: T201
         return 0
-    from vitrail.cli.training import train_with_progress
+    from vitrail.cli.training_progress import train_with_progress
 
     report = train_with_progress(data, options, resume, changed)
     if not speaks():
@@ -119,7 +119,7 @@ def _ending(report: dict[str, Any], data: str, options: TrainOptions) -> list[st
 
 def _outlook(report: dict[str, Any], data: str, options: TrainOptions) -> list[str]:
     from vitrail.core.text import command, span
-    from vitrail.training.plan import after_draft
+    from vitrail.training.resolve_recipe import after_draft
 
     takes = span(report["full_seconds"], report["full_seconds_usual"])
     lines = []

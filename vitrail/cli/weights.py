@@ -44,8 +44,8 @@ def weights(
     from vitrail.cli.output import print_json, say, table
     from vitrail.core.errors import SettingError
     from vitrail.core.text import command
-    from vitrail.runs.options import network_settings
-    from vitrail.weights.library import add
+    from vitrail.runs.train_options import network_settings
+    from vitrail.weights.local_registry import add
 
     if action == "add":
         from pathlib import Path
@@ -74,7 +74,7 @@ def weights(
 def _rows(pattern: str) -> list[dict[str, Any]]:
     from vitrail.core.errors import UnknownNameError
     from vitrail.weights.checkpoints import listed
-    from vitrail.weights.library import known
+    from vitrail.weights.local_registry import known
 
     added = [
         {"name": entry.name, "model": entry.model, "where": "added by you", "licence": None}
@@ -89,15 +89,15 @@ def _rows(pattern: str) -> list[dict[str, Any]]:
 
 def _of(row: Checkpoint, pattern: str) -> bool:
     """Tell whether weights are those of a network that goes by such a name, timm's or ours."""
-    from vitrail.models.create import our_name
+    from vitrail.models.factory import our_name
 
     name = row.model or ""
     return any(fnmatchcase(one, pattern) for one in (name, our_name(name)[0]))
 
 
 def _published(row: Checkpoint) -> dict[str, Any]:
-    from vitrail.models.create import our_name
-    from vitrail.weights.fetch import cached
+    from vitrail.models.factory import our_name
+    from vitrail.weights.download import cached
 
     where = "here" if cached(row.repo, row.files) else "at the hub"
     return {"name": row.name, "model": our_name(row.model or "")[0], "where": where, "licence": row.licence}

@@ -12,9 +12,9 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from vitrail.core.environment import cache_dir, temporary_dir
 from vitrail.core.errors import RunError
 from vitrail.core.files import replace, try_place
-from vitrail.core.paths import cache_dir, temporary_dir
 
 
 def keep(path: Path, write: Callable[[Path], object]) -> None:

@@ -149,7 +149,7 @@ EXPLAINERS: Mapping[str, str] = MappingProxyType(
         "relevance": "vitrail.explainers.relevance:Relevance",
         "gradcam": "vitrail.explainers.gradcam:GradCam",
         "occlusion": "vitrail.explainers.occlusion:Occlusion",
-        "attention": "vitrail.explainers.attention:Attention",
+        "attention": "vitrail.explainers.attention_maps:Attention",
     }
 )
 """Ways to see where a network looked; each says of a network's spec whether it fits."""
@@ -162,8 +162,8 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(
         "masks": "vitrail.data.layouts.masks:look",
         "table": "vitrail.data.layouts.table:look",
         "annotations": "vitrail.data.layouts.annotations:look",
-        "npz": "vitrail.data.layouts.arrays:look",
-        "volumes": "vitrail.data.layouts.volumes:look",
+        "npz": "vitrail.data.layouts.npz:look",
+        "volumes": "vitrail.data.layouts.nifti:look",
         "folders": "vitrail.data.layouts.folders:look",
         "filenames": "vitrail.data.layouts.filenames:look",
     }

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from vitrail.core.errors import DataError
 from vitrail.core.text import command, printable
-from vitrail.data.names import natural
+from vitrail.data.labels import natural
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 CLOSED = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vitrail.core.errors import DataError, RunError, UnknownNameError
 from vitrail.core.files import replace_folder
-from vitrail.data.names import natural
+from vitrail.data.labels import natural
 
 
 class Fault(NamedTuple):

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
+from vitrail.data import duplicates
 from vitrail.data import findings as say
-from vitrail.data import twins
 from vitrail.data.findings import Finding
+from vitrail.data.image_facts import Facts, Memory, grey_of, look, named
+from vitrail.data.labels import count, natural, some
 from vitrail.data.layouts import Entry, Layout
 from vitrail.data.layouts.base import truth_of
-from vitrail.data.look import Facts, Memory, grey_of, look, named
 from vitrail.data.manifest import DROPPED, KEPT, QUARANTINED, Row
-from vitrail.data.names import count, natural, some
 from vitrail.data.targets import Gather, Targets, targets_for
 
 Progress = Callable[[int, int], None]
@@ -245,12 +245,12 @@ def _tie(
         kept = [rows[i] for i in group if rows[i].state == KEPT]
         return any(not same(kept[0], other, root) for other in kept[1:])
 
-    alike = twins.find(facts, grey, workers())
+    alike = duplicates.find(facts, grey, workers())
     strata = [targets.strata(row) for row in rows]
     sizes = Counter(one for own in strata for one in own)
     wide = [group for group in alike.similar if _is_wide([strata[i] for i in group], sizes)]
     similar = [group for group in alike.similar if group not in wide]
-    merged = twins.components(len(rows), [(g[0], i) for g in (*alike.equal, *similar) for i in g[1:]])
+    merged = duplicates.components(len(rows), [(g[0], i) for g in (*alike.equal, *similar) for i in g[1:]])
     clashing = [group for group in alike.equal if differ(group, targets.same)]
     clashed = {i for group in clashing for i in group}
     harmless = [group for group in alike.equal if group[0] not in clashed]
@@ -285,7 +285,7 @@ def _grouped(rows: Sequence[Row], merged: Sequence[Sequence[int]]) -> list[Row]:
             members.setdefault(row.group, []).append(i)
     links = [(group[0], i) for group in (*merged, *members.values()) for i in group[1:]]
     tied = list(rows)
-    for group in twins.components(len(rows), links):
+    for group in duplicates.components(len(rows), links):
         named = sorted({rows[i].group for i in group} - {""}, key=natural)
         name = named[0] if named else f"twins:{rows[group[0]].id}"
         for i in group:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from vitrail.data.look import FLAT, Facts
+from vitrail.data.image_facts import FLAT, Facts
+from vitrail.data.labels import count, natural, some
 from vitrail.data.manifest import KEPT, QUARANTINED, Row
-from vitrail.data.names import count, natural, some
 
 TINY_CLASS = 10
 IMBALANCE = 10

@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 from vitrail.core.errors import VitrailError
 from vitrail.core.seeds import derive
 from vitrail.data.augment import Augment
+from vitrail.data.batch import Batch, Geometry
 from vitrail.data.manifest import Row
+from vitrail.data.open_image import load
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.sample import Batch, Geometry
-from vitrail.data.source import load
 from vitrail.data.targets import Targets, read_truth
 from vitrail.data.view import View
 

@@ -17,7 +17,7 @@ import polars as pl
 
 from vitrail.core.errors import DataError
 from vitrail.core.files import replace, write_text, writing
-from vitrail.data.names import natural, split_labels
+from vitrail.data.labels import natural, split_labels
 from vitrail.data.truth import Truth
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 from vitrail.core.errors import SettingError
-from vitrail.data.names import SPLITS, splits_of
+from vitrail.data.labels import SPLITS, splits_of
 
 
 @dataclass(frozen=True, kw_only=True)

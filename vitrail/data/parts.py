@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from vitrail.core.errors import DataError
-from vitrail.data import arrays, medical, tiff
+from vitrail.data import containers, medical, tiff
 from vitrail.data.decode import MAX_PIXELS
 
 _RULES = {"window": 4, "page": 1, "slice": 1}
@@ -66,7 +66,7 @@ def cut(data: bytes, part: Part, path: str) -> bytes:
         return _page(data, number, path)
     if not medical.is_dicom(data):
         raise DataError(f"{path} has no slices: they are of NIfTI and DICOM files. Write page=3 for a page.")
-    return arrays.as_npy(medical.dicom(data, path, number)[0])
+    return containers.as_npy(medical.dicom(data, path, number)[0])
 
 
 def _page(data: bytes, number: int, path: str) -> bytes:

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitrail.core.cache import place, places
+from vitrail.core.environment import cache_dir, expanded
 from vitrail.core.errors import DataError
-from vitrail.core.paths import cache_dir, expanded
 from vitrail.core.text import command
 from vitrail.data import builtin
+from vitrail.data.decisions import History, history_path
 from vitrail.data.doctor import Progress, Report, examine
-from vitrail.data.history import History, history_path
+from vitrail.data.labels import count
 from vitrail.data.layouts import Layout, sniff
 from vitrail.data.manifest import KEPT, Manifest, Row
-from vitrail.data.names import count
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.data.split import assign
 from vitrail.data.targets import Targets, targets_for

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vitrail.core.errors import SettingError
 from vitrail.data.augment import Augment, drawn_from
+from vitrail.data.batch import Geometry
 from vitrail.data.resize import INTERPOLATIONS, Interpolation
-from vitrail.data.sample import Geometry
 from vitrail.data.view import Drawn, Plan, View, geometry_of
 
 Fit = Literal["squash", "crop", "pad"]

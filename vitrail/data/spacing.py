@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 
 from vitrail.core.errors import DataError
 from vitrail.data import medical, parts, tiff
+from vitrail.data.labels import is_picture
 from vitrail.data.manifest import Row
-from vitrail.data.names import is_picture
-from vitrail.data.source import place, read
+from vitrail.data.open_image import place, read
 
 Spacing = tuple[float, float] | None
 """(mm down, mm across) of a pixel; None where nothing states it."""

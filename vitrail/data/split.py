@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from vitrail.core.errors import DataError, SettingError
 from vitrail.data.findings import Strata
+from vitrail.data.labels import count, natural, some
 from vitrail.data.manifest import KEPT, TEST, TRAIN, VAL, Manifest, Row, group_key
-from vitrail.data.names import count, natural, some
 
 
 class Assigned(NamedTuple):

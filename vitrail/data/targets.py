@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from vitrail.data.findings import Finding
-    from vitrail.data.look import Facts
+    from vitrail.data.image_facts import Facts
 
 T = TypeVar("T")
 

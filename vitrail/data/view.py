@@ -18,8 +18,8 @@ from torch.nn.functional import grid_sample, pad
 
 from vitrail.core.errors import SettingError
 from vitrail.data.augment import MOVING_TRUTH, Augment, Move, drawn_on
+from vitrail.data.batch import Geometry
 from vitrail.data.resize import Span, resize
-from vitrail.data.sample import Geometry
 
 if TYPE_CHECKING:
     from vitrail.data.preprocess import Preprocess

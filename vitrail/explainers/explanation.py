@@ -15,13 +15,13 @@ from torch import Tensor
 from vitrail import plots
 from vitrail.core.errors import SettingError
 from vitrail.data.decode import preview
-from vitrail.explainers.faithful import SHUFFLES, Baseline, Faithfulness, tested
-from vitrail.explainers.place import Map, onto_original
-from vitrail.explainers.settings import build_explainer, fitting
-from vitrail.explainers.subject import Subject, shuffled
+from vitrail.explainers.faithfulness import SHUFFLES, Baseline, Faithfulness, tested
+from vitrail.explainers.methods import build_explainer, fitting
+from vitrail.explainers.target import Subject, shuffled
+from vitrail.explainers.to_original import Map, onto_original
 from vitrail.infer.predictor import Predictor, Ready
-from vitrail.runs.assemble import Network
-from vitrail.runs.folder import Run
+from vitrail.runs.network import Network
+from vitrail.runs.run import Run
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.base import Asked
 

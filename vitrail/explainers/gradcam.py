@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from vitrail.core.errors import SettingError
-from vitrail.explainers.settings import NoSettings
-from vitrail.explainers.subject import Seen, Subject
-from vitrail.runs.assemble import Network
+from vitrail.explainers.methods import NoSettings
+from vitrail.explainers.target import Seen, Subject
+from vitrail.runs.network import Network
 
 
 class GradCam:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from vitrail.core.errors import SettingError
-from vitrail.explainers.subject import AT_ONCE, Subject
+from vitrail.explainers.target import AT_ONCE, Subject
 from vitrail.layers.tokens import FeatureSpec
-from vitrail.runs.assemble import Network
+from vitrail.runs.network import Network
 
 CELLS = 14
 """Cells along the shorter side, where patches are not larger."""

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from vitrail.core.errors import RoomError
 from vitrail.explainers import rollout
+from vitrail.explainers.grids import gathered, spread
+from vitrail.explainers.methods import NoSettings
 from vitrail.explainers.rollout import Layer, Trail, follow, in_place, on_grid
-from vitrail.explainers.settings import NoSettings
-from vitrail.explainers.spread import gathered, spread
-from vitrail.explainers.subject import Subject
-from vitrail.layers.attend import AttentionMap, Place, Recorder
+from vitrail.explainers.target import Subject
+from vitrail.layers.sdpa import AttentionMap, Place, Recorder
 from vitrail.layers.tokens import Features
-from vitrail.runs.assemble import Network
+from vitrail.runs.network import Network
 
 
 class Relevance:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from vitrail.core.errors import SettingError
-from vitrail.explainers.spread import Grid, spread
-from vitrail.explainers.streamed import Inputs, Step, pull_through
-from vitrail.explainers.subject import Subject
-from vitrail.layers.attend import AttentionMap, Recorder
+from vitrail.explainers.grids import Grid, spread
+from vitrail.explainers.streaming import Inputs, Step, pull_through
+from vitrail.explainers.target import Subject
+from vitrail.layers.sdpa import AttentionMap, Recorder
 from vitrail.layers.tokens import Features, Tokens
-from vitrail.runs.assemble import Network
+from vitrail.runs.network import Network
 
 
 @dataclass(frozen=True)

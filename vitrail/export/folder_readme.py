@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from vitrail.export.proof import Proven
+from vitrail.export.agreement import Proven
 from vitrail.export.words import decoding
 from vitrail.infer.predictor import Predictor
 

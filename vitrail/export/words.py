@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from vitrail.data.preprocess import Preprocess
-from vitrail.infer.exported import output_names
 from vitrail.infer.predictor import Predictor
+from vitrail.infer.runtimes import output_names
 
 COLOURS: Mapping[int, str] = MappingProxyType({1: "grey", 3: "RGB", 4: "RGBA"})
 """The order of the channels of 8-bit pictures."""

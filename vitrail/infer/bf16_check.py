@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.core.cache import keep_json
-from vitrail.core.paths import cache_dir
+from vitrail.core.environment import cache_dir
 from vitrail.infer.timing import machine
 from vitrail.layers.tokens import Features
 

@@ -17,22 +17,22 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import DataError, RunError, SettingError, VitrailError
 from vitrail.core.text import command
+from vitrail.data.batch import Batch, Geometry
 from vitrail.data.decode import as_array, decode
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.sample import Batch, Geometry
 from vitrail.data.spacing import Spacing, stated
-from vitrail.infer.ahead import ahead, by_turns
-from vitrail.infer.elastic import chosen
-from vitrail.infer.exported import KINDS
-from vitrail.infer.sources import Source, expand
+from vitrail.infer.inputs import Source, expand
+from vitrail.infer.operating_points import chosen
+from vitrail.infer.prefetch import ahead, by_turns
+from vitrail.infer.runtimes import KINDS
 from vitrail.layers.elastic import Point, at_size, set_keep
-from vitrail.layers.head import Output
-from vitrail.models.create import rebuild
-from vitrail.runs.assemble import Network, join, task_of
+from vitrail.layers.heads import Output
+from vitrail.models.factory import rebuild
 from vitrail.runs.device import device_for
-from vitrail.runs.folder import Run, open_run
 from vitrail.runs.model_file import Header, read_model
+from vitrail.runs.network import Network, join, task_of
 from vitrail.runs.proof import TOLERANCE, answer, drift
+from vitrail.runs.run import Run, open_run
 from vitrail.runs.run_network import ASK, answering, run_network
 from vitrail.tasks.base import Ask, Task
 from vitrail.tasks.wrappers.elastic import points_of
@@ -52,7 +52,7 @@ class Ready(NamedTuple):
 class Request:
     """How one job is answered: at which operating point, by what, and what is wanted.
 
-    `backend` is a quicker twin of the network at that very point (`vitrail.infer.fast`); None: the network itself.
+    `backend` is a quicker twin of the network at that very point (`vitrail.infer.autotune`); None: the network itself.
     """
 
     point: Point
@@ -339,7 +339,7 @@ def load(
     in `Predictor`.
     """
     if not isinstance(model, Run) and Path(model).suffix in KINDS:
-        from vitrail.infer.opened import ExportedPredictor
+        from vitrail.infer.exported_predictor import ExportedPredictor
 
         if device not in {"auto", "cpu"}:
             raise SettingError(

@@ -10,10 +10,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.attend import Place, Recorder, attend, class_attention
-from vitrail.layers.initial import xavier
 from vitrail.layers.position import RelativeVectors
+from vitrail.layers.sdpa import Place, Recorder, attend, class_attention
 from vitrail.layers.tokens import Tokens
+from vitrail.layers.weight_init import xavier
 
 
 class SelfAttention(nn.Module):

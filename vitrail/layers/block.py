@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.layers.attend import Recorder
 from vitrail.layers.attention import SelfAttention
-from vitrail.layers.initial import xavier
+from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Tokens
+from vitrail.layers.weight_init import xavier
 
 Gelu = Literal["exact", "tanh"]
 """GELU as the error function gives it, or its tanh approximation (Flax's default: Google's ViT; DiT)."""

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.attend import Recorder
 from vitrail.layers.block import PreNorm
 from vitrail.layers.position import LearnedPosition
+from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})

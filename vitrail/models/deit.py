@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, ramp
-from vitrail.layers.embed import PatchEmbed, Prefix, Sized, check_tiles
 from vitrail.layers.encoder import Column, ColumnEncoder
-from vitrail.layers.initial import truncated
+from vitrail.layers.patch_embedding import PatchEmbed, Prefix, Sized, check_tiles
 from vitrail.layers.position import LearnedPosition, Resize, placed
 from vitrail.layers.tokens import FeatureSpec, Tokens
+from vitrail.layers.weight_init import truncated
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, SwiGlu, ramp
-from vitrail.layers.embed import PatchEmbed, Prefix, Sized, check_tiles, side_and_step, tiled
 from vitrail.layers.encoder import Column, ColumnEncoder
+from vitrail.layers.patch_embedding import PatchEmbed, Prefix, Sized, check_tiles, side_and_step, tiled
 from vitrail.layers.position import LearnedPosition, Resize, placed
 from vitrail.layers.tokens import FeatureSpec, Tokens
 

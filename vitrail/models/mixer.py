@@ -21,12 +21,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.attend import Recorder
 from vitrail.layers.block import DropPath, Gelu, Mlp, ramp
-from vitrail.layers.embed import PatchEmbed, Sized, check_tiles
 from vitrail.layers.encoder import Column, ColumnEncoder
-from vitrail.layers.initial import lecun
+from vitrail.layers.patch_embedding import PatchEmbed, Sized, check_tiles
+from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import FeatureSpec, Tokens
+from vitrail.layers.weight_init import lecun
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ from vitrail.core.errors import SettingError
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, ramp
 from vitrail.layers.elastic import SIDES, smaller_sizes
-from vitrail.layers.embed import (
+from vitrail.layers.encoder import Column, ColumnEncoder
+from vitrail.layers.patch_embedding import (
     PatchEmbed,
     Prefix,
     Sized,
@@ -39,10 +40,9 @@ from vitrail.layers.embed import (
     check_tiles,
     project_patches,
 )
-from vitrail.layers.encoder import Column, ColumnEncoder
-from vitrail.layers.initial import truncated
 from vitrail.layers.position import LearnedPosition
 from vitrail.layers.tokens import FeatureSpec, Tokens
+from vitrail.layers.weight_init import truncated
 
 
 @dataclass(frozen=True, slots=True)

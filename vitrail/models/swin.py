@@ -24,15 +24,15 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.attend import Recorder
 from vitrail.layers.block import Mlp, PreNorm, ramp
-from vitrail.layers.embed import PatchEmbed, Sized, check_size
 from vitrail.layers.encoder import NOTHING, Column, Encoder, Pyramid
-from vitrail.layers.initial import truncated
-from vitrail.layers.merge import PatchMerging
+from vitrail.layers.patch_embedding import PatchEmbed, Sized, check_size
+from vitrail.layers.patch_merging import PatchMerging
 from vitrail.layers.position import LearnedPosition
+from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Features, FeatureSpec
-from vitrail.layers.window import WindowAttention
+from vitrail.layers.weight_init import truncated
+from vitrail.layers.window_attention import WindowAttention
 
 
 @dataclass(frozen=True, slots=True)

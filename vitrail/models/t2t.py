@@ -24,14 +24,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.attend import attend
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, ramp
-from vitrail.layers.embed import Prefix, Sized, SoftSplit, check_channels, check_size
 from vitrail.layers.encoder import Column, ColumnEncoder
-from vitrail.layers.initial import truncated
+from vitrail.layers.patch_embedding import Prefix, Sized, SoftSplit, check_channels, check_size
 from vitrail.layers.position import SinePosition
+from vitrail.layers.sdpa import attend
 from vitrail.layers.tokens import FeatureSpec, Tokens
+from vitrail.layers.weight_init import truncated
 
 STRIDE = 16
 """Pixels a token spans after the three splits."""

@@ -28,13 +28,21 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from vitrail.layers.attend import Recorder
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Gelu, Mlp, PreNorm, ramp
-from vitrail.layers.embed import PatchEmbed, Prefix, Sized, check_size, check_tiles, side_and_step, tiled
 from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
+from vitrail.layers.patch_embedding import (
+    PatchEmbed,
+    Prefix,
+    Sized,
+    check_size,
+    check_tiles,
+    side_and_step,
+    tiled,
+)
 from vitrail.layers.position import GridPosition, LearnedPosition, RelativeVectors, Resize, placed
-from vitrail.layers.stem import ResNetStem, stem_stride
+from vitrail.layers.resnet_stem import ResNetStem, stem_stride
+from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 

@@ -1,8 +1,8 @@
 """VVT: Sun et al. 2022, "Vicinity Vision Transformer", arXiv:2206.10552.
 
-A pyramid whose attention costs as much as there are tokens, not their square: in place of the softmax stands
-vicinity attention (`layers/vicinity.py`), which looks more at what lies near on the grid. Each of the four stages
-embeds overlapping squares of what the stage before gives, then
+A pyramid whose attention costs as much as there are tokens, not their square: vicinity attention
+(`layers/vicinity_attention.py`) replaces the softmax and weighs near tokens of the grid more. Each of the four stages
+embeds overlapping patches of the output of the stage before, then
 
     x ← x + VicinityAttention(LN(x)),  x ← x + MLP(LN(x))
 
@@ -26,13 +26,13 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.attend import Recorder
-from vitrail.layers.block import ConvMlp, PreNorm, ramp
-from vitrail.layers.embed import OverlapEmbed, Sized
+from vitrail.layers.block import ConvMlp, PreNorm, stochastic_depth_rates
 from vitrail.layers.encoder import NOTHING, Column, Encoder
-from vitrail.layers.initial import fan_out, truncated
+from vitrail.layers.patch_embedding import OverlapEmbed, Sized
+from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
-from vitrail.layers.vicinity import Form, VicinityAttention
+from vitrail.layers.vicinity_attention import Form, VicinityAttention
+from vitrail.layers.weight_init import fan_out, truncated
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class VVT(Encoder):
         )
         fans = (c.channels, *c.widths[:-1])
         self.embeds = nn.ModuleList(OverlapEmbed(c.widths[s], 2 if s else 4, fans[s]) for s in stages)
-        rates = iter(ramp(c.drop_path, sum(c.depths)))
+        rates = iter(stochastic_depth_rates(c.drop_path, sum(c.depths)))
         self.stages = nn.ModuleList(
             Column(_block(c, s, next(rates)) for _ in range(c.depths[s])) for s in stages
         )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail import plots
-from vitrail.runs.folder import Run
+from vitrail.runs.run import Run
 
 
 def loss_curve(run: Run) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitrail.core.config import to_yaml
+from vitrail.core.environment import hub_endpoint, offline
 from vitrail.core.errors import RunError, SettingError
-from vitrail.core.paths import hub_endpoint, offline
 from vitrail.core.text import command
-from vitrail.runs.folder import Run
+from vitrail.runs.run import Run
 
 ALONE = ("model.safetensors", "README.md", "report.json")
 """What travels as it is: none of it names a file of the data or shows a picture."""

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
+from vitrail.data.batch import Batch, images_only
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.sample import Batch, images_only
 from vitrail.runs.run_network import answering, evaluating, run_network
 from vitrail.tasks.base import FINGERPRINT, Task
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from vitrail.core.catalog import DEFAULT_TASKS, ELASTIC
 from vitrail.core.text import command
-from vitrail.runs.options import OF_TASK
 from vitrail.runs.recipe import DataSettings, Recipe, TaskSettings, recipes, task_part
-from vitrail.runs.wrapped import unwrap
+from vitrail.runs.task_wrapping import unwrap
+from vitrail.runs.train_options import OF_TASK
 
 DERIVED = ("pool", "class_weights")
 """Settings of a task that the plan makes from the network, the pictures and other options."""

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitrail.data.sample import Batch
-from vitrail.layers.head import Output
+from vitrail.data.batch import Batch
+from vitrail.layers.heads import Output
 from vitrail.runs.device import autocast
 from vitrail.tasks.base import Ask, Task
 

@@ -21,23 +21,23 @@ from vitrail.core.text import clock, command
 from vitrail.data.builtin import Fault, materialise, plant_faults
 from vitrail.data.decode import decode
 from vitrail.data.manifest import KEPT, TEST, Manifest, Row
-from vitrail.data.own import DEMO
+from vitrail.data.open_image import load, read
+from vitrail.data.own_outputs import DEMO
 from vitrail.data.prepare import Prepared, prepare
-from vitrail.data.source import load, read
-from vitrail.evaluate.collect import evaluate, rows_of, scope_of
+from vitrail.evaluate.collect_answers import evaluate, rows_of, scope_of
 from vitrail.explainers.explanation import Explanation, explain
 from vitrail.infer.predictor import Predictor
 from vitrail.metrics.mcnemar import Paired, paired
-from vitrail.models.create import count_params
+from vitrail.models.factory import count_params
 from vitrail.pages import render
-from vitrail.runs.folder import Run
-from vitrail.runs.options import TrainOptions
-from vitrail.studies.fresh import Fresh, hold_back, predicted
-from vitrail.studies.killed import Killed, killed_and_resumed
+from vitrail.runs.run import Run
+from vitrail.runs.train_options import TrainOptions
+from vitrail.studies.held_out import Fresh, hold_back, predicted
+from vitrail.studies.kill_and_resume import Killed, killed_and_resumed
 from vitrail.tasks.classify.evaluation import ClassEvaluation, ClassScores, surest_first
 from vitrail.tasks.result import NEVER_SEEN, Shot
 from vitrail.training.fit import train
-from vitrail.training.listeners import Listener
+from vitrail.training.progress import Listener
 
 VIT, CNN = "vit_digits", "resnet10t"
 SEED = 0

@@ -30,11 +30,11 @@ from torch.nn.functional import pad
 from vitrail.core.config import Settings as AnySettings
 from vitrail.core.config import read
 from vitrail.core.errors import SettingError, UnknownNameError
+from vitrail.data.batch import Batch, Geometry
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.sample import Batch, Geometry
 from vitrail.data.targets import Targets
 from vitrail.data.truth import Truth
-from vitrail.layers.head import Head, Output
+from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.probe import Probe
 from vitrail.tasks.result import Evaluation, Exports

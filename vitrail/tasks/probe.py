@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from vitrail.data.batch import Geometry
 from vitrail.data.manifest import Row
-from vitrail.data.sample import Geometry
-from vitrail.layers.head import Output
+from vitrail.layers.heads import Output
 from vitrail.tasks.result import Result, Scope
 
 Vectors = NDArray[np.float32]

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.data.names import natural
+from vitrail.data.labels import natural
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vitrail.data.batch import Geometry
     from vitrail.data.manifest import Row
-    from vitrail.data.sample import Geometry
 
 Array = NDArray[Any]
 

@@ -15,28 +15,28 @@ from torch import nn
 
 from vitrail.core.errors import DataError, SettingError
 from vitrail.core.text import command, quoted
+from vitrail.data.batch import Geometry
 from vitrail.data.manifest import Manifest, Row
+from vitrail.data.open_image import load
 from vitrail.data.prepare import Prepared
-from vitrail.data.sample import Geometry
-from vitrail.data.source import load
-from vitrail.evaluate.by_folds import Answered, gain_from_twice, score_by_folds
+from vitrail.evaluate.cross_validation import Answered, gain_from_twice, score_by_folds
 from vitrail.layers.tokens import FeatureSpec
-from vitrail.reports.draft import Outlook, write_draft_report
+from vitrail.reports.draft_report import Outlook, write_draft_report
 from vitrail.runs.device import device_for, fast_bf16
-from vitrail.runs.folder import ReportError, Run, create_run, elsewhere
-from vitrail.runs.pictures import look_event
+from vitrail.runs.image_changes import look_event
 from vitrail.runs.recipe import Recipe
+from vitrail.runs.run import ReportError, Run, create_run, elsewhere
 from vitrail.tasks.probe import DenseProbe, Probe
-from vitrail.training.begin import Start, begin
-from vitrail.training.frozen import Frozen
-from vitrail.training.heads import fit_head, out_of_fold
-from vitrail.training.keeping import write_best
-from vitrail.training.listeners import Listener, note
+from vitrail.training.batch_size_finder import LARGER, forecast
+from vitrail.training.checkpointing import write_best
+from vitrail.training.feature_cache import Frozen
+from vitrail.training.initialization import Start, begin
+from vitrail.training.linear_probe import fit_head, out_of_fold
 from vitrail.training.loop import Event
-from vitrail.training.measuring import LARGER, forecast
-from vitrail.training.pieces import smallest_piece
-from vitrail.training.plan import Planned
-from vitrail.training.setup import first_batch, pictures_to_train_on
+from vitrail.training.micro_batches import smallest_piece
+from vitrail.training.progress import Listener, note
+from vitrail.training.resolve_recipe import Planned
+from vitrail.training.session import first_batch, pictures_to_train_on
 
 MINUTE = 30.0
 """Seconds that computing features may take before a smaller input is chosen on a machine without fast bf16 tiles."""

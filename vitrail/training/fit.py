@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from vitrail.core.catalog import WRAPPERS
+from vitrail.core.environment import runs_dir
 from vitrail.core.files import refuse_unwritable_folder
-from vitrail.core.memory import holding_memory
-from vitrail.core.paths import runs_dir
+from vitrail.core.malloc import holding_memory
 from vitrail.core.seeds import of_64_bits
 from vitrail.core.text import command, quoted
 from vitrail.data.loader import Pictures, Share, processes, training
@@ -24,34 +24,34 @@ from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import Prepared, prepare
 from vitrail.data.split import can_be_trained
 from vitrail.infer.bf16_check import keep_in_float32
-from vitrail.models.create import count_params
-from vitrail.reports.write import write_report
-from vitrail.runs.assemble import build_task
-from vitrail.runs.folder import ReportError, Run, create_run, elsewhere, open_run
-from vitrail.runs.options import TrainOptions
-from vitrail.runs.pictures import look_event
+from vitrail.models.factory import count_params
+from vitrail.reports.run_report import write_report
+from vitrail.runs.image_changes import look_event
+from vitrail.runs.network import build_task
 from vitrail.runs.recipe import Recipe, layered
-from vitrail.training.asked import refuse
-from vitrail.training.begin import again, begin
+from vitrail.runs.run import ReportError, Run, create_run, elsewhere, open_run
+from vitrail.runs.train_options import TrainOptions
+from vitrail.training.batch_size_finder import checked_again, measure, said, settled
+from vitrail.training.checkpointing import conditions
 from vitrail.training.draft import draft, head_for
-from vitrail.training.keeping import conditions
-from vitrail.training.listeners import Listener, note
+from vitrail.training.initialization import again, begin
 from vitrail.training.loop import DivergedError, Event, Session, deterministic, restore, steps
-from vitrail.training.measuring import checked_again, measure, said, settled
 from vitrail.training.monitor import Monitor
 from vitrail.training.optim import Schedule
-from vitrail.training.plan import plan
+from vitrail.training.progress import Listener, note
+from vitrail.training.resolve_recipe import plan
 from vitrail.training.resumption import Place, resumed_manifest
 from vitrail.training.run_context import RunContext
-from vitrail.training.setup import (
+from vitrail.training.session import (
     accelerator_for,
     first_batch,
     open_session,
     order_of,
     pictures_to_train_on,
 )
-from vitrail.training.stopping import stopping
+from vitrail.training.signals import stopping
 from vitrail.training.task_choice import named_task
+from vitrail.training.validate_options import refuse
 
 _Known = tuple[Run, Recipe, float]
 """The run, its settled recipe, and the seconds of a step."""

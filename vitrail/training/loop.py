@@ -26,11 +26,11 @@ from torch.distributed.checkpoint.state_dict import (
 
 from vitrail.core.errors import VitrailError
 from vitrail.core.seeds import derive
+from vitrail.data.batch import Batch
 from vitrail.data.loader import Order
 from vitrail.data.manifest import Row
-from vitrail.data.sample import Batch
-from vitrail.runs.assemble import Network
 from vitrail.runs.device import autocast
+from vitrail.runs.network import Network
 from vitrail.runs.run_network import answering, evaluating, run_network
 from vitrail.tasks.base import AT, Losses, Task
 from vitrail.tasks.result import Evaluation

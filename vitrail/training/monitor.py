@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitrail.data.manifest import VAL
-from vitrail.training.keeping import Checkpointer
-from vitrail.training.listeners import note
-from vitrail.training.live import Live
+from vitrail.training.checkpointing import Checkpointer
+from vitrail.training.live_images import Live
 from vitrail.training.loop import Event, Session
+from vitrail.training.progress import note
 from vitrail.training.run_context import RunContext
 from vitrail.training.time_limit import TimeLimit
 from vitrail.training.validation import Scored, Validation

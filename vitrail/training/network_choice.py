@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 import torch
 
 from vitrail.data.manifest import Manifest
+from vitrail.data.open_image import load
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.source import load
 from vitrail.layers.encoder import Encoder
-from vitrail.models.create import build, create_encoder
-from vitrail.runs.options import TrainOptions, image_size, network_settings
+from vitrail.models.factory import build, create_encoder
 from vitrail.runs.recipe import settings_of
-from vitrail.weights.find import find_weights
-from vitrail.weights.library import known
+from vitrail.runs.train_options import TrainOptions, image_size, network_settings
+from vitrail.weights.local_registry import known
 from vitrail.weights.preprocessing import deviations, published_preprocess
 from vitrail.weights.pretrained import Pretrained
-from vitrail.weights.said import of_user
+from vitrail.weights.resolve import find_weights
+from vitrail.weights.stated_config import of_user
 
 TINY = 64
 """Pictures whose short side is at most this many pixels get a network made for small pictures."""

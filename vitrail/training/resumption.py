@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 from vitrail.core.errors import DataError
 from vitrail.core.text import command
-from vitrail.data.changes import Changes
-from vitrail.data.look import Memory, look
+from vitrail.data.changed_images import Changes
+from vitrail.data.image_facts import Memory, look
+from vitrail.data.labels import count
 from vitrail.data.manifest import Manifest
-from vitrail.data.names import count
-from vitrail.runs.folder import Run
-from vitrail.runs.pictures import changes_of, look_event, moved
-from vitrail.training.listeners import Listener
+from vitrail.runs.image_changes import changes_of, look_event, moved
+from vitrail.runs.run import Run
 from vitrail.training.loop import Event
+from vitrail.training.progress import Listener
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from vitrail.data.loader import Pictures
 from vitrail.data.manifest import TRAIN, Manifest
-from vitrail.runs.folder import Run
 from vitrail.runs.recipe import Recipe
-from vitrail.training.begin import Start
-from vitrail.training.listeners import Listener
+from vitrail.runs.run import Run
+from vitrail.training.initialization import Start
 from vitrail.training.loop import Event
-from vitrail.training.setup import pictures_to_train_on
+from vitrail.training.progress import Listener
+from vitrail.training.session import pictures_to_train_on
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from vitrail.core import catalog
 from vitrail.core.config import Settings, fault
 from vitrail.core.errors import DataError, SettingError, UnknownNameError, UsageError, nearest
 from vitrail.data.manifest import Manifest
-from vitrail.runs.options import OF_TASK, TrainOptions, task_settings
 from vitrail.runs.recipe import is_file, settings_of
 from vitrail.runs.task_settings import settings_class
-from vitrail.runs.wrapped import unwrap
+from vitrail.runs.task_wrapping import unwrap
+from vitrail.runs.train_options import OF_TASK, TrainOptions, task_settings
 from vitrail.tasks.base import Task
 
 REASONS: Mapping[str, str] = MappingProxyType(

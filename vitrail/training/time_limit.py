@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from vitrail.training.budget import Budget
 from vitrail.training.loop import Event, Session
 from vitrail.training.run_context import RunContext
+from vitrail.training.time_budget import Budget
 
 
 class TimeLimit:

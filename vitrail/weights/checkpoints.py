@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from vitrail.core import catalog
-from vitrail.models.create import our_name, timm_name
+from vitrail.models.factory import our_name, timm_name
 from vitrail.weights.conventions import Preprocessing, of_timm
 from vitrail.weights.files import FOLDER_FILES
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vitrail.core.errors import WeightsError
-from vitrail.weights.unwrap import stripped, unwrap
+from vitrail.weights.unwrap_checkpoint import stripped, unwrap
 
 PICKLES = (".bin", ".pth", ".pt", ".tar", ".pyth", ".ckpt")
 SUFFIXES = (".safetensors", ".npz", *PICKLES)

@@ -9,10 +9,10 @@ from typing import Any
 
 from vitrail.core.errors import WeightsError
 from vitrail.layers.block import Gelu
-from vitrail.models.timm import TimmConfig
+from vitrail.models.timm_wrapper import TimmConfig
 from vitrail.weights.library_mapping import ratio_for
 from vitrail.weights.rules import Table
-from vitrail.weights.said import Said
+from vitrail.weights.stated_config import Said
 from vitrail.weights.tables import through_timm as tables
 
 Config = Mapping[str, Any]

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from vitrail.weights import hub_folder, infer, rules
+from vitrail.weights import hub_folder, infer_config, rules
 from vitrail.weights.conventions import GOOGLE, HUGGINGFACE, OFFICIAL, TIMM, Conventions, of_hub
 from vitrail.weights.files import Opened
 from vitrail.weights.rules import Table
-from vitrail.weights.said import Said
+from vitrail.weights.stated_config import Said
 from vitrail.weights.tables import google, huggingface, official
 from vitrail.weights.tables import timm as timm_tables
 
@@ -21,7 +21,7 @@ class Layout(NamedTuple):
     """A layout that was recognised: its table, how settings follow from shapes, its tensors and conventions."""
 
     table: Table
-    infer: Callable[[infer.Peek, Conventions, Said], Any]
+    infer: Callable[[infer_config.Peek, Conventions, Said], Any]
     tensors: Mapping[str, Tensor]
     conventions: Conventions
     said: Said = Said()
@@ -34,26 +34,26 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
         spelt = google.spelt(tensors)
         query = next((t for n, t in spelt.items() if n.endswith("query/kernel")), None)
         said = Said("the file", None if query is None else query.shape[1])
-        return Layout(google.vit(), infer.vit, spelt, GOOGLE, said)
+        return Layout(google.vit(), infer_config.vit, spelt, GOOGLE, said)
     if "MixerBlock_0/token_mixing/Dense_0/kernel" in names:
-        return Layout(google.MIXER, infer.mixer, tensors, GOOGLE)
+        return Layout(google.MIXER, infer_config.mixer, tensors, GOOGLE)
     if "blocks.0.mlp_tokens.fc1.weight" in names and "stem.proj.weight" in names:
-        return Layout(timm_tables.MIXER, infer.mixer, tensors, TIMM)
+        return Layout(timm_tables.MIXER, infer_config.mixer, tensors, TIMM)
     if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in names):
         return _hub(opened, tensors)
     if {"patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight"} <= names:
         return _timm(tensors, family)
     if "layers.0.blocks.0.attn.relative_position_bias_table" in names:
         table = official.SWIN if "layers.0.downsample.norm.weight" in names else official.SWIN_TIMM
-        return Layout(table, infer.swin, tensors, OFFICIAL)
+        return Layout(table, infer_config.swin, tensors, OFFICIAL)
     if "pos_embed_list.0" in names:
-        return Layout(official.SUPERVIT, infer.supervit, tensors, OFFICIAL)
+        return Layout(official.SUPERVIT, infer_config.supervit, tensors, OFFICIAL)
     if "patch_embed1.proj.weight" in names and "block1.0.attn.q_proj.weight" in names:
-        return Layout(official.VVT, infer.vvt, tensors, OFFICIAL)
+        return Layout(official.VVT, infer_config.vvt, tensors, OFFICIAL)
     if "tokens_to_token.project.weight" in names:
         performer = "tokens_to_token.attention1.w" in names
         table = official.T2T_PERFORMER if performer else official.T2T_TRANSFORMER
-        return Layout(table, infer.t2t, tensors, OFFICIAL)
+        return Layout(table, infer_config.t2t, tensors, OFFICIAL)
     return None
 
 
@@ -65,31 +65,31 @@ def _hub(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout | None:
     conventions = replace(HUGGINGFACE, preprocessing=of_hub(opened.preprocessing))
     if any("relative_position_bias_table" in name for name in tensors):
         swin = rules.respell(tensors, huggingface.SWIN_SPELLINGS)
-        return Layout(huggingface.SWIN, infer.swin, swin, conventions, said)
+        return Layout(huggingface.SWIN, infer_config.swin, swin, conventions, said)
     spelt = rules.respell(tensors, huggingface.SPELLINGS)
     if "embeddings.patch_embeddings.projection.weight" not in spelt:
         return None
     if "embeddings.distillation_token" in spelt:
         both = "cls_classifier.weight" in spelt
         table = huggingface.DEIT_TEACHER if both else huggingface.DEIT
-        return Layout(table, infer.deit, spelt, conventions, said)
+        return Layout(table, infer_config.deit, spelt, conventions, said)
     if "encoder.layer.0.layer_scale1.lambda1" not in spelt:
-        return Layout(huggingface.VIT, infer.vit, spelt, conventions, said)
+        return Layout(huggingface.VIT, infer_config.vit, spelt, conventions, said)
     gated = "encoder.layer.0.mlp.weights_in.weight" in spelt
     table = huggingface.DINOV2_SWIGLU if gated else huggingface.DINOV2
-    return Layout(table, infer.dinov2, spelt, conventions, said)
+    return Layout(table, infer_config.dinov2, spelt, conventions, said)
 
 
 def _timm(tensors: Mapping[str, Tensor], family: str | None) -> Layout:
     if "dist_token" in tensors:
-        return Layout(timm_tables.DEIT_DISTILLED, infer.deit, tensors, TIMM)
+        return Layout(timm_tables.DEIT_DISTILLED, infer_config.deit, tensors, TIMM)
     spelt = rules.respell(tensors, timm_tables.OFFICIAL_SPELLINGS)
     if "blocks.0.ls1.gamma" in spelt:
-        return Layout(timm_tables.DINOV2, infer.layer_scaled, spelt, TIMM)
+        return Layout(timm_tables.DINOV2, infer_config.layer_scaled, spelt, TIMM)
     if family == "deit":  # without distillation its files are a ViT's
-        return Layout(timm_tables.DEIT, infer.deit, tensors, TIMM)
+        return Layout(timm_tables.DEIT, infer_config.deit, tensors, TIMM)
     table = timm_tables.VIT
     for hybrid, root in ((timm_tables.HYBRID, "stem."), (timm_tables.HYBRID_ROOT, "")):
         if f"patch_embed.backbone.{root}conv.weight" in tensors:
             table = hybrid
-    return Layout(table, infer.vit, tensors, TIMM)
+    return Layout(table, infer_config.vit, tensors, TIMM)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from vitrail.core.errors import RunError
-from vitrail.layers.pool import Pool
+from vitrail.layers.pooling import Pool
 
 if TYPE_CHECKING:
-    from vitrail.runs.assemble import Network
+    from vitrail.runs.network import Network
 
 Tensors = dict[str, Tensor]
 Settings = dict[str, Any]

@@ -14,12 +14,12 @@ from torch import Tensor
 from vitrail.core.errors import WeightsError
 from vitrail.layers.encoder import Encoder
 from vitrail.layers.position import LearnedPosition, resize_grid
-from vitrail.layers.window import RelativeBias
-from vitrail.models.create import Size, build, overlapping
+from vitrail.layers.window_attention import RelativeBias
+from vitrail.models.factory import Size, build, overlapping
 from vitrail.weights.conventions import Preprocessing
+from vitrail.weights.detect_layout import read
 from vitrail.weights.files import open_weights
-from vitrail.weights.infer import preset_of
-from vitrail.weights.recognise import read
+from vitrail.weights.infer_config import preset_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Pretrained:
     """Weights in our names, the settings of their network in their source's conventions, and where they are from.
 
     `preprocessing` and `licence` are None where nobody states them. `head` is what the file has beyond the
-    encoder, under the names of `vitrail.layers.head.LinearHead`; `pool` is what it reads, and `labels` the
+    encoder, under the names of `vitrail.layers.heads.LinearHead`; `pool` is what it reads, and `labels` the
     classes in its order, where that is stated.
     `assumed` are sentences on what was taken for granted, and on what of the file was left aside.
     """

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitrail.core.errors import WeightsError
-from vitrail.models.timm import TimmConfig
+from vitrail.models.timm_wrapper import TimmConfig
 from vitrail.weights import hub_folder, rules
-from vitrail.weights.asked import Asked, Read, alternatives, beside, shapes
 from vitrail.weights.conventions import HUGGINGFACE, TIMM, of_hub, of_timm_folder
-from vitrail.weights.said import Said
+from vitrail.weights.read_request import Asked, Read, alternatives, beside, shapes
+from vitrail.weights.stated_config import Said
 from vitrail.weights.tables import through_timm
 from vitrail.weights.tables import timm as timm_tables
 from vitrail.weights.timm_folder import unknown_network

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import WeightsError
 from vitrail.layers.block import Gelu
-from vitrail.layers.pool import AttentionPool
-from vitrail.models.timm import TimmConfig
-from vitrail.weights.said import Said
+from vitrail.layers.pooling import AttentionPool
+from vitrail.models.timm_wrapper import TimmConfig
+from vitrail.weights.stated_config import Said
 
 RUNTIME = ("num_classes", "pretrained", "checkpoint_path", "scriptable", "exportable", "device", "dtype")
 """Arguments of timm's that are no part of a network without its classifier."""

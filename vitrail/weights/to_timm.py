@@ -30,7 +30,7 @@ from vitrail.weights.rules import Table
 from vitrail.weights.tables import timm as tables
 
 if TYPE_CHECKING:
-    from vitrail.runs.assemble import Network
+    from vitrail.runs.network import Network
 
 POOLS: Mapping[str, str] = MappingProxyType({"cls": "token", "mean": "avg", "attention": "map"})
 

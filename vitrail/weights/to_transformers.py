@@ -26,7 +26,7 @@ from vitrail.weights.library_mapping import (
 from vitrail.weights.tables import huggingface
 
 if TYPE_CHECKING:
-    from vitrail.runs.assemble import Network
+    from vitrail.runs.network import Network
 
 
 def for_transformers(network: Network, temperature: float = 1.0) -> Foreign:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from vitrail.core import catalog
 from vitrail.core.errors import DataError
+from vitrail.data.labels import count
 from vitrail.data.layouts.base import Entry as Entry
 from vitrail.data.layouts.base import Layout as Layout
 from vitrail.data.layouts.base import Question as Question
 from vitrail.data.layouts.base import Tree
 from vitrail.data.layouts.decide import Look, decide
 from vitrail.data.layouts.frames import with_frames
-from vitrail.data.layouts.listed import with_lists
-from vitrail.data.names import count
+from vitrail.data.layouts.split_lists import with_lists
 from vitrail.data.options import DEFAULTS, LayoutOptions
 
 

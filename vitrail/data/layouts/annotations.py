@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from vitrail.core.errors import DataError
-from vitrail.data.find import FREELY, Finder, folder_of
+from vitrail.data.image_finder import FREELY, Finder, folder_of
+from vitrail.data.labels import count, join_labels, some, splits_of
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
-from vitrail.data.names import count, join_labels, some, splits_of
-from vitrail.data.tables import code_of
+from vitrail.data.table_files import code_of
 
 FEW = 100
 """So many JSON or XML files could each be for the whole set; where there are more, there is one a picture."""

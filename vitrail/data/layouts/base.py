@@ -10,16 +10,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from vitrail.core.environment import expanded
 from vitrail.core.errors import DataError, UndecidedError
-from vitrail.core.paths import expanded
 from vitrail.core.text import printable
-from vitrail.data import archives, own
-from vitrail.data.names import count, is_picture, join_labels, natural, some, split_labels
+from vitrail.data import archives, own_outputs
+from vitrail.data.labels import count, is_picture, join_labels, natural, some, split_labels
+from vitrail.data.open_image import read
 from vitrail.data.options import DEFAULTS, LayoutOptions
-from vitrail.data.source import read
-from vitrail.data.tables import is_table
+from vitrail.data.table_files import is_table
 from vitrail.data.truth import Truth
-from vitrail.data.walk import head_of, hidden_note, is_hidden, is_picture_at, walk
+from vitrail.data.walk_files import head_of, hidden_note, is_hidden, is_picture_at, walk
 
 CLASS = Truth("class")
 
@@ -200,7 +200,7 @@ def _without_own(tree: Tree) -> Tree:
     Raises:
         DataError: there is nothing else, the source being a run.
     """
-    made = own.folders(tree.files)
+    made = own_outputs.folders(tree.files)
     if "" in made:
         raise DataError(
             f"{tree.name} is {made['']}, no data set. Name a folder of pictures: vitrail check FOLDER"
@@ -209,16 +209,16 @@ def _without_own(tree: Tree) -> Tree:
     tables = {
         name: what
         for name in tree.files
-        if not name.startswith(inside) and is_table(name) and (what := own.what_is(name, tree.read))
+        if not name.startswith(inside) and is_table(name) and (what := own_outputs.what_is(name, tree.read))
     }
-    drawn = own.figures(
+    drawn = own_outputs.figures(
         (name for name in tree.files if not name.startswith(inside)),
-        lambda name: head_of(tree.root, tree.files[name], own.HEAD),
+        lambda name: head_of(tree.root, tree.files[name], own_outputs.HEAD),
     )
     gone = {name for name in tree.files if name in tables or name in drawn or name.startswith(inside)}
     notes = [f"{name} left aside: {what}, no labels of yours." for name, what in tables.items()]
     notes += [f"{folder} left aside: {what}, no pictures of yours." for folder, what in made.items()]
-    notes += own.figure_note(drawn)
+    notes += own_outputs.figure_note(drawn)
     files = {name: path for name, path in tree.files.items() if name not in gone}
     emptied = _above(gone) - _above(files)
     folders = tuple(one for one in tree.folders if one not in emptied)

@@ -11,13 +11,13 @@ import yaml
 
 from vitrail.core.errors import DataError
 from vitrail.data.decode import decode
-from vitrail.data.find import Finder, folder_of
+from vitrail.data.image_finder import Finder, folder_of
+from vitrail.data.labels import count, is_picture, join_labels, label, natural, some, split_of
 from vitrail.data.layouts import coco
 from vitrail.data.layouts.annotations import few
 from vitrail.data.layouts.base import Entry, Layout, Tree
-from vitrail.data.layouts.drawn import Box, Drawn, Picture
+from vitrail.data.layouts.outline_masks import Box, Drawn, Picture
 from vitrail.data.manifest import dump_target
-from vitrail.data.names import count, is_picture, join_labels, label, natural, some, split_of
 from vitrail.data.truth import Truth
 
 _ROUNDING = 1e-3  # of a pixel: shares of a side written with six digits are not exact

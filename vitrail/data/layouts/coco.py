@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitrail.core.errors import DataError
-from vitrail.data.find import Finder, folder_of, plain_path
+from vitrail.data.image_finder import Finder, folder_of, plain_path
+from vitrail.data.labels import count, some, split_of
 from vitrail.data.layouts.annotations import few, is_coco_classes
 from vitrail.data.layouts.base import Tree
-from vitrail.data.layouts.drawn import Box, Drawn, Picture
-from vitrail.data.names import count, some, split_of
+from vitrail.data.layouts.outline_masks import Box, Drawn, Picture
 
 
 def content_of(tree: Tree, name: str) -> dict[str, Any] | None:

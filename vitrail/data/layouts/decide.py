@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from vitrail.core import catalog
 from vitrail.core.errors import DataError
+from vitrail.data.labels import count, same_name, some, split_labels
 from vitrail.data.layouts import table
 from vitrail.data.layouts.base import Layout, Question, Tree, Way
-from vitrail.data.names import count, same_name, some, split_labels
 
 Look = Callable[[Tree], Layout | None]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from vitrail.data.labels import count, label, natural, some, split_of
 from vitrail.data.layouts.base import Entry, Layout, Tree
-from vitrail.data.names import count, label, natural, some, split_of
 
 _RULE = re.compile(r"(?P<label>.*?[^\W\d_].*?)[ ._-]*[(\[]?\d+[)\]]?$")
 _NO_LABELS = frozenset((

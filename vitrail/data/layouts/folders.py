@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 
 from vitrail.core.errors import DataError
+from vitrail.data.labels import count, label, natural, some, splits_of
 from vitrail.data.layouts import filenames
 from vitrail.data.layouts.base import Entry, Layout, Tree
-from vitrail.data.names import count, label, natural, some, splits_of
 
 Parts = list[tuple[str, ...]]
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import PurePosixPath
 
+from vitrail.data.labels import count
 from vitrail.data.layouts.base import Entry, Layout, Tree
-from vitrail.data.names import count
 
 VIDEOS = 10
 """From so many videos on each is one group; of fewer, stretches of frames are: else there is nothing to resample."""

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from vitrail.data.arrays import arrow_table
+from vitrail.data.containers import arrow_table
+from vitrail.data.labels import count, join_labels, natural, some, split_in
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
-from vitrail.data.names import count, join_labels, natural, some, split_in
 from vitrail.data.truth import Truth
 
 _LABELS = ("label", "labels", "fine_label", "class", "target", "category", "tags")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitrail.core.errors import DataError
-from vitrail.data.names import some
+from vitrail.data.labels import some
 from vitrail.data.truth import Truth
 
 VOID = 255

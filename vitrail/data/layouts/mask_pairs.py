@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-from vitrail.data.names import PICTURES, natural
+from vitrail.data.labels import PICTURES, natural
 
 _IMAGES = frozenset((
     "image", "images", "img", "imgs", "jpegimages", "leftimg8bit", "picture", "pictures", "photo", "photos",

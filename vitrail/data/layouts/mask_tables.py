@@ -12,10 +12,10 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from vitrail.core.errors import DataError
+from vitrail.data.labels import count, label, some
 from vitrail.data.layouts.base import Tree
 from vitrail.data.layouts.mask_files import SHARPEN, VOID, Seen, hexed
-from vitrail.data.names import count, label, some
-from vitrail.data.tables import code_of, plain
+from vitrail.data.table_files import code_of, plain
 from vitrail.data.truth import Truth
 
 Colour = tuple[int, int, int]

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
+from vitrail.data.labels import count, some
 from vitrail.data.layouts import mask_files, mask_pairs, mask_tables, outlines, series
 from vitrail.data.layouts.base import Entry, Layout, Tree
 from vitrail.data.layouts.boxes import listed_splits
 from vitrail.data.layouts.mask_tables import BACKGROUND, FOREGROUND, Header
 from vitrail.data.manifest import dump_target
 from vitrail.data.medical import affine_of, labels_of, slices
-from vitrail.data.names import count, some
-from vitrail.data.source import read
+from vitrail.data.open_image import read
 from vitrail.data.truth import Truth
 
 _VOLUMES = (".nii", ".nii.gz")

@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vitrail.core.errors import DataError
-from vitrail.data.find import Finder
+from vitrail.data.image_finder import Finder
+from vitrail.data.labels import count, label, natural, some
 from vitrail.data.layouts import boxes as box_files
 from vitrail.data.layouts import mask_files
 from vitrail.data.layouts.base import Entry, Layout, Tree
 from vitrail.data.layouts.mask_tables import BACKGROUND, GROUNDS, Kind
 from vitrail.data.manifest import dump_target
-from vitrail.data.names import count, label, natural, some
 from vitrail.data.truth import Truth
 
 Object = dict[str, Any]

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from vitrail.data.labels import count
 from vitrail.data.layouts.base import Entry, Tree
 from vitrail.data.layouts.mask_pairs import stems_of_mask
 from vitrail.data.medical import DicomPlace, affine_of, is_dicom, place_of, slices
-from vitrail.data.names import count
 
 _VOLUMES = (".nii", ".nii.gz")
 _ALONG = 0.9

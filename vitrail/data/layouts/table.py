@@ -15,11 +15,11 @@ from typing import NamedTuple
 import polars as pl
 
 from vitrail.core.errors import DataError, UnknownNameError
-from vitrail.data.find import FREELY, GONE, Finder, folder_of
+from vitrail.data.image_finder import FREELY, GONE, Finder, folder_of
+from vitrail.data.labels import count, join_labels, natural, some, split_in, split_labels
 from vitrail.data.layouts.annotations import as_json, few
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
-from vitrail.data.names import count, join_labels, natural, some, split_in, split_labels
-from vitrail.data.tables import (
+from vitrail.data.table_files import (
     SUFFIXES,
     Columns,
     UnclearError,

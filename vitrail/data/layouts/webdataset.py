@@ -10,12 +10,12 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from vitrail.data.labels import count, join_labels, label, natural, some, split_labels, split_of
 from vitrail.data.layouts import mask_tables
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.layouts.mask_tables import FOREGROUND
 from vitrail.data.layouts.masks import header_of as masks_of
 from vitrail.data.manifest import dump_target
-from vitrail.data.names import count, join_labels, label, natural, some, split_labels, split_of
 
 _LABELS = ("cls", "json", "txt")
 _KEYS = ("label", "cls", "class", "class_name", "category", "labels", "tags")

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitrail.data.batch import Geometry
 from vitrail.data.manifest import Row, group_key
-from vitrail.data.sample import Geometry
 from vitrail.metrics.calibration import Calibration, calibration
 from vitrail.metrics.intervals import Interval, of_groups, wilson
 from vitrail.metrics.per_class import Counts, PerClass, per_class

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import softmax
 from torch import nn
 
-from vitrail.layers.head import DistilledHead
+from vitrail.layers.heads import DistilledHead
 from vitrail.metrics.calibration import calibration
 from vitrail.tasks.classify.evaluation import ClassEvaluation, from_details
 from vitrail.tasks.probe import NOISE, OTHER_HEADS, Doubt, Linear, Vectors, Whole, regression

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError, UnknownNameError
-from vitrail.data.balance import class_weights
+from vitrail.data.class_balance import class_weights
 from vitrail.data.findings import Finding, classes
+from vitrail.data.labels import count, natural, some, split_labels
 from vitrail.data.manifest import Row
-from vitrail.data.names import count, natural, some, split_labels
 from vitrail.data.targets import Targets
 from vitrail.data.truth import Truth
 
 if TYPE_CHECKING:
-    from vitrail.data.look import Facts
+    from vitrail.data.image_facts import Facts
 
 T = TypeVar("T")
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from vitrail import plots
 from vitrail.core.errors import DataError
-from vitrail.data.names import count
-from vitrail.data.sample import Batch, Geometry
+from vitrail.data.batch import Batch, Geometry
+from vitrail.data.labels import count
 from vitrail.data.truth import Truth
-from vitrail.layers.head import NO_INPUTS, DenseHead, DistilledHead, Head, Output, PooledHead
-from vitrail.layers.pool import Pool
+from vitrail.layers.heads import NO_INPUTS, DenseHead, DistilledHead, Head, Output, PooledHead
+from vitrail.layers.pooling import Pool
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
 from vitrail.tasks.base import Ask, Following, Losses, Task, within

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.data.balance import positive_weights
+from vitrail.data.class_balance import positive_weights
 from vitrail.data.manifest import Row
 from vitrail.data.truth import Truth
 from vitrail.tasks.classify.targets import NamedTargets, gathered, labels_of

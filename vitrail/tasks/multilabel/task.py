@@ -13,9 +13,9 @@ from torch import Tensor
 
 from vitrail import plots
 from vitrail.core.errors import DataError
-from vitrail.data.sample import Batch, Geometry
+from vitrail.data.batch import Batch, Geometry
 from vitrail.data.truth import Truth
-from vitrail.layers.head import Head, Output
+from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Following, Losses
 from vitrail.tasks.classify.task import NamedAnswers, Names, class_head

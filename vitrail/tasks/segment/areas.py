@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vitrail import plots
 from vitrail.core.errors import SettingError, UnknownNameError
-from vitrail.data.sample import Geometry
+from vitrail.data.batch import Geometry
 
 Mask = NDArray[np.uint8]
 Spacing = tuple[float, float] | None

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitrail.data.batch import Geometry
+from vitrail.data.labels import count, some
 from vitrail.data.manifest import Row, group_key
-from vitrail.data.names import count, some
-from vitrail.data.sample import Geometry
 from vitrail.data.view import strips_in_original
 from vitrail.metrics.calibration import BINS
 from vitrail.metrics.intervals import Interval, bootstrap, resampled, wilson

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.data.names import count
-from vitrail.layers.head import NO_INPUTS, Head, Output
-from vitrail.layers.pixels import ConvStem, PixelMap, to_the_rim
+from vitrail.data.labels import count
+from vitrail.layers.heads import NO_INPUTS, Head, Output
+from vitrail.layers.pixel_map import ConvStem, PixelMap, to_the_rim
 from vitrail.layers.tokens import Features, FeatureSpec
 
 

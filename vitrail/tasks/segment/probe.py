@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from vitrail.data.sample import Geometry
+from vitrail.data.batch import Geometry
 from vitrail.data.view import points_in_original
-from vitrail.layers.head import Output
+from vitrail.layers.heads import Output
 from vitrail.metrics.temperature import temperature
 from vitrail.tasks.classify.probe import ClassProbe
 from vitrail.tasks.probe import OTHER_HEADS, Doubt, Linear, Vectors, Whole

@@ -16,17 +16,17 @@ from vitrail.core.errors import DataError
 from vitrail.data import parts
 from vitrail.data.decode import EXIF
 from vitrail.data.findings import Finding, missing
+from vitrail.data.labels import count, some
 from vitrail.data.layouts import mask_files
 from vitrail.data.manifest import KEPT, Row
-from vitrail.data.names import count, some
-from vitrail.data.source import read as read_bytes
+from vitrail.data.open_image import read as read_bytes
 from vitrail.data.targets import Targets, read_truth
 from vitrail.data.truth import Truth
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vitrail.data.look import Facts
+    from vitrail.data.image_facts import Facts
 
 Mask = NDArray[np.uint8]
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from vitrail import plots
 from vitrail.core.errors import DataError
+from vitrail.data.batch import Batch, Geometry, images_only
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.sample import Batch, Geometry, images_only
 from vitrail.data.truth import Truth
 from vitrail.data.view import points_in_original, scaled, strips_in_original
-from vitrail.layers.head import Head, Output
+from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Asked, Following, Losses, Task, within
 from vitrail.tasks.result import Exports

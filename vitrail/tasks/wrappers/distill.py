@@ -15,9 +15,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
-from vitrail.data.sample import Batch
+from vitrail.data.batch import Batch
 from vitrail.data.truth import Truth
-from vitrail.layers.head import Head, Output
+from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Following, Losses, Task
 from vitrail.tasks.wrappers.settings import DistillSettings

@@ -15,10 +15,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
-from vitrail.data.sample import Batch
+from vitrail.data.batch import Batch
 from vitrail.data.truth import Truth
 from vitrail.layers.elastic import Point, at_size, points, set_keep
-from vitrail.layers.head import Output
+from vitrail.layers.heads import Output
 from vitrail.tasks.base import AT, Ask, Following, Losses, Task
 from vitrail.tasks.wrappers.settings import ElasticSettings
 from vitrail.tasks.wrappers.wrapper import Wrapper

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from vitrail.core.catalog import load
 from vitrail.core.config import read
+from vitrail.data.batch import Batch, Geometry
 from vitrail.data.manifest import Row
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.sample import Batch, Geometry
 from vitrail.data.truth import Truth
-from vitrail.layers.head import Head, Output
+from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Losses, Task
 from vitrail.tasks.probe import Probe
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from vitrail.data.findings import Finding
-    from vitrail.data.look import Facts
+    from vitrail.data.image_facts import Facts
 
 
 class Wrapper(Task[Any, Any]):

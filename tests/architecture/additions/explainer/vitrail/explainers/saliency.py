@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitrail.explainers.methods import NoSettings
 from vitrail.explainers.occlusion import cell_grid
-from vitrail.explainers.settings import NoSettings
-from vitrail.explainers.subject import Subject
-from vitrail.runs.assemble import Network
+from vitrail.explainers.target import Subject
+from vitrail.runs.network import Network
 
 
 class Saliency:

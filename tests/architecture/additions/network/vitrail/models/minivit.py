@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, ramp
-from vitrail.layers.embed import PatchEmbed, Sized, check_tiles, tiled
 from vitrail.layers.encoder import Column, ColumnEncoder
+from vitrail.layers.patch_embedding import PatchEmbed, Sized, check_tiles, tiled
 from vitrail.layers.position import LearnedPosition
 from vitrail.layers.tokens import FeatureSpec, Tokens
 

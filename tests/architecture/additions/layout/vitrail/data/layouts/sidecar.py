@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from vitrail.data.labels import count, label
 from vitrail.data.layouts.base import Layout, Tree
-from vitrail.data.names import count, label
 
 
 def look(tree: Tree) -> Layout | None:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitrail.data.batch import Geometry
 from vitrail.data.manifest import Row
-from vitrail.data.sample import Geometry
 from vitrail.tasks.result import Gathered, Number, Result, Scope
 
 Array = NDArray[Any]

@@ -11,7 +11,7 @@ from vitrail.data.manifest import Row
 from vitrail.data.targets import Targets
 
 if TYPE_CHECKING:
-    from vitrail.data.look import Facts
+    from vitrail.data.image_facts import Facts
 
 
 class NumberTargets(Targets[float]):

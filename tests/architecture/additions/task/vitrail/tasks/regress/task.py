@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from PIL import ImageDraw
 from torch import Tensor, nn
 
-from vitrail.data.sample import Geometry
-from vitrail.layers.head import NO_INPUTS, Head, Output, PooledHead
-from vitrail.layers.pool import Pool
+from vitrail.data.batch import Geometry
+from vitrail.layers.heads import NO_INPUTS, Head, Output, PooledHead
+from vitrail.layers.pooling import Pool
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.tasks.base import Ask, Losses, Task, within
 from vitrail.tasks.regress.evaluation import ErrorEvaluation

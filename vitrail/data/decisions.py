@@ -1,0 +1,171 @@
+"""What was decided about a data set, a line a decision: nothing is forgotten, everything can be taken back.
+
+The history lies beside the data, never in it: `photos.vitrail.jsonl` beside `photos/`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from errno import ENAMETOOLONG
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from vitrail.core.errors import DataError
+from vitrail.core.files import write_text
+from vitrail.data.findings import CONTRADICTS, Finding
+from vitrail.data.labels import count, some
+from vitrail.data.manifest import DROPPED, KEPT, QUARANTINED, Row
+
+What = Literal["quarantine", "keep", "drop", "relabel", "undo"]
+
+
+_CONFLICT = "one picture, several labels"
+
+
+class Decision(NamedTuple):
+    """One line of the history; `value` is the new truth of a relabelling, or the number of the line undone."""
+
+    number: int
+    what: What
+    ids: tuple[str, ...] = ()
+    value: str = ""
+    reason: str = ""
+    time: str = ""
+
+    def text(self) -> str:
+        """Return the line for people."""
+        if self.what == "undo":
+            return f"{self.number}  took back {self.value}"
+        done = {
+            "quarantine": "kept out",
+            "keep": "kept",
+            "drop": "dropped",
+            "relabel": f"labelled {self.value!r}",
+        }
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.number}  {done[self.what]} {some(self.ids)}{why}"
+
+
+@dataclass(frozen=True)
+class History:
+    """The decisions about one data set, oldest first."""
+
+    decisions: tuple[Decision, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> History:
+        """Read a history; one that does not exist is empty.
+
+        Raises:
+            DataError: a line is broken, or the file cannot be read.
+        """
+        try:
+            whole = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return cls()
+        except (OSError, UnicodeDecodeError) as error:
+            if getattr(error, "errno", None) == ENAMETOOLONG:  # as long as the data's own name may be
+                return cls()
+            why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+            raise DataError(
+                f"{path}, where decisions about these pictures stand, cannot be read: {why}. Move it elsewhere."
+            ) from error
+        decisions = []
+        for line, text in enumerate(whole.splitlines(), 1):
+            try:
+                values: dict[str, Any] = json.loads(text)
+                decision = Decision(**values | {"ids": tuple(values["ids"])})
+                if decision.what not in get_args(What):
+                    raise ValueError(f"unknown decision {decision.what!r}")
+            except (ValueError, TypeError, KeyError) as error:
+                raise DataError(
+                    f"Line {line} of {path} is broken ({error}). Mend it, or delete the line."
+                ) from error
+            decisions.append(decision)
+        return cls(tuple(decisions))
+
+    def write(self, path: Path) -> None:
+        """Write the history in one step; what was decided before stays."""
+        lines = [
+            json.dumps(one._asdict() | {"ids": list(one.ids)}, ensure_ascii=False) for one in self.decisions
+        ]
+        write_text(path, "".join(line + "\n" for line in lines))
+
+    def decide(self, what: What, ids: Iterable[str], value: str = "", reason: str = "") -> History:
+        """Return the history with one decision more."""
+        number = self.decisions[-1].number + 1 if self.decisions else 1
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return History((*self.decisions, Decision(number, what, tuple(ids), value, reason, now)))
+
+    def undo(self, number: int) -> History:
+        """Return the history with a line that takes an earlier one back; an undo can be undone too.
+
+        Raises:
+            DataError: there is no such line, or it is taken back already.
+        """
+        if number not in {one.number for one in self.decisions}:
+            known = f"1 to {self.decisions[-1].number}" if self.decisions else "none"
+            raise DataError(
+                f"There is no decision {number}; the history has {known}. See them: vitrail check DATA --history."
+            )
+        if number in self.undone():
+            raise DataError(f"Decision {number} is taken back already. Nothing is to be done.")
+        return self.decide("undo", (), str(number))
+
+    def undone(self) -> set[int]:
+        """Return the numbers of the lines that do not count."""
+        gone: set[int] = set()
+        for one in reversed(self.decisions):
+            if one.what == "undo" and one.number not in gone:
+                gone.add(int(one.value))
+        return gone
+
+    def note(self, findings: Iterable[Finding]) -> History:
+        """Return the history with the doctor's decisions that it does not hold yet."""
+        known = {one.ids for one in self.decisions if one.what == "quarantine"}
+        history = self
+        for finding in findings:
+            if finding.kind == "conflict" and finding.ids not in known:
+                history = history.decide("quarantine", finding.ids, reason=_CONFLICT)
+        return history
+
+    def apply(self, rows: Sequence[Row], again: Callable[[Row], Row]) -> tuple[list[Row], list[str]]:
+        """Return the doctor's rows as people decided they should be, and in plain words what that changed.
+
+        `again` looks once more at a row that is to be kept (`Report.again`): what cannot be read, or has a truth
+        that cannot be used, stays out whatever was decided.
+        """
+        gone, done = self.undone(), 0
+        by_id = {row.id: row for row in rows}
+        for one in self.decisions:
+            if one.what == "undo" or (one.what == "quarantine") == (one.number not in gone):
+                continue  # the doctor's own decisions are in the rows already, unless they were taken back
+            for known in one.ids:
+                row = by_id.get(known)
+                if row is not None and (changed := _decided(row, one, again)) != row:
+                    by_id[known], done = changed, done + 1
+        notes = (
+            [f"{count(done, 'picture')} as decided before: vitrail check DATA --history shows it."]
+            if done
+            else []
+        )
+        return list(by_id.values()), notes
+
+
+def _decided(row: Row, decision: Decision, again: Callable[[Row], Row]) -> Row:
+    contradicts = row.state == QUARANTINED and row.reason.startswith(CONTRADICTS)
+    if decision.what == "drop":
+        return row._replace(state=DROPPED, reason=decision.reason or "dropped by hand")
+    if decision.what == "relabel":
+        changed = row._replace(target=decision.value)
+        return changed if row.state == DROPPED else again(changed)
+    return again(row._replace(state=KEPT, reason="")) if contradicts or row.state == DROPPED else row
+
+
+def history_path(source: Path) -> Path:
+    """Return where the history of a data set lies: beside it, under its name."""
+    whole = source.resolve()
+    return whole.with_name(f"{whole.name}.vitrail.jsonl")

@@ -1,0 +1,112 @@
+"""Where a row's picture lies: the one way from a manifest's path to its bytes and its pixels.
+
+A path is relative to the root. What lies inside another file stands behind an exclamation mark:
+`photos.zip!cat/1.jpg`, `set.npz!images!17`, `train.parquet!image!3`, `brain.nii.gz!40`, and a cut-out of a
+picture as `street.jpg!40,60,200,180` (left, top, right, bottom). Which part of a file a row means may also stand
+beside its path, as `data/parts.py` says.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from vitrail.core.errors import DataError
+from vitrail.data import archives, containers, parts
+from vitrail.data.decode import Decoded, decode
+
+_BOX = re.compile(r"(.+)!(\d+),(\d+),(\d+),(\d+)")
+
+
+class Place(NamedTuple):
+    """A path taken apart: the file on disk, what is meant inside it, and the cut-out of that, if any."""
+
+    file: Path
+    inside: str
+    box: tuple[int, int, int, int] | None
+
+
+def place(root: Path, path: str) -> Place:
+    """Take a path apart; an exclamation mark in the name of a real file is part of its name.
+
+    Raises:
+        DataError: no such file.
+    """
+    if "!" not in path:
+        return Place(root / path, "", None)
+    outer, _, inside = path.partition("!")
+    if archives.is_archive(outer) and not _BOX.fullmatch(path) and (root / outer).is_file():
+        return Place(root / outer, inside, None)  # by far the most frequent, so without asking the disk more
+    if (root / path).is_file():
+        return Place(root / path, "", None)
+    cut = _BOX.fullmatch(path)
+    whole, box = (cut[1], (int(cut[2]), int(cut[3]), int(cut[4]), int(cut[5]))) if cut else (path, None)
+    if (root / whole).is_file():
+        return Place(root / whole, "", box)
+    for mark in re.finditer("!", whole):
+        if (root / whole[: mark.start()]).is_file():
+            return Place(root / whole[: mark.start()], whole[mark.end() :], box)
+    raise DataError(f"{path} does not exist under {root}. Put it back, or check the data again.")
+
+
+def read(root: Path, path: str, part: str = "", *, raw: bool = False) -> bytes:
+    """Return the bytes of one row's picture as a file holds them; array slices come as `.npy` bytes, raw or not.
+
+    A window is cut out of the decoded picture (`cut_out`): its bytes are those of the whole.
+
+    Raises:
+        DataError: missing, not permitted, broken, or a part of no known kind.
+    """
+    if not part or parts.is_window(part):
+        return _whole(root, path, raw)
+    where = parts.Part.of(part, path)
+    if where.kind == "slice" and parts.is_volume(path):
+        return containers.read_item(place(root, path).file, str(where.numbers[0]), raw)
+    return parts.cut(_whole(root, path, raw), where, path)
+
+
+def _whole(root: Path, path: str, raw: bool) -> bytes:
+    where = place(root, path)
+    if where.inside:
+        if archives.is_archive(where.file.name):
+            return archives.read_member(where.file, where.inside)
+        return containers.read_item(where.file, where.inside, raw)
+    try:
+        return where.file.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} does not exist under {root}. Put it back, or check the data again."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
+
+
+def content_hash(data: bytes, path: str, part: str = "") -> str:
+    """Return the hash by which a manifest knows a picture: of its bytes, and of which cut-out of them it is."""
+    cut = part or (path.rpartition("!")[2] if "," in path else "")
+    return blake2b(data + cut.encode(), digest_size=16).hexdigest()
+
+
+def load(root: Path, path: str, channels: int = 3, part: str = "", *, raw: bool = False) -> Decoded:
+    """Return the picture of one row, decoded; `raw` as in `decode`.
+
+    Raises:
+        DataError: missing, unreadable or no picture, or a part of no known kind.
+    """
+    return cut_out(decode(read(root, path, part, raw=raw), channels, path, raw), path, part)
+
+
+def cut_out(shown: Decoded, path: str, part: str = "") -> Decoded:
+    """Return the window of a picture that its path or its part asks for, or the whole where neither asks for one."""
+    match = _BOX.fullmatch(path)
+    boxes = [tuple(int(number) for number in match.groups()[1:])] if match else []
+    if parts.is_window(part):
+        boxes.append(parts.Part.of(part, path).numbers)
+    image = shown.image
+    for left, top, right, bottom in boxes:
+        image = image[top:bottom, left:right]
+    if not image.size:
+        raise DataError(f"{path} asks for a box outside its picture. Mend the box, or leave it out.")
+    return shown._replace(image=image)

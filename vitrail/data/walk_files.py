@@ -1,0 +1,145 @@
+"""One walk through folders and archives for check, training, prediction and explanation alike.
+
+What systems, editors and version control leave behind is nobody's data: it is left out and counted.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from vitrail.core.errors import DataError
+from vitrail.core.text import printable
+from vitrail.data import archives
+from vitrail.data.labels import count, is_picture, natural, some
+
+_SYSTEM = frozenset((
+    "__macosx", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found",
+    "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "_ds_store", "icon\r",
+))  # fmt: skip
+"""Names of folders and files that a system makes, in small letters; so does every name that begins with a dot."""
+
+_OTHER = frozenset((
+    ".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".md",
+    ".rst", ".html", ".htm", ".css", ".js", ".py", ".ipynb", ".r", ".m", ".mat", ".sh", ".bat", ".log", ".pdf",
+    ".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z",
+    ".rar", ".parquet", ".arrow", ".npz", ".npy", ".h5", ".hdf5", ".pkl", ".pt", ".pth", ".ckpt", ".onnx",
+    ".safetensors", ".bin", ".nii", ".db", ".sqlite", ".mp4", ".avi", ".mov", ".mkv", ".wav", ".mp3", ".exe",
+    ".dll", ".so", ".cls", ".lock",
+))  # fmt: skip
+"""Suffixes of files whose first bytes need not be looked at to know that they are no pictures."""
+
+_HEAD = 132
+_SIGNATURES = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*",
+    b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
+)  # fmt: skip
+_BRANDS = frozenset((b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"))
+
+
+@dataclass
+class Walk:
+    """Every file under a root in natural order, and what was met besides, by names inside the root.
+
+    `folders` are all folders that could be opened, `closed` those that could not; `hidden` is left out, `loops` are
+    links leading back upwards, `dead` links that lead nowhere and what is no file, `foreign` names that are no UTF-8.
+    """
+
+    files: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    loops: list[str] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """Return what was left out, in plain words."""
+        notes = hidden_note(self.hidden)
+        if self.loops:
+            notes.append(
+                f"{count(len(self.loops), 'link')} leading back upwards not followed: {some(self.loops)}."
+            )
+        if self.dead:
+            notes.append(f"{count(len(self.dead), 'link')} leading nowhere left out: {some(self.dead)}.")
+        return notes
+
+
+def walk(root: Path) -> Walk:
+    """Return what lies under a folder; links are followed once.
+
+    Raises:
+        DataError: the folder itself may not be opened.
+    """
+    found = Walk()
+    _visit(found, root, "", frozenset())
+    if not found.files and found.closed == [str(root)]:
+        raise DataError(f"{root} may not be read. Change its permissions: chmod -R u+rX {root.name}.")
+    return found
+
+
+def _visit(found: Walk, folder: Path, prefix: str, above: frozenset[str]) -> None:
+    real = os.path.realpath(folder)
+    if real in above:
+        found.loops.append(prefix.rstrip("/"))
+        return
+    try:
+        with os.scandir(folder) as listing:
+            items = sorted(listing, key=lambda item: natural(item.name))
+    except OSError:
+        found.closed.append(prefix.rstrip("/") or str(folder))
+        return
+    found.folders.append(prefix.rstrip("/"))
+    for item in items:
+        name = prefix + item.name
+        if is_hidden(item.name):
+            found.hidden.append(name)
+        elif printable(item.name) != item.name:  # no manifest, a file of UTF-8, can name it
+            found.foreign.append(name)
+        elif item.is_dir():
+            _visit(found, Path(item.path), f"{name}/", above | {real})
+        else:
+            (found.files if item.is_file() else found.dead).append(name)
+
+
+def is_hidden(name: str) -> bool:
+    """Tell what systems and editors leave behind, and what `vitrail check` writes, by any part of a name."""
+    parts = [part.casefold() for part in name.split("/")]
+    return parts[-1].endswith(".vitrail.jsonl") or any(
+        part.startswith(".") or part in _SYSTEM for part in parts if part not in {"", ".", ".."}
+    )
+
+
+def hidden_note(hidden: list[str]) -> list[str]:
+    """Say how many hidden and system files and folders were left out."""
+    noun = ("hidden or system file or folder", "hidden or system files and folders")
+    return [f"{count(len(hidden), *noun)} left out: {some(map(printable, hidden))}."] if hidden else []
+
+
+def is_picture_at(root: Path, path: str) -> bool:
+    """Tell a picture by its suffix, and where that says nothing, by its first bytes; also in an archive."""
+    if is_picture(path) or PurePosixPath(path).suffix.lower() in _OTHER:
+        return is_picture(path)
+    return looks_like_picture(head_of(root, path, _HEAD))
+
+
+def head_of(root: Path, path: str, size: int) -> bytes:
+    """Return the first bytes of a file, also in an archive; nothing where it cannot be read."""
+    outer, _, member = path.partition("!")
+    try:
+        if member and archives.is_archive(outer):
+            return archives.head(root / outer, member, size)
+        with (root / path).open("rb") as handle:
+            return handle.read(size)
+    except (OSError, DataError):
+        return b""
+
+
+def looks_like_picture(head: bytes) -> bool:
+    """Tell by its first 132 bytes whether a file is of a kind that is decoded."""
+    if head.startswith(_SIGNATURES) or head[128:132] == b"DICM":
+        return True
+    in_boxes = head[4:8] == b"ftyp" and head[8:12] in _BRANDS
+    webp = head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+    return in_boxes or webp or (head.startswith(b"BM") and head[6:10] == bytes(4))

@@ -1,0 +1,99 @@
+"""Scores a model on rows of a manifest, batch by batch, through the preprocessing that users' pictures take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from vitrail.core.errors import DataError
+from vitrail.data.doctor import workers
+from vitrail.data.manifest import TEST, Manifest, Row, group_key
+from vitrail.data.open_image import load
+from vitrail.data.spacing import of_row
+from vitrail.data.split import leaks
+from vitrail.infer.predictor import Predictor, Ready, Request
+from vitrail.metrics.intervals import bootstrap, resampled
+from vitrail.tasks.result import Evaluation, Result, Scope
+
+BATCH = 64
+
+
+def evaluate(
+    predictor: Predictor, rows: Sequence[Row], root: Path, request: Request | None = None
+) -> Evaluation:
+    """Return the evaluation of a model on rows, in order; no more than a batch of answers is held by this.
+
+    Raises:
+        DataError: a picture can no longer be read, or there is none.
+        UnknownNameError: the truth of a row is none that the model knows.
+    """
+    if not rows:
+        raise DataError("There is no picture to score. Add pictures to the split, or name another one.")
+    request = request or Request(predictor.point)
+    evaluation, task = predictor.task.evaluation(), predictor.task
+    steps = predictor.preprocess
+    step = BATCH if steps.zoom is None else 1  # of large pictures no more than one is held
+
+    def ready(row: Row) -> Ready:
+        image = load(root, row.path, steps.channels, row.part, raw=steps.raw).image
+        found = predictor.ready(image, request.point)
+        if not task.measures:
+            return found
+        return found._replace(geometry=replace(found.geometry, spacing=of_row(row, root)))
+
+    with ThreadPoolExecutor(workers()) as pool:
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            part = list(pool.map(ready, some))
+            truths = [task.read(row, root) for row in some]
+            done = 0
+            for alike in predictor.alike(part):
+                span, done = slice(done, done + len(alike)), done + len(alike)
+                places = [one.geometry for one in alike]
+                evaluation.update(some[span], predictor.outputs(alike, request), truths[span], places)
+    return evaluation
+
+
+def rows_of(manifest: Manifest, split: str) -> list[Row]:
+    """Return the kept rows of a split; raises a DataError where it is empty."""
+    rows = manifest.rows(split)
+    if not rows:
+        raise DataError(
+            f"The split {split!r} holds no pictures, so nothing can be scored. Add pictures to it."
+        )
+    return rows
+
+
+def scope_of(manifest: Manifest, split: str) -> Scope:
+    """Return how a split of a run's own pictures is called, and which of them have a twin in training."""
+    return Scope(leaked=frozenset(leaks(manifest) if split == TEST else ()))
+
+
+def result_of(evaluation: Evaluation, rows: Sequence[Row], scope: Scope) -> Result:
+    """Return what an evaluation of these rows found; numbers that state no interval get one where resamples tell it.
+
+    It is the percentile bootstrap over pictures, of which those of a group, and twins, are drawn together.
+    """
+    result = evaluation.result(scope)
+    bare = [
+        name
+        for name, one in result.numbers.items()
+        if one.value is not None and one.low is None and not one.why
+    ]
+    if not bare or not rows:
+        return result
+    drawn = [evaluation.resample(counts) for counts in resampled([group_key(row) for row in rows])]
+    numbers = dict(result.numbers)
+    for name in bare:
+        if name in drawn[0]:
+            score = bootstrap(
+                result.numbers[name].value or 0.0, np.array([one[name] for one in drawn]), len(rows)
+            )
+            numbers[name] = numbers[name]._replace(
+                low=score.low, high=score.high, why=getattr(score, "why", "")
+            )
+    return result._replace(numbers=numbers)

@@ -1,0 +1,24 @@
+"""The table of labels that are more probably wrong than right (`Probe.doubts`)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from vitrail.core.files import replace
+from vitrail.data.own_outputs import DOUBTS
+from vitrail.tasks.probe import Doubt
+
+
+def write_doubts(path: Path, doubtful: Sequence[Doubt]) -> None:
+    """Write the doubtful labels as a table: id, label, what it looks like, how sure."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as handle:
+            writer = csv.writer(handle)
+            writer.writerow(DOUBTS)
+            for one in doubtful:
+                writer.writerow([one.row.id, one.cell, one.looks_like, f"{one.probability:.4f}"])
+
+    replace(path, write)

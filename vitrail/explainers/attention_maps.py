@@ -1,0 +1,140 @@
+"""Attention as it is: which tokens one token looks at, in any layer, by any head (brighter: more weight)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitrail.core.errors import SettingError
+from vitrail.explainers.grids import Grid, spread
+from vitrail.explainers.streaming import Piecewise
+from vitrail.explainers.target import Subject
+from vitrail.layers.sdpa import AttentionMap, Place
+from vitrail.runs.network import Network
+
+
+@dataclass(frozen=True)
+class AttentionSettings:
+    """Which attention is shown: counted from 1; by default the last layer and the mean of its heads.
+
+    `query` is who looks: the name of a prefix token (cls, dist, reg1, reg2 …), a patch as ROW,COLUMN, or "" for
+    the class token and, where there is none, the mean of all patches.
+    """
+
+    layer: int | None = None
+    head: int | None = None
+    query: str = ""
+
+
+class Attention:
+    """Show where one token looks, in one layer."""
+
+    name = "attention"
+    Settings = AttentionSettings
+
+    def __init__(self, settings: AttentionSettings = AttentionSettings()) -> None:
+        self.settings = settings
+
+    @staticmethod
+    def fits(network: Network) -> bool:
+        """Tell whether a network shows its attention."""
+        return network.spec.shows_attention
+
+    def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
+        """Return the weights of one row: (b, channels, height, width) -> (b, row, col).
+
+        Raises:
+            SettingError: there is no such layer, head or token.
+        """
+        looks = looks_of(subject, pixels, self.settings.query)
+        one = looks[_place("layer", self.settings.layer or len(looks), len(looks))]
+        if self.settings.head is None:
+            return one.mean(1)
+        return one[:, _place("head", self.settings.head, one.shape[1])]
+
+
+def looks_of(subject: Subject, pixels: Tensor, query: str = "") -> list[Tensor]:
+    """Return where a token looks in every layer: one (b, h, row, col) a layer, on the grid of that layer."""
+    with torch.inference_mode():
+        asked = pixels.to(subject.device)
+        grid = subject.network.encoder(asked[:1]).tokens.grid
+        recorder = _Rows(query_row(query, subject.spec.prefix, grid), grid)
+        subject.network.encoder(asked, record=recorder)
+    return [row.cpu() for row in recorder.found()]
+
+
+def _place(kind: str, number: int, count: int) -> int:
+    if not 1 <= number <= count:
+        raise SettingError(f"There is no {kind} {number}: this network has {kind}s 1 to {count} here.")
+    return number - 1
+
+
+class _Rows(Piecewise):
+    """Pulls one row out of every call, head by head."""
+
+    def __init__(self, asked: Tensor, grid: Grid) -> None:
+        super().__init__()
+        self.asked, self.last = asked, grid  # who looks, as weights on the last grid
+        self.rows: list[list[Tensor]] = []
+        self.grids: list[Grid] = []
+        self._here = asked
+
+    def begin(self, place: Place) -> None:
+        self.rows.append([])
+        self.grids.append(self.grid)
+        self._here = spread(self.asked, self.last, self.grid, self.prefix)
+
+    def take(self, piece: AttentionMap) -> None:
+        row = self._here.to(piece.weights).expand(len(piece.weights) // piece.groups, -1)
+        heads = [
+            replace_heads(piece, head).pull(row)[:, self.prefix :] for head in range(piece.weights.shape[1])
+        ]
+        self.rows[-1].append(torch.stack(heads, 1))
+
+    def found(self) -> list[Tensor]:
+        return [
+            sum(parts[1:], parts[0]).view(*parts[0].shape[:2], *grid)
+            for parts, grid in zip(self.rows, self.grids, strict=True)
+        ]
+
+
+def replace_heads(piece: AttentionMap, head: int) -> AttentionMap:
+    """Return the attention of one head alone."""
+    return piece._replace(weights=piece.weights[:, head : head + 1])
+
+
+def query_row(query: str, names: tuple[str, ...], grid: Grid) -> Tensor:
+    """Return who looks as weights over prefix and patches: (1, prefix + row·col), adding to 1.
+
+    Raises:
+        SettingError: there is no such token; the message says which there are.
+    """
+    prefix = token_names(names)
+    row = torch.zeros(1, len(prefix) + grid[0] * grid[1])
+    if query in prefix or (not query and "cls" in prefix):
+        row[0, prefix.index(query or "cls")] = 1
+    elif not query:
+        row[0, len(prefix) :] = 1 / (grid[0] * grid[1])
+    else:
+        row[0, len(prefix) + _patch(query, prefix, grid)] = 1
+    return row
+
+
+def token_names(names: tuple[str, ...]) -> list[str]:
+    """Return the prefix tokens by names that differ: registers are numbered."""
+    registers = iter(range(1, len(names) + 1))
+    return [f"reg{next(registers)}" if name == "reg" else name for name in names]
+
+
+def _patch(query: str, prefix: list[str], grid: Grid) -> int:
+    parts = query.split(",")
+    if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
+        row, col = (int(part) for part in parts)
+        if 1 <= row <= grid[0] and 1 <= col <= grid[1]:
+            return (row - 1) * grid[1] + col - 1
+    names = f"{', '.join(prefix)}, or " if prefix else ""
+    raise SettingError(
+        f"There is no token {query!r}; name {names}a patch as ROW,COLUMN from 1,1 to {grid[0]},{grid[1]}."
+    )

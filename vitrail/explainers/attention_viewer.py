@@ -1,0 +1,88 @@
+"""Where every patch looks, in every layer and head, small enough for a page."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitrail.explainers.attention_maps import token_names
+from vitrail.explainers.grids import Grid
+from vitrail.explainers.streaming import Piecewise
+from vitrail.explainers.target import Subject
+from vitrail.layers.sdpa import AttentionMap, Place
+
+BUDGET = 10_000_000
+"""Weights in one page, a byte each, for 12 heads; finer grids are put together into cells until they fit."""
+
+
+def hover_data(subject: Subject, pixels: Tensor) -> dict[str, Any]:
+    """Return the attention of one picture for the page: pixels (1, channels, height, width) -> plain data.
+
+    One entry a layer: its cells (rows, cols), heads, and bytes in base64, (heads, prefix + cells, cells), each
+    row divided by its largest weight; `tops` are those weights in percent of the row. Weight that goes to
+    prefix tokens is left out.
+    """
+    cells = max(1, int((BUDGET / max(1, subject.spec.blocks) / 12) ** 0.5))
+    recorder = _Cells(cells)
+    with torch.inference_mode():
+        subject.network.encoder(pixels.to(subject.device), record=recorder)
+    return {
+        "prefix": token_names(subject.spec.prefix),
+        "layers": [_packed(*found) for found in recorder.found()],
+    }
+
+
+def _packed(weights: Tensor, grid: Grid) -> dict[str, Any]:
+    tops = weights.amax(2, keepdim=True)
+    shares = (weights / tops.clamp(min=1e-12) * 255).round().to(torch.uint8).cpu().numpy()
+    return {
+        "rows": grid[0],
+        "cols": grid[1],
+        "heads": len(weights),
+        "data": base64.b64encode(shares.tobytes()).decode(),
+        "tops": [[round(100 * top, 2) for top in head] for head in tops[..., 0].tolist()],
+    }
+
+
+class _Cells(Piecewise):
+    """Adds the attention of every call up over cells of patches: mean over who looks, sum over what is seen."""
+
+    def __init__(self, cells: int) -> None:
+        super().__init__()
+        self.most = cells
+        self.sums: list[Tensor] = []
+        self.grids: list[Grid] = []
+        self._cell = torch.empty(0)
+        self._asked: list[Tensor] = []
+
+    def begin(self, place: Place) -> None:
+        row, col = self.grid
+        step = next(s for s in range(1, row * col + 1) if -(-row // s) * -(-col // s) <= self.most)
+        small = (-(-row // step), -(-col // step))
+        down, across = torch.arange(row) // step, torch.arange(col) // step
+        patches = self.prefix + (down[:, None] * small[1] + across).flatten()
+        last = torch.tensor([self.prefix + small[0] * small[1]])  # what padding, -1, reads and writes
+        self._cell = torch.cat([torch.arange(self.prefix), patches, last]).to(place.rows.device)
+        self.grids.append(small)
+        self.sums.append(torch.empty(0))
+        self._asked.append(torch.bincount(self._cell[place.rows.flatten()], minlength=int(last) + 1))
+
+    def take(self, piece: AttentionMap) -> None:
+        groups, heads, queries, _ = piece.weights.shape
+        cells = int(self._cell[-1]) + 1
+        seen = self._cell[piece.cols.view(groups, -1)][:, None, None].expand(piece.weights.shape)
+        keys = piece.weights.new_zeros(groups, heads, queries, cells).scatter_add(3, seen, piece.weights)
+        flat = keys.transpose(0, 1).reshape(heads, groups * queries, cells)
+        found = flat.new_zeros(heads, cells, cells).index_add(1, self._cell[piece.rows.flatten()], flat)
+        self.sums[-1] = self.sums[-1] + found if self.sums[-1].numel() else found
+
+    def found(self) -> list[tuple[Tensor, Grid]]:
+        """Return (heads, prefix + cells, cells) and the grid of cells, one a call."""
+        means = [
+            total / asked[None, :, None].clamp(min=1)
+            for total, asked in zip(self.sums, self._asked, strict=True)
+        ]
+        return [(mean[:, :-1, self.prefix : -1], grid) for mean, grid in zip(means, self.grids, strict=True)]

@@ -1,0 +1,177 @@
+"""Many pictures explained one after the other: a page or a figure each, and what the tests say together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vitrail import plots
+from vitrail.core import catalog
+from vitrail.core.errors import DataError, SettingError, UnknownNameError, VitrailError
+from vitrail.core.files import refuse_unwritable_folder, write_text
+from vitrail.core.text import reason
+from vitrail.explainers.attention_maps import looks_of
+from vitrail.explainers.explanation import Explanation, Look, twins_of
+from vitrail.explainers.explanation_page import believe, every, tell
+from vitrail.explainers.faithfulness import Faithfulness, mean_gain
+from vitrail.explainers.methods import stranger
+from vitrail.infer.inputs import Source
+from vitrail.infer.predictor import Predictor
+
+PAGE, ALL = "page", "all"
+
+NAME_BYTES = 240
+"""Bytes of a file's name at most: systems take 255, and a number may follow."""
+
+CLASSLESS = ("rollout", "attention")
+"""Methods that show where attention went, whatever the question: no class stands beside their name."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of every picture: `method` is a method's name, `page` or `all`; `settings` are its own."""
+
+    method: str
+    of: str | None
+    folder: Path
+    check: bool
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one picture: a file and explanations, or the error that names what is wrong with it.
+
+    `unread` tells an error of the picture from one of explaining it.
+    """
+
+    path: str
+    answer: str = ""
+    file: Path | None = None
+    explanations: tuple[Explanation, ...] = ()
+    error: str = ""
+    unread: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        if self.error:
+            return {"path": self.path, "error": self.error}
+        found = [one.to_dict() for one in self.explanations]
+        return {"path": self.path, "answer": self.answer, "file": str(self.file), "explanations": found}
+
+
+def explain_all(predictor: Predictor, sources: Iterable[Source], wish: Wish) -> Iterator[Result]:
+    """Yield one result a picture; one that cannot be read, explained or written gets an error and the others go on.
+
+    Raises:
+        SettingError: the method is unknown, does not fit the network or has no such setting; or nobody knows `of`.
+        RunError: nothing can be written into the folder.
+    """
+    _refuse(wish)
+    refuse_unwritable_folder(wish.folder)
+    twins = twins_of(predictor) if wish.check else None
+    for source in sources:
+        try:
+            yield _explained(Look(predictor, source, twins), source.name, wish)
+        except SettingError:  # as wrong for every other picture
+            raise
+        except VitrailError as error:
+            yield Result(source.name, error=str(error), unread=isinstance(error, DataError))
+        except Exception as error:  # one picture's size or values must not cost the others their answers
+            yield Result(source.name, error=f"{source.called} could not be explained: {reason(error)}.")
+
+
+def _refuse(wish: Wish) -> None:
+    if wish.method in (PAGE, ALL):
+        for name in wish.settings:
+            raise stranger(name, wish.method)
+        return
+    known = [PAGE, *catalog.EXPLAINERS, ALL]
+    if wish.method not in known and ":" not in wish.method:
+        raise UnknownNameError("method", wish.method, known, f"There are: {', '.join(known)}.")
+
+
+def _explained(look: Look, name: str, wish: Wish) -> Result:
+    stem, answer = "standard-input" if name == "-" else Path(name).stem, str(look.prediction)
+    if wish.method == PAGE:
+        told = tell(look, Path(name).name, of=wish.of, check=wish.check)
+        page = free_name(wish.folder, stem, ".html")
+        write_text(page, told.html)
+        return Result(name, answer, page, told.explanations)
+    if wish.method == ALL:
+        found = tuple(every(look, wish.of)[0])
+    else:
+        found = (look.explain(wish.method, wish.of, wish.settings),)
+    if wish.check:
+        found = tuple(look.test(one, wish.settings) for one in found)
+    file = free_name(wish.folder, stem, f"-{wish.method.replace(':', '.')}.png")
+    plots.write_picture(file, _figure(look, found, wish))
+    return Result(name, answer, file, found)
+
+
+def _figure(look: Look, found: Sequence[Explanation], wish: Wish) -> Image.Image:
+    original = found[0].marked(plots.shown(found[0].original()))
+    if wish.method == "attention" and not {"layer", "head"} & set(wish.settings):
+        subject, query = look.subject(wish.of), wish.settings.get("query", "")
+        layers = looks_of(subject, look.ready.pixels[None], query)
+        return plots.beside(original, plots.heat_grid([maps[0].float().numpy() for maps in layers]))
+    maps = [plots.titled(one.overlay(), _title(one)) for one in found]
+    return plots.beside(plots.titled(original, str(found[0].prediction)), *maps)
+
+
+def _title(one: Explanation) -> str:
+    return one.method if one.method in CLASSLESS else f"{one.method}: {one.of}"
+
+
+def summary(results: Sequence[Result]) -> list[str]:
+    """Return what the tests say over all pictures: a line a method with intervals, and which to believe."""
+    tested: dict[str, list[Explanation]] = {}
+    for one in (one for result in results for one in result.explanations if one.faithful):
+        tested.setdefault(one.method, []).append(one)
+    if not tested:
+        return []
+    if max(map(len, tested.values())) == 1:
+        found = [one for some in tested.values() for one in some]
+        return (
+            [believe(found)]
+            if len(found) > 1
+            else [f"{found[0].faithful.words}"]
+            if found[0].faithful
+            else []
+        )
+    lines, best = [], ("", 0.0)
+    for method, some in tested.items():
+        tests = [one.faithful for one in some if one.faithful]
+        deletion = mean_gain([one.deletion.mean for one in tests])
+        insertion = mean_gain([one.insertion.mean for one in tests])
+        same = float(np.mean([one.alike for one in tests]))
+        over = Faithfulness(deletion, insertion, same)
+        word = "nothing to tell" if over.nothing else "holds" if over.holds else "doubtful"
+        gains = f"deletion {deletion}, insertion {insertion}, alike {same:z.2f}"
+        lines.append(f"{method} over {len(tests)} pictures: {gains}: {word}.")
+        if over.holds and deletion.mean + insertion.mean > best[1]:
+            best = (method, deletion.mean + insertion.mean)
+    if len(tested) > 1:
+        lines.append(f"Believe {best[0]} here." if best[0] else "Believe none of them here.")
+    return lines
+
+
+def free_name(folder: Path, stem: str, suffix: str) -> Path:
+    """Return a name in the folder that no file has yet, so that two pictures called alike both stay.
+
+    A name that is longer than file systems take is cut.
+    """
+    base, ending = os.path.splitext(suffix)
+    short = os.fsencode(stem)[: NAME_BYTES - len(os.fsencode(suffix))].decode("utf-8", "ignore")
+    wanted = folder / f"{short}{suffix}"
+    number = 2
+    while wanted.exists():
+        wanted = folder / f"{short}{base}-{number}{ending}"
+        number += 1
+    return wanted

@@ -1,0 +1,146 @@
+"""The page of one explanation: what was answered, where the network looked, and how much of that to believe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vitrail import plots
+from vitrail.core.errors import RoomError
+from vitrail.explainers.attention_maps import looks_of
+from vitrail.explainers.attention_viewer import hover_data
+from vitrail.explainers.explanation import Explanation, Look
+from vitrail.explainers.faithfulness import NOTHING
+from vitrail.explainers.methods import fitting
+from vitrail.pages import render
+
+WIDTH = 460
+"""Pixels of a picture in the page, at most."""
+
+OTHERS = 2
+"""Runners-up that are explained beside the answer."""
+
+
+WORDS = (
+    ("rollout", "Rollout follows attention back through all layers and knows no class."),
+    ("relevance", "Relevance weighs attention with the gradient of what is explained."),
+    ("gradcam", "Grad-CAM weighs the last map with the gradient of what is explained."),
+    ("occlusion", "Occlusion covers the picture piece by piece: how far does the score fall?"),
+)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A page, and the explanations on it."""
+
+    html: str
+    explanations: tuple[Explanation, ...]
+
+
+def tell(look: Look, name: str, *, of: str | None = None, check: bool = True) -> Told:
+    """Return the page of one picture: every method that fits, tested where `check` says so.
+
+    `of` names another choice than the answer to explain; it is self-contained and needs no network.
+    """
+    spec = look.predictor.network.spec
+    found, refused = every(look, of)
+    if check:
+        found = [look.test(one) for one in found]
+    made = {one.method: one.grid.size for one in found}
+    # A map of a single cell, such as a small picture leaves of a deep pyramid, cannot tell classes apart.
+    telling = next((name for name in ("relevance", "gradcam") if made.get(name, 0) > 1), "occlusion")
+    asked = found[0].asked
+    choices = asked.others if asked else look.choices
+    others = [choice for choice in choices if choice != found[0].of][:OTHERS]
+    beside = [look.explain(telling, choice) for choice in others]
+    values = {
+        "name": name,
+        "model": look.predictor.header.name,
+        "answer": asked.answer if asked else str(look.prediction),
+        "heading": _heading(found[0]),
+        "picture": plots.photo_uri(found[0].marked(plots.shown(_small(found[0])))),
+        "found": [_shown(one) for one in found],
+        "beside": [_shown(one) for one in beside],
+        "refused": refused,
+        "cropped": bool(np.isnan(found[0].heat).any()),
+        "words": [words for method, words in WORDS if method in made],
+        "has_class": "cls" in spec.prefix,
+        "verdict": believe(found) if check else "",
+        **_attention(look, "attention" in fitting(look.predictor.network)),
+    }
+    return Told(render("explain.html", values), (*found, *beside))
+
+
+def _heading(one: Explanation) -> str:
+    if one.asked is not None:
+        return one.asked.heading
+    return f"Where it looked for “{one.of}”" if one.of else "Where it looked"
+
+
+def every(look: Look, of: str | None = None) -> tuple[list[Explanation], list[str]]:
+    """Return the explanations by every method that fits, and why others have no room at this size."""
+    found, refused = [], []
+    for method in fitting(look.predictor.network):
+        try:
+            if method != "attention":
+                found.append(look.explain(method, of))
+        except RoomError as error:
+            refused.append(str(error))
+    return found, refused
+
+
+def believe(found: Sequence[Explanation]) -> str:
+    """Say which of several tested explanations of one answer to believe."""
+    tested = [one for one in found if one.faithful is not None]
+    held = [one for one in tested if one.faithful is not None and one.faithful.holds]
+    if tested and all(one.faithful is not None and one.faithful.nothing for one in tested):
+        return NOTHING
+    if not held:
+        return "None of the methods is surely better than random order here: do not lean on any of these pictures."
+    best = max(held, key=_gain)
+    rest = [one.method for one in tested if one not in held]
+    more = f" Doubtful here: {', '.join(rest)}." if rest else ""
+    return f"Believe {best.method}: of what holds, it names best what the score hangs on.{more}"
+
+
+def _gain(one: Explanation) -> float:
+    assert one.faithful is not None, "only tested explanations are compared"
+    return one.faithful.deletion.mean + one.faithful.insertion.mean
+
+
+def _shown(one: Explanation) -> dict[str, Any]:
+    image = plots.photo_uri(one.marked(plots.heat(_small(one), one.heat)))
+    note = " One cell covers all that the network saw: it cannot say where." if one.grid.size == 1 else ""
+    return {"method": one.method, "of": one.of, "image": image, "faithful": one.faithful, "note": note}
+
+
+def _small(one: Explanation) -> Image.Image:
+    """Return the picture as the page shows it; the map is laid over it afterwards, so that its scale can be read."""
+    picture = one.original()
+    picture.thumbnail((WIDTH, WIDTH))
+    return picture
+
+
+def _attention(look: Look, there: bool) -> dict[str, Any]:
+    """Return the grid of heat maps, and the data of the sliders; nothing where attention cannot be seen."""
+    if not there:
+        return {"heads": "", "hover": ""}
+    subject, pixels = look.subject(), look.ready.pixels[None]
+    grids = [maps[0].float().numpy() for maps in looks_of(subject, pixels)]
+    geometry = look.ready.geometry
+    top, left, bottom, right = geometry.box
+    height, width = geometry.original
+    box = [top / height, left / width, bottom / height, right / width]
+    data = {**hover_data(subject, pixels), "box": box, "colours": _colours()}
+    return {"heads": plots.data_uri(plots.heat_grid(grids)), "hover": json.dumps(data)}
+
+
+def _colours() -> list[list[int]]:
+    """Return the colours of heat for 0 … 255."""
+    ramp = plots.heat_colours(np.linspace(0, 1, 256)[None])[0]
+    return [[int(part) for part in colour] for colour in ramp]

@@ -1,0 +1,191 @@
+"""Is the picture true? Deletion and insertion against random order, and the test of shuffled weights.
+
+Deletion and insertion: Petsiuk, Das and Saenko 2018 (RISE), arXiv:1806.07421, §4.2. Shuffled weights: after Adebayo
+et al. 2018, "Sanity Checks for Saliency Maps", arXiv:1810.03292.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.stats import rankdata, t
+from torch import Tensor
+
+from vitrail.explainers.grids import pooled
+from vitrail.explainers.occlusion import cell_grid, covered_scores, mean_colour
+from vitrail.explainers.target import Subject
+
+RANDOM = 8
+"""Random orders to compare with."""
+
+STEPS = 12
+"""In how many portions the picture goes or comes."""
+
+SHUFFLES = 2
+"""Networks with shuffled weights to compare with."""
+
+LEAST = 0.005
+"""Points of the score below which a gain is shown as 0.00, and is nothing."""
+
+ALIKE = 0.5
+"""Rank correlation from which on a map is called the same with shuffled weights."""
+
+NOTHING = "There is nothing to tell: the score hardly hangs on which part of the picture is there."
+
+Curve = NDArray[np.float64]
+
+
+class Gain(NamedTuple):
+    """A mean with its 95 % interval (Student's t), in points of the score."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval lies above 0 and the mean is not shown as 0.00."""
+        return self.low > 0 and self.mean >= LEAST
+
+    def __str__(self) -> str:
+        return f"{self.mean:+z.2f} ({self.low:+z.2f} … {self.high:+z.2f})"
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """What became of an explanation when it was tested.
+
+    `deletion`: by how much less is left of the score, on average over the portions, when the brightest cells go
+    first rather than any. `insertion`: by how much more is there when they come first. Above 0 is better than
+    random order. `alike`: rank correlation with the map that shuffled weights give; a true map is not alike.
+    """
+
+    deletion: Gain
+    insertion: Gain
+    alike: float
+
+    @property
+    def nothing(self) -> bool:
+        """Whether both gains are shown as 0.00: no order of the cells is better than another."""
+        return max(abs(self.deletion.mean), abs(self.insertion.mean)) < LEAST
+
+    @property
+    def holds(self) -> bool:
+        """Whether both intervals lie above 0 and shuffled weights give another picture."""
+        return self.deletion.sure and self.insertion.sure and self.alike < ALIKE
+
+    @property
+    def words(self) -> str:
+        """The finding in a sentence."""
+        wrong = [
+            name
+            for name, gain in (("deletion", self.deletion), ("insertion", self.insertion))
+            if not gain.sure
+        ]
+        if self.nothing:
+            return NOTHING
+        if self.alike >= ALIKE:
+            return "Do not believe it: shuffled weights give nearly the same picture."
+        if wrong:
+            return f"Doubtful: not surely better than random order by {' and '.join(wrong)}."
+        return "It holds: better than random order both ways, and another picture with shuffled weights."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "deletion": {k: round(v, 4) for k, v in self.deletion._asdict().items()},
+            "insertion": {k: round(v, 4) for k, v in self.insertion._asdict().items()},
+            "alike_with_shuffled_weights": round(self.alike, 4),
+            "holds": self.holds,
+        }
+
+
+def mean_gain(values: Sequence[float]) -> Gain:
+    """Return the mean of values with its 95 % interval; of a single value the interval is everything."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Gain(mean, -np.inf, np.inf)
+    reach = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+    return Gain(mean, mean - reach, mean + reach)
+
+
+class Baseline:
+    """Random orders of one picture for one question, computed once and shared by all methods."""
+
+    def __init__(self, subject: Subject, image: Tensor, seed: int = 0) -> None:
+        self.subject, self.image = subject, image
+        self.cells = cell_grid(subject.spec, image)
+        draw = np.random.default_rng(seed)
+        orders = [draw.permutation(self.cells[0] * self.cells[1]) for _ in range(RANDOM)]
+        self.random = [self._areas(order) for order in orders]
+
+    def gains(self, grid: NDArray[np.floating]) -> tuple[Gain, Gain]:
+        """Return what a map's order gains over random orders, by deletion and by insertion."""
+        order = np.argsort(-self.on_cells(grid).ravel(), kind="stable")
+        deleted, inserted = self._areas(order)
+        return (
+            mean_gain([random[0] - deleted for random in self.random]),
+            mean_gain([inserted - random[1] for random in self.random]),
+        )
+
+    def on_cells(self, grid: NDArray[np.floating]) -> Curve:
+        """Return a map on the common cells: (row, col) of any size -> (row, col)."""
+        cells: Curve = pooled(torch.as_tensor(grid).float()[None], self.cells)[0].double().numpy()
+        return cells
+
+    def _areas(self, order: NDArray[np.integer]) -> tuple[float, float]:
+        """Return the mean of the score over the portions, when cells go in this order and when they come."""
+        masks = _portions(order, self.cells)
+        deleted = covered_scores(self.subject, self.image, masks, mean_colour(self.image))
+        inserted = covered_scores(self.subject, self.image, 1 - masks, blurred(self.image))
+        return float(deleted.mean()), float(inserted.mean())
+
+
+def _portions(order: NDArray[np.integer], cells: tuple[int, int]) -> Tensor:
+    """Return which cells are taken after each portion: (portions, row, col) of 0 and 1."""
+    ends = np.unique(np.linspace(0, len(order), min(STEPS, len(order)) + 1).round().astype(int))[1:-1]
+    taken = torch.zeros(len(ends), len(order))
+    for turn, end in enumerate(ends):
+        taken[turn, torch.as_tensor(order[:end].copy())] = 1
+    return taken.view(-1, *cells)
+
+
+def blurred(image: Tensor) -> Tensor:
+    """Return a picture of which only the coarse colours are left: (channels, height, width)."""
+    height, width = image.shape[-2:]
+    coarse = F.interpolate(
+        image[None], (max(1, height // 32), max(1, width // 32)), mode="bilinear", antialias=True
+    )
+    return F.interpolate(coarse, (height, width), mode="bicubic")[0]
+
+
+def alike(maps: Sequence[NDArray[np.floating]], one: NDArray[np.floating]) -> float:
+    """Return the mean Spearman correlation of a map with others; a flat map is like none."""
+    found = [_spearman(other, one) for other in maps]
+    return float(np.mean(found))
+
+
+def _spearman(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    ranks = [rankdata(np.nan_to_num(x).ravel()) for x in (a, b)]
+    if any(np.ptp(x) == 0 for x in ranks):
+        return 0.0
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def tested(
+    explainer: Callable[[Subject, Tensor], Tensor],
+    grid: NDArray[np.floating],
+    baseline: Baseline,
+    shuffled: Sequence[Subject],
+) -> Faithfulness:
+    """Return how a map stands the tests; `shuffled` ask the same question of shuffled networks."""
+    deletion, insertion = baseline.gains(grid)
+    others = [explainer(one, baseline.image[None])[0].float().numpy() for one in shuffled]
+    same = alike([baseline.on_cells(other) for other in others], baseline.on_cells(grid))
+    return Faithfulness(deletion, insertion, same)

@@ -1,0 +1,137 @@
+"""A network to look into, by any name it may have: a run, a model file, weights, a network of the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from vitrail.core.catalog import family_of
+from vitrail.core.environment import expanded
+from vitrail.core.errors import DataError, RunError
+from vitrail.core.text import command
+from vitrail.data.changed_images import load_unchanged
+from vitrail.data.decode import decode
+from vitrail.data.manifest import VAL
+from vitrail.data.preprocess import Preprocess
+from vitrail.infer.inputs import expand
+from vitrail.infer.predictor import Predictor, refuse_exported
+from vitrail.infer.proof_images import spread
+from vitrail.layers.encoder import Encoder
+from vitrail.runs.device import device_for
+from vitrail.runs.run import open_run
+from vitrail.weights.preprocessing import answering_preprocess
+from vitrail.weights.resolve import find_weights
+
+PICTURES = 32
+"""Pictures over which distances are averaged, at most."""
+
+FEWEST = 4
+"""Pictures that are looked at however large they are."""
+
+PAIRS = 8_000_000
+"""Pairs of patches, over all pictures: 32 pictures of 224 px in patches of 14 use a quarter of them, and at 518 px
+there is room for 4 pictures, whose 1,369 patches each are as many askers."""
+
+
+class Opened(NamedTuple):
+    """An encoder, how pictures are prepared for it, and its name."""
+
+    name: str
+    encoder: Encoder
+    preprocess: Preprocess
+
+
+def open_encoder(model: str, device: str = "auto") -> Opened:
+    """Return the network that a run folder, a model file, a checkpoint, its name or a network's name stands for.
+
+    A network's name stands for the best weights that can be had for it; nothing is ever looked into that was
+    only drawn at random.
+
+    Raises:
+        RunError, WeightsError: it cannot be opened; the message says why.
+    """
+    path = expanded(model)
+    refuse_exported(path)
+    if is_ours(path):
+        predictor = Predictor(path, device)
+        return Opened(predictor.header.name, predictor.network.encoder, predictor.preprocess)
+    found = find_weights("auto", model) if family_of(model) and not path.exists() else find_weights(model)
+    encoder = found.build().to(device_for(device)).requires_grad_(False)
+    return Opened(found.name, encoder, answering_preprocess(found))
+
+
+def is_ours(path: Path) -> bool:
+    """Tell whether a path is a run or a model file of ours, with classes and proof."""
+    return (path / "recipe.yaml").is_file() or _has_our_header(path)
+
+
+def _has_our_header(path: Path) -> bool:
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as handle:
+            return "vitrail" in (handle.metadata() or {})
+    except (SafetensorError, OSError):
+        return False  # whoever opens it next says what is wrong with it
+
+
+def looked_at(opened: Opened) -> int:
+    """Return over how many pictures distances are averaged: fewer where pictures have many patches."""
+    stride = opened.encoder.spec.strides[-1]
+    patches = (opened.preprocess.size[0] // stride) * (opened.preprocess.size[1] // stride)
+    return min(PICTURES, max(FEWEST, PAIRS // max(1, patches) ** 2))
+
+
+def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor | str]:
+    """Yield the first pictures of files, folders, patterns and zip files, prepared, one at a time.
+
+    Of one that cannot be read the error is yielded, and the next takes its place.
+    """
+    left = looked_at(opened)
+    for source in expand(pictures):
+        try:
+            picture = decode(
+                source.open(), opened.preprocess.channels, source.called, opened.preprocess.raw
+            ).image
+        except DataError as error:
+            yield str(error)
+            continue
+        yield torch.as_tensor(opened.preprocess.eval(picture)[0])[None]
+        left -= 1
+        if not left:
+            return
+
+
+def own_batches(opened: Opened, model: str) -> Iterator[Tensor | str]:
+    """Yield a run's own validation pictures, prepared, one at a time; none for what is no run.
+
+    Of one that cannot be read, or is no longer the one that the run saw, the error is yielded.
+
+    Raises:
+        DataError: the pictures are not where the run left them; the message asks for others.
+    """
+    if not (Path(model) / "recipe.yaml").is_file():
+        return
+    run, way_out = open_run(model), f"Name pictures: {command('inspect', model, 'PICTURES')}"
+    try:
+        manifest = run.manifest(run.root())
+    except RunError:
+        raise DataError(f"{model} does not tell any more where its pictures are. {way_out}") from None
+    if not manifest.root.is_dir():
+        raise DataError(f"The pictures of {model} are no longer in {manifest.root}. {way_out}")
+    rows = manifest.rows(VAL)
+    if not rows:
+        raise DataError(f"{model} has no validation pictures. {way_out}")
+    for row in spread(rows, looked_at(opened)):
+        steps = opened.preprocess
+        try:
+            picture = load_unchanged(manifest.root, row, steps.channels, raw=steps.raw).image
+        except DataError as error:
+            yield str(error)
+            continue
+        yield torch.as_tensor(opened.preprocess.eval(picture)[0])[None]

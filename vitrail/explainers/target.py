@@ -1,0 +1,96 @@
+"""What is explained: one number of a network's output, named by a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.data.batch import Batch, images_only
+from vitrail.layers.heads import Output
+from vitrail.layers.sdpa import Recorder
+from vitrail.layers.tokens import Features, FeatureSpec
+from vitrail.runs.network import Network
+from vitrail.runs.run_network import ASK, run_network
+from vitrail.tasks.base import Task
+
+AT_ONCE = 32
+"""Pictures that are scored together."""
+
+
+class Seen(NamedTuple):
+    """The number that is explained, (b,), and the features that the head read it from; both in the graph."""
+
+    score: Tensor
+    features: Features
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network, and the number of its output that `task.score` gives for `prediction`.
+
+    Nothing else is known of the task: whatever has a score, a class as well as a pixel or a box, is explained
+    by the same code.
+    """
+
+    network: Network
+    task: Task[Any, Any]
+    prediction: Any
+    name: str
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What the network says of itself."""
+        return self.network.spec
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return next(self.network.parameters()).device
+
+    def look(self, pixels: Tensor, record: Recorder | None = None) -> Seen:
+        """Return score and features of inputs (b, channels, height, width), recording attention."""
+        through = _Listening(self.network, record)
+        output = self.task.answer(through, images_only(pixels.to(self.device)), ASK)
+        assert through.features is not None, "the task's answer runs the network it is given"
+        return Seen(self.task.score(output, self.prediction), through.features)
+
+    def scores(self, pixels: Tensor) -> Tensor:
+        """Return the number alone, a few pictures at a time: (b, channels, height, width) -> (b,), on the CPU."""
+
+        def compute(batch: Batch[Any]) -> Output:
+            return {"score": self.task.score(self.task.answer(self.network, batch, ASK), self.prediction)}
+
+        batches = map(images_only, torch.split(pixels, AT_ONCE))
+        return torch.cat([output["score"] for _, output in run_network(compute, batches, self.device)])
+
+
+def shuffled(network: Network, seed: int) -> Network:
+    """Return a network whose every parameter has its values in another order.
+
+    Their sizes stay what training made them; what they know is gone.
+    """
+    twin = deepcopy(network)
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            order = torch.randperm(parameter.numel(), generator=draw).to(parameter.device)
+            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    return twin
+
+
+class _Listening(nn.Module):
+    """A network as its task runs it, which lets the recorder hear and keeps the features."""
+
+    def __init__(self, network: Network, record: Recorder | None) -> None:
+        super().__init__()
+        self.network, self.record = network, record
+        self.features: Features | None = None
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Output:
+        self.features = self.network.encode(inputs, self.record, whole=True)
+        return self.network.head(self.features, inputs)

@@ -1,0 +1,252 @@
+"""The walk as one self-contained page: every step drawn, with its shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from vitrail import plots
+from vitrail.data.view import maps_in_original
+from vitrail.explainers.permutation_test import Shuffled
+from vitrail.explainers.walkthrough import Stage, Subject, Walk, whole_of
+from vitrail.pages import render
+
+CLASSES = 4
+"""Classes of a map that are drawn one by one."""
+
+MAP = 3
+"""Axes of a map: class, row, column."""
+
+LINES = 400
+"""Tokens that are drawn of a matrix, at most: a page shows no more lines apart."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step on the page: what is done, the shape of what it gives, and its figures with captions."""
+
+    name: str
+    words: str
+    shape: str
+    figures: tuple[tuple[str, str], ...]  # data: address, caption
+
+    def to_dict(self) -> dict[str, str]:
+        """Return name and shape."""
+        return {"step": self.name, "shape": self.shape}
+
+
+def steps(subject: Subject, walk: Walk) -> list[Step]:
+    """Return the steps of a walk, drawn."""
+    patch: int = subject.network.encoder.config.patch
+    chosen = _busiest(walk.rows, walk.pixels.shape[0])
+    return [
+        _picture(subject, walk),
+        _patches(walk, patch, chosen),
+        _row(walk, patch, chosen),
+        _projection(walk, chosen),
+        _positions(subject, walk),
+        _encoder(subject, walk),
+        *(_stage(one) for one in walk.stages),
+        _head(subject, walk),
+    ]
+
+
+def page(subject: Subject, walk: Walk, drawn: list[Step], shuffled: Shuffled, picture: str) -> str:
+    """Return the page of a walk and its shuffle test."""
+    values = {
+        "model": subject.name,
+        "trained": subject.trained,
+        "answers": subject.answers,
+        "picture": picture,
+        "steps": drawn,
+        "way_off": walk.way_off,
+        "shuffled": plots.photo_uri(plots.shown(_image(shuffled.pixels))),
+        "rows": [
+            ("with positions", shuffled.with_positions),
+            ("without positions", shuffled.without),
+        ],
+    }
+    return render("pipeline.html", values)
+
+
+def _picture(subject: Subject, walk: Walk) -> Step:
+    steps = subject.preprocess
+    mean, std = (", ".join(f"{one:.3g}" for one in many) for many in (steps.mean, steps.std))
+    words = (
+        f"What the network gets: the picture resized ({steps.fit}) to its input. Every colour is a number from 0 to 1, "
+        f"less the mean of its channel ({mean}), over the deviation ({std})."
+    )
+    shown = plots.photo_uri(plots.shown(_image(walk.pixels)))
+    return Step("Picture", words, _shape("channels × height × width", walk.pixels), ((shown, "the input"),))
+
+
+def _patches(walk: Walk, patch: int, chosen: int) -> Step:
+    row, col = walk.grid
+    apart = plots.squares_apart(_image(walk.pixels), patch, chosen)
+    words = (
+        f"The picture is cut into {row} × {col} squares of {patch} × {patch} pixels; each becomes one token."
+    )
+    shape = f"{row * col} patches × {walk.pixels.shape[0]} × {patch} × {patch}"
+    return Step(
+        "Patches", words, shape, ((plots.photo_uri(apart, 90), "the framed patch is followed below"),)
+    )
+
+
+def _row(walk: Walk, patch: int, chosen: int) -> Step:
+    channels = walk.pixels.shape[0]
+    numbers = walk.rows[chosen]
+    top, left = (chosen // walk.grid[1]) * patch, (chosen % walk.grid[1]) * patch
+    square = plots.shown(_image(walk.pixels[:, top : top + patch, left : left + patch]))
+    by_channel = plots.signed(_array(numbers.view(channels, -1)))
+    words = f"One patch, its {channels} channels one after another, is a row of {len(numbers)} numbers."
+    caption = f"the row, one line a channel; red above 0, blue below; the largest is ±{float(numbers.abs().max()):.2g}"
+    shape = f"1 × {len(numbers)}"
+    figures = ((plots.data_uri(square), f"patch {chosen}"), (plots.data_uri(by_channel), caption))
+    return Step("One patch as a row", words, shape, figures)
+
+
+def _projection(walk: Walk, chosen: int) -> Step:
+    wide, d = walk.rows.shape[1], walk.tokens.shape[1]
+    words = (
+        f"Every row times the same learned matrix E of {wide} × {d}, plus a bias (eq. 1). The network computes it as a "
+        f"convolution; by hand it is the same to {walk.projection_off:.1g}."
+    )
+    figures = (
+        (plots.data_uri(plots.signed(_array(walk.tokens[chosen][None]))), f"token {chosen}: {d} numbers"),
+        _matrix(walk.tokens, "the tokens"),
+    )
+    return Step("Projection", words, _shape("tokens × width", walk.tokens), figures)
+
+
+def _positions(subject: Subject, walk: Walk) -> Step:
+    prefix = subject.network.spec.prefix
+    front = f"In front: {', '.join(prefix)}. " if prefix else "There is no class token. "
+    if walk.places.any():
+        words = "Every place adds its learned vector (eq. 1): without it the order of the patches is lost."
+    else:
+        words = "This network adds no vector for a place" + (
+            "; it knows offsets in its attention."
+            if subject.network.encoder.config.position == "relative"
+            else "."
+        )
+    figures = [_matrix(walk.placed, "what goes into the first block")]
+    if walk.places.any():
+        figures.insert(0, _matrix(walk.places, "what the positions add"))
+    return Step(
+        "Class token and positions", front + words, _shape("tokens × width", walk.placed), tuple(figures)
+    )
+
+
+def _encoder(subject: Subject, walk: Walk) -> Step:
+    depth, heads = len(walk.layers), walk.maps[0].weights.shape[1]
+    n = len(walk.placed)
+    words = (
+        f"{depth} equal blocks (eqs. 2 and 3): the tokens look at each other with {heads} heads, {n} × {n} weights "
+        "each, and an MLP changes each by itself. The shape never changes."
+    )
+    figures = []
+    for layer in sorted({0, depth // 2, depth - 1}):
+        looks = _looks(subject, walk, layer)
+        caption = f"block {layer + 1}: where {_asker(subject)} looks, mean over heads"
+        figures.append((plots.photo_uri(plots.heat(_large(walk), looks)), caption))
+    figures.append(_matrix(walk.layers[-1], "the tokens after the last block"))
+    shape = f"{depth} × ({n} tokens × {walk.placed.shape[1]} width)"
+    return Step("Encoder", words, shape, tuple(figures))
+
+
+def _stage(stage: Stage) -> Step:
+    figures = tuple((plots.data_uri(plots.shown(_in_colours(one))), caption) for caption, one in stage.maps)
+    return Step(stage.name, stage.words, _shape("numbers × rows × columns", stage.maps[-1][1]), figures)
+
+
+def _in_colours(values: Tensor) -> Image.Image:
+    """Draw a map of many numbers (d, row, col): its three strongest directions as red, green and blue."""
+    rows = values.double().flatten(1).T
+    centred = rows - rows.mean(0)
+    found = torch.linalg.eigh(centred.T @ centred)[1][:, -3:].flip(1)
+    signs = found.gather(0, found.abs().argmax(0, keepdim=True)).sign()
+    shown = centred @ (found * signs)
+    low, high = shown.quantile(0.02, 0), shown.quantile(0.98, 0)
+    levels = ((shown - low) / (high - low).clamp(min=1e-12)).clamp(0, 1) * 255
+    return plots.of_array(levels.round().to(torch.uint8).view(*values.shape[1:], -1).numpy())
+
+
+def _head(subject: Subject, walk: Walk) -> Step:
+    if walk.logits.ndim == MAP:
+        return _map_head(subject, walk)
+    words = (
+        f"After a last norm (eq. 4), the head reads {subject.network.head.words} and gives one number a class; "
+        "brought to probabilities, they are the answer."
+    )
+    drawn = subject.task.render(_large(walk), walk.answer)
+    caption = "the answer" if subject.answers else "a freshly drawn head: this answer means nothing"
+    return Step("Head", words, f"{len(walk.logits)} classes", ((plots.photo_uri(drawn, 90), caption),))
+
+
+def _map_head(subject: Subject, walk: Walk) -> Step:
+    """Draw the head that gives a number a class and cell: the classes that are there most, and the answer."""
+    shares = walk.logits.softmax(0)
+    k, row, col = shares.shape
+    height, width = walk.pixels.shape[1:]
+    words = (
+        f"The head reads {subject.network.head.words} and gives one number a class for each of {row} × {col} cells, "
+        f"{height / row:g} × {width / col:g} px each. Brought to the pixels of the picture, the largest of them is the "
+        "class of a pixel."
+    )
+    figures = []
+    for place in shares.mean((1, 2)).argsort(descending=True)[:CLASSES].tolist():
+        share = maps_in_original(whole_of(walk.pixels), shares[place][None])[0]
+        drawn = plots.heat(_large(walk), _array(share))
+        figures.append((plots.photo_uri(drawn), f"how probable {subject.task.labels[place]} is"))
+    answer = plots.photo_uri(subject.task.render(_large(walk), walk.answer), 90)
+    said = "the answer" if subject.answers else "a freshly drawn head: this answer means nothing"
+    return Step("Classes", words, f"{k} classes × {row} × {col}", (*figures, (answer, said)))
+
+
+def _matrix(tokens: Tensor, words: str) -> tuple[str, str]:
+    """Draw tokens (n, d), one a line; of many only some, which screens can show apart."""
+    step = -(-len(tokens) // LINES)
+    lines = "one a line" if step == 1 else f"one in {step}, each a line"
+    return plots.data_uri(plots.signed(_array(tokens[::step]))), f"{words}, {lines}"
+
+
+def _looks(subject: Subject, walk: Walk, layer: int) -> NDArray[np.float32]:
+    """Return the attention of the class token (of all patches) to the patches in one block: (row, col)."""
+    prefix = subject.network.spec.prefix
+    weights = walk.maps[layer].dense()[0].mean(0)
+    row = weights[prefix.index("cls")] if "cls" in prefix else weights.mean(0)
+    return _array(row[len(prefix) :].view(*walk.grid))
+
+
+def _asker(subject: Subject) -> str:
+    return "the class token" if "cls" in subject.network.spec.prefix else "the mean of all patches"
+
+
+def _busiest(rows: Tensor, channels: int) -> int:
+    """Return the patch with the most contrast: an even one shows nothing."""
+    return int(rows.view(len(rows), channels, -1).std(-1).mean(-1).argmax())
+
+
+def _shape(axes: str, tensor: Tensor) -> str:
+    return f"{' × '.join(map(str, tensor.shape))} ({axes})"
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = tensor.detach().float().numpy()
+    return array
+
+
+def _large(walk: Walk) -> Image.Image:
+    """Return the input large enough for what is written into it."""
+    return plots.shown(_image(walk.pixels), 448)
+
+
+def _image(pixels: Tensor) -> Image.Image:
+    array = pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    return plots.of_array(array[..., :3] if array.shape[-1] >= 3 else array[..., :1])

@@ -1,0 +1,175 @@
+"""One way out for every format: open the model, write, ask both sides, and keep only what agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from vitrail.core.errors import RunError, SettingError, UnknownNameError
+from vitrail.core.files import make_folder, refuse_unwritable
+from vitrail.data.manifest import TEST, TRAIN, VAL
+from vitrail.export import agreement, graph_formats
+from vitrail.export.agreement import Agreement, Proven, Side
+from vitrail.export.library_folders import FOLDERS, Library
+from vitrail.export.words import Form
+from vitrail.infer.inputs import expand
+from vitrail.infer.predictor import Predictor
+from vitrail.infer.proof_images import Pixels, Reader, readers_of, root_of, spread, usable
+from vitrail.runs.run import open_run
+
+SUFFIXES: Mapping[str, str] = MappingProxyType(
+    {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "timm": "-timm", "huggingface": "-huggingface"}
+)
+"""The formats, and how the name of what is written ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written, how well it was seen to agree with the model, and elsewhere by name."""
+
+    path: Path
+    format: str
+    bytes: int
+    proven: Proven
+    left_out: int = 0  # pictures of the run that changed since, or cannot be read: they prove nothing
+
+    @property
+    def agreement(self) -> Agreement:
+        """How it agreed where it promises to be exact."""
+        return self.proven.agreement
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "path": str(self.path),
+            "format": self.format,
+            "bytes": self.bytes,
+            "agreement": self.agreement.to_dict(),
+            "left_out": self.left_out,
+            "elsewhere": {name: one.to_dict() for name, one in self.proven.elsewhere.items()},
+            "notes": list(self.proven.notes),
+        }
+
+
+def export(
+    model: str | Path,
+    format: str = "onnx",
+    out: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    attention: bool = False,
+    batch: bool = False,
+) -> Exported:
+    """Write a model for other programs and return what was written, proven on pictures of the run.
+
+    `model` is a run folder, or a model file with `data`, pictures to prove it on; `attention` adds to a graph's
+    outputs where the class token looks in the last block, and `batch` lets it take pictures of one size together.
+
+    Raises:
+        SettingError: an unknown format, or what a format cannot hold.
+        RunError: the export does not answer as the model does; nothing is written then.
+        DataError: there are no pictures to prove it on.
+    """
+    if format not in SUFFIXES:
+        raise UnknownNameError("format", format, SUFFIXES, f"There are: {', '.join(SUFFIXES)}.")
+    if format in FOLDERS and attention:
+        raise SettingError(f"A {format} folder holds no attention output. Use --format onnx.")
+    if format in FOLDERS and batch:
+        raise SettingError(f"A {format} folder takes batches as it is. Leave --batch out.")
+    path = _named(Path(model), format, out)
+    if path.suffix == SUFFIXES[format] or not path.exists():
+        refuse_unwritable(path)
+    predictor = Predictor(model, "cpu")
+    asked = _pictures(Path(model), predictor, data)
+    pictures = usable(asked)
+    make_folder(path.parent)
+    if format in FOLDERS:
+        check = partial(_check_folder, predictor, FOLDERS[format], pictures)
+        proven = FOLDERS[format].write(predictor, path, check)
+    else:
+        check = partial(_check_graph, predictor, format, pictures)
+        proven = graph_formats.write(predictor, path, Form(attention, batch), check)
+    return Exported(path, format, _size(path), proven, len(asked) - len(pictures))
+
+
+def _check_graph(predictor: Predictor, format: str, pictures: Sequence[Reader], written: Path) -> Proven:
+    """Demand a graph's own answers in float32, and measure what OpenVINO says where nobody tells it anything."""
+    sides = {format: Side(graph_formats.asked_of_graph(predictor, written, format))}
+    where, notes = "", []
+    if format in ("onnx", "openvino") and find_spec("openvino") is not None:
+        where = f"OpenVINO at its own default, {graph_formats.default_precision()}"
+        try:
+            sides[where] = Side(graph_formats.asked_by_default(predictor, written), agreement.FEW_BITS)
+        except RunError as error:
+            notes.append(f"{where}: {error}")
+    found = _compared(predictor, sides, agreement.many_sizes(pictures), pictures)
+    agreement.demand(found[format], f"{format} export")
+    elsewhere = {name: one for name, one in found.items() if name != format}
+    notes += _told(elsewhere, "Tell it to compute in float32: INFERENCE_PRECISION_HINT f32.")
+    return Proven(found[format], elsewhere, tuple(notes))
+
+
+def _check_folder(
+    predictor: Predictor, library: Library, pictures: Sequence[Reader], written: Path
+) -> Proven:
+    """Demand the library's network on our inputs, and measure what it says of pictures that it prepares itself."""
+    sides = {library.format: Side(library.asked(predictor, written))}
+    found = _compared(predictor, sides, agreement.many_sizes(pictures), pictures)
+    agreement.demand(found[library.format], f"{library.format} export")
+    if why := library.unprepared(predictor.preprocess):
+        return Proven(found[library.format], {}, (why,), prepares=False)
+    own = {library.steps: Side(library.prepared(predictor, written), agreement.FEW_BITS)}
+    elsewhere = _compared(predictor, own, (read() for read in pictures), pictures)
+    way = "Its steps are not ours; in the formats onnx, openvino and torch ours are inside the file."
+    near = elsewhere[library.steps].near
+    if left_out := not near and library.left_out(written, predictor.preprocess):
+        way = "So the folder does not name it: prepare the pictures yourself, or use the format onnx."
+    notes = tuple(_told(elsewhere, way))
+    return Proven(found[library.format], elsewhere, notes, prepares=not left_out)
+
+
+def _compared(
+    predictor: Predictor, sides: Mapping[str, Side], shown: Iterator[Pixels], pictures: Sequence[Reader]
+) -> dict[str, Agreement]:
+    ours = agreement.model_side(predictor)
+    return agreement.compare(predictor.task, ours, sides, shown, agreement.shown(pictures))
+
+
+def _told(elsewhere: Mapping[str, Agreement], way: str) -> list[str]:
+    return [f"{name}: {one}.{'' if one.near else ' ' + way}" for name, one in elsewhere.items()]
+
+
+def _named(model: Path, format: str, out: str | Path | None) -> Path:
+    suffix = SUFFIXES[format]
+    if out is None:
+        base = model.resolve()
+        return Path(f"{base.stem if base.is_file() else base.name}{suffix}")
+    path = Path(out)
+    if suffix.startswith(".") and path.suffix != suffix:
+        raise SettingError(f"A file of the format {format} is called something{suffix}, not {path.name}.")
+    return path
+
+
+def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Sequence[Reader]:
+    steps = predictor.preprocess
+    run = open_run(model) if model.is_dir() else None
+    if run is not None and (data is None or run.manifest_path.is_file()):
+        root = Path(data) if data else root_of(run)
+        return readers_of(run, root, (TEST, VAL, TRAIN), steps, agreement.LEAST, unchanged=data is None)
+    if data is None:
+        raise SettingError(
+            f"{model} is a model alone; an export is proven on pictures. Name some: --data photos/"
+        )
+    sources = spread(list(expand([str(data)])), agreement.LEAST)
+    return [partial(predictor.decoded, one) for one in sources]
+
+
+def _size(path: Path) -> int:
+    beside = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
+    files = path.rglob("*") if path.is_dir() else [path, graph_formats.labels_file(path), *beside]
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,0 +1,249 @@
+"""Writing the whole way, pixels to answers, as ONNX, OpenVINO or a torch program."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitrail import __version__
+from vitrail.core.errors import RunError
+from vitrail.core.files import replace, write_json, writing
+from vitrail.data.view import weights_in_original
+from vitrail.export import words
+from vitrail.export.agreement import Asked, Check, Proven
+from vitrail.export.traced_model import Looking, Single, Whole
+from vitrail.export.words import Form
+from vitrail.infer.openvino_backend import quietly
+from vitrail.infer.predictor import Predictor
+from vitrail.infer.proof_images import Pixels
+from vitrail.infer.runtimes import (
+    KEY,
+    Opened,
+    by_default,
+    contradicts,
+    core,
+    need,
+    open_exported,
+    openvino,
+    output_names,
+    readable,
+)
+from vitrail.layers.heads import Output
+from vitrail.models.factory import count_params
+from vitrail.runs.proof import picture_for
+
+OPSET = 18
+LIMIT = 2_000_000_000
+"""Bytes: protobuf, in which ONNX is written, holds no file of 2 GB."""
+
+SHORT: Mapping[str, str] = MappingProxyType({"bfloat16": "bf16", "float16": "f16", "float32": "f32"})
+"""What OpenVINO's numbers are called."""
+
+Writer = Callable[[Predictor, Path, Form, Check], Proven]
+
+
+def program(predictor: Predictor, form: Form) -> torch.export.ExportedProgram:
+    """Return the model from a picture, or a batch of them, of any size to its outputs as a torch program."""
+    kind = Looking if form.attention else Whole
+    whole = kind(predictor.network.cpu(), predictor.task, predictor.preprocess)
+    sample = torch.from_numpy(picture_for(predictor.preprocess))
+    free = torch.export.Dim.DYNAMIC
+    with torch.no_grad(), quietly():
+        if not form.batch:
+            return torch.export.export(Single(whole).eval(), (sample,), dynamic_shapes=({0: free, 1: free},))
+        # One picture would be taken for the only number there is.
+        samples = torch.stack([sample, sample])
+        return torch.export.export(whole.eval(), (samples,), dynamic_shapes=({0: free, 1: free, 2: free},))
+
+
+def metadata(predictor: Predictor, form: Form) -> dict[str, str]:
+    """Return what every exported graph says of itself, as text by name."""
+    shown = picture_for(predictor.preprocess)
+    header = predictor.header.model_dump()
+    return {
+        KEY: json.dumps(header, ensure_ascii=False),
+        **words.metadata(predictor, form),
+        "proof_dtype": shown.dtype.name,
+        "proof_shape": json.dumps(list(shown.shape)),
+        "proof_picture": base64.b64encode(shown.tobytes()).decode(),
+        "proof_fingerprint": json.dumps(predictor.header.proof),
+    }
+
+
+def write(predictor: Predictor, path: Path, form: Form, check: Check) -> Proven:
+    """Write a graph in the format of its name's end, in one step and only where `check` lets it pass."""
+    writers: Mapping[str, Writer] = {".onnx": _write_onnx, ".xml": _write_openvino, ".pt2": _write_program}
+    proven = writers[path.suffix](predictor, path, form, check)
+    write_json(labels_file(path), words.beside(predictor, form, path.name))
+    return proven
+
+
+def labels_file(path: Path) -> Path:
+    """Return the file beside a graph that says the same as its metadata, in JSON."""
+    return path.with_name(f"{path.name}.json")
+
+
+def _write_onnx(predictor: Predictor, path: Path, form: Form, check: Check) -> Proven:
+    model = onnx_model(predictor, form)
+
+    def fill(temporary: Path) -> Proven:
+        temporary.write_bytes(model.SerializeToString())
+        return check(temporary)
+
+    return replace(path, fill)
+
+
+def _write_openvino(predictor: Predictor, path: Path, form: Form, check: Check) -> Proven:
+    ov = openvino()
+    with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".vitrail-") as folder:
+        source = Path(folder, "model.onnx")
+        source.write_bytes(onnx_model(predictor, form).SerializeToString())
+        model = core().read_model(str(source))
+        for port, name in zip(model.outputs, words.names(predictor, form), strict=True):
+            port.get_tensor().set_names({name})
+        model.get_parameters()[0].set_layout(ov.Layout(form.layout))
+        for name, text in metadata(predictor, form).items():
+            model.set_rt_info(text, ["model_info", name])
+        written = Path(folder, path.name)
+        # Half precision would be the default of this call; an export promises the model's own weights.
+        ov.save_model(model, str(written), compress_to_fp16=False)
+        proven = check(written)
+        os.replace(written.with_suffix(".bin"), path.with_suffix(".bin"))
+        os.replace(written, path)
+    return proven
+
+
+def _write_program(predictor: Predictor, path: Path, form: Form, check: Check) -> Proven:
+    whole = program(predictor, form)
+    whole.example_inputs = None  # else the proof picture is pickled into the file
+
+    def fill(temporary: Path) -> Proven:
+        packed = BytesIO()  # where a disk is full, torch's own writer ends the process
+        with quietly():
+            torch.export.save(whole, packed, extra_files=metadata(predictor, form))
+        temporary.write_bytes(packed.getbuffer())
+        return check(temporary)
+
+    return replace(path, fill)
+
+
+def onnx_model(predictor: Predictor, form: Form) -> Any:
+    """Return the ONNX model of a predictor in one form."""
+    need("onnx")
+    need("onnxscript")
+    if 4 * count_params(predictor.network) > LIMIT:
+        raise RunError(
+            f"{predictor.header.name} is too large for one ONNX file (2 GB). Export it with --format torch."
+        )
+    with torch.no_grad(), quietly():
+        converted = torch.onnx.export(
+            program(predictor, form),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[form.input],
+            output_names=words.names(predictor, form),
+            verbose=False,
+        )
+    if converted is None:
+        raise RunError("torch gave no ONNX program. Use the versions of constraints.txt.")
+    model = converted.model_proto
+    _name_sides(model, form)
+    _say(model, predictor, form)
+    return model
+
+
+def _say(model: Any, predictor: Predictor, form: Form) -> None:
+    """Write what the file says of itself where its readers look: metadata and the places for descriptions."""
+    model.producer_name, model.producer_version = "vitrail", __version__
+    told = metadata(predictor, form)
+    model.doc_string = f"{told['description']} Decoding: {told['decoding']}"
+    taken = words.input_words(predictor.preprocess, form)
+    model.graph.input[0].doc_string = f"{taken['is']} {told['decoding']}"
+    for output, given in zip(model.graph.output, words.output_words(predictor, form), strict=True):
+        output.doc_string = given["is"]
+    for name, text in told.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = name, text
+
+
+def _name_sides(model: Any, form: Form) -> None:
+    """Call the free axes of the input what they are; torch numbers them."""
+    axes = model.graph.input[0].type.tensor_type.shape.dim
+    free = ("batch", "height", "width") if form.batch else ("height", "width")
+    known = {axis.dim_param: name for axis, name in zip(axes, free, strict=False)}
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param in known:
+                axis.dim_param = known[axis.dim_param]
+
+
+def asked_of_graph(predictor: Predictor, path: Path, kind: str) -> Asked:
+    """Return what a written file says of pictures in float32, as the task's raw outputs.
+
+    What people read beside these must be what the task itself makes of them (RunError).
+    """
+    return _asked(predictor, open_exported(path, kind, trust=True), _refuse_contradiction)
+
+
+def asked_by_default(predictor: Predictor, path: Path) -> Asked:
+    """Return what OpenVINO says of a written file where nobody tells it in which numbers to compute."""
+    return _asked(predictor, by_default(path), _accept)
+
+
+def default_precision() -> str:
+    """Return the numbers that OpenVINO computes in on this processor where nobody tells it."""
+    named = str(core().get_property("CPU", "INFERENCE_PRECISION_HINT"))
+    return next((short for long, short in SHORT.items() if long in named), named)
+
+
+def _asked(predictor: Predictor, opened: Opened, check: Callable[[Predictor, Pixels, Output], None]) -> Asked:
+    names = output_names(predictor.task)
+
+    def answered(image: Pixels, turn: int) -> Output:
+        found = dict(zip(names, answer(opened, image, turn), strict=False))
+        check(predictor, image, found)
+        return found
+
+    def ask(images: Sequence[Pixels]) -> Output:
+        found = [answered(image, i) for i, image in enumerate(images)]
+        return {name: torch.stack([one[name] for one in found]) for name in predictor.task.outputs}
+
+    return ask
+
+
+def _accept(predictor: Predictor, image: Pixels, found: Output) -> None:
+    """Accept any answer: in few bits two classes may be as likely in many pixels, and the raw outputs are compared."""
+
+
+def _refuse_contradiction(predictor: Predictor, image: Pixels, found: Output) -> None:
+    """Raise a RunError where what people read beside the raw outputs is not what the task itself makes of them."""
+    geometry = predictor.preprocess.geometry(image.shape[0], image.shape[1])
+    raw = {name: found[name][None] for name in predictor.task.outputs}
+    for name, again in readable(predictor.task, raw, partial(weights_in_original, geometry)).items():
+        if contradicts(again[0], found[name]):
+            raise RunError(
+                f"The export contradicts itself: its output {name} is not what the model makes of its others. "
+                "Nothing was written. Export another format, or report this with the network's name."
+            )
+
+
+def answer(opened: Opened, image: Pixels, turn: int) -> tuple[Tensor, ...]:
+    """Return a graph's outputs of one picture; one that takes batches is shown a mirrored one before or after it."""
+    if not opened.batched:
+        return opened.run(image)
+    place = turn % 2
+    other = np.ascontiguousarray(image[:, ::-1])
+    batch = np.stack([other, image] if place else [image, other])
+    return tuple(found[place] for found in opened.run(batch))

@@ -1,0 +1,121 @@
+"""Answers as files: each picture with its answer drawn on it, and what files an answer has of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from vitrail import plots
+from vitrail.core.files import make_folder
+from vitrail.core.files import replace as replace_file
+from vitrail.core.text import printable
+from vitrail.data import own_outputs
+from vitrail.data.decode import preview
+from vitrail.infer.inputs import Source
+from vitrail.infer.predictor import Answer, Predictor
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is left of a prediction whose pixels are written: its words, its plain data and its rows."""
+
+    words: str
+    plain: dict[str, Any]
+    lines: list[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain data."""
+        return self.plain
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of a table of answers."""
+        return self.lines
+
+    def __str__(self) -> str:
+        return self.words
+
+
+def told(answer: Answer, files: Mapping[str, str]) -> Answer:
+    """Return an answer without its pixels, with the names of its files; one without rows, or an error, as it is."""
+    prediction = answer.prediction
+    if answer.error or not hasattr(prediction, "rows"):
+        return answer
+    rows = [{**row, **files} for row in prediction.rows()]
+    return replace(answer, prediction=Told(str(prediction), {**prediction.to_dict(), **files}, rows))
+
+
+@dataclass
+class Drawing:
+    """A folder that takes the files of answers, below it the folders that the pictures lay in.
+
+    Two pictures of one name get two files. No picture that is asked about is written onto, nor any file that was not
+    drawn by this project: another name is taken instead.
+    """
+
+    predictor: Predictor
+    folder: Path
+    sources: Iterable[Source] = ()
+    count: int = 0
+    taken: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Reserve the names of all pictures that are asked about."""
+        self.taken |= {_key(one.path) for one in self.sources if one.path is not None}
+
+    def write(self, source: Source, answer: Answer) -> dict[str, str]:
+        """Write the picture with its answer, and the answer's own files; return these by what they are: "mask"."""
+        image = self.predictor.decoded(source)
+        seen = preview(image) if self.predictor.preprocess.raw else image
+        drawn = self.predictor.task.render(plots.of_array(seen), answer.prediction)
+        files: Mapping[str, bytes] = getattr(answer.prediction, "files", dict)()
+        place = self._free(self.folder / _place(source), (".png", *files))
+        make_folder(place.parent)
+        plots.write_picture(_with(place, ".png"), drawn)
+        for ending, data in files.items():
+            replace_file(_with(place, ending), partial(_write, data))
+        self.count += 1 + len(files)
+        return {ending.split(".")[1]: _with(place, ending).as_posix() for ending in files}
+
+    def _free(self, place: Path, endings: Sequence[str]) -> Path:
+        """Return the place, or the first like it with a number, where files of all endings may be written."""
+        free, turn = place, 1
+        while not all(self._may_be_written(_with(free, ending)) for ending in endings):
+            turn += 1
+            free = place.with_name(f"{place.name}-{turn}")
+        self.taken |= {_key(_with(free, ending)) for ending in endings}
+        return free
+
+    def _may_be_written(self, path: Path) -> bool:
+        return _key(path) not in self.taken and (not path.exists() or _is_ours(path))
+
+
+def _place(source: Source) -> Path:
+    """Return where files of a picture lie below the folder, without an ending."""
+    if source.name == "-":
+        return Path("standard-input")
+    name = PurePosixPath(source.below or PurePosixPath(source.name).name)
+    parts = [part for part in name.with_suffix("").parts if part not in ("/", "..")]
+    return Path(*map(printable, parts))
+
+
+def _with(place: Path, ending: str) -> Path:
+    return place.with_name(place.name + ending)
+
+
+def _key(path: Path) -> str:
+    """Return what is the same for two names of one file, on disks that know no capital letters too."""
+    return str(path.resolve()).casefold()
+
+
+def _is_ours(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return own_outputs.is_figure(file.read(own_outputs.HEAD))
+
+
+def _write(data: bytes, path: Path) -> None:
+    path.write_bytes(data)

@@ -1,0 +1,97 @@
+"""An exported file asked like any other model: the same decoding, the same answers, another engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitrail.core.errors import RunError
+from vitrail.data.batch import Batch, Geometry
+from vitrail.data.preprocess import Preprocess
+from vitrail.data.view import weights_in_original
+from vitrail.infer.predictor import Predictor, Ready, Request, build_header_task
+from vitrail.infer.runtimes import KINDS, contradicts, open_exported, output_names, readable
+from vitrail.layers.elastic import Point
+from vitrail.layers.heads import Output
+from vitrail.runs.network import Network
+from vitrail.runs.proof import picture_for
+
+
+class ExportedPredictor(Predictor):
+    """A Predictor whose preprocessing and network are one graph; opening it checks the proof the file carries."""
+
+    def __init__(self, path: Path, trust: bool = False, point: str | Point | None = None) -> None:
+        self.path = path
+        if point is not None:
+            raise RunError(
+                f"{path} is an exported graph and answers as the whole network alone. Name the run or its "
+                "model.safetensors to choose an operating point."
+            )
+        self._opened = open_exported(path, KINDS[path.suffix], trust)
+        self.header = self._opened.header
+        self.preprocess = Preprocess.from_dict(self.header.preprocess)
+        self.task = build_header_task(self.header)
+        self.device = torch.device("cpu")
+        self.proof_drift = self._check_proof()
+        self.point = Point(self.preprocess.size)
+
+    @property
+    def network(self) -> Network:
+        """Refused: the graph computes, but cannot be looked into."""
+        raise RunError(
+            f"{self.path} is an exported graph and cannot be "
+            "looked into. Name the run or its model.safetensors."
+        )
+
+    def at(self, point: Point) -> Network:
+        """Refused: the graph is that of one point."""
+        return self.network
+
+    def ready(self, image: Any, point: Point | None = None) -> Ready:
+        """Bring a picture to an array (height, width, channels); the graph does the rest, so `pixels` are empty."""
+        array = self.decoded(image)
+        geometry = replace(self._geometry(array), spacing=self.spacing(image))
+        return Ready(torch.empty(0), geometry, array)
+
+    def _waiting(self, ready: Ready) -> Ready:
+        """Return all of it: the graph begins at the picture."""
+        return ready
+
+    def outputs(self, ready: Sequence[Ready], request: Request | None = None) -> Output:
+        """Return the task's raw output for pictures, batch axis first."""
+        answers = [self._named(self._opened.one(one.image)) for one in ready]
+        return {name: torch.stack([one[name] for one in answers]) for name in self.task.outputs}
+
+    def run(self, batch: Batch[Any], request: Request | None = None) -> Output:
+        """Refused: the graph begins at the picture."""
+        raise RunError(
+            f"{self.path} is an exported graph: it takes pictures, not prepared inputs, and cannot be "
+            "looked into. Name the run or its model.safetensors."
+        )
+
+    def encode(self, images: Sequence[Any]) -> Tensor:
+        """Refused: the graph gives no features."""
+        raise RunError(f"{self.path} gives no features. Name the run or its model.safetensors.")
+
+    def _geometry(self, image: Any) -> Geometry:
+        return self.preprocess.geometry(image.shape[0], image.shape[1])
+
+    def _named(self, found: tuple[Tensor, ...]) -> Output:
+        """Give the outputs their names; engines keep their order alone."""
+        return dict(zip(output_names(self.task), found, strict=False))
+
+    def _answer_to_proof(self) -> list[float]:
+        said = self._named(self._opened.one(picture_for(self.preprocess)))
+        output = {name: said[name][None] for name in self.task.outputs}
+        for name, again in readable(
+            self.task, output, partial(weights_in_original, self._geometry(picture_for(self.preprocess)))
+        ).items():
+            if contradicts(again[0], said[name]):
+                raise RunError(f"{self.path} contradicts itself about its proof picture. Export it again.")
+        return [float(number) for number in self.task.fingerprint(output).flatten().tolist()]

@@ -1,0 +1,201 @@
+"""A network translated for OpenVINO, which runs it quicker than torch on most processors; kept in the cache.
+
+Translating takes seconds, opening what was translated a fraction of one. A cache is never trusted for more than
+speed: what it gives is compared with the model's proof before it answers (`vitrail.infer.autotune`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitrail.core.cache import unkept
+from vitrail.infer.quantize_int8 import Scales, lighter
+from vitrail.infer.reparameterize import folded
+from vitrail.infer.runtimes import core, openvino
+from vitrail.runs.device import fast_bf16
+from vitrail.runs.network import Network
+
+KEPT = 8
+"""Translations that stay in the cache; those unused for longest make room."""
+
+AREA = 8 * 224 * 224
+"""Pixels handed over at once: of ViT-S/16, eight pictures ran quicker than one, four, sixteen or thirty-two."""
+
+CPU = torch.device("cpu")
+
+Precision = Literal["float32", "bf16", "int8"]
+
+Shape = tuple[int, int, int, int]
+"""(b, channels, height, width) of a batch."""
+
+
+class Translated:
+    """A network as OpenVINO runs it: float32 images (b, channels, height, width) -> its outputs in order, on the CPU.
+
+    One graph answers them all, in portions of one size, the last one filled up: a graph for any number of pictures was
+    3 % slower, and another graph is another proof. `shape` is that of a batch; no portion is larger.
+
+    Raises:
+        SettingError: int8 without scales and pictures to learn them from, or for a network without linear layers.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        shape: Shape,
+        precision: Precision,
+        kept: Path | None = None,
+        scales: Scales | None = None,
+    ) -> None:
+        self.portion = portion(shape)
+        self.shape = (self.portion, *shape[1:])
+        settings = settings_for(precision)
+        model = _opened(network, self.shape, kept)
+        # Before int8 looks for what it can round: some shapes are not known till then.
+        model.reshape(list(self.shape))
+        if precision == "int8":
+            lighter(model, (scales or Scales()).ranges(model, settings))
+        self._run = core().compile_model(model, "CPU", settings)
+        self._alone = Lock()  # a compiled model holds one request, which two threads would overwrite
+        self.outputs = len(network.outputs)
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Return the network's outputs."""
+        rest = -len(images) % self.portion
+        filled = torch.cat([images, images.new_zeros(rest, *self.shape[1:])]) if rest else images
+        found: list[list[Any]] = [[] for _ in range(self.outputs)]
+        for part in torch.split(filled, self.portion):
+            with self._alone:
+                answer = self._run(part.contiguous().numpy())
+            for place, parts in enumerate(found):
+                parts.append(answer[place])
+        return [torch.from_numpy(np.concatenate(parts)[: len(images)]) for parts in found]
+
+
+def portion(shape: Shape) -> int:
+    """Return how many pictures of a batch are handed over at once."""
+    return min(shape[0], 32, max(4, round(AREA / (shape[2] * shape[3]))))
+
+
+def settings_for(precision: Precision) -> dict[str, Any]:
+    """Return how OpenVINO is told to compute: in which numbers, with which threads."""
+    return {
+        "INFERENCE_PRECISION_HINT": "bf16" if fast_bf16(CPU) and precision != "float32" else "f32",
+        "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch: two streams were no quicker
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+
+
+def _opened(network: Network, shape: Shape, kept: Path | None) -> Any:
+    if kept is not None and os.path.isdir(kept):
+        with suppress(OSError, RuntimeError):  # damaged, or going: it is made again
+            if (kept / "digest").read_text() == _digest(kept):
+                model = core().read_model(str(kept / "network.xml"))
+                with suppress(OSError):  # a cache that belongs to another user
+                    os.utime(kept)
+                return model
+        shutil.rmtree(kept, ignore_errors=True)
+    model = translate(network, shape)
+    if kept is not None:
+        _keep(model, kept)
+    return model
+
+
+def translate(network: Network, shape: Shape) -> Any:
+    """Return a network as a model of OpenVINO, for any number of pictures of a batch's shape."""
+    sample = torch.zeros(2, *shape[1:])  # one picture would be taken for the only number there is
+    sides = ({0: torch.export.Dim.DYNAMIC},)
+    with torch.no_grad(), quietly():
+        program = torch.export.export(OfImages(folded(network)).eval(), (sample,), dynamic_shapes=sides)
+        model = openvino().convert_model(program)
+    _take_group_norms_apart(model)
+    return model
+
+
+def _take_group_norms_apart(model: Any) -> None:
+    """Write each group norm as a norm over groups, a scale and a shift, in place.
+
+    OpenVINO 2026.4 crashes the process while it compiles a residual network with group norms in float32 for a fixed
+    number of pictures; written out they run, and are quicker (docs/benchmarks.md).
+    """
+    ops = openvino().opset13
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "GroupNormalization":
+            continue
+        given, scale, shift = (node.input(i).get_source_output() for i in range(3))
+        said, rank = node.get_attributes(), len(given.get_partial_shape())
+        grouped = ops.reshape(given, np.array([0, said["num_groups"], -1]), True)
+        normed = ops.mvn(grouped, np.array([2]), True, said["epsilon"], "INSIDE_SQRT")
+        whole = ops.reshape(normed, ops.shape_of(given), False)
+        along = np.array([1, -1, *[1] * (rank - 2)])  # one number a channel
+        scaled = ops.multiply(whole, ops.reshape(scale, along, False))
+        node.output(0).replace(ops.add(scaled, ops.reshape(shift, along, False)).output(0))
+
+
+class OfImages(nn.Module):
+    """A network as a function from images alone to its outputs in order, which is what an engine computes."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs."""
+        outputs = self.network({"images": images})
+        return tuple(outputs[name] for name in self.network.outputs)
+
+
+def _digest(kept: Path) -> str:
+    found = blake2b(digest_size=12)
+    for name in ("network.xml", "network.bin"):
+        found.update((kept / name).read_bytes())
+    return found.hexdigest()
+
+
+def _keep(model: Any, kept: Path) -> None:
+    """Write a translation in one step, and let go of those that were not used for longest."""
+    draft = None
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=kept.parent, prefix=".translating-"))
+        openvino().save_model(model, str(draft / "network.xml"), compress_to_fp16=False)
+        (draft / "digest").write_text(_digest(draft))
+        os.replace(draft, kept)
+    except (OSError, RuntimeError) as error:  # a full disk: the next job translates again
+        if not os.path.isdir(kept):  # else another process was first
+            unkept(error)
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+    with suppress(OSError):  # another process makes room too
+        others = sorted(kept.parent.glob(f"*{kept.suffix}"), key=lambda one: one.stat().st_mtime)
+        for old in others[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep the exporters' own warnings, which are about their insides, away from the user."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

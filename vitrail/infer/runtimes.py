@@ -1,0 +1,229 @@
+"""Exported files opened again: one picture in, the graph's outputs out, whatever computes them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitrail.core.errors import RunError, SettingError
+from vitrail.data.preprocess import Preprocess
+from vitrail.layers.heads import Output
+from vitrail.runs.model_file import Header, parse_header
+from vitrail.tasks.base import Task
+
+KEY = "vitrail"
+"""Where the header stands in the metadata of every exported file."""
+
+KINDS: Mapping[str, str] = MappingProxyType({".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"})
+"""What the end of a name says of a file."""
+
+BATCHED = 4
+"""Axes of an input that holds several pictures."""
+
+IN_FLOAT32: Mapping[str, str] = MappingProxyType({"INFERENCE_PRECISION_HINT": "f32"})
+"""Where a processor has bf16, OpenVINO takes it without being asked; an export promises float32."""
+
+INFO = (["model_info", KEY], ["framework", KEY])
+"""Where OpenVINO holds the header: of its own files, and of ONNX files that it has read."""
+
+NEEDED: Mapping[str, str] = MappingProxyType(
+    {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+)
+
+
+Spread = Callable[[int, int], tuple[Tensor, Tensor]]
+"""From the rows and columns of a map to the weights that bring it to a picture: (height, rows), (width, cols)."""
+
+TIES = 0.005
+"""Share of whole numbers that two computations may have differently."""
+
+Engine = Callable[[NDArray[Any]], tuple[Tensor, ...]]
+"""From what a graph takes, a decoded picture or a batch of them, to its outputs, in order."""
+
+
+def readable(task: Task[Any, Any], output: Output, spread: Spread) -> Output:
+    """Return what a graph gives in front of a task's raw outputs, where the task has such.
+
+    That is probabilities, or what lies in the pixels of the picture itself, onto which `spread` brings maps.
+    """
+    made, drawn = getattr(task, "readable", None), getattr(task, "in_picture", None)
+    return {
+        **({} if made is None else made(output)),
+        **({} if drawn is None else drawn(output, spread)),
+    }
+
+
+def contradicts(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two computations of what people read differ: by more than rounding, or in more than a few places.
+
+    Whole numbers are places of classes, of which two may be equally likely.
+    """
+    if one.shape != other.shape:
+        return True
+    if one.is_floating_point():
+        return not float((one - other).abs().max()) <= 1e-5  # a NaN contradicts
+    return float((one != other).float().mean()) > TIES
+
+
+def output_names(task: Task[Any, Any]) -> tuple[str, ...]:
+    """Return the names of a graph's outputs, in order: what people read first, then the task's raw outputs."""
+    return (*getattr(task, "readable_outputs", ()), *getattr(task, "picture_outputs", ()), *task.outputs)
+
+
+class Opened(NamedTuple):
+    """An exported file, ready to answer; `batched` where it takes pictures (b, height, width, channels)."""
+
+    header: Header
+    run: Engine
+    batched: bool
+
+    def one(self, image: NDArray[Any]) -> tuple[Tensor, ...]:
+        """Return the graph's outputs of one picture (height, width, channels)."""
+        if not self.batched:
+            return self.run(image)
+        return tuple(found[0] for found in self.run(image[None]))
+
+
+def open_exported(path: Path, kind: str, trust: bool = False) -> Opened:
+    """Open an exported file; `kind` is one of `KINDS`.
+
+    Raises:
+        RunError: it is missing, broken, not written by vitrail, or what computes it is not installed.
+        SettingError: a `.pt2` file, which can run code of its own, is not trusted.
+    """
+    if not path.is_file():
+        raise RunError(f"{path} does not exist. Name a run folder, a model file or an exported file.")
+    need(NEEDED[kind])
+    if kind == "torch" and not trust:
+        raise SettingError(
+            f"{path} is a torch program; whoever made it could make this machine do anything when it is opened. "
+            "If you trust it, add --trust; model.safetensors and .onnx files are safe without."
+        )
+    return _opened(path, {"onnx": _onnx, "openvino": _openvino, "torch": _program}[kind])
+
+
+def by_default(path: Path) -> Opened:
+    """Open an ONNX or OpenVINO file as OpenVINO runs it where nobody tells it in which numbers to compute."""
+    return _opened(path, partial(_openvino, settings={}))
+
+
+def _opened(path: Path, opener: Callable[[Path], Opened]) -> Opened:
+    try:
+        opened = opener(path)
+        dtype = Preprocess.from_dict(opened.header.preprocess).dtype
+        return opened._replace(run=lambda image: opened.run(np.asarray(image, dtype)))
+    except RunError:
+        raise
+    except Exception as error:  # three runtimes, each with errors of its own for a broken file
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RunError(f"{path} cannot be opened ({first}). Export it again.") from error
+
+
+def need(library: str) -> None:
+    """Raise a RunError that says how to install a library, where it is not installed."""
+    if find_spec(library) is None:
+        raise RunError(
+            f"This needs {library}, which is not installed. Install it: pip install 'vitrail[export]'"
+        )
+
+
+@contextmanager
+def untold() -> Iterator[None]:
+    """Keep OpenVINO's usage reporting from being imported: without it, OpenVINO takes a stub that sends nothing."""
+    name = "openvino_telemetry"
+    before = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = before
+
+
+def openvino() -> Any:
+    """Return the module `openvino`, imported without its usage reporting."""
+    need("openvino")
+    with untold():
+        import openvino as module
+
+        return module
+
+
+@cache
+def core() -> Any:
+    """Return OpenVINO's core, one for the process and as long as it lives.
+
+    Its CPU plugin gives the thread that loads it a stack for signal handlers, and takes it away when it is unloaded,
+    whoever uses it then: after two cores were dropped in the order they were made, the next Ctrl-C, or the end of any
+    child process that a handler waits for, was a segmentation fault.
+    """
+    return openvino().Core()
+
+
+def _header(text: str | None, path: Path) -> Header:
+    if not text:
+        raise RunError(
+            f"{path} was not exported by vitrail, so its classes and preprocessing are unknown. "
+            "Name a file that vitrail export wrote."
+        )
+    return parse_header(text, path)
+
+
+def _onnx(path: Path) -> Opened:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    header = _header(session.get_modelmeta().custom_metadata_map.get(KEY), path)
+    taken = session.get_inputs()[0]
+
+    def answer(image: NDArray[Any]) -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(one) for one in session.run(None, {taken.name: image}))
+
+    return Opened(header, answer, len(taken.shape) == BATCHED)
+
+
+def _openvino(path: Path, settings: Mapping[str, str] = IN_FLOAT32) -> Opened:
+    model = core().read_model(str(path))
+    text = next((model.get_rt_info(place).value for place in INFO if model.has_rt_info(place)), None)
+    header = _header(text, path)
+    compiled = core().compile_model(model, "CPU", dict(settings))
+    batched = len(model.input(0).get_partial_shape()) == BATCHED
+
+    count, alone = len(compiled.outputs), Lock()
+
+    def answer(image: NDArray[Any]) -> tuple[Tensor, ...]:
+        with alone:
+            found = compiled(image)
+            return tuple(torch.from_numpy(found[place].copy()) for place in range(count))
+
+    return Opened(header, answer, batched)
+
+
+def _program(path: Path) -> Opened:
+    extra = {KEY: ""}
+    loaded = torch.export.load(path, extra_files=extra)
+    (taken,) = (node for node in loaded.graph.nodes if node.name in loaded.graph_signature.user_inputs)
+    module: Any = loaded.module()
+
+    def answer(image: NDArray[Any]) -> tuple[Tensor, ...]:
+        with torch.inference_mode():
+            found: tuple[Tensor, ...] = module(torch.tensor(image))
+        return found
+
+    return Opened(_header(extra[KEY], path), answer, taken.meta["val"].ndim == BATCHED)

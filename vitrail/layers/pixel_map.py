@@ -1,0 +1,141 @@
+"""From features to maps in which things of a few pixels have a place: the heads of dense tasks stand on it.
+
+A plain column gives the tokens after four of its blocks, which are summed and brought to about a quarter of the input
+(as the ScaleBlock of EoMT, Kerssies et al. 2025, arXiv:2503.19108, §3.1); a pyramid gives its stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log2
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from vitrail.layers.tokens import Features, FeatureSpec
+from vitrail.layers.weight_init import lecun
+
+FINE = 4
+"""Pixels of the input that a cell of a map spans, about."""
+
+TAPS = 4
+"""Blocks of a column that are read."""
+
+
+class ScaleBlock(nn.Module):
+    """Twice as many rows and columns: (b, d, row, col) -> (b, e, 2·row, 2·col).
+
+    The transposed convolution, whose stride is its kernel, is written as a matrix product (see `PatchEmbed`).
+    """
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(width, 4 * out)
+        self.mix = nn.Conv2d(out, out, 3, padding=1, groups=out, bias=False)
+        self.norm = nn.LayerNorm(out)
+        with (
+            torch.no_grad()
+        ):  # the four cells of a token begin alike: otherwise a new head draws a chequered map
+            for values in (self.expand.weight, self.expand.bias):
+                values.copy_(values[:out].repeat(4, *[1] * (values.ndim - 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, d, row, col) -> (b, e, 2·row, 2·col)."""
+        x = rearrange(
+            self.expand(x.permute(0, 2, 3, 1)), "b row col (p q e) -> b e (row p) (col q)", p=2, q=2
+        )
+        x = self.mix(F.gelu(x))
+        out: Tensor = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return out
+
+
+class ConvStem(nn.Module):
+    """What patches cut away, thin things above all: two convolutions to a quarter of the size, from the image itself.
+
+    (b, channels, height, width) -> (b, d, height / 4, width / 4).
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, width // 2, 3, 2, 1, bias=False)
+        self.second = nn.Conv2d(width // 2, width, 3, 2, 1, bias=False)
+        self.norms = nn.ModuleList(nn.GroupNorm(1, size) for size in (width // 2, width))
+        for layer in (self.first, self.second):
+            lecun(layer)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(b, channels, height, width) -> (b, d, height / 4, width / 4)."""
+        x = F.gelu(self.norms[0](self.first(images)))
+        out: Tensor = F.gelu(self.norms[1](self.second(x)))
+        return out
+
+
+class PixelMap(nn.Module):
+    """Features -> (b, `out`, row, col), a cell for about every 4 pixels of the input, which it covers to the rim.
+
+    `taps` are the blocks of a column that are read; a pyramid is read stage by stage, from stride 4 on; what gives
+    neither, by its last tokens.
+    """
+
+    def __init__(self, spec: FeatureSpec, width: int) -> None:
+        super().__init__()
+        pyramid = len(spec.widths) > 1
+        self.taps = () if pyramid else quarters(spec.depth)
+        self.levels = bool(pyramid or self.taps)
+        self.first = next((i for i, stride in enumerate(spec.strides) if stride >= FINE), 0) if pyramid else 0
+        widths = spec.widths[self.first :] if pyramid else (spec.width,) * max(1, len(self.taps))
+        self.norms = nn.ModuleList(nn.LayerNorm(one) for one in widths)
+        self.project = nn.ModuleList(nn.Linear(one, width) for one in widths)
+        stride = spec.strides[self.first] if pyramid else spec.strides[-1]
+        doublings = max(0, min(3, round(log2(stride / FINE))))
+        sizes = [max(32, width >> i) for i in range(doublings)] if doublings else []
+        self.scale = nn.ModuleList(
+            ScaleBlock(before, after) for before, after in zip([width, *sizes], sizes, strict=False)
+        )
+        self.out = sizes[-1] if sizes else width
+        self.mix = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+        self.rim = spec.rim
+        for layer in self.project:
+            assert isinstance(layer, nn.Linear)
+            lecun(layer)
+
+    def forward(self, features: Features, size: tuple[int, int]) -> Tensor:
+        """Features of an input of `size` pixels -> (b, out, row, col)."""
+        maps = features.levels[self.first :] if self.levels else (features.tokens.map(),)
+        x = self._summed(maps)
+        x = x + self.mix(F.gelu(x))
+        for block in self.scale:
+            x = block(x)
+        return to_the_rim(x, size, self.rim) if self.rim else x
+
+    def _summed(self, maps: Sequence[Tensor]) -> Tensor:
+        grid = maps[0].shape[-2:]
+        x: Tensor | None = None
+        for level, norm, project in zip(maps, self.norms, self.project, strict=True):
+            one = project(norm(level.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+            if one.shape[-2:] != grid:
+                one = F.interpolate(one, grid, mode="bilinear")
+            x = one if x is None else x + one
+        assert x is not None
+        return x
+
+
+def quarters(depth: int) -> tuple[int, ...]:
+    """Return the blocks that end the quarters of a column, counted from 1; () where there is none."""
+    return tuple(sorted({max(1, depth * i // TAPS) for i in range(1, TAPS + 1)})) if depth else ()
+
+
+def to_the_rim(x: Tensor, size: tuple[int, int], rim: float) -> Tensor:
+    """Return a map that covers an input to its rim from one whose outermost cells end `rim` pixels before it."""
+    for axis, pixels in ((-2, size[0]), (-1, size[1])):
+        cells = x.shape[axis]
+        many = round(pixels * cells / (pixels - 2 * rim))
+        at = (torch.arange(many, device=x.device) + 0.5) * (pixels / many)
+        place = ((at - rim) / (pixels - 2 * rim) * cells - 0.5).clamp(0, cells - 1)
+        low = place.floor().long().clamp(max=max(0, cells - 2))
+        part = (place - low).to(x.dtype)
+        part = part[:, None] if axis == -2 else part
+        x = torch.lerp(x.index_select(axis, low), x.index_select(axis, (low + 1).clamp(max=cells - 1)), part)
+    return x

@@ -1,0 +1,117 @@
+"""From all tokens to one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import cast, get_args
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vitrail.core.errors import SettingError, UnknownNameError
+from vitrail.layers.block import Gelu, Mlp
+from vitrail.layers.sdpa import attend
+from vitrail.layers.tokens import Features, FeatureSpec, Tokens
+from vitrail.layers.tokens import Pool as Kind
+from vitrail.layers.weight_init import xavier
+
+
+def pool_in(head: nn.Module) -> str:
+    """Return how a head makes one vector of the tokens, or "" where it says nothing of it."""
+    return next((part.kind for part in head.modules() if isinstance(part, Pool)), "")
+
+
+WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "cls": "the class token",
+        "mean": "the mean of the patches",
+        "cls_mean": "the class token and the mean of the patches, side by side,",
+        "attention": "what a learned probe gathers from all tokens",
+    }
+)
+
+
+class Pool(nn.Module):
+    """One vector a picture: Features -> (b, `width`).
+
+    `kind` is the class token, the mean of the patches, both side by side (`cls_mean`), attention pooling, or
+    the network's own way; None takes what the network's spec names. SettingError where the network has no such
+    thing.
+    """
+
+    def __init__(self, spec: FeatureSpec, kind: Kind | None = None) -> None:
+        super().__init__()
+        self.kind = kind or spec.pool
+        has_class = "cls" in spec.prefix
+        fits = {"cls": has_class, "cls_mean": has_class, "own": spec.pooled_width > 0}
+        if not fits.get(self.kind, True):
+            raise SettingError(f"The network cannot be pooled by {self.kind!r}; use {spec.pool!r} or 'mean'.")
+        self.width = {"own": spec.pooled_width, "cls_mean": 2 * spec.width}.get(self.kind, spec.width)
+        self.first = spec.prefix.index("cls") if has_class else 0
+        self.attention = AttentionPool(spec.width) if self.kind == "attention" else None
+
+    @property
+    def reads_prefix(self) -> bool:
+        """Whether the tokens in front of the patches are all it looks at (`Encoder.summarise`)."""
+        return self.kind == "cls"
+
+    @property
+    def words(self) -> str:
+        """What it reads, for people."""
+        return WORDS.get(self.kind, "the tokens")
+
+    def forward(self, features: Features) -> Tensor:
+        """Features with tokens (b, n, d) -> (b, width)."""
+        if self.kind == "own":
+            assert features.pooled is not None, (
+                "a network whose spec has pooled_width returns Features.pooled"
+            )
+            return features.pooled
+        if self.attention is not None:
+            pooled: Tensor = self.attention(features.tokens)
+            return pooled
+        if self.kind == "cls":
+            return features.tokens.x[:, self.first]
+        mean = features.tokens.patches.mean(1)
+        return mean if self.kind == "mean" else torch.cat([features.tokens.x[:, self.first], mean], dim=1)
+
+
+def build_pool(spec: FeatureSpec, kind: str) -> Pool:
+    """Return the pool of this name for a network; UnknownNameError names the nearest."""
+    if kind not in get_args(Kind):
+        raise UnknownNameError("way of pooling", kind, get_args(Kind))
+    return Pool(spec, cast(Kind, kind))
+
+
+class AttentionPool(nn.Module):
+    """A learned probe that attends to all tokens, then x + MLP(LN(x)) (Zhai et al. 2022, arXiv:2106.04560).
+
+    Heads are 64 wide where 64 divides the width, as in every ViT of the papers, and as near as can be
+    elsewhere.
+    """
+
+    def __init__(
+        self, width: int, *, hidden: int | None = None, kind: Gelu = "exact", eps: float = 1e-6
+    ) -> None:
+        super().__init__()
+        self.heads = next(h for h in range(max(1, width // 64), 0, -1) if width % h == 0)
+        self.probe = nn.Parameter(torch.empty(1, 1, width))
+        nn.init.xavier_uniform_(self.probe[0])
+        self.query, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        xavier(self.query)
+        xavier(self.out)
+        xavier(self.key_value, parts=2)
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, hidden or 4 * width, kind=kind)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Tokens of (b, n, d) -> (b, d)."""
+        probe = self.probe.expand(tokens.x.shape[0], -1, -1)
+        q = rearrange(self.query(probe), "b n (h e) -> b h n e", h=self.heads)
+        k, v = rearrange(self.key_value(tokens.x), "b n (two h e) -> two b h n e", two=2, h=self.heads)
+        x = self.out(rearrange(attend(q, k, v), "b h n e -> b n (h e)"))
+        x = x + self.mlp(Tokens(self.norm(x)))
+        return x[:, 0]  # type: ignore[no-any-return]

@@ -1,0 +1,268 @@
+"""Names become networks: ours, timm's names for ours, and all the others of timm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitrail.core import catalog
+from vitrail.core.errors import SettingError, UnknownNameError, nearest
+from vitrail.layers.elastic import set_keep
+from vitrail.layers.encoder import Encoder
+from vitrail.layers.patch_embedding import sides
+
+Size = int | tuple[int, int]
+
+TIMM_SIZES: Mapping[str, str] = MappingProxyType(
+    {"tiny": "ti", "small": "s", "medium": "m", "base": "b", "large": "l", "huge": "h", "giant": "g"}
+)
+"""timm's words for the sizes of the papers."""
+
+TIMM_NAMES = (
+    (r"vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)", "vit_{size}{patch}"),
+    (r"vit_(?P<size>tiny)_r_s16_p8_(?P<image>\d+)", "vit_r_{size}16"),
+    (r"vit_(?P<size>[a-z]+)_(?P<stem>r\d+)_s(?P<patch>\d+)_(?P<image>\d+)", "vit_{stem}_{size}{patch}"),
+    (r"deit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)", "deit_{size}{patch}"),
+    (r"deit_(?P<size>[a-z]+)_distilled_patch(?P<patch>\d+)_(?P<image>\d+)", "deit_{size}{patch}_distilled"),
+    (r"deit3_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)", "deit3_{size}{patch}"),
+    (r"swin_(?P<size>[a-z]+)_patch4_window7_(?P<image>224)", "swin_{first}"),
+    (r"swin_(?P<size>[a-z]+)_patch4_window12_(?P<image>384)", "swin_{first}_384"),
+    (r"vit_(?P<size>[a-z]+)_patch14_dinov2", "dinov2_{size}14"),
+    (r"vit_(?P<size>[a-z]+)_patch14_reg4_dinov2", "dinov2_{size}14_reg4"),
+    (r"mixer_(?P<size>[a-z])(?P<patch>\d+)_(?P<image>\d+)", "mixer_{size}{patch}"),
+)
+"""timm's names, as patterns, and ours for the same networks."""
+
+
+OVERLAPPING = ("vit", "dinov2")
+"""Families whose patches may overlap."""
+STORY_NAMES = (
+    (r"bit_r(\d+)x(\d)", r"resnetv2_\1x\2_bit"),
+    (r"efficientnet_(b\d|l2)_noisy_student", r"tf_efficientnet_\1.ns_jft_in1k"),
+    (r"efficientnet_?v2_([sml])", r"tf_efficientnetv2_\1"),
+    (r"xception", r"legacy_xception"),
+)
+"""What the papers call networks that timm has under another name: BiT's ResNetV2, Noisy Student's EfficientNet,
+EfficientNetV2 and Xception as their authors published them."""
+
+
+def create_encoder(
+    name: str,
+    *,
+    image: Size | None = None,
+    channels: int = 3,
+    drop_path: float | None = None,
+    stride: int | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> Encoder:
+    """Return a freshly drawn encoder by our name (`vit_s16`) or timm's (`vit_small_patch16_224`, `resnet50`).
+
+    `image` is the size in pixels, one number or (height, width), that positions are made for (None: the
+    preset's); `stride` the pixels from one patch to the next where patches shall overlap; `settings` change
+    others of the network's page. UnknownNameError names the nearest name; SettingError says what the network
+    does not take.
+    """
+    if not settings:
+        return build(config_of(name, image=image, channels=channels, drop_path=drop_path, stride=stride))
+    config = config_of(name, channels=channels, drop_path=drop_path, stride=stride)
+    # At once: an image that the preset's patches do not tile may fit the patches asked for.
+    return build(changed(config, {**({} if image is None else {"image": image}), **settings}))
+
+
+def changed(config: Any, settings: Mapping[str, Any]) -> Any:
+    """Return a network's settings with some of them changed; SettingError for an unknown name or a wrong kind."""
+    from pydantic import TypeAdapter, ValidationError
+
+    if config.family == "timm":
+        raise SettingError(
+            f"Settings of a network ({', '.join(settings)}) belong to our own pages; timm's {config.name} has none."
+        )
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    for name in settings:
+        if name not in values:
+            near = nearest(name, values)
+            hint = f" Did you mean {near!r}?" if near else f" It has: {', '.join(values)}."
+            raise SettingError(f"The network {config.family!r} has no setting {name!r}.{hint}")
+    try:
+        return TypeAdapter(type(config)).validate_python({**values, **settings})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SettingError(
+            f"The setting {where!r} of the network is not right: {first['msg']} (it was {first['input']!r})."
+        ) from None
+
+
+def config_of(
+    name: str,
+    *,
+    image: Size | None = None,
+    channels: int = 3,
+    drop_path: float | None = None,
+    stride: int | None = None,
+) -> Any:
+    """Return the settings that `create_encoder` would build, of the family's own class."""
+    preset, side = our_name(name)
+    family = catalog.family_of(preset)
+    if family is None:
+        refuse_overlap(name, stride)
+        return _timm_config(name, image, channels, drop_path)
+    config = presets_of(family)[preset]
+    changes = {"image": image or side, "channels": channels, "drop_path": drop_path}
+    changes |= {"patch": overlapping(config, stride)}
+    return replace(config, **{key: value for key, value in changes.items() if value is not None})
+
+
+def overlapping(config: Any, stride: int | None) -> int | tuple[int, int] | None:
+    """Return the `patch` of settings whose patches shall stand `stride` pixels apart; None where nothing changes.
+
+    SettingError for families whose patches cannot overlap.
+    """
+    if stride is None:
+        return None
+    if config.family not in OVERLAPPING:
+        refuse_overlap(config.family, stride)
+    side = config.patch[0] if isinstance(config.patch, tuple) else config.patch
+    return side if stride == side else (side, stride)
+
+
+def refuse_overlap(name: str, stride: int | None) -> None:
+    """Refuse a stride (SettingError) for a network whose patches stand where they stand."""
+    if stride is not None:
+        raise SettingError(f"{name} takes no --stride; {' and '.join(OVERLAPPING)} networks do.")
+
+
+def build(config: Any) -> Encoder:
+    """Return the encoder of these settings, which know their family."""
+    if config.family == "timm":
+        from vitrail.models.timm_wrapper import TimmEncoder
+
+        return TimmEncoder(config)
+    return cast(Encoder, catalog.load("architecture", config.family)(config))
+
+
+def our_name(name: str) -> tuple[str, int | None]:
+    """Return our preset for a network that timm names, and the image size in its name; other names come back.
+
+    A tag after a dot names weights, not a network: `vit_base_patch16_224.augreg_in21k` is `vit_b16`.
+    """
+    for pattern, preset in TIMM_NAMES:
+        if match := re.fullmatch(pattern, name.split(".")[0]):
+            parts = match.groupdict()
+            size = TIMM_SIZES.get(parts["size"], parts["size"])
+            ours = preset.format(**{**parts, "size": size, "first": size[0]})
+            if catalog.family_of(ours):
+                return ours, int(parts["image"]) if "image" in parts else None
+    return name, None
+
+
+def timm_name(name: str) -> str:
+    """Return timm's name for a network that its paper calls otherwise; other names come back."""
+    for pattern, theirs in STORY_NAMES:
+        if match := re.fullmatch(pattern, name):
+            return match.expand(theirs)
+    return name
+
+
+def presets_of(family: str) -> Mapping[str, Any]:
+    """Return the presets of a family, from its page."""
+    page = catalog.ARCHITECTURES[family].partition(":")[0]
+    return cast(Mapping[str, Any], import_module(page).PRESETS)
+
+
+def describe(encoder: Encoder) -> dict[str, Any]:
+    """Return what `rebuild` needs to make the same network again, as plain data for JSON."""
+    return {"family": encoder.config.family, "config": asdict(encoder.config)}
+
+
+def rebuild(description: Mapping[str, Any]) -> Encoder:
+    """Return the encoder that `describe` described, freshly drawn; SettingError for an unknown setting."""
+    family, values = description["family"], description["config"]
+    settings = _config_class(family)
+    known = [field.name for field in fields(settings)]
+    for name in values:
+        if name not in known:
+            hint = f"; did you mean {near!r}?" if (near := nearest(name, known)) else "; update vitrail."
+            raise SettingError(f"The network {family!r} has no setting {name!r}{hint}")
+    # JSON has no tuples; every sequence among the settings is one.
+    return build(settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One line of `vitrail models`: parameters without a classifier, the image size built for, the family."""
+
+    name: str
+    family: str
+    params: int
+    image: tuple[int, int]
+    width: int
+
+
+def list_models(pattern: str = "*") -> list[ModelRow]:
+    """Return our presets that match a shell pattern, counted on the meta device (no memory is filled)."""
+    rows = []
+    for name in catalog.presets(pattern):
+        config = config_of(name)
+        with torch.device("meta"):
+            encoder = build(config)
+        rows.append(
+            ModelRow(name, config.family, count_params(encoder), sides(config.image), encoder.spec.width)
+        )
+    return rows
+
+
+def list_timm(pattern: str = "*") -> list[str]:
+    """Return the names of timm's networks that match a shell pattern."""
+    import timm
+
+    return [name for name in timm.list_models() if fnmatchcase(name, pattern)]
+
+
+def count_params(network: nn.Module) -> int:
+    """Return the number of trained and fixed parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_macs(encoder: Encoder, image: Size, keep: float = 1.0) -> int:
+    """Return the multiply-adds of one image, of matrix products and convolutions alone; `keep` as in `Point`."""
+    config = encoder.config
+    with torch.device("meta"), torch.no_grad():
+        twin = build(config).eval()
+        set_keep(twin, keep)
+        counter = FlopCounterMode(display=False)
+        with counter:
+            twin(torch.zeros(1, config.channels, *sides(image)))
+    return int(counter.get_total_flops()) // 2
+
+
+def _config_class(family: str) -> type[Any]:
+    if family == "timm":
+        from vitrail.models.timm_wrapper import TimmConfig
+
+        return TimmConfig
+    return cast(type[Any], catalog.load("architecture", family).Config)
+
+
+def _timm_config(name: str, image: Size | None, channels: int, drop_path: float | None) -> Any:
+    # timm takes a second or two to import; a name that looks like none of its own still pays it.
+    import timm
+
+    from vitrail.models.timm_wrapper import TimmConfig
+
+    name = timm_name(name)
+    if not timm.is_model(name):
+        known = [*catalog.presets(), *timm.list_models()]
+        raise UnknownNameError(
+            "model", name, known, "`vitrail models` lists ours, `vitrail models --timm` all."
+        )
+    return TimmConfig(name, image, channels, drop_path)

@@ -1,0 +1,102 @@
+"""The confusion matrix as a table of links: every cell opens its pictures, without a script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitrail.data.manifest import Row
+from vitrail.reports.thumbnails import Album, Thumb
+from vitrail.tasks.result import Matrix, Shot
+
+WIDEST = 30
+"""More classes than this are not shown as a matrix but as a list of the most frequent mix-ups."""
+
+PAIRS = 60
+MISTAKES = 16
+"""Pictures shown of a cell of mistakes."""
+
+RIGHT = 6
+"""Pictures shown of a cell of right answers."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One small picture with the number that goes with it."""
+
+    thumb: Thumb
+    id: str
+    sure: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What of one class was taken for one class: how many, which share of the class, some pictures."""
+
+    name: str
+    truth: str
+    answer: str
+    count: int
+    share: float
+    pictures: tuple[Picture, ...]
+
+    @property
+    def right(self) -> bool:
+        """Whether it lies on the diagonal."""
+        return self.truth == self.answer
+
+    @property
+    def more(self) -> int:
+        """Pictures that are not shown."""
+        return self.count - len(self.pictures)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """All cells by row; `rows` is empty where there are too many classes, `open` holds the cells with pictures."""
+
+    labels: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    open: tuple[Cell, ...]
+
+
+def cells(matrix: Matrix, rows: Mapping[str, Row], album: Album) -> Cells:
+    """Fill the cells with pictures, the largest groups of mistakes first, as far as the album reaches."""
+    counts = np.array(matrix.counts)
+    order = sorted(matrix.shots, key=lambda at: (at[0] == at[1], -len(matrix.shots[at])))
+    wide = len(matrix.labels) > WIDEST
+    order = [at for at in order if at[0] != at[1]][:PAIRS] if wide else order
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    filled = {
+        at: _cell(matrix.labels, at, matrix.shots[at], float(shares[at]), _pictures(matrix, at, rows, album))
+        for at in order
+    }
+    if wide:
+        return Cells(matrix.labels, (), tuple(filled.values()))
+    k = range(len(matrix.labels))
+    empty = {(i, j): _cell(matrix.labels, (i, j), (), 0.0, ()) for i in k for j in k if (i, j) not in filled}
+    every = empty | filled
+    return Cells(matrix.labels, tuple(tuple(every[i, j] for j in k) for i in k), tuple(filled.values()))
+
+
+def _cell(
+    labels: tuple[str, ...],
+    at: tuple[int, int],
+    shots: Sequence[Shot],
+    share: float,
+    pictures: tuple[Picture, ...],
+) -> Cell:
+    return Cell(f"cell-{at[0]}-{at[1]}", labels[at[0]], labels[at[1]], len(shots), share, pictures)
+
+
+def _pictures(
+    matrix: Matrix, at: tuple[int, int], rows: Mapping[str, Row], album: Album
+) -> tuple[Picture, ...]:
+    pictures = []
+    for shot in matrix.shots[at][: RIGHT if at[0] == at[1] else MISTAKES]:
+        thumb = album.thumb(rows[shot.id])
+        if thumb is not None:
+            pictures.append(Picture(thumb, shot.id, f"{100 * (shot.confidence or 0):.0f} %"))
+    return tuple(pictures)

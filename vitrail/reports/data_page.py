@@ -1,0 +1,170 @@
+"""The page of a check: what a data set is, what was found in it, with the pictures, in one self-contained file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from posixpath import commonpath, dirname
+from typing import Any
+
+from PIL import Image
+
+from vitrail.core.errors import DataError
+from vitrail.data.decisions import History
+from vitrail.data.findings import Finding
+from vitrail.data.labels import count
+from vitrail.data.manifest import Row
+from vitrail.data.open_image import load
+from vitrail.data.prepare import Prepared
+from vitrail.pages import render
+from vitrail.plots import data_uri, photo_uri
+
+_THUMB = 144
+_PICTURES = 8  # shown of one finding
+_DRAWN, _DRAWN_THUMB = 6, 208  # the same where truths are drawn, which needs more room
+_FINDINGS = 40
+_CLASSES = 12
+_ALL = "all pictures"
+
+_TITLES = {
+    "unreadable": "Cannot be used",
+    "conflict": "One picture, several labels",
+    "doubtful": "Almost equal, but labelled differently",
+    "leak": "On two sides of the split",
+    "group leak": "Groups on two sides of the split",
+    "flat": "Hardly more than one colour",
+    "empty class": "Empty classes",
+    "missing class": "Classes missing in a split",
+    "spelling": "Classes of one spelling",
+    "twins": "There more than once",
+    "similar": "There again, almost unchanged",
+    "alike": "Crowds of look-alikes",
+    "converted": "Converted",
+    "odd size": "Of an odd size",
+    "tiny class": "Tiny classes",
+    "no label": "Without a label",
+    "several labels": "Several labels where one is learnt",
+    "unreadable truth": "Truths that cannot be read",
+    "imbalance": "Classes of unequal size",
+    "no mask": "Without a mask",
+    "mask size": "Masks of another size",
+    "mask values": "Masks with what no class has",
+    "unknown values": "Numbers or colours of no class",
+    "lossy mask": "Masks in JPEG",
+    "void mask": "Masks in which nothing counts",
+    "mask turn": "Masks that lie otherwise",
+    "mask turn kept": "Turned by EXIF, one of two",
+    "absent class": "Classes that no mask shows",
+    "class areas": "Areas of the classes",
+}
+
+
+def data_page(name: str, prepared: Prepared, history: History) -> str:
+    """Return the page as HTML; pictures are shown small and upright, as a network would be given them."""
+    rows = {row.id: row for row in prepared.manifest.rows(state=None)}
+    shared = commonpath([dirname(name) for name in rows]) if rows else ""
+    findings = prepared.report.findings
+    values = {
+        "name": name,
+        "train": prepared.command("train"),
+        "check": prepared.command("check"),
+        "verdict": _verdict(prepared),
+        "about": prepared.about(),
+        "notes": [*prepared.layout.notes, *prepared.notes],
+        "findings": [_shown(one, rows, prepared) for one in findings[:_FINDINGS]],
+        "areas": next(
+            ([dict(row) for row in one.table] for one in findings if one.kind == "class areas"), []
+        ),
+        "legend": _legend(prepared),
+        "shared": f"{shared}/" if shared else "",
+        "more": max(0, len(findings) - _FINDINGS),
+        "classes": list(_classes(prepared)),
+        "splits": list(prepared.manifest.counts(prepared.targets)),
+        "samples": list(_samples(prepared)),
+        "unshown": max(0, len(prepared.manifest.truth.names) - _CLASSES),
+        "history": [one.text() for one in history.decisions],
+        "undone": history.undone(),
+    }
+    return render("check.html", values)
+
+
+def _verdict(prepared: Prepared) -> str:
+    states = prepared.manifest.states()
+    out = states["quarantined"] + states["dropped"]
+    grave = sum(finding.grave for finding in prepared.report.findings)
+    used = f"{count(states['kept'], 'picture')}{prepared.in_classes()} can be learnt from"
+    kept_out = f"; {out:,} {'is' if out == 1 else 'are'} kept out" if out else ""
+    todo = f" {count(grave, 'finding')} to look at." if grave else " Nothing is to be done."
+    return f"{used}{kept_out}.{todo}"
+
+
+def _shown(finding: Finding, rows: dict[str, Row], prepared: Prepared) -> dict[str, Any]:
+    named = [rows[one] for one in finding.ids if one in rows]
+    unreadable = finding.kind == "unreadable"
+    most = _most(prepared)
+    return {
+        "title": _TITLES.get(finding.kind, finding.kind.capitalize()),
+        "grave": finding.grave,
+        "text": finding.text,
+        "pictures": [] if unreadable else [_picture(row, prepared) for row in named[:most]],
+        "reasons": [row.reason for row in named[:100]] if unreadable else [],
+        "more": max(0, len(named) - (100 if unreadable else most)),
+        "table": [dict(row) for row in finding.table] if finding.kind != "class areas" else [],
+    }
+
+
+def _legend(prepared: Prepared) -> dict[str, str]:
+    """Return the colours in which classes are drawn, by their names; none where truths are not drawn in colours."""
+    found = {name: prepared.targets.colour(name) for name in prepared.manifest.truth.names}
+    return {name: colour for name, colour in found.items() if colour}
+
+
+def _most(prepared: Prepared) -> int:
+    return _DRAWN if _legend(prepared) else _PICTURES
+
+
+def _picture(row: Row, prepared: Prepared, about: str = "") -> dict[str, str]:
+    words = prepared.targets.words(row)
+    try:
+        array = load(prepared.manifest.root, row.path, part=row.part).image
+    except DataError:  # it was deleted since it was looked at
+        return {"image": "", "id": row.id, "label": words, "split": row.split}
+    image = prepared.targets.draw(Image.fromarray(array), row, prepared.manifest.root, about)
+    drawn = bool(_legend(prepared))
+    side = _DRAWN_THUMB if drawn else _THUMB
+    small = image.width < side and image.height < side
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    thumb = image.resize(size, Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC)
+    uri = photo_uri(thumb, 88) if drawn else data_uri(thumb)
+    return {"image": uri, "id": row.id, "label": "" if drawn else words, "split": row.split}
+
+
+def _classes(prepared: Prepared) -> Iterator[dict[str, Any]]:
+    counts = prepared.manifest.counts(prepared.targets)
+    totals = {
+        name: sum(found[name] for found in counts.values()) for found in counts.values() for name in found
+    }
+    most = max(totals.values(), default=0)
+    for name, total in totals.items():
+        numbers = [found[name] for found in counts.values()]
+        yield {"name": name or _ALL, "numbers": numbers, "total": total, "share": total / max(1, most)}
+
+
+def _samples(prepared: Prepared) -> Iterator[tuple[str, Sequence[dict[str, str]]]]:
+    """Yield the first classes with pictures spread over each: a wrong folder is seen at a glance."""
+    counts = prepared.manifest.counts(prepared.targets)
+    names = list(dict.fromkeys(name for found in counts.values() for name in found))
+    by_class: dict[str, list[Row]] = {name: [] for name in names[:_CLASSES]}
+    for row in prepared.manifest.rows():
+        for stratum in prepared.targets.strata(row) or ("",):
+            if stratum in by_class:
+                by_class[stratum].append(row)
+    if _legend(prepared):
+        every = prepared.manifest.rows()
+        step = max(1, len(every) // _DRAWN)
+        yield _ALL, [_picture(row, prepared) for row in every[::step][:_DRAWN]]
+    for name, rows in by_class.items():
+        most = _most(prepared)
+        step = max(1, len(rows) // most)
+        about = name if prepared.targets.colour(name) else ""
+        yield name or _ALL, [_picture(row, prepared, about) for row in rows[::step][:most]]

@@ -1,0 +1,90 @@
+"""What a draft is worth: its score by folds, the labels it doubts, what more pictures and a fine-tune would bring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from vitrail import plots
+from vitrail.core.files import write_json, write_text
+from vitrail.data.manifest import Manifest
+from vitrail.data.open_image import load
+from vitrail.evaluate.cross_validation import Folded
+from vitrail.evaluate.label_errors import write_doubts
+from vitrail.infer.predictor import Predictor
+from vitrail.models.factory import count_params
+from vitrail.reports.run_page import DraftPage, Drawer, page_of_draft
+from vitrail.runs.model_card import card
+from vitrail.runs.run import Run
+from vitrail.runs.versions import environment
+from vitrail.tasks.base import Task
+from vitrail.tasks.probe import DenseProbe, Doubt
+
+SHOWN = 48
+"""Doubtful labels on the page; the table beside it has them all."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Seconds of the draft's phases; of a full fine-tune here, at least and at usual; right from half; the gain."""
+
+    phases: dict[str, float]
+    full: float
+    full_usual: float
+    half: float
+    gain: float
+
+
+def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Outlook) -> dict[str, Any]:
+    """Write report.json, report.html, README.md and the doubts of a draft into its run."""
+    doubtful = found.task.probe.doubts(found.evaluation) if found.task.probe else None
+    predictor = Predictor(run.folder)
+    header = predictor.header
+    report = {
+        "finished": True,
+        "draft": True,
+        "model": header.name,
+        "weights": header.weights,
+        "licence": header.licence,
+        "task": header.task["name"],
+        "parameters": count_params(predictor.network),
+        "imgsz": list(predictor.preprocess.size),
+        "seconds": round(sum(outlook.phases.values()), 1),
+        "phases": {name: round(seconds, 2) for name, seconds in outlook.phases.items()},
+        **found.result.details,
+        "gain_from_twice": round(outlook.gain, 4),
+        "half": round(outlook.half, 4),
+        "doubts": None if doubtful is None else len(doubtful),
+        "full_seconds": round(outlook.full, 1),
+        "full_seconds_usual": round(outlook.full_usual, 1),
+        "verdict": found.result.verdict,
+        "data": {"splits": {"all": _totals(manifest, found.task)}, "states": manifest.states()},
+        "environment": environment(),
+        "proof_drift": predictor.proof_drift,
+    }
+    write_json(run.report_path, report)
+    shown = None
+    if doubtful is not None:
+        write_doubts(run.folder / "doubts.csv", doubtful)
+        shown = [(one, _picture(manifest, one)) for one in doubtful[:SHOWN]]
+    drawer = None
+    if isinstance(found.task.probe, DenseProbe):
+        drawer = Drawer(found.task, predictor.preprocess, lambda shot, _: found.said(shot.id))
+    page = page_of_draft(run, manifest, DraftPage(found.result, report, shown, drawer))
+    write_text(run.folder / "report.html", page)
+    write_text(run.folder / "README.md", card(header, predictor.task, report, found.result))
+    return report
+
+
+def _totals(manifest: Manifest, task: Task[Any, Any]) -> dict[str, int]:
+    """Return how many pictures of each class there are, in all splits together: a draft learns from all."""
+    counts = manifest.counts(task).values()
+    return {name: sum(split[name] for split in counts) for name in next(iter(counts))}
+
+
+def _picture(manifest: Manifest, one: Doubt) -> str:
+    image = plots.shown(Image.fromarray(load(manifest.root, one.row.path, part=one.row.part).image), 128)
+    image.thumbnail((224, 224))
+    return plots.photo_uri(image)

@@ -1,0 +1,123 @@
+"""Scores a trained model again, on its own test pictures or on new ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitrail.core.errors import RunError
+from vitrail.core.files import refuse_unwritable, write_text
+from vitrail.core.text import command, reason
+from vitrail.data.doctor import Progress
+from vitrail.data.options import DEFAULTS, LayoutOptions
+from vitrail.evaluate.collect_answers import evaluate, result_of
+from vitrail.evaluate.new_data import fresh, learnt_by, own_tests
+from vitrail.infer.predictor import Predictor, refuse_exported
+from vitrail.models.factory import count_params
+from vitrail.reports.run_page import page_of_new
+from vitrail.reports.run_report import tested
+from vitrail.runs.run import Run, open_run
+from vitrail.runs.versions import environment
+from vitrail.tasks.result import Result, Scope
+
+
+class Told(NamedTuple):
+    """A report as plain data, and the result that it was made of."""
+
+    report: dict[str, Any]
+    result: Result
+
+
+class PageError(RunError):
+    """Pictures are scored, but the page about them could not be made; `told` are the scores."""
+
+    def __init__(self, html: str, error: Exception, told: Told) -> None:
+        why = str(error) if isinstance(error, RunError) else f"{html} could not be made: {reason(error)}."
+        super().__init__(why)
+        self.told = told
+
+
+def evaluate_run(model: str, device: str = "auto") -> Told:
+    """Score a run on its own test split once more.
+
+    Raises:
+        RunError: `model` is a file, which knows no pictures.
+        DataError: the pictures are gone.
+    """
+    refuse_exported(Path(model))
+    if not Path(model).is_dir():
+        raise RunError(f"{model} alone knows no test pictures. Name some: {command('eval', model, 'FOLDER')}")
+    run = open_run(model)
+    predictor = Predictor(model, device)
+    if run.recipe().training.tune == "draft":
+        return _drafted(run, predictor)
+    own = own_tests(run)
+    result = tested(predictor, own.scored)
+    report = _report(predictor, result, own.manifest.counts(predictor.task))
+    return Told(report | {"notes": list(own.notes)}, result)
+
+
+def _drafted(run: Run, predictor: Predictor) -> Told:
+    """Return the score by folds that a draft's report holds: its model learnt from all its pictures."""
+    if not run.report_path.is_file():
+        raise RunError(
+            f"{run.folder} is a draft without a report: its score by folds is not kept. Draft it again, or name new "
+            f"pictures: {command('eval', run.folder, 'FOLDER')}"
+        )
+    report: dict[str, Any] = json.loads(run.report_path.read_text(encoding="utf-8"))
+    probe = predictor.task.probe
+    if "calibration" not in report or probe is None:
+        raise RunError(
+            f"{run.folder} was drafted by an older vitrail and keeps no calibration. Draft it again, or name new "
+            f"pictures: {command('eval', run.folder, 'FOLDER')}"
+        )
+    note = "A draft learns from all its pictures. This is its score by folds, as counted when it was made."
+    return Told({**report, "notes": [note]}, probe.reopen(report))
+
+
+def evaluate_on(
+    model: str,
+    source: str,
+    *,
+    html: str | None = None,
+    read: LayoutOptions = DEFAULTS,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Told:
+    """Score a model on new pictures whose truth is of its own kind; `html` also writes a page.
+
+    Raises:
+        DataError: a class that the model does not know, a truth that its task cannot score, or nothing to score.
+        PageError: the pictures are scored, but the page could not be made.
+    """
+    if html:
+        refuse_unwritable(Path(html))
+    predictor = Predictor(model, device)
+    new = fresh(source, predictor.task, learnt_by(model), read=read, progress=progress)
+    for row in new.unusable:
+        predictor.task.accepts(row)
+    evaluation = evaluate(predictor, new.rows, new.manifest.root)
+    result = result_of(evaluation, new.rows, Scope(new.called, frozenset(new.known)))
+    report = _report(predictor, result, {}) | {"notes": list(new.notes)}
+    told = Told(report, result)
+    if html:
+        try:
+            write_text(Path(html), page_of_new(new, predictor, result, report))
+        except Exception as error:  # drawings and pages fail in many ways, the scores stand all the same
+            raise PageError(html, error, told) from error
+    return told
+
+
+def _report(predictor: Predictor, result: Result, splits: dict[str, dict[str, int]]) -> dict[str, Any]:
+    header = predictor.header
+    return {
+        "model": header.name,
+        "weights": header.weights,
+        "licence": header.licence,
+        "parameters": count_params(predictor.network),
+        "data": {"splits": splits},
+        **result.to_dict(),
+        "environment": environment(),
+        "proof_drift": predictor.proof_drift,
+    }

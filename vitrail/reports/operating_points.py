@@ -1,0 +1,71 @@
+"""The operating points of a run: measured on validation pictures after the training, and again when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitrail.core.errors import RunError
+from vitrail.core.text import command
+from vitrail.data.manifest import TEST, VAL, Manifest
+from vitrail.data.options import DEFAULTS, LayoutOptions
+from vitrail.evaluate.collect_answers import rows_of
+from vitrail.evaluate.new_data import fresh, learnt_by, own_tests
+from vitrail.evaluate.operating_points import MeasuredPoints, measure_points
+from vitrail.infer.operating_points import asked_for
+from vitrail.infer.predictor import Predictor
+from vitrail.runs.model_file import write_model
+from vitrail.runs.run import Run, open_run
+
+
+def pointed(run: Run, manifest: Manifest, predictor: Predictor) -> Predictor:
+    """Return the predictor of a model file that holds what was measured of its points; one point needs no table.
+
+    A file that holds it already stays as it is.
+    """
+    if len(predictor.points) == 1 or predictor.header.points:
+        return predictor
+    rows = measure_points(predictor, predictor.points, manifest, rows_of(manifest, VAL)).rows
+    header = predictor.header.model_copy(update={"points": rows})
+    write_model(run.model_path, predictor.network.to("cpu"), header)
+    return Predictor(run.folder)
+
+
+class PointsTold(NamedTuple):
+    """Measured points as plain data, and what their score is called."""
+
+    report: dict[str, Any]
+    score: str
+
+
+def evaluate_points(
+    model: str, wanted: str, data: str = "", *, read: LayoutOptions = DEFAULTS, device: str = "auto"
+) -> PointsTold:
+    """Measure points of a model (`all`, or a list) on its run's own test pictures, or on new ones.
+
+    Raises:
+        SettingError: a point that the model was not trained for.
+        RunError: `model` is a file, which knows no pictures.
+    """
+    predictor = Predictor(model, device)
+    points = asked_for(wanted, predictor.points)
+    if data:
+        new = fresh(data, predictor.task, learnt_by(model), read=read)
+        found = measure_points(predictor, points, new.manifest, new.rows)
+        return _told(predictor, found, new.notes)
+    if not Path(model).is_dir():
+        raise RunError(
+            f"{model} alone knows no test pictures. Name some: "
+            f"{command('eval', model, 'FOLDER', '--points', wanted)}"
+        )
+    run = open_run(model)
+    own = own_tests(run)
+    found = measure_points(predictor, points, own.scored, rows_of(own.scored, TEST))
+    return _told(predictor, found, own.notes)
+
+
+def _told(predictor: Predictor, found: MeasuredPoints, notes: Sequence[str]) -> PointsTold:
+    return PointsTold(
+        {"model": predictor.header.name, "points": found.rows, "notes": list(notes)}, found.score
+    )

@@ -1,0 +1,72 @@
+"""Writes what a run is worth: report.json for programs, report.html and the model card for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vitrail.core.files import write_json, write_text
+from vitrail.data.manifest import TEST, VAL, Manifest
+from vitrail.evaluate.collect_answers import evaluate, result_of, rows_of, scope_of
+from vitrail.infer.predictor import Predictor
+from vitrail.models.factory import count_params
+from vitrail.reports.calibrate_model import settled
+from vitrail.reports.operating_points import pointed
+from vitrail.reports.run_page import page
+from vitrail.runs.image_changes import without_changes
+from vitrail.runs.model_card import card
+from vitrail.runs.reproduce import train_command
+from vitrail.runs.run import Run
+from vitrail.runs.versions import environment
+from vitrail.tasks.result import Result
+
+
+def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool) -> dict[str, Any]:
+    """Score the run's model on its test split and write report.json, report.html and README.md into the run.
+
+    First the task learns from the validation answers what it leaves to them (`settled`), and operating points are
+    measured on them (`pointed`). Pictures of both splits that changed since the run looked at them are left out; the
+    report names them in `left_out`.
+    """
+    manifest, left_out = without_changes(run, manifest, (VAL, TEST))
+    predictor = pointed(run, manifest, settled(run, manifest))
+    report = about(run, manifest, predictor) | {"finished": finished, "seconds": round(seconds, 1)}
+    result = tested(predictor, manifest)
+    report |= result.to_dict() | ({"left_out": left_out} if left_out else {})
+    html = page(run, manifest, predictor, result, report)
+    write_json(run.report_path, report)
+    write_text(run.folder / "report.html", html)
+    write_text(run.folder / "README.md", card(predictor.header, predictor.task, report, result))
+    return report
+
+
+def tested(predictor: Predictor, manifest: Manifest) -> Result:
+    """Return what a model is worth on the test split of its run's own pictures."""
+    rows = rows_of(manifest, TEST)
+    return result_of(evaluate(predictor, rows, manifest.root), rows, scope_of(manifest, TEST))
+
+
+def about(run: Run, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:
+    """Return what a report says beside the scores: the network, the data, the cost, how to make it again."""
+    recipe, header = run.recipe(), predictor.header
+    events = run.course()
+    steps = [event for event in events if event["event"] == "step"]
+    scored = [event for event in events if event["event"] == "score"]
+    return {
+        "model": header.name,
+        "weights": header.weights,
+        "licence": header.licence,
+        "task": header.task["name"],
+        "parameters": count_params(predictor.network),
+        "data": {"splits": manifest.counts(predictor.task), "states": manifest.states()},
+        "cost": {
+            "steps": len({event["step"] for event in steps}),
+            "epochs": round(steps[-1]["epoch"], 2) if steps else 0.0,
+            "best_epoch": next((e["epoch"] for e in reversed(scored) if e["better"]), None),
+            "batch": recipe.training.batch,
+            "precision": recipe.training.precision,
+        },
+        "reproduce": train_command(recipe, header.weights, manifest.truth.kind),
+        "environment": environment(),
+        "proof_drift": predictor.proof_drift,
+        **({"points": header.points} if header.points else {}),
+    }

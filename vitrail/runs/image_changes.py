@@ -1,0 +1,84 @@
+"""The pictures of a run, later: where they lie now, and whether they are still those that it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vitrail.core.errors import DataError
+from vitrail.data.changed_images import Changes, find_changes
+from vitrail.data.doctor import Progress
+from vitrail.data.manifest import DROPPED, Manifest, Row
+from vitrail.data.open_image import place
+from vitrail.data.prepare import find
+from vitrail.runs.run import Run
+
+_LOOKED_FOR = 20  # pictures that tell which folder is meant
+
+
+def look_event(root: Path, began: float) -> dict[str, Any]:
+    """Return what a run's history keeps of a look at all its pictures: where they lay, and when it began."""
+    return {"root": str(root.resolve()), "looked": began}
+
+
+def last_look(run: Run, root: Path) -> float | None:
+    """Return when the contents of a run's pictures in this place were looked at last; None where nothing tells it."""
+    here = str(root.resolve())
+    return next(
+        (e["looked"] for e in reversed(run.history()) if "looked" in e and e.get("root") == here), None
+    )
+
+
+def changes_of(
+    run: Run, manifest: Manifest, rows: Sequence[Row] | None = None, progress: Progress | None = None
+) -> Changes:
+    """Return which of a run's pictures (None: all that it keeps) are no longer those that it saw."""
+    rows = manifest.rows() if rows is None else rows
+    return find_changes(rows, manifest.root, last_look(run, manifest.root), progress)
+
+
+def without_changes(run: Run, manifest: Manifest, splits: Sequence[str]) -> tuple[Manifest, str]:
+    """Return the manifest without the pictures of these splits that are no longer those that the run saw.
+
+    The second value says in words which these are, "" where there are none.
+    """
+    rows = [row for split in splits for row in manifest.rows(split)]
+    found = changes_of(run, manifest, rows)
+    if not (gone := found.ids()):
+        return manifest, ""
+    reason = "no longer the picture that the run saw"
+    kept = [
+        row._replace(state=DROPPED, reason=reason) if row.id in gone else row
+        for row in manifest.rows(state=None)
+    ]
+    return manifest.replace(kept), found.text(len(rows))
+
+
+def moved(manifest: Manifest, source: str) -> Manifest:
+    """Return the manifest of a run whose pictures lie in another place now: a folder, archive or table.
+
+    Raises:
+        DataError: not one of them lies there.
+    """
+    whole = find(source)
+    rows = manifest.rows()
+    rows = rows[:: max(1, len(rows) // _LOOKED_FOR)][:_LOOKED_FOR]
+    tail = manifest.root.parts[1:]
+    deeper = [whole.joinpath(*tail[-depth:]) for depth in range(1, min(3, len(tail)) + 1)]
+    folders = [whole, *deeper, whole.parent] if whole.is_dir() else [whole.parent]
+    root = max(folders, key=lambda folder: sum(_lies_in(folder, row) for row in rows))
+    if not any(_lies_in(root, row) for row in rows):
+        raise DataError(
+            f"No picture of the run lies in {source}: there is no {root / rows[0].path}. Name the folder that "
+            f"holds {rows[0].path}."
+        )
+    return replace(manifest, root=root.resolve())
+
+
+def _lies_in(folder: Path, row: Row) -> bool:
+    try:
+        return place(folder, row.path).file.is_file()
+    except DataError:
+        return False

@@ -1,0 +1,140 @@
+"""Recipe → network: the only place where a model meets a task."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from vitrail.core.catalog import load
+from vitrail.data.truth import Truth
+from vitrail.layers.encoder import Encoder
+from vitrail.layers.heads import Head, Output
+from vitrail.layers.sdpa import Recorder
+from vitrail.layers.tokens import Features, FeatureSpec
+from vitrail.models.factory import create_encoder
+from vitrail.runs.model_file import Header
+from vitrail.tasks.base import Task
+from vitrail.weights.resolve import find_weights
+
+
+class _Assembled(nn.Module):
+    """An encoder with a head."""
+
+    encoder: Encoder
+
+    def __init__(self, encoder: Encoder, head: Head) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What the encoder says of itself."""
+        return self.encoder.spec
+
+    def encode(
+        self, inputs: Mapping[str, Tensor], record: Recorder | None = None, whole: bool = False
+    ) -> Features:
+        """Return the features that the head reads; `whole` where also those are wanted that it does not read.
+
+        Attention is recorded, of whole features, where a recorder is handed in.
+        """
+        given = {name: inputs[name] for name in self.encoder.takes if name in inputs}
+        images = inputs["images"]
+        if self.head.reads == "levels":
+            return self.encoder.tap(images, self.head.taps, given=given, record=record)
+        if record is None and not whole and self.head.reads == "prefix":
+            return self.encoder.summarise(images, given=given)
+        return self.encoder(images, given=given, record=record)
+
+
+class Network(_Assembled):
+    """An encoder with the head of a task: the inputs of a batch by name → the task's outputs by name.
+
+    `outputs` names what it gives outside of training, in order.
+    """
+
+    __call__: Callable[..., Output]
+
+    def __init__(self, encoder: Encoder, head: Head, outputs: Sequence[str] = ("logits",)) -> None:
+        super().__init__(encoder, head)
+        self.outputs = tuple(outputs)
+
+    def forward(self, inputs: Mapping[str, Tensor], record: Recorder | None = None) -> Output:
+        """Return the outputs of the head, recording attention where a recorder is handed in."""
+        return self.head(self.encode(inputs, record), inputs)
+
+
+class Classifier(_Assembled):
+    """An encoder with a head of classes: images (b, channels, height, width) → logits (b, k)."""
+
+    __call__: Callable[..., Tensor]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        inputs = {"images": images}
+        return self.head(self.encode(inputs), inputs)["logits"]
+
+
+def build_task(name: str, truth: Truth | Sequence[str], settings: Mapping[str, Any]) -> Task[Any, Any]:
+    """Return the task of this name, ours or "module:Class", for truths of this header, or of these names alone."""
+    task: Task[Any, Any] = load("task", name)(truth, settings)
+    return task
+
+
+def task_of(header: Header, learnt: Mapping[str, Any]) -> Task[Any, Any]:
+    """Return the task that a model file describes, with what was learnt since laid over its settings."""
+    said = header.task
+    truth = Truth.from_dict(said["truth"]) if "truth" in said else said["labels"]
+    return build_task(said["name"], truth, {**said["settings"], **learnt})
+
+
+def join(encoder: Encoder, task: Task[Any, Any]) -> Network:
+    """Return the network that gives the encoder this task's head."""
+    return Network(encoder, task.head(encoder.spec), tuple(task.outputs))
+
+
+def create_model(
+    name: str,
+    num_classes: int = 1000,
+    *,
+    pretrained: bool | str = False,
+    image: tuple[int, int] | None = None,
+    channels: int = 3,
+    pool: str | None = None,
+) -> Classifier:
+    """Return a network from images (b, channels, height, width) to logits (b, num_classes).
+
+    `name` is one of ours (`vit_s16`) or timm's; `image` is the size (height, width) that positions are made for.
+    `pretrained` is True for the best weights that can be had, or names a file or a checkpoint; the classifier comes
+    along where it has as many classes and stands directly on the pooled features, else it is freshly drawn. What was
+    taken for granted of the weights is a warning.
+
+    Raises:
+        WeightsError: the weights cannot be had or do not fit.
+    """
+    labels = [str(i) for i in range(num_classes)]
+    if pretrained is False:
+        encoder = create_encoder(name, image=image, channels=channels)
+        return Classifier(encoder, build_task("classify", labels, {"pool": pool}).head(encoder.spec))
+    found = find_weights("auto" if pretrained is True else pretrained, name)
+    for line in found.assumed:
+        warnings.warn(f"the weights {found.name}: {line}", stacklevel=2)
+    comes_along = len(found.head.get("linear.bias", ())) == num_classes
+    task = build_task("classify", labels, {"pool": pool or (found.pool if comes_along else None)})
+    encoder = found.build(image=image, channels=channels)
+    network = Classifier(encoder, task.head(encoder.spec))
+    take_head(network, found.head)
+    return network.eval()
+
+
+def take_head(network: Network | Classifier, head: Mapping[str, Tensor]) -> bool:
+    """Load a published classifier where it has the shapes of the network's own; tell whether it has."""
+    own = {key: tuple(tensor.shape) for key, tensor in network.head.state_dict().items()}
+    if {key: tuple(tensor.shape) for key, tensor in head.items()} != own:
+        return False
+    network.head.load_state_dict({key: tensor.float() for key, tensor in head.items()})
+    return True

@@ -1,0 +1,201 @@
+"""A run is a folder: created once, never overwritten, every file in it written in one step."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vitrail.core.config import read, read_mapping, to_yaml
+from vitrail.core.environment import runs_dir
+from vitrail.core.errors import RunError, VitrailError
+from vitrail.core.files import append_line, replace, write_text
+from vitrail.core.text import command, reason
+from vitrail.data.labels import natural, some
+from vitrail.data.manifest import Manifest
+from vitrail.runs.recipe import SCHEMA, Recipe
+
+
+class ReportError(RunError):
+    """A run is trained and its model kept, but its report could not be made."""
+
+    def __init__(self, run: Run, error: Exception, again: str) -> None:
+        why = str(error).rstrip(".") if isinstance(error, VitrailError) else reason(error)
+        super().__init__(
+            f"The model is trained and kept in {run.folder}, but its report could not be made: {why}. {again}"
+        )
+        self.run = run
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder and the places in it."""
+
+    folder: Path
+
+    @property
+    def recipe_path(self) -> Path:
+        """The whole setting of the run."""
+        return self.folder / "recipe.yaml"
+
+    @property
+    def model_path(self) -> Path:
+        """The best weights, with everything that prediction needs."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def manifest_path(self) -> Path:
+        """The pictures the run saw, with their split."""
+        return self.folder / "manifest.csv"
+
+    @property
+    def history_path(self) -> Path:
+        """One event a line, append-only."""
+        return self.folder / "history.jsonl"
+
+    @property
+    def report_path(self) -> Path:
+        """Final scores, for programs."""
+        return self.folder / "report.json"
+
+    @property
+    def live_path(self) -> Path:
+        """Some validation images as the last validation answered them, of tasks that draw them."""
+        return self.folder / "live.png"
+
+    @property
+    def state_path(self) -> Path:
+        """Last weights, optimiser, average and counters: what a resume needs."""
+        return self.folder / "state" / "last.safetensors"
+
+    def recipe(self) -> Recipe:
+        """Read the recipe; raises a RunError for another schema version."""
+        values = read_mapping(self.recipe_path)
+        if values.get("schema_version") != SCHEMA:
+            raise RunError(
+                f"{self.folder} was written with schema {values.get('schema_version')}; this vitrail reads {SCHEMA}. "
+                "Use the vitrail that wrote it, or train again."
+            )
+        return read(Recipe, values, str(self.recipe_path))
+
+    def manifest(self, root: Path) -> Manifest:
+        """Read the manifest; `root` is the folder its paths start from. RunError where it is gone."""
+        if not self.manifest_path.is_file():
+            raise RunError(
+                f"{self.manifest_path}, the list of the run's pictures, is gone. vitrail predict and explain work "
+                "without it; eval and inspect take other pictures by name, export takes them with --data. Train again "
+                "to have a new list."
+            )
+        return Manifest.read(self.manifest_path, root)
+
+    def root(self) -> Path:
+        """Return the folder that the manifest's paths start from; raises a RunError where nothing tells it."""
+        try:
+            with safe_open(self.state_path, framework="pt") as handle:
+                return Path(json.loads(handle.metadata()["counters"])["root"])
+        except (OSError, SafetensorError, KeyError):
+            for event in self.history():  # a draft is made in one go and keeps no state
+                if "root" in event:
+                    return Path(event["root"])
+            raise RunError(
+                f"{self.folder} does not tell any more where its pictures are. Name their folder: "
+                f"{command('eval', self.folder, 'FOLDER')}"
+            ) from None
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return all events; a last line that a kill cut short is left out."""
+        if not self.history_path.exists():
+            return []
+        events = []
+        for line in self.history_path.read_text(encoding="utf-8").splitlines():
+            try:
+                events.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return events
+
+    def course(self) -> list[dict[str, Any]]:
+        """Return the events without those that a later resume took back, so that each step stands once."""
+        course: list[dict[str, Any]] = []
+        for event in self.history():
+            if event["event"] == "resumed":
+                course = [before for before in course if before.get("step", 0) <= event["step"]]
+            course.append(event)
+        return course
+
+    def drop_stale_report(self) -> None:
+        """Remove what was reported of an older model than the one that is there now."""
+        with suppress(OSError):
+            now = self.model_path.stat().st_mtime
+            for path in (self.report_path, self.folder / "report.html", self.folder / "README.md"):
+                if path.exists() and path.stat().st_mtime < now:
+                    path.unlink()
+
+    def log(self, kind: str, values: dict[str, Any]) -> None:
+        """Append one event."""
+        append_line(self.history_path, {"event": kind, **values})
+
+    def save_state(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+        """Write what a resume needs in one step: tensors, and counters as JSON in the header."""
+        metadata = {"counters": json.dumps(counters)}
+        replace(self.state_path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Read what `save_state` wrote."""
+        try:
+            with safe_open(self.state_path, framework="pt") as handle:
+                counters = json.loads(handle.metadata()["counters"])
+                return {key: handle.get_tensor(key) for key in handle.keys()}, counters  # noqa: SIM118
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.folder} has no saved state yet, so there is nothing to resume. Train again from the start."
+            ) from None
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"{self.state_path} is broken ({error}). Train again from the start.") from None
+
+
+def create_run(recipe: Recipe, out: str | None, command: str) -> Run:
+    """Make a new run folder: `out`, or runs/<name of the data>, with -2, -3 … where that exists already."""
+    wanted = Path(out) if out else runs_dir() / (Path(recipe.data.source).resolve().name or "run")
+    for number in range(1, 10_000):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise RunError(f"{folder} cannot be created: {why}. Choose another place with --out.") from None
+        run = Run(folder)
+        write_text(run.recipe_path, to_yaml(recipe, f"Made by: {command}"))
+        return run
+    raise RunError(f"There are too many runs called {wanted}. Choose another name with --out.")
+
+
+def elsewhere(run: Run, out: str | None) -> list[str]:
+    """Say where a run is kept whose folder was wanted but stood there already."""
+    return (
+        [f"{out} is there already; this run is kept in {run.folder}."]
+        if out and Path(out) != run.folder
+        else []
+    )
+
+
+def open_run(path: str | Path) -> Run:
+    """Open an existing run folder; raises a RunError where it is none or of another schema."""
+    run = Run(Path(path))
+    if not run.recipe_path.is_file():
+        within, beside = (list(place.glob("*/recipe.yaml")) for place in (run.folder, run.folder.parent))
+        there = some(sorted((str(one.parent) for one in within or beside), key=natural), 5)
+        raise RunError(
+            f"{path} is not a run folder (it has no recipe.yaml). Name one that vitrail train made"
+            f"{f': {there}' if there else ', such as runs/photos'}."
+        )
+    run.recipe()
+    return run

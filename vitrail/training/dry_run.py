@@ -1,0 +1,175 @@
+"""What a training would be and cost, without training: samples, steps, memory, minutes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitrail.core.seeds import of_64_bits
+from vitrail.core.text import clock, span
+from vitrail.data.batch import Batch
+from vitrail.data.manifest import TRAIN, VAL
+from vitrail.data.split import can_be_trained
+from vitrail.models.factory import count_params
+from vitrail.runs.device import device_for
+from vitrail.runs.recipe import Recipe
+from vitrail.runs.run import open_run
+from vitrail.runs.train_options import TrainOptions
+from vitrail.training.batch_size_finder import forecast, measure, pictures_a_step, settled
+from vitrail.training.fit import prepared_for
+from vitrail.training.initialization import Start, begin
+from vitrail.training.micro_batches import smallest_piece
+from vitrail.training.recipe_layers import table
+from vitrail.training.resolve_recipe import plan
+from vitrail.training.resumption import Place, resumed_manifest
+from vitrail.training.session import first_batch, order_of, pictures_to_train_on
+from vitrail.training.time_budget import Budget
+from vitrail.training.validate_options import refuse
+
+FOLLOWS = "A draft is made first, without training the network; this is the training after it (--tune full)."
+"""What a plan says where the lines below are not of the command itself."""
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """A plan with its measured cost."""
+
+    notes: tuple[str, ...]
+    origins: dict[str, dict[str, Any]]
+    recipe: dict[str, Any]
+    parameters: int
+    splits: dict[str, int]
+    steps: int
+    epochs: float
+    seconds_a_step: float
+    batch: str
+    seconds: float
+    seconds_usual: float  # where other work goes on beside it as it does now
+    memory: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Return the plan in plain words."""
+        model, training = self.recipe["model"], self.recipe["training"]
+        size = "×".join(map(str, model["imgsz"]))
+        splits = ", ".join(f"{count:,} {split}" for split, count in self.splits.items())
+        return [
+            *self.notes,
+            f"pictures  {splits}",
+            f"network   {model['name']}, {self.parameters / 1e6:.2f} M parameters, input {size} px",
+            f"recipe    {self.recipe['recipe']}: lr {training['lr']:g}, augmentation {training['augment']}, "
+            f"{training['precision']}, {training['micro']} pictures at a time",
+            f"batch     {self.batch} pictures",
+            f"steps     {self.steps:,} of {self.seconds_a_step:.2f} s (measured), {self.epochs:.1f} epochs",
+            f"memory    {self.memory / 1e9:.1f} GB at its highest, all of this command up to its first step",
+            "settings, by where they come from; what stands lower wins:",
+            *table(self.origins),
+            f"time      {span(self.seconds, self.seconds_usual)}{self._short()}",
+        ]
+
+    def _short(self) -> str:
+        limit = self.recipe["training"]["seconds"]
+        if not limit or self.epochs >= 1:
+            return ""
+        return f"; --time {limit:g}s is too short for one epoch ({clock(self.seconds / self.epochs)})"
+
+
+def dry(data: str, options: TrainOptions) -> DryRun:
+    """Check the data, make the plan, measure a step, and write nothing."""
+    refuse(options)
+    prepared = prepared_for(data, options)
+    planned = plan(data, prepared, options)
+    if planned.full is None:
+        can_be_trained(prepared.manifest, prepared.targets.strata)
+    device = device_for(planned.recipe.training.device)
+    torch.manual_seed(of_64_bits(planned.recipe.training.seed))
+    wanted = planned.full or planned.recipe
+    start = begin(wanted, prepared.manifest.truth)
+    if wanted.training.tune == "head":
+        start.network.encoder.requires_grad_(False)
+    pictures = pictures_to_train_on(wanted, prepared.manifest, start.task, start.preprocess)
+    found = measure(wanted, start.network, start.task, first_batch(wanted, pictures), device)
+    recipe = settled(wanted, found)
+    manifest = prepared.manifest
+    counts = {split: len(manifest.rows(split)) for split in manifest.counts(prepared.targets)}
+    epoch = order_of(recipe, pictures).steps
+    scoring = Budget.guessed(
+        recipe.training.seconds or 0.0, epoch, found.seconds, counts.get(VAL, 0) / found.batch
+    )
+    limited = recipe.training.seconds is not None
+    steps = max(1, scoring.more(0.0)) if limited else recipe.training.epochs * epoch
+    seconds = steps * found.seconds + math.ceil(steps / epoch) * scoring.scoring
+    follows = [FOLLOWS] if planned.full else []
+    noise = 1.0 if limited else _noise(recipe, start, first_batch(recipe, pictures), found.precision)
+    return DryRun(
+        notes=(*prepared.lines(), *planned.reasons, *found.check.lines(), *follows),
+        origins={source: dict(settings) for source, settings in planned.origins.items()},
+        recipe=recipe.model_dump(mode="json"),
+        parameters=count_params(start.network),
+        splits=counts,
+        steps=steps,
+        seconds_a_step=found.seconds,
+        epochs=steps / epoch,
+        batch=pictures_a_step(recipe, found),
+        seconds=seconds,
+        seconds_usual=seconds * noise,
+        memory=found.memory,
+    )
+
+
+def _noise(recipe: Recipe, start: Start, batch: Batch[Any], precision: str) -> float:
+    """Return how many times as long as the quickest step the usual one takes here: other work makes it more."""
+    device = device_for(recipe.training.device)
+    smallest = smallest_piece(start.network, start.task, recipe.model)
+    found = forecast(start.network, start.task, batch, device, precision, smallest)
+    return found.usual / found.quickest
+
+
+@dataclass(frozen=True)
+class DryResume:
+    """What is left of a run that was stopped or killed."""
+
+    run: str
+    step: int
+    steps: int
+    seconds_a_step: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Return what is left in plain words."""
+        if not self.steps:
+            return [f"run       {self.run} is finished, at step {self.step:,}. More of it: --epochs"]
+        return [
+            f"run       {self.run} goes on from step {self.step:,}",
+            f"steps     {self.steps:,} of {self.seconds_a_step:.2f} s (as they were until now)",
+            f"time      about {clock(self.seconds)}",
+        ]
+
+
+def dry_resume(folder: str | Path, more: int = 0, where: Place = Place()) -> DryResume:
+    """Say what going on with a run, or with `more` epochs of it, would take; nothing is written.
+
+    Raises:
+        DataError: as the resume itself, where pictures changed or are gone.
+    """
+    run = open_run(folder)
+    recipe = run.recipe()
+    counters = run.load_state()[1]
+    manifest = resumed_manifest(run, counters["root"], replace(where, epochs=more)).manifest
+    step = counters["step"]
+    rows = len(manifest.rows(TRAIN))
+    epoch = max(1, rows // min(rows, recipe.training.batch))
+    steps = more * epoch if more else counters["schedule"]["total"] - step
+    cost = counters["seconds"] / max(1, step)
+    return DryResume(str(folder), step, steps, cost, steps * cost)

@@ -1,0 +1,133 @@
+"""Where a training starts: from scratch or from weights, with the preprocessing those weights are used to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vitrail.core.errors import SettingError
+from vitrail.data.preprocess import Preprocess, usual_fraction
+from vitrail.data.truth import Truth
+from vitrail.layers.encoder import Encoder, set_checkpointing
+from vitrail.models.factory import create_encoder, describe, rebuild
+from vitrail.runs.network import Network, build_task, join
+from vitrail.runs.recipe import ModelSettings, Recipe
+from vitrail.tasks.base import Task
+from vitrail.training.distillation import open_teacher
+from vitrail.weights.preprocessing import published_preprocess
+from vitrail.weights.resolve import find_weights
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network before its training, its task, its preprocessing, and whose weights it holds."""
+
+    network: Network
+    task: Task[Any, Any]
+    preprocess: Preprocess
+    licence: str | None = None
+    origin: str = "none"  # the weights by name; never a path, for it stands in what is shared
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `again` needs, as plain data."""
+        return {
+            "encoder": describe(self.network.encoder),
+            "preprocess": self.preprocess.to_dict(),
+            "licence": self.licence,
+            "origin": self.origin,
+        }
+
+
+def begin(recipe: Recipe, truth: Truth) -> Start:
+    """Build the network of a recipe, from scratch or from the weights it names.
+
+    Raises:
+        WeightsError: the weights cannot be had or do not fit; nothing starts from noise in their place.
+    """
+    task = build_task(recipe.task.name, truth, recipe.task.settings)
+    opened = _open(recipe.model)
+    preprocess = task.steps(opened.preprocess)
+    _let_teach(task, preprocess)
+    network = join(opened.encoder, task)
+    _set_checkpointing(network, recipe)
+    return Start(network, task, preprocess, opened.licence, opened.origin)
+
+
+def _set_checkpointing(network: Network, recipe: Recipe) -> None:
+    """Switch gradient checkpointing on where the recipe wants it.
+
+    Raises:
+        SettingError: the network has none, or batch norms, whose statistics the second forward pass would count again.
+    """
+    if not recipe.training.grad_checkpointing:
+        return
+    if any(isinstance(module, _BatchNorm) for module in network.encoder.modules()):
+        why = "has batch norms, whose statistics would be counted twice"
+    elif not set_checkpointing(network, True):
+        why = "has no blocks that could be computed again"
+    else:
+        return
+    raise SettingError(
+        f"--grad-checkpointing: {recipe.model.name} {why}. Leave it out; --micro also lowers the memory of a training."
+    )
+
+
+def _let_teach(task: Task[Any, Any], student: Preprocess) -> None:
+    """Open the teacher where the task wants one."""
+    if (take := getattr(task, "taught_by", None)) is not None:
+        take(open_teacher(task.settings.teacher, task.labels, student))
+
+
+class _Opened(NamedTuple):
+    encoder: Encoder
+    preprocess: Preprocess
+    licence: str | None
+    origin: str
+
+
+def _open(model: ModelSettings) -> _Opened:
+    if model.weights == "none":
+        encoder = create_encoder(
+            model.name,
+            image=model.imgsz,
+            channels=model.channels,
+            drop_path=model.drop_path,
+            stride=model.stride,
+            settings=model.settings,
+        )
+        base = Preprocess.for_size(model.imgsz, model.channels)
+        return _Opened(encoder, _fitted(base, model), None, "none")
+    found = find_weights(model.weights, model.name, model.settings)
+    drop_path = model.drop_path if hasattr(found.config, "drop_path") else None
+    encoder = found.build(
+        image=model.imgsz, channels=model.channels, drop_path=drop_path, stride=model.stride
+    )
+    base = published_preprocess(found, model.imgsz, model.channels)
+    return _Opened(encoder, _fitted(base, model), found.licence, found.name)
+
+
+def _fitted(base: Preprocess, model: ModelSettings) -> Preprocess:
+    """Fit pictures as the recipe says, which has what the weights state where nobody said otherwise."""
+    fraction = model.crop_fraction or usual_fraction(model.fit)
+    return replace(
+        base,
+        fit=model.fit,
+        crop_fraction=fraction,
+        interpolation=model.interpolation,
+        scale=model.scale,
+        mean=base.mean if model.mean is None else model.mean,
+        std=base.std if model.std is None else model.std,
+    )
+
+
+def again(saved: Mapping[str, Any], recipe: Recipe, truth: Truth) -> Start:
+    """Build the network of a run once more, without its first weights: a resume fills in its own."""
+    task = build_task(recipe.task.name, truth, recipe.task.settings)
+    network = join(rebuild(saved["encoder"]), task)
+    _set_checkpointing(network, recipe)
+    preprocess = Preprocess.from_dict(saved["preprocess"])
+    _let_teach(task, preprocess)
+    return Start(network, task, preprocess, saved["licence"], saved["origin"])

@@ -1,0 +1,345 @@
+"""Decides what a user did not say: where to start, network, input size, task, recipe; and says why.
+
+A recipe is made of layers, each laid over those before it (`_layers`); then it is fitted to the network and to the
+number of pictures, and its task is wrapped where it is learnt from a teacher or for several costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from vitrail.core.catalog import DISTILL, ELASTIC, family_of, load
+from vitrail.core.config import read
+from vitrail.core.errors import UsageError
+from vitrail.data.builtin import names as builtin_names
+from vitrail.data.labels import count
+from vitrail.data.manifest import TRAIN
+from vitrail.data.prepare import Prepared
+from vitrail.data.targets import Targets
+from vitrail.layers.encoder import Encoder
+from vitrail.models.factory import our_name, timm_name
+from vitrail.runs.recipe import (
+    Recipe,
+    is_file,
+    layered,
+    recipe_for,
+    regularization_of,
+    settings_of,
+    task_part,
+)
+from vitrail.runs.task_settings import settings_class
+from vitrail.runs.task_wrapping import Unwrapped, unwrap
+from vitrail.runs.train_options import TrainOptions, image_size, seconds
+from vitrail.tasks.base import Task
+from vitrail.training.distillation import taught
+from vitrail.training.elastic_recipe import costs_of, dialled
+from vitrail.training.feature_cache import pool_kind
+from vitrail.training.network_choice import (
+    TINY,
+    NetworkChoice,
+    fresh_network,
+    named_network,
+    pretrained_network,
+    shapes_of,
+    short_side,
+)
+from vitrail.training.recipe_layers import Layer, origins
+from vitrail.training.task_choice import choose_task, refuse_balance, stated_settings
+from vitrail.training.validate_options import refuse_apart, refuse_idle
+from vitrail.training.view_choice import view_layer
+
+FEW = 5000
+"""Up to so many pictures a fine-tune gets the recipe for few."""
+
+STEPS = 8
+"""Steps of an epoch below which a recipe's batch is too large for the pictures there are."""
+
+SMALLEST_BATCH = 8
+"""Pictures of a step that are not gone below for it."""
+
+
+class Planned(NamedTuple):
+    """A complete recipe, the reasons for what the user left open, and for a draft the fine-tune after it."""
+
+    recipe: Recipe
+    reasons: tuple[str, ...]
+    full: Recipe | None = None
+    origins: Mapping[str, Mapping[str, Any]] = {}  # of the training that follows a draft, where there is one
+    shrink: bool = False  # whether a draft may take a smaller input to keep its minute
+
+
+class _Wanted(NamedTuple):
+    """What a recipe is made for."""
+
+    source: str
+    prepared: Prepared
+    options: TrainOptions
+    network: NetworkChoice
+    task: str
+    tune: str
+    side: int  # of the pictures, the short one
+    shapes: Sequence[tuple[int, int]]  # of some of them
+
+
+def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
+    """Fill in what the user did not say from what the pictures are.
+
+    Raises:
+        WeightsError: weights were wanted and cannot be had; a training from noise is never put in their place.
+        SettingError: settings that contradict each other.
+    """
+    named, shapes = named_network(options), shapes_of(prepared.manifest)
+    side = short_side(shapes)
+    network, reasons = (
+        fresh_network(side, named)
+        if _from_scratch(source, options)
+        else pretrained_network(options.weights or "auto", named)
+    )
+    task = choose_task(options, prepared.manifest)
+    tune = options.tune or _tune(options, network, task.name)
+    refuse_apart(tune, network.weights)
+    refuse_idle(tune, options)
+    _refuse_draft(tune, task.name)
+    wanted = _Wanted(source, prepared, options, network, task.name, tune, side, shapes)
+    made = _recipe(wanted)
+    reasons = [*reasons, *task.reasons, *made.told, *_remarks(options, tune), *costs_of(made.recipe)]
+    full = _recipe(_after_draft(wanted)) if tune == "draft" else None
+    return Planned(
+        made.recipe,
+        tuple(reasons),
+        full.recipe if full else None,
+        origins=(full or made).origins,
+        shrink=named.size is None,
+    )
+
+
+def _from_scratch(source: str, options: TrainOptions) -> bool:
+    """Tell whether nothing pretrained is wanted: said so, or the recipe is one from scratch."""
+    if options.weights is not None:
+        return options.weights == "none"
+    if tune := options.tune or _stated_tune(options.recipe):
+        return tune == "scratch"
+    return source in builtin_names()  # eight pixels a side: nothing that was pretrained on photographs helps
+
+
+def _stated_tune(recipe: str | None) -> str | None:
+    """Return what a recipe says to train; None where there is none, or a file that leaves it open."""
+    if recipe is None:
+        return None
+    tune: str | None = settings_of(recipe).get("training", {}).get("tune")
+    return tune if is_file(recipe) else tune or "scratch"
+
+
+def _tune(options: TrainOptions, network: NetworkChoice, task: str) -> str:
+    """Return what to train where the user does not say: what the recipe says, if the weights allow it."""
+    stated = _stated_tune(options.recipe)
+    if network.weights == "none":
+        return "scratch"
+    if stated and stated != "scratch":
+        return stated
+    return "draft" if _has_draft(task) else "full"
+
+
+def _has_draft(task: str) -> bool:
+    """Tell whether a head for frozen features can be computed at once."""
+    return load("task", task).probe is not Task.probe
+
+
+def _lies_in_image(task: str) -> bool:
+    """Tell whether the truths of a task lie in the image, so that none of it may be cut off."""
+    moved: bool = load("task", task).transform is not Targets.transform
+    return moved
+
+
+def _refuse_draft(tune: str, task: str) -> None:
+    if tune == "draft" and not _has_draft(task):
+        raise UsageError(f"The task {task} has no draft. Train with --tune full, or --weights none.")
+
+
+def _remarks(options: TrainOptions, tune: str) -> list[str]:
+    if tune != "scratch" or _stated_tune(options.recipe) in (None, "scratch"):
+        return []
+    return [f"recipe {options.recipe} is made for published weights; from scratch it learns slowly"]
+
+
+def _after_draft(wanted: _Wanted) -> _Wanted:
+    """Return what the full fine-tune after a draft is made for."""
+    return wanted._replace(options=after_draft(wanted.options), tune="full")
+
+
+def after_draft(options: TrainOptions) -> TrainOptions:
+    """Return the options of the full fine-tune after a draft with these; a recipe of the draft is none of it."""
+    recipe = options.recipe if _stated_tune(options.recipe) == "full" else None
+    return replace(options, recipe=recipe, tune="full")
+
+
+class _Made(NamedTuple):
+    """A recipe, what had to be changed for it, and where its settings come from."""
+
+    recipe: Recipe
+    told: list[str]
+    origins: Mapping[str, Mapping[str, Any]]
+
+
+def _recipe(wanted: _Wanted) -> _Made:
+    """Lay the layers of a recipe over one another, then fit the result to network and images, in one direction."""
+    options, encoder = wanted.options, wanted.network.encoder
+    layers, file, told = _layers(wanted)
+    laid = recipe = read(Recipe, layered(*(one.settings for one in layers)), "settings")
+    refuse_balance(settings_class(recipe.task.name), recipe.task.name, recipe.training.balance)
+    recipe = _without_drop_path(taught(recipe, file.settings_of(DISTILL), options), options, encoder)
+    recipe, smaller = _for_few(recipe, options, len(wanted.prepared.manifest.rows(TRAIN)))
+    recipe, cut = _tiled(recipe, options, encoder)
+    recipe, windowed = _in_windows(recipe, wanted)
+    cut += windowed
+    recipe = dialled(recipe, encoder, options.elastic, file.settings_of(ELASTIC))
+    return _Made(recipe, told + smaller + cut, origins(layers, laid, recipe))
+
+
+def _layers(wanted: _Wanted) -> tuple[list[Layer], Unwrapped, list[str]]:
+    """Return the layers of a recipe, the last on top; what wraps the task of a file; and what is to be said."""
+    options, usual = wanted.options, _usual(wanted)
+    file = options.recipe if options.recipe and is_file(options.recipe) else None
+    name = usual if file else options.recipe or usual
+    said = settings_of(file) if file else {}
+    of_file = unwrap(said.get("task", {}))
+    task, dropped = _of_task(of_file.task, wanted.task)
+    layers = [
+        Layer("suggested by network and images", _suggested(wanted)),
+        Layer(f"recipe {name}", {"recipe": name, **settings_of(name)}),
+        Layer(f"task {wanted.task}", task_part(wanted.task, name, regularization_of(file) if file else None)),
+        Layer(f"file {file}", {**said, "task": task}),
+        Layer("command line, and what follows from it", _own(wanted)),
+    ]
+    model = layered(*(one.settings for one in layers[1:-1])).get("model", {})
+    whole = wanted.side <= TINY or _lies_in_image(wanted.task)
+    view, told = view_layer(wanted.network.view, whole, model, options.fit)
+    return [*layers, Layer("how images are shown", view)], of_file, dropped + told
+
+
+def _of_task(stated: dict[str, Any], task: str) -> tuple[dict[str, Any], list[str]]:
+    """Take the settings of another task than this one off what a recipe file says of its task, and say so."""
+    name = stated.get("name", task)
+    if name == task or not stated.get("settings"):
+        return stated, []
+    return {}, [f"task {task}: the recipe's settings of {name} are left out"]
+
+
+def _suggested(wanted: _Wanted) -> dict[str, Any]:
+    """Return what network and pictures suggest: the size of the input, and the pooling."""
+    spec = wanted.network.encoder.spec
+    two = wanted.options.teacher is not None and "dist" in spec.prefix  # heads on tokens of their own
+    pool = "own" if wanted.tune == "scratch" or two else pool_kind(spec)
+    pools = pool != "own" and "pool" in settings_class(wanted.task).model_fields
+    return {
+        "model": {"imgsz": wanted.network.size},
+        "task": {"settings": {"pool": pool} if pools else {}},
+    }
+
+
+_DATA = ("layout", "labels", "groups", "splits", "val", "test")
+"""Settings that are called alike on the command line and in a recipe's part about data."""
+
+_SAME = (
+    "epochs", "batch", "micro", "lr", "layer_decay", "weight_decay", "warmup", "ema", "augment", "erase", "balance",
+    "precision", "compile", "grad_checkpointing", "device", "workers", "patience", "seed",
+)  # fmt: skip
+"""Settings that are called alike on the command line and in a recipe's training part."""
+
+
+def _own(wanted: _Wanted) -> dict[str, Any]:
+    """Return what the user said, in the recipe's own shape."""
+    o, network = wanted.options, wanted.network
+    return {
+        "data": {"source": wanted.source, **{key: getattr(o, key) for key in _DATA}},
+        "model": {
+            "name": network.name,
+            "imgsz": image_size(o.imgsz),
+            "stride": o.stride,
+            "drop_path": o.drop_path,
+            "weights": network.weights,
+            "settings": dict(network.settings),
+        },
+        "task": {"name": wanted.task, "settings": stated_settings(wanted.task, o)},
+        "training": {
+            **{key: getattr(o, key) for key in _SAME}, "seconds": seconds(o.time), "tune": wanted.tune,
+        },
+    }  # fmt: skip
+
+
+def _usual(wanted: _Wanted) -> str:
+    """Return the recipe of this network, or of its kind where it has none of its own."""
+    network, tune, builtin = wanted.network, wanted.tune, wanted.source in builtin_names()
+    if tune in {"draft", "head"}:
+        return tune
+    preset = our_name(network.name)[0]
+    own = recipe_for(preset if family_of(preset) else timm_name(network.name), tune)
+    if own is not None and not builtin:
+        return own
+    convolutional = network.encoder.convolutional
+    if tune == "full":
+        few = len(wanted.prepared.manifest.rows()) <= FEW
+        return "cnn_finetune" if convolutional else "finetune_small" if few else "finetune"
+    if builtin:
+        return "digits_cnn" if convolutional else "digits_vit"
+    return "cnn_scratch" if convolutional else "scratch_small"
+
+
+def _without_drop_path(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> Recipe:
+    """Leave a drop path out of a recipe for many networks where this one has none, unless the user wants it."""
+    if options.drop_path is not None or recipe.model.drop_path is None or encoder.takes_drop_path:
+        return recipe
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"drop_path": None})})
+
+
+def _for_few(recipe: Recipe, options: TrainOptions, pictures: int) -> tuple[Recipe, list[str]]:
+    """Take a smaller batch where a named recipe's would make too few steps of an epoch; say so.
+
+    Adam's rate goes with the square root of the batch (Malladi et al. 2022, arXiv:2205.10287).
+    """
+    training = recipe.training
+    told = options.batch is not None or (options.recipe is not None and is_file(options.recipe))
+    if told or training.tune == "draft":
+        return recipe, []
+    batch = training.batch
+    while batch > SMALLEST_BATCH and pictures < STEPS * batch:
+        batch //= 2
+    if batch == training.batch:
+        return recipe, []
+    lr = options.lr or float(f"{training.lr * (batch / training.batch) ** 0.5:.2g}")
+    line = (
+        f"batch {batch} and rate {lr:g} in place of {training.batch} and {training.lr:g}: "
+        f"{count(pictures, 'picture')} would make too few steps"
+    )
+    smaller = training.model_copy(update={"batch": batch, "lr": lr})
+    return recipe.model_copy(update={"training": smaller}), [line]
+
+
+def _tiled(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> tuple[Recipe, list[str]]:
+    """Cut the size to what overlapping patches tile to the last pixel, unless the user said a size; say so."""
+    step, size = recipe.model.stride, recipe.model.imgsz
+    if step is None or options.imgsz is not None:
+        return recipe, []
+    span = int(encoder.spec.strides[-1] + 2 * encoder.spec.rim)
+    height, width = (max(span, side - (side - span) % step) for side in size)
+    if (height, width) == size:
+        return recipe, []
+    line = f"input {height} px in place of {size[0]} px: patches of {span} px, one every {step}, tile it"
+    model = recipe.model.model_copy(update={"imgsz": (height, width)})
+    return recipe.model_copy(update={"model": model}), [line]
+
+
+def _in_windows(recipe: Recipe, wanted: _Wanted) -> tuple[Recipe, list[str]]:
+    """Take the settings of a task that answers pictures much larger than the input in windows; say so.
+
+    A draft, whose features are those of whole pictures, stays with these.
+    """
+    usual = getattr(load("task", recipe.task.name), "for_large", None)
+    if usual is None or recipe.training.tune == "draft":
+        return recipe, []
+    strides = wanted.network.encoder.spec.strides
+    settings, lines = usual(recipe.task.settings, recipe.model.imgsz, wanted.shapes, strides)
+    task = recipe.task.model_copy(update={"settings": {**recipe.task.settings, **settings}})
+    return recipe.model_copy(update={"task": task}), lines

@@ -1,0 +1,257 @@
+"""What kind of weights a file holds: which table reads them, and the settings of their network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from vitrail.core import catalog
+from vitrail.core.errors import WeightsError
+from vitrail.layers.pooling import AttentionPool
+from vitrail.models.factory import config_of, rebuild
+from vitrail.weights import hub_folder, infer_config, rules
+from vitrail.weights.conventions import labels_of, of_converted, of_own, of_timm_folder
+from vitrail.weights.files import Opened
+from vitrail.weights.layouts import Layout, layout_of
+from vitrail.weights.read_request import Asked, Read, alternatives, beside, shapes
+from vitrail.weights.read_timm import through_timms, timm_network
+from vitrail.weights.rules import Loaded
+from vitrail.weights.stated_config import Said, of_user
+from vitrail.weights.timm_folder import TimmFolder, timm_folder
+
+OWN = ("vitrail", "vitrail_encoder")
+"""The keys in our safetensors headers that describe the network: of a whole model, of an encoder alone."""
+
+CONVERTED = "vitrail_network"
+"""The key in the header of a file that we wrote in another layout: the settings that its tensors do not tell."""
+
+
+def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})) -> Read:
+    """Return what an opened file holds, in our names and its source's own conventions.
+
+    `model` names the network where the file cannot say it, and must be the file's where it can; a family's name
+    stands for every network of it. `network` states what no tensor tells. WeightsError names what was found, and the
+    nearest preset or the option that is wanted.
+    """
+    if header := next((opened.metadata[key] for key in OWN if key in opened.metadata), None):
+        return _own(opened, header, of_user(network))
+    folder, written = timm_folder(opened.config), _written(opened)
+    if folder and model and model.split(".")[0] == folder.config.name:
+        model = None  # the name that stands in the folder, whose settings are its own
+    wanted = config_of(model) if model and model not in catalog.ARCHITECTURES else None
+    asked = Asked(opened, model, wanted, of_user(network), folder, written)
+    hub = hub_folder.whole(opened.config)
+    if way := hub_folder.THROUGH.get(hub.get("model_type", "")):
+        found = through_timms(asked, way, hub)
+    else:
+        found = _of_layout(asked)
+    if asked.wanted is None and model and found.config.family != model:
+        raise WeightsError(f"{opened.path} does not hold a {model}. {_hint(found.config)}")
+    labels = labels_of(opened.config)
+    known = labels if len(labels) == len(found.weights.head.get("linear.bias", ())) else ()
+    return found._replace(assumed=(*opened.notes, *found.assumed), labels=known)
+
+
+def _of_layout(asked: Asked) -> Read:
+    """Read weights whose layout their names tell; others are of timm's networks by name."""
+    opened, folder = asked.opened, asked.folder
+    if asked.model is None and (hub_folder.hub_type(opened.config) or "vit") not in hub_folder.PAGES:
+        raise _at(opened, hub_folder.refusal(opened.config))
+    found = next(
+        ((front, kind) for front, t in alternatives(opened) if (kind := layout_of(opened, t, asked.family))),
+        None,
+    )
+    if (
+        found is None
+        or asked.family == "timm"
+        or (folder and (folder.otherwise or _no_tanh(found[1], folder)))
+    ):
+        return timm_network(asked)
+    front, kind = found
+    read = _with_page(asked, kind)
+    return read if not front else read._replace(assumed=(_left(front, opened, kind), *read.assumed))
+
+
+def _no_tanh(kind: Layout, folder: TimmFolder) -> bool:
+    """Tell whether timm's network has the GELU of tanh, which the page with the same tensors has not."""
+    return folder.said.gelu == "tanh" and kind.infer not in (infer_config.vit, infer_config.mixer)
+
+
+def _with_page(asked: Asked, kind: Layout) -> Read:
+    """Read weights with a page of ours, whose settings follow from the tensors and from what is said."""
+    opened, wanted = asked.opened, asked.wanted
+    stated = asked.user.over(_stated(asked, kind))
+    said = stated.over(_of_preset(kind, wanted, stated)) if wanted else stated
+    peek = partial(rules.peek, kind.table, kind.tensors)
+    try:
+        config = kind.infer(peek, kind.conventions, said)
+    except WeightsError as error:
+        raise _at(opened, error) from error
+    config, line, unsaid = infer_config.with_heads(config, said, str(opened.path))
+    if wanted is not None and not infer_config.same_network(config, wanted):
+        raise WeightsError(f"{opened.path} does not hold {asked.model}. {_hint(config)}")
+    config = _with_conventions(config, stated, opened)
+    if asked.written is not None and shapes(asked.written) == shapes(config):
+        config = asked.written  # with all that neither tensors nor the other layout tell
+    weights = rules.load(kind.table, kind.tensors, shapes(config), lambda: _hint(config))
+    if unsaid:  # last, for tensors that are missing are the better reason
+        raise unsaid
+    weights, pool, dropped = _classifier(weights, config, asked)
+    lines = [line, _size_line(config, said), dropped, beside(kind.tensors)]
+    header = _converted(opened)
+    preprocessing = of_timm_folder(opened.config) or kind.conventions.preprocessing
+    if steps := header.get("preprocessing"):
+        preprocessing = of_converted(steps)
+    assumed = tuple(one for one in lines if one)
+    pool = pool or header.get("pool")
+    return Read(config, weights, kind.conventions.name, preprocessing, header.get("licence"), pool, assumed)
+
+
+def _stated(asked: Asked, kind: Layout) -> Said:
+    """Return what the file and its folder say."""
+    folder = asked.folder.said if asked.folder else Said()
+    return kind.said.over(_of_header(asked.written)).over(folder)
+
+
+def _converted(opened: Opened) -> Mapping[str, Any]:
+    """Return the header of a file that we wrote in another layout; nothing where there is none."""
+    try:
+        header: Mapping[str, Any] = json.loads(opened.metadata.get(CONVERTED, "{}"))
+    except ValueError as error:
+        raise WeightsError(f"{opened.path} has a broken header; copy it again.") from error
+    return header
+
+
+def _written(opened: Opened) -> Any:
+    """Return the settings of the network that stand in it, or None."""
+    header = _converted(opened)
+    if "encoder" not in header:
+        return None
+    with torch.device("meta"):
+        return rebuild(header["encoder"]).config
+
+
+def _of_header(config: Any) -> Said:
+    """Return what settings in a header say that tensors do not tell."""
+    if config is None:
+        return Said()
+    heads = config.heads if config.family in infer_config.OF_HEADS else None
+    gelu = getattr(config, "gelu", None)
+    return Said("its header", heads, sizes=(config.size,), gelu=gelu, norm_eps=config.norm_eps)
+
+
+def _of_preset(kind: Layout, wanted: Any, stated: Said) -> Said:
+    """Return what the network that the user names says of weights of the same width."""
+    norm = rules.peek(kind.table, kind.tensors, "norm.weight")
+    widths = getattr(wanted, "widths", None) or (getattr(wanted, "width", None),)
+    agrees = norm is None or len(norm) in widths
+    # Where the file states a number, whether the networks differ is told later, with the nearest preset.
+    open_ = stated.heads is None and agrees and wanted.family in infer_config.OF_HEADS
+    return Said("--model", wanted.heads if open_ else None, sizes=(wanted.size,))
+
+
+def _with_conventions(config: Any, said: Said, opened: Opened) -> Any:
+    """Return the settings with what is said of epsilon and GELU; refuses what the page has no place for."""
+    names = {field.name for field in fields(config)}
+    if (
+        said.gelu
+        and said.gelu != getattr(config, "gelu", "exact")
+        and getattr(config, "mlp", "gelu") == "gelu"
+    ):
+        raise WeightsError(
+            f"{opened.path} is a {config.family} with the {said.gelu} GELU, as {said.by} says; that of ours has the "
+            "exact one, and would answer otherwise."
+        )
+    return (
+        config
+        if said.norm_eps is None or "norm_eps" not in names
+        else replace(config, norm_eps=said.norm_eps)
+    )
+
+
+def _classifier(weights: Loaded, config: Any, asked: Asked) -> tuple[Loaded, str | None, str | None]:
+    """Return the weights, what their classifier reads, and a line where it is left aside."""
+    head = weights.head
+    if not head or config.family not in ("vit", "deit", "dinov2", "swin", "mixer"):
+        return weights, None, None
+    if asked.folder:
+        pool = asked.folder.pool
+        if pool is None:
+            return (
+                Loaded(weights.encoder, {}),
+                None,
+                "its classifier reads what none of ours does, and is left aside",
+            )
+        return weights, pool, None
+    if any(name.startswith("pool.attention.") for name in head):
+        with torch.device("meta"):
+            ours = AttentionPool(config.width).heads
+        if config.heads != ours:
+            line = f"its pool has {config.heads} heads and ours {ours}; pool and classifier are left aside"
+            return Loaded(weights.encoder, {}), None, line
+        return weights, "attention", None
+    return weights, hub_folder.POOLS.get(hub_folder.hub_type(asked.opened.config) or ""), None
+
+
+def _size_line(config: Any, said: Said) -> str | None:
+    """Return a sentence where the size was taken for granted."""
+    if (
+        config.family == "vvt"
+        or config.size in (said.image, *said.sizes)
+        or getattr(config, "position", "") == "relative"
+    ):
+        return None
+    height, width = config.size
+    none = "the file states no size" if not said.sizes else "no size that is stated has as many places"
+    return (
+        f"made for {height} x {width} px, as a square has it: {none} (else: --network image=[HEIGHT,WIDTH])"
+    )
+
+
+def _left(front: str, opened: Opened, kind: Layout) -> str:
+    rest = len(opened.tensors) - len(kind.tensors)
+    others = f", {rest} other tensors are left aside" if rest else ""
+    return f"its part {front.rstrip('.')!r} is taken{others}"
+
+
+def _at(opened: Opened, error: WeightsError) -> WeightsError:
+    return WeightsError(f"{opened.path}: {error}")
+
+
+def _own(opened: Opened, header: str, user: Said) -> Read:
+    """Read a file that we wrote: a model with its task, or an encoder alone."""
+    try:
+        stated = json.loads(header)
+        description = stated["encoder"]
+    except (ValueError, KeyError) as error:
+        raise WeightsError(f"{opened.path} has a broken header; copy it again.") from error
+    with torch.device("meta"):
+        config = rebuild(description).config
+    if user != Said():
+        raise WeightsError(f"{opened.path} says itself what its network is; leave --network out.")
+    encoder, head = (
+        {name.removeprefix(part): t for name, t in opened.tensors.items() if name.startswith(part)}
+        for part in ("encoder.", "head.")
+    )
+    if {name: tuple(tensor.shape) for name, tensor in encoder.items()} != shapes(config):
+        raise WeightsError(
+            f"{opened.path} does not hold the network that its header describes; copy it again."
+        )
+    steps = stated.get("preprocessing")
+    preprocessing = of_own(stated["preprocess"]) if "preprocess" in stated else steps and of_converted(steps)
+    return Read(
+        config, Loaded(encoder, head), "vitrail", preprocessing, stated.get("licence"), stated.get("pool")
+    )
+
+
+def _hint(config: Any) -> str:
+    exact = infer_config.preset_of(config)
+    if exact:
+        return f"Its tensors have the shapes of {exact}: pass --model {exact}."
+    return f"The nearest preset is {infer_config.nearest_preset(config)}."

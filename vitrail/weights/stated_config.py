@@ -1,0 +1,138 @@
+"""What is said of a network that its tensors do not tell: by the user, by a config.json, by a network's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any, Literal, get_args
+
+from vitrail.core.errors import SettingError, WeightsError
+from vitrail.layers.block import Gelu
+from vitrail.layers.patch_embedding import sides
+
+STATABLE = ("heads", "image", "gelu", "norm_eps")
+"""Settings of a network that no tensor tells, and that a user may state beside weights (`--network heads=3`)."""
+
+SIZE_WAY_OUT = "state the size: --network image=[HEIGHT,WIDTH] (vitrail train, convert and weights add)"
+
+MOST_OBLONG = 8
+"""How many times as long as short a grid may be that is thought of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Statements of one source, or of several with the surest first; None and () where nobody says a thing.
+
+    `image` is the size, (height, width) in pixels, that the places must be of; `sizes` are others that may be theirs,
+    such as a config.json states, which others have changed since, or those of a preset.
+    """
+
+    by: str = ""
+    heads: int | tuple[int, ...] | None = None
+    image: tuple[int, int] | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
+    gelu: Gelu | None = None
+    norm_eps: float | None = None
+
+    def over(self, other: Said) -> Said:
+        """Return both, this one first; WeightsError where they contradict each other."""
+        for name in ("heads", "gelu", "norm_eps"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if None not in (mine, theirs) and mine != theirs:
+                raise WeightsError(
+                    f"{self.by} says {name} = {mine}, {other.by} {theirs}; leave the wrong one out."
+                )
+        return Said(
+            self.by or other.by,
+            other.heads if self.heads is None else self.heads,
+            other.image if self.image is None else self.image,
+            self.sizes + other.sizes,
+            self.gelu or other.gelu,
+            other.norm_eps if self.norm_eps is None else self.norm_eps,
+        )
+
+
+def of_user(network: Mapping[str, Any]) -> Said:
+    """Return what a user states of the network beside its weights.
+
+    SettingError for a setting that weights themselves tell, and for a value of the wrong kind.
+    """
+    for name in network:
+        if name not in STATABLE:
+            raise SettingError(
+                f"Published weights fit the network as it is; {name!r} goes with --weights none. What no tensor tells "
+                f"may be stated beside weights: {', '.join(STATABLE)}."
+            )
+    heads, image, eps = (network.get(name) for name in ("heads", "image", "norm_eps"))
+    if heads is not None and not all(
+        _whole(one) for one in (heads if isinstance(heads, list | tuple) else [heads])
+    ):
+        raise _wrong("heads", heads, "a whole number")
+    if image is not None and not (_whole(image) or (isinstance(image, list | tuple) and len(image) == 2)):
+        raise _wrong("image", image, "a side in pixels or [height, width]")
+    if network.get("gelu") not in (None, *get_args(Gelu)):
+        raise _wrong("gelu", network["gelu"], "exact or tanh")
+    if eps is not None and not (isinstance(eps, int | float) and eps > 0):
+        raise _wrong("norm_eps", eps, "a small positive number such as 1.0e-6")
+    return Said(
+        "--network" if network else "",
+        tuple(heads) if isinstance(heads, list) else heads,
+        None if image is None else sides(tuple(image) if isinstance(image, list) else image),
+        gelu=network.get("gelu"),
+        norm_eps=eps,
+    )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _wrong(name: str, value: Any, wanted: str) -> SettingError:
+    return SettingError(f"--network {name}={value} cannot be read: {name} is {wanted}.")
+
+
+Place = tuple[int | tuple[int, int], Literal["1d", "1d_patches"]]
+"""The size in pixels that a table of positions is made for, and whether it has rows for the tokens in front."""
+
+
+def places(rows: int, prefix: int, span: int, said: Said, *, apart: bool = False) -> Place:
+    """Return what a table of so many rows is made for, by what is said; nothing said, a square.
+
+    `prefix` counts the tokens in front of the patches that may have a row, `span` is the pixels from one patch to the
+    next, `apart` tells that networks of this kind give those tokens no row. WeightsError where the table is of another
+    size than the user says, or may be of several.
+    """
+    for size in (said.image,) if said.image else said.sizes:
+        grid = (size[0] // span) * (size[1] // span)
+        if size[0] % span == size[1] % span == 0 and rows in (grid + prefix, grid):
+            return _plain(size), "1d" if rows == grid + prefix else "1d_patches"
+    if said.image:
+        height, width = said.image
+        raise WeightsError(
+            f"{said.by} says {height} x {width} px, which patches of {span} px tile in {height / span:g} x "
+            f"{width / span:g}; the weights have places for {rows}{' with the tokens in front' if prefix else ''}."
+        )
+    with_rows, without = isqrt(rows - prefix), isqrt(rows)
+    if with_rows**2 == rows - prefix:
+        return with_rows * span, "1d"
+    if without**2 != rows:
+        raise WeightsError(
+            f"The weights have places for {rows}, and no square grid has as many; {SIZE_WAY_OUT}."
+        )
+    if (oblong := _oblong(rows - prefix)) and not apart:
+        raise WeightsError(
+            f"The weights have places for {rows}: a grid of {without} x {without} whose class token has none, or of "
+            f"{oblong[0]} x {oblong[1]} with one; {SIZE_WAY_OUT}."
+        )
+    return without * span, "1d_patches"
+
+
+def _plain(size: tuple[int, int]) -> int | tuple[int, int]:
+    return size[0] if size[0] == size[1] else size
+
+
+def _oblong(count: int) -> tuple[int, int] | None:
+    """Return the grid of so many patches that is nearest to a square, where there is one that is not too oblong."""
+    row = next((side for side in range(isqrt(count), 0, -1) if count % side == 0), 1)
+    return (row, count // row) if row > 1 and count // row <= MOST_OBLONG * row else None
