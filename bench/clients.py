@@ -34,7 +34,7 @@ from vitrail.infer.predictor import Predictor, load
 from vitrail.infer.runtimes import core
 from vitrail.models.factory import describe
 from vitrail.runs.model_file import Header, write_model
-from vitrail.runs.network import Network, build_task, create_model, join
+from vitrail.runs.network import Network, build_network, build_task, create_model
 from vitrail.runs.proof import answer
 from vitrail.weights.preprocessing import published_preprocess
 from vitrail.weights.pretrained import from_path
@@ -127,7 +127,7 @@ def classifier(folder: Path, photos: Sequence[Path]) -> Path:
     weights = str(SHARED / "weights" / "tf_efficientnet_lite0")
     task = build_task("classify", list(ImageNetInfo().label_names()), {})
     made = create_model("tf_efficientnet_lite0", pretrained=weights)
-    network = join(made.encoder, task).eval()
+    network = build_network(made.encoder, task).eval()
     network.head.load_state_dict(made.head.state_dict())
     return file_of(
         folder / "tf_efficientnet_lite0", network, task, published_preprocess(from_path(Path(weights)))
@@ -158,7 +158,7 @@ def dino(path: Path, steps: Preprocess, labels: list[str], files: Sequence[Path]
     weights = str(SHARED / "weights" / "dinov2-small-saliency")
     task = build_task("classify", labels, {"pool": "mean"})
     made = create_model("dinov2_s14", len(labels), pretrained=weights, image=steps.size, pool="mean")
-    network = join(made.encoder, task).eval()
+    network = build_network(made.encoder, task).eval()
     fitted(network, steps, files, classes)
     return file_of(path, network, task, steps)
 

@@ -19,7 +19,7 @@ from vitrail.explainers.relevance import Relevance
 from vitrail.explainers.rollout import Rollout
 from vitrail.explainers.target import Subject
 from vitrail.models.factory import create_encoder
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 from vitrail.runs.run_network import ASK
 
 SIZES = (1344, 2048)
@@ -30,7 +30,7 @@ def subject(side: int) -> Subject:
     """Return the question for the first class of a random ViT-S/16 of this size, in float32."""
     torch.manual_seed(0)
     task = build_task("classify", LABELS, {})
-    network = join(create_encoder("vit_s16", image=(side, side)), task).eval().requires_grad_(False)
+    network = build_network(create_encoder("vit_s16", image=(side, side)), task).eval().requires_grad_(False)
     logits = torch.zeros(1, len(LABELS))
     logits[0, 0] = 1
     return Subject(network, task, task.decode({"logits": logits}, [None], ASK)[0], "vit_s16")

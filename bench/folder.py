@@ -21,7 +21,7 @@ from bench.pairs import in_turn, machine, ratio
 from vitrail.cli.predict import write_csv
 from vitrail.data.batch import images_only
 from vitrail.export.export import export
-from vitrail.infer.autotune import hasten
+from vitrail.infer.autotune import speed_up
 from vitrail.infer.inputs import Source, expand
 from vitrail.infer.predictor import BATCH, load
 
@@ -46,7 +46,7 @@ def main() -> None:
         sources = list(expand([str(photos)]))
         predictor = load(model)
         began = time.perf_counter()
-        choice = hasten(predictor, model, sources)
+        choice = speed_up(predictor, model, sources)
         request = choice.request
         print(choice.why or "float32", flush=True)
         print(f"choosing and proving it, once for a model: {time.perf_counter() - began:.1f} s", flush=True)

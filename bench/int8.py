@@ -17,7 +17,7 @@ from vitrail.data.manifest import TEST, TRAIN, VAL
 from vitrail.infer.openvino_backend import portion, settings_for, translate
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.proof_images import readable, readers_of, root_of
-from vitrail.infer.quantize_int8 import lighter, ranges
+from vitrail.infer.quantize_int8 import quantize, ranges
 from vitrail.infer.runtimes import core
 from vitrail.runs.run import open_run
 
@@ -46,7 +46,7 @@ def rows(run: str) -> list[str]:
     for share in (None, *SHARES):
         model = plain.clone()
         if share is not None:
-            lighter(model, found, share)
+            quantize(model, found, share)
         ways["bf16" if share is None else f"int8, {share}"] = core().compile_model(model, "CPU", settings)
     times = in_turn(
         {name: lambda way=way: way(asked[: shape[0]].numpy()) for name, way in ways.items()}, ROUNDS

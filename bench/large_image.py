@@ -22,7 +22,7 @@ from bench.pairs import machine
 from vitrail.data.preprocess import Preprocess
 from vitrail.models.factory import create_encoder, describe
 from vitrail.runs.model_file import Header, write_model
-from vitrail.runs.network import join
+from vitrail.runs.network import build_network
 from vitrail.runs.proof import answer
 from vitrail.tasks.segment.task import Segment
 
@@ -35,7 +35,7 @@ def write(path: Path, zoom: float) -> None:
     torch.manual_seed(0)
     task = Segment([f"class {i}" for i in range(CLASSES)], {"zoom": zoom})
     steps = task.steps(Preprocess((SIDE, SIDE), "squash", 1.0))
-    network = join(create_encoder("dinov2_s14", image=steps.size), task).eval()
+    network = build_network(create_encoder("dinov2_s14", image=steps.size), task).eval()
     header = Header(
         name="dinov2_s14",
         encoder=describe(network.encoder),

@@ -25,7 +25,7 @@ from bench.pairs import in_turn, machine
 from vitrail.data.batch import images_only
 from vitrail.infer.operating_points import beaten
 from vitrail.infer.predictor import Predictor, Request
-from vitrail.layers.elastic import Point, at_size
+from vitrail.layers.elastic import OperatingPoint, at_size
 from vitrail.models.factory import count_macs
 from vitrail.reports.operating_points import evaluate_points
 from vitrail.runs.train_options import TrainOptions
@@ -46,7 +46,7 @@ def trained(data: Path, out: Path, model: str, side: int, minutes: float) -> Pat
     return folder
 
 
-def row(name: str, score: dict[str, float], predictor: Predictor, point: Point) -> dict[str, Any]:
+def row(name: str, score: dict[str, float], predictor: Predictor, point: OperatingPoint) -> dict[str, Any]:
     macs = count_macs(predictor.network.encoder, point.size, point.keep)
     return {"point": name, "score": score, "gmacs": macs / 1e9, "predictor": predictor, "at": point}
 
@@ -67,7 +67,7 @@ def rows_of(runs: dict[str, Path]) -> list[dict[str, Any]]:
 def timed(rows: list[dict[str, Any]]) -> None:
     """Give each row its images a second."""
 
-    def forward(predictor: Predictor, point: Point) -> Callable[[], object]:
+    def forward(predictor: Predictor, point: OperatingPoint) -> Callable[[], object]:
         height, width = predictor.preprocess.size
         batch, request = (
             images_only(at_size(torch.randn(BATCH, 3, height, width), point.size)),

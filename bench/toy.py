@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from vitrail.data.preprocess import Preprocess
 from vitrail.models.factory import describe
 from vitrail.runs.model_file import Header, write_model
-from vitrail.runs.network import Network, build_task, create_model, join
+from vitrail.runs.network import Network, build_network, build_task, create_model
 from vitrail.runs.proof import answer
 
 WIDTH, HEIGHT = 500, 375
@@ -49,7 +49,7 @@ def model(folder: Path, name: str, side: int = 224, task_name: str = "classify")
     torch.manual_seed(0)
     task = build_task(task_name, ["china", "flower"], {})
     steps = Preprocess((side, side))
-    network = join(create_model(name, 2, image=steps.size).encoder, task).eval()
+    network = build_network(create_model(name, 2, image=steps.size).encoder, task).eval()
     _fit(network, steps)
     header = Header(
         name=name,

@@ -23,7 +23,7 @@ from vitrail.data.loader import Order
 from vitrail.infer.timing import matmul_peak
 from vitrail.models.factory import count_macs, create_encoder
 from vitrail.runs.device import device_for
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 from vitrail.runs.recipe import compose
 from vitrail.training.loop import steps
 from vitrail.training.session import accelerator_for, open_session
@@ -51,7 +51,7 @@ def ours(model: str, batch: int, device: str, precision: str, compiled: bool):
     recipe = compose("scratch_small", settings)
     task = build_task(recipe.task.name, [str(i) for i in range(CLASSES)], recipe.task.settings)
     encoder = create_encoder(model, image=recipe.model.imgsz, drop_path=recipe.model.drop_path)
-    network = join(encoder, task)
+    network = build_network(encoder, task)
     session = open_session(recipe, network, task, Order(batch, batch, 0), accelerator_for(device))
     pixels = torch.randn(batch, 3, 224, 224, device=device)
     shown = Batch({"images": pixels}, [i % CLASSES for i in range(batch)], tuple("x" * batch))

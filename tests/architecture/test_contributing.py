@@ -184,11 +184,13 @@ def model(model_file):
 
     from vitrail.data.preprocess import Preprocess
     from vitrail.models.factory import create_encoder
-    from vitrail.runs.network import build_task, join
+    from vitrail.runs.network import build_network, build_task
 
     torch.manual_seed(0)
     task, encoder = build_task("classify", ["dark", "light"], {}), create_encoder("vit_digits_narrow")
-    return model_file("vit_digits_narrow", join(encoder, task).eval(), task, Preprocess.for_size((32, 32), 3))
+    return model_file(
+        "vit_digits_narrow", build_network(encoder, task).eval(), task, Preprocess.for_size((32, 32), 3)
+    )
 
 
 def test_an_explainer(added, model, some_digits, tmp_path):

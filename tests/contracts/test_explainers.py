@@ -12,13 +12,13 @@ from vitrail.core import catalog
 from vitrail.core.errors import SettingError
 from vitrail.explainers import attention_viewer
 from vitrail.explainers.attention_maps import Attention, AttentionSettings, looks_of
-from vitrail.explainers.methods import build_explainer, fitting
+from vitrail.explainers.methods import build_explainer, compatible_methods
 from vitrail.explainers.network_analysis import look_inside
 from vitrail.explainers.rollout import Rollout, RolloutSettings, dense, follow, on_grid, start
 from vitrail.explainers.target import Subject, shuffled
 from vitrail.layers.sdpa import Recorder
 from vitrail.models.factory import build
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 from vitrail.runs.run_network import ASK
 
 
@@ -27,7 +27,7 @@ def case(request) -> tuple[Subject, torch.Tensor]:
     config, _ = TINY[request.param]
     torch.manual_seed(5)
     task = build_task("classify", ["a", "b", "c"], {})
-    network = join(build(config), task).eval().requires_grad_(False)
+    network = build_network(build(config), task).eval().requires_grad_(False)
     for parameter in network.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))
     output = {"logits": torch.tensor([[0.1, 0.9, 0.2]])}
@@ -45,10 +45,10 @@ def seeing(case) -> tuple[Subject, torch.Tensor]:
 
 def test_what_fits_gives_a_map_of_the_picture(case):
     subject, images = case
-    assert "occlusion" in fitting(subject.network)
-    of_attention = {"rollout", "relevance", "attention"} & set(fitting(subject.network))
+    assert "occlusion" in compatible_methods(subject.network)
+    of_attention = {"rollout", "relevance", "attention"} & set(compatible_methods(subject.network))
     assert len(of_attention) == (0 if subject.spec.attention == "none" else 3)
-    for method in fitting(subject.network):
+    for method in compatible_methods(subject.network):
         found = build_explainer(method)(subject, images)
         assert found.ndim == 3, method
         assert found.isfinite().all(), method

@@ -14,14 +14,14 @@ from vitrail.layers.block import DropPath
 from vitrail.layers.patch_embedding import PatchEmbed
 from vitrail.layers.pooling import build_pool
 from vitrail.layers.position import GridPosition, RelativeVectors, resize_grid
-from vitrail.layers.sdpa import Place, Recorder, attend
+from vitrail.layers.sdpa import Recorder, TokenIndex, attend
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 
-def windows() -> Place:
+def windows() -> TokenIndex:
     """Six tokens in two windows of four places, the last two of which are padding."""
     tokens = torch.tensor([[0, 2, 4, 1], [3, 5, -1, -1]])
-    return Place(tokens, tokens, (6, 6))
+    return TokenIndex(tokens, tokens, (6, 6))
 
 
 def test_a_bias_is_added_before_the_softmax():
@@ -45,7 +45,7 @@ def test_windows_fall_into_their_places():
     assert torch.equal(dense[0, :, 5, 3], seen.weights[1, :, 1, 0])
     assert not dense[:, :, 0, 3].any()  # other window
     r = torch.rand(2, 6)
-    torch.testing.assert_close(seen.pull(r), torch.einsum("bq,bqk->bk", r, dense.mean(1)))
+    torch.testing.assert_close(seen.left_multiply(r), torch.einsum("bq,bqk->bk", r, dense.mean(1)))
 
 
 def rms(x):

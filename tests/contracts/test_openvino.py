@@ -12,7 +12,7 @@ from vitrail.infer import openvino_backend
 from vitrail.infer.openvino_backend import Translated
 from vitrail.infer.quantize_int8 import Scales
 from vitrail.models.factory import build
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -24,7 +24,9 @@ def test_every_encoder_is_translated_and_rounded(name, tmp_path, monkeypatch):
     config, _ = TINY[name]
     torch.manual_seed(5)
     network = (
-        join(build(config), build_task("classify", ["a", "b", "c", "d"], {})).eval().requires_grad_(False)
+        build_network(build(config), build_task("classify", ["a", "b", "c", "d"], {}))
+        .eval()
+        .requires_grad_(False)
     )
     for parameter in network.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))

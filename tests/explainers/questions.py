@@ -6,7 +6,7 @@ import torch
 
 from vitrail.explainers.target import Subject
 from vitrail.models.factory import build, config_of
-from vitrail.runs.network import Classifier, build_task, join
+from vitrail.runs.network import Classifier, build_network, build_task
 from vitrail.runs.run_network import ASK
 
 
@@ -15,7 +15,7 @@ def ask(config, *, labels="abc", pool=None, head=None, seed=0):
     torch.manual_seed(seed)
     config = config_of(config, image=32) if isinstance(config, str) else config
     task = build_task("classify", list(labels), {"pool": pool})
-    network = join(build(config), task).eval().requires_grad_(False)
+    network = build_network(build(config), task).eval().requires_grad_(False)
     if head is not None:
         network.head = head(network.spec, len(labels)).eval().requires_grad_(False)
     for (

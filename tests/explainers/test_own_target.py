@@ -15,7 +15,7 @@ from vitrail.explainers.target import Subject
 from vitrail.layers.heads import Head
 from vitrail.models.factory import build
 from vitrail.models.vit import ViTConfig
-from vitrail.runs.network import join
+from vitrail.runs.network import build_network
 from vitrail.tasks.base import Losses, within
 
 
@@ -72,7 +72,7 @@ class Brightness(ReadValue):
 def subject():
     torch.manual_seed(0)
     task = Brightness(["brightness"])
-    network = join(build(ViTConfig(image=24, patch=4, width=24, depth=2, heads=3)), task).eval()
+    network = build_network(build(ViTConfig(image=24, patch=4, width=24, depth=2, heads=3)), task).eval()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if ".out." in name:  # patches hardly look at each other: each answers for itself

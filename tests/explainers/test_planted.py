@@ -14,7 +14,7 @@ from vitrail.explainers.methods import build_explainer
 from vitrail.explainers.target import Subject, shuffled
 from vitrail.models.factory import build
 from vitrail.models.vit import ViTConfig
-from vitrail.runs.network import Network, build_task, join
+from vitrail.runs.network import Network, build_network, build_task
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.base import Task
 
@@ -81,7 +81,7 @@ class Learnt(NamedTuple):
 def learn(pool: str, seed: int) -> Learnt:
     torch.manual_seed(seed)
     task = build_task("classify", ["red", "green", "blue", "none"], {"pool": pool})
-    network = join(build(ViTConfig(image=SIDE, patch=PATCH, width=24, depth=2, heads=3)), task)
+    network = build_network(build(ViTConfig(image=SIDE, patch=PATCH, width=24, depth=2, heads=3)), task)
     optimiser = torch.optim.AdamW(network.parameters(), 3e-3)
     for step in range(150):
         drawn = planted(64, 1000 * seed + step)

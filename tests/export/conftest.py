@@ -14,7 +14,7 @@ from PIL import Image
 from vitrail.data.preprocess import Preprocess
 from vitrail.export import agreement
 from vitrail.models.factory import build, create_encoder
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 
 LABELS = ("2", "10", "图", "cat", "dog")
 
@@ -33,7 +33,7 @@ def written(model_file) -> Callable[..., Path]:
         named = isinstance(model, str)
         steps = preprocess or (Preprocess.for_size(32) if named else Preprocess(model.size))
         encoder = create_encoder(model, image=steps.size, channels=steps.channels) if named else build(model)
-        network = join(encoder, asked).eval()
+        network = build_network(encoder, asked).eval()
         with torch.no_grad():
             for tensor in () if named else encoder.parameters():
                 if tensor.ndim == 1 or len(tensor) == 1:  # biases, norms, factors, learned tokens, places

@@ -16,7 +16,7 @@ from vitrail.export.export import export
 from vitrail.infer.predictor import Predictor, load
 from vitrail.runs.proof import picture_for
 from vitrail.runs.recipe import compose
-from vitrail.training.initialization import begin
+from vitrail.training.initialization import build_from_recipe
 
 STEPS = Preprocess((32, 32), "crop", 0.875, (0.4,) * 12, (0.2,) * 12, 12, scale=10_000)
 
@@ -116,9 +116,9 @@ def test_a_recipe_states_scale_mean_and_deviation():
             },
         },
     )  # fmt: skip
-    steps = begin(recipe, ("a", "b")).preprocess
+    steps = build_from_recipe(recipe, ("a", "b")).preprocess
     assert steps == Preprocess((32, 32), "squash", 1.0, (0.1,) * 12, (0.05,) * 12, 12, scale=10_000)
     plain = compose(
         "scratch_small", {"data": {"source": "x"}, "model": {"name": "vit_digits", "imgsz": [32, 32]}}
     )
-    assert begin(plain, ("a", "b")).preprocess.scale == 255
+    assert build_from_recipe(plain, ("a", "b")).preprocess.scale == 255

@@ -19,9 +19,9 @@ from vitrail.models.factory import build
 from vitrail.models.mixer import MixerConfig
 from vitrail.models.swin import SwinConfig
 from vitrail.models.vit import ViTConfig
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 from vitrail.runs.proof import picture
-from vitrail.weights.library_mapping import NoPlaceError
+from vitrail.weights.library_mapping import UnsupportedByLibraryError
 from vitrail.weights.preprocessing import published_preprocess
 from vitrail.weights.pretrained import from_path
 
@@ -135,7 +135,7 @@ def test_what_would_answer_otherwise_is_refused(written, pictures, tmp_path, kin
 
 def test_a_network_of_timms_is_called_so():
     assert "no place for this network of timm's: it is" in str(
-        NoPlaceError("transformers", "timm", "it is so")
+        UnsupportedByLibraryError("transformers", "timm", "it is so")
     )
 
 
@@ -154,7 +154,7 @@ def test_two_heads_leave_in_every_format(written, pictures, tmp_path):
 @pytest.mark.parametrize("config", [TWO, THIRD, DINO, SWIN], ids=lambda config: config.family)
 def test_the_bench_measures_the_same_networks_beside_ours(config, tmp_path):
     torch.manual_seed(0)
-    network = join(build(config), build_task("classify", ["a", "b", "c"], {})).eval()
+    network = build_network(build(config), build_task("classify", ["a", "b", "c"], {})).eval()
     network.requires_grad_(False)
     images = torch.randn(2, 3, *config.size)
     wanted = network({"images": images})["logits"]

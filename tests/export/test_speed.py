@@ -11,12 +11,12 @@ from vitrail.benchmark.peers import peers, timm_twin, transformers_twin
 from vitrail.cli.main import run
 from vitrail.infer.timing import Peak, matmul_peak, ratio
 from vitrail.models.factory import create_encoder
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 
 
 def fresh(name, image=None, **settings):
     task = build_task("classify", [*"abcde"], settings)
-    return join(create_encoder(name, image=image), task).eval().requires_grad_(False)
+    return build_network(create_encoder(name, image=image), task).eval().requires_grad_(False)
 
 
 def measured(capsys, *words):

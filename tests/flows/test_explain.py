@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from vitrail.explainers import relevance
-from vitrail.explainers.explanation import Look, explain
-from vitrail.explainers.explanation_page import tell
+from vitrail.explainers.explanation import ImageExplainer, explain
+from vitrail.explainers.explanation_page import build_page
 from vitrail.infer.predictor import Predictor
 
 
@@ -56,21 +56,21 @@ def test_a_page_is_one_file_that_works_without_a_network(vitrail, trained, wide,
 
 def test_what_has_no_room_is_named_and_the_rest_is_shown(trained, wide, monkeypatch):
     monkeypatch.setattr(relevance, "free_memory", lambda device: 1)
-    told = tell(Look(Predictor(trained), wide), "wide.png", check=False)
+    told = build_page(ImageExplainer(Predictor(trained), wide), "wide.png", check=False)
     assert [one.method for one in told.explanations] == ["rollout", "occlusion", "occlusion", "occlusion"]
     assert "Not shown: Relevance holds the attention of all layers at once" in told.html
 
 
 def test_a_map_of_one_cell_says_that_it_cannot_say_where(trained, wide, monkeypatch):
-    look = Look(Predictor(trained), wide)
-    whole = Look.explain
+    look = ImageExplainer(Predictor(trained), wide)
+    whole = ImageExplainer.explain
 
     def single(self, method, of=None, settings=None):
         found = whole(self, method, of, settings)
         return replace(found, grid=found.grid[:1, :1]) if method == "relevance" else found
 
-    monkeypatch.setattr(Look, "explain", single)
-    told = tell(look, "wide.png", check=False)
+    monkeypatch.setattr(ImageExplainer, "explain", single)
+    told = build_page(look, "wide.png", check=False)
     assert "One cell covers all that the network saw" in told.html
     assert [one.method for one in told.explanations[-2:]] == ["occlusion", "occlusion"]
     assert ("the network saw nothing" in told.html) == bool(np.isnan(told.explanations[0].heat).any())
@@ -161,7 +161,7 @@ def test_from_python(trained, wide):
     predictor = Predictor(trained)
     found = explain(predictor, wide, "relevance", of="1")
     assert found.heat.shape == (120, 300)
-    look = Look(predictor, wide)
+    look = ImageExplainer(predictor, wide)
     assert look.test(look.explain("rollout")).faithful is not None
     assert look.choices[0] == look.prediction.label
 

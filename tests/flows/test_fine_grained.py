@@ -13,7 +13,7 @@ from vitrail.core.errors import SettingError, WeightsError
 from vitrail.data.batch import Geometry
 from vitrail.data.prepare import prepare
 from vitrail.data.preprocess import Preprocess
-from vitrail.explainers.explanation import Look
+from vitrail.explainers.explanation import ImageExplainer
 from vitrail.explainers.rollout import Rollout
 from vitrail.explainers.to_original import onto_original
 from vitrail.infer.predictor import Predictor
@@ -21,7 +21,7 @@ from vitrail.layers.tokens import FeatureSpec
 from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.factory import build, config_of, create_encoder
 from vitrail.models.vit import ViTConfig
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 from vitrail.runs.train_options import TrainOptions
 from vitrail.training.draft import _smaller
 from vitrail.training.resolve_recipe import plan
@@ -129,8 +129,12 @@ def test_explain_puts_the_map_there(monkeypatch, model_file):
     """The middle of a cell is that of its patch, not where cells without overlap would lie."""
     task = build_task("classify", ["a", "b"], {})
     config = ViTConfig(image=64, patch=(16, 4), width=16, depth=2, heads=2)
-    look = Look(
-        Predictor(model_file("overlapping", join(build(config), task), task, Preprocess((64, 64), "squash"))),
+    look = ImageExplainer(
+        Predictor(
+            model_file(
+                "overlapping", build_network(build(config), task), task, Preprocess((64, 64), "squash")
+            )
+        ),
         np.zeros((64, 64, 3), np.uint8),
     )
     grid = torch.zeros(1, 13, 13)

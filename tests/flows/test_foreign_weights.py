@@ -23,9 +23,9 @@ from vitrail.export.library_folders import write_huggingface, write_timm
 from vitrail.infer.predictor import Predictor
 from vitrail.models.factory import build
 from vitrail.models.vit import PRESETS, ViTConfig
-from vitrail.runs.network import build_task, create_model, join
+from vitrail.runs.network import build_network, build_task, create_model
 from vitrail.runs.train_options import TrainOptions
-from vitrail.training.initialization import begin
+from vitrail.training.initialization import build_from_recipe
 from vitrail.training.resolve_recipe import plan
 from vitrail.weights.preprocessing import published_preprocess
 from vitrail.weights.pretrained import from_path
@@ -102,7 +102,7 @@ def test_a_folder_is_weights_and_not_a_network_s_name(photographs, folders, name
     said = TrainOptions(weights=str(folders / name), tune="full", imgsz="64")
     planned = plan(str(photographs), prepare(photographs), said)
     assert planned.recipe.model.name == NAMES[name]
-    started = begin(planned.recipe, "abc")
+    started = build_from_recipe(planned.recipe, "abc")
     assert started.origin == name
     found = from_path(folders / name)
     assert getattr(started.network.encoder.config, "heads", None) == getattr(found.config, "heads", None)
@@ -117,7 +117,7 @@ def test_what_no_tensor_tells_is_said_on_the_command_line_and_stands_in_the_reci
     stated = TrainOptions(weights=str(tmp_path / "bare.pth"), network="heads=4,image=[32,48]", tune="full")
     recipe = plan(str(photographs), prepare(photographs), stated).recipe
     assert recipe.model.settings == {"heads": 4, "image": [32, 48]}
-    encoder = begin(recipe, "abc").network.encoder
+    encoder = build_from_recipe(recipe, "abc").network.encoder
     assert (encoder.config.heads, encoder.config.size) == (4, (32, 48))
 
 
@@ -163,7 +163,7 @@ def test_our_own_folders_come_back(model_file, tmp_path, config, pool):
     torch.manual_seed(0)
     steps = Preprocess(config.size, "squash", 1.0, (0.5,) * 3, (0.25,) * 3)
     task = build_task("classify", ["a", "b", "c"], {"pool": pool})
-    network = join(build(config), task).eval()
+    network = build_network(build(config), task).eval()
     torch.nn.init.normal_(network.head.linear.weight)
     model = model_file("own", network, task, steps)
     predictor, images = Predictor(model, "cpu"), torch.randn(2, 3, *config.size)
@@ -186,7 +186,7 @@ def test_our_own_folders_come_back(model_file, tmp_path, config, pool):
 def test_a_network_of_timm_s_that_we_wrote_comes_back(model_file, folders, tmp_path):
     found = from_path(folders / "timm-resnet")
     task = build_task("classify", ["a", "b", "c"], {})
-    network = join(found.build(image=64, drop_path=0.1), task).eval()
+    network = build_network(found.build(image=64, drop_path=0.1), task).eval()
     predictor = Predictor(model_file("own", network, task, Preprocess((64, 64))), "cpu")
     write_timm(predictor, tmp_path / "again", unasked)
     again = from_path(tmp_path / "again")
@@ -204,6 +204,6 @@ def test_the_real_folder_needs_no_name(shared, photographs):
     recipe = plan(
         str(photographs), prepare(photographs), TrainOptions(weights=str(folder), tune="full")
     ).recipe
-    started = begin(recipe, "abc")
+    started = build_from_recipe(recipe, "abc")
     assert started.preprocess.mean == (0.5, 0.5, 0.5)
     assert json.loads((folder / "config.json").read_text())["architecture"] == recipe.model.name

@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.explainers.permutation_test import shuffle_test
-from vitrail.explainers.walkthrough import Subject, from_rows, open_subject, patch_rows, walk
+from vitrail.explainers.walkthrough import Subject, from_rows, open_subject, patch_rows, trace
 from vitrail.explainers.walkthrough_page import page, steps
 from vitrail.infer.predictor import Predictor
 from vitrail.models.factory import create_encoder
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 
 
 def subject(name: str = "vit_s16", **settings: object) -> Subject:
@@ -27,7 +27,7 @@ def subject(name: str = "vit_s16", **settings: object) -> Subject:
     encoder = create_encoder(name, image=(24, 40), settings=small)
     labels = tuple("abcde")
     task = build_task("classify", labels, {})
-    network = join(encoder, task).eval()
+    network = build_network(encoder, task).eval()
     return Subject(name, network, Preprocess.for_size((24, 40)), task, trained=False, answers=False)
 
 
@@ -43,7 +43,7 @@ VARIANTS = [{"position": name} for name in ("1d", "1d_patches", "2d", "relative"
 @pytest.mark.parametrize("settings", [*VARIANTS, {"prefix": ()}], ids=str)
 def test_the_walk_is_the_networks_own(settings, picture):
     looked = subject(**settings)
-    found = walk(looked, picture)
+    found = trace(looked, picture)
     assert found.way_off < 1e-5
     assert found.projection_off < 1e-5
     n, prefix = 15, len(looked.network.spec.prefix)
@@ -57,7 +57,7 @@ def test_the_walk_is_the_networks_own(settings, picture):
 
 @pytest.mark.parametrize("name", ["deit_ti16_distilled", "deit3_s16"])
 def test_deit_walks_too(name, picture):
-    found = walk(subject(name), picture)
+    found = trace(subject(name), picture)
     assert found.way_off < 1e-5
 
 
@@ -71,18 +71,18 @@ def test_patches_there_and_back():
 @pytest.mark.parametrize("position", ["1d", "2d", "relative"])
 def test_positions_notice_a_shuffle(position, picture):
     looked = subject(position=position)
-    found = shuffle_test(looked, walk(looked, picture).pixels)
+    found = shuffle_test(looked, trace(looked, picture).pixels)
     assert found.with_positions.changed
     assert not found.without.changed
     assert found.without.off < 1e-12
     assert sorted(found.pixels.flatten().tolist()) == pytest.approx(
-        sorted(walk(looked, picture).pixels.flatten().tolist()), abs=1e-2
+        sorted(trace(looked, picture).pixels.flatten().tolist()), abs=1e-2
     )
 
 
 def test_a_network_without_positions_never_notices(picture):
     looked = subject(position="none")
-    found = shuffle_test(looked, walk(looked, picture).pixels)
+    found = shuffle_test(looked, trace(looked, picture).pixels)
     assert not found.with_positions.changed
 
 
@@ -110,7 +110,7 @@ def test_the_page_of_a_run(vitrail, trained, digits, tmp_path):
 
 def test_the_walk_answers_as_the_predictor_does(trained, digits):
     picture = sorted((digits / "2").iterdir())[0]
-    found = walk(open_subject(str(trained)), picture)
+    found = trace(open_subject(str(trained)), picture)
     assert str(found.answer) == str(Predictor(trained)(picture)[0])
 
 
@@ -123,7 +123,7 @@ def test_weights_without_a_classifier_do_not_pretend_to_answer(tmp_path, picture
             pytest.warns(UserWarning, match="do not state how they want pictures"),
         ):
             looked = open_subject("vit_ti16", str(path))
-        found = walk(looked, picture)
+        found = trace(looked, picture)
         words = page(looked, found, steps(looked, found), shuffle_test(looked, found.pixels), "cat.jpg")
         assert looked.trained
         assert looked.answers == bool(classes)

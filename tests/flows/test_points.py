@@ -11,7 +11,7 @@ import torch
 
 from vitrail.core.errors import SettingError
 from vitrail.explainers.explanation import explain
-from vitrail.infer.backends import Plan, Quick
+from vitrail.infer.backends import Backend, BackendNetwork
 from vitrail.infer.predictor import Predictor, Request
 from vitrail.layers.elastic import read_point
 
@@ -84,7 +84,9 @@ def test_threads_at_two_points_get_what_each_gets_alone(elastic, digits):
     points = (predictor.points[0], predictor.points[-1])
     requests = [Request(point) for point in points]
     for point in points:
-        twin = Quick(predictor.at(point), Plan(engine="openvino"), (len(pictures), 3, *point.size))
+        twin = BackendNetwork(
+            predictor.at(point), Backend(engine="openvino"), (len(pictures), 3, *point.size)
+        )
         requests.append(Request(point, twin))
 
     def logits(request):

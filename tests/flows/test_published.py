@@ -32,7 +32,7 @@ from vitrail.runs.network import create_model
 from vitrail.runs.run import open_run
 from vitrail.runs.train_options import TrainOptions
 from vitrail.training.distillation import open_teacher
-from vitrail.training.initialization import begin
+from vitrail.training.initialization import build_from_recipe
 from vitrail.training.resolve_recipe import Planned, plan
 from vitrail.weights.preprocessing import published_preprocess
 from vitrail.weights.resolve import find_weights
@@ -213,7 +213,7 @@ def test_a_fine_tune_sees_what_the_weights_saw_unless_somebody_says_otherwise(tm
     assert any("0.8 of each side shown, bilinear" in reason for reason in found.reasons)
     stated = published_preprocess(find_weights(str(folder)))
     assert (
-        begin(found.recipe, "abcd").preprocess
+        build_from_recipe(found.recipe, "abcd").preprocess
         == stated
         == Preprocess((SIDE, SIDE), "crop", 0.8, (0.5, 0.4, 0.3), (0.5, 0.2, 0.3), 3, "bilinear")
     )

@@ -15,7 +15,7 @@ from vitrail.data.own_outputs import HEAD, is_figure
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import load
 from vitrail.models.factory import create_encoder
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_draft_shows_its_answers_and_claims_nothing_it_did_not_look_for(
     # Measuring steps of a fine-tune takes half a minute and bears on nothing that is looked at here.
     monkeypatch.setattr("vitrail.training.draft._full_seconds", lambda *_: (1.0, 1.0))
     task = build_task("classify", ["a", "b"], {})
-    network = join(create_encoder("vit_digits", image=(48, 64)), task).eval()
+    network = build_network(create_encoder("vit_digits", image=(48, 64)), task).eval()
     steps = Preprocess((48, 64), "squash", 1.0, (0.5,) * 3, (0.25,) * 3)
     weights = model_file("vit_digits", network, task, steps)
     words = f"--model vit_digits --imgsz 48x64 --weights {weights} --device cpu"

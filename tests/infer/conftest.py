@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vitrail.data.preprocess import Preprocess
-from vitrail.runs.network import build_task, create_model, join
+from vitrail.runs.network import build_network, build_task, create_model
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def model(tmp_path, monkeypatch, model_file):
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(0)
     task = build_task("classify", ["a", "b", "c"], {})
-    network = join(create_model("vit_digits", 3).encoder, task).eval()
+    network = build_network(create_model("vit_digits", 3).encoder, task).eval()
     return model_file("vit_digits", network, task, Preprocess.for_size(32))
 
 

@@ -12,23 +12,23 @@ import torch
 from vitrail.core.environment import compiler
 from vitrail.infer import autotune, backend_check
 from vitrail.infer import backends as plans_page
-from vitrail.infer.autotune import Memory, hasten, quicken
+from vitrail.infer.autotune import BackendCache, choose_backend, speed_up
 from vitrail.infer.backend_check import Shown
-from vitrail.infer.backends import PLAIN, Plan, Quick
+from vitrail.infer.backends import PLAIN, Backend, BackendNetwork
 from vitrail.infer.inputs import Source
 from vitrail.infer.predictor import Predictor, Request
-from vitrail.infer.prefetch import ahead, by_turns
+from vitrail.infer.prefetch import prefetch, read_then_compute
 from vitrail.infer.proof_images import spread
 from vitrail.runs.network import build_task
 from vitrail.runs.proof import picture
 
-BF16 = Plan("bf16")
+BF16 = Backend("bf16")
 
 
 @pytest.fixture
 def plans(monkeypatch):
     """Machines differ in what is worth asking; these are asked on all of them."""
-    monkeypatch.setattr(autotune, "plans_for", lambda network, device: [PLAIN, BF16])
+    monkeypatch.setattr(autotune, "backends_for", lambda network, device: [PLAIN, BF16])
 
 
 def never():
@@ -37,7 +37,7 @@ def never():
 
 def test_a_short_job_pays_for_no_proof(model, plans):
     predictor = Predictor(model)
-    choice = quicken(predictor, 3, never)
+    choice = choose_backend(predictor, 3, never)
     assert choice.plan == PLAIN
     assert choice.request == Request(predictor.point)
 
@@ -45,19 +45,19 @@ def test_a_short_job_pays_for_no_proof(model, plans):
 def test_a_long_job_is_proven_once_and_remembered(model, plans, shown, monkeypatch):
     monkeypatch.setattr(backend_check, "speed", lambda batches, times: 100.0)
     predictor = Predictor(model)
-    quicken(predictor, 100_000, lambda: shown)
-    seen = Memory(predictor).seen
+    choose_backend(predictor, 100_000, lambda: shown)
+    seen = BackendCache(predictor).seen
     assert seen[BF16].pictures == len(shown) - len(
         shown[:: backend_check.EVERY]
     )  # int8 would learn from those
     assert 0 < seen[BF16].drift < backend_check.DRIFT
     assert seen[PLAIN].drift == 0
-    Memory(predictor).keep(BF16, replace(seen[BF16], speed=900.0, setup=0.0, same_top=1.0))
+    BackendCache(predictor).keep(BF16, replace(seen[BF16], speed=900.0, setup=0.0, same_top=1.0))
     again = Predictor(model)
-    choice = quicken(again, 3, never)
+    choice = choose_backend(again, 3, never)
     assert choice.plan == BF16
     assert "as in float32" in choice.why
-    assert isinstance(choice.request.backend, Quick)
+    assert isinstance(choice.request.backend, BackendNetwork)
     plain = Predictor(model)(picture())[0]
     quick = again.predict(picture(), choice.request)[0]
     assert quick.label == plain.label
@@ -67,18 +67,18 @@ def test_a_long_job_is_proven_once_and_remembered(model, plans, shown, monkeypat
 
 
 def test_a_plan_that_answers_otherwise_is_never_used(model, plans, shown, monkeypatch):
-    honest = Quick.forward
+    honest = BackendNetwork.forward
 
     def flipped(self, inputs):
         return {name: tensor.flip(-1) for name, tensor in honest(self, inputs).items()}
 
-    monkeypatch.setattr(Quick, "forward", flipped)
+    monkeypatch.setattr(BackendNetwork, "forward", flipped)
     predictor = Predictor(model)
-    choice = quicken(predictor, 1_000_000, lambda: shown)
+    choice = choose_backend(predictor, 1_000_000, lambda: shown)
     assert choice.plan == PLAIN
     assert "Not used: bf16" in choice.why
     assert choice.request == Request(predictor.point)
-    assert quicken(predictor, 1_000_000, never).plan == PLAIN
+    assert choose_backend(predictor, 1_000_000, never).plan == PLAIN
 
 
 def test_a_plan_that_answers_to_nothing_is_not_used_however_near_the_probabilities_are(
@@ -89,11 +89,11 @@ def test_a_plan_that_answers_to_nothing_is_not_used_however_near_the_probabiliti
     with torch.no_grad():
         predictor.network.head.linear.weight.mul_(1e-3)
         predictor.network.head.linear.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
-    honest = Quick.forward
+    honest = BackendNetwork.forward
     mirrored = lambda self, inputs: honest(self, {"images": inputs["images"].flip(-1)})  # noqa: E731
-    monkeypatch.setattr(Quick, "forward", mirrored)
-    choice = quicken(predictor, 1_000_000, lambda: shown)
-    seen = Memory(predictor).seen[BF16]
+    monkeypatch.setattr(BackendNetwork, "forward", mirrored)
+    choice = choose_backend(predictor, 1_000_000, lambda: shown)
+    seen = BackendCache(predictor).seen[BF16]
     assert (seen.same_top, seen.drift < 0.01) == (1.0, True)
     assert choice.plan == PLAIN
     assert "off of how far pictures differ" in choice.why
@@ -101,12 +101,12 @@ def test_a_plan_that_answers_to_nothing_is_not_used_however_near_the_probabiliti
 
 def test_a_plan_says_which_convolutions_stay_in_float32(model, plans, shown, monkeypatch):
     monkeypatch.setattr(backend_check, "speed", lambda batches, times: 100.0)
-    monkeypatch.setattr(Quick, "kept_in_float32", lambda self: ["1 convolution …"])
+    monkeypatch.setattr(BackendNetwork, "kept_in_float32", lambda self: ["1 convolution …"])
     predictor = Predictor(model)
-    quicken(predictor, 100_000, lambda: shown)
-    memory = Memory(predictor)
+    choose_backend(predictor, 100_000, lambda: shown)
+    memory = BackendCache(predictor)
     memory.keep(BF16, replace(memory.seen[BF16], speed=900.0, setup=0.0, same_top=1.0))
-    assert quicken(Predictor(model), 3, never).why.endswith("1 convolution …")
+    assert choose_backend(Predictor(model), 3, never).why.endswith("1 convolution …")
 
 
 def test_a_model_alone_is_proven_on_the_pictures_of_the_job(model, plans, shown, tmp_path, monkeypatch):
@@ -121,18 +121,18 @@ def test_a_model_alone_is_proven_on_the_pictures_of_the_job(model, plans, shown,
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"nothing")
     predictor = Predictor(model)
-    choice = hasten(predictor, model, [Source("broken.png", broken), *sources] * 300)
-    assert Memory(predictor).seen[BF16].pictures > 5
+    choice = speed_up(predictor, model, [Source("broken.png", broken), *sources] * 300)
+    assert BackendCache(predictor).seen[BF16].pictures > 5
     answers = list(predictor.answers([Source("broken.png", broken), *sources], request=choice.request))
     assert [bool(one.error) for one in answers] == [True, *[False] * 5]
 
 
 def test_a_broken_memory_is_measured_again(model, plans, shown):
     predictor = Predictor(model)
-    memory = Memory(predictor)
+    memory = BackendCache(predictor)
     memory.path.parent.mkdir(parents=True)
     memory.path.write_text(json.dumps([{"plan": {"speed": 1}}]))
-    assert Memory(predictor).seen == {}
+    assert BackendCache(predictor).seen == {}
 
 
 def test_the_last_batch_of_a_compiled_plan_is_filled_up(model, monkeypatch):
@@ -144,7 +144,7 @@ def test_the_last_batch_of_a_compiled_plan_is_filled_up(model, monkeypatch):
     monkeypatch.setattr(plans_page, "compiled", remembered)
     predictor = Predictor(model)
     images = torch.randn(3, 3, 32, 32)
-    out = Quick(predictor.network, Plan(engine="compiled"), (8, 3, 32, 32))({"images": images})
+    out = BackendNetwork(predictor.network, Backend(engine="compiled"), (8, 3, 32, 32))({"images": images})
     torch.testing.assert_close(out, predictor.network({"images": images}), rtol=0, atol=1e-5)
     assert sizes == [8]
 
@@ -153,7 +153,7 @@ def test_the_last_batch_of_a_compiled_plan_is_filled_up(model, monkeypatch):
 def test_a_compiled_plan_answers_as_the_network_does(model):
     predictor = Predictor(model)
     images = torch.randn(3, 3, 32, 32)
-    out = Quick(predictor.network, Plan(engine="compiled"), (4, 3, 32, 32))({"images": images})
+    out = BackendNetwork(predictor.network, Backend(engine="compiled"), (4, 3, 32, 32))({"images": images})
     torch.testing.assert_close(out, predictor.network({"images": images}), rtol=0, atol=1e-4)
 
 
@@ -162,7 +162,7 @@ def test_a_cache_that_cannot_be_written_costs_no_answer(model, plans, shown, tmp
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(backend_check, "speed", lambda batches, times: 100.0)
     predictor = Predictor(model)
-    choice = quicken(predictor, 1_000_000, lambda: shown)
+    choice = choose_backend(predictor, 1_000_000, lambda: shown)
     assert choice.plan in {PLAIN, BF16}
     assert len(predictor.predict([shown[0]], choice.request)) == 1
 
@@ -197,18 +197,20 @@ def test_proof_pictures_come_from_everywhere():
 def test_a_slow_network_is_worth_a_proof_sooner(model, plans, monkeypatch):
     """A job of 1,000 pictures is short for a quick network and long for a slow one: one small batch tells."""
     predictor = Predictor(model)
-    quick = Plan("bf16", engine="openvino")
+    quick = Backend("bf16", engine="openvino")
     for seconds, plan in ((0.001, PLAIN), (100.0, quick)):
         monkeypatch.setattr(autotune, "timed", lambda *given, took=seconds: (None, took))
-        plain = autotune.plain_speed(predictor, Memory(predictor), 1000)
-        found = min((PLAIN, quick), key=lambda one: autotune._seconds(one, Memory(predictor), 1000, plain))
+        plain = autotune.plain_speed(predictor, BackendCache(predictor), 1000)
+        found = min(
+            (PLAIN, quick), key=lambda one: autotune._seconds(one, BackendCache(predictor), 1000, plain)
+        )
         assert (found, plain) == (plan, 4 / seconds)
 
 
 def test_channels_last_changes_no_answer(model):
     predictor = Predictor(model)
     images = torch.randn(2, 3, 32, 32)
-    out = Quick(predictor.network, Plan(channels_last=True), (2, 3, 32, 32))({"images": images})
+    out = BackendNetwork(predictor.network, Backend(channels_last=True), (2, 3, 32, 32))({"images": images})
     torch.testing.assert_close(out, predictor.network({"images": images}), rtol=0, atol=1e-5)
 
 
@@ -220,20 +222,20 @@ def test_reading_ahead_keeps_the_order_and_no_more_than_asked():
         time.sleep(0.002 * (i % 3))
         return i
 
-    stream = ahead(slow, range(50), 6)
+    stream = prefetch(slow, range(50), 6)
     first = next(stream)
     assert max(begun) <= 7
     assert [first, *stream] == list(range(50))
-    assert list(ahead(slow, [7], 6)) == [7]
-    assert list(ahead(slow, [], 6)) == []
+    assert list(prefetch(slow, [7], 6)) == [7]
+    assert list(prefetch(slow, [], 6)) == []
 
 
 def test_reading_ahead_leaves_the_number_of_threads_alone_and_passes_errors_on():
     before = torch.get_num_threads()
-    assert len(list(ahead(str, range(9), 4))) == 9
+    assert len(list(prefetch(str, range(9), 4))) == 9
     assert torch.get_num_threads() == before
     with pytest.raises(ZeroDivisionError):
-        list(ahead(lambda i: 1 // i, [2, 1, 0, 3], 4))
+        list(prefetch(lambda i: 1 // i, [2, 1, 0, 3], 4))
 
 
 def test_reading_by_turns_keeps_the_order_and_rests_while_the_caller_works():
@@ -245,15 +247,15 @@ def test_reading_by_turns_keeps_the_order_and_rests_while_the_caller_works():
         return i
 
     before = torch.get_num_threads()
-    stream = by_turns(slow, range(10), 4)
+    stream = read_then_compute(slow, range(10), 4)
     first = next(stream)
     assert sorted(begun) == [0, 1, 2, 3]
     assert torch.get_num_threads() == before
     assert [first, *stream] == list(range(10))
-    assert list(by_turns(slow, [7], 4)) == [7]
-    assert list(by_turns(slow, [], 4)) == []
+    assert list(read_then_compute(slow, [7], 4)) == [7]
+    assert list(read_then_compute(slow, [], 4)) == []
     with pytest.raises(ZeroDivisionError):
-        list(by_turns(lambda i: 1 // i, [2, 1, 0, 3], 4))
+        list(read_then_compute(lambda i: 1 // i, [2, 1, 0, 3], 4))
 
 
 def test_what_is_fetched_ahead_is_the_same_picture_or_says_why(tmp_path):

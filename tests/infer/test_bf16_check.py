@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from vitrail.infer import bf16_check
-from vitrail.infer.backends import Plan, Quick
+from vitrail.infer.backends import Backend, BackendNetwork
 from vitrail.infer.bf16_check import Bf16Check, check_bf16, keep_in_float32, noise
 from vitrail.models.factory import create_encoder
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 
 
 class Wrong(nn.Conv2d):
@@ -123,14 +123,14 @@ def test_a_network_that_is_wrong_without_a_wrong_convolution_is_told():
 @pytest.mark.parametrize("last", [False, True])
 def test_a_quick_twin_keeps_them_in_float32_and_says_so(last):
     torch.manual_seed(0)
-    whole = join(create_encoder("resnet10t"), build_task("classify", list("abcdefg"), {})).eval()
+    whole = build_network(create_encoder("resnet10t"), build_task("classify", list("abcdefg"), {})).eval()
     network = broken(whole, "encoder.net.conv1.0").requires_grad_(False)
     torch.nn.init.normal_(network.head.linear.weight)
     inputs = {"images": torch.randn(8, 3, 32, 32)}
-    quick = Quick(network, Plan("bf16", last), (8, 3, 32, 32))
+    quick = BackendNetwork(network, Backend("bf16", last), (8, 3, 32, 32))
     assert off(quick(inputs)["logits"], network(inputs)["logits"]) < 0.1
     assert "net.conv1.0" in quick.kept_in_float32()[0]
-    assert Quick(network, Plan("float32", last), (8, 3, 32, 32)).kept_in_float32() == []
+    assert BackendNetwork(network, Backend("float32", last), (8, 3, 32, 32)).kept_in_float32() == []
     assert not any("forward" in vars(module) for module in network.modules())
 
 

@@ -18,7 +18,7 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.truth import Truth
 from vitrail.infer.inputs import expand
 from vitrail.models.factory import create_encoder
-from vitrail.runs.network import join
+from vitrail.runs.network import build_network
 from vitrail.tasks.segment.task import Segment
 
 STEPS = Preprocess((48, 64), "squash", 1.0, (0.5,) * 3, (0.25,) * 3)
@@ -29,7 +29,7 @@ def street(model_file):
     torch.manual_seed(0)
     task = Segment(Truth("mask", NAMES), {"width": 32})
     encoder = create_encoder("vit_digits", image=(48, 64), settings={"depth": 1})
-    return model_file("vit_digits", join(encoder, task).eval(), task, STEPS)
+    return model_file("vit_digits", build_network(encoder, task).eval(), task, STEPS)
 
 
 def picture(path, number=0):

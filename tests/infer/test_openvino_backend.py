@@ -16,18 +16,18 @@ from safetensors.numpy import save
 
 from vitrail.core.errors import SettingError
 from vitrail.infer import autotune, backend_check, backends, openvino_backend, quantize_int8, runtimes
-from vitrail.infer.autotune import Memory, quicken
-from vitrail.infer.backends import PLAIN, Plan, Quick, plans_for
+from vitrail.infer.autotune import BackendCache, choose_backend
+from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, backends_for
 from vitrail.infer.openvino_backend import Translated
 from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.quantize_int8 import Scales
 from vitrail.infer.reparameterize import folded
 from vitrail.models.factory import create_encoder
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 from vitrail.runs.proof import picture
 
-FLOAT = Plan(engine="openvino")
-INT8 = Plan("int8", engine="openvino")
+FLOAT = Backend(engine="openvino")
+INT8 = Backend("int8", engine="openvino")
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def only(monkeypatch):
     """Let the machine have but these plans."""
 
     def choose(*found):
-        monkeypatch.setattr(autotune, "plans_for", lambda network, device: [PLAIN, *found])
+        monkeypatch.setattr(autotune, "backends_for", lambda network, device: [PLAIN, *found])
 
     return choose
 
@@ -56,7 +56,7 @@ def quick(monkeypatch):
 
 def fresh(name, classes, image=None):
     task = build_task("classify", [*"abcdefgh"[:classes]], {})
-    return join(create_encoder(name, image=image), task).eval()
+    return build_network(create_encoder(name, image=image), task).eval()
 
 
 def logits(network, images):
@@ -67,14 +67,14 @@ def logits(network, images):
 def test_it_answers_as_the_network_does(model, count):
     network = Predictor(model).network
     images = torch.randn(count, 3, 32, 32)
-    found = Quick(network, FLOAT, (32, 3, 32, 32))({"images": images})
+    found = BackendNetwork(network, FLOAT, (32, 3, 32, 32))({"images": images})
     torch.testing.assert_close(found, network({"images": images}), rtol=0, atol=1e-5)
 
 
 def test_int8_is_near_and_not_equal(model):
     network = Predictor(model).network
     images = torch.randn(8, 3, 32, 32)
-    twin = Quick(network, INT8, (8, 3, 32, 32), scales=Scales(lambda: torch.randn(8, 3, 32, 32)))
+    twin = BackendNetwork(network, INT8, (8, 3, 32, 32), scales=Scales(lambda: torch.randn(8, 3, 32, 32)))
     found = logits(twin, images)
     apart = (logits(network, images) - found).abs().max() / found.std()
     assert 1e-4 < apart < 0.2
@@ -87,7 +87,7 @@ def test_large_queries_and_small_keys_are_as_near_as_even_ones(model):
     found = []
     for size in (1, 300):
         scales = Scales(lambda: others)
-        twin = Quick(_uneven(network, size), INT8, (8, 3, 32, 32), scales=scales)
+        twin = BackendNetwork(_uneven(network, size), INT8, (8, 3, 32, 32), scales=scales)
         found.append((logits(network, images) - logits(twin, images)).pow(2).mean().sqrt())
         depth = len(network.encoder.blocks)
         assert sum(name.endswith("queries") for name in scales.known) == depth
@@ -148,12 +148,12 @@ def test_int8_without_scales_or_layers_says_so(model):
 
 def favour(model, plan):
     """Let the memory of a model hold a plan for far quicker than all others."""
-    memory = Memory(Predictor(model))
+    memory = BackendCache(Predictor(model))
     memory.keep(plan, replace(memory.seen[plan], speed=9000.0, setup=0.0, same_top=1.0, drift=0.0))
 
 
 def same_as_plain(model, predictor, request, apart=1e-5):
-    assert isinstance(request.backend, Quick)
+    assert isinstance(request.backend, BackendNetwork)
     found, wanted = predictor.predict(picture(), request)[0], Predictor(model)(picture())[0]
     return found.probability == pytest.approx(wanted.probability, abs=apart)
 
@@ -167,63 +167,63 @@ def test_what_was_translated_is_opened_again_and_damage_is_seen(model, shown, on
     made = []
     honest = openvino_backend.translate
     monkeypatch.setattr(openvino_backend, "translate", lambda *given: made.append(1) or honest(*given))
-    choice = quicken(Predictor(model), 10_000_000, lambda: shown)
+    choice = choose_backend(Predictor(model), 10_000_000, lambda: shown)
     assert choice.plan == PLAIN  # no quicker
     assert len(made) == 1
     favour(model, FLOAT)
     again = Predictor(model)
-    choice = quicken(again, 1000, never)
+    choice = choose_backend(again, 1000, never)
     assert choice.plan == FLOAT
     assert same_as_plain(model, again, choice.request)
     assert len(made) == 1
     weights = next(autotune._kept(again, again.point).glob("*.bin"))
     weights.write_bytes(bytes(len(weights.read_bytes())))  # all zero
     mended = Predictor(model)
-    quicken(mended, 10_000_000, lambda: shown)  # proven anew, with a translation of its own
+    choose_backend(mended, 10_000_000, lambda: shown)  # proven anew, with a translation of its own
     assert len(made) == 2
     favour(model, FLOAT)
-    choice = quicken(mended, 1000, never)
+    choice = choose_backend(mended, 1000, never)
     assert choice.plan == FLOAT
     assert same_as_plain(model, mended, choice.request)
     next(autotune._kept(again, again.point).glob("*.xml")).write_text("no graph")
-    assert quicken(Predictor(model), 1000, never).plan == FLOAT
+    assert choose_backend(Predictor(model), 1000, never).plan == FLOAT
     assert len(made) == 3
 
 
 def test_int8_is_remembered_with_what_it_learnt(model, shown, only, quick):
     only(INT8)
-    quicken(Predictor(model), 10_000_000, lambda: shown)
-    seen = Memory(Predictor(model)).seen[INT8]
+    choose_backend(Predictor(model), 10_000_000, lambda: shown)
+    seen = BackendCache(Predictor(model)).seen[INT8]
     assert not seen.failed
     assert seen.drift > 0
     assert (seen.pictures, len(seen.answer)) == (33, 3)
     favour(model, INT8)
     again = Predictor(model)
-    choice = quicken(again, 1000, never)
+    choice = choose_backend(again, 1000, never)
     assert choice.plan == INT8
     assert same_as_plain(model, again, choice.request, 0.05)
     shutil.rmtree(
         autotune._kept(again, again.point)
     )  # others were used since: translated again, with the same scales
-    assert quicken(Predictor(model), 1000, never).plan == INT8
-    memory = Memory(again)
+    assert choose_backend(Predictor(model), 1000, never).plan == INT8
+    memory = BackendCache(again)
     for broken in (b"nothing", save({"another": np.zeros((2, 3), np.float32)})):
         memory.scales.write_bytes(broken)
-        quicken(Predictor(model), 10_000_000, lambda: shown)  # other scales want another proof
+        choose_backend(Predictor(model), 10_000_000, lambda: shown)  # other scales want another proof
         favour(model, INT8)
-        assert quicken(Predictor(model), 1000, never).plan == INT8
+        assert choose_backend(Predictor(model), 1000, never).plan == INT8
 
 
 def test_a_cache_that_may_not_be_touched_still_serves(model, shown, only, quick, monkeypatch):
     only(INT8)
-    quicken(Predictor(model), 10_000_000, lambda: shown)
+    choose_backend(Predictor(model), 10_000_000, lambda: shown)
     favour(model, INT8)
 
     def denied(*given, **more):
         raise PermissionError("read-only")
 
     monkeypatch.setattr(openvino_backend.os, "utime", denied)
-    assert quicken(Predictor(model), 1000, never).plan == INT8
+    assert choose_backend(Predictor(model), 1000, never).plan == INT8
 
 
 def test_models_that_are_gone_leave_no_trap_for_signals():
@@ -232,8 +232,8 @@ def test_models_that_are_gone_leave_no_trap_for_signals():
 import signal, subprocess, sys, torch
 from vitrail.infer.openvino_backend import Translated
 from vitrail.models.factory import create_encoder
-from vitrail.runs.network import build_task, join
-network = join(create_encoder("vit_digits"), build_task("classify", ["a", "b", "c"], {})).eval()
+from vitrail.runs.network import build_task, build_network
+network = build_network(create_encoder("vit_digits"), build_task("classify", ["a", "b", "c"], {})).eval()
 some = [Translated(network, (2, 3, 32, 32), "float32") for _ in range(2)]
 some = [(one, one(torch.zeros(2, 3, 32, 32)))[0] for one in some]
 while some:
@@ -265,7 +265,7 @@ def test_an_engine_that_refuses_a_network_is_said_and_left_out(model, shown, onl
 
     monkeypatch.setattr(openvino_backend, "translate", refuse)
     predictor = Predictor(model)
-    choice = quicken(predictor, 10_000_000, lambda: shown)
+    choice = choose_backend(predictor, 10_000_000, lambda: shown)
     assert choice.plan == PLAIN
     assert "through OpenVINO (cannot run this network: NotImplementedError)" in choice.why
     assert choice.request == Request(predictor.point)
@@ -273,16 +273,16 @@ def test_an_engine_that_refuses_a_network_is_said_and_left_out(model, shown, onl
 
 def test_pictures_that_come_one_by_one_have_a_memory_of_their_own(model, shown, only, quick):
     only(INT8)
-    quicken(Predictor(model), 10_000_000, lambda: shown, singly=True)
-    assert not Memory(Predictor(model), singly=True).seen[INT8].failed
-    assert Memory(Predictor(model)).seen == {}
+    choose_backend(Predictor(model), 10_000_000, lambda: shown, singly=True)
+    assert not BackendCache(Predictor(model), singly=True).seen[INT8].failed
+    assert BackendCache(Predictor(model)).seen == {}
 
 
 def test_without_openvino_nothing_of_it_is_planned(model, monkeypatch):
     predictor = Predictor(model)
-    assert FLOAT.engine in {plan.engine for plan in plans_for(predictor.network, predictor.device)}
+    assert FLOAT.engine in {plan.engine for plan in backends_for(predictor.network, predictor.device)}
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
-    assert FLOAT.engine not in {plan.engine for plan in plans_for(predictor.network, predictor.device)}
+    assert FLOAT.engine not in {plan.engine for plan in backends_for(predictor.network, predictor.device)}
 
 
 def trained_a_little(name):
@@ -338,10 +338,10 @@ def test_the_quick_way_through_openvino_opens_no_socket(model, tmp_path):
         "watched = ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname', 'socket.sendto')\n"
         "sys.addaudithook(lambda name, given: tried.append(name) if name in watched else None)\n"
         "import socket, time, torch\n"
-        "from vitrail.infer.backends import Plan, Quick\n"
+        "from vitrail.infer.backends import Backend, BackendNetwork\n"
         "from vitrail.infer.predictor import Predictor\n"
         f"network = Predictor({str(model)!r}).network\n"
-        "Quick(network, Plan(engine='openvino'), (2, 3, 32, 32))({'images': torch.zeros(2, 3, 32, 32)})\n"
+        "BackendNetwork(network, Backend(engine='openvino'), (2, 3, 32, 32))({'images': torch.zeros(2, 3, 32, 32)})\n"
         "time.sleep(1)\n"
         "found = list(tried)\n"
         "socket.getaddrinfo('localhost', 1)\n"  # the watch itself is awake
@@ -360,11 +360,11 @@ def test_a_cache_that_cannot_be_written_still_lets_int8_answer(model, shown, onl
     monkeypatch.setattr(backend_check, "speed", lambda batches, times: next(speeds))
     monkeypatch.setattr(backend_check, "SAME_TOP", 0.0)
     predictor = Predictor(model)
-    choice = quicken(predictor, 10_000_000, lambda: shown)
+    choice = choose_backend(predictor, 10_000_000, lambda: shown)
     assert choice.plan == INT8
     assert len(predictor.predict([shown[0]], choice.request)) == 1
     with pytest.raises(AssertionError, match="nothing was to be proven"):  # the next job knows nothing
-        quicken(Predictor(model), 10_000_000, never)
+        choose_backend(Predictor(model), 10_000_000, never)
 
 
 def test_what_may_be_gone_tomorrow_is_not_remembered(model, shown, only, quick, monkeypatch):
@@ -374,6 +374,6 @@ def test_what_may_be_gone_tomorrow_is_not_remembered(model, shown, only, quick, 
         raise OSError("no space left")
 
     monkeypatch.setattr(openvino_backend, "translate", full)
-    choice = quicken(Predictor(model), 10_000_000, lambda: shown)
+    choice = choose_backend(Predictor(model), 10_000_000, lambda: shown)
     assert (choice.plan, "OSError" in choice.why) == (PLAIN, True)
-    assert FLOAT not in Memory(Predictor(model)).seen
+    assert FLOAT not in BackendCache(Predictor(model)).seen

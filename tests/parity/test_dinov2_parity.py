@@ -16,7 +16,7 @@ from transformers import (
 from vitrail.layers.encoder import Encoder
 from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.factory import build, create_encoder
-from vitrail.weights.rules import Table, load, respell, save
+from vitrail.weights.rules import Table, load, rename_keys, save
 from vitrail.weights.tables import huggingface
 from vitrail.weights.tables import timm as timm_table
 
@@ -50,8 +50,8 @@ def test_transformers(shaken, registers, size, tmp_path):
     else:
         theirs = Dinov2Model(Dinov2Config(**HUB))
     shaken(theirs).save_pretrained(tmp_path)
-    source = respell(load_file(tmp_path / "model.safetensors"), huggingface.SPELLINGS)
-    assert source.keys() == respell(theirs.state_dict(), huggingface.SPELLINGS).keys()
+    source = rename_keys(load_file(tmp_path / "model.safetensors"), huggingface.SPELLINGS)
+    assert source.keys() == rename_keys(theirs.state_dict(), huggingface.SPELLINGS).keys()
     resize = "bicubic_antialias" if registers else "bicubic"
     encoder = ours(DinoV2Config(registers=registers, resize=resize, **SMALL), huggingface.DINOV2, source)
     images = pictures(*size)
@@ -63,7 +63,7 @@ def test_transformers(shaken, registers, size, tmp_path):
 def test_the_gated_mlp(shaken, tmp_path):
     theirs = Dinov2Model(Dinov2Config(use_swiglu_ffn=True, **HUB))
     shaken(theirs).save_pretrained(tmp_path)
-    source = respell(load_file(tmp_path / "model.safetensors"), huggingface.SPELLINGS)
+    source = rename_keys(load_file(tmp_path / "model.safetensors"), huggingface.SPELLINGS)
     hidden = source["encoder.layer.0.mlp.weights_out.weight"].shape[1]
     config = DinoV2Config(mlp="swiglu", hidden=hidden, **SMALL)
     encoder = ours(config, huggingface.DINOV2_SWIGLU, source)

@@ -53,7 +53,7 @@ def test_official_outputs(shared, name):
     with np.load(shared(f"goldens/vit_flax_{name}.npz")) as file:
         source = {key: torch.from_numpy(file[key]) for key in file.files}
     golden = load_file(shared(f"goldens/vit_flax_{name}.io.safetensors"))
-    loaded = load(google.vit(), google.spelt(source), shapes(config))
+    loaded = load(google.vit(), google.renamed(source), shapes(config))
     encoder, head = network(config, loaded)
     with torch.no_grad():
         features = encoder(golden["input"])
@@ -74,7 +74,7 @@ def test_the_probes_are_seen(shared, name):
     with np.load(shared(f"goldens/vit_flax_{name}.npz")) as file:
         source = {key: torch.from_numpy(file[key]) for key in file.files}
     golden = load_file(shared(f"goldens/vit_flax_{name}.io.safetensors"))
-    loaded = load(google.vit(), google.spelt(source), shapes(config))
+    loaded = load(google.vit(), google.renamed(source), shapes(config))
     exact = ViTConfig(**{key: getattr(config, key) for key in config.__slots__} | {"gelu": "exact"})
     encoder, head = network(exact, loaded)
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_every_spelling(shaken, spelling):
                 other[linen(key.replace("block_0", "block"))] = torch.stack(pair)
         case prefix:
             other = {f"{prefix}{key}": value for key, value in source.items()}
-    loaded = load(google.vit(), google.spelt(other), shapes(config))
+    loaded = load(google.vit(), google.renamed(other), shapes(config))
     assert all(torch.equal(loaded.encoder[key], value) for key, value in encoder.state_dict().items())
 
 
@@ -131,7 +131,7 @@ def test_timm_reads_our_attention_pooling(shaken, tmp_path):
     encoder = shaken(build(config))
     head = shaken(LinearHead(encoder.spec, 7, pool="attention"))
     tensors = save(google.vit(1), encoder.state_dict(), head.state_dict())
-    back = load(google.vit(), google.spelt(tensors), shapes(config))
+    back = load(google.vit(), google.renamed(tensors), shapes(config))
     assert all(torch.equal(back.head[key], value) for key, value in head.state_dict().items())
     key = "Transformer/posembed_input/pos_embedding"  # timm knows this head from big_vision's files alone
     tensors["pos_embedding"] = tensors.pop(key)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from vitrail.layers.elastic import KEEPS, Point, at_size, points, set_keep, smaller_sizes
+from vitrail.layers.elastic import KEEPS, OperatingPoint, at_size, points, set_keep, smaller_sizes
 from vitrail.layers.heads import DenseHead, LinearHead
 from vitrail.models.factory import build, count_macs, create_encoder
 from vitrail.models.supervit import SuperViTConfig
@@ -46,7 +46,8 @@ def test_official_outputs_and_losses(shared, form):
             expected = golden[f"logits_{point.size[0]}_{point.keep:g}"]
             torch.testing.assert_close(found[point], expected, rtol=0, atol=3e-5)
     whole, half, small, thin = (
-        found[Point((side, side), keep)] for side, keep in ((224, 1.0), (224, 0.5), (160, 1.0), (160, 0.7))
+        found[OperatingPoint((side, side), keep)]
+        for side, keep in ((224, 1.0), (224, 0.5), (160, 1.0), (160, 0.7))
     )
     target = golden["soft_target"]
     follow = build_task("classify", [*"abcdefghij"], {}).follow

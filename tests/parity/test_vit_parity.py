@@ -14,7 +14,7 @@ from vitrail.layers.heads import LinearHead
 from vitrail.models.factory import build, count_macs, create_encoder, list_models
 from vitrail.models.vit import ViTConfig
 from vitrail.weights.pretrained import from_path
-from vitrail.weights.rules import Table, load, respell, save
+from vitrail.weights.rules import Table, load, rename_keys, save
 from vitrail.weights.tables import huggingface
 from vitrail.weights.tables import timm as timm_table
 
@@ -119,9 +119,9 @@ def test_transformers(shaken, spelling, tmp_path):
         theirs.save_pretrained(tmp_path)
         from safetensors.torch import load_file
 
-        source = respell(load_file(tmp_path / "model.safetensors"), names)
+        source = rename_keys(load_file(tmp_path / "model.safetensors"), names)
     else:
-        source = respell(theirs.state_dict(), names)
+        source = rename_keys(theirs.state_dict(), names)
     network = ours(ViTConfig(image=(21, 35), **SMALL), huggingface.VIT, source)
     images = torch.randn(2, 5, 21, 35, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(network(images)["logits"], theirs(images).logits, rtol=0, atol=2e-6)

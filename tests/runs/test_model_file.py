@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from vitrail.core.errors import RunError, SettingError
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import Predictor
-from vitrail.runs.network import build_task, create_model, join
+from vitrail.runs.network import build_network, build_task, create_model
 from vitrail.runs.proof import TOLERANCE, _on_cpu, drift, picture
 from vitrail.runs.run import open_run
 
@@ -23,7 +23,7 @@ def model(model_file):
     """A random network, written as a training writes it."""
     torch.manual_seed(0)
     task = build_task("classify", ["2", "10", "图"], {})
-    network = join(create_model("vit_digits", 3).encoder, task).eval()
+    network = build_network(create_model("vit_digits", 3).encoder, task).eval()
     return model_file("vit_digits", network, task, Preprocess.for_size(32))
 
 

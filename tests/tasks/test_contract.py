@@ -13,7 +13,7 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.truth import Truth
 from vitrail.infer.predictor import Predictor
 from vitrail.models.factory import create_encoder
-from vitrail.runs.network import join
+from vitrail.runs.network import build_network
 from vitrail.runs.proof import answer
 from vitrail.tasks.base import FINGERPRINT, Losses, within
 from vitrail.tasks.classify.task import Classify
@@ -179,7 +179,7 @@ class Silent(own_tasks.ReadValue):
 
 def untrained(task, side=64):
     torch.manual_seed(0)
-    return join(create_encoder("vit_digits", image=(side, side)), task).eval()
+    return build_network(create_encoder("vit_digits", image=(side, side)), task).eval()
 
 
 def test_a_fingerprint_that_no_model_file_holds_is_refused():

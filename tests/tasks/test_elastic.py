@@ -13,7 +13,7 @@ from vitrail.explainers.grids import spread
 from vitrail.explainers.rollout import follow, recorded
 from vitrail.infer.operating_points import asked_for, beaten
 from vitrail.layers.elastic import (
-    Point,
+    OperatingPoint,
     at_size,
     can_keep,
     points,
@@ -29,11 +29,11 @@ from vitrail.models.supervit import SuperViTConfig
 from vitrail.models.swin import SwinConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.models.vvt import VVTConfig
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 from vitrail.runs.recipe import compose
 from vitrail.tasks.base import AT, Following
 from vitrail.tasks.wrappers.elastic import points_of
-from vitrail.training.elastic_recipe import dialled
+from vitrail.training.elastic_recipe import with_operating_points
 
 SMALL = ViTConfig(image=28, patch=7, width=24, depth=4, heads=3)
 
@@ -42,7 +42,7 @@ def network_and_task(name="elastic", **settings):
     torch.manual_seed(3)
     dial = {"sizes": [[14, 14], [21, 21]], "keeps": [0.5, 0.7]} | settings
     task = build_task(name, ["a", "b", "c"], dial)
-    return join(build(SMALL), task).train(), task
+    return build_network(build(SMALL), task).train(), task
 
 
 def batch():
@@ -200,9 +200,9 @@ def test_shares_are_spread_over_the_finer_tokens():
 
 
 def test_points_have_names():
-    assert str(Point((160, 160), 0.7)) == "160px/0.7"
-    assert read_point("160px/0.7") == Point((160, 160), 0.7)
-    assert read_point("160x224px/1") == read_point("160x224") == Point((160, 224), 1.0)
+    assert str(OperatingPoint((160, 160), 0.7)) == "160px/0.7"
+    assert read_point("160px/0.7") == OperatingPoint((160, 160), 0.7)
+    assert read_point("160x224px/1") == read_point("160x224") == OperatingPoint((160, 224), 1.0)
     for wrong in ("", "px/0.7", "160px/1.2", "160px/0", "big"):
         with pytest.raises(SettingError, match=r"160px/0\.7"):
             read_point(wrong)
@@ -218,7 +218,7 @@ def test_sizes_stand_in_the_papers_proportions():
 def test_a_point_nobody_trained_is_refused_with_those_there_are():
     _, task = network_and_task()
     known = points_of(task, (28, 28))
-    assert asked_for("14px/0.5, 28px/1", known) == [Point((14, 14), 0.5), Point((28, 28))]
+    assert asked_for("14px/0.5, 28px/1", known) == [OperatingPoint((14, 14), 0.5), OperatingPoint((28, 28))]
     assert asked_for("all", known) == list(known)
     with pytest.raises(SettingError, match=r"21px/0\.7, 21px/1"):
         asked_for("20px/1", known)
@@ -256,14 +256,14 @@ def recipe(model, size, **training):
 def test_what_a_training_is_dialled_to():
     with torch.device("meta"):
         supervit, vit, swin = (create_encoder(name) for name in ("supervit_s", "vit_s16", "swin_t"))
-    found = dialled(recipe("supervit_s", 224), supervit, None)
+    found = with_operating_points(recipe("supervit_s", 224), supervit, None)
     assert found.task.name == "elastic"
     assert found.task.settings["sizes"] == [[128, 128], [160, 160], [192, 192]]
     assert found.task.settings["keeps"] == [0.5, 0.7]
-    assert dialled(recipe("supervit_s", 224), supervit, False).task.name == "classify"
-    assert dialled(recipe("vit_s16", 224), vit, None).task.name == "classify"
-    assert dialled(recipe("vit_s16", 224), vit, True).task.settings["sizes"][0] == [128, 128]
+    assert with_operating_points(recipe("supervit_s", 224), supervit, False).task.name == "classify"
+    assert with_operating_points(recipe("vit_s16", 224), vit, None).task.name == "classify"
+    assert with_operating_points(recipe("vit_s16", 224), vit, True).task.settings["sizes"][0] == [128, 128]
     with pytest.raises(SettingError, match="one cost"):
-        dialled(recipe("swin_t", 224), swin, True)
+        with_operating_points(recipe("swin_t", 224), swin, True)
     with pytest.raises(SettingError, match="--tune full"):
-        dialled(recipe("vit_s16", 224, tune="draft"), vit, True)
+        with_operating_points(recipe("vit_s16", 224, tune="draft"), vit, True)

@@ -22,10 +22,10 @@ from vitrail.data.manifest import Row
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.truth import Truth
 from vitrail.data.view import maps_in_original, strips_in_original, weights_in_original
-from vitrail.explainers.explanation import Look
-from vitrail.explainers.explanation_page import tell
+from vitrail.explainers.explanation import ImageExplainer
+from vitrail.explainers.explanation_page import build_page
 from vitrail.explainers.permutation_test import shuffle_test
-from vitrail.explainers.walkthrough import Subject, walk
+from vitrail.explainers.walkthrough import Subject, trace
 from vitrail.explainers.walkthrough_page import steps
 from vitrail.export.traced_model import spread_onto
 from vitrail.infer.predictor import Predictor
@@ -35,7 +35,7 @@ from vitrail.models.factory import build as build_encoder
 from vitrail.models.factory import create_encoder
 from vitrail.models.vit import ViTConfig
 from vitrail.plots import FRAME
-from vitrail.runs.network import join
+from vitrail.runs.network import build_network
 from vitrail.runs.recipe import task_part
 from vitrail.runs.run_network import answering
 from vitrail.tasks.base import FINGERPRINT, Ask
@@ -59,7 +59,7 @@ def segment(**settings):
 
 def network(task, size=SIZE):
     torch.manual_seed(0)
-    return join(create_encoder("vit_digits", image=size, settings={"depth": 2}), task)
+    return build_network(create_encoder("vit_digits", image=size, settings={"depth": 2}), task)
 
 
 def batch_of(count, augment=None):
@@ -208,7 +208,7 @@ def test_crops_keep_rare_classes():
 def test_heads_stand_on_any_network(name, head):
     with torch.device("meta"):
         encoder = create_encoder(name, image=224)
-        net = join(encoder, segment(head=head, stem=True))
+        net = build_network(encoder, segment(head=head, stem=True))
         found = net({"images": torch.zeros(2, 3, 224, 224)})["map"]
     stride = 4 if head == "pixels" else encoder.spec.strides[-1]
     assert found.shape == (2, 3, 224 // stride, 224 // stride)
@@ -218,7 +218,7 @@ def test_a_map_of_overlapping_patches_covers_the_input():
     """What lights up at a place lies at that place: patches of 8 pixels, one every 4, end 2 pixels before the rim."""
     encoder = build_encoder(ViTConfig(image=(40, 56), patch=(8, 4), width=16, depth=1, heads=1))
     assert encoder.spec.rim == 2
-    found = join(encoder, segment(head="linear"))({"images": torch.zeros(1, 3, 40, 56)})["map"]
+    found = build_network(encoder, segment(head="linear"))({"images": torch.zeros(1, 3, 40, 56)})["map"]
     assert found.shape[2:] == (10, 14)
 
 
@@ -405,8 +405,8 @@ def test_the_page_of_a_pixel_marks_it_and_explains_its_runners_up(model_file):
     torch.manual_seed(0)
     task = segment()
     predictor = Predictor(model_file("vit_digits", network(task).eval(), task, PLAIN))
-    look = Look(predictor, Image.fromarray(scene(0)[0]))
-    told = tell(look, "x.png", of="at 20,20", check=False)
+    look = ImageExplainer(predictor, Image.fromarray(scene(0)[0]))
+    told = build_page(look, "x.png", of="at 20,20", check=False)
     first = told.explanations[0]
     assert f"<h2>{first.asked.heading}</h2>" in told.html
     assert f"<h1>{first.asked.answer}</h1>" in told.html
@@ -455,7 +455,7 @@ def test_the_walk_ends_in_the_map(head):
     """The same map as the network gives at once; without positions the mean token does not know the order."""
     task = segment(head=head)
     subject = Subject("a", network(task).eval(), PLAIN, task, trained=True, answers=True)
-    walked = walk(subject, scene(1)[0])
+    walked = trace(subject, scene(1)[0])
     assert walked.way_off < 1e-5
     drawn = [step.name for step in steps(subject, walked)]
     assert drawn[-1] == "Classes"

@@ -9,7 +9,7 @@ import torch
 
 from vitrail.data.batch import Batch
 from vitrail.models.factory import create_encoder
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 from vitrail.runs.recipe import compose
 from vitrail.training import batch_size_finder
 from vitrail.training.batch_size_finder import measure, precision_for
@@ -28,7 +28,7 @@ def made(model: str, size: int, **training):
 def assembled(recipe):
     task = build_task(recipe.task.name, ("a", "b"), recipe.task.settings)
     encoder = create_encoder(recipe.model.name, image=recipe.model.imgsz, drop_path=recipe.model.drop_path)
-    return join(encoder, task), task
+    return build_network(encoder, task), task
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from vitrail.core.files import write_text
 from vitrail.data.batch import Batch
 from vitrail.data.preprocess import Preprocess
 from vitrail.models.factory import create_encoder, rebuild
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 from vitrail.runs.recipe import compose
 from vitrail.runs.train_options import TrainOptions
 from vitrail.training import feature_cache, initialization
-from vitrail.training.batch_size_finder import checked_again, measure, settled
+from vitrail.training.batch_size_finder import checked_again, measure, with_measured_settings
 from vitrail.training.distillation import Teacher, _Opened
 from vitrail.training.feature_cache import Frozen
 from vitrail.training.fit import resume, train
@@ -54,7 +54,7 @@ def cnn(tmp_path, monkeypatch):
     }
     recipe = compose("scratch_small", own)
     task = build_task(recipe.task.name, ("a", "b"), recipe.task.settings)
-    network = join(create_encoder("resnet10t", image=(32, 32)), task)
+    network = build_network(create_encoder("resnet10t", image=(32, 32)), task)
     draw = torch.Generator().manual_seed(0)
     batch = Batch(
         {"images": torch.randn(8, 3, 32, 32, generator=draw)}, [0, 1] * 4, tuple(map(str, range(8)))
@@ -65,13 +65,13 @@ def cnn(tmp_path, monkeypatch):
 def test_wrong_convolutions_are_found_before_a_training_and_kept_in_its_recipe(cnn):
     recipe, network, task, batch = cnn
     found = measure(recipe, network, task, batch, torch.device("cpu"))
-    assert settled(recipe, found).training.float32 == found.check.float32
+    assert with_measured_settings(recipe, found).training.float32 == found.check.float32
     network.encoder.get_submodule(FIRST).__class__ = Wrong
     found = measure(recipe, network, task, batch, torch.device("cpu"))
     assert found.precision == "bf16"
     assert FIRST in found.check.float32
     assert FIRST in found.check.lines()[0]
-    kept = settled(recipe, found)
+    kept = with_measured_settings(recipe, found)
     assert kept.training.float32 == found.check.float32
     assert type(kept).model_validate_json(kept.model_dump_json()) == kept
     again, lines = checked_again(recipe, network)  # a run that was begun where the convolution is right
@@ -87,7 +87,7 @@ def test_a_network_that_is_wrong_in_bf16_is_trained_in_float32(cnn):
     found = measure(recipe, network, task, batch, torch.device("cpu"))
     assert found.precision == "float32"
     assert "Computed in float32" in found.check.lines()[0]
-    kept = settled(recipe, found)
+    kept = with_measured_settings(recipe, found)
     assert (kept.training.precision, kept.training.float32) == ("float32", ())
     assert checked_again(recipe, network)[0].training.precision == "float32"
 
@@ -177,7 +177,7 @@ def test_a_teacher_teaches_rightly_where_its_machine_is_wrong(tmp_path, monkeypa
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path))
     torch.manual_seed(0)
     task = build_task("classify", ("a", "b", "c"), {})
-    network = join(create_encoder("resnet10t"), task)
+    network = build_network(create_encoder("resnet10t"), task)
     network.get_submodule(f"encoder.{FIRST}").__class__ = Wrong
     steps = Preprocess.for_size(32)
     teacher = Teacher(_Opened(network, steps, (0, 1, 2)), steps)

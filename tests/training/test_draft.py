@@ -236,7 +236,7 @@ def test_several_labels_weigh_what_is_present_against_what_is_not(tmp_path):
     from vitrail.data.manifest import Manifest, Row
     from vitrail.runs.network import build_task
     from vitrail.runs.recipe import compose
-    from vitrail.training.fit import weighed
+    from vitrail.training.fit import with_class_weights
 
     rows = [Row(str(i), f"{i}.png", "", "a|b" if i < 2 else "a", split="train") for i in range(10)]
     manifest = Manifest.of(rows, tmp_path)
@@ -246,7 +246,7 @@ def test_several_labels_weigh_what_is_present_against_what_is_not(tmp_path):
         "task": {"name": "multilabel"},
         "training": {"balance": "loss"},
     }
-    settings = weighed(compose("scratch_small", own), manifest).task.settings
+    settings = with_class_weights(compose("scratch_small", own), manifest).task.settings
     assert settings["class_weights"] == [0.0, 4.0]
     task = build_task("multilabel", ["a", "b"], {"class_weights": settings["class_weights"]})
     output = torch.randn(3, 2)

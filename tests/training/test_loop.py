@@ -16,7 +16,7 @@ from torch import nn
 from vitrail.data.batch import Batch
 from vitrail.data.loader import Order
 from vitrail.models.factory import create_encoder
-from vitrail.runs.network import build_task, create_model, join
+from vitrail.runs.network import build_network, build_task, create_model
 from vitrail.runs.recipe import compose
 from vitrail.training.loop import TrainingError, _smaller, steps
 from vitrail.training.optim import Average, Schedule, parameter_groups
@@ -44,7 +44,7 @@ def recipe(**training):
 def assembled(made):
     task = build_task(made.task.name, LABELS, made.task.settings)
     encoder = create_encoder(made.model.name, image=made.model.imgsz, drop_path=made.model.drop_path)
-    return join(encoder, task), task
+    return build_network(encoder, task), task
 
 
 def session(**training):

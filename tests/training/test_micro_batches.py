@@ -11,7 +11,7 @@ from vitrail.core.seeds import of_64_bits
 from vitrail.data.batch import Batch
 from vitrail.data.loader import Order
 from vitrail.models.factory import create_encoder
-from vitrail.runs.network import build_task, join
+from vitrail.runs.network import build_network, build_task
 from vitrail.runs.recipe import compose
 from vitrail.training.loop import TrainingError, _smaller, cut, steps
 from vitrail.training.micro_batches import smallest_piece
@@ -29,7 +29,7 @@ def recipe(name="resnet10t", side=32, **training):
 def assembled(made):
     torch.manual_seed(0)
     task = build_task(made.task.name, LABELS, made.task.settings)
-    return join(create_encoder(made.model.name, image=made.model.imgsz), task), task
+    return build_network(create_encoder(made.model.name, image=made.model.imgsz), task), task
 
 
 def opened(**training):

@@ -22,7 +22,7 @@ from vitrail.runs.task_settings import _defaults, default_settings, settings_cla
 from vitrail.runs.train_options import TrainOptions, task_settings
 from vitrail.tasks.base import Task
 from vitrail.training.resolve_recipe import plan
-from vitrail.training.validate_options import refuse
+from vitrail.training.validate_options import validate
 
 COUNT = "tests.training.counting.task:Count"
 FOLLOWS = "tests.training.test_task_choice:Follows"
@@ -173,11 +173,11 @@ def test_any_task_that_can_follow_is_trained_for_several_costs(data):
 )  # fmt: skip
 def test_settings_that_the_task_has_not_are_refused_before_a_picture_is_opened(options, words):
     with pytest.raises(UsageError, match=words):
-        refuse(TrainOptions(**options))
+        validate(TrainOptions(**options))
 
 
 def test_a_setting_of_the_task_that_data_may_choose_is_not_refused(data):
-    refuse(TrainOptions(set="thresholds=[0.3, 0.4]", weights="none"))
+    validate(TrainOptions(set="thresholds=[0.3, 0.4]", weights="none"))
     with pytest.raises(UsageError, match="thresholds"):
         planned(data["single"], set="thresholds=[0.3, 0.4]")
     assert planned(data["multi"], set="thresholds=[0.3, 0.4]").recipe.task.settings["thresholds"] == [

@@ -21,7 +21,7 @@ from vitrail.infer.openvino_backend import OfImages, quietly
 from vitrail.infer.runtimes import core
 from vitrail.runs.device import fast_bf16
 from vitrail.runs.network import Network
-from vitrail.weights.library_mapping import NoPlaceError
+from vitrail.weights.library_mapping import UnsupportedByLibraryError
 from vitrail.weights.to_timm import for_timm
 from vitrail.weights.to_transformers import for_transformers
 
@@ -79,7 +79,7 @@ def timm_twin(network: Network) -> nn.Module | None:
     """Return timm's own network with these weights, classifier included, or None where timm has none like it."""
     try:
         settings, tensors = for_timm(network)
-    except NoPlaceError:
+    except UnsupportedByLibraryError:
         return None
     import timm
 
@@ -96,7 +96,7 @@ def transformers_twin(network: Network, folder: Path) -> nn.Module | None:
         return None
     try:
         settings, tensors = for_transformers(network)
-    except NoPlaceError:
+    except UnsupportedByLibraryError:
         return None
     folder.mkdir()
     labels = {str(i): str(i) for i in range(_classes(network))}

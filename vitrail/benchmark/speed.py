@@ -14,14 +14,14 @@ from torch import Tensor
 
 from vitrail.benchmark.peers import Run, forward, peers
 from vitrail.core.errors import SettingError
-from vitrail.infer.backends import PLAIN, Plan, Quick, plans_for
+from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, backends_for
 from vitrail.infer.openvino_backend import OfImages
 from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.infer.quantize_int8 import Scales
 from vitrail.infer.timing import Peak, Ratio, in_turn, matmul_peak, ratio
 from vitrail.models.factory import config_of, count_macs, create_encoder
 from vitrail.runs.device import device_for, fast_bf16
-from vitrail.runs.network import Network, build_task, join
+from vitrail.runs.network import Network, build_network, build_task
 
 OURS = "vitrail "
 """How the names of our own ways begin."""
@@ -108,7 +108,7 @@ def _network(name: str, device: torch.device) -> tuple[Network, tuple[int, int]]
         predictor = Predictor(name, str(device))
         return predictor.network, predictor.preprocess.size
     encoder = create_encoder(name)
-    network = join(encoder, build_task("classify", [str(i) for i in range(CLASSES)], {}))
+    network = build_network(encoder, build_task("classify", [str(i) for i in range(CLASSES)], {}))
     return network.eval().requires_grad_(False).to(device), encoder.image_size
 
 
@@ -130,7 +130,7 @@ def _ways(
 
 def _runs(network: Network, images: Tensor, setting: Setting, folder: Path) -> Iterator[tuple[str, Run]]:
     plans = [
-        plan for plan in plans_for(network, images.device) if setting.compiled or plan.engine != "compiled"
+        plan for plan in backends_for(network, images.device) if setting.compiled or plan.engine != "compiled"
     ]
     for plan in plans:
         try:
@@ -173,12 +173,12 @@ def _precision(way: str) -> str:
     return next((known for known in ("int8", "bf16") if known in way), "float32")
 
 
-def _ours(network: Network, plan: Plan, images: Tensor, folder: Path) -> Run:
+def _ours(network: Network, plan: Backend, images: Tensor, folder: Path) -> Run:
     if plan == PLAIN:
         return forward(OfImages(network), images)
     batch, channels, height, width = images.shape
     shape = (batch, channels, height, width)
-    quick = Quick(network, plan, shape, folder / "network.openvino", Scales(images.cpu))
+    quick = BackendNetwork(network, plan, shape, folder / "network.openvino", Scales(images.cpu))
     return forward(lambda images: quick({"images": images}), images)
 
 

@@ -123,12 +123,12 @@ def _way(model: str, weights: str, picture: Path, out: Path, json: bool) -> int:
 def _walked(model: str, weights: str, picture: Path) -> tuple[dict[str, Any], str]:
     """Return what a picture's way through a network shows, as plain data and as a page."""
     from vitrail.explainers.permutation_test import shuffle_test
-    from vitrail.explainers.walkthrough import open_subject, walk
+    from vitrail.explainers.walkthrough import open_subject, trace
     from vitrail.explainers.walkthrough_page import page as drawn_page
     from vitrail.explainers.walkthrough_page import steps
 
     subject = open_subject(model, weights)
-    walked = walk(subject, picture)
+    walked = trace(subject, picture)
     shuffled = shuffle_test(subject, walked.pixels)
     drawn = steps(subject, walked)
     told = {

@@ -70,7 +70,7 @@ def predict(
         from vitrail.core.files import refuse_unwritable
 
         refuse_unwritable(Path(csv))
-    from vitrail.infer.autotune import hasten
+    from vitrail.infer.autotune import speed_up
     from vitrail.infer.draw_predictions import Drawing
     from vitrail.infer.inputs import expand
     from vitrail.infer.predictor import load
@@ -80,7 +80,7 @@ def predict(
     ask = asked_of(predictor.task, options.threshold)
     piped = sys.stdin.buffer.read() if "-" in pictures else None
     sources = list(expand(pictures, piped, say))
-    choice = hasten(predictor, model, sources)
+    choice = speed_up(predictor, model, sources)
     if choice.why:
         say(choice.why)
     drawing = None if out is None else Drawing(predictor, Path(out), sources)

@@ -48,7 +48,7 @@ def train(
     """
     from vitrail.cli.output import print_json, say
     from vitrail.cli.path_checks import data_there, run_there
-    from vitrail.core.environment import speaks
+    from vitrail.core.environment import is_main_process
     from vitrail.core.errors import UsageError
     from vitrail.core.text import command
 
@@ -77,7 +77,7 @@ def train(
     from vitrail.cli.training_progress import train_with_progress
 
     report = train_with_progress(data, options, resume, changed)
-    if not speaks():
+    if not is_main_process():
         return 0
     if json:
         print_json(report)

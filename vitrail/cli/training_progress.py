@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitrail.cli.output import say
-from vitrail.core.environment import speaks
+from vitrail.core.environment import is_main_process
 from vitrail.core.errors import UndecidedError
 from vitrail.core.text import command
 from vitrail.runs.train_options import TrainOptions
@@ -44,7 +44,7 @@ def train_with_progress(
                     f"{resume} is finished already. For N epochs more: "
                     f"{command('train', '--resume', resume, '--epochs', 'N')}"
                 )
-            heard = [teller] if speaks() else []
+            heard = [teller] if is_main_process() else []
             run = (
                 go_on(resume, more=more, where=Place(data, changed), listeners=heard)
                 if resume

@@ -51,7 +51,7 @@ def offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
 
 
-def speaks() -> bool:
+def is_main_process() -> bool:
     """Tell whether this process speaks for all: the first one, where a launcher started several (`RANK`)."""
     return os.environ.get("RANK", "0") == "0"
 

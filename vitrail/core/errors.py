@@ -24,7 +24,7 @@ class UsageError(SettingError):
     """The words of a command are wrong in themselves, whatever they name; the command line exits 2."""
 
 
-class RoomError(SettingError):
+class InsufficientMemoryError(SettingError):
     """What was asked needs more memory than there is; something smaller would do."""
 
 

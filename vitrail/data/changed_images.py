@@ -16,7 +16,7 @@ from typing import NamedTuple
 from vitrail.core.errors import DataError
 from vitrail.data.decode import Decoded, decode
 from vitrail.data.doctor import Progress, workers
-from vitrail.data.labels import count, some
+from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import Row
 from vitrail.data.open_image import content_hash, cut_out, place, read
 
@@ -39,7 +39,7 @@ class Changes(NamedTuple):
     def text(self, of: int) -> str:
         """Say in words how many of so many pictures they are, and which; "" where there are none."""
         parts = [
-            f"{len(rows):,} {what} ({some(row.id for row in rows)})"
+            f"{len(rows):,} {what} ({shorten(row.id for row in rows)})"
             for rows, what in ((self.changed, "changed"), (self.missing, "missing"))
             if rows
         ]

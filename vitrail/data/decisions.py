@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from vitrail.core.errors import DataError
 from vitrail.core.files import write_text
 from vitrail.data.findings import CONTRADICTS, Finding
-from vitrail.data.labels import count, some
+from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import DROPPED, KEPT, QUARANTINED, Row
 
 What = Literal["quarantine", "keep", "drop", "relabel", "undo"]
@@ -46,7 +46,7 @@ class Decision(NamedTuple):
             "relabel": f"labelled {self.value!r}",
         }
         why = f": {self.reason}" if self.reason else ""
-        return f"{self.number}  {done[self.what]} {some(self.ids)}{why}"
+        return f"{self.number}  {done[self.what]} {shorten(self.ids)}{why}"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from vitrail.data import duplicates
 from vitrail.data import findings as say
 from vitrail.data.findings import Finding
 from vitrail.data.image_facts import Facts, Memory, grey_of, look, named
-from vitrail.data.labels import count, natural, some
+from vitrail.data.labels import count, natural, shorten
 from vitrail.data.layouts import Entry, Layout
 from vitrail.data.layouts.base import truth_of
 from vitrail.data.manifest import DROPPED, KEPT, QUARANTINED, Row
@@ -150,7 +150,7 @@ def examine(
     found = gather([row for row in rows if row.state == KEPT])
     checks = _check_all(rows, by_id, found, base)
     rows = [_judged(row, checks[row.id][1]) if row.id in checks else row for row in rows]
-    rows, alike = _tie(rows, facts, found, base)
+    rows, alike = group_duplicates(rows, facts, found, base)
     general = (*broken, *alike, *say.pictures(rows, facts))
     of_truth = tuple(_of_truth(rows, checks, found))
     return Report(base, tuple(rows), general, of_truth, found, by_id, checks, _sizes(facts))
@@ -201,7 +201,7 @@ def _refuse_twice(entries: Sequence[Entry]) -> None:
     tally = Counter(entry.id for entry in entries)
     twice = [one for one, number in tally.items() if number > 1]
     if twice:
-        raise DataError(f"{some(twice)} stands in the data more than once. Name every picture once.")
+        raise DataError(f"{shorten(twice)} stands in the data more than once. Name every picture once.")
 
 
 def _look_all(
@@ -229,7 +229,7 @@ def _row(entry: Entry, facts: Facts) -> Row:
     return Row(entry.id, entry.path, entry.part, target, split, group, facts.hash, state, facts.error)
 
 
-def _tie(
+def group_duplicates(
     rows: list[Row], facts: Sequence[Facts], targets: Targets[Any], root: Path
 ) -> tuple[list[Row], list[Finding]]:
     """Tie twins to one group, keep out those whose truths contradict each other, and say so.

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from vitrail.data.image_facts import FLAT, Facts
-from vitrail.data.labels import count, natural, some
+from vitrail.data.labels import count, natural, shorten
 from vitrail.data.manifest import KEPT, QUARANTINED, Row
 
 TINY_CLASS = 10
@@ -53,7 +53,7 @@ def unreadable(rows: Sequence[Row]) -> Iterator[Finding]:
     """Name the files that cannot be read, with the reasons of the first."""
     broken = [row for row in rows if row.state == QUARANTINED]
     if broken:
-        shown = some((row.reason.split(". ")[0].rstrip(".") for row in broken), 3)
+        shown = shorten((row.reason.split(". ")[0].rstrip(".") for row in broken), 3)
         yield Finding(
             "unreadable",
             f"{count(len(broken), 'file')} cannot be used and {_are(broken)} kept out: {shown}.",
@@ -72,7 +72,7 @@ def truths(found: Iterable[Finding]) -> Iterator[Finding]:
         by_text: dict[str, list[str]] = defaultdict(list)
         for one in alike:
             by_text[one.text] += one.ids
-        shown = some((f"{text}: {some(names)}" for text, names in by_text.items()), 2)
+        shown = shorten((f"{text}: {shorten(names)}" for text, names in by_text.items()), 2)
         kept_out = " kept out" if alike[0].out else ""
         hint = f" {alike[0].hint}" if alike[0].hint else ""
         text = f"{count(len(ids), 'picture')}{kept_out}, {shown}.{hint}"
@@ -108,7 +108,7 @@ def twins(rows: Sequence[Row], equal: Groups, similar: Groups, wide: Groups) -> 
         ("alike", wide, "crowd", "too large to be kept on one side of the split, though all look alike"),
     ):
         if groups:
-            shown = some((" = ".join(rows[i].id for i in group[:3]) for group in groups), 2)
+            shown = shorten((" = ".join(rows[i].id for i in group[:3]) for group in groups), 2)
             ids = tuple(rows[i].id for group in groups for i in group)
             yield Finding(kind, f"{count(len(groups), noun)} {_are(groups)} {what}: {shown}.", ids)
 
@@ -120,7 +120,7 @@ def _are(found: Sequence[object]) -> str:
 def doubtful(rows: Sequence[Row], groups: Groups, words: Words) -> Iterator[Finding]:
     """Name similar pictures with different labels: they stay, for the difference may be what the labels are about."""
     if groups:
-        shown = some((" = ".join(f"{rows[i].id} ({words(rows[i])})" for i in g[:3]) for g in groups), 2)
+        shown = shorten((" = ".join(f"{rows[i].id} ({words(rows[i])})" for i in g[:3]) for g in groups), 2)
         yield Finding(
             "doubtful",
             f"{count(len(groups), 'pair')} of almost equal pictures, different labels: {shown}. See which is right.",
@@ -133,7 +133,7 @@ def leaks(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
     """Name what lies on two sides of a split that was given: equal or similar pictures, and named groups."""
     crossing = [group for group in groups if len({rows[i].split for i in group} - {""}) > 1]
     if crossing:
-        shown = some((" = ".join(rows[i].id for i in group[:3]) for group in crossing), 2)
+        shown = shorten((" = ".join(rows[i].id for i in group[:3]) for group in crossing), 2)
         yield Finding(
             "leak",
             f"{count(len(crossing), 'picture')} {_are(crossing)} on two sides of the split that was given: {shown}. "
@@ -148,7 +148,7 @@ def leaks(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
     named = [name for name, splits in sides.items() if len(splits) > 1 and not name.startswith("twins:")]
     if named:
         ids = tuple(row.id for row in rows if row.group in set(named))
-        text = f"{count(len(named), 'group')} {_are(named)} on two sides of the split that was given: {some(named)}."
+        text = f"{count(len(named), 'group')} {_are(named)} on two sides of the split that was given: {shorten(named)}."
         yield Finding("group leak", text + " Put each on one side, or the score flatters.", ids, grave=True)
 
 
@@ -159,17 +159,17 @@ def pictures(rows: Sequence[Row], facts: Sequence[Facts]) -> Iterator[Finding]:
         for note in one.notes:
             by_note[note].append(row.id)
     for note, ids in sorted(by_note.items()):
-        which = "all of them" if len(ids) == len(facts) else some(ids, 2)
+        which = "all of them" if len(ids) == len(facts) else shorten(ids, 2)
         yield Finding("converted", f"{count(len(ids), 'picture')}: {note} ({which}).", tuple(ids))
     read = [(row.id, one) for row, one in zip(rows, facts, strict=True) if not one.error]
     flat = [name for name, one in read if one.spread < FLAT]
     if flat:
-        text = f"{count(len(flat), 'picture')} of hardly more than one colour: {some(flat)}. Look whether they belong."
+        text = f"{count(len(flat), 'picture')} of hardly more than one colour: {shorten(flat)}. Look whether they belong."
         yield Finding("flat", text, tuple(flat), grave=True)
     usual = median(min(one.size) for _, one in read) if read else 0
     odd = [name for name, one in read if _is_odd(one.size, usual)]
     if odd:
-        text = f"{count(len(odd), 'picture')} of an odd size: {some(odd)}. Little of them is left in a square input."
+        text = f"{count(len(odd), 'picture')} of an odd size: {shorten(odd)}. Little of them is left in a square input."
         yield Finding("odd size", text, tuple(odd))
 
 
@@ -187,11 +187,13 @@ def classes(rows: Sequence[Row], strata: Strata) -> Iterator[Finding]:
     tiny = [f"{name} ({kept[name]})" for name in names if 0 < kept[name] < TINY_CLASS]
     if empty:
         yield Finding(
-            "empty class", f"No usable picture in {some(empty)}. Add some, or remove the class.", grave=True
+            "empty class",
+            f"No usable picture in {shorten(empty)}. Add some, or remove the class.",
+            grave=True,
         )
     yield from missing(rows, [name for name in names if kept[name]], strata)
     if tiny:
-        few = f"Fewer than {TINY_CLASS} pictures in {some(tiny)}. Add more: scores there mean little."
+        few = f"Fewer than {TINY_CLASS} pictures in {shorten(tiny)}. Add more: scores there mean little."
         yield Finding("tiny class", few)
     if kept and max(kept.values()) >= IMBALANCE * min(kept.values()):
         (most, many), (least, few_) = kept.most_common()[0], kept.most_common()[-1]
@@ -235,5 +237,7 @@ def missing(rows: Sequence[Row], names: Sequence[str], strata: Strata) -> Iterat
     for split, found in sorted(given.items()):
         missing = [name for name in names if not found[name]]
         if missing:
-            text = f"No {split} picture of {some(missing)}: the order of classes stays, its score is unknown."
+            text = (
+                f"No {split} picture of {shorten(missing)}: the order of classes stays, its score is unknown."
+            )
             yield Finding("missing class", text, grave=split == "train")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from vitrail.data.labels import count, is_picture, same_name, some, splits_of
+from vitrail.data.labels import count, is_picture, same_name, shorten, splits_of
 
 ADDRESS = "is named by an address. Download it first"
 GONE = "is named in the table but does not exist"
@@ -109,7 +109,7 @@ class Finder:
         if 2 * len(several) <= len(paths):
             return len(paths), ""
         cell, found = several[0]
-        where = some((name.rpartition("/")[0] or "." for name in found), 2).replace(", ", " and in ")
+        where = shorten((name.rpartition("/")[0] or "." for name in found), 2).replace(", ", " and in ")
         return len(paths), f"{cell} lies in {where}: write the folder, too ({found[0]})"
 
     def _absolute(self, wanted: str) -> tuple[str, str]:

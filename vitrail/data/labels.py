@@ -120,7 +120,7 @@ def is_picture(name: str) -> bool:
     return "." + name.rsplit(".", 1)[-1].lower() in PICTURES
 
 
-def some(names: Iterable[str], most: int = 3) -> str:
+def shorten(names: Iterable[str], most: int = 3) -> str:
     """Write a list for people: the first few names, then how many more there are."""
     every = list(names)
     rest = len(every) - most

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable, Iterable, Sequence
 
 from vitrail.core.text import MADE_BY
-from vitrail.data.labels import count, some
+from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import COLUMNS, OLD_COLUMNS
 
 DOUBTS = ("id", "label", "looks_like", "probability")
@@ -54,7 +54,7 @@ def figures(names: Iterable[str], head: Callable[[str], bytes]) -> list[str]:
 
 def figure_note(drawn: Sequence[str]) -> list[str]:
     """Say which figures were left aside."""
-    return [f"{count(len(drawn), 'figure')} that vitrail drew left aside: {some(drawn)}."] if drawn else []
+    return [f"{count(len(drawn), 'figure')} that vitrail drew left aside: {shorten(drawn)}."] if drawn else []
 
 
 def what_is(name: str, read: Callable[[str], bytes]) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vitrail.core.errors import DataError, SettingError
 from vitrail.data.findings import Strata
-from vitrail.data.labels import count, natural, some
+from vitrail.data.labels import count, natural, shorten
 from vitrail.data.manifest import KEPT, TEST, TRAIN, VAL, Manifest, Row, group_key
 
 
@@ -66,14 +66,16 @@ def assign(
         )
     pool = [row for row in rows if row.split in ("", TRAIN)]
     if not pool:
-        raise DataError(f"Only {some(sorted(given))} was given and nothing to train on. Add a train split.")
+        raise DataError(
+            f"Only {shorten(sorted(given))} was given and nothing to train on. Add a train split."
+        )
     notes += _idle(given, {VAL: val, TEST: test})
     wanted = {split: share for split, share in shares.items() if split not in given and share > 0}
     chosen, few = _draw(_units(pool, strata), wanted, seed)
     if given and wanted and not drawn_val:
         notes.append(f"The splits given stay; {' and '.join(wanted)} drawn from train.")
     if few:
-        notes.append(f"Too few pictures to stand in every split: {some(few)}.")
+        notes.append(f"Too few pictures to stand in every split: {shorten(few)}.")
     others = [row for row in manifest.rows(state=None) if row.state != KEPT]
     placed = [row._replace(split=chosen[row.id]) if row.id in chosen else row for row in rows]
     return Assigned(manifest.replace([*placed, *others]), tuple(notes))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from vitrail.core.errors import DataError, UnknownNameError
-from vitrail.data.labels import SPLITS, count, is_picture, join_labels, label, natural, some
+from vitrail.data.labels import SPLITS, count, is_picture, join_labels, label, natural, shorten
 from vitrail.data.options import LayoutOptions
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".xls")
@@ -146,7 +146,7 @@ def understand(frame: pl.DataFrame, path: str, wanted: LayoutOptions, asked: str
         others = [column for column in frame.columns if column != path]
         if not others:
             raise DataError("it names pictures and says nothing of them")
-        raise DataError(f"none of its other columns ({some(map(repr, others))}) holds classes")
+        raise DataError(f"none of its other columns ({shorten(map(repr, others))}) holds classes")
     return found.of(likely[0], _separator(frame[likely[0]], plural=False))
 
 
@@ -202,7 +202,7 @@ def unread_splits(frame: pl.DataFrame, columns: Columns) -> str:
             means = ["train", "test", "val"] + ["train"] * len(words)
             example = ",".join(f"{word}={split}" for word, split in zip(words, means, strict=False))
             return (
-                f"the column {column!r} has the words {some(words)}, which are no splits: not used. Say what they "
+                f"the column {column!r} has the words {shorten(words)}, which are no splits: not used. Say what they "
                 f"mean: --splits {example}"
             )
     return ""
@@ -312,7 +312,7 @@ def _separated(text: str) -> pl.DataFrame:
         rows.insert(0, header)
     ragged = [i + 2 for i, row in enumerate(rows[1:]) if len(row) > len(header)]
     if ragged:
-        raise ValueError(f"more cells than the header in row {some(map(str, ragged))}")
+        raise ValueError(f"more cells than the header in row {shorten(map(str, ragged))}")
     names = [name.strip() or f"column {i + 1}" for i, name in enumerate(header)]
     twice = [name for name, number in Counter(names).items() if number > 1]
     if twice:

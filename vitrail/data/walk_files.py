@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from vitrail.core.errors import DataError
 from vitrail.core.text import printable
 from vitrail.data import archives
-from vitrail.data.labels import count, is_picture, natural, some
+from vitrail.data.labels import count, is_picture, natural, shorten
 
 _SYSTEM = frozenset((
     "__macosx", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found",
@@ -59,10 +59,10 @@ class Walk:
         notes = hidden_note(self.hidden)
         if self.loops:
             notes.append(
-                f"{count(len(self.loops), 'link')} leading back upwards not followed: {some(self.loops)}."
+                f"{count(len(self.loops), 'link')} leading back upwards not followed: {shorten(self.loops)}."
             )
         if self.dead:
-            notes.append(f"{count(len(self.dead), 'link')} leading nowhere left out: {some(self.dead)}.")
+            notes.append(f"{count(len(self.dead), 'link')} leading nowhere left out: {shorten(self.dead)}.")
         return notes
 
 
@@ -114,7 +114,7 @@ def is_hidden(name: str) -> bool:
 def hidden_note(hidden: list[str]) -> list[str]:
     """Say how many hidden and system files and folders were left out."""
     noun = ("hidden or system file or folder", "hidden or system files and folders")
-    return [f"{count(len(hidden), *noun)} left out: {some(map(printable, hidden))}."] if hidden else []
+    return [f"{count(len(hidden), *noun)} left out: {shorten(map(printable, hidden))}."] if hidden else []
 
 
 def is_picture_at(root: Path, path: str) -> bool:

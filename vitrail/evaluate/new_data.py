@@ -12,7 +12,7 @@ from vitrail.core.errors import DataError
 from vitrail.core.text import command
 from vitrail.data.decisions import History, history_path
 from vitrail.data.doctor import Progress, Report, examine
-from vitrail.data.labels import count, some
+from vitrail.data.labels import count, shorten
 from vitrail.data.layouts import Layout
 from vitrail.data.manifest import KEPT, TEST, Manifest, Row
 from vitrail.data.options import DEFAULTS, LayoutOptions
@@ -22,7 +22,7 @@ from vitrail.runs.image_changes import without_changes
 from vitrail.runs.run import Run
 
 
-class Fresh(NamedTuple):
+class NewData(NamedTuple):
     """Pictures to be scored, what they are called, the ids of those that were learnt from, and what was decided."""
 
     manifest: Manifest
@@ -33,14 +33,14 @@ class Fresh(NamedTuple):
     unusable: tuple[Row, ...] = ()  # readable, but kept out for their truth
 
 
-def fresh(
+def open_new_data(
     source: str,
     task: Targets[Any],
     learnt: Sequence[Row] | None,
     *,
     read: LayoutOptions = DEFAULTS,
     progress: Progress | None = None,
-) -> Fresh:
+) -> NewData:
     """Check a source whose truths the model's task reads; classes are matched by name.
 
     Where the source has a test split of its own, only that is scored. `learnt` are the rows that the model learnt
@@ -62,7 +62,7 @@ def fresh(
     notes = list(taken)
     unusable = report.decided(rows, task).unusable()
     if unusable:
-        which = some(row.id for row in unusable)
+        which = shorten(row.id for row in unusable)
         notes.append(f"{count(len(unusable), 'picture')} whose truth cannot be used left out: {which}.")
     chosen = manifest.rows(TEST)
     if chosen and len(chosen) < len(manifest.rows()):
@@ -81,7 +81,7 @@ def fresh(
     if known:
         notes.append(f"{len(known):,} of the pictures stood in the training.")
     called = _called(len(chosen), len(known), learnt is not None)
-    return Fresh(manifest, tuple(chosen), called, known, tuple(notes), unusable)
+    return NewData(manifest, tuple(chosen), called, known, tuple(notes), unusable)
 
 
 def _refuse_strangers(source: str, names: Sequence[str], labels: Sequence[str]) -> None:
@@ -89,8 +89,8 @@ def _refuse_strangers(source: str, names: Sequence[str], labels: Sequence[str]) 
     if strangers:
         raise DataError(
             f"{source} holds {count(len(strangers), 'class', 'classes')} that the model does not know: "
-            f"{some(strangers, 8)}. "
-            f"It knows: {some(labels, 8)}. Rename or remove them, or train a model with them."
+            f"{shorten(strangers, 8)}. "
+            f"It knows: {shorten(labels, 8)}. Rename or remove them, or train a model with them."
         )
 
 
@@ -118,7 +118,7 @@ def _called(pictures: int, known: int, told: bool) -> str:
     return f"{noun}, {which} stood in the training"
 
 
-def learnt_by(model: str) -> list[Row] | None:
+def training_rows(model: str) -> list[Row] | None:
     """Return the pictures that the model of a run has learnt from; None where no manifest beside it tells them.
 
     A draft learnt from all pictures of its run, others from all but the test split.

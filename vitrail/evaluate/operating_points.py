@@ -15,7 +15,7 @@ from vitrail.evaluate.collect_answers import evaluate
 from vitrail.infer.operating_points import beaten
 from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.timing import in_turn
-from vitrail.layers.elastic import Point, at_size
+from vitrail.layers.elastic import OperatingPoint, at_size
 from vitrail.models.factory import count_macs
 from vitrail.tasks.result import headline
 
@@ -33,7 +33,7 @@ class MeasuredPoints(NamedTuple):
 
 
 def measure_points(
-    predictor: Predictor, wanted: Sequence[Point], manifest: Manifest, rows: Sequence[Row]
+    predictor: Predictor, wanted: Sequence[OperatingPoint], manifest: Manifest, rows: Sequence[Row]
 ) -> MeasuredPoints:
     """Return a row a point: score with interval, GMACs of the encoder, images a second of the network.
 
@@ -58,7 +58,7 @@ def measure_points(
     return MeasuredPoints(name, told)
 
 
-def _speeds(predictor: Predictor, wanted: Sequence[Point]) -> dict[Point, float]:
+def _speeds(predictor: Predictor, wanted: Sequence[OperatingPoint]) -> dict[OperatingPoint, float]:
     height, width = predictor.preprocess.size
     images = torch.randn(BATCH, predictor.preprocess.channels, height, width)
     runs = {str(point): _forward(predictor, point, at_size(images, point.size)) for point in wanted}
@@ -66,6 +66,6 @@ def _speeds(predictor: Predictor, wanted: Sequence[Point]) -> dict[Point, float]
     return {point: BATCH / median(times[str(point)]) for point in wanted}
 
 
-def _forward(predictor: Predictor, point: Point, images: Tensor) -> Callable[[], object]:
+def _forward(predictor: Predictor, point: OperatingPoint, images: Tensor) -> Callable[[], object]:
     batch, request = images_only(images), Request(point)
     return lambda: predictor.run(batch, request)

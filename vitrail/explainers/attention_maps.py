@@ -11,7 +11,7 @@ from vitrail.core.errors import SettingError
 from vitrail.explainers.grids import Grid, spread
 from vitrail.explainers.streaming import Piecewise
 from vitrail.explainers.target import Subject
-from vitrail.layers.sdpa import AttentionMap, Place
+from vitrail.layers.sdpa import AttentionMap, TokenIndex
 from vitrail.runs.network import Network
 
 
@@ -81,7 +81,7 @@ class _Rows(Piecewise):
         self.grids: list[Grid] = []
         self._here = asked
 
-    def begin(self, place: Place) -> None:
+    def begin(self, place: TokenIndex) -> None:
         self.rows.append([])
         self.grids.append(self.grid)
         self._here = spread(self.asked, self.last, self.grid, self.prefix)
@@ -89,7 +89,8 @@ class _Rows(Piecewise):
     def take(self, piece: AttentionMap) -> None:
         row = self._here.to(piece.weights).expand(len(piece.weights) // piece.groups, -1)
         heads = [
-            replace_heads(piece, head).pull(row)[:, self.prefix :] for head in range(piece.weights.shape[1])
+            replace_heads(piece, head).left_multiply(row)[:, self.prefix :]
+            for head in range(piece.weights.shape[1])
         ]
         self.rows[-1].append(torch.stack(heads, 1))
 

@@ -12,7 +12,7 @@ from vitrail.explainers.attention_maps import token_names
 from vitrail.explainers.grids import Grid
 from vitrail.explainers.streaming import Piecewise
 from vitrail.explainers.target import Subject
-from vitrail.layers.sdpa import AttentionMap, Place
+from vitrail.layers.sdpa import AttentionMap, TokenIndex
 
 BUDGET = 10_000_000
 """Weights in one page, a byte each, for 12 heads; finer grids are put together into cells until they fit."""
@@ -58,7 +58,7 @@ class _Cells(Piecewise):
         self._cell = torch.empty(0)
         self._asked: list[Tensor] = []
 
-    def begin(self, place: Place) -> None:
+    def begin(self, place: TokenIndex) -> None:
         row, col = self.grid
         step = next(s for s in range(1, row * col + 1) if -(-row // s) * -(-col // s) <= self.most)
         small = (-(-row // step), -(-col // step))

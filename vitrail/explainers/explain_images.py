@@ -17,8 +17,8 @@ from vitrail.core.errors import DataError, SettingError, UnknownNameError, Vitra
 from vitrail.core.files import refuse_unwritable_folder, write_text
 from vitrail.core.text import reason
 from vitrail.explainers.attention_maps import looks_of
-from vitrail.explainers.explanation import Explanation, Look, twins_of
-from vitrail.explainers.explanation_page import believe, every, tell
+from vitrail.explainers.explanation import Explanation, ImageExplainer, twins_of
+from vitrail.explainers.explanation_page import build_page, every, recommend
 from vitrail.explainers.faithfulness import Faithfulness, mean_gain
 from vitrail.explainers.methods import stranger
 from vitrail.infer.inputs import Source
@@ -78,7 +78,7 @@ def explain_all(predictor: Predictor, sources: Iterable[Source], wish: Wish) -> 
     twins = twins_of(predictor) if wish.check else None
     for source in sources:
         try:
-            yield _explained(Look(predictor, source, twins), source.name, wish)
+            yield _explained(ImageExplainer(predictor, source, twins), source.name, wish)
         except SettingError:  # as wrong for every other picture
             raise
         except VitrailError as error:
@@ -97,10 +97,10 @@ def _refuse(wish: Wish) -> None:
         raise UnknownNameError("method", wish.method, known, f"There are: {', '.join(known)}.")
 
 
-def _explained(look: Look, name: str, wish: Wish) -> Result:
+def _explained(look: ImageExplainer, name: str, wish: Wish) -> Result:
     stem, answer = "standard-input" if name == "-" else Path(name).stem, str(look.prediction)
     if wish.method == PAGE:
-        told = tell(look, Path(name).name, of=wish.of, check=wish.check)
+        told = build_page(look, Path(name).name, of=wish.of, check=wish.check)
         page = free_name(wish.folder, stem, ".html")
         write_text(page, told.html)
         return Result(name, answer, page, told.explanations)
@@ -115,7 +115,7 @@ def _explained(look: Look, name: str, wish: Wish) -> Result:
     return Result(name, answer, file, found)
 
 
-def _figure(look: Look, found: Sequence[Explanation], wish: Wish) -> Image.Image:
+def _figure(look: ImageExplainer, found: Sequence[Explanation], wish: Wish) -> Image.Image:
     original = found[0].marked(plots.shown(found[0].original()))
     if wish.method == "attention" and not {"layer", "head"} & set(wish.settings):
         subject, query = look.subject(wish.of), wish.settings.get("query", "")
@@ -139,7 +139,7 @@ def summary(results: Sequence[Result]) -> list[str]:
     if max(map(len, tested.values())) == 1:
         found = [one for some in tested.values() for one in some]
         return (
-            [believe(found)]
+            [recommend(found)]
             if len(found) > 1
             else [f"{found[0].faithful.words}"]
             if found[0].faithful

@@ -16,7 +16,7 @@ from vitrail import plots
 from vitrail.core.errors import SettingError
 from vitrail.data.decode import preview
 from vitrail.explainers.faithfulness import SHUFFLES, Baseline, Faithfulness, tested
-from vitrail.explainers.methods import build_explainer, fitting
+from vitrail.explainers.methods import build_explainer, compatible_methods
 from vitrail.explainers.target import Subject, shuffled
 from vitrail.explainers.to_original import Map, onto_original
 from vitrail.infer.predictor import Predictor, Ready
@@ -78,7 +78,7 @@ class Explanation:
         return {"method": self.method, "of": self.of, **self.prediction.to_dict(), "grid": grid, **tests}
 
 
-class Look:
+class ImageExplainer:
     """One picture under one model: what it answers, and any number of explanations of it.
 
     `image` is a path, bytes, Pillow image or array; DataError where it cannot be read. `twins` are shuffled
@@ -144,7 +144,7 @@ class Look:
         if not explainer.fits(network):
             raise SettingError(
                 f"{method} does not fit {self.predictor.header.name}, {_lack(method, network.spec.attention)}. "
-                f"What fits: {', '.join(fitting(network))}."
+                f"What fits: {', '.join(compatible_methods(network))}."
             )
         checked: Explainer = explainer
         return checked
@@ -172,7 +172,7 @@ def method_for(network: Network) -> str | None:
 
     Occlusion asks the network some hundred times a picture, for which a report does not wait.
     """
-    return next((name for name in fitting(network) if name != "occlusion"), None)
+    return next((name for name in compatible_methods(network) if name != "occlusion"), None)
 
 
 def explain(
@@ -183,4 +183,4 @@ def explain(
     `of` names another class than the answered one. Methods: rollout, relevance, gradcam, occlusion, attention.
     """
     predictor = model if isinstance(model, Predictor) else Predictor(model)
-    return Look(predictor, image).explain(method, of)
+    return ImageExplainer(predictor, image).explain(method, of)

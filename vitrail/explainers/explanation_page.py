@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image
 
 from vitrail import plots
-from vitrail.core.errors import RoomError
+from vitrail.core.errors import InsufficientMemoryError
 from vitrail.explainers.attention_maps import looks_of
 from vitrail.explainers.attention_viewer import hover_data
-from vitrail.explainers.explanation import Explanation, Look
+from vitrail.explainers.explanation import Explanation, ImageExplainer
 from vitrail.explainers.faithfulness import NOTHING
-from vitrail.explainers.methods import fitting
+from vitrail.explainers.methods import compatible_methods
 from vitrail.pages import render
 
 WIDTH = 460
@@ -35,14 +35,14 @@ WORDS = (
 
 
 @dataclass(frozen=True)
-class Told:
+class Page:
     """A page, and the explanations on it."""
 
     html: str
     explanations: tuple[Explanation, ...]
 
 
-def tell(look: Look, name: str, *, of: str | None = None, check: bool = True) -> Told:
+def build_page(look: ImageExplainer, name: str, *, of: str | None = None, check: bool = True) -> Page:
     """Return the page of one picture: every method that fits, tested where `check` says so.
 
     `of` names another choice than the answer to explain; it is self-contained and needs no network.
@@ -70,10 +70,10 @@ def tell(look: Look, name: str, *, of: str | None = None, check: bool = True) ->
         "cropped": bool(np.isnan(found[0].heat).any()),
         "words": [words for method, words in WORDS if method in made],
         "has_class": "cls" in spec.prefix,
-        "verdict": believe(found) if check else "",
-        **_attention(look, "attention" in fitting(look.predictor.network)),
+        "verdict": recommend(found) if check else "",
+        **_attention(look, "attention" in compatible_methods(look.predictor.network)),
     }
-    return Told(render("explain.html", values), (*found, *beside))
+    return Page(render("explain.html", values), (*found, *beside))
 
 
 def _heading(one: Explanation) -> str:
@@ -82,19 +82,19 @@ def _heading(one: Explanation) -> str:
     return f"Where it looked for “{one.of}”" if one.of else "Where it looked"
 
 
-def every(look: Look, of: str | None = None) -> tuple[list[Explanation], list[str]]:
+def every(look: ImageExplainer, of: str | None = None) -> tuple[list[Explanation], list[str]]:
     """Return the explanations by every method that fits, and why others have no room at this size."""
     found, refused = [], []
-    for method in fitting(look.predictor.network):
+    for method in compatible_methods(look.predictor.network):
         try:
             if method != "attention":
                 found.append(look.explain(method, of))
-        except RoomError as error:
+        except InsufficientMemoryError as error:
             refused.append(str(error))
     return found, refused
 
 
-def believe(found: Sequence[Explanation]) -> str:
+def recommend(found: Sequence[Explanation]) -> str:
     """Say which of several tested explanations of one answer to believe."""
     tested = [one for one in found if one.faithful is not None]
     held = [one for one in tested if one.faithful is not None and one.faithful.holds]
@@ -126,7 +126,7 @@ def _small(one: Explanation) -> Image.Image:
     return picture
 
 
-def _attention(look: Look, there: bool) -> dict[str, Any]:
+def _attention(look: ImageExplainer, there: bool) -> dict[str, Any]:
     """Return the grid of heat maps, and the data of the sliders; nothing where attention cannot be seen."""
     if not there:
         return {"heads": "", "hover": ""}

@@ -43,6 +43,6 @@ def _has(method: str, name: str) -> bool:
     return name in {field.name for field in fields(settings)}
 
 
-def fitting(network: Network) -> list[str]:
+def compatible_methods(network: Network) -> list[str]:
     """Return the names of our explainers that fit a network."""
     return [name for name in catalog.EXPLAINERS if catalog.load("explainer", name).fits(network)]

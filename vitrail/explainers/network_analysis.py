@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vitrail.explainers.streaming import Piecewise
 from vitrail.layers.encoder import Encoder
-from vitrail.layers.sdpa import AttentionMap, Place
+from vitrail.layers.sdpa import AttentionMap, TokenIndex
 
 COMPONENTS = 28
 """Principal components of the filters that are shown, as in the paper."""
@@ -169,7 +169,7 @@ class _Distances(Piecewise):
         """Begin a forward with images of this size."""
         self._size, self.calls = size, 0
 
-    def begin(self, place: Place) -> None:
+    def begin(self, place: TokenIndex) -> None:
         """Lay out the centres of the patches of this call; prefix tokens and padding have none."""
         row, col = self.grid
         down = (torch.arange(row) + 0.5) * self._size[0] / row

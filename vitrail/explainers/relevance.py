@@ -8,13 +8,13 @@ import psutil
 import torch
 from torch import Tensor
 
-from vitrail.core.errors import RoomError
+from vitrail.core.errors import InsufficientMemoryError
 from vitrail.explainers import rollout
 from vitrail.explainers.grids import gathered, spread
 from vitrail.explainers.methods import NoSettings
-from vitrail.explainers.rollout import Layer, Trail, follow, in_place, on_grid
+from vitrail.explainers.rollout import Layer, TokenWeights, follow, in_place, on_grid
 from vitrail.explainers.target import Subject
-from vitrail.layers.sdpa import AttentionMap, Place, Recorder
+from vitrail.layers.sdpa import AttentionMap, Recorder, TokenIndex
 from vitrail.layers.tokens import Features
 from vitrail.runs.network import Network
 
@@ -73,13 +73,13 @@ class _Within(Recorder):
         self.room, self.held = room, 0
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], Place]
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
     ) -> Tensor:
         """Record one call, or refuse before its weights take memory that is not there."""
         self._fit(q.shape[:-1].numel() * k.shape[-2] * q.element_size(), q.shape[-2])
         return super().attend(q, k, v, bias, where)
 
-    def add(self, weights: Tensor, place: Place) -> None:
+    def add(self, weights: Tensor, place: TokenIndex) -> None:
         """Keep one call, or refuse where its gradient would find no room."""
         self._fit(weights.numel() * weights.element_size(), place.size[0])
         super().add(weights, place)
@@ -88,7 +88,7 @@ class _Within(Recorder):
     def _fit(self, size: int, tokens: int) -> None:
         held = self.held + 2 * size
         if held > self.room:
-            raise RoomError(
+            raise InsufficientMemoryError(
                 f"Relevance holds the attention of all layers at once: {len(self.maps) + 1} of them at "
                 f"{tokens} tokens take {held / 1e9:.1f} GB, and {self.room / 1e9:.1f} GB are free. "
                 "Use --method rollout or occlusion, whose memory grows with the tokens alone, or a smaller input."
@@ -102,7 +102,7 @@ def _share(one: AttentionMap, gradient: Tensor | None) -> AttentionMap:
     return one._replace(weights=(gradient * one.weights).clamp(min=0).mean(1, keepdim=True))
 
 
-def _pooled(shares: Sequence[AttentionMap], row: Tensor, features: Features) -> Trail:
+def _pooled(shares: Sequence[AttentionMap], row: Tensor, features: Features) -> TokenWeights:
     """Follow a row of what the head reads through all layers (eq. 6).
 
     Read from one prefix token it is that token's row of R. Read from patches, what they gathered from others and
@@ -117,12 +117,14 @@ def _pooled(shares: Sequence[AttentionMap], row: Tensor, features: Features) -> 
     for share in reversed(shares):
         row, own, through = (spread(one, grid, share.grid, prefix) for one in (row, own, through))
         grid = share.grid
-        through = through + share.pull(through + own)  # R̂ ← R̂ + Ā (R̂ + I), without ever taking I away again
-    return Trail(row + through, grid, prefix)
+        through = through + share.left_multiply(
+            through + own
+        )  # R̂ ← R̂ + Ā (R̂ + I), without ever taking I away again
+    return TokenWeights(row + through, grid, prefix)
 
 
 def _adding(share: AttentionMap) -> Callable[[Tensor], Tensor]:
-    return lambda row: row + share.pull(row)
+    return lambda row: row + share.left_multiply(row)
 
 
 def _sums(shares: Sequence[AttentionMap], features: Features) -> Tensor:
@@ -131,7 +133,7 @@ def _sums(shares: Sequence[AttentionMap], features: Features) -> Tensor:
     column = shares[0].weights.new_zeros(features.tokens.x.shape[0], shares[0].size[1])
     for share in shares:
         column, grid = gathered(column, grid, share.grid, prefix), share.grid
-        column = column + share.push(column + 1)
+        column = column + share.right_multiply(column + 1)
     return gathered(column, grid, features.tokens.grid, prefix)
 
 

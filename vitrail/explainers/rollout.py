@@ -95,7 +95,7 @@ class Layer(NamedTuple):
     prefix: int
 
 
-class Trail(NamedTuple):
+class TokenWeights(NamedTuple):
     """Where a row vector came out: (b, prefix + row·col), on the grid of the first layer."""
 
     row: Tensor
@@ -117,7 +117,7 @@ def recorded(maps: Sequence[AttentionMap], settings: RolloutSettings = RolloutSe
 
 def _dense_pull(one: AttentionMap, settings: RolloutSettings) -> Callable[[Tensor], Tensor]:
     fused = one._replace(weights=settings.fuse(one.weights))
-    return lambda row: _mixed(row, fused.pull(row), settings.skip)
+    return lambda row: _mixed(row, fused.left_multiply(row), settings.skip)
 
 
 def _streamed(step: Step, settings: RolloutSettings, softmax: bool) -> Layer:
@@ -139,7 +139,7 @@ def _mixed(row: Tensor, pulled: Tensor, skip: bool) -> Tensor:
     return 0.5 * row + 0.5 * pulled if skip else pulled  # eq. 1 with equal weights: Ā = ½ A + ½ I
 
 
-def follow(layers: Sequence[Layer], row: Tensor, features: Features) -> Trail:
+def follow(layers: Sequence[Layer], row: Tensor, features: Features) -> TokenWeights:
     """Pull a row vector over the last tokens through all layers, last first: (b, n) -> Trail.
 
     Multiplying a row from the left never builds the n × n product; between the stages of a pyramid the row is
@@ -150,10 +150,10 @@ def follow(layers: Sequence[Layer], row: Tensor, features: Features) -> Trail:
         if layer.grid != grid:
             row, grid = spread(row, grid, layer.grid, prefix), layer.grid
         row = layer.pull(row)
-    return Trail(row, grid, prefix)
+    return TokenWeights(row, grid, prefix)
 
 
-def on_grid(trail: Trail) -> Tensor:
+def on_grid(trail: TokenWeights) -> Tensor:
     """Return what fell on patches: (b, row, col), on the CPU."""
     return trail.row[:, trail.prefix :].reshape(-1, *trail.grid).cpu()
 

@@ -10,14 +10,16 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.layers.sdpa import AttentionMap, Place, Recorder, softmax
+from vitrail.layers.sdpa import AttentionMap, Recorder, TokenIndex, softmax
 from vitrail.layers.tokens import Tokens
 
 AT_ONCE = 1_000_000
 """Weights that are computed at a time."""
 
 
-def pieces(q: Tensor, k: Tensor, bias: Tensor | None, where: Callable[[], Place]) -> Iterator[AttentionMap]:
+def pieces(
+    q: Tensor, k: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
+) -> Iterator[AttentionMap]:
     """Yield the attention of (b·g, h, q, e) to (b·g, h, k, e) for a few queries of every group at a time."""
     rows, cols, size = where()
     groups, heads, n_q = q.shape[:3]
@@ -39,17 +41,17 @@ class Piecewise(Recorder):
     def take(self, piece: AttentionMap) -> None:
         """Take in a piece of the current call."""
 
-    def begin(self, place: Place) -> None:
+    def begin(self, place: TokenIndex) -> None:
         """Hear that a call begins, the number `calls`."""
 
-    def add(self, weights: Tensor, place: Place) -> None:
+    def add(self, weights: Tensor, place: TokenIndex) -> None:
         """Take in a whole call."""
         self.begin(place)
         self.take(AttentionMap(weights, *place, self.grid, self.prefix))
         self.calls += 1
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], Place]
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
     ) -> Tensor:
         """Answer by the fused kernel, having taken in the weights piece by piece."""
         self.begin(where())
@@ -81,11 +83,11 @@ class Inputs(Recorder):
         self._inside = True
         self.steps.append(Step(lambda record: block(tokens, record), tokens.grid, tokens.prefix))
 
-    def add(self, weights: Tensor, place: Place) -> None:
+    def add(self, weights: Tensor, place: TokenIndex) -> None:
         """Keep nothing: the block computes it again."""
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], Place]
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
     ) -> Tensor:
         """Answer by the fused kernel."""
         if not self._inside:
@@ -111,24 +113,24 @@ class Puller(Recorder):
         self.row, self.fuse = row, fuse
         self.pulled: Tensor | None = None
 
-    def add(self, weights: Tensor, place: Place) -> None:
+    def add(self, weights: Tensor, place: TokenIndex) -> None:
         """Pull through a whole call, and leave out what the block does with it: values, projection, MLP."""
         self._take(AttentionMap(weights, *place))
         raise _HeardEnough
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], Place]
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
     ) -> Tensor:
         """Pull, and leave out what the block does with the answer: projection and MLP."""
         place = where()
         asking = self._asking(place, q)
-        few = Place(place.rows[..., asking], place.cols, place.size)
+        few = TokenIndex(place.rows[..., asking], place.cols, place.size)
         some = bias if bias is None or bias.shape[-2] == 1 else bias[..., asking, :]
         for piece in pieces(q[:, :, asking], k, some, lambda: few):
             self._take(piece)
         raise _HeardEnough
 
-    def _asking(self, place: Place, q: Tensor) -> Tensor | slice:
+    def _asking(self, place: TokenIndex, q: Tensor) -> Tensor | slice:
         """Return the queries whose row counts, where few do: in the last block often the class token alone."""
         if place.rows.shape[:-1] != (1,) or place.size[0] != q.shape[2]:
             return slice(None)
@@ -136,7 +138,7 @@ class Puller(Recorder):
         return slice(None) if bool(counts.all()) else counts.nonzero()[:, 0]
 
     def _take(self, piece: AttentionMap) -> None:
-        part = piece._replace(weights=self.fuse(piece.weights)).pull(self.row)
+        part = piece._replace(weights=self.fuse(piece.weights)).left_multiply(self.row)
         self.pulled = part if self.pulled is None else self.pulled + part
 
 

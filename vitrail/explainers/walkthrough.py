@@ -22,7 +22,7 @@ from vitrail.layers.position import placed
 from vitrail.layers.sdpa import AttentionMap, Recorder
 from vitrail.layers.tokens import Features, Tokens
 from vitrail.models.factory import create_encoder
-from vitrail.runs.network import Network, build_task, join, take_head
+from vitrail.runs.network import Network, build_network, build_task, take_head
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.base import Prediction, Task
 from vitrail.weights.preprocessing import answering_preprocess
@@ -53,7 +53,7 @@ class Stage(NamedTuple):
     maps: tuple[tuple[str, Tensor], ...]
 
 
-class Walk(NamedTuple):
+class Trace(NamedTuple):
     """What stands on each step, of one picture; n patches, d numbers a token."""
 
     pixels: Tensor  # (channels, height, width), 0 … 255, as the network sees them
@@ -96,7 +96,7 @@ def _drawn(model: str) -> Subject:
     torch.manual_seed(0)
     encoder = create_encoder(model)
     task = _classes(CLASSES)
-    network = join(encoder, task).eval()
+    network = build_network(encoder, task).eval()
     preprocess = Preprocess.for_size(encoder.image_size, encoder.config.channels)
     return Subject(model, network, preprocess, task, trained=False, answers=False)
 
@@ -106,7 +106,7 @@ def _published(found: Pretrained) -> Subject:
     task = _classes(CLASSES if classifier is None else len(classifier), found.pool, found.labels)
     encoder = found.build()
     torch.manual_seed(0)
-    network = join(encoder, task)
+    network = build_network(encoder, task)
     answers = take_head(network, found.head)
     return Subject(
         found.name, network.eval(), answering_preprocess(found), task, trained=True, answers=answers
@@ -127,7 +127,7 @@ def _check(subject: Subject) -> None:
 
 
 @torch.no_grad()
-def walk(subject: Subject, image: Any) -> Walk:
+def trace(subject: Subject, image: Any) -> Trace:
     """Take a picture (a path, bytes, Pillow image or array) through the network, keeping what every step gives."""
     encoder: Any = subject.network.encoder
     images = _input(subject, image)
@@ -146,7 +146,7 @@ def walk(subject: Subject, image: Any) -> Walk:
     features = Features(final, tuple(tokens.with_x(encoder.norm(one[None])).map() for one in after))
     output, stages = head(features, {"images": images}), getattr(head, "stages", None)
     logits = first_of(subject.task, output)
-    return Walk(
+    return Trace(
         pixels=subject.preprocess.restore(images)[0],
         rows=rows[0],
         tokens=embedded.x[0],

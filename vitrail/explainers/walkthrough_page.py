@@ -14,7 +14,7 @@ from torch import Tensor
 from vitrail import plots
 from vitrail.data.view import maps_in_original
 from vitrail.explainers.permutation_test import Shuffled
-from vitrail.explainers.walkthrough import Stage, Subject, Walk, whole_of
+from vitrail.explainers.walkthrough import Stage, Subject, Trace, whole_of
 from vitrail.pages import render
 
 CLASSES = 4
@@ -41,7 +41,7 @@ class Step:
         return {"step": self.name, "shape": self.shape}
 
 
-def steps(subject: Subject, walk: Walk) -> list[Step]:
+def steps(subject: Subject, walk: Trace) -> list[Step]:
     """Return the steps of a walk, drawn."""
     patch: int = subject.network.encoder.config.patch
     chosen = _busiest(walk.rows, walk.pixels.shape[0])
@@ -57,7 +57,7 @@ def steps(subject: Subject, walk: Walk) -> list[Step]:
     ]
 
 
-def page(subject: Subject, walk: Walk, drawn: list[Step], shuffled: Shuffled, picture: str) -> str:
+def page(subject: Subject, walk: Trace, drawn: list[Step], shuffled: Shuffled, picture: str) -> str:
     """Return the page of a walk and its shuffle test."""
     values = {
         "model": subject.name,
@@ -75,7 +75,7 @@ def page(subject: Subject, walk: Walk, drawn: list[Step], shuffled: Shuffled, pi
     return render("pipeline.html", values)
 
 
-def _picture(subject: Subject, walk: Walk) -> Step:
+def _picture(subject: Subject, walk: Trace) -> Step:
     steps = subject.preprocess
     mean, std = (", ".join(f"{one:.3g}" for one in many) for many in (steps.mean, steps.std))
     words = (
@@ -86,7 +86,7 @@ def _picture(subject: Subject, walk: Walk) -> Step:
     return Step("Picture", words, _shape("channels × height × width", walk.pixels), ((shown, "the input"),))
 
 
-def _patches(walk: Walk, patch: int, chosen: int) -> Step:
+def _patches(walk: Trace, patch: int, chosen: int) -> Step:
     row, col = walk.grid
     apart = plots.squares_apart(_image(walk.pixels), patch, chosen)
     words = (
@@ -98,7 +98,7 @@ def _patches(walk: Walk, patch: int, chosen: int) -> Step:
     )
 
 
-def _row(walk: Walk, patch: int, chosen: int) -> Step:
+def _row(walk: Trace, patch: int, chosen: int) -> Step:
     channels = walk.pixels.shape[0]
     numbers = walk.rows[chosen]
     top, left = (chosen // walk.grid[1]) * patch, (chosen % walk.grid[1]) * patch
@@ -111,7 +111,7 @@ def _row(walk: Walk, patch: int, chosen: int) -> Step:
     return Step("One patch as a row", words, shape, figures)
 
 
-def _projection(walk: Walk, chosen: int) -> Step:
+def _projection(walk: Trace, chosen: int) -> Step:
     wide, d = walk.rows.shape[1], walk.tokens.shape[1]
     words = (
         f"Every row times the same learned matrix E of {wide} × {d}, plus a bias (eq. 1). The network computes it as a "
@@ -124,7 +124,7 @@ def _projection(walk: Walk, chosen: int) -> Step:
     return Step("Projection", words, _shape("tokens × width", walk.tokens), figures)
 
 
-def _positions(subject: Subject, walk: Walk) -> Step:
+def _positions(subject: Subject, walk: Trace) -> Step:
     prefix = subject.network.spec.prefix
     front = f"In front: {', '.join(prefix)}. " if prefix else "There is no class token. "
     if walk.places.any():
@@ -143,7 +143,7 @@ def _positions(subject: Subject, walk: Walk) -> Step:
     )
 
 
-def _encoder(subject: Subject, walk: Walk) -> Step:
+def _encoder(subject: Subject, walk: Trace) -> Step:
     depth, heads = len(walk.layers), walk.maps[0].weights.shape[1]
     n = len(walk.placed)
     words = (
@@ -177,7 +177,7 @@ def _in_colours(values: Tensor) -> Image.Image:
     return plots.of_array(levels.round().to(torch.uint8).view(*values.shape[1:], -1).numpy())
 
 
-def _head(subject: Subject, walk: Walk) -> Step:
+def _head(subject: Subject, walk: Trace) -> Step:
     if walk.logits.ndim == MAP:
         return _map_head(subject, walk)
     words = (
@@ -189,7 +189,7 @@ def _head(subject: Subject, walk: Walk) -> Step:
     return Step("Head", words, f"{len(walk.logits)} classes", ((plots.photo_uri(drawn, 90), caption),))
 
 
-def _map_head(subject: Subject, walk: Walk) -> Step:
+def _map_head(subject: Subject, walk: Trace) -> Step:
     """Draw the head that gives a number a class and cell: the classes that are there most, and the answer."""
     shares = walk.logits.softmax(0)
     k, row, col = shares.shape
@@ -216,7 +216,7 @@ def _matrix(tokens: Tensor, words: str) -> tuple[str, str]:
     return plots.data_uri(plots.signed(_array(tokens[::step]))), f"{words}, {lines}"
 
 
-def _looks(subject: Subject, walk: Walk, layer: int) -> NDArray[np.float32]:
+def _looks(subject: Subject, walk: Trace, layer: int) -> NDArray[np.float32]:
     """Return the attention of the class token (of all patches) to the patches in one block: (row, col)."""
     prefix = subject.network.spec.prefix
     weights = walk.maps[layer].dense()[0].mean(0)
@@ -242,7 +242,7 @@ def _array(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
-def _large(walk: Walk) -> Image.Image:
+def _large(walk: Trace) -> Image.Image:
     """Return the input large enough for what is written into it."""
     return plots.shown(_image(walk.pixels), 448)
 

@@ -23,7 +23,7 @@ from vitrail.core.files import replace, write_json, writing
 from vitrail.data.view import weights_in_original
 from vitrail.export import words
 from vitrail.export.agreement import Asked, Check, Proven
-from vitrail.export.traced_model import Looking, Single, Whole
+from vitrail.export.traced_model import EndToEnd, EndToEndWithAttention, Single
 from vitrail.export.words import Form
 from vitrail.infer.openvino_backend import quietly
 from vitrail.infer.predictor import Predictor
@@ -56,7 +56,7 @@ Writer = Callable[[Predictor, Path, Form, Check], Proven]
 
 def program(predictor: Predictor, form: Form) -> torch.export.ExportedProgram:
     """Return the model from a picture, or a batch of them, of any size to its outputs as a torch program."""
-    kind = Looking if form.attention else Whole
+    kind = EndToEndWithAttention if form.attention else EndToEnd
     whole = kind(predictor.network.cpu(), predictor.task, predictor.preprocess)
     sample = torch.from_numpy(picture_for(predictor.preprocess))
     free = torch.export.Dim.DYNAMIC

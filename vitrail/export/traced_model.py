@@ -219,7 +219,7 @@ def _rounded(a: Tensor, b: Tensor) -> Tensor:
     return low + up.to(low.dtype)
 
 
-class Whole(nn.Module):
+class EndToEnd(nn.Module):
     """Pictures (b, height, width, channels) of one size -> what people read of them, and the task's raw outputs."""
 
     def __init__(self, network: Network, task: Task[Any, Any], preprocess: Preprocess) -> None:
@@ -240,7 +240,7 @@ class Whole(nn.Module):
         return tuple(every[name] for name in output_names(self.task))
 
 
-class Looking(Whole):
+class EndToEndWithAttention(EndToEnd):
     """The same, and where the class token looks in the last block, (b, row, col), mean over the heads."""
 
     def __init__(self, network: Network, task: Task[Any, Any], preprocess: Preprocess) -> None:
@@ -264,7 +264,7 @@ class Looking(Whole):
 class Single(nn.Module):
     """The same for one picture (height, width, channels); its outputs have no batch axis."""
 
-    def __init__(self, whole: Whole) -> None:
+    def __init__(self, whole: EndToEnd) -> None:
         super().__init__()
         self.whole = whole
 

@@ -1,8 +1,7 @@
-"""The quickest faithful way to run a network on this machine: chosen by the length of the job, proven, remembered.
+"""The fastest backend that answers like float32 on this machine: chosen by the length of the job, proven, cached.
 
-A way is used only once its answers were seen to agree with float32 on pictures of the run (`vitrail.infer.backend_check`):
-what it costs to see that, and to compile, is weighed against what it saves. Both are kept in the cache, so that the
-next job knows.
+A backend is used only after its outputs agreed with float32 on images of the run (`vitrail.infer.backend_check`). The
+time of that check and of compiling is weighed against the time saved, and both stay in the cache for the next job.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from vitrail.core.cache import keep_json
 from vitrail.core.environment import cache_dir
 from vitrail.core.errors import DataError, VitrailError
 from vitrail.data.manifest import VAL
-from vitrail.infer.backend_check import LOOKED_AT, SPREAD, Seen, Shown, known_by, measured, timed
-from vitrail.infer.backends import PLAIN, Engine, Plan, Quick, plans_for
+from vitrail.infer.backend_check import LOOKED_AT, SPREAD, BackendResult, Shown, measured, proof_answer, timed
+from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, Engine, backends_for
 from vitrail.infer.exported_predictor import ExportedPredictor
 from vitrail.infer.inputs import Source
 from vitrail.infer.predictor import BATCH, Predictor, Request
 from vitrail.infer.proof_images import Pixels, readable, readers_of, root_of, spread
 from vitrail.infer.quantize_int8 import Scales, keep_ranges, read_ranges
-from vitrail.layers.elastic import Point
+from vitrail.layers.elastic import OperatingPoint
 from vitrail.runs.proof import drift
 from vitrail.runs.run import open_run
 
@@ -50,13 +49,15 @@ SETTING_UP: Mapping[Engine, float] = MappingProxyType({"eager": 0.0, "compiled":
 """Seconds that setting a way up is held to take before it was measured."""
 
 
-class Memory:
+class BackendCache:
     """What was measured of one model on this machine, kept as JSON in the cache; plain float32 under its own name.
 
     Pictures that come one by one (`singly`) have a memory of their own: what is quickest for many need not be for one.
     """
 
-    def __init__(self, predictor: Predictor, point: Point | None = None, singly: bool = False) -> None:
+    def __init__(
+        self, predictor: Predictor, point: OperatingPoint | None = None, singly: bool = False
+    ) -> None:
         self.point = point or predictor.point
         self.at_once = 1 if singly else BATCH
         said = (
@@ -73,16 +74,16 @@ class Memory:
         key = blake2b(repr(said).encode(), digest_size=12).hexdigest()
         self.path: Path = cache_dir() / "fast" / f"{key}.json"
         self.scales: Path = self.path.with_suffix(".scales.safetensors")
-        self.seen: dict[Plan, Seen] = {}
+        self.seen: dict[Backend, BackendResult] = {}
         try:
             for row in json.loads(self.path.read_text(encoding="utf-8")):
-                self.seen[Plan(**row["plan"])] = Seen(
+                self.seen[Backend(**row["plan"])] = BackendResult(
                     **row["seen"] | {"answer": tuple(row["seen"]["answer"])}
                 )
         except (OSError, ValueError, KeyError, TypeError):
             self.seen = {}  # nothing, or of another version: it is measured again
 
-    def keep(self, plan: Plan, seen: Seen) -> None:
+    def keep(self, plan: Backend, seen: BackendResult) -> None:
         """Remember a plan."""
         self.seen[plan] = seen
         lasting = ((p, s) for p, s in self.seen.items() if not s.passing)
@@ -99,30 +100,30 @@ def _version(package: str) -> str:
 class Choice(NamedTuple):
     """The plan that a job runs by, why, in words ("" where nothing else was worth a try), and the request for it."""
 
-    plan: Plan
+    plan: Backend
     why: str
     request: Request
 
 
-def quicken(
+def choose_backend(
     predictor: Predictor,
     pictures: int,
     proof: Callable[[], Iterable[Pixels]],
     singly: bool = False,
-    point: Point | None = None,
+    point: OperatingPoint | None = None,
 ) -> Choice:
     """Return the quickest faithful way to answer `pictures` pictures; `singly` where they come one by one.
 
     `proof` gives pictures to compare with float32 on, and for int8 to learn from; it is asked only where a plan was not
     proven before, or is not known again. `point` is an operating point of the model (None: the predictor's own).
     """
-    memory = Memory(predictor, point, singly)
+    memory = BackendCache(predictor, point, singly)
     # An engine computes a network of images alone.
     images = predictor.task.inputs == ("images",)
-    plans = plans_for(predictor.network, predictor.device) if images else [PLAIN]
+    plans = backends_for(predictor.network, predictor.device) if images else [PLAIN]
     plain = plain_speed(predictor, memory, pictures)
     shown = Shown(predictor, memory.point, proof, memory.at_once)
-    proven: dict[Plan, Quick] = {}
+    proven: dict[Backend, BackendNetwork] = {}
     while True:
         allowed = [plan for plan in plans if plan not in memory.seen or memory.seen[plan].faithful]
         plan = min(allowed, key=lambda one: _seconds(one, memory, pictures, plain))
@@ -144,8 +145,8 @@ def quicken(
         memory.keep(plan, replace(seen, scales=scales.digest()))
 
 
-def hasten(
-    predictor: Predictor, model: str | Path, sources: Sequence[Source], point: Point | None = None
+def speed_up(
+    predictor: Predictor, model: str | Path, sources: Sequence[Source], point: OperatingPoint | None = None
 ) -> Choice:
     """Return the quickest faithful way to answer a job; its `why` is "" where it is answered as ever.
 
@@ -164,12 +165,12 @@ def hasten(
             yield from readable(partial(predictor.decoded, one) for one in spread(sources, LOOKED_AT))
 
     try:
-        return quicken(predictor, len(sources), proof, singly=len(sources) == 1, point=point)
+        return choose_backend(predictor, len(sources), proof, singly=len(sources) == 1, point=point)
     except DataError:
         return plain  # no picture can be read at all; the answers will say so one by one
 
 
-def plain_speed(predictor: Predictor, memory: Memory, pictures: int) -> float:
+def plain_speed(predictor: Predictor, memory: BackendCache, pictures: int) -> float:
     """Return the pictures a second of float32: as remembered, or, for a job that is worth it, from one small batch."""
     if PLAIN in memory.seen:
         return memory.seen[PLAIN].speed
@@ -180,7 +181,7 @@ def plain_speed(predictor: Predictor, memory: Memory, pictures: int) -> float:
     return len(few) / seconds[1]
 
 
-def _seconds(plan: Plan, memory: Memory, pictures: int, plain: float) -> float:
+def _seconds(plan: Backend, memory: BackendCache, pictures: int, plain: float) -> float:
     """Return how long a job is held to take by a plan, setting up and proving included; `plain` is float32's speed."""
     if plan in memory.seen:
         return memory.seen[plan].setup + pictures / memory.seen[plan].speed
@@ -197,13 +198,13 @@ WORTH_A_LOOK = 32
 """Pictures of a job from which it is worth timing a batch to guess how long the job takes."""
 
 
-def _twin(predictor: Predictor, plan: Plan, memory: Memory, scales: Scales) -> Quick:
+def _twin(predictor: Predictor, plan: Backend, memory: BackendCache, scales: Scales) -> BackendNetwork:
     shape = (memory.at_once, predictor.preprocess.channels, *memory.point.size)
     kept = _kept(predictor, memory.point) if plan.engine == "openvino" else None
-    return Quick(predictor.at(memory.point), plan, shape, kept, scales)
+    return BackendNetwork(predictor.at(memory.point), plan, shape, kept, scales)
 
 
-def _known_again(predictor: Predictor, plan: Plan, memory: Memory) -> Quick | None:
+def _known_again(predictor: Predictor, plan: Backend, memory: BackendCache) -> BackendNetwork | None:
     """Return the twin that was proven, or None where none was, or what the cache gives is not it any more."""
     if plan not in memory.seen:
         return None
@@ -212,13 +213,13 @@ def _known_again(predictor: Predictor, plan: Plan, memory: Memory) -> Quick | No
         return None
     try:
         quick = _twin(predictor, plan, memory, scales)
-        apart = drift([*memory.seen[plan].answer], known_by(predictor, Request(memory.point, quick)))
+        apart = drift([*memory.seen[plan].answer], proof_answer(predictor, Request(memory.point, quick)))
     except Exception:  # whatever the cache has become, there is another way
         return None
     return quick if apart <= AGAIN else None
 
 
-def _kept(predictor: Predictor, point: Point) -> Path:
+def _kept(predictor: Predictor, point: OperatingPoint) -> Path:
     """Return where the translation of this very model file, at this operating point, is kept."""
     with predictor.path.open("rb") as handle:
         found = file_digest(handle, lambda: blake2b(digest_size=12))
@@ -227,7 +228,7 @@ def _kept(predictor: Predictor, point: Point) -> Path:
     return cache_dir() / "fast" / f"{found.hexdigest()}.openvino"
 
 
-def _why(plan: Plan, memory: Memory) -> str:
+def _why(plan: Backend, memory: BackendCache) -> str:
     failed = [f"{p} ({_fault(s)})" for p, s in memory.seen.items() if not s.faithful]
     left_out = f" Not used: {'; '.join(failed)}." if failed else ""
     if plan == PLAIN:
@@ -239,7 +240,7 @@ def _why(plan: Plan, memory: Memory) -> str:
     )
 
 
-def _fault(seen: Seen) -> str:
+def _fault(seen: BackendResult) -> str:
     if seen.failed:
         return f"cannot run this network: {seen.failed}"
     said = f"{seen.same_top:.1%} of top answers as in float32, a probability {seen.drift:.2g} off"

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import VitrailError
 from vitrail.data.batch import images_only
-from vitrail.infer.backends import Plan
+from vitrail.infer.backends import Backend
 from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.proof_images import Pixels
-from vitrail.layers.elastic import Point
+from vitrail.layers.elastic import OperatingPoint
 from vitrail.layers.heads import Output
 from vitrail.runs.proof import picture_for
 
@@ -46,7 +46,7 @@ SPREAD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class BackendResult:
     """What was measured of a plan: pictures a second, seconds to set it up, and how it agreed with float32.
 
     `off` is the distance of outputs from float32's, in parts of how far the pictures' own differ; 0 for one picture.
@@ -80,7 +80,7 @@ class Shown:
     """
 
     def __init__(
-        self, predictor: Predictor, point: Point, proof: Callable[[], Iterable[Pixels]], at_once: int
+        self, predictor: Predictor, point: OperatingPoint, proof: Callable[[], Iterable[Pixels]], at_once: int
     ) -> None:
         self.predictor, self.point, self.at_once, self._proof = predictor, point, at_once, proof
         self._held: list[Output] = []
@@ -118,13 +118,13 @@ class Shown:
             yield output
 
     @property
-    def plain(self) -> Seen:
+    def plain(self) -> BackendResult:
         """What was seen of float32 itself."""
         count = sum(len(next(iter(output.values()))) for output in self.wanted())
-        return Seen(speed(self.batches, self.seconds), 0.0, 1.0, 0.0, count)
+        return BackendResult(speed(self.batches, self.seconds), 0.0, 1.0, 0.0, count)
 
 
-def measured(plan: Plan, make: Callable[[], Twin], shown: Shown) -> tuple[Seen, Twin | None]:
+def measured(plan: Backend, make: Callable[[], Twin], shown: Shown) -> tuple[BackendResult, Twin | None]:
     """Run the proof's pictures through what `make` returns, beside float32; returns that too, where it may be used."""
     predictor, point = shown.predictor, shown.point
     count = sum(map(len, shown.batches))
@@ -137,12 +137,12 @@ def measured(plan: Plan, make: Callable[[], Twin], shown: Shown) -> tuple[Seen, 
         timed(predictor, request, shown.batches[0])  # compiles
         setup = time.perf_counter() - began
         found = _Compared(shown, request)
-        known = known_by(predictor, request)
+        known = proof_answer(predictor, request)
     except Exception as error:  # an engine may refuse a network in any way; float32 still answers
         why = str(error) if isinstance(error, VitrailError) else type(error).__name__
         passing = isinstance(error, MemoryError | OSError | torch.OutOfMemoryError)
-        return Seen(0.0, 0.0, 0.0, 1.0, count, why, passing), None
-    seen = Seen(
+        return BackendResult(0.0, 0.0, 0.0, 1.0, count, why, passing), None
+    seen = BackendResult(
         speed(shown.batches, found.seconds),
         setup,
         found.same / count,
@@ -198,7 +198,7 @@ class Away:
         return float((self.errors / spread) ** 0.5)
 
 
-def known_by(predictor: Predictor, request: Request) -> list[float]:
+def proof_answer(predictor: Predictor, request: Request) -> list[float]:
     """Return the fingerprint of what answers a request, of the model's proof picture."""
     ready = predictor.ready(picture_for(predictor.preprocess), request.point)
     found: list[float] = predictor.task.fingerprint(predictor.outputs([ready], request)).flatten().tolist()

@@ -30,7 +30,7 @@ _SAID: Mapping[str, str] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Backend:
     """A way to run a network; the default is float32 as it was trained."""
 
     precision: Precision = "float32"
@@ -41,24 +41,24 @@ class Plan:
         return self.precision + (", channels last" if self.channels_last else "") + _SAID[self.engine]
 
 
-PLAIN = Plan()
+PLAIN = Backend()
 
 
-def plans_for(network: Network, device: torch.device) -> list[Plan]:
+def backends_for(network: Network, device: torch.device) -> list[Backend]:
     """Return the plans that are worth asking about on this machine, plain float32 first."""
     last = network.spec.attention == "none"  # convolutions read a picture's channels together
     precision: Precision = "bf16" if fast_bf16(device) else "float32"
-    plans = [PLAIN, Plan(precision, last)]
+    plans = [PLAIN, Backend(precision, last)]
     if device.type == "cpu" and find_spec("openvino"):
-        plans.append(Plan(precision, engine="openvino"))
+        plans.append(Backend(precision, engine="openvino"))
         if any(isinstance(part, nn.Linear) for part in network.encoder.modules()):
-            plans.append(Plan("int8", engine="openvino"))
+            plans.append(Backend("int8", engine="openvino"))
     if device.type == "cuda" or (device.type == "cpu" and compiler()):
-        plans.append(Plan(precision, last, "compiled"))
+        plans.append(Backend(precision, last, "compiled"))
     return list(dict.fromkeys(plans))
 
 
-class Quick(nn.Module):
+class BackendNetwork(nn.Module):
     """A network's twin that runs by a plan: images by name in float32 -> outputs by name in float32.
 
     `shape` is that of a batch; `kept` is where a translation is kept, if anywhere; int8 needs `scales`.
@@ -67,7 +67,7 @@ class Quick(nn.Module):
     def __init__(
         self,
         network: Network,
-        plan: Plan,
+        plan: Backend,
         shape: tuple[int, int, int, int],
         kept: Path | None = None,
         scales: Scales | None = None,

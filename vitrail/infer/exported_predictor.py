@@ -17,7 +17,7 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.view import weights_in_original
 from vitrail.infer.predictor import Predictor, Ready, Request, build_header_task
 from vitrail.infer.runtimes import KINDS, contradicts, open_exported, output_names, readable
-from vitrail.layers.elastic import Point
+from vitrail.layers.elastic import OperatingPoint
 from vitrail.layers.heads import Output
 from vitrail.runs.network import Network
 from vitrail.runs.proof import picture_for
@@ -26,7 +26,7 @@ from vitrail.runs.proof import picture_for
 class ExportedPredictor(Predictor):
     """A Predictor whose preprocessing and network are one graph; opening it checks the proof the file carries."""
 
-    def __init__(self, path: Path, trust: bool = False, point: str | Point | None = None) -> None:
+    def __init__(self, path: Path, trust: bool = False, point: str | OperatingPoint | None = None) -> None:
         self.path = path
         if point is not None:
             raise RunError(
@@ -39,7 +39,7 @@ class ExportedPredictor(Predictor):
         self.task = build_header_task(self.header)
         self.device = torch.device("cpu")
         self.proof_drift = self._check_proof()
-        self.point = Point(self.preprocess.size)
+        self.point = OperatingPoint(self.preprocess.size)
 
     @property
     def network(self) -> Network:
@@ -49,11 +49,11 @@ class ExportedPredictor(Predictor):
             "looked into. Name the run or its model.safetensors."
         )
 
-    def at(self, point: Point) -> Network:
+    def at(self, point: OperatingPoint) -> Network:
         """Refused: the graph is that of one point."""
         return self.network
 
-    def ready(self, image: Any, point: Point | None = None) -> Ready:
+    def ready(self, image: Any, point: OperatingPoint | None = None) -> Ready:
         """Bring a picture to an array (height, width, channels); the graph does the rest, so `pixels` are empty."""
         array = self.decoded(image)
         geometry = replace(self._geometry(array), spacing=self.spacing(image))

@@ -12,7 +12,7 @@ from typing import Any
 from vitrail.core.errors import DataError
 from vitrail.core.text import printable
 from vitrail.data import archives, own_outputs
-from vitrail.data.labels import count, natural, some
+from vitrail.data.labels import count, natural, shorten
 from vitrail.data.walk_files import head_of, hidden_note, is_hidden, is_picture_at, walk
 
 _HEAD = 4096
@@ -111,7 +111,7 @@ def _from_folder(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
     files = [path / name for name in found.files if name not in left and is_picture_at(path, name)]
     closed = [path / name for name in found.closed]
     if not files and not closed:
-        aside = f" but {count(len(drawn), 'figure')} that vitrail drew: {some(drawn)}" if drawn else ""
+        aside = f" but {count(len(drawn), 'figure')} that vitrail drew: {shorten(drawn)}" if drawn else ""
         raise DataError(f"{path} holds no pictures{aside}. Name a folder with pictures in it.")
     for line in (*found.notes(), *own_outputs.figure_note(drawn)):
         say(line)

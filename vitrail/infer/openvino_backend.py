@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.core.cache import unkept
-from vitrail.infer.quantize_int8 import Scales, lighter
+from vitrail.infer.quantize_int8 import Scales, quantize
 from vitrail.infer.reparameterize import folded
 from vitrail.infer.runtimes import core, openvino
 from vitrail.runs.device import fast_bf16
@@ -68,7 +68,7 @@ class Translated:
         # Before int8 looks for what it can round: some shapes are not known till then.
         model.reshape(list(self.shape))
         if precision == "int8":
-            lighter(model, (scales or Scales()).ranges(model, settings))
+            quantize(model, (scales or Scales()).ranges(model, settings))
         self._run = core().compile_model(model, "CPU", settings)
         self._alone = Lock()  # a compiled model holds one request, which two threads would overwrite
         self.outputs = len(network.outputs)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.elastic import Point, read_point
+from vitrail.layers.elastic import OperatingPoint, read_point
 
 
-def chosen(wanted: str | Point, known: Sequence[Point]) -> Point:
+def chosen(wanted: str | OperatingPoint, known: Sequence[OperatingPoint]) -> OperatingPoint:
     """Return the point that a user named; SettingError lists those that the model was trained for."""
     point = read_point(wanted) if isinstance(wanted, str) else wanted
     if point in known:
@@ -24,7 +24,7 @@ def chosen(wanted: str | Point, known: Sequence[Point]) -> Point:
     )
 
 
-def asked_for(text: str, known: Sequence[Point]) -> list[Point]:
+def asked_for(text: str, known: Sequence[OperatingPoint]) -> list[OperatingPoint]:
     """Return the points of a list such as 160px/0.7,224px/1, or all of them."""
     if text.strip() == "all":
         return list(known)

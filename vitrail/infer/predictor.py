@@ -23,14 +23,14 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.spacing import Spacing, stated
 from vitrail.infer.inputs import Source, expand
 from vitrail.infer.operating_points import chosen
-from vitrail.infer.prefetch import ahead, by_turns
+from vitrail.infer.prefetch import prefetch, read_then_compute
 from vitrail.infer.runtimes import KINDS
-from vitrail.layers.elastic import Point, at_size, set_keep
+from vitrail.layers.elastic import OperatingPoint, at_size, set_keep
 from vitrail.layers.heads import Output
 from vitrail.models.factory import rebuild
 from vitrail.runs.device import device_for
 from vitrail.runs.model_file import Header, read_model
-from vitrail.runs.network import Network, join, task_of
+from vitrail.runs.network import Network, build_network, task_of
 from vitrail.runs.proof import TOLERANCE, answer, drift
 from vitrail.runs.run import Run, open_run
 from vitrail.runs.run_network import ASK, answering, run_network
@@ -55,7 +55,7 @@ class Request:
     `backend` is a quicker twin of the network at that very point (`vitrail.infer.autotune`); None: the network itself.
     """
 
-    point: Point
+    point: OperatingPoint
     backend: nn.Module | None = None
     ask: Ask = ASK
 
@@ -102,7 +102,7 @@ class Predictor:
     """
 
     def __init__(
-        self, model: str | Path | Run, device: str = "auto", point: str | Point | None = None
+        self, model: str | Path | Run, device: str = "auto", point: str | OperatingPoint | None = None
     ) -> None:
         path = model.folder if isinstance(model, Run) else Path(model)
         refuse_exported(path)
@@ -126,11 +126,11 @@ class Predictor:
         return self._built
 
     @property
-    def points(self) -> tuple[Point, ...]:
+    def points(self) -> tuple[OperatingPoint, ...]:
         """The operating points that the model was trained for, the cheap ones first."""
         return points_of(self.task, self.preprocess.size)
 
-    def at(self, point: Point) -> Network:
+    def at(self, point: OperatingPoint) -> Network:
         """Return the network that answers at an operating point; all share one set of weights."""
         with self._making:
             if point.keep not in self._keeping:
@@ -141,9 +141,9 @@ class Predictor:
         # Drawing first weights only to overwrite them would cost more than reading the real ones, so the network is
         # laid out without values first; tables that are computed and not stored need the real thing.
         with torch.device("meta"):
-            network = join(rebuild(self.header.encoder), self.task)
+            network = build_network(rebuild(self.header.encoder), self.task)
         if any(name not in tensors for name, _ in network.named_buffers()):
-            network = join(rebuild(self.header.encoder), self.task)
+            network = build_network(rebuild(self.header.encoder), self.task)
         try:
             network.load_state_dict(tensors, strict=True, assign=True)
         except RuntimeError as error:
@@ -193,7 +193,7 @@ class Predictor:
                 raise DataError(one.error)
         return [one.prediction for one in found]
 
-    def ready(self, image: Any, point: Point | None = None) -> Ready:
+    def ready(self, image: Any, point: OperatingPoint | None = None) -> Ready:
         """Bring a path, source, bytes, Pillow image, array or tensor to the network's input at an operating point."""
         array = self.decoded(image)
         spacing = self.spacing(image)
@@ -242,13 +242,15 @@ class Predictor:
                 waiting = []
         yield from self._answer(waiting, request)
 
-    def _read(self, sources: Iterable[Source], batch: int, point: Point) -> Iterator[tuple[str, Ready | str]]:
+    def _read(
+        self, sources: Iterable[Source], batch: int, point: OperatingPoint
+    ) -> Iterator[tuple[str, Ready | str]]:
         make = partial(self._made, point)
         if self.device.type == "cpu":
-            return by_turns(make, ahead(Source.fetched, sources, 2 * batch), batch)
-        return ahead(make, sources, 2 * batch)
+            return read_then_compute(make, prefetch(Source.fetched, sources, 2 * batch), batch)
+        return prefetch(make, sources, 2 * batch)
 
-    def _made(self, point: Point, source: Source) -> tuple[str, Ready | str]:
+    def _made(self, point: OperatingPoint, source: Source) -> tuple[str, Ready | str]:
         try:
             return source.name, self._waiting(self.ready(source, point))
         except VitrailError as error:

@@ -16,7 +16,7 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-def ahead(make: Callable[[Given], Made], items: Iterable[Given], most: int) -> Iterator[Made]:
+def prefetch(make: Callable[[Given], Made], items: Iterable[Given], most: int) -> Iterator[Made]:
     """Yield make(item) for every item, in order, computed in threads of its own, at most `most` items ahead."""
     source = iter(items)
     first = list(islice(source, 2))
@@ -36,7 +36,7 @@ def ahead(make: Callable[[Given], Made], items: Iterable[Given], most: int) -> I
             pool.shutdown(cancel_futures=True)
 
 
-def by_turns(make: Callable[[Given], Made], items: Iterable[Given], size: int) -> Iterator[Made]:
+def read_then_compute(make: Callable[[Given], Made], items: Iterable[Given], size: int) -> Iterator[Made]:
     """Yield make(item) for every item, in order, made `size` at a time by all cores, and none while the caller works.
 
     A network on the CPU waits for its slowest core; one that also decodes holds all of them up (docs/benchmarks.md).

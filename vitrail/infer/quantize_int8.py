@@ -147,7 +147,7 @@ def ranges(model: Any, pictures: Array, settings: Mapping[str, Any]) -> Ranges:
     return found
 
 
-def lighter(model: Any, found: Ranges, handed_over: float = HANDED_OVER) -> None:
+def quantize(model: Any, found: Ranges, handed_over: float = HANDED_OVER) -> None:
     """Round a model, in place, by the ranges of what is rounded; `handed_over` is alpha."""
     for name, node in layers(model).items():
         _round_layer(node, found[name], handed_over)

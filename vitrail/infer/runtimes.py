@@ -140,7 +140,7 @@ def need(library: str) -> None:
 
 
 @contextmanager
-def untold() -> Iterator[None]:
+def without_telemetry() -> Iterator[None]:
     """Keep OpenVINO's usage reporting from being imported: without it, OpenVINO takes a stub that sends nothing."""
     name = "openvino_telemetry"
     before = sys.modules.get(name)
@@ -157,7 +157,7 @@ def untold() -> Iterator[None]:
 def openvino() -> Any:
     """Return the module `openvino`, imported without its usage reporting."""
     need("openvino")
-    with untold():
+    with without_telemetry():
         import openvino as module
 
         return module

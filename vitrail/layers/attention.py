@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
 from vitrail.layers.position import RelativeVectors
-from vitrail.layers.sdpa import Place, Recorder, attend, class_attention
+from vitrail.layers.sdpa import Recorder, TokenIndex, attend, class_attention
 from vitrail.layers.tokens import Tokens
 from vitrail.layers.weight_init import xavier
 
@@ -83,10 +83,10 @@ class SelfAttention(nn.Module):
         return mixed
 
 
-def places(tokens: Tokens) -> Place:
+def places(tokens: Tokens) -> TokenIndex:
     """Return where kept tokens stand among all that there were: rows and columns (b, 1, n)."""
     assert tokens.kept is not None, "all tokens stand where they stand"
     front = torch.arange(tokens.prefix, device=tokens.kept.device).expand(len(tokens.kept), -1)
     at = torch.cat([front, tokens.kept + tokens.prefix], 1)[:, None]
     whole = tokens.prefix + prod(tokens.grid)
-    return Place(at, at, (whole, whole))
+    return TokenIndex(at, at, (whole, whole))

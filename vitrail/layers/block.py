@@ -171,6 +171,6 @@ class PreNorm(nn.Module):
         return tokens.with_x(tokens.x + (branch if self.skip == 1 else branch / self.skip))
 
 
-def ramp(rate: float, depth: int) -> list[float]:
+def stochastic_depth_rates(rate: float, depth: int) -> list[float]:
     """Return the drop rates of a column of blocks: from 0 at the first, linearly, to `rate` at the last."""
     return [rate * i / max(1, depth - 1) for i in range(depth)]

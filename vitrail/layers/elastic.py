@@ -22,7 +22,7 @@ KEEPS = (0.5, 0.7)
 """The paper's shares of kept tokens, beside 1."""
 
 
-class Point(NamedTuple):
+class OperatingPoint(NamedTuple):
     """An operating point: the size of the input (height, width) and the share of tokens kept at each station."""
 
     size: tuple[int, int]
@@ -34,19 +34,21 @@ class Point(NamedTuple):
         return f"{side}px/{self.keep:g}"
 
 
-def read_point(text: str) -> Point:
+def read_point(text: str) -> OperatingPoint:
     """Read a point written like 160px/0.7 or 160x224px/0.7 (height x width)."""
     found = re.fullmatch(r"(\d+)(?:[x×](\d+))?(?:px)?(?:/(\d*\.?\d+))?", text.strip())
     if not found or not 0 < float(found[3] or 1) <= 1 or int(found[1]) < 1 or int(found[2] or 1) < 1:
         raise SettingError(
             f"The operating point {text!r} cannot be read. Write input size and share of kept tokens: 160px/0.7"
         )
-    return Point((int(found[1]), int(found[2] or found[1])), float(found[3] or 1))
+    return OperatingPoint((int(found[1]), int(found[2] or found[1])), float(found[3] or 1))
 
 
-def points(sizes: tuple[tuple[int, int], ...], keeps: tuple[float, ...]) -> tuple[Point, ...]:
+def points(sizes: tuple[tuple[int, int], ...], keeps: tuple[float, ...]) -> tuple[OperatingPoint, ...]:
     """Return all points of these sizes and shares, the cheap ones first."""
-    return tuple(Point(size, keep) for size, keep in product(sorted(set(sizes)), sorted({*keeps, 1.0})))
+    return tuple(
+        OperatingPoint(size, keep) for size, keep in product(sorted(set(sizes)), sorted({*keeps, 1.0}))
+    )
 
 
 def smaller_sizes(

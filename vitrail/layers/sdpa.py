@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vitrail.layers.tokens import Tokens
 
 
-class Place(NamedTuple):
+class TokenIndex(NamedTuple):
     """Which token each row and each column of an attention map stands for.
 
     There are `g` groups of queries (one for full attention, one a window for window attention); -1 is
@@ -52,14 +52,14 @@ class AttentionMap(NamedTuple):
         flat = flat.scatter_add(2, at, weights)
         return flat.view(*flat.shape[:2], n_q + 1, n_k + 1)[:, :, :n_q, :n_k]
 
-    def push(self, v: Tensor) -> Tensor:
+    def right_multiply(self, v: Tensor) -> Tensor:
         """Multiply the mean over heads with a column vector: (b, n_k) -> (b, n_q), 0 where nobody asks."""
         turned = self._replace(
             weights=self.weights.transpose(-2, -1), rows=self.cols, cols=self.rows, size=self.size[::-1]
         )
-        return turned.pull(v)
+        return turned.left_multiply(v)
 
-    def pull(self, r: Tensor) -> Tensor:
+    def left_multiply(self, r: Tensor) -> Tensor:
         """Pull a row vector through the mean over heads: (b, n_q) -> (b, n_k), never building n × n."""
         n_q, n_k = self.size
         padded = F.pad(r, (0, 1))  # the extra entry is what padding, -1, reads and writes
@@ -84,18 +84,18 @@ class Recorder:
 
     def enter(self, block: nn.Module, tokens: Tokens) -> None:
         """Hear that a block begins: what it attends stands on the grid of these tokens."""
-        self.stand_on(tokens.grid, tokens.prefix)
+        self.set_grid(tokens.grid, tokens.prefix)
 
-    def stand_on(self, grid: tuple[int, ...], prefix: int) -> None:
+    def set_grid(self, grid: tuple[int, ...], prefix: int) -> None:
         """Hear on which grid, behind how many prefix tokens, the next calls stand."""
         self.grid, self.prefix = grid, prefix
 
-    def add(self, weights: Tensor, place: Place) -> None:
+    def add(self, weights: Tensor, place: TokenIndex) -> None:
         """Keep one call: weights (b·g, h, q, k) and where its rows and columns lie."""
         self.maps.append(AttentionMap(weights, *place, self.grid, self.prefix))
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], Place]
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
     ) -> Tensor:
         """Answer one call of `attend`, with the softmax that is recorded."""
         weights = softmax(q, k, v, bias)
@@ -111,7 +111,7 @@ def attend(
     *,
     bias: Tensor | None = None,
     record: Recorder | None = None,
-    where: Callable[[], Place] | None = None,
+    where: Callable[[], TokenIndex] | None = None,
 ) -> Tensor:  # (b·g, h, q, e), (b·g, h, k, e), (b·g, h, k, e) -> (b·g, h, q, e)
     """Return softmax(q kᵀ / √e + bias) v (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
 
@@ -157,6 +157,6 @@ def _plain_is_quicker(q: Tensor, k: Tensor) -> bool:
     return trains and max(q.shape[-2], k.shape[-2]) <= SHORT
 
 
-def _everywhere(q: Tensor, k: Tensor) -> Place:
+def _everywhere(q: Tensor, k: Tensor) -> TokenIndex:
     rows, cols = (torch.arange(x.shape[-2], device=x.device)[None] for x in (q, k))
-    return Place(rows, cols, (rows.shape[1], cols.shape[1]))
+    return TokenIndex(rows, cols, (rows.shape[1], cols.shape[1]))

@@ -21,7 +21,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.sdpa import Place, Recorder
+from vitrail.layers.sdpa import Recorder, TokenIndex
 from vitrail.layers.tokens import Tokens
 
 Form = Literal["sum", "product"]
@@ -80,14 +80,14 @@ class VicinityAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return rearrange(x, "b n (h e) -> b h n e", h=self.heads)
 
-    def _place(self, tokens: Tokens, asked: Tokens) -> Place:
+    def _place(self, tokens: Tokens, asked: Tokens) -> TokenIndex:
         """Return where queries and keys stand; a coarse key stands on the token in the middle of its square."""
         rows, cols = (
             torch.arange(side, device=tokens.x.device) * self.shrink + self.shrink // 2 for side in asked.grid
         )
         keys = rows[:, None] * tokens.grid[1] + cols[None, :]
         n = tokens.x.shape[1]
-        return Place(torch.arange(n, device=tokens.x.device)[None], keys.view(1, -1), (n, n))
+        return TokenIndex(torch.arange(n, device=tokens.x.device)[None], keys.view(1, -1), (n, n))
 
 
 def spread(x: Tensor, grid: tuple[int, ...], form: Form) -> Tensor:  # (b, h, n, e) -> (b, h, n, 4e)

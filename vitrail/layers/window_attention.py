@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.sdpa import Place, Recorder, attend
+from vitrail.layers.sdpa import Recorder, TokenIndex, attend
 from vitrail.layers.tokens import Tokens
 
 APART = -100.0
@@ -66,7 +66,9 @@ class WindowAttention(nn.Module):
             mask = self._mask(row, col, shift, x)
             bias = (bias + mask[:, None]).repeat(tokens.x.shape[0], 1, 1, 1)  # (b·g, h, w², w²)
         size = (row * col, row * col)
-        x = attend(q, k, v, bias=bias.to(q.dtype), record=record, where=lambda: Place(places, places, size))
+        x = attend(
+            q, k, v, bias=bias.to(q.dtype), record=record, where=lambda: TokenIndex(places, places, size)
+        )
         x = self.out(rearrange(x, "bg h n e -> bg n (h e)"))
         x = self._join(x, row, col)
         x = torch.roll(x, (shift, shift), (1, 2)) if shift else x

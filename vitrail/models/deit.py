@@ -22,7 +22,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from vitrail.layers.attention import SelfAttention
-from vitrail.layers.block import Mlp, PreNorm, ramp
+from vitrail.layers.block import Mlp, PreNorm, stochastic_depth_rates
 from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.patch_embedding import PatchEmbed, Prefix, Sized, check_tiles
 from vitrail.layers.position import LearnedPosition, Resize, placed
@@ -100,7 +100,7 @@ class DeiT(ColumnEncoder):
 
 def _rates(c: DeiTConfig) -> list[float]:
     """Return how often each block's branches are dropped: DeiT III drops all of them alike."""
-    return ramp(c.drop_path, c.depth) if c.layer_scale is None else [c.drop_path] * c.depth
+    return stochastic_depth_rates(c.drop_path, c.depth) if c.layer_scale is None else [c.drop_path] * c.depth
 
 
 def _block(c: DeiTConfig, rate: float) -> PreNorm:

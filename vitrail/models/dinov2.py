@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.layers.attention import SelfAttention
-from vitrail.layers.block import Mlp, PreNorm, SwiGlu, ramp
+from vitrail.layers.block import Mlp, PreNorm, SwiGlu, stochastic_depth_rates
 from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.patch_embedding import PatchEmbed, Prefix, Sized, check_tiles, side_and_step, tiled
 from vitrail.layers.position import LearnedPosition, Resize, placed
@@ -92,7 +92,7 @@ class DinoV2(ColumnEncoder):
         self.prefix = Prefix(c.width)
         self.position = LearnedPosition(c.width, c.grid, prefix=covered, resize=c.resize)
         self.registers = Prefix(c.width, c.registers) if c.registers else None
-        self.blocks = Column(_block(c, rate) for rate in ramp(c.drop_path, c.depth))
+        self.blocks = Column(_block(c, rate) for rate in stochastic_depth_rates(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
 
     @property

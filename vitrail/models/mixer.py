@@ -21,7 +21,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.block import DropPath, Gelu, Mlp, ramp
+from vitrail.layers.block import DropPath, Gelu, Mlp, stochastic_depth_rates
 from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.patch_embedding import PatchEmbed, Sized, check_tiles
 from vitrail.layers.sdpa import Recorder
@@ -77,7 +77,7 @@ class Mixer(ColumnEncoder):
             channels=c.channels,
         )
         self.embed = PatchEmbed(c.width, c.patch, c.channels)
-        self.blocks = Column(MixerBlock(c, rate) for rate in ramp(c.drop_path, c.depth))
+        self.blocks = Column(MixerBlock(c, rate) for rate in stochastic_depth_rates(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
 
     def start(self, images: Tensor) -> Tokens:

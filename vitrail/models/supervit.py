@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
 from vitrail.layers.attention import SelfAttention
-from vitrail.layers.block import Mlp, PreNorm, ramp
+from vitrail.layers.block import Mlp, PreNorm, stochastic_depth_rates
 from vitrail.layers.elastic import SIDES, smaller_sizes
 from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.patch_embedding import (
@@ -106,7 +106,9 @@ class SuperViT(ColumnEncoder):
         self.positions = nn.ModuleList(
             LearnedPosition(c.width, grid, prefix=1, resize="bicubic") for grid in c.grids
         )
-        self.blocks = Column((_block(c, rate) for rate in ramp(c.drop_path, c.depth)), c.stations)
+        self.blocks = Column(
+            (_block(c, rate) for rate in stochastic_depth_rates(c.drop_path, c.depth)), c.stations
+        )
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
         truncated(self, 0.02)
 

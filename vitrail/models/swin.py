@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.block import Mlp, PreNorm, ramp
+from vitrail.layers.block import Mlp, PreNorm, stochastic_depth_rates
 from vitrail.layers.encoder import NOTHING, Column, Encoder, Pyramid
 from vitrail.layers.patch_embedding import PatchEmbed, Sized, check_size
 from vitrail.layers.patch_merging import PatchMerging
@@ -129,7 +129,7 @@ class Swin(Encoder):
         self.position = (
             LearnedPosition(c.width, c.grid(0), resize="bicubic") if c.position == "absolute" else None
         )
-        rates = iter(ramp(c.drop_path, sum(c.depths)))
+        rates = iter(stochastic_depth_rates(c.drop_path, sum(c.depths)))
         self.pyramid = Pyramid(
             [Column(_block(c, s, i, next(rates)) for i in range(depth)) for s, depth in enumerate(c.depths)],
             [PatchMerging(width, eps=c.norm_eps) for width in widths[:-1]],

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
 from vitrail.layers.attention import SelfAttention
-from vitrail.layers.block import Mlp, PreNorm, ramp
+from vitrail.layers.block import Mlp, PreNorm, stochastic_depth_rates
 from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.patch_embedding import Prefix, Sized, SoftSplit, check_channels, check_size
 from vitrail.layers.position import SinePosition
@@ -88,7 +88,7 @@ class T2T(ColumnEncoder):
         self.split = TokensToToken(c)
         self.prefix = Prefix(c.width)
         self.position = SinePosition(c.width, (c.size[0] // STRIDE, c.size[1] // STRIDE), prefix=1)
-        self.blocks = Column(_block(c, rate) for rate in ramp(c.drop_path, c.depth))
+        self.blocks = Column(_block(c, rate) for rate in stochastic_depth_rates(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
         truncated(self, 0.02)
 

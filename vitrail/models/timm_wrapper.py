@@ -22,7 +22,7 @@ from vitrail.core.errors import SettingError, UnknownNameError
 from vitrail.core.text import reason
 from vitrail.layers.encoder import NOTHING, Encoder
 from vitrail.layers.patch_embedding import check_channels, sides
-from vitrail.layers.sdpa import Place, Recorder, attend
+from vitrail.layers.sdpa import Recorder, TokenIndex, attend
 from vitrail.layers.tokens import Attention, Features, FeatureSpec, Tokens
 
 QUERIES = ("q", "qk", "qkv", "kv", "q_proj", "query", "in_proj_qkv")
@@ -83,7 +83,7 @@ class _Shapes(Recorder):
         self.shapes: list[tuple[int, int, int]] = []
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], Place]
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
     ) -> Tensor:
         """Answer with zeros: on the meta device only shapes count."""
         self.shapes.append((q.shape[0], q.shape[-2], k.shape[-2]))
@@ -254,7 +254,7 @@ class TimmEncoder(Encoder):
                 "explain it by Grad-CAM or occlusion, or train one of our own networks (`vitrail models`)."
             )
         stride = self.spec.strides[-1]
-        record.stand_on(tuple(-(-side // stride) for side in images.shape[-2:]), len(self.spec.prefix))
+        record.set_grid(tuple(-(-side // stride) for side in images.shape[-2:]), len(self.spec.prefix))
         with Caught(record) as caught:
             yield
         if caught.calls != self.spec.blocks:

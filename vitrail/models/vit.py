@@ -29,7 +29,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from vitrail.layers.attention import SelfAttention
-from vitrail.layers.block import Gelu, Mlp, PreNorm, ramp
+from vitrail.layers.block import Gelu, Mlp, PreNorm, stochastic_depth_rates
 from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
 from vitrail.layers.patch_embedding import (
     PatchEmbed,
@@ -118,7 +118,7 @@ class ViT(ColumnEncoder):
         self.embed = PatchEmbed(c.width, side, stem.out_channels if stem else c.channels, step=step)
         self.prefix = Prefix(c.width, len(c.prefix)) if c.prefix else nn.Identity()
         self.position = _position(c, c.grid)
-        self.blocks = Column(_block(c, c.grid, rate) for rate in ramp(c.drop_path, c.depth))
+        self.blocks = Column(_block(c, c.grid, rate) for rate in stochastic_depth_rates(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
 
     @property

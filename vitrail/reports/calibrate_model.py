@@ -11,7 +11,7 @@ from vitrail.runs.proof import answer
 from vitrail.runs.run import Run
 
 
-def settled(run: Run, manifest: Manifest) -> Predictor:
+def calibrate_on_validation(run: Run, manifest: Manifest) -> Predictor:
     """Open the run's model with the settings that its task draws from the validation split.
 
     The proof is computed again with them. A file that holds them already is left as it is, so that a finished

@@ -13,7 +13,7 @@ from vitrail.runs.run import Run
 
 def loss_curve(run: Run) -> str:
     """Return the training loss over epochs, and its parts where it has several, as a data: address."""
-    steps = [event for event in run.course() if event["event"] == "step"]
+    steps = [event for event in run.effective_history() if event["event"] == "step"]
     lines = {"training loss": thin([(event["epoch"], event["loss"]) for event in steps])}
     for part in dict.fromkeys(name for event in steps for name in event.get("parts", ())):
         seen = [(event["epoch"], event["parts"][part]) for event in steps if part in event.get("parts", ())]
@@ -23,7 +23,7 @@ def loss_curve(run: Run) -> str:
 
 def score_curve(run: Run, name: str) -> str:
     """Return the validation score over epochs, which people call `name`, as a data: address."""
-    scored = [event for event in run.course() if event["event"] == "score"]
+    scored = [event for event in run.effective_history() if event["event"] == "score"]
     points = [(event["epoch"], event[event["main"]]) for event in scored]
     return plots.data_uri(plots.curves({"validation": points}, "epoch", name))
 

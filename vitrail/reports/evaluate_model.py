@@ -12,7 +12,7 @@ from vitrail.core.text import command, reason
 from vitrail.data.doctor import Progress
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.evaluate.collect_answers import evaluate, result_of
-from vitrail.evaluate.new_data import fresh, learnt_by, own_tests
+from vitrail.evaluate.new_data import open_new_data, own_tests, training_rows
 from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.models.factory import count_params
 from vitrail.reports.run_page import page_of_new
@@ -94,7 +94,7 @@ def evaluate_on(
     if html:
         refuse_unwritable(Path(html))
     predictor = Predictor(model, device)
-    new = fresh(source, predictor.task, learnt_by(model), read=read, progress=progress)
+    new = open_new_data(source, predictor.task, training_rows(model), read=read, progress=progress)
     for row in new.unusable:
         predictor.task.accepts(row)
     evaluation = evaluate(predictor, new.rows, new.manifest.root)

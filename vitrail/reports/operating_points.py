@@ -11,7 +11,7 @@ from vitrail.core.text import command
 from vitrail.data.manifest import TEST, VAL, Manifest
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.evaluate.collect_answers import rows_of
-from vitrail.evaluate.new_data import fresh, learnt_by, own_tests
+from vitrail.evaluate.new_data import open_new_data, own_tests, training_rows
 from vitrail.evaluate.operating_points import MeasuredPoints, measure_points
 from vitrail.infer.operating_points import asked_for
 from vitrail.infer.predictor import Predictor
@@ -19,7 +19,7 @@ from vitrail.runs.model_file import write_model
 from vitrail.runs.run import Run, open_run
 
 
-def pointed(run: Run, manifest: Manifest, predictor: Predictor) -> Predictor:
+def with_operating_points(run: Run, manifest: Manifest, predictor: Predictor) -> Predictor:
     """Return the predictor of a model file that holds what was measured of its points; one point needs no table.
 
     A file that holds it already stays as it is.
@@ -51,7 +51,7 @@ def evaluate_points(
     predictor = Predictor(model, device)
     points = asked_for(wanted, predictor.points)
     if data:
-        new = fresh(data, predictor.task, learnt_by(model), read=read)
+        new = open_new_data(data, predictor.task, training_rows(model), read=read)
         found = measure_points(predictor, points, new.manifest, new.rows)
         return _told(predictor, found, new.notes)
     if not Path(model).is_dir():

@@ -13,11 +13,11 @@ from PIL.Image import open as open_picture
 from vitrail import plots
 from vitrail.core.text import clock
 from vitrail.data.decode import preview
-from vitrail.data.labels import count, some
+from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import KEPT, Manifest
 from vitrail.data.open_image import load
 from vitrail.data.preprocess import Preprocess
-from vitrail.evaluate.new_data import Fresh
+from vitrail.evaluate.new_data import NewData
 from vitrail.explainers.explanation import explain, method_for
 from vitrail.infer.predictor import Predictor
 from vitrail.pages import render
@@ -66,7 +66,7 @@ def page(run: Run, manifest: Manifest, predictor: Predictor, result: Result, rep
     return _page(_laid_by(manifest, predictor), result, report, values)
 
 
-def page_of_new(new: Fresh, predictor: Predictor, result: Result, report: dict[str, Any]) -> str:
+def page_of_new(new: NewData, predictor: Predictor, result: Result, report: dict[str, Any]) -> str:
     """Return the same page for pictures that were not the run's own: nothing is said of the training."""
     values = {
         "title": f"{report['model']} on {new.called}",
@@ -154,7 +154,7 @@ def _notes(manifest: Manifest) -> Iterator[str]:
     """Say what the check found that bears on the score: what was kept out and why, twins, leaks."""
     out = [row for row in manifest.rows(state=None) if row.state != KEPT]
     if out:
-        reasons = some((f"{row.id} ({row.reason.rstrip('.')})" for row in out), 5)
+        reasons = shorten((f"{row.id} ({row.reason.rstrip('.')})" for row in out), 5)
         yield f"{count(len(out), 'picture')} kept out: {reasons}."
     sizes = Counter(row.group for row in manifest.rows() if row.group)
     tied = [size for size in sizes.values() if size > 1]

@@ -9,8 +9,8 @@ from vitrail.data.manifest import TEST, VAL, Manifest
 from vitrail.evaluate.collect_answers import evaluate, result_of, rows_of, scope_of
 from vitrail.infer.predictor import Predictor
 from vitrail.models.factory import count_params
-from vitrail.reports.calibrate_model import settled
-from vitrail.reports.operating_points import pointed
+from vitrail.reports.calibrate_model import calibrate_on_validation
+from vitrail.reports.operating_points import with_operating_points
 from vitrail.reports.run_page import page
 from vitrail.runs.image_changes import without_changes
 from vitrail.runs.model_card import card
@@ -28,7 +28,7 @@ def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool
     report names them in `left_out`.
     """
     manifest, left_out = without_changes(run, manifest, (VAL, TEST))
-    predictor = pointed(run, manifest, settled(run, manifest))
+    predictor = with_operating_points(run, manifest, calibrate_on_validation(run, manifest))
     report = about(run, manifest, predictor) | {"finished": finished, "seconds": round(seconds, 1)}
     result = tested(predictor, manifest)
     report |= result.to_dict() | ({"left_out": left_out} if left_out else {})
@@ -48,7 +48,7 @@ def tested(predictor: Predictor, manifest: Manifest) -> Result:
 def about(run: Run, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:
     """Return what a report says beside the scores: the network, the data, the cost, how to make it again."""
     recipe, header = run.recipe(), predictor.header
-    events = run.course()
+    events = run.effective_history()
     steps = [event for event in events if event["event"] == "step"]
     scored = [event for event in events if event["event"] == "score"]
     return {

@@ -92,7 +92,7 @@ def task_of(header: Header, learnt: Mapping[str, Any]) -> Task[Any, Any]:
     return build_task(said["name"], truth, {**said["settings"], **learnt})
 
 
-def join(encoder: Encoder, task: Task[Any, Any]) -> Network:
+def build_network(encoder: Encoder, task: Task[Any, Any]) -> Network:
     """Return the network that gives the encoder this task's head."""
     return Network(encoder, task.head(encoder.spec), tuple(task.outputs))
 

@@ -17,7 +17,7 @@ from vitrail.core.environment import runs_dir
 from vitrail.core.errors import RunError, VitrailError
 from vitrail.core.files import append_line, replace, write_text
 from vitrail.core.text import command, reason
-from vitrail.data.labels import natural, some
+from vitrail.data.labels import natural, shorten
 from vitrail.data.manifest import Manifest
 from vitrail.runs.recipe import SCHEMA, Recipe
 
@@ -120,7 +120,7 @@ class Run:
                 continue
         return events
 
-    def course(self) -> list[dict[str, Any]]:
+    def effective_history(self) -> list[dict[str, Any]]:
         """Return the events without those that a later resume took back, so that each step stands once."""
         course: list[dict[str, Any]] = []
         for event in self.history():
@@ -192,7 +192,7 @@ def open_run(path: str | Path) -> Run:
     run = Run(Path(path))
     if not run.recipe_path.is_file():
         within, beside = (list(place.glob("*/recipe.yaml")) for place in (run.folder, run.folder.parent))
-        there = some(sorted((str(one.parent) for one in within or beside), key=natural), 5)
+        there = shorten(sorted((str(one.parent) for one in within or beside), key=natural), 5)
         raise RunError(
             f"{path} is not a run folder (it has no recipe.yaml). Name one that vitrail train made"
             f"{f': {there}' if there else ', such as runs/photos'}."

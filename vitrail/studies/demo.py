@@ -283,7 +283,7 @@ def _page(
 def _learning(folder: Path) -> Figure:
     series = {}
     for name in (VIT, CNN):
-        events = Run(folder / "runs" / name).course()
+        events = Run(folder / "runs" / name).effective_history()
         series[name] = [(e["seconds"], 100 * e["accuracy"]) for e in events if e["event"] == "score"]
     return plots.curves(series, "seconds", "% right on validation")
 

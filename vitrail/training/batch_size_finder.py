@@ -240,7 +240,7 @@ def _peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def settled(recipe: Recipe, found: Measured) -> Recipe:
+def with_measured_settings(recipe: Recipe, found: Measured) -> Recipe:
     """Return the recipe with what was decided written into it, so that a resume does not measure again."""
     training_settings = recipe.training.model_copy(
         update={
@@ -268,7 +268,7 @@ def checked_again(recipe: Recipe, network: Network) -> tuple[Recipe, list[str]]:
     return recipe.model_copy(update={"training": training_settings}), check.lines()
 
 
-def said(recipe: Recipe, found: Measured, parameters: int) -> str:
+def summary_line(recipe: Recipe, found: Measured, parameters: int) -> str:
     """Say in a line what is about to be trained."""
     size = "×".join(map(str, recipe.model.imgsz))
     return (

@@ -15,7 +15,7 @@ from vitrail.runs.model_file import Header, write_model
 from vitrail.runs.proof import answer, find_non_finite
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import Run
-from vitrail.training.initialization import Start
+from vitrail.training.initialization import InitialState
 from vitrail.training.loop import DivergedError, Session, snapshot, way_out
 from vitrail.training.run_context import RunContext
 
@@ -90,7 +90,7 @@ class Checkpointer:
         return DivergedError(what, way_out(self.session))
 
 
-def write_best(run: Run, recipe: Recipe, start: Start) -> None:
+def write_best(run: Run, recipe: Recipe, start: InitialState) -> None:
     """Write model.safetensors: weights, and the header with architecture, task, preprocessing and proof.
 
     A DivergedError refuses a network whose weights or predictions are not finite; what stood there stays.

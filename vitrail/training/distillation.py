@@ -187,7 +187,7 @@ def _columns(source: str, labels: Sequence[str], classes: int) -> tuple[int, ...
     )
 
 
-def taught(recipe: Recipe, teaching: Mapping[str, Any], options: TrainOptions) -> Recipe:
+def with_teacher(recipe: Recipe, teaching: Mapping[str, Any], options: TrainOptions) -> Recipe:
     """Wrap the task of a recipe into distillation where the recipe file or the user names a teacher."""
     said = {"teacher": options.teacher, "kind": options.distill}
     teaching = {**teaching, **{key: value for key, value in said.items() if value is not None}}

@@ -30,7 +30,7 @@ from vitrail.tasks.probe import DenseProbe, Probe
 from vitrail.training.batch_size_finder import LARGER, forecast
 from vitrail.training.checkpointing import write_best
 from vitrail.training.feature_cache import Frozen
-from vitrail.training.initialization import Start, begin
+from vitrail.training.initialization import InitialState, build_from_recipe
 from vitrail.training.linear_probe import fit_head, out_of_fold
 from vitrail.training.loop import Event
 from vitrail.training.micro_batches import smallest_piece
@@ -46,7 +46,7 @@ SMALLEST = 96
 
 
 @dataclass(frozen=True)
-class Sides:
+class ProbeData:
     """The pictures of a probe: targets, the same as an array (n, …), and what must stay together as numbers (n,)."""
 
     rows: list[Row]
@@ -56,7 +56,7 @@ class Sides:
     at: tuple[Geometry, ...] = ()
 
 
-def sides(start: Start, probe: Probe, rows: list[Row], manifest: Manifest) -> Sides:
+def probe_data(start: InitialState, probe: Probe, rows: list[Row], manifest: Manifest) -> ProbeData:
     """Return truth and groups as numbers; a picture of no group is a group of its own."""
     names = [row.group or f"\0{row.id}" for row in rows]
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
@@ -67,7 +67,7 @@ def sides(start: Start, probe: Probe, rows: list[Row], manifest: Manifest) -> Si
         truth = probe.cells(targets, at, _frozen(start, torch.device("cpu")).grid)
     else:
         truth = probe.truths(targets)
-    return Sides(rows, targets, truth, np.array([number[name] for name in names]), at)
+    return ProbeData(rows, targets, truth, np.array([number[name] for name in names]), at)
 
 
 def _size(manifest: Manifest, row: Row) -> tuple[int, int]:
@@ -76,7 +76,7 @@ def _size(manifest: Manifest, row: Row) -> tuple[int, int]:
     return height, width
 
 
-def _frozen(start: Start, device: torch.device) -> Frozen:
+def _frozen(start: InitialState, device: torch.device) -> Frozen:
     """Return the frozen network as the task's probe reads it."""
     dense = isinstance(_probe_of(start), DenseProbe)
     return Frozen(start.network.encoder, start.preprocess, device, dense)
@@ -96,7 +96,7 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     clock.end("weights and set-up")
     vectors = frozen.vectors(manifest, rows, lambda done, total: _looked(listeners, done, total))
     clock.end("features")
-    found = sides(start, probe, rows, manifest)
+    found = probe_data(start, probe, rows, manifest)
     scored = out_of_fold(probe, vectors, found.truth, found.groups)
     head = fit_head(probe, vectors, found.truth, found.groups)
     head.put_into(layer)
@@ -124,12 +124,12 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     return run
 
 
-def _probe_of(start: Start) -> Probe | None:
+def _probe_of(start: InitialState) -> Probe | None:
     probe: Probe | None = getattr(start.task, "probe", None)
     return probe
 
 
-def _layer_of(start: Start) -> nn.Linear | None:
+def _layer_of(start: InitialState) -> nn.Linear | None:
     """Return the layer of a network that a probe's weights go into, where the task and its head have one."""
     probe = _probe_of(start)
     return probe.layer(start.network.head) if probe else None
@@ -155,7 +155,7 @@ def _looked(listeners: Sequence[Listener], done: int, total: int) -> None:
 
 def _sized(
     planned: Planned, manifest: Manifest, listeners: Sequence[Listener]
-) -> tuple[Recipe, Start, Frozen]:
+) -> tuple[Recipe, InitialState, Frozen]:
     """Open the network; where nothing here computes bf16 in tiles, shrink the input until a minute is enough."""
     recipe = planned.recipe
     device = device_for(recipe.training.device)
@@ -176,8 +176,8 @@ def _sized(
     return _opened(recipe.model_copy(update={"model": model}), manifest, device)
 
 
-def _opened(recipe: Recipe, manifest: Manifest, device: torch.device) -> tuple[Recipe, Start, Frozen]:
-    start = begin(recipe, manifest.truth)
+def _opened(recipe: Recipe, manifest: Manifest, device: torch.device) -> tuple[Recipe, InitialState, Frozen]:
+    start = build_from_recipe(recipe, manifest.truth)
     return recipe, start, _frozen(start, device)
 
 
@@ -200,7 +200,7 @@ def _smaller(size: tuple[int, int], spec: FeatureSpec, cost: float) -> tuple[int
 
 def _full_seconds(full: Recipe, manifest: Manifest) -> tuple[float, float]:
     """Foretell what a full fine-tune would take, at least and as steps usually take here, from a few on a copy."""
-    start = begin(full, manifest.truth)
+    start = build_from_recipe(full, manifest.truth)
     pictures = pictures_to_train_on(full, manifest, start.task, start.preprocess)
     device = device_for(full.training.device)
     precision = "bf16" if fast_bf16(device) else "float32"
@@ -211,7 +211,7 @@ def _full_seconds(full: Recipe, manifest: Manifest) -> tuple[float, float]:
     return found.quickest * seen, found.usual * seen
 
 
-def head_for(start: Start, manifest: Manifest, split: str) -> None:
+def init_head_from_probe(start: InitialState, manifest: Manifest, split: str) -> None:
     """Give a network the head of a draft that saw one split alone, to fine-tune from without a leak.
 
     A task without a probe, or a head that takes none (two on tokens of their own), starts fresh.
@@ -224,7 +224,7 @@ def head_for(start: Start, manifest: Manifest, split: str) -> None:
         raise DataError(f"The split {split!r} holds no pictures. Look at: vitrail check.")
     device = next(start.network.parameters()).device
     frozen = _frozen(start, device)
-    found = sides(start, probe, rows, manifest)
+    found = probe_data(start, probe, rows, manifest)
     vectors = frozen.vectors(manifest, rows)
     fit_head(probe, vectors, found.truth, found.groups).put_into(layer)
     start.network.requires_grad_(True)

@@ -19,16 +19,16 @@ from vitrail.runs.device import device_for
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import open_run
 from vitrail.runs.train_options import TrainOptions
-from vitrail.training.batch_size_finder import forecast, measure, pictures_a_step, settled
+from vitrail.training.batch_size_finder import forecast, measure, pictures_a_step, with_measured_settings
 from vitrail.training.fit import prepared_for
-from vitrail.training.initialization import Start, begin
+from vitrail.training.initialization import InitialState, build_from_recipe
 from vitrail.training.micro_batches import smallest_piece
 from vitrail.training.recipe_layers import table
 from vitrail.training.resolve_recipe import plan
 from vitrail.training.resumption import Place, resumed_manifest
 from vitrail.training.session import first_batch, order_of, pictures_to_train_on
 from vitrail.training.time_budget import Budget
-from vitrail.training.validate_options import refuse
+from vitrail.training.validate_options import validate
 
 FOLLOWS = "A draft is made first, without training the network; this is the training after it (--tune full)."
 """What a plan says where the lines below are not of the command itself."""
@@ -83,7 +83,7 @@ class DryRun:
 
 def dry(data: str, options: TrainOptions) -> DryRun:
     """Check the data, make the plan, measure a step, and write nothing."""
-    refuse(options)
+    validate(options)
     prepared = prepared_for(data, options)
     planned = plan(data, prepared, options)
     if planned.full is None:
@@ -91,12 +91,12 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     device = device_for(planned.recipe.training.device)
     torch.manual_seed(of_64_bits(planned.recipe.training.seed))
     wanted = planned.full or planned.recipe
-    start = begin(wanted, prepared.manifest.truth)
+    start = build_from_recipe(wanted, prepared.manifest.truth)
     if wanted.training.tune == "head":
         start.network.encoder.requires_grad_(False)
     pictures = pictures_to_train_on(wanted, prepared.manifest, start.task, start.preprocess)
     found = measure(wanted, start.network, start.task, first_batch(wanted, pictures), device)
-    recipe = settled(wanted, found)
+    recipe = with_measured_settings(wanted, found)
     manifest = prepared.manifest
     counts = {split: len(manifest.rows(split)) for split in manifest.counts(prepared.targets)}
     epoch = order_of(recipe, pictures).steps
@@ -124,7 +124,7 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     )
 
 
-def _noise(recipe: Recipe, start: Start, batch: Batch[Any], precision: str) -> float:
+def _noise(recipe: Recipe, start: InitialState, batch: Batch[Any], precision: str) -> float:
     """Return how many times as long as the quickest step the usual one takes here: other work makes it more."""
     device = device_for(recipe.training.device)
     smallest = smallest_piece(start.network, start.task, recipe.model)

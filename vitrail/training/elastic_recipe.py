@@ -18,7 +18,7 @@ from vitrail.runs.task_wrapping import wrap
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def dialled(
+def with_operating_points(
     recipe: Recipe, encoder: Encoder, elastic: bool | None, stated: Mapping[str, Any] = NOTHING
 ) -> Recipe:
     """Return the recipe with its task trained for several costs, where the user, the recipe or the network wants it.

@@ -31,10 +31,10 @@ from vitrail.runs.network import build_task
 from vitrail.runs.recipe import Recipe, layered
 from vitrail.runs.run import ReportError, Run, create_run, elsewhere, open_run
 from vitrail.runs.train_options import TrainOptions
-from vitrail.training.batch_size_finder import checked_again, measure, said, settled
+from vitrail.training.batch_size_finder import checked_again, measure, summary_line, with_measured_settings
 from vitrail.training.checkpointing import conditions
-from vitrail.training.draft import draft, head_for
-from vitrail.training.initialization import again, begin
+from vitrail.training.draft import draft, init_head_from_probe
+from vitrail.training.initialization import build_from_recipe, rebuild_from_state
 from vitrail.training.loop import DivergedError, Event, Session, deterministic, restore, steps
 from vitrail.training.monitor import Monitor
 from vitrail.training.optim import Schedule
@@ -51,7 +51,7 @@ from vitrail.training.session import (
 )
 from vitrail.training.signals import stopping
 from vitrail.training.task_choice import named_task
-from vitrail.training.validate_options import refuse
+from vitrail.training.validate_options import validate
 
 _Known = tuple[Run, Recipe, float]
 """The run, its settled recipe, and the seconds of a step."""
@@ -68,7 +68,7 @@ def train(
         ReportError: the run is trained and kept (the error's `run`), but its report could not be made.
     """
     options = options or TrainOptions()
-    refuse(options)
+    validate(options)
     out = Path(options.out) if options.out else runs_dir()
     refuse_unwritable_folder(out.parent if options.out and os.path.exists(out) else out)
     prepared = prepared_for(data, options, listeners)
@@ -77,10 +77,10 @@ def train(
     note(listeners, list(planned.reasons))
     if planned.full is not None:
         return draft(planned, prepared, options.out, listeners)
-    return start(weighed(planned.recipe, prepared.manifest), prepared, options.out, listeners)
+    return start(with_class_weights(planned.recipe, prepared.manifest), prepared, options.out, listeners)
 
 
-def weighed(recipe: Recipe, manifest: Manifest) -> Recipe:
+def with_class_weights(recipe: Recipe, manifest: Manifest) -> Recipe:
     """Return the recipe with what the truths tell of its task: weights of classes, where asked for, and its own."""
     task = build_task(recipe.task.name, manifest.truth, recipe.task.settings)
     rows = manifest.rows(TRAIN)
@@ -118,10 +118,10 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
     can_be_trained(manifest, prepared.targets.strata)
     accelerator = accelerator_for(recipe.training.device)
     torch.manual_seed(of_64_bits(recipe.training.seed))
-    begun = begin(recipe, manifest.truth)
+    begun = build_from_recipe(recipe, manifest.truth)
     began = time.monotonic()
     if recipe.training.tune != "scratch":
-        head_for(begun, manifest, TRAIN)
+        init_head_from_probe(begun, manifest, TRAIN)
     spent = time.monotonic() - began
     if recipe.training.tune == "head":
         begun.network.encoder.requires_grad_(False)
@@ -129,8 +129,8 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
     if accelerator.is_main_process:
         pictures = pictures_to_train_on(recipe, manifest, begun.task, begun.preprocess)
         found = measure(recipe, begun.network, begun.task, first_batch(recipe, pictures), accelerator.device)
-        recipe = settled(recipe, found)
-        note(listeners, [said(recipe, found, count_params(begun.network)), *found.check.lines()])
+        recipe = with_measured_settings(recipe, found)
+        note(listeners, [summary_line(recipe, found, count_params(begun.network)), *found.check.lines()])
         run = create_run(recipe, out, quoted(sys.argv))
         note(listeners, elsewhere(run, out))
         manifest.write(run.manifest_path)
@@ -167,7 +167,9 @@ def resume(
     manifest = resumed.manifest
     note(listeners, list(resumed.lines))
     accelerator = accelerator_for(recipe.training.device)
-    context = RunContext(run, recipe, manifest, again(counters["start"], recipe, manifest.truth), listeners)
+    context = RunContext(
+        run, recipe, manifest, rebuild_from_state(counters["start"], recipe, manifest.truth), listeners
+    )
     if recipe.training.tune == "head":
         context.start.network.encoder.requires_grad_(False)
     now = conditions(accelerator)
@@ -201,7 +203,7 @@ def _train(context: RunContext, accelerator: Any, saved: tuple[Any, Any] | None,
     if saved:
         restore(session, *saved)
     if more:
-        session.schedule = lengthened(session, more)
+        session.schedule = extend_schedule(session, more)
         context.run.log("lengthened", {"step": session.step, "epochs": more})
     monitor = Monitor(context, session, (saved[1] if saved else {}))
     context.publish(
@@ -255,7 +257,7 @@ def _steps(session: Session, monitor: Monitor, pictures: Pictures, stop: Callabl
         monitor.save()
 
 
-def lengthened(session: Session, epochs: int) -> Schedule:
+def extend_schedule(session: Session, epochs: int) -> Schedule:
     """Return a schedule of so many more epochs, warmed up anew to a third of the highest rate."""
     old = session.schedule
     total = session.step + epochs * session.order.steps

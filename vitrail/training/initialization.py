@@ -13,7 +13,7 @@ from vitrail.data.preprocess import Preprocess, usual_fraction
 from vitrail.data.truth import Truth
 from vitrail.layers.encoder import Encoder, set_checkpointing
 from vitrail.models.factory import create_encoder, describe, rebuild
-from vitrail.runs.network import Network, build_task, join
+from vitrail.runs.network import Network, build_network, build_task
 from vitrail.runs.recipe import ModelSettings, Recipe
 from vitrail.tasks.base import Task
 from vitrail.training.distillation import open_teacher
@@ -22,7 +22,7 @@ from vitrail.weights.resolve import find_weights
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialState:
     """A network before its training, its task, its preprocessing, and whose weights it holds."""
 
     network: Network
@@ -41,7 +41,7 @@ class Start:
         }
 
 
-def begin(recipe: Recipe, truth: Truth) -> Start:
+def build_from_recipe(recipe: Recipe, truth: Truth) -> InitialState:
     """Build the network of a recipe, from scratch or from the weights it names.
 
     Raises:
@@ -51,9 +51,9 @@ def begin(recipe: Recipe, truth: Truth) -> Start:
     opened = _open(recipe.model)
     preprocess = task.steps(opened.preprocess)
     _let_teach(task, preprocess)
-    network = join(opened.encoder, task)
+    network = build_network(opened.encoder, task)
     _set_checkpointing(network, recipe)
-    return Start(network, task, preprocess, opened.licence, opened.origin)
+    return InitialState(network, task, preprocess, opened.licence, opened.origin)
 
 
 def _set_checkpointing(network: Network, recipe: Recipe) -> None:
@@ -123,11 +123,11 @@ def _fitted(base: Preprocess, model: ModelSettings) -> Preprocess:
     )
 
 
-def again(saved: Mapping[str, Any], recipe: Recipe, truth: Truth) -> Start:
+def rebuild_from_state(saved: Mapping[str, Any], recipe: Recipe, truth: Truth) -> InitialState:
     """Build the network of a run once more, without its first weights: a resume fills in its own."""
     task = build_task(recipe.task.name, truth, recipe.task.settings)
-    network = join(rebuild(saved["encoder"]), task)
+    network = build_network(rebuild(saved["encoder"]), task)
     _set_checkpointing(network, recipe)
     preprocess = Preprocess.from_dict(saved["preprocess"])
     _let_teach(task, preprocess)
-    return Start(network, task, preprocess, saved["licence"], saved["origin"])
+    return InitialState(network, task, preprocess, saved["licence"], saved["origin"])

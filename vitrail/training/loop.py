@@ -146,7 +146,10 @@ def take_step(session: Session, batch: Batch[Any]) -> tuple[float, dict[str, flo
     for i, part in enumerate(parts):
         number = session.accelerator.process_index * session.pieces + i
         last = i == len(parts) - 1
-        with _drawn(session, number), nullcontext() if last else session.accelerator.no_sync(session.network):
+        with (
+            seeded_dropout(session, number),
+            nullcontext() if last else session.accelerator.no_sync(session.network),
+        ):
             piece = batch.slice(int(part[0]), int(part[-1]) + 1)
             losses = losses_of_piece(session, piece.to(session.accelerator.device), number)
             counts = {IMAGES: len(part), **session.task.weights(piece.targets)}
@@ -245,7 +248,7 @@ def losses_of_piece(session: Session, batch: Batch[Any], piece: int) -> Losses:
 
 
 @contextmanager
-def _drawn(session: Session, piece: int) -> Iterator[None]:
+def seeded_dropout(session: Session, piece: int) -> Iterator[None]:
     """Seed dropout and drop path for one piece of one step."""
     torch.manual_seed(derive(session.order.seed, "dropout", session.step, piece))
     yield

@@ -33,8 +33,8 @@ from vitrail.runs.task_settings import settings_class
 from vitrail.runs.task_wrapping import Unwrapped, unwrap
 from vitrail.runs.train_options import TrainOptions, image_size, seconds
 from vitrail.tasks.base import Task
-from vitrail.training.distillation import taught
-from vitrail.training.elastic_recipe import costs_of, dialled
+from vitrail.training.distillation import with_teacher
+from vitrail.training.elastic_recipe import costs_of, with_operating_points
 from vitrail.training.feature_cache import pool_kind
 from vitrail.training.network_choice import (
     TINY,
@@ -189,18 +189,18 @@ def _recipe(wanted: _Wanted) -> _Made:
     layers, file, told = _layers(wanted)
     laid = recipe = read(Recipe, layered(*(one.settings for one in layers)), "settings")
     refuse_balance(settings_class(recipe.task.name), recipe.task.name, recipe.training.balance)
-    recipe = _without_drop_path(taught(recipe, file.settings_of(DISTILL), options), options, encoder)
+    recipe = _without_drop_path(with_teacher(recipe, file.settings_of(DISTILL), options), options, encoder)
     recipe, smaller = _for_few(recipe, options, len(wanted.prepared.manifest.rows(TRAIN)))
-    recipe, cut = _tiled(recipe, options, encoder)
+    recipe, cut = snap_to_patches(recipe, options, encoder)
     recipe, windowed = _in_windows(recipe, wanted)
     cut += windowed
-    recipe = dialled(recipe, encoder, options.elastic, file.settings_of(ELASTIC))
+    recipe = with_operating_points(recipe, encoder, options.elastic, file.settings_of(ELASTIC))
     return _Made(recipe, told + smaller + cut, origins(layers, laid, recipe))
 
 
 def _layers(wanted: _Wanted) -> tuple[list[Layer], Unwrapped, list[str]]:
     """Return the layers of a recipe, the last on top; what wraps the task of a file; and what is to be said."""
-    options, usual = wanted.options, _usual(wanted)
+    options, usual = wanted.options, default_recipe(wanted)
     file = options.recipe if options.recipe and is_file(options.recipe) else None
     name = usual if file else options.recipe or usual
     said = settings_of(file) if file else {}
@@ -211,7 +211,7 @@ def _layers(wanted: _Wanted) -> tuple[list[Layer], Unwrapped, list[str]]:
         Layer(f"recipe {name}", {"recipe": name, **settings_of(name)}),
         Layer(f"task {wanted.task}", task_part(wanted.task, name, regularization_of(file) if file else None)),
         Layer(f"file {file}", {**said, "task": task}),
-        Layer("command line, and what follows from it", _own(wanted)),
+        Layer("command line, and what follows from it", user_overrides(wanted)),
     ]
     model = layered(*(one.settings for one in layers[1:-1])).get("model", {})
     whole = wanted.side <= TINY or _lies_in_image(wanted.task)
@@ -249,7 +249,7 @@ _SAME = (
 """Settings that are called alike on the command line and in a recipe's training part."""
 
 
-def _own(wanted: _Wanted) -> dict[str, Any]:
+def user_overrides(wanted: _Wanted) -> dict[str, Any]:
     """Return what the user said, in the recipe's own shape."""
     o, network = wanted.options, wanted.network
     return {
@@ -269,7 +269,7 @@ def _own(wanted: _Wanted) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _usual(wanted: _Wanted) -> str:
+def default_recipe(wanted: _Wanted) -> str:
     """Return the recipe of this network, or of its kind where it has none of its own."""
     network, tune, builtin = wanted.network, wanted.tune, wanted.source in builtin_names()
     if tune in {"draft", "head"}:
@@ -317,7 +317,7 @@ def _for_few(recipe: Recipe, options: TrainOptions, pictures: int) -> tuple[Reci
     return recipe.model_copy(update={"training": smaller}), [line]
 
 
-def _tiled(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> tuple[Recipe, list[str]]:
+def snap_to_patches(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> tuple[Recipe, list[str]]:
     """Cut the size to what overlapping patches tile to the last pixel, unless the user said a size; say so."""
     step, size = recipe.model.stride, recipe.model.imgsz
     if step is None or options.imgsz is not None:

@@ -9,7 +9,7 @@ from vitrail.data.loader import Pictures
 from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import Run
-from vitrail.training.initialization import Start
+from vitrail.training.initialization import InitialState
 from vitrail.training.loop import Event
 from vitrail.training.progress import Listener
 from vitrail.training.session import pictures_to_train_on
@@ -22,7 +22,7 @@ class RunContext:
     run: Run
     recipe: Recipe
     manifest: Manifest
-    start: Start
+    start: InitialState
     listeners: Sequence[Listener]
     cost: float = 0.0  # seconds of a step, measured before the first one
     spent: float = 0.0  # seconds that computing the first head took

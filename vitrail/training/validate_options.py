@@ -26,7 +26,7 @@ from vitrail.runs.train_options import TrainOptions, image_size, network_setting
 from vitrail.training.task_choice import refuse_task
 
 
-def refuse(options: TrainOptions) -> None:
+def validate(options: TrainOptions) -> None:
     """Refuse options that no data set could make right.
 
     Raises:

@@ -31,10 +31,10 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
     """Return the layout of these tensors of a file; `family` is that of the network which the user names, if any."""
     names = tensors.keys()
     if any(name.endswith("embedding/kernel") for name in names):
-        spelt = google.spelt(tensors)
-        query = next((t for n, t in spelt.items() if n.endswith("query/kernel")), None)
+        renamed = google.renamed(tensors)
+        query = next((t for n, t in renamed.items() if n.endswith("query/kernel")), None)
         said = Said("the file", None if query is None else query.shape[1])
-        return Layout(google.vit(), infer_config.vit, spelt, GOOGLE, said)
+        return Layout(google.vit(), infer_config.vit, renamed, GOOGLE, said)
     if "MixerBlock_0/token_mixing/Dense_0/kernel" in names:
         return Layout(google.MIXER, infer_config.mixer, tensors, GOOGLE)
     if "blocks.0.mlp_tokens.fc1.weight" in names and "stem.proj.weight" in names:
@@ -64,28 +64,28 @@ def _hub(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout | None:
     said = hub_folder.said_of(stated) if opened.config else Said()
     conventions = replace(HUGGINGFACE, preprocessing=of_hub(opened.preprocessing))
     if any("relative_position_bias_table" in name for name in tensors):
-        swin = rules.respell(tensors, huggingface.SWIN_SPELLINGS)
+        swin = rules.rename_keys(tensors, huggingface.SWIN_SPELLINGS)
         return Layout(huggingface.SWIN, infer_config.swin, swin, conventions, said)
-    spelt = rules.respell(tensors, huggingface.SPELLINGS)
-    if "embeddings.patch_embeddings.projection.weight" not in spelt:
+    renamed = rules.rename_keys(tensors, huggingface.SPELLINGS)
+    if "embeddings.patch_embeddings.projection.weight" not in renamed:
         return None
-    if "embeddings.distillation_token" in spelt:
-        both = "cls_classifier.weight" in spelt
+    if "embeddings.distillation_token" in renamed:
+        both = "cls_classifier.weight" in renamed
         table = huggingface.DEIT_TEACHER if both else huggingface.DEIT
-        return Layout(table, infer_config.deit, spelt, conventions, said)
-    if "encoder.layer.0.layer_scale1.lambda1" not in spelt:
-        return Layout(huggingface.VIT, infer_config.vit, spelt, conventions, said)
-    gated = "encoder.layer.0.mlp.weights_in.weight" in spelt
+        return Layout(table, infer_config.deit, renamed, conventions, said)
+    if "encoder.layer.0.layer_scale1.lambda1" not in renamed:
+        return Layout(huggingface.VIT, infer_config.vit, renamed, conventions, said)
+    gated = "encoder.layer.0.mlp.weights_in.weight" in renamed
     table = huggingface.DINOV2_SWIGLU if gated else huggingface.DINOV2
-    return Layout(table, infer_config.dinov2, spelt, conventions, said)
+    return Layout(table, infer_config.dinov2, renamed, conventions, said)
 
 
 def _timm(tensors: Mapping[str, Tensor], family: str | None) -> Layout:
     if "dist_token" in tensors:
         return Layout(timm_tables.DEIT_DISTILLED, infer_config.deit, tensors, TIMM)
-    spelt = rules.respell(tensors, timm_tables.OFFICIAL_SPELLINGS)
-    if "blocks.0.ls1.gamma" in spelt:
-        return Layout(timm_tables.DINOV2, infer_config.layer_scaled, spelt, TIMM)
+    renamed = rules.rename_keys(tensors, timm_tables.OFFICIAL_SPELLINGS)
+    if "blocks.0.ls1.gamma" in renamed:
+        return Layout(timm_tables.DINOV2, infer_config.layer_scaled, renamed, TIMM)
     if family == "deit":  # without distillation its files are a ViT's
         return Layout(timm_tables.DEIT, infer_config.deit, tensors, TIMM)
     table = timm_tables.VIT

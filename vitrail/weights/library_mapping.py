@@ -34,7 +34,7 @@ class Foreign(NamedTuple):
     tensors: Tensors
 
 
-class NoPlaceError(RunError):
+class UnsupportedByLibraryError(RunError):
     """A library has no network that answers as one of ours does."""
 
     def __init__(self, library: str, family: str, why: str) -> None:
@@ -50,7 +50,7 @@ def pool_of(network: Network, library: str) -> str:
     if not isinstance(pool, Pool) or not all(
         name.startswith(("linear.", "pool.attention.")) for name in names
     ):
-        raise NoPlaceError(
+        raise UnsupportedByLibraryError(
             library, network.encoder.config.family, "its head is not one linear layer on a pool"
         )
     return pool.kind
@@ -81,12 +81,14 @@ def hidden_of(config: Any) -> int:
 def plain(config: Any, library: str) -> None:
     """Refuse the columns that both libraries lack."""
     if isinstance(config.patch, tuple):
-        raise NoPlaceError(library, config.family, "its patches do not overlap")
+        raise UnsupportedByLibraryError(library, config.family, "its patches do not overlap")
     if getattr(config, "stem", ()):
         why = "its hybrids normalise with another epsilon, so that they answer otherwise"
-        raise NoPlaceError(library, config.family, why if library == TIMM else "it has no such hybrid")
+        raise UnsupportedByLibraryError(
+            library, config.family, why if library == TIMM else "it has no such hybrid"
+        )
     if config.position not in ("1d", "1d_patches"):
-        raise NoPlaceError(library, config.family, f"it has no {config.position!r} positions")
+        raise UnsupportedByLibraryError(library, config.family, f"it has no {config.position!r} positions")
 
 
 def with_rows(config: Any, state: Tensors) -> Tensors:

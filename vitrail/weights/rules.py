@@ -136,7 +136,7 @@ def save(
     return out
 
 
-def respell(source: Mapping[str, Tensor], spellings: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
+def rename_keys(source: Mapping[str, Tensor], spellings: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
     """Return the tensors under a table's names: each (pattern, replacement) is tried on every name."""
     out = {}
     for name, tensor in source.items():

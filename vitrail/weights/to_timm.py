@@ -14,9 +14,9 @@ from vitrail.weights.library_mapping import (
     BOTH,
     TIMM,
     Foreign,
-    NoPlaceError,
     Settings,
     Tensors,
+    UnsupportedByLibraryError,
     head_of,
     hidden_of,
     placed,
@@ -66,7 +66,7 @@ def for_timm(network: Network, temperature: float = 1.0) -> Foreign:
         case "mixer":
             settings, table = _mixer(config, pool), table_for(config, "timm")
         case family:
-            raise NoPlaceError(TIMM, family, "it has no such network")
+            raise UnsupportedByLibraryError(TIMM, family, "it has no such network")
     return Foreign(settings, rules.save(table, state, head_of(network, temperature)))
 
 
@@ -74,11 +74,11 @@ def _own(network: Network, pool: str) -> tuple[Settings, Table]:
     encoder: Any = network.encoder
     name, classifier = encoder.config.name.split(".")[0], encoder.net.pretrained_cfg.get("classifier")
     if encoder.config.eps:
-        raise NoPlaceError(
+        raise UnsupportedByLibraryError(
             TIMM, name, f"its own norms do not add {', '.join(map(str, encoder.config.eps.values()))}"
         )
     if not isinstance(classifier, str) or pool != "own":
-        raise NoPlaceError(TIMM, name, f"its own has another head than one that reads {pool!r}")
+        raise UnsupportedByLibraryError(TIMM, name, f"its own has another head than one that reads {pool!r}")
     import timm
 
     settings = dict(encoder.settings)
@@ -92,7 +92,7 @@ def _column(config: Any, pool: str) -> Settings:
     plain(config, TIMM)
     _reads(config, pool)
     if config.norm_eps != 1e-6:
-        raise NoPlaceError(TIMM, config.family, f"its norms add 1e-6, not {config.norm_eps}")
+        raise UnsupportedByLibraryError(TIMM, config.family, f"its norms add 1e-6, not {config.norm_eps}")
     gated, registers = getattr(config, "mlp", "gelu") == "swiglu", getattr(config, "registers", 0)
     arguments: Settings = {
         "img_size": list(config.size),
@@ -126,12 +126,12 @@ def _column(config: Any, pool: str) -> Settings:
 def _reads(config: Any, pool: str) -> None:
     """Refuse a classifier that timm's column has not."""
     if pool != BOTH and ("dist" in placed(config) or pool not in POOLS):
-        raise NoPlaceError(TIMM, config.family, f"its own has no head that reads {pool!r}")
+        raise UnsupportedByLibraryError(TIMM, config.family, f"its own has no head that reads {pool!r}")
     exact = getattr(config, "gelu", "exact") == "exact" and getattr(config, "mlp", "gelu") == "gelu"
     alike = exact and hidden_of(config) == 4 * config.width and config.width == 64 * config.heads
     if pool == "attention" and not alike:
         why = "its pool attends with the heads and the MLP of a block, ours with heads of 64 and 4 widths"
-        raise NoPlaceError(TIMM, config.family, why)
+        raise UnsupportedByLibraryError(TIMM, config.family, why)
 
 
 def _places(config: Any, state: Tensors) -> Tensors:
@@ -147,12 +147,14 @@ def _places(config: Any, state: Tensors) -> Tensors:
 def _swin(config: Any, pool: str) -> Settings:
     grids = [config.grid(stage) for stage in range(len(config.depths))]
     if config.position != "relative":
-        raise NoPlaceError(TIMM, "swin", "its own has relative positions alone")
+        raise UnsupportedByLibraryError(TIMM, "swin", "its own has relative positions alone")
     if pool != "mean" or config.norm_eps != 1e-5:
-        raise NoPlaceError(TIMM, "swin", "its own reads the mean ('--pool mean'), with norms that add 1e-5")
+        raise UnsupportedByLibraryError(
+            TIMM, "swin", "its own reads the mean ('--pool mean'), with norms that add 1e-5"
+        )
     if any(min(grid) <= config.window < max(grid) for grid in grids):
         why = f"where one side of a grid is within a window of {config.window}, it shifts the other side"
-        raise NoPlaceError(TIMM, "swin", why)
+        raise UnsupportedByLibraryError(TIMM, "swin", why)
     arguments = {
         "img_size": list(config.size),
         "patch_size": config.patch,
@@ -169,9 +171,9 @@ def _swin(config: Any, pool: str) -> Settings:
 def _mixer(config: Any, pool: str) -> Settings:
     name = MIXERS.get((config.patch, config.depth, config.width))
     if name is None:
-        raise NoPlaceError(TIMM, "mixer", "it builds S, B and L with patches of 16 and 32 alone")
+        raise UnsupportedByLibraryError(TIMM, "mixer", "it builds S, B and L with patches of 16 and 32 alone")
     if pool != "mean" or config.gelu != "exact" or config.norm_eps != 1e-6:
-        raise NoPlaceError(
+        raise UnsupportedByLibraryError(
             TIMM, "mixer", "its own reads the mean, has the exact GELU and norms that add 1e-6"
         )
     ratios = [ratio_for(hidden, config.width) for hidden in (config.places, config.hidden)]

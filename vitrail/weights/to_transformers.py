@@ -12,9 +12,9 @@ from vitrail.weights.library_mapping import (
     BOTH,
     HUB,
     Foreign,
-    NoPlaceError,
     Settings,
     Tensors,
+    UnsupportedByLibraryError,
     head_of,
     hidden_of,
     placed,
@@ -51,7 +51,7 @@ def for_transformers(network: Network, temperature: float = 1.0) -> Foreign:
         case "swin":
             settings, table = _swin(config, pool), table_for(config, "huggingface")
         case family:
-            raise NoPlaceError(HUB, family, "it takes ViT, DeiT, DINOv2 and Swin alone")
+            raise UnsupportedByLibraryError(HUB, family, "it takes ViT, DeiT, DINOv2 and Swin alone")
     body = {f"{settings['model_type']}.{k}": t for k, t in (rules.save(table, state) | unread).items()}
     return Foreign(settings, body | rules.save(table, {}, head))
 
@@ -82,7 +82,9 @@ def _blocks(config: Any) -> Settings:
 def _column(config: Any, pool: str) -> Settings:
     plain(config, HUB)
     if pool not in ("cls", BOTH):
-        raise NoPlaceError(HUB, config.family, f"its own reads the class token (--pool cls), not {pool!r}")
+        raise UnsupportedByLibraryError(
+            HUB, config.family, f"its own reads the class token (--pool cls), not {pool!r}"
+        )
     kinds = {
         "vit": "ViTForImageClassification",
         "deit": "DeiTForImageClassification" + ("WithTeacher" if pool == BOTH else ""),
@@ -96,14 +98,16 @@ def _dinov2(config: Any, pool: str) -> Settings:
     plain(config, HUB)
     gated, registers = getattr(config, "mlp", "gelu") == "swiglu", getattr(config, "registers", 0)
     if placed(config) != ("cls",) or pool not in ("cls", "mean", "cls_mean"):
-        raise NoPlaceError(HUB, config.family, "its own reads the class token and the mean of the patches")
+        raise UnsupportedByLibraryError(
+            HUB, config.family, "its own reads the class token and the mean of the patches"
+        )
     if config.size[0] != config.size[1]:
-        raise NoPlaceError(HUB, config.family, "its own is made for square pictures")
+        raise UnsupportedByLibraryError(HUB, config.family, "its own is made for square pictures")
     ratio = 4 if gated else hidden_of(config) // config.width
     # Of a gated MLP it takes two thirds, rounded up to eights.
     hidden = (ratio * config.width * 2 // 3 + 7) // 8 * 8 if gated else ratio * config.width
     if hidden != hidden_of(config):
-        raise NoPlaceError(
+        raise UnsupportedByLibraryError(
             HUB, config.family, f"its own has an MLP of {hidden} numbers, not {hidden_of(config)}"
         )
     model_type, kind = ("dinov2_with_registers", "Dinov2WithRegisters") if registers else ("dinov2", "Dinov2")
@@ -114,9 +118,13 @@ def _dinov2(config: Any, pool: str) -> Settings:
 
 def _swin(config: Any, pool: str) -> Settings:
     if pool != "mean" or config.norm_eps != 1e-5:
-        raise NoPlaceError(HUB, "swin", "its own reads the mean ('--pool mean'), with norms that add 1e-5")
+        raise UnsupportedByLibraryError(
+            HUB, "swin", "its own reads the mean ('--pool mean'), with norms that add 1e-5"
+        )
     if any(config.window_of(stage) != config.window for stage in range(len(config.depths))):
-        raise NoPlaceError(HUB, "swin", f"none of its grids is smaller than the window of {config.window}")
+        raise UnsupportedByLibraryError(
+            HUB, "swin", f"none of its grids is smaller than the window of {config.window}"
+        )
     return {
         **_settings(config, "swin", "SwinForImageClassification"),
         "embed_dim": config.width,

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from vitrail.core.errors import DataError
 from vitrail.data.image_finder import FREELY, Finder, folder_of
-from vitrail.data.labels import count, join_labels, some, splits_of
+from vitrail.data.labels import count, join_labels, shorten, splits_of
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.table_files import code_of
 
@@ -50,7 +50,7 @@ def look(tree: Tree) -> Layout | None:
         return None
     kinds = " and ".join(dict.fromkeys(used.values()))
     right = sum(not entry.trouble for entry in entries.values())
-    why = f"labels of {kinds}, because {some(used)} {'name' if len(used) > 1 else 'names'} {count(right, 'picture')}."
+    why = f"labels of {kinds}, because {shorten(used)} {'name' if len(used) > 1 else 'names'} {count(right, 'picture')}."
     notes = [f"{count(find.freely, 'name')} found {FREELY}."] if find.freely else []
     every = (*entries.values(), *tree.refused)
     return Layout("annotations", tree.root, why, every, tuple(notes), truth_of(entries.values()))

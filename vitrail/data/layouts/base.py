@@ -14,7 +14,7 @@ from vitrail.core.environment import expanded
 from vitrail.core.errors import DataError, UndecidedError
 from vitrail.core.text import printable
 from vitrail.data import archives, own_outputs
-from vitrail.data.labels import count, is_picture, join_labels, natural, some, split_labels
+from vitrail.data.labels import count, is_picture, join_labels, natural, shorten, split_labels
 from vitrail.data.open_image import read
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.data.table_files import is_table
@@ -172,14 +172,14 @@ class Tree:
         odd = [name for name in self.pictures if not is_picture(name)]
         if not odd:
             return []
-        return [f"{count(len(odd), 'file')} without the suffix of a picture taken as one: {some(odd)}."]
+        return [f"{count(len(odd), 'file')} without the suffix of a picture taken as one: {shorten(odd)}."]
 
     def other_notes(self, used: Iterable[str]) -> list[str]:
         """Say which files are no pictures; those that were used, or are named anyway, are left out."""
         gone = set(used)
         others = [name for name in self.files if name not in self.shown and name not in gone]
         nouns = "file that is no picture", "files that are no pictures"
-        return [f"{count(len(others), *nouns)} left aside: {some(others)}."] if others else []
+        return [f"{count(len(others), *nouns)} left aside: {shorten(others)}."] if others else []
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file."""

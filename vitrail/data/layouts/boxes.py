@@ -12,7 +12,7 @@ import yaml
 from vitrail.core.errors import DataError
 from vitrail.data.decode import decode
 from vitrail.data.image_finder import Finder, folder_of
-from vitrail.data.labels import count, is_picture, join_labels, label, natural, some, split_of
+from vitrail.data.labels import count, is_picture, join_labels, label, natural, shorten, split_of
 from vitrail.data.layouts import coco
 from vitrail.data.layouts.annotations import few
 from vitrail.data.layouts.base import Entry, Layout, Tree
@@ -194,7 +194,7 @@ def _cvat(tree: Tree) -> Iterator[Picture]:
             if not trouble and picture in tree.files:
                 yield Picture(picture, split, boxes)
             elif len(several := find.called(said, split)) > 1:
-                trouble = f"is listed in {file} and may be {some(several)}: write its folder there, too"
+                trouble = f"is listed in {file} and may be {shorten(several)}: write its folder there, too"
                 yield Picture(said, split, [], trouble)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from vitrail.core.errors import DataError
 from vitrail.data.image_finder import Finder, folder_of, plain_path
-from vitrail.data.labels import count, some, split_of
+from vitrail.data.labels import count, shorten, split_of
 from vitrail.data.layouts.annotations import few, is_coco_classes
 from vitrail.data.layouts.base import Tree
 from vitrail.data.layouts.outline_masks import Box, Drawn, Picture
@@ -87,14 +87,18 @@ class _File:
         several = find.called(said, self.split)
         if len(several) < 2:
             return "", said, ""
-        return said, said, f"is listed in {self.name} and may be {some(several)}: write its folder there, too"
+        return (
+            said,
+            said,
+            f"is listed in {self.name} and may be {shorten(several)}: write its folder there, too",
+        )
 
     def _said_gone(self, gone: list[str]) -> None:
         every = len(self.content["images"])
         if gone and len(gone) == every:
             self.notes.append(f"{self.name} left aside: none of its {count(every, 'image')} is here.")
         elif gone:
-            self.notes.append(f"{count(len(gone), 'image')} of {self.name} not here: {some(gone)}.")
+            self.notes.append(f"{count(len(gone), 'image')} of {self.name} not here: {shorten(gone)}.")
 
     def pictures(self) -> list[Picture]:
         """Return the pictures with what lies on them; one with an annotation of an unknown category is in trouble."""
@@ -113,7 +117,7 @@ class _File:
                 trouble = f"has {said} of the category {kind}, which {self.name} does not name: add it there"
                 self.images[number] = picture._replace(trouble=trouble)
         if lost:
-            shown = some(f"image_id {number}" for number in lost)
+            shown = shorten(f"image_id {number}" for number in lost)
             self.notes.append(
                 f"{count(lost.total(), 'annotation')} of images that {self.name} does not list left aside: {shown}."
             )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from vitrail.core import catalog
 from vitrail.core.errors import DataError
-from vitrail.data.labels import count, same_name, some, split_labels
+from vitrail.data.labels import count, same_name, shorten, split_labels
 from vitrail.data.layouts import table
 from vitrail.data.layouts.base import Layout, Question, Tree, Way
 
@@ -81,7 +81,7 @@ def decide(tree: Tree) -> Layout | None:
     notes += [str(error) for name, error in found.refusals.items() if name not in _SHAPES]
     if chosen.plain.startswith("are called like parts"):
         notes.append(
-            f"The folders {some(chosen.classes)} {chosen.plain}: are they classes? A table of labels would be taken "
+            f"The folders {shorten(chosen.classes)} {chosen.plain}: are they classes? A table of labels would be taken "
             "in their place."
         )
     return replace(chosen, notes=tuple(dict.fromkeys(notes)), question=question)
@@ -194,7 +194,7 @@ def _refuse_unread(tree: Tree, chosen: Layout, found: Found) -> None:
     if unread is not None:
         raise DataError(
             f"{unread.name} names the pictures of {tree.name}, but is not understood: {unread.why}. The folders "
-            f"({some(chosen.classes)}) {chosen.plain}. To take them as classes: --layout {chosen.name}"
+            f"({shorten(chosen.classes)}) {chosen.plain}. To take them as classes: --layout {chosen.name}"
         )
 
 
@@ -205,7 +205,7 @@ def _said(layout: Layout) -> str:
         if layout.tables
         else {"folders": "the folders", "filenames": "the file names"}.get(layout.name, layout.name)
     )
-    classes = f": {some(layout.classes)}" if layout.truth.kind in {"class", "classes"} else ""
+    classes = f": {shorten(layout.classes)}" if layout.truth.kind in {"class", "classes"} else ""
     return f"{what} ({count(len(layout.explained), 'picture')}{classes})"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vitrail.data.labels import count, label, natural, some, split_of
+from vitrail.data.labels import count, label, natural, shorten, split_of
 from vitrail.data.layouts.base import Entry, Layout, Tree
 
 _RULE = re.compile(r"(?P<label>.*?[^\W\d_].*?)[ ._-]*[(\[]?\d+[)\]]?$")
@@ -38,10 +38,10 @@ def look(tree: Tree) -> Layout | None:
         return None
     why = (
         f"labels in the file names, because {count(len(classes), 'word')} stand before the numbers: "
-        f"{some(classes)}."
+        f"{shorten(classes)}."
     )
     aside = (
-        [f"{count(len(stray), 'picture')} without a label in the name left aside: {some(stray)}."]
+        [f"{count(len(stray), 'picture')} without a label in the name left aside: {shorten(stray)}."]
         if stray
         else []
     )

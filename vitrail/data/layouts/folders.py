@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from vitrail.core.errors import DataError
-from vitrail.data.labels import count, label, natural, some, splits_of
+from vitrail.data.labels import count, label, natural, shorten, splits_of
 from vitrail.data.layouts import filenames
 from vitrail.data.layouts.base import Entry, Layout, Tree
 
@@ -154,7 +154,7 @@ def _aside(stray: list[str], masks: int) -> list[str]:
     if masks:
         notes.append(f"{count(masks, 'mask')} beside the pictures left aside: classes need none.")
     if stray:
-        notes.append(f"{count(len(stray), 'picture')} outside any class folder left aside: {some(stray)}.")
+        notes.append(f"{count(len(stray), 'picture')} outside any class folder left aside: {shorten(stray)}.")
     return notes
 
 
@@ -182,7 +182,7 @@ def _empty(tree: Tree, classes: list[str]) -> list[str]:
         and one.rpartition("/")[0] in above
         and label(one.rpartition("/")[2]) not in classes
     ]
-    return [f"No picture in {some(empty)}: no class comes of it."] if empty else []
+    return [f"No picture in {shorten(empty)}: no class comes of it."] if empty else []
 
 
 def _plain(classes: list[str]) -> str:
@@ -196,7 +196,7 @@ def _plain(classes: list[str]) -> str:
 
 
 def _why(classes: list[str], entries: Iterable[Entry]) -> str:
-    shown = some(classes)
+    shown = shorten(classes)
     given = {entry.split for entry in entries}
     splits = [split for split in ("train", "val", "test") if split in given]
     if not splits:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from vitrail.data.containers import arrow_table
-from vitrail.data.labels import count, join_labels, natural, some, split_in
+from vitrail.data.labels import count, join_labels, natural, shorten, split_in
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.truth import Truth
 
@@ -40,7 +40,7 @@ def look(tree: Tree) -> Layout | None:
     what = "a folder made by save_to_disk" if saved else "Parquet files with the pictures inside"
     image, label = used[0].image, used[0].label
     where = f"{count(len(used), 'file holds', 'files hold')} pictures in {image!r} and labels in {label!r}"
-    why = f"{what}, because {where}: {some(classes)}."
+    why = f"{what}, because {where}: {shorten(classes)}."
     # A list that is empty says "none of the labels", where an empty cell of a table says nothing.
     listed = any(one.lists for one in used) and any(
         not entry.target for entry in entries if not entry.trouble

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitrail.core.errors import DataError
-from vitrail.data.labels import some
+from vitrail.data.labels import shorten
 from vitrail.data.truth import Truth
 
 VOID = 255
@@ -42,7 +42,7 @@ class StrangeValueError(DataError):
     """A mask with numbers or colours that stand for no class: `pixels` of each."""
 
     def __init__(self, name: str, pixels: Mapping[str, int]) -> None:
-        shown = some(f"{value} ({count:,} px)" for value, count in pixels.items())
+        shown = shorten(f"{value} ({count:,} px)" for value, count in pixels.items())
         super().__init__(
             f"{name} holds {shown}, which {'stands' if len(pixels) == 1 else 'stand'} for no class. "
             "Add a name to the table of classes, or mend the mask."

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from vitrail.core.errors import DataError
-from vitrail.data.labels import count, label, some
+from vitrail.data.labels import count, label, shorten
 from vitrail.data.layouts.base import Tree
 from vitrail.data.layouts.mask_files import SHARPEN, VOID, Seen, hexed
 from vitrail.data.table_files import code_of, plain
@@ -299,7 +299,7 @@ def _of_kinds(table: Table, kinds: Sequence[Kind], seen: Seen) -> Header:
     _refuse_from_one(table, seen)
     counted, void = ([one for one in kinds if one.is_void is kind] for kind in (False, True))
     nowhere = dict.fromkeys(one.name for one in void)
-    notes = [f"{some(nowhere)} of {table.file}: counts nowhere."] if void else []
+    notes = [f"{shorten(nowhere)} of {table.file}: counts nowhere."] if void else []
     values = [one.value for one in counted if one.value is not None]
     beyond = [one.value for one in void if one.value not in (None, VOID)]
     known = {*values, *beyond, VOID}
@@ -342,7 +342,7 @@ def _refuse_from_one(table: Table, seen: Seen) -> None:
     if seen.colours or not inner or any(kind.value is not None for kind in table.kinds):
         return
     if min(inner) == 1 and max(inner) == many:
-        ways = some(f"`{number} {kind.name}`" for number, kind in enumerate(table.kinds, 1))
+        ways = shorten(f"`{number} {kind.name}`" for number, kind in enumerate(table.kinds, 1))
         raise DataError(
             f"holds masks whose numbers begin at 1 and end at {many}, and {table.file} names "
             f"{count(many, 'class', 'classes')} without numbers, which count from 0. Write the number before each "
@@ -352,7 +352,7 @@ def _refuse_from_one(table: Table, seen: Seen) -> None:
 
 def _shown(colours: Counter[Colour]) -> str:
     total = max(1, sum(colours.values()))
-    return some(f"{hexed(colour)} {pixels / total:.0%}" for colour, pixels in colours.most_common())
+    return shorten(f"{hexed(colour)} {pixels / total:.0%}" for colour, pixels in colours.most_common())
 
 
 def _two(names: tuple[str, ...], values: tuple[int, int], more: str = "") -> Header:
@@ -392,7 +392,7 @@ def _untold(seen: Seen) -> Header:
     else:
         stated = tuple(inner)
     names = tuple(f"class {value}" for value in inner)
-    line = f"No table names the classes of the masks: called {some(names)}. Name them in classes.txt, one a line."
+    line = f"No table names the classes of the masks: called {shorten(names)}. Name them in classes.txt, one a line."
     palette = tuple(seen.palette[value] for value in inner) if inner and len(seen.palette) > inner[-1] else ()
     return Header(Truth("mask", names, palette, None, values=stated), (line,))
 

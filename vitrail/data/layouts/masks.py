@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
-from vitrail.data.labels import count, some
+from vitrail.data.labels import count, shorten
 from vitrail.data.layouts import mask_files, mask_pairs, mask_tables, outlines, series
 from vitrail.data.layouts.base import Entry, Layout, Tree
 from vitrail.data.layouts.boxes import listed_splits
@@ -58,7 +58,7 @@ def _of_files(tree: Tree, pairs: mask_pairs.Pairs) -> Layout:
     header, entries = made.layout()
     shown = [f"{image} and {mask}" for image, mask in pairs.folders.items() if image != mask]
     because = (
-        f"the folders {some(shown)} stand side by side"
+        f"the folders {shorten(shown)} stand side by side"
         if shown
         else "names that differ in a mark alone stand side by side"
     )
@@ -92,7 +92,9 @@ def _of_series(tree: Tree, found: Mapping[str, list[str]]) -> Layout:
     aside = tree.other_notes([*truths])
     left = [name for name in tree.pictures if name not in set(names)]
     notes = (
-        [f"{count(len(left), 'picture')} of no series with labels left aside: {some(left)}."] if left else []
+        [f"{count(len(left), 'picture')} of no series with labels left aside: {shorten(left)}."]
+        if left
+        else []
     )
     listed = (*header.notes, *notes, *aside)
     every = (*entries, *tree.refused)
@@ -105,15 +107,15 @@ def _said(pairs: mask_pairs.Pairs) -> list[str]:
     if pairs.lonely:
         of = "pictures are" if len(pairs.lonely) > 1 else "picture is"
         notes.append(
-            f"{count(len(pairs.lonely), 'mask')} whose {of} not here left aside: {some(pairs.lonely)}."
+            f"{count(len(pairs.lonely), 'mask')} whose {of} not here left aside: {shorten(pairs.lonely)}."
         )
     if pairs.unused:
         notes.append(
-            f"{count(len(pairs.unused), 'file')} beside the masks that are taken left aside: {some(pairs.unused)}."
+            f"{count(len(pairs.unused), 'file')} beside the masks that are taken left aside: {shorten(pairs.unused)}."
         )
     if pairs.aside:
         notes.append(
-            f"{count(len(pairs.aside), 'file')} beside these pictures left aside: {some(pairs.aside)}."
+            f"{count(len(pairs.aside), 'file')} beside these pictures left aside: {shorten(pairs.aside)}."
         )
     return notes
 
@@ -198,7 +200,7 @@ class _Maker:
             return ()
         return (
             f"The files of several classes cover the same pixels in {count(lapping, 'picture')}: there the later class "
-            f"wins ({some(ordered, 8).replace(', ', ' < ')}). The order is that of classes.txt, else of the names.",
+            f"wins ({shorten(ordered, 8).replace(', ', ' < ')}). The order is that of classes.txt, else of the names.",
         )
 
     def _overlap(self, files: Sequence[str]) -> bool:

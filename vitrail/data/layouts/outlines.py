@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from vitrail.core.errors import DataError
 from vitrail.data.image_finder import Finder
-from vitrail.data.labels import count, label, natural, some
+from vitrail.data.labels import count, label, natural, shorten
 from vitrail.data.layouts import boxes as box_files
 from vitrail.data.layouts import mask_files
 from vitrail.data.layouts.base import Entry, Layout, Tree
@@ -71,7 +71,9 @@ def _of_boxes(tree: Tree) -> Layout | None:
     known = {one.name for one in found}
     unlisted = [one for one in tree.pictures if one not in known]
     if unlisted:
-        notes.append(f"{count(len(unlisted), 'picture')} without annotations left aside: {some(unlisted)}.")
+        notes.append(
+            f"{count(len(unlisted), 'picture')} without annotations left aside: {shorten(unlisted)}."
+        )
     notes.append("Where outlines overlap, the smaller one lies on top; crowds count nowhere.")
     return _layout(tree, sized, f"{name} outlines, because {because}", notes)
 
@@ -168,10 +170,12 @@ class _LabelMe:
         """Return what was left aside."""
         notes = [f"{count(number, kind)} left aside: no area." for kind, number in self.aside.items()]
         if self.lonely:
-            notes.append(f"{count(len(self.lonely), 'file')} whose picture is not here: {some(self.lonely)}.")
+            notes.append(
+                f"{count(len(self.lonely), 'file')} whose picture is not here: {shorten(self.lonely)}."
+            )
         if self.others:
             number = count(len(self.others), "JSON file")
-            notes.append(f"{number} broken or none of LabelMe left aside: {some(self.others)}.")
+            notes.append(f"{number} broken or none of LabelMe left aside: {shorten(self.others)}.")
         return notes
 
 
@@ -269,7 +273,9 @@ def _bare(found: Sequence[_Painted]) -> list[str]:
     bare = [one.name for one in found if not one.objects and not one.trouble]
     are = "is" if len(bare) == 1 else "are"
     return (
-        [f"{count(len(bare), 'picture')} without an outline {are} background: {some(bare)}."] if bare else []
+        [f"{count(len(bare), 'picture')} without an outline {are} background: {shorten(bare)}."]
+        if bare
+        else []
     )
 
 
@@ -283,7 +289,7 @@ def _inside(found: Sequence[_Painted]) -> tuple[list[_Painted], list[str]]:
     }
     if not lost:
         return kept, []
-    line = f"{count(sum(lost.values()), 'outline')} wholly outside the picture left aside: {some(lost)}."
+    line = f"{count(sum(lost.values()), 'outline')} wholly outside the picture left aside: {shorten(lost)}."
     return kept, [line]
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vitrail.core.errors import DataError
 from vitrail.data.image_finder import Finder, folder_of
-from vitrail.data.labels import count, some, splits_of
+from vitrail.data.labels import count, shorten, splits_of
 from vitrail.data.layouts.base import Layout, Tree
 from vitrail.data.layouts.table import column_of_pictures
 from vitrail.data.table_files import code_of, group_column, is_table, read_table, split_column
@@ -63,7 +63,7 @@ def _notes(paths: set[str], splits: dict[str, str], groups: dict[str, str], used
         if said:
             rest = len(paths - said.keys())
             left = f" {count(rest, 'picture')} that are not named there have none." if rest else ""
-            notes.append(f"The {what} of {count(len(said), 'picture')} stands in {some(used)}.{left}")
+            notes.append(f"The {what} of {count(len(said), 'picture')} stands in {shorten(used)}.{left}")
     return notes
 
 

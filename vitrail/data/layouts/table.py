@@ -16,7 +16,7 @@ import polars as pl
 
 from vitrail.core.errors import DataError, UnknownNameError
 from vitrail.data.image_finder import FREELY, GONE, Finder, folder_of
-from vitrail.data.labels import count, join_labels, natural, some, split_in, split_labels
+from vitrail.data.labels import count, join_labels, natural, shorten, split_in, split_labels
 from vitrail.data.layouts.annotations import as_json, few
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.table_files import (
@@ -106,7 +106,7 @@ def readings(tree: Tree) -> Readings:
         else:
             read.append(_entries(found, find, around))
     if asked and not read[0].named:
-        missing = some((entry.id for entry in read[0].entries), 2)
+        missing = shorten((entry.id for entry in read[0].entries), 2)
         raise DataError(f"None of the pictures that {asked} names exists ({missing}). Put it beside them.")
     aside += [Aside(one.table.name, "names no picture that is here") for one in read if not one.named]
     read.sort(key=lambda one: -len(one.named))
@@ -131,7 +131,9 @@ def _asked(tree: Tree) -> tuple[str, str]:
     if tree.table:
         return tree.table, wanted.removeprefix(":")
     tables = [one for one in tree.files if is_table(one)]
-    raise UnknownNameError("table for --labels", wanted, tables, f"There are: {some(tables, 6) or 'none'}.")
+    raise UnknownNameError(
+        "table for --labels", wanted, tables, f"There are: {shorten(tables, 6) or 'none'}."
+    )
 
 
 def _candidate(name: str) -> bool:
@@ -166,7 +168,7 @@ def _understood(tree: Tree, name: str, column: str, find: Finder) -> _Table | As
     if trouble:
         return Aside(name, trouble, len(frame))
     if not reached and not (known := path_columns(frame)):
-        which = some(map(repr, frame.columns))
+        which = shorten(map(repr, frame.columns))
         return Aside(name, f"none of its columns ({which}) names pictures that are here")
     try:
         columns = understand(frame, path if reached else known[0], tree.options, column)
@@ -329,7 +331,7 @@ def unnamed(tree: Tree, layout: Layout) -> list[str]:
     """Say how many pictures no row names."""
     named = {entry.path for entry in layout.found}
     rest = [] if tree.table else [name for name in tree.pictures if tree.files[name] not in named]
-    return [f"{count(len(rest), 'picture')} that no table names left aside: {some(rest)}."] if rest else []
+    return [f"{count(len(rest), 'picture')} that no table names left aside: {shorten(rest)}."] if rest else []
 
 
 def _why(tables: Iterable[_Table]) -> str:
@@ -343,6 +345,6 @@ def _why(tables: Iterable[_Table]) -> str:
     said += [f"several in a cell ({'space' if mark == ' ' else mark})"] if mark else []
     said += [f"the split in {columns.split!r}"] if columns.split else []
     said += [f"the group in {columns.group!r}"] if columns.group else []
-    names = some(table.name for table in (first, *others))
+    names = shorten(table.name for table in (first, *others))
     what = f"it names the pictures in {columns.path!r} and {', '.join(said)}"
     return f"a table ({names}{first.code}), because {what}."

@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from vitrail.data.labels import count, join_labels, label, natural, some, split_labels, split_of
+from vitrail.data.labels import count, join_labels, label, natural, shorten, split_labels, split_of
 from vitrail.data.layouts import mask_tables
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.layouts.mask_tables import FOREGROUND
@@ -67,7 +67,7 @@ def _classes(tree: Tree, samples: list[_Sample]) -> Layout:
     classes = sorted({one for entry in entries for one in split_labels(entry.target)}, key=natural)
     why = (
         f"WebDataset shards, because every picture has a label file beside it; "
-        f"{count(len(classes), 'class', 'classes')}: {some(classes)}."
+        f"{count(len(classes), 'class', 'classes')}: {shorten(classes)}."
     )
     notes = _left(samples)
     if all(one.isdigit() for one in classes):
@@ -82,7 +82,7 @@ def _left(samples: list[_Sample]) -> list[str]:
     more = [name for sample in samples for name in sample.pictures[1:]]
     notes = [f"{count(masks, 'mask')} in the samples left aside: classes need none."] if masks else []
     if more:
-        notes.append(f"{count(len(more), 'further picture')} of a sample left aside: {some(more)}.")
+        notes.append(f"{count(len(more), 'further picture')} of a sample left aside: {shorten(more)}.")
     return notes
 
 

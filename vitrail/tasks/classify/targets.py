@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vitrail.core.errors import DataError, UnknownNameError
 from vitrail.data.class_balance import class_weights
 from vitrail.data.findings import Finding, classes
-from vitrail.data.labels import count, natural, some, split_labels
+from vitrail.data.labels import count, natural, shorten, split_labels
 from vitrail.data.manifest import Row
 from vitrail.data.targets import Targets
 from vitrail.data.truth import Truth
@@ -57,7 +57,9 @@ def refuse_useless(names: Sequence[str], rows: Sequence[Row], findings: Sequence
         )
     if len(names) < 2:
         first = findings[0].text if findings else "Add pictures of another class."
-        raise DataError(f"has usable pictures of fewer than two classes ({some(names) or 'none'}). {first}")
+        raise DataError(
+            f"has usable pictures of fewer than two classes ({shorten(names) or 'none'}). {first}"
+        )
 
 
 class NamedTargets(Targets[T]):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitrail.data.batch import Geometry
-from vitrail.data.labels import count, some
+from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import Row, group_key
 from vitrail.data.view import strips_in_original
 from vitrail.metrics.calibration import BINS
@@ -433,7 +433,7 @@ class _Report:
 
     def _note(self) -> str:
         absent = [label for label, there in zip(self.labels, self.present, strict=True) if not there]
-        left = f"No truth shows {some(absent)}: left out of every mean. " if absent else ""
+        left = f"No truth shows {shorten(absent)}: left out of every mean. " if absent else ""
         edge, _ = self._widths()
         thin = [
             label for label, flag in zip(self.labels, self.seen.thin() & self.present, strict=True) if flag

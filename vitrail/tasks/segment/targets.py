@@ -16,7 +16,7 @@ from vitrail.core.errors import DataError
 from vitrail.data import parts
 from vitrail.data.decode import EXIF
 from vitrail.data.findings import Finding, missing
-from vitrail.data.labels import count, some
+from vitrail.data.labels import count, shorten
 from vitrail.data.layouts import mask_files
 from vitrail.data.manifest import KEPT, Row
 from vitrail.data.open_image import read as read_bytes
@@ -170,7 +170,7 @@ class SegmentTargets(Targets[Mask]):
                 yield Finding("smoothed mask", text, (row.id,), grave=True, out=True, hint=mask_files.SHARPEN)
                 return
             self.noted[row.id, row.target] = dict(error.pixels)
-            shown = some(f"{value} ({pixels:,} px)" for value, pixels in error.pixels.items())
+            shown = shorten(f"{value} ({pixels:,} px)" for value, pixels in error.pixels.items())
             text = f"a mask with {shown}, which no class has"
             hint = "Name it in the table of classes, void where it counts nowhere, or mend the mask."
             yield Finding("mask values", text, (row.id,), grave=True, out=True, hint=hint)
@@ -233,7 +233,7 @@ class SegmentTargets(Targets[Mask]):
         seen = [name for name, there in zip(self.truth.names, pixels.sum(0)[:-1], strict=True) if there]
         absent = [name for name in self.truth.names if name not in seen]
         if absent:
-            text = f"No mask shows {some(absent, 8)}: never learnt. Add images of it, or take it out of the table."
+            text = f"No mask shows {shorten(absent, 8)}: never learnt. Add images of it, or take it out of the table."
             yield Finding("absent class", text, grave=True)
         yield from missing(rows, seen, self.strata)
         yield _areas(self.truth.names, pixels)
@@ -258,7 +258,7 @@ class SegmentTargets(Targets[Mask]):
             {"value": value, "pixels": number, "masks": len(ids[value])}
             for value, number in pixels.most_common(40)
         )
-        shown = some(
+        shown = shorten(
             (
                 f"{one} ({number:,} px in {count(len(ids[one]), 'mask')})"
                 for one, number in pixels.most_common()
@@ -320,7 +320,7 @@ def _areas(names: Sequence[str], pixels: NDArray[np.int64]) -> Finding:
         if own.any()
     )
     shares = sorted(zip((pixels.sum(0) / total).tolist(), (*names, "void"), strict=True), reverse=True)
-    shown = some((f"{name} {share:.1%}" for share, name in shares if share), 12)
+    shown = shorten((f"{name} {share:.1%}" for share, name in shares if share), 12)
     return Finding("class areas", f"Of {total:,} pixels: {shown}.", table=table)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import SettingError
 from vitrail.data.batch import Batch
 from vitrail.data.truth import Truth
-from vitrail.layers.elastic import Point, at_size, points, set_keep
+from vitrail.layers.elastic import OperatingPoint, at_size, points, set_keep
 from vitrail.layers.heads import Output
 from vitrail.tasks.base import AT, Ask, Following, Losses, Task
 from vitrail.tasks.wrappers.settings import ElasticSettings
@@ -38,7 +38,7 @@ class Elastic(Wrapper):
                 "learns in a way of its own. Leave --elastic out."
             )
 
-    def points(self, size: tuple[int, int]) -> tuple[Point, ...]:
+    def points(self, size: tuple[int, int]) -> tuple[OperatingPoint, ...]:
         """Return the points that a network of this input size was trained for, the cheap ones first."""
         return points((*self.settings.sizes, size), self.settings.keeps)
 
@@ -60,13 +60,13 @@ class Elastic(Wrapper):
             sized = ready.with_images(at_size(ready.images, size), ready.targets)
             teacher = self._answer_at(network, sized, 1.0)
             for name, part in self.inner.loss(teacher, ready.targets).parts.items():
-                parts[f"{name}{AT}{Point(size)}"] = part
+                parts[f"{name}{AT}{OperatingPoint(size)}"] = part
             if self.settings.keeps:
                 keep = self.settings.keeps[int(rng.integers(len(self.settings.keeps)))]
                 output = self._answer_at(network, sized, keep)
                 told = {name: tensor.detach() for name, tensor in teacher.items()}
                 followed = self.inner.follow(output, told, Following())  # type: ignore[attr-defined]
-                parts[f"follow{AT}{Point(size, keep)}"] = followed
+                parts[f"follow{AT}{OperatingPoint(size, keep)}"] = followed
         return Losses(parts)
 
     def _answer_at(self, network: nn.Module, batch: Batch[Any], keep: float) -> Output:
@@ -87,10 +87,10 @@ class ElasticMultiLabel(Elastic):
         super().__init__(truth, {"task": "multilabel", **(settings or {})})
 
 
-def points_of(task: Task[Any, Any], size: tuple[int, int]) -> tuple[Point, ...]:
+def points_of(task: Task[Any, Any], size: tuple[int, int]) -> tuple[OperatingPoint, ...]:
     """Return the points that a network of this task and input size was trained for, the cheap ones first.
 
     A task that was not trained for several knows the whole network alone.
     """
     several = getattr(task, "points", None)
-    return (Point(size),) if several is None else several(size)
+    return (OperatingPoint(size),) if several is None else several(size)

@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from vitrail.weights.rules import TRANSPOSE, Op, Rule, Table, respell
+from vitrail.weights.rules import TRANSPOSE, Op, Rule, Table, rename_keys
 
 SPELLINGS = (
     (r"^opt/target/", ""),
@@ -153,9 +153,9 @@ MIXER = Table(
 )
 
 
-def spelt(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def renamed(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors in the oldest spelling; blocks stacked by a scan are taken apart."""
-    named = respell(source, SPELLINGS)
+    named = rename_keys(source, SPELLINGS)
     out: dict[str, Tensor] = {}
     for name, tensor in named.items():
         head, mark, tail = name.partition("Transformer/encoderblock/")
@@ -164,4 +164,4 @@ def spelt(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         out.update({f"{head}Transformer/encoderblock_{i}/{tail}": part for i, part in enumerate(tensor)})
     # Apart, the blocks may still be numbered in linen's way.
-    return respell(out, SPELLINGS)
+    return rename_keys(out, SPELLINGS)

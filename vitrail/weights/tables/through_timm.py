@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from vitrail.weights.rules import Op, Rule, Table, respell, stacked
+from vitrail.weights.rules import Op, Rule, Table, rename_keys, stacked
 
 SPELLINGS = (
     (r"^model\.", ""),
@@ -238,7 +238,7 @@ CONVNEXT = _table(
 def apart(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors without what stands in front of their names, and with every projection by itself."""
     out: dict[str, Tensor] = {}
-    for name, tensor in respell(source, SPELLINGS).items():
+    for name, tensor in rename_keys(source, SPELLINGS).items():
         front, mark, part = name.partition("attention.in_proj_")
         if mark:
             for letter, one in zip("qkv", tensor.chunk(3), strict=True):

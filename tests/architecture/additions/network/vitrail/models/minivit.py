@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vitrail.layers.attention import SelfAttention
-from vitrail.layers.block import Mlp, PreNorm, ramp
+from vitrail.layers.block import Mlp, PreNorm, stochastic_depth_rates
 from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.patch_embedding import PatchEmbed, Sized, check_tiles, tiled
 from vitrail.layers.position import LearnedPosition
@@ -54,7 +54,7 @@ class MiniViT(ColumnEncoder):
         )
         self.embed = PatchEmbed(c.width, c.patch, c.channels)
         self.position = LearnedPosition(c.width, tiled(c.size, c.patch, c.patch))
-        self.blocks = Column(_block(c, rate) for rate in ramp(c.drop_path, c.depth))
+        self.blocks = Column(_block(c, rate) for rate in stochastic_depth_rates(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=1e-6)
 
     def start(self, images: Tensor) -> Tokens:
