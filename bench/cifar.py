@@ -1,9 +1,9 @@
-"""CIFAR-10, 1,000 pictures a class, under equal minutes: the draft, the full fine-tune, a ViT and a CNN from scratch.
+"""CIFAR-10, 1,000 images a class, under equal minutes: the draft, the full fine-tune, a ViT and a CNN from scratch.
 
 `python -m bench.cifar --minutes 20 [--weights PATH] [--out FOLDER] [--only draft,full]`. Wants ../shared beside the
 repository. Every way is a `vitrail train` of its own; what is done stays in FOLDER/results.json, and a run that was
 stopped goes on where it was. The draft takes the time it takes. The split is 70 % train, 15 % val, 15 % test: 1,500
-pictures choose the epoch and the temperature, 1,500 score; the draft scores all 10,000 by folds.
+images choose the epoch and the temperature, 1,500 score; the draft scores all 10,000 by folds.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main() -> None:
         print(f"{name}: {results[name]['seconds']:.0f} s", file=sys.stderr, flush=True)
     print(machine())
     print(
-        "| way | network | right | 95 % interval | pictures | s | ECE before | after | noise | after / noise |"
+        "| way | network | right | 95 % interval | images | s | ECE before | after | noise | after / noise |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name, found in results.items():

@@ -194,7 +194,7 @@ def of_vitrail(path: Path) -> Asked:
 def one_by_one(
     run: Callable[[np.ndarray], np.ndarray], decode: Callable[[Path], np.ndarray] = decoded
 ) -> Asked:
-    """Return what asks a graph picture by picture."""
+    """Return what asks a graph image by image."""
     return lambda files: np.stack([run(decode(file)) for file in files])
 
 
@@ -369,7 +369,7 @@ def main() -> None:
             sets = files(folder / f"files {which}")
             model = make(folder, sets[0])
             sets = [some if files is photographs else some[-UNSEEN:] for some in sets]
-            heads = ["photographs", "odd pictures"] if files is photographs else ["drawings"]
+            heads = ["photographs", "odd images"] if files is photographs else ["drawings"]
             known = of_vitrail(model)
             asked = [(files, known(files)) for files in sets]
             print(f"\n**{model.stem}**\n")

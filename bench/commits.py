@@ -23,8 +23,8 @@ from bench.pairs import in_turn, machine, ratio
 MODEL = "vit_ti16"
 TRAIN = f"train data/digits --model {MODEL} --weights none --epochs 1 --batch 32 --seed 3 --device cpu --imgsz 224"
 THINGS = {
-    "step, float32": f"a step of 32 pictures, {MODEL}, 224 px, eager",
-    "step, bf16": f"a step of 32 pictures, {MODEL}, 224 px, eager, in bf16",
+    "step, float32": f"a step of 32 images, {MODEL}, 224 px, eager",
+    "step, bf16": f"a step of 32 images, {MODEL}, 224 px, eager, in bf16",
     "predict": f"240 files to answers, {MODEL}, 224 px, float32",
     "predict one": "one file to its answer, twenty times",
 }

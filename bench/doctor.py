@@ -3,7 +3,7 @@
 Photographs: windows of 500 × 375 out of scikit-learn's two sample photographs, each under shadows of its own (else
 they would all be twins), saved as JPEG; the doctor (read, hash, full check, perceptual hash, report) and a plain
 Pillow decode with as many threads take turns, medians of five.
-Rows: one zip of 64 × 64 pictures, one in a hundred of them a copy; memory is the peak above the imports.
+Rows: one zip of 64 × 64 images, one in a hundred of them a copy; memory is the peak above the imports.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def pack(target: Path, number: int) -> None:
     with zipfile.ZipFile(target, "w") as archive:
         for i in range(number):
             data, copy = BytesIO(), i % 100 == 1
-            if copy:  # of the picture before, in another format
+            if copy:  # of the image before, in another format
                 Image.open(BytesIO(last)).save(data, "PNG")
             else:
                 top, left = rng.integers(0, scene.shape[0] - 128), rng.integers(0, scene.shape[1] - 128)

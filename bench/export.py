@@ -1,4 +1,4 @@
-"""How well exports agree: every format, 200 pictures from 17 x 23 to 3000 x 4000.
+"""How well exports agree: every format, 200 images from 17 x 23 to 3000 x 4000.
 
 `python -m bench.export [MODEL …]`, by default a CNN of timm and one network of most of our families.
 """

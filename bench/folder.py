@@ -1,6 +1,6 @@
 """A folder of JPEG photographs to a CSV: the whole path beside its parts alone, and a transformers pipeline.
 
-`python -m bench folder`, or `python -m bench.folder [PICTURES] [ROUNDS]`, by default 2000 and 5: every round takes the
+`python -m bench folder`, or `python -m bench.folder [IMAGES] [ROUNDS]`, by default 2000 and 5: every round takes the
 next fifth of the folder. ViT-S/16. The bound is 1 / (1 / network + 1 / files), both alone in the same round: on a
 machine whose cores do both, nothing can be hidden behind anything.
 """
@@ -64,7 +64,7 @@ def main() -> None:
             "transformers pipeline": pipeline(model, folder, few),
         }
         times = in_turn(things, rounds, warmup=0)
-    # Seconds a picture, round by round, so that every ratio is of things that ran beside each other.
+    # Seconds an image, round by round, so that every ratio is of things that ran beside each other.
     counts = {"whole path": size, "network alone": 4 * BATCH}
     each = {what: [one / counts.get(what, len(few)) for one in found] for what, found in times.items()}
     print("| what | pictures/s |\n|---|---|")

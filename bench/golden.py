@@ -176,7 +176,7 @@ def environment(tree: Path, folder: Path) -> dict[str, str]:
 
 
 def _pictures(name: str) -> list[str]:
-    """Return some pictures of a run's data, as both sides name them."""
+    """Return some images of a run's data, as both sides name them."""
     if name == "labels":
         return [f"../data/pairs/pictures/{number}.png" for number in range(0, 120, 20)]
     few = (0, 11, 22, 3, 14, 25)

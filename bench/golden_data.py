@@ -1,4 +1,4 @@
-"""The pictures of the golden numbers: digits, pairs of them with several labels, a table with an unlabelled row."""
+"""The images of the golden numbers: digits, pairs of them with several labels, a table with an unlabelled row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 EACH = 24
-"""Pictures of each digit."""
+"""Images of each digit."""
 
 PAIRS = 120
 
@@ -48,7 +48,7 @@ def _pairs(root: Path, files: dict[int, list[Path]]) -> None:
 
 
 def _unlabelled(folder: Path) -> None:
-    """Four digits by a table in which one picture has no label."""
+    """Four digits by a table in which one image has no label."""
     names = sorted(path for digit in range(4) for path in (folder / "digits" / str(digit)).iterdir())
     rows = [[path.relative_to(folder).as_posix(), path.parent.name] for path in names]
     rows[40][1] = ""

@@ -28,7 +28,7 @@ import numpy as np
 import vitrail
 
 SHOWN = 2
-"""Pictures that are explained, of those that are predicted."""
+"""Images that are explained, of those that are predicted."""
 
 HEAVY = ("torch._dynamo", "accelerate", "timm", "torchvision", "sklearn.linear_model", "matplotlib.pyplot")
 """What vitrail imports late, beside its own pages."""
@@ -173,7 +173,7 @@ def _questions(
 
 
 def _logits(run: str, pictures: list[str], point: str | None) -> dict[str, Any]:
-    """Return the eager network's raw output for the pictures; one that answers with several tensors gives all.
+    """Return the eager network's raw output for the images; one that answers with several tensors gives all.
 
     Before outputs had names a predictor was `asked` for its one tensor.
     """

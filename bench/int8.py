@@ -1,6 +1,6 @@
 """int8 on trained networks: how near to float32 for each share that channels hand over to their weights, and how quick.
 
-`python -m bench.int8 RUN …`: 40 training pictures teach the ranges, 400 of validation and test are asked. Not among
+`python -m bench.int8 RUN …`: 40 training images teach the ranges, 400 of validation and test are asked. Not among
 what `python -m bench` runs by itself, for it needs runs.
 """
 
@@ -26,7 +26,7 @@ ROUNDS = 5
 
 
 def prepared(predictor: Predictor, run: str, splits: tuple[str, ...], wanted: int) -> Tensor:
-    """Return pictures of a run as the network sees them."""
+    """Return images of a run as the network sees them."""
     opened = open_run(run)
     readers = readers_of(opened, root_of(opened), splits, predictor.preprocess.channels, wanted)
     return torch.stack([predictor.ready(one).pixels for one in readable(readers)])

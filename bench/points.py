@@ -4,7 +4,7 @@
 and answers at all its points. Beside it: `vit_digits` trained for one size each, at the sizes and so at the costs of
 four of the points, and a smaller network, `vit_digits_narrow`. Together the four get the same minutes, a quarter
 each, and so does the smaller one; with `--each` everyone gets all the minutes. The split is the same. Accuracy is of
-the test pictures with its interval; speeds are medians of rounds in which all take turns, batch 64, float32. A row is
+the test images with its interval; speeds are medians of rounds in which all take turns, batch 64, float32. A row is
 beaten where another is as right and as quick, and in one of both better.
 """
 

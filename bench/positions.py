@@ -1,7 +1,7 @@
 """The position ablation of ViT (table 8) on CIFAR-10: four runs of one recipe, alike but for one word.
 
 Accuracy on the test split with its interval, and the paper's own metric: closed-form linear few-shot on frozen
-features, five pictures a class, three draws. `python -m bench.positions --epochs 60`; what is finished is kept.
+features, five images a class, three draws. `python -m bench.positions --epochs 60`; what is finished is kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 from bench.kept import CIFAR, Kept, percent
 from bench.pairs import machine
-from vitrail.data.loader import Pictures, Share, evaluation
+from vitrail.data.loader import ImageDataset, Share, evaluation
 from vitrail.data.manifest import TEST, TRAIN, Manifest
 from vitrail.evaluate.few_shot import few_shot
 from vitrail.infer.predictor import Predictor
@@ -33,7 +33,7 @@ PAPER = {"none": 0.61382, "1d": 0.64206, "2d": 0.64001, "relative": 0.64032}
 @torch.inference_mode()
 def features(predictor: Predictor, manifest: Manifest, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the vectors that the classifier reads, and the classes."""
-    pictures = Pictures(manifest.rows(split), manifest.root, predictor.preprocess, predictor.task)
+    pictures = ImageDataset(manifest.rows(split), manifest.root, predictor.preprocess, predictor.task)
     vectors, truth = [], []
     for batch in evaluation(pictures, 256, Share()):
         vectors.append(predictor.network.head.pool(predictor.network.encoder(batch.images)))

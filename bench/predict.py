@@ -1,4 +1,4 @@
-"""One forward, one picture and a batch: our ways beside timm, transformers, ONNX Runtime and OpenVINO.
+"""One forward, one image and a batch: our ways beside timm, transformers, ONNX Runtime and OpenVINO.
 
 `python -m bench predict`, or `python -m bench.predict [ROUNDS] [MODEL …]`: by default 7 rounds of ViT-S/16 (batch 16)
 and ViT-B/16 (batch 8), all with the same weights; int8 is compared apart, since no peer was asked to round. The last
@@ -17,7 +17,7 @@ BATCHES = {"vit_s16": 16, "vit_b16": 8}
 
 
 def verdict(rows: Sequence[Row]) -> list[str]:
-    """Return for each number of pictures how we stand beside the best peer and beside transformers."""
+    """Return for each number of images how we stand beside the best peer and beside transformers."""
     said = []
     for batch in sorted({row.batch for row in rows}):
         peers = [row for row in rows if row.batch == batch and not row.way.startswith(OURS)]

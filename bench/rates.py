@@ -1,7 +1,7 @@
-"""The learning rate of a full fine-tune: the same few CIFAR-10 pictures, epochs and seed, one run a rate.
+"""The learning rate of a full fine-tune: the same few CIFAR-10 images, epochs and seed, one run a rate.
 
 `python -m bench.rates --rates 2e-5 5e-5 1e-4 --epochs 8` fine-tunes the ViT-S/14 of ../shared at 98 px by the recipe
-`finetune_small` from its draft's head. 50 pictures a class, of which 10 choose the epoch; 100 others a class score.
+`finetune_small` from its draft's head. 50 images a class, of which 10 choose the epoch; 100 others a class score.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.pairs import machine
 
 WEIGHTS = CIFAR.parents[1] / "weights" / "dinov2-small-saliency"
 PARTS = {"train": 40, "val": 10, "test": 100}
-"""Pictures a class."""
+"""Images a class."""
 
 HEAD = "head"
 """Stands for the head alone among the rates."""

@@ -1,4 +1,4 @@
-"""From a decoded picture to a network's input: ours beside torch's float32 resize, torchvision's and timm's transforms.
+"""From a decoded image to a network's input: ours beside torch's float32 resize, torchvision's and timm's transforms.
 
 `python -m bench resize`, or `python -m bench.resize [ROUNDS]`, by default 15: 224 px out of the middle of 256, bicubic,
 one thread, as a loader's process computes it. torchvision and timm resize whole numbers and round them twice; torch's
@@ -22,14 +22,14 @@ from bench.pairs import in_turn, machine, table
 from vitrail.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 TIMES = 8
-"""Pictures of one timing: the first finds the caches full of what another way left there."""
+"""Images of one timing: the first finds the caches full of what another way left there."""
 
 SIZES = ((224, 224), (375, 500), (1200, 1600), (3000, 4000))
 OURS = "ours"
 
 
 def ways(height: int, width: int) -> dict[str, Callable[[], torch.Tensor]]:
-    """Return what brings one picture of noise to the input, by name."""
+    """Return what brings one image of noise to the input, by name."""
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     steps, opened = Preprocess(), Image.fromarray(image)
     tensor = torch.from_numpy(image).permute(2, 0, 1)

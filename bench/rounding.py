@@ -32,7 +32,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     print(machine())
     print(
-        "| network | px | pictures | GMAC a picture | bf16 is faster by (median, min … max) |\n|---|---|---|---|---|"
+        "| network | px | images | GMAC an image | bf16 is faster by (median, min … max) |\n|---|---|---|---|---|"
     )
     for name, size, count in CASES:
         network = create_encoder(name, image=size).train()

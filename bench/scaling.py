@@ -1,6 +1,6 @@
 """How time and memory grow with the pixels: one forward of ViT-S/16, Swin-T and VVT-tiny at 224 to 1344 px.
 
-`python -m bench.scaling [--minutes 5] [--figure scaling.png]`. One picture, float32. Times: the networks take turns at
+`python -m bench.scaling [--minutes 5] [--figure scaling.png]`. One image, float32. Times: the networks take turns at
 each size, medians. Memory (Linux): a process a network and size, its highest resident size in the forward above that
 before it. The exponent is the slope of the logarithms over the pixels, 1 for linear growth. Weights are random.
 """
@@ -69,7 +69,7 @@ def figure(seconds: dict[str, list[float]], megabytes: dict[str, list[float]], p
     drawn = Figure(figsize=(9, 3.8), layout="constrained")
     pixels = np.square(SIDES) / 1e6
     for axes, values, what in zip(
-        drawn.subplots(1, 2), (seconds, megabytes), ("seconds a picture", "MB of one forward"), strict=True
+        drawn.subplots(1, 2), (seconds, megabytes), ("seconds an image", "MB of one forward"), strict=True
     ):
         for (name, row), mark in zip(values.items(), "os^", strict=True):
             axes.loglog(pixels, row, marker=mark, label=f"{name}, pixels^{exponent(row):.2f}")

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.data.augment import build
-from vitrail.data.loader import Order, Pictures, Share, evaluation, training
+from vitrail.data.loader import ImageDataset, Order, Share, evaluation, training
 from vitrail.data.manifest import TEST, TRAIN, Manifest
 from vitrail.data.prepare import prepare
 from vitrail.data.preprocess import Preprocess
@@ -83,7 +83,7 @@ def scored(
     """Return the evaluation of the test split, in the originals' pixels."""
     rows = {row.id: row for row in manifest.rows(TEST)}
     found = task.evaluation()
-    pictures = Pictures(list(rows.values()), manifest.root, steps, task)
+    pictures = ImageDataset(list(rows.values()), manifest.root, steps, task)
     for batch in evaluation(pictures, BATCH, Share()):
         with torch.inference_mode():
             output = network(batch.inputs)
@@ -98,7 +98,7 @@ def peer(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     assert isinstance(task, Segment)
     one = {"dpt": dpt, "fpn": fpn}[name](asked, len(task.labels))
     steps = Preprocess(one.size, "squash", 1.0)
-    pictures = Pictures(manifest.rows(TRAIN), manifest.root, steps, task, build("scene"))
+    pictures = ImageDataset(manifest.rows(TRAIN), manifest.root, steps, task, build("scene"))
     order = Order(len(pictures), BATCH, 0)
     optimiser = torch.optim.AdamW(one.groups, weight_decay=0.01)
     rates = [group["lr"] for group in optimiser.param_groups]

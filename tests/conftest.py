@@ -28,7 +28,7 @@ def shared() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def some_digits(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
-    """Return a new folder with so many pictures each of these digits."""
+    """Return a new folder with so many images each of these digits."""
     from vitrail.data.builtin import materialise
 
     whole = materialise("digits", tmp_path_factory.mktemp("data"))

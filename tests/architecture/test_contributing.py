@@ -209,4 +209,4 @@ def test_a_verb(added):
         "elastic_multilabel",
     ]
     assert "only names like this" in call("vitrail", "tasks", "--help")
-    assert "list what can be learnt" in call("vitrail", "--help")
+    assert "list what can be learned" in call("vitrail", "--help")

@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Small pictures gain nothing from more threads, and lose much where others want the cores, too."""
+    """Small images gain nothing from more threads, and lose much where others want the cores, too."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

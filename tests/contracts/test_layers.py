@@ -35,7 +35,7 @@ def test_a_bias_is_added_before_the_softmax():
 
 
 def test_windows_fall_into_their_places():
-    q, k, v = torch.randn(3, 4, 3, 4, 5).unbind()  # two pictures, two windows each
+    q, k, v = torch.randn(3, 4, 3, 4, 5).unbind()  # two images, two windows each
     record = Recorder()
     attend(q, k, v, record=record, where=windows)
     seen = record.maps[0]

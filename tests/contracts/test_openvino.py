@@ -37,5 +37,5 @@ def test_every_encoder_is_translated_and_rounded(name, tmp_path, monkeypatch):
     (found,) = Translated(network, shape, "float32", kept)(images)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
     (rounded,) = Translated(network, shape, "int8", kept, Scales(lambda: others))(images)
-    spread = (wanted - wanted.mean(0)).std()  # how far pictures differ; what all answers share is no measure
+    spread = (wanted - wanted.mean(0)).std()  # how far images differ; what all answers share is no measure
     assert 1e-3 * spread < (rounded - found).pow(2).mean().sqrt() < 0.2 * spread

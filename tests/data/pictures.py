@@ -1,4 +1,4 @@
-"""Small pictures and folders of them, made on the spot."""
+"""Small images and folders of them, made on the spot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def scene(seed: int, size: tuple[int, int] = (53, 71), channels: int = 3) -> np.ndarray[Any, Any]:
-    """Return a smooth picture of its own (height, width, channels): no two seeds look alike."""
+    """Return a smooth image of its own (height, width, channels): no two seeds look alike."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 7, channels), dtype=np.uint8)
     image = Image.fromarray(coarse.squeeze(-1) if channels == 1 else coarse)
     smooth = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC))
@@ -19,7 +19,7 @@ def scene(seed: int, size: tuple[int, int] = (53, 71), channels: int = 3) -> np.
 
 
 def encode(image: np.ndarray[Any, Any] | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """Return the bytes of a picture file."""
+    """Return the bytes of an image file."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     data = BytesIO()
@@ -38,7 +38,7 @@ def put(file: Path, data: bytes | str) -> Path:
 
 
 def folders(root: Path, counts: dict[str, int], size: tuple[int, int] = (53, 71), seed: int = 0) -> Path:
-    """Write class folders: {"train/cat": 3} makes three pictures of train/cat, all different."""
+    """Write class folders: {"train/cat": 3} makes three images of train/cat, all different."""
     number = seed * 100_000
     for folder, many in counts.items():
         for i in range(many):

@@ -23,7 +23,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Return a folder with a file that is no picture, a conflict and a name that HTML must not take for its own."""
+    """Return a folder with a file that is no image, a conflict and a name that HTML must not take for its own."""
     root = folders(tmp_path / "my photos", {"cat": 12, "<b>狗 🐕</b>": 12}, size=(60, 80))
     put(root / "cat/bad & <i>.jpg", "text")
     shutil.copy(root / "cat/1.png", root / "<b>狗 🐕</b>" / "same.png")
@@ -38,8 +38,8 @@ def call(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, s
 def test_it_says_what_is_wrong_and_what_to_do(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = call(capsys, photos)
     assert code == 0
-    assert said.startswith("Class folders, because 2 folders hold the pictures")
-    assert "cat/bad & <i>.jpg holds text, not a picture" in said
+    assert said.startswith("Class folders, because 2 folders hold the images")
+    assert "cat/bad & <i>.jpg holds text, not an image" in said
     assert "cat/1.png (cat)" in said
     assert f"undo    vitrail check '{photos}' --undo 1" in said
     assert said.endswith(f"next    vitrail train '{photos}'\n")
@@ -81,7 +81,7 @@ def test_the_page_is_one_file_that_shows_everything(photos: Path, capsys: pytest
     assert "<b>狗 🐕</b>" not in html
     assert "bad &amp; &lt;i&gt;.jpg holds text" in html
     assert html.count("<img ") >= 2 + 12
-    assert "One picture, several labels" in html
+    assert "One image, several labels" in html
 
 
 def test_a_clean_set_and_a_large_one_have_pages_too(
@@ -157,5 +157,5 @@ def test_crops_are_checked_and_trained_on_by_name(tmp_path: Path, capsys: pytest
     put(tmp_path / "boxes" / "coco.json", json.dumps(coco))
     code, said = call(capsys, tmp_path / "boxes", "--layout", "crops")
     assert code == 0
-    assert "24 pictures in 2 classes, 40 × 60 px" in said
+    assert "24 images in 2 classes, 40 × 60 px" in said
     assert said.endswith("--layout crops\n")

@@ -1,4 +1,4 @@
-"""Nothing is converted in silence: what decoding did to a picture is said, and what it cannot do, too."""
+"""Nothing is converted in silence: what decoding did to an image is said, and what it cannot do, too."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_iphone_photographs_are_read(heif: Any) -> None:
 
 def test_a_broken_heic_is_refused(heif: Any) -> None:
     data = heic(scene(1), heif)
-    with pytest.raises(DataError, match=r"a\.heic is a HEIC picture and broken"):
+    with pytest.raises(DataError, match=r"a\.heic is a HEIC image and broken"):
         decode(data[: len(data) // 2], name="a.heic")
 
 
@@ -263,7 +263,7 @@ def test_check_and_the_head_of_a_training_count_conversions(tmp_path: Path) -> N
         data = tiff(np.dstack([scene(number), scene(9)[..., :1]]), meaning=2, extra=(0,))
         put(tmp_path / "fields" / label / f"{number}.tif", data)
     prepared = prepare(tmp_path / "fields")
-    said = f"6 pictures: {d.bands_left_out(4, 3)} (all of them)."
+    said = f"6 images: {d.bands_left_out(4, 3)} (all of them)."
     assert said in prepared.lines()
     assert said in prepared.opening()
 

@@ -139,7 +139,7 @@ def test_a_cut_off_file_is_refused(kind: str, share: float) -> None:
         (b"<!DOCTYPE html><html></html>", "web page"),
         (b"\0\0\0\x18ftypheic\0\0", "HEIC"),
         (b"\0" * 100, "zeros"),
-        (bytes(range(128, 256)), "no picture"),
+        (bytes(range(128, 256)), "no image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "text"),
         ("第一行".encode(), "text"),
     ],

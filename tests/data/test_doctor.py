@@ -34,7 +34,7 @@ def kinds(report: doctor.Report) -> set[str]:
 
 
 def photo(root: Path, counts: dict[str, int]) -> Path:
-    """Class folders of pictures large enough to be recognised by their looks."""
+    """Class folders of images large enough to be recognised by their looks."""
     return folders(root, counts, size=(120, 160))
 
 
@@ -123,7 +123,7 @@ def test_equal_pictures_with_different_labels_are_kept_out_and_similar_ones_show
     assert (states["a/2.png"], states["b/similar.jpg"]) == (KEPT, KEPT)
     assert set(report.of("doubtful")) == {"a/2.png", "b/similar.jpg"}
     reason = next(row.reason for row in report.rows if row.id == "a/1.png")
-    assert reason == "the same picture is labelled 'b' as b/equal.png"
+    assert reason == "the same image is labelled 'b' as b/equal.png"
 
 
 def test_small_pictures_are_twins_by_equal_pixels_only(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_class_missing_in_a_split_shifts_no_label(tmp_path: Path) -> None:
         folders(tmp_path / "set", {"train/a": 9, "train/b": 9, "train/c": 9, "val/b": 3, "test/c": 3})
     )
     assert prepared.manifest.truth.names == ("a", "b", "c")
-    assert any("No test picture of a, b" in line for line in prepared.report.lines())
+    assert any("No test image of a, b" in line for line in prepared.report.lines())
 
 
 # What cannot be used at all
@@ -241,13 +241,13 @@ def test_several_labels_a_picture_are_said(tmp_path: Path) -> None:
     put(tmp_path / "set" / "t.csv", f"image,labels\n{rows}")
     prepared = prepare(tmp_path / "set")
     assert prepared.manifest.truth == Truth("classes", ("a", "b"))
-    assert "24 pictures in 2 classes, any number of labels a picture" in prepared.about()
+    assert "24 images in 2 classes, any number of labels an image" in prepared.about()
 
 
 def test_one_picture_in_a_class_is_enough_to_go_on(tmp_path: Path) -> None:
     prepared = prepare(folders(tmp_path / "set", {"a": 20, "b": 1}))
     assert prepared.manifest.counts(prepared.targets)["train"]["b"] == 1
-    assert any("Too few pictures" in note for note in prepared.notes)
+    assert any("Too few images" in note for note in prepared.notes)
 
 
 # Resumable, cached, harmless
@@ -347,9 +347,9 @@ def test_a_report_is_plain_values_and_plain_words(tmp_path: Path) -> None:
     assert told["findings"][0]["ids"] == ["a/bad.png"]
     assert (
         prepared.summary()
-        == f"24 pictures in 2 classes, 1 kept out, 1 finding to look at (vitrail check {root})."
+        == f"24 images in 2 classes, 1 kept out, 1 finding to look at (vitrail check {root})."
     )
-    assert prepared.lines()[0].endswith("24 pictures in 2 classes, 71 × 53 px.")
+    assert prepared.lines()[0].endswith("24 images in 2 classes, 71 × 53 px.")
     assert "a/bad.png is empty (0 bytes)" in prepared.lines()[1]
 
 

@@ -40,7 +40,7 @@ def all_load(layout: Layout) -> None:
 def test_class_folders(tmp_path: Path) -> None:
     layout = sniff(folders(tmp_path, {"class 10": 2, "class 2": 2, "花 🌸": 1}))
     assert layout.name == "folders"
-    assert layout.why == "class folders, because 3 folders hold the pictures: class 2, class 10, 花 🌸."
+    assert layout.why == "class folders, because 3 folders hold the images: class 2, class 10, 花 🌸."
     assert [e.id for e in layout.entries()] == [
         "class 2/0.png", "class 2/1.png", "class 10/0.png", "class 10/1.png", "花 🌸/0.png",
     ]  # fmt: skip
@@ -77,9 +77,9 @@ def test_what_lies_beside_is_said(tmp_path: Path) -> None:
     layout = sniff(tmp_path)
     assert found(layout)["dog/puppies/0.png"] == ("dog", "")
     said = " ".join(layout.notes)
-    assert "1 file that is no picture left aside" in said
-    assert "1 picture outside any class folder left aside: lone.png" in said
-    assert "2 pictures in folders inside class folders" in said
+    assert "1 file that is no image left aside" in said
+    assert "1 image outside any class folder left aside: lone.png" in said
+    assert "2 images in folders inside class folders" in said
 
 
 def test_a_stray_folder_beside_splits_is_no_class(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_what_cannot_be_used_says_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for source, says in (
         (tmp_path / "none", "does not exist"),
-        (tmp_path / "empty", "holds no pictures"),
+        (tmp_path / "empty", "holds no images"),
         (folders(tmp_path / "one", {"cat": 3}), "one class only, 'cat'"),
         (folders(tmp_path / "flat", {"": 3}), "no labels"),
         (put(tmp_path / "a.7z", b"x"), "Pack it as .zip"),
@@ -148,7 +148,7 @@ def test_labels_in_file_names(tmp_path: Path) -> None:
     assert layout.name == "filenames"
     assert found(layout)["train/big dog (0).jpg"] == ("big dog", "train")
     assert found(layout)["train/cat.2.jpg"] == ("cat", "train")
-    assert "3 pictures without a label in the name left aside" in " ".join(layout.notes)
+    assert "3 images without a label in the name left aside" in " ".join(layout.notes)
 
 
 def test_cameras_name_no_classes(tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_tables_of_every_kind(tmp_path: Path, name: str, text: str | bytes) -> N
         assert layout.name == "table", layout.why
         assert found(layout) == {"images/0.png": ("cat", ""), "images/1.png": ("dog", "")}
         all_load(layout)
-    assert "1 picture that no table names left aside: images/2.png." in sniff(tmp_path).notes
+    assert "1 image that no table names left aside: images/2.png." in sniff(tmp_path).notes
 
 
 @pytest.mark.parametrize("name", ["labels.parquet", "labels.xlsx"])
@@ -412,7 +412,7 @@ def test_kaggle(tmp_path: Path) -> None:
     layout = sniff(tmp_path)
     assert found(layout)["train_images/x1.jpg"] == ("1", "train")
     assert len(found(layout)) == 4
-    assert "4 pictures that no table names left aside: test_images/y0.jpg" in " ".join(layout.notes)
+    assert "4 images that no table names left aside: test_images/y0.jpg" in " ".join(layout.notes)
 
 
 def test_hugging_face_imagefolder(tmp_path: Path) -> None:
@@ -440,7 +440,7 @@ def test_a_picture_named_in_two_splits_scores(tmp_path: Path) -> None:
     put(tmp_path / "test.csv", "image,label\n2.png,a\n3.png,b\n")
     layout = sniff(tmp_path)
     assert [split for _, split in found(layout).values()] == ["train", "train", "test", "test"]
-    assert "1 picture in two splits at once: they score and do not train." in layout.notes
+    assert "1 image in two splits at once: they score and do not train." in layout.notes
 
 
 def test_two_labels_for_one_picture_are_a_contradiction_when_rare(tmp_path: Path) -> None:
@@ -453,8 +453,8 @@ def test_two_labels_for_one_picture_are_a_contradiction_when_rare(tmp_path: Path
     ("text", "says"),
     [
         ("image,label,split\n0.png,a,train\n1.png,b,holdout\n", r"split 'holdout' in row 3"),
-        ("image,label\nx.png,a\ny.png,b\n", "None of the pictures"),
-        ("width,height,depth\n1,2,3\n4,5,6\n", "none of its columns .* names pictures"),
+        ("image,label\nx.png,a\ny.png,b\n", "None of the images"),
+        ("width,height,depth\n1,2,3\n4,5,6\n", "none of its columns .* names images"),
         ("image,label\n", "no rows"),
         ("", "cannot be read as a table"),
         ("image,label\n0.png,a,b\n1.png,a\n2.png,a\n3.png,a\n", "more cells than the header in row 2"),
@@ -473,14 +473,14 @@ def test_a_table_of_something_else_does_not_hide_class_folders(tmp_path: Path) -
     layout = sniff(tmp_path)
     assert layout.name == "folders"
     assert (
-        "sizes.csv left aside: none of its columns ('width', 'height') names pictures that are here."
+        "sizes.csv left aside: none of its columns ('width', 'height') names images that are here."
         in layout.notes
     )
 
 
 def test_captions_are_no_classes(tmp_path: Path) -> None:
     folders(tmp_path, {"a": 8, "b": 8})
-    rows = "".join(f"{label}/{i}.png,a picture of {label} number {i}\n" for label in "ab" for i in range(8))
+    rows = "".join(f"{label}/{i}.png,an image of {label} number {i}\n" for label in "ab" for i in range(8))
     put(tmp_path / "metadata.csv", f"file_name,text\n{rows}")
     assert sniff(tmp_path).name == "folders"
 
@@ -522,7 +522,7 @@ def test_npz_that_cannot_be_used(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", foo=[1, 2])
     np.savez(tmp_path / "b.npz", x=np.zeros((4, 5, 5)), y=[0, 1])
     np.savez(tmp_path / "c.npz", x=np.array([{}, {}], object), y=[0, 1])
-    for name, says in (("a", "Call the pictures images"), ("b", "do not fit"), ("c", "plain arrays")):
+    for name, says in (("a", "Call the images images"), ("b", "do not fit"), ("c", "plain arrays")):
         with pytest.raises(DataError, match=says):
             sniff(tmp_path / f"{name}.npz")
     with pytest.raises(DataError, match="plain arrays"):
@@ -645,7 +645,7 @@ def test_real_boxes_of_blood_cells(shared: Callable[[str], Path]) -> None:
     assert load(layout.root, first.path).image.size
 
 
-# Medical pictures
+# Medical images
 
 
 def test_dicom_and_nifti_keep_their_window(tmp_path: Path) -> None:

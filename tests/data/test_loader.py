@@ -1,4 +1,4 @@
-"""Truths are read lazily with their pictures, move with them in training, and stay in their frame otherwise."""
+"""Truths are read lazily with their images, move with them in training, and stay in their frame otherwise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from vitrail.core.errors import DataError, SettingError
 from vitrail.data.augment import build
-from vitrail.data.loader import Order, Pictures, Share, evaluation, training
+from vitrail.data.loader import ImageDataset, Order, Share, evaluation, training
 from vitrail.data.manifest import Row
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.view import View
@@ -22,7 +22,7 @@ STEPS = Preprocess((31, 43), "pad", 1.0, (0.0,), (1.0,), 1)
 
 
 class Masks:
-    """A mask beside each picture."""
+    """A mask beside each image."""
 
     def read(self, row: Row, root: Path) -> Any:
         file = (root / row.path).with_suffix(".mask")
@@ -42,7 +42,7 @@ class Masks:
 
 
 def masks(root: Path, many: int = 5) -> list[Row]:
-    """Write pictures whose right half is white, with masks that say so."""
+    """Write images whose right half is white, with masks that say so."""
     for i in range(many):
         half = np.zeros((47 + i, 61 + 2 * i), np.uint8)
         half[:, half.shape[1] // 2 :] = 1
@@ -54,7 +54,7 @@ def masks(root: Path, many: int = 5) -> list[Row]:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_masks_move_with_their_pictures_in_training(tmp_path: Path, workers: int) -> None:
     rows = masks(tmp_path)
-    pictures = Pictures(rows, tmp_path, STEPS, Masks(), build("flip_crop", channels=1))
+    pictures = ImageDataset(rows, tmp_path, STEPS, Masks(), build("flip_crop", channels=1))
     seen = 0
     for batch in training(pictures, Order(5, 5, 0), Share(), 0, 3, workers):
         for image, mask, one in zip(batch.images, batch.targets, batch.geometry, strict=True):
@@ -67,14 +67,14 @@ def test_masks_move_with_their_pictures_in_training(tmp_path: Path, workers: int
 
 def test_at_evaluation_masks_lie_as_they_lie(tmp_path: Path) -> None:
     rows = masks(tmp_path)
-    batch = next(evaluation(Pictures(rows, tmp_path, STEPS, Masks()), 5, Share()))
+    batch = next(evaluation(ImageDataset(rows, tmp_path, STEPS, Masks()), 5, Share()))
     for i, (mask, one) in enumerate(zip(batch.targets, batch.geometry, strict=True)):
         assert mask.shape == one.original == (47 + i, 61 + 2 * i)
 
 
 def test_a_truth_is_read_when_its_picture_is(tmp_path: Path) -> None:
     rows = masks(tmp_path)
-    pictures = Pictures(rows, tmp_path, STEPS, Masks())
+    pictures = ImageDataset(rows, tmp_path, STEPS, Masks())
     (tmp_path / "3.mask").unlink()
     with pytest.raises(DataError, match=r"3\.png has no mask"):
         list(evaluation(pictures, 5, Share()))
@@ -95,10 +95,10 @@ def test_a_truth_that_a_task_cannot_read_is_named_with_its_picture(tmp_path: Pat
     with pytest.raises(
         DataError, match=r"0: its truth 'twelve' cannot be read by Numbers \(ValueError: .*--task"
     ):
-        list(evaluation(Pictures(rows, tmp_path, STEPS, Numbers()), 5, Share()))
+        list(evaluation(ImageDataset(rows, tmp_path, STEPS, Numbers()), 5, Share()))
 
 
 def test_an_augmentation_that_no_mask_follows_is_refused(tmp_path: Path) -> None:
-    pictures = Pictures(masks(tmp_path), tmp_path, STEPS, Masks(), build("trivial", channels=1))
+    pictures = ImageDataset(masks(tmp_path), tmp_path, STEPS, Masks(), build("trivial", channels=1))
     with pytest.raises(SettingError, match="flip_crop"):
         list(training(pictures, Order(5, 5, 0), Share(), 0, 1, 0))

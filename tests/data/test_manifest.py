@@ -15,7 +15,7 @@ ROWS = [
     Row("img10.png", "img10.png", "", "class 10", "train"),
     Row("img2.png", "img2.png", "", "class 2", "val", "g", "ff"),
     Row('雪, "x".png', '雪, "x".png', "", "花 🌸", "test"),
-    Row("bad.png", "bad.png", "", "zzz", "", "", "", "quarantined", "holds text,\nnot a picture"),
+    Row("bad.png", "bad.png", "", "zzz", "", "", "", "quarantined", "holds text,\nnot an image"),
     Row("007.png", "007.png", "", "class 1", "train"),
 ]
 

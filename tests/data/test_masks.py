@@ -51,7 +51,7 @@ def coloured(mask: Array, colours: list[tuple[int, int, int]]) -> bytes:
 
 
 def read(layout: Layout) -> dict[str, Array]:
-    """Return the mask of every picture by its name."""
+    """Return the mask of every image by its name."""
     targets = SegmentTargets(layout.truth)
     return {
         entry.id: targets.read(Row(entry.id, entry.path, target=entry.target), layout.root)
@@ -71,7 +71,7 @@ def splits(layout: Layout) -> dict[str, int]:
     return dict(Counter(entry.split for entry in layout.found if not entry.trouble))
 
 
-# Where masks stand: the folders of pictures and masks; the mask of picture number i has i % 3 first
+# Where masks stand: the folders of images and masks; the mask of image number i has i % 3 first
 
 SPELLINGS = {
     "plain": ("images/{i}.jpg", "masks/{i}.png"),
@@ -166,7 +166,7 @@ def test_a_mask_for_each_nucleus_makes_one_of_two_classes(tmp_path: Path) -> Non
     mask = read(layout)["stage1_train/cd34/images/cd34.png"]
     assert (mask.shape, int(mask.sum())) == (SIZE, 3 * 5 * 20)
     assert mask[10:15, 1:21].all()
-    put(tmp_path / "stage1_train/ab12/masks/0f0e.png", b"no picture")
+    put(tmp_path / "stage1_train/ab12/masks/0f0e.png", b"no image")
     assert {entry.id: entry.trouble[:28] for entry in look(tmp_path).found if entry.trouble} == {
         "stage1_train/ab12/images/ab12.png": "has a mask that cannot be us"
     }
@@ -195,7 +195,7 @@ def test_files_of_classes_that_overlap_say_which_wins(tmp_path: Path) -> None:
             put(tmp_path / f"masks/{kind}/{i}.png", encode((there * 255).astype(np.uint8)))
     layout = look(tmp_path)
     line = (
-        "The files of several classes cover the same pixels in 2 pictures: there the later class wins "
+        "The files of several classes cover the same pixels in 2 images: there the later class wins "
         "(background < Car < road). The order is that of classes.txt, else of the names."
     )
     assert line in layout.notes
@@ -515,7 +515,7 @@ def test_labelme(tmp_path: Path) -> None:
 
 
 def labelme(root: Path, name: str, **other: Any) -> None:
-    """Write a picture with LabelMe's file of one rectangle."""
+    """Write an image with LabelMe's file of one rectangle."""
     put(root / f"{name}.jpg", image(len(name) + ord(name[-1])))
     shape = {"label": "car", "points": [[10, 22], [20, 30]], "shape_type": "rectangle"}
     content = {"shapes": [shape], "imagePath": f"{name}.jpg", "imageHeight": 40, "imageWidth": 60}
@@ -544,8 +544,8 @@ def test_no_file_of_labelme_is_lost_without_a_word(tmp_path: Path) -> None:
     said = "\n".join(prepared.lines())
     assert "imageHeight" in said
     assert "1 JSON file broken or none of LabelMe left aside: stray.json." in said
-    assert "1 outline wholly outside the picture left aside: g.jpg." in said
-    assert "1 picture without an outline is background: g.jpg." in said
+    assert "1 outline wholly outside the image left aside: g.jpg." in said
+    assert "1 image without an outline is background: g.jpg." in said
 
 
 def listed(root: Path, names: list[str], **other: Any) -> dict[str, Any]:
@@ -577,7 +577,7 @@ def test_images_of_one_name_in_two_folders_keep_their_outlines(tmp_path: Path) -
     assert {one.id: one.trouble for one in layout.found if one.trouble} == {
         "0.jpg": "is listed in coco.json and may be images/a/0.jpg, images/b/0.jpg: write its folder there, too"
     }
-    assert "2 pictures without annotations left aside: images/a/0.jpg, images/b/0.jpg." in layout.notes
+    assert "2 images without annotations left aside: images/a/0.jpg, images/b/0.jpg." in layout.notes
     assert set(read(layout)) == {"images/a/1.jpg", "images/b/1.jpg"}
     assert [one.id for one in sniff(tmp_path, layout="crops").found if one.trouble] == ["0.jpg"]
     (tmp_path / "images/b/1.jpg").unlink()  # that of a alone is left: it is not taken for that of b
@@ -627,9 +627,9 @@ def test_what_coco_files_get_wrong_is_said_and_keeps_one_image_out(tmp_path: Pat
     for line in (
         "1 image of coco.json not here: gone.jpg.",
         "1 annotation of images that coco.json does not list left aside: image_id 777.",
-        "1 picture without annotations left aside: images/5.jpg.",
-        "1 outline wholly outside the picture left aside: images/1.jpg.",
-        "2 pictures without an outline are background: images/1.jpg, images/3.jpg.",
+        "1 image without annotations left aside: images/5.jpg.",
+        "1 outline wholly outside the image left aside: images/1.jpg.",
+        "2 images without an outline are background: images/1.jpg, images/3.jpg.",
     ):
         assert line in said
 
@@ -758,7 +758,7 @@ def test_frames_of_videos_count_in_stretches(tmp_path: Path) -> None:
         assert groups(names) == (0, 0)
 
 
-# Another source than the one that was learnt from
+# Another source than the one that was learned from
 
 
 def test_classes_of_another_source_are_matched_by_their_names(tmp_path: Path) -> None:
@@ -791,7 +791,7 @@ def test_classes_of_another_source_are_matched_by_their_names(tmp_path: Path) ->
 
 @pytest.fixture
 def street(tmp_path: Path) -> Path:
-    """Twelve pictures with masks of three classes."""
+    """Twelve images with masks of three classes."""
     root = tmp_path / "street"
     for i in range(12):
         put(root / f"images/{i}.jpg", image(i))
@@ -840,13 +840,13 @@ def test_every_fault_is_named_with_its_files(street: Path) -> None:
     assert rows["images/5.jpg"].reason == (
         "masks/5.png is no mask that can be read (no image of a known kind). Save it as PNG"
     )
-    assert "1 mask whose picture is not here left aside: masks/lost.png." in prepared.lines()
+    assert "1 mask whose image is not here left aside: masks/lost.png." in prepared.lines()
     assert len(rows) == 12  # a mask without its image is none
     assert {row.id for row in rows.values() if row.state == "kept"} == {
         f"images/{i}.jpg" for i in range(6, 12)
     }
     assert found["unknown values"].text == "Of no class: 9 (7 px in 1 mask), 200 (2 px in 1 mask)."
-    assert found["absent class"].text.startswith("No mask shows tram: never learnt.")
+    assert found["absent class"].text.startswith("No mask shows tram: never learned.")
     assert found["lossy mask"].ids == ("images/3.jpg",)
     assert "mogrify" in found["lossy mask"].text
 

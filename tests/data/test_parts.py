@@ -13,7 +13,7 @@ from PIL import Image
 from vitrail.core.errors import DataError
 from vitrail.data.doctor import examine
 from vitrail.data.layouts import Entry
-from vitrail.data.loader import Pictures, Share, evaluation
+from vitrail.data.loader import ImageDataset, Share, evaluation
 from vitrail.data.manifest import Row
 from vitrail.data.open_image import load
 from vitrail.data.preprocess import Preprocess
@@ -36,7 +36,7 @@ def test_a_window_is_cut_out_of_its_picture(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         load(tmp_path, "a.png!10,10,60,50", part="window=3,5,20,30").image, scene(1)[15:40, 13:30]
     )
-    with pytest.raises(DataError, match="box outside its picture"):
+    with pytest.raises(DataError, match="box outside its image"):
         load(tmp_path, "a.png", part="window=200,0,220,9")
 
 
@@ -72,7 +72,7 @@ def test_a_slice_is_read_from_its_volume(tmp_path: Path) -> None:
         np.testing.assert_array_equal(
             load(tmp_path, "a.nii.gz", part=f"slice={i}").image, load(tmp_path, f"a.nii.gz!{i}").image
         )
-    with pytest.raises(DataError, match="has no picture called 9"):
+    with pytest.raises(DataError, match="has no image called 9"):
         load(tmp_path, "a.nii.gz", part="slice=9")
     put(tmp_path / "a.png", encode(scene(1)))
     with pytest.raises(DataError, match="has no slices"):
@@ -130,7 +130,7 @@ def test_parts_are_checked_and_trained_on_as_rows(tmp_path: Path) -> None:
     assert again.rows == report.rows
     kept: list[Row] = [row for row in report.rows if row.state == "kept"]
     targets = ClassTargets(Truth("class", ("a", "b")))
-    pictures = Pictures(kept, tmp_path, Preprocess.for_size((32, 32), 3), targets)
+    pictures = ImageDataset(kept, tmp_path, Preprocess.for_size((32, 32), 3), targets)
     (batch,) = evaluation(pictures, 16, Share())
     assert batch.geometry[kept.index(rows["b window=0,0,80,80"])].original == (80, 80)
     assert batch.targets == [0, 1, 0, 0, 0, 0]

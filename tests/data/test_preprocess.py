@@ -53,7 +53,7 @@ def test_crop_is_deit_s_evaluation(shape: tuple[int, int]) -> None:
 def test_the_box_says_what_the_input_shows(
     fit: Fit, shape: tuple[int, int], fraction: float, interpolation: Interpolation
 ) -> None:
-    """A picture whose colours are its coordinates tells where each input pixel was taken from."""
+    """An image whose colours are its coordinates tells where each input pixel was taken from."""
     rows, cols = np.mgrid[0 : shape[0], 0 : shape[1]]
     image = np.dstack([rows, cols, np.zeros(shape)]).astype(np.uint8)
     steps = Preprocess((32, 48), fit, fraction, (0.0,) * 3, (1.0,) * 3, 3, interpolation)
@@ -133,7 +133,7 @@ def test_settings_survive_json() -> None:
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
 def test_a_header_from_before_means_what_it_meant(fit: Fit) -> None:
-    """There was no interpolation but bicubic, and a crop fraction said nothing unless pictures were cropped."""
+    """There was no interpolation but bicubic, and a crop fraction said nothing unless images were cropped."""
     said = {
         "size": [32, 48], "fit": fit, "crop_fraction": 0.8, "mean": [0.5] * 3, "std": [0.5] * 3, "channels": 3,
     }  # fmt: skip

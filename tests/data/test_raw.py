@@ -1,4 +1,4 @@
-"""Raw pictures keep the numbers of their files: other depths, other bands, no data."""
+"""Raw images keep the numbers of their files: other depths, other bands, no data."""
 
 from __future__ import annotations
 

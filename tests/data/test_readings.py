@@ -21,7 +21,7 @@ from vitrail.data.labels import split_labels, splits_of
 from vitrail.data.layouts import Layout, sniff
 from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import prepare
-from vitrail.data.walk_files import is_picture_at
+from vitrail.data.walk_files import is_image_at
 from vitrail.infer.inputs import expand
 
 PICTURE = encode(scene(0, (9, 8)))
@@ -345,7 +345,7 @@ def test_a_table_that_names_a_few_pictures_does_not_take_the_place_of_folders(tm
     table(tmp_path, "notes.csv", {f"{name}/0.png": "dark" if name == "circle" else "blurred" for name in ABC})
     layout = sniff(tmp_path)
     assert (layout.name, layout.question, counts(layout)) == ("folders", None, TWELVE)
-    assert "notes.csv (3 pictures: blurred, dark) says something else of 3 of 3 pictures" in said(layout)
+    assert "notes.csv (3 images: blurred, dark) says something else of 3 of 3 images" in said(layout)
     assert "--labels notes.csv" in said(layout)
     assert counts(sniff(tmp_path, LayoutOptions(labels="notes.csv"))) == {"dark": 1, "blurred": 2}
 
@@ -361,7 +361,7 @@ def test_readings_that_contradict_each_other_are_a_question(
     )
     layout = sniff(data)
     assert layout.question is not None
-    assert "say different things of 6 of 12 pictures" in layout.question.text
+    assert "say different things of 6 of 12 images" in layout.question.text
     assert [way.option for way in layout.question.ways] == [("labels", "labels.csv"), ("layout", "folders")]
     with pytest.raises(UndecidedError, match=r"--labels labels\.csv.*--layout folders"):
         prepare(data)
@@ -404,7 +404,7 @@ def test_a_second_table_is_never_joined_in(tmp_path: Path) -> None:
     table(tmp_path, "weather.csv", {f"{i}.png": "sun" for i in range(3)})
     layout = sniff(tmp_path)
     assert (counts(layout), layout.question, layout.truth.kind) == (EACH, None, "class")
-    assert "Not used: weather.csv (3 pictures: sun)" in said(layout)
+    assert "Not used: weather.csv (3 images: sun)" in said(layout)
 
 
 def test_masks_beside_class_folders_are_a_question_and_never_pictures(tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_masks_beside_class_folders_are_a_question_and_never_pictures(tmp_path: 
     assert {way.option for way in layout.question.ways} == {("layout", "masks"), ("layout", "folders")}
     chosen = sniff(tmp_path / "set", layout="folders")
     assert counts(chosen) == EACH
-    assert "9 masks beside the pictures left aside" in said(chosen)
+    assert "9 masks beside the images left aside" in said(chosen)
 
 
 def test_a_few_boxes_do_not_take_the_place_of_class_folders(tmp_path: Path) -> None:
@@ -551,7 +551,7 @@ def test_a_list_of_splits_beside_class_folders(tmp_path: Path) -> None:
     put(tmp_path / "split.csv", rows("file,split", lines))
     layout = sniff(tmp_path)
     assert (layout.name, splits(layout)) == ("folders", {"train": 9, "test": 3})
-    assert "The split of 12 pictures stands in split.csv." in said(layout)
+    assert "The split of 12 images stands in split.csv." in said(layout)
     assert splits(sniff(tmp_path, LayoutOptions(splits="none"))) == {"": 12}
 
 
@@ -563,7 +563,7 @@ def test_a_list_of_groups_beside_class_folders(tmp_path: Path) -> None:
     )
     layout = sniff(tmp_path)
     assert (layout.name, {entry.group for entry in layout.entries()}) == ("folders", {"p0", "p1"})
-    assert "The group of 12 pictures stands in people.csv." in said(layout)
+    assert "The group of 12 images stands in people.csv." in said(layout)
     assert {entry.group for entry in sniff(tmp_path, LayoutOptions(groups="none")).entries()} == {""}
 
 
@@ -589,7 +589,7 @@ def test_places_are_groups_only_where_there_are_many(tmp_path: Path) -> None:
     from vitrail.data.split import can_be_trained
 
     tied = prepare(tmp_path)
-    with pytest.raises(DataError, match=r"Groups tie the pictures together.*--groups none"):
+    with pytest.raises(DataError, match=r"Groups tie the images together.*--groups none"):
         can_be_trained(tied.manifest, tied.targets.strata)
     free = prepare(tmp_path, LayoutOptions(groups="none"))
     can_be_trained(free.manifest, free.targets.strata)
@@ -634,15 +634,13 @@ def test_content_decides_what_is_a_picture(tmp_path: Path) -> None:
     for i in range(4):
         (data / f"triangle/{i}.png").rename(data / f"triangle/{i}")
     put(data / "circle/jpeg.data", encode(scene(50), "JPEG"))
-    put(data / "circle/readme", "no picture")
+    put(data / "circle/readme", "no image")
     (data / "hexagon").mkdir()
     layout = sniff(data)
     assert counts(layout) == {**TWELVE, "circle": 5}
-    assert "5 files without the suffix of a picture taken as one: circle/jpeg.data, triangle/0" in said(
-        layout
-    )
-    assert "1 file that is no picture left aside: circle/readme." in layout.notes
-    assert "No picture in hexagon: no class comes of it." in layout.notes
+    assert "5 files without the suffix of an image taken as one: circle/jpeg.data, triangle/0" in said(layout)
+    assert "1 file that is no image left aside: circle/readme." in layout.notes
+    assert "No image in hexagon: no class comes of it." in layout.notes
     assert len(list(expand([str(data)]))) == 13
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as packed:
         for file in sorted(data.rglob("*")):
@@ -653,7 +651,7 @@ def test_content_decides_what_is_a_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000"])
 def test_every_kind_is_known_by_its_first_bytes(tmp_path: Path, kind: str) -> None:
     put(tmp_path / "x", encode(scene(1), kind))
-    assert is_picture_at(tmp_path, "x")
+    assert is_image_at(tmp_path, "x")
 
 
 def test_what_this_project_writes_is_never_data(tmp_path: Path) -> None:
@@ -668,10 +666,10 @@ def test_what_this_project_writes_is_never_data(tmp_path: Path) -> None:
     pictures(data, ["runs/a/shown/1.png"])
     for name in ("explained/0-gradcam.png", "explained/1-rollout.png"):
         (data / "explained").mkdir(exist_ok=True)
-        plots.write_picture(data / name, Image.new("RGB", (40, 20)))
+        plots.write_image(data / name, Image.new("RGB", (40, 20)))
     figure = Figure()
     figure.subplots().plot([1, 2])
-    plots.write_picture(data / "explained/curve.png", figure)
+    plots.write_image(data / "explained/curve.png", figure)
     manifest.write(data / "list.csv")
     write_doubts(data / "look.csv", [])
     write_csv(str(data / "answers.csv"), [], ("label", "probability"))
@@ -681,12 +679,12 @@ def test_what_this_project_writes_is_never_data(tmp_path: Path) -> None:
         "answers.csv left aside: answers of vitrail predict, no labels of yours.",
         "list.csv left aside: the manifest of a run, no labels of yours.",
         "look.csv left aside: the doubtful labels of a draft, no labels of yours.",
-        "runs/a left aside: a run, no pictures of yours.",
+        "runs/a left aside: a run, no images of yours.",
         "3 figures that vitrail drew left aside: explained/0-gradcam.png, explained/1-rollout.png, "
         "explained/curve.png.",
     ):
         assert line in layout.notes
-    assert len(list(expand([str(data)]))) == 13  # the pictures of a run are its own
+    assert len(list(expand([str(data)]))) == 13  # the images of a run are its own
     with pytest.raises(DataError, match="a is a run, no data set"):
         sniff(data / "runs/a")
 
@@ -702,7 +700,7 @@ def test_class_names_with_a_bar_or_without_a_letter(tmp_path: Path) -> None:
 def test_training_says_where_labels_come_from_and_the_classes(tmp_path: Path) -> None:
     class_folders(tmp_path)
     assert prepare(tmp_path).opening()[0] == (
-        "Class folders, because 3 folders hold the pictures: circle, square, triangle."
+        "Class folders, because 3 folders hold the images: circle, square, triangle."
     )
 
 
@@ -741,7 +739,7 @@ def test_text_beside_json_and_masks_in_samples(tmp_path: Path) -> None:
     for i in range(9):
         samples[f"{i:04d}.jpg"] = encode(scene(i), "JPEG")
         samples[f"{i:04d}.json"] = json.dumps({"label": ABC[i % 3]})
-        samples[f"{i:04d}.txt"] = f"a caption of picture {i}"
+        samples[f"{i:04d}.txt"] = f"a caption of image {i}"
         samples[f"{i:04d}.mask.png"] = MASK
     layout = sniff(shards(tmp_path / "set", samples))
     assert counts(layout) == EACH

@@ -51,7 +51,7 @@ def test_a_part_is_that_part_of_the_whole(mode: Interpolation) -> None:
 
 @pytest.mark.parametrize("width", [1, 6])
 def test_a_picture_of_one_pixel_s_width_too(width: int) -> None:
-    """Where torch 2.15 repeats the first row, but not for the same picture lying on its side."""
+    """Where torch 2.15 repeats the first row, but not for the same image lying on its side."""
     image = noise(10, width)
     lying = torch.from_numpy(image).permute(2, 1, 0).float()
     theirs = interpolate(lying[None], (1, 23), mode="bicubic", antialias=True)[0].mT

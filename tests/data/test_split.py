@@ -157,7 +157,7 @@ def test_a_share_of_a_split_that_is_given_is_said_to_change_nothing() -> None:
         for row in rows({f"{split} a": 9, f"{split} b": 9})
     ]
     assert assign(manifest(given), seed=1, val=0.3, test=0.2).notes == (
-        "--val 0.3 changes nothing: the val pictures are given.",
-        "--test 0.2 changes nothing: the test pictures are given.",
+        "--val 0.3 changes nothing: the val images are given.",
+        "--test 0.2 changes nothing: the test images are given.",
     )
     assert assign(manifest(given), seed=1).notes == ()

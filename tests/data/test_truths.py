@@ -14,7 +14,7 @@ from vitrail.cli.main import run
 from vitrail.core.errors import DataError, SettingError, UnknownNameError, VitrailError
 from vitrail.data.augment import build
 from vitrail.data.layouts import sniff
-from vitrail.data.loader import Order, Pictures, Share, training
+from vitrail.data.loader import ImageDataset, Order, Share, training
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.prepare import prepare
 from vitrail.data.preprocess import Preprocess
@@ -39,7 +39,7 @@ def mask(number: int, size: tuple[int, int] = (120, 160)) -> np.ndarray:
 
 @pytest.fixture
 def cells(tmp_path: Path) -> Path:
-    """Twelve pictures with masks, and four whose masks cannot be used."""
+    """Twelve images with masks, and four whose masks cannot be used."""
     root = tmp_path / "cells"
     for i in range(16):
         put(root / "images" / f"{i}.png", encode(scene(i, (120, 160))))
@@ -47,7 +47,7 @@ def cells(tmp_path: Path) -> Path:
         put(root / "masks" / f"{i}_mask.png", encode(mask(i)))
     put(root / "masks/12.png", encode(mask(12, (60, 80))))
     put(root / "masks/13.png", encode(np.full((120, 160), 7, np.uint8)))
-    put(root / "masks/14.png", b"no picture")
+    put(root / "masks/14.png", b"no image")
     return root
 
 
@@ -64,7 +64,7 @@ def test_masks_are_read_checked_and_written_down(cells: Path, tmp_path: Path) ->
     }
     assert rows["images/12.png"].reason == "a mask of 80 × 60 px"
     lines = prepared.report.lines()
-    assert "1 picture kept out, a mask of 80 × 60 px: images/12.png. Draw it again." in lines
+    assert "1 image kept out, a mask of 80 × 60 px: images/12.png. Draw it again." in lines
     assert any("masks/14.png" in line and "images/14.png" in line for line in lines)
     assert prepared.manifest.counts(prepared.targets) == {"train": {"": 8}, "val": {"": 2}, "test": {"": 2}}
     np.testing.assert_array_equal(prepared.targets.read(rows["images/3.png"], cells), mask(3))
@@ -94,11 +94,11 @@ def test_the_command_line_checks_a_set_for_an_own_task(
     page = cells.parent / "check.html"
     assert run(["check", str(cells), "--task", MASKS, "--html", str(page)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("Pictures with masks, because the folders images and masks stand side by side")
+    assert said.startswith("Images with masks, because the folders images and masks stand side by side")
     assert said.endswith(f"next    vitrail train {cells} --task {MASKS}\n")
     html = page.read_text(encoding="utf-8")
     assert "<b>masks/12.png</b>" in html
-    assert "all pictures" in html
+    assert "all images" in html
     assert run(["check", str(cells), "--task", MASKS, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["truth"], told["classes"], told["kept"]) == ("mask", ["ground", "cell"], 12)
@@ -110,7 +110,7 @@ def test_decisions_on_masks_can_be_taken_back(cells: Path) -> None:
         return rows[name].state
 
     shutil.copy(cells / "images/0.png", cells / "images/same.png")
-    put(cells / "masks/same.png", encode(mask(40)))  # the same picture, another mask
+    put(cells / "masks/same.png", encode(mask(40)))  # the same image, another mask
     shutil.copy(cells / "images/1.png", cells / "images/twin.png")
     put(cells / "masks/twin.png", encode(mask(1)))  # an equal mask in another file contradicts nothing
     assert [state(f"images/{name}.png") for name in ("0", "same", "1", "twin")] == [
@@ -148,7 +148,7 @@ def test_truths_are_read_by_the_loader_when_they_are_needed(cells: Path) -> None
     prepared = prepare(cells, task=MASKS)
     rows = prepared.manifest.rows("train")
     steps = Preprocess.for_size((32, 32), 3)
-    pictures = Pictures(rows, cells, steps, prepared.targets, build("none", channels=3, erasing=0.0))
+    pictures = ImageDataset(rows, cells, steps, prepared.targets, build("none", channels=3, erasing=0.0))
     order = Order(len(rows), 4, seed=0)
     for workers in (0, 1):
         batch = next(training(pictures, order, Share(), 0, 1, workers))
@@ -186,7 +186,7 @@ def test_boxes_are_read_checked_and_written_down(tmp_path: Path) -> None:
     prepared = prepare(root, task=BOXES)
     rows = {row.id: row for row in prepared.manifest.rows()}
     assert prepared.manifest.truth == Truth("boxes", ("cell", "core"))
-    assert "20 pictures in 2 classes" in prepared.about()
+    assert "20 images in 2 classes" in prepared.about()
     assert prepared.targets.read(rows["5.png"], root) == [
         {"class": "cell", "box": [0, 0, 30.25, 60]},
         {"class": "core", "box": [40, 0, 70.25, 60], "polygons": [[1, 2, 3, 4, 5, 6]]},
@@ -194,7 +194,7 @@ def test_boxes_are_read_checked_and_written_down(tmp_path: Path) -> None:
     assert prepared.targets.read(rows["4.png"], root) == [
         {"class": "cell", "box": [0, 0, 30.25, 60], "crowd": True}
     ]
-    assert prepared.targets.read(rows["3.png"], root) == []  # a picture without boxes is a truth, too
+    assert prepared.targets.read(rows["3.png"], root) == []  # an image without boxes is a truth, too
     assert prepared.report.of("outside") == ("1.png",)
     assert rows["1.png"].state == "kept"  # the task only said so
     counts = prepared.manifest.counts(prepared.targets)
@@ -245,7 +245,7 @@ def test_crops_leave_crowds_out(tmp_path: Path) -> None:
 
 
 def hot(root: Path, extra: str = "") -> Path:
-    """A column for each class; picture 4 has a 0 in both."""
+    """A column for each class; image 4 has a 0 in both."""
     for i in range(24):
         put(root / f"{i}.png", encode(scene(i)))
     lines = [f"{i}.png,{int(i % 2 == 0 and i != 4)},{i % 2}\n" for i in range(23)]
@@ -260,7 +260,7 @@ def test_a_missing_label_does_not_make_a_set_one_of_several_labels(tmp_path: Pat
     assert (row.id, row.reason) == ("4.png", "no label")
     assert prepared.report.of("no label") == ("4.png",)
     assert (
-        "1 picture kept out, no label: 4.png. Where a picture may have none: --task multilabel."
+        "1 image kept out, no label: 4.png. Where an image may have none: --task multilabel."
         in prepared.report.lines()
     )
     asked = prepare(tmp_path / "set", task="multilabel")

@@ -155,13 +155,13 @@ def test_a_mask_is_the_mask_drawn_into_the_transformed_image(
 
 @pytest.mark.parametrize("name", MOVING_TRUTH)
 def test_what_shows_no_picture_is_void(name: str) -> None:
-    """White pictures on a black ground: void is where nothing white is."""
+    """White images on a black ground: void is where nothing white is."""
     steps = Preprocess((31, 43), "pad", 1.0, (0.0,), (1.0,), 1)
     for key in range(8):
         view = steps.view((37, 23), colourless(name), key)
         shown = view.image(np.full((37, 23, 1), 255, np.uint8))[0].numpy()
         void = view.mask(np.zeros((37, 23), np.int64), VOID) == VOID
-        assert (shown[void] < 0.75).all()  # corners of a turned picture are seen by a quarter or less
+        assert (shown[void] < 0.75).all()  # corners of a turned image are seen by a quarter or less
         assert (shown[~void] > 0.05).all()
         assert abs((~void).sum() - shown.sum()) < 0.02 * void.size
 
@@ -220,7 +220,7 @@ def test_boxes_are_cut_off_and_tell_what_is_left() -> None:
 
 
 def test_back_is_the_identity_to_a_pixel() -> None:
-    """Where the input is the picture itself, what comes back is what went in; also where it is mirrored."""
+    """Where the input is the image itself, what comes back is what went in; also where it is mirrored."""
     image = np.random.default_rng(0).integers(0, 256, (37, 41, 1), dtype=np.uint8)
     steps, mirrored = plain((37, 41), "squash"), 0
     view = steps.view((37, 41))

@@ -61,7 +61,7 @@ class ToyBoxes(Targets[list[dict[str, Any]]]):
         for one in self.read(row, root):
             left, top, right, bottom = one["box"]
             if left < 0 or top < 0 or right > width or bottom > height:
-                yield Finding("outside", "a box outside the picture", (row.id,), grave=True)
+                yield Finding("outside", "a box outside the image", (row.id,), grave=True)
                 return
 
     def strata(self, row: Row) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ def test_front_matter_is_what_hubs_index_and_the_licence_is_the_weights():
             "splits": {"train": {"a|b": 5, "c": 4}},
             "states": {"kept": 9, "quarantined": 1, "dropped": 0},
         },
-        "reproduce": "vitrail train PICTURES --recipe recipe.yaml",
+        "reproduce": "vitrail train IMAGES --recipe recipe.yaml",
     }
     task = Classify(["a|b", "c"])
     text = card(header, task, report, result)
@@ -49,7 +49,7 @@ def test_front_matter_is_what_hubs_index_and_the_licence_is_the_weights():
     assert "a|b taken for c: 2" in text
     assert r"| a\|b | 12 | 90.0 % | 80.0 % – 95.0 % | 90.0 % | 90.0 % | – |" in text
     assert "Temperature 1.4" in text
-    assert "Fewer than 30 test pictures" in text
+    assert "Fewer than 30 test images" in text
     assert "dropped): 1." in text
     scratch = card(header.model_copy(update={"weights": "none", "licence": None}), task, report, result)
     assert "license" not in yaml.safe_load(scratch.split("---")[1])

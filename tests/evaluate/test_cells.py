@@ -1,4 +1,4 @@
-"""The confusion matrix on the page: many classes, a small budget, pictures that are gone."""
+"""The confusion matrix on the page: many classes, a small budget, images that are gone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def matrix_of(labels, answers):
 
 @pytest.fixture
 def answers(tmp_path):
-    """Answers to 260 pictures of 40 classes, each fourth wrong."""
+    """Answers to 260 images of 40 classes, each fourth wrong."""
     draw = np.random.default_rng(0)
     found = []
     for i in range(260):

@@ -37,4 +37,4 @@ def test_a_score_gets_the_interval_that_resamples_tell():
 def test_few_pictures_tell_none_and_it_is_said_why():
     found = result_of(*evaluated(4), Scope())
     assert found.numbers["closeness"].low is None
-    assert "fewer than 10 pictures" in found.numbers["closeness"].why
+    assert "fewer than 10 images" in found.numbers["closeness"].why

@@ -43,7 +43,7 @@ def details(truth, probabilities, labels=LABELS, leaked=()):
 
 @pytest.fixture
 def some():
-    """Answers of a middling model to 211 pictures of five of the seven classes."""
+    """Answers of a middling model to 211 images of five of the seven classes."""
     draw = np.random.default_rng(5)
     truth = draw.integers(0, 5, 211)
     logits = draw.normal(size=(211, 7)) + 1.5 * np.eye(7)[truth]
@@ -53,7 +53,7 @@ def some():
 
 @pytest.fixture
 def several():
-    """Logits of three labels for 90 pictures, and which of them are there."""
+    """Logits of three labels for 90 images, and which of them are there."""
     draw = np.random.default_rng(6)
     truth = draw.random((90, 3)) < (0.5, 0.3, 0.1)
     return torch.from_numpy(draw.normal(size=(90, 3)) + 2 * truth - 1).float(), truth
@@ -208,7 +208,7 @@ def test_below_ten_pictures_a_dash_and_the_reason():
     p = np.random.default_rng(0).dirichlet([1, 1], 49)
     row = details(truth, p, ("a", "b"))["per_class"]["a"]
     assert row["f1"]["low"] is None
-    assert row["f1"]["why"] == "fewer than 10 pictures"
+    assert row["f1"]["why"] == "fewer than 10 images"
     assert row["low"] < row["value"] < row["high"]  # a share has Wilson's interval, however few
 
 

@@ -1,4 +1,4 @@
-"""Pictures far longer than wide, or far larger than a screen: drawn within bounds on both sides."""
+"""Images far longer than wide, or far larger than a screen: drawn within bounds on both sides."""
 
 from __future__ import annotations
 

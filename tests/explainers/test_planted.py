@@ -23,7 +23,7 @@ CELLS = SIDE // PATCH
 
 
 class Planted(NamedTuple):
-    """Pictures (b, 3, SIDE, SIDE), the chance of each class (b, 4), and colour, place and brightness of the patch."""
+    """Images (b, 3, SIDE, SIDE), the chance of each class (b, 4), and colour, place and brightness of the patch."""
 
     images: torch.Tensor
     chances: torch.Tensor
@@ -35,7 +35,7 @@ class Planted(NamedTuple):
 def planted(count: int, seed: int) -> Planted:
     """Return noise with dim patches of any colour and one that may be bright, 0 to 3: its colour is the class.
 
-    The brighter it is the surer is its class, else the picture is of the last one, `none`. Were the class sure as
+    The brighter it is the surer is its class, else the image is of the last one, `none`. Were the class sure as
     soon as there is a patch, all that a class token gathers would be that patch, the last norm would divide its
     strength away, and no score could hang on how much of it was gathered: gradients of 0, whatever it looks at.
     """
@@ -64,7 +64,7 @@ def answer_of(network, task, image):
 
 
 class Learnt(NamedTuple):
-    """A small network that has learnt how sure the colour of the bright patch is, and pictures where it is sure."""
+    """A small network that has learned how sure the colour of the bright patch is, and images where it is sure."""
 
     network: Network
     task: Task

@@ -1,4 +1,4 @@
-"""Where a map lands on the original picture."""
+"""Where a map lands on the original image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_spot_lands_where_it_was_on_the_original(fit, crop, shape):
     image[middle[0] : middle[0] + 9, middle[1] : middle[1] + 9] = 255
     preprocess = Preprocess((64, 64), fit, crop)
     pixels, geometry = preprocess.eval(image)
-    # The ground of a padded picture is grey: only what is brighter counts.
+    # The ground of a padded image is grey: only what is brighter counts.
     grid = (
         (preprocess.restore(pixels)[0] - 130)
         .clamp(min=0)

@@ -1,4 +1,4 @@
-"""Random networks written as a training writes them, and pictures to prove exports on."""
+"""Random networks written as a training writes them, and images to prove exports on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABELS = ("2", "10", "图", "cat", "dog")
 
 @pytest.fixture(scope="session")
 def written(model_file) -> Callable[..., Path]:
-    """Write a random network with steep heads, so that its answers differ from picture to picture.
+    """Write a random network with steep heads, so that its answers differ from image to image.
 
     `model` is a name, or the settings of a page: then its size counts, and nothing is left at the zero or one that
     it starts from, where a mistake could hide.
@@ -48,8 +48,8 @@ def written(model_file) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> Path:
-    """Eight pictures with something in them, of eight sizes."""
-    folder = tmp_path_factory.mktemp("pictures") / "some pictures"
+    """Eight images with something in them, of eight sizes."""
+    folder = tmp_path_factory.mktemp("pictures") / "some images"
     folder.mkdir()
     draw = np.random.default_rng(0)
     for i in range(8):
@@ -69,5 +69,5 @@ def one_thread():
 
 @pytest.fixture
 def few(monkeypatch):
-    """Prove on eight pictures: for tests of what is written, where others ask the full number of the same graph."""
+    """Prove on eight images: for tests of what is written, where others ask the full number of the same graph."""
     monkeypatch.setattr(agreement, "many_sizes", partial(agreement.many_sizes, least=8))

@@ -1,4 +1,4 @@
-"""Pictures of many bands and more than 8 bits, from the file to the exported graph's answer."""
+"""Images of many bands and more than 8 bits, from the file to the exported graph's answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.export import agreement
 from vitrail.export.export import export
 from vitrail.infer.predictor import Predictor, load
-from vitrail.runs.proof import picture_for
+from vitrail.runs.proof import proof_image_for
 from vitrail.runs.recipe import compose
 from vitrail.training.initialization import build_from_recipe
 
@@ -90,11 +90,11 @@ def test_another_count_of_bands_is_refused(written, tmp_path):
 
 
 def test_the_proof_picture_fills_the_scale_and_has_gaps():
-    shown = picture_for(STEPS)
+    shown = proof_image_for(STEPS)
     assert shown.dtype == np.float32
     assert np.nanmax(shown) > 9900
     assert 0 < np.isnan(shown).mean() < 0.1
-    assert picture_for(Preprocess.for_size(32)).dtype == np.uint8
+    assert proof_image_for(Preprocess.for_size(32)).dtype == np.uint8
 
 
 def test_raw_pictures_are_stretched_without_new_values():

@@ -48,7 +48,7 @@ def model(written) -> Path:
 
 @pytest.fixture(scope="module")
 def graphs(model, pictures, tmp_path_factory):
-    """The same network in every format of graphs, for pictures one by one and in batches."""
+    """The same network in every format of graphs, for images one by one and in batches."""
     folder = tmp_path_factory.mktemp("graphs")
 
     def written_as(format: str, batch: bool):
@@ -275,7 +275,7 @@ def test_the_number_is_that_of_the_files_through_the_librarys_own_transform(writ
 
 WITHOUT = {
     "oblong crop": (Preprocess((28, 35), "crop"), r"covers an input .*28 x 35"),
-    "oblong pad": (Preprocess((28, 35), "pad"), r"lays a picture .*28 x 35"),
+    "oblong pad": (Preprocess((28, 35), "pad"), r"lays an image .*28 x 35"),
     "four channels": (Preprocess((28, 28), "squash", 1.0, (0.5,) * 4, (0.5,) * 4, 4), "takes RGBA"),
     "raw": (Preprocess((28, 28), "squash", 1.0, (0.4,) * 3, (0.2,) * 3, scale=10_000), "numbers of the file"),
 }

@@ -191,7 +191,7 @@ def test_few_pictures_are_not_called_many():
     found = compared(ask, ask, agreement.many_sizes(readers, 8), agreement.shown(readers))
     assert (found.shown, found.pictures) == (3, 8)
     assert "8 of 8 top answers" in str(found)
-    assert "3 pictures in" in str(found)
+    assert "3 images in" in str(found)
     assert agreement.shown(readers * 40) == 100
     assert agreement.shown(readers * 100) == 300
 
@@ -224,7 +224,7 @@ def test_broken_foreign_and_unknown_files_are_refused_in_plain_words(written, pi
     weight = next(t for t in floats if 5 in t.dims and 64 in t.dims)
     weight.raw_data = (onnx.numpy_helper.to_array(weight) * np.float32(1.5)).tobytes()
     onnx.save(model, tmp_path / "bent.onnx")
-    with pytest.raises(RunError, match="proof picture"):
+    with pytest.raises(RunError, match="proof image"):
         load(tmp_path / "bent.onnx")
     with pytest.raises(RunError, match=r"vitrail\.load"):
         Predictor(done.path)
@@ -273,6 +273,6 @@ def test_openvino_opens_no_socket(tmp_path):
 def test_no_pictures_no_export(written, tmp_path):
     folder = tmp_path / "none"
     folder.mkdir()
-    (folder / "a.png").write_bytes(b"no picture")
+    (folder / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="--data"):
         export(written("vit_digits"), "onnx", tmp_path / "m.onnx", data=folder)

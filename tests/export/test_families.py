@@ -1,4 +1,4 @@
-"""A model leaves by the command line and answers as before: every family, every shape of picture, several labels."""
+"""A model leaves by the command line and answers as before: every family, every shape of image, several labels."""
 
 from __future__ import annotations
 

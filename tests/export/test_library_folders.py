@@ -184,7 +184,7 @@ def test_a_fit_that_transformers_has_no_words_for_is_left_to_the_reader(
         written(VIT, preprocess=steps, pool="cls"), "huggingface", tmp_path / "theirs", data=pictures
     )
     assert (done.path / "preprocessor_config.json").is_file() == said
-    assert ("prepare the pictures yourself" in (done.path / "README.md").read_text()) != said
+    assert ("prepare the images yourself" in (done.path / "README.md").read_text()) != said
 
 
 @pytest.mark.parametrize(

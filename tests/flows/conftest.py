@@ -51,13 +51,13 @@ def vitrail(
 
 @pytest.fixture(scope="session")
 def digits(some_digits: Callable[[str, int], Path]) -> Path:
-    """Twenty pictures each of four digits."""
+    """Twenty images each of four digits."""
     return some_digits("0123", 20)
 
 
 @pytest.fixture
 def pairs(digits: Path, tmp_path: Path) -> Path:
-    """Pictures of two digits side by side, labelled with both; some are blank and labelled with none."""
+    """Images of two digits side by side, labelled with both; some are blank and labelled with none."""
     draw = np.random.default_rng(0)
     files = [sorted((digits / name).iterdir()) for name in "0123"]
     (tmp_path / "pictures").mkdir()
@@ -91,5 +91,5 @@ def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-W", "error", "-m", "vitrail.cli.main", "train", str(digits), *words]
     done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "pictures it never saw" in done.stdout
+    assert "images it never saw" in done.stdout
     return out

@@ -142,12 +142,12 @@ def test_a_name_that_stands_for_nothing_leaves_the_others_answered(vitrail, trai
     done = vitrail("predict", trained, tmp_path / "empty", good, tmp_path / "typo*.jpg", "--json")
     assert done.returncode == 1
     empty, answered, typo = json.loads(done.stdout)
-    assert "holds no pictures" in empty["error"]
+    assert "holds no images" in empty["error"]
     assert answered["label"] in "0123"
     assert "Nothing is called like" in typo["error"]
     alone = vitrail("predict", trained, tmp_path / "empty", "--json")
     assert (alone.returncode, alone.stdout) == (1, "")
-    assert "holds no pictures" in alone.stderr
+    assert "holds no images" in alone.stderr
 
 
 def test_predict_takes_folders_globs_zips_and_standard_input(vitrail, trained, digits, tmp_path):
@@ -213,7 +213,7 @@ def test_errors_name_the_thing_and_the_way_out(vitrail, trained, tmp_path):
     (tmp_path / "empty").mkdir()
     cases = {
         ("train", tmp_path / "nowhere"): "nowhere",
-        ("train", tmp_path / "empty"): "no pictures",
+        ("train", tmp_path / "empty"): "no images",
         ("predict", tmp_path / "nothing.safetensors", "a.jpg"): "nothing.safetensors",
         ("train", "--resume", tmp_path / "empty"): "recipe.yaml",
         ("explain", trained, "--method", "rolout", "x.jpg"): "rollout",

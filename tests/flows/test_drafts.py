@@ -50,7 +50,7 @@ def test_eval_of_a_draft_tells_its_score_by_folds(vitrail, digits, weights, tmp_
     assert str(tmp_path) not in page
     assert "| class | all |" in (run / "README.md").read_text()
     out = tmp_path / "draft.onnx"
-    left = vitrail("export", run, "--out", out, "--json")  # proven on the draft's own pictures
+    left = vitrail("export", run, "--out", out, "--json")  # proven on the draft's own images
     assert left.returncode == 0, left.stderr
     assert json.loads(left.stdout)["agreement"]["pictures"] >= 200
 

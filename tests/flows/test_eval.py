@@ -1,4 +1,4 @@
-"""A score told again, on new pictures, and with several labels a picture; what a page holds and what it does not."""
+"""A score told again, on new images, and with several labels an image; what a page holds and what it does not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vitrail.runs.run import Run
 
 @pytest.fixture(scope="module")
 def others(digits, tmp_path_factory) -> Path:
-    """New pictures of two of the four classes: the old ones, enlarged and shifted."""
+    """New images of two of the four classes: the old ones, enlarged and shifted."""
     root = tmp_path_factory.mktemp("new") / "others"
     for name in "13":
         (root / name).mkdir(parents=True)
@@ -60,7 +60,7 @@ def test_new_pictures_are_matched_by_name_and_missing_classes_shift_nothing(
     assert counts.sum(axis=1).tolist() == [0, 12, 0, 12]
     answers = json.loads(vitrail("predict", trained, others / "1", "--json").stdout)
     assert counts[1, 1] == sum(one["label"] == "1" for one in answers)
-    assert "on new pictures" in page.read_text()
+    assert "on new images" in page.read_text()
     assert str(others) not in page.read_text()
 
 
@@ -69,7 +69,7 @@ def test_one_class_alone_can_be_scored(vitrail, trained, others, tmp_path):
     shutil.copytree(others / "3", alone / "3")
     shutil.copytree(others / "1", alone / "1")
     for file in sorted((alone / "1").iterdir()):
-        file.write_bytes(b"no picture")
+        file.write_bytes(b"no image")
     done = vitrail("eval", trained / "model.safetensors", alone, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["test"]["pictures"] == 12
@@ -97,8 +97,8 @@ def test_pictures_that_were_learnt_are_told_apart(vitrail, trained, digits, othe
     found = json.loads(done.stdout)
     assert found["test"]["twins"] == 5
     assert found["test"]["pictures"] == 29
-    assert "5 of the pictures stood in the training" in " ".join(found["notes"])
-    assert "on 29 pictures, of which 5 stood in the training" in found["verdict"]
+    assert "5 of the images stood in the training" in " ".join(found["notes"])
+    assert "on 29 images, of which 5 stood in the training" in found["verdict"]
 
 
 def test_a_model_file_knows_the_pictures_of_the_run_that_it_lies_in(
@@ -113,17 +113,17 @@ def test_a_model_file_knows_the_pictures_of_the_run_that_it_lies_in(
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     count = found["test"]["pictures"]
-    assert f"on {count} pictures, all of which stood in the training" in found["verdict"]
+    assert f"on {count} images, all of which stood in the training" in found["verdict"]
     assert found["test"]["twins"] == count
     assert "without_twins" not in found["test"]
     assert "all of which stood in the training" in page.read_text()
-    assert "new pictures" not in page.read_text()
+    assert "new images" not in page.read_text()
     new = vitrail("eval", trained / "model.safetensors", others)
-    assert "on 24 new pictures" in new.stdout
+    assert "on 24 new images" in new.stdout
     lone = shutil.copy(trained / "model.safetensors", tmp_path / "model.safetensors")
     unknown = vitrail("eval", lone, learnt)
-    assert f"on {count} pictures;" in unknown.stdout
-    assert "cannot be known whether these pictures are new" in unknown.stderr
+    assert f"on {count} images;" in unknown.stdout
+    assert "cannot be known whether these images are new" in unknown.stderr
 
 
 def test_given_splits_that_leak_are_scored_with_and_without_the_twins(vitrail, digits, tmp_path):
@@ -151,7 +151,7 @@ def test_given_splits_that_leak_are_scored_with_and_without_the_twins(vitrail, d
 
 def test_mistakes_end_in_plain_errors(vitrail, trained, tmp_path):
     for words, expected in (
-        (["eval", trained / "model.safetensors"], "knows no test pictures"),
+        (["eval", trained / "model.safetensors"], "knows no test images"),
         (["eval", trained, "--html", "x.html"], "report.html"),
         (["eval", tmp_path], "recipe.yaml"),
     ):
@@ -176,7 +176,7 @@ def test_the_page_is_whole_and_its_cells_open_their_pictures(trained, digits):
 def test_the_command_of_the_report_makes_the_run_again(vitrail, trained, digits, tmp_path):
     report = json.loads((trained / "report.json").read_text())
     words = report["reproduce"].split()[1:]
-    words[words.index("PICTURES")] = str(digits)
+    words[words.index("IMAGES")] = str(digits)
     words[words.index("recipe.yaml")] = str(trained / "recipe.yaml")
     done = vitrail(*words, "--out", tmp_path / "again", "--json")
     assert done.returncode == 0, done.stderr
@@ -206,7 +206,7 @@ def test_what_the_check_found_is_kept_with_the_run_and_told_by_its_page(vitrail,
     root = tmp_path / "flawed"
     for name in "01":
         shutil.copytree(digits / name, root / name)
-    (root / "0" / "broken.png").write_bytes(b"no picture")
+    (root / "0" / "broken.png").write_bytes(b"no image")
     fixed = ["--model", "vit_digits", "--recipe", "digits_vit", "epochs=1", "micro=8", "batch=8"]
     options = [*fixed, "--weights", "none", "precision=float32", "--out", tmp_path / "run"]
     done = vitrail("train", root, *options)

@@ -95,7 +95,7 @@ def test_a_folder_by_all_methods_says_which_to_believe(vitrail, trained, digits,
         shutil.copy(file, few)
     done = vitrail("explain", trained, few, "--method", "all", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "over 2 pictures" in done.stdout
+    assert "over 2 images" in done.stdout
     assert "Believe" in done.stdout
     assert len(list((tmp_path / "out").glob("*-all.png"))) == 2
 
@@ -137,23 +137,23 @@ def test_what_is_refused(vitrail, trained, wide):
 
 def test_a_broken_picture_is_named_and_the_others_go_on(vitrail, trained, wide, tmp_path):
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     done = vitrail(
         "explain", trained, broken, wide, "--method", "rollout", "--no-check", "--out", tmp_path / "out"
     )
     assert done.returncode == 1
     assert "broken.jpg" in done.stderr
     assert (tmp_path / "out" / "wide-rollout.png").is_file()
-    assert done.stderr.endswith("1 of 2 pictures could not be read; the others are answered.\n")
+    assert done.stderr.endswith("1 of 2 images could not be read; the others are answered.\n")
     inside = vitrail("inspect", trained, broken, wide, "--json", "--out", tmp_path / "inside")
     assert inside.returncode == 1
     assert json.loads(inside.stdout)["pictures"] == 1
     assert "broken.jpg" in inside.stderr
-    assert inside.stderr.endswith("1 of 2 pictures could not be read; the others are answered.\n")
+    assert inside.stderr.endswith("1 of 2 images could not be read; the others are answered.\n")
     for verb in ("predict", "explain", "inspect"):
         alone = vitrail(verb, trained, broken)
         assert alone.returncode == 1
-        assert alone.stderr.endswith("The picture could not be read.\n")
+        assert alone.stderr.endswith("The image could not be read.\n")
         assert "broken.jpg" in alone.stdout + alone.stderr
 
 
@@ -185,10 +185,10 @@ def test_a_run_that_has_lost_its_list_of_pictures(vitrail, trained, digits, tmp_
     for words in (["eval", lost], ["export", lost]):
         done = vitrail(*words)
         assert done.returncode == 1
-        assert done.stderr.startswith(f"{lost}/manifest.csv, the list of the run's pictures, is gone.")
+        assert done.stderr.startswith(f"{lost}/manifest.csv, the list of the run's images, is gone.")
         assert "export takes them with --data" in done.stderr
     done = vitrail("inspect", lost)
-    assert f"Name pictures: vitrail inspect {lost} PICTURES" in done.stderr
+    assert f"Name images: vitrail inspect {lost} IMAGES" in done.stderr
     assert vitrail("predict", lost, digits / "1").returncode == 0
     out = tmp_path / "lost-timm"
     assert vitrail("export", lost, "--format", "timm", "--data", digits, "--out", out).returncode == 0
@@ -201,5 +201,5 @@ def test_inside_a_run_that_has_lost_its_pictures(vitrail, trained, tmp_path):
     (lost / "history.jsonl").unlink()
     done = vitrail("inspect", lost, "--out", tmp_path / "inside")
     assert done.returncode == 1
-    assert f"Name pictures: vitrail inspect {lost} PICTURES" in done.stderr
+    assert f"Name images: vitrail inspect {lost} IMAGES" in done.stderr
     assert not (tmp_path / "inside").exists()

@@ -26,10 +26,10 @@ from vitrail.training.dry_run import dry
 
 @pytest.fixture
 def blind(monkeypatch):
-    """Nothing may be decoded: whoever looks at a picture fails the test."""
+    """Nothing may be decoded: whoever looks at an image fails the test."""
 
     def never(*words, **settings):
-        raise AssertionError("the pictures were looked at before the options")
+        raise AssertionError("the images were looked at before the options")
 
     monkeypatch.setattr("vitrail.training.fit.prepare", never)
 

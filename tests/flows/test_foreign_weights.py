@@ -139,7 +139,7 @@ def test_every_verb_that_reads_weights_can_be_told(vitrail, tmp_path):
     done = vitrail("convert", tmp_path / "tiny.pth", "--out", tmp_path / "tiny.safetensors")
     assert "tiny: 3 heads, as vit_ti16 has" in done.stderr
     assert "tiny: made for 64 x 64 px" in done.stderr
-    assert "do not state how they want pictures" not in done.stderr  # nothing is prepared here
+    assert "do not state how they want images" not in done.stderr  # nothing is prepared here
 
 
 def unasked(draft: Path) -> Proven:
@@ -180,7 +180,7 @@ def test_our_own_folders_come_back(model_file, tmp_path, config, pool):
         assert published_preprocess(found).mean == (0.5,) * 3
         ours = create_model("vit", 3, pretrained=str(folder))
         torch.testing.assert_close(ours(images), wanted, rtol=0, atol=1e-5)
-    assert published_preprocess(from_path(model)) == steps  # a model file says how it wants pictures
+    assert published_preprocess(from_path(model)) == steps  # a model file says how it wants images
 
 
 def test_a_network_of_timm_s_that_we_wrote_comes_back(model_file, folders, tmp_path):

@@ -76,13 +76,13 @@ def test_a_list_of_names_that_is_no_utf8_is_answered_name_by_name(vitrail, train
 
 @pytest.fixture
 def archive(digits, tmp_path):
-    """A zip with a good picture, one that is damaged, one that is encrypted, and one that is no picture."""
+    """A zip with a good image, one that is damaged, one that is encrypted, and one that is no image."""
     path = tmp_path / "mixed.zip"
     good = sorted((digits / "1").iterdir())[0].read_bytes()
     with zipfile.ZipFile(path, "w") as zipped:
         for name in ("damaged.png", "good.png", "locked.png"):
             zipped.writestr(name, good)
-        zipped.writestr("text.png", "no picture")
+        zipped.writestr("text.png", "no image")
     data = bytearray(path.read_bytes())
     data[data.index(good) + 20] ^= 0xFF  # the checksum no longer fits
     local, central = data.index(b"locked.png") - 30, data.rindex(b"locked.png") - 46

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent / "old_run"
 
 @pytest.fixture
 def old_run(digits: Path, tmp_path: Path) -> Path:
-    """A copy whose state says where the pictures are on this machine."""
+    """A copy whose state says where the images are on this machine."""
     run = shutil.copytree(HERE, tmp_path / "run")
     state = run / "state" / "last.safetensors"
     with safe_open(state, framework="pt") as handle:

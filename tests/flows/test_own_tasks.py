@@ -15,7 +15,7 @@ from PIL import Image
 
 from vitrail.infer.predictor import Predictor
 
-PICTURES = 24
+IMAGES = 24
 
 
 class Case(NamedTuple):
@@ -29,7 +29,7 @@ class Case(NamedTuple):
 
 
 def scene(number: int) -> tuple[Image.Image, np.ndarray, list[tuple[str, list[int]]]]:
-    """Draw a dark and perhaps a light rectangle on grey: the picture, its mask, the boxes."""
+    """Draw a dark and perhaps a light rectangle on grey: the image, its mask, the boxes."""
     draw = np.random.default_rng(number)
     pixels = draw.integers(110, 146, (37, 41, 3)).astype(np.uint8)
     mask = np.zeros((37, 41), np.uint8)
@@ -48,7 +48,7 @@ def values(folder: Path) -> Path:
     with (folder / "values.csv").open("w", newline="") as handle:
         table = csv.writer(handle)
         table.writerow(["path", "label"])
-        for number in range(PICTURES):
+        for number in range(IMAGES):
             image, mask, _ = scene(number)
             image.save(folder / f"{number}.png")
             table.writerow([f"{number}.png", f"{(mask == 1).mean():.4f}"])
@@ -58,7 +58,7 @@ def values(folder: Path) -> Path:
 def masks(folder: Path) -> Path:
     for name in ("images", "masks"):
         (folder / "set" / name).mkdir(parents=True)
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         image, mask, _ = scene(number)
         image.save(folder / "set" / "images" / f"{number}.png")
         Image.fromarray(mask).save(folder / "set" / "masks" / f"{number}.png")
@@ -68,7 +68,7 @@ def masks(folder: Path) -> Path:
 def boxes(folder: Path) -> Path:
     (folder / "set").mkdir()
     images, annotations = [], []
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         image, _, found = scene(number)
         image.save(folder / "set" / f"{number}.png")
         images.append({"id": number, "file_name": f"{number}.png", "height": 37, "width": 41})
@@ -111,7 +111,7 @@ def good(done):
 def test_the_whole_way(case, vitrail, tmp_path):
     (task, _, main, column, of), data, run = case
     told = json.loads(good(vitrail("check", data, "--task", task, "--json")).stdout)
-    assert told["kept"] == PICTURES
+    assert told["kept"] == IMAGES
     fixed = (
         "--weights none --batch 6 --micro 4 --precision float32 --augment flip_crop --lr 0.003 --device cpu"
     )

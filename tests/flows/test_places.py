@@ -1,4 +1,4 @@
-"""Commands where places take no file, reports fail or a picture cannot be drawn: told in words, and nothing lost."""
+"""Commands where places take no file, reports fail or an image cannot be drawn: told in words, and nothing lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from vitrail import plots
 from vitrail.core import cache as caching
 from vitrail.data import duplicates, loader
-from vitrail.data.loader import Pictures, roomy
+from vitrail.data.loader import ImageDataset, roomy
 from vitrail.data.preprocess import Preprocess
 from vitrail.export import graph_formats
 from vitrail.export.words import Form
@@ -28,7 +28,7 @@ FEW = ["weights=none", "model=vit_digits", "batch=16", "micro=16", "precision=fl
 
 
 def strip(path: Path) -> Path:
-    """Write a picture of 5,000 × 2 px."""
+    """Write an image of 5,000 × 2 px."""
     path.parent.mkdir(parents=True, exist_ok=True)
     values = np.random.default_rng(len(str(path))).integers(0, 255, (2, 5000, 3), dtype=np.uint8)
     Image.fromarray(values).save(path)
@@ -37,7 +37,7 @@ def strip(path: Path) -> Path:
 
 @pytest.fixture
 def conflicting(digits, tmp_path):
-    """A data set of which the check has something to decide: one picture under two labels."""
+    """A data set of which the check has something to decide: one image under two labels."""
 
     def make(name: str) -> Path:
         data = shutil.copytree(digits, tmp_path / name)
@@ -76,7 +76,7 @@ def test_a_report_that_fails_loses_no_training_and_is_made_again(vitrail, digits
     assert "finished" in events
     assert vitrail("eval", run).returncode == 0
     done = vitrail("train", "--resume", run)
-    assert (done.returncode, "pictures it never saw" in done.stdout) == (0, True), done.stderr
+    assert (done.returncode, "images it never saw" in done.stdout) == (0, True), done.stderr
     assert (run / "report.html").stat().st_size < 3_000_000
 
 
@@ -115,7 +115,7 @@ def test_explain_answers_a_strip_and_the_others_where_one_fails(
     done = vitrail("explain", trained, good, thin, good, *out)
     assert done.returncode == 1
     assert f"{thin} could not be explained: memory ran out." in done.stderr
-    assert done.stderr.endswith("1 of 3 pictures could not be explained; the others are answered.\n")
+    assert done.stderr.endswith("1 of 3 images could not be explained; the others are answered.\n")
     first, second, third = json.loads(done.stdout)
     assert set(second) == {"path", "error"}
     assert Path(first["file"]).is_file()
@@ -135,25 +135,25 @@ def test_explain_names_files_of_long_names_shorter(vitrail, trained, digits, tmp
 
 def test_scores_are_told_where_their_page_fails(vitrail, trained, digits, tmp_path, monkeypatch):
     def fails(*given: object) -> str:
-        raise ValueError("no such picture")
+        raise ValueError("no such image")
 
     monkeypatch.setattr(scoring, "page_of_new", fails)
     done = vitrail("eval", trained, digits, "--html", tmp_path / "new.html")
     assert done.returncode == 1
     assert "right" in done.stdout
-    assert "new.html could not be made: ValueError: no such picture." in done.stderr
+    assert "new.html could not be made: ValueError: no such image." in done.stderr
 
 
 def test_check_tells_first_and_then_writes(vitrail, conflicting):
     data = conflicting("d" * 250)  # as long as a name may be: its history would have a longer one
     done = vitrail("check", data)
     assert done.returncode == 0
-    assert "79 pictures in 4 classes" in done.stdout
+    assert "79 images in 4 classes" in done.stdout
     assert "is not kept, so there is nothing to take back" in done.stderr
     assert "--undo" not in done.stdout
     dropped = vitrail("check", data, "--drop", "0/" + sorted(p.name for p in (data / "0").iterdir())[1])
     assert dropped.returncode == 1
-    assert "78 pictures in 4 classes" in dropped.stdout
+    assert "78 images in 4 classes" in dropped.stdout
     assert "could not be written" in dropped.stderr
     page = vitrail("check", data, "--json", "--html", data / "0")
     assert page.returncode == 1
@@ -165,7 +165,7 @@ def test_a_history_that_cannot_be_read_is_not_passed_over(vitrail, conflicting, 
     (tmp_path / "data.vitrail.jsonl").mkdir()
     done = vitrail("check", data)
     assert done.returncode == 1
-    assert "where decisions about these pictures stand, cannot be read: Is a directory" in done.stderr
+    assert "where decisions about these images stand, cannot be read: Is a directory" in done.stderr
 
 
 def test_predict_answers_others_than_the_name_that_is_too_long(vitrail, trained, digits, tmp_path):
@@ -283,7 +283,7 @@ def test_twins_are_found_without_a_temporary_file(monkeypatch):
 
 
 def test_no_more_processes_read_than_shared_memory_has_room_for(monkeypatch, tmp_path, caplog):
-    pictures = Pictures([], tmp_path, Preprocess((224, 224)), None)
+    pictures = ImageDataset([], tmp_path, Preprocess((224, 224)), None)
     monkeypatch.setattr(loader, "SHARED", str(tmp_path))
     batch = 4 * 32 * 3 * 224 * 224
     for room, workers in ((100 * batch, 4), (7 * batch, 3), (2 * batch, 0)):

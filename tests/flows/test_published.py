@@ -1,4 +1,4 @@
-"""Published weights get pictures as their authors evaluated them: against timm's and transformers' own pipelines."""
+"""Published weights get images as their authors evaluated them: against timm's and transformers' own pipelines."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SHAPES = [(120, 160), (161, 119), (97, 203), (40, 64)]
 
 
 def smooth(seed: int, shape: tuple[int, int]) -> np.ndarray:
-    """Return a picture without the ends of the scale, where Pillow clips what bicubic overshoots and we do not."""
+    """Return an image without the ends of the scale, where Pillow clips what bicubic overshoots and we do not."""
     coarse = np.random.default_rng(seed).integers(70, 186, (5, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC))
 

@@ -1,4 +1,4 @@
-"""A share on a hub: one commit to a small server that stands for it, without pictures or paths."""
+"""A share on a hub: one commit to a small server that stands for it, without images or paths."""
 
 from __future__ import annotations
 

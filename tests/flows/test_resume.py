@@ -88,7 +88,7 @@ def test_ctrl_c_stops_keeps_the_best_and_can_go_on(digits, tmp_path):
     assert process.returncode == 0, said
     assert "Stopping" in said
     assert not json.loads((out / "report.json").read_text())["finished"]
-    assert "pictures it never saw" in told
+    assert "images it never saw" in told
     state = load_file(out / "state" / "last.safetensors")
     assert state
     assert f"go on with: vitrail train --resume {out}" in told

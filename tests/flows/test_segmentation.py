@@ -132,8 +132,8 @@ def test_a_draft_shows_its_answers_and_claims_nothing_it_did_not_look_for(
     assert not (tmp_path / "draft" / "doubts.csv").exists()
     page = (tmp_path / "draft" / "report.html").read_text(encoding="utf-8")
     assert "Labels that look wrong" not in page
-    assert "answers of heads that had not seen the pictures" in page
-    assert "the validation pictures" not in page
+    assert "answers of heads that had not seen the images" in page
+    assert "the validation images" not in page
     assert page.count("mIoU ") >= 12
     assert "The best images" in page
     assert "points, a guess" in page

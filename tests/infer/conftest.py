@@ -1,4 +1,4 @@
-"""A small model with random weights, and pictures for it."""
+"""A small model with random weights, and images for it."""
 
 from __future__ import annotations
 

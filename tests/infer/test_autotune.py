@@ -84,7 +84,7 @@ def test_a_plan_that_answers_otherwise_is_never_used(model, plans, shown, monkey
 def test_a_plan_that_answers_to_nothing_is_not_used_however_near_the_probabilities_are(
     model, plans, shown, monkeypatch
 ):
-    """A network that has learnt little gives all pictures about one answer, and garbage the same."""
+    """A network that has learned little gives all images about one answer, and garbage the same."""
     predictor = Predictor(model)
     with torch.no_grad():
         predictor.network.head.linear.weight.mul_(1e-3)
@@ -96,7 +96,7 @@ def test_a_plan_that_answers_to_nothing_is_not_used_however_near_the_probabiliti
     seen = BackendCache(predictor).seen[BF16]
     assert (seen.same_top, seen.drift < 0.01) == (1.0, True)
     assert choice.plan == PLAIN
-    assert "off of how far pictures differ" in choice.why
+    assert "off of how far images differ" in choice.why
 
 
 def test_a_plan_says_which_convolutions_stay_in_float32(model, plans, shown, monkeypatch):
@@ -195,7 +195,7 @@ def test_proof_pictures_come_from_everywhere():
 
 
 def test_a_slow_network_is_worth_a_proof_sooner(model, plans, monkeypatch):
-    """A job of 1,000 pictures is short for a quick network and long for a slow one: one small batch tells."""
+    """A job of 1,000 images is short for a quick network and long for a slow one: one small batch tells."""
     predictor = Predictor(model)
     quick = Backend("bf16", engine="openvino")
     for seconds, plan in ((0.001, PLAIN), (100.0, quick)):

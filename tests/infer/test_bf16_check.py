@@ -32,7 +32,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Small pictures gain nothing from more, and lose much where others want the cores, too."""
+    """Small images gain nothing from more, and lose much where others want the cores, too."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -69,7 +69,7 @@ def test_resampling_draws_whole_groups():
 
 
 def test_where_nothing_can_be_resampled_the_reason_stands_instead():
-    assert bootstrap(0.5, np.linspace(0, 1, 1000), 9).to_dict()["why"] == "fewer than 10 pictures"
+    assert bootstrap(0.5, np.linspace(0, 1, 1000), 9).to_dict()["why"] == "fewer than 10 images"
     assert bootstrap(1.0, np.ones(1000), 50).why == "no mistake to resample"
     assert bootstrap(np.nan, np.ones(1000), 50).value is None
     assert bootstrap(0.5, np.linspace(0, 1, 1001), 50) == pytest.approx((0.5, 0.025, 0.975))

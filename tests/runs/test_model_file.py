@@ -73,7 +73,7 @@ def test_changed_weights_are_refused(model):
     tensors = {key: value.clone() for key, value in load_file(model).items()}
     tensors["head.linear.weight"][0] *= 1.5
     save_file(tensors, model, metadata=metadata)
-    with pytest.raises(RunError, match="proof picture"):
+    with pytest.raises(RunError, match="proof image"):
         Predictor(model)
 
 

@@ -172,7 +172,7 @@ class Verbose(own_tasks.Paint):
 
 
 class Silent(own_tasks.ReadValue):
-    """A task that says nothing of a picture, as in pretraining."""
+    """A task that says nothing of an image, as in pretraining."""
 
     answers = False
 
@@ -192,7 +192,7 @@ def test_a_task_that_answers_nothing_is_not_asked(model_file):
     task = Silent(Truth("value"))
     task.name = f"{__name__}:Silent"
     predictor = Predictor(model_file("silent", untrained(task), task, Preprocess.for_size(64)))
-    with pytest.raises(RunError, match="answers nothing about a picture"):
+    with pytest.raises(RunError, match="answers nothing about an image"):
         predictor.predict(np.zeros((40, 40, 3), np.uint8))
 
 

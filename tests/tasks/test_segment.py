@@ -1,4 +1,4 @@
-"""Segmentation: what is learnt, what is answered in the original's pixels, what is scored, and what never counts."""
+"""Segmentation: what is learned, what is answered in the original's pixels, what is scored, and what never counts."""
 
 from __future__ import annotations
 
@@ -433,7 +433,7 @@ def test_an_answer_that_moved_does_not_agree():
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
 def test_an_exported_graph_answers_in_the_picture_s_pixels(fit):
-    """The weights of the graph, computed from the picture's sides, are those of the one way back to the original."""
+    """The weights of the graph, computed from the image's sides, are those of the one way back to the original."""
     steps, task = Preprocess((32, 48), fit, 1.0), segment()
     maps = torch.randn(1, 3, 8, 12, generator=torch.Generator().manual_seed(0))
     for shape in ((97, 61), (31, 200), (32, 48)):
@@ -442,7 +442,7 @@ def test_an_exported_graph_answers_in_the_picture_s_pixels(fit):
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
         spread = partial(spread_onto, steps, shape)
-        found = task.in_picture({"map": maps}, spread)["classes"]
+        found = task.in_image({"map": maps}, spread)["classes"]
         mine = torch.from_numpy(task.mask(maps[0], geometry))
         assert (found[0] == mine)[mine != VOID].float().mean() > 0.999
         assert found.shape == (1, *shape)

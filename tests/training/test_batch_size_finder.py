@@ -76,5 +76,5 @@ def test_a_batch_that_memory_does_not_hold_is_halved_before_training(held, micro
     monkeypatch.setattr(type(task), "answer", answer)
     assert measure(recipe, network, task, batch, torch.device("cpu")).micro == micro
     held = 0
-    with pytest.raises(TrainingError, match="one picture at a time"):
+    with pytest.raises(TrainingError, match="one image at a time"):
         measure(recipe, network, task, batch, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Pictures that changed, went away or moved under a run: nothing goes on with others than it saw without a word."""
+"""Images that changed, went away or moved under a run: nothing goes on with others than it saw without a word."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def stopped(some_digits, tmp_path_factory):
 
 @pytest.fixture
 def work(stopped, tmp_path, monkeypatch):
-    """The run and its pictures, both copied, and the run told where these lie."""
+    """The run and its images, both copied, and the run told where these lie."""
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
     data = shutil.copytree(stopped[0], tmp_path / "new place" / "my digits")
     run = Run(shutil.copytree(stopped[1].folder, tmp_path / "a run"))
@@ -65,7 +65,7 @@ def work(stopped, tmp_path, monkeypatch):
 
 
 def other(file: Path, keep_time: bool = False) -> None:
-    """Put another picture in the place of one."""
+    """Put another image in the place of one."""
     before = file.stat()
     Image.fromarray(np.full((8, 8), 77, np.uint8)).save(file)
     if keep_time:
@@ -77,9 +77,7 @@ def test_a_resume_stops_where_pictures_changed_or_are_gone(work):
     rows = run.manifest(data).rows(TRAIN)
     state = run.state_path.read_bytes()
     other(data / rows[0].path, keep_time=True)
-    with pytest.raises(
-        DataError, match=r"1 of 60 pictures is no longer what the run saw: 1 changed"
-    ) as error:
+    with pytest.raises(DataError, match=r"1 of 60 images is no longer what the run saw: 1 changed") as error:
         resume(run.folder, more=1)
     assert rows[0].id in str(error.value)
     assert f"vitrail train PLACE --resume '{run.folder}' --epochs 1" in str(error.value)
@@ -87,7 +85,7 @@ def test_a_resume_stops_where_pictures_changed_or_are_gone(work):
     (data / rows[1].path).unlink()
     with pytest.raises(DataError, match=r"1 changed \(.*\), 1 missing \(") as error:
         resume(run.folder, more=1, where=Place(changed=True))
-    assert "--changed" not in str(error.value)  # nobody can train on a picture that is gone
+    assert "--changed" not in str(error.value)  # nobody can train on an image that is gone
     with pytest.raises(DataError, match="1 missing"):
         dry_resume(run.folder, 1)
     assert run.state_path.read_bytes() == state
@@ -108,7 +106,7 @@ def test_changed_pictures_are_taken_where_that_is_wanted(work):
     assert new.hash != row.hash
     resume(run.folder)  # what was accepted is not asked about again
     (data / row.path).write_bytes(b"broken")
-    with pytest.raises(DataError, match="1 changed picture cannot be used"):
+    with pytest.raises(DataError, match="1 changed image cannot be used"):
         resume(run.folder, where=Place(changed=True))
 
 
@@ -117,7 +115,7 @@ def test_a_run_goes_on_where_its_pictures_lie_now(stopped, work, tmp_path):
     moved = data.rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"lay in .* vitrail train PLACE --resume"):
         resume(run.folder, more=1)
-    with pytest.raises(DataError, match="No picture of the run lies in"):
+    with pytest.raises(DataError, match="No image of the run lies in"):
         resume(run.folder, more=1, where=Place(str(tmp_path / "cache")))
     resume(run.folder, more=1, where=Place(str(moved)))
     assert run.root() == moved.resolve()
@@ -147,7 +145,7 @@ def test_eval_leaves_out_what_is_no_longer_of_the_run(work):
     (data / tests[1].path).unlink()
     report = evaluate_run(str(run.folder)).report
     which = f"1 changed ({tests[0].id}), 1 missing ({tests[1].id})"
-    note = f"2 of {len(tests)} pictures are no longer what the run saw: {which}"
+    note = f"2 of {len(tests)} images are no longer what the run saw: {which}"
     assert report["notes"] == [f"{note}: left out of the score."]
     assert report["test"]["pictures"] == whole["test"]["pictures"] - 2
     assert report["data"] == whole["data"]
@@ -184,7 +182,7 @@ def test_proofs_and_pages_take_no_other_picture(work):
     assert album.thumb(rows[0]) is None
     assert album.thumb(rows[1]) is not None
     assert album.missing == 1
-    with pytest.raises(DataError, match="no longer the picture"):
+    with pytest.raises(DataError, match="no longer the image"):
         load_unchanged(data, rows[0])
 
 

@@ -24,7 +24,7 @@ from vitrail.training.linear_probe import fit, fit_head, out_of_fold
 
 @pytest.fixture(scope="module")
 def digits(some_digits):
-    """Twelve pictures each of five digits."""
+    """Twelve images each of five digits."""
     return some_digits("01234", 12)
 
 

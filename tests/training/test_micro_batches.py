@@ -84,14 +84,14 @@ def test_a_smaller_piece_after_memory_ran_out_is_one_that_can_be_learnt_from():
 @pytest.mark.parametrize("training", [{"batch": 1}, {"batch": 8, "micro": 1}])
 def test_one_picture_at_a_time_is_refused_before_the_first_step(training):
     with pytest.raises(
-        SettingError, match=f"one picture at a time at 32×32 px.*--{list(training)[-1]} 2 or more"
+        SettingError, match=f"one image at a time at 32×32 px.*--{list(training)[-1]} 2 or more"
     ):
         opened(**training)
 
 
 @pytest.mark.parametrize("side", [8, 16])
 def test_a_size_that_a_network_cannot_take_is_refused_in_words(side):
-    with pytest.raises(SettingError, match=f"cannot take pictures of {side}×{side} px .*larger --imgsz"):
+    with pytest.raises(SettingError, match=f"cannot take images of {side}×{side} px .*larger --imgsz"):
         create_encoder("densenet121", image=(side, side))
 
 

@@ -24,7 +24,7 @@ TABLE = Path(__file__).with_name("resolved_recipes.json")
 Two things were added since: `crop_fraction`, and that an elastic task names the one it wraps.
 """
 
-SAID_SINCE = "do not state how they want pictures: ImageNet's mean and deviation are taken"
+SAID_SINCE = "do not state how they want images: ImageNet's mean and deviation are taken"
 """What a plan says of weights since then; nothing is resolved otherwise for it."""
 
 TEACHER = "somebody"
@@ -81,7 +81,7 @@ def cases() -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The digits with one label a picture, and with several."""
+    """The digits with one label an image, and with several."""
     single = materialise("digits", tmp_path_factory.mktemp("digits"))
     table = single.parent / "labels.csv"
     with table.open("w", newline="") as handle:

@@ -24,7 +24,7 @@ from vitrail.training.time_budget import Budget
 
 @pytest.fixture(scope="module")
 def digits(some_digits):
-    """Twenty pictures each of three digits: 42 of them train."""
+    """Twenty images each of three digits: 42 of them train."""
     return some_digits("012", 20)
 
 

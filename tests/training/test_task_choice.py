@@ -34,7 +34,7 @@ class Silent(Task):
 
 
 class Follows(Silent):
-    """Can be learnt from a teacher's answers."""
+    """Can be learned from a teacher's answers."""
 
     def follow(self, output, teacher, by):
         return (output - teacher).abs().mean()
@@ -42,7 +42,7 @@ class Follows(Silent):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """The digits with one label a picture, and with several."""
+    """The digits with one label an image, and with several."""
     single = materialise("digits", tmp_path_factory.mktemp("digits"))
     names = [path.relative_to(single.parent).as_posix() for path in sorted(single.glob("*/*0.png"))]
     rows = [f"{name},{'0|1' if number % 2 else '1'}\n" for number, name in enumerate(names)]
@@ -108,9 +108,7 @@ def test_what_the_user_says_wins(data, file):
 def test_the_data_decide_and_it_is_said(data):
     found = planned(data["multi"])
     assert found.recipe.task.name == "multilabel"
-    assert any(
-        line.startswith("task multilabel: some pictures have several labels") for line in found.reasons
-    )
+    assert any(line.startswith("task multilabel: some images have several labels") for line in found.reasons)
     assert not any("task" in line for line in planned(data["multi"], task="multilabel").reasons)
     assert planned(data["single"], task="multilabel").recipe.task.name == "multilabel"
 
@@ -282,7 +280,7 @@ def recipe_of(task, **more):
     ],
 )  # fmt: skip
 def test_the_command_that_makes_a_run_again(kind, task, more, words):
-    start = "vitrail train PICTURES --recipe recipe.yaml --model vit_s16 --weights none "
+    start = "vitrail train IMAGES --recipe recipe.yaml --model vit_s16 --weights none "
     found = train_command(recipe_of(task, **more), "none", kind)
     assert found == f"{start}{words}--val 0.15 --test 0.15 --seed 0"
 

@@ -59,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is measured: pictures at once, rounds, the device, and whether peers run beside."""
+    """What is measured: images at once, rounds, the device, and whether peers run beside."""
 
     batch: int = 16
     rounds: int = 7
@@ -77,7 +77,7 @@ def refuse_unknown(name: str) -> None:
 
 
 def bench(name: str, setting: Setting) -> list[Row]:
-    """Measure one network, by name, run folder or model file, one picture at a time and in batches.
+    """Measure one network, by name, run folder or model file, one image at a time and in batches.
 
     Raises:
         SettingError: a batch or a number of rounds below one.

@@ -16,7 +16,7 @@ def bench(
     device: str = "auto",
     json: bool = False,
 ) -> int:
-    """Measure how fast networks run on this machine, one picture at a time and in batches.
+    """Measure how fast networks run on this machine, one image at a time and in batches.
 
     Everything is warmed up and runs in turn, round by round; shown are medians with their spread, the memory that
     setting up and running once added, and which share of this machine's measured matmul peak they reach. With peers,
@@ -33,7 +33,7 @@ def bench(
     peers
         run timm, transformers, ONNX Runtime and OpenVINO, where installed, beside, with the same weights
     batch
-        pictures at once
+        images at once
     rounds
         how often each is measured
     compile

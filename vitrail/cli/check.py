@@ -29,7 +29,7 @@ def check(
 ) -> int:
     """Look at a data set: what it is and why, what is wrong with it, what to do.
 
-    Every picture is decoded once; a second check only looks at what is new. The data are never changed: what is
+    Every image is decoded once; a second check only looks at what is new. The data are never changed: what is
     decided stands in a file beside them (photos.vitrail.jsonl), and everything decided can be taken back.
 
         vitrail check photos/
@@ -45,11 +45,11 @@ def check(
         the task that is to learn from it, where it is not the usual one: classify, multilabel, segment, or one of
         your own, module:Class
     html
-        write a page with the pictures to this file
+        write a page with the images to this file
     undo
         take back the decision of this number
     drop
-        leave this picture out (its path as the check names it)
+        leave this image out (its path as the check names it)
     history
         show what was decided
     json
@@ -116,7 +116,7 @@ def _refuse_unknown(drop: tuple[str, ...], prepared: Prepared) -> None:
     known = {row.id for row in prepared.report.rows}
     for one in drop:
         if one not in known:
-            raise UnknownNameError("picture", one, known, "Pictures are called as the check names them.")
+            raise UnknownNameError("picture", one, known, "Images are called as the check names them.")
 
 
 def _with_bar(job: Any) -> Prepared:
@@ -125,7 +125,7 @@ def _with_bar(job: Any) -> Prepared:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("looking at every picture", total=None)
+        task = bar.add_task("looking at every image", total=None)
         prepared: Prepared = job(lambda done, total: bar.update(task, completed=done, total=total))
         return prepared
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 def demo(*, out: str = "demo", minutes: float = 1.5, json: bool = False) -> int:
-    """See everything once: real handwritten digits are checked, learnt, compared, explained.
+    """See everything once: real handwritten digits are checked, learned, compared, explained.
 
     Faults are planted and found, a vision transformer and a convolutional network train for as many minutes, a
-    training is killed and resumed to the same bits, new pictures are asked about, and one page shows it all.
+    training is killed and resumed to the same bits, new images are asked about, and one page shows it all.
 
     Parameters
     ----------

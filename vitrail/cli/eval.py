@@ -25,10 +25,10 @@ def evaluate(
     points: str | None = None,
     json: bool = False,
 ) -> int:
-    """Say how good a trained model is: on its own test pictures, or on new ones.
+    """Say how good a trained model is: on its own test images, or on new ones.
 
-    Every score comes with its 95 % interval, in which twins count once; a dash means that there are too few pictures
-    to tell one. New pictures are checked first, and their classes are matched by name with the model's.
+    Every score comes with its 95 % interval, in which twins count once; a dash means that there are too few images
+    to tell one. New images are checked first, and their classes are matched by name with the model's.
 
         vitrail eval runs/photos
         vitrail eval runs/photos other-photos/ --html other.html
@@ -40,9 +40,9 @@ def evaluate(
     model
         a run folder, or a model.safetensors
     data
-        new pictures with their classes: a folder, table or archive as for training; its test split, if it has one
+        new images with their classes: a folder, table or archive as for training; its test split, if it has one
     html
-        write the page for new pictures to this file (a run's own page is its report.html)
+        write the page for new images to this file (a run's own page is its report.html)
     device
         auto, cpu, cuda, mps
     points
@@ -86,7 +86,7 @@ def evaluate(
 
 
 def _refuse_own_page(model: str) -> None:
-    """Refuse (SettingError) to write the page of a run's own test pictures: it is made with the run."""
+    """Refuse (SettingError) to write the page of a run's own test images: it is made with the run."""
     from pathlib import Path
 
     from vitrail.core.errors import SettingError
@@ -94,9 +94,9 @@ def _refuse_own_page(model: str) -> None:
 
     there = Path(model, "report.html").is_file()
     raise SettingError(
-        f"The page of a run's own test pictures is there already: {model}/report.html"
+        f"The page of a run's own test images is there already: {model}/report.html"
         if there
-        else f"The page of a run's own test pictures is made with it: {command('train', '--resume', model)}"
+        else f"The page of a run's own test images is made with it: {command('train', '--resume', model)}"
     )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def explain(
     model: str,
-    pictures: Annotated[tuple[str, ...], Parameter(allow_leading_hyphen=True)],
+    images: Annotated[tuple[str, ...], Parameter(allow_leading_hyphen=True)],
     /,
     *,
     method: str = "page",
@@ -26,9 +26,9 @@ def explain(
     json: bool = False,
     device: str = "auto",
 ) -> int:
-    """Show where a model looked when it answered, in the picture's own pixels, and how much of that to believe.
+    """Show where a model looked when it answered, in the image's own pixels, and how much of that to believe.
 
-    Without --method every picture gets a page: all methods that fit, what speaks for the runners-up, attention in
+    Without --method every image gets a page: all methods that fit, what speaks for the runners-up, attention in
     every layer and head. Each map is tested: against random order, and against a network with shuffled weights.
 
         vitrail explain runs/photos cat.jpg
@@ -41,7 +41,7 @@ def explain(
     ----------
     model
         a run folder or a model.safetensors
-    pictures
+    images
         files, folders, patterns, zip or tar files, or - for standard input
     method
         page, rollout, relevance, gradcam, occlusion, attention, or all: every one that fits, but attention,
@@ -59,8 +59,8 @@ def explain(
     from vitrail.cli.path_checks import model_there
     from vitrail.core.errors import UsageError
 
-    if not pictures:
-        raise UsageError("Name pictures to look at: vitrail explain runs/photos cat.jpg")
+    if not images:
+        raise UsageError("Name images to look at: vitrail explain runs/photos cat.jpg")
     model_there(model)
     from vitrail.explainers.explain_images import Wish, explain_all
     from vitrail.infer.inputs import expand
@@ -70,8 +70,8 @@ def explain(
         of = f"{of or ''} at {options.at}".strip()
     wish = Wish(method, of, Path(out), options.check, options.given())
     results = []
-    piped = sys.stdin.buffer.read() if "-" in pictures else None
-    for result in explain_all(Predictor(model, device), expand(pictures, piped, say), wish):
+    piped = sys.stdin.buffer.read() if "-" in images else None
+    for result in explain_all(Predictor(model, device), expand(images, piped, say), wish):
         results.append(result)
         say(result.error or f"{result.path}: {result.answer} -> {result.file}")
     if json:

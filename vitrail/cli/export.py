@@ -18,8 +18,8 @@ def export(
 ) -> int:
     """Write a trained model for other programs, once both were seen to give the same answers.
 
-    Graphs (onnx, openvino, torch) take raw pictures, uint8 height x width x channels of any size, and give named
-    probabilities; everything in between is inside. At least 200 of the run's pictures in many sizes are asked of
+    Graphs (onnx, openvino, torch) take raw images, uint8 height x width x channels of any size, and give named
+    probabilities; everything in between is inside. At least 200 of the run's images in many sizes are asked of
     both; nothing is written where a probability drifts by more than 0.001 or a top answer changes. What OpenVINO says
     at its own default, and a library through its own preparation, is measured too and said.
 
@@ -36,11 +36,11 @@ def export(
     out
         file or folder to write; by default the run's name here
     data
-        pictures to prove it on, where the run's own have moved
+        images to prove it on, where the run's own have moved
     attention
         add an output: where the class token looks
     batch
-        let a graph take pictures of one size together: batch x height x width x channels
+        let a graph take images of one size together: batch x height x width x channels
     json
         print one JSON value, for programs
     """
@@ -58,7 +58,7 @@ def export(
     say(f"Checked: {done.agreement}.")
     if done.left_out:
         say(
-            f"{done.left_out:,} pictures changed since the training, or cannot be read: they prove nothing here."
+            f"{done.left_out:,} images changed since the training, or cannot be read: they prove nothing here."
         )
     for note in done.proven.notes:
         say(note)

@@ -9,7 +9,7 @@ from typing import Any
 
 def inspect(
     run: str = "",
-    pictures: tuple[str, ...] = (),
+    images: tuple[str, ...] = (),
     /,
     *,
     pipeline: str | None = None,
@@ -19,11 +19,11 @@ def inspect(
     json: bool = False,
     device: str = "auto",
 ) -> int:
-    """Show what a network itself is, or a picture's way through it.
+    """Show what a network itself is, or an image's way through it.
 
-    Of a run: its first filters, its sense of place, and how far its heads look, averaged over pictures: those
-    that are named, else the run's own validation pictures; of one that cannot be read the error is said, and the
-    exit code is 1. With --pipeline: every step of one picture, drawn with
+    Of a run: its first filters, its sense of place, and how far its heads look, averaged over images: those
+    that are named, else the run's own validation images; of one that cannot be read the error is said, and the
+    exit code is 1. With --pipeline: every step of one image, drawn with
     its shape, and what becomes of the answer when the patches are shuffled, with positions and without.
 
         vitrail inspect runs/photos
@@ -35,10 +35,10 @@ def inspect(
     ----------
     run
         a run folder, a model.safetensors, a checkpoint, or the name of a network or of published weights
-    pictures
+    images
         files, folders, patterns or zip files; 32 of them are looked at, of large ones fewer, 4 at least
     pipeline
-        the picture whose way through the network is drawn
+        the image whose way through the network is drawn
     model
         with --pipeline, where there is no run: a network by name (a ViT, DeiT or DINOv2)
     weights
@@ -59,18 +59,18 @@ def inspect(
     if pipeline is None:
         if not run or model:
             raise SettingError(
-                "Name a run (vitrail inspect runs/photos), or a picture and a network: "
+                "Name a run (vitrail inspect runs/photos), or an image and a network: "
                 "vitrail inspect --pipeline cat.jpg --model vit_b16"
             )
-        return _learnt(run, pictures, Path(out), json, device)
-    if bool(run) == bool(model) or pictures:
+        return _learnt(run, images, Path(out), json, device)
+    if bool(run) == bool(model) or images:
         raise SettingError(
-            "Name one picture, and a run or a network: vitrail inspect --pipeline cat.jpg --model vit_b16"
+            "Name one image, and a run or a network: vitrail inspect --pipeline cat.jpg --model vit_b16"
         )
     return _way(run or str(model), weights or "none", Path(pipeline), Path(out), json)
 
 
-def _learnt(run: str, pictures: tuple[str, ...], out: Path, json: bool, device: str) -> int:
+def _learnt(run: str, images: tuple[str, ...], out: Path, json: bool, device: str) -> int:
     from vitrail.cli.output import print_json, say, unread
     from vitrail.core.files import refuse_unwritable_folder
     from vitrail.explainers.network_analysis import look_inside
@@ -79,7 +79,7 @@ def _learnt(run: str, pictures: tuple[str, ...], out: Path, json: bool, device: 
 
     refuse_unwritable_folder(out)
     opened = open_encoder(run, device)
-    asked = list(batches(opened, pictures) if pictures else own_batches(opened, run))
+    asked = list(batches(opened, images) if images else own_batches(opened, run))
     errors = [one for one in asked if isinstance(one, str)]
     for error in errors:
         say(error)
@@ -121,7 +121,7 @@ def _way(model: str, weights: str, picture: Path, out: Path, json: bool) -> int:
 
 
 def _walked(model: str, weights: str, picture: Path) -> tuple[dict[str, Any], str]:
-    """Return what a picture's way through a network shows, as plain data and as a page."""
+    """Return what an image's way through a network shows, as plain data and as a page."""
     from vitrail.explainers.permutation_test import shuffle_test
     from vitrail.explainers.walkthrough import open_subject, trace
     from vitrail.explainers.walkthrough_page import page as drawn_page

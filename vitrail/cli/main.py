@@ -111,7 +111,7 @@ def _call(verb: str, words: list[str]) -> int:
         _say(unusable(error))
         return 1
     except MemoryError:
-        _say("Memory ran out. Close other programs, or take fewer or smaller pictures or a smaller network.")
+        _say("Memory ran out. Close other programs, or take fewer or smaller images or a smaller network.")
         return 1
 
 

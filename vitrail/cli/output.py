@@ -43,11 +43,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
 
 
 def unread(failed: int, asked: int, done: str = "read") -> str:
-    """Say how many of the pictures that were named could not be read, or whatever was to be `done`."""
+    """Say how many of the images that were named could not be read, or whatever was to be `done`."""
     if failed < asked:
-        return f"{failed} of {asked} pictures could not be {done}; the others are answered."
-    return (
-        f"The picture could not be {done}."
-        if asked == 1
-        else f"None of the {asked} pictures could be {done}."
-    )
+        return f"{failed} of {asked} images could not be {done}; the others are answered."
+    return f"The image could not be {done}." if asked == 1 else f"None of the {asked} images could be {done}."

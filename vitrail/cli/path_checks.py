@@ -32,7 +32,7 @@ def data_there(data: str) -> None:
 
     if data not in names():
         raise DataError(
-            f"{data} does not exist.{_near(path, names())} Give a folder of pictures, one folder a class, or a "
+            f"{data} does not exist.{_near(path, names())} Give a folder of images, one folder a class, or a "
             f"built-in set: {', '.join(names())}."
         )
 

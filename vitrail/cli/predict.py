@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def predict(
     model: str,
-    pictures: Annotated[tuple[str, ...], Parameter(allow_leading_hyphen=True)],
+    images: Annotated[tuple[str, ...], Parameter(allow_leading_hyphen=True)],
     /,
     *,
     json: bool = False,
@@ -30,30 +30,30 @@ def predict(
     trust: bool = False,
     options: Annotated[AnswerOptions, Parameter(name="*")] = AnswerOptions(),
 ) -> int:
-    """Ask a trained model what pictures show.
+    """Ask a trained model what images show.
 
-    A picture that cannot be read gets an error and the others are still answered; the exit code is then 1. Long
+    An image that cannot be read gets an error and the others are still answered; the exit code is then 1. Long
     jobs run in a quicker way where its answers were seen to be those of the model in float32; it is said which.
 
         vitrail predict runs/photos new/*.jpg
         vitrail predict runs/photos new/ --csv answers.csv
         vitrail predict runs/photos new/ --point 160px/0.7
         vitrail predict runs/street drive.jpg --out masks/ --threshold 0.6
-        cat picture.jpg | vitrail predict runs/photos -
+        cat photo.jpg | vitrail predict runs/photos -
 
     Parameters
     ----------
     model
         a run folder, a model.safetensors, or an exported .onnx, .xml or .pt2
-    pictures
+    images
         files, folders, patterns such as 'new/*.jpg', zip or tar files, or - for standard input
     json
         print one JSON value, for programs
     csv
-        write a table with one row a picture to this file
+        write a table with one row an image to this file
     out
-        write each picture with its answer drawn on it into this folder, and the files of the answer, such as masks;
-        no picture that is asked about, and no file of yours, is overwritten
+        write each image with its answer drawn on it into this folder, and the files of the answer, such as masks;
+        no image that is asked about, and no file of yours, is overwritten
     device
         auto, cpu, cuda, mps
     trust
@@ -63,8 +63,8 @@ def predict(
     from vitrail.cli.path_checks import model_there
     from vitrail.core.errors import UsageError
 
-    if not pictures:
-        raise UsageError("Name pictures to look at: vitrail predict runs/photos new/*.jpg")
+    if not images:
+        raise UsageError("Name images to look at: vitrail predict runs/photos new/*.jpg")
     model_there(model)
     if csv:
         from vitrail.core.files import refuse_unwritable
@@ -78,8 +78,8 @@ def predict(
 
     predictor = load(model, device, trust=trust, point=options.point)
     ask = asked_of(predictor.task, options.threshold)
-    piped = sys.stdin.buffer.read() if "-" in pictures else None
-    sources = list(expand(pictures, piped, say))
+    piped = sys.stdin.buffer.read() if "-" in images else None
+    sources = list(expand(images, piped, say))
     choice = speed_up(predictor, model, sources)
     if choice.why:
         say(choice.why)
@@ -118,7 +118,7 @@ def _written(csv: str, answers: Sequence[Answer], columns: Sequence[str]) -> boo
 def _answers(
     sources: Sequence[Source], answers: Iterable[Answer], drawing: Drawing | None
 ) -> Iterator[Answer]:
-    """Yield answers without their pixels, once their files are written: masks of many pictures fill a memory."""
+    """Yield answers without their pixels, once their files are written: masks of many images fill a memory."""
     from vitrail.infer.draw_predictions import told
 
     for source, answer in zip(sources, answers, strict=True):

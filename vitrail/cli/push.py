@@ -10,7 +10,7 @@ def push(
 ) -> int:
     """Share a run on the model hub: the model, its card, its scores and its recipe.
 
-    No picture, no name of a picture and no path of this computer goes with it, unless you say --pictures. The hub is
+    No image, no name of an image and no path of this computer goes with it, unless you say --pictures. The hub is
     huggingface.co, or the mirror that HF_ENDPOINT names; log in once with `hf auth login`.
 
         vitrail push runs/photos me/photos
@@ -24,8 +24,8 @@ def push(
         owner/name; it is made where there is none
     private
         only you can see it, where it is made new
-    pictures
-        share report.html, which shows pictures, and manifest.csv, which names them, too
+    images
+        share report.html, which shows images, and manifest.csv, which names them, too
     json
         print one JSON value, for programs
     """

@@ -20,10 +20,10 @@ def train(
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
-    """Train a network on a folder of pictures and say honestly how good it is.
+    """Train a network on a folder of images and say honestly how good it is.
 
-    The pictures are checked first; what is broken is named and left out, never replaced. The best weights by
-    validation score are kept in the run folder, and the score is counted on pictures that training never saw.
+    The images are checked first; what is broken is named and left out, never replaced. The best weights by
+    validation score are kept in the run folder, and the score is counted on images that training never saw.
 
         vitrail train photos/                              the draft: a pretrained network, frozen, and a head
         vitrail train photos/ --tune full --epochs 20      the whole network, from the draft's head
@@ -35,14 +35,14 @@ def train(
     ----------
     data
         a folder (photos/cat/1.jpg, or with train, val and test folders above), or the built-in digits;
-        with --resume: where the pictures of that run lie now, if they were moved
+        with --resume: where the images of that run lie now, if they were moved
     resume
         go on with this run, which was stopped or killed, by its own recipe; with --epochs: for so many epochs more.
-        Its pictures must be those that it saw
+        Its images must be those that it saw
     changed
-        with --resume: go on although pictures of the run changed since, with them as they are now
+        with --resume: go on although images of the run changed since, with them as they are now
     dry_run
-        print the plan (pictures, steps, memory, minutes) and stop
+        print the plan (images, steps, memory, minutes) and stop
     json
         print one JSON value, for programs
     """
@@ -58,10 +58,10 @@ def train(
         raise UsageError(
             f"{', '.join(foreign)} cannot be given with --resume: a run goes on by its own recipe.yaml, and only "
             f"--epochs adds to it. For other settings train anew: "
-            f"{command('train', 'PICTURES', '--recipe', f'{resume}/recipe.yaml')}"
+            f"{command('train', 'IMAGES', '--recipe', f'{resume}/recipe.yaml')}"
         )
     if changed and not resume:
-        raise UsageError("--changed goes with --resume: a new training takes pictures as they are anyway.")
+        raise UsageError("--changed goes with --resume: a new training takes images as they are anyway.")
     if resume:
         run_there(resume)
     if data:
@@ -125,11 +125,11 @@ def _outlook(report: dict[str, Any], data: str, options: TrainOptions) -> list[s
     lines = []
     if report["doubts"]:
         lines.append(
-            f"{report['doubts']} labels look wrong: {report['run']}/doubts.csv, with pictures in report.html"
+            f"{report['doubts']} labels look wrong: {report['run']}/doubts.csv, with images in report.html"
         )
     return [
         *lines,
-        f"Twice the pictures: perhaps +{100 * report['gain_from_twice']:.1f} points (a guess: half of them gave "
+        f"Twice the images: perhaps +{100 * report['gain_from_twice']:.1f} points (a guess: half of them gave "
         f"{report['half']:.1%}).",
         f"The full fine-tune takes {takes} here: {command('train', data, *words_of(after_draft(options)))}",
     ]

@@ -24,7 +24,7 @@ def train_with_progress(
 ) -> dict[str, Any]:
     """Train, or go on with a run, telling people what happens on standard error; return the run's report.
 
-    With `resume`, `data` is where its pictures lie now, "" where they were; `changed` takes those that changed.
+    With `resume`, `data` is where its images lie now, "" where they were; `changed` takes those that changed.
     A report that could not be made is told in its place ("unreported"): the model is kept all the same.
 
     Where weights cannot be had, a person at a terminal is offered the ways out; a script gets the error.

@@ -168,7 +168,7 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(
         "filenames": "vitrail.data.layouts.filenames:look",
     }
 )
-"""What a source may be; of readings that explain as many pictures the first is taken."""
+"""What a source may be; of readings that explain as many images the first is taken."""
 
 ASKED_LAYOUTS: Mapping[str, str] = MappingProxyType({"crops": "vitrail.data.layouts.boxes:crops"})
 """Ways to read a source that are never guessed, only asked for."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from shlex import join
 
 MADE_BY = "vitrail"
-"""What a figure that this project writes says of its software, so that it is known again and never learnt from."""
+"""What a figure that this project writes says of its software, so that it is known again and never learned from."""
 
 
 def printable(text: str) -> str:

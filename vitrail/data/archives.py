@@ -23,7 +23,7 @@ MOST_BYTES = 1 << 28
 """A quarter of a gigabyte: no member is read that claims to be larger."""
 
 _SMALL = 1 << 24  # below this, a great ratio is a harmless drawing
-_RATIO = 100  # pictures are compressed already; a drawing saved without compression reaches 50
+_RATIO = 100  # images are compressed already; a drawing saved without compression reaches 50
 _TOTAL, _TOTAL_RATIO = 1 << 30, 200
 
 
@@ -207,7 +207,7 @@ def _trouble(name: str, size: int, packed: int) -> str:
     if name.startswith("/") or ".." in parts or (len(parts[0]) == 2 and parts[0][1] == ":"):
         return "has a name that leads out of the archive"
     if size > MOST_BYTES:
-        return f"would be {size:,} bytes, too large for a picture"
+        return f"would be {size:,} bytes, too large for an image"
     if size > _SMALL and size > _RATIO * max(1, packed):
         return f"would swell to {size // max(1, packed):,} times its size, as only a zip bomb does"
     return ""

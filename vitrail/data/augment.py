@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 RECIPES = ("none", "light", "flip_crop", "trivial", "rand", "three", "scene")
 MOVING_TRUTH = ("none", "light", "flip_crop", "three", "scene")
-"""Those that move masks, points and boxes with the picture."""
+"""Those that move masks, points and boxes with the image."""
 
 ZOOM = (0.5, 2.0)
 """Scales that `scene` draws from."""
@@ -78,10 +78,10 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True)
 class Augment:
-    """What training does to a picture: which region is shown, how it moves, what its pixels become, what is erased.
+    """What training does to an image: which region is shown, how it moves, what its pixels become, what is erased.
 
-    `crop` draws a region of the original (None: the picture is fitted as at prediction). `flip` mirrors and `affine`
-    turns, shifts and scales at the input's size; `zoom` draws a scale of the whole picture, of which the input shows a
+    `crop` draws a region of the original (None: the image is fitted as at prediction). `flip` mirrors and `affine`
+    turns, shifts and scales at the input's size; `zoom` draws a scale of the whole image, of which the input shows a
     part, or which it shows on its ground; a view moves masks, points and boxes with them. `change` works on
     uint8 pixels at the input's size, `erase` on the normalised input. Where `moves_truth` is False, `change` moves
     pixels that no truth follows.
@@ -99,7 +99,7 @@ class Augment:
     def zoomed(
         self, resized: tuple[int, int], size: tuple[int, int]
     ) -> tuple[tuple[int, int], tuple[int, int]] | None:
-        """Draw another size of the picture than `resized`, and where an input of `size` begins on it; None without."""
+        """Draw another size of the image than `resized`, and where an input of `size` begins on it; None without."""
         if self.zoom is None:
             return None
         low, high = (math.log(end) for end in self.zoom)
@@ -171,7 +171,7 @@ def build(
 ) -> Augment:
     """Return a named recipe; `erasing` is the chance of an erased patch, `least_area` the smallest crop.
 
-    `raw` says that pictures come in numbers of their own (`Preprocess.raw`).
+    `raw` says that images come in numbers of their own (`Preprocess.raw`).
 
     `none` · `light` (small turn, shift and scale, no flip: for digits and letters) · `flip_crop` (random
     resized crop and flip) · `trivial` (flip_crop + TrivialAugment, arXiv:2103.10158) · `rand` (flip_crop +
@@ -181,7 +181,7 @@ def build(
     colour: for masks and boxes).
 
     Raises:
-        SettingError: the name is unknown, or the recipe cannot work on such pictures.
+        SettingError: the name is unknown, or the recipe cannot work on such images.
     """
     if name not in RECIPES:
         raise UnknownNameError("augmentation", name, RECIPES, f"Choose one of {', '.join(RECIPES)}.")

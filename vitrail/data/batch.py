@@ -1,4 +1,4 @@
-"""One batch, and where the network's pixels lie in the original picture."""
+"""One batch, and where the network's pixels lie in the original image."""
 
 from __future__ import annotations
 

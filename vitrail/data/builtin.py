@@ -1,4 +1,4 @@
-"""Data sets that need no network, written as folders: they go through the same door as a user's pictures."""
+"""Data sets that need no network, written as folders: they go through the same door as a user's images."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _write_digits(root: Path) -> None:
 
 
 class _Planter:
-    """Draws untouched pictures of a class-folder data set and writes faults beside them."""
+    """Draws untouched images of a class-folder data set and writes faults beside them."""
 
     def __init__(self, root: Path, seed: int) -> None:
         self.root = root
@@ -68,11 +68,11 @@ class _Planter:
         self.classes = sorted((p.name for p in root.iterdir() if p.is_dir()), key=natural)
         files = sorted((p for p in root.rglob("*") if p.is_file()), key=lambda p: natural(p.as_posix()))
         if len(self.classes) < 2 or len(files) < 40:
-            raise DataError(f"{root} is too small to plant faults in: 2 classes and 40 pictures are needed.")
+            raise DataError(f"{root} is too small to plant faults in: 2 classes and 40 images are needed.")
         self._fresh = [files[i] for i in self._rng.permutation(len(files))]
 
     def take(self) -> Path:
-        """Return a picture that no fault has touched yet."""
+        """Return an image that no fault has touched yet."""
         fresh: Path = self._fresh.pop()
         return fresh
 
@@ -123,7 +123,7 @@ def _truncated(p: _Planter) -> Fault:
 
 
 def _text(p: _Planter) -> Fault:
-    return p.put("text", "a line of text", b"not a picture\n", p.take().parent.name, ".jpg")
+    return p.put("text", "a line of text", b"not an image\n", p.take().parent.name, ".jpg")
 
 
 def _empty(p: _Planter) -> Fault:
@@ -191,7 +191,7 @@ _PLANTS: tuple[Callable[[_Planter], Fault], ...] = (
 
 
 def _scene(p: _Planter, file: Path) -> Image.Image:
-    """Return a picture enlarged and with noise, so that no planted file equals another."""
+    """Return an image enlarged and with noise, so that no planted file equals another."""
     image = Image.open(file).convert("RGB").resize((64, 48), Image.Resampling.BICUBIC)
     noise = p._rng.integers(-8, 9, (48, 64, 3))
     return Image.fromarray(np.clip(np.asarray(image).astype(int) + noise, 0, 255).astype(np.uint8))

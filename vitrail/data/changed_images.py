@@ -1,6 +1,6 @@
-"""Whether pictures are still those that a manifest names: by their content, which it holds as a hash.
+"""Whether images are still those that a manifest names: by their content, which it holds as a hash.
 
-Reading every picture of a large set again takes minutes, so a file that was not touched since its content was last
+Reading every image of a large set again takes minutes, so a file that was not touched since its content was last
 looked at is taken as it was: neither its content nor its entry in the folder changed since, as the file system says.
 """
 
@@ -27,7 +27,7 @@ _CHUNK = 256
 
 
 class Changes(NamedTuple):
-    """The rows whose pictures are no longer those of the manifest: other content, or gone."""
+    """The rows whose images are no longer those of the manifest: other content, or gone."""
 
     changed: tuple[Row, ...] = ()
     missing: tuple[Row, ...] = ()
@@ -37,7 +37,7 @@ class Changes(NamedTuple):
         return {row.id for row in (*self.changed, *self.missing)}
 
     def text(self, of: int) -> str:
-        """Say in words how many of so many pictures they are, and which; "" where there are none."""
+        """Say in words how many of so many images they are, and which; "" where there are none."""
         parts = [
             f"{len(rows):,} {what} ({shorten(row.id for row in rows)})"
             for rows, what in ((self.changed, "changed"), (self.missing, "missing"))
@@ -46,21 +46,21 @@ class Changes(NamedTuple):
         many = len(self.changed) + len(self.missing)
         verb = "is" if many == 1 else "are"
         return (
-            f"{many:,} of {count(of, 'picture')} {verb} no longer what the run saw: {', '.join(parts)}"
+            f"{many:,} of {count(of, 'image')} {verb} no longer what the run saw: {', '.join(parts)}"
             if many
             else ""
         )
 
 
 def load_unchanged(root: Path, row: Row, channels: int = 3, *, raw: bool = False) -> Decoded:
-    """Return the picture of a row, decoded, as `source.load` does, but only where it is the one of the manifest.
+    """Return the image of a row, decoded, as `source.load` does, but only where it is the one of the manifest.
 
     Raises:
         DataError: as `source.load`, or its content is another one.
     """
     data = read(root, row.path, row.part, raw=raw)
     if row.hash and content_hash(_as_hashed(root, row, data, raw), row.path, row.part) != row.hash:
-        raise DataError(f"{row.path} is no longer the picture that the run saw. Put it back.")
+        raise DataError(f"{row.path} is no longer the image that the run saw. Put it back.")
     return cut_out(decode(data, channels, row.path, raw), row.path, row.part)
 
 
@@ -72,7 +72,7 @@ def _as_hashed(root: Path, row: Row, data: bytes, raw: bool) -> bytes:
 def find_changes(
     rows: Sequence[Row], root: Path, since: float | None = None, progress: Progress | None = None
 ) -> Changes:
-    """Return which pictures are gone or have another content; `since` is when they were looked at last in this place.
+    """Return which images are gone or have another content; `since` is when they were looked at last in this place.
 
     None stands for never: every file is read. Rows without a hash are only looked for.
     """

@@ -13,7 +13,7 @@ from vitrail.data.manifest import Row
 
 
 def class_weights(rows: Sequence[Row], classes: Sequence[str], strata: Strata) -> NDArray[np.float32]:
-    """Return the weight of each class in the loss, (k,): the inverse of its share, 1 on the average over pictures.
+    """Return the weight of each class in the loss, (k,): the inverse of its share, 1 on the average over images.
 
     For several labels a row, use `positive_weights`.
     """

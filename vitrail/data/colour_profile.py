@@ -36,13 +36,13 @@ class _Profile(NamedTuple):
 
 
 def profile_note(image: Image.Image) -> list[str]:
-    """Return what is to be said of a picture whose colour profile is not applied: nothing where it is sRGB."""
+    """Return what is to be said of an image whose colour profile is not applied: nothing where it is sRGB."""
     data = image.info.get("icc_profile")
     return [] if not data or _profile(data).plain else [NOT_APPLIED]
 
 
 def in_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Return a loaded picture with its colours in sRGB, and what was done; it is the same picture where they are."""
+    """Return a loaded image with its colours in sRGB, and what was done; it is the same image where they are."""
     data = image.info.get("icc_profile")
     if not data:
         return image, []
@@ -74,7 +74,7 @@ def stated_otherwise(image: Image.Image) -> list[str]:
 
 
 def _base(mode: str) -> str:
-    """Return the mode of a picture's colours, without transparency or a palette."""
+    """Return the mode of an image's colours, without transparency or a palette."""
     grey = {"L", "LA", "La"}
     return "L" if mode in grey else "CMYK" if mode == "CMYK" else "" if mode in {"LAB", "HSV"} else "RGB"
 
@@ -101,7 +101,7 @@ def _through(transform: Any, image: Image.Image) -> Image.Image:
 def _transform(data: bytes, source: str, target: str) -> Any:
     srgb = ImageCms.createProfile("sRGB")
     profile = ImageCms.ImageCmsProfile(BytesIO(data))
-    # What Little CMS computes beforehand is coarse; a grey picture needs its 256 values only.
+    # What Little CMS computes beforehand is coarse; a grey image needs its 256 values only.
     exact = ImageCms.Flags.NOOPTIMIZE if source == "L" else ImageCms.Flags.HIGHRESPRECALC
     return ImageCms.buildTransform(profile, srgb, source, target, flags=exact)
 

@@ -1,4 +1,4 @@
-"""Pictures that are rows of a larger file: npz arrays, Arrow and Parquet tables, slices of a NIfTI volume."""
+"""Images that are rows of a larger file: npz arrays, Arrow and Parquet tables, slices of a NIfTI volume."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vitrail.core.errors import DataError, MissingExtraError
 
 
 def read_item(file: Path, inside: str, raw: bool = False) -> bytes:
-    """Return one row as the bytes of a picture file; plain arrays become `.npy` bytes.
+    """Return one row as the bytes of an image file; plain arrays become `.npy` bytes.
 
     With `raw`, or as `raw!40`, the slice of a volume comes in its own units, and not through a window; `raw-x!40` and
     `raw-y!40` from right to left and upside down, as it lies on the slices of a DICOM series.
@@ -37,8 +37,8 @@ def read_item(file: Path, inside: str, raw: bool = False) -> bytes:
             found = found[:, ::-1] if "x" in mirrored else found
             return as_npy(found[::-1] if "y" in mirrored else found)
     except (ValueError, KeyError, IndexError) as error:
-        raise DataError(f"{file.name} has no picture called {inside}. Check the data again.") from error
-    raise DataError(f"{file.name} is no file that holds several pictures. Check the data again.")
+        raise DataError(f"{file.name} has no image called {inside}. Check the data again.") from error
+    raise DataError(f"{file.name} is no file that holds several images. Check the data again.")
 
 
 def npz(file: Path) -> dict[str, NDArray[Any]]:
@@ -98,7 +98,7 @@ def _arrow(file: Path, changed: int) -> Any:
 
 
 def arrow_cell(file: Path, column: str, number: int) -> bytes:
-    """Return the picture bytes of one cell of an image column.
+    """Return the image bytes of one cell of an image column.
 
     Raises:
         DataError: the cell is empty or names a file instead of holding it.
@@ -112,7 +112,7 @@ def arrow_cell(file: Path, column: str, number: int) -> bytes:
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(data, bytes):
         raise DataError(
-            f"{file.name} holds no picture in row {number}. Save the data set with its pictures inside."
+            f"{file.name} holds no image in row {number}. Save the data set with its images inside."
         )
     return data
 

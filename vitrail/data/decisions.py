@@ -22,7 +22,7 @@ from vitrail.data.manifest import DROPPED, KEPT, QUARANTINED, Row
 What = Literal["quarantine", "keep", "drop", "relabel", "undo"]
 
 
-_CONFLICT = "one picture, several labels"
+_CONFLICT = "one image, several labels"
 
 
 class Decision(NamedTuple):
@@ -71,7 +71,7 @@ class History:
                 return cls()
             why = getattr(error, "strerror", None) or "it is no text in UTF-8"
             raise DataError(
-                f"{path}, where decisions about these pictures stand, cannot be read: {why}. Move it elsewhere."
+                f"{path}, where decisions about these images stand, cannot be read: {why}. Move it elsewhere."
             ) from error
         decisions = []
         for line, text in enumerate(whole.splitlines(), 1):
@@ -148,7 +148,7 @@ class History:
                 if row is not None and (changed := _decided(row, one, again)) != row:
                     by_id[known], done = changed, done + 1
         notes = (
-            [f"{count(done, 'picture')} as decided before: vitrail check DATA --history shows it."]
+            [f"{count(done, 'image')} as decided before: vitrail check DATA --history shows it."]
             if done
             else []
         )

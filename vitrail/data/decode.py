@@ -1,6 +1,6 @@
 """From a file to an array: every conversion is named, what cannot be converted is refused.
 
-Photographs become grey or colour of 8 bits. A network that takes raw pictures (`Preprocess.raw`) gets the numbers
+Photographs become grey or colour of 8 bits. A network that takes raw images (`Preprocess.raw`) gets the numbers
 that the file holds (`vitrail.data.raw`).
 """
 
@@ -43,12 +43,12 @@ GREY = "grey repeated in every channel"
 COLOUR = "colour reduced to grey"
 
 MAX_PIXELS = 89_478_485
-"""Pillow's own limit for an honest picture: a quarter of a gigabyte once decoded."""
+"""Pillow's own limit for an honest image: a quarter of a gigabyte once decoded."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _FORMATS = (
     "JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO",
-)  # fmt: skip  # no others: EPS would run a program, TGA takes any bytes for a picture
+)  # fmt: skip  # no others: EPS would run a program, TGA takes any bytes for an image
 _OTHER_COLOURS: Mapping[str, str] = MappingProxyType({"CMYK": CMYK, "LAB": LAB, "YCbCr": YCBCR})
 _NPY = b"\x93NUMPY"
 _ORIENTATION = 0x0112
@@ -64,7 +64,7 @@ _TURN = {
 
 
 class Decoded(NamedTuple):
-    """A picture (height, width, channels), and in plain words what was done to make it so.
+    """An image (height, width, channels), and in plain words what was done to make it so.
 
     `image` is uint8, or as raw numbers uint8, uint16 or float32 with NaN where no data are. `bands` names its
     channels where the file does; `scale` is the value that fills their range, 1 for numbers in units of their own.
@@ -82,19 +82,19 @@ class Decoded(NamedTuple):
 
 
 def decode(source: Path | bytes | BinaryIO, channels: int = 3, name: str = "", raw: bool = False) -> Decoded:
-    """Decode one picture file; `name` is what messages call it where `source` is no path.
+    """Decode one image file; `name` is what messages call it where `source` is no path.
 
-    With `raw` the numbers stay those of the file, and it must hold so many channels; without, a picture becomes
+    With `raw` the numbers stay those of the file, and it must hold so many channels; without, an image becomes
     grey or colour of 8 bits.
 
     Raises:
-        DataError: no picture, broken, too large, of a kind whose values have no known range, or, raw, of other bands.
+        DataError: no image, broken, too large, of a kind whose values have no known range, or, raw, of other bands.
     """
-    name = name or (str(source) if isinstance(source, Path) else "the picture")
+    name = name or (str(source) if isinstance(source, Path) else "the image")
     if raw:
         return _with_bands(_raw(_bytes(source, name), name), channels, name)
     if channels not in _MODES:
-        raise DataError(f"A picture can be read with 1, 3 or 4 channels, not {channels}.")
+        raise DataError(f"An image can be read with 1, 3 or 4 channels, not {channels}.")
     data = _bytes(source, name)
     if (plain := _without_pillow(data, channels, name)) is not None:
         return plain
@@ -105,7 +105,7 @@ def decode(source: Path | bytes | BinaryIO, channels: int = 3, name: str = "", r
 def glance(data: bytes, name: str, least: int, raw: bool = False) -> tuple[Decoded, tuple[int, int]]:
     """Decode as `decode` does, and as strictly, but let a JPEG come out smaller: `least` pixels a side at least.
 
-    Returns the picture in RGB and the (height, width) of the whole one, upright; raw numbers of any count of bands
+    Returns the image in RGB and the (height, width) of the whole one, upright; raw numbers of any count of bands
     as people can look at them.
 
     Raises:
@@ -128,7 +128,7 @@ def glance(data: bytes, name: str, least: int, raw: bool = False) -> tuple[Decod
 
 @contextmanager
 def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
-    """Open a picture and turn whatever goes wrong inside into one kind of error."""
+    """Open an image and turn whatever goes wrong inside into one kind of error."""
     try:
         with _handle(data, name) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -141,7 +141,7 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _bomb(name) from error
     except Exception as error:  # a decoder fed with a broken file may raise anything at all
-        kind = "is a HEIC picture and" if heif.is_heif(data) else "is"
+        kind = "is a HEIC image and" if heif.is_heif(data) else "is"
         raise DataError(
             f"{name} {kind} broken ({_plain(error)}). Copy it again from where it came from, or delete it."
         ) from error
@@ -193,7 +193,7 @@ def _four_bands(data: bytes, name: str) -> Decoded | None:
 
 
 def preview(image: NDArray[Any]) -> Pixels:
-    """Return a decoded picture (height, width, channels) as people can look at it: uint8 in RGB.
+    """Return a decoded image (height, width, channels) as people can look at it: uint8 in RGB.
 
     Of raw numbers the first three bands, or the only one, each stretched over its range; black where no data are.
     """
@@ -203,7 +203,7 @@ def preview(image: NDArray[Any]) -> Pixels:
 
 
 def as_array(picture: Any, channels: int = 3, raw: bool = False) -> NDArray[Any]:
-    """Bring a picture that is already in memory to uint8 (height, width, channels), or with `raw` to an array.
+    """Bring an image that is already in memory to uint8 (height, width, channels), or with `raw` to an array.
 
     Takes a Pillow image, an array (height, width[, channels]) or a tensor ([channels,] height, width) with
     values 0..255 (uint8), 0..65535 (uint16) or 0..1 (floating); raw, with any numbers.
@@ -213,29 +213,29 @@ def as_array(picture: Any, channels: int = 3, raw: bool = False) -> NDArray[Any]
     """
     if isinstance(picture, Image.Image):
         if raw:
-            return _with_bands(_raw_image(picture, "the picture"), channels, "the picture").image
-        return _convert(picture, channels, "the picture").image
+            return _with_bands(_raw_image(picture, "the image"), channels, "the image").image
+        return _convert(picture, channels, "the image").image
     if type(picture).__module__.startswith("torch"):
         picture = picture.detach().cpu()
         picture = picture.movedim(0, -1).numpy() if picture.ndim == 3 else picture.numpy()
     if not isinstance(picture, np.ndarray):
         raise DataError(
-            f"A {type(picture).__name__} is no picture. Give a path, a Pillow image, an array or a tensor."
+            f"A {type(picture).__name__} is no image. Give a path, a Pillow image, an array or a tensor."
         )
     if raw:
-        return _with_bands(_raw_array(picture, "The picture"), channels, "The picture").image
+        return _with_bands(_raw_array(picture, "The image"), channels, "The image").image
     array = _to_uint8(picture)
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in _MODES or 0 in array.shape:
         raise DataError(
-            f"A picture of shape {picture.shape} is not understood. "
+            f"An image of shape {picture.shape} is not understood. "
             "Arrays are (height, width, channels), tensors (channels, height, width); channels are 1, 3 or 4."
         )
     if array.shape[-1] == channels:
         return np.ascontiguousarray(array)
     return _convert(
-        Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array), channels, "the picture"
+        Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array), channels, "the image"
     ).image
 
 
@@ -259,7 +259,7 @@ def _raw_array(array: NDArray[Any], name: str) -> Decoded:
         array = array[..., None]
     if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "biuf":
         raise DataError(
-            f"{name} is an array of shape {array.shape} and {array.dtype}, which is no picture. Arrays are numbers "
+            f"{name} is an array of shape {array.shape} and {array.dtype}, which is no image. Arrays are numbers "
             "(height, width, channels), tensors (channels, height, width)."
         )
     image, scale = as_numbers(array)
@@ -295,7 +295,7 @@ def _with_bands(found: Decoded, channels: int, name: str) -> Decoded:
         which = f" ({', '.join(found.bands)})" if found.bands else ""
         raise DataError(
             f"{name} holds {bands} {'band' if bands == 1 else 'bands'}{which} of {found.image.dtype}, the network "
-            f"takes {channels} channels. Give a picture of {channels} bands."
+            f"takes {channels} channels. Give an image of {channels} bands."
         )
     return found
 
@@ -380,7 +380,7 @@ def _colours_alone(
 
 
 def bands_left_out(bands: int, kept: int) -> str:
-    """Return the note on bands of a TIFF that no picture in colour has room for."""
+    """Return the note on bands of a TIFF that no image in colour has room for."""
     first = "the first" if kept == 1 else f"the first {kept}"
     return f"{first} of {bands} bands taken, the others (such as infrared) left out"
 
@@ -459,7 +459,7 @@ def _to_uint8(values: NDArray[Any]) -> Pixels:
     if np.issubdtype(values.dtype, np.floating) and values.size and values.min() >= 0 and values.max() <= 1:
         return np.round(values * 255).astype(np.uint8)
     raise DataError(
-        f"A picture of {values.dtype} numbers is not understood. "
+        f"An image of {values.dtype} numbers is not understood. "
         "Give 0..255 as uint8, 0..65535 as uint16 or 0..1 as floats."
     )
 

@@ -29,17 +29,17 @@ from vitrail.data.targets import Gather, Targets, targets_for
 
 Progress = Callable[[int, int], None]
 Checks = Mapping[str, tuple[str, tuple[Finding, ...]]]
-"""Id of a readable picture → its truth, and what is wrong with it."""
+"""Id of a readable image → its truth, and what is wrong with it."""
 
-_CHUNK = 256  # pictures between two notes to disk
+_CHUNK = 256  # images between two notes to disk
 _FEW, _TENTH = 3, 10
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the doctor found: one row a picture with its state, group and hash, and the findings.
+    """What the doctor found: one row an image with its state, group and hash, and the findings.
 
-    `general` are those about the pictures themselves, `of_truth` those that their truths make.
+    `general` are those about the images themselves, `of_truth` those that their truths make.
     """
 
     root: Path
@@ -51,7 +51,7 @@ class Report:
     checks: Checks = field(repr=False, compare=False)
     sizes: tuple[
         tuple[int, int], ...
-    ] = ()  # the (height, width) of the smallest, the median and the largest picture
+    ] = ()  # the (height, width) of the smallest, the median and the largest image
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -78,7 +78,7 @@ class Report:
         )
 
     def unusable(self) -> tuple[Row, ...]:
-        """Return the readable pictures that are kept out for their truth."""
+        """Return the readable images that are kept out for their truth."""
         return tuple(
             row
             for row in self.rows
@@ -119,14 +119,14 @@ def examine(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Decode every picture of a layout once, on all cores, and report; nothing of the data is changed.
+    """Decode every image of a layout once, on all cores, and report; nothing of the data is changed.
 
     `targets` says how a task takes the truths (None: as the usual task for their kind). `cache` is a file that
     remembers by content what was seen, so that a second check, or one that was killed,
     decodes only what is new.
 
     Raises:
-        DataError: two entries share an id, or no picture at all could be read.
+        DataError: two entries share an id, or no image at all could be read.
     """
     if isinstance(layout, Sequence):
         layout = Layout("entries", root or Path(), "", tuple(layout), truth=truth_of(layout))
@@ -143,7 +143,7 @@ def examine(
         memory.close()
     if all(one.error for one in facts):
         first = facts[0].error if facts else "there is none"
-        raise DataError(f"None of {count(len(facts), 'picture')} can be read, the first because: {first}")
+        raise DataError(f"None of {count(len(facts), 'image')} can be read, the first because: {first}")
     rows = [_row(entry, one) for entry, one in zip(entries, facts, strict=True)]
     broken = list(say.unreadable(rows))
     by_id = {entry.id: one for entry, one in zip(entries, facts, strict=True)}
@@ -157,14 +157,14 @@ def examine(
 
 
 def _check_all(rows: Sequence[Row], facts: Mapping[str, Facts], targets: Targets[Any], root: Path) -> Checks:
-    """Return, by the id of every readable picture, its truth and what is wrong with that."""
+    """Return, by the id of every readable image, its truth and what is wrong with that."""
 
     def check(chunk: Sequence[Row]) -> list[tuple[str, tuple[str, tuple[Finding, ...]]]]:
         return [(row.id, (row.target, _check(row, facts[row.id], targets, root))) for row in chunk]
 
     readable = [row for row in rows if row.state == KEPT]
     chunks = [readable[start : start + _CHUNK] for start in range(0, len(readable), _CHUNK)]
-    with ThreadPoolExecutor(workers()) as pool:  # a truth may be a picture that has to be decoded
+    with ThreadPoolExecutor(workers()) as pool:  # a truth may be an image that has to be decoded
         return dict(pair for pairs in pool.map(check, chunks) for pair in pairs)
 
 
@@ -186,14 +186,14 @@ def _judged(row: Row, findings: Sequence[Finding]) -> Row:
 
 
 def _of_truth(rows: Sequence[Row], checks: Checks, targets: Targets[Any]) -> Iterator[Finding]:
-    """Say what is wrong with the truths, of single pictures and of the set."""
+    """Say what is wrong with the truths, of single images and of the set."""
     seen = [row.id for row in rows if row.state != DROPPED and row.id in checks]
     yield from say.truths(one for name in seen for one in checks[name][1])
     yield from targets.check_set(rows)
 
 
 def workers() -> int:
-    """Return how many threads look at pictures: Pillow decodes outside the interpreter's lock."""
+    """Return how many threads look at images: Pillow decodes outside the interpreter's lock."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -201,7 +201,7 @@ def _refuse_twice(entries: Sequence[Entry]) -> None:
     tally = Counter(entry.id for entry in entries)
     twice = [one for one, number in tally.items() if number > 1]
     if twice:
-        raise DataError(f"{shorten(twice)} stands in the data more than once. Name every picture once.")
+        raise DataError(f"{shorten(twice)} stands in the data more than once. Name every image once.")
 
 
 def _look_all(
@@ -234,8 +234,8 @@ def group_duplicates(
 ) -> tuple[list[Row], list[Finding]]:
     """Tie twins to one group, keep out those whose truths contradict each other, and say so.
 
-    At most one of two labels of the same picture is right, and nobody here knows which: a network taught both
-    learns neither. Pictures that are only similar stay: their difference may be what the labels are about.
+    At most one of two labels of the same image is right, and nobody here knows which: a network taught both
+    learns neither. Images that are only similar stay: their difference may be what the labels are about.
     """
 
     def grey(i: int) -> NDArray[np.uint8]:

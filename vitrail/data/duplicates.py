@@ -1,4 +1,4 @@
-"""Which pictures are the same: equal bytes, equal pixels, or so alike that nobody could tell them apart."""
+"""Which images are the same: equal bytes, equal pixels, or so alike that nobody could tell them apart."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_BITS = 4
 """Sketches that differ in more bits than this are not looked at again."""
 
 LEAST_CORRELATION = 0.99
-"""The correlation of the grey pictures from which on two pictures are one."""
+"""The correlation of the grey images from which on two images are one."""
 
 _BANDS = (
     (0, 13),
@@ -33,9 +33,9 @@ Grey = Callable[[int], NDArray[np.uint8]]
 
 
 class Alike(NamedTuple):
-    """Groups of the indices of pictures that are the same: `equal` for certain, `similar` by their looks.
+    """Groups of the indices of images that are the same: `equal` for certain, `similar` by their looks.
 
-    A similar group holds whole equal groups, and no picture stands in two groups of a kind.
+    A similar group holds whole equal groups, and no image stands in two groups of a kind.
     """
 
     equal: list[list[int]]
@@ -43,7 +43,7 @@ class Alike(NamedTuple):
 
 
 def find(facts: Sequence[Facts], grey: Grey, workers: int = 1) -> Alike:
-    """Group equal and similar pictures; `grey(i)` gives the grey picture (64, 64) of the few that need one."""
+    """Group equal and similar images; `grey(i)` gives the grey image (64, 64) of the few that need one."""
     equal = _same(["" if one.error else one.hash for one in facts]) + _same([one.pixels for one in facts])
     equal_groups = components(len(facts), [pair for group in equal for pair in pairwise(group)])
     first = {i: group[0] for group in equal_groups for i in group}
@@ -94,7 +94,7 @@ def neighbours(sketches: NDArray[np.uint64], most: int = MOST_BITS) -> list[tupl
 
 
 def _confirmed(pairs: list[tuple[int, int]], grey: Grey, workers: int) -> Iterator[tuple[int, int]]:
-    """Yield the pairs whose grey pictures correlate."""
+    """Yield the pairs whose grey images correlate."""
     if not pairs:
         return
     ids = sorted({i for pair in pairs for i in pair})
@@ -111,14 +111,14 @@ def _confirmed(pairs: list[tuple[int, int]], grey: Grey, workers: int) -> Iterat
 
 
 def _greys(ids: list[int], grey: Grey, workers: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield grey pictures (64, 64), a block of them at once."""
+    """Yield grey images (64, 64), a block of them at once."""
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(ids), _BLOCK):
             yield from pool.map(grey, ids[start : start + _BLOCK])
 
 
 def _in_file(ids: list[int], grey: Grey, workers: int) -> NDArray[np.uint8]:
-    """Return grey pictures (n, 64 · 64) that lie in a nameless file, so that memory stays small."""
+    """Return grey images (n, 64 · 64) that lie in a nameless file, so that memory stays small."""
     with tempfile.TemporaryFile() as file:
         for view in _greys(ids, grey, workers):
             file.write(view.tobytes())

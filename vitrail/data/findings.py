@@ -14,13 +14,13 @@ from vitrail.data.manifest import KEPT, QUARANTINED, Row
 
 TINY_CLASS = 10
 IMBALANCE = 10
-"""From this many times as many pictures on, a class drowns another."""
+"""From this many times as many images on, a class drowns another."""
 
 LONG = 4
 SHORT_SIDE = 16
 
-CONTRADICTS = "the same picture is labelled"
-"""How the reason begins for which an equal picture with another truth is kept out."""
+CONTRADICTS = "the same image is labelled"
+"""How the reason begins for which an equal image with another truth is kept out."""
 
 Groups = Sequence[Sequence[int]]
 Words = Callable[[Row], str]
@@ -29,9 +29,9 @@ Strata = Callable[[Row], Sequence[str]]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found. `grave` ones keep pictures out or spoil scores; the others are said for the record.
+    """One thing that was found. `grave` ones keep images out or spoil scores; the others are said for the record.
 
-    Of the truth of one picture `text` says what is wrong, `hint` what to do, and `out` that it is kept out for it.
+    Of the truth of one image `text` says what is wrong, `hint` what to do, and `out` that it is kept out for it.
     `table` holds the numbers behind a text, rows of the same columns; a column "share" is one of 1.
     """
 
@@ -63,7 +63,7 @@ def unreadable(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def truths(found: Iterable[Finding]) -> Iterator[Finding]:
-    """Tell what is wrong with the truths of single pictures, those of one kind together."""
+    """Tell what is wrong with the truths of single images, those of one kind together."""
     kinds: dict[str, list[Finding]] = defaultdict(list)
     for one in found:
         kinds[one.kind].append(one)
@@ -75,12 +75,12 @@ def truths(found: Iterable[Finding]) -> Iterator[Finding]:
         shown = shorten((f"{text}: {shorten(names)}" for text, names in by_text.items()), 2)
         kept_out = " kept out" if alike[0].out else ""
         hint = f" {alike[0].hint}" if alike[0].hint else ""
-        text = f"{count(len(ids), 'picture')}{kept_out}, {shown}.{hint}"
+        text = f"{count(len(ids), 'image')}{kept_out}, {shown}.{hint}"
         yield Finding(kind, text, ids, any(one.grave for one in alike))
 
 
 def conflicts(rows: Sequence[Row], groups: Groups, words: Words) -> Iterator[Finding]:
-    """Name each equal picture that stands under several labels: one finding each, so that each can be undone."""
+    """Name each equal image that stands under several labels: one finding each, so that each can be undone."""
     for group in groups:
         yield _conflict([rows[i] for i in group], words)
 
@@ -92,7 +92,7 @@ def _conflict(copies: Sequence[Row], words: Words) -> Finding:
     some_kept = "every copy kept" if kept == len(copies) else f"{kept} of {len(copies)} copies kept"
     return Finding(
         "conflict",
-        f"The same picture with different labels, {some_kept if kept else 'every copy kept out'}: {said}{more}. "
+        f"The same image with different labels, {some_kept if kept else 'every copy kept out'}: {said}{more}. "
         "Delete the wrong one.",
         tuple(row.id for row in copies),
         grave=True,
@@ -100,7 +100,7 @@ def _conflict(copies: Sequence[Row], words: Words) -> Finding:
 
 
 def twins(rows: Sequence[Row], equal: Groups, similar: Groups, wide: Groups) -> Iterator[Finding]:
-    """Name pictures that are there more than once: equal, similar, and similar in numbers too large to be twins."""
+    """Name images that are there more than once: equal, similar, and similar in numbers too large to be twins."""
     tied = "kept on one side of the split"
     for kind, groups, noun, what in (
         ("twins", equal, "picture", f"there more than once, {tied}"),
@@ -118,25 +118,25 @@ def _are(found: Sequence[object]) -> str:
 
 
 def doubtful(rows: Sequence[Row], groups: Groups, words: Words) -> Iterator[Finding]:
-    """Name similar pictures with different labels: they stay, for the difference may be what the labels are about."""
+    """Name similar images with different labels: they stay, for the difference may be what the labels are about."""
     if groups:
         shown = shorten((" = ".join(f"{rows[i].id} ({words(rows[i])})" for i in g[:3]) for g in groups), 2)
         yield Finding(
             "doubtful",
-            f"{count(len(groups), 'pair')} of almost equal pictures, different labels: {shown}. See which is right.",
+            f"{count(len(groups), 'pair')} of almost equal images, different labels: {shown}. See which is right.",
             tuple(rows[i].id for group in groups for i in group),
             grave=True,
         )
 
 
 def leaks(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
-    """Name what lies on two sides of a split that was given: equal or similar pictures, and named groups."""
+    """Name what lies on two sides of a split that was given: equal or similar images, and named groups."""
     crossing = [group for group in groups if len({rows[i].split for i in group} - {""}) > 1]
     if crossing:
         shown = shorten((" = ".join(rows[i].id for i in group[:3]) for group in crossing), 2)
         yield Finding(
             "leak",
-            f"{count(len(crossing), 'picture')} {_are(crossing)} on two sides of the split that was given: {shown}. "
+            f"{count(len(crossing), 'image')} {_are(crossing)} on two sides of the split that was given: {shown}. "
             "The score is told with and without them; delete one side to have one score.",
             tuple(rows[i].id for group in crossing for i in group),
             grave=True,
@@ -153,28 +153,30 @@ def leaks(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
 
 
 def pictures(rows: Sequence[Row], facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Say what was converted, and which pictures show nothing or have an odd size."""
+    """Say what was converted, and which images show nothing or have an odd size."""
     by_note: dict[str, list[str]] = defaultdict(list)
     for row, one in zip(rows, facts, strict=True):
         for note in one.notes:
             by_note[note].append(row.id)
     for note, ids in sorted(by_note.items()):
         which = "all of them" if len(ids) == len(facts) else shorten(ids, 2)
-        yield Finding("converted", f"{count(len(ids), 'picture')}: {note} ({which}).", tuple(ids))
+        yield Finding("converted", f"{count(len(ids), 'image')}: {note} ({which}).", tuple(ids))
     read = [(row.id, one) for row, one in zip(rows, facts, strict=True) if not one.error]
     flat = [name for name, one in read if one.spread < FLAT]
     if flat:
-        text = f"{count(len(flat), 'picture')} of hardly more than one colour: {shorten(flat)}. Look whether they belong."
+        text = (
+            f"{count(len(flat), 'image')} of nearly one colour: {shorten(flat)}. Check that they belong here."
+        )
         yield Finding("flat", text, tuple(flat), grave=True)
     usual = median(min(one.size) for _, one in read) if read else 0
     odd = [name for name, one in read if _is_odd(one.size, usual)]
     if odd:
-        text = f"{count(len(odd), 'picture')} of an odd size: {shorten(odd)}. Little of them is left in a square input."
+        text = f"{count(len(odd), 'image')} of an odd size: {shorten(odd)}. Little of them is left in a square input."
         yield Finding("odd size", text, tuple(odd))
 
 
 def _is_odd(size: tuple[int, int], usual: float) -> bool:
-    """Tell a picture four times as long as wide, or a scrap among photographs."""
+    """Tell an image four times as long as wide, or a scrap among photographs."""
     short, long = sorted(size)
     return long > LONG * short or (short < SHORT_SIDE and short < usual / 4)
 
@@ -188,18 +190,18 @@ def classes(rows: Sequence[Row], strata: Strata) -> Iterator[Finding]:
     if empty:
         yield Finding(
             "empty class",
-            f"No usable picture in {shorten(empty)}. Add some, or remove the class.",
+            f"No usable image in {shorten(empty)}. Add some, or remove the class.",
             grave=True,
         )
     yield from missing(rows, [name for name in names if kept[name]], strata)
     if tiny:
-        few = f"Fewer than {TINY_CLASS} pictures in {shorten(tiny)}. Add more: scores there mean little."
+        few = f"Fewer than {TINY_CLASS} images in {shorten(tiny)}. Add more: scores there mean little."
         yield Finding("tiny class", few)
     if kept and max(kept.values()) >= IMBALANCE * min(kept.values()):
         (most, many), (least, few_) = kept.most_common()[0], kept.most_common()[-1]
         yield Finding(
             "imbalance",
-            f"{most!r} has {many / few_:.0f} times as many pictures as {least!r}. "
+            f"{most!r} has {many / few_:.0f} times as many images as {least!r}. "
             "Train with --balance loss or --balance sampling.",
         )
     by_fold: dict[str, list[str]] = defaultdict(list)
@@ -218,7 +220,7 @@ def classes(rows: Sequence[Row], strata: Strata) -> Iterator[Finding]:
 def restated(
     findings: Iterable[Finding], rows: Sequence[Row], decided: Sequence[Row], words: Words
 ) -> Iterator[Finding]:
-    """Say again what decisions change of the conflicts: which copies of a picture are kept.
+    """Say again what decisions change of the conflicts: which copies of an image are kept.
 
     `rows` are the doctor's, with the truths that stand in the data; `decided` are those that people decided.
     """
@@ -229,7 +231,7 @@ def restated(
 
 
 def missing(rows: Sequence[Row], names: Sequence[str], strata: Strata) -> Iterator[Finding]:
-    """Say which of these classes a split that was given has no picture of."""
+    """Say which of these classes a split that was given has no image of."""
     given: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         if row.split and row.state == KEPT:
@@ -238,6 +240,6 @@ def missing(rows: Sequence[Row], names: Sequence[str], strata: Strata) -> Iterat
         missing = [name for name in names if not found[name]]
         if missing:
             text = (
-                f"No {split} picture of {shorten(missing)}: the order of classes stays, its score is unknown."
+                f"No {split} image of {shorten(missing)}: the order of classes stays, its score is unknown."
             )
             yield Finding("missing class", text, grave=split == "train")

@@ -1,4 +1,4 @@
-"""Files that are no pictures: what they are in words, with a way out."""
+"""Files that are no images: what they are in words, with a way out."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from vitrail.data import tiff
 
 
 def what_else(data: bytes) -> str:
-    """Say what a file is that is no picture, as a predicate with a way out."""
+    """Say what a file is that is no image, as a predicate with a way out."""
     head = data[:512]
     if tiff.is_tiff(data):
         return _what_tiff(data)
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "is a saved web page, not a picture. Download the picture itself, or delete the file"
+        return "is a saved web page, not an image. Download the image itself, or delete the file"
     if _is_text(head):
-        return "holds text, not a picture. Delete it, or give it the name of what it is"
+        return "holds text, not an image. Delete it, or give it the name of what it is"
     if not any(head):
-        return "holds only zeros, not a picture. Copy it again from where it came from, or delete it"
-    return "is no picture of a kind that is known. Save it as JPEG or PNG, or delete it"
+        return "holds only zeros, not an image. Copy it again from where it came from, or delete it"
+    return "is no image of a kind that is known. Save it as JPEG or PNG, or delete it"
 
 
 def _what_tiff(data: bytes) -> str:

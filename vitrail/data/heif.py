@@ -17,7 +17,7 @@ WIDE = "colours of a wider range, stated without a profile: taken as sRGB"
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _USUAL_PRIMARIES = {1, 2, 5, 6, 7}  # of television, within a few levels of sRGB; 2: not stated
 _HIGH_RANGE = {16, 18}  # transfers of HDR
-_PROPERTIES = 1 << 16  # bytes from the beginning within which the properties of pictures stand
+_PROPERTIES = 1 << 16  # bytes from the beginning within which the properties of images stand
 
 
 def is_heif(data: bytes) -> bool:
@@ -37,7 +37,7 @@ def open_heif(data: bytes, name: str) -> Image.Image:
         library: Any = import_module("pillow_heif")
     except ImportError as error:
         raise MissingExtraError(
-            f"{name} is a HEIC picture, as iPhones take them, which needs an extra: pip install 'vitrail[heif]'. "
+            f"{name} is a HEIC image, as iPhones take them, which needs an extra: pip install 'vitrail[heif]'. "
             "Or save it as JPEG."
         ) from error
     image: Image.Image = library.HeifImageFile(BytesIO(data))

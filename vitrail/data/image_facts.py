@@ -21,16 +21,16 @@ from vitrail.data.open_image import content_hash, cut_out, read
 from vitrail.data.parts import is_window
 
 GREY_SIDE = 64
-"""Side of the grey picture that two pictures are compared by."""
+"""Side of the grey image that two images are compared by."""
 
 LEAST_SIDE = 256
 """JPEGs may be decoded down to this side: at half of it, one photograph in a hundred no longer knew its own copy."""
 
 SMALL = 48
-"""Pictures with a shorter side than this look alike too easily: only equal pixels make them twins."""
+"""Images with a shorter side than this look alike too easily: only equal pixels make them twins."""
 
 FLAT = 2.0
-"""A picture whose greys deviate by less than this (of 255) shows nothing."""
+"""An image whose greys deviate by less than this (of 255) shows nothing."""
 
 _TABLE = f"facts_{RULES + 1}"  # the second was of the first rules
 _ITSELF = "\0"  # stands for the file's name in a remembered error
@@ -40,8 +40,8 @@ class Facts(NamedTuple):
     """What a file is: its content's hash, and what decoding it told; `error` is empty where it decoded."""
 
     hash: str = ""
-    pixels: str = ""  # hash of the decoded pixels, of small pictures only
-    sketch: int = 0  # perceptual hash of 63 bits; 0 where the picture is small or flat
+    pixels: str = ""  # hash of the decoded pixels, of small images only
+    sketch: int = 0  # perceptual hash of 63 bits; 0 where the image is small or flat
     size: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
     spread: float = 0.0  # deviation of the greys
@@ -106,7 +106,7 @@ class Memory:
 
 
 def look(root: Path, path: str, memory: Memory, part: str = "") -> Facts:
-    """Read one picture, decode it unless its content is known, and say what it is; a bad file is told, not raised."""
+    """Read one image, decode it unless its content is known, and say what it is; a bad file is told, not raised."""
     try:
         data = read(root, path, part)
     except DataError as error:
@@ -147,7 +147,7 @@ def _decoded(data: bytes, path: str, part: str, content: str) -> Facts:
 
 
 def grey_of(root: Path, path: str, part: str = "") -> NDArray[np.uint8]:
-    """Return the grey picture (64, 64) of a row."""
+    """Return the grey image (64, 64) of a row."""
     data = read(root, path, part)
     return grey(
         cut_out(decode(data, name=path), path, part) if is_window(part) else glance(data, path, LEAST_SIDE)[0]
@@ -155,7 +155,7 @@ def grey_of(root: Path, path: str, part: str = "") -> NDArray[np.uint8]:
 
 
 def grey(shown: Decoded) -> NDArray[np.uint8]:
-    """Return a picture in grey, squashed smoothly to (64, 64): sharp filters tell copies of other sizes apart."""
+    """Return an image in grey, squashed smoothly to (64, 64): sharp filters tell copies of other sizes apart."""
     image = Image.fromarray(shown.image).convert("L")
     return np.asarray(image.resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
@@ -168,7 +168,7 @@ def _waves() -> NDArray[np.float32]:
 
 
 def sketch_of(view: NDArray[np.uint8]) -> int:
-    """Return the perceptual hash of a grey picture (64, 64): the signs of its coarsest waves about their median."""
+    """Return the perceptual hash of a grey image (64, 64): the signs of its coarsest waves about their median."""
     coarse = view.reshape(32, 2, 32, 2).mean((1, 3), dtype=np.float32)
     waves = (_waves() @ coarse @ _waves().T).ravel()[1:]  # without the mean: brightness is no content
     bits = waves > np.sort(waves)[31]

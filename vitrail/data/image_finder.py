@@ -1,4 +1,4 @@
-"""From a name that somebody wrote down to the picture that is meant."""
+"""From a name that somebody wrote down to the image that is meant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from vitrail.data.labels import count, is_picture, same_name, shorten, splits_of
+from vitrail.data.labels import count, is_image, same_name, shorten, splits_of
 
 ADDRESS = "is named by an address. Download it first"
 GONE = "is named in the table but does not exist"
@@ -17,9 +17,9 @@ FREELY = "only without regard to capitals, accents, leading zeros or suffix"
 
 
 class Finder:
-    """Finds pictures as they are written, beside a table, or by their name alone, with or without suffix.
+    """Finds images as they are written, beside a table, or by their name alone, with or without suffix.
 
-    `files` is name in the tree → path below `root`, of pictures alone. `freely` counts names that were found only
+    `files` is name in the tree → path below `root`, of images alone. `freely` counts names that were found only
     without regard to capitals, accents, leading zeros or suffix.
     """
 
@@ -30,7 +30,7 @@ class Finder:
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
-        """File name, with and without its suffix, → pictures called so."""
+        """File name, with and without its suffix, → images called so."""
         found: dict[str, list[str]] = defaultdict(list)
         for name in self.files:
             file = name.rsplit("/", 1)[-1]
@@ -48,14 +48,14 @@ class Finder:
         return {key: list(names) for key, names in found.items()}
 
     def called(self, cell: str, split: str = "") -> list[str]:
-        """Return the pictures that a cell may mean: of several those of the longest common end, and of that split."""
+        """Return the images that a cell may mean: of several those of the longest common end, and of that split."""
         wanted = plain_path(cell)
         if wanted in self.files:
             return [wanted]
         last = wanted.rsplit("/", 1)[-1]
         found = self._by_name.get(last, [])
         if not found:
-            keys = [same_name(last), _number(last), *([same_name(_stem(last))] if is_picture(last) else [])]
+            keys = [same_name(last), _number(last), *([same_name(_stem(last))] if is_image(last) else [])]
             keys += (
                 [same_name(last[9:])] if re.match(r"[0-9a-f]{8}-", last) else []
             )  # as Label Studio stores it
@@ -71,7 +71,7 @@ class Finder:
         return found
 
     def __call__(self, cell: str, base: str = "", split: str = "") -> tuple[str, str]:
-        """Return (path, trouble); the trouble is empty where exactly one picture is meant."""
+        """Return (path, trouble); the trouble is empty where exactly one image is meant."""
         address = re.match(r"[a-z0-9]+://", cell)
         wanted = plain_path(cell)
         if address:
@@ -87,13 +87,13 @@ class Finder:
                 return name, ""
         found = self.called(wanted, split)
         if len(found) > 1:
-            return wanted, f"is named in the table, but {count(len(found), 'picture')} are called so"
+            return wanted, f"is named in the table, but {count(len(found), 'image')} are called so"
         if not found:
             return wanted, GONE
         return self.files[found[0]], ""
 
     def meant(self, cells: Iterable[str], base: str = "", split: str = "") -> tuple[int, str]:
-        """Return how many different pictures are meant, and what is in the way where names mean several.
+        """Return how many different images are meant, and what is in the way where names mean several.
 
         `split` is that of all the names, where it is known: it tells 0.png of train from 0.png of test.
         """
@@ -133,7 +133,7 @@ def plain_path(cell: str) -> str:
 
 
 def split_folders(name: str) -> Counter[str]:
-    """Return the splits that the folders above a picture are called by."""
+    """Return the splits that the folders above an image are called by."""
     return Counter(splits_of(name.split("/")[:-1]).values())
 
 

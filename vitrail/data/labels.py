@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-PICTURES = frozenset((
+IMAGES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff",
     ".avif", ".avifs", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".mpo", ".ico", ".dcm",
     ".pbm", ".pgm", ".ppm", ".pnm",
 ))  # fmt: skip
-"""Suffixes that promise a picture; whether the file keeps the promise is found by decoding it."""
+"""Suffixes that promise an image; whether the file keeps the promise is found by decoding it."""
 
 SPLITS: Mapping[str, str] = MappingProxyType(
     {
@@ -115,9 +115,9 @@ _JOINED: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
-def is_picture(name: str) -> bool:
-    """Tell whether a file's name promises a picture."""
-    return "." + name.rsplit(".", 1)[-1].lower() in PICTURES
+def is_image(name: str) -> bool:
+    """Tell whether a file's name promises an image."""
+    return "." + name.rsplit(".", 1)[-1].lower() in IMAGES
 
 
 def shorten(names: Iterable[str], most: int = 3) -> str:
@@ -128,5 +128,5 @@ def shorten(names: Iterable[str], most: int = 3) -> str:
 
 
 def count(number: int, noun: str, many: str = "") -> str:
-    """Write a number with its noun: "1 picture", "1,797 pictures"."""
+    """Write a number with its noun: "1 image", "1,797 images"."""
     return f"{number:,} {noun if number == 1 else many or noun + 's'}"

@@ -1,4 +1,4 @@
-"""From manifest rows to batches: which picture is seen at which step is a function of the seed and the step."""
+"""From manifest rows to batches: which image is seen at which step is a function of the seed and the step."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _shuffled(samples: int, seed: int, chances: tuple[float, ...] | None) -> NDA
 
 
 class _Seen(NamedTuple):
-    """A picture ready for a batch."""
+    """An image ready for a batch."""
 
     pixels: torch.Tensor
     target: Any
@@ -70,10 +70,10 @@ class _Seen(NamedTuple):
     geometry: Geometry
 
 
-class Pictures(Dataset["_Seen | VitrailError"]):
+class ImageDataset(Dataset["_Seen | VitrailError"]):
     """The rows of a manifest as network inputs; asked with (index, key): key < 0 means as at prediction.
 
-    Truths are read where pictures are, in a loader's worker; only in training a truth moves with its picture.
+    Truths are read where images are, in a loader's worker; only in training a truth moves with its image.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Pictures(Dataset["_Seen | VitrailError"]):
         return len(self.rows)
 
     def __getitem__(self, at: tuple[int, int]) -> _Seen | VitrailError:
-        """Return a picture, or why there is none: raised in a worker it would come out wrapped in a traceback."""
+        """Return an image, or why there is none: raised in a worker it would come out wrapped in a traceback."""
         try:
             return self._seen(*at)
         except VitrailError as error:
@@ -114,7 +114,7 @@ class Pictures(Dataset["_Seen | VitrailError"]):
         return _Seen(view.image(image), self.targets.transform(target, view), row.id, view.geometry)
 
     def collate(self, found: Sequence[_Seen | VitrailError]) -> Batch[Any] | VitrailError:
-        """Stack pictures and truths into a batch; where one cannot be read, return the error instead."""
+        """Stack images and truths into a batch; where one cannot be read, return the error instead."""
         batch = listed(found)
         if isinstance(batch, VitrailError):
             return batch
@@ -122,7 +122,7 @@ class Pictures(Dataset["_Seen | VitrailError"]):
 
 
 def listed(found: Sequence[_Seen | VitrailError]) -> Batch[Any] | VitrailError:
-    """Stack pictures into a batch with their truths one by one, which in the originals' frames have many sizes."""
+    """Stack images into a batch with their truths one by one, which in the originals' frames have many sizes."""
     seen = [one for one in found if isinstance(one, _Seen)]
     if len(seen) < len(found):
         return next(one for one in found if isinstance(one, VitrailError))
@@ -135,15 +135,15 @@ def listed(found: Sequence[_Seen | VitrailError]) -> Batch[Any] | VitrailError:
 
 
 def processes(wanted: int) -> int:
-    """Return how many processes read pictures: as asked, or (-1) one fewer than the cores, eight at most."""
+    """Return how many processes read images: as asked, or (-1) one fewer than the cores, eight at most."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return wanted if wanted >= 0 else max(0, min(8, cores - 1))
 
 
 def _batches(
-    pictures: Pictures, batches: Sequence[Any] | Iterator[Any], workers: int, collate: Callable[..., Any]
+    pictures: ImageDataset, batches: Sequence[Any] | Iterator[Any], workers: int, collate: Callable[..., Any]
 ) -> Iterator[Batch[Any]]:
-    """Yield the batches; a VitrailError names a picture or a truth that cannot be read."""
+    """Yield the batches; a VitrailError names an image or a truth that cannot be read."""
     loader: DataLoader[Any] = DataLoader(
         pictures,
         batch_sampler=batches,
@@ -160,7 +160,7 @@ def _batches(
         yield batch
 
 
-def roomy(workers: int, pictures: Pictures, batch: int) -> int:
+def roomy(workers: int, pictures: ImageDataset, batch: int) -> int:
     """Return how many of so many processes the shared memory has room for: two batches each, and one in use.
 
     Containers have 64 MB of it; a process that finds none ends, or waits for ever.
@@ -182,7 +182,7 @@ def roomy(workers: int, pictures: Pictures, batch: int) -> int:
 @lru_cache
 def _say_narrow(found: int, workers: int) -> None:
     getLogger("vitrail").warning(
-        "%s has room for the pictures of %d in place of %d processes that read them: it is slower so, and nothing else "
+        "%s has room for the images of %d in place of %d processes that read them: it is slower so, and nothing else "
         "changes. Docker gives more with --shm-size=2g.",
         SHARED,
         found,
@@ -203,7 +203,7 @@ class Share:
 
 
 def training(
-    pictures: Pictures, order: Order, share: Share, start: int, stop: int, workers: int
+    pictures: ImageDataset, order: Order, share: Share, start: int, stop: int, workers: int
 ) -> Iterator[Batch[Any]]:
     """Yield this process's part of the batch of every step from `start` to `stop`."""
 
@@ -216,9 +216,9 @@ def training(
     yield from _batches(pictures, (keys(step) for step in range(start, stop)), found, pictures.collate)
 
 
-def evaluation(pictures: Pictures, batch: int, share: Share, workers: int = 0) -> Iterator[Batch[Any]]:
-    """Yield every `world`-th batch of all pictures, in order and as at prediction; their truths are a list."""
-    batch = batch if pictures.preprocess.zoom is None else 1  # each picture has a size of its own
+def evaluation(pictures: ImageDataset, batch: int, share: Share, workers: int = 0) -> Iterator[Batch[Any]]:
+    """Yield every `world`-th batch of all images, in order and as at prediction; their truths are a list."""
+    batch = batch if pictures.preprocess.zoom is None else 1  # each image has a size of its own
     indices = np.array_split(np.arange(len(pictures)), max(1, -(-len(pictures) // batch)))
     mine = [[(int(i), -1) for i in part] for part in indices[share.rank :: share.world] if len(part)]
     yield from _batches(pictures, mine, roomy(workers, pictures, batch), listed)

@@ -1,4 +1,4 @@
-"""DICOM pictures and NIfTI volumes through the window that their file asks for; an extra of the package."""
+"""DICOM images and NIfTI volumes through the window that their file asks for; an extra of the package."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def is_dicom(data: bytes) -> bool:
 
 
 def dicom(data: bytes, name: str, frame: int | None = None) -> tuple[NDArray[np.uint8], str]:
-    """Return a DICOM picture, or one frame of several, as uint8 (height, width[, 3]), and how its values got there.
+    """Return a DICOM image, or one frame of several, as uint8 (height, width[, 3]), and how its values got there.
 
     Raises:
-        DataError: pydicom is not installed, or the file holds no picture, several, or a broken one.
+        DataError: pydicom is not installed, or the file holds no image, several, or a broken one.
     """
     pydicom, pixels = _pydicom(name)
     try:
@@ -68,7 +68,7 @@ def _frame(values: NDArray[Any], frames: int, number: int, name: str) -> NDArray
 
 
 def units_of(data: bytes, name: str) -> NDArray[np.float32]:
-    """Return a DICOM picture as float32 (height, width[, 3]) in its own units, NaN where it is padded.
+    """Return a DICOM image as float32 (height, width[, 3]) in its own units, NaN where it is padded.
 
     Raises:
         DataError: as `dicom`.
@@ -138,19 +138,19 @@ def slice_of(file: Path, number: int, raw: bool = False) -> NDArray[Any]:
 
 
 def dicom_spacing(data: bytes) -> tuple[float, float] | None:
-    """Return (mm down, mm across) of a pixel of a DICOM picture; None where its file does not state them.
+    """Return (mm down, mm across) of a pixel of a DICOM image; None where its file does not state them.
 
     Raises:
         DataError: pydicom is not installed, or the file is broken.
     """
-    pydicom, _ = _pydicom("The picture")
+    pydicom, _ = _pydicom("The image")
     try:
         found = pydicom.dcmread(BytesIO(data), stop_before_pixels=True).get("PixelSpacing")
         down, across = (float(one) for one in found or ())
     except ValueError:
         return None
     except Exception as error:  # a decoder fed with a broken file may raise anything at all
-        raise DataError(f"The picture is broken ({error}).") from error
+        raise DataError(f"The image is broken ({error}).") from error
     return (down, across) if min(down, across) > 0 else None
 
 

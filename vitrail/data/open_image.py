@@ -1,8 +1,8 @@
-"""Where a row's picture lies: the one way from a manifest's path to its bytes and its pixels.
+"""Where a row's image lies: the one way from a manifest's path to its bytes and its pixels.
 
 A path is relative to the root. What lies inside another file stands behind an exclamation mark:
 `photos.zip!cat/1.jpg`, `set.npz!images!17`, `train.parquet!image!3`, `brain.nii.gz!40`, and a cut-out of a
-picture as `street.jpg!40,60,200,180` (left, top, right, bottom). Which part of a file a row means may also stand
+image as `street.jpg!40,60,200,180` (left, top, right, bottom). Which part of a file a row means may also stand
 beside its path, as `data/parts.py` says.
 """
 
@@ -52,9 +52,9 @@ def place(root: Path, path: str) -> Place:
 
 
 def read(root: Path, path: str, part: str = "", *, raw: bool = False) -> bytes:
-    """Return the bytes of one row's picture as a file holds them; array slices come as `.npy` bytes, raw or not.
+    """Return the bytes of one row's image as a file holds them; array slices come as `.npy` bytes, raw or not.
 
-    A window is cut out of the decoded picture (`cut_out`): its bytes are those of the whole.
+    A window is cut out of the decoded image (`cut_out`): its bytes are those of the whole.
 
     Raises:
         DataError: missing, not permitted, broken, or a part of no known kind.
@@ -84,22 +84,22 @@ def _whole(root: Path, path: str, raw: bool) -> bytes:
 
 
 def content_hash(data: bytes, path: str, part: str = "") -> str:
-    """Return the hash by which a manifest knows a picture: of its bytes, and of which cut-out of them it is."""
+    """Return the hash by which a manifest knows an image: of its bytes, and of which cut-out of them it is."""
     cut = part or (path.rpartition("!")[2] if "," in path else "")
     return blake2b(data + cut.encode(), digest_size=16).hexdigest()
 
 
 def load(root: Path, path: str, channels: int = 3, part: str = "", *, raw: bool = False) -> Decoded:
-    """Return the picture of one row, decoded; `raw` as in `decode`.
+    """Return the image of one row, decoded; `raw` as in `decode`.
 
     Raises:
-        DataError: missing, unreadable or no picture, or a part of no known kind.
+        DataError: missing, unreadable or no image, or a part of no known kind.
     """
     return cut_out(decode(read(root, path, part, raw=raw), channels, path, raw), path, part)
 
 
 def cut_out(shown: Decoded, path: str, part: str = "") -> Decoded:
-    """Return the window of a picture that its path or its part asks for, or the whole where neither asks for one."""
+    """Return the window of an image that its path or its part asks for, or the whole where neither asks for one."""
     match = _BOX.fullmatch(path)
     boxes = [tuple(int(number) for number in match.groups()[1:])] if match else []
     if parts.is_window(part):
@@ -108,5 +108,5 @@ def cut_out(shown: Decoded, path: str, part: str = "") -> Decoded:
     for left, top, right, bottom in boxes:
         image = image[top:bottom, left:right]
     if not image.size:
-        raise DataError(f"{path} asks for a box outside its picture. Mend the box, or leave it out.")
+        raise DataError(f"{path} asks for a box outside its image. Mend the box, or leave it out.")
     return shown._replace(image=image)

@@ -46,7 +46,7 @@ class Part(NamedTuple):
 
 
 def is_window(part: str) -> bool:
-    """Tell a window, which is cut out of the decoded picture."""
+    """Tell a window, which is cut out of the decoded image."""
     return part.startswith("window=")
 
 
@@ -56,7 +56,7 @@ def is_volume(path: str) -> bool:
 
 
 def cut(data: bytes, part: Part, path: str) -> bytes:
-    """Return a page of an image file, or a slice of a DICOM file, as the bytes of a picture of its own.
+    """Return a page of an image file, or a slice of a DICOM file, as the bytes of an image of its own.
 
     Raises:
         DataError: the file has no such part.

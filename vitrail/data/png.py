@@ -1,4 +1,4 @@
-"""PNG files without their texts: Pillow refuses a file that holds much of them, whatever its picture is."""
+"""PNG files without their texts: Pillow refuses a file that holds much of them, whatever its image is."""
 
 from __future__ import annotations
 

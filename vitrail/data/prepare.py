@@ -35,7 +35,7 @@ class Prepared(NamedTuple):
     targets: Targets[Any]
     notes: tuple[str, ...]
     source: str = ""
-    looked: float = 0.0  # when the first picture was looked at, in seconds since 1970
+    looked: float = 0.0  # when the first image was looked at, in seconds since 1970
     options: tuple[str, ...] = ()  # what was said of the source beside its name, as words of a command
 
     def lines(self) -> list[str]:
@@ -59,14 +59,14 @@ class Prepared(NamedTuple):
             dict.fromkeys(f"{w} × {h}" for h, w in (self.report.sizes[0], self.report.sizes[-1]))
         )
         why = f"{self.layout.why[0].upper()}{self.layout.why[1:]}"
-        return f"{why} {count(kept, 'picture')}{self.in_classes()}{self.targets.describe()}, {sizes} px."
+        return f"{why} {count(kept, 'image')}{self.in_classes()}{self.targets.describe()}, {sizes} px."
 
     def command(self, verb: str, *more: object) -> str:
         """Return a command on this source, read as it was read here."""
         return command(verb, self.source, *self.options, *more)
 
     def in_classes(self) -> str:
-        """Return into how many classes the pictures fall, to be said behind their number."""
+        """Return into how many classes the images fall, to be said behind their number."""
         names = self.manifest.truth.names
         return f" in {count(len(names), 'class', 'classes')}" if names else ""
 
@@ -75,7 +75,7 @@ class Prepared(NamedTuple):
         states = self.manifest.states()
         out = states["quarantined"] + states["dropped"]
         grave = sum(finding.grave for finding in self.report.findings)
-        parts = [f"{count(states['kept'], 'picture')}{self.in_classes()}"]
+        parts = [f"{count(states['kept'], 'image')}{self.in_classes()}"]
         parts += [f"{out:,} kept out"] if out else []
         parts += [f"{count(grave, 'finding')} to look at ({self.command('check')})"] if grave else []
         return ", ".join(parts) + "."
@@ -132,7 +132,7 @@ def prepare(
 
     Raises:
         UndecidedError: there are two readings that contradict each other, and nobody said which is meant.
-        DataError: nothing there that could be learnt from; the message says why and what to do.
+        DataError: nothing there that could be learned from; the message says why and what to do.
     """
     place, began = find(source), time.time()
     understood = read if isinstance(read, Layout) else decided(source, place, read, task)

@@ -1,4 +1,4 @@
-"""The exact steps from a decoded picture to a network's input; saved with the model, one way everywhere."""
+"""The exact steps from a decoded image to a network's input; saved with the model, one way everywhere."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Preprocess:
     """From an array (height, width, channels) to float32 (channels, *size), with mean 0 and deviation 1 or so.
 
     `fit` says how another shape is brought to `size`: `squash` stretches it, `crop` covers the input and cuts
-    off what juts out, `pad` shows the whole picture in its own shape on a ground that normalises to zero. All
+    off what juts out, `pad` shows the whole image in its own shape on a ground that normalises to zero. All
     three first aim at int(size / `crop_fraction`) and then show the middle, as DeiT's int(224 / 0.875) and timm's
     `crop_pct`; what is not given is 0.875 for `crop` and 1, no margin, for the others.
-    With a `zoom` nothing is fitted: the input shows so many of its pixels for one of the picture, the middle of it,
+    With a `zoom` nothing is fitted: the input shows so many of its pixels for one of the image, the middle of it,
     and `whole` shows all of it.
-    `scale` is the value that counts as 1, 255 for pictures of 8 bits; `mean` and `std` are in parts of it, one number
+    `scale` is the value that counts as 1, 255 for images of 8 bits; `mean` and `std` are in parts of it, one number
     a channel. Where no data are (NaN), the input is zero.
     """
 
@@ -72,26 +72,26 @@ class Preprocess:
     ) -> Preprocess:
         """Return the usual steps: cut a photograph's margin off, but squash where 64 px or fewer remain."""
         wanted = (size, size) if isinstance(size, int) else size
-        tiny = max(wanted) <= 64  # a margin of a tiny picture is content
+        tiny = max(wanted) <= 64  # a margin of a tiny image is content
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
         fit: Fit = "squash" if tiny else "crop"
         return cls(wanted, fit, usual_fraction(fit), mean, std, channels, scale=scale)
 
     @property
     def raw(self) -> bool:
-        """Whether pictures come in the numbers of their files, and not as grey or colour of 8 bits."""
+        """Whether images come in the numbers of their files, and not as grey or colour of 8 bits."""
         return self.scale != EIGHT_BITS or self.channels not in {1, 3, 4}
 
     @property
     def dtype(self) -> type[np.uint8 | np.float32]:
-        """The numbers that an exported graph takes: float32 holds those of any raw picture, and NaN."""
+        """The numbers that an exported graph takes: float32 holds those of any raw image, and NaN."""
         return np.float32 if self.raw else np.uint8
 
     def view(self, shape: tuple[int, int], augment: Augment | None = None, key: int = -1) -> View:
-        """Return how an input shows a picture (height, width): as at prediction, or augmented as `key` draws it.
+        """Return how an input shows an image (height, width): as at prediction, or augmented as `key` draws it.
 
         Raises:
-            SettingError: the augmentation cannot work on raw pictures.
+            SettingError: the augmentation cannot work on raw images.
         """
         height, width = shape
         if augment is None:
@@ -115,7 +115,7 @@ class Preprocess:
         return view.image(image), view.geometry
 
     def geometry(self, height: int, width: int) -> Geometry:
-        """Return where the input lies on a picture of this size."""
+        """Return where the input lies on an image of this size."""
         return self.view((height, width)).geometry
 
     def train(self, image: NDArray[Any], augment: Augment, key: int) -> Tensor:
@@ -137,7 +137,7 @@ class Preprocess:
 
     @property
     def ground(self) -> tuple[float, ...]:
-        """The colour (0..scale) that normalises to zero, laid where there is no picture."""
+        """The colour (0..scale) that normalises to zero, laid where there is no image."""
         return tuple(self.scale * mean for mean in self.mean)
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Preprocess:
         return {key: value for key, value in values.items() if key != "zoom" or value is not None}
 
     def whole(self, shape: tuple[int, int]) -> Preprocess:
-        """Return the steps that show the whole of a picture (height, width): these, or with a `zoom` a larger input.
+        """Return the steps that show the whole of an image (height, width): these, or with a `zoom` a larger input.
 
         Its sides are those of the input, or longer by whole quarters of it (halves, where quarters are no pixels).
         """
@@ -177,7 +177,7 @@ class Preprocess:
     def _check(self, image: NDArray[Any]) -> None:
         if image.ndim != 3 or image.shape[2] != self.channels:
             raise SettingError(
-                f"The network wants {self.channels} channels, the picture has shape {image.shape}. "
+                f"The network wants {self.channels} channels, the image has shape {image.shape}. "
                 f"Decode it with channels={self.channels}."
             )
 

@@ -1,4 +1,4 @@
-"""Pictures in the numbers of their files: uint8, uint16 or float32, with NaN where no data are."""
+"""Images in the numbers of their files: uint8, uint16 or float32, with NaN where no data are."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def from_tiff(data: bytes, name: str, most: int) -> tiff.Bands | None:
 
 
 def from_dicom(data: bytes, name: str) -> NDArray[np.float32]:
-    """Return a DICOM picture in its own units (height, width, channels), such as Hounsfield units.
+    """Return a DICOM image in its own units (height, width, channels), such as Hounsfield units.
 
     Raises:
         DataError: as `medical.dicom`.

@@ -1,4 +1,4 @@
-"""The one resize of a picture: antialiased, bicubic or bilinear, in float32, neither rounded nor clipped.
+"""The one resize of an image: antialiased, bicubic or bilinear, in float32, neither rounded nor clipped.
 
 The same numbers as torch's `interpolate(mode=…, antialias=True)`, several times as quickly
 (docs/benchmarks.md): only what is shown is computed, the height first, and both sides are weighted sums of whole rows,
@@ -25,11 +25,11 @@ LEAST_DATA = 0.45
 """Not a half, which edges of data hit exactly: there, rounding would decide, and exported graphs round otherwise."""
 
 AT_ONCE = 1 << 18
-"""Values of a picture that are float32 at once (1 MB), or a few rows: all of a photograph would leave the caches."""
+"""Values of an image that are float32 at once (1 MB), or a few rows: all of a photograph would leave the caches."""
 
 
 class Span(NamedTuple):
-    """Pixels of one side of a resized picture: `size` of them from `first` on, where the whole side has `whole`."""
+    """Pixels of one side of a resized image: `size` of them from `first` on, where the whole side has `whole`."""
 
     whole: int
     first: int
@@ -44,7 +44,7 @@ class Taps(NamedTuple):
 
 
 def resize(image: NDArray[Any], rows: Span, cols: Span, interpolation: Interpolation = "bicubic") -> Tensor:
-    """Return the shown part of a resized picture: (height, width, c) -> float32 (c, rows.size, cols.size).
+    """Return the shown part of a resized image: (height, width, c) -> float32 (c, rows.size, cols.size).
 
     Values may be uint8, uint16 or float32. NaN is where no data are: it weighs nothing, and the others weigh more
     for it; where less than `LEAST_DATA` of the weight would be left, the answer is NaN too.
@@ -70,7 +70,7 @@ def resize(image: NDArray[Any], rows: Span, cols: Span, interpolation: Interpola
 def taps(length: int, span: Span, interpolation: Interpolation = "bicubic") -> Taps:
     """Return what a span of a side of `length` pixels is summed from.
 
-    The kernel is widened by the scale when shrinking (antialiasing), cut off at the picture's edge and brought to
+    The kernel is widened by the scale when shrinking (antialiasing), cut off at the image's edge and brought to
     sum 1. In float32, as torch computes them.
     """
     reach = 2 if interpolation == "bicubic" else 1
@@ -106,7 +106,7 @@ def cubic(apart: Number) -> Number:
 
 
 def _rows(image: NDArray[Any], down: Taps) -> Tensor:
-    """Resize the height alone, a band of the picture at a time: (height, w, c) -> float32 (rows, w, c)."""
+    """Resize the height alone, a band of the image at a time: (height, w, c) -> float32 (rows, w, c)."""
     count, most = down.places.shape
     reach = int(down.places[-1, -1]) - int(down.places[0, 0]) + 1
     high = max(AT_ONCE // image[0].size, 2 * most)  # neighbours share `most` rows, which are made twice

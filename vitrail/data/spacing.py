@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from vitrail.core.errors import DataError
 from vitrail.data import medical, parts, tiff
-from vitrail.data.labels import is_picture
+from vitrail.data.labels import is_image
 from vitrail.data.manifest import Row
 from vitrail.data.open_image import place, read
 
@@ -17,7 +17,7 @@ _STATING = (".tif", ".tiff", ".dcm", ".dicom", ".ima")
 
 
 def stated(data: bytes | Path) -> Spacing:
-    """Return what a picture file states; None where it states nothing, or cannot be read."""
+    """Return what an image file states; None where it states nothing, or cannot be read."""
     if isinstance(data, Path):
         if not _may_state(data.name):
             return None
@@ -34,7 +34,7 @@ def stated(data: bytes | Path) -> Spacing:
 
 
 def of_row(row: Row, root: Path) -> Spacing:
-    """Return what the file of a row's picture states."""
+    """Return what the file of a row's image states."""
     where = place(root, row.path)
     if parts.is_volume(where.file.name):
         return medical.volume_spacing(where.file)
@@ -44,4 +44,4 @@ def of_row(row: Row, root: Path) -> Spacing:
 def _may_state(name: str) -> bool:
     """Tell by a name whether a file may state a spacing; DICOM files often have no suffix, or a number for one."""
     suffix = PurePosixPath(name).suffix.lower()
-    return suffix in _STATING or not (is_picture(name) or suffix in {".npy", ".npz"})
+    return suffix in _STATING or not (is_image(name) or suffix in {".npy", ".npz"})

@@ -31,7 +31,7 @@ class _Unit:
 
 
 SHARE = 0.15
-"""Of the pictures for val, and for test, where nobody says another."""
+"""Of the images for val, and for test, where nobody says another."""
 
 
 def assign(
@@ -75,23 +75,23 @@ def assign(
     if given and wanted and not drawn_val:
         notes.append(f"The splits given stay; {' and '.join(wanted)} drawn from train.")
     if few:
-        notes.append(f"Too few pictures to stand in every split: {shorten(few)}.")
+        notes.append(f"Too few images to stand in every split: {shorten(few)}.")
     others = [row for row in manifest.rows(state=None) if row.state != KEPT]
     placed = [row._replace(split=chosen[row.id]) if row.id in chosen else row for row in rows]
     return Assigned(manifest.replace([*placed, *others]), tuple(notes))
 
 
 def _idle(given: set[str], asked: Mapping[str, float | None]) -> list[str]:
-    """Say which shares were asked for though the pictures of that split are given."""
+    """Say which shares were asked for though the images of that split are given."""
     return [
-        f"--{split} {share:g} changes nothing: the {split} pictures are given."
+        f"--{split} {share:g} changes nothing: the {split} images are given."
         for split, share in asked.items()
         if share is not None and split in given
     ]
 
 
 def can_be_trained(manifest: Manifest, strata: Strata) -> None:
-    """Raise a DataError that says how many pictures are missing where none are left to train or to validate on."""
+    """Raise a DataError that says how many images are missing where none are left to train or to validate on."""
     counts = {split: len(manifest.rows(split)) for split in (TRAIN, VAL, TEST)}
     if counts[TRAIN] and counts[VAL]:
         return
@@ -99,27 +99,27 @@ def can_be_trained(manifest: Manifest, strata: Strata) -> None:
     sizes = Counter(one for unit in units for one in unit.strata if one)
     largest, most = max(sizes.items(), key=lambda pair: pair[1], default=("", len(units)))
     has = ", ".join(f"{number:,} {split}" for split, number in counts.items())
-    what = f"It takes 3 pictures to stand in all of them, and there are {most}"
+    what = f"It takes 3 images to stand in all of them, and there are {most}"
     rows = Counter(one for row in manifest.rows() for one in strata(row) or ("",))
     tied = max(rows.values(), default=0) >= 3 > most and any(
         row.group and not row.group.startswith("twins:") for row in manifest.rows()
     )
     if tied:
         raise DataError(
-            f"Groups tie the pictures together so that no split can be made: the largest class has "
-            f"{max(rows.values())} pictures in {count(most, 'group')}, and 3 are needed. Leave the groups out: "
+            f"Groups tie the images together so that no split can be made: the largest class has "
+            f"{max(rows.values())} images in {count(most, 'group')}, and 3 are needed. Leave the groups out: "
             "--groups none"
         )
     if largest:
-        what = f"A class needs 3 pictures to stand in all of them, and the largest, {largest!r}, has {most}"
+        what = f"A class needs 3 images to stand in all of them, and the largest, {largest!r}, has {most}"
     lacking = (
         f"{what}: "
         f"add {3 - most} at least, 10 or more{' of each class' * bool(largest)} for a score that means something."
         if most < 3
-        else "Leave out --val 0, or put pictures into the folder of that split."
+        else "Leave out --val 0, or put images into the folder of that split."
     )
     none = "train on" if not counts[TRAIN] else "choose the best epoch by"
-    raise DataError(f"There is no picture to {none}: the split is {has}. {lacking}")
+    raise DataError(f"There is no image to {none}: the split is {has}. {lacking}")
 
 
 def leaks(manifest: Manifest) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tables that name pictures: CSV, TSV, JSON lines, Parquet, Excel, whatever their separator and code."""
+"""Tables that name images: CSV, TSV, JSON lines, Parquet, Excel, whatever their separator and code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from vitrail.core.errors import DataError, UnknownNameError
-from vitrail.data.labels import SPLITS, count, is_picture, join_labels, label, natural, shorten
+from vitrail.data.labels import SPLITS, count, is_image, join_labels, label, natural, shorten
 from vitrail.data.options import LayoutOptions
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".xls")
@@ -43,7 +43,7 @@ GROUP = (
     "sequence", "sequenceid", "session", "sessionid", "scene", "sceneid",
 )  # fmt: skip
 PLACES = ("location", "site", "place", "hospital", "camera", "source")
-"""Columns that may tie pictures together where they hold many values: of three, no split could be made."""
+"""Columns that may tie images together where they hold many values: of three, no split could be made."""
 
 _YES, _NO = frozenset(("1", "true", "yes", "1.0")), frozenset(("0", "false", "no", "0.0", "-1", ""))
 _FEWEST_PLACES = 10
@@ -103,7 +103,7 @@ def read_table(name: str, data: bytes) -> pl.DataFrame:
             f"{name} cannot be read as a table: {_first_line(error)}. Save it again as CSV."
         ) from error
     if frame.is_empty():
-        raise DataError(f"{name} has no rows. Give one row a picture: image,label.")
+        raise DataError(f"{name} has no rows. Give one row an image: image,label.")
     return frame.select(_as_text(frame[column]) for column in frame.columns)
 
 
@@ -113,7 +113,7 @@ def plain(name: str) -> str:
 
 
 def understand(frame: pl.DataFrame, path: str, wanted: LayoutOptions, asked: str = "") -> Columns:
-    """Find out by names and contents which column says what; `path` is the one that names the pictures.
+    """Find out by names and contents which column says what; `path` is the one that names the images.
 
     `asked` is the column of labels that somebody named.
 
@@ -145,7 +145,7 @@ def understand(frame: pl.DataFrame, path: str, wanted: LayoutOptions, asked: str
     if not likely:
         others = [column for column in frame.columns if column != path]
         if not others:
-            raise DataError("it names pictures and says nothing of them")
+            raise DataError("it names images and says nothing of them")
         raise DataError(f"none of its other columns ({shorten(map(repr, others))}) holds classes")
     return found.of(likely[0], _separator(frame[likely[0]], plural=False))
 
@@ -209,7 +209,7 @@ def unread_splits(frame: pl.DataFrame, columns: Columns) -> str:
 
 
 def unread_places(frame: pl.DataFrame, columns: Columns) -> str:
-    """Return what is to be said of a column that may tie pictures together but holds too few values, or nothing."""
+    """Return what is to be said of a column that may tie images together but holds too few values, or nothing."""
     for column in frame.columns:
         if plain(column) in PLACES and column not in {
             columns.group,
@@ -305,9 +305,7 @@ def _separated(text: str) -> pl.DataFrame:
     rows = list(csv.reader(io.StringIO(text), delimiter=separator, strict=True))
     rows = [row for row in rows if any(cell.strip() for cell in row)]
     header = rows[0]
-    if any(
-        is_picture(cell.strip()) for cell in header
-    ):  # a table without a header: its first row is a picture
+    if any(is_image(cell.strip()) for cell in header):  # a table without a header: its first row is an image
         header = [f"column {i + 1}" for i in range(len(header))]
         rows.insert(0, header)
     ragged = [i + 2 for i, row in enumerate(rows[1:]) if len(row) > len(header)]
@@ -322,7 +320,7 @@ def _separated(text: str) -> pl.DataFrame:
 
 
 def _records(data: bytes) -> pl.DataFrame:
-    """Read a list of records, or picture → label; ValueError for any other JSON."""
+    """Read a list of records, or image → label; ValueError for any other JSON."""
     content = json.loads(data)
     if isinstance(content, dict) and content and all(isinstance(one, str | int) for one in content.values()):
         return pl.DataFrame({"image": list(content), "label": [str(one) for one in content.values()]})
@@ -368,13 +366,13 @@ def _known(by_name: Mapping[str, str], names: Sequence[str]) -> str:
 
 
 def path_columns(frame: pl.DataFrame) -> list[str]:
-    """Return the columns that may name pictures: those called so, then those whose cells look like picture files."""
+    """Return the columns that may name images: those called so, then those whose cells look like image files."""
     by_name = {plain(column): column for column in reversed(frame.columns)}
     known = [by_name[name] for name in PATH if name in by_name]
     looks = [
         column
         for column in frame.columns
-        if sum(is_picture(cell) for cell in frame[column].head(50)) > min(50, len(frame)) / 2
+        if sum(is_image(cell) for cell in frame[column].head(50)) > min(50, len(frame)) / 2
     ]
     return list(dict.fromkeys([*known, *looks]))
 

@@ -48,7 +48,7 @@ class Targets(ABC, Generic[T]):
         return truth
 
     def follow_header(self, truth: Truth, rows: Sequence[Row]) -> None:
-        """Read from now on the truths of another source, whose header this is; names stay as they are learnt.
+        """Read from now on the truths of another source, whose header this is; names stay as they are learned.
 
         By default rows name what they show, and nothing changes.
 
@@ -58,23 +58,23 @@ class Targets(ABC, Generic[T]):
 
     @abstractmethod
     def read(self, row: Row, root: Path) -> T:
-        """Return the truth of a row in its picture's own pixels; called in a loader's worker."""
+        """Return the truth of a row in its image's own pixels; called in a loader's worker."""
 
     def transform(self, target: T, view: Any) -> T:
-        """Return the truth as it lies in a view of the picture; by default the same."""
+        """Return the truth as it lies in a view of the image; by default the same."""
         return target
 
     @property
     def lies_in_image(self) -> bool:
-        """Whether a truth moves with its picture, so that a training may only change the picture in ways it follows."""
+        """Whether a truth moves with its image, so that a training may only change the image in ways it follows."""
         return type(self).transform is not Targets.transform
 
     def collate(self, targets: Sequence[T]) -> Any:
-        """Return the truths of a batch: a tensor, a sequence, or a mapping of these, one a picture."""
+        """Return the truths of a batch: a tensor, a sequence, or a mapping of these, one an image."""
         return list(targets)
 
     def check(self, row: Row, facts: Facts, root: Path) -> Iterator[Finding]:
-        """Say what is wrong with the truth of one readable picture; `out` findings keep it out. By default it is read.
+        """Say what is wrong with the truth of one readable image; `out` findings keep it out. By default it is read.
 
         Findings of one kind are told together: their `text` says what is wrong, their `hint` what to do. A DataError
         says that the truth cannot be read.
@@ -91,11 +91,11 @@ class Targets(ABC, Generic[T]):
         return ()
 
     def same(self, one: Row, other: Row, root: Path) -> bool:
-        """Tell whether two rows say the same; equal pictures that do not contradict each other."""
+        """Tell whether two rows say the same; equal images that do not contradict each other."""
         return one.target == other.target
 
     def alike(self, one: Row, other: Row, root: Path) -> bool:
-        """Tell whether two rows say nearly the same, as almost equal pictures may; by default the same."""
+        """Tell whether two rows say nearly the same, as almost equal images may; by default the same."""
         return self.same(one, other, root)
 
     def words(self, row: Row) -> str:
@@ -103,7 +103,7 @@ class Targets(ABC, Generic[T]):
         return row.target if len(row.target) <= _SHOWN else f"{row.target[: _SHOWN - 1]}…"
 
     def draw(self, image: Image, row: Row, root: Path, about: str = "") -> Image:
-        """Return the picture with its truth drawn on it, or what it says `about` one stratum; by default as it is."""
+        """Return the image with its truth drawn on it, or what it says `about` one stratum; by default as it is."""
         return image
 
     def colour(self, name: str) -> str:
@@ -115,7 +115,7 @@ class Targets(ABC, Generic[T]):
         return ""
 
     def usable(self, rows: Sequence[Row], findings: Sequence[Finding]) -> None:
-        """Refuse kept rows from which nothing can be learnt, as a predicate of the source: "has …".
+        """Refuse kept rows from which nothing can be learned, as a predicate of the source: "has …".
 
         `findings` may tell why; the first of them is the worst. By default one kept row is enough.
 
@@ -124,12 +124,12 @@ class Targets(ABC, Generic[T]):
         """
         if not rows:
             why = f", the first because: {findings[0].text.rstrip('.')}" if findings else ""
-            raise DataError(f"has no picture with a truth that this task can use{why}.")
+            raise DataError(f"has no image with a truth that this task can use{why}.")
 
     def view(self, target: T, draw: Callable[[int], Any], key: int) -> Any:
-        """Return the view that a training takes of a picture: by default the first of those that may be drawn.
+        """Return the view that a training takes of an image: by default the first of those that may be drawn.
 
-        `draw(turn)` draws one, each turn another; `key` is what all randomness of this picture comes from.
+        `draw(turn)` draws one, each turn another; `key` is what all randomness of this image comes from.
         """
         return draw(0)
 
@@ -171,7 +171,7 @@ Gather = Callable[[Sequence[Row]], Targets[Any]]
 
 
 class NoTargets(Targets[None]):
-    """Pictures without truths: nothing is read and nothing is checked."""
+    """Images without truths: nothing is read and nothing is checked."""
 
     def read(self, row: Row, root: Path) -> None:
         """Return nothing."""

@@ -43,22 +43,22 @@ _TEXT = {2, 7}
 _RATIONAL = 5  # two numbers each
 _ACROSS, _DOWN, _UNIT, _CENTIMETRE = 282, 283, 296, 3
 _SCREENS = (72, 96, 150, 200, 300, 600)
-"""Dots an inch that programs write for screens and printers, whatever a picture shows."""
+"""Dots an inch that programs write for screens and printers, whatever an image shows."""
 _MOST_TAGS = 4096
 
 
 class Bands(NamedTuple):
-    """The first picture of a TIFF file: (height, width, bands), not yet turned upright."""
+    """The first image of a TIFF file: (height, width, bands), not yet turned upright."""
 
     values: NDArray[Any]
     names: tuple[str, ...]  # of the bands, where the file gives them
     no_data: float | None
     orientation: int
-    more: bool  # whether another picture follows
+    more: bool  # whether another image follows
 
 
 class Samples(NamedTuple):
-    """What the numbers of a pixel mean, and how the picture lies, as the tags of a file say."""
+    """What the numbers of a pixel mean, and how the image lies, as the tags of a file say."""
 
     bands: int
     colours: int  # the first so many bands
@@ -79,7 +79,7 @@ class TiffError(ValueError):
 
 
 class _Piece(NamedTuple):
-    """A strip or a tile: where it stands in the file and in the picture."""
+    """A strip or a tile: where it stands in the file and in the image."""
 
     start: int
     size: int
@@ -94,7 +94,7 @@ def is_tiff(data: bytes) -> bool:
 
 
 def shape_of(data: bytes) -> tuple[int, int, int] | None:
-    """Return (height, width, bands) of the first picture, or None where it is not read here.
+    """Return (height, width, bands) of the first image, or None where it is not read here.
 
     Raises:
         TiffError: broken.
@@ -104,7 +104,7 @@ def shape_of(data: bytes) -> tuple[int, int, int] | None:
 
 
 def read(data: bytes) -> Bands:
-    """Read the first picture of a file that `shape_of` knows.
+    """Read the first image of a file that `shape_of` knows.
 
     Raises:
         TiffError: broken.
@@ -148,7 +148,7 @@ def samples_of(tags: Mapping[int, Any]) -> Samples:
 
 
 def samples(data: bytes) -> Samples:
-    """Return what the tags of the first picture of a file say of a pixel.
+    """Return what the tags of the first image of a file say of a pixel.
 
     Raises:
         TiffError: broken.
@@ -174,7 +174,7 @@ def spacing(data: bytes) -> tuple[float, float] | None:
 
 
 def page(data: bytes, number: int) -> bytes | None:
-    """Return a file whose only picture is one of several, where Pillow does not keep all of it; else None.
+    """Return a file whose only image is one of several, where Pillow does not keep all of it; else None.
 
     Raises:
         TiffError: broken.
@@ -202,7 +202,7 @@ def page(data: bytes, number: int) -> bytes | None:
 
 
 def _directory(data: bytes, at: int | None) -> tuple[Tags, int]:
-    """Return the tags of a picture, the first where `at` is None, and where the next picture's begin (0: nowhere)."""
+    """Return the tags of an image, the first where `at` is None, and where the next image's begin (0: nowhere)."""
     order, big = _form(data)
     try:
         at = _first(data) if at is None else at
@@ -222,7 +222,7 @@ def _form(data: bytes) -> tuple[str, bool]:
 
 
 def _first(data: bytes) -> int:
-    """Return where the tags of the first picture begin."""
+    """Return where the tags of the first image begin."""
     order, big = _form(data)
     return int(struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0])
 

@@ -14,8 +14,8 @@ class Truth:
     A mask holds numbers or colours: `values` and `colours` are those of each name, () where class i is number i; what
     stands beyond the names counts nowhere, as `void` does.
 
-    class: one name a picture; classes: any number of names; mask: a picture of class numbers, by its path;
-    boxes: a list of classes with corners, as JSON; caption: a text; none: pictures alone.
+    class: one name an image; classes: any number of names; mask: an image of class numbers, by its path;
+    boxes: a list of classes with corners, as JSON; caption: a text; none: images alone.
     """
 
     kind: str

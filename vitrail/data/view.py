@@ -45,7 +45,7 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One input of one picture; `Preprocess.view` makes it. `drawn` is None as at prediction."""
+    """One input of one image; `Preprocess.view` makes it. `drawn` is None as at prediction."""
 
     preprocess: Preprocess
     geometry: Geometry
@@ -53,7 +53,7 @@ class View:
     drawn: Drawn | None = None
 
     def image(self, image: NDArray[Any]) -> Tensor:
-        """Return the input (channels, *size) of the decoded picture (height, width, channels)."""
+        """Return the input (channels, *size) of the decoded image (height, width, channels)."""
         self._check(image, (*self.geometry.original, self.preprocess.channels))
         steps, drawn = self.preprocess, self.drawn
         if drawn is None:
@@ -70,7 +70,7 @@ class View:
             return drawn.augment.finish(steps.normalise(changed))
 
     def mask(self, mask: NDArray[Any], void: int) -> NDArray[Any]:
-        """Return a mask (height, width) as the input shows it: the nearest value, `void` where no picture is."""
+        """Return a mask (height, width) as the input shows it: the nearest value, `void` where no image is."""
         self._refuse_unmoved()
         self._check(mask, self.geometry.original)
         rows, cols = self.geometry.size
@@ -109,12 +109,12 @@ class View:
     def _refuse_unmoved(self) -> None:
         if self.drawn is not None and not self.drawn.augment.moves_truth:
             raise SettingError(
-                f"The augmentation {self.drawn.augment.name!r} moves the picture, but not masks, points or boxes with "
+                f"The augmentation {self.drawn.augment.name!r} moves the image, but not masks, points or boxes with "
                 f"it. Choose one of {', '.join(MOVING_TRUTH)}."
             )
 
     def _shown(self, image: NDArray[Any]) -> Tensor:
-        """Return what the input shows of a resized picture: (c, at most *size)."""
+        """Return what the input shows of a resized image: (c, at most *size)."""
         rows, cols = map(_span, self.plan.resized, self.plan.corner, self.geometry.size)
         shown = resize(image, rows, cols, self.preprocess.interpolation)
         return _filled(shown, self.preprocess.ground) if image.dtype.kind == "f" else shown
@@ -181,7 +181,7 @@ def strips_in_original(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield `maps_in_original` strip by strip: the rows of the original, and the maps there, at most so many numbers.
 
-    Whoever takes no more of a strip than it needs never holds the maps of a large picture at its own size.
+    Whoever takes no more of a strip than it needs never holds the maps of a large image at its own size.
     """
     height, width = geometry.original
     step = max(1, most // max(1, maps[..., 0, 0].numel() * width))

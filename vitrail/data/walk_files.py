@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from vitrail.core.errors import DataError
 from vitrail.core.text import printable
 from vitrail.data import archives
-from vitrail.data.labels import count, is_picture, natural, shorten
+from vitrail.data.labels import count, is_image, natural, shorten
 
 _SYSTEM = frozenset((
     "__macosx", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found",
@@ -28,7 +28,7 @@ _OTHER = frozenset((
     ".safetensors", ".bin", ".nii", ".db", ".sqlite", ".mp4", ".avi", ".mov", ".mkv", ".wav", ".mp3", ".exe",
     ".dll", ".so", ".cls", ".lock",
 ))  # fmt: skip
-"""Suffixes of files whose first bytes need not be looked at to know that they are no pictures."""
+"""Suffixes of files whose first bytes need not be looked at to know that they are no images."""
 
 _HEAD = 132
 _SIGNATURES = (
@@ -117,11 +117,11 @@ def hidden_note(hidden: list[str]) -> list[str]:
     return [f"{count(len(hidden), *noun)} left out: {shorten(map(printable, hidden))}."] if hidden else []
 
 
-def is_picture_at(root: Path, path: str) -> bool:
-    """Tell a picture by its suffix, and where that says nothing, by its first bytes; also in an archive."""
-    if is_picture(path) or PurePosixPath(path).suffix.lower() in _OTHER:
-        return is_picture(path)
-    return looks_like_picture(head_of(root, path, _HEAD))
+def is_image_at(root: Path, path: str) -> bool:
+    """Tell an image by its suffix, and where that says nothing, by its first bytes; also in an archive."""
+    if is_image(path) or PurePosixPath(path).suffix.lower() in _OTHER:
+        return is_image(path)
+    return looks_like_image(head_of(root, path, _HEAD))
 
 
 def head_of(root: Path, path: str, size: int) -> bytes:
@@ -136,7 +136,7 @@ def head_of(root: Path, path: str, size: int) -> bytes:
         return b""
 
 
-def looks_like_picture(head: bytes) -> bool:
+def looks_like_image(head: bytes) -> bool:
     """Tell by its first 132 bytes whether a file is of a kind that is decoded."""
     if head.startswith(_SIGNATURES) or head[128:132] == b"DICM":
         return True

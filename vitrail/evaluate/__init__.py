@@ -1,1 +1,1 @@
-"""What a model is worth, counted on pictures it never saw; takes a Predictor and never trains."""
+"""What a model is worth, counted on images it never saw; takes a Predictor and never trains."""

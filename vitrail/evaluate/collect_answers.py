@@ -1,4 +1,4 @@
-"""Scores a model on rows of a manifest, batch by batch, through the preprocessing that users' pictures take."""
+"""Scores a model on rows of a manifest, batch by batch, through the preprocessing that users' images take."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def evaluate(
     """Return the evaluation of a model on rows, in order; no more than a batch of answers is held by this.
 
     Raises:
-        DataError: a picture can no longer be read, or there is none.
+        DataError: an image can no longer be read, or there is none.
         UnknownNameError: the truth of a row is none that the model knows.
     """
     if not rows:
-        raise DataError("There is no picture to score. Add pictures to the split, or name another one.")
+        raise DataError("There is no image to score. Add images to the split, or name another one.")
     request = request or Request(predictor.point)
     evaluation, task = predictor.task.evaluation(), predictor.task
     steps = predictor.preprocess
-    step = BATCH if steps.zoom is None else 1  # of large pictures no more than one is held
+    step = BATCH if steps.zoom is None else 1  # of large images no more than one is held
 
     def ready(row: Row) -> Ready:
         image = load(root, row.path, steps.channels, row.part, raw=steps.raw).image
@@ -62,21 +62,19 @@ def rows_of(manifest: Manifest, split: str) -> list[Row]:
     """Return the kept rows of a split; raises a DataError where it is empty."""
     rows = manifest.rows(split)
     if not rows:
-        raise DataError(
-            f"The split {split!r} holds no pictures, so nothing can be scored. Add pictures to it."
-        )
+        raise DataError(f"The split {split!r} holds no images, so nothing can be scored. Add images to it.")
     return rows
 
 
 def scope_of(manifest: Manifest, split: str) -> Scope:
-    """Return how a split of a run's own pictures is called, and which of them have a twin in training."""
+    """Return how a split of a run's own images is called, and which of them have a twin in training."""
     return Scope(leaked=frozenset(leaks(manifest) if split == TEST else ()))
 
 
 def result_of(evaluation: Evaluation, rows: Sequence[Row], scope: Scope) -> Result:
     """Return what an evaluation of these rows found; numbers that state no interval get one where resamples tell it.
 
-    It is the percentile bootstrap over pictures, of which those of a group, and twins, are drawn together.
+    It is the percentile bootstrap over images, of which those of a group, and twins, are drawn together.
     """
     result = evaluation.result(scope)
     bare = [

@@ -1,6 +1,6 @@
-"""Scores of a draft: every picture answered once, by a head that had not seen it.
+"""Scores of a draft: every image answered once, by a head that had not seen it.
 
-What a task learns from such answers (temperature, thresholds) is learnt for each fold from the answers of the
+What a task learns from such answers (temperature, thresholds) is learned for each fold from the answers of the
 others, so that no answer is judged by a setting that it helped to choose.
 """
 
@@ -20,14 +20,14 @@ from vitrail.tasks.base import Ask, Task
 from vitrail.tasks.probe import DenseProbe
 from vitrail.tasks.result import Evaluation, Result, Scope
 
-HOW = "pictures, each asked once, by a head that had not seen it"
+HOW = "images, each asked once, by a head that had not seen it"
 
 
 class Answered(NamedTuple):
-    """Pictures with their truth, what heads that had not seen them said (n, k), and which fold held each (n,).
+    """Images with their truth, what heads that had not seen them said (n, k), and which fold held each (n,).
 
     Of a dense probe they said it of patches, (n, p, k), on a `grid`; `numbers` are their truth, (n, p), and `at` tells
-    where the inputs lie on the pictures.
+    where the inputs lie on the images.
     """
 
     rows: Sequence[Row]
@@ -48,7 +48,7 @@ class Folded(NamedTuple):
     answered: Answered
 
     def said(self, id: str) -> Any:
-        """Return what a head that had not seen a picture answers of it, where it answers of patches."""
+        """Return what a head that had not seen an image answers of it, where it answers of patches."""
         at = next(i for i, row in enumerate(self.answered.rows) if row.id == id)
         probe: Any = self.task.probe
         output = probe.output(self.answered.logits[[at]], self.answered.grid)
@@ -67,7 +67,7 @@ def score_by_folds(task: Task[Any, Any], name: str, answered: Answered) -> Folde
 
 
 def gain_from_twice(now: float, half: float) -> float:
-    """Return what twice the pictures would add, if errors go on falling by the same factor (a power law)."""
+    """Return what twice the images would add, if errors go on falling by the same factor (a power law)."""
     error, before = 1 - now, 1 - half
     return error - error * error / before if 0 < error < before else 0.0
 

@@ -27,12 +27,12 @@ def few_shot(
     shots: int,
     seeds: Sequence[int] = (0, 1, 2),
 ) -> list[float]:
-    """Return the share of held pictures (m, d) that `shots` pictures a class answer rightly, one number a seed.
+    """Return the share of held images (m, d) that `shots` images a class answer rightly, one number a seed.
 
-    The pictures of each class are drawn from the learnt ones (n, d) by the seed.
+    The images of each class are drawn from the learned ones (n, d) by the seed.
 
     Raises:
-        DataError: a class has fewer pictures than that.
+        DataError: a class has fewer images than that.
     """
     return [_one(learnt, classes, held, truth, shots, seed) for seed in seeds]
 
@@ -51,7 +51,7 @@ def _one(
         of_class = np.flatnonzero(classes == number)
         if len(of_class) < shots:
             raise DataError(
-                f"Class {number} has {len(of_class)} pictures and {shots} are asked for; ask for fewer shots."
+                f"Class {number} has {len(of_class)} images and {shots} are asked for; ask for fewer shots."
             )
         places.append(draw.choice(of_class, shots, replace=False))
     chosen = np.concatenate(places)
@@ -67,7 +67,7 @@ def standard(x: NDArray[np.floating], by: NDArray[np.floating]) -> Floats:
 
 
 def signs(classes: NDArray[np.int64]) -> Floats:
-    """Return +1 for the class of each picture and -1 for the others: (n, k)."""
+    """Return +1 for the class of each image and -1 for the others: (n, k)."""
     return np.where(classes[:, None] == np.unique(classes)[None], 1.0, -1.0)
 
 

@@ -1,4 +1,4 @@
-"""New pictures to score a trained model on: checked as before a training, but never split."""
+"""New images to score a trained model on: checked as before a training, but never split."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vitrail.runs.run import Run
 
 
 class NewData(NamedTuple):
-    """Pictures to be scored, what they are called, the ids of those that were learnt from, and what was decided."""
+    """Images to be scored, what they are called, the ids of those that were learned from, and what was decided."""
 
     manifest: Manifest
     rows: tuple[Row, ...]
@@ -43,8 +43,8 @@ def open_new_data(
 ) -> NewData:
     """Check a source whose truths the model's task reads; classes are matched by name.
 
-    Where the source has a test split of its own, only that is scored. `learnt` are the rows that the model learnt
-    from, None where nothing tells them: pictures that stand there byte by byte are named in `known`.
+    Where the source has a test split of its own, only that is scored. `learnt` are the rows that the model learned
+    from, None where nothing tells them: images that stand there byte by byte are named in `known`.
 
     Raises:
         DataError: a class that the model does not know, or nothing to score.
@@ -63,23 +63,23 @@ def open_new_data(
     unusable = report.decided(rows, task).unusable()
     if unusable:
         which = shorten(row.id for row in unusable)
-        notes.append(f"{count(len(unusable), 'picture')} whose truth cannot be used left out: {which}.")
+        notes.append(f"{count(len(unusable), 'image')} whose truth cannot be used left out: {which}.")
     chosen = manifest.rows(TEST)
     if chosen and len(chosen) < len(manifest.rows()):
         notes.append(f"Only the test split of {source} is scored; train and val are left out.")
     chosen = chosen or manifest.rows()
     if not chosen:
         again = command("check", source, *understood.asked.words())
-        raise DataError(f"{source} holds no usable picture with a label. Look at it: {again}")
+        raise DataError(f"{source} holds no usable image with a label. Look at it: {again}")
     seen = {row.hash for row in learnt or ()} - {""}
     known = tuple(row.id for row in chosen if row.hash in seen)
     if learnt is None:
         notes.append(
-            "It cannot be known whether these pictures are new to the model: the manifest.csv of its run is not "
+            "It cannot be known whether these images are new to the model: the manifest.csv of its run is not "
             "beside it."
         )
     if known:
-        notes.append(f"{len(known):,} of the pictures stood in the training.")
+        notes.append(f"{len(known):,} of the images stood in the training.")
     called = _called(len(chosen), len(known), learnt is not None)
     return NewData(manifest, tuple(chosen), called, known, tuple(notes), unusable)
 
@@ -110,7 +110,7 @@ def _kind_of(task: Targets[Any]) -> str | None:
 
 
 def _called(pictures: int, known: int, told: bool) -> str:
-    """Return what stands behind the number of pictures: new only where none of them stood in the training."""
+    """Return what stands behind the number of images: new only where none of them stood in the training."""
     noun = "picture" if pictures == 1 else "pictures"
     if not known:
         return f"new {noun}" if told else noun
@@ -119,9 +119,9 @@ def _called(pictures: int, known: int, told: bool) -> str:
 
 
 def training_rows(model: str) -> list[Row] | None:
-    """Return the pictures that the model of a run has learnt from; None where no manifest beside it tells them.
+    """Return the images that the model of a run has learned from; None where no manifest beside it tells them.
 
-    A draft learnt from all pictures of its run, others from all but the test split.
+    A draft learned from all images of its run, others from all but the test split.
     """
     path = Path(model)
     run = Run(path if path.is_dir() else path.parent)
@@ -133,7 +133,7 @@ def training_rows(model: str) -> list[Row] | None:
 
 
 class OwnTests(NamedTuple):
-    """A run's own list of pictures, the same without test pictures that changed, and the note on these."""
+    """A run's own list of images, the same without test images that changed, and the note on these."""
 
     manifest: Manifest
     scored: Manifest
@@ -141,7 +141,7 @@ class OwnTests(NamedTuple):
 
 
 def own_tests(run: Run) -> OwnTests:
-    """Return the pictures that a run keeps to test itself, as far as they are still those that it saw.
+    """Return the images that a run keeps to test itself, as far as they are still those that it saw.
 
     Raises:
         DataError: their folder is gone, or not one of them is as it was.
@@ -149,7 +149,7 @@ def own_tests(run: Run) -> OwnTests:
     manifest = run.manifest(run.root())
     if not manifest.root.exists():
         raise DataError(
-            f"The pictures of this run stood in {manifest.root}, which is gone. Name a folder: vitrail eval RUN "
+            f"The images of this run stood in {manifest.root}, which is gone. Name a folder: vitrail eval RUN "
             f"FOLDER, or tell the run where they lie now: {command('train', 'PLACE', '--resume', run.folder)}"
         )
     scored, gone = without_changes(run, manifest, (TEST,))

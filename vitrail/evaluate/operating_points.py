@@ -20,7 +20,7 @@ from vitrail.models.factory import count_macs
 from vitrail.tasks.result import headline
 
 BATCH = 16
-"""Pictures at once when a speed is measured."""
+"""Images at once when a speed is measured."""
 
 ROUNDS = 5
 

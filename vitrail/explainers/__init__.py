@@ -1,1 +1,1 @@
-"""What a network looked at, on the pixels of the original picture."""
+"""What a network looked at, on the pixels of the original image."""

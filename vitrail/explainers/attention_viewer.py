@@ -19,7 +19,7 @@ BUDGET = 10_000_000
 
 
 def hover_data(subject: Subject, pixels: Tensor) -> dict[str, Any]:
-    """Return the attention of one picture for the page: pixels (1, channels, height, width) -> plain data.
+    """Return the attention of one image for the page: pixels (1, channels, height, width) -> plain data.
 
     One entry a layer: its cells (rows, cols), heads, and bytes in base64, (heads, prefix + cells, cells), each
     row divided by its largest weight; `tops` are those weights in percent of the row. Weight that goes to

@@ -1,4 +1,4 @@
-"""Many pictures explained one after the other: a page or a figure each, and what the tests say together."""
+"""Many images explained one after the other: a page or a figure each, and what the tests say together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CLASSLESS = ("rollout", "attention")
 
 @dataclass(frozen=True)
 class Wish:
-    """What is wanted of every picture: `method` is a method's name, `page` or `all`; `settings` are its own."""
+    """What is wanted of every image: `method` is a method's name, `page` or `all`; `settings` are its own."""
 
     method: str
     of: str | None
@@ -46,9 +46,9 @@ class Wish:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one picture: a file and explanations, or the error that names what is wrong with it.
+    """What became of one image: a file and explanations, or the error that names what is wrong with it.
 
-    `unread` tells an error of the picture from one of explaining it.
+    `unread` tells an error of the image from one of explaining it.
     """
 
     path: str
@@ -67,7 +67,7 @@ class Result:
 
 
 def explain_all(predictor: Predictor, sources: Iterable[Source], wish: Wish) -> Iterator[Result]:
-    """Yield one result a picture; one that cannot be read, explained or written gets an error and the others go on.
+    """Yield one result an image; one that cannot be read, explained or written gets an error and the others go on.
 
     Raises:
         SettingError: the method is unknown, does not fit the network or has no such setting; or nobody knows `of`.
@@ -79,11 +79,11 @@ def explain_all(predictor: Predictor, sources: Iterable[Source], wish: Wish) -> 
     for source in sources:
         try:
             yield _explained(ImageExplainer(predictor, source, twins), source.name, wish)
-        except SettingError:  # as wrong for every other picture
+        except SettingError:  # as wrong for every other image
             raise
         except VitrailError as error:
             yield Result(source.name, error=str(error), unread=isinstance(error, DataError))
-        except Exception as error:  # one picture's size or values must not cost the others their answers
+        except Exception as error:  # one image's size or values must not cost the others their answers
             yield Result(source.name, error=f"{source.called} could not be explained: {reason(error)}.")
 
 
@@ -111,7 +111,7 @@ def _explained(look: ImageExplainer, name: str, wish: Wish) -> Result:
     if wish.check:
         found = tuple(look.test(one, wish.settings) for one in found)
     file = free_name(wish.folder, stem, f"-{wish.method.replace(':', '.')}.png")
-    plots.write_picture(file, _figure(look, found, wish))
+    plots.write_image(file, _figure(look, found, wish))
     return Result(name, answer, file, found)
 
 
@@ -130,7 +130,7 @@ def _title(one: Explanation) -> str:
 
 
 def summary(results: Sequence[Result]) -> list[str]:
-    """Return what the tests say over all pictures: a line a method with intervals, and which to believe."""
+    """Return what the tests say over all images: a line a method with intervals, and which to believe."""
     tested: dict[str, list[Explanation]] = {}
     for one in (one for result in results for one in result.explanations if one.faithful):
         tested.setdefault(one.method, []).append(one)
@@ -154,7 +154,7 @@ def summary(results: Sequence[Result]) -> list[str]:
         over = Faithfulness(deletion, insertion, same)
         word = "nothing to tell" if over.nothing else "holds" if over.holds else "doubtful"
         gains = f"deletion {deletion}, insertion {insertion}, alike {same:z.2f}"
-        lines.append(f"{method} over {len(tests)} pictures: {gains}: {word}.")
+        lines.append(f"{method} over {len(tests)} images: {gains}: {word}.")
         if over.holds and deletion.mean + insertion.mean > best[1]:
             best = (method, deletion.mean + insertion.mean)
     if len(tested) > 1:
@@ -163,7 +163,7 @@ def summary(results: Sequence[Result]) -> list[str]:
 
 
 def free_name(folder: Path, stem: str, suffix: str) -> Path:
-    """Return a name in the folder that no file has yet, so that two pictures called alike both stay.
+    """Return a name in the folder that no file has yet, so that two images called alike both stay.
 
     A name that is longer than file systems take is cut.
     """

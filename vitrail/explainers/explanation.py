@@ -1,4 +1,4 @@
-"""One call from a picture to an explanation of what the network answered."""
+"""One call from an image to an explanation of what the network answered."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Explainer = Callable[[Subject, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one picture was taken for, and where the network looked.
+    """What one image was taken for, and where the network looked.
 
     `grid` is (row, col) in the method's own cells; `heat` is (height, width) in the original's pixels, 0 or
-    more, NaN where the network saw nothing. `of` names what is explained, `asked` the part of the picture that is asked
+    more, NaN where the network saw nothing. `of` names what is explained, `asked` the part of the image that is asked
     about, `faithful` says how the map stood the tests, where they were asked for.
     """
 
@@ -47,19 +47,19 @@ class Explanation:
     asked: Asked | None = None
 
     def original(self) -> Image.Image:
-        """Return the picture as decoded."""
+        """Return the image as decoded."""
         return plots.of_array(self.image)
 
     def overlay(self) -> Image.Image:
-        """Return the heat map over the picture, with its scale."""
+        """Return the heat map over the image, with its scale."""
         return self.marked(plots.heat(self.original(), self.heat))
 
     def marked(self, drawn: Image.Image) -> Image.Image:
-        """Return a drawing of the picture, of whatever size, with a frame around the part that is asked about."""
+        """Return a drawing of the image, of whatever size, with a frame around the part that is asked about."""
         return drawn if self.asked is None else plots.framed(drawn, self.asked.box, self.image.shape[1])
 
     def figure(self, longest: int | None = None) -> Image.Image:
-        """Return the picture and the heat map side by side; each at most `longest` pixels a side before it is drawn."""
+        """Return the image and the heat map side by side; each at most `longest` pixels a side before it is drawn."""
         picture = self.original()
         if longest is not None:
             picture.thumbnail((longest, longest))
@@ -67,8 +67,8 @@ class Explanation:
         return plots.beside(*map(self.marked, drawn))
 
     def save(self, path: str | Path) -> Path:
-        """Write the figure as a picture file."""
-        plots.write_picture(Path(path), self.figure())
+        """Write the figure as an image file."""
+        plots.write_image(Path(path), self.figure())
         return Path(path)
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,10 +79,10 @@ class Explanation:
 
 
 class ImageExplainer:
-    """One picture under one model: what it answers, and any number of explanations of it.
+    """One image under one model: what it answers, and any number of explanations of it.
 
     `image` is a path, bytes, Pillow image or array; DataError where it cannot be read. `twins` are shuffled
-    networks for the tests, made once for many pictures (`twins_of`).
+    networks for the tests, made once for many images (`twins_of`).
     """
 
     def __init__(self, predictor: Predictor, image: Any, twins: Sequence[Network] | None = None) -> None:
@@ -170,7 +170,7 @@ def _lack(method: str, attention: str) -> str:
 def method_for(network: Network) -> str | None:
     """Return the explainer that a report takes for a network, or None where only occlusion fits.
 
-    Occlusion asks the network some hundred times a picture, for which a report does not wait.
+    Occlusion asks the network some hundred times an image, for which a report does not wait.
     """
     return next((name for name in compatible_methods(network) if name != "occlusion"), None)
 

@@ -20,7 +20,7 @@ from vitrail.explainers.methods import compatible_methods
 from vitrail.pages import render
 
 WIDTH = 460
-"""Pixels of a picture in the page, at most."""
+"""Pixels of an image in the page, at most."""
 
 OTHERS = 2
 """Runners-up that are explained beside the answer."""
@@ -30,7 +30,7 @@ WORDS = (
     ("rollout", "Rollout follows attention back through all layers and knows no class."),
     ("relevance", "Relevance weighs attention with the gradient of what is explained."),
     ("gradcam", "Grad-CAM weighs the last map with the gradient of what is explained."),
-    ("occlusion", "Occlusion covers the picture piece by piece: how far does the score fall?"),
+    ("occlusion", "Occlusion covers the image piece by piece: how far does the score fall?"),
 )
 
 
@@ -43,7 +43,7 @@ class Page:
 
 
 def build_page(look: ImageExplainer, name: str, *, of: str | None = None, check: bool = True) -> Page:
-    """Return the page of one picture: every method that fits, tested where `check` says so.
+    """Return the page of one image: every method that fits, tested where `check` says so.
 
     `of` names another choice than the answer to explain; it is self-contained and needs no network.
     """
@@ -52,7 +52,7 @@ def build_page(look: ImageExplainer, name: str, *, of: str | None = None, check:
     if check:
         found = [look.test(one) for one in found]
     made = {one.method: one.grid.size for one in found}
-    # A map of a single cell, such as a small picture leaves of a deep pyramid, cannot tell classes apart.
+    # A map of a single cell, such as a small image leaves of a deep pyramid, cannot tell classes apart.
     telling = next((name for name in ("relevance", "gradcam") if made.get(name, 0) > 1), "occlusion")
     asked = found[0].asked
     choices = asked.others if asked else look.choices
@@ -101,7 +101,9 @@ def recommend(found: Sequence[Explanation]) -> str:
     if tested and all(one.faithful is not None and one.faithful.nothing for one in tested):
         return NOTHING
     if not held:
-        return "None of the methods is surely better than random order here: do not lean on any of these pictures."
+        return (
+            "None of the methods is surely better than random order here: do not lean on any of these images."
+        )
     best = max(held, key=_gain)
     rest = [one.method for one in tested if one not in held]
     more = f" Doubtful here: {', '.join(rest)}." if rest else ""
@@ -120,7 +122,7 @@ def _shown(one: Explanation) -> dict[str, Any]:
 
 
 def _small(one: Explanation) -> Image.Image:
-    """Return the picture as the page shows it; the map is laid over it afterwards, so that its scale can be read."""
+    """Return the image as the page shows it; the map is laid over it afterwards, so that its scale can be read."""
     picture = one.original()
     picture.thumbnail((WIDTH, WIDTH))
     return picture

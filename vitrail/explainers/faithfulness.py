@@ -1,4 +1,4 @@
-"""Is the picture true? Deletion and insertion against random order, and the test of shuffled weights.
+"""Is the image true? Deletion and insertion against random order, and the test of shuffled weights.
 
 Deletion and insertion: Petsiuk, Das and Saenko 2018 (RISE), arXiv:1806.07421, §4.2. Shuffled weights: after Adebayo
 et al. 2018, "Sanity Checks for Saliency Maps", arXiv:1810.03292.
@@ -25,7 +25,7 @@ RANDOM = 8
 """Random orders to compare with."""
 
 STEPS = 12
-"""In how many portions the picture goes or comes."""
+"""In how many portions the image goes or comes."""
 
 SHUFFLES = 2
 """Networks with shuffled weights to compare with."""
@@ -36,7 +36,7 @@ LEAST = 0.005
 ALIKE = 0.5
 """Rank correlation from which on a map is called the same with shuffled weights."""
 
-NOTHING = "There is nothing to tell: the score hardly hangs on which part of the picture is there."
+NOTHING = "There is nothing to tell: the score hardly hangs on which part of the image is there."
 
 Curve = NDArray[np.float64]
 
@@ -77,7 +77,7 @@ class Faithfulness:
 
     @property
     def holds(self) -> bool:
-        """Whether both intervals lie above 0 and shuffled weights give another picture."""
+        """Whether both intervals lie above 0 and shuffled weights give another image."""
         return self.deletion.sure and self.insertion.sure and self.alike < ALIKE
 
     @property
@@ -91,10 +91,10 @@ class Faithfulness:
         if self.nothing:
             return NOTHING
         if self.alike >= ALIKE:
-            return "Do not believe it: shuffled weights give nearly the same picture."
+            return "Do not believe it: shuffled weights give nearly the same image."
         if wrong:
             return f"Doubtful: not surely better than random order by {' and '.join(wrong)}."
-        return "It holds: better than random order both ways, and another picture with shuffled weights."
+        return "It holds: better than random order both ways, and another image with shuffled weights."
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -116,7 +116,7 @@ def mean_gain(values: Sequence[float]) -> Gain:
 
 
 class Baseline:
-    """Random orders of one picture for one question, computed once and shared by all methods."""
+    """Random orders of one image for one question, computed once and shared by all methods."""
 
     def __init__(self, subject: Subject, image: Tensor, seed: int = 0) -> None:
         self.subject, self.image = subject, image
@@ -157,7 +157,7 @@ def _portions(order: NDArray[np.integer], cells: tuple[int, int]) -> Tensor:
 
 
 def blurred(image: Tensor) -> Tensor:
-    """Return a picture of which only the coarse colours are left: (channels, height, width)."""
+    """Return an image of which only the coarse colours are left: (channels, height, width)."""
     height, width = image.shape[-2:]
     coarse = F.interpolate(
         image[None], (max(1, height // 32), max(1, width // 32)), mode="bilinear", antialias=True

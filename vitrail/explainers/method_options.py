@@ -31,7 +31,7 @@ class MethodOptions:
     window
         occlusion: side of the covering square in cells
     check
-        test each map; --no-check saves the time of some hundred forwards a picture
+        test each map; --no-check saves the time of some hundred forwards an image
     at
         of an answer that lies in the image: the pixel x,y or the region left,top,right,bottom that is explained
     """

@@ -39,7 +39,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class Inside:
-    """What a network is; None where it has no such thing, or nobody gave it pictures."""
+    """What a network is; None where it has no such thing, or nobody gave it images."""
 
     name: str
     filters: Filters | None
@@ -62,7 +62,7 @@ class Inside:
         """Why there is nothing to see of how far heads look."""
         if self.pictures:
             return "this network shows none"
-        return "not looked at without pictures; name some: vitrail inspect MODEL PICTURES"
+        return "not looked at without images; name some: vitrail inspect MODEL IMAGES"
 
     def lines(self) -> list[str]:
         """Say in words what there is, and what is missing."""
@@ -78,7 +78,7 @@ class Inside:
         if not self.reaches:
             return [*lines, f"attention: {self.missing}"]
         lines.append(
-            f"attention over {self.pictures} pictures, mean distance in pixels, nearest and farthest head:"
+            f"attention over {self.pictures} images, mean distance in pixels, nearest and farthest head:"
         )
         for turn, reach in enumerate(self.reaches):
             near, far = min(reach.heads), max(reach.heads)
@@ -93,7 +93,7 @@ def _rounded(values: Tensor) -> Any:
 
 
 def look_inside(name: str, encoder: Encoder, batches: Iterable[Tensor]) -> Inside:
-    """Return what an encoder is; `batches` are prepared pictures (b, channels, height, width), or none."""
+    """Return what an encoder is; `batches` are prepared images (b, channels, height, width), or none."""
     shown = list(batches)
     reaches = attention_distance(encoder, shown) if shown and encoder.spec.shows_attention else ()
     pictures = sum(len(batch) for batch in shown)
@@ -136,7 +136,7 @@ def position_similarity(encoder: Encoder) -> Tensor | None:
 def attention_distance(
     encoder: Encoder, batches: Iterable[Tensor], *, whole: bool = True
 ) -> tuple[Reach, ...]:
-    """Return how far each head of each layer looks: mean over pictures and patches of Σ_k a(q,k) ‖p_q - p_k‖.
+    """Return how far each head of each layer looks: mean over images and patches of Σ_k a(q,k) ‖p_q - p_k‖.
 
     p are the centres of the patches in pixels (fig. 7 right). Prefix tokens neither ask nor are asked; `whole`
     divides each row by what is left of it, so that weight on the class token does not count as nearness.

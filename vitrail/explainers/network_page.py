@@ -20,7 +20,7 @@ def write_inside(found: Inside, folder: Path) -> Path:
     make_folder(folder)
     figures = drawn(found)
     for name, figure in figures.items():
-        plots.write_picture(folder / f"{name}.png", figure)
+        plots.write_image(folder / f"{name}.png", figure)
     values = {
         "name": found.name,
         "figures": {name: plots.data_uri(figure) for name, figure in figures.items()},

@@ -29,7 +29,7 @@ class OcclusionSettings:
 
 
 class Occlusion:
-    """Cover the picture piece by piece with its mean colour, and see how far the score falls."""
+    """Cover the image piece by piece with its mean colour, and see how far the score falls."""
 
     name = "occlusion"
     Settings = OcclusionSettings
@@ -45,7 +45,7 @@ class Occlusion:
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
         """Return by how much the score falls without each cell: (b, channels, height, width) -> (b, row, col).
 
-        A cell has the mean of all squares that cover it; below 0 where the picture speaks against the answer.
+        A cell has the mean of all squares that cover it; below 0 where the image speaks against the answer.
         """
         return torch.stack([self._one(subject, image) for image in pixels])
 
@@ -74,7 +74,7 @@ class Occlusion:
 
 
 def mean_colour(image: Tensor) -> Tensor:
-    """Return a picture of the mean of each channel: (channels, height, width), as large as the other."""
+    """Return an image of the mean of each channel: (channels, height, width), as large as the other."""
     return image.mean((1, 2), keepdim=True).expand_as(image)
 
 
@@ -101,7 +101,7 @@ def _edges(cells: int, pixels: int) -> Tensor:
 
 
 def cell_grid(spec: FeatureSpec, image: Tensor) -> tuple[int, int]:
-    """Return into how many rows and columns a picture is divided: its patches, or about 14 on the shorter side."""
+    """Return into how many rows and columns an image is divided: its patches, or about 14 on the shorter side."""
     height, width = image.shape[-2:]
     patch = 1 if spec.attention == "none" else spec.strides[0]
     unit = max(patch, min(height, width) / CELLS)

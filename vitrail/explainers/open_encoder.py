@@ -27,19 +27,19 @@ from vitrail.runs.run import open_run
 from vitrail.weights.preprocessing import answering_preprocess
 from vitrail.weights.resolve import find_weights
 
-PICTURES = 32
-"""Pictures over which distances are averaged, at most."""
+IMAGES = 32
+"""Images over which distances are averaged, at most."""
 
 FEWEST = 4
-"""Pictures that are looked at however large they are."""
+"""Images that are looked at however large they are."""
 
 PAIRS = 8_000_000
-"""Pairs of patches, over all pictures: 32 pictures of 224 px in patches of 14 use a quarter of them, and at 518 px
-there is room for 4 pictures, whose 1,369 patches each are as many askers."""
+"""Pairs of patches, over all images: 32 images of 224 px in patches of 14 use a quarter of them, and at 518 px
+there is room for 4 images, whose 1,369 patches each are as many askers."""
 
 
 class Opened(NamedTuple):
-    """An encoder, how pictures are prepared for it, and its name."""
+    """An encoder, how images are prepared for it, and its name."""
 
     name: str
     encoder: Encoder
@@ -81,14 +81,14 @@ def _has_our_header(path: Path) -> bool:
 
 
 def looked_at(opened: Opened) -> int:
-    """Return over how many pictures distances are averaged: fewer where pictures have many patches."""
+    """Return over how many images distances are averaged: fewer where images have many patches."""
     stride = opened.encoder.spec.strides[-1]
     patches = (opened.preprocess.size[0] // stride) * (opened.preprocess.size[1] // stride)
-    return min(PICTURES, max(FEWEST, PAIRS // max(1, patches) ** 2))
+    return min(IMAGES, max(FEWEST, PAIRS // max(1, patches) ** 2))
 
 
 def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor | str]:
-    """Yield the first pictures of files, folders, patterns and zip files, prepared, one at a time.
+    """Yield the first images of files, folders, patterns and zip files, prepared, one at a time.
 
     Of one that cannot be read the error is yielded, and the next takes its place.
     """
@@ -108,25 +108,25 @@ def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor | str]:
 
 
 def own_batches(opened: Opened, model: str) -> Iterator[Tensor | str]:
-    """Yield a run's own validation pictures, prepared, one at a time; none for what is no run.
+    """Yield a run's own validation images, prepared, one at a time; none for what is no run.
 
     Of one that cannot be read, or is no longer the one that the run saw, the error is yielded.
 
     Raises:
-        DataError: the pictures are not where the run left them; the message asks for others.
+        DataError: the images are not where the run left them; the message asks for others.
     """
     if not (Path(model) / "recipe.yaml").is_file():
         return
-    run, way_out = open_run(model), f"Name pictures: {command('inspect', model, 'PICTURES')}"
+    run, way_out = open_run(model), f"Name images: {command('inspect', model, 'IMAGES')}"
     try:
         manifest = run.manifest(run.root())
     except RunError:
-        raise DataError(f"{model} does not tell any more where its pictures are. {way_out}") from None
+        raise DataError(f"{model} does not tell any more where its images are. {way_out}") from None
     if not manifest.root.is_dir():
-        raise DataError(f"The pictures of {model} are no longer in {manifest.root}. {way_out}")
+        raise DataError(f"The images of {model} are no longer in {manifest.root}. {way_out}")
     rows = manifest.rows(VAL)
     if not rows:
-        raise DataError(f"{model} has no validation pictures. {way_out}")
+        raise DataError(f"{model} has no validation images. {way_out}")
     for row in spread(rows, looked_at(opened)):
         steps = opened.preprocess
         try:

@@ -17,14 +17,14 @@ SAME = 1e-9
 """Differences of logits below this, in float64, are rounding."""
 
 LOGITS = 2
-"""Axes of logits: picture, class. What has more is a map."""
+"""Axes of logits: image, class. What has more is a map."""
 
 
 class Answer(NamedTuple):
-    """What a network says of the picture as it is and of its shuffled patches."""
+    """What a network says of the image as it is and of its shuffled patches."""
 
     off: float  # the largest change of a logit
-    spread: float  # the deviation of the logits of the picture as it is
+    spread: float  # the deviation of the logits of the image as it is
     before: str
     after: str
     followed: str = (
@@ -49,7 +49,7 @@ class Answer(NamedTuple):
 
 
 class Shuffled(NamedTuple):
-    """The shuffled picture, 0 … 255 (channels, height, width), and both measurements."""
+    """The shuffled image, 0 … 255 (channels, height, width), and both measurements."""
 
     pixels: Tensor
     with_positions: Answer
@@ -58,7 +58,7 @@ class Shuffled(NamedTuple):
 
 @torch.no_grad()
 def shuffle_test(subject: Subject, pixels: Tensor, seed: int = 0) -> Shuffled:
-    """Shuffle the patches of a picture (channels, height, width), 0 … 255, and ask with and without positions.
+    """Shuffle the patches of an image (channels, height, width), 0 … 255, and ask with and without positions.
 
     Both are computed in float64, so that what remains of rounding is far below any real change.
     """

@@ -19,7 +19,7 @@ from vitrail.runs.run_network import ASK, run_network
 from vitrail.tasks.base import Task
 
 AT_ONCE = 32
-"""Pictures that are scored together."""
+"""Images that are scored together."""
 
 
 class Seen(NamedTuple):
@@ -60,7 +60,7 @@ class Subject:
         return Seen(self.task.score(output, self.prediction), through.features)
 
     def scores(self, pixels: Tensor) -> Tensor:
-        """Return the number alone, a few pictures at a time: (b, channels, height, width) -> (b,), on the CPU."""
+        """Return the number alone, a few images at a time: (b, channels, height, width) -> (b,), on the CPU."""
 
         def compute(batch: Batch[Any]) -> Output:
             return {"score": self.task.score(self.task.answer(self.network, batch, ASK), self.prediction)}

@@ -1,4 +1,4 @@
-"""Brings a map from the network's grid back onto the pixels of the original picture."""
+"""Brings a map from the network's grid back onto the pixels of the original image."""
 
 from __future__ import annotations
 

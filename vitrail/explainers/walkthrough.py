@@ -1,4 +1,4 @@
-"""One picture's way through a vision transformer, step by step: arXiv:2010.11929, figure 1 and equations 1 to 4."""
+"""One image's way through a vision transformer, step by step: arXiv:2010.11929, figure 1 and equations 1 to 4."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Stage(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What stands on each step, of one picture; n patches, d numbers a token."""
+    """What stands on each step, of one image; n patches, d numbers a token."""
 
     pixels: Tensor  # (channels, height, width), 0 … 255, as the network sees them
     rows: Tensor  # (n, channels · patch · patch): every patch as a row of normalised numbers
@@ -128,7 +128,7 @@ def _check(subject: Subject) -> None:
 
 @torch.no_grad()
 def trace(subject: Subject, image: Any) -> Trace:
-    """Take a picture (a path, bytes, Pillow image or array) through the network, keeping what every step gives."""
+    """Take an image (a path, bytes, Pillow image or array) through the network, keeping what every step gives."""
     encoder: Any = subject.network.encoder
     images = _input(subject, image)
     embedded: Tokens = encoder.embed(images)
@@ -170,7 +170,7 @@ def first_of(task: Task[Any, Any], output: Output) -> Tensor:
 
 
 def answered(task: Task[Any, Any], output: Output, images: Tensor) -> Prediction:
-    """Return what a task says of one picture, in the network's own pixels."""
+    """Return what a task says of one image, in the network's own pixels."""
     said: Prediction = task.decode(output, [whole_of(images)], ASK)[0]
     return said
 
@@ -182,12 +182,12 @@ def whole_of(images: Tensor) -> Geometry:
 
 
 def patch_rows(images: Tensor, patch: int) -> Tensor:
-    """Cut pictures into squares, each laid out as a row: (b, c, height, width) -> (b, n, c · patch · patch)."""
+    """Cut images into squares, each laid out as a row: (b, c, height, width) -> (b, n, c · patch · patch)."""
     return rearrange(images, "b c (row ph) (col pw) -> b (row col) (c ph pw)", ph=patch, pw=patch)
 
 
 def from_rows(rows: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
-    """Put pictures together from rows of patches: (b, n, c · patch · patch) -> (b, c, height, width)."""
+    """Put images together from rows of patches: (b, n, c · patch · patch) -> (b, c, height, width)."""
     row, col = grid
     whole = "b (row col) (c ph pw) -> b c (row ph) (col pw)"
     return rearrange(rows, whole, row=row, col=col, ph=patch, pw=patch)

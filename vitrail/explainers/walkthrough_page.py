@@ -79,7 +79,7 @@ def _picture(subject: Subject, walk: Trace) -> Step:
     steps = subject.preprocess
     mean, std = (", ".join(f"{one:.3g}" for one in many) for many in (steps.mean, steps.std))
     words = (
-        f"What the network gets: the picture resized ({steps.fit}) to its input. Every colour is a number from 0 to 1, "
+        f"What the network gets: the image resized ({steps.fit}) to its input. Every colour is a number from 0 to 1, "
         f"less the mean of its channel ({mean}), over the deviation ({std})."
     )
     shown = plots.photo_uri(plots.shown(_image(walk.pixels)))
@@ -90,7 +90,7 @@ def _patches(walk: Trace, patch: int, chosen: int) -> Step:
     row, col = walk.grid
     apart = plots.squares_apart(_image(walk.pixels), patch, chosen)
     words = (
-        f"The picture is cut into {row} × {col} squares of {patch} × {patch} pixels; each becomes one token."
+        f"The image is cut into {row} × {col} squares of {patch} × {patch} pixels; each becomes one token."
     )
     shape = f"{row * col} patches × {walk.pixels.shape[0]} × {patch} × {patch}"
     return Step(
@@ -196,7 +196,7 @@ def _map_head(subject: Subject, walk: Trace) -> Step:
     height, width = walk.pixels.shape[1:]
     words = (
         f"The head reads {subject.network.head.words} and gives one number a class for each of {row} × {col} cells, "
-        f"{height / row:g} × {width / col:g} px each. Brought to the pixels of the picture, the largest of them is the "
+        f"{height / row:g} × {width / col:g} px each. Brought to the pixels of the image, the largest of them is the "
         "class of a pixel."
     )
     figures = []

@@ -1,4 +1,4 @@
-"""The proof of an export: the model's own pictures, in many sizes, asked of both sides."""
+"""The proof of an export: the model's own images, in many sizes, asked of both sides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vitrail.layers.heads import Output
 from vitrail.tasks.base import Task
 
 LEAST = 200
-"""Pictures that an export is proven on."""
+"""Images that an export is proven on."""
 
 ALLOWED = 1e-3
 """How far a number of a fingerprint, a probability, may drift in float32."""
@@ -32,20 +32,20 @@ SAME_TOP = 0.995
 """The share of top answers that must be the same there."""
 
 BATCH = 16
-"""Pictures held at once; one of them may be large."""
+"""Images held at once; one of them may be large."""
 
 LARGEST = (3000, 4000)
 SMALLEST = (17, 23)
 
 Asked = Callable[[Sequence[Pixels]], Output]
-"""From pictures, each (height, width, channels), to the task's raw outputs, batch axis first."""
+"""From images, each (height, width, channels), to the task's raw outputs, batch axis first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """What the two sides said: largest drift of a probability, and how often the top answer was the same.
 
-    `shown` counts the pictures, `pictures` what was asked: each as it is or stretched, both where there are few.
+    `shown` counts the images, `pictures` what was asked: each as it is or stretched, both where there are few.
     `ties` are those whose top answers differ while the model itself holds both for equal within the allowed drift;
     `said` tells what it is that agrees.
     """
@@ -75,15 +75,15 @@ class Agreement:
         small, large = (f"{height} x {width}" for height, width in (self.smallest, self.largest))
         return (
             f"{self.same_top} of {self.pictures} {self.said} ({self.ties} ties), no probability is "
-            f"further off than {self.drift:.1e}; {count(self.shown, 'picture')} in {self.sizes} sizes from {small} "
+            f"further off than {self.drift:.1e}; {count(self.shown, 'image')} in {self.sizes} sizes from {small} "
             f"to {large}"
         )
 
 
 def many_sizes(readers: Sequence[Reader], least: int = LEAST) -> Iterator[Pixels]:
-    """Yield at least `least` pictures: half as they are, half in drawn sizes, the smallest and the largest among them.
+    """Yield at least `least` images: half as they are, half in drawn sizes, the smallest and the largest among them.
 
-    A run whose pictures are all of one size would prove nothing about others.
+    A run whose images are all of one size would prove nothing about others.
     """
     draw = np.random.default_rng(0)
     many = max(least, len(readers))
@@ -114,7 +114,7 @@ def model_side(predictor: Predictor) -> Asked:
 
 
 def shown(readers: Sequence[Reader]) -> int:
-    """Return how many pictures `many_sizes` shows: of too few each stands twice, as it is and stretched."""
+    """Return how many images `many_sizes` shows: of too few each stands twice, as it is and stretched."""
     return len(readers) if len(readers) >= LEAST else min(len(readers), LEAST // 2)
 
 
@@ -122,7 +122,7 @@ def shown(readers: Sequence[Reader]) -> int:
 class Proven:
     """How what was written agreed with the model, there and elsewhere by name, and what there is to say of it.
 
-    `prepares` is false for a folder whose library does not prepare the pictures.
+    `prepares` is false for a folder whose library does not prepare the images.
     """
 
     agreement: Agreement
@@ -145,7 +145,7 @@ class Side(NamedTuple):
 def compare(
     task: Task[Any, Any], ours: Asked, sides: Mapping[str, Side], pictures: Iterator[Pixels], shown: int
 ) -> dict[str, Agreement]:
-    """Ask the model, and each side beside it, about every picture, which so many were made into."""
+    """Ask the model, and each side beside it, about every image, which so many were made into."""
     tallies = {name: _Tally(task, side) for name, side in sides.items()}
     sizes: list[tuple[int, int]] = []
     for part in batched(pictures, BATCH):
@@ -191,7 +191,7 @@ def _refuse_other_shapes(ours: Output, theirs: Output) -> None:
 
 
 def batched(pictures: Iterator[Pixels], size: int) -> Iterator[list[Pixels]]:
-    """Yield lists of so many pictures, the last one shorter."""
+    """Yield lists of so many images, the last one shorter."""
     while part := list(islice(pictures, size)):
         yield part
 

@@ -36,7 +36,7 @@ class Exported:
     format: str
     bytes: int
     proven: Proven
-    left_out: int = 0  # pictures of the run that changed since, or cannot be read: they prove nothing
+    left_out: int = 0  # images of the run that changed since, or cannot be read: they prove nothing
 
     @property
     def agreement(self) -> Agreement:
@@ -65,15 +65,15 @@ def export(
     attention: bool = False,
     batch: bool = False,
 ) -> Exported:
-    """Write a model for other programs and return what was written, proven on pictures of the run.
+    """Write a model for other programs and return what was written, proven on images of the run.
 
-    `model` is a run folder, or a model file with `data`, pictures to prove it on; `attention` adds to a graph's
-    outputs where the class token looks in the last block, and `batch` lets it take pictures of one size together.
+    `model` is a run folder, or a model file with `data`, images to prove it on; `attention` adds to a graph's
+    outputs where the class token looks in the last block, and `batch` lets it take images of one size together.
 
     Raises:
         SettingError: an unknown format, or what a format cannot hold.
         RunError: the export does not answer as the model does; nothing is written then.
-        DataError: there are no pictures to prove it on.
+        DataError: there are no images to prove it on.
     """
     if format not in SUFFIXES:
         raise UnknownNameError("format", format, SUFFIXES, f"There are: {', '.join(SUFFIXES)}.")
@@ -117,7 +117,7 @@ def _check_graph(predictor: Predictor, format: str, pictures: Sequence[Reader], 
 def _check_folder(
     predictor: Predictor, library: Library, pictures: Sequence[Reader], written: Path
 ) -> Proven:
-    """Demand the library's network on our inputs, and measure what it says of pictures that it prepares itself."""
+    """Demand the library's network on our inputs, and measure what it says of images that it prepares itself."""
     sides = {library.format: Side(library.asked(predictor, written))}
     found = _compared(predictor, sides, agreement.many_sizes(pictures), pictures)
     agreement.demand(found[library.format], f"{library.format} export")
@@ -128,7 +128,7 @@ def _check_folder(
     way = "Its steps are not ours; in the formats onnx, openvino and torch ours are inside the file."
     near = elsewhere[library.steps].near
     if left_out := not near and library.left_out(written, predictor.preprocess):
-        way = "So the folder does not name it: prepare the pictures yourself, or use the format onnx."
+        way = "So the folder does not name it: prepare the images yourself, or use the format onnx."
     notes = tuple(_told(elsewhere, way))
     return Proven(found[library.format], elsewhere, notes, prepares=not left_out)
 
@@ -163,7 +163,7 @@ def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Seq
         return readers_of(run, root, (TEST, VAL, TRAIN), steps, agreement.LEAST, unchanged=data is None)
     if data is None:
         raise SettingError(
-            f"{model} is a model alone; an export is proven on pictures. Name some: --data photos/"
+            f"{model} is a model alone; an export is proven on images. Name some: --data photos/"
         )
     sources = spread(list(expand([str(data)])), agreement.LEAST)
     return [partial(predictor.decoded, one) for one in sources]

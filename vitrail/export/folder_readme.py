@@ -35,7 +35,7 @@ with torch.no_grad():
 names = model.config.id2label""",
     }
 )
-"""How each library opens its folder and prepares a picture."""
+"""How each library opens its folder and prepares an image."""
 
 UNPREPARED: Mapping[str, str] = MappingProxyType(
     {
@@ -56,7 +56,7 @@ with torch.no_grad():
 names = model.config.id2label""",
     }
 )
-"""How each library opens its folder, where vitrail prepares the picture."""
+"""How each library opens its folder, where vitrail prepares the image."""
 
 
 def readme(predictor: Predictor, library: str, proven: Proven) -> str:
@@ -82,7 +82,7 @@ def readme(predictor: Predictor, library: str, proven: Proven) -> str:
         f"- The network, on inputs prepared by vitrail: {proven.agreement}.",
         *(f"- {note}" for note in proven.notes),
         "",
-        f"It was trained on pictures of {steps.size[0]} x {steps.size[1]} px, fit `{steps.fit}`, resized by",
+        f"It was trained on images of {steps.size[0]} x {steps.size[1]} px, fit `{steps.fit}`, resized by",
         f"antialiased {steps.interpolation} interpolation in float32. A library that resizes to whole numbers of 0 to",
         "255, or places an odd margin its own way, gives probabilities that differ a little from vitrail's.",
         "",

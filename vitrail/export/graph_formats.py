@@ -42,7 +42,7 @@ from vitrail.infer.runtimes import (
 )
 from vitrail.layers.heads import Output
 from vitrail.models.factory import count_params
-from vitrail.runs.proof import picture_for
+from vitrail.runs.proof import proof_image_for
 
 OPSET = 18
 LIMIT = 2_000_000_000
@@ -55,22 +55,22 @@ Writer = Callable[[Predictor, Path, Form, Check], Proven]
 
 
 def program(predictor: Predictor, form: Form) -> torch.export.ExportedProgram:
-    """Return the model from a picture, or a batch of them, of any size to its outputs as a torch program."""
+    """Return the model from an image, or a batch of them, of any size to its outputs as a torch program."""
     kind = EndToEndWithAttention if form.attention else EndToEnd
     whole = kind(predictor.network.cpu(), predictor.task, predictor.preprocess)
-    sample = torch.from_numpy(picture_for(predictor.preprocess))
+    sample = torch.from_numpy(proof_image_for(predictor.preprocess))
     free = torch.export.Dim.DYNAMIC
     with torch.no_grad(), quietly():
         if not form.batch:
             return torch.export.export(Single(whole).eval(), (sample,), dynamic_shapes=({0: free, 1: free},))
-        # One picture would be taken for the only number there is.
+        # One image would be taken for the only number there is.
         samples = torch.stack([sample, sample])
         return torch.export.export(whole.eval(), (samples,), dynamic_shapes=({0: free, 1: free, 2: free},))
 
 
 def metadata(predictor: Predictor, form: Form) -> dict[str, str]:
     """Return what every exported graph says of itself, as text by name."""
-    shown = picture_for(predictor.preprocess)
+    shown = proof_image_for(predictor.preprocess)
     header = predictor.header.model_dump()
     return {
         KEY: json.dumps(header, ensure_ascii=False),
@@ -127,7 +127,7 @@ def _write_openvino(predictor: Predictor, path: Path, form: Form, check: Check) 
 
 def _write_program(predictor: Predictor, path: Path, form: Form, check: Check) -> Proven:
     whole = program(predictor, form)
-    whole.example_inputs = None  # else the proof picture is pickled into the file
+    whole.example_inputs = None  # else the proof image is pickled into the file
 
     def fill(temporary: Path) -> Proven:
         packed = BytesIO()  # where a disk is full, torch's own writer ends the process
@@ -190,7 +190,7 @@ def _name_sides(model: Any, form: Form) -> None:
 
 
 def asked_of_graph(predictor: Predictor, path: Path, kind: str) -> Asked:
-    """Return what a written file says of pictures in float32, as the task's raw outputs.
+    """Return what a written file says of images in float32, as the task's raw outputs.
 
     What people read beside these must be what the task itself makes of them (RunError).
     """
@@ -240,7 +240,7 @@ def _refuse_contradiction(predictor: Predictor, image: Pixels, found: Output) ->
 
 
 def answer(opened: Opened, image: Pixels, turn: int) -> tuple[Tensor, ...]:
-    """Return a graph's outputs of one picture; one that takes batches is shown a mirrored one before or after it."""
+    """Return a graph's outputs of one image; one that takes batches is shown a mirrored one before or after it."""
     if not opened.batched:
         return opened.run(image)
     place = turn % 2

@@ -62,12 +62,12 @@ def write_huggingface(predictor: Predictor, folder: Path, check: Check) -> Prove
 
 
 def asked_of_timm(predictor: Predictor, folder: Path) -> Asked:
-    """Return what timm's own network says of pictures that we prepare, after reading the folder."""
+    """Return what timm's own network says of images that we prepare, after reading the folder."""
     return _asked(predictor, read_timm(folder), partial(_ready, predictor))
 
 
 def prepared_by_timm(predictor: Predictor, folder: Path) -> Asked:
-    """Return what timm's own network says of pictures that go through the folder's own transform."""
+    """Return what timm's own network says of images that go through the folder's own transform."""
     import timm.data
 
     network, library = read_timm(folder), cast(Any, timm.data)
@@ -80,12 +80,12 @@ def prepared_by_timm(predictor: Predictor, folder: Path) -> Asked:
 
 
 def asked_of_huggingface(predictor: Predictor, folder: Path) -> Asked:
-    """Return what transformers' own network says of pictures that we prepare, after reading the folder."""
+    """Return what transformers' own network says of images that we prepare, after reading the folder."""
     return _asked(predictor, read_huggingface(folder), partial(_ready, predictor))
 
 
 def prepared_by_huggingface(predictor: Predictor, folder: Path) -> Asked:
-    """Return what transformers' own network says of pictures that go through the folder's own processor."""
+    """Return what transformers' own network says of images that go through the folder's own processor."""
     from transformers import AutoImageProcessor
 
     steps = cast(Any, AutoImageProcessor).from_pretrained(folder, local_files_only=True)

@@ -7,34 +7,34 @@ from typing import Any
 from vitrail.data.preprocess import Preprocess
 from vitrail.export.words import COLOURS
 
-RAW = "{} prepares pictures of 8 bits alone, and this network takes the numbers of the file: prepare them yourself."
+RAW = "{} prepares images of 8 bits alone, and this network takes the numbers of the file: prepare them yourself."
 
 
 def timm_cannot(steps: Preprocess) -> str:
-    """Return why timm's transform does not prepare pictures as these steps do; nothing where it does."""
+    """Return why timm's transform does not prepare images as these steps do; nothing where it does."""
     return RAW.format("timm") if steps.raw else ""
 
 
 def transformers_cannot(steps: Preprocess) -> str:
-    """Return why no processor of transformers prepares pictures as these steps do; nothing where one does."""
+    """Return why no processor of transformers prepares images as these steps do; nothing where one does."""
     if steps.raw:
         return RAW.format("transformers")
     lacks = ""
     if steps.channels not in {1, 3}:
         lacks = f"takes {COLOURS[steps.channels]}"
     elif steps.fit != "squash" and steps.size[0] != steps.size[1]:
-        done = "lays a picture on a ground" if steps.fit == "pad" else "covers an input and cuts the rest off"
+        done = "lays an image on a ground" if steps.fit == "pad" else "covers an input and cuts the rest off"
         lacks = f"{done} where height and width differ ({steps.size[0]} x {steps.size[1]} px)"
     if not lacks:
         return ""
     return (
-        f"There is no preprocessor_config.json, for no processor of transformers {lacks}: prepare the pictures "
+        f"There is no preprocessor_config.json, for no processor of transformers {lacks}: prepare the images "
         "yourself."
     )
 
 
 def transformers_approximates(steps: Preprocess) -> bool:
-    """Tell whether its processor goes another way: it pads first, to within half a pixel of the picture."""
+    """Tell whether its processor goes another way: it pads first, to within half a pixel of the image."""
     return steps.fit == "pad"
 
 

@@ -1,7 +1,7 @@
 """The whole way from raw pixels to answers as one module that can be traced.
 
 The one resize of the package (`vitrail.data.resize`) is written here as two matrix products, whose
-weights are computed from the height and the width of the picture at hand. Every output has a fixed size: the crop
+weights are computed from the height and the width of the image at hand. Every output has a fixed size: the crop
 and the pad are folded into the rows of the weights, so that no shape depends on a number inside the graph.
 """
 
@@ -26,7 +26,7 @@ from vitrail.tasks.base import Task
 
 
 class Axis(NamedTuple):
-    """How one side of a picture becomes one side of the input: whole numbers kept as scalar tensors."""
+    """How one side of an image becomes one side of the input: whole numbers kept as scalar tensors."""
 
     new: Tensor  # pixels of the whole resized side
     corner: Tensor  # where the input begins on it; negative where the input is padded
@@ -34,19 +34,19 @@ class Axis(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where the pixels of one side of the input lie on the picture, as whole numbers and fractions (size,)."""
+    """Where the pixels of one side of the input lie on the image, as whole numbers and fractions (size,)."""
 
     pixel: Tensor  # the old pixel in which the middle of a new one lies
     place: Tensor  # and where in it, from 0 to 1
     step: Tensor  # (1,) how many whole old pixels a new one is wide, one at least
     part: Tensor  # (1,) and which part of another
-    on: Tensor  # whether the new pixel lies on the picture
+    on: Tensor  # whether the new pixel lies on the image
 
 
 class Prepare(nn.Module):
     """(b, height, width, channels) -> (b, channels, *size): `Preprocess.eval` as matrix products.
 
-    The pictures are uint8, or float32 where the network takes raw ones, with NaN where no data are.
+    The images are uint8, or float32 where the network takes raw ones, with NaN where no data are.
     """
 
     mean: Tensor
@@ -56,7 +56,7 @@ class Prepare(nn.Module):
         super().__init__()
         if preprocess.zoom is not None:
             raise SettingError(
-                "A model that answers in windows (zoom) is no single graph of a picture. Train with --set zoom=0 "
+                "A model that answers in windows (zoom) is no single graph of an image. Train with --set zoom=0 "
                 "to export, or predict with the run itself."
             )
         self.preprocess = preprocess
@@ -70,7 +70,7 @@ class Prepare(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's input."""
         height, width = images.shape[1], images.shape[2]
-        # Scalars as tensors: the exporters then compute them from the picture instead of fixing them for the sample.
+        # Scalars as tensors: the exporters then compute them from the image instead of fixing them for the sample.
         tall = torch.full((), height, dtype=torch.int64)
         wide = torch.full((), width, dtype=torch.int64)
         down, across = plan(self.preprocess, tall, wide)
@@ -80,7 +80,7 @@ class Prepare(nn.Module):
             for length, place in zip((height, width), places, strict=True)
         )
         # The mean goes first: of numbers about zero a runtime that keeps 8 bits loses little, and what lies off the
-        # picture, where all weights are zero, is zero by itself.
+        # image, where all weights are zero, is zero by itself.
         pixels = images.permute(0, 3, 1, 2).float()
         if not self.preprocess.raw:
             shown: Tensor = rows @ ((pixels - self.mean) @ cols.T) / self.std
@@ -116,7 +116,7 @@ def plan(preprocess: Preprocess, height: Tensor, width: Tensor) -> tuple[Axis, A
 
 
 def placed(full: tuple[Tensor, Tensor], axes: tuple[Axis, Axis]) -> list[Places]:
-    """Return where the pixels of the input lie on both sides of the picture, `full` pixels long.
+    """Return where the pixels of the input lie on both sides of the image, `full` pixels long.
 
     The middle of a new pixel, (2 at + 1) full / (2 new), is a whole pixel and a place in it. Places are large and their
     distances small: whole numbers are subtracted, and fractions come last.
@@ -143,7 +143,7 @@ def placed(full: tuple[Tensor, Tensor], axes: tuple[Axis, Axis]) -> list[Places]
 
 
 def weights(length: int, places: Places, interpolation: Interpolation) -> Tensor:
-    """Return the weights (size, length) of one side's resize; those of pixels off the picture are zero.
+    """Return the weights (size, length) of one side's resize; those of pixels off the image are zero.
 
     The same weights as `vitrail.data.resize.taps`, but for every pixel of the side, most of them zero.
     """
@@ -152,7 +152,7 @@ def weights(length: int, places: Places, interpolation: Interpolation) -> Tensor
     scale = places.step.float() + places.part
     raw = kernel((apart.float() + (0.5 - places.place)[:, None]) / scale, interpolation)
     total = raw.sum(1, keepdim=True)
-    # Rows off the picture may sum to zero; they are masked, but must not divide by it.
+    # Rows off the image may sum to zero; they are masked, but must not divide by it.
     safe = torch.where(total.abs() < 1e-6, torch.ones_like(total), total)
     return torch.where(places.on[:, None], raw / safe, torch.zeros_like(raw))
 
@@ -171,7 +171,7 @@ def kernel(apart: Tensor, interpolation: Interpolation) -> Tensor:
 def spread_onto(
     preprocess: Preprocess, picture: tuple[int, int], rows: int, cols: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the weights that bring a map of the input to a picture: (height, rows) and (width, cols).
+    """Return the weights that bring a map of the input to an image: (height, rows) and (width, cols).
 
     Those of `vitrail.data.view.maps_in_original`; beyond the input the outermost cell answers.
     """
@@ -183,7 +183,7 @@ def spread_onto(
 
 
 def _linear(length: int, full: Tensor, axis: Axis, cells: int) -> Tensor:
-    """Return how much each cell of a side of the input counts at each pixel of the picture: (length, cells)."""
+    """Return how much each cell of a side of the input counts at each pixel of the image: (length, cells)."""
     places = torch.arange(length).double() + 0.5
     at = (places * axis.new / full - axis.corner) * (cells / axis.size) - 0.5
     apart = (at.clamp(0, cells - 1)[:, None] - torch.arange(cells).double()[None]).abs()
@@ -220,7 +220,7 @@ def _rounded(a: Tensor, b: Tensor) -> Tensor:
 
 
 class EndToEnd(nn.Module):
-    """Pictures (b, height, width, channels) of one size -> what people read of them, and the task's raw outputs."""
+    """Images (b, height, width, channels) of one size -> what people read of them, and the task's raw outputs."""
 
     def __init__(self, network: Network, task: Task[Any, Any], preprocess: Preprocess) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ class EndToEnd(nn.Module):
         return self.named(self.task.answer(self.network, batch, ASK), images)
 
     def named(self, output: Output, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs of pictures in order."""
+        """Return the outputs of images in order."""
         spread = partial(spread_onto, self.prepare.preprocess, (images.shape[1], images.shape[2]))
         every = {**readable(self.task, output, spread), **output}
         return tuple(every[name] for name in output_names(self.task))
@@ -262,12 +262,12 @@ class EndToEndWithAttention(EndToEnd):
 
 
 class Single(nn.Module):
-    """The same for one picture (height, width, channels); its outputs have no batch axis."""
+    """The same for one image (height, width, channels); its outputs have no batch axis."""
 
     def __init__(self, whole: EndToEnd) -> None:
         super().__init__()
         self.whole = whole
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs of one picture."""
+        """Return the outputs of one image."""
         return tuple(one[0] for one in self.whole(image[None]))

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: its input, outputs and classes, and how a picture file is decoded for it."""
+"""What an exported file says of itself: its input, outputs and classes, and how an image file is decoded for it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vitrail.infer.predictor import Predictor
 from vitrail.infer.runtimes import output_names
 
 COLOURS: Mapping[int, str] = MappingProxyType({1: "grey", 3: "RGB", 4: "RGBA"})
-"""The order of the channels of 8-bit pictures."""
+"""The order of the channels of 8-bit images."""
 
 CLEAR: Mapping[int, str] = MappingProxyType(
     {
         1: "lay transparency on white and reduce colour to grey (ITU-R 601: 0.299 R + 0.587 G + 0.114 B)",
         3: "lay transparency on white, repeat grey in all three channels and write palettes out",
-        4: "repeat grey in all colours; a picture without transparency has 255 in the fourth channel",
+        4: "repeat grey in all colours; an image without transparency has 255 in the fourth channel",
     }
 )
 
@@ -31,7 +31,7 @@ EXACT = (
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a graph takes and gives: pictures one by one or in batches, and whether it says where it looks."""
+    """What a graph takes and gives: images one by one or in batches, and whether it says where it looks."""
 
     attention: bool = False
     batch: bool = False
@@ -78,13 +78,13 @@ def output_words(predictor: Predictor, form: Form) -> list[dict[str, str]]:
             for name, axes in predictor.task.outputs.items()
         },
     }
-    in_picture = getattr(predictor.task, "picture_outputs", ())
-    known |= {name: f"{name} of the pixels of the picture itself: (height, width)" for name in in_picture}
+    in_image = getattr(predictor.task, "picture_outputs", ())
+    known |= {name: f"{name} of the pixels of the image itself: (height, width)" for name in in_image}
     first = "batch axis first: " if form.batch else ""
     return [
         {
             "name": name,
-            "dtype": "int64" if name in in_picture else "float32",
+            "dtype": "int64" if name in in_image else "float32",
             "is": first + known.get(name, f"{name} of the task"),
         }
         for name in names(predictor, form)
@@ -92,14 +92,14 @@ def output_words(predictor: Predictor, form: Form) -> list[dict[str, str]]:
 
 
 def decoding(steps: Preprocess) -> str:
-    """Return how a picture file becomes the input, for whoever decodes it elsewhere."""
+    """Return how an image file becomes the input, for whoever decodes it elsewhere."""
     if steps.raw:
         return (
             "Take the numbers as the file holds them, every band, and write NaN where there are no data; "
             "do not stretch them."
         )
     return (
-        "Decode to 8 bits: turn the picture upright by its EXIF orientation; of several frames take the first; "
+        "Decode to 8 bits: turn the image upright by its EXIF orientation; of several frames take the first; "
         f"convert CMYK without its profile, as Pillow does; {CLEAR[steps.channels]}; scale 16 bits by 255/65535 and "
         "round; leave colours as the file holds them (an embedded colour profile is not applied). "
         "Do not resize or normalise: the graph does."
@@ -144,7 +144,7 @@ def beside(predictor: Predictor, form: Form, file: str) -> dict[str, Any]:
 
 
 def _taken(steps: Preprocess, form: Form) -> str:
-    many = "pictures of one size, " if form.batch else "one picture, "
+    many = "images of one size, " if form.batch else "one image, "
     axes = ("batch × " if form.batch else "") + "height × width × channels"
     if steps.raw:
         what = f"float32, {steps.channels} bands, where {steps.scale:g} counts as 1 and NaN is no data"

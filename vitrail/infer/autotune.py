@@ -40,7 +40,7 @@ LIGHTER = 1.5
 """How much quicker still whole numbers are held to be."""
 
 AGAIN = 0.01
-"""How far a proven way may answer the proof picture from how it did, on the same machine."""
+"""How far a proven way may answer the proof image from how it did, on the same machine."""
 
 FORMAT = 5
 """Counts up when plans are made otherwise: what was proven before proves nothing then."""
@@ -52,7 +52,7 @@ SETTING_UP: Mapping[Engine, float] = MappingProxyType({"eager": 0.0, "compiled":
 class BackendCache:
     """What was measured of one model on this machine, kept as JSON in the cache; plain float32 under its own name.
 
-    Pictures that come one by one (`singly`) have a memory of their own: what is quickest for many need not be for one.
+    Images that come one by one (`singly`) have a memory of their own: what is quickest for many need not be for one.
     """
 
     def __init__(
@@ -112,9 +112,9 @@ def choose_backend(
     singly: bool = False,
     point: OperatingPoint | None = None,
 ) -> Choice:
-    """Return the quickest faithful way to answer `pictures` pictures; `singly` where they come one by one.
+    """Return the quickest faithful way to answer `pictures` images; `singly` where they come one by one.
 
-    `proof` gives pictures to compare with float32 on, and for int8 to learn from; it is asked only where a plan was not
+    `proof` gives images to compare with float32 on, and for int8 to learn from; it is asked only where a plan was not
     proven before, or is not known again. `point` is an operating point of the model (None: the predictor's own).
     """
     memory = BackendCache(predictor, point, singly)
@@ -150,28 +150,28 @@ def speed_up(
 ) -> Choice:
     """Return the quickest faithful way to answer a job; its `why` is "" where it is answered as ever.
 
-    Proven on the validation pictures of a run, or, where the model is alone, on pictures of the job.
+    Proven on the validation images of a run, or, where the model is alone, on images of the job.
     """
     plain = Choice(PLAIN, "", Request(point or predictor.point))
     if isinstance(predictor, ExportedPredictor) or predictor.preprocess.zoom is not None:
-        return plain  # the file says how it is computed; windows of one picture are a batch already
+        return plain  # the file says how it is computed; windows of one image are a batch already
 
     def proof() -> Iterator[Pixels]:
         steps = predictor.preprocess
         try:
             run = open_run(model)
             yield from readable(readers_of(run, root_of(run), (VAL,), steps, LOOKED_AT))
-        except VitrailError:  # no run, or its pictures have moved
+        except VitrailError:  # no run, or its images have moved
             yield from readable(partial(predictor.decoded, one) for one in spread(sources, LOOKED_AT))
 
     try:
         return choose_backend(predictor, len(sources), proof, singly=len(sources) == 1, point=point)
     except DataError:
-        return plain  # no picture can be read at all; the answers will say so one by one
+        return plain  # no image can be read at all; the answers will say so one by one
 
 
 def plain_speed(predictor: Predictor, memory: BackendCache, pictures: int) -> float:
-    """Return the pictures a second of float32: as remembered, or, for a job that is worth it, from one small batch."""
+    """Return the images a second of float32: as remembered, or, for a job that is worth it, from one small batch."""
     if PLAIN in memory.seen:
         return memory.seen[PLAIN].speed
     if pictures < WORTH_A_LOOK:
@@ -192,10 +192,10 @@ def _seconds(plan: Backend, memory: BackendCache, pictures: int, plain: float) -
 
 
 _FIRST = 20.0
-"""Pictures a second that an unknown network is held to answer."""
+"""Images a second that an unknown network is held to answer."""
 
 WORTH_A_LOOK = 32
-"""Pictures of a job from which it is worth timing a batch to guess how long the job takes."""
+"""Images of a job from which it is worth timing a batch to guess how long the job takes."""
 
 
 def _twin(predictor: Predictor, plan: Backend, memory: BackendCache, scales: Scales) -> BackendNetwork:
@@ -235,7 +235,7 @@ def _why(plan: Backend, memory: BackendCache) -> str:
         return f"Answered in {plan}.{left_out}" if failed else ""
     seen = memory.seen[plan]
     return (
-        f"Answered in {plan}: on {seen.pictures} pictures {seen.same_top:.1%} of top answers as in float32, "
+        f"Answered in {plan}: on {seen.pictures} images {seen.same_top:.1%} of top answers as in float32, "
         f"no probability further off than {seen.drift:.2g}.{left_out}"
     )
 
@@ -244,4 +244,4 @@ def _fault(seen: BackendResult) -> str:
     if seen.failed:
         return f"cannot run this network: {seen.failed}"
     said = f"{seen.same_top:.1%} of top answers as in float32, a probability {seen.drift:.2g} off"
-    return said if seen.off <= SPREAD else f"{said}, outputs {seen.off:.0%} off of how far pictures differ"
+    return said if seen.off <= SPREAD else f"{said}, outputs {seen.off:.0%} off of how far images differ"

@@ -1,4 +1,4 @@
-"""What is seen of a plan before it is used: how quick it is, and how it agrees with float32 on pictures."""
+"""What is seen of a plan before it is used: how quick it is, and how it agrees with float32 on images."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.proof_images import Pixels
 from vitrail.layers.elastic import OperatingPoint
 from vitrail.layers.heads import Output
-from vitrail.runs.proof import picture_for
+from vitrail.runs.proof import proof_image_for
 
 Twin = TypeVar("Twin", bound=nn.Module)
 
 LOOKED_AT = 240
-"""Pictures that are decoded for a proof, at most."""
+"""Images that are decoded for a proof, at most."""
 
 EVERY = 6
 """Of them, every sixth is what int8 learns its scales from; plans are proven on the others."""
@@ -41,17 +41,17 @@ HELD = 1 << 28
 
 
 SPREAD = 0.5
-"""How far outputs may lie from float32's, in parts of how far pictures differ: an answer to nothing in particular lies
+"""How far outputs may lie from float32's, in parts of how far images differ: an answer to nothing in particular lies
 1 or more away, however near to each other the probabilities are (bf16 0.01 to 0.05, int8 up to 0.2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendResult:
-    """What was measured of a plan: pictures a second, seconds to set it up, and how it agreed with float32.
+    """What was measured of a plan: images a second, seconds to set it up, and how it agreed with float32.
 
-    `off` is the distance of outputs from float32's, in parts of how far the pictures' own differ; 0 for one picture.
+    `off` is the distance of outputs from float32's, in parts of how far the images' own differ; 0 for one image.
     `failed` says why a plan could not be tried at all, `passing` that the reason may be gone tomorrow; `answer` holds
-    its fingerprint of the model's proof picture and `scales` the digest of int8's, by which it is known again.
+    its fingerprint of the model's proof image and `scales` the digest of int8's, by which it is known again.
     """
 
     speed: float
@@ -73,7 +73,7 @@ class BackendResult:
 
 
 class Shown:
-    """Pictures to learn from and to prove plans on, `at_once` together: decoded when first asked for, and once.
+    """Images to learn from and to prove plans on, `at_once` together: decoded when first asked for, and once.
 
     Raises, when asked:
         DataError: none can be read.
@@ -101,7 +101,7 @@ class Shown:
 
     @property
     def batches(self) -> list[Tensor]:
-        """What plans are proven on: nothing was learnt from it, but where there is one picture only."""
+        """What plans are proven on: nothing was learned from it, but where there is one image only."""
         return self._parted[1]
 
     def wanted(self) -> Iterator[Output]:
@@ -125,7 +125,7 @@ class Shown:
 
 
 def measured(plan: Backend, make: Callable[[], Twin], shown: Shown) -> tuple[BackendResult, Twin | None]:
-    """Run the proof's pictures through what `make` returns, beside float32; returns that too, where it may be used."""
+    """Run the proof's images through what `make` returns, beside float32; returns that too, where it may be used."""
     predictor, point = shown.predictor, shown.point
     count = sum(map(len, shown.batches))
     try:
@@ -155,7 +155,7 @@ def measured(plan: Backend, make: Callable[[], Twin], shown: Shown) -> tuple[Bac
 
 
 class _Compared:
-    """What another way says of the proof's pictures beside float32, gathered batch by batch."""
+    """What another way says of the proof's images beside float32, gathered batch by batch."""
 
     def __init__(self, shown: Shown, request: Request) -> None:
         task = shown.predictor.task
@@ -177,13 +177,13 @@ class _Compared:
 
 
 class Away:
-    """How far outputs lie from those wanted, in parts of how far the wanted ones of pictures differ."""
+    """How far outputs lie from those wanted, in parts of how far the wanted ones of images differ."""
 
     def __init__(self) -> None:
         self.count, self.sums, self.squares, self.errors = 0, torch.zeros(()), 0.0, 0.0
 
     def add(self, wanted: Tensor, found: Tensor) -> None:
-        """Take in outputs of some pictures: (b, …) each."""
+        """Take in outputs of some images: (b, …) each."""
         exact = wanted.double()
         self.count += len(exact)
         self.sums = self.sums + exact.sum(0)
@@ -199,8 +199,8 @@ class Away:
 
 
 def proof_answer(predictor: Predictor, request: Request) -> list[float]:
-    """Return the fingerprint of what answers a request, of the model's proof picture."""
-    ready = predictor.ready(picture_for(predictor.preprocess), request.point)
+    """Return the fingerprint of what answers a request, of the model's proof image."""
+    ready = predictor.ready(proof_image_for(predictor.preprocess), request.point)
     found: list[float] = predictor.task.fingerprint(predictor.outputs([ready], request)).flatten().tolist()
     return found
 
@@ -213,6 +213,6 @@ def timed(predictor: Predictor, request: Request, batch: Tensor) -> tuple[Output
 
 
 def speed(batches: Sequence[Tensor], times: Sequence[float]) -> float:
-    """Return pictures a second, the median of the batches."""
+    """Return images a second, the median of the batches."""
     each = [len(batch) / seconds for batch, seconds in zip(batches, times, strict=True)]
     return median(each)

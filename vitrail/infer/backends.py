@@ -46,7 +46,7 @@ PLAIN = Backend()
 
 def backends_for(network: Network, device: torch.device) -> list[Backend]:
     """Return the plans that are worth asking about on this machine, plain float32 first."""
-    last = network.spec.attention == "none"  # convolutions read a picture's channels together
+    last = network.spec.attention == "none"  # convolutions read an image's channels together
     precision: Precision = "bf16" if fast_bf16(device) else "float32"
     plans = [PLAIN, Backend(precision, last)]
     if device.type == "cpu" and find_spec("openvino"):
@@ -106,7 +106,7 @@ class BackendNetwork(nn.Module):
 def _rounded(twin: Network, shape: tuple[int, int, int, int], layout: torch.memory_format) -> Bf16Check:
     """Round a network's weights in place, but for convolutions that answer wrongly in bf16; return which they are.
 
-    Whether the whole answers rightly is for the proof to tell, on pictures of its own.
+    Whether the whole answers rightly is for the proof to tell, on images of its own.
     """
     device = next(twin.parameters()).device
     images = noise(shape[1:], device)[: shape[0]].contiguous(memory_format=layout)

@@ -25,8 +25,8 @@ from vitrail.core.environment import cache_dir
 from vitrail.infer.timing import machine
 from vitrail.layers.tokens import Features
 
-PICTURES = 4
-"""Pictures of a batch that are compared."""
+IMAGES = 4
+"""Images of a batch that are compared."""
 
 CONVOLUTION_OFF = 0.02
 """Relative error from which a convolution is wrong: rounding costs 0.002 to 0.007, the fault above 1."""
@@ -66,7 +66,7 @@ def check_bf16(network: nn.Module, images: Tensor) -> Bf16Check:
 
     `network` holds float32 weights on the device of `images` and returns Features or a tensor; it is left as it was.
     """
-    images = images[:PICTURES]
+    images = images[:IMAGES]
     path = _path(network, images)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -79,8 +79,8 @@ def check_bf16(network: nn.Module, images: Tensor) -> Bf16Check:
 
 
 def noise(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return images as prepared pictures are, of mean 0 and deviation 1, where there is none yet."""
-    return torch.randn(PICTURES, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    """Return images as prepared images are, of mean 0 and deviation 1, where there is none yet."""
+    return torch.randn(IMAGES, *shape, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def keep_in_float32(network: nn.Module, names: Collection[str]) -> None:

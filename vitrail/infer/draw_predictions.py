@@ -1,4 +1,4 @@
-"""Answers as files: each picture with its answer drawn on it, and what files an answer has of its own."""
+"""Answers as files: each image with its answer drawn on it, and what files an answer has of its own."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def told(answer: Answer, files: Mapping[str, str]) -> Answer:
 
 @dataclass
 class Drawing:
-    """A folder that takes the files of answers, below it the folders that the pictures lay in.
+    """A folder that takes the files of answers, below it the folders that the images lay in.
 
-    Two pictures of one name get two files. No picture that is asked about is written onto, nor any file that was not
+    Two images of one name get two files. No image that is asked about is written onto, nor any file that was not
     drawn by this project: another name is taken instead.
     """
 
@@ -62,18 +62,18 @@ class Drawing:
     taken: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Reserve the names of all pictures that are asked about."""
+        """Reserve the names of all images that are asked about."""
         self.taken |= {_key(one.path) for one in self.sources if one.path is not None}
 
     def write(self, source: Source, answer: Answer) -> dict[str, str]:
-        """Write the picture with its answer, and the answer's own files; return these by what they are: "mask"."""
+        """Write the image with its answer, and the answer's own files; return these by what they are: "mask"."""
         image = self.predictor.decoded(source)
         seen = preview(image) if self.predictor.preprocess.raw else image
         drawn = self.predictor.task.render(plots.of_array(seen), answer.prediction)
         files: Mapping[str, bytes] = getattr(answer.prediction, "files", dict)()
         place = self._free(self.folder / _place(source), (".png", *files))
         make_folder(place.parent)
-        plots.write_picture(_with(place, ".png"), drawn)
+        plots.write_image(_with(place, ".png"), drawn)
         for ending, data in files.items():
             replace_file(_with(place, ending), partial(_write, data))
         self.count += 1 + len(files)
@@ -93,7 +93,7 @@ class Drawing:
 
 
 def _place(source: Source) -> Path:
-    """Return where files of a picture lie below the folder, without an ending."""
+    """Return where files of an image lie below the folder, without an ending."""
     if source.name == "-":
         return Path("standard-input")
     name = PurePosixPath(source.below or PurePosixPath(source.name).name)

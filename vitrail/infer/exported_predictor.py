@@ -20,7 +20,7 @@ from vitrail.infer.runtimes import KINDS, contradicts, open_exported, output_nam
 from vitrail.layers.elastic import OperatingPoint
 from vitrail.layers.heads import Output
 from vitrail.runs.network import Network
-from vitrail.runs.proof import picture_for
+from vitrail.runs.proof import proof_image_for
 
 
 class ExportedPredictor(Predictor):
@@ -54,24 +54,24 @@ class ExportedPredictor(Predictor):
         return self.network
 
     def ready(self, image: Any, point: OperatingPoint | None = None) -> Ready:
-        """Bring a picture to an array (height, width, channels); the graph does the rest, so `pixels` are empty."""
+        """Bring an image to an array (height, width, channels); the graph does the rest, so `pixels` are empty."""
         array = self.decoded(image)
         geometry = replace(self._geometry(array), spacing=self.spacing(image))
         return Ready(torch.empty(0), geometry, array)
 
     def _waiting(self, ready: Ready) -> Ready:
-        """Return all of it: the graph begins at the picture."""
+        """Return all of it: the graph begins at the image."""
         return ready
 
     def outputs(self, ready: Sequence[Ready], request: Request | None = None) -> Output:
-        """Return the task's raw output for pictures, batch axis first."""
+        """Return the task's raw output for images, batch axis first."""
         answers = [self._named(self._opened.one(one.image)) for one in ready]
         return {name: torch.stack([one[name] for one in answers]) for name in self.task.outputs}
 
     def run(self, batch: Batch[Any], request: Request | None = None) -> Output:
-        """Refused: the graph begins at the picture."""
+        """Refused: the graph begins at the image."""
         raise RunError(
-            f"{self.path} is an exported graph: it takes pictures, not prepared inputs, and cannot be "
+            f"{self.path} is an exported graph: it takes images, not prepared inputs, and cannot be "
             "looked into. Name the run or its model.safetensors."
         )
 
@@ -87,11 +87,11 @@ class ExportedPredictor(Predictor):
         return dict(zip(output_names(self.task), found, strict=False))
 
     def _answer_to_proof(self) -> list[float]:
-        said = self._named(self._opened.one(picture_for(self.preprocess)))
+        said = self._named(self._opened.one(proof_image_for(self.preprocess)))
         output = {name: said[name][None] for name in self.task.outputs}
         for name, again in readable(
-            self.task, output, partial(weights_in_original, self._geometry(picture_for(self.preprocess)))
+            self.task, output, partial(weights_in_original, self._geometry(proof_image_for(self.preprocess)))
         ).items():
             if contradicts(again[0], said[name]):
-                raise RunError(f"{self.path} contradicts itself about its proof picture. Export it again.")
+                raise RunError(f"{self.path} contradicts itself about its proof image. Export it again.")
         return [float(number) for number in self.task.fingerprint(output).flatten().tolist()]

@@ -1,4 +1,4 @@
-"""What a user names when asking a model: files, folders, patterns, archives, standard input, one picture each."""
+"""What a user names when asking a model: files, folders, patterns, archives, standard input, one image each."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vitrail.core.errors import DataError
 from vitrail.core.text import printable
 from vitrail.data import archives, own_outputs
 from vitrail.data.labels import count, natural, shorten
-from vitrail.data.walk_files import head_of, hidden_note, is_hidden, is_picture_at, walk
+from vitrail.data.walk_files import head_of, hidden_note, is_hidden, is_image_at, walk
 
 _HEAD = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A picture by name: a file, a member of an archive, or bytes that came through standard input.
+    """An image by name: a file, a member of an archive, or bytes that came through standard input.
 
     `name` can be printed anywhere; `trouble` is the sentence that says why it cannot be read, where that is known;
-    `below` is the path inside the folder or archive that was named, "" for a picture named itself.
+    `below` is the path inside the folder or archive that was named, "" for an image named itself.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Source:
     @property
     def called(self) -> str:
         """What messages call it."""
-        return "The picture from standard input" if self.name == "-" else self.name
+        return "The image from standard input" if self.name == "-" else self.name
 
     def open(self) -> Path | bytes:
         """Return what `decode` reads; DataError where it is not there or broken."""
@@ -47,7 +47,7 @@ class Source:
         return archives.read_member(self.path, self.member) if self.member else self.path
 
     def fetched(self) -> Source:
-        """Return the same picture with its bytes in memory; one that cannot be read stays, and says so when opened."""
+        """Return the same image with its bytes in memory; one that cannot be read stays, and says so when opened."""
         if self.path is None or self.trouble:
             return self
         try:
@@ -65,9 +65,9 @@ def _hush(line: str) -> None:
 def expand(
     names: Iterable[str], standard_input: bytes | None = None, say: Callable[[str], None] = _hush
 ) -> Iterator[Source]:
-    """Yield the pictures that files, folders, patterns, archives and "-" (standard input) stand for.
+    """Yield the images that files, folders, patterns, archives and "-" (standard input) stand for.
 
-    A name that stands for no picture at all gives a source with that trouble; what is left out of a folder or an
+    A name that stands for no image at all gives a source with that trouble; what is left out of a folder or an
     archive, hidden files and links that lead nowhere, is handed to `say`.
 
     Raises:
@@ -104,15 +104,15 @@ def _standing_for(name: str, standard_input: bytes | None, say: Callable[[str], 
 
 
 def _from_folder(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
-    """Yield the pictures of a folder as a check finds them; what may not be opened is said in its place."""
+    """Yield the images of a folder as a check finds them; what may not be opened is said in its place."""
     found = walk(path)
     drawn = own_outputs.figures(found.files, lambda name: head_of(path, name, own_outputs.HEAD))
     left = set(drawn)
-    files = [path / name for name in found.files if name not in left and is_picture_at(path, name)]
+    files = [path / name for name in found.files if name not in left and is_image_at(path, name)]
     closed = [path / name for name in found.closed]
     if not files and not closed:
         aside = f" but {count(len(drawn), 'figure')} that vitrail drew: {shorten(drawn)}" if drawn else ""
-        raise DataError(f"{path} holds no pictures{aside}. Name a folder with pictures in it.")
+        raise DataError(f"{path} holds no images{aside}. Name a folder with images in it.")
     for line in (*found.notes(), *own_outputs.figure_note(drawn)):
         say(line)
     for file in [*files, *(path / os.fsdecode(name) for name in found.foreign)]:
@@ -140,14 +140,14 @@ def _from_pattern(pattern: str) -> Iterator[Source]:
         raise DataError(f"Nothing is called like {pattern!r}. Check the pattern.")
     if not files:
         raise DataError(
-            f"Only folders are called like {pattern!r}. Name the folders, or the pictures in them: "
+            f"Only folders are called like {pattern!r}. Name the folders, or the images in them: "
             f"{pattern.rstrip('/') + '/*'!r}."
         )
     yield from map(_file, files)
 
 
 def _from_archive(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
-    """Yield the pictures of an archive; what is wrong with one of them, or with all of it, is said in its place."""
+    """Yield the images of an archive; what is wrong with one of them, or with all of it, is said in its place."""
     try:
         members = archives.members(path)
     except DataError as error:
@@ -156,10 +156,10 @@ def _from_archive(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
     pictures = [
         m
         for m in members
-        if not is_hidden(m.name) and (m.trouble or is_picture_at(path.parent, f"{path.name}!{m.name}"))
+        if not is_hidden(m.name) and (m.trouble or is_image_at(path.parent, f"{path.name}!{m.name}"))
     ]
     if not pictures:
-        raise DataError(f"{path} holds no pictures. Name an archive with pictures in it.")
+        raise DataError(f"{path} holds no images. Name an archive with images in it.")
     for line in hidden_note([m.name for m in members if is_hidden(m.name)]):
         say(line)
     for member in pictures:
@@ -169,11 +169,9 @@ def _from_archive(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
 
 
 def _from_bytes(data: bytes, say: Callable[[str], None]) -> Iterator[Source]:
-    """Standard input is one picture, or a list of names, one a line, in whatever code the file system has."""
+    """Standard input is one image, or a list of names, one a line, in whatever code the file system has."""
     if not data:
-        raise DataError(
-            "Nothing came through standard input. Pipe a picture, or names of pictures, one a line."
-        )
+        raise DataError("Nothing came through standard input. Pipe an image, or names of images, one a line.")
     first = data[:_HEAD].partition(b"\n")[0]
     if b"\0" not in data[:_HEAD] and Path(os.fsdecode(first).strip()).suffix:
         yield from expand([line.strip() for line in os.fsdecode(data).split("\n") if line.strip()], None, say)

@@ -33,7 +33,7 @@ KEPT = 8
 """Translations that stay in the cache; those unused for longest make room."""
 
 AREA = 8 * 224 * 224
-"""Pixels handed over at once: of ViT-S/16, eight pictures ran quicker than one, four, sixteen or thirty-two."""
+"""Pixels handed over at once: of ViT-S/16, eight images ran quicker than one, four, sixteen or thirty-two."""
 
 CPU = torch.device("cpu")
 
@@ -46,11 +46,11 @@ Shape = tuple[int, int, int, int]
 class Translated:
     """A network as OpenVINO runs it: float32 images (b, channels, height, width) -> its outputs in order, on the CPU.
 
-    One graph answers them all, in portions of one size, the last one filled up: a graph for any number of pictures was
+    One graph answers them all, in portions of one size, the last one filled up: a graph for any number of images was
     3 % slower, and another graph is another proof. `shape` is that of a batch; no portion is larger.
 
     Raises:
-        SettingError: int8 without scales and pictures to learn them from, or for a network without linear layers.
+        SettingError: int8 without scales and images to learn them from, or for a network without linear layers.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Translated:
 
 
 def portion(shape: Shape) -> int:
-    """Return how many pictures of a batch are handed over at once."""
+    """Return how many images of a batch are handed over at once."""
     return min(shape[0], 32, max(4, round(AREA / (shape[2] * shape[3]))))
 
 
@@ -116,8 +116,8 @@ def _opened(network: Network, shape: Shape, kept: Path | None) -> Any:
 
 
 def translate(network: Network, shape: Shape) -> Any:
-    """Return a network as a model of OpenVINO, for any number of pictures of a batch's shape."""
-    sample = torch.zeros(2, *shape[1:])  # one picture would be taken for the only number there is
+    """Return a network as a model of OpenVINO, for any number of images of a batch's shape."""
+    sample = torch.zeros(2, *shape[1:])  # one image would be taken for the only number there is
     sides = ({0: torch.export.Dim.DYNAMIC},)
     with torch.no_grad(), quietly():
         program = torch.export.export(OfImages(folded(network)).eval(), (sample,), dynamic_shapes=sides)
@@ -130,7 +130,7 @@ def _take_group_norms_apart(model: Any) -> None:
     """Write each group norm as a norm over groups, a scale and a shift, in place.
 
     OpenVINO 2026.4 crashes the process while it compiles a residual network with group norms in float32 for a fixed
-    number of pictures; written out they run, and are quicker (docs/benchmarks.md).
+    number of images; written out they run, and are quicker (docs/benchmarks.md).
     """
     ops = openvino().opset13
     for node in model.get_ordered_ops():

@@ -41,7 +41,7 @@ BATCH = 32
 
 
 class Ready(NamedTuple):
-    """A picture ready for the network."""
+    """An image ready for the network."""
 
     pixels: Tensor  # (channels, height, width)
     geometry: Geometry
@@ -62,7 +62,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one picture: a prediction, or the error that names what is wrong with it."""
+    """What became of one image: a prediction, or the error that names what is wrong with it."""
 
     path: str
     prediction: Any = None
@@ -159,7 +159,7 @@ class Predictor:
         apart = drift(self.header.proof, self._answer_to_proof())
         if not apart <= TOLERANCE:
             raise RunError(
-                f"{self.path} does not answer as it did in training: on its proof picture a probability is "
+                f"{self.path} does not answer as it did in training: on its proof image a probability is "
                 f"{apart:.2g} off (allowed: {TOLERANCE}). The file is damaged, or this version of torch computes "
                 "otherwise. Copy it again, or use the versions of its report."
             )
@@ -174,14 +174,14 @@ class Predictor:
         return self.task.labels
 
     def __call__(self, images: Any) -> list[Any]:
-        """Return one prediction a picture, as `predict` does."""
+        """Return one prediction an image, as `predict` does."""
         return self.predict(images)
 
     def predict(self, images: Any, request: Request | None = None) -> list[Any]:
-        """Return one prediction a picture, for a path, a folder, a Pillow image, an array, or a list of them.
+        """Return one prediction an image, for a path, a folder, a Pillow image, an array, or a list of them.
 
         Raises:
-            DataError: a picture cannot be read; `answers` goes on with the others instead.
+            DataError: an image cannot be read; `answers` goes on with the others instead.
         """
         many = images if isinstance(images, list | tuple) else [images]
         if not all(isinstance(one, str | Path) for one in many):
@@ -205,7 +205,7 @@ class Predictor:
         return Ready(at_size(pixels[None], size)[0], replace(geometry, size=size, spacing=spacing), array)
 
     def spacing(self, image: Any) -> Spacing:
-        """Return how large a pixel is, where the file of a picture states it and the task measures."""
+        """Return how large a pixel is, where the file of an image states it and the task measures."""
         if not self.task.measures or not isinstance(image, Source | str | Path | bytes):
             return None
         return stated(
@@ -215,7 +215,7 @@ class Predictor:
     def decoded(self, image: Any) -> NDArray[Any]:
         """Return a path, source, bytes, Pillow image, array or tensor as the network's steps take it.
 
-        That is uint8 (height, width, channels), or for raw pictures the numbers of the file.
+        That is uint8 (height, width, channels), or for raw images the numbers of the file.
         """
         channels, raw = self.preprocess.channels, self.preprocess.raw
         if isinstance(image, Source):
@@ -231,9 +231,9 @@ class Predictor:
     def answers(
         self, sources: Iterable[Source], batch: int = BATCH, request: Request | None = None
     ) -> Iterator[Answer]:
-        """Yield one answer a source, in order; a picture that cannot be read gets an error and the rest go on."""
+        """Yield one answer a source, in order; an image that cannot be read gets an error and the rest go on."""
         request = request or Request(self.point)
-        batch = batch if self.preprocess.zoom is None else 1  # of large pictures no more than one is held
+        batch = batch if self.preprocess.zoom is None else 1  # of large images no more than one is held
         waiting: list[tuple[str, Ready | str]] = []
         for made in self._read(sources, batch, request.point):
             waiting.append(made)
@@ -257,7 +257,7 @@ class Predictor:
             return source.name, str(error)
 
     def _waiting(self, ready: Ready) -> Ready:
-        """Return what is kept of a picture until it is answered: not its own pixels, of which there may be many."""
+        """Return what is kept of an image until it is answered: not its own pixels, of which there may be many."""
         return ready._replace(image=np.empty((0, 0, 0), np.uint8))
 
     def _answer(self, waiting: Sequence[tuple[str, Ready | str]], request: Request) -> Iterator[Answer]:
@@ -275,19 +275,19 @@ class Predictor:
         ]
 
     def alike(self, ready: Sequence[Ready]) -> Iterator[Sequence[Ready]]:
-        """Yield pictures that can be one batch: all, or one by one where each has a size of its own."""
+        """Yield images that can be one batch: all, or one by one where each has a size of its own."""
         step = max(1, len(ready)) if self.preprocess.zoom is None else 1
         yield from (ready[start : start + step] for start in range(0, len(ready), step))
 
     def outputs(self, ready: Sequence[Ready], request: Request | None = None) -> Output:
-        """Return the task's raw output for pictures made ready, batch axis first, on the CPU."""
+        """Return the task's raw output for images made ready, batch axis first, on the CPU."""
         return self.run(batch_of(ready), request)
 
     def run(self, batch: Batch[Any], request: Request | None = None) -> Output:
         """Return the task's raw output for inputs that are prepared for the request's point."""
         if not self.task.answers:
             raise RunError(
-                f"{self.path} has learnt {self.task.name}, which answers nothing about a picture. Train a task that "
+                f"{self.path} has learned {self.task.name}, which answers nothing about an image. Train a task that "
                 "does from its weights: --weights."
             )
         request = request or Request(self.point)
@@ -297,11 +297,11 @@ class Predictor:
 
     @property
     def _window(self) -> tuple[int, int] | None:
-        """The size of the windows that larger pictures are answered in; None where pictures are fitted."""
+        """The size of the windows that larger images are answered in; None where images are fitted."""
         return None if self.preprocess.zoom is None else self.preprocess.size
 
     def encode(self, images: Sequence[Any]) -> Tensor:
-        """Return the feature vector the head reads, one a picture: (b, d).
+        """Return the feature vector the head reads, one an image: (b, d).
 
         Raises:
             RunError: the head reads no such vector.
@@ -309,7 +309,7 @@ class Predictor:
         network = self.at(self.point)
         head = network.head
         if not head.pools:
-            raise RunError(f"{self.path} reads no single vector of a picture, so it gives no features.")
+            raise RunError(f"{self.path} reads no single vector of an image, so it gives no features.")
 
         def pooled(batch: Batch[Any]) -> Output:
             return {"vectors": head.vectors(network.encode(batch.inputs))}
@@ -319,7 +319,7 @@ class Predictor:
 
 
 def batch_of(ready: Sequence[Ready]) -> Batch[None]:
-    """Return pictures made ready as one batch whose truths nobody asks for."""
+    """Return images made ready as one batch whose truths nobody asks for."""
     images = torch.stack([one.pixels for one in ready])
     return Batch({"images": images}, None, ("",) * len(ready), tuple(one.geometry for one in ready))
 

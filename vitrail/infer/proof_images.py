@@ -1,4 +1,4 @@
-"""The pictures a model is proven on: those of its run, what it never trained on first."""
+"""The images a model is proven on: those of its run, what it never trained on first."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Thing = TypeVar("Thing")
 
 Pixels = NDArray[Any]
 Reader = Callable[[], Pixels]
-"""Reads and decodes one picture; a photograph in memory is large, and two hundred of them are too much."""
+"""Reads and decodes one image; a photograph in memory is large, and two hundred of them are too much."""
 
 
 def root_of(run: Run) -> Path:
-    """Return where the run's pictures lay when it was trained.
+    """Return where the run's images lay when it was trained.
 
     Raises:
         RunError: they are not there any more.
@@ -34,16 +34,16 @@ def root_of(run: Run) -> Path:
         if root.exists():
             return root
     raise RunError(
-        f"The pictures of {run.folder} are not where they were. Put them back, or name their folder with --data."
+        f"The images of {run.folder} are not where they were. Put them back, or name their folder with --data."
     )
 
 
 def readers_of(
     run: Run, root: Path, splits: Iterable[str], steps: Preprocess, wanted: int, *, unchanged: bool = True
 ) -> list[Reader]:
-    """Return what reads pictures of a run, `wanted` at most, split after split; a split that is too large is spread.
+    """Return what reads images of a run, `wanted` at most, split after split; a split that is too large is spread.
 
-    With `unchanged` a picture that is no longer the one that the run saw is not read.
+    With `unchanged` an image that is no longer the one that the run saw is not read.
     """
     manifest = run.manifest(root)
     rows: list[Row] = []
@@ -61,12 +61,12 @@ def spread(things: Sequence[Thing], wanted: int) -> Sequence[Thing]:
 
 
 def readable(readers: Iterable[Reader]) -> Iterator[Pixels]:
-    """Yield the pictures that can be read, one at a time; a DataError with the first reason where none can."""
+    """Yield the images that can be read, one at a time; a DataError with the first reason where none can."""
     return (picture for _, picture in _tried(readers))
 
 
 def usable(readers: Iterable[Reader]) -> list[Reader]:
-    """Return the readers whose pictures can be read, which are not kept; a DataError where none can."""
+    """Return the readers whose images can be read, which are not kept; a DataError where none can."""
     return [read for read, _ in _tried(readers)]
 
 
@@ -81,7 +81,7 @@ def _tried(readers: Iterable[Reader]) -> Iterator[tuple[Reader, Pixels]]:
         some = True
         yield read, picture
     if not some:
-        raise DataError(f"No picture could be read to prove anything on. {wrong} Name a folder with --data.")
+        raise DataError(f"No image could be read to prove anything on. {wrong} Name a folder with --data.")
 
 
 def _of_row(root: Path, row: Row, steps: Preprocess) -> Pixels:

@@ -1,9 +1,9 @@
-"""A translated network in whole numbers where its time goes, with scales that a few pictures teach.
+"""A translated network in whole numbers where its time goes, with scales that a few images teach.
 
 Weights of linear layers are rounded to -127 … 127 with one scale a row of the output, inputs to 256 even steps between
-the least and the greatest number that the pictures showed. Before that a channel of large inputs hands part of its size
+the least and the greatest number that the images showed. Before that a channel of large inputs hands part of its size
 to its weights, with the same product (SmoothQuant, Xiao et al. 2023, equation 4); a channel of large queries likewise
-to its keys. Values of attention, norms, convolutions and layers that read one vector a picture, as a head does, stay as
+to its keys. Values of attention, norms, convolutions and layers that read one vector an image, as a head does, stay as
 they are.
 """
 
@@ -49,7 +49,7 @@ class Rounded(NamedTuple):
 
 
 class Scales:
-    """The ranges that int8 works by: `known` ones, or what pictures (n, channels, height, width) teach, once.
+    """The ranges that int8 works by: `known` ones, or what images (n, channels, height, width) teach, once.
 
     Without `learn` only what is known will do: other scales would want another proof.
     """
@@ -63,7 +63,7 @@ class Scales:
             raise SettingError("it has no linear layer that int8 could compute")
         if self.known.keys() != rounded(model).keys():
             if self._learn is None:
-                raise SettingError("int8 learns its scales from pictures, and there are none")
+                raise SettingError("int8 learns its scales from images, and there are none")
             self.known = ranges(model, self._learn().contiguous().numpy(), settings)
         return self.known
 
@@ -116,7 +116,7 @@ def attentions(model: Any) -> dict[str, Any]:
 
 
 def rounded(model: Any) -> dict[str, Rounded]:
-    """Return everything that is rounded by what pictures teach, by name."""
+    """Return everything that is rounded by what images teach, by name."""
     found = {}
     for name, node in layers(model).items():
         rank = node.input(0).get_partial_shape().rank.get_length()
@@ -131,7 +131,7 @@ def _port(name: str, port: int) -> str:
 
 
 def ranges(model: Any, pictures: Array, settings: Mapping[str, Any]) -> Ranges:
-    """Run prepared pictures (n, channels, height, width), n >= 1, one by one, and return what was to be rounded."""
+    """Run prepared images (n, channels, height, width), n >= 1, one by one, and return what was to be rounded."""
     ops, probe = openvino().opset13, model.clone()
     probe.reshape([1, *pictures.shape[1:]])
     own, named = len(probe.outputs), rounded(probe)

@@ -1,4 +1,4 @@
-"""Exported files opened again: one picture in, the graph's outputs out, whatever computes them."""
+"""Exported files opened again: one image in, the graph's outputs out, whatever computes them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KINDS: Mapping[str, str] = MappingProxyType({".onnx": "onnx", ".xml": "openvino"
 """What the end of a name says of a file."""
 
 BATCHED = 4
-"""Axes of an input that holds several pictures."""
+"""Axes of an input that holds several images."""
 
 IN_FLOAT32: Mapping[str, str] = MappingProxyType({"INFERENCE_PRECISION_HINT": "f32"})
 """Where a processor has bf16, OpenVINO takes it without being asked; an export promises float32."""
@@ -44,21 +44,21 @@ NEEDED: Mapping[str, str] = MappingProxyType(
 
 
 Spread = Callable[[int, int], tuple[Tensor, Tensor]]
-"""From the rows and columns of a map to the weights that bring it to a picture: (height, rows), (width, cols)."""
+"""From the rows and columns of a map to the weights that bring it to an image: (height, rows), (width, cols)."""
 
 TIES = 0.005
 """Share of whole numbers that two computations may have differently."""
 
 Engine = Callable[[NDArray[Any]], tuple[Tensor, ...]]
-"""From what a graph takes, a decoded picture or a batch of them, to its outputs, in order."""
+"""From what a graph takes, a decoded image or a batch of them, to its outputs, in order."""
 
 
 def readable(task: Task[Any, Any], output: Output, spread: Spread) -> Output:
     """Return what a graph gives in front of a task's raw outputs, where the task has such.
 
-    That is probabilities, or what lies in the pixels of the picture itself, onto which `spread` brings maps.
+    That is probabilities, or what lies in the pixels of the image itself, onto which `spread` brings maps.
     """
-    made, drawn = getattr(task, "readable", None), getattr(task, "in_picture", None)
+    made, drawn = getattr(task, "readable", None), getattr(task, "in_image", None)
     return {
         **({} if made is None else made(output)),
         **({} if drawn is None else drawn(output, spread)),
@@ -83,14 +83,14 @@ def output_names(task: Task[Any, Any]) -> tuple[str, ...]:
 
 
 class Opened(NamedTuple):
-    """An exported file, ready to answer; `batched` where it takes pictures (b, height, width, channels)."""
+    """An exported file, ready to answer; `batched` where it takes images (b, height, width, channels)."""
 
     header: Header
     run: Engine
     batched: bool
 
     def one(self, image: NDArray[Any]) -> tuple[Tensor, ...]:
-        """Return the graph's outputs of one picture (height, width, channels)."""
+        """Return the graph's outputs of one image (height, width, channels)."""
         if not self.batched:
             return self.run(image)
         return tuple(found[0] for found in self.run(image[None]))

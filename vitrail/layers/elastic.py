@@ -16,7 +16,7 @@ from vitrail.layers.encoder import Column, Encoder
 from vitrail.layers.tokens import FeatureSpec
 
 SIDES = (8, 10, 12, 14)
-"""The sides of the paper's token grids; other pictures get grids in these proportions."""
+"""The sides of the paper's token grids; other images get grids in these proportions."""
 
 KEEPS = (0.5, 0.7)
 """The paper's shares of kept tokens, beside 1."""

@@ -44,7 +44,7 @@ class Head(nn.Module):
 
     def vectors(self, features: Features) -> Tensor:
         """Return the one vector that it makes of each image, (b, d), where it `pools`; else RunError."""
-        raise RunError("This head reads no single vector of a picture, so there are no features to give.")
+        raise RunError("This head reads no single vector of an image, so there are no features to give.")
 
     @abstractmethod
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:

@@ -1,4 +1,4 @@
-"""From pictures to tokens, and the tokens that no picture gives."""
+"""From images to tokens, and the tokens that no image gives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vitrail.layers.weight_init import lecun
 
 
 class PatchEmbed(nn.Module):
-    """Cut a picture into squares and project each (arXiv:2010.11929, the E of eq. 1).
+    """Cut an image into squares and project each (arXiv:2010.11929, the E of eq. 1).
 
     Squares side by side are one matrix product; with a smaller `step` they overlap and are a convolution, whose
     weights (d, channels, patch, patch) both have. Input (b, channels, height, width); the squares must cover both
@@ -59,7 +59,7 @@ def project_patches(x: Tensor, project: nn.Conv2d) -> Tokens:
 
 
 class SoftSplit(nn.Module):
-    """Cut a picture into overlapping squares, each laid out as a token (Yuan et al. 2021, arXiv:2101.11986, §3.1).
+    """Cut an image into overlapping squares, each laid out as a token (Yuan et al. 2021, arXiv:2101.11986, §3.1).
 
     (b, c, height, width) -> Tokens of (b, row·col, c·kernel²); within a token channels are slow, columns
     fast.
@@ -113,12 +113,12 @@ def check_channels(images: Tensor, channels: int) -> None:
     if images.ndim != 4 or images.shape[1] != channels:
         raise SettingError(
             f"The network takes images as (batch, {channels}, height, width), not {tuple(images.shape)}; "
-            "build it with the number of channels that the pictures have (channels=…)."
+            "build it with the number of channels that the images have (channels=…)."
         )
 
 
 def check_size(images: Tensor, stride: int, overlap: int = 0) -> None:
-    """Refuse pictures whose sides are not a multiple of `stride` pixels and the overlap of patches (SettingError)."""
+    """Refuse images whose sides are not a multiple of `stride` pixels and the overlap of patches (SettingError)."""
     height, width = images.shape[-2:]
     if (height - overlap) % stride or (width - overlap) % stride:
         less = f" less the {overlap} of overlap" if overlap else ""

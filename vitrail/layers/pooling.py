@@ -34,7 +34,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
 
 
 class Pool(nn.Module):
-    """One vector a picture: Features -> (b, `width`).
+    """One vector an image: Features -> (b, `width`).
 
     `kind` is the class token, the mean of the patches, both side by side (`cls_mean`), attention pooling, or
     the network's own way; None takes what the network's spec names. SettingError where the network has no such

@@ -18,7 +18,7 @@ class TokenIndex(NamedTuple):
     """Which token each row and each column of an attention map stands for.
 
     There are `g` groups of queries (one for full attention, one a window for window attention); -1 is
-    padding. Where each picture kept tokens of its own, the places have its axis in front.
+    padding. Where each image kept tokens of its own, the places have its axis in front.
     """
 
     rows: Tensor  # (g, q) or (b, g, q)
@@ -38,7 +38,7 @@ class AttentionMap(NamedTuple):
 
     @property
     def groups(self) -> int:
-        """How many groups of queries a picture has."""
+        """How many groups of queries an image has."""
         return self.rows.shape[-2]
 
     def dense(self) -> Tensor:

@@ -37,7 +37,7 @@ class Tokens(NamedTuple):
         return Tokens(torch.cat([self.x[:, : self.prefix], patches], 1), self.grid, self.prefix, kept)
 
     def map(self) -> Tensor:
-        """Return the patches as a picture: (b, d, *grid), zero where a token was left out."""
+        """Return the patches as an image: (b, d, *grid), zero where a token was left out."""
         b, n, d = self.patches.shape
         if self.kept is not None:
             at = self.kept[..., None].expand(-1, -1, d)

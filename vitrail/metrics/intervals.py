@@ -1,4 +1,4 @@
-"""How sure a score is, given how many pictures it was counted on."""
+"""How sure a score is, given how many images it was counted on."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEWEST = 10
-"""Below so many pictures of a class no interval is told for what has to be resampled."""
+"""Below so many images of a class no interval is told for what has to be resampled."""
 
 DRAWS = 1000
 MOST = 1_000_000
-"""Pictures times classes beyond which resampling would take minutes; the scores then stand without interval."""
+"""Images times classes beyond which resampling would take minutes; the scores then stand without interval."""
 
 
 class Interval(NamedTuple):
@@ -53,7 +53,7 @@ Score = Interval | Unsure
 def wilson(right: float, count: float, confidence: float = 0.95) -> Interval:
     """Return a share with Wilson's interval (1927, JASA 22), which keeps its promise also near 0 and 1.
 
-    Of no pictures nothing is known: 0 … 1.
+    Of no images nothing is known: 0 … 1.
     """
     if count == 0:
         return Interval(0.0, 0.0, 1.0)
@@ -66,9 +66,9 @@ def wilson(right: float, count: float, confidence: float = 0.95) -> Interval:
 
 
 def of_groups(right: Sequence[bool], groups: Sequence[str]) -> Interval:
-    """Return a share of pictures with an interval in which twins and other groups count once: a key a picture.
+    """Return a share of images with an interval in which twins and other groups count once: a key an image.
 
-    A group is taken to be answered rightly or wrongly as a whole, so n pictures in groups of sizes m are worth
+    A group is taken to be answered rightly or wrongly as a whole, so n images in groups of sizes m are worth
     n² / Σ m² independent ones (Kish 1965, Survey Sampling).
     """
     if not groups:
@@ -79,7 +79,7 @@ def of_groups(right: Sequence[bool], groups: Sequence[str]) -> Interval:
 
 
 def resampled(groups: Sequence[str], seed: int = 0) -> NDArray[np.float64]:
-    """Return how often each picture is drawn in each of 1,000 bootstrap samples of whole groups: (draws, n)."""
+    """Return how often each image is drawn in each of 1,000 bootstrap samples of whole groups: (draws, n)."""
     _, member = np.unique(groups, return_inverse=True)
     units = int(member.max()) + 1
     draw = np.random.default_rng(seed)
@@ -90,12 +90,12 @@ def resampled(groups: Sequence[str], seed: int = 0) -> NDArray[np.float64]:
 def bootstrap(value: float, found: NDArray[np.float64], pictures: int) -> Score:
     """Return a score with its percentile interval (Efron 1979), if its values in bootstrap samples tell one."""
     if not np.isfinite(value):
-        return Unsure(None, "the pictures do not tell")
+        return Unsure(None, "the images do not tell")
     if pictures < FEWEST:
-        return Unsure(value, f"fewer than {FEWEST} pictures")
+        return Unsure(value, f"fewer than {FEWEST} images")
     sure = found[np.isfinite(found)]
     if len(sure) < DRAWS // 2:
-        return Unsure(value, "too few pictures to resample")
+        return Unsure(value, "too few images to resample")
     low, high = np.quantile(sure, [0.025, 0.975])
     if high - low < 1e-9:
         return Unsure(value, "no mistake to resample")

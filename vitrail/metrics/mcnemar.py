@@ -1,4 +1,4 @@
-"""Two models on the same pictures: is the difference more than chance?"""
+"""Two models on the same images: is the difference more than chance?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vitrail.core.errors import DataError
 
 
 class Paired(NamedTuple):
-    """Pictures that only one of two models answers rightly, and how likely chance alone splits them so."""
+    """Images that only one of two models answers rightly, and how likely chance alone splits them so."""
 
     only_first: int
     only_second: int
@@ -19,7 +19,7 @@ class Paired(NamedTuple):
         """Say who is better, or that nobody is."""
         if self.p >= 0.05:
             return (
-                f"No clear winner: {self.only_first} pictures only {first} gets right, {self.only_second} only "
+                f"No clear winner: {self.only_first} images only {first} gets right, {self.only_second} only "
                 f"{second}; chance alone would differ as much with probability {self.p:.2f}."
             )
         better, worse = (first, second) if self.only_first > self.only_second else (second, first)
@@ -30,14 +30,14 @@ class Paired(NamedTuple):
 
 
 def paired(first: Mapping[str, bool], second: Mapping[str, bool]) -> Paired:
-    """Compare two models' answers picture by picture with McNemar's exact test (1947, Psychometrika 12).
+    """Compare two models' answers image by image with McNemar's exact test (1947, Psychometrika 12).
 
-    Each says of every picture, by id, whether it was answered rightly. DataError where the pictures differ.
+    Each says of every image, by id, whether it was answered rightly. DataError where the images differ.
     """
     from scipy.stats import binomtest
 
     if set(first) != set(second):
-        raise DataError("The two models were scored on different pictures. Score both on the same split.")
+        raise DataError("The two models were scored on different images. Score both on the same split.")
     only_first = sum(right and not second[one] for one, right in first.items())
     only_second = sum(not right and second[one] for one, right in first.items())
     apart = only_first + only_second

@@ -1,4 +1,4 @@
-"""Scores of each class with intervals by resampling whole groups, for one class a picture and for several alike."""
+"""Scores of each class with intervals by resampling whole groups, for one class an image and for several alike."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _mean(values: Array) -> Array:
 def _told(values: Array, pictures: int) -> Score:
     if len(values) == 1:
         value = float(values[0])
-        return Unsure(value if np.isfinite(value) else None, "too many pictures and classes to resample")
+        return Unsure(value if np.isfinite(value) else None, "too many images and classes to resample")
     return bootstrap(float(values[0]), values[1:], pictures)
 
 

@@ -16,7 +16,7 @@ LOWEST, HIGHEST = 0.1, 10.0
 SPREAD = 0.5
 """Deviation of the logarithm of a temperature before anything is seen.
 
-A few pictures that are all answered rightly would otherwise ask for a temperature of zero; a thousand pictures
+A few images that are all answered rightly would otherwise ask for a temperature of zero; a thousand images
 outweigh this by far.
 """
 
@@ -24,7 +24,7 @@ outweigh this by far.
 def temperature(logits: Array, truth: NDArray[np.int64]) -> float:
     """Return the temperature under which the true classes are likeliest: logits (n, k), classes (n,).
 
-    It is 1 where there are no pictures.
+    It is 1 where there are no images.
     """
 
     def loss(at: float) -> float:

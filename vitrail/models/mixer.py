@@ -7,7 +7,7 @@ for each channel, and another mixes the channels, the same for each place:
     Y = U + W_4 GELU(W_3 LN(U))      over the d channels of each place
 
 then LN, and the mean of all places. The first MLP has a weight for every pair of places: a network knows one
-picture size alone. Axes: b batch, n tokens in raster order, d width, row col patch grid. First values are those
+image size alone. Axes: b batch, n tokens in raster order, d width, row col patch grid. First values are those
 of Flax: N(0, 1 / fan-in) cut at two deviations, biases 0.
 """
 
@@ -86,7 +86,7 @@ class Mixer(ColumnEncoder):
         if tokens.grid != self.config.grid:
             size = " x ".join(map(str, self.config.size))
             raise SettingError(
-                f"This Mixer was made for {size} pixels and knows no other size; resize the picture, or build it "
+                f"This Mixer was made for {size} pixels and knows no other size; resize the image, or build it "
                 "for the other (image=…)."
             )
         return tokens

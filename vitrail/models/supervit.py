@@ -72,7 +72,7 @@ class SuperViTConfig(Sized):
         """Refuse an image that the patches do not tile, and a stem without room in them (SettingError)."""
         check_tiles(self.size, self.patch, self.patch)
         if self.form == "lvvit" and self.patch % 2:
-            raise SettingError(f"The stem halves the picture, so a patch of {self.patch} must be even.")
+            raise SettingError(f"The stem halves the image, so a patch of {self.patch} must be even.")
 
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:
@@ -158,7 +158,7 @@ PRESETS: Mapping[str, SuperViTConfig] = MappingProxyType(
     {
         "supervit_digits": SuperViTConfig(
             image=32, patch=4, width=64, depth=4, heads=4, stations=(1, 2, 3)
-        ),  # for small pictures, as vit_digits
+        ),  # for small images, as vit_digits
         "supervit_s": SuperViTConfig(),
         "supervit_lvvit_s": _LV,
     }

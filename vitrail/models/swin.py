@@ -1,6 +1,6 @@
 """Swin: Liu et al. 2021, "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", arXiv:2103.14030.
 
-Tokens attend within square windows of `window` x `window` places, so that the cost grows with the picture and
+Tokens attend within square windows of `window` x `window` places, so that the cost grows with the image and
 not with its square. Every second block shifts the grid by half a window, so that neighbours in different
 windows meet (§3.2); what a shift brings together from opposite edges is kept apart by a mask. After each
 stage but the last, four neighbours are merged into one token of twice the width (§3.1): the maps of the
@@ -101,7 +101,7 @@ class SwinConfig(Sized):
 
     @property
     def unit(self) -> int:
-        """The pixels that both sides of a picture must be a multiple of: every window of every stage is full."""
+        """The pixels that both sides of an image must be a multiple of: every window of every stage is full."""
         return lcm(*(self.stride(stage) * self.window_of(stage) for stage in range(len(self.depths))))
 
 

@@ -1,9 +1,9 @@
 """T2T-ViT: Yuan et al. 2021, "Tokens-to-Token ViT", arXiv:2101.11986; its performer after Choromanski et al. 2020,
 "Rethinking Attention with Performers", arXiv:2009.14794.
 
-Instead of cutting patches once, the picture becomes tokens in three soft splits (§3.1): overlapping squares
+Instead of cutting patches once, the image becomes tokens in three soft splits (§3.1): overlapping squares
 are unfolded into tokens, a small attention mixes them down to `token_width`, and the tokens, laid out as a
-picture, are unfolded again. Each split halves (the first quarters) the grid; after the third a ViT of narrow,
+image, are unfolded again. Each split halves (the first quarters) the grid; after the third a ViT of narrow,
 deep shape follows, with fixed sine positions, and queries, keys and values without biases (§3.2).
 
 The small attention is a softmax (`transformer`) or, linear in the number of tokens, a `performer` with the

@@ -76,7 +76,7 @@ class Caught(TorchFunctionMode):
 
 
 class _Shapes(Recorder):
-    """Keeps of each call how many pictures, queries and keys it had."""
+    """Keeps of each call how many images, queries and keys it had."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -324,7 +324,7 @@ def _shape(config: TimmConfig, settings: Mapping[str, Any]) -> _Shape:
         height, width = config.size
         usual = "×".join(map(str, replace(config, image=None).size))
         raise SettingError(
-            f"timm's {config.name!r} cannot take pictures of {height}×{width} px ({reason(error)}). Give a larger "
+            f"timm's {config.name!r} cannot take images of {height}×{width} px ({reason(error)}). Give a larger "
             f"--imgsz (it is made for {usual} px), or choose another network."
         ) from error
 

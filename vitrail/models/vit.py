@@ -1,6 +1,6 @@
 """ViT: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", arXiv:2010.11929 (equations: its).
 
-A picture is cut into square patches; each becomes a token, a vector of `width` numbers. A learned class token
+An image is cut into square patches; each becomes a token, a vector of `width` numbers. A learned class token
 goes in front, every place adds its learned vector, and `depth` equal blocks let the tokens look at each
 other:
 
@@ -16,7 +16,7 @@ col patch grid.
 
 First values are those of Google's code: Xavier-uniform projections (queries, keys and values each by
 themselves), MLP biases N(0, 1e-6), positions N(0, 0.02), class token 0, patches as Flax's convolution; the
-head is not ours. A hybrid (§3.1) cuts its patches from the map of a ResNet stem instead of the picture.
+head is not ours. A hybrid (§3.1) cuts its patches from the map of a ResNet stem instead of the image.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from vitrail.plots.encoding import (
     data_uri,
     photo_uri,
     png_of,
-    write_picture,
+    write_image,
 )
 from vitrail.plots.figures import (
     curves,
@@ -75,5 +75,5 @@ __all__ = [
     "titled",
     "with_legend",
     "with_palette",
-    "write_picture",
+    "write_image",
 ]

@@ -18,7 +18,7 @@ JPEG_SIDE = 65_500
 
 
 def data_uri(picture: Image.Image | Figure) -> str:
-    """Return a picture or figure as a data: address, for pages that are one file."""
+    """Return an image or figure as a data: address, for pages that are one file."""
     return "data:image/png;base64," + base64.b64encode(_png(picture)).decode()
 
 
@@ -31,8 +31,8 @@ def _png(picture: Image.Image | Figure) -> bytes:
     return buffer.getvalue()
 
 
-def write_picture(path: Path, picture: Image.Image | Figure) -> None:
-    """Write a picture in one step; a PNG, as figures are, says that it is ours; others in the format of the suffix."""
+def write_image(path: Path, picture: Image.Image | Figure) -> None:
+    """Write an image in one step; a PNG, as figures are, says that it is ours; others in the format of the suffix."""
     if isinstance(picture, Figure):
         replace(path, lambda temporary: temporary.write_bytes(_png(picture)))
     elif path.suffix.lower() == ".png":
@@ -42,7 +42,7 @@ def write_picture(path: Path, picture: Image.Image | Figure) -> None:
 
 
 def png_of(picture: Image.Image) -> bytes:
-    """Return a picture as a PNG that says that it is ours; palettes stay."""
+    """Return an image as a PNG that says that it is ours; palettes stay."""
     said, buffer = PngInfo(), BytesIO()
     said.add_text("Software", MADE_BY)
     picture.save(buffer, format="PNG", pnginfo=said)

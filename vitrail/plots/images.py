@@ -16,7 +16,7 @@ HEAT = "inferno"
 """The colour map of every heat map: even in brightness, readable in print and by colour-blind people."""
 
 THIN = 8
-"""How many times longer than wide a picture may be and still be enlarged for its short side alone."""
+"""How many times longer than wide an image may be and still be enlarged for its short side alone."""
 
 LONGEST = 16_384
 """Pixels of the long side of anything that is drawn: a strip of a million pixels is made smaller."""
@@ -26,7 +26,7 @@ STRIP = 1 << 20
 
 
 def shown(image: Image.Image, least: int = 256) -> Image.Image:
-    """Return the picture in RGB, small ones enlarged without smoothing until the short side has `least` pixels.
+    """Return the image in RGB, small ones enlarged without smoothing until the short side has `least` pixels.
 
     The long side is never enlarged beyond `THIN` times `least`, and never longer than `LONGEST`.
     """
@@ -41,14 +41,14 @@ def shown(image: Image.Image, least: int = 256) -> Image.Image:
 
 
 def of_array(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Return uint8 (height, width, 1 or 3) as a picture."""
+    """Return uint8 (height, width, 1 or 3) as an image."""
     return Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
 
 
 def heat(image: Image.Image, values: NDArray[np.floating], strength: float = 0.6) -> Image.Image:
-    """Lay a map over a picture, with its scale below.
+    """Lay a map over an image, with its scale below.
 
-    `values` is (height, width) in the picture's own pixels, 0 or more, NaN where the network saw nothing;
+    `values` is (height, width) in the image's own pixels, 0 or more, NaN where the network saw nothing;
     it is divided by its largest value. Brighter means more.
     """
     ground = shown(image)
@@ -77,7 +77,7 @@ def _mixed(
 
 
 def _text_size(image: Image.Image, part: int) -> int:
-    """Return the size of letters that are one part of so many of a picture's width; small on a thin one."""
+    """Return the size of letters that are one part of so many of an image's width; small on a thin one."""
     return max(13, min(image.width, THIN * image.height) // part)
 
 
@@ -129,7 +129,7 @@ def heat_colours(values: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def squares_apart(image: Image.Image, side: int, framed: int, gap: int = 2) -> Image.Image:
-    """Return the picture cut into squares of `side` pixels with gaps between, one of them framed."""
+    """Return the image cut into squares of `side` pixels with gaps between, one of them framed."""
     rgb = image.convert("RGB")
     rows, cols = rgb.height // side, rgb.width // side
     scale = max(1, min(-(-320 // rgb.width), THIN * 320 // rgb.height))
@@ -151,7 +151,7 @@ def squares_apart(image: Image.Image, side: int, framed: int, gap: int = 2) -> I
 
 
 def framed(drawn: Image.Image, box: Sequence[float], width: int, least: int = 12) -> Image.Image:
-    """Return the drawing of a picture that was so wide with a frame around (left, top, right, bottom) of the picture.
+    """Return the drawing of an image that was so wide with a frame around (left, top, right, bottom) of the image.
 
     The frame of a small place has `least` pixels a side, so that it can be seen.
     """
@@ -252,7 +252,7 @@ def with_legend(
 
 
 def label_bars(image: Image.Image, top: Sequence[tuple[str, float]]) -> Image.Image:
-    """Return the picture above one bar a class, as long as its probability."""
+    """Return the image above one bar a class, as long as its probability."""
     ground = shown(image)
     size = _text_size(ground, 22)
     font, row = ImageFont.load_default(size), size + 9
@@ -274,7 +274,7 @@ def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: i
 
 
 def titled(image: Image.Image, title: str, size: int | None = None) -> Image.Image:
-    """Return the picture under a line of text."""
+    """Return the image under a line of text."""
     size = size or _text_size(image, 26)
     font, tall = ImageFont.load_default(size), round(1.3 * size) + 5
     sheet = Image.new("RGB", (image.width, image.height + tall), PAPER)
@@ -284,7 +284,7 @@ def titled(image: Image.Image, title: str, size: int | None = None) -> Image.Ima
 
 
 def beside(*images: Image.Image, gap: int = 8) -> Image.Image:
-    """Return pictures in one row."""
+    """Return images in one row."""
     sheet = Image.new(
         "RGB", (sum(i.width for i in images) + gap * (len(images) - 1), max(i.height for i in images)), PAPER
     )
@@ -296,7 +296,7 @@ def beside(*images: Image.Image, gap: int = 8) -> Image.Image:
 
 
 def below(*images: Image.Image, gap: int = 8) -> Image.Image:
-    """Return pictures in one column."""
+    """Return images in one column."""
     sheet = Image.new(
         "RGB", (max(i.width for i in images), sum(i.height for i in images) + gap * (len(images) - 1)), PAPER
     )

@@ -1,1 +1,1 @@
-"""The page of a run: scores from `evaluate` and pictures from `explainers`, which must not see each other."""
+"""The page of a run: scores from `evaluate` and images from `explainers`, which must not see each other."""

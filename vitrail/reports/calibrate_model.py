@@ -1,4 +1,4 @@
-"""After the weights: temperature and thresholds, learnt from validation answers, go into the model file."""
+"""After the weights: temperature and thresholds, learned from validation answers, go into the model file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The confusion matrix as a table of links: every cell opens its pictures, without a script."""
+"""The confusion matrix as a table of links: every cell opens its images, without a script."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ WIDEST = 30
 
 PAIRS = 60
 MISTAKES = 16
-"""Pictures shown of a cell of mistakes."""
+"""Images shown of a cell of mistakes."""
 
 RIGHT = 6
-"""Pictures shown of a cell of right answers."""
+"""Images shown of a cell of right answers."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One small picture with the number that goes with it."""
+class ConfusedImage:
+    """One small image with the number that goes with it."""
 
     thumb: Thumb
     id: str
@@ -33,14 +33,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Cell:
-    """What of one class was taken for one class: how many, which share of the class, some pictures."""
+    """What of one class was taken for one class: how many, which share of the class, some images."""
 
     name: str
     truth: str
     answer: str
     count: int
     share: float
-    pictures: tuple[Picture, ...]
+    pictures: tuple[ConfusedImage, ...]
 
     @property
     def right(self) -> bool:
@@ -49,13 +49,13 @@ class Cell:
 
     @property
     def more(self) -> int:
-        """Pictures that are not shown."""
+        """Images that are not shown."""
         return self.count - len(self.pictures)
 
 
 @dataclass(frozen=True)
 class Cells:
-    """All cells by row; `rows` is empty where there are too many classes, `open` holds the cells with pictures."""
+    """All cells by row; `rows` is empty where there are too many classes, `open` holds the cells with images."""
 
     labels: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -63,7 +63,7 @@ class Cells:
 
 
 def cells(matrix: Matrix, rows: Mapping[str, Row], album: Album) -> Cells:
-    """Fill the cells with pictures, the largest groups of mistakes first, as far as the album reaches."""
+    """Fill the cells with images, the largest groups of mistakes first, as far as the album reaches."""
     counts = np.array(matrix.counts)
     order = sorted(matrix.shots, key=lambda at: (at[0] == at[1], -len(matrix.shots[at])))
     wide = len(matrix.labels) > WIDEST
@@ -86,17 +86,17 @@ def _cell(
     at: tuple[int, int],
     shots: Sequence[Shot],
     share: float,
-    pictures: tuple[Picture, ...],
+    pictures: tuple[ConfusedImage, ...],
 ) -> Cell:
     return Cell(f"cell-{at[0]}-{at[1]}", labels[at[0]], labels[at[1]], len(shots), share, pictures)
 
 
 def _pictures(
     matrix: Matrix, at: tuple[int, int], rows: Mapping[str, Row], album: Album
-) -> tuple[Picture, ...]:
+) -> tuple[ConfusedImage, ...]:
     pictures = []
     for shot in matrix.shots[at][: RIGHT if at[0] == at[1] else MISTAKES]:
         thumb = album.thumb(rows[shot.id])
         if thumb is not None:
-            pictures.append(Picture(thumb, shot.id, f"{100 * (shot.confidence or 0):.0f} %"))
+            pictures.append(ConfusedImage(thumb, shot.id, f"{100 * (shot.confidence or 0):.0f} %"))
     return tuple(pictures)

@@ -1,4 +1,4 @@
-"""The page of a check: what a data set is, what was found in it, with the pictures, in one self-contained file."""
+"""The page of a check: what a data set is, what was found in it, with the images, in one self-contained file."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from vitrail.pages import render
 from vitrail.plots import data_uri, photo_uri
 
 _THUMB = 144
-_PICTURES = 8  # shown of one finding
+_IMAGES = 8  # shown of one finding
 _DRAWN, _DRAWN_THUMB = 6, 208  # the same where truths are drawn, which needs more room
 _FINDINGS = 40
 _CLASSES = 12
-_ALL = "all pictures"
+_ALL = "all images"
 
 _TITLES = {
     "unreadable": "Cannot be used",
-    "conflict": "One picture, several labels",
+    "conflict": "One image, several labels",
     "doubtful": "Almost equal, but labelled differently",
     "leak": "On two sides of the split",
     "group leak": "Groups on two sides of the split",
@@ -42,7 +42,7 @@ _TITLES = {
     "odd size": "Of an odd size",
     "tiny class": "Tiny classes",
     "no label": "Without a label",
-    "several labels": "Several labels where one is learnt",
+    "several labels": "Several labels where one is learned",
     "unreadable truth": "Truths that cannot be read",
     "imbalance": "Classes of unequal size",
     "no mask": "Without a mask",
@@ -59,7 +59,7 @@ _TITLES = {
 
 
 def data_page(name: str, prepared: Prepared, history: History) -> str:
-    """Return the page as HTML; pictures are shown small and upright, as a network would be given them."""
+    """Return the page as HTML; images are shown small and upright, as a network would be given them."""
     rows = {row.id: row for row in prepared.manifest.rows(state=None)}
     shared = commonpath([dirname(name) for name in rows]) if rows else ""
     findings = prepared.report.findings
@@ -91,7 +91,7 @@ def _verdict(prepared: Prepared) -> str:
     states = prepared.manifest.states()
     out = states["quarantined"] + states["dropped"]
     grave = sum(finding.grave for finding in prepared.report.findings)
-    used = f"{count(states['kept'], 'picture')}{prepared.in_classes()} can be learnt from"
+    used = f"{count(states['kept'], 'image')}{prepared.in_classes()} can be learned from"
     kept_out = f"; {out:,} {'is' if out == 1 else 'are'} kept out" if out else ""
     todo = f" {count(grave, 'finding')} to look at." if grave else " Nothing is to be done."
     return f"{used}{kept_out}.{todo}"
@@ -119,7 +119,7 @@ def _legend(prepared: Prepared) -> dict[str, str]:
 
 
 def _most(prepared: Prepared) -> int:
-    return _DRAWN if _legend(prepared) else _PICTURES
+    return _DRAWN if _legend(prepared) else _IMAGES
 
 
 def _picture(row: Row, prepared: Prepared, about: str = "") -> dict[str, str]:
@@ -151,7 +151,7 @@ def _classes(prepared: Prepared) -> Iterator[dict[str, Any]]:
 
 
 def _samples(prepared: Prepared) -> Iterator[tuple[str, Sequence[dict[str, str]]]]:
-    """Yield the first classes with pictures spread over each: a wrong folder is seen at a glance."""
+    """Yield the first classes with images spread over each: a wrong folder is seen at a glance."""
     counts = prepared.manifest.counts(prepared.targets)
     names = list(dict.fromkeys(name for found in counts.values() for name in found))
     by_class: dict[str, list[Row]] = {name: [] for name in names[:_CLASSES]}

@@ -1,4 +1,4 @@
-"""What a draft is worth: its score by folds, the labels it doubts, what more pictures and a fine-tune would bring."""
+"""What a draft is worth: its score by folds, the labels it doubts, what more images and a fine-tune would bring."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Out
 
 
 def _totals(manifest: Manifest, task: Task[Any, Any]) -> dict[str, int]:
-    """Return how many pictures of each class there are, in all splits together: a draft learns from all."""
+    """Return how many images of each class there are, in all splits together: a draft learns from all."""
     counts = manifest.counts(task).values()
     return {name: sum(split[name] for split in counts) for name in next(iter(counts))}
 

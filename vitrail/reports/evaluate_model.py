@@ -1,4 +1,4 @@
-"""Scores a trained model again, on its own test pictures or on new ones."""
+"""Scores a trained model again, on its own test images or on new ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Told(NamedTuple):
 
 
 class PageError(RunError):
-    """Pictures are scored, but the page about them could not be made; `told` are the scores."""
+    """Images are scored, but the page about them could not be made; `told` are the scores."""
 
     def __init__(self, html: str, error: Exception, told: Told) -> None:
         why = str(error) if isinstance(error, RunError) else f"{html} could not be made: {reason(error)}."
@@ -42,12 +42,12 @@ def evaluate_run(model: str, device: str = "auto") -> Told:
     """Score a run on its own test split once more.
 
     Raises:
-        RunError: `model` is a file, which knows no pictures.
-        DataError: the pictures are gone.
+        RunError: `model` is a file, which knows no images.
+        DataError: the images are gone.
     """
     refuse_exported(Path(model))
     if not Path(model).is_dir():
-        raise RunError(f"{model} alone knows no test pictures. Name some: {command('eval', model, 'FOLDER')}")
+        raise RunError(f"{model} alone knows no test images. Name some: {command('eval', model, 'FOLDER')}")
     run = open_run(model)
     predictor = Predictor(model, device)
     if run.recipe().training.tune == "draft":
@@ -59,20 +59,20 @@ def evaluate_run(model: str, device: str = "auto") -> Told:
 
 
 def _drafted(run: Run, predictor: Predictor) -> Told:
-    """Return the score by folds that a draft's report holds: its model learnt from all its pictures."""
+    """Return the score by folds that a draft's report holds: its model learned from all its images."""
     if not run.report_path.is_file():
         raise RunError(
             f"{run.folder} is a draft without a report: its score by folds is not kept. Draft it again, or name new "
-            f"pictures: {command('eval', run.folder, 'FOLDER')}"
+            f"images: {command('eval', run.folder, 'FOLDER')}"
         )
     report: dict[str, Any] = json.loads(run.report_path.read_text(encoding="utf-8"))
     probe = predictor.task.probe
     if "calibration" not in report or probe is None:
         raise RunError(
             f"{run.folder} was drafted by an older vitrail and keeps no calibration. Draft it again, or name new "
-            f"pictures: {command('eval', run.folder, 'FOLDER')}"
+            f"images: {command('eval', run.folder, 'FOLDER')}"
         )
-    note = "A draft learns from all its pictures. This is its score by folds, as counted when it was made."
+    note = "A draft learns from all its images. This is its score by folds, as counted when it was made."
     return Told({**report, "notes": [note]}, probe.reopen(report))
 
 
@@ -85,11 +85,11 @@ def evaluate_on(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Told:
-    """Score a model on new pictures whose truth is of its own kind; `html` also writes a page.
+    """Score a model on new images whose truth is of its own kind; `html` also writes a page.
 
     Raises:
         DataError: a class that the model does not know, a truth that its task cannot score, or nothing to score.
-        PageError: the pictures are scored, but the page could not be made.
+        PageError: the images are scored, but the page could not be made.
     """
     if html:
         refuse_unwritable(Path(html))

@@ -1,4 +1,4 @@
-"""The operating points of a run: measured on validation pictures after the training, and again when asked."""
+"""The operating points of a run: measured on validation images after the training, and again when asked."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class PointsTold(NamedTuple):
 def evaluate_points(
     model: str, wanted: str, data: str = "", *, read: LayoutOptions = DEFAULTS, device: str = "auto"
 ) -> PointsTold:
-    """Measure points of a model (`all`, or a list) on its run's own test pictures, or on new ones.
+    """Measure points of a model (`all`, or a list) on its run's own test images, or on new ones.
 
     Raises:
         SettingError: a point that the model was not trained for.
-        RunError: `model` is a file, which knows no pictures.
+        RunError: `model` is a file, which knows no images.
     """
     predictor = Predictor(model, device)
     points = asked_for(wanted, predictor.points)
@@ -56,7 +56,7 @@ def evaluate_points(
         return _told(predictor, found, new.notes)
     if not Path(model).is_dir():
         raise RunError(
-            f"{model} alone knows no test pictures. Name some: "
+            f"{model} alone knows no test images. Name some: "
             f"{command('eval', model, 'FOLDER', '--points', wanted)}"
         )
     run = open_run(model)

@@ -1,4 +1,4 @@
-"""Puts report.html together: words, curves, and the sections of a result with their pictures."""
+"""Puts report.html together: words, curves, and the sections of a result with their images."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from vitrail.tasks.result import (
 )
 
 WIDTH = 520
-"""Pixels of a picture and its heat map side by side."""
+"""Pixels of an image and its heat map side by side."""
 
 WIDE = 3 * WIDTH
 """Pixels of truth, answer and errors side by side."""
 
 LARGE = 4 * WIDTH
-"""Pixels of a side from which a picture is made smaller before a heat map is laid over it."""
+"""Pixels of a side from which an image is made smaller before a heat map is laid over it."""
 
 
 def page(run: Run, manifest: Manifest, predictor: Predictor, result: Result, report: dict[str, Any]) -> str:
@@ -58,7 +58,7 @@ def page(run: Run, manifest: Manifest, predictor: Predictor, result: Result, rep
         "loss": loss_curve(run),
         "curve": score_curve(run, (first and first.name) or result.main),
         "live": plots.photo_uri(open_picture(run.live_path)) if run.live_path.is_file() else None,
-        "subtitle": "Scored on pictures that neither the training nor the choice of the best epoch saw",
+        "subtitle": "Scored on images that neither the training nor the choice of the best epoch saw",
         "notes": _checked(run, manifest),
         "learnt": True,
         "clock": clock(report["seconds"]) if report["seconds"] > 120 else f"{report['seconds']:.0f} s",
@@ -67,10 +67,10 @@ def page(run: Run, manifest: Manifest, predictor: Predictor, result: Result, rep
 
 
 def page_of_new(new: NewData, predictor: Predictor, result: Result, report: dict[str, Any]) -> str:
-    """Return the same page for pictures that were not the run's own: nothing is said of the training."""
+    """Return the same page for images that were not the run's own: nothing is said of the training."""
     values = {
         "title": f"{report['model']} on {new.called}",
-        "subtitle": "A trained model, scored on pictures that were named for it",
+        "subtitle": "A trained model, scored on images that were named for it",
         "notes": [*report["notes"], *_notes(new.manifest)],
         "learnt": False,
     }
@@ -78,7 +78,7 @@ def page_of_new(new: NewData, predictor: Predictor, result: Result, report: dict
 
 
 class Drawer(NamedTuple):
-    """Draws answers on pictures: a task, the steps by which its pictures are read, and what is answered of one."""
+    """Draws answers on images: a task, the steps by which its images are read, and what is answered of one."""
 
     task: Task[Any, Any]
     preprocess: Preprocess
@@ -86,7 +86,7 @@ class Drawer(NamedTuple):
 
 
 class DraftPage(NamedTuple):
-    """What the page of a draft shows: doubtful labels with their pictures, None where none were looked for."""
+    """What the page of a draft shows: doubtful labels with their images, None where none were looked for."""
 
     result: Result
     report: dict[str, Any]
@@ -97,12 +97,12 @@ class DraftPage(NamedTuple):
 def page_of_draft(run: Run, manifest: Manifest, shown: DraftPage) -> str:
     """Return the page of a draft.
 
-    It shows no heat maps: the answers are those of heads that had not seen the pictures, not of the model's own.
+    It shows no heat maps: the answers are those of heads that had not seen the images, not of the model's own.
     """
     report = shown.report
     values = {
         "title": f"A draft in {report['seconds']:.0f} seconds",
-        "subtitle": "A frozen network and a linear head; every picture asked once, of a head that had not seen it",
+        "subtitle": "A frozen network and a linear head; every image asked once, of a head that had not seen it",
         "notes": _checked(run, manifest),
         "learnt": False,
         "draft": True,
@@ -155,18 +155,18 @@ def _notes(manifest: Manifest) -> Iterator[str]:
     out = [row for row in manifest.rows(state=None) if row.state != KEPT]
     if out:
         reasons = shorten((f"{row.id} ({row.reason.rstrip('.')})" for row in out), 5)
-        yield f"{count(len(out), 'picture')} kept out: {reasons}."
+        yield f"{count(len(out), 'image')} kept out: {reasons}."
     sizes = Counter(row.group for row in manifest.rows() if row.group)
     tied = [size for size in sizes.values() if size > 1]
     if tied:
         yield (
-            f"{count(sum(tied), 'picture')} in {count(len(tied), 'group')} of twins or of one origin: a group counts "
+            f"{count(sum(tied), 'image')} in {count(len(tied), 'group')} of twins or of one origin: a group counts "
             "once in every interval."
         )
 
 
 class _Layout:
-    """Brings sections into the shape of their templates: pictures loaded, curves drawn.
+    """Brings sections into the shape of their templates: images loaded, curves drawn.
 
     Without a predictor there are no galleries, without a drawer no overlays.
     """
@@ -195,7 +195,7 @@ class _Layout:
         return {"matrix": filled, "left_out": self.album.missing}
 
     def _gallery(self, gallery: Gallery) -> dict[str, Any] | None:
-        """Return the pictures of a gallery; with the first that is explained stands how."""
+        """Return the images of a gallery; with the first that is explained stands how."""
         if self.predictor is None:
             return None
         method = method_for(self.predictor.network) if gallery.explain else None
@@ -217,7 +217,7 @@ class _Layout:
         return load(self.root, row.path, steps.channels, row.part, raw=steps.raw).image
 
     def _overlays(self, overlays: Overlays) -> dict[str, Any] | None:
-        """Return the pictures with the task's own drawing of the answer on each."""
+        """Return the images with the task's own drawing of the answer on each."""
         if (drawer := self.drawer) is None:
             return None
         panels = hasattr(drawer.task, "compare")
@@ -231,7 +231,7 @@ class _Layout:
         return {"hint": overlays.hint, "pictures": pictures, "panels": panels}
 
     def _drawn(self, drawer: Drawer, shown: Image, image: NDArray[Any], shot: Shot) -> Image:
-        """Return a picture with the answer drawn on it, and beside it the truth where the task shows both."""
+        """Return an image with the answer drawn on it, and beside it the truth where the task shows both."""
         task, answer = drawer.task, drawer.said(shot, image)
         compare = getattr(task, "compare", None)
         if compare is None:

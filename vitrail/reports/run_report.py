@@ -24,7 +24,7 @@ def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool
     """Score the run's model on its test split and write report.json, report.html and README.md into the run.
 
     First the task learns from the validation answers what it leaves to them (`settled`), and operating points are
-    measured on them (`pointed`). Pictures of both splits that changed since the run looked at them are left out; the
+    measured on them (`pointed`). Images of both splits that changed since the run looked at them are left out; the
     report names them in `left_out`.
     """
     manifest, left_out = without_changes(run, manifest, (VAL, TEST))
@@ -40,7 +40,7 @@ def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool
 
 
 def tested(predictor: Predictor, manifest: Manifest) -> Result:
-    """Return what a model is worth on the test split of its run's own pictures."""
+    """Return what a model is worth on the test split of its run's own images."""
     rows = rows_of(manifest, TEST)
     return result_of(evaluate(predictor, rows, manifest.root), rows, scope_of(manifest, TEST))
 

@@ -1,4 +1,4 @@
-"""Small pictures inside a page, up to a budget, so that a report can be sent to a colleague."""
+"""Small images inside a page, up to a budget, so that a report can be sent to a colleague."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from vitrail.data.manifest import Row
 
 THUMB = 112
 BUDGET = 2_500_000
-"""Bytes of small pictures in one page."""
+"""Bytes of small images in one page."""
 
 
 class Thumb(NamedTuple):
-    """A picture as a data: address; `coarse` where its own pixels are fewer than it is shown with."""
+    """An image as a data: address; `coarse` where its own pixels are fewer than it is shown with."""
 
     uri: str
     coarse: bool
 
 
 class Album:
-    """Makes small pictures of rows until the budget is spent, and counts what it had to leave out."""
+    """Makes small images of rows until the budget is spent, and counts what it had to leave out."""
 
     def __init__(self, root: Path, budget: int = BUDGET) -> None:
         self.root, self.left = root, budget
         self.missing = 0
 
     def thumb(self, row: Row) -> Thumb | None:
-        """Return a row's picture, or None where the budget is spent, or the picture gone or changed."""
+        """Return a row's image, or None where the budget is spent, or the image gone or changed."""
         if self.left <= 0:
             self.missing += 1
             return None

@@ -1,4 +1,4 @@
-"""Shares a run on a model hub: the model, its card and its scores; never pictures or paths unless asked."""
+"""Shares a run on a model hub: the model, its card and its scores; never images or paths unless asked."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vitrail.core.text import command
 from vitrail.runs.run import Run
 
 ALONE = ("model.safetensors", "README.md", "report.json")
-"""What travels as it is: none of it names a file of the data or shows a picture."""
+"""What travels as it is: none of it names a file of the data or shows an image."""
 
-WITH_PICTURES = ("report.html", "manifest.csv")
-"""What shows pictures, or names them: only where the user asks."""
+WITH_IMAGES = ("report.html", "manifest.csv")
+"""What shows images, or names them: only where the user asks."""
 
 
 BESIDE_MANIFEST = ("manifest.json", "targets.jsonl")
@@ -37,7 +37,7 @@ def parcel(run: Run, pictures: bool = False) -> dict[str, bytes | Path]:
     Raises:
         RunError: the run is not finished: a file is missing.
     """
-    names = (*ALONE, *(WITH_PICTURES if pictures else ()))
+    names = (*ALONE, *(WITH_IMAGES if pictures else ()))
     beside = [name for name in BESIDE_MANIFEST if pictures and (run.folder / name).is_file()]
     missing = [name for name in names if not (run.folder / name).is_file()]
     if missing:

@@ -1,4 +1,4 @@
-"""The pictures of a run, later: where they lie now, and whether they are still those that it saw."""
+"""The images of a run, later: where they lie now, and whether they are still those that it saw."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vitrail.data.open_image import place
 from vitrail.data.prepare import find
 from vitrail.runs.run import Run
 
-_LOOKED_FOR = 20  # pictures that tell which folder is meant
+_LOOKED_FOR = 20  # images that tell which folder is meant
 
 
 def look_event(root: Path, began: float) -> dict[str, Any]:
-    """Return what a run's history keeps of a look at all its pictures: where they lay, and when it began."""
+    """Return what a run's history keeps of a look at all its images: where they lay, and when it began."""
     return {"root": str(root.resolve()), "looked": began}
 
 
 def last_look(run: Run, root: Path) -> float | None:
-    """Return when the contents of a run's pictures in this place were looked at last; None where nothing tells it."""
+    """Return when the contents of a run's images in this place were looked at last; None where nothing tells it."""
     here = str(root.resolve())
     return next(
         (e["looked"] for e in reversed(run.history()) if "looked" in e and e.get("root") == here), None
@@ -34,13 +34,13 @@ def last_look(run: Run, root: Path) -> float | None:
 def changes_of(
     run: Run, manifest: Manifest, rows: Sequence[Row] | None = None, progress: Progress | None = None
 ) -> Changes:
-    """Return which of a run's pictures (None: all that it keeps) are no longer those that it saw."""
+    """Return which of a run's images (None: all that it keeps) are no longer those that it saw."""
     rows = manifest.rows() if rows is None else rows
     return find_changes(rows, manifest.root, last_look(run, manifest.root), progress)
 
 
 def without_changes(run: Run, manifest: Manifest, splits: Sequence[str]) -> tuple[Manifest, str]:
-    """Return the manifest without the pictures of these splits that are no longer those that the run saw.
+    """Return the manifest without the images of these splits that are no longer those that the run saw.
 
     The second value says in words which these are, "" where there are none.
     """
@@ -48,7 +48,7 @@ def without_changes(run: Run, manifest: Manifest, splits: Sequence[str]) -> tupl
     found = changes_of(run, manifest, rows)
     if not (gone := found.ids()):
         return manifest, ""
-    reason = "no longer the picture that the run saw"
+    reason = "no longer the image that the run saw"
     kept = [
         row._replace(state=DROPPED, reason=reason) if row.id in gone else row
         for row in manifest.rows(state=None)
@@ -57,7 +57,7 @@ def without_changes(run: Run, manifest: Manifest, splits: Sequence[str]) -> tupl
 
 
 def moved(manifest: Manifest, source: str) -> Manifest:
-    """Return the manifest of a run whose pictures lie in another place now: a folder, archive or table.
+    """Return the manifest of a run whose images lie in another place now: a folder, archive or table.
 
     Raises:
         DataError: not one of them lies there.
@@ -71,7 +71,7 @@ def moved(manifest: Manifest, source: str) -> Manifest:
     root = max(folders, key=lambda folder: sum(_lies_in(folder, row) for row in rows))
     if not any(_lies_in(root, row) for row in rows):
         raise DataError(
-            f"No picture of the run lies in {source}: there is no {root / rows[0].path}. Name the folder that "
+            f"No image of the run lies in {source}: there is no {root / rows[0].path}. Name the folder that "
             f"holds {rows[0].path}."
         )
     return replace(manifest, root=root.resolve())

@@ -1,4 +1,4 @@
-"""The model card, README.md of a run, in the format that model hubs read; it names no path and shows no picture."""
+"""The model card, README.md of a run, in the format that model hubs read; it names no path and shows no image."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def card(header: Header, task: Task[Any, Any], report: Mapping[str, Any], result
 
 
 ELSEWHERE = (
-    "The scores hold for pictures taken like those it was trained on; elsewhere, measure: `vitrail eval`."
+    "The scores hold for images taken like those it was trained on; elsewhere, measure: `vitrail eval`."
 )
 
 
@@ -67,7 +67,7 @@ def _front(header: Header, task: Task[Any, Any], result: Result) -> dict[str, An
     if told:
         found = {
             "task": {"type": tag[0]},
-            "dataset": {"name": "pictures kept out of training", "type": "own"},
+            "dataset": {"name": "images kept out of training", "type": "own"},
             "metrics": [{"type": name, "value": result.numbers[name].value} for name in told],
         }
         front |= {"metrics": told, "model-index": [{"name": header.name, "results": [found]}]}
@@ -106,7 +106,7 @@ def _data(data: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
 
 
 def _section(section: Section) -> list[str]:
-    """Return what a card says of a section; of pictures and curves nothing."""
+    """Return what a card says of a section; of images and curves nothing."""
     if isinstance(section, TableSection):
         return _table(section)
     if isinstance(section, Matrix):
@@ -162,9 +162,7 @@ def _calibrated(section: Reliability) -> list[str]:
     )
     plain = f" (before temperature scaling {before})" if "ece_before" in found else ""
     chance = (
-        f"; a perfectly calibrated model would show {noise} on as many pictures"
-        if "ece_noise" in found
-        else ""
+        f"; a perfectly calibrated model would show {noise} on as many images" if "ece_noise" in found else ""
     )
     return [
         "## Calibration",
@@ -185,7 +183,7 @@ def _use(labels: Sequence[str], report: Mapping[str, Any]) -> list[str]:
         "```",
         "",
         f"The file holds its {'classes, its ' if labels else ''}preprocessing and its answer to a generated "
-        "picture; opening it",
+        "image; opening it",
         "checks that it still answers so.",
         "",
     ]

@@ -86,7 +86,7 @@ def build_task(name: str, truth: Truth | Sequence[str], settings: Mapping[str, A
 
 
 def task_of(header: Header, learnt: Mapping[str, Any]) -> Task[Any, Any]:
-    """Return the task that a model file describes, with what was learnt since laid over its settings."""
+    """Return the task that a model file describes, with what was learned since laid over its settings."""
     said = header.task
     truth = Truth.from_dict(said["truth"]) if "truth" in said else said["labels"]
     return build_task(said["name"], truth, {**said["settings"], **learnt})

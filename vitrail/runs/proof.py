@@ -1,7 +1,7 @@
-"""The proof inside a model file: one generated picture and the fingerprint of what training answered to it.
+"""The proof inside a model file: one generated image and the fingerprint of what training answered to it.
 
-Pixel (r, c) of channel k holds (31 r + 17 c + 57 k + 3 (r c mod 29)) mod 256; the picture is 61 high and 47 wide,
-so that no resize, crop or channel swap can hide. For raw pictures it is stretched over their scale, with gaps.
+Pixel (r, c) of channel k holds (31 r + 17 c + 57 k + 3 (r c mod 29)) mod 256; the image is 61 high and 47 wide,
+so that no resize, crop or channel swap can hide. For raw images it is stretched over their scale, with gaps.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from vitrail.tasks.base import FINGERPRINT, Task
 
 HEIGHT, WIDTH = 61, 47
 GAPS = 23
-"""Every pixel whose value this divides holds no data in a raw proof picture."""
+"""Every pixel whose value this divides holds no data in a raw proof image."""
 
 TOLERANCE = 1e-4
 """How far a number of a fingerprint may lie from the proof in float32."""
 
 
 def picture(channels: int = 3) -> NDArray[np.uint8]:
-    """Return the proof picture: uint8 (61, 47, channels)."""
+    """Return the proof image: uint8 (61, 47, channels)."""
     r, c, k = np.ogrid[:HEIGHT, :WIDTH, :channels]
     values: NDArray[np.int64] = (31 * r + 17 * c + 57 * k + 3 * (r * c % 29)) % 256
     return values.astype(np.uint8)
 
 
-def picture_for(preprocess: Preprocess) -> NDArray[Any]:
-    """Return the proof picture as these steps take it; raw, it fills their scale as float32 and has gaps (NaN)."""
+def proof_image_for(preprocess: Preprocess) -> NDArray[Any]:
+    """Return the proof image as these steps take it; raw, it fills their scale as float32 and has gaps (NaN)."""
     plain = picture(preprocess.channels)
     if not preprocess.raw:
         return plain
@@ -47,11 +47,11 @@ def picture_for(preprocess: Preprocess) -> NDArray[Any]:
 
 
 def answer(network: nn.Module, task: Task[Any, Any], preprocess: Preprocess) -> list[float]:
-    """Return the fingerprint of what the network says of the proof picture, in float32 on the CPU.
+    """Return the fingerprint of what the network says of the proof image, in float32 on the CPU.
 
     A GPU rounds convolutions to fewer bits unless told otherwise; the same file shall give the same answer anywhere.
     """
-    pixels, _ = preprocess.eval(picture_for(preprocess))
+    pixels, _ = preprocess.eval(proof_image_for(preprocess))
     weight = next(network.parameters())
     if weight.device.type != "cpu":
         network = _on_cpu(network)
@@ -92,10 +92,10 @@ def drift(stored: list[float], found: list[float]) -> float:
 
 
 def find_non_finite(network: nn.Module, task: Task[Any, Any], preprocess: Preprocess) -> str | None:
-    """Return in words what of a network is not finite, its weights or its answer to the proof picture, or None."""
+    """Return in words what of a network is not finite, its weights or its answer to the proof image, or None."""
     for name, weight in network.named_parameters():
         if not bool(torch.isfinite(weight.detach()).all()):
             return f"the weights {name} are not finite"
     if not all(map(math.isfinite, answer(network, task, preprocess))):
-        return "the network's answer to its proof picture is not finite"
+        return "the network's answer to its proof image is not finite"
     return None

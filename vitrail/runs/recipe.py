@@ -27,7 +27,7 @@ Share = Annotated[float, Field(gt=0, lt=0.9)]
 
 
 class DataSettings(Settings):
-    """Where the pictures are, how they are read (`data.options.LayoutOptions`) and how they are split."""
+    """Where the images are, how they are read (`data.options.LayoutOptions`) and how they are split."""
 
     source: str = ""
     layout: str = "auto"
@@ -39,11 +39,11 @@ class DataSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """Which network, at which input size (height, width), and how a picture is fitted to it.
+    """Which network, at which input size (height, width), and how an image is fitted to it.
 
-    `crop_fraction` is the share of the resized picture that the input shows; None is the fit's usual one.
+    `crop_fraction` is the share of the resized image that the input shows; None is the fit's usual one.
     `stride` is the pixels from one patch to the next where patches overlap.
-    `scale` is the value that counts as 1 where pictures are taken in the numbers of their files, such as 65535 or
+    `scale` is the value that counts as 1 where images are taken in the numbers of their files, such as 65535 or
     10000; `mean` and `std`, one number a channel, are in parts of it, and None is the usual ones.
     `settings` change the network's own, those of its page (`position`, `depth`, …), where it starts from scratch.
     """

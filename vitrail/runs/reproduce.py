@@ -13,7 +13,7 @@ from vitrail.runs.task_wrapping import unwrap
 from vitrail.runs.train_options import OF_TASK
 
 DERIVED = ("pool", "class_weights")
-"""Settings of a task that the plan makes from the network, the pictures and other options."""
+"""Settings of a task that the plan makes from the network, the images and other options."""
 
 
 def train_command(recipe: Recipe, weights: str, kind: str) -> str:
@@ -37,7 +37,7 @@ def train_command(recipe: Recipe, weights: str, kind: str) -> str:
     words += ["--precision", training.precision] if training.precision != "auto" else []
     words += ["--micro", training.micro] if training.micro else []
     words += ["--val", f"{data.val:g}", "--test", f"{data.test:g}", "--seed", training.seed]
-    return command("train", "PICTURES", *words)
+    return command("train", "IMAGES", *words)
 
 
 def _settings(task: TaskSettings, name: str) -> list[str]:

@@ -51,7 +51,7 @@ class Run:
 
     @property
     def manifest_path(self) -> Path:
-        """The pictures the run saw, with their split."""
+        """The images the run saw, with their split."""
         return self.folder / "manifest.csv"
 
     @property
@@ -88,8 +88,8 @@ class Run:
         """Read the manifest; `root` is the folder its paths start from. RunError where it is gone."""
         if not self.manifest_path.is_file():
             raise RunError(
-                f"{self.manifest_path}, the list of the run's pictures, is gone. vitrail predict and explain work "
-                "without it; eval and inspect take other pictures by name, export takes them with --data. Train again "
+                f"{self.manifest_path}, the list of the run's images, is gone. vitrail predict and explain work "
+                "without it; eval and inspect take other images by name, export takes them with --data. Train again "
                 "to have a new list."
             )
         return Manifest.read(self.manifest_path, root)
@@ -104,7 +104,7 @@ class Run:
                 if "root" in event:
                     return Path(event["root"])
             raise RunError(
-                f"{self.folder} does not tell any more where its pictures are. Name their folder: "
+                f"{self.folder} does not tell any more where its images are. Name their folder: "
                 f"{command('eval', self.folder, 'FOLDER')}"
             ) from None
 

@@ -26,7 +26,7 @@ def answering(
 ) -> Compute:
     """Return what answers batches with a network, as the task does.
 
-    Pictures that are larger than the input of this `size` are answered in windows, by a task that can join them.
+    Images that are larger than the input of this `size` are answered in windows, by a task that can join them.
     """
 
     def compute(batch: Batch[Any]) -> Output:

@@ -1,4 +1,4 @@
-"""A task in a recipe, and what wraps it: learnt from a teacher, or for several costs."""
+"""A task in a recipe, and what wraps it: learned from a teacher, or for several costs."""
 
 from __future__ import annotations
 

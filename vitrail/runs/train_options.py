@@ -27,18 +27,18 @@ class TrainOptions:
     recipe
         named recipe, or a YAML file like the recipe.yaml of a run
     task
-        what is learnt, by default what the data say: classify, multilabel, segment, or a class of your own,
+        what is learned, by default what the data say: classify, multilabel, segment, or a class of your own,
         module:Class
     set
         settings of the task itself, such as dropout=0.2,mixup=0
     epochs
-        how often every picture is seen
+        how often every image is seen
     time
         train for so long instead, such as 90s, 30m, 2h; the check and the report come on top
     batch
-        pictures a step
+        images a step
     micro
-        pictures computed at once; by default measured once for a network and size, then remembered
+        images computed at once; by default measured once for a network and size, then remembered
     imgsz
         side of the network's input in pixels, or HEIGHTxWIDTH
     stride
@@ -91,9 +91,9 @@ class TrainOptions:
     splits
         the column of the splits, what its words or folders mean (0=train,1=test), or none: draw new ones
     val
-        share of the pictures that choose the best epoch
+        share of the images that choose the best epoch
     test
-        share of the pictures that score
+        share of the images that score
     precision
         float32, bf16, or auto: bf16 where the machine has it and the network is large enough
     compile
@@ -103,7 +103,7 @@ class TrainOptions:
     device
         auto, cpu, cuda, mps
     workers
-        processes that read pictures, -1: one fewer than the cores
+        processes that read images, -1: one fewer than the cores
     seed
         same seed, same run, on one machine and with as many epochs
     out

@@ -42,7 +42,7 @@ from vitrail.training.progress import Listener
 VIT, CNN = "vit_digits", "resnet10t"
 SEED = 0
 FINDABLE = {"truncated": "quarantined", "text": "quarantined", "empty": "quarantined"}
-"""Faults that must keep a picture out; the others must be named in the report."""
+"""Faults that must keep an image out; the others must be named in the report."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ def demo(
     """Run the whole story in `folder` and return its page, demo.html; each network trains for `minutes`."""
     _clear(folder)
     story = Story(folder, say)
-    story.step(1, "Real scans as a folder of pictures, with faults planted, and what the check finds")
+    story.step(1, "Real scans as a folder of images, with faults planted, and what the check finds")
     faults, prepared = _checked(folder, say)
     story.step(2, f"A vision transformer from scratch, {clock(60 * minutes)}")
     vit = _trained(folder, VIT, minutes, listeners)
@@ -73,7 +73,7 @@ def demo(
     rivals = _compared(prepared.manifest, vit, cnn, say)
     story.step(4, "A training killed in the middle (kill -9) and resumed")
     killed = killed_and_resumed(folder, say)
-    story.step(5, f"Ten new pictures: {command('predict', vit.folder, folder / 'new')}")
+    story.step(5, f"Ten new images: {command('predict', vit.folder, folder / 'new')}")
     fresh = predicted(vit.folder, folder / "new")
     for one in fresh:
         say(f"  {one.line()}")
@@ -84,7 +84,7 @@ def demo(
     page = folder / "demo.html"
     write_text(page, _page(story, faults, prepared, rivals, killed, fresh, suspects, looks))
     say(f"\nDone in {clock(time.monotonic() - story.began)}. Open {page} in a browser.")
-    say("Next, with your own pictures (one folder a class):  vitrail train photos/ --weights none")
+    say("Next, with your own images (one folder a class):  vitrail train photos/ --weights none")
     return page
 
 
@@ -161,14 +161,14 @@ class Rival:
     parameters: int
 
     def right(self) -> dict[str, bool]:
-        """Return whether each picture was answered rightly, by id."""
+        """Return whether each image was answered rightly, by id."""
         found = self.evaluation
         return dict(zip((row.id for row in found.rows), found.right().tolist(), strict=True))
 
 
 @dataclass(frozen=True)
 class Duel:
-    """Both networks on the same pictures."""
+    """Both networks on the same images."""
 
     vit: Rival
     cnn: Rival
@@ -201,7 +201,7 @@ def _compared(manifest: Manifest, vit: Run, cnn: Run, say: Callable[[str], None]
 
 @dataclass(frozen=True)
 class Suspects:
-    """Pictures whose label the network doubts most, and how many swapped labels are among them."""
+    """Images whose label the network doubts most, and how many swapped labels are among them."""
 
     rows: tuple[tuple[Row, Shot], ...]
     swapped: frozenset[str]
@@ -214,7 +214,7 @@ class Suspects:
 
 
 def _suspects(duel: Duel, manifest: Manifest, caught: list[Caught], say: Callable[[str], None]) -> Suspects:
-    """Rank all kept pictures by how little the network believes their label."""
+    """Rank all kept images by how little the network believes their label."""
     judged: list[tuple[float, Row, Shot]] = []
     for split in manifest.counts(duel.vit.predictor.task):
         found: Any = evaluate(duel.vit.predictor, rows_of(manifest, split), manifest.root)
@@ -223,14 +223,14 @@ def _suspects(duel: Duel, manifest: Manifest, caught: list[Caught], say: Callabl
     swapped = frozenset(one.fault.path for one in caught if one.fault.kind == "swapped label")
     suspects = Suspects(tuple((row, shot) for _, row, shot in judged[:12]), swapped, len(judged))
     say(
-        f"  Of {len(swapped)} swapped labels, {suspects.hits} are among the 12 pictures whose label it believes least."
+        f"  Of {len(swapped)} swapped labels, {suspects.hits} are among the 12 images whose label it believes least."
     )
     return suspects
 
 
 @dataclass(frozen=True)
 class Look:
-    """A test picture, its truth, and where the network looked."""
+    """A test image, its truth, and where the network looked."""
 
     truth: str
     explanation: Explanation

@@ -1,4 +1,4 @@
-"""New pictures for the demo: held back before anything is checked, then asked as a user asks, by the verb itself."""
+"""New images for the demo: held back before anything is checked, then asked as a user asks, by the verb itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vitrail.data.labels import natural
 
 @dataclass(frozen=True)
 class Fresh:
-    """A picture that no training and no check has seen, its truth, and what `vitrail predict` said of it."""
+    """An image that no training and no check has seen, its truth, and what `vitrail predict` said of it."""
 
     path: Path
     truth: str
@@ -34,7 +34,7 @@ class Fresh:
 
 
 def hold_back(data: Path, new: Path) -> list[Path]:
-    """Move the last picture of every class folder to `new`, called by what it is: is-7.png."""
+    """Move the last image of every class folder to `new`, called by what it is: is-7.png."""
     new.mkdir()
     held = []
     for folder in sorted((one for one in data.iterdir() if one.is_dir()), key=lambda one: natural(one.name)):
@@ -53,7 +53,7 @@ def vitrail(words: Sequence[str]) -> str:
 
 
 def predicted(model: Path, new: Path) -> list[Fresh]:
-    """Ask a run about every picture of `new`, as `vitrail predict MODEL NEW` does."""
+    """Ask a run about every image of `new`, as `vitrail predict MODEL NEW` does."""
     found = json.loads(vitrail(["predict", str(model), str(new), "--json"]))
     return [
         Fresh(path, path.stem.removeprefix("is-"), one["label"], one["probability"])

@@ -6,9 +6,9 @@ A task may have more, looked up by its name where it is of use (`getattr`):
     follow(…)         the loss of an answer against a teacher's (distillation, several costs at once)
     taught_by(…)      takes the teacher that the training has opened
     readable(output)  what an exported graph gives in front of the outputs, named by `readable_outputs`
-    for_large(…)      settings for pictures much larger than the input, and lines that say so
-    in_windows(…)     the answer of pictures larger than the input, from those of their windows
-    in_picture(…)     the same in the pixels of the picture itself (`picture_outputs`): maps brought onto it
+    for_large(…)      settings for images much larger than the input, and lines that say so
+    in_windows(…)     the answer of images larger than the input, from those of their windows
+    in_image(…)     the same in the pixels of the image itself (`picture_outputs`): maps brought onto it
     compare(…)        the image with truth, answer and their difference drawn on it, for pages
     glance(…)         the same small, truth beside answer, of an output while a training runs
     temperature       what an exported folder of another library divides logits by; `problem` is its name for the task
@@ -124,7 +124,7 @@ class Following:
 
 
 class Task(Targets[Target], Generic[Target, PredictionT]):
-    """What is predicted from features, how it is learnt, answered, proven and scored.
+    """What is predicted from features, how it is learned, answered, proven and scored.
 
     A task is built from the header of its truths, or the names in it alone, and its own settings; both are stored with
     the model, so that `load("task", name)(truth, settings)` builds it again. `inputs` names what its networks read of
@@ -141,7 +141,7 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     head_rate: float = 1.0
     """The learning rate of the head, in rates of what stands before it."""
     measures: bool = False
-    """True where an answer states lengths or areas: the size of a pixel is then read from the file of each picture."""
+    """True where an answer states lengths or areas: the size of a pixel is then read from the file of each image."""
     takes_threshold: bool = False
     """True where `decode` answers nothing below the threshold of an `Ask`."""
     agreement: str = "top answers are the same"
@@ -153,7 +153,7 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     """What hubs call it, where they have a name."""
 
     columns: tuple[str, ...] = ()
-    """The columns of a table of answers that are there even where no picture could be answered."""
+    """The columns of a table of answers that are there even where no image could be answered."""
 
     @property
     def probe(self) -> Probe | None:
@@ -181,7 +181,7 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
         """Return the module from features to the outputs of this task."""
 
     def steps(self, preprocess: Preprocess) -> Preprocess:
-        """Return how this task wants pictures prepared: by default as they are."""
+        """Return how this task wants images prepared: by default as they are."""
         return preprocess
 
     def prepare(self, batch: Batch[Any], rng: np.random.Generator, progress: float) -> Batch[Any]:
@@ -270,7 +270,7 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     def deployed_task(self, name: str) -> tuple[str, Task[Any, Any]]:
         """Return the task that a trained model goes on with, and its name; `name` is this one's in the recipe.
 
-        A wrapper that only changes how is learnt gives what it wraps.
+        A wrapper that only changes how is learned gives what it wraps.
         """
         return name, self
 

@@ -1,6 +1,6 @@
 """What a task says of a linear probe: a regression on frozen features that drafts and fine-tunes start from.
 
-A task with a `probe` can be drafted. `truth` is what its regression learns from, the first axis the pictures.
+A task with a `probe` can be drafted. `truth` is what its regression learns from, the first axis the images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Vectors = NDArray[np.float32]
 Whole = NDArray[np.int64]
 
 OTHER_HEADS = (
-    "answers of heads that had not seen the pictures (for the error told here, on those of the other folds)"
+    "answers of heads that had not seen the images (for the error told here, on those of the other folds)"
 )
 """What the temperature of a draft is fitted on."""
 
@@ -83,7 +83,7 @@ class Probe(Protocol):
         ...
 
     def share(self, logits: Vectors, truth: Whole) -> float:
-        """Return the one number in 0 … 1 that more pictures should raise."""
+        """Return the one number in 0 … 1 that more images should raise."""
         ...
 
     def result(self, evaluation: Any, scope: Scope) -> Result:
@@ -101,7 +101,7 @@ class Probe(Protocol):
 
 @runtime_checkable
 class DenseProbe(Probe, Protocol):
-    """A probe that learns from the patches of a picture, (n, p, d), in place of one vector of each, (n, d).
+    """A probe that learns from the patches of an image, (n, p, d), in place of one vector of each, (n, d).
 
     The truth is one number a patch, (n, p), and `VOID` where a patch counts nowhere.
     """
@@ -111,7 +111,7 @@ class DenseProbe(Probe, Protocol):
         ...
 
     def sample(self, vectors: Vectors, truth: Whole) -> tuple[Vectors, Whole]:
-        """Return the patches that are learnt from, and what they show: (n, p, d), (n, p) -> (m, d), (m,)."""
+        """Return the patches that are learned from, and what they show: (n, p, d), (n, p) -> (m, d), (m,)."""
         ...
 
     def output(self, logits: Vectors, grid: tuple[int, int]) -> Output:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-NEVER_SEEN = "pictures it never saw"
+NEVER_SEEN = "images it never saw"
 
-VALIDATION = "the validation pictures"
+VALIDATION = "the validation images"
 """What the temperature of a training is fitted on."""
 
 
@@ -103,7 +103,7 @@ class Table(NamedTuple):
 
 
 class Shot(NamedTuple):
-    """One picture of a page, by its row's id: what is true, what was answered, how sure; `right` None: who can say.
+    """One image of a page, by its row's id: what is true, what was answered, how sure; `right` None: who can say.
 
     `caption` stands in the place of all that where one word of truth and one of answer do not tell it.
     """
@@ -141,7 +141,7 @@ class TableSection(Section):
 
 @dataclass(frozen=True)
 class Matrix(Section):
-    """What of one class was taken for another: counts (k, k), truth down; the pictures of each cell, surest first."""
+    """What of one class was taken for another: counts (k, k), truth down; the images of each cell, surest first."""
 
     kind: ClassVar[str] = "matrix"
     labels: tuple[str, ...]
@@ -151,7 +151,7 @@ class Matrix(Section):
 
 @dataclass(frozen=True)
 class Gallery(Section):
-    """A row of pictures; `explain`: beside each, where the network looked."""
+    """A row of images; `explain`: beside each, where the network looked."""
 
     kind: ClassVar[str] = "gallery"
     hint: str
@@ -161,7 +161,7 @@ class Gallery(Section):
 
 @dataclass(frozen=True)
 class Overlays(Section):
-    """A row of pictures with the answer drawn on each by the task (`Task.render`)."""
+    """A row of images with the answer drawn on each by the task (`Task.render`)."""
 
     kind: ClassVar[str] = "overlays"
     hint: str
@@ -236,7 +236,7 @@ class Exports(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """Which pictures were scored, in words, and the ids of those that have a twin among the training pictures."""
+    """Which images were scored, in words, and the ids of those that have a twin among the training images."""
 
     called: str = NEVER_SEEN
     leaked: frozenset[str] = frozenset()
@@ -259,23 +259,23 @@ class Evaluation(Protocol):
         ...
 
     def merge(self, other: Any) -> None:
-        """Take in what another process gathered; afterwards the pictures stand in the order of their ids."""
+        """Take in what another process gathered; afterwards the images stand in the order of their ids."""
         ...
 
     def scores(self) -> dict[str, float]:
-        """Return the scores that are cheap, after every epoch: the main one, "loss", "pictures"."""
+        """Return the scores that are cheap, after every epoch: the main one, "loss", "images"."""
         ...
 
     def calibrate(self) -> Mapping[str, Any]:
-        """Return the settings of the task that are learnt from these answers, of validation pictures."""
+        """Return the settings of the task that are learned from these answers, of validation images."""
         ...
 
     def per_image(self) -> Mapping[str, Array]:
-        """Return numbers of each picture, in the order of `rows`."""
+        """Return numbers of each image, in the order of `rows`."""
         ...
 
     def resample(self, counts: Array) -> Mapping[str, float]:
-        """Return the scores of a resample in which each picture stands so often: (n,)."""
+        """Return the scores of a resample in which each image stands so often: (n,)."""
         ...
 
     def result(self, scope: Scope = Scope()) -> Result:
@@ -306,7 +306,7 @@ def kept_by(evaluation: Evaluation) -> Kept:
 
 @dataclass
 class Gathered:
-    """What an evaluation keeps of every picture: its row, and arrays by name whose first axis is the pictures."""
+    """What an evaluation keeps of every image: its row, and arrays by name whose first axis is the images."""
 
     rows: list[Row] = field(default_factory=list)
     parts: dict[str, list[Array]] = field(default_factory=dict)
@@ -315,20 +315,20 @@ class Gathered:
         return len(self.rows)
 
     def __getitem__(self, name: str) -> Array:
-        """Return one array of all pictures; of none an empty one."""
+        """Return one array of all images; of none an empty one."""
         parts = self.parts.get(name, [])
         if len(parts) > 1:
             self.parts[name] = parts = [np.concatenate(parts)]
         return parts[0] if parts else np.zeros(0)
 
     def add(self, rows: Sequence[Row], arrays: Mapping[str, Array]) -> None:
-        """Take in some pictures."""
+        """Take in some images."""
         self.rows += rows
         for name, array in arrays.items():
             self.parts.setdefault(name, []).append(array)
 
     def merge(self, other: Gathered) -> None:
-        """Take in others' pictures and put all into the order of their ids, as a manifest has them."""
+        """Take in others' images and put all into the order of their ids, as a manifest has them."""
         self.add(other.rows, {name: other[name] for name in other.parts})
         order = sorted(range(len(self.rows)), key=lambda i: natural(self.rows[i].id))
         self.rows = [self.rows[i] for i in order]

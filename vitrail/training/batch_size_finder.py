@@ -20,7 +20,7 @@ import torch
 from vitrail.core.cache import keep_json
 from vitrail.core.environment import cache_dir
 from vitrail.data.batch import Batch
-from vitrail.infer.bf16_check import PICTURES, Bf16Check, check_bf16, keep_in_float32, noise
+from vitrail.infer.bf16_check import IMAGES, Bf16Check, check_bf16, keep_in_float32, noise
 from vitrail.models.factory import count_macs, describe
 from vitrail.runs.device import autocast, fast_bf16
 from vitrail.runs.network import Network
@@ -30,7 +30,7 @@ from vitrail.training.loop import TrainingError
 from vitrail.training.micro_batches import refuse_lone, smallest_piece
 
 SMALLEST = 8
-"""Pictures of the smallest micro-batch that is tried."""
+"""Images of the smallest micro-batch that is tried."""
 
 CLEARLY = 0.9
 """One way is clearly quicker than another when it takes at most this share of its time."""
@@ -47,10 +47,10 @@ REPEATS = 5
 FEWEST = 2
 
 LARGER = 32
-"""Pictures of a step that is timed beside the smallest one: what a step costs by itself weighs less there."""
+"""Images of a step that is timed beside the smallest one: what a step costs by itself weighs less there."""
 
 PAYS = 50_000_000
-"""Multiply-adds of a picture from which rounding to bf16 pays.
+"""Multiply-adds of an image from which rounding to bf16 pays.
 
 With AVX-512 bf16 every network measured was quicker (`bench/rounding.py`): 1.4 to 1.8 times at 0.02 billion, 1.7 to 2.0
 times from 0.1 to 5 billion. The smallest are trained in minutes anyway and keep their exactness.
@@ -63,7 +63,7 @@ class Measured(NamedTuple):
     precision: Literal["float32", "bf16"]
     micro: int
     seconds: float  # a step of the whole batch
-    batch: int  # pictures of that step: the recipe's batch, or all there are
+    batch: int  # images of that step: the recipe's batch, or all there are
     memory: int  # bytes, of this process at its highest
     check: Bf16Check = Bf16Check()
 
@@ -77,7 +77,7 @@ def measure(
     machine does meanwhile. A GPU takes the whole batch, or the half of it, and so on, that its memory holds.
 
     Raises:
-        TrainingError: memory does not hold a single picture.
+        TrainingError: memory does not hold a single image.
     """
     size = len(batch.ids)
     precision = precision_for(recipe, network, device)
@@ -86,7 +86,7 @@ def measure(
     trial = _Trial(deepcopy(network).to(device).train(), task, batch, device, least)
     check = Bf16Check()
     if precision == "bf16":
-        check = check_bf16(trial.network.encoder, batch.images[:PICTURES].to(device))
+        check = check_bf16(trial.network.encoder, batch.images[:IMAGES].to(device))
         precision = "bf16" if check.faithful else "float32"
     keep_in_float32(trial.network.encoder, check.float32)
     place = _place(recipe, network, batch, precision)
@@ -104,7 +104,7 @@ def measure(
 
 
 class Forecast(NamedTuple):
-    """Seconds of a picture in training: of the quickest of several steps, and of the usual one of them."""
+    """Seconds of an image in training: of the quickest of several steps, and of the usual one of them."""
 
     quickest: float
     usual: float
@@ -118,9 +118,9 @@ def forecast(
     precision: str,
     smallest: int = 1,
 ) -> Forecast:
-    """Time several steps of a few pictures on a copy of the network, each size as long as it takes little time.
+    """Time several steps of a few images on a copy of the network, each size as long as it takes little time.
 
-    `smallest` is how many pictures it can learn from at once.
+    `smallest` is how many images it can learn from at once.
     """
     trial = _Trial(deepcopy(network).to(device).train(), task, batch, device, smallest)
     found: dict[int, list[float]] = {}
@@ -145,7 +145,7 @@ def _held(trial: _Trial, micro: int, precision: str) -> int:
             return micro
         except torch.OutOfMemoryError:
             if micro <= trial.least or trial.task.couples:
-                many = "one picture at a time" if micro == 1 else f"{micro} pictures at once"
+                many = "one image at a time" if micro == 1 else f"{micro} images at once"
                 raise TrainingError(
                     f"Memory does not hold the training of {many}. Choose a smaller network or --imgsz."
                 ) from None
@@ -206,21 +206,21 @@ class _Trial:
     task: Task[Any, Any]
     batch: Batch[Any]
     device: torch.device
-    least: int  # pictures that it can learn from at once
+    least: int  # images that it can learn from at once
 
     def cost(self, count: int, precision: str) -> float:
-        """Return the seconds of one picture where `count` are computed at once, in the quickest of several steps."""
+        """Return the seconds of one image where `count` are computed at once, in the quickest of several steps."""
         return min(self.times(count, precision)) / count
 
     def times(self, count: int, precision: str) -> list[float]:
-        """Return the seconds of several steps of `count` pictures, fewer where they are slow."""
+        """Return the seconds of several steps of `count` images, fewer where they are slow."""
         times: list[float] = []
         while len(times) < FEWEST or (len(times) < REPEATS and sum(times) < PATIENCE):
             times.append(self.seconds(count, precision))
         return times
 
     def seconds(self, count: int, precision: str) -> float:
-        """Return the seconds of one step of `count` pictures."""
+        """Return the seconds of one step of `count` images."""
         piece = self.batch.slice(0, count).to(self.device)
         began = time.perf_counter()
         with torch.random.fork_rng(devices=[]):
@@ -274,13 +274,13 @@ def summary_line(recipe: Recipe, found: Measured, parameters: int) -> str:
     return (
         f"{recipe.model.name}: {parameters / 1e6:.2f} M parameters, {size} px, from "
         f"{'scratch' if recipe.model.weights == 'none' else recipe.model.weights}; recipe {recipe.recipe}; "
-        f"{found.precision}, {found.micro} pictures at a time, {found.seconds:.2f} s a step "
-        f"of {pictures_a_step(recipe, found)}."
+        f"{found.precision}, {found.micro} images at a time, {found.seconds:.2f} s a step "
+        f"of {images_per_step(recipe, found)}."
     )
 
 
-def pictures_a_step(recipe: Recipe, found: Measured) -> str:
-    """Return how many pictures a step has, and why where that is not the recipe's batch."""
+def images_per_step(recipe: Recipe, found: Measured) -> str:
+    """Return how many images a step has, and why where that is not the recipe's batch."""
     if found.batch == recipe.training.batch:
         return f"{found.batch}"
     return f"{found.batch} (all there are to train on; the batch asked for is {recipe.training.batch})"

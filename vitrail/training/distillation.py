@@ -40,7 +40,7 @@ class Teacher:
 
     Images as the student gets them (b, channels, height, width) -> logits (b, k) in the student's order of classes, as
     an output. The teacher sees the very crop of the student, all of it, brought to its own size by its own
-    interpolation and in its own normalisation: its own crop was for whole pictures, and would cut from what the
+    interpolation and in its own normalisation: its own crop was for whole images, and would cut from what the
     student is asked about.
     """
 
@@ -120,8 +120,8 @@ def _ours(path: Path, labels: Sequence[str]) -> _Opened:
     missing = [label for label in labels if label not in known]
     if missing:
         raise SettingError(
-            f"The teacher {path} does not know {', '.join(missing[:5])}. It must have learnt every class of the "
-            "student's pictures; train it on them first."
+            f"The teacher {path} does not know {', '.join(missing[:5])}. It must have learned every class of the "
+            "student's images; train it on them first."
         )
     return _Opened(predictor.network, predictor.preprocess, tuple(known.index(label) for label in labels))
 
@@ -138,7 +138,7 @@ def _published(source: str, labels: Sequence[str]) -> _Opened:
 def _classifier(found: Pretrained, spec: FeatureSpec) -> Head:
     if "linear.weight" not in found.head:
         raise WeightsError(
-            f"The weights {found.name} have no classifier, so they cannot teach. Fine-tune them on your pictures "
+            f"The weights {found.name} have no classifier, so they cannot teach. Fine-tune them on your images "
             "first (vitrail train … --weights …), and name that run as the teacher."
         )
     classes = len(found.head["linear.weight"])
@@ -161,7 +161,7 @@ def _named(source: str, labels: Sequence[str], known: Sequence[str]) -> tuple[in
     missing = [label for label in labels if label not in known]
     raise SettingError(
         f"The teacher {source} does not know {', '.join(missing[:5])}. Its classes are {', '.join(known[:5])}"
-        f"{' …' if len(known) > 5 else ''}: name the folders of your pictures so, or fine-tune it on them first."
+        f"{' …' if len(known) > 5 else ''}: name the folders of your images so, or fine-tune it on them first."
     )
 
 
@@ -182,7 +182,7 @@ def _columns(source: str, labels: Sequence[str], classes: int) -> tuple[int, ...
         )
         return tuple(range(classes))
     raise SettingError(
-        f"The teacher {source} knows {classes} classes of its own, and not those of these pictures. Fine-tune it on "
+        f"The teacher {source} knows {classes} classes of its own, and not those of these images. Fine-tune it on "
         "them first, and name that run: --teacher runs/teacher"
     )
 

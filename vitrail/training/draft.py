@@ -36,7 +36,7 @@ from vitrail.training.loop import Event
 from vitrail.training.micro_batches import smallest_piece
 from vitrail.training.progress import Listener, note
 from vitrail.training.resolve_recipe import Planned
-from vitrail.training.session import first_batch, pictures_to_train_on
+from vitrail.training.session import first_batch, training_images
 
 MINUTE = 30.0
 """Seconds that computing features may take before a smaller input is chosen on a machine without fast bf16 tiles."""
@@ -47,7 +47,7 @@ SMALLEST = 96
 
 @dataclass(frozen=True)
 class ProbeData:
-    """The pictures of a probe: targets, the same as an array (n, …), and what must stay together as numbers (n,)."""
+    """The images of a probe: targets, the same as an array (n, …), and what must stay together as numbers (n,)."""
 
     rows: list[Row]
     targets: list[Any]
@@ -57,7 +57,7 @@ class ProbeData:
 
 
 def probe_data(start: InitialState, probe: Probe, rows: list[Row], manifest: Manifest) -> ProbeData:
-    """Return truth and groups as numbers; a picture of no group is a group of its own."""
+    """Return truth and groups as numbers; an image of no group is a group of its own."""
     names = [row.group or f"\0{row.id}" for row in rows]
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     targets = [start.task.read(row, manifest.root) for row in rows]
@@ -71,7 +71,7 @@ def probe_data(start: InitialState, probe: Probe, rows: list[Row], manifest: Man
 
 
 def _size(manifest: Manifest, row: Row) -> tuple[int, int]:
-    """Return the height and width of a picture."""
+    """Return the height and width of an image."""
     height, width = load(manifest.root, row.path, part=row.part).image.shape[:2]
     return height, width
 
@@ -163,12 +163,12 @@ def _sized(
     missing = opened[2].missing(manifest.rows())
     if not planned.shrink or not missing or _is_fast(device):
         return opened
-    cost = opened[2].seconds_a_picture(manifest, manifest.rows()) * missing
+    cost = opened[2].seconds_per_image(manifest, manifest.rows()) * missing
     smaller = _smaller(recipe.model.imgsz, opened[1].network.spec, cost)
     if smaller is None:
         return opened
     line = (
-        f"input {smaller[0]} px in place of {recipe.model.imgsz[0]} px: the features of {missing:,} pictures "
+        f"input {smaller[0]} px in place of {recipe.model.imgsz[0]} px: the features of {missing:,} images "
         f"would take about {cost:.0f} s here (--imgsz {recipe.model.imgsz[0]} keeps the size)"
     )
     note(listeners, [line])
@@ -201,7 +201,7 @@ def _smaller(size: tuple[int, int], spec: FeatureSpec, cost: float) -> tuple[int
 def _full_seconds(full: Recipe, manifest: Manifest) -> tuple[float, float]:
     """Foretell what a full fine-tune would take, at least and as steps usually take here, from a few on a copy."""
     start = build_from_recipe(full, manifest.truth)
-    pictures = pictures_to_train_on(full, manifest, start.task, start.preprocess)
+    pictures = training_images(full, manifest, start.task, start.preprocess)
     device = device_for(full.training.device)
     precision = "bf16" if fast_bf16(device) else "float32"
     few = full.model_copy(update={"training": full.training.model_copy(update={"batch": LARGER})})
@@ -221,7 +221,7 @@ def init_head_from_probe(start: InitialState, manifest: Manifest, split: str) ->
         return
     rows = manifest.rows(split)
     if not rows:
-        raise DataError(f"The split {split!r} holds no pictures. Look at: vitrail check.")
+        raise DataError(f"The split {split!r} holds no images. Look at: vitrail check.")
     device = next(start.network.parameters()).device
     frozen = _frozen(start, device)
     found = probe_data(start, probe, rows, manifest)

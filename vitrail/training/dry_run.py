@@ -19,14 +19,14 @@ from vitrail.runs.device import device_for
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import open_run
 from vitrail.runs.train_options import TrainOptions
-from vitrail.training.batch_size_finder import forecast, measure, pictures_a_step, with_measured_settings
+from vitrail.training.batch_size_finder import forecast, images_per_step, measure, with_measured_settings
 from vitrail.training.fit import prepared_for
 from vitrail.training.initialization import InitialState, build_from_recipe
 from vitrail.training.micro_batches import smallest_piece
 from vitrail.training.recipe_layers import table
 from vitrail.training.resolve_recipe import plan
 from vitrail.training.resumption import Place, resumed_manifest
-from vitrail.training.session import first_batch, order_of, pictures_to_train_on
+from vitrail.training.session import first_batch, order_of, training_images
 from vitrail.training.time_budget import Budget
 from vitrail.training.validate_options import validate
 
@@ -62,11 +62,11 @@ class DryRun:
         splits = ", ".join(f"{count:,} {split}" for split, count in self.splits.items())
         return [
             *self.notes,
-            f"pictures  {splits}",
+            f"images  {splits}",
             f"network   {model['name']}, {self.parameters / 1e6:.2f} M parameters, input {size} px",
             f"recipe    {self.recipe['recipe']}: lr {training['lr']:g}, augmentation {training['augment']}, "
-            f"{training['precision']}, {training['micro']} pictures at a time",
-            f"batch     {self.batch} pictures",
+            f"{training['precision']}, {training['micro']} images at a time",
+            f"batch     {self.batch} images",
             f"steps     {self.steps:,} of {self.seconds_a_step:.2f} s (measured), {self.epochs:.1f} epochs",
             f"memory    {self.memory / 1e9:.1f} GB at its highest, all of this command up to its first step",
             "settings, by where they come from; what stands lower wins:",
@@ -94,7 +94,7 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     start = build_from_recipe(wanted, prepared.manifest.truth)
     if wanted.training.tune == "head":
         start.network.encoder.requires_grad_(False)
-    pictures = pictures_to_train_on(wanted, prepared.manifest, start.task, start.preprocess)
+    pictures = training_images(wanted, prepared.manifest, start.task, start.preprocess)
     found = measure(wanted, start.network, start.task, first_batch(wanted, pictures), device)
     recipe = with_measured_settings(wanted, found)
     manifest = prepared.manifest
@@ -117,7 +117,7 @@ def dry(data: str, options: TrainOptions) -> DryRun:
         steps=steps,
         seconds_a_step=found.seconds,
         epochs=steps / epoch,
-        batch=pictures_a_step(recipe, found),
+        batch=images_per_step(recipe, found),
         seconds=seconds,
         seconds_usual=seconds * noise,
         memory=found.memory,
@@ -161,7 +161,7 @@ def dry_resume(folder: str | Path, more: int = 0, where: Place = Place()) -> Dry
     """Say what going on with a run, or with `more` epochs of it, would take; nothing is written.
 
     Raises:
-        DataError: as the resume itself, where pictures changed or are gone.
+        DataError: as the resume itself, where images changed or are gone.
     """
     run = open_run(folder)
     recipe = run.recipe()

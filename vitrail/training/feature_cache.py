@@ -1,7 +1,7 @@
-"""Frozen features: what a pretrained network sees in a picture, as one vector.
+"""Frozen features: what a pretrained network sees in an image, as one vector.
 
-Features are computed once for each picture and kept on disk under what they depend on: the weights, the
-preprocessing, the precision, and the content of the file. New pictures only cost themselves.
+Features are computed once for each image and kept on disk under what they depend on: the weights, the
+preprocessing, the precision, and the content of the file. New images only cost themselves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vitrail.core.environment import cache_dir
 from vitrail.core.errors import SettingError
 from vitrail.data.batch import Batch
 from vitrail.data.decode import RULES
-from vitrail.data.loader import Pictures, Share, evaluation
+from vitrail.data.loader import ImageDataset, Share, evaluation
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.targets import NoTargets
@@ -39,7 +39,7 @@ from vitrail.tasks.probe import Vectors
 BATCH = 16
 
 LARGEST = 4_000_000_000
-"""Bytes that the patches of all pictures may take."""
+"""Bytes that the patches of all images may take."""
 
 FORMAT = 2
 """Counts up when features are computed otherwise; the first were wrong in bf16 on some machines (bf16_check.py)."""
@@ -53,9 +53,9 @@ def pool_kind(spec: FeatureSpec) -> Kind:
 
 
 class Frozen:
-    """A frozen encoder that turns pictures into vectors, and remembers those it has seen.
+    """A frozen encoder that turns images into vectors, and remembers those it has seen.
 
-    With `patches` a picture is a vector for each of its patches, (p, d) in float16, in place of one of it all, (d,).
+    With `patches` an image is a vector for each of its patches, (p, d) in float16, in place of one of it all, (d,).
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Frozen:
         """Return one vector a row, (n, d), or one a patch, (n, p, d), computing only those not seen before.
 
         Raises:
-            SettingError: the patches of all pictures would fill the memory.
+            SettingError: the patches of all images would fill the memory.
         """
         self._refuse_huge(len(rows))
         known = self._read()
@@ -113,16 +113,16 @@ class Frozen:
         size = 2 * pictures * self.grid[0] * self.grid[1] * self.encoder.spec.width if self.patches else 0
         if size > LARGEST:
             raise SettingError(
-                f"The features of the patches of {pictures:,} pictures would take {size / 1e9:.0f} GB. Train the head "
+                f"The features of the patches of {pictures:,} images would take {size / 1e9:.0f} GB. Train the head "
                 "in steps: --tune head; or take a smaller input: --imgsz."
             )
 
     def missing(self, rows: Sequence[Row]) -> int:
-        """Return how many pictures would have to be computed."""
+        """Return how many images would have to be computed."""
         return len({row.hash for row in rows} - self._read().keys())
 
-    def seconds_a_picture(self, manifest: Manifest, rows: Sequence[Row]) -> float:
-        """Measure what one picture costs: the quickest of two batches after one that warms up."""
+    def seconds_per_image(self, manifest: Manifest, rows: Sequence[Row]) -> float:
+        """Measure what one image costs: the quickest of two batches after one that warms up."""
         some = [*rows[:BATCH]] * (1 + (len(rows) < BATCH))
         took = []
         for _ in range(3):
@@ -134,8 +134,8 @@ class Frozen:
     def _compute(
         self, manifest: Manifest, rows: Sequence[Row], workers: int = 1
     ) -> Iterator[tuple[list[str], Vectors]]:
-        """Yield hashes and vectors, batch by batch; pictures are read in a process of their own meanwhile."""
-        pictures = Pictures(rows, manifest.root, self.preprocess, NoTargets(Truth("none")))
+        """Yield hashes and vectors, batch by batch; images are read in a process of their own meanwhile."""
+        pictures = ImageDataset(rows, manifest.root, self.preprocess, NoTargets(Truth("none")))
         hashes = {row.id: row.hash for row in rows}
         batches = evaluation(pictures, BATCH, Share(), workers)
         for batch, output in run_network(self._pooled, batches, self.device, self.precision):

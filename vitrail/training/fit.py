@@ -18,7 +18,7 @@ from vitrail.core.files import refuse_unwritable_folder
 from vitrail.core.malloc import holding_memory
 from vitrail.core.seeds import of_64_bits
 from vitrail.core.text import command, quoted
-from vitrail.data.loader import Pictures, Share, processes, training
+from vitrail.data.loader import ImageDataset, Share, processes, training
 from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import Prepared, prepare
@@ -47,7 +47,7 @@ from vitrail.training.session import (
     first_batch,
     open_session,
     order_of,
-    pictures_to_train_on,
+    training_images,
 )
 from vitrail.training.signals import stopping
 from vitrail.training.task_choice import named_task
@@ -60,7 +60,7 @@ _Known = tuple[Run, Recipe, float]
 def train(
     data: str | Path, options: TrainOptions | None = None, *, listeners: Sequence[Listener] = ()
 ) -> Run:
-    """Check a data set, train a network on it and return its run, with scores on pictures it never saw.
+    """Check a data set, train a network on it and return its run, with scores on images it never saw.
 
     `data` is a folder, another source that `vitrail check` understands, or a built-in name ("digits").
 
@@ -127,7 +127,7 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
         begun.network.encoder.requires_grad_(False)
     known = None
     if accelerator.is_main_process:
-        pictures = pictures_to_train_on(recipe, manifest, begun.task, begun.preprocess)
+        pictures = training_images(recipe, manifest, begun.task, begun.preprocess)
         found = measure(recipe, begun.network, begun.task, first_batch(recipe, pictures), accelerator.device)
         recipe = with_measured_settings(recipe, found)
         note(listeners, [summary_line(recipe, found, count_params(begun.network)), *found.check.lines()])
@@ -158,7 +158,7 @@ def resume(
 ) -> Run:
     """Go on with a run that was stopped or killed, from its last saved state, or for `more` epochs than it had.
 
-    Every picture must be the one that the run saw; `where` says where they lie now, and whether others will do.
+    Every image must be the one that the run saw; `where` says where they lie now, and whether others will do.
     """
     run = open_run(folder)
     recipe = run.recipe()
@@ -180,7 +180,7 @@ def resume(
     if accelerator.is_main_process:
         if resumed.accepted:
             manifest.write(run.manifest_path)
-        if where.source:  # whoever scores or explains this run finds its pictures there from now on
+        if where.source:  # whoever scores or explains this run finds its images there from now on
             run.save_state(tensors, counters | {"root": str(manifest.root)})
         about = {"time": time.time(), "step": counters["step"], "exact": exact, "changed": changed}
         run.log("resumed", {**about, **resumed.event})
@@ -244,7 +244,7 @@ def _report(context: RunContext, seconds: float, finished: bool) -> ReportError 
     return None
 
 
-def _steps(session: Session, monitor: Monitor, pictures: Pictures, stop: Callable[[], bool]) -> None:
+def _steps(session: Session, monitor: Monitor, pictures: ImageDataset, stop: Callable[[], bool]) -> None:
     """Train to the end of the schedule, or until it is to stop; the state of the last step is saved."""
     if session.step >= session.schedule.total or monitor.validation.patience_ran_out():
         return

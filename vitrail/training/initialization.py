@@ -110,7 +110,7 @@ def _open(model: ModelSettings) -> _Opened:
 
 
 def _fitted(base: Preprocess, model: ModelSettings) -> Preprocess:
-    """Fit pictures as the recipe says, which has what the weights state where nobody said otherwise."""
+    """Fit images as the recipe says, which has what the weights state where nobody said otherwise."""
     fraction = model.crop_fraction or usual_fraction(model.fit)
     return replace(
         base,

@@ -1,6 +1,6 @@
-"""Linear layers on frozen features by scikit-learn, and their answers on pictures that they had not seen.
+"""Linear layers on frozen features by scikit-learn, and their answers on images that they had not seen.
 
-`truth` is what a task's probe makes of the targets, the first axis the pictures. `groups` numbers what must stay
+`truth` is what a task's probe makes of the targets, the first axis the images. `groups` numbers what must stay
 together.
 """
 
@@ -50,17 +50,17 @@ def _path(probe: Probe, vectors: Vectors, truth: Whole, strengths: Sequence[floa
 
 
 class OutOfFold(NamedTuple):
-    """What heads said of pictures that they had not seen: logits (n, k), the same from half the pictures, the folds."""
+    """What heads said of images that they had not seen: logits (n, k), the same from half the images, the folds."""
 
     logits: Vectors
     half: Vectors
-    folds: Whole  # (n,): which fold held each picture
+    folds: Whole  # (n,): which fold held each image
 
 
 def out_of_fold(probe: Probe, vectors: Vectors, truth: Whole, groups: Whole, folds: int = 5) -> OutOfFold:
-    """Score every picture once by a head that saw neither it nor its group (stratified, grouped folds).
+    """Score every image once by a head that saw neither it nor its group (stratified, grouped folds).
 
-    DataError where there are too few pictures.
+    DataError where there are too few images.
     """
     from sklearn.model_selection import GroupShuffleSplit
 
@@ -87,11 +87,11 @@ def _folds(strata: Whole, groups: Whole, most: int) -> list[tuple[Whole, Whole]]
     number = min(most, int(np.bincount(strata).max()), len(np.unique(groups)))
     if number < 2:
         raise DataError(
-            "There are too few pictures to score a draft: no class has two that are not twins. Add pictures."
+            "There are too few images to score a draft: no class has two that are not twins. Add images."
         )
     splitter = StratifiedGroupKFold(number, shuffle=True, random_state=0)
     with warnings.catch_warnings():
-        # A rare class is missing in some folds; it is no reason to learn from fewer pictures of all others.
+        # A rare class is missing in some folds; it is no reason to learn from fewer images of all others.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         parts: list[tuple[Whole, Whole]] = list(splitter.split(strata, strata, groups))
         return parts

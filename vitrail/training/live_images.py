@@ -10,7 +10,7 @@ from vitrail import plots
 from vitrail.core.errors import VitrailError
 from vitrail.data.batch import Batch
 from vitrail.data.decode import preview
-from vitrail.data.loader import Pictures, listed
+from vitrail.data.loader import ImageDataset, listed
 from vitrail.data.open_image import load
 from vitrail.runs.run import Run
 from vitrail.runs.run_network import answering, evaluating, run_network
@@ -30,7 +30,7 @@ WIDTH = 1280
 class Live:
     """Draws images of the validation split, spread over it and always the same, for a task that draws (`glance`)."""
 
-    def __init__(self, run: Run, validation: Pictures) -> None:
+    def __init__(self, run: Run, validation: ImageDataset) -> None:
         self.run, self.validation = run, validation
         self.glance: Any = getattr(validation.targets, "glance", None)
         self.places = spread(len(validation.rows), SHOWN) if self.glance is not None else []
@@ -52,7 +52,7 @@ class Live:
         rows = [plots.beside(*shown[i : i + ACROSS]) for i in range(0, len(shown), ACROSS)]
         sheet = plots.below(*rows)
         sheet.thumbnail((WIDTH, WIDTH))
-        plots.write_picture(self.run.live_path, sheet)
+        plots.write_image(self.run.live_path, sheet)
         first, self.drawn = not self.drawn, True
         return [
             f"Validation images, truth beside answer, drawn anew after each epoch: {self.run.live_path}"

@@ -76,7 +76,7 @@ class Session:
     clip: float
     precision: str
     pieces: int = 1  # micro-batches a process computes one after another for one step
-    least: int = 1  # pictures of the smallest piece that the network can learn from
+    least: int = 1  # images of the smallest piece that the network can learn from
     step: int = 0
     seconds: float = 0.0  # spent in steps so far, over all resumes
 
@@ -105,7 +105,7 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
                 _smaller(session, len(batch.ids))
             yield Event("smaller", session.step, {"micro": -(-len(batch.ids) // session.pieces)})
         session.step += 1
-        took = time.perf_counter() - began  # waiting for pictures counts, looking at the event does not
+        took = time.perf_counter() - began  # waiting for images counts, looking at the event does not
         session.seconds += took
         told: dict[str, Any] = {"loss": loss, "lr": rate, "seconds": took, "epoch": session.epoch}
         yield Event("step", session.step, told | ({"parts": parts} if len(parts) > 1 else {}))
@@ -118,12 +118,12 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
 
 
 def _smaller(session: Session, local: int) -> None:
-    """Halve the micro-batch, keeping the batch; give up where one picture at a time is still too much."""
+    """Halve the micro-batch, keeping the batch; give up where one image at a time is still too much."""
     session.optimiser.zero_grad(set_to_none=True)
     most = local // session.least
     if session.accelerator.num_processes > 1 or session.pieces >= most or session.task.couples:
         raise TrainingError(
-            f"Memory ran out at step {session.step} with {local // session.pieces} pictures at a time. "
+            f"Memory ran out at step {session.step} with {local // session.pieces} images at a time. "
             "Lower it with --micro, or choose a smaller network or --imgsz."
         ) from None
     session.pieces = min(most, session.pieces * 2)
@@ -187,7 +187,7 @@ IMAGES = ""
 def _counted(session: Session, batch: Batch[Any]) -> dict[str, float]:
     """Return what each part of the loss counts over the whole step, as a share of one process.
 
-    Pieces may differ by one picture, in one process or from one to another: each counts by what it holds, and the mean
+    Pieces may differ by one image, in one process or from one to another: each counts by what it holds, and the mean
     over processes is the step of the whole batch.
     """
     world = session.accelerator.num_processes
@@ -272,7 +272,7 @@ def deterministic(device: torch.device) -> Iterator[None]:
 
 
 def evaluate(session: Session, batches: Iterator[Batch[Any]], rows: Mapping[str, Row]) -> Evaluation:
-    """Return the task's evaluation of batches, gathered from all processes; `rows` are the pictures by id."""
+    """Return the task's evaluation of batches, gathered from all processes; `rows` are the images by id."""
     network, evaluation = session.evaluated(), session.task.evaluation()
     compute = answering(session.task, network, size=network.encoder.image_size)
     with evaluating(network):

@@ -1,4 +1,4 @@
-"""How few pictures a network can learn from at once: batch norms need two numbers a channel."""
+"""How few images a network can learn from at once: batch norms need two numbers a channel."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from vitrail.tasks.wrappers.elastic import points_of
 
 
 def smallest_piece(network: Network, task: Task[Any, Any], model: ModelSettings) -> int:
-    """Return how many pictures the smallest piece of a step may have: 2 where batch norms end at maps of 1 × 1, else 1.
+    """Return how many images the smallest piece of a step may have: 2 where batch norms end at maps of 1 × 1, else 1.
 
-    One picture is looked at as at prediction, in the smallest size that is trained: nothing of the network changes.
+    One image is looked at as at prediction, in the smallest size that is trained: nothing of the network changes.
     """
     frozen = not any(parameter.requires_grad for parameter in network.encoder.parameters())
     norms = [one for one in (network.head if frozen else network).modules() if isinstance(one, _BatchNorm)]
@@ -53,18 +53,18 @@ def _lone(norms: list[_BatchNorm]) -> Iterator[list[bool]]:
 
 
 def refuse_lone(least: int, recipe: Recipe, share: int) -> None:
-    """Refuse (SettingError) to learn from one picture at a time where the network cannot; `share` is of one process."""
+    """Refuse (SettingError) to learn from one image at a time where the network cannot; `share` is of one process."""
     micro = recipe.training.micro
     if share < 1:
         raise SettingError(
-            "A step has fewer pictures than there are processes. Give a larger --batch, or start fewer processes."
+            "A step has fewer images than there are processes. Give a larger --batch, or start fewer processes."
         )
     if share >= least and (micro is None or micro >= least):
         return
     size = "×".join(map(str, recipe.model.imgsz))
     what = "micro" if share >= least else "batch"
     raise SettingError(
-        f"{recipe.model.name} cannot learn from one picture at a time at {size} px: its batch norms would see a single "
+        f"{recipe.model.name} cannot learn from one image at a time at {size} px: its batch norms would see a single "
         f"number a channel. Give --{what} {least} or more, a larger --imgsz, or a network without "
         "batch norms."
     )

@@ -23,7 +23,7 @@ from vitrail.weights.resolve import find_weights
 from vitrail.weights.stated_config import of_user
 
 TINY = 64
-"""Pictures whose short side is at most this many pixels get a network made for small pictures."""
+"""Images whose short side is at most this many pixels get a network made for small images."""
 
 DRAFT_MODEL = "dinov2_s14"
 """The network whose published weights are asked for where the user names none."""
@@ -39,7 +39,7 @@ class NetworkChoice(NamedTuple):
     encoder: Encoder  # on the meta device: only what it says of itself
     size: tuple[int, int]
     settings: Mapping[str, Any] = MappingProxyType({})
-    view: Preprocess | None = None  # as the weights want pictures, where they say so
+    view: Preprocess | None = None  # as the weights want images, where they say so
 
 
 class NamedNetwork(NamedTuple):
@@ -59,12 +59,12 @@ def named_network(options: TrainOptions) -> NamedNetwork:
 
 
 def fresh_network(side: int, wanted: NamedNetwork) -> tuple[NetworkChoice, list[str]]:
-    """Choose a network to train from scratch on pictures of this short side, and say why."""
+    """Choose a network to train from scratch on images of this short side, and say why."""
     reasons = []
     model = wanted.name
     if model is None:
         model = "vit_digits" if side <= TINY else "vit_s16"
-        reasons.append(f"network {model}: the pictures are {side} px on their short side")
+        reasons.append(f"network {model}: the images are {side} px on their short side")
     with torch.device("meta"):
         encoder = create_encoder(
             model, image=wanted.size if wanted.settings else None, settings=wanted.settings
@@ -72,7 +72,7 @@ def fresh_network(side: int, wanted: NamedNetwork) -> tuple[NetworkChoice, list[
     size = encoder.image_size
     if encoder.spec.attention == "none" and side < min(size) and wanted.size is None:
         small = min(*size, max(32, -(-side // 32) * 32))
-        reasons.append(f"input {small} px: the pictures are {side} px on their short side")
+        reasons.append(f"input {small} px: the images are {side} px on their short side")
         size = (small, small)
     return NetworkChoice(model, "none", encoder, size, wanted.settings), reasons
 
@@ -110,7 +110,7 @@ def _weights(source: str, wanted: NamedNetwork) -> Pretrained:
 
 
 def shapes_of(manifest: Manifest, most: int = 32) -> list[tuple[int, int]]:
-    """Return the (height, width) of some of the kept pictures, spread over the manifest."""
+    """Return the (height, width) of some of the kept images, spread over the manifest."""
     rows = manifest.rows()
     some = rows[:: max(1, len(rows) // most)]
     return [load(manifest.root, row.path, part=row.part).image.shape[:2] for row in some]

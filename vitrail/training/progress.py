@@ -75,7 +75,7 @@ class Teller:
     def _looked(self, event: Event) -> None:
         done, total = event.values["done"], event.values["total"]
         self.bar.start_task(self.task)
-        self.bar.update(self.task, description="looking at every picture", completed=done, total=total)
+        self.bar.update(self.task, description="looking at every image", completed=done, total=total)
 
     def _features(self, event: Event) -> None:
         done, total = event.values["done"], event.values["total"]
@@ -93,7 +93,7 @@ class Teller:
         self.say(f"The time is enough for {self.total} steps, {event.values['epochs']:.1f} epochs.")
 
     def _smaller(self, event: Event) -> None:
-        self.say(f"Memory ran out: going on with {event.values['micro']} pictures at a time, same batch.")
+        self.say(f"Memory ran out: going on with {event.values['micro']} images at a time, same batch.")
 
     def _step(self, event: Event) -> None:
         self.loss = f"loss {event.values['loss']:.3f}"

@@ -1,7 +1,7 @@
 """Decides what a user did not say: where to start, network, input size, task, recipe; and says why.
 
 A recipe is made of layers, each laid over those before it (`_layers`); then it is fitted to the network and to the
-number of pictures, and its task is wrapped where it is learnt from a teacher or for several costs.
+number of images, and its task is wrapped where it is learned from a teacher or for several costs.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ from vitrail.training.validate_options import refuse_apart, refuse_idle
 from vitrail.training.view_choice import view_layer
 
 FEW = 5000
-"""Up to so many pictures a fine-tune gets the recipe for few."""
+"""Up to so many images a fine-tune gets the recipe for few."""
 
 STEPS = 8
-"""Steps of an epoch below which a recipe's batch is too large for the pictures there are."""
+"""Steps of an epoch below which a recipe's batch is too large for the images there are."""
 
 SMALLEST_BATCH = 8
-"""Pictures of a step that are not gone below for it."""
+"""Images of a step that are not gone below for it."""
 
 
 class Planned(NamedTuple):
@@ -79,12 +79,12 @@ class _Wanted(NamedTuple):
     network: NetworkChoice
     task: str
     tune: str
-    side: int  # of the pictures, the short one
+    side: int  # of the images, the short one
     shapes: Sequence[tuple[int, int]]  # of some of them
 
 
 def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
-    """Fill in what the user did not say from what the pictures are.
+    """Fill in what the user did not say from what the images are.
 
     Raises:
         WeightsError: weights were wanted and cannot be had; a training from noise is never put in their place.
@@ -228,7 +228,7 @@ def _of_task(stated: dict[str, Any], task: str) -> tuple[dict[str, Any], list[st
 
 
 def _suggested(wanted: _Wanted) -> dict[str, Any]:
-    """Return what network and pictures suggest: the size of the input, and the pooling."""
+    """Return what network and images suggest: the size of the input, and the pooling."""
     spec = wanted.network.encoder.spec
     two = wanted.options.teacher is not None and "dist" in spec.prefix  # heads on tokens of their own
     pool = "own" if wanted.tune == "scratch" or two else pool_kind(spec)
@@ -311,7 +311,7 @@ def _for_few(recipe: Recipe, options: TrainOptions, pictures: int) -> tuple[Reci
     lr = options.lr or float(f"{training.lr * (batch / training.batch) ** 0.5:.2g}")
     line = (
         f"batch {batch} and rate {lr:g} in place of {training.batch} and {training.lr:g}: "
-        f"{count(pictures, 'picture')} would make too few steps"
+        f"{count(pictures, 'image')} would make too few steps"
     )
     smaller = training.model_copy(update={"batch": batch, "lr": lr})
     return recipe.model_copy(update={"training": smaller}), [line]
@@ -332,9 +332,9 @@ def snap_to_patches(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> 
 
 
 def _in_windows(recipe: Recipe, wanted: _Wanted) -> tuple[Recipe, list[str]]:
-    """Take the settings of a task that answers pictures much larger than the input in windows; say so.
+    """Take the settings of a task that answers images much larger than the input in windows; say so.
 
-    A draft, whose features are those of whole pictures, stays with these.
+    A draft, whose features are those of whole images, stays with these.
     """
     usual = getattr(load("task", recipe.task.name), "for_large", None)
     if usual is None or recipe.training.tune == "draft":

@@ -1,4 +1,4 @@
-"""The pictures that a resumed training goes on with: those of its run, or an error that names what is another one."""
+"""The images that a resumed training goes on with: those of its run, or an error that names what is another one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vitrail.training.progress import Listener
 
 @dataclass(frozen=True)
 class Place:
-    """Where the pictures of a run lie now ("": where they were), and whether changed ones are taken as they are.
+    """Where the images of a run lie now ("": where they were), and whether changed ones are taken as they are.
 
     `epochs` are asked for beyond those of the run: messages name the command with them.
     """
@@ -33,7 +33,7 @@ class Place:
 
 
 class Resumed(NamedTuple):
-    """A manifest whose pictures were looked at, what the history keeps of that, and what is to be said."""
+    """A manifest whose images were looked at, what the history keeps of that, and what is to be said."""
 
     manifest: Manifest
     event: dict[str, Any]
@@ -42,17 +42,17 @@ class Resumed(NamedTuple):
 
 
 def resumed_manifest(run: Run, root: str, where: Place, listeners: Sequence[Listener] = ()) -> Resumed:
-    """Return the manifest that a run goes on with, every picture in it as the run saw it.
+    """Return the manifest that a run goes on with, every image in it as the run saw it.
 
     Raises:
-        DataError: the pictures are gone, or some changed and that was not accepted; the message names them.
+        DataError: the images are gone, or some changed and that was not accepted; the message names them.
     """
     manifest = run.manifest(Path(root))
     if where.source:
         manifest = moved(manifest, where.source)
     elif not manifest.root.exists():
         raise DataError(
-            f"The pictures of {run.folder} lay in {manifest.root}, where nothing is any more. Bring them back to go "
+            f"The images of {run.folder} lay in {manifest.root}, where nothing is any more. Bring them back to go "
             f"on, or name where they lie now: {_again(run, where, 'PLACE')}. The model that was trained so far "
             "predicts without them."
         )
@@ -88,7 +88,7 @@ def _again(run: Run, where: Place, source: str, *options: str) -> str:
 
 
 def _as_they_are(manifest: Manifest, found: Changes) -> Manifest:
-    """Return the manifest with the contents that its pictures have now.
+    """Return the manifest with the contents that its images have now.
 
     Raises:
         DataError: one of them cannot be decoded any more.
@@ -97,7 +97,7 @@ def _as_they_are(manifest: Manifest, found: Changes) -> Manifest:
     facts = {row.id: look(manifest.root, row.path, memory, row.part) for row in found.changed}
     broken = [f"{name}: {one.error}" for name, one in facts.items() if one.error]
     if broken:
-        many = count(len(broken), "changed picture")
+        many = count(len(broken), "changed image")
         raise DataError(
             f"{many} cannot be used, the first because of {broken[0]} Put them back as they were."
         )

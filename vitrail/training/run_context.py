@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vitrail.data.loader import Pictures
+from vitrail.data.loader import ImageDataset
 from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import Run
 from vitrail.training.initialization import InitialState
 from vitrail.training.loop import Event
 from vitrail.training.progress import Listener
-from vitrail.training.session import pictures_to_train_on
+from vitrail.training.session import training_images
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class RunContext:
     cost: float = 0.0  # seconds of a step, measured before the first one
     spent: float = 0.0  # seconds that computing the first head took
 
-    def pictures(self, split: str) -> Pictures:
+    def pictures(self, split: str) -> ImageDataset:
         """Return the images of one split, augmented where they train."""
         task, preprocess = self.start.task, self.start.preprocess
         if split == TRAIN:
-            return pictures_to_train_on(self.recipe, self.manifest, task, preprocess)
+            return training_images(self.recipe, self.manifest, task, preprocess)
         truths = task.deployed_task(self.recipe.task.name)[1]
-        return Pictures(self.manifest.rows(split), self.manifest.root, preprocess, truths)
+        return ImageDataset(self.manifest.rows(split), self.manifest.root, preprocess, truths)
 
     def publish(self, event: Event) -> None:
         """Pass an event on to every listener."""

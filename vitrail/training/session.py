@@ -1,4 +1,4 @@
-"""Opens a training: devices through Accelerate, the pictures, their order, the session."""
+"""Opens a training: devices through Accelerate, the images, their order, the session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitrail.core.errors import SettingError
 from vitrail.data.augment import MOVING_TRUTH, build
 from vitrail.data.batch import Batch
 from vitrail.data.class_balance import sampling_weights
-from vitrail.data.loader import Order, Pictures, Share, training
+from vitrail.data.loader import ImageDataset, Order, Share, training
 from vitrail.data.manifest import TRAIN, Manifest
 from vitrail.data.preprocess import Preprocess
 from vitrail.runs.device import device_for
@@ -55,10 +55,10 @@ def accelerator_for(device: str) -> Any:
     return accelerator
 
 
-def pictures_to_train_on(
+def training_images(
     recipe: Recipe, manifest: Manifest, task: Task[Any, Any], preprocess: Preprocess
-) -> Pictures:
-    """Return the training pictures with the recipe's augmentation."""
+) -> ImageDataset:
+    """Return the training images with the recipe's augmentation."""
     augment = build(
         recipe.training.augment,
         channels=recipe.model.channels,
@@ -67,26 +67,26 @@ def pictures_to_train_on(
     )
     rows = manifest.rows(TRAIN)
     if not rows:
-        raise SettingError("The split leaves no picture to train on. Lower --val and --test.")
-    truths = task.deployed_task(recipe.task.name)[1]  # a teacher is not for the processes that read pictures
+        raise SettingError("The split leaves no image to train on. Lower --val and --test.")
+    truths = task.deployed_task(recipe.task.name)[1]  # a teacher is not for the processes that read images
     if truths.lies_in_image and not augment.moves_truth:
         raise SettingError(
-            f"The augmentation {augment.name!r} changes where things are in a picture, which the truths of the task "
+            f"The augmentation {augment.name!r} changes where things are in an image, which the truths of the task "
             f"{recipe.task.name} cannot follow. Choose --augment {', '.join(MOVING_TRUTH)}."
         )
-    return Pictures(rows, manifest.root, preprocess, truths, augment)
+    return ImageDataset(rows, manifest.root, preprocess, truths, augment)
 
 
-def order_of(recipe: Recipe, pictures: Pictures) -> Order:
-    """Return which pictures make up each step."""
+def order_of(recipe: Recipe, pictures: ImageDataset) -> Order:
+    """Return which images make up each step."""
     chances = None
     if recipe.training.balance == "sampling":
         chances = tuple(sampling_weights(pictures.rows, pictures.targets.strata).tolist())
     return Order(len(pictures), min(recipe.training.batch, len(pictures)), recipe.training.seed, chances)
 
 
-def first_batch(recipe: Recipe, pictures: Pictures) -> Batch[Any]:
-    """Return the pictures of the first step."""
+def first_batch(recipe: Recipe, pictures: ImageDataset) -> Batch[Any]:
+    """Return the images of the first step."""
     return next(iter(training(pictures, order_of(recipe, pictures), Share(), 0, 1, workers=0)))
 
 

@@ -17,7 +17,7 @@ from vitrail.runs.train_options import OF_TASK, TrainOptions, task_settings
 from vitrail.tasks.base import Task
 
 REASONS: Mapping[str, str] = MappingProxyType(
-    {"classes": "some pictures have several labels or none, so each label is a yes or a no"}
+    {"classes": "some images have several labels or none, so each label is a yes or a no"}
 )
 """Kind of truth → why its task is taken, where that goes without saying for nobody."""
 
@@ -33,7 +33,7 @@ def choose_task(options: TrainOptions, manifest: Manifest) -> TaskChoice:
     """Return the task to train on a data set.
 
     Raises:
-        DataError: the task that is named does not fit what is known of the pictures.
+        DataError: the task that is named does not fit what is known of the images.
     """
     kind, name = manifest.truth.kind, named_task(options)
     if name is None:
@@ -41,8 +41,8 @@ def choose_task(options: TrainOptions, manifest: Manifest) -> TaskChoice:
         return TaskChoice(usual, (f"task {usual}: {REASONS[kind]}",) if kind in REASONS else ())
     if kind == "classes" and name == catalog.DEFAULT_TASKS["class"]:
         raise DataError(
-            f"Some pictures have several labels or none, and the task {name} gives each picture one. "
-            f"Say --task {catalog.DEFAULT_TASKS[kind]}, or give every picture one label."
+            f"Some images have several labels or none, and the task {name} gives each image one. "
+            f"Say --task {catalog.DEFAULT_TASKS[kind]}, or give every image one label."
         )
     return TaskChoice(name)
 

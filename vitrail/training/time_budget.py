@@ -19,7 +19,7 @@ LATE = 1.1
 """A run that would take more than so many times its time gets fewer steps."""
 
 FORWARD = 1 / 3
-"""What scoring a picture costs of training on it, until it was measured."""
+"""What scoring an image costs of training on it, until it was measured."""
 
 AFFORDABLE = 0.05
 """The share of the time that measuring an evaluation may take."""
@@ -37,7 +37,7 @@ class Budget:
 
     @classmethod
     def guessed(cls, seconds: float, epoch: int, cost: float, share: float) -> Budget:
-        """Return a budget from the seconds of one step; `share`: pictures to score for each one of a step."""
+        """Return a budget from the seconds of one step; `share`: images to score for each one of a step."""
         budget = cls(seconds, epoch, scoring=cost * share * FORWARD)
         budget.costs.append(cost)
         return budget

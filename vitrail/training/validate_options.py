@@ -1,4 +1,4 @@
-"""Looks at what a user asked for before any picture is opened: a mistake is called by the name that was typed."""
+"""Looks at what a user asked for before any image is opened: a mistake is called by the name that was typed."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _refuse_names(options: TrainOptions) -> None:
 
 
 def _refuse_recipe(recipe: str) -> None:
-    """Read a whole recipe as if pictures and a network were chosen."""
+    """Read a whole recipe as if images and a network were chosen."""
     said = settings_of(recipe)
     said |= {"task": unwrap(said.get("task", {})).task}
     compose("scratch_small", layered({"data": {}, "model": _ANY_MODEL}, said), f"--recipe {recipe}")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vitrail.data.loader import Pictures, Share, evaluation
+from vitrail.data.loader import ImageDataset, Share, evaluation
 from vitrail.tasks.result import Kept, kept_by
 from vitrail.training.loop import Session, evaluate
 
@@ -24,7 +24,7 @@ class Validation:
     """Scores the network that is kept, and knows the best score of the run."""
 
     def __init__(
-        self, session: Session, images: Pictures, patience: int | None, counters: Mapping[str, Any]
+        self, session: Session, images: ImageDataset, patience: int | None, counters: Mapping[str, Any]
     ) -> None:
         self.session, self.images, self.patience = session, images, patience
         self.best: list[float] = counters.get("best", [])

@@ -1,4 +1,4 @@
-"""How a picture is fitted to the input: as published weights were evaluated, unless somebody says otherwise."""
+"""How an image is fitted to the input: as published weights were evaluated, unless somebody says otherwise."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def view_layer(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return fit, crop fraction and interpolation as a layer of a recipe, and a line where the weights decide.
 
-    `published` is how weights want pictures, where they say so; `stated` the recipe's `model`; `wanted` the user's fit.
-    `whole` says that no margin may be cut off: of tiny pictures, and where truths lie in the image.
+    `published` is how weights want images, where they say so; `stated` the recipe's `model`; `wanted` the user's fit.
+    `whole` says that no margin may be cut off: of tiny images, and where truths lie in the image.
     """
     view, plain = (_view(one, whole, stated, wanted) for one in (published, None))
     told = [] if view == plain else [_as_evaluated(view)]
@@ -34,7 +34,7 @@ def _view(
     """Return fit, crop fraction and interpolation: the weights' own, where neither recipe nor `wanted` says a fit.
 
     Whoever says another fit means its usual crop, and a recipe that says one means bicubic too, as it did before
-    weights were asked. A margin of a tiny picture is content, and stays.
+    weights were asked. A margin of a tiny image is content, and stays.
     """
     view: dict[str, Any] = {
         "fit": "squash" if whole else "crop",

@@ -15,7 +15,7 @@ from vitrail.layers.position import Resize
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a source prepares pictures for evaluation; what it does not say is None.
+    """How a source prepares images for evaluation; what it does not say is None.
 
     `mean` and `std` are in parts of 255; `fit` is `squash` (stretched), `crop` (the short side) or `pad` (the long
     side) to size / `crop_fraction`, and then the centre; `interpolation` is the source's word for its resize.
@@ -54,7 +54,7 @@ PILLOW = MappingProxyType({0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubi
 """Pillow's numbers of its filters, which Hugging Face's files hold."""
 
 TO_A_SQUARE = "Llava"
-"""Hugging Face's processor that lays a picture on a square in the colour of the mean, where `do_pad` says so."""
+"""Hugging Face's processor that lays an image on a square in the colour of the mean, where `do_pad` says so."""
 
 TO_THE_SHORT_SIDE = ("Bit", "CLIP", "ConvNext")
 """Hugging Face's processors for which a size of one number is the short side's; for the others it is both sides'."""

@@ -79,7 +79,7 @@ PAGES = ("vit", "vit_mae", "vit_msn", "deit", "dinov2", "dinov2_with_registers",
 """Types that pages of ours read."""
 
 TOWERS: Mapping[str, str] = MappingProxyType({"clip": "clip_vision_model", "siglip": "siglip_vision_model"})
-"""Types of two towers, and the type of the one that reads pictures."""
+"""Types of two towers, and the type of the one that reads images."""
 
 GELUS: Mapping[str, Gelu] = MappingProxyType(
     {
@@ -130,7 +130,7 @@ def hub_type(stated: Config) -> str | None:
 
 
 def whole(stated: Config) -> dict[str, Any]:
-    """Return a config.json, of the tower that reads pictures, with what transformers takes for what it leaves out."""
+    """Return a config.json, of the tower that reads images, with what transformers takes for what it leaves out."""
     kind = hub_type(stated) or ""
     if tower := TOWERS.get(kind):
         kind, stated = tower, stated.get("vision_config") or {}

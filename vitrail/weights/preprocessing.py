@@ -1,4 +1,4 @@
-"""From what published weights state of their pictures to our steps: the one place that reads it."""
+"""From what published weights state of their images to our steps: the one place that reads it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vitrail.weights.pretrained import Pretrained
 def published_preprocess(
     found: Pretrained, size: tuple[int, int] | None = None, channels: int | None = None
 ) -> Preprocess:
-    """Return how these weights want a picture: their own size (or `size`), fit, crop, interpolation, mean and std.
+    """Return how these weights want an image: their own size (or `size`), fit, crop, interpolation, mean and std.
 
     What they do not state is as usual, and so is what we do not have, which `deviations` names.
     """
@@ -51,7 +51,7 @@ def deviations(found: Pretrained) -> Iterator[str]:
         usual = (
             "ImageNet's mean and deviation" if found.config.channels == 3 else "a mean and deviation of 0.5"
         )
-        yield f"the weights {found.name} do not state how they want pictures: {usual} are taken"
+        yield f"the weights {found.name} do not state how they want images: {usual} are taken"
         return
     if len(stated.mean) != found.config.channels:
         yield (
@@ -60,11 +60,11 @@ def deviations(found: Pretrained) -> Iterator[str]:
         )
     if stated.interpolation not in (None, *INTERPOLATIONS):
         yield (
-            f"the weights {found.name} were made with pictures resized by {stated.interpolation}, which is not here; "
+            f"the weights {found.name} were made with images resized by {stated.interpolation}, which is not here; "
             "bicubic takes its place"
         )
     if stated.crop_fraction is not None and stated.crop_fraction > 1:
         yield (
-            f"the weights {found.name} want a frame around the picture (crop fraction {stated.crop_fraction:g}), which "
-            "is not here; the picture fills the input"
+            f"the weights {found.name} want a frame around the image (crop fraction {stated.crop_fraction:g}), which "
+            "is not here; the image fills the input"
         )

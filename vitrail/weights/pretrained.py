@@ -66,7 +66,7 @@ class Pretrained:
 
         Position tables are resized in their source's convention, to the denser grid of overlapping patches
         too (`stride`). One channel gets the sum of the colour
-        kernels (a grey picture then gives what it gave as R = G = B); other numbers get their mean, scaled
+        kernels (a grey image then gives what it gave as R = G = B); other numbers get their mean, scaled
         alike.
         """
         changes = {"image": image, "channels": channels, "drop_path": drop_path}

@@ -102,7 +102,7 @@ def _dinov2(config: Any, pool: str) -> Settings:
             HUB, config.family, "its own reads the class token and the mean of the patches"
         )
     if config.size[0] != config.size[1]:
-        raise UnsupportedByLibraryError(HUB, config.family, "its own is made for square pictures")
+        raise UnsupportedByLibraryError(HUB, config.family, "its own is made for square images")
     ratio = 4 if gated else hidden_of(config) // config.width
     # Of a gated MLP it takes two thirds, rounded up to eights.
     hidden = (ratio * config.width * 2 // 3 + 7) // 8 * 8 if gated else ratio * config.width

@@ -72,7 +72,7 @@ PARTS = (
     "visual.trunk.",
     "trunk.",
 )
-"""What larger networks call the part that reads pictures."""
+"""What larger networks call the part that reads images."""
 
 BOOKKEEPING = ("n_averaged", "ema_decay", "num_updates", "decay", "initted", "step")
 """Numbers that averages keep beside the weights (SWA, EMA)."""

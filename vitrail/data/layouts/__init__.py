@@ -54,8 +54,8 @@ def _unlabelled(tree: Tree) -> DataError:
             f"{where} holds nothing that may be read: {first.id} {first.trouble}. Mend that first."
         )
     if not tree.pictures:
-        return DataError(f"{where} holds no pictures. Put them into one folder a class: {where}/cat/1.jpg.")
+        return DataError(f"{where} holds no images. Put them into one folder a class: {where}/cat/1.jpg.")
     return DataError(
-        f"{where} holds {count(len(tree.pictures), 'picture')} but no labels. Put them into one folder a class "
+        f"{where} holds {count(len(tree.pictures), 'image')} but no labels. Put them into one folder a class "
         f"({where}/cat/1.jpg), or add a table {where}/labels.csv with the columns image,label."
     )

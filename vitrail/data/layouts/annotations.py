@@ -16,13 +16,13 @@ from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.table_files import code_of
 
 FEW = 100
-"""So many JSON or XML files could each be for the whole set; where there are more, there is one a picture."""
+"""So many JSON or XML files could each be for the whole set; where there are more, there is one an image."""
 
 _CLASS_LISTS = ("classes.txt", "class_names.txt", "classnames.txt", "labels.txt", "names.txt")
 
 
 class _Labelled(NamedTuple):
-    """What a file says of one picture, by the name under which it says it."""
+    """What a file says of one image, by the name under which it says it."""
 
     name: str
     labels: Sequence[str]
@@ -32,7 +32,7 @@ _Reader = Callable[[Any], Iterator[_Labelled]]
 
 
 def look(tree: Tree) -> Layout | None:
-    """Read the labels of pictures out of files of annotation tools; None where there are none."""
+    """Read the labels of images out of files of annotation tools; None where there are none."""
     if tree.table:
         return None
     find = Finder({name: tree.files[name] for name in tree.pictures}, tree.root)
@@ -50,14 +50,15 @@ def look(tree: Tree) -> Layout | None:
         return None
     kinds = " and ".join(dict.fromkeys(used.values()))
     right = sum(not entry.trouble for entry in entries.values())
-    why = f"labels of {kinds}, because {shorten(used)} {'name' if len(used) > 1 else 'names'} {count(right, 'picture')}."
+    verb = "name" if len(used) > 1 else "names"
+    why = f"labels of {kinds}, because {shorten(used)} {verb} {count(right, 'image')}."
     notes = [f"{count(find.freely, 'name')} found {FREELY}."] if find.freely else []
     every = (*entries.values(), *tree.refused)
     return Layout("annotations", tree.root, why, every, tuple(notes), truth_of(entries.values()))
 
 
 def few(tree: Tree, suffix: str) -> list[str]:
-    """Return the files of a kind that could be one for the whole set; none where there is one a picture."""
+    """Return the files of a kind that could be one for the whole set; none where there is one an image."""
     names = [name for name in tree.files if name.lower().endswith(suffix)]
     return names if len(names) < FEW else []
 
@@ -109,7 +110,7 @@ def _is_fiftyone(content: Any) -> bool:
 
 
 def _fiftyone(content: Mapping[str, Any]) -> Iterator[_Labelled]:
-    """Read FiftyOneImageClassificationDataset: classes, and picture → number, name, list of them, or nothing."""
+    """Read FiftyOneImageClassificationDataset: classes, and image → number, name, list of them, or nothing."""
     names = content.get("classes") or []
 
     def named(value: Any) -> str:
@@ -185,7 +186,7 @@ _JSON: tuple[tuple[str, Callable[[Any], bool], _Reader], ...] = (
 
 
 def _listed(tree: Tree, name: str) -> Iterator[_Labelled]:
-    """Read lines of a picture and its class: "val/0001.jpg 65", as lists for ImageNet have them."""
+    """Read lines of an image and its class: "val/0001.jpg 65", as lists for ImageNet have them."""
     if PurePosixPath(name).name.lower() in _CLASS_LISTS:
         return
     data = tree.read(name)

@@ -14,18 +14,18 @@ from vitrail.core.environment import expanded
 from vitrail.core.errors import DataError, UndecidedError
 from vitrail.core.text import printable
 from vitrail.data import archives, own_outputs
-from vitrail.data.labels import count, is_picture, join_labels, natural, shorten, split_labels
+from vitrail.data.labels import count, is_image, join_labels, natural, shorten, split_labels
 from vitrail.data.open_image import read
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.data.table_files import is_table
 from vitrail.data.truth import Truth
-from vitrail.data.walk_files import head_of, hidden_note, is_hidden, is_picture_at, walk
+from vitrail.data.walk_files import head_of, hidden_note, is_hidden, is_image_at, walk
 
 CLASS = Truth("class")
 
 
 class Entry(NamedTuple):
-    """One picture as the layout names it, not yet opened; `target` and `part` as in a manifest's row.
+    """One image as the layout names it, not yet opened; `target` and `part` as in a manifest's row.
 
     `trouble` says, as a predicate, why it cannot be used even before it is opened; empty where it can.
     """
@@ -64,7 +64,7 @@ class Layout:
     `truth` says what its targets are; `refusal` what is said where no task learns such truths unless it is named;
     `plain` why its labels may be no classes at all, as a predicate of them; `question` what somebody has to decide;
     `tables` those whose labels these are; `asked` how it was to be read; `truths` the files that are truths, and no
-    pictures to be labelled; `sure` that no other reading of the folders is a question.
+    images to be labelled; `sure` that no other reading of the folders is a question.
     """
 
     name: str
@@ -87,12 +87,12 @@ class Layout:
         return ("labels", self.tables[0]) if self.tables else ("layout", self.name)
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the pictures in natural order of their ids."""
+        """Yield the images in natural order of their ids."""
         yield from sorted(self.found, key=lambda entry: natural(entry.id))
 
     @cached_property
     def explained(self) -> Mapping[str, str]:
-        """Path of every picture that has a truth → that truth."""
+        """Path of every image that has a truth → that truth."""
         return {entry.path: entry.target for entry in self.found if entry.target and not entry.trouble}
 
     @cached_property
@@ -104,7 +104,7 @@ class Layout:
 
 
 def truth_of(entries: Iterable[Entry]) -> Truth:
-    """Return what the targets of a table are: classes where a picture has several, else a class each."""
+    """Return what the targets of a table are: classes where an image has several, else a class each."""
     several = any(len(split_labels(entry.target)) > 1 for entry in entries if not entry.trouble)
     return Truth("classes" if several else "class")
 
@@ -137,7 +137,7 @@ class Tree:
         """
         path = expanded(source)
         if not path.exists():
-            raise DataError(f"{source} does not exist. Give a folder of pictures, one folder a class.")
+            raise DataError(f"{source} does not exist. Give a folder of images, one folder a class.")
         if path.is_dir():
             return replace(_without_own(_folder(path)), options=options)
         if archives.is_archive(path.name):
@@ -156,29 +156,29 @@ class Tree:
 
     @cached_property
     def pictures(self) -> list[str]:
-        """The names of pictures: by their suffix, or by their first bytes where it tells nothing."""
+        """The names of images: by their suffix, or by their first bytes where it tells nothing."""
         return [name for name in self.files if self._shows(name)]
 
     @cached_property
     def shown(self) -> frozenset[str]:
-        """The pictures as a set."""
+        """The images as a set."""
         return frozenset(self.pictures)
 
     def _shows(self, name: str) -> bool:
-        return is_picture(name) or is_picture_at(self.root, self.files[name])
+        return is_image(name) or is_image_at(self.root, self.files[name])
 
     def odd_notes(self) -> list[str]:
-        """Say which pictures have no suffix that promises one."""
-        odd = [name for name in self.pictures if not is_picture(name)]
+        """Say which images have no suffix that promises one."""
+        odd = [name for name in self.pictures if not is_image(name)]
         if not odd:
             return []
-        return [f"{count(len(odd), 'file')} without the suffix of a picture taken as one: {shorten(odd)}."]
+        return [f"{count(len(odd), 'file')} without the suffix of an image taken as one: {shorten(odd)}."]
 
     def other_notes(self, used: Iterable[str]) -> list[str]:
-        """Say which files are no pictures; those that were used, or are named anyway, are left out."""
+        """Say which files are no images; those that were used, or are named anyway, are left out."""
         gone = set(used)
         others = [name for name in self.files if name not in self.shown and name not in gone]
-        nouns = "file that is no picture", "files that are no pictures"
+        nouns = "file that is no image", "files that are no images"
         return [f"{count(len(others), *nouns)} left aside: {shorten(others)}."] if others else []
 
     def read(self, name: str) -> bytes:
@@ -203,7 +203,7 @@ def _without_own(tree: Tree) -> Tree:
     made = own_outputs.folders(tree.files)
     if "" in made:
         raise DataError(
-            f"{tree.name} is {made['']}, no data set. Name a folder of pictures: vitrail check FOLDER"
+            f"{tree.name} is {made['']}, no data set. Name a folder of images: vitrail check FOLDER"
         )
     inside = tuple(f"{folder}/" for folder in made)
     tables = {
@@ -217,7 +217,7 @@ def _without_own(tree: Tree) -> Tree:
     )
     gone = {name for name in tree.files if name in tables or name in drawn or name.startswith(inside)}
     notes = [f"{name} left aside: {what}, no labels of yours." for name, what in tables.items()]
-    notes += [f"{folder} left aside: {what}, no pictures of yours." for folder, what in made.items()]
+    notes += [f"{folder} left aside: {what}, no images of yours." for folder, what in made.items()]
     notes += own_outputs.figure_note(drawn)
     files = {name: path for name, path in tree.files.items() if name not in gone}
     emptied = _above(gone) - _above(files)
@@ -256,7 +256,7 @@ def _folder(root: Path) -> Tree:
     notes = found.notes()
     files = {name: name for name in found.files}
     packed = [name for name in found.files if archives.is_archive(name)]
-    if packed and not any(is_picture_at(root, name) for name in found.files):
+    if packed and not any(is_image_at(root, name) for name in found.files):
         for name in packed:  # shards, or train.zip beside val.zip
             inner, bad, hidden = _archive(root / name, name)
             stem = name[

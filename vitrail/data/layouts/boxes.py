@@ -1,4 +1,4 @@
-"""COCO, YOLO and Pascal VOC: boxes of a picture as its truth; as classification the boxes are cut out."""
+"""COCO, YOLO and Pascal VOC: boxes of an image as its truth; as classification the boxes are cut out."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import yaml
 from vitrail.core.errors import DataError
 from vitrail.data.decode import decode
 from vitrail.data.image_finder import Finder, folder_of
-from vitrail.data.labels import count, is_picture, join_labels, label, natural, shorten, split_of
+from vitrail.data.labels import count, is_image, join_labels, label, natural, shorten, split_of
 from vitrail.data.layouts import coco
 from vitrail.data.layouts.annotations import few
 from vitrail.data.layouts.base import Entry, Layout, Tree
-from vitrail.data.layouts.outline_masks import Box, Drawn, Picture
+from vitrail.data.layouts.outline_masks import Box, Drawn, OutlinedImage
 from vitrail.data.manifest import dump_target
 from vitrail.data.truth import Truth
 
@@ -26,7 +26,7 @@ _Reader = Callable[[Tree], Drawn]
 
 
 def look(tree: Tree) -> Layout | None:
-    """Take every picture with its boxes; None where there are no boxes.
+    """Take every image with its boxes; None where there are no boxes.
 
     Raises:
         DataError: an annotation file is broken.
@@ -41,7 +41,7 @@ def look(tree: Tree) -> Layout | None:
     boxes = count(sum(len(one.boxes) for one in pictures.values()), "box", "boxes")
     names = sorted({label(box.label) for one in pictures.values() for box in one.boxes}, key=natural)
     outlined = any({"polygons", "rle"} & box.more.keys() for one in pictures.values() for box in one.boxes)
-    why = f"{name} boxes, because {because}: {boxes} on {count(len(entries), 'picture')}."
+    why = f"{name} boxes, because {because}: {boxes} on {count(len(entries), 'image')}."
     truth = Truth("boxes", tuple(names))
     return Layout(
         "boxes",
@@ -55,7 +55,7 @@ def look(tree: Tree) -> Layout | None:
 
 
 def _refusal(tree: Tree, what: str, outlined: bool) -> str:
-    """Return what is said where nobody says how boxes are to be learnt."""
+    """Return what is said where nobody says how boxes are to be learned."""
     crops = "As classification I can take the crops: --layout crops."
     own = "A task of your own can learn them (--task my_module:MyTask)."
     if outlined:
@@ -64,7 +64,7 @@ def _refusal(tree: Tree, what: str, outlined: bool) -> str:
 
 
 def crops(tree: Tree) -> Layout | None:
-    """Take every box as a picture; the boxes of one picture stay together. None where there are no boxes.
+    """Take every box as an image; the boxes of one image stay together. None where there are no boxes.
 
     Raises:
         DataError: an annotation file is broken.
@@ -87,12 +87,12 @@ def crops(tree: Tree) -> Layout | None:
         thin = "is a box of fewer than two pixels" if min(right - left, bottom - top) < 2 else ""
         entries[path] = Entry(path, path, join_labels([box.label]), picture.split, file, thin)
     boxes = count(len(entries), "box", "boxes")
-    why = f"the crops of {name} boxes, because {because}: {boxes}, one picture each."
+    why = f"the crops of {name} boxes, because {because}: {boxes}, one image each."
     return Layout("crops", tree.root, why, (*entries.values(), *bad, *tree.refused), drawn.notes)
 
 
 def kind_of(tree: Tree) -> tuple[str, str, Drawn] | None:
-    """Return whose boxes these are, why, and the pictures with theirs, each once; None where there are none."""
+    """Return whose boxes these are, why, and the images with theirs, each once; None where there are none."""
     kind = _kind(tree)
     if kind is None:
         return None
@@ -100,9 +100,9 @@ def kind_of(tree: Tree) -> tuple[str, str, Drawn] | None:
     return kind[0], kind[1], drawn._replace(pictures=list(_merged(drawn.pictures).values()))
 
 
-def _merged(pictures: Iterable[Picture]) -> dict[str, Picture]:
-    """Return pictures by their names, what several files say of one together."""
-    found: dict[str, Picture] = {}
+def _merged(pictures: Iterable[OutlinedImage]) -> dict[str, OutlinedImage]:
+    """Return images by their names, what several files say of one together."""
+    found: dict[str, OutlinedImage] = {}
     for one in pictures:
         known = found.setdefault(one.name, one._replace(boxes=[]))
         known.boxes.extend(one.boxes)
@@ -127,12 +127,12 @@ def _short(number: float) -> float | int:
     return int(rounded) if rounded == int(rounded) else rounded
 
 
-def _drawn(reader: Callable[[Tree], Iterator[Picture]]) -> _Reader:
+def _drawn(reader: Callable[[Tree], Iterator[OutlinedImage]]) -> _Reader:
     return lambda tree: Drawn(list(reader(tree)))
 
 
 def _whole(tree: Tree, reader: _Reader) -> Drawn:
-    """Return the pictures; an annotation that lacks a part is told in one sentence."""
+    """Return the images; an annotation that lacks a part is told in one sentence."""
     try:
         return reader(tree)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
@@ -155,7 +155,7 @@ def _kind(tree: Tree) -> tuple[str, str, _Reader] | None:
     return None
 
 
-def _voc(tree: Tree) -> Iterator[Picture]:
+def _voc(tree: Tree) -> Iterator[OutlinedImage]:
     stems = {PurePosixPath(name).stem: name for name in tree.pictures}
     splits = listed_splits(tree)
     for name in tree.files:
@@ -176,14 +176,14 @@ def _voc(tree: Tree) -> Iterator[Picture]:
             corners = (left - 1, top - 1, right, bottom)  # VOC counts pixels from 1 and includes the last
             flags = {key: True for key in ("difficult", "truncated") if one.findtext(key, "0").strip() == "1"}
             boxes.append(Box(one.findtext("name", ""), corners, flags))
-        yield Picture(stems[stem], splits.get(stem, ""), boxes)
+        yield OutlinedImage(stems[stem], splits.get(stem, ""), boxes)
 
 
 def _is_cvat(data: bytes) -> bool:
     return b"<image" in data and (b"<box" in data or b"<polygon" in data)
 
 
-def _cvat(tree: Tree) -> Iterator[Picture]:
+def _cvat(tree: Tree) -> Iterator[OutlinedImage]:
     """Read "CVAT for images": boxes and polygons of every image, corners in pixels from 0."""
     find = Finder({name: name for name in tree.pictures}, tree.root)
     for file in (name for name in few(tree, ".xml") if _is_cvat(tree.read(name))):
@@ -192,10 +192,10 @@ def _cvat(tree: Tree) -> Iterator[Picture]:
             boxes = [_cvat_box(one) for one in image if one.tag in {"box", "polygon"}]
             picture, trouble = find(said, folder_of(file), split)
             if not trouble and picture in tree.files:
-                yield Picture(picture, split, boxes)
+                yield OutlinedImage(picture, split, boxes)
             elif len(several := find.called(said, split)) > 1:
                 trouble = f"is listed in {file} and may be {shorten(several)}: write its folder there, too"
-                yield Picture(said, split, [], trouble)
+                yield OutlinedImage(said, split, [], trouble)
 
 
 def _cvat_box(shape: ElementTree.Element) -> Box:
@@ -210,7 +210,7 @@ def _cvat_box(shape: ElementTree.Element) -> Box:
 
 
 def listed_splits(tree: Tree) -> dict[str, str]:
-    """Return the splits that Pascal VOC lists in ImageSets, by the stem of the picture."""
+    """Return the splits that Pascal VOC lists in ImageSets, by the stem of the image."""
     splits: dict[str, str] = {}
     for name in tree.files:
         split = split_of(PurePosixPath(name).stem)
@@ -235,18 +235,18 @@ def _yolo_names(tree: Tree) -> tuple[str, list[str]] | None:
     return None
 
 
-def _yolo(tree: Tree) -> Iterator[Picture]:
+def _yolo(tree: Tree) -> Iterator[OutlinedImage]:
     found = _yolo_names(tree)
     assert found is not None
     for name in tree.files:
         beside = "/".join("labels" if part == "images" else part for part in name.split("/"))
         text = beside.rsplit(".", 1)[0] + ".txt"
-        if not is_picture(name):
+        if not is_image(name):
             continue
         split = next((s for part in name.split("/") if (s := split_of(part))), "")
         lines = tree.read(text).decode().splitlines() if text in tree.files else []
         size = decode(tree.read(name), name=name).image.shape[:2] if any(map(str.split, lines)) else (0, 0)
-        yield Picture(name, split, [box for line in lines if (box := _line(line, found[1], size))])
+        yield OutlinedImage(name, split, [box for line in lines if (box := _line(line, found[1], size))])
 
 
 def _line(line: str, names: list[str], size: tuple[int, ...]) -> Box | None:

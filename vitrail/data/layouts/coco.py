@@ -1,4 +1,4 @@
-"""COCO's files of images, annotations and categories: which picture is meant by each image, and what lies on it."""
+"""COCO's files of images, annotations and categories: which image is meant by each image, and what lies on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vitrail.data.image_finder import Finder, folder_of, plain_path
 from vitrail.data.labels import count, shorten, split_of
 from vitrail.data.layouts.annotations import few, is_coco_classes
 from vitrail.data.layouts.base import Tree
-from vitrail.data.layouts.outline_masks import Box, Drawn, Picture
+from vitrail.data.layouts.outline_masks import Box, Drawn, OutlinedImage
 
 
 def content_of(tree: Tree, name: str) -> dict[str, Any] | None:
@@ -38,7 +38,7 @@ def content_of(tree: Tree, name: str) -> dict[str, Any] | None:
 def read(tree: Tree) -> Drawn:
     """Return what all files of COCO say."""
     find = Finder({name: name for name in tree.pictures}, tree.root)
-    pictures: list[Picture] = []
+    pictures: list[OutlinedImage] = []
     notes: list[str] = []
     for name in few(tree, ".json"):
         content = content_of(tree, name)
@@ -50,7 +50,7 @@ def read(tree: Tree) -> Drawn:
 
 
 class _File:
-    """One file of COCO; `notes` are complete when its pictures were asked for."""
+    """One file of COCO; `notes` are complete when its images were asked for."""
 
     def __init__(self, find: Finder, name: str, content: Mapping[str, Any]) -> None:
         self.name, self.content = name, content
@@ -59,9 +59,9 @@ class _File:
         self.notes: list[str] = []
         self.images = self._images(find)
 
-    def _images(self, find: Finder) -> dict[Any, Picture]:
-        """Return the picture of each image by its number, with the trouble where it is not clear which is meant."""
-        found: dict[Any, Picture] = {}
+    def _images(self, find: Finder) -> dict[Any, OutlinedImage]:
+        """Return the image of each image by its number, with the trouble where it is not clear which is meant."""
+        found: dict[Any, OutlinedImage] = {}
         written: dict[str, dict[str, None]] = {}
         meant = [self._meant(find, str(one["file_name"])) for one in self.content["images"]]
         for path, said, _ in meant:
@@ -75,12 +75,12 @@ class _File:
                 continue
             if len(others) > 1 and len(right) != 1:
                 trouble = f"is the only file for {' and '.join(others)} of {self.name}: put all of them there"
-            found[one["id"]] = Picture(path, self.split, [], trouble, _size(one))
+            found[one["id"]] = OutlinedImage(path, self.split, [], trouble, _size(one))
         self._said_gone(gone)
         return found
 
     def _meant(self, find: Finder, said: str) -> tuple[str, str, str]:
-        """Return the picture that a name means, or nothing; the name; and the trouble where it means several."""
+        """Return the image that a name means, or nothing; the name; and the trouble where it means several."""
         path, trouble = find(said, folder_of(self.name), self.split)
         if not trouble and path in find.files:
             return path, said, ""
@@ -100,8 +100,8 @@ class _File:
         elif gone:
             self.notes.append(f"{count(len(gone), 'image')} of {self.name} not here: {shorten(gone)}.")
 
-    def pictures(self) -> list[Picture]:
-        """Return the pictures with what lies on them; one with an annotation of an unknown category is in trouble."""
+    def pictures(self) -> list[OutlinedImage]:
+        """Return the images with what lies on them; one with an annotation of an unknown category is in trouble."""
         names = {one["id"]: str(one["name"]) for one in self.content["categories"]}
         listed = {one["id"] for one in self.content["images"]}
         lost: Counter[str] = Counter()

@@ -1,6 +1,6 @@
-"""Which reading of a source is taken: all are weighed by how many pictures each explains, and none is silent.
+"""Which reading of a source is taken: all are weighed by how many images each explains, and none is silent.
 
-Two readings contradict each other where they explain about as many pictures and say different things of the same
+Two readings contradict each other where they explain about as many images and say different things of the same
 ones. Nobody here knows which is meant: that is a question.
 """
 
@@ -20,16 +20,16 @@ from vitrail.data.layouts.base import Layout, Question, Tree, Way
 Look = Callable[[Tree], Layout | None]
 
 _PLAIN = 0.3
-"""What a picture counts that is explained by folders whose names may be no classes: parts of a download, batches."""
+"""What an image counts that is explained by folders whose names may be no classes: parts of a download, batches."""
 
 _WORDS = 0.3
-"""What a picture counts that is explained by a word in its file name."""
+"""What an image counts that is explained by a word in its file name."""
 
 _CLOSE = 0.5
 """A reading that weighs less than this share of the heaviest one is no question, only named."""
 
 _SOME = 0.05
-"""A reading that explains a smaller share of the pictures is not worth a line."""
+"""A reading that explains a smaller share of the images is not worth a line."""
 
 
 _SHAPES = frozenset(("folders", "filenames"))
@@ -45,10 +45,10 @@ class Found(NamedTuple):
 
 
 def decide(tree: Tree) -> Layout | None:
-    """Return the reading that explains most pictures, with notes about the others; None where there is none.
+    """Return the reading that explains most images, with notes about the others; None where there is none.
 
     Raises:
-        DataError: a source that is broken, or that names pictures in a way that is not understood.
+        DataError: a source that is broken, or that names images in a way that is not understood.
     """
     found = _wanted(tree, _all(tree))
     if not found.readings:
@@ -69,7 +69,7 @@ def decide(tree: Tree) -> Layout | None:
         notes += tree.other_notes(told)
     for other in others:
         if other.name == "filenames" and chosen.truth.kind not in {"class", "classes"}:
-            continue  # words in the names of pictures with masks
+            continue  # words in the names of images with masks
         differ, shared = differing(chosen, other)
         if shared < _SOME * len(chosen.explained) and not other.tables:
             continue
@@ -117,14 +117,14 @@ def _all(tree: Tree) -> Found:
             continue
         if found is not None and all(found.name != one.name for one in readings):
             readings.append(found)
-            if found.truths:  # a mask is no picture that anything else could be said of
+            if found.truths:  # a mask is no image that anything else could be said of
                 left = {name: path for name, path in tree.files.items() if name not in found.truths}
                 tree = replace(tree, files=left)
     return Found(readings, aside, refusals)
 
 
 def _explained_well(tree: Tree, readings: Sequence[Layout]) -> bool:
-    """Tell that half the pictures are explained by more than words in their names."""
+    """Tell that half the images are explained by more than words in their names."""
     return any(2 * len(one.explained) >= len(tree.pictures) and not one.plain for one in readings)
 
 
@@ -145,7 +145,7 @@ def _weight(layout: Layout) -> float:
 
 
 def differing(one: Layout, other: Layout) -> tuple[int, int]:
-    """Return how many pictures two readings say different things of, and how many both explain.
+    """Return how many images two readings say different things of, and how many both explain.
 
     Readings whose labels are other names for the same classes, one to one, do not differ.
     """
@@ -178,7 +178,7 @@ def _refuse_with_reasons(tree: Tree, found: Found) -> None:
         raise DataError(f"{refusal} {reasons}") if reasons else refusal
     if reasons:
         raise DataError(
-            f"{tree.name} holds {count(len(tree.pictures), 'picture')}, but no labels are found. {reasons}"
+            f"{tree.name} holds {count(len(tree.pictures), 'image')}, but no labels are found. {reasons}"
         )
 
 
@@ -193,32 +193,28 @@ def _refuse_unread(tree: Tree, chosen: Layout, found: Found) -> None:
     unread = next((one for one in found.aside if one.reached >= enough), None)
     if unread is not None:
         raise DataError(
-            f"{unread.name} names the pictures of {tree.name}, but is not understood: {unread.why}. The folders "
+            f"{unread.name} names the images of {tree.name}, but is not understood: {unread.why}. The folders "
             f"({shorten(chosen.classes)}) {chosen.plain}. To take them as classes: --layout {chosen.name}"
         )
 
 
 def _said(layout: Layout) -> str:
-    """Return a reading in a few words: what it is, how many pictures it explains, which classes."""
+    """Return a reading in a few words: what it is, how many images it explains, which classes."""
     what = (
         layout.tables[0]
         if layout.tables
         else {"folders": "the folders", "filenames": "the file names"}.get(layout.name, layout.name)
     )
     classes = f": {shorten(layout.classes)}" if layout.truth.kind in {"class", "classes"} else ""
-    return f"{what} ({count(len(layout.explained), 'picture')}{classes})"
+    return f"{what} ({count(len(layout.explained), 'image')}{classes})"
 
 
 def _question(chosen: Layout, other: Layout, differ: int, shared: int) -> Question:
-    number = count(shared, "picture")
+    number = count(shared, "image")
     what = f"{_said(chosen)} and {_said(other)} say different things of {differ:,} of {number}"
     more = len(chosen.explained) != len(other.explained)
     why = (
-        "explains more pictures"
-        if more
-        else "names the pictures one by one"
-        if chosen.tables
-        else "comes first"
+        "explains more images" if more else "names the images one by one" if chosen.tables else "comes first"
     )
     text = (
         f"Two readings contradict each other: {what}. The first {why}, but nobody here knows which is meant."
@@ -228,5 +224,5 @@ def _question(chosen: Layout, other: Layout, differ: int, shared: int) -> Questi
 
 def _other(other: Layout, differ: int, shared: int) -> str:
     name, value = other.option
-    says = f"says something else of {differ:,} of {count(shared, 'picture')}" if differ else "says the same"
+    says = f"says something else of {differ:,} of {count(shared, 'image')}" if differ else "says the same"
     return f"Not used: {_said(other)} {says}; to take it: --{name} {value}"

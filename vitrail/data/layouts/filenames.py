@@ -18,7 +18,7 @@ _NO_LABELS = frozenset((
 def look(tree: Tree) -> Layout | None:
     """Take the words before the number as the label; None where that gives no sensible classes.
 
-    Words that cameras write (IMG_0001) are no labels, and a label must have two pictures on the average.
+    Words that cameras write (IMG_0001) are no labels, and a label must have two images on the average.
     """
     entries: list[Entry] = []
     words: set[str] = set()
@@ -41,7 +41,7 @@ def look(tree: Tree) -> Layout | None:
         f"{shorten(classes)}."
     )
     aside = (
-        [f"{count(len(stray), 'picture')} without a label in the name left aside: {shorten(stray)}."]
+        [f"{count(len(stray), 'image')} without a label in the name left aside: {shorten(stray)}."]
         if stray
         else []
     )

@@ -17,11 +17,11 @@ _PLAIN = frozenset((
     "batches", "data", "dataset", "set", "folder", "dir", "chunk", "shard", "download", "downloads", "file", "files",
     "archive", "volume", "vol", "disk", "new", "old", "misc", "all", "jpg", "jpeg", "png", "train", "test", "val",
 ))  # fmt: skip
-"""Words by which people call folders that hold pictures of every class."""
+"""Words by which people call folders that hold images of every class."""
 
 
 def look(tree: Tree) -> Layout | None:
-    """Tell classes from splits; None where no picture lies in a class folder.
+    """Tell classes from splits; None where no image lies in a class folder.
 
     Raises:
         DataError: one class only, or a class without a name.
@@ -52,7 +52,7 @@ def look(tree: Tree) -> Layout | None:
             return None
     if len(classes) == 1:
         raise DataError(
-            f"{tree.name} holds one class only, {classes[0]!r}. Add a folder of pictures of something else."
+            f"{tree.name} holds one class only, {classes[0]!r}. Add a folder of images of something else."
         )
     masks = len(tree.pictures) - len(names)
     within = any(split for _, split in places) and not _split_places(parts, tree)
@@ -62,7 +62,7 @@ def look(tree: Tree) -> Layout | None:
 
 
 def _without_masks(names: list[str]) -> list[str]:
-    """Return the pictures without the masks that lie beside them: cat/masks beside cat/images."""
+    """Return the images without the masks that lie beside them: cat/masks beside cat/images."""
     folders = {name.rpartition("/")[0] for name in names}
     masks = {
         folder
@@ -84,7 +84,7 @@ def wrapping(parts: Parts) -> int:
 
 
 def _places(parts: Parts, tree: Tree) -> list[tuple[int, str]]:
-    """Return, for every picture, which folder above it is its class (-1: none), and its split."""
+    """Return, for every image, which folder above it is its class (-1: none), and its split."""
     splits = _split_places(parts, tree)
     if splits:
         inner = {split: _inner(parts, splits, split) for split in set(splits.values())}
@@ -100,7 +100,7 @@ def _places(parts: Parts, tree: Tree) -> list[tuple[int, str]]:
 def _split_places(parts: Parts, tree: Tree) -> dict[tuple[str, ...], str]:
     """Return folder → split, the folders as paths; empty where folders called so are classes.
 
-    Folders side by side are splits where one of them is the train split and most pictures in them lie deeper.
+    Folders side by side are splits where one of them is the train split and most images in them lie deeper.
     """
     children: dict[tuple[str, ...], dict[str, None]] = {}
     for part in parts:
@@ -152,9 +152,9 @@ def _splits_in_classes(parts: Parts, tree: Tree) -> dict[str, str]:
 def _aside(stray: list[str], masks: int) -> list[str]:
     notes = []
     if masks:
-        notes.append(f"{count(masks, 'mask')} beside the pictures left aside: classes need none.")
+        notes.append(f"{count(masks, 'mask')} beside the images left aside: classes need none.")
     if stray:
-        notes.append(f"{count(len(stray), 'picture')} outside any class folder left aside: {shorten(stray)}.")
+        notes.append(f"{count(len(stray), 'image')} outside any class folder left aside: {shorten(stray)}.")
     return notes
 
 
@@ -162,13 +162,11 @@ def _deeper(parts: Parts, places: list[tuple[int, str]], within: bool) -> list[s
     deep = sum(
         depth >= 0 and depth + 2 + within < len(part) for part, (depth, _) in zip(parts, places, strict=True)
     )
-    return (
-        [f"{count(deep, 'picture')} in folders inside class folders: taken as their class."] if deep else []
-    )
+    return [f"{count(deep, 'image')} in folders inside class folders: taken as their class."] if deep else []
 
 
 def _empty(tree: Tree, classes: list[str]) -> list[str]:
-    """Name the folders beside class folders that hold no picture: no class comes of them."""
+    """Name the folders beside class folders that hold no image: no class comes of them."""
     above = {folder.rpartition("/")[0] for name in tree.pictures if (folder := name.rpartition("/")[0])}
     full = {
         "/".join(name.split("/")[:end]) for name in tree.pictures for end in range(1, name.count("/") + 1)
@@ -182,7 +180,7 @@ def _empty(tree: Tree, classes: list[str]) -> list[str]:
         and one.rpartition("/")[0] in above
         and label(one.rpartition("/")[2]) not in classes
     ]
-    return [f"No picture in {shorten(empty)}: no class comes of it."] if empty else []
+    return [f"No image in {shorten(empty)}: no class comes of it."] if empty else []
 
 
 def _plain(classes: list[str]) -> str:
@@ -200,7 +198,7 @@ def _why(classes: list[str], entries: Iterable[Entry]) -> str:
     given = {entry.split for entry in entries}
     splits = [split for split in ("train", "val", "test") if split in given]
     if not splits:
-        return f"class folders, because {count(len(classes), 'folder')} hold the pictures: {shown}."
+        return f"class folders, because {count(len(classes), 'folder')} hold the images: {shown}."
     return (
         f"class folders with a split of their own ({', '.join(splits)}), because the folders above the "
         f"{count(len(classes), 'class', 'classes')} ({shown}) are called so."

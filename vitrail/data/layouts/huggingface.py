@@ -1,4 +1,4 @@
-"""Hugging Face data sets on disk: `save_to_disk` folders, and Parquet files with the pictures inside."""
+"""Hugging Face data sets on disk: `save_to_disk` folders, and Parquet files with the images inside."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LABELS = ("label", "labels", "fine_label", "class", "target", "category", "tags
 
 
 def look(tree: Tree) -> Layout | None:
-    """Read pictures and labels out of Arrow or Parquet files; None where there are none with pictures inside.
+    """Read images and labels out of Arrow or Parquet files; None where there are none with images inside.
 
     Raises:
         DataError: pyarrow is not installed, or a file is broken.
@@ -26,7 +26,7 @@ def look(tree: Tree) -> Layout | None:
     kind = ".arrow" if saved else ".parquet"
     files = [name for name in tree.files if name.endswith(kind) and "!" not in tree.files[name]]
     if not saved:
-        files = [name for name in files if _may_hold_pictures(tree.root / tree.files[name])]
+        files = [name for name in files if _may_hold_images(tree.root / tree.files[name])]
     entries: list[Entry] = []
     used = []
     for name in files:
@@ -37,9 +37,9 @@ def look(tree: Tree) -> Layout | None:
     if not used:
         return None
     classes = sorted({entry.target for entry in entries}, key=natural)
-    what = "a folder made by save_to_disk" if saved else "Parquet files with the pictures inside"
+    what = "a folder made by save_to_disk" if saved else "Parquet files with the images inside"
     image, label = used[0].image, used[0].label
-    where = f"{count(len(used), 'file holds', 'files hold')} pictures in {image!r} and labels in {label!r}"
+    where = f"{count(len(used), 'file holds', 'files hold')} images in {image!r} and labels in {label!r}"
     why = f"{what}, because {where}: {shorten(classes)}."
     # A list that is empty says "none of the labels", where an empty cell of a table says nothing.
     listed = any(one.lists for one in used) and any(
@@ -50,7 +50,7 @@ def look(tree: Tree) -> Layout | None:
 
 
 class _Columns(NamedTuple):
-    """The columns of pictures and labels, the names of the labels, and whether a cell is a list of them."""
+    """The columns of images and labels, the names of the labels, and whether a cell is a list of them."""
 
     image: str
     label: str
@@ -58,7 +58,7 @@ class _Columns(NamedTuple):
     lists: bool
 
 
-def _may_hold_pictures(file: Path) -> bool:
+def _may_hold_images(file: Path) -> bool:
     """Tell a Parquet file with a column of structures from a plain table, which needs no pyarrow to be read."""
     try:
         return any(isinstance(kind, pl.Struct) for kind in pl.read_parquet_schema(file).values())
@@ -67,9 +67,9 @@ def _may_hold_pictures(file: Path) -> bool:
 
 
 def _columns(table: Any, saved: bool) -> _Columns | None:
-    """Return the columns of pictures and of labels, and the labels' names where the file tells them."""
+    """Return the columns of images and of labels, and the labels' names where the file tells them."""
     schema = table.schema if saved else table.schema_arrow
-    image = next((field.name for field in schema if _holds_pictures(field)), None)
+    image = next((field.name for field in schema if _holds_images(field)), None)
     label = next((name for name in _LABELS if name in schema.names), None)
     if image is None or label is None:
         return None
@@ -91,7 +91,7 @@ def _names(about: bytes, label: str) -> list[str]:
     return list(names)
 
 
-def _holds_pictures(field: Any) -> bool:
+def _holds_images(field: Any) -> bool:
     kind = str(field.type)
     return kind.startswith("struct<") and "bytes" in kind
 

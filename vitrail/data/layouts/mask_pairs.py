@@ -1,6 +1,6 @@
-"""Which picture has which masks, by their names alone: folders side by side, trees of one shape, marks in file names.
+"""Which image has which masks, by their names alone: folders side by side, trees of one shape, marks in file names.
 
-A mask's name without what marks it as one is the name of its picture. Where a picture has several masks, what is left
+A mask's name without what marks it as one is the name of its image. Where an image has several masks, what is left
 of their names are classes, or the masks are of single objects.
 """
 
@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-from vitrail.data.labels import PICTURES, natural
+from vitrail.data.labels import IMAGES, natural
 
 _IMAGES = frozenset((
     "image", "images", "img", "imgs", "jpegimages", "leftimg8bit", "picture", "pictures", "photo", "photos",
 ))  # fmt: skip
-"""Words of folders of pictures."""
+"""Words of folders of images."""
 
 _MAYBE_IMAGES = _IMAGES | {
     "input",
@@ -39,7 +39,7 @@ _MASKS = (
     "segmentations", "segmentation", "seg", "groundtruth", "groundtruths", "gt", "gts", "semantic", "targets",
     "target", "masks", "mask",
 )  # fmt: skip
-"""Words of folders of masks, those first that are taken where a picture has masks in several."""
+"""Words of folders of masks, those first that are taken where an image has masks in several."""
 
 _ASIDE = frozenset(("segmentationobject", "instances", "instance", "panoptic", "2ndmanual"))
 """Words of folders that lie beside those of masks and hold other things."""
@@ -62,21 +62,21 @@ Key = tuple[str, ...]
 
 
 class _File(NamedTuple):
-    """A name taken apart: `place` are its folders without words of pictures and masks, `root` what ends with such."""
+    """A name taken apart: `place` are its folders without words of images and masks, `root` what ends with such."""
 
     name: str
     place: Key
     stem: str
     root: str
     inner: int  # folders below the root
-    word: str  # of masks: the word that says so; of pictures that of their folder, if any
+    word: str  # of masks: the word that says so; of images that of their folder, if any
 
 
 @dataclass
 class Pairs:
-    """Picture → class → its masks (the class is "" where the names tell none); and what has no partner.
+    """Image → class → its masks (the class is "" where the names tell none); and what has no partner.
 
-    `folders` are those that hold them, pictures and masks; `several` tells that masks of one picture are of single
+    `folders` are those that hold them, images and masks; `several` tells that masks of one image are of single
     objects; `sure` that no folder here could be a class; `words` are those that make folders ones of masks; `unused`
     are masks beside those that were taken.
     """
@@ -93,7 +93,7 @@ class Pairs:
 
     @property
     def files(self) -> list[str]:
-        """Return the masks of all pictures."""
+        """Return the masks of all images."""
         return [name for own in self.masks.values() for names in own.values() for name in names]
 
     @property
@@ -108,7 +108,7 @@ def pair(names: Sequence[str]) -> Pairs | None:
     others = [one.name for one in parted if _is_other(one)]
     left = [one for one in parted if not _is_other(one)]
     masks = [one for one in left if one.word in _MASKS]
-    pictures = _Pictures([one for one in left if one.word not in _MASKS])
+    pictures = _ImageIndex([one for one in left if one.word not in _MASKS])
     found = _by_folders(masks, pictures) or _beside(pictures)
     if found is None:
         return None
@@ -120,8 +120,8 @@ def _is_other(file: _File) -> bool:
     return file.word in _ASIDE or _OTHER.fullmatch(file.stem) is not None
 
 
-class _Pictures:
-    """Pictures by what their masks may be called."""
+class _ImageIndex:
+    """Images by what their masks may be called."""
 
     def __init__(self, files: Sequence[_File]) -> None:
         self.files = files
@@ -130,16 +130,16 @@ class _Pictures:
         self.by_place: dict[Key, list[str]] = defaultdict(list)
         for strict in (True, False):  # whole names first
             for one in files:
-                for stem in [one.stem] if strict else _picture_stems(one.stem):
+                for stem in [one.stem] if strict else _image_stems(one.stem):
                     self.by_key.setdefault((one.place, stem), one.name)
         for one in files:
             self.by_place[one.place].append(one.name)
             if one.word:
-                for stem in (one.stem, *_picture_stems(one.stem)):
+                for stem in (one.stem, *_image_stems(one.stem)):
                     self.by_stem[stem].append(one.name)
 
     def of(self, mask: _File) -> tuple[str, str] | None:
-        """Return the picture of a mask in a folder of masks, and the class that its name tells ("#": an object)."""
+        """Return the image of a mask in a folder of masks, and the class that its name tells ("#": an object)."""
         stems = list(_mask_stems(mask.stem))
         for stem, number in stems:
             if picture := self.by_key.get((mask.place, stem)):
@@ -160,8 +160,8 @@ class _Pictures:
         return (alone[0], "#") if len(alone) == 1 and mask.place else None
 
 
-def _by_folders(masks: Sequence[_File], pictures: _Pictures) -> Pairs | None:
-    """Pair the files of each folder of masks; of several that hold masks of one picture the likeliest is taken."""
+def _by_folders(masks: Sequence[_File], pictures: _ImageIndex) -> Pairs | None:
+    """Pair the files of each folder of masks; of several that hold masks of one image the likeliest is taken."""
     groups: dict[str, list[_File]] = defaultdict(list)
     for one in masks:
         groups[one.root].append(one)
@@ -189,14 +189,14 @@ def _by_folders(masks: Sequence[_File], pictures: _Pictures) -> Pairs | None:
     return found
 
 
-def _beside(pictures: _Pictures) -> Pairs | None:
+def _beside(pictures: _ImageIndex) -> Pairs | None:
     """Pair files of one folder: 1.jpg and 1_mask.png, img2d.tif and mask2d.tif."""
     found = Pairs()
     stems: dict[tuple[str, str], str] = {}
     for one in pictures.files:
         folder = one.name.rpartition("/")[0]
         if not any(True for _ in _marked(one.stem)):
-            for stem in (one.stem, *_picture_stems(one.stem)):
+            for stem in (one.stem, *_image_stems(one.stem)):
                 stems.setdefault((folder, stem), one.name)
     for one in pictures.files:
         folder = one.name.rpartition("/")[0]
@@ -208,8 +208,8 @@ def _beside(pictures: _Pictures) -> Pairs | None:
     return found if found.masks else None
 
 
-def _complete(found: Pairs, pictures: _Pictures, others: list[str]) -> None:
-    """Tell pictures without a mask from those that lie elsewhere, classes from objects, and where all of it lies."""
+def _complete(found: Pairs, pictures: _ImageIndex, others: list[str]) -> None:
+    """Tell images without a mask from those that lie elsewhere, classes from objects, and where all of it lies."""
     known = {*found.files, *found.lonely, *found.unused}
     roots = {one.root for one in pictures.files if one.name in found.masks}
     for one in pictures.files:
@@ -228,7 +228,7 @@ def _complete(found: Pairs, pictures: _Pictures, others: list[str]) -> None:
 
 
 def _tell_apart(found: Pairs) -> None:
-    """Tell names of classes, which come again at many pictures, from those of objects, which do not."""
+    """Tell names of classes, which come again at many images, from those of objects, which do not."""
     told = Counter(one for own in found.masks.values() for one in own if one not in ("", "#"))
     classes = bool(told) and len(told) <= _FEW_CLASSES and (2 * len(told) <= told.total() or len(told) <= 3)
     numbered = bool(told) or any("#" in own for own in found.masks.values())
@@ -258,7 +258,7 @@ def _rank(mask: _File, root: str) -> tuple[int, tuple[tuple[int, int, str], ...]
 
 @lru_cache(maxsize=4096)
 def _folder(name: str) -> tuple[str, Key]:
-    """Return the word that makes a folder one of pictures or masks, and what else it is called."""
+    """Return the word that makes a folder one of images or masks, and what else it is called."""
     low = name.lower()
     if low in _MAYBE_IMAGES or low in _MASKS or low in _ASIDE:
         return low, ()
@@ -300,11 +300,11 @@ def _without_suffix(file: str) -> str:
     for _ in range(2):  # 1.jpg.png, 1.nii.gz
         rest, dot, suffix = stem.rpartition(".")
         low = "." + suffix.lower()
-        stem = rest if dot and rest and (low in PICTURES or low in {".npy", ".nii", ".gz"}) else stem
+        stem = rest if dot and rest and (low in IMAGES or low in {".npy", ".nii", ".gz"}) else stem
     return stem
 
 
-def _picture_stems(stem: str) -> Iterator[str]:
+def _image_stems(stem: str) -> Iterator[str]:
     for rule in (_OF_IMAGE, _IMAGE_BEFORE):
         if match := rule.fullmatch(stem):
             yield match["name"]
@@ -317,13 +317,13 @@ def _marked(stem: str) -> Iterator[tuple[str, str]]:
     if match := _BEHIND.fullmatch(stem):
         numbered = "#" if match["number"] and match["mark"].lower() != "manual" else ""
         yield match["name"], numbered
-        yield from ((name, numbered) for name in _picture_stems(match["name"]))
+        yield from ((name, numbered) for name in _image_stems(match["name"]))
     if match := _BEFORE.fullmatch(stem):
         yield match["name"], ""
 
 
 def stems_of_mask(file: str) -> list[str]:
-    """Return what the picture of a mask file may be called, the whole name first."""
+    """Return what the image of a mask file may be called, the whole name first."""
     return [name for name, _ in _mask_stems(_without_suffix(file))]
 
 
@@ -331,4 +331,4 @@ def _mask_stems(stem: str) -> Iterator[tuple[str, str]]:
     yield stem, ""
     yield from _marked(stem)
     yield stem.removesuffix("_L"), ""  # as CamVid calls them
-    yield from ((name, "") for name in _picture_stems(stem))
+    yield from ((name, "") for name in _image_stems(stem))

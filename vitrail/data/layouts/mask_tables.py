@@ -336,7 +336,7 @@ def _of_kinds(table: Table, kinds: Sequence[Kind], seen: Seen) -> Header:
 
 
 def _refuse_from_one(table: Table, seen: Seen) -> None:
-    """Refuse (DataError) masks that count from 1 with names that count from 0: each would be learnt as the next."""
+    """Refuse (DataError) masks that count from 1 with names that count from 0: each would be learned as the next."""
     many = len(table.kinds)
     inner = set(seen.values) - {VOID}
     if seen.colours or not inner or any(kind.value is not None for kind in table.kinds):

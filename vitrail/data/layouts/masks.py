@@ -1,4 +1,4 @@
-"""Pictures with masks: files of class numbers or colours, one file a class, one an object, volumes, and outlines."""
+"""Images with masks: files of class numbers or colours, one file a class, one an object, volumes, and outlines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VOLUMES = (".nii", ".nii.gz")
 
 
 def look(tree: Tree) -> Layout | None:
-    """Pair pictures with masks by their names, or with outlines where these are asked for; else None."""
+    """Pair images with masks by their names, or with outlines where these are asked for; else None."""
     if tree.table:
         return None
     if found := series.pair(tree):
@@ -40,7 +40,7 @@ def look(tree: Tree) -> Layout | None:
 
 
 def _candidates(tree: Tree) -> list[str]:
-    """Return the files that may be pictures or masks; arrays are masks alone."""
+    """Return the files that may be images or masks; arrays are masks alone."""
 
     def may_be(name: str) -> bool:
         low = name.lower()
@@ -64,7 +64,7 @@ def _of_files(tree: Tree, pairs: mask_pairs.Pairs) -> Layout:
     )
     kind = f" ({made.kind})" if made.kind else ""
     pictures = sum(not entry.trouble for entry in entries)
-    why = f"pictures with masks{kind}, because {because}: {count(pictures, 'picture')}."
+    why = f"images with masks{kind}, because {because}: {count(pictures, 'image')}."
     notes = (*header.notes, *_said(pairs))
     found = (*entries, *tree.refused)
     listed = [one.path for one in mask_tables.tables(tree)]
@@ -85,16 +85,14 @@ def _of_series(tree: Tree, found: Mapping[str, list[str]]) -> Layout:
     first = next(iter(found))
     have = "have" if len(found) > 1 else "has"
     why = (
-        f"pictures with masks (slices of series), because {count(len(found), 'volume')} of labels such as {first} "
+        f"images with masks (slices of series), because {count(len(found), 'volume')} of labels such as {first} "
         f"{have} the name or the folder of a DICOM series: {count(len(entries), 'slice')}."
     )
     truths = frozenset((*found, *(one.path for one in tables)))
     aside = tree.other_notes([*truths])
     left = [name for name in tree.pictures if name not in set(names)]
     notes = (
-        [f"{count(len(left), 'picture')} of no series with labels left aside: {shorten(left)}."]
-        if left
-        else []
+        [f"{count(len(left), 'image')} of no series with labels left aside: {shorten(left)}."] if left else []
     )
     listed = (*header.notes, *notes, *aside)
     every = (*entries, *tree.refused)
@@ -105,7 +103,7 @@ def _of_series(tree: Tree, found: Mapping[str, list[str]]) -> Layout:
 def _said(pairs: mask_pairs.Pairs) -> list[str]:
     notes = []
     if pairs.lonely:
-        of = "pictures are" if len(pairs.lonely) > 1 else "picture is"
+        of = "images are" if len(pairs.lonely) > 1 else "image is"
         notes.append(
             f"{count(len(pairs.lonely), 'mask')} whose {of} not here left aside: {shorten(pairs.lonely)}."
         )
@@ -115,13 +113,13 @@ def _said(pairs: mask_pairs.Pairs) -> list[str]:
         )
     if pairs.aside:
         notes.append(
-            f"{count(len(pairs.aside), 'file')} beside these pictures left aside: {shorten(pairs.aside)}."
+            f"{count(len(pairs.aside), 'file')} beside these images left aside: {shorten(pairs.aside)}."
         )
     return notes
 
 
 class _Maker:
-    """Makes the header and the entries of pictures with mask files."""
+    """Makes the header and the entries of images with mask files."""
 
     def __init__(self, tree: Tree, pairs: mask_pairs.Pairs) -> None:
         self.tree, self.pairs = tree, pairs
@@ -130,7 +128,7 @@ class _Maker:
         self.broken: dict[str, str] = {}
 
     def layout(self) -> tuple[Header, list[Entry]]:
-        """Return the header, and an entry for each picture, those without a mask among them."""
+        """Return the header, and an entry for each image, those without a mask among them."""
         if any(name.lower().endswith(_VOLUMES) for name in self.pairs.masks):
             return self._volumes()
         tables = mask_tables.tables(self.tree)
@@ -152,7 +150,7 @@ class _Maker:
         return [*entries, *(self.tree.entry(name, "", self.split(name)) for name in left)]
 
     def _left(self) -> list[str]:
-        """Return the pictures without a mask; where lists say which belong to the set, only those that they name."""
+        """Return the images without a mask; where lists say which belong to the set, only those that they name."""
         listed = _listed(self.tree)
         if not listed:
             return self.pairs.without
@@ -199,7 +197,7 @@ class _Maker:
         if not lapping:
             return ()
         return (
-            f"The files of several classes cover the same pixels in {count(lapping, 'picture')}: there the later class "
+            f"The files of several classes cover the same pixels in {count(lapping, 'image')}: there the later class "
             f"wins ({shorten(ordered, 8).replace(', ', ' < ')}). The order is that of classes.txt, else of the names.",
         )
 
@@ -218,21 +216,21 @@ class _Maker:
         return False
 
     def _by_object(self, table: mask_tables.Table | None) -> tuple[Header, dict[str, str]]:
-        """Return the union of the masks of each picture, as one object."""
+        """Return the union of the masks of each image, as one object."""
         self.kind = "one file an object"
         names = [kind.name for kind in (table.kinds if table else ()) if not kind.is_void]
         kind = names[0] if len(names) == 1 else FOREGROUND
         files = {picture: own[""] for picture, own in self.pairs.masks.items()}
         with ThreadPoolExecutor() as pool:
             found = dict(zip(files, pool.map(partial(self._union, kind), files.values()), strict=True))
-        line = f"The masks of a picture are of single objects: together they are {kind}, the rest is {BACKGROUND}."
+        line = f"The masks of an image are of single objects: together they are {kind}, the rest is {BACKGROUND}."
         self.broken = {picture: trouble for picture, (_, trouble) in found.items() if trouble}
         return Header(Truth("mask", (BACKGROUND, kind)), (line,)), {
             one: text for one, (text, _) in found.items()
         }
 
     def _union(self, kind: str, masks: Sequence[str]) -> tuple[str, str]:
-        """Return the target of a picture with a mask for each of its objects, or what is wrong with these."""
+        """Return the target of an image with a mask for each of its objects, or what is wrong with these."""
         there: NDArray[np.bool_] | None = None
         for name in masks:
             try:
@@ -280,7 +278,7 @@ class _Maker:
 def header_of(
     tree: Tree, masks: Sequence[str], table: mask_tables.Table | None = None, words: Iterable[str] = ()
 ) -> Header:
-    """Return the header of masks, one file a picture: by a table, by what sets of such folders mean, or by themselves.
+    """Return the header of masks, one file an image: by a table, by what sets of such folders mean, or by themselves.
 
     Where their colours mean nothing to anybody it names no class, and says why: a task of one's own may read them.
     """
@@ -300,7 +298,7 @@ def header_of(
 
 
 def _listed(tree: Tree) -> dict[str, str]:
-    """Return the splits that ImageSets lists for segmentation, else for anything, by the stem of the picture."""
+    """Return the splits that ImageSets lists for segmentation, else for anything, by the stem of the image."""
     own = {
         name: path for name, path in tree.files.items() if "/Segmentation/" in name or "ImageSets" not in name
     }
@@ -308,7 +306,7 @@ def _listed(tree: Tree) -> dict[str, str]:
 
 
 def _splits(tree: Tree, pictures: Iterable[str]) -> Callable[[str], str]:
-    """Return the split of a picture: by the folders above it, else by the lists of ImageSets."""
+    """Return the split of an image: by the folders above it, else by the lists of ImageSets."""
     listed = _listed(tree)
     folders = dict.fromkeys(part for name in pictures for part in name.split("/")[:-1])
     named = tree.options.splits_among(folders)

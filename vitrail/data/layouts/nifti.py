@@ -1,4 +1,4 @@
-"""NIfTI volumes in class folders: every slice is a picture, and the slices of a volume stay together."""
+"""NIfTI volumes in class folders: every slice is an image, and the slices of a volume stay together."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ def look(tree: Tree) -> Layout | None:
     }
     if not volumes:
         return None
-    as_pictures = {
-        name + ".png": path for name, path in volumes.items()
-    }  # the same rules as for picture files
+    as_pictures = {name + ".png": path for name, path in volumes.items()}  # the same rules as for image files
     found = folders.look(Tree(tree.name, tree.root, as_pictures, tree.refused, options=tree.options))
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""An .npz file with pictures and labels: images/labels, x/y, x_train/y_train/x_test/y_test and their kin."""
+"""An .npz file with images and labels: images/labels, x/y, x_train/y_train/x_test/y_test and their kin."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LABELS = ("labels", "y", "label", "target", "targets")
 
 
 def look(tree: Tree) -> Layout | None:
-    """Pair arrays of pictures with arrays of labels by their names; None where the source is no .npz file.
+    """Pair arrays of images with arrays of labels by their names; None where the source is no .npz file.
 
     Raises:
-        DataError: no such pair, shapes that do not fit, or numbers that are no pictures.
+        DataError: no such pair, shapes that do not fit, or numbers that are no images.
     """
     files = [path for name, path in tree.files.items() if name.endswith(".npz")]
     if len(files) != 1 or tree.pictures:
@@ -35,17 +35,17 @@ def look(tree: Tree) -> Layout | None:
     ]
     if not pairs:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise DataError(f"{tree.name} holds {shapes}. Call the pictures images and their labels labels.")
+        raise DataError(f"{tree.name} holds {shapes}. Call the images images and their labels labels.")
     names = arrays["classes"].astype(str).tolist() if "classes" in arrays else []
     entries = [entry for pair in pairs for entry in _entries(files[0], arrays, pair, names)]
-    why = f"arrays, because {count(len(pairs), 'pair')} of pictures and labels are in it: " + ", ".join(
+    why = f"arrays, because {count(len(pairs), 'pair')} of images and labels are in it: " + ", ".join(
         f"{image} {arrays[image].shape} with {label}" for image, label, _ in pairs
     )
     return Layout("npz", tree.root, why + ".", tuple(entries), truth=truth_of(entries))
 
 
 def _partner(name: str, arrays: dict[str, NDArray[Any]]) -> tuple[str, str] | None:
-    """Return the labels' name and the split of an array of pictures, or None for another array."""
+    """Return the labels' name and the split of an array of images, or None for another array."""
     words = name.lower().split("_")
     split = next((found for word in words if (found := split_of(word))), "")
     plain = "_".join(word for word in words if not split_of(word))
@@ -66,7 +66,7 @@ def _entries(
     if images.ndim not in (3, 4) or len(images) != len(labels):
         raise DataError(
             f"{Path(file).name}: {pair[0]} {images.shape} and {pair[1]} {labels.shape} do not fit. "
-            "Pictures are (number, height, width[, channels]), labels one a picture."
+            "Images are (number, height, width[, channels]), labels one an image."
         )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

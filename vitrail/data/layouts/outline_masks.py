@@ -1,4 +1,4 @@
-"""Boxes and outlines on pictures, as the readers of all their formats give them."""
+"""Boxes and outlines on images, as the readers of all their formats give them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from vitrail.data.layouts.base import Entry, Tree
 
 
 class Box(NamedTuple):
-    """One box on one picture, in pixels; the numbers may lie outside. `more` holds outlines and flags."""
+    """One box on one image, in pixels; the numbers may lie outside. `more` holds outlines and flags."""
 
     label: str
     corners: tuple[float, float, float, float]  # left, top, right, bottom
     more: dict[str, Any]
 
 
-class Picture(NamedTuple):
-    """One picture by its name in the tree, and its boxes.
+class OutlinedImage(NamedTuple):
+    """One image by its name in the tree, and its boxes.
 
     `trouble` says, as a predicate, why it cannot be used; `size` is the (height, width) that its file of annotations
     states, (0, 0) where it states none.
@@ -36,7 +36,7 @@ class Picture(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What files of annotations say: the pictures, and what was left aside, as sentences."""
+    """What files of annotations say: the images, and what was left aside, as sentences."""
 
-    pictures: list[Picture]
+    pictures: list[OutlinedImage]
     notes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Outlines as masks: polygons and run lengths of COCO, YOLO and CVAT, and LabelMe's files, one a picture."""
+"""Outlines as masks: polygons and run lengths of COCO, YOLO and CVAT, and LabelMe's files, one an image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CORNERS = 64
 
 
 class _Painted(NamedTuple):
-    """A picture by its name in the tree, its (height, width), and what is painted on it, in order.
+    """An image by its name in the tree, its (height, width), and what is painted on it, in order.
 
     `trouble` says, as a predicate, why it cannot be used.
     """
@@ -43,7 +43,7 @@ class _Painted(NamedTuple):
 
 
 def look(tree: Tree, *, boxes: bool) -> Layout | None:
-    """Return pictures with what is painted on them: LabelMe's, and, where they are asked for, outlines beside boxes.
+    """Return images with what is painted on them: LabelMe's, and, where they are asked for, outlines beside boxes.
 
     Raises:
         DataError: an annotation file is broken.
@@ -71,9 +71,7 @@ def _of_boxes(tree: Tree) -> Layout | None:
     known = {one.name for one in found}
     unlisted = [one for one in tree.pictures if one not in known]
     if unlisted:
-        notes.append(
-            f"{count(len(unlisted), 'picture')} without annotations left aside: {shorten(unlisted)}."
-        )
+        notes.append(f"{count(len(unlisted), 'image')} without annotations left aside: {shorten(unlisted)}.")
     notes.append("Where outlines overlap, the smaller one lies on top; crowds count nowhere.")
     return _layout(tree, sized, f"{name} outlines, because {because}", notes)
 
@@ -87,7 +85,7 @@ def _area(corners: Sequence[float]) -> float:
 
 
 def _size(tree: Tree, name: str) -> tuple[int, int]:
-    """Return the (height, width) of an upright picture; (0, 0) where it cannot be read: its own check says why."""
+    """Return the (height, width) of an upright image; (0, 0) where it cannot be read: its own check says why."""
     try:
         with Image.open(BytesIO(tree.read(name))) as image:
             lying = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
@@ -97,7 +95,7 @@ def _size(tree: Tree, name: str) -> tuple[int, int]:
 
 
 def _labelme(tree: Tree) -> Layout | None:
-    """Read LabelMe's files: one a picture, with shapes, each with a label and points."""
+    """Read LabelMe's files: one an image, with shapes, each with a label and points."""
     names = [name for name in tree.files if name.lower().endswith(".json")]
     if not names or (not _is_labelme(tree.read(names[0])) and not _is_labelme(tree.read(names[-1]))):
         return None
@@ -115,7 +113,7 @@ def _labelme(tree: Tree) -> Layout | None:
 
 
 class _LabelMe:
-    """Reads LabelMe's files, one after another; none of them, and no picture beside them, is lost without a word."""
+    """Reads LabelMe's files, one after another; none of them, and no image beside them, is lost without a word."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
@@ -147,7 +145,7 @@ class _LabelMe:
             self.others.append(name)
 
     def _picture(self, name: str, said: str) -> str:
-        """Return the picture that a JSON file names, or else that is called as it is; nothing where none is."""
+        """Return the image that a JSON file names, or else that is called as it is; nothing where none is."""
         folder, _, file = name.rpartition("/")
         for wanted in (said, file.rpartition(".")[0]):
             picture, trouble = self.find(wanted, f"{folder}/" if folder else "")
@@ -156,7 +154,7 @@ class _LabelMe:
         return ""
 
     def add_left(self) -> None:
-        """Add the pictures without a JSON file that can be read in the folders of the others: they have no mask."""
+        """Add the images without a JSON file that can be read in the folders of the others: they have no mask."""
         known = {one.name for one in self.found}
         folders = {name.rpartition("/")[0] for name in known}
         for picture in self.tree.pictures:
@@ -171,7 +169,7 @@ class _LabelMe:
         notes = [f"{count(number, kind)} left aside: no area." for kind, number in self.aside.items()]
         if self.lonely:
             notes.append(
-                f"{count(len(self.lonely), 'file')} whose picture is not here: {shorten(self.lonely)}."
+                f"{count(len(self.lonely), 'file')} whose image is not here: {shorten(self.lonely)}."
             )
         if self.others:
             number = count(len(self.others), "JSON file")
@@ -228,13 +226,13 @@ def _shape(shape: Mapping[str, Any], size: tuple[int, int], aside: Counter[str])
             ],
         }
     elif kind == "mask":
-        yield {"class": own, "rle": _of_picture(shape, size)}
+        yield {"class": own, "rle": _of_image(shape, size)}
     else:
         aside[kind] += 1
 
 
-def _of_picture(shape: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Return the runs of a shape that is a picture in text, at the corners that its points tell."""
+def _of_image(shape: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    """Return the runs of a shape that is an image in text, at the corners that its points tell."""
     with Image.open(BytesIO(base64.b64decode(shape["mask"]))) as image:
         small = np.asarray(ImageOps.exif_transpose(image).convert("L")) != 0
     left, top = (round(number) for number in shape["points"][0])
@@ -269,18 +267,16 @@ def _entry(tree: Tree, one: _Painted) -> Entry:
 
 
 def _bare(found: Sequence[_Painted]) -> list[str]:
-    """Say which pictures are background everywhere."""
+    """Say which images are background everywhere."""
     bare = [one.name for one in found if not one.objects and not one.trouble]
     are = "is" if len(bare) == 1 else "are"
     return (
-        [f"{count(len(bare), 'picture')} without an outline {are} background: {shorten(bare)}."]
-        if bare
-        else []
+        [f"{count(len(bare), 'image')} without an outline {are} background: {shorten(bare)}."] if bare else []
     )
 
 
 def _inside(found: Sequence[_Painted]) -> tuple[list[_Painted], list[str]]:
-    """Leave out the outlines that lie wholly outside their pictures, and say so."""
+    """Leave out the outlines that lie wholly outside their images, and say so."""
     kept = [one._replace(objects=[own for own in one.objects if _touches(own, one.size)]) for one in found]
     lost = {
         one.name: len(one.objects) - len(own.objects)
@@ -289,12 +285,12 @@ def _inside(found: Sequence[_Painted]) -> tuple[list[_Painted], list[str]]:
     }
     if not lost:
         return kept, []
-    line = f"{count(sum(lost.values()), 'outline')} wholly outside the picture left aside: {shorten(lost)}."
+    line = f"{count(sum(lost.values()), 'outline')} wholly outside the image left aside: {shorten(lost)}."
     return kept, [line]
 
 
 def _touches(one: Object, size: tuple[int, int]) -> bool:
-    """Tell whether an outline may cover a pixel of its picture; where that cannot be told it may."""
+    """Tell whether an outline may cover a pixel of its image; where that cannot be told it may."""
     if not any(size) or "rle" in one:
         return True
     try:

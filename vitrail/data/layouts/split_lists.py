@@ -11,7 +11,7 @@ from vitrail.core.errors import DataError
 from vitrail.data.image_finder import Finder, folder_of
 from vitrail.data.labels import count, shorten, splits_of
 from vitrail.data.layouts.base import Layout, Tree
-from vitrail.data.layouts.table import column_of_pictures
+from vitrail.data.layouts.table import image_column
 from vitrail.data.table_files import code_of, group_column, is_table, read_table, split_column
 
 _LISTS = (".txt", ".csv", ".lst")
@@ -25,7 +25,7 @@ class _Said(NamedTuple):
 
 
 def with_lists(tree: Tree, layout: Layout) -> Layout:
-    """Return a layout whose pictures have the splits and groups of lists beside them, where they have none."""
+    """Return a layout whose images have the splits and groups of lists beside them, where they have none."""
     if tree.table:
         return layout
     paths = {entry.path for entry in layout.found if not entry.trouble}
@@ -62,13 +62,13 @@ def _notes(paths: set[str], splits: dict[str, str], groups: dict[str, str], used
     for what, said in (("split", splits), ("group", groups)):
         if said:
             rest = len(paths - said.keys())
-            left = f" {count(rest, 'picture')} that are not named there have none." if rest else ""
-            notes.append(f"The {what} of {count(len(said), 'picture')} stands in {shorten(used)}.{left}")
+            left = f" {count(rest, 'image')} that are not named there have none." if rest else ""
+            notes.append(f"The {what} of {count(len(said), 'image')} stands in {shorten(used)}.{left}")
     return notes
 
 
 def _in_table(tree: Tree, name: str, find: Finder) -> _Said | None:
-    """Return what a table says that has a column of pictures, and one of splits or of groups."""
+    """Return what a table says that has a column of images, and one of splits or of groups."""
     if not is_table(name) or name.lower().endswith((".txt", ".json")):
         return None
     try:
@@ -80,7 +80,7 @@ def _in_table(tree: Tree, name: str, find: Finder) -> _Said | None:
     if not column and not tied:
         return None
     base = folder_of(name)
-    frame, path, reached, trouble = column_of_pictures(frame, tree, name, find)
+    frame, path, reached, trouble = image_column(frame, tree, name, find)
     if not reached or trouble or path in {column, tied}:
         return None
     places = [find(cell, base) for cell in frame[path].to_list()]
@@ -112,7 +112,7 @@ def _in_list(tree: Tree, name: str, find: Finder) -> _Said | None:
     if not cells:
         return None
     if 2 * find.meant(cells[:200], base)[0] < len(cells[:200]):
-        cells = [cell.split()[0] for cell in cells]  # a picture, and what else is said of it
+        cells = [cell.split()[0] for cell in cells]  # an image, and what else is said of it
         if 2 * find.meant(cells[:200], base)[0] < len(cells[:200]):
             return None
     split = "train" if "train" in splits else splits.pop()

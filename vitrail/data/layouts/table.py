@@ -1,7 +1,7 @@
-"""Tables beside the pictures: CSV, TSV, JSON lines, Parquet or Excel files of pictures and labels.
+"""Tables beside the images: CSV, TSV, JSON lines, Parquet or Excel files of images and labels.
 
-A source may hold several. Those of disjoint pictures and the same labels, a table a split, are one reading; one that
-says something else of the same pictures is a reading of its own, and none is joined into another.
+A source may hold several. Those of disjoint images and the same labels, a table a split, are one reading; one that
+says something else of the same images is a reading of its own, and none is joined into another.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _CODES = {"utf-8-sig": "", "gb18030": ", read as GBK", "cp1252": ", read as Wind
 _UTF16 = ", read as UTF-16"
 
 _HELD_OUT = ("train", "val", "test")
-_COLUMNS = 40  # that are looked through for pictures
-SAMPLE = 500  # rows by which the column of pictures is found
-_SEVERAL = 20  # one picture in so many has several rows where rows are labels rather than contradictions
+_COLUMNS = 40  # that are looked through for images
+SAMPLE = 500  # rows by which the column of images is found
+_SEVERAL = 20  # one image in so many has several rows where rows are labels rather than contradictions
 
 
 class Aside(NamedTuple):
-    """A table that is not used: why, as a predicate, and how many pictures it names nevertheless."""
+    """A table that is not used: why, as a predicate, and how many images it names nevertheless."""
 
     name: str
     why: str
@@ -51,7 +51,7 @@ class Aside(NamedTuple):
 
 
 class Readings(NamedTuple):
-    """What the tables of a source say, the one that explains most pictures first, and those that say nothing."""
+    """What the tables of a source say, the one that explains most images first, and those that say nothing."""
 
     layouts: list[Layout]
     aside: list[Aside]
@@ -77,10 +77,10 @@ class _Read(NamedTuple):
 
 
 def look(tree: Tree) -> Layout | None:
-    """Join a table's rows to the pictures; None where no table names pictures with labels.
+    """Join a table's rows to the images; None where no table names images with labels.
 
     Raises:
-        DataError: the table was named as the source but lacks a column or names no existing picture; or it has
+        DataError: the table was named as the source but lacks a column or names no existing image; or it has
             a split that is none.
     """
     found = readings(tree).layouts
@@ -107,8 +107,8 @@ def readings(tree: Tree) -> Readings:
             read.append(_entries(found, find, around))
     if asked and not read[0].named:
         missing = shorten((entry.id for entry in read[0].entries), 2)
-        raise DataError(f"None of the pictures that {asked} names exists ({missing}). Put it beside them.")
-    aside += [Aside(one.table.name, "names no picture that is here") for one in read if not one.named]
+        raise DataError(f"None of the images that {asked} names exists ({missing}). Put it beside them.")
+    aside += [Aside(one.table.name, "names no image that is here") for one in read if not one.named]
     read.sort(key=lambda one: -len(one.named))
     layouts = [_layout(around, group, tree.table) for group in _groups([one for one in read if one.named])]
     return Readings(layouts, aside)
@@ -143,7 +143,7 @@ def _candidate(name: str) -> bool:
 
 
 def _candidates(tree: Tree) -> list[str]:
-    """Return the tables of a source; of JSON files those that hold records, where there is not one a picture."""
+    """Return the tables of a source; of JSON files those that hold records, where there is not one an image."""
     names = [name for name in tree.files if _candidate(name)]
     records = {name for name in few(tree, ".json") if _holds_records(tree, name)}
     return [name for name in names if not name.lower().endswith(".json") or name in records]
@@ -164,12 +164,12 @@ def _understood(tree: Tree, name: str, column: str, find: Finder) -> _Table | As
         frame = read_table(name, data)
     except DataError as error:
         return Aside(name, f"it cannot be read ({str(error).removesuffix('.')})")
-    frame, path, reached, trouble = column_of_pictures(frame, tree, name, find)
+    frame, path, reached, trouble = image_column(frame, tree, name, find)
     if trouble:
         return Aside(name, trouble, len(frame))
     if not reached and not (known := path_columns(frame)):
         which = shorten(map(repr, frame.columns))
-        return Aside(name, f"none of its columns ({which}) names pictures that are here")
+        return Aside(name, f"none of its columns ({which}) names images that are here")
     try:
         columns = understand(frame, path if reached else known[0], tree.options, column)
     except UnclearError as error:
@@ -181,10 +181,10 @@ def _understood(tree: Tree, name: str, column: str, find: Finder) -> _Table | As
     return _Table(name, frame, columns, code)
 
 
-def column_of_pictures(
+def image_column(
     frame: pl.DataFrame, tree: Tree, name: str, find: Finder
 ) -> tuple[pl.DataFrame, str, int, str]:
-    """Return the frame, its column of pictures, how many different ones of a sample it names, and what is in the way.
+    """Return the frame, its column of images, how many different ones of a sample it names, and what is in the way.
 
     A column of folders beside one of file names is joined to it.
     """
@@ -205,7 +205,7 @@ def column_of_pictures(
 
 
 def _numbers(column: pl.Series) -> bool:
-    """Tell a column of plain numbers: pictures called 1, 2, 3 are named so by chance."""
+    """Tell a column of plain numbers: images called 1, 2, 3 are named so by chance."""
     return all(cell.strip().isdigit() for cell in column if cell.strip())
 
 
@@ -257,7 +257,7 @@ def _splits(table: _Table, tree: Tree) -> list[str]:
 
 
 def _merge(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
-    """Join the rows of one picture: many such rows are one label a row, a few are contradictions."""
+    """Join the rows of one image: many such rows are one label a row, a few are contradictions."""
     by_path: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         by_path[entry.path].append(entry)
@@ -284,11 +284,11 @@ def _merge(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
             notes["in two splits at once: they score and do not train"] += 1
         by_path[path] = [one]
     merged = [rows[0] for rows in by_path.values()]
-    return merged, [f"{count(number, 'picture')} {note}." for note, number in notes.items()]
+    return merged, [f"{count(number, 'image')} {note}." for note, number in notes.items()]
 
 
 def _groups(read: Sequence[_Read]) -> list[list[_Read]]:
-    """Put tables together that are parts of one reading: other pictures, and labels from the same column."""
+    """Put tables together that are parts of one reading: other images, and labels from the same column."""
     groups: list[list[_Read]] = []
     for one in read:
         for group in groups:
@@ -318,7 +318,7 @@ def _layout(tree: Tree, group: Sequence[_Read], source: str) -> Layout:
     notes = [*merged, *(note for one in group for note in one.notes)]
     if 2 * len(gone) > len(entries):
         notes.append(
-            f"{count(len(gone), 'row')} of {count(len(entries), 'row')} name pictures that are not here."
+            f"{count(len(gone), 'row')} of {count(len(entries), 'row')} name images that are not here."
         )
     refused = () if source else tree.refused
     why = _why([one.table for one in group])
@@ -328,10 +328,10 @@ def _layout(tree: Tree, group: Sequence[_Read], source: str) -> Layout:
 
 
 def unnamed(tree: Tree, layout: Layout) -> list[str]:
-    """Say how many pictures no row names."""
+    """Say how many images no row names."""
     named = {entry.path for entry in layout.found}
     rest = [] if tree.table else [name for name in tree.pictures if tree.files[name] not in named]
-    return [f"{count(len(rest), 'picture')} that no table names left aside: {shorten(rest)}."] if rest else []
+    return [f"{count(len(rest), 'image')} that no table names left aside: {shorten(rest)}."] if rest else []
 
 
 def _why(tables: Iterable[_Table]) -> str:
@@ -346,5 +346,5 @@ def _why(tables: Iterable[_Table]) -> str:
     said += [f"the split in {columns.split!r}"] if columns.split else []
     said += [f"the group in {columns.group!r}"] if columns.group else []
     names = shorten(table.name for table in (first, *others))
-    what = f"it names the pictures in {columns.path!r} and {', '.join(said)}"
+    what = f"it names the images in {columns.path!r} and {', '.join(said)}"
     return f"a table ({names}{first.code}), because {what}."

@@ -25,7 +25,7 @@ _MOST = 0.9
 
 
 class _Sample(NamedTuple):
-    """The files of one key: pictures, pictures that are masks, and files that may hold a label, the likeliest first."""
+    """The files of one key: images, images that are masks, and files that may hold a label, the likeliest first."""
 
     pictures: list[str]
     masks: list[str]
@@ -33,7 +33,7 @@ class _Sample(NamedTuple):
 
 
 def look(tree: Tree) -> Layout | None:
-    """Read the label beside every picture; None where fewer than nine in ten samples have one."""
+    """Read the label beside every image; None where fewer than nine in ten samples have one."""
     if not tree.pictures or not all("!" in tree.files[name] for name in tree.pictures):
         return None
     samples = [sample for sample in _samples(tree) if sample.pictures]
@@ -66,7 +66,7 @@ def _classes(tree: Tree, samples: list[_Sample]) -> Layout:
     entries = [_entry(tree, sample) for sample in samples]
     classes = sorted({one for entry in entries for one in split_labels(entry.target)}, key=natural)
     why = (
-        f"WebDataset shards, because every picture has a label file beside it; "
+        f"WebDataset shards, because every image has a label file beside it; "
         f"{count(len(classes), 'class', 'classes')}: {shorten(classes)}."
     )
     notes = _left(samples)
@@ -77,7 +77,7 @@ def _classes(tree: Tree, samples: list[_Sample]) -> Layout:
 
 
 def _left(samples: list[_Sample]) -> list[str]:
-    """Say how many masks, and how many second pictures of a sample, are left aside."""
+    """Say how many masks, and how many second images of a sample, are left aside."""
     masks = sum(len(sample.masks) for sample in samples)
     more = [name for sample in samples for name in sample.pictures[1:]]
     notes = [f"{count(masks, 'mask')} in the samples left aside: classes need none."] if masks else []
@@ -92,7 +92,7 @@ def _with_masks(tree: Tree, samples: list[_Sample]) -> Layout:
         tree.entry(sample.pictures[0], tree.files[mask], _split(tree, sample.pictures[0]))
         for sample, mask in zip(samples, masks, strict=True)
     ]
-    why = f"WebDataset shards, because every picture has a mask beside it: {count(len(entries), 'picture')}."
+    why = f"WebDataset shards, because every image has a mask beside it: {count(len(entries), 'image')}."
     tables = mask_tables.tables(tree)
     header = masks_of(tree, masks, tables[0] if tables else None)
     if header.objects:

@@ -1,4 +1,4 @@
-"""How good answers of one class a picture are: share right, scores of each class, calibration, the worst mistakes."""
+"""How good answers of one class an image are: share right, scores of each class, calibration, the worst mistakes."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 SHOWN = 6
-"""Pictures of each kind in a row of a page: surest mistakes, surest right answers, right ones in doubt."""
+"""Images of each kind in a row of a page: surest mistakes, surest right answers, right ones in doubt."""
 
 FEW = 30
-"""Test pictures of a class below which its score is hardly more than a hint."""
+"""Test images of a class below which its score is hardly more than a hint."""
 
 
 class ClassEvaluation:
@@ -71,11 +71,11 @@ class ClassEvaluation:
         self.kept.add(rows, arrays)
 
     def merge(self, other: ClassEvaluation) -> None:
-        """Take in another's pictures, in the order of their ids."""
+        """Take in another's images, in the order of their ids."""
         self.kept.merge(other.kept)
 
     def scores(self) -> dict[str, float]:
-        """Return accuracy, loss and the number of pictures."""
+        """Return accuracy, loss and the number of images."""
         if not len(self.kept):
             return {"accuracy": 0.0, "loss": float("nan"), "pictures": 0}
         right = self.kept["logits"].argmax(axis=1) == self.kept["truth"]
@@ -90,7 +90,7 @@ class ClassEvaluation:
         return {"temperature": temperature(self.kept["logits"].astype(np.float64), self.truth)}
 
     def per_image(self) -> Mapping[str, Array]:
-        """Return whether each picture was answered rightly, how sure, the true class's probability, the loss."""
+        """Return whether each image was answered rightly, how sure, the true class's probability, the loss."""
         own = self.probabilities()[np.arange(len(self.kept)), self.truth]
         return {
             "right": self.right(),
@@ -109,12 +109,12 @@ class ClassEvaluation:
 
     @property
     def rows(self) -> list[Row]:
-        """The pictures."""
+        """The images."""
         return self.kept.rows
 
     @property
     def truth(self) -> NDArray[np.int64]:
-        """The place of the true class of each picture: (n,)."""
+        """The place of the true class of each image: (n,)."""
         return self.kept["truth"].astype(np.int64)
 
     def probabilities(self) -> Array:
@@ -123,17 +123,17 @@ class ClassEvaluation:
         return (logits / heat[:, None]).softmax(dim=-1).double().numpy()
 
     def answers(self) -> NDArray[np.int64]:
-        """Return the place of the likeliest class of each picture: (n,)."""
+        """Return the place of the likeliest class of each image: (n,)."""
         found: NDArray[np.int64] = self.probabilities().argmax(axis=1)
         return found
 
     def confidence(self) -> Array:
-        """Return the probability of the likeliest class of each picture: (n,)."""
+        """Return the probability of the likeliest class of each image: (n,)."""
         found: Array = self.probabilities().max(axis=1)
         return found
 
     def right(self) -> Flags:
-        """Return whether the likeliest class of each picture is the true one: (n,)."""
+        """Return whether the likeliest class of each image is the true one: (n,)."""
         found: Flags = self.answers() == self.truth
         return found
 
@@ -155,7 +155,7 @@ class ClassEvaluation:
         return self.calibrated(self.calibration(), scope)
 
     def calibrated(self, honest: Calibration, scope: Scope, fitted_on: str = Reliability.fitted_on) -> Result:
-        """Return the result with a calibration; `fitted_on` says what its temperature was learnt from."""
+        """Return the result with a calibration; `fitted_on` says what its temperature was learned from."""
         found = ClassScores(self, scope.leaked)
         details = {"test": found.to_dict(), "calibration": honest.to_dict()}
         plain = from_details(details, found.verdict(honest, scope.called), fitted_on)
@@ -164,7 +164,7 @@ class ClassEvaluation:
         return plain._replace(sections=tuple(sections))
 
     def shots(self) -> list[Shot]:
-        """Return every picture as pages show it, in order."""
+        """Return every image as pages show it, in order."""
         answered = zip(
             self.rows,
             self.truth.tolist(),
@@ -206,7 +206,7 @@ class ClassScores:
         )
 
     def top(self, count: int = 5) -> Interval | None:
-        """Return the share of pictures whose class is among the likeliest few; None with so few classes."""
+        """Return the share of images whose class is among the likeliest few; None with so few classes."""
         if len(self.labels) <= count:
             return None
         best = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :count]
@@ -219,7 +219,7 @@ class ClassScores:
         return counts
 
     def per_class(self) -> dict[str, dict[str, Any]]:
-        """Return for each class its pictures, recall with interval, and what it is mostly taken for."""
+        """Return for each class its images, recall with interval, and what it is mostly taken for."""
         matrix = self.matrix()
         table = {}
         for i, label in enumerate(self.labels):
@@ -250,7 +250,7 @@ class ClassScores:
         }
 
     def verdict(self, honest: Calibration | None, called: str) -> str:
-        """Say in one sentence how good a model is; `called` names the pictures."""
+        """Say in one sentence how good a model is; `called` names the images."""
         share = self.accuracy
         span = f"{100 * share.low:.1f} – {100 * share.high:.1f}"
         parts = [f"{100 * share.value:.1f} % right, {span}, on {len(self.rows):,} {called}"]
@@ -268,7 +268,7 @@ class ClassScores:
 
 
 def without_twins(right: Flags, groups: Sequence[str], leaked: Flags) -> Interval | None:
-    """Return the share right of pictures that have no twin in training; None where all or none are such."""
+    """Return the share right of images that have no twin in training; None where all or none are such."""
     own = np.flatnonzero(~leaked).tolist()
     if len(own) in (0, len(right)):
         return None
@@ -276,12 +276,12 @@ def without_twins(right: Flags, groups: Sequence[str], leaked: Flags) -> Interva
 
 
 def surest_first(shots: Sequence[Shot]) -> list[Shot]:
-    """Return pictures in order of confidence."""
+    """Return images in order of confidence."""
     return sorted(shots, key=lambda shot: -(shot.confidence or 0.0))
 
 
 def galleries(shots: Sequence[Shot], kind: Callable[[Shot], object]) -> list[Gallery]:
-    """Return rows of pictures: the surest mistakes, the surest right answer of each kind, the right ones in doubt."""
+    """Return rows of images: the surest mistakes, the surest right answer of each kind, the right ones in doubt."""
     surest = surest_first(shots)
     wrong = [shot for shot in surest if not shot.right]
     right = [shot for shot in surest if shot.right]
@@ -291,13 +291,13 @@ def galleries(shots: Sequence[Shot], kind: Callable[[Shot], object]) -> list[Gal
     rows = (
         ("Its surest mistakes", "Look at their labels first: sure mistakes are often wrong labels.", wrong),
         ("Surely right", "The surest answer of each class.", varied),
-        ("Right, but in doubt", "Pictures like these are worth collecting more of.", doubtful),
+        ("Right, but in doubt", "Images like these are worth collecting more of.", doubtful),
     )
     return [Gallery(heading, hint, tuple(found[:SHOWN])) for heading, hint, found in rows if found]
 
 
 def from_details(details: Mapping[str, Any], verdict: str, fitted_on: str = Reliability.fitted_on) -> Result:
-    """Return what report.json alone tells of one class a picture: everything but the pictures."""
+    """Return what report.json alone tells of one class an image: everything but the images."""
     test = details["test"]
     sections: tuple[Section, ...] = (
         TableSection("Class by class", _page_table(test), _NOTE),
@@ -308,7 +308,7 @@ def from_details(details: Mapping[str, Any], verdict: str, fitted_on: str = Reli
 
 
 _NOTE = (
-    "“Right”: of the pictures of a class, the share that was answered so. Precision: of the answers, the share that "
+    "“Right”: of the images of a class, the share that was answered so. Precision: of the answers, the share that "
     "was right. All intervals stand in report.json."
 )
 
@@ -348,11 +348,11 @@ def honesty(told: Mapping[str, Any]) -> Number:
 
 def limits(test: Mapping[str, Any]) -> Limits:
     """Return what a model of classes must not be trusted with."""
-    lines = ["It answers with these classes whatever a picture shows; it was not tested on anything else."]
+    lines = ["It answers with these classes whatever an image shows; it was not tested on anything else."]
     few = [name for name, row in test["per_class"].items() if row["pictures"] < FEW]
     if few:
         shown = ", ".join(few[:8]) + (f" and {len(few) - 8} more" if len(few) > 8 else "")
-        lines.append(f"Fewer than {FEW} test pictures, so their scores are only a hint: {shown}.")
+        lines.append(f"Fewer than {FEW} test images, so their scores are only a hint: {shown}.")
     return Limits("", tuple(lines))
 
 
@@ -369,14 +369,14 @@ def scored_columns(recall: str) -> tuple[Column, ...]:
 
 
 def scored_cells(row: Mapping[str, Any]) -> tuple[Number, ...]:
-    """Return recall, precision, F1 and AUROC of a class; of one without pictures the precision alone."""
+    """Return recall, precision, F1 and AUROC of a class; of one without images the precision alone."""
     if not row["pictures"]:
         return Number(None), Number.of(row["precision"]), Number(None), Number(None)
     return Number.of(row), *(Number.of(row[name]) for name in ("precision", "f1", "auroc"))
 
 
 def page_cells(row: Mapping[str, Any]) -> tuple[Number, ...]:
-    """Return the same for a page, where a class without pictures says why it has no scores."""
+    """Return the same for a page, where a class without images says why it has no scores."""
     if not row["pictures"]:
         return Number(None, why="none in the test"), Number(None), Number(None), Number(None)
     return scored_cells(row)

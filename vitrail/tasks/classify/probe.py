@@ -1,4 +1,4 @@
-"""The linear probe of one class a picture: multinomial logistic regression on frozen features."""
+"""The linear probe of one class an image: multinomial logistic regression on frozen features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitrail.tasks.probe import NOISE, OTHER_HEADS, Doubt, Linear, Vectors, Whol
 from vitrail.tasks.result import Result, Scope
 
 NEVER = -30.0
-"""The logit of a class without a picture in this part: it is possible in no answer."""
+"""The logit of a class without an image in this part: it is possible in no answer."""
 
 
 def last_layer(head: nn.Module) -> nn.Linear | None:
@@ -29,7 +29,7 @@ def last_layer(head: nn.Module) -> nn.Linear | None:
 
 
 class ClassProbe:
-    """`truth` is the place of each picture's class: (n,)."""
+    """`truth` is the place of each image's class: (n,)."""
 
     def __init__(self, labels: Sequence[str], temperature: float = 1.0) -> None:
         self.labels, self.temperature = tuple(labels), temperature
@@ -85,8 +85,8 @@ class ClassProbe:
         """Return the doubtful labels, the most doubtful first.
 
         Let two labels in a hundred be wrong (`NOISE`, ε) and fall on the other k − 1 classes evenly. A head that
-        learnt from such labels gives class c the probability p_c = (1 − ε) t_c + ε / (k − 1) (1 − t_c) where t_c is
-        the true one. By Bayes, the label y of a picture that looks like j is wrong with odds t_j ε / (k − 1) to
+        learned from such labels gives class c the probability p_c = (1 − ε) t_c + ε / (k − 1) (1 − t_c) where t_c is
+        the true one. By Bayes, the label y of an image that looks like j is wrong with odds t_j ε / (k − 1) to
         t_y (1 − ε). The probabilities are calibrated.
         """
         stray, found = NOISE / (len(self.labels) - 1), []

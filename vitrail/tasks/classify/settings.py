@@ -1,4 +1,4 @@
-"""How classes are learnt and answered; no torch, so that help and a wrong option cost no seconds."""
+"""How classes are learned and answered; no torch, so that help and a wrong option cost no seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vitrail.core.config import Settings
 
 
 class ClassifySettings(Settings):
-    """How classes are learnt (smoothing, mixing) and answered (temperature)."""
+    """How classes are learned (smoothing, mixing) and answered (temperature)."""
 
     pool: Literal["cls", "mean", "cls_mean", "attention"] | None = None
     dropout: float = 0.0

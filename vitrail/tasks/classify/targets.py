@@ -1,4 +1,4 @@
-"""One class a picture: how it stands in a row, what may be wrong with it, how it is counted. No torch."""
+"""One class an image: how it stands in a row, what may be wrong with it, how it is counted. No torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ENOUGH, _SHARED = 20, 0.8
-_OTHER = {"mask": "masks", "boxes": "boxes", "caption": "captions", "none": "pictures without truths"}
+_OTHER = {"mask": "masks", "boxes": "boxes", "caption": "captions", "none": "images without truths"}
 
 
 def labels_of(row: Row) -> tuple[str, ...]:
@@ -49,21 +49,19 @@ def gathered(truth: Truth, rows: Sequence[Row], kind: str) -> Truth:
 
 
 def refuse_useless(names: Sequence[str], rows: Sequence[Row], findings: Sequence[Finding]) -> None:
-    """Refuse fewer than two classes, and labels that hardly two pictures share: these are measurements or names."""
+    """Refuse fewer than two classes, and labels that hardly two images share: these are measurements or names."""
     if len(rows) >= _ENOUGH and len(names) > _SHARED * len(rows):
         raise DataError(
-            f"has {len(names):,} labels for {len(rows):,} pictures: hardly two share one, so they are no classes. "
+            f"has {len(names):,} labels for {len(rows):,} images: hardly two share one, so they are no classes. "
             "Give a column of classes, and call it label."
         )
     if len(names) < 2:
-        first = findings[0].text if findings else "Add pictures of another class."
-        raise DataError(
-            f"has usable pictures of fewer than two classes ({shorten(names) or 'none'}). {first}"
-        )
+        first = findings[0].text if findings else "Add images of another class."
+        raise DataError(f"has usable images of fewer than two classes ({shorten(names) or 'none'}). {first}")
 
 
 class NamedTargets(Targets[T]):
-    """Truths that are names among `truth.names`: what one class a picture and several have in common."""
+    """Truths that are names among `truth.names`: what one class an image and several have in common."""
 
     noun: ClassVar[str] = "class"
 
@@ -108,16 +106,16 @@ class ClassTargets(NamedTargets[int]):
         return self.place(labels[0] if len(labels) == 1 else row.target)
 
     def check(self, row: Row, facts: Facts, root: Path) -> Iterator[Finding]:
-        """Keep out a picture that has no class, or several."""
+        """Keep out an image that has no class, or several."""
         labels = labels_of(row)
         if not labels:
-            hint = "Where a picture may have none: --task multilabel."
+            hint = "Where an image may have none: --task multilabel."
             yield Finding("no label", "no label", (row.id,), grave=True, out=True, hint=hint)
         if len(labels) > 1:
-            hint = "Where a picture may have several: --task multilabel."
-            text = f"{count(len(labels), 'label')} where one is learnt"
+            hint = "Where an image may have several: --task multilabel."
+            text = f"{count(len(labels), 'label')} where one is learned"
             yield Finding("several labels", text, (row.id,), grave=True, out=True, hint=hint)
 
     def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
-        """Return the inverse of each class's share, 1 on the average over pictures: (k,)."""
+        """Return the inverse of each class's share, 1 on the average over images: (k,)."""
         return class_weights(rows, self.truth.names, self.strata)

@@ -1,4 +1,4 @@
-"""Single-label classification: one class a picture."""
+"""Single-label classification: one class an image."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Order(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Names(ABC):
-    """All names of one picture's answer, the likeliest first, with their probabilities."""
+    """All names of one image's answer, the likeliest first, with their probabilities."""
 
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
@@ -63,7 +63,7 @@ NamedT = TypeVar("NamedT", bound=Names)
 
 @dataclass(frozen=True, slots=True)
 class Ranked(Names):
-    """All classes of one picture, the likeliest first, with their probabilities."""
+    """All classes of one image, the likeliest first, with their probabilities."""
 
     @property
     def label(self) -> str:
@@ -132,7 +132,7 @@ def class_head(spec: FeatureSpec, classes: int, pool: Kind | None, dropout: floa
 
 
 def binary(output: Tensor, truth: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
-    """Return the binary cross entropy of every class, mean over classes and pictures (DeiT III, arXiv:2204.07118).
+    """Return the binary cross entropy of every class, mean over classes and images (DeiT III, arXiv:2204.07118).
 
     Logits (b, k) against class indices (b,) or rows of probabilities (b, k); `weight` (k,) counts each class.
     """
@@ -143,7 +143,7 @@ def binary(output: Tensor, truth: Tensor, weight: Tensor | None, smoothing: floa
 
 
 class NamedAnswers(Task[T, NamedT], NamedTargets[T]):
-    """A task whose answers are probabilities of names: what one class a picture and several have in common."""
+    """A task whose answers are probabilities of names: what one class an image and several have in common."""
 
     exports = Exports("image-classification", ("accuracy",))
     columns = ("label", "probability")
@@ -179,7 +179,7 @@ class NamedAnswers(Task[T, NamedT], NamedTargets[T]):
 class Classify(NamedAnswers[int, Ranked], ClassTargets):
     """Cross entropy over classes, with label smoothing, Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899).
 
-    `loss` "bce" asks of every class by itself whether it is there, which suits mixed pictures (DeiT III, §3).
+    `loss` "bce" asks of every class by itself whether it is there, which suits mixed images (DeiT III, §3).
     """
 
     name = "classify"
@@ -218,7 +218,7 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
     def weights(self, targets: Sequence[int] | Tensor) -> Mapping[str, float]:
         """Return over what weighted cross entropy is a mean: the weights of the classes that are there.
 
-        Mixed pictures have probabilities for truths, of which torch takes the mean over pictures.
+        Mixed images have probabilities for truths, of which torch takes the mean over images.
         """
         classes = self.settings.class_weights
         mixed = self.settings.mixup > 0 or self.settings.cutmix > 0
@@ -242,11 +242,11 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
         return heat**2 * F.kl_div(softened, wanted, log_target=True, reduction="none").sum(1).mean()
 
     def accepts(self, row: Row) -> None:
-        """Refuse several labels (DataError): a score without such pictures would be one of an easier set."""
+        """Refuse several labels (DataError): a score without such images would be one of an easier set."""
         if len(labels_of(row)) > 1:
             raise DataError(
-                f"{row.id} has {count(len(labels_of(row)), 'label')}, and the model knows one class a picture. "
-                "Leave such pictures out, or train a model on pictures with several labels."
+                f"{row.id} has {count(len(labels_of(row)), 'label')}, and the model knows one class an image. "
+                "Leave such images out, or train a model on images with several labels."
             )
 
     def evaluation(self) -> ClassEvaluation:
@@ -282,11 +282,11 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
         return output["logits"][:, self.place(prediction.label)]
 
     def render(self, image: Image, prediction: Ranked) -> Image:
-        """Return the picture above a bar for each of the likeliest classes."""
+        """Return the image above a bar for each of the likeliest classes."""
         return plots.label_bars(image, prediction.top(3))
 
     def prepare(self, batch: Batch[int], rng: np.random.Generator, progress: float) -> Batch[Any]:
-        """Mix pictures and labels: Mixup or CutMix, each as likely where both are on."""
+        """Mix images and labels: Mixup or CutMix, each as likely where both are on."""
         from torchvision.transforms import v2  # two seconds: only who trains pays for them
 
         kinds = [(v2.MixUp, self.settings.mixup), (v2.CutMix, self.settings.cutmix)]

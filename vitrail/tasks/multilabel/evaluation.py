@@ -1,4 +1,4 @@
-"""How good answers of several labels a picture are: mean average precision, scores of each label, calibration."""
+"""How good answers of several labels an image are: mean average precision, scores of each label, calibration."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 FEWEST = 5
-"""A label that occurs on fewer validation pictures keeps the threshold one half."""
+"""A label that occurs on fewer validation images keeps the threshold one half."""
 
 
 def flags(targets: Sequence[Sequence[int]], labels: int) -> Tensor:
-    """Return one row a picture with 1 at its labels: float32 (b, k)."""
+    """Return one row an image with 1 at its labels: float32 (b, k)."""
     rows = torch.zeros(len(targets), labels)
     for row, places in zip(rows, targets, strict=True):
         row[list(places)] = 1.0
@@ -88,7 +88,7 @@ class LabelEvaluation:
         truths: Sequence[Sequence[int]],
         at: Sequence[Geometry],
     ) -> None:
-        """Take in logits (b, k) and the places of the labels of each picture."""
+        """Take in logits (b, k) and the places of the labels of each image."""
         logits = output["logits"]
         truth = flags(truths, len(self.labels))
         losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=1)
@@ -107,11 +107,11 @@ class LabelEvaluation:
         self.kept.add(rows, arrays)
 
     def merge(self, other: LabelEvaluation) -> None:
-        """Take in another's pictures, in the order of their ids."""
+        """Take in another's images, in the order of their ids."""
         self.kept.merge(other.kept)
 
     def scores(self) -> dict[str, float]:
-        """Return mAP, loss and the number of pictures."""
+        """Return mAP, loss and the number of images."""
         if not len(self.kept):
             return {"map": 0.0, "loss": float("nan"), "pictures": 0}
         found = mean_average_precision(self.kept["logits"].astype(np.float64), self.truth)
@@ -126,7 +126,7 @@ class LabelEvaluation:
         return {"temperature": found, "thresholds": tuple(chosen)}
 
     def per_image(self) -> Mapping[str, Array]:
-        """Return whether exactly the true labels of each picture were answered, how sure, and the loss."""
+        """Return whether exactly the true labels of each image were answered, how sure, and the loss."""
         return {"right": self.right(), "confidence": self.confidence(), "loss": self.kept["loss"]}
 
     def resample(self, counts: Array) -> Mapping[str, float]:
@@ -143,7 +143,7 @@ class LabelEvaluation:
 
     @property
     def rows(self) -> list[Row]:
-        """The pictures."""
+        """The images."""
         return self.kept.rows
 
     @property
@@ -156,7 +156,7 @@ class LabelEvaluation:
         return self.kept["logits"].astype(np.float64) / self.kept["temperature"][:, None]
 
     def right(self) -> Flags:
-        """Return whether exactly the true labels of each picture were answered: (n,)."""
+        """Return whether exactly the true labels of each image were answered: (n,)."""
         right: Flags = (self.kept["said"] == self.truth).all(axis=1)
         return right
 
@@ -175,7 +175,7 @@ class LabelEvaluation:
     def calibration(self, temperature: float | None = None) -> Calibration:
         """Return how honest the probabilities of all labels are, each a yes or a no.
 
-        `temperature` is the one to tell, where the pictures were answered with several.
+        `temperature` is the one to tell, where the images were answered with several.
         """
         logits = self.kept["logits"].astype(np.float64)
         before, after = (1 / (1 + np.exp(-one)) for one in (logits, self.scaled()))
@@ -187,7 +187,7 @@ class LabelEvaluation:
         return self.calibrated(self.calibration(), scope)
 
     def calibrated(self, honest: Calibration, scope: Scope, fitted_on: str = Reliability.fitted_on) -> Result:
-        """Return the result with a calibration; `fitted_on` says what its temperature was learnt from."""
+        """Return the result with a calibration; `fitted_on` says what its temperature was learned from."""
         found = LabelScores(self, scope.leaked)
         details = {"test": found.to_dict(), "calibration": honest.to_dict()}
         plain = from_details(details, found.verdict(honest, scope.called), fitted_on)
@@ -197,7 +197,7 @@ class LabelEvaluation:
         return plain._replace(sections=tuple(sections))
 
     def shots(self) -> list[Shot]:
-        """Return every picture as pages show it, in order."""
+        """Return every image as pages show it, in order."""
         order = np.argsort(-self.kept["probabilities"], axis=1, kind="stable")
         found = []
         for i, (row, sure, right) in enumerate(
@@ -223,7 +223,7 @@ class LabelScores:
         self.classwise: PerClass = per_class(Counts(self.groups, probabilities, self.truth, self.said))
 
     def per_class(self) -> dict[str, dict[str, Any]]:
-        """Return for each label its pictures, recall with interval, precision, F1, AUROC, average precision."""
+        """Return for each label its images, recall with interval, precision, F1, AUROC, average precision."""
         table = {}
         for i, (label, part) in enumerate(zip(self.labels, self.classwise.parts, strict=True)):
             there = int(self.truth[:, i].sum())
@@ -244,7 +244,7 @@ class LabelScores:
         }
 
     def verdict(self, honest: Calibration, called: str) -> str:
-        """Say in one sentence how good a multi-label model is; `called` names the pictures."""
+        """Say in one sentence how good a multi-label model is; `called` names the images."""
         mean = self.classwise.means["map"]
         span = f", {100 * mean.low:.1f} – {100 * mean.high:.1f}" if mean.low is not None else ""
         said = f"mean average precision {_share(mean.value)}{span}, on {len(self.rows):,} {called}"
@@ -263,7 +263,7 @@ def _share(value: float | None) -> str:
 
 
 def from_details(details: Mapping[str, Any], verdict: str, fitted_on: str = Reliability.fitted_on) -> Result:
-    """Return what report.json alone tells of several labels a picture: everything but the pictures."""
+    """Return what report.json alone tells of several labels an image: everything but the images."""
     test = details["test"]
     sections: tuple[Section, ...] = (
         TableSection("Label by label", _page_table(test), _NOTE),
@@ -274,7 +274,7 @@ def from_details(details: Mapping[str, Any], verdict: str, fitted_on: str = Reli
 
 
 _NOTE = (
-    "“Found”: of the pictures with a label, the share of which it was answered. Precision: of the answers, the share "
+    "“Found”: of the images with a label, the share of which it was answered. Precision: of the answers, the share "
     "that was right. All intervals stand in report.json."
 )
 

@@ -1,4 +1,4 @@
-"""The linear probe of several labels a picture: one logistic regression a label on frozen features."""
+"""The linear probe of several labels an image: one logistic regression a label on frozen features."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vitrail.tasks.result import Result, Scope
 
 
 class LabelProbe:
-    """`truth` is a 0 or 1 for each label of each picture: (n, k)."""
+    """`truth` is a 0 or 1 for each label of each image: (n, k)."""
 
     def __init__(self, labels: Sequence[str], temperature: float = 1.0) -> None:
         self.labels, self.temperature = tuple(labels), temperature
 
     def truths(self, targets: Sequence[Sequence[int]]) -> Whole:
-        """Return one row a picture with 1 at its labels: (n, k)."""
+        """Return one row an image with 1 at its labels: (n, k)."""
         found: Whole = flags(targets, len(self.labels)).long().numpy()
         return found
 
@@ -36,7 +36,7 @@ class LabelProbe:
         for strength in strengths:
             weight = np.zeros((len(models), scaled.shape[1]), dtype=np.float32)
             there = truth.sum(0)
-            # Where all pictures of this part agree, their number is all that is known.
+            # Where all images of this part agree, their number is all that is known.
             bias = np.log((there + 0.5) / (len(truth) - there + 0.5)).astype(np.float32)
             for i in np.flatnonzero((there > 0) & (there < len(truth))):
                 models[i].set_params(C=strength).fit(scaled, truth[:, i])
@@ -44,7 +44,7 @@ class LabelProbe:
             yield Linear(weight, bias, strength)
 
     def strata(self, truth: Whole) -> Whole:
-        """Return the rarest label of each picture (k: none)."""
+        """Return the rarest label of each image (k: none)."""
         rarity = np.where(truth > 0, truth.sum(0), len(truth) + 1)
         strata: Whole = np.where(truth.any(1), rarity.argmin(1), truth.shape[1])
         return strata

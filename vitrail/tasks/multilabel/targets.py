@@ -1,4 +1,4 @@
-"""Any number of classes a picture: how they stand in a row, how they are counted. No torch."""
+"""Any number of classes an image: how they stand in a row, how they are counted. No torch."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class LabelTargets(NamedTargets[tuple[int, ...]]):
         return tuple(self.place(one) for one in labels_of(row))
 
     def describe(self) -> str:
-        """Say that a picture may have any number of classes."""
-        return ", any number of labels a picture"
+        """Say that an image may have any number of classes."""
+        return ", any number of labels an image"
 
     def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
         """Return how much a present class weighs against an absent one: (k,)."""

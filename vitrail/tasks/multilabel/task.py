@@ -1,4 +1,4 @@
-"""Multi-label classification: any number of labels a picture, each a question of its own."""
+"""Multi-label classification: any number of labels an image, each a question of its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Labelled(Names):
-    """All labels of one picture, the likeliest first, with probabilities; and those that are answered."""
+    """All labels of one image, the likeliest first, with probabilities; and those that are answered."""
 
     chosen: tuple[str, ...]
 
@@ -78,7 +78,7 @@ class MultiLabel(NamedAnswers[tuple[int, ...], Labelled], LabelTargets):
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
         if not self.labels:
-            raise DataError("There is no label to learn. Write the labels of each picture into the table.")
+            raise DataError("There is no label to learn. Write the labels of each image into the table.")
 
     problem = "multi_label_classification"
 
@@ -158,12 +158,12 @@ class MultiLabel(NamedAnswers[tuple[int, ...], Labelled], LabelTargets):
         return output["logits"][:, self.place(prediction.labels[0])]
 
     def render(self, image: Image, prediction: Labelled) -> Image:
-        """Return the picture above a bar for each answered label, or for the likeliest three."""
+        """Return the image above a bar for each answered label, or for the likeliest three."""
         shown = max(1, len(prediction.chosen)) if prediction.chosen else 3
         return plots.label_bars(image, prediction.top(shown))
 
     def prepare(self, batch: Batch[Any], rng: np.random.Generator, progress: float) -> Batch[Any]:
-        """Mix pictures and labels: Mixup or CutMix, each as likely where both are on."""
+        """Mix images and labels: Mixup or CutMix, each as likely where both are on."""
         kinds = [("mixup", self.settings.mixup), ("cutmix", self.settings.cutmix)]
         on = [(kind, alpha) for kind, alpha in kinds if alpha > 0]
         truth = flags(batch.targets, len(self.labels)).to(batch.images.device)
@@ -176,7 +176,7 @@ class MultiLabel(NamedAnswers[tuple[int, ...], Labelled], LabelTargets):
 
 
 def _mixed(images: Tensor, kind: str, share: float, rng: np.random.Generator) -> tuple[Tensor, float]:
-    """Mix each picture with the one before it; return the pictures and the share of each picture's own."""
+    """Mix each image with the one before it; return the images and the share of each image's own."""
     other = images.roll(1, 0)
     if kind == "mixup":
         return share * images + (1 - share) * other, share

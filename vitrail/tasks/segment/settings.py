@@ -1,4 +1,4 @@
-"""How classes of pixels are learnt and answered; no torch, so that help and a wrong option cost no seconds."""
+"""How classes of pixels are learned and answered; no torch, so that help and a wrong option cost no seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class SegmentSettings(Settings):
-    """How classes of pixels are learnt (head, losses, crops) and answered (windows, temperature, areas).
+    """How classes of pixels are learned (head, losses, crops) and answered (windows, temperature, areas).
 
     `head` linear reads the last tokens, pixels maps of four depths; `stem` adds a convolutional stem for thin things.
     `dice` and `lovasz` are the weights of these losses beside cross entropy, `lovasz` in the last fifth of a training.

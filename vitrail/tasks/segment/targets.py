@@ -63,8 +63,7 @@ class SegmentTargets(Targets[Mask]):
             )
         if not truth.names:
             raise DataError(
-                "These masks name no classes that could be learnt: the header of their manifest has to, or classes.txt "
-                "beside them."
+                "These masks name no classes. Name them in the header of their manifest, or in classes.txt beside them."
             )
         if not 2 <= len(truth.names) <= mask_files.MOST:
             raise DataError(
@@ -190,7 +189,7 @@ class SegmentTargets(Targets[Mask]):
         if mask.shape == facts.size and not counts[: self.VOID].any():
             text = "a mask that is void everywhere"
             yield Finding(
-                "void mask", text, (row.id,), grave=True, out=True, hint="Nothing is learnt from it."
+                "void mask", text, (row.id,), grave=True, out=True, hint="Nothing is learned from it."
             )
         yield from self._lies(row, facts, root, (mask.shape[0], mask.shape[1]))
 
@@ -233,7 +232,7 @@ class SegmentTargets(Targets[Mask]):
         seen = [name for name, there in zip(self.truth.names, pixels.sum(0)[:-1], strict=True) if there]
         absent = [name for name in self.truth.names if name not in seen]
         if absent:
-            text = f"No mask shows {shorten(absent, 8)}: never learnt. Add images of it, or take it out of the table."
+            text = f"No mask shows {shorten(absent, 8)}: never learned. Add images of it, or take it out of the table."
             yield Finding("absent class", text, grave=True)
         yield from missing(rows, seen, self.strata)
         yield _areas(self.truth.names, pixels)

@@ -337,10 +337,10 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         gap = (p.amax(1, keepdim=True) - p.gather(1, answer))[:, 0]
         return (gap <= tolerance).float().mean((1, 2)) >= SAME
 
-    def in_picture(self, output: Output, spread: Callable[[int, int], tuple[Tensor, Tensor]]) -> Output:
-        """Return the class of each pixel of the picture, for exported graphs: (b, height, width).
+    def in_image(self, output: Output, spread: Callable[[int, int], tuple[Tensor, Tensor]]) -> Output:
+        """Return the class of each pixel of the image, for exported graphs: (b, height, width).
 
-        `spread` tells the weights that bring so many rows and columns of a map to those of the picture.
+        `spread` tells the weights that bring so many rows and columns of a map to those of the image.
         """
         maps = output["map"].float()
         rows, cols = spread(maps.shape[-2], maps.shape[-1])

@@ -31,7 +31,7 @@ SHARES: Mapping[str, float] = MappingProxyType({"hard": 0.5, "soft": 0.1})
 
 
 class Distill(Wrapper):
-    """Another task, learnt from its truths and from a teacher: (1 - share) · own loss + share · teacher's.
+    """Another task, learned from its truths and from a teacher: (1 - share) · own loss + share · teacher's.
 
     hard: against the teacher's choice (eq. 3). soft: τ² KL(teacher ‖ student) of answers softened by τ (eq. 2), mean
     over images. What is compared is the wrapped task's `follow`.
@@ -55,7 +55,7 @@ class Distill(Wrapper):
         self._teacher: Teacher | None = None
 
     def taught_by(self, teacher: Teacher) -> None:
-        """Take a teacher; without one nothing can be learnt."""
+        """Take a teacher; without one nothing can be learned."""
         self._teacher = teacher
 
     def deployed_task(self, name: str) -> tuple[str, Task[Any, Any]]:

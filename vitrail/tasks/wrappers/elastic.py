@@ -1,6 +1,6 @@
 """Training for every cost at once (SuperViT, Lin et al. 2022, arXiv:2205.11397), around any task that can follow.
 
-In one step four sub-networks learn from the same pictures: the whole one from the truth; the whole size with fewer
+In one step four sub-networks learn from the same images: the whole one from the truth; the whole size with fewer
 tokens from what the first said; a smaller size from the truth; that size with fewer tokens from what the third
 said. Their gradients add up to one step of the optimiser. It works with every network that takes other sizes or
 leaves tokens out, a plain ViT too.

@@ -14,7 +14,7 @@ Keep = Annotated[float, Field(gt=0, lt=1)]
 class WrapperSettings(Settings):
     """The task that is wrapped: its name and its own settings.
 
-    A setting that the wrapper does not have is one of the wrapped task: a temperature that was learnt, or what model
+    A setting that the wrapper does not have is one of the wrapped task: a temperature that was learned, or what model
     files of earlier versions hold side by side.
     """
 

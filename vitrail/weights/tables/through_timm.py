@@ -37,7 +37,7 @@ BESIDE = (
     "decoder_*",
     "lm_head.*",
 )
-"""What is no part of the network that reads pictures; that it is left aside is said."""
+"""What is no part of the network that reads images; that it is left aside is said."""
 
 
 def _pairs(ours: str, theirs: str, pairs: tuple[tuple[str, str], ...]) -> tuple[Rule, ...]:

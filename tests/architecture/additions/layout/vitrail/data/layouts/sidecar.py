@@ -1,4 +1,4 @@
-"""A text file beside each picture, of the same name, that holds its class: cat.jpg, cat.txt."""
+"""A text file beside each image, of the same name, that holds its class: cat.jpg, cat.txt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from vitrail.data.layouts.base import Layout, Tree
 
 
 def look(tree: Tree) -> Layout | None:
-    """Take the words beside a picture as its class; None where a picture has none, or a number stands in front."""
+    """Take the words beside an image as its class; None where an image has none, or a number stands in front."""
     entries = []
     for name in tree.pictures:
         beside = f"{name.rpartition('.')[0]}.txt"
@@ -17,5 +17,5 @@ def look(tree: Tree) -> Layout | None:
         entries.append(tree.of_class(name, words))
     if not entries:
         return None
-    why = f"text files beside the pictures, because each of {count(len(entries), 'picture')} has one of its name."
+    why = f"text files beside the images, because each of {count(len(entries), 'image')} has one of its name."
     return Layout("sidecar", tree.root, why, (*entries, *tree.refused), tree.notes)

@@ -44,7 +44,7 @@ class ErrorEvaluation:
         return {"error": float(self.kept["error"].mean()), "pictures": len(self.kept)}
 
     def calibrate(self) -> Mapping[str, Any]:
-        """Nothing is learnt from validation answers."""
+        """Nothing is learned from validation answers."""
         return {}
 
     def per_image(self) -> Mapping[str, Array]:

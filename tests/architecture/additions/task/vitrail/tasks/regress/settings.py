@@ -1,4 +1,4 @@
-"""How a number is learnt; no torch, so that help and a wrong option cost no seconds."""
+"""How a number is learned; no torch, so that help and a wrong option cost no seconds."""
 
 from __future__ import annotations
 
