@@ -104,7 +104,7 @@ def test_make_check_is_lint_and_quick_folders_that_there_are(make):
 
 def test_only_one_page_reads_the_environment():
     readers = [p for p in PAGES if "os.environ" in p.read_text(encoding="utf-8")]
-    assert readers == [ROOT / "core" / "paths.py"]
+    assert readers == [ROOT / "core" / "environment.py"]
 
 
 def test_importing_the_package_loads_nothing_heavy():
@@ -176,7 +176,7 @@ def name_of(node):
 def kinds_of_tasks_and_heads():
     """Return the names of the classes of single tasks, and of heads; `Task`, `Targets` and `Head` are for everybody."""
     single = [p for p in PAGES if p.parent.parent == ROOT / "tasks"]
-    pages = [*single, ROOT / "layers" / "head.py"]
+    pages = [*single, ROOT / "layers" / "heads.py"]
     return {n.name for p in pages for n in ast.walk(tree(p)) if isinstance(n, ast.ClassDef)} - {"Head"}
 
 

@@ -285,7 +285,7 @@ def test_a_second_check_decodes_only_what_is_new(tmp_path: Path, monkeypatch: py
 
 def test_a_killed_check_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folders(tmp_path / "set", {"a": 12, "b": 12}, size=(20, 20))
-    monkeypatch.setattr(doctor, "_CHUNK", 8)
+    monkeypatch.setattr(doctor, "CHUNK", 8)
     seen = []
 
     def stop(done: int, total: int) -> None:

@@ -119,7 +119,7 @@ def test_a_draft_shows_its_answers_and_claims_nothing_it_did_not_look_for(
     data, vitrail, model_file, tmp_path, monkeypatch
 ):
     # Measuring steps of a fine-tune takes half a minute and bears on nothing that is looked at here.
-    monkeypatch.setattr("vitrail.training.draft._full_seconds", lambda *_: (1.0, 1.0))
+    monkeypatch.setattr("vitrail.training.draft.full_seconds", lambda *_: (1.0, 1.0))
     task = build_task("classify", ["a", "b"], {})
     network = build_network(create_encoder("vit_digits", image=(48, 64)), task).eval()
     steps = Preprocess((48, 64), "squash", 1.0, (0.5,) * 3, (0.25,) * 3)

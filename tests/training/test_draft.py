@@ -54,9 +54,9 @@ def test_features_are_computed_once_and_new_pictures_only_cost_themselves(digits
     rows = manifest.rows()
     maker = Frozen(create_encoder("vit_digits"), Preprocess.for_size(32), torch.device("cpu"))
     asked = []
-    compute = Frozen._compute
+    compute = Frozen.compute
     monkeypatch.setattr(
-        Frozen, "_compute", lambda self, m, r, workers=0: asked.append(len(r)) or compute(self, m, r, 0)
+        Frozen, "compute", lambda self, m, r, workers=0: asked.append(len(r)) or compute(self, m, r, 0)
     )
     first = maker.vectors(manifest, rows[:40])
     again = maker.vectors(manifest, rows)

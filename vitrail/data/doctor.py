@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 Checks = Mapping[str, tuple[str, tuple[Finding, ...]]]
 """Id of a readable image → its truth, and what is wrong with it."""
 
-_CHUNK = 256  # images between two notes to disk
+CHUNK = 256  # images between two notes to disk
 _FEW, _TENTH = 3, 10
 
 
@@ -163,7 +163,7 @@ def _check_all(rows: Sequence[Row], facts: Mapping[str, Facts], targets: Targets
         return [(row.id, (row.target, _check(row, facts[row.id], targets, root))) for row in chunk]
 
     readable = [row for row in rows if row.state == KEPT]
-    chunks = [readable[start : start + _CHUNK] for start in range(0, len(readable), _CHUNK)]
+    chunks = [readable[start : start + CHUNK] for start in range(0, len(readable), CHUNK)]
     with ThreadPoolExecutor(workers()) as pool:  # a truth may be an image that has to be decoded
         return dict(pair for pairs in pool.map(check, chunks) for pair in pairs)
 
@@ -214,7 +214,7 @@ def _look_all(
 
     done, todo = 0, iter(entries)
     with ThreadPoolExecutor(workers()) as pool:
-        while chunk := list(islice(todo, _CHUNK)):
+        while chunk := list(islice(todo, CHUNK)):
             seen = list(pool.map(look_at, chunk))
             memory.keep()
             done += len(chunk)

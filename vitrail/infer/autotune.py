@@ -175,7 +175,7 @@ def plain_speed(predictor: Predictor, memory: BackendCache, pictures: int) -> fl
     if PLAIN in memory.seen:
         return memory.seen[PLAIN].speed
     if pictures < WORTH_A_LOOK:
-        return _FIRST
+        return FIRST_SPEED
     few = torch.zeros(min(4, memory.at_once), predictor.preprocess.channels, *memory.point.size)
     seconds = [timed(predictor, Request(memory.point), few)[1] for _ in range(2)]  # the first pays for set-up
     return len(few) / seconds[1]
@@ -191,7 +191,7 @@ def _seconds(plan: Backend, memory: BackendCache, pictures: int, plain: float) -
     return SETTING_UP[plan.engine] + LOOKED_AT * (1 / plain + 1 / quick) + pictures / quick
 
 
-_FIRST = 20.0
+FIRST_SPEED = 20.0
 """Images a second that an unknown network is held to answer."""
 
 WORTH_A_LOOK = 32

@@ -106,7 +106,7 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     start = replace(start, task=folded.task)
     now, half = (probe.share(logits, found.truth) for logits in (scored.logits, scored.half))
     clock.end("scores")
-    seconds = _full_seconds(planned.full or recipe, manifest)
+    seconds = full_seconds(planned.full or recipe, manifest)
     clock.end("measuring the fine-tune")
     run = create_run(recipe, out, quoted(sys.argv))
     note(listeners, elsewhere(run, out))
@@ -198,7 +198,7 @@ def _smaller(size: tuple[int, int], spec: FeatureSpec, cost: float) -> tuple[int
     return (shrunk[0], shrunk[1]) if shrunk < size else None
 
 
-def _full_seconds(full: Recipe, manifest: Manifest) -> tuple[float, float]:
+def full_seconds(full: Recipe, manifest: Manifest) -> tuple[float, float]:
     """Foretell what a full fine-tune would take, at least and as steps usually take here, from a few on a copy."""
     start = build_from_recipe(full, manifest.truth)
     pictures = training_images(full, manifest, start.task, start.preprocess)

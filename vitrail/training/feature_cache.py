@@ -95,7 +95,7 @@ class Frozen:
         known = self._read()
         new = list({row.hash: row for row in rows if row.hash not in known}.values())
         if new:
-            for done, (hashes, vectors) in enumerate(self._compute(manifest, new), 1):
+            for done, (hashes, vectors) in enumerate(self.compute(manifest, new), 1):
                 known |= zip(hashes, vectors, strict=True)
                 if progress is not None:
                     progress(min(len(new), done * BATCH), len(new))
@@ -127,11 +127,11 @@ class Frozen:
         took = []
         for _ in range(3):
             began = time.perf_counter()
-            next(iter(self._compute(manifest, some[:BATCH], workers=0)))
+            next(iter(self.compute(manifest, some[:BATCH], workers=0)))
             took.append(time.perf_counter() - began)
         return min(took[1:]) / min(BATCH, len(some))
 
-    def _compute(
+    def compute(
         self, manifest: Manifest, rows: Sequence[Row], workers: int = 1
     ) -> Iterator[tuple[list[str], Vectors]]:
         """Yield hashes and vectors, batch by batch; images are read in a process of their own meanwhile."""
