@@ -138,7 +138,9 @@ def test_the_spec_tells_the_truth(case):
     tokens = features.tokens
     b, n, d = tokens.x.shape
     assert (b, d, tokens.prefix) == (len(images), spec.width, len(spec.prefix))
-    assert tokens.grid == tuple(-(-(side - 2 * spec.rim) // spec.strides[-1]) for side in images.shape[2:])
+    assert tokens.grid == tuple(
+        -(-(side - 2 * spec.overlap_margin) // spec.strides[-1]) for side in images.shape[2:]
+    )
     assert n == tokens.prefix + tokens.grid[0] * tokens.grid[1]
     assert (features.pooled is None) == (spec.pooled_width == 0)
     assert Pool(spec)(features).shape == (b, Pool(spec).width)
@@ -188,7 +190,7 @@ def test_another_size(case):
             encoder(torch.nn.functional.pad(images, (0, stride)))
     else:
         features = encoder(images.new_ones(1, images.shape[1], *other))
-        rest = 2 * encoder.spec.rim
+        rest = 2 * encoder.spec.overlap_margin
         assert features.tokens.grid == tuple(-(-(side - rest) // encoder.spec.strides[-1]) for side in other)
 
 

@@ -16,7 +16,7 @@ from vitrail.data.manifest import Row
 from vitrail.metrics.temperature import temperature, temperature_of_labels
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.classify.task import Classify
-from vitrail.tasks.multilabel.evaluation import best_threshold, flags
+from vitrail.tasks.multilabel.evaluation import best_threshold, multi_hot
 from vitrail.tasks.multilabel.task import MultiLabel
 
 
@@ -84,7 +84,7 @@ def test_its_loss_is_binary_cross_entropy_and_mixing_keeps_the_labels_mass():
     task = MultiLabel(["a", "b", "c"], {"mixup": 0.4, "cutmix": 1.0})
     targets = [(0,), (1, 2), (), (2,)]
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    output, expected = {"logits": logits}, F.binary_cross_entropy_with_logits(logits, flags(targets, 3))
+    output, expected = {"logits": logits}, F.binary_cross_entropy_with_logits(logits, multi_hot(targets, 3))
     assert task.loss(output, targets).total == pytest.approx(float(expected))
     batch = Batch({"images": torch.rand(4, 3, 16, 16)}, targets, tuple("wxyz"))
     for seed in range(6):

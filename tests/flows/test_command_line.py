@@ -273,3 +273,11 @@ def test_python_face_is_the_same(trained, digits):
     assert predictor.encode([picture]).shape == (1, 64)
     assert package.explain(predictor, picture).heat.shape == size[::-1]
     assert Path(predictor.path).name == "model.safetensors"
+
+
+def test_the_old_word_for_inspect_works_and_says_so(vitrail):
+    old, new = vitrail("inside", "--help"), vitrail("inspect", "--help")
+    assert old.returncode == 0
+    assert old.stdout == new.stdout
+    assert "`vitrail inside` is now called `vitrail inspect`" in old.stderr
+    assert not new.stderr

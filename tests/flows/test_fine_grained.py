@@ -23,7 +23,7 @@ from vitrail.models.factory import build, config_of, create_encoder
 from vitrail.models.vit import ViTConfig
 from vitrail.runs.network import build_network, build_task
 from vitrail.runs.train_options import TrainOptions
-from vitrail.training.draft import _smaller
+from vitrail.training.draft import smaller_size
 from vitrail.training.resolve_recipe import plan
 from vitrail.weights.convert import _write_own, table_for
 from vitrail.weights.infer_config import preset_of
@@ -92,7 +92,7 @@ def test_pretrained_weights_see_the_same_patches_and_more_between_them():
 
 def test_how_patches_stand_makes_no_other_network():
     assert preset_of(replace(config_of("vit_s16"), image=448, patch=(16, 12))) == "vit_s16"
-    assert create_encoder("dinov2_s14", image=446, stride=12).spec.rim == 1.0
+    assert create_encoder("dinov2_s14", image=446, stride=12).spec.overlap_margin == 1.0
     assert build(config_of("vit_digits", stride=4)).config.patch == 4
 
 
@@ -147,8 +147,8 @@ def test_explain_puts_the_map_there(monkeypatch, model_file):
 
 
 def test_a_draft_shrinks_to_a_size_that_overlapping_patches_tile():
-    spec = FeatureSpec(8, strides=(12,), rim=2.0)
-    height, width = _smaller((448, 448), spec, cost=200.0) or (0, 0)
+    spec = FeatureSpec(8, strides=(12,), overlap_margin=2.0)
+    height, width = smaller_size((448, 448), spec, cost=200.0) or (0, 0)
     assert 96 <= height == width < 448
     assert (height - 16) % 12 == 0
 

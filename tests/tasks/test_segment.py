@@ -217,7 +217,7 @@ def test_heads_stand_on_any_network(name, head):
 def test_a_map_of_overlapping_patches_covers_the_input():
     """What lights up at a place lies at that place: patches of 8 pixels, one every 4, end 2 pixels before the rim."""
     encoder = build_encoder(ViTConfig(image=(40, 56), patch=(8, 4), width=16, depth=1, heads=1))
-    assert encoder.spec.rim == 2
+    assert encoder.spec.overlap_margin == 2
     found = build_network(encoder, segment(head="linear"))({"images": torch.zeros(1, 3, 40, 56)})["map"]
     assert found.shape[2:] == (10, 14)
 

@@ -18,7 +18,7 @@ from vitrail.data.loader import Order
 from vitrail.models.factory import create_encoder
 from vitrail.runs.network import build_network, build_task, create_model
 from vitrail.runs.recipe import compose
-from vitrail.training.loop import TrainingError, _smaller, steps
+from vitrail.training.loop import TrainingError, halve_micro_batch, steps
 from vitrail.training.optim import Average, Schedule, parameter_groups
 from vitrail.training.session import accelerator_for, open_session
 
@@ -63,7 +63,7 @@ def test_images_that_learn_from_each_other_are_never_parted():
     coupled = open_session(made, network, task, Order(24, 12, 0), accelerator_for("cpu"))
     assert coupled.pieces == 1
     with pytest.raises(TrainingError, match="Memory ran out"):
-        _smaller(coupled, 12)
+        halve_micro_batch(coupled, 12)
 
 
 def batches(count=4, size=12):

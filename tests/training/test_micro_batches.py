@@ -13,7 +13,7 @@ from vitrail.data.loader import Order
 from vitrail.models.factory import create_encoder
 from vitrail.runs.network import build_network, build_task
 from vitrail.runs.recipe import compose
-from vitrail.training.loop import TrainingError, _smaller, cut, steps
+from vitrail.training.loop import TrainingError, halve_micro_batch, cut, steps
 from vitrail.training.micro_batches import smallest_piece
 from vitrail.training.session import accelerator_for, open_session
 
@@ -75,10 +75,10 @@ def test_a_last_piece_of_one_is_learnt_with_another():
 
 def test_a_smaller_piece_after_memory_ran_out_is_one_that_can_be_learnt_from():
     session = opened(batch=8, micro=4)
-    _smaller(session, 8)
+    halve_micro_batch(session, 8)
     assert session.pieces == 4
     with pytest.raises(TrainingError, match="Memory ran out"):
-        _smaller(session, 8)
+        halve_micro_batch(session, 8)
 
 
 @pytest.mark.parametrize("training", [{"batch": 1}, {"batch": 8, "micro": 1}])

@@ -122,7 +122,7 @@ class ImageExplainer:
         subject = self.subject(of)
         grid = explainer(subject, self.ready.pixels[None])[0].float().numpy()
         # Cells that were covered fill the whole input; tokens that overlap leave a rim around their middles.
-        rim = 0.0 if method == "occlusion" else subject.spec.rim
+        rim = 0.0 if method == "occlusion" else subject.spec.overlap_margin
         heat = onto_original(np.maximum(grid, 0), self.ready.geometry, rim)
         image = preview(self.ready.image) if self.predictor.preprocess.raw else self.ready.image
         asked = self.predictor.task.asked(subject.prediction, self.output)

@@ -20,7 +20,7 @@ def onto_original(grid: Map, geometry: Geometry, rim: float = 0.0) -> Map:
 
     Every original pixel asks the grid at its own centre, linearly between cell centres, so resize, crop and
     padding are undone in one step. `rim` counts the network's pixels outside the outermost cells on each side
-    (`FeatureSpec.rim`); what was seen there gets the value of the nearest cell.
+    (`FeatureSpec.overlap_margin`); what was seen there gets the value of the nearest cell.
     """
     top, left, bottom, right = geometry.box
     height, width = geometry.original

@@ -96,7 +96,7 @@ class PixelMap(nn.Module):
         )
         self.out = sizes[-1] if sizes else width
         self.mix = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
-        self.rim = spec.rim
+        self.rim = spec.overlap_margin
         for layer in self.project:
             assert isinstance(layer, nn.Linear)
             lecun(layer)
@@ -108,7 +108,7 @@ class PixelMap(nn.Module):
         x = x + self.mix(F.gelu(x))
         for block in self.scale:
             x = block(x)
-        return to_the_rim(x, size, self.rim) if self.rim else x
+        return extend_to_border(x, size, self.rim) if self.rim else x
 
     def _summed(self, maps: Sequence[Tensor]) -> Tensor:
         grid = maps[0].shape[-2:]
@@ -127,7 +127,7 @@ def quarters(depth: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, depth * i // TAPS) for i in range(1, TAPS + 1)})) if depth else ()
 
 
-def to_the_rim(x: Tensor, size: tuple[int, int], rim: float) -> Tensor:
+def extend_to_border(x: Tensor, size: tuple[int, int], rim: float) -> Tensor:
     """Return a map that covers an input to its rim from one whose outermost cells end `rim` pixels before it."""
     for axis, pixels in ((-2, size[0]), (-1, size[1])):
         cells = x.shape[axis]

@@ -67,7 +67,7 @@ class FeatureSpec:
     cannot be seen (`opaque`); `blocks` counts the attention calls of one forward; `sizes` names the image
     sizes that fit (`any` that the strides tile, `every` one, or `fixed` where only the built size does);
     `dense` says that its published classifiers read every token and not the pooled vector alone; `tolerance`
-    is how far a recorded forward may lie from another; `rim` counts the pixels that lie outside the outermost
+    is how far a recorded forward may lie from another; `overlap_margin` counts the pixels outside the outermost
     cells on each side, where patches overlap. `widths` are those of the levels that a pyramid gives, coarse last;
     of a column any block may be tapped instead, of which there are `depth` (0: none). `channels` are those of images.
     """
@@ -82,7 +82,7 @@ class FeatureSpec:
     sizes: Literal["any", "every", "fixed"] = "any"
     dense: bool = False
     tolerance: float = 2e-6
-    rim: float = 0.0
+    overlap_margin: float = 0.0
     widths: tuple[int, ...] = ()
     depth: int = 0
     channels: int = 3

@@ -78,7 +78,7 @@ class DinoV2(ColumnEncoder):
         self.spec = FeatureSpec(
             c.width,
             strides=(step,),
-            rim=(side - step) / 2,
+            overlap_margin=(side - step) / 2,
             prefix=("cls", *["reg"] * c.registers),
             attention="softmax",
             blocks=c.depth,

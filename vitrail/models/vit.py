@@ -103,7 +103,7 @@ class ViT(ColumnEncoder):
         self.spec = FeatureSpec(
             c.width,
             strides=(step,),
-            rim=(span - step) / 2,
+            overlap_margin=(span - step) / 2,
             prefix=c.prefix,
             attention="softmax",
             blocks=c.depth,

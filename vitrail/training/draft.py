@@ -164,7 +164,7 @@ def _sized(
     if not planned.shrink or not missing or _is_fast(device):
         return opened
     cost = opened[2].seconds_per_image(manifest, manifest.rows()) * missing
-    smaller = _smaller(recipe.model.imgsz, opened[1].network.spec, cost)
+    smaller = smaller_size(recipe.model.imgsz, opened[1].network.spec, cost)
     if smaller is None:
         return opened
     line = (
@@ -185,12 +185,12 @@ def _is_fast(device: torch.device) -> bool:
     return device.type != "cpu" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
-def _smaller(size: tuple[int, int], spec: FeatureSpec, cost: float) -> tuple[int, int] | None:
+def smaller_size(size: tuple[int, int], spec: FeatureSpec, cost: float) -> tuple[int, int] | None:
     """Return the largest size that keeps the minute (cost falls with the number of patches), or None."""
     if cost <= MINUTE:
         return None
     scale = (MINUTE / cost) ** 0.5
-    stride, rest = spec.strides[-1], int(2 * spec.rim)
+    stride, rest = spec.strides[-1], int(2 * spec.overlap_margin)
     least = -(-SMALLEST // stride) * stride + rest
     shrunk = tuple(
         min(side, max(least, (int(side * scale) - rest) // stride * stride + rest)) for side in size

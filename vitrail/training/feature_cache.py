@@ -106,7 +106,9 @@ class Frozen:
     def grid(self) -> tuple[int, int]:
         """The rows and columns of the patches of an input."""
         spec = self.encoder.spec
-        height, width = (-(-int(side - 2 * spec.rim) // spec.strides[-1]) for side in self.preprocess.size)
+        height, width = (
+            -(-int(side - 2 * spec.overlap_margin) // spec.strides[-1]) for side in self.preprocess.size
+        )
         return height, width
 
     def _refuse_huge(self, pictures: int) -> None:

@@ -102,7 +102,7 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
                 loss, parts = take_step(session, batch)
                 break
             except torch.OutOfMemoryError:
-                _smaller(session, len(batch.ids))
+                halve_micro_batch(session, len(batch.ids))
             yield Event("smaller", session.step, {"micro": -(-len(batch.ids) // session.pieces)})
         session.step += 1
         took = time.perf_counter() - began  # waiting for images counts, looking at the event does not
@@ -117,7 +117,7 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
         began = time.perf_counter()
 
 
-def _smaller(session: Session, local: int) -> None:
+def halve_micro_batch(session: Session, local: int) -> None:
     """Halve the micro-batch, keeping the batch; give up where one image at a time is still too much."""
     session.optimiser.zero_grad(set_to_none=True)
     most = local // session.least

@@ -322,7 +322,7 @@ def snap_to_patches(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> 
     step, size = recipe.model.stride, recipe.model.imgsz
     if step is None or options.imgsz is not None:
         return recipe, []
-    span = int(encoder.spec.strides[-1] + 2 * encoder.spec.rim)
+    span = int(encoder.spec.strides[-1] + 2 * encoder.spec.overlap_margin)
     height, width = (max(span, side - (side - span) % step) for side in size)
     if (height, width) == size:
         return recipe, []

@@ -47,7 +47,7 @@ FEWEST = 5
 """A label that occurs on fewer validation images keeps the threshold one half."""
 
 
-def flags(targets: Sequence[Sequence[int]], labels: int) -> Tensor:
+def multi_hot(targets: Sequence[Sequence[int]], labels: int) -> Tensor:
     """Return one row an image with 1 at its labels: float32 (b, k)."""
     rows = torch.zeros(len(targets), labels)
     for row, places in zip(rows, targets, strict=True):
@@ -90,7 +90,7 @@ class LabelEvaluation:
     ) -> None:
         """Take in logits (b, k) and the places of the labels of each image."""
         logits = output["logits"]
-        truth = flags(truths, len(self.labels))
+        truth = multi_hot(truths, len(self.labels))
         losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=1)
         probabilities = (logits / self.temperature).sigmoid().double().numpy()
         places = np.empty(len(truths), dtype=object)

@@ -10,7 +10,7 @@ from torch import nn
 
 from vitrail.metrics.ranking import mean_average_precision
 from vitrail.tasks.classify.probe import last_layer
-from vitrail.tasks.multilabel.evaluation import LabelEvaluation, flags, from_details
+from vitrail.tasks.multilabel.evaluation import LabelEvaluation, multi_hot, from_details
 from vitrail.tasks.probe import NOISE, OTHER_HEADS, Doubt, Linear, Vectors, Whole, regression
 from vitrail.tasks.result import Result, Scope
 
@@ -23,7 +23,7 @@ class LabelProbe:
 
     def truths(self, targets: Sequence[Sequence[int]]) -> Whole:
         """Return one row an image with 1 at its labels: (n, k)."""
-        found: Whole = flags(targets, len(self.labels)).long().numpy()
+        found: Whole = multi_hot(targets, len(self.labels)).long().numpy()
         return found
 
     def layer(self, head: nn.Module) -> nn.Linear | None:

@@ -19,7 +19,7 @@ from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Following, Losses
 from vitrail.tasks.classify.task import NamedAnswers, Names, class_head
-from vitrail.tasks.multilabel.evaluation import LabelEvaluation, flags
+from vitrail.tasks.multilabel.evaluation import LabelEvaluation, multi_hot
 from vitrail.tasks.multilabel.probe import LabelProbe
 from vitrail.tasks.multilabel.settings import MultiLabelSettings
 from vitrail.tasks.multilabel.targets import LabelTargets
@@ -97,7 +97,7 @@ class MultiLabel(NamedAnswers[tuple[int, ...], Labelled], LabelTargets):
         `class_weights` say how much a present label weighs against an absent one.
         """
         logits = output["logits"].float()
-        truth = (targets if isinstance(targets, Tensor) else flags(targets, logits.shape[1])).to(
+        truth = (targets if isinstance(targets, Tensor) else multi_hot(targets, logits.shape[1])).to(
             logits.device
         )
         soft = truth * (1 - self.settings.smoothing) + self.settings.smoothing / 2
@@ -166,7 +166,7 @@ class MultiLabel(NamedAnswers[tuple[int, ...], Labelled], LabelTargets):
         """Mix images and labels: Mixup or CutMix, each as likely where both are on."""
         kinds = [("mixup", self.settings.mixup), ("cutmix", self.settings.cutmix)]
         on = [(kind, alpha) for kind, alpha in kinds if alpha > 0]
-        truth = flags(batch.targets, len(self.labels)).to(batch.images.device)
+        truth = multi_hot(batch.targets, len(self.labels)).to(batch.images.device)
         if not on or len(batch) < 2:
             return batch.with_images(batch.images, truth)
         kind, alpha = on[int(rng.integers(len(on)))]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vitrail.data.labels import count
 from vitrail.layers.heads import NO_INPUTS, Head, Output
-from vitrail.layers.pixel_map import ConvStem, PixelMap, to_the_rim
+from vitrail.layers.pixel_map import ConvStem, PixelMap, extend_to_border
 from vitrail.layers.tokens import Features, FeatureSpec
 
 
@@ -22,7 +22,7 @@ class LinearMapHead(Head):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(spec.width, classes)
-        self.rim = spec.rim
+        self.rim = spec.overlap_margin
         _small(self.linear)
 
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
@@ -30,7 +30,7 @@ class LinearMapHead(Head):
         x: Tensor = self.linear(self.dropout(features.tokens.map().permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
         if self.rim:
             height, width = inputs["images"].shape[-2:]
-            x = to_the_rim(x, (height, width), self.rim)
+            x = extend_to_border(x, (height, width), self.rim)
         return {"map": x}
 
 
