@@ -13,7 +13,7 @@ from vitrail.data.loader import Order
 from vitrail.models.factory import create_encoder
 from vitrail.runs.network import build_network, build_task
 from vitrail.runs.recipe import compose
-from vitrail.training.loop import TrainingError, halve_micro_batch, cut, steps
+from vitrail.training.loop import TrainingError, cut, halve_micro_batch, steps
 from vitrail.training.micro_batches import smallest_piece
 from vitrail.training.session import accelerator_for, open_session
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from vitrail.metrics.ranking import mean_average_precision
 from vitrail.tasks.classify.probe import last_layer
-from vitrail.tasks.multilabel.evaluation import LabelEvaluation, multi_hot, from_details
+from vitrail.tasks.multilabel.evaluation import LabelEvaluation, from_details, multi_hot
 from vitrail.tasks.probe import NOISE, OTHER_HEADS, Doubt, Linear, Vectors, Whole, regression
 from vitrail.tasks.result import Result, Scope
 
