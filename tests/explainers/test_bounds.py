@@ -56,7 +56,7 @@ def test_a_map_is_coloured_strip_by_strip_as_in_one(monkeypatch):
     values = draw.random((37, 300)).astype(np.float32)
     values[:, :20] = np.nan
     whole = np.asarray(plots.heat(image, values))
-    monkeypatch.setattr(plots, "STRIP", 1000)
+    monkeypatch.setattr("vitrail.plots.images.STRIP", 1000)
     assert np.array_equal(np.asarray(plots.heat(image, values)), whole)
 
 
