@@ -65,7 +65,7 @@ def wilson(right: float, count: float, confidence: float = 0.95) -> Interval:
     return Interval(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
 
 
-def of_groups(right: Sequence[bool], groups: Sequence[str]) -> Interval:
+def of_groups(right: Sequence[float], groups: Sequence[str]) -> Interval:
     """Return a share of images with an interval in which twins and other groups count once: a key an image.
 
     A group is taken to be answered rightly or wrongly as a whole, so n images in groups of sizes m are worth

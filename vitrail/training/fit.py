@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -52,6 +52,40 @@ from vitrail.training.session import (
 from vitrail.training.signals import stopping
 from vitrail.training.task_choice import named_task
 from vitrail.training.validate_options import validate
+
+
+class Checked(NamedTuple):
+    """Images that were checked: their manifest with its splits, what was found, and when the first was looked at."""
+
+    manifest: Manifest
+    found: Mapping[str, Any]
+    looked: float
+
+
+class Trained(NamedTuple):
+    """A training that has ended, and whether it came to its end."""
+
+    context: RunContext
+    accelerator: Any
+    seconds: float
+    finished: bool
+
+    def report(self) -> Run:
+        """Score the run on its test images and write its report; return the run.
+
+        Raises:
+            ReportError: the run is trained and kept, but its report could not be made.
+        """
+        failed = None
+        run = self.context.run
+        if self.accelerator.is_main_process and run.model_path.is_file():
+            # A run stopped in its first epoch has no model to score yet.
+            failed = _report(self.context, self.seconds, self.finished)
+        self.accelerator.wait_for_everyone()  # who comes back finds the report
+        if failed:
+            raise failed
+        return run
+
 
 _Known = tuple[Run, Recipe, float]
 """The run, its settled recipe, and the seconds of a step."""
@@ -111,11 +145,19 @@ def read_as(options: TrainOptions) -> LayoutOptions:
     return LayoutOptions(**{key: value for key, value in given.items() if value is not None})
 
 
-@holding_memory()
 def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
-    """Make a run folder for a recipe and train in it."""
-    manifest = prepared.manifest
-    can_be_trained(manifest, prepared.targets.strata)
+    """Make a run folder for a recipe, train in it and report."""
+    can_be_trained(prepared.manifest, prepared.targets.strata)
+    checked = Checked(prepared.manifest, prepared.found(), prepared.looked)
+    return train_checked(recipe, checked, out, listeners).report()
+
+
+@holding_memory()
+def train_checked(
+    recipe: Recipe, checked: Checked, out: str | None, listeners: Sequence[Listener] = ()
+) -> Trained:
+    """Make a run folder for a recipe and train in it; nothing is scored on the test images yet."""
+    manifest = checked.manifest
     accelerator = accelerator_for(recipe.training.device)
     torch.manual_seed(of_64_bits(recipe.training.seed))
     begun = build_from_recipe(recipe, manifest.truth)
@@ -134,8 +176,8 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
         run = create_run(recipe, out, quoted(sys.argv))
         note(listeners, elsewhere(run, out))
         manifest.write(run.manifest_path)
-        run.log("checked", prepared.found())
-        look = look_event(manifest.root, prepared.looked)
+        run.log("checked", dict(checked.found))
+        look = look_event(manifest.root, checked.looked)
         run.log("started", {"time": time.time(), "conditions": conditions(accelerator), **look})
         known = (run, recipe, found.seconds)
     run, recipe, cost = _from_main(accelerator, known)
@@ -192,10 +234,10 @@ def resume(
         recipe, lines = checked_again(recipe, context.start.network.to(accelerator.device))
         context = replace(context, recipe=recipe)
         note(listeners, lines)
-    return _train(context, accelerator, (tensors, counters), more)
+    return _train(context, accelerator, (tensors, counters), more).report()
 
 
-def _train(context: RunContext, accelerator: Any, saved: tuple[Any, Any] | None, more: int = 0) -> Run:
+def _train(context: RunContext, accelerator: Any, saved: tuple[Any, Any] | None, more: int = 0) -> Trained:
     pictures = context.pictures(TRAIN)
     order = order_of(context.recipe, pictures)
     keep_in_float32(context.start.network.encoder, context.recipe.training.float32)
@@ -215,17 +257,11 @@ def _train(context: RunContext, accelerator: Any, saved: tuple[Any, Any] | None,
         except DivergedError as error:
             raise error.keeping(monitor.checkpointer.describe()) from None
     accelerator.wait_for_everyone()
-    failed = None
+    finished = session.step >= session.schedule.total or monitor.validation.patience_ran_out()
     if accelerator.is_main_process:
-        finished = session.step >= session.schedule.total or monitor.validation.patience_ran_out()
         ended = {"time": time.time(), "step": session.step, "total": session.schedule.total}
         context.run.log("finished" if finished else "stopped", ended)
-        if context.run.model_path.is_file():  # a run stopped in its first epoch has no model to score yet
-            failed = _report(context, monitor.time.elapsed(), finished)
-    accelerator.wait_for_everyone()  # who comes back finds the report
-    if failed:
-        raise failed
-    return context.run
+    return Trained(context, accelerator, monitor.time.elapsed(), finished)
 
 
 def _report(context: RunContext, seconds: float, finished: bool) -> ReportError | None:
