@@ -42,6 +42,11 @@ from vitrail.plots.images import (
     with_legend,
     with_palette,
 )
+from vitrail.plots.intervals import (
+    Bar,
+    costs,
+    intervals,
+)
 
 __all__ = [
     "ACCENT",
@@ -52,8 +57,10 @@ __all__ = [
     "PAPER",
     "SECOND",
     "THIN",
+    "Bar",
     "below",
     "beside",
+    "costs",
     "curves",
     "data_uri",
     "distinct_colours",
@@ -61,6 +68,7 @@ __all__ = [
     "heat",
     "heat_colours",
     "heat_grid",
+    "intervals",
     "label_bars",
     "mask_overlay",
     "of_array",

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from vitrail.core.environment import runs_dir
 from vitrail.core.errors import RunError, SettingError, UsageError
 from vitrail.core.files import refuse_unwritable_folder, write_json, write_text
+from vitrail.data.manifest import Manifest
 from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import Prepared
 from vitrail.metrics.paired_difference import REGION
@@ -95,7 +96,7 @@ def _compared(asked: Asked, folder: Path, say: Say) -> Comparison:
     report = report_of(duel, outcome, asked.region / 100, speeds(models))
     if frozen:
         report["verdict"].append(NOTE)
-    return _written(folder, report, prepared, models)
+    return _written(folder, report, None if frozen else outcome.drawn.manifests[0], models)
 
 
 def _frozen(duel: Duel, contestants: Sequence[Contestant], prepared: Prepared) -> Outcome:
@@ -123,11 +124,11 @@ def compare_runs(
 
 
 def _written(
-    folder: Path, report: dict[str, Any], prepared: Prepared | None, models: dict[str, Path]
+    folder: Path, report: dict[str, Any], manifest: Manifest | None, models: dict[str, Path]
 ) -> Comparison:
     write_json(folder / "compare.json", report)
     write_text(folder / "compare.md", markdown_of(report))
-    write_text(folder / "compare.html", page_of(report, prepared, models))
+    write_text(folder / "compare.html", page_of(report, manifest, models))
     return Comparison(folder, report)
 
 

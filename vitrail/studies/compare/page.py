@@ -2,22 +2,154 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitrail.data.prepare import Prepared
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitrail import plots
+from vitrail.core.errors import VitrailError
+from vitrail.data.decode import preview
+from vitrail.data.manifest import TEST, Manifest, Row
+from vitrail.data.open_image import load
+from vitrail.explainers.explanation import explain
+from vitrail.infer.predictor import Predictor
 from vitrail.pages import render
+from vitrail.plots import Bar
 from vitrail.studies.compare.report import HEAD, notes_of, table_of
 
+SHOWN = 4
+"""Images a pair of which only one of two networks is correct, on the page."""
 
-def page_of(report: Mapping[str, Any], prepared: Prepared | None, models: Mapping[str, Path]) -> str:
-    """Return the page; `models` are kept runs, to show where each network looked."""
+METHODS = ("rollout", "gradcam", "occlusion")
+"""What draws where a network looked: the first of these that fits it."""
+
+
+def page_of(report: Mapping[str, Any], manifest: Manifest | None, models: Mapping[str, Path]) -> str:
+    """Return the page; `models` are the kept runs of the first round, `manifest` that round's images."""
+    rows = [row for row in report["contestants"] if not row["crashed"]]
     values = {
-        "title": "Which network is better",
-        "report": report,
+        "verdict": report["verdict"],
         "head": HEAD,
         "rows": table_of(report),
         "notes": notes_of(report),
+        "score": report["score"],
+        "figures": _figures(report, rows),
+        "classes": _classes(report, rows),
+        "pairs": _pairs(report, manifest, models),
+        "contestants": report["contestants"],
     }
     return render("compare.html", values)
+
+
+def _figures(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the drawings by name as data: addresses; those that have nothing to show are left out."""
+    name = f"{report['score']} in percent"
+    bars = [_bar(row) for row in rows]
+    drawn = {"scores": plots.intervals(bars, name)} if bars else {}
+    differences = [
+        Bar(f"{one['first']} − {one['second']}", *(100 * one[part] for part in ("difference", "low", "high")))
+        for one in report["pairs"]
+        if "difference" in one
+    ]
+    if differences:
+        region = 100 * report["region"]
+        drawn["differences"] = plots.intervals(
+            differences, f"difference in points; grey: ± {region:g}", region
+        )
+    panels = [
+        (title, [(row[key] * factor, bar) for row, bar in zip(rows, bars, strict=True)])
+        for title, key, factor in (
+            ("multiply-adds of an image, in 10⁹", "macs", 1e-9),
+            ("milliseconds of an image", "latency", 1e3),
+        )
+        if rows and all(row[key] for row in rows)
+    ]
+    if panels:
+        drawn["cost"] = plots.costs(panels, name)
+    need = {
+        row["name"]: [
+            (50.0, 100 * sum(one["half"] for one in row["halves"]) / len(row["halves"])),
+            (100.0, 100 * sum(one["whole"] for one in row["halves"]) / len(row["halves"])),
+        ]
+        for row in rows
+        if row["halves"]
+    }
+    if need:
+        drawn["need"] = plots.curves(need, "percent of the training images", name)
+    return {key: plots.data_uri(figure) for key, figure in drawn.items()}
+
+
+def _bar(row: Mapping[str, Any]) -> Bar:
+    score = row["score"]
+    values = (100 * score["value"], 100 * score["low"], 100 * score["high"])
+    return Bar(row["name"], *values, [100 * one for one in row["rounds"]])
+
+
+def _classes(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return one row a class: its images, and each contestant's score with its interval."""
+    names = list(rows[0]["by_class"]) if rows else []
+    if len(names) < 2:
+        return []
+    made = [["class", "images", *(row["name"] for row in rows)]]
+    for name in names:
+        cells = [row["by_class"][name] for row in rows]
+        made.append(
+            [name, f"{cells[0]['images']:,}"]
+            + [
+                f"{100 * one['value']:.1f} ({100 * one['low']:.0f} to {100 * one['high']:.0f})"
+                for one in cells
+            ]
+        )
+    return made
+
+
+def _pairs(
+    report: Mapping[str, Any], manifest: Manifest | None, models: Mapping[str, Path]
+) -> list[dict[str, Any]]:
+    """Return for each pair the images that only one of two answers correctly, with where both looked."""
+    if manifest is None:
+        return []
+    tests = {row.id: row for row in manifest.rows(TEST)}
+    predictors = {name: Predictor(path) for name, path in models.items()}
+    found = []
+    for one in report["pairs"]:
+        first, second = one["first"], one["second"]
+        if "only_first" not in one or not {first, second} <= predictors.keys():
+            continue
+        sides = []
+        for winner, other, key in ((first, second, "only_first"), (second, first, "only_second")):
+            rows = [tests[id] for id in one[key]["ids"] if id in tests][:SHOWN]
+            shots = [
+                _shot(row, manifest, [(name, predictors[name]) for name in (first, second)]) for row in rows
+            ]
+            sides.append({"winner": winner, "other": other, "images": one[key]["images"], "shots": shots})
+        found.append({"first": first, "second": second, "sides": sides})
+    return found
+
+
+def _shot(row: Row, manifest: Manifest, predictors: Sequence[tuple[str, Predictor]]) -> dict[str, str]:
+    """Return an image beside where each network looked, and what each of them answered."""
+    first = predictors[0][1].preprocess
+    image = load(manifest.root, row.path, first.channels, row.part, raw=first.raw).image
+    original = plots.shown(plots.of_array(preview(image) if first.raw else image))
+    looked = [_looked(name, predictor, image) for name, predictor in predictors]
+    return {
+        "image": plots.photo_uri(plots.beside(plots.titled(original, row.target or row.id), *looked)),
+        "id": row.id,
+    }
+
+
+def _looked(name: str, predictor: Predictor, image: NDArray[Any]) -> Image.Image:
+    """Return where a network looked, titled with its answer; the image alone where no method fits it."""
+    for method in METHODS:
+        try:
+            found = explain(predictor, image, method)
+        except VitrailError:
+            continue
+        return plots.titled(found.overlay(), f"{name}: {found.prediction}")
+    return plots.titled(
+        plots.shown(plots.of_array(preview(image))), f"{name}: {predictor.predict([image])[0]}"
+    )
