@@ -74,7 +74,7 @@ def test_the_recipe_cuts_its_size_to_what_the_patches_tile_and_says_so(digits, t
     planned = plan(str(digits), prepare(digits), options)
     assert planned.recipe.model.imgsz == (446, 446)
     assert planned.recipe.model.stride == 12
-    assert any("446 px in place of 448 px" in line for line in planned.reasons)
+    assert any("446 px instead of 448 px" in line for line in planned.reasons)
     _write_own(pretrained(ViTConfig(image=32, width=64, depth=1, heads=2)), path)
     assert plan(str(digits), prepare(digits), options).recipe.model.imgsz == (448, 448)
 

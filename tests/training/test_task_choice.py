@@ -142,7 +142,7 @@ def test_earlier_recipes_with_everything_side_by_side_are_read(data, file, name,
 def test_any_task_that_can_follow_is_trained_for_several_costs(data):
     found = planned(data["single"], task=FOLLOWS, elastic=True).recipe.task
     assert (found.name, found.settings["task"], found.settings["settings"]) == ("elastic", FOLLOWS, {})
-    with pytest.raises(SettingError, match="is trained for one cost; leave --elastic out"):
+    with pytest.raises(SettingError, match="is trained for one cost. Leave --elastic out"):
         planned(data["single"], task=SILENT, elastic=True)
     assert planned(data["single"], task=SILENT, model="supervit_digits").recipe.task.name == SILENT
 
@@ -155,13 +155,13 @@ def test_any_task_that_can_follow_is_trained_for_several_costs(data):
         ({"task": COUNT, "set": "slak=1"}, "--set slak=…: .* has no 'slak'. Did you mean 'slack'"),
         ({"task": COUNT, "set": "slack=-1"}, "--set slack must be 0 or more, not -1"),
         ({"task": COUNT, "set": "slack"}, "--set 'slack' cannot be read"),
-        ({"task": COUNT, "balance": "loss"}, "has no class_weights. Take --balance sampling"),
+        ({"task": COUNT, "balance": "loss"}, "has no class_weights. Use --balance sampling"),
         ({"mixup": 0.2, "set": "mixup=0.3"}, "--mixup and --set mixup=… say the same"),
         ({"set": "droput=0.3"}, "Did you mean 'dropout'"),
-        ({"task": "elastic_multilabel"}, "Name that one, and say --elastic"),
-        ({"task": "distill"}, "Name that one, and say --teacher"),
+        ({"task": "elastic_multilabel"}, "Name that task, and add --elastic"),
+        ({"task": "distill"}, "Name that task, and add --teacher"),
         ({"task": "clasify"}, "no task called 'clasify'. Did you mean 'classify'"),
-        ({"task": "os:path"}, "'os:path' is no class of vitrail.tasks.base.Task"),
+        ({"task": "os:path"}, "'os:path' is not a subclass of vitrail.tasks.base.Task"),
         ({"task": "nosuch_module:Count"}, "PYTHONPATH"),
         ({"set": "head=x"}, "must be one of 'pixels' or 'linear', not 'x'.* Only the task segment has such a"),
         ({"set": "hed=linear"}, "the task segment has no 'hed'. Did you mean 'head'"),
