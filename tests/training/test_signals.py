@@ -158,7 +158,7 @@ def test_the_state_is_saved_in_the_middle_of_an_epoch(digits, tmp_path, monkeypa
 
 def test_a_divergence_in_the_last_step_of_an_epoch_is_not_kept(digits, tmp_path):
     out = tmp_path / "run"
-    with pytest.raises(DivergedError, match=r"after step 1 .*nothing of .* was saved.*--lr") as caught:
+    with pytest.raises(DivergedError, match=r"after step 1 .*nothing was saved in.*--lr") as caught:
         train(digits, options(out, batch=64, lr=1e30, ema=0.0, epochs=3))
     assert len(str(caught.value).split(". ")) == 2
     assert not (out / "model.safetensors").exists()
@@ -285,7 +285,7 @@ def test_lines_end_where_they_end_and_conversions_are_said(digits, tmp_path):
     with Teller(lines.append) as teller:
         run = train(grey, options(tmp_path / "run", batch=64, epochs=1), listeners=[teller])
     assert any("CMYK" in line for line in lines)
-    assert any("all there are to train on; the batch asked for is 64" in line for line in lines)
+    assert any("all training images; the requested batch is 64" in line for line in lines)
     assert any("validation accuracy" in line for line in lines)
     assert all(line == line.rstrip() for line in lines)
     again = json.loads(run.report_path.read_text())["reproduce"]

@@ -71,7 +71,7 @@ def probe_data(start: InitialState, probe: Probe, rows: list[Row], manifest: Man
 
 
 def _size(manifest: Manifest, row: Row) -> tuple[int, int]:
-, width = load(manifest.root, row.path, part=row.part).image.shape[:2]
+    height, width = load(manifest.root, row.path, part=row.part).image.shape[:2]
     return height, width
 
 

@@ -68,7 +68,7 @@ def costs_of(recipe: Recipe) -> list[str]:
     keeps = ", ".join(f"{keep:g}" for keep in (*settings["keeps"], 1))
     return [
         f"trained for {sizes * (len(settings['keeps']) + 1)} costs at once: {sizes} input sizes, and tokens kept at "
-        f"{keeps}; a step computes up to four of them, so it is slower"
+        f"{keeps}; a step computes up to four of them, so it takes longer"
     ]
 
 

@@ -60,10 +60,10 @@ def _leaves(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     leaves: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            origins_by_source |= _leaves(value, f"{above}{name}.")
+            leaves |= _leaves(value, f"{above}{name}.")
         else:
-            origins_by_source[f"{above}{name}"] = value
-    return origins_by_source
+            leaves[f"{above}{name}"] = value
+    return leaves
 
 
 def _word(value: Any) -> str:
