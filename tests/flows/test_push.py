@@ -106,7 +106,7 @@ def test_a_refusal_is_a_plain_error_with_the_way_out(vitrail, trained, hub, tmp_
     for name in ("few", "a/b/c", "/few"):
         done = vitrail("push", trained, name)
         assert done.returncode == 1
-        assert f"{name!r} cannot be a repository. Name it owner/name" in done.stderr
+        assert f"{name!r} is not a repository name. Use owner/name" in done.stderr
     assert "recipe.yaml" in vitrail("push", tmp_path, "me/few").stderr
 
 

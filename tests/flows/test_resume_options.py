@@ -32,7 +32,7 @@ def test_a_run_is_told_where_its_pictures_lie_now(trained, digits, vitrail, tmp_
     assert f"vitrail train --resume {run} --epochs 1 --changed" in stopped.stderr
     wrong = vitrail("train", run / "state", "--resume", run, "--dry-run")
     assert wrong.returncode == 1
-    assert "No image of the run lies in" in wrong.stderr
+    assert "No image of the run is in" in wrong.stderr
     assert vitrail("train", digits, "--changed").returncode == 2
     gone = vitrail("train", "--resume", trained / "nosuch")
     assert gone.stderr.endswith("nosuch does not exist. Name a run folder.\n")

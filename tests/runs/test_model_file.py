@@ -81,7 +81,7 @@ def test_broken_foreign_and_later_files_are_refused_in_plain_words(model, tmp_pa
     whole = model.read_bytes()
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RunError, match="not a whole model file"):
+    with pytest.raises(RunError, match="not a complete model file"):
         Predictor(cut)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"weight": torch.zeros(2)}, foreign)
@@ -97,7 +97,7 @@ def test_what_is_no_model_at_all_is_told_what_one_is(model, tmp_path):
     script.write_text("print('not a model, whatever its header would be')")
     numbers.write_bytes(script.read_bytes())
     for wrong in (script, numbers):
-        with pytest.raises(RunError, match=r"no model file. Name a run folder, a model\.safetensors"):
+        with pytest.raises(RunError, match=r"not a model file. Name a run folder, a model\.safetensors"):
             Predictor(wrong)
     numbers.with_suffix(".xml").touch()
     with pytest.raises(RunError, match=r"Name .*digits\.xml"):

@@ -98,7 +98,7 @@ def test_changed_pictures_are_taken_where_that_is_wanted(work):
     heard = []
     resume(run.folder, more=1, where=Place(changed=True), listeners=[heard.append])
     lines = [line for event in heard if event.kind == "note" for line in event.values["lines"]]
-    assert any(f"1 changed ({row.id}). The run goes on with them as they are now." in line for line in lines)
+    assert any(f"1 changed ({row.id}). The run continues with them as they are now." in line for line in lines)
     event = next(one for one in run.history() if one["event"] == "resumed")
     assert event["pictures"] == [row.id]
     assert not event["exact"]
@@ -113,9 +113,9 @@ def test_changed_pictures_are_taken_where_that_is_wanted(work):
 def test_a_run_goes_on_where_its_pictures_lie_now(stopped, work, tmp_path):
     data, run = work
     moved = data.rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"lay in .* vitrail train PLACE --resume"):
+    with pytest.raises(DataError, match=r"were in .* vitrail train PLACE --resume"):
         resume(run.folder, more=1)
-    with pytest.raises(DataError, match="No image of the run lies in"):
+    with pytest.raises(DataError, match="No image of the run is in"):
         resume(run.folder, more=1, where=Place(str(tmp_path / "cache")))
     resume(run.folder, more=1, where=Place(str(moved)))
     assert run.root() == moved.resolve()

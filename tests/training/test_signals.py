@@ -120,7 +120,7 @@ def test_a_run_whose_pictures_moved_away_says_so(digits, tmp_path):
     shutil.copytree(digits, own)
     run = train(own, options(tmp_path / "run"), listeners=[CtrlC(6)])
     own.rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="own, where nothing is any more"):
+    with pytest.raises(DataError, match="own, which does not exist any more"):
         resume(run.folder)
 
 
