@@ -115,5 +115,5 @@ def test_a_hub_that_cannot_be_reached_is_no_matter_of_the_login(vitrail, trained
     hub.server_close()
     done = vitrail("push", trained, "me/few")
     assert done.returncode == 1
-    assert f". Look whether {hub.address} can be reached from here, and try again." in done.stderr
+    assert f". Check whether {hub.address} can be reached from here, and try again." in done.stderr
     assert "auth login" not in done.stderr

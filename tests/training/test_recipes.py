@@ -87,7 +87,7 @@ def test_the_position_ablation_changes_the_position_alone(prepared, position):
 def test_settings_of_a_network_are_checked():
     with pytest.raises(SettingError, match="Did you mean 'depth'"):
         create_encoder("vit_s16", settings={"dept": 3})
-    with pytest.raises(SettingError, match="'depth' of the network is not right"):
+    with pytest.raises(SettingError, match="'depth' of the network is not valid"):
         create_encoder("vit_s16", settings={"depth": "many"})
     with pytest.raises(SettingError, match=r"timm's resnet18 has none"):
         create_encoder("resnet18", settings={"depth": 3})

@@ -180,7 +180,7 @@ def _use(labels: Sequence[str], report: Mapping[str, Any]) -> list[str]:
         "## Use",
         "",
         "```",
-        "vitrail predict model.safetensors image.jpg",
+        "vitrail predict model.safetensors picture.jpg",
         *([f"{again}    # trains it again"] if again else []),
         "```",
         "",

@@ -171,7 +171,7 @@ def create_run(recipe: Recipe, out: str | None, command: str) -> Run:
             continue
         except OSError as error:
             why = error.strerror or str(error)
-            raise RunError(f"{folder} cannot be created: {why}. Choose another folder with --out.") from None
+            raise RunError(f"{folder} cannot be created: {why}. Choose another place with --out.") from None
         run = Run(folder)
         write_text(run.recipe_path, to_yaml(recipe, f"Made by: {command}"))
         return run
