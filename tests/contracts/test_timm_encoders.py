@@ -158,7 +158,7 @@ def test_recorded_attention_is_what_the_unfused_network_computes():
 def test_a_call_that_is_not_heard_is_refused():
     encoder = create_encoder("eva02_tiny_patch14_224", image=56).eval()
     encoder.net.blocks[3].attn.fused_attn = False
-    with pytest.raises(SettingError, match=r"12 times, of which 11"), torch.no_grad():
+    with pytest.raises(SettingError, match=r"12 attention calls, of which 11"), torch.no_grad():
         encoder(torch.randn(1, 3, 56, 56), record=Recorder())
 
 
