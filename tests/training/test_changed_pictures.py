@@ -98,7 +98,9 @@ def test_changed_pictures_are_taken_where_that_is_wanted(work):
     heard = []
     resume(run.folder, more=1, where=Place(changed=True), listeners=[heard.append])
     lines = [line for event in heard if event.kind == "note" for line in event.values["lines"]]
-    assert any(f"1 changed ({row.id}). The run continues with them as they are now." in line for line in lines)
+    assert any(
+        f"1 changed ({row.id}). The run continues with them as they are now." in line for line in lines
+    )
     event = next(one for one in run.history() if one["event"] == "resumed")
     assert event["pictures"] == [row.id]
     assert not event["exact"]

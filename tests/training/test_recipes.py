@@ -109,7 +109,9 @@ def test_few_pictures_get_a_smaller_batch_and_its_rate(some_digits):
     )
     assert chosen.recipe.training.batch == 8
     assert chosen.recipe.training.lr == pytest.approx(0.001 * (8 / 128) ** 0.5)
-    assert any("batch 8 and learning rate 0.00025 instead of 128 and 0.001" in line for line in chosen.reasons)
+    assert any(
+        "batch 8 and learning rate 0.00025 instead of 128 and 0.001" in line for line in chosen.reasons
+    )
     said = TrainOptions(weights="none", model="vit_digits", recipe="scratch_small", batch=128)
     assert plan("photos", prepared, said).recipe.training.lr == 0.001
 
