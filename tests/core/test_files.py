@@ -1,4 +1,4 @@
-"""Places that take no file: the error that happened is told, in a sentence, and what stood there stays."""
+"""Folders that cannot be written: the message reports the first error, and the old file stays."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_way_out_of_a_name_that_is_too_long(tmp_path):
 
 
 def test_the_error_is_told_and_not_the_one_of_cleaning_up(tmp_path):
-    """As on a disk that is pulled out: the temporary file cannot even be removed."""
+    """As on a disk that was unplugged: even removing the temporary file fails."""
 
     def lost(temporary: Path) -> None:
         temporary.unlink()
@@ -132,7 +132,7 @@ def test_a_full_disk_is_found_before_the_work(small_disk):
 
 @pytest.fixture
 def closed(tmp_path, monkeypatch):
-    """A cache that cannot be written, since a file stands in its place; the temporary folder is another."""
+    """A cache that cannot be written, because a file has its name; the temporary folder is writable."""
     (tmp_path / "cache").write_text("no folder")
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""Pieces of a step that a network can learn from: batch norms need two numbers a channel."""
+"""The smallest pieces of a step: batch norms need two values per channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every network finds its recipe, and every recipe is one."""
+"""Every network gets its recipe, and every recipe is valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training that is stopped, slow, diverging or told too little: what is kept, and what is said."""
+"""Trainings that are stopped, slow, diverging or have too few images: the files that are kept, and the messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vitrail.training.time_budget import Budget
 
 @pytest.fixture(scope="module")
 def digits(some_digits):
-    """Twenty images each of three digits: 42 of them train."""
+    """Twenty images of each of three digits; 42 of them are for training."""
     return some_digits("012", 20)
 
 
@@ -39,7 +39,7 @@ def options(out, **own):
 
 
 class CtrlC:
-    """Presses Ctrl-C when a step is done, and remembers what was heard."""
+    """Presses Ctrl-C after a step, and records all events."""
 
     def __init__(self, step: int) -> None:
         self.step, self.heard = step, []
@@ -57,7 +57,7 @@ def same(one, other, name):
 
 @pytest.mark.parametrize("at", [3, 8])
 def test_ctrl_c_in_the_middle_of_an_epoch_loses_no_step(at, digits, tmp_path):
-    """Five steps an epoch: one stop before there is a model, one after."""
+    """Five steps per epoch: one stop before there is a model, one after."""
     quiet, stopped = tmp_path / "quiet", tmp_path / "stopped"
     train(digits, options(quiet))
     run = train(digits, options(stopped), listeners=[CtrlC(at)])

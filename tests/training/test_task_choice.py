@@ -1,4 +1,4 @@
-"""The task and its settings: the user's word wins over a recipe's file, that over the task's defaults and the data."""
+"""The task and its settings: the user overrides a recipe file, which overrides the task's defaults and the data."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ SILENT = "tests.training.test_task_choice:Silent"
 
 
 class Silent(Task):
-    """States no settings, and lies in no folder of its own."""
+    """A task without settings, outside a task folder."""
 
 
 class Follows(Silent):
-    """Can be learned from a teacher's answers."""
+    """A task that supports distillation."""
 
     def follow(self, output, teacher, by):
         return (output - teacher).abs().mean()
@@ -42,7 +42,7 @@ class Follows(Silent):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """The digits with one label an image, and with several."""
+    """The digits with one label per image, and with several."""
     single = materialise("digits", tmp_path_factory.mktemp("digits"))
     names = [path.relative_to(single.parent).as_posix() for path in sorted(single.glob("*/*0.png"))]
     rows = [f"{name},{'0|1' if number % 2 else '1'}\n" for number, name in enumerate(names)]

@@ -17,12 +17,11 @@ def xavier(layer: nn.Linear, *, parts: int = 1, bias_std: float = 0.0) -> None:
     rows, cols = layer.weight.shape
     bound = sqrt(6 / (rows // parts + cols))
     layer.weight.uniform_(-bound, bound)
-    if layer.bias is None:
-        return
-    if bias_std:
-        layer.bias.normal_(std=bias_std)
-    else:
-        layer.bias.zero_()
+    if layer.bias is not None:
+        if bias_std:
+            layer.bias.normal_(std=bias_std)
+        else:
+            layer.bias.zero_()
 
 
 @torch.no_grad()

@@ -42,9 +42,8 @@ class _Assembled(nn.Module):
 
         With a recorder, the attention is recorded and all features are computed.
         """
-        given = {
-            name: inputs[name] for name in self.encoder.takes if name in inputs
-        }  # inputs beside the images
+        # Inputs of the encoder besides the images.
+        given = {name: inputs[name] for name in self.encoder.takes if name in inputs}
         images = inputs["images"]
         if self.head.reads == "levels":
             return self.encoder.tap(images, self.head.taps, given=given, record=record)
