@@ -99,7 +99,7 @@ def test_how_patches_stand_makes_no_other_network():
 def test_what_cannot_overlap_is_refused(vitrail, digits, weights):
     with pytest.raises(SettingError, match="would leave pixels out"):
         ViTConfig(image=448, patch=(16, 17))
-    with pytest.raises(SettingError, match="Take 448 x 448 or"):
+    with pytest.raises(SettingError, match="Use 448 x 448 or"):
         ViTConfig(image=450, patch=(16, 12))
     with pytest.raises(SettingError, match="takes no --stride"):
         create_encoder("swin_t", stride=2)
