@@ -115,7 +115,7 @@ def test_an_existing_run_is_never_overwritten(vitrail, digits, trained, tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["run"].endswith("few-2")
-    assert f"{trained} is there already; this run is kept in {trained}-2." in done.stderr
+    assert f"{trained} already exists; this run is kept in {trained}-2." in done.stderr
     assert (trained / "model.safetensors").read_bytes() == before
 
 

@@ -151,14 +151,14 @@ def test_a_network_of_timm_teaches(vitrail, tmp_path, digits):
         == 0
     )
     with (
-        pytest.warns(UserWarning, match="in the order of yours: 0, 1, 2"),
+        pytest.warns(UserWarning, match="in your order: 0, 1, 2"),
         pytest.warns(UserWarning, match="tiny do not state how they want images: ImageNet's mean"),
     ):
         teacher = open_teacher("tiny", LABELS, Preprocess.for_size(160))
     images = torch.randn(2, 3, 160, 160)
     with torch.no_grad():
         torch.testing.assert_close(teacher(images)["logits"], theirs(images), rtol=0, atol=1e-4)
-    with pytest.raises(SettingError, match="4 classes of its own"):
+    with pytest.raises(SettingError, match="4 other classes"):
         open_teacher("tiny", ("a", "b"), Preprocess.for_size(160))
 
 

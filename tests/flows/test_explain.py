@@ -185,7 +185,7 @@ def test_a_run_that_has_lost_its_list_of_pictures(vitrail, trained, digits, tmp_
     for words in (["eval", lost], ["export", lost]):
         done = vitrail(*words)
         assert done.returncode == 1
-        assert done.stderr.startswith(f"{lost}/manifest.csv, the list of the run's images, is gone.")
+        assert done.stderr.startswith(f"{lost}/manifest.csv, the list of the run's images, is missing.")
         assert "export takes them with --data" in done.stderr
     done = vitrail("inspect", lost)
     assert f"Name images: vitrail inspect {lost} IMAGES" in done.stderr

@@ -53,7 +53,7 @@ def blind(monkeypatch):
         ("--recipe fintune", "recipe called 'fintune'", "finetune"),
         ("--recipe none.yaml", "none.yaml is missing", "that exists"),
         ("--layout foldrs", "--layout called 'foldrs'", "folders"),
-        ("--tune draft --lr 5 --epochs 2", "--epochs, --lr say nothing to a draft", "--tune full"),
+        ("--tune draft --lr 5 --epochs 2", "--epochs, --lr have no effect on a draft", "--tune full"),
         ("--task clasify", "task called 'clasify'", "classify"),
         ("--set droput=0.1", "has no 'droput'", "'dropout'"),
         ("--set mixup=-1", "--set mixup must be 0 or more", "Leave it out"),

@@ -182,7 +182,7 @@ def test_answers_that_a_table_does_not_take_are_printed(vitrail, trained, digits
         pytest.skip("this system has no /dev/full")
     done = vitrail("predict", trained, sorted((digits / "2").iterdir())[0], "--csv", "/dev/full")
     assert done.returncode == 1
-    assert "/dev/full could not be written: No space left on device. Make room" in done.stderr
+    assert "/dev/full could not be written: No space left on device. Free some disk space" in done.stderr
     assert "answer" in done.stdout
 
 
@@ -217,7 +217,7 @@ def test_without_a_cache_the_work_goes_on(
     caching._temporary.cache_clear()
     assert done.returncode == code, done.stderr
     said = done.stderr + "".join(caplog.messages)
-    assert said.count("the work goes on without it") <= 1
+    assert said.count("the work continues without a cache") <= 1
     if code:
         assert "added.json could not be written" in done.stderr
     else:

@@ -176,7 +176,7 @@ def test_a_teacher_sees_the_student_s_crop_by_its_own_interpolation(tmp_path):
     folder = timm_folder(tmp_path / "theirs", **STATED[0])
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     student = Preprocess((64, 64))
-    with pytest.warns(UserWarning, match="in the order of yours"):
+    with pytest.warns(UserWarning, match="in your order"):
         teacher = open_teacher(str(folder), ("a", "b", "c", "d"), student)
     images = student.eval(smooth(0, (90, 120)))[0][None]
     fitted = interpolate(student.restore(images), (SIDE, SIDE), mode="bilinear", antialias=True)

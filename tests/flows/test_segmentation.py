@@ -39,7 +39,7 @@ def test_the_whole_way(data, place, vitrail, tmp_path):
     words = "--model vit_digits --network depth=1 --imgsz 48x64 --weights none --set width=32 --val 0.2 --test 0.2"
     fixed = "--epochs 4 --batch 4 --lr 0.004 --micro 8 --precision float32 --device cpu"
     done = good(vitrail("train", data, *words.split(), *fixed.split(), "--out", place, "--json"))
-    assert f"drawn anew after each epoch: {place / 'live.png'}" in done.stderr
+    assert f"updated after each epoch: {place / 'live.png'}" in done.stderr
     report = json.loads(done.stdout)
     assert report["task"] == "segment"
     assert report["test"]["miou"]["value"] > 0.5

@@ -1,4 +1,4 @@
-"""A training whose machine answers wrongly in bf16 keeps what is wrong in float32, says so, and so does its resume."""
+"""On a machine with wrong bf16 results, a training and its resume keep the affected layers in float32 and report it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIRST = "net.conv1.0"
 
 
 class Wrong(nn.Conv2d):
-    """A convolution that answers garbage in bf16, and is right backward, on any machine."""
+    """A convolution with a wrong forward and a correct backward pass in bf16, on any machine."""
 
     def forward(self, x):
         exact = super().forward(x)
@@ -36,7 +36,7 @@ class Wrong(nn.Conv2d):
 
 
 class Forgets(nn.BatchNorm2d):
-    """A norm that is wrong in bf16: no convolution is to blame."""
+    """A norm that is wrong in bf16, while all convolutions are correct."""
 
     def forward(self, x):
         exact = super().forward(x)
@@ -110,7 +110,7 @@ def test_features_are_right_where_a_convolution_is_wrong_in_bf16(cnn, monkeypatc
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A machine that answers wrongly in bf16 for the first convolution of every network."""
+    """A machine whose bf16 results are wrong for the first convolution of every network."""
 
     def broken(make):
         def made(*given, **settings):
@@ -126,7 +126,7 @@ def machine(tmp_path, monkeypatch):
 
 
 class Heard:
-    """Hears all lines, and presses Ctrl-C when a step is done."""
+    """Collects all lines, and presses Ctrl-C after a step."""
 
     def __init__(self, step: int) -> None:
         self.step, self.lines = step, []
