@@ -152,7 +152,7 @@ def test_a_network_of_timm_teaches(vitrail, tmp_path, digits):
     )
     with (
         pytest.warns(UserWarning, match="in the order of yours: 0, 1, 2"),
-        pytest.warns(UserWarning, match="tiny do not state how they want images: ImageNet's mean"),
+        pytest.warns(UserWarning, match="tiny do not state their preprocessing: ImageNet's mean"),
     ):
         teacher = open_teacher("tiny", LABELS, Preprocess.for_size(160))
     images = torch.randn(2, 3, 160, 160)

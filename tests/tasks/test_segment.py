@@ -345,7 +345,7 @@ def test_windows_are_chosen_where_little_of_an_image_would_be_left():
     settings, (line,) = Segment.for_large({}, (336, 448), many, (14,))
     assert settings == {"zoom": 0.22}
     assert "--set zoom=0" in line
-    assert "neither explained nor exported" in line
+    assert "cannot be explained or exported" in line
     assert Segment.for_large({"zoom": 0.0}, (336, 448), many, (14,)) == ({}, [])
     assert Segment.for_large({}, (336, 448), [(1024, 2048)], (14,)) == ({}, [])
     assert Segment.for_large({}, (350, 350), many, (14,)) == (
