@@ -1,7 +1,7 @@
-"""Which image has which masks, by their names alone: folders side by side, trees of one shape, marks in file names.
+"""Pair images and masks by names: sibling folders, trees of the same shape, or marks in file names.
 
-A mask's name without what marks it as one is the name of its image. Where an image has several masks, what is left
-of their names are classes, or the masks are of single objects.
+The name of a mask without its mark is the name of its image. If an image has several masks, the rests of their names
+are classes, or the masks are of single objects.
 """
 
 from __future__ import annotations

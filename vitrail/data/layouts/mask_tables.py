@@ -1,4 +1,4 @@
-"""What the numbers and colours of masks mean: tables beside them, the lists of known sets, or the masks themselves."""
+"""The meaning of mask values and colours, from tables beside them, lists of known sets, or the masks themselves."""
 
 from __future__ import annotations
 
