@@ -80,7 +80,7 @@ def test_masks_are_no_classes_and_have_a_task_of_their_own(cells: Path) -> None:
     assert type(prepare(cells).targets).__name__ == "SegmentTargets"
     with pytest.raises(DataError, match="not classes"):
         prepare(cells, task="classify")
-    with pytest.raises(SettingError, match="trains another one"):
+    with pytest.raises(SettingError, match="wraps another task"):
         prepare(cells, task="distill")
     with pytest.raises(UnknownNameError, match="Did you mean 'classify'"):
         prepare(cells, task="clasify")
