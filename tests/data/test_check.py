@@ -90,7 +90,7 @@ def test_a_clean_set_and_a_large_one_have_pages_too(
     root = folders(tmp_path / "set", {f"class {i}": 12 for i in range(14)}, size=(20, 20))
     assert call(capsys, root, "--html", tmp_path / "a.html")[0] == 0
     html = (tmp_path / "a.html").read_text(encoding="utf-8")
-    assert "Nothing: every file could be read" in html
+    assert "No problems: all files are readable" in html
     assert "and 2 more classes" in html
 
 

@@ -35,7 +35,7 @@ def test_eval_of_a_draft_tells_its_score_by_folds(vitrail, digits, weights, tmp_
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert set(report["calibration"]) >= {"ece_before", "ece_after", "ece_noise", "temperature"}
-    assert "honest to" in report["verdict"]
+    assert "probabilities are off by" in report["verdict"]
     again = vitrail("eval", run, "--json")
     assert again.returncode == 0, again.stderr
     found = json.loads(again.stdout)

@@ -145,8 +145,8 @@ def test_given_splits_that_leak_are_scored_with_and_without_the_twins(vitrail, d
     assert report["test"]["twins"] == 6
     without = report["test"]["without_twins"]
     assert 0 <= without["low"] <= without["value"] <= without["high"] <= 1
-    assert "without those that have a twin in training" in report["verdict"]
-    assert "have a twin in training" in (tmp_path / "run" / "report.html").read_text()
+    assert "without those that have a duplicate in training" in report["verdict"]
+    assert "have a duplicate in training" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_mistakes_end_in_plain_errors(vitrail, trained, tmp_path):
@@ -169,7 +169,7 @@ def test_the_page_is_whole_and_its_cells_open_their_pictures(trained, digits):
     for name in re.findall(r'href="#(cell-[\d-]+)"', page):
         cell = page.split(f'id="{name}"')[1].split("</div>\n    <")[0]
         assert "data:image/" in cell
-    for words in ("honest", "Where", "where the network looked", "make it again", "never saw"):
+    for words in ("Calibration", "Where", "where the network looked", "reproduce it", "never saw"):
         assert words.lower() in page.lower()
 
 

@@ -160,8 +160,8 @@ def test_a_folder_of_hugging_face_is_asked_as_transformers_asks_it(tmp_path, sta
 @pytest.mark.parametrize(
     ("stated", "word", "usual"),
     [
-        ({"interpolation": "lanczos", "crop_pct": 0.9}, "resized by lanczos", ("crop", 0.9, "bicubic")),
-        ({"interpolation": "bilinear", "crop_pct": 1.15}, "a frame around", ("crop", 1.0, "bilinear")),
+        ({"interpolation": "lanczos", "crop_pct": 0.9}, "resized with lanczos", ("crop", 0.9, "bicubic")),
+        ({"interpolation": "bilinear", "crop_pct": 1.15}, "a border around", ("crop", 1.0, "bilinear")),
     ],
 )
 def test_what_is_not_here_is_said(tmp_path, photographs, stated, word, usual):

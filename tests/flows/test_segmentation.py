@@ -46,7 +46,7 @@ def test_the_whole_way(data, place, vitrail, tmp_path):
     assert set(report["test"]["per_class"]) == set(NAMES)
     page = (place / "report.html").read_text(encoding="utf-8")
     assert "The images, the worst first" in page
-    assert "What is taken for what" in page
+    assert "Most frequent mistakes" in page
     assert "Validation images after the last epoch" in page
     assert json.loads(good(vitrail("eval", place, "--json")).stdout)["verdict"] == report["verdict"]
     again = json.loads(good(vitrail("eval", place, data, "--json")).stdout)
@@ -131,13 +131,13 @@ def test_a_draft_shows_its_answers_and_claims_nothing_it_did_not_look_for(
     assert "look wrong" not in done.stderr
     assert not (tmp_path / "draft" / "doubts.csv").exists()
     page = (tmp_path / "draft" / "report.html").read_text(encoding="utf-8")
-    assert "Labels that look wrong" not in page
-    assert "answers of heads that had not seen the images" in page
+    assert "Possible label errors" not in page
+    assert "answers of heads that were not trained on these images" in page
     assert "the validation images" not in page
     assert page.count("mIoU ") >= 12
     assert "The best images" in page
-    assert "points, a guess" in page
-    assert "chance" not in page.split("honest</h2>")[1].split("</section>")[0]
+    assert "points; this is a rough estimate" in page
+    assert "chance" not in page.split("Calibration</h2>")[1].split("</section>")[0]
     told = good(vitrail("eval", tmp_path / "draft")).stdout
     assert "calibration error" in told
-    assert "chance alone" not in told
+    assert "by chance" not in told

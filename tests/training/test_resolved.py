@@ -24,7 +24,7 @@ TABLE = Path(__file__).with_name("resolved_recipes.json")
 Two things were added since: `crop_fraction`, and that an elastic task names the one it wraps.
 """
 
-SAID_SINCE = "do not state how they want images: ImageNet's mean and deviation are taken"
+SAID_SINCE = "do not state their preprocessing: ImageNet's mean and deviation are used"
 """A newer line of a plan about weights; it does not change the settings."""
 
 TEACHER = "somebody"

@@ -1,4 +1,4 @@
-"""What the numbers and colours of masks mean: tables beside them, the lists of known sets, or the masks themselves."""
+"""The meaning of mask values and colours, from tables beside them, lists of known sets, or the masks themselves."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _VOID_NAMES = frozenset((
     "void", "unlabeled", "unlabelled", "unknown", "ignore", "ignored", "ignoreregion", "dontcare", "donotcare",
     "undefined", "unclassified", "notclassified", "nodata", "outofroi",
 ))  # fmt: skip
-"""Names of classes that count nowhere, in small letters without other signs."""
+"""Names of void classes, in lower case and only with letters."""
 
 GROUNDS = frozenset(("background", "bg", "ground", "back"))
-"""Names of the class of what no object covers, in small letters."""
+"""Names of the background class, in lower case."""
 
 _FILE_WORDS = frozenset((
     "class", "classes", "label", "labels", "category", "categories", "color", "colors", "colour", "colours", "palette",
     "name", "names", "dict", "map", "codes", "info", "legend", "object", "mask", "masks", "labelmap", "classnames",
     "labelnames", "objectinfo", "colormap", "dataset", "meta", "config", "list", "rgb", "id", "ids", "to",
 ))  # fmt: skip
-"""Words of which the names of tables of classes are made."""
+"""Words in the file names of class tables."""
 
 _INSTANCES = 40
-"""Masks without a table that hold more numbers than this tell objects apart, and not classes."""
+"""Masks without a table and with more values than this contain objects, not classes."""
 
 _MOST_COLOURS = 64
 _BLURRED = 0.95
-"""Masks without a table of which so many pixels are 0 or 255 are of two classes, with blurred edges."""
+"""Masks without a table and with at least this share of pixels 0 or 255 have two classes, with blurred edges."""
 
 _GREYS = 16
 _DWARFS = 10
@@ -51,7 +51,7 @@ _DWARFS = 10
 
 
 class Kind(NamedTuple):
-    """A class as a table names it."""
+    """A class in a table."""
 
     name: str
     value: int | None = None
@@ -59,12 +59,12 @@ class Kind(NamedTuple):
 
     @property
     def is_void(self) -> bool:
-        """Whether it counts nowhere, by its name."""
+        """Whether its name is that of a void class."""
         return plain(self.name) in _VOID_NAMES
 
 
 class Table(NamedTuple):
-    """What a file, or a list that everybody knows, says of the classes, in its order."""
+    """The classes of a file, or of a well-known list, in its order."""
 
     file: str
     kinds: tuple[Kind, ...]
@@ -72,19 +72,19 @@ class Table(NamedTuple):
     lines: tuple[int, ...] = ()  # of each class, from 1, where they are known
 
     def line(self, place: int) -> str:
-        """Return where the class of this place stands, for a message."""
+        """Return the position of a class in the file, for a message."""
         return f"line {self.lines[place]} of {self.file}" if self.lines else self.file
 
     @property
     def coloured(self) -> bool:
-        """Whether it names colours."""
+        """Whether the table contains colours."""
         return all(kind.colour is not None for kind in self.kinds if not kind.is_void)
 
 
 class Header(NamedTuple):
-    """The header of the truths, what was taken for what, and whether the numbers tell objects apart.
+    """The header of the truths, notes on assumptions, and whether the values are those of objects.
 
-    `refusal` says, as a sentence, why it names no class.
+    `refusal` is the reason, as a sentence, why it names no class.
     """
 
     truth: Truth
@@ -104,7 +104,7 @@ def tables(tree: Tree) -> list[Table]:
 
 
 def _lines_of(kinds: Sequence[Kind], data: bytes) -> tuple[int, ...]:
-    """Return the line of each class in a file that names them one a line, in their order; else nothing."""
+    """Return the line number of each class in a file with one class per line; empty for other files."""
     lines = enumerate(data.decode(code_of(data), errors="replace").splitlines(), 1)
     found = [next((number for number, line in lines if kind.name in line), 0) for kind in kinds]
     return tuple(found) if all(found) else ()
@@ -132,7 +132,7 @@ def _kinds(name: str, data: bytes) -> tuple[Kind, ...]:
 
 
 def _of_json(content: Any) -> Iterator[Kind]:
-    """Read names, names by number, numbers or colours by name, or records of them; of other content nothing."""
+    """Read names, names by value, values or colours by name, or records of them; empty for other content."""
     if isinstance(content, dict):
         for key in ("labels", "classes", "categories", "names"):
             if isinstance(content.get(key), list | dict):
@@ -177,7 +177,7 @@ _VALUE = ("idx", "index", "id", "value", "classid", "labelid", "categoryid", "pi
 
 
 def _of_columns(text: str) -> list[Kind]:
-    """Read a table with a head: a column of names, and those of numbers or of red, green and blue."""
+    """Read a table with a header: a column of names, and columns of values or of red, green and blue."""
     lines = [line for line in text.splitlines() if line.strip()]
     mark = next((mark for mark in ("\t", ",", ";") if lines and mark in lines[0]), "")
     if not mark or len(lines) > 1000:
@@ -229,11 +229,11 @@ _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Kind]], ...] = (
     (re.compile(r"(.*\D)[\s,;:=]+(\d+)"), lambda m: Kind(label(m[1]).rstrip(" ,;:="), int(m[2]))),
     (re.compile(r"(.*[^\W\d_].*)"), lambda m: Kind(label(m[1]))),
 )
-"""What a line may look like: 3 road 128 64 128; 128 64 128 road; road 128 64 128; road #804080; 3 road; road 3."""
+"""Formats of a line: 3 road 128 64 128; 128 64 128 road; road 128 64 128; road #804080; 3 road; road 3."""
 
 
 def _of_lines(text: str) -> list[Kind]:
-    """Read a list, each of whose lines is of the same kind; of others nothing."""
+    """Read a list in which all lines have the same format; empty for other lists."""
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith(("#", "//"))]
     if not 1 <= len(lines) <= 1000:
@@ -247,10 +247,10 @@ def _of_lines(text: str) -> list[Kind]:
 
 
 def header(table: Table | None, seen: Seen, known: Table | None = None) -> Header:
-    """Return the header of masks, by a table beside them, else by what is known of such sets, else by themselves.
+    """Return the header of masks, from a table beside them, else from known sets, else from the masks themselves.
 
     Raises:
-        DataError: colours that no table names, too many to be classes; a predicate of the source.
+        DataError: the masks have too many colours to be classes; the message is a predicate of the source.
     """
     if table is not None:
         _refuse_wrong(table, seen)
@@ -259,7 +259,7 @@ def header(table: Table | None, seen: Seen, known: Table | None = None) -> Heade
 
 
 def _refuse_wrong(table: Table, seen: Seen) -> None:
-    """Refuse (DataError) a table with a colour that is none, or with a number or a colour that stands there twice."""
+    """Raise DataError for a table with an invalid colour, or with the same value or colour twice."""
     first: dict[Any, str] = {}
     for place, kind in enumerate(table.kinds):
         if kind.colour is not None and max(kind.colour) > VOID:
@@ -270,7 +270,7 @@ def _refuse_wrong(table: Table, seen: Seen) -> None:
             )
         what = kind.colour if seen.colours else kind.value
         if what is None or what == VOID or (isinstance(what, int) and what < 0):
-            continue  # Cityscapes gives 255 or -1 to all that counts nowhere
+            continue  # Cityscapes uses 255 or -1 for all void classes
         if (other := first.setdefault(what, kind.name)) != kind.name and not kind.is_void:
             shown = " ".join(map(str, what)) if isinstance(what, tuple) else str(what)
             raise DataError(
@@ -295,7 +295,7 @@ def _by_table(table: Table, seen: Seen) -> Header:
 
 
 def _of_kinds(table: Table, kinds: Sequence[Kind], seen: Seen) -> Header:
-    """Put void ones behind the classes, those that the masks show and the table leaves out too."""
+    """Put void entries after the classes, including values that occur in masks but not in the table."""
     _refuse_from_one(table, seen)
     counted, void = ([one for one in kinds if one.is_void is kind] for kind in (False, True))
     nowhere = dict.fromkeys(one.name for one in void)
@@ -336,7 +336,7 @@ def _of_kinds(table: Table, kinds: Sequence[Kind], seen: Seen) -> Header:
 
 
 def _refuse_from_one(table: Table, seen: Seen) -> None:
-    """Refuse (DataError) masks that count from 1 with names that count from 0: each would be learned as the next."""
+    """Raise DataError for masks that count from 1 with names that count from 0: all classes would be shifted."""
     many = len(table.kinds)
     inner = set(seen.values) - {VOID}
     if seen.colours or not inner or any(kind.value is not None for kind in table.kinds):
@@ -363,7 +363,7 @@ def _two(names: tuple[str, ...], values: tuple[int, int], more: str = "") -> Hea
 
 
 def _untold(seen: Seen) -> Header:
-    """Return what masks tell without any table."""
+    """Return the header from the masks alone, without a table."""
     if seen.colours:
         return _colours_as_classes(seen)
     values = sorted(seen.values)
@@ -398,9 +398,9 @@ def _untold(seen: Seen) -> Header:
 
 
 def _is_smoothed(seen: Seen) -> bool:
-    """Tell edges smoothed between 0 and 255 from numbers of objects or classes.
+    """Return whether values between 0 and 255 are smoothed edges, not objects or classes.
 
-    The numbers between are many and each is rare, and they lie around the middle, where objects count from 1.
+    Values of smoothed edges are many, each is rare, and they are around the middle; objects count from 1.
     """
     inner = {value: pixels for value, pixels in seen.values.items() if value not in (0, VOID)}
     if len(inner) < _GREYS or max(inner) > VOID or min(inner) < 0:
@@ -425,7 +425,7 @@ def _colours_as_classes(seen: Seen) -> Header:
 
 
 def known(words: frozenset[str], seen: Seen) -> Table | None:
-    """Return the classes of sets that come without a table, by the words of their folders and what they hold."""
+    """Return the classes of well-known sets without a table, by the names of their folders and their values."""
     if words & {"gtfine", "gtcoarse"}:
         return _CITYSCAPES
     if words & {"trimaps", "trimap"} and set(seen.values) <= {1, 2, 3}:
