@@ -41,7 +41,7 @@ from vitrail.runs.run_network import answering
 from vitrail.tasks.base import FINGERPRINT, Ask
 from vitrail.tasks.segment import loss
 from vitrail.tasks.segment.areas import Areas
-from vitrail.tasks.segment.evaluation import from_details
+from vitrail.tasks.segment.report import from_details
 from vitrail.tasks.segment.surfaces import Widths, edges, surface
 from vitrail.tasks.segment.targets import frequency_weights
 from vitrail.tasks.segment.task import Segment

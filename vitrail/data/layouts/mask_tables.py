@@ -5,18 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from vitrail.core.errors import DataError
-from vitrail.data.labels import count, label, shorten
+from vitrail.data.labels import label
 from vitrail.data.layouts.base import Tree
-from vitrail.data.layouts.mask_files import SHARPEN, VOID, Seen, hexed
 from vitrail.data.table_files import code_of, plain
-from vitrail.data.truth import Truth
 
 Colour = tuple[int, int, int]
 
@@ -37,17 +33,6 @@ _FILE_WORDS = frozenset((
     "labelnames", "objectinfo", "colormap", "dataset", "meta", "config", "list", "rgb", "id", "ids", "to",
 ))  # fmt: skip
 """Words in the file names of class tables."""
-
-_INSTANCES = 40
-"""Masks without a table and with more values than this contain objects, not classes."""
-
-_MOST_COLOURS = 64
-_BLURRED = 0.95
-"""Masks without a table and with at least this share of pixels 0 or 255 have two classes, with blurred edges."""
-
-_GREYS = 16
-_DWARFS = 10
-"""So do those that hold so many numbers between 0 and 255, each on a tenth of the pixels of 255 at most."""
 
 
 class Kind(NamedTuple):
@@ -79,18 +64,6 @@ class Table(NamedTuple):
     def coloured(self) -> bool:
         """Whether the table contains colours."""
         return all(kind.colour is not None for kind in self.kinds if not kind.is_void)
-
-
-class Header(NamedTuple):
-    """The header of the truths, notes on assumptions, and whether the values are those of objects.
-
-    `refusal` is the reason, as a sentence, why it names no class.
-    """
-
-    truth: Truth
-    notes: tuple[str, ...] = ()
-    objects: bool = False
-    refusal: str = ""
 
 
 def tables(tree: Tree) -> list[Table]:
@@ -244,234 +217,3 @@ def _of_lines(text: str) -> list[Kind]:
         if len({kind.name for kind in found}) == len(lines) and 2 * right > len(lines):
             return found
     return []
-
-
-def header(table: Table | None, seen: Seen, known: Table | None = None) -> Header:
-    """Return the header of masks, from a table beside them, else from known sets, else from the masks themselves.
-
-    Raises:
-        DataError: the masks have too many colours to be classes; the message is a predicate of the source.
-    """
-    if table is not None:
-        _refuse_wrong(table, seen)
-        return _by_table(table, seen)
-    return _by_table(known, seen) if known is not None else _untold(seen)
-
-
-def _refuse_wrong(table: Table, seen: Seen) -> None:
-    """Raise DataError for a table with an invalid colour, or with the same value or colour twice."""
-    first: dict[Any, str] = {}
-    for place, kind in enumerate(table.kinds):
-        if kind.colour is not None and max(kind.colour) > VOID:
-            shown = " ".join(map(str, kind.colour))
-            raise DataError(
-                f"has the colour {shown} of {kind.name} in {table.line(place)}, and {max(kind.colour)} is above 255. "
-                "Write three numbers from 0 to 255."
-            )
-        what = kind.colour if seen.colours else kind.value
-        if what is None or what == VOID or (isinstance(what, int) and what < 0):
-            continue  # Cityscapes uses 255 or -1 for all void classes
-        if (other := first.setdefault(what, kind.name)) != kind.name and not kind.is_void:
-            shown = " ".join(map(str, what)) if isinstance(what, tuple) else str(what)
-            raise DataError(
-                f"has the {'colour' if seen.colours else 'number'} {shown} twice in {table.file}: of {other}, and of "
-                f"{kind.name} in {table.line(place)}. Give each class its own."
-            )
-
-
-def _by_table(table: Table, seen: Seen) -> Header:
-    kinds = [one._replace(value=i if one.value is None else one.value) for i, one in enumerate(table.kinds)]
-    counted = [one for one in kinds if not one.is_void]
-    values = set(seen.values)
-    if VOID in values and values <= {0, VOID} and len(counted) in (1, 2):
-        names = tuple(one.name for one in counted)
-        return _two((BACKGROUND, *names) if len(names) == 1 else names, (0, VOID))
-    if len(counted) == 1:
-        other = next((value for value in sorted(values - {0})), 1)
-        return _two((BACKGROUND, counted[0].name), (0, other))
-    if len(counted) == 0:
-        raise DataError(f"names no class in {table.file}. Write one a line.")
-    return _of_kinds(table, kinds, seen)
-
-
-def _of_kinds(table: Table, kinds: Sequence[Kind], seen: Seen) -> Header:
-    """Put void entries after the classes, including values that occur in masks but not in the table."""
-    _refuse_from_one(table, seen)
-    counted, void = ([one for one in kinds if one.is_void is kind] for kind in (False, True))
-    nowhere = dict.fromkeys(one.name for one in void)
-    notes = [f"{shorten(nowhere)} of {table.file}: counts nowhere."] if void else []
-    values = [one.value for one in counted if one.value is not None]
-    beyond = [one.value for one in void if one.value not in (None, VOID)]
-    known = {*values, *beyond, VOID}
-    total = max(1, sum(seen.values.values()))
-    if not seen.colours:
-        for value in (max(values) + 1, 0):
-            if value in seen.values and value not in known:
-                share = seen.values[value] / total
-                notes.append(
-                    f"The value {value} has no name in {table.file}: it is taken for void ({share:.1%} of the pixels)."
-                )
-                beyond.append(value)
-    colours: list[Colour] = []
-    if table.coloured:
-        colours = [one.colour for one in (*counted, *void) if one.colour is not None]
-        black = seen.colours.get((0, 0, 0), 0)
-        if black and (0, 0, 0) not in colours:
-            share = black / max(1, sum(seen.colours.values()))
-            notes.append(
-                f"Black has no name in {table.file}: it is taken for void ({share:.1%} of the pixels)."
-            )
-            colours.append((0, 0, 0))
-    elif seen.colours:
-        raise DataError(
-            f"holds masks in colours ({_shown(seen.colours)}), and {table.file} names no colours. Write a colour "
-            "behind each name: road 128 64 128."
-        )
-    elif len(seen.palette) > max(values):
-        colours = [seen.palette[value] for value in values]
-    plain_order = values == list(range(len(values))) and not beyond
-    names = tuple(one.name for one in counted)
-    stated = () if plain_order else (*values, *beyond)
-    return Header(Truth("mask", names, tuple(colours), None, values=stated), tuple(notes))
-
-
-def _refuse_from_one(table: Table, seen: Seen) -> None:
-    """Raise DataError for masks that count from 1 with names that count from 0: all classes would be shifted."""
-    many = len(table.kinds)
-    inner = set(seen.values) - {VOID}
-    if seen.colours or not inner or any(kind.value is not None for kind in table.kinds):
-        return
-    if min(inner) == 1 and max(inner) == many:
-        ways = shorten(f"`{number} {kind.name}`" for number, kind in enumerate(table.kinds, 1))
-        raise DataError(
-            f"holds masks whose numbers begin at 1 and end at {many}, and {table.file} names "
-            f"{count(many, 'class', 'classes')} without numbers, which count from 0. Write the number before each "
-            f"name: {ways}."
-        )
-
-
-def _shown(colours: Counter[Colour]) -> str:
-    total = max(1, sum(colours.values()))
-    return shorten(f"{hexed(colour)} {pixels / total:.0%}" for colour, pixels in colours.most_common())
-
-
-def _two(names: tuple[str, ...], values: tuple[int, int], more: str = "") -> Header:
-    first, second = names
-    line = f"The masks hold {values[0]} and {values[1]} alone: two classes, {first} and {second}."
-    stated = () if values == (0, 1) else values
-    return Header(Truth("mask", names, (), None, values=stated), (more or line,))
-
-
-def _untold(seen: Seen) -> Header:
-    """Return the header from the masks alone, without a table."""
-    if seen.colours:
-        return _colours_as_classes(seen)
-    values = sorted(seen.values)
-    total = max(1, sum(seen.values.values()))
-    ends = seen.values[0] + seen.values[VOID]
-    two = (BACKGROUND, FOREGROUND)
-    if set(values) <= {0, VOID} and VOID in values:
-        return _two(two, (0, VOID))
-    if seen.values[VOID] and len(values) > 3 and (ends >= _BLURRED * total or _is_smoothed(seen)):
-        line = (
-            f"{ends / total:.0%} of the pixels of the masks are 0 or 255: two classes, background and foreground. What "
-            f"lies between are smoothed edges, and of no class. {SHARPEN}"
-        )
-        return _two(two, (0, VOID), line)
-    if set(values) <= {0, 1}:
-        return _two(two, (0, 1)) if values else Header(Truth("mask", two))
-    inner = [value for value in values if value != VOID]
-    if len(inner) > _INSTANCES:
-        line = (
-            f"The masks hold {count(len(inner), 'number')} and no table names them: they tell objects apart, and "
-            "what is not 0 is taken for foreground. To take each for a class, name them in classes.txt."
-        )
-        return Header(Truth("mask", two), (line,), objects=True)
-    if inner == list(range(len(inner))):
-        stated: tuple[int, ...] = ()
-    else:
-        stated = tuple(inner)
-    names = tuple(f"class {value}" for value in inner)
-    line = f"No table names the classes of the masks: called {shorten(names)}. Name them in classes.txt, one a line."
-    palette = tuple(seen.palette[value] for value in inner) if inner and len(seen.palette) > inner[-1] else ()
-    return Header(Truth("mask", names, palette, None, values=stated), (line,))
-
-
-def _is_smoothed(seen: Seen) -> bool:
-    """Return whether values between 0 and 255 are smoothed edges, not objects or classes.
-
-    Values of smoothed edges are many, each is rare, and they are around the middle; objects count from 1.
-    """
-    inner = {value: pixels for value, pixels in seen.values.items() if value not in (0, VOID)}
-    if len(inner) < _GREYS or max(inner) > VOID or min(inner) < 0:
-        return False
-    middle = sum(value * pixels for value, pixels in inner.items()) / sum(inner.values())
-    return seen.values[VOID] >= _DWARFS * max(inner.values()) and VOID / 4 <= middle <= 3 * VOID / 4
-
-
-def _colours_as_classes(seen: Seen) -> Header:
-    if len(seen.colours) > _MOST_COLOURS:
-        raise DataError(
-            f"holds masks in {len(seen.colours):,} colours or more ({_shown(seen.colours)}), too many to be classes. "
-            "Save them without loss, as PNG, and say what the colours mean in classes.txt: road 128 64 128."
-        )
-    colours = tuple(sorted(seen.colours))
-    names = tuple(hexed(colour) for colour in colours)
-    line = (
-        f"No table names the colours of the masks: each is a class ({_shown(seen.colours)}). Name them in classes.txt, "
-        "one a line: road 128 64 128; those called void count nowhere."
-    )
-    return Header(Truth("mask", names, colours), (line,))
-
-
-def known(words: frozenset[str], seen: Seen) -> Table | None:
-    """Return the classes of well-known sets without a table, by the names of their folders and their values."""
-    if words & {"gtfine", "gtcoarse"}:
-        return _CITYSCAPES
-    if words & {"trimaps", "trimap"} and set(seen.values) <= {1, 2, 3}:
-        return _PETS
-    of_voc = any(word.startswith("segmentationclass") for word in words)
-    table = _voc_palette()
-    fits = set(seen.colours) <= {*table[:21], _VOC_RIM} and set(seen.values) <= {*range(21), VOID}
-    own = not seen.palette or seen.palette[:21] == table[:21]
-    return _voc() if of_voc and fits and own and (seen.colours or seen.palette) else None
-
-
-_VOC_RIM = (224, 224, 192)
-_VOC = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
-
-
-def _voc_palette() -> tuple[Colour, ...]:
-    """Return the colours of Pascal VOC: the bits of a number, three by three, from the highest of each colour down."""
-
-    def part(value: int, bit: int) -> int:
-        return sum((value >> (3 * i + bit) & 1) << (7 - i) for i in range(8))
-
-    return tuple((part(value, 0), part(value, 1), part(value, 2)) for value in range(256))
-
-
-def _voc() -> Table:
-    kinds = [
-        Kind(name, i, colour) for i, (name, colour) in enumerate(zip(_VOC, _voc_palette(), strict=False))
-    ]
-    return Table("Pascal VOC", (*kinds, Kind("void", VOID, _VOC_RIM)))
-
-
-_PETS = Table("Oxford-IIIT Pet", (Kind("pet", 1), Kind("background", 2), Kind("not classified", 3)))
-
-_CITYSCAPES = Table(
-    "Cityscapes",
-    (
-        Kind("road", 7, (128, 64, 128)), Kind("sidewalk", 8, (244, 35, 232)), Kind("building", 11, (70, 70, 70)),
-        Kind("wall", 12, (102, 102, 156)), Kind("fence", 13, (190, 153, 153)), Kind("pole", 17, (153, 153, 153)),
-        Kind("traffic light", 19, (250, 170, 30)), Kind("traffic sign", 20, (220, 220, 0)),
-        Kind("vegetation", 21, (107, 142, 35)), Kind("terrain", 22, (152, 251, 152)),
-        Kind("sky", 23, (70, 130, 180)), Kind("person", 24, (220, 20, 60)), Kind("rider", 25, (255, 0, 0)),
-        Kind("car", 26, (0, 0, 142)), Kind("truck", 27, (0, 0, 70)), Kind("bus", 28, (0, 60, 100)),
-        Kind("train", 31, (0, 80, 100)), Kind("motorcycle", 32, (0, 0, 230)), Kind("bicycle", 33, (119, 11, 32)),
-        *(Kind("void", value) for value in (0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30)),
-    ),
-)  # fmt: skip

@@ -16,7 +16,9 @@ from vitrail.data.labels import count, shorten
 from vitrail.data.layouts import mask_files, mask_pairs, mask_tables, outlines, series
 from vitrail.data.layouts.base import Entry, Layout, Tree
 from vitrail.data.layouts.boxes import listed_splits
-from vitrail.data.layouts.mask_tables import BACKGROUND, FOREGROUND, Header
+from vitrail.data.layouts.known_palettes import known
+from vitrail.data.layouts.mask_header import Header, decide_header
+from vitrail.data.layouts.mask_tables import BACKGROUND, FOREGROUND
 from vitrail.data.manifest import dump_target
 from vitrail.data.medical import affine_of, labels_of, slices
 from vitrail.data.open_image import read
@@ -292,7 +294,7 @@ def header_of(
 
     seen = mask_files.survey(partial(raw, name) for name in masks)
     try:
-        return mask_tables.header(table, seen, mask_tables.known(frozenset(words), seen))
+        return decide_header(table, seen, known(frozenset(words), seen))
     except DataError as error:
         return Header(Truth("mask"), refusal=f"{tree.name} {error}")
 

@@ -16,8 +16,10 @@ from vitrail.metrics.temperature import temperature
 from vitrail.tasks.classify.probe import ClassProbe
 from vitrail.tasks.probe import OTHER_HEADS, Doubt, Linear, Vectors, Whole
 from vitrail.tasks.result import Result, Scope
-from vitrail.tasks.segment.evaluation import SegmentEvaluation, from_details, mean_of, overlap
+from vitrail.tasks.segment.evaluation import SegmentEvaluation
 from vitrail.tasks.segment.head import LinearMapHead
+from vitrail.tasks.segment.overlap import mean_of, overlap
+from vitrail.tasks.segment.report import from_details
 
 LEARNT = 12_000
 """Largest number of patches that a regression is fitted on."""
