@@ -1,4 +1,4 @@
-"""Where every patch looks, in every layer and head, small enough for a page."""
+"""Attention of every patch, in every layer and head, small enough for a page."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from vitrail.explainers.target import Subject
 from vitrail.layers.sdpa import AttentionMap, TokenIndex
 
 BUDGET = 10_000_000
-"""Weights in one page, a byte each, for 12 heads; finer grids are put together into cells until they fit."""
+"""Attention weights in one page, one byte each, for 12 heads; finer grids are pooled into cells until they fit."""
 
 
 def hover_data(subject: Subject, pixels: Tensor) -> dict[str, Any]:
     """Return the attention of one image for the page: pixels (1, channels, height, width) -> plain data.
 
-    One entry a layer: its cells (rows, cols), heads, and bytes in base64, (heads, prefix + cells, cells), each
-    row divided by its largest weight; `tops` are those weights in percent of the row. Weight that goes to
-    prefix tokens is left out.
+    One entry per layer: its cells (rows, cols), heads, and bytes in base64, (heads, prefix + cells, cells), each row
+    divided by its largest weight; `tops` are these weights in percent of the row. Weight on prefix tokens is left out.
     """
     cells = max(1, int((BUDGET / max(1, subject.spec.blocks) / 12) ** 0.5))
     recorder = _Cells(cells)
@@ -48,7 +47,7 @@ def _packed(weights: Tensor, grid: Grid) -> dict[str, Any]:
 
 
 class _Cells(Piecewise):
-    """Adds the attention of every call up over cells of patches: mean over who looks, sum over what is seen."""
+    """Pools the attention of every call over cells of patches: mean over queries, sum over keys."""
 
     def __init__(self, cells: int) -> None:
         super().__init__()

@@ -30,7 +30,8 @@ SHOWN = 48
 class Outlook:
     """Estimates of a draft: seconds per phase; seconds of a full fine-tune, lower bound and usual; accuracy; gain.
 
-    `half` is the accuracy with half of the images, `gain` the estimated gain from twice the images."""
+    `half` is the accuracy with half of the images, `gain` the estimated gain from twice the images.
+    """
 
     phases: dict[str, float]
     full: float

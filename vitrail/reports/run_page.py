@@ -128,7 +128,7 @@ def _page(layout: _Layout, result: Result, report: dict[str, Any], values: Mappi
         "report": report,
         "numbers": shown,
         "intervals": "%" if units == {"%"} else "mixed" if units else "",
-        "sections": [values for section in result.sections if (values := layout(section))],
+        "sections": [laid for section in result.sections if (laid := layout(section))],
         "score_name": next((one.name for one in result.numbers.values()), result.main),
         "points": [_point(row) for row in report.get("points", ())],
     }
