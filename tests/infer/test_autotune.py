@@ -96,7 +96,7 @@ def test_a_plan_that_answers_to_nothing_is_not_used_however_near_the_probabiliti
     seen = BackendCache(predictor).seen[BF16]
     assert (seen.same_top, seen.drift < 0.01) == (1.0, True)
     assert choice.plan == PLAIN
-    assert "off of how far images differ" in choice.why
+    assert "of the difference between images" in choice.why
 
 
 def test_a_plan_says_which_convolutions_stay_in_float32(model, plans, shown, monkeypatch):

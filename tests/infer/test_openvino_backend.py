@@ -139,7 +139,7 @@ def test_zero_is_among_the_numbers_of_a_range(low, high):
 
 
 def test_int8_without_scales_or_layers_says_so(model):
-    with pytest.raises(SettingError, match="learns its scales from images"):
+    with pytest.raises(SettingError, match="is calibrated on images"):
         Translated(Predictor(model).network, (8, 3, 32, 32), "int8")
     convolutions = fresh("resnet10t", 3, (32, 32))
     with pytest.raises(SettingError, match="no linear layer"):
