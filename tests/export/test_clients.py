@@ -277,7 +277,10 @@ WITHOUT = {
     "oblong crop": (Preprocess((28, 35), "crop"), r"resizes and crops .*28 x 35"),
     "oblong pad": (Preprocess((28, 35), "pad"), r"pads .*28 x 35"),
     "four channels": (Preprocess((28, 28), "squash", 1.0, (0.5,) * 4, (0.5,) * 4, 4), "takes RGBA"),
-    "raw": (Preprocess((28, 28), "squash", 1.0, (0.4,) * 3, (0.2,) * 3, scale=10_000), "raw values of the file"),
+    "raw": (
+        Preprocess((28, 28), "squash", 1.0, (0.4,) * 3, (0.2,) * 3, scale=10_000),
+        "raw values of the file",
+    ),
 }
 
 

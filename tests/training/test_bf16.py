@@ -1,4 +1,4 @@
-"""A training whose machine answers wrong in bf16 keeps what is wrong in float32, says so, and so does its resume."""
+"""A training whose machine computes wrongly in bf16 keeps what is wrong in float32, says so, and so does its resume."""
 
 from __future__ import annotations
 
