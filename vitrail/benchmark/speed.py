@@ -147,7 +147,7 @@ def _row(
     way: str,
     count: int,
     times: Mapping[str, list[float]],
-    held: int | None,
+    memory: int | None,
     macs: int,
     peaks: Mapping[str, float],
 ) -> Row:
@@ -158,7 +158,7 @@ def _row(
         ratio(times[ours], seconds) if ours and not way.startswith(OURS) else None
         for ours in (_fastest(times, int8=False), _fastest(times, int8=True))
     ]
-    return Row(name, way, count, middle, min(seconds), max(seconds), count / middle, held, share, *against)
+    return Row(name, way, count, middle, min(seconds), max(seconds), count / middle, memory, share, *against)
 
 
 def _fastest(times: Mapping[str, list[float]], int8: bool) -> str | None:
@@ -176,8 +176,8 @@ def _ours(network: Network, plan: Backend, images: Tensor, folder: Path) -> Run:
         return forward(OfImages(network), images)
     batch, channels, height, width = images.shape
     shape = (batch, channels, height, width)
-    quick = BackendNetwork(network, plan, shape, folder / "network.openvino", Scales(images.cpu))
-    return forward(lambda images: quick({"images": images}), images)
+    optimized = BackendNetwork(network, plan, shape, folder / "network.openvino", Scales(images.cpu))
+    return forward(lambda images: optimized({"images": images}), images)
 
 
 HEAD = (

@@ -152,9 +152,9 @@ def own_tests(run: Run) -> OwnTests:
             f"The images of this run were in {manifest.root}, which no longer exists. Name a folder: vitrail eval "
             f"RUN FOLDER, or tell the run where they are now: {command('train', 'PLACE', '--resume', run.folder)}"
         )
-    scored, gone = without_changes(run, manifest, (TEST,))
-    if gone and not scored.rows(TEST):
+    scored, changed = without_changes(run, manifest, (TEST,))
+    if changed and not scored.rows(TEST):
         raise DataError(
-            f"{gone}. Restore them, or score them as new images: {command('eval', run.folder, manifest.root)}"
+            f"{changed}. Restore them, or score them as new images: {command('eval', run.folder, manifest.root)}"
         )
-    return OwnTests(manifest, scored, (f"{gone}: left out of the score.",) if gone else ())
+    return OwnTests(manifest, scored, (f"{changed}: left out of the score.",) if changed else ())

@@ -58,10 +58,10 @@ class Attention:
 def looks_of(subject: Subject, pixels: Tensor, query: str = "") -> list[Tensor]:
     """Return the attention of a token in every layer: one (b, h, row, col) per layer, on the grid of that layer."""
     with torch.inference_mode():
-        asked = pixels.to(subject.device)
-        grid = subject.network.encoder(asked[:1]).tokens.grid
+        images = pixels.to(subject.device)
+        grid = subject.network.encoder(images[:1]).tokens.grid
         recorder = _Rows(query_row(query, subject.spec.prefix, grid), grid)
-        subject.network.encoder(asked, record=recorder)
+        subject.network.encoder(images, record=recorder)
     return [row.cpu() for row in recorder.found()]
 
 
@@ -74,17 +74,17 @@ def _place(kind: str, number: int, count: int) -> int:
 class _Rows(Piecewise):
     """Extracts one row of every attention call, head by head."""
 
-    def __init__(self, asked: Tensor, grid: Grid) -> None:
+    def __init__(self, query: Tensor, grid: Grid) -> None:
         super().__init__()
-        self.asked, self.last = asked, grid  # the query, as weights on the last grid
+        self.query, self.last = query, grid  # the query, as weights on the last grid
         self.rows: list[list[Tensor]] = []
         self.grids: list[Grid] = []
-        self._here = asked
+        self._here = query
 
     def begin(self, place: TokenIndex) -> None:
         self.rows.append([])
         self.grids.append(self.grid)
-        self._here = spread(self.asked, self.last, self.grid, self.prefix)
+        self._here = spread(self.query, self.last, self.grid, self.prefix)
 
     def take(self, piece: AttentionMap) -> None:
         row = self._here.to(piece.weights).expand(len(piece.weights) // piece.groups, -1)

@@ -55,7 +55,7 @@ class _Cells(Piecewise):
         self.sums: list[Tensor] = []
         self.grids: list[Grid] = []
         self._cell = torch.empty(0)
-        self._asked: list[Tensor] = []
+        self._queries: list[Tensor] = []
 
     def begin(self, place: TokenIndex) -> None:
         row, col = self.grid
@@ -67,13 +67,13 @@ class _Cells(Piecewise):
         self._cell = torch.cat([torch.arange(self.prefix), patches, last]).to(place.rows.device)
         self.grids.append(small)
         self.sums.append(torch.empty(0))
-        self._asked.append(torch.bincount(self._cell[place.rows.flatten()], minlength=int(last) + 1))
+        self._queries.append(torch.bincount(self._cell[place.rows.flatten()], minlength=int(last) + 1))
 
     def take(self, piece: AttentionMap) -> None:
         groups, heads, queries, _ = piece.weights.shape
         cells = int(self._cell[-1]) + 1
-        seen = self._cell[piece.cols.view(groups, -1)][:, None, None].expand(piece.weights.shape)
-        keys = piece.weights.new_zeros(groups, heads, queries, cells).scatter_add(3, seen, piece.weights)
+        key_cells = self._cell[piece.cols.view(groups, -1)][:, None, None].expand(piece.weights.shape)
+        keys = piece.weights.new_zeros(groups, heads, queries, cells).scatter_add(3, key_cells, piece.weights)
         flat = keys.transpose(0, 1).reshape(heads, groups * queries, cells)
         found = flat.new_zeros(heads, cells, cells).index_add(1, self._cell[piece.rows.flatten()], flat)
         self.sums[-1] = self.sums[-1] + found if self.sums[-1].numel() else found
@@ -81,7 +81,7 @@ class _Cells(Piecewise):
     def found(self) -> list[tuple[Tensor, Grid]]:
         """Return (heads, prefix + cells, cells) and the grid of cells, one a call."""
         means = [
-            total / asked[None, :, None].clamp(min=1)
-            for total, asked in zip(self.sums, self._asked, strict=True)
+            total / count[None, :, None].clamp(min=1)
+            for total, count in zip(self.sums, self._queries, strict=True)
         ]
         return [(mean[:, :-1, self.prefix : -1], grid) for mean, grid in zip(means, self.grids, strict=True)]

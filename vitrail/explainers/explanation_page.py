@@ -97,13 +97,13 @@ def every(look: ImageExplainer, of: str | None = None) -> tuple[list[Explanation
 def recommend(found: Sequence[Explanation]) -> str:
     """Say which of several tested explanations of one prediction to trust."""
     tested = [one for one in found if one.faithful is not None]
-    held = [one for one in tested if one.faithful is not None and one.faithful.holds]
+    passed = [one for one in tested if one.faithful is not None and one.faithful.holds]
     if tested and all(one.faithful is not None and one.faithful.nothing for one in tested):
         return NOTHING
-    if not held:
+    if not passed:
         return "No method is significantly better than random order here; do not trust these heat maps."
-    best = max(held, key=_gain)
-    rest = [one.method for one in tested if one not in held]
+    best = max(passed, key=_gain)
+    rest = [one.method for one in tested if one not in passed]
     more = f" Doubtful here: {', '.join(rest)}." if rest else ""
     return f"Trust {best.method}: of the methods that pass, it finds best what the score depends on.{more}"
 

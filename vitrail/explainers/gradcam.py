@@ -32,8 +32,8 @@ class GradCam:
         """Return where the score comes from: (b, channels, height, width) -> (b, row, col), 0 or more."""
         with torch.enable_grad():
             # Parameters are frozen: without a gradient at the input there would be no graph.
-            seen = subject.look(pixels.to(subject.device).detach().requires_grad_())
-            at_map, level = _gradient(seen)
+            target = subject.look(pixels.to(subject.device).detach().requires_grad_())
+            at_map, level = _gradient(target)
         if at_map is None or not bool(at_map.any()):
             raise SettingError(
                 f"The head of {subject.name} does not read the patches of the last map, which Grad-CAM needs. "
@@ -43,12 +43,12 @@ class GradCam:
         return (weights * level).sum(1).clamp(min=0).detach().cpu()
 
 
-def _gradient(seen: Seen) -> tuple[Tensor | None, Tensor]:
+def _gradient(target: Seen) -> tuple[Tensor | None, Tensor]:
     """Return the gradient at the map that the head reads, and the map: (b, d, row, col) each."""
-    tokens, levels, _ = seen.features
+    tokens, levels, _ = target.features
     candidates = [tokens.x, *levels[-1:]]
     gradients: list[Tensor | None] = list(
-        torch.autograd.grad(seen.score.sum(), candidates, allow_unused=True)
+        torch.autograd.grad(target.score.sum(), candidates, allow_unused=True)
     )
     at_tokens, at_level = gradients[0], gradients[-1]
     if at_tokens is not None:

@@ -187,9 +187,9 @@ class _Distances(Piecewise):
         asking = there.any(-1)
         apart = apart.nan_to_num(0.0)
         times = len(piece.weights) // len(apart)
-        asked = torch.stack([apart, there.to(apart)], -1).repeat(times, 1, 1, 1)  # (b·g, q, k, 2)
+        per_key = torch.stack([apart, there.to(apart)], -1).repeat(times, 1, 1, 1)  # (b·g, q, k, 2)
         # One product reads the weights once, for both the distance and the weight on patches.
-        far, on = (piece.weights.transpose(1, 2) @ asked.to(piece.weights)).unbind(-1)  # (b·g, q, h)
+        far, on = (piece.weights.transpose(1, 2) @ per_key.to(piece.weights)).unbind(-1)  # (b·g, q, h)
         if self.whole:
             far = far / on.clamp(min=torch.finfo(far.dtype).tiny)
         total = (far * asking.repeat(times, 1)[..., None]).sum((0, 1)).double().cpu()

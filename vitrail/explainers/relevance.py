@@ -49,14 +49,14 @@ class Relevance:
         recorder = _BoundedRecorder(free_memory(subject.device))
         with torch.enable_grad():
             # Parameters are frozen: without a gradient at the input the first layers would not be in the graph.
-            asked = pixels.to(subject.device).detach().requires_grad_()
-            seen = subject.look(asked, recorder)
-            wanted = [*(one.weights for one in recorder.maps), seen.features.tokens.x]
-            *gradients, at_tokens = torch.autograd.grad(seen.score.sum(), wanted, allow_unused=True)
+            inputs = pixels.to(subject.device).detach().requires_grad_()
+            target = subject.look(inputs, recorder)
+            wanted = [*(one.weights for one in recorder.maps), target.features.tokens.x]
+            *gradients, at_tokens = torch.autograd.grad(target.score.sum(), wanted, allow_unused=True)
         with torch.no_grad():
             shares = [_share(one, gradient) for one, gradient in zip(recorder.maps, gradients, strict=True)]
-            row = _read(subject, seen.features, at_tokens)
-            return on_grid(_pooled(shares, row, seen.features))
+            row = _read(subject, target.features, at_tokens)
+            return on_grid(_pooled(shares, row, target.features))
 
 
 def free_memory(device: torch.device) -> int:

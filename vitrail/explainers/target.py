@@ -74,13 +74,13 @@ def shuffled(network: Network, seed: int) -> Network:
 
     The distribution of the values does not change; everything learned is lost.
     """
-    twin = deepcopy(network)
+    copy = deepcopy(network)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in twin.parameters():
+        for parameter in copy.parameters():
             order = torch.randperm(parameter.numel(), generator=draw).to(parameter.device)
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    return twin
+    return copy
 
 
 class _RecordingNetwork(nn.Module):

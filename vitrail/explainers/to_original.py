@@ -39,9 +39,9 @@ def _runs(pixels: int) -> Iterator[range]:
         yield range(start, min(start + RUN, pixels))
 
 
-def _weights(pixels: range, seen: tuple[float, float], cells: int, rim: float) -> Map:
+def _weights(pixels: range, extent: tuple[float, float], cells: int, rim: float) -> Map:
     """Return linear interpolation weights (pixels, cells); NaN rows for pixels outside the network's input."""
-    start, stop = seen
+    start, stop = extent
     centre = np.arange(pixels.start, pixels.stop) + 0.5
     share = ((centre - start) / (stop - start) - rim) / (1 - 2 * rim)
     at = np.clip(share * cells - 0.5, 0, cells - 1)

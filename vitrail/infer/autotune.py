@@ -148,14 +148,14 @@ def choose_backend(
             memory.keep(PLAIN, proof_images.plain)
             plain = memory.seen[PLAIN].speed
         scales = Scales(proof_images.learnt)
-        seen, network = measured(
+        result, network = measured(
             plan, partial(_backend_network, predictor, plan, memory, scales), proof_images
         )
         if network is not None:
             proven[plan] = network
             if scales.known:
                 keep_ranges(memory.scales, scales.known)
-        memory.keep(plan, replace(seen, scales=scales.digest()))
+        memory.keep(plan, replace(result, scales=scales.digest()))
 
 
 def speed_up(

@@ -144,7 +144,7 @@ def measured(plan: Backend, make: Callable[[], Twin], shown: Shown) -> tuple[Bac
         why = str(error) if isinstance(error, VitrailError) else type(error).__name__
         passing = isinstance(error, MemoryError | OSError | torch.OutOfMemoryError)
         return BackendResult(0.0, 0.0, 0.0, 1.0, count, why, passing), None
-    seen = BackendResult(
+    result = BackendResult(
         speed(shown.batches, found.seconds),
         setup,
         found.same / count,
@@ -153,7 +153,7 @@ def measured(plan: Backend, make: Callable[[], Twin], shown: Shown) -> tuple[Bac
         answer=tuple(known),
         off=found.off(),
     )
-    return seen, network if seen.faithful else None
+    return result, network if result.faithful else None
 
 
 class _Compared:

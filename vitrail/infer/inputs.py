@@ -73,8 +73,8 @@ def expand(
     Raises:
         DataError: the only name has no image.
     """
-    asked = list(names)
-    for name in asked:
+    entries = list(names)
+    for name in entries:
         try:
             yield from _expand_name(name, standard_input, say)
         except (DataError, OSError) as error:
@@ -86,7 +86,7 @@ def expand(
                 )
             else:
                 trouble = error
-            if len(asked) == 1:
+            if len(entries) == 1:
                 raise trouble from error
             yield Source(shown, trouble=str(trouble))
 

@@ -102,13 +102,13 @@ def evaluate_on(
     evaluation = evaluate(predictor, new.rows, new.manifest.root)
     result = result_of(evaluation, new.rows, Scope(new.called, frozenset(new.known)))
     report = _report(predictor, result, {}) | {"notes": list(new.notes)}
-    told = Told(report, result)
+    scored = Told(report, result)
     if html:
         try:
             write_text(Path(html), page_of_new(new, predictor, result, report))
         except Exception as error:  # drawing and rendering can fail in many ways; the scores are still valid
-            raise PageError(html, error, told) from error
-    return told
+            raise PageError(html, error, scored) from error
+    return scored
 
 
 def _report(predictor: Predictor, result: Result, splits: dict[str, dict[str, int]]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Drawer(NamedTuple):
 
     task: Task[Any, Any]
     preprocess: Preprocess
-    said: Callable[[Shot, NDArray[Any]], Any]
+    predict: Callable[[Shot, NDArray[Any]], Any]
 
 
 class DraftPage(NamedTuple):
@@ -231,7 +231,7 @@ class _Layout:
 
     def _drawn(self, drawer: Drawer, shown: Image, image: NDArray[Any], shot: Shot) -> Image:
         """Return an image with the prediction drawn on it, next to the truth if the task can draw both."""
-        task, answer = drawer.task, drawer.said(shot, image)
+        task, answer = drawer.task, drawer.predict(shot, image)
         compare = getattr(task, "compare", None)
         if compare is None:
             return task.render(shown, answer)
