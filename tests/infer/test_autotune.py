@@ -110,7 +110,7 @@ def test_a_plan_says_which_convolutions_stay_in_float32(model, plans, shown, mon
 
 
 def test_a_model_alone_is_proven_on_the_pictures_of_the_job(model, plans, shown, tmp_path, monkeypatch):
-    monkeypatch.setattr(autotune, "_FIRST", 0.001)  # any job is long to a network this slow
+    monkeypatch.setattr(autotune, "ASSUMED_SPEED", 0.001)  # any job is long to a network this slow
     from PIL import Image
 
     sources = []

@@ -67,16 +67,7 @@ def train(
     if data:
         data_there(data)
     if dry_run:
-        from vitrail.training.dry_run import dry, dry_resume
-        from vitrail.training.resumption import Place
-
-        place = Place(data, changed)
-        plan = dry_resume(resume, options.epochs or 0, place) if resume else dry(data, options)
-        if json:
-            print_json(plan.to_dict())
-        else:
-            sys.stdout.write("\n".join(plan.lines()) + "\n")
-        return 0
+        return _show_plan(data, options, resume, changed, json)
     from vitrail.cli.training_progress import train_with_progress
 
     report = train_with_progress(data, options, resume, changed)
@@ -88,6 +79,20 @@ def train(
         say("")
         sys.stdout.write("\n".join(_ending(report, data, options)) + "\n")
     return 1 if "unreported" in report else 0
+
+
+def _show_plan(data: str, options: TrainOptions, resume: str | None, changed: bool, json: bool) -> int:
+    """Print the plan of a training, without starting it."""
+    from vitrail.cli.output import print_json
+    from vitrail.training.dry_run import dry, dry_resume
+    from vitrail.training.resumption import Place
+
+    plan = dry_resume(resume, options.epochs or 0, Place(data, changed)) if resume else dry(data, options)
+    if json:
+        print_json(plan.to_dict())
+    else:
+        sys.stdout.write("\n".join(plan.lines()) + "\n")
+    return 0
 
 
 def _not_allowed(options: TrainOptions) -> list[str]:

@@ -188,7 +188,7 @@ def plain_speed(predictor: Predictor, memory: BackendCache, pictures: int) -> fl
     if PLAIN in memory.seen:
         return memory.seen[PLAIN].speed
     if pictures < MIN_IMAGES_TO_TIME:
-        return _ASSUMED_SPEED
+        return ASSUMED_SPEED
     few = torch.zeros(min(4, memory.at_once), predictor.preprocess.channels, *memory.point.size)
     seconds = [
         timed(predictor, Request(memory.point), few)[1] for _ in range(2)
@@ -206,7 +206,7 @@ def _seconds(plan: Backend, memory: BackendCache, pictures: int, plain: float) -
     return SETUP_SECONDS[plan.engine] + PROOF_IMAGES * (1 / plain + 1 / expected) + pictures / expected
 
 
-_ASSUMED_SPEED = 20.0
+ASSUMED_SPEED = 20.0
 """Assumed images/s of a network that was never measured."""
 
 MIN_IMAGES_TO_TIME = 32

@@ -22,17 +22,17 @@ def folded(network: Network) -> Network:
     if encoder is network.encoder:
         return network
     # The folded encoder shares no tensor with the branches, so they are not copied.
-    copy = Network(encoder, deepcopy(network.head), network.outputs).eval()
-    return copy if _equal(network, copy) else network
+    twin = Network(encoder, deepcopy(network.head), network.outputs).eval()
+    return twin if _equal(network, twin) else network
 
 
-def _equal(network: Network, copy: Network) -> bool:
+def _equal(network: Network, twin: Network) -> bool:
     weight, config = next(network.parameters()), network.encoder.config
     draw = torch.Generator().manual_seed(0)
     images = torch.randn(2, config.channels, *network.encoder.image_size, generator=draw).to(weight.device)
     was = network.training
     with torch.inference_mode():
-        wanted, found = network.eval()({"images": images}), copy({"images": images})
+        wanted, found = network.eval()({"images": images}), twin({"images": images})
     network.train(was)
     return all(
         bool((wanted[name] - found[name]).abs().max() <= EQUAL * wanted[name].abs().max()) for name in wanted
