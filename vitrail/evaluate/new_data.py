@@ -109,7 +109,7 @@ def _kind_of(task: Targets[Any]) -> str | None:
 
 def _describe(pictures: int, known: int, known_training: bool) -> str:
     """Return the words after the number of images: "new" only if none of them was used in training."""
-    noun = "picture" if pictures == 1 else "pictures"
+    noun = "image" if pictures == 1 else "images"
     if not known:
         return f"new {noun}" if known_training else noun
     if pictures == 1:
