@@ -70,7 +70,7 @@ def page_of_new(new: NewData, predictor: Predictor, result: Result, report: dict
     """Return the page for new images, without the section about training."""
     values = {
         "title": f"{report['model']} on {new.called}",
-        "subtitle": "A trained model, scored on new images",
+        "subtitle": "A trained model, scored on the named images",
         "notes": [*report["notes"], *_notes(new.manifest)],
         "learnt": False,
     }
