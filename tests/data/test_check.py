@@ -66,7 +66,7 @@ def test_a_decision_is_taken_back_and_shown(photos: Path, capsys: pytest.Capture
     code, said = call(capsys, photos, "--history")
     assert code == 0
     assert [line[:12] for line in said.splitlines()] == ["1  kept out ", "2  took back", "3  dropped c"]
-    assert "(taken back)" in said.splitlines()[0]
+    assert "(undone)" in said.splitlines()[0]
     assert json.loads(call(capsys, photos, "--history", "--json")[1])[0]["taken_back"] is True
     assert "vitrail check DATA --history" in call(capsys, photos)[1]
 

@@ -115,7 +115,7 @@ def test_explain_answers_a_strip_and_the_others_where_one_fails(
     done = vitrail("explain", trained, good, thin, good, *out)
     assert done.returncode == 1
     assert f"{thin} could not be explained: memory ran out." in done.stderr
-    assert done.stderr.endswith("1 of 3 images could not be explained; the others are answered.\n")
+    assert done.stderr.endswith("1 of 3 images could not be explained; the others were processed.\n")
     first, second, third = json.loads(done.stdout)
     assert set(second) == {"path", "error"}
     assert Path(first["file"]).is_file()
@@ -149,7 +149,7 @@ def test_check_tells_first_and_then_writes(vitrail, conflicting):
     done = vitrail("check", data)
     assert done.returncode == 0
     assert "79 images in 4 classes" in done.stdout
-    assert "is not kept, so there is nothing to take back" in done.stderr
+    assert "are not saved, so they cannot be undone" in done.stderr
     assert "--undo" not in done.stdout
     dropped = vitrail("check", data, "--drop", "0/" + sorted(p.name for p in (data / "0").iterdir())[1])
     assert dropped.returncode == 1

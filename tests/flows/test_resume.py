@@ -141,4 +141,4 @@ def test_resuming_a_finished_run_changes_nothing(trained, vitrail):
     done = vitrail("train", "--resume", trained)
     assert done.returncode == 0, done.stderr
     assert (trained / "model.safetensors").read_bytes() == before
-    assert f"is finished already. For N epochs more: vitrail train --resume {trained}" in done.stderr
+    assert f"is already finished. For N more epochs: vitrail train --resume {trained}" in done.stderr

@@ -13,7 +13,7 @@ def test_other_options_with_resume_are_wrong_usage(trained, vitrail):
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     done = vitrail("train", "--resume", trained, "--lr", "5", "--model", "resnet10t")
     assert done.returncode == 2
-    assert "--model, --lr cannot be given with --resume" in done.stderr
+    assert "--model, --lr cannot be used with --resume" in done.stderr
     assert "recipe.yaml" in done.stderr
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
