@@ -19,8 +19,8 @@ def onto_original(grid: Map, geometry: Geometry, rim: float = 0.0) -> Map:
     """Resize (row, col) values to the original (height, width), NaN outside the network's input.
 
     The grid is interpolated linearly at the centre of every original pixel, so resize, crop and padding are undone in
-    one step. `rim` is the number of input pixels outside the outermost cells on each side (`FeatureSpec.overlap_margin`); pixels
-    there get the value of the nearest cell.
+    one step. `rim` is the number of input pixels outside the outermost cells on each side
+    (`FeatureSpec.overlap_margin`); pixels there get the value of the nearest cell.
     """
     top, left, bottom, right = geometry.box
     height, width = geometry.original
