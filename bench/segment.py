@@ -34,7 +34,8 @@ from vitrail.data.prepare import prepare
 from vitrail.data.preprocess import Preprocess
 from vitrail.runs.network import build_task
 from vitrail.runs.train_options import TrainOptions
-from vitrail.tasks.segment.evaluation import FACTS, SegmentEvaluation
+from vitrail.tasks.segment.evaluation import SegmentEvaluation
+from vitrail.tasks.segment.report import FACTS
 from vitrail.tasks.segment.task import Segment
 from vitrail.training.fit import train
 from vitrail.training.progress import Teller

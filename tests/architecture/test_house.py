@@ -342,7 +342,29 @@ def test_modules_are_called_by_the_noun_of_what_they_hold(why):
     assert not [str(path.relative_to(ROOT)) for path in PAGES if path.stem in NO_NAMES[why].split()]
 
 
-LONG = {}
+LONG = {
+    "data/decode.py": "from the bytes of an image to its pixels, for every format and mode",
+    "data/layouts/mask_files.py": "what lies in the file of a mask",
+    "data/layouts/mask_pairs.py": "which mask belongs to which image",
+    "data/layouts/masks.py": "the layout of images with files of masks",
+    "data/layouts/outlines.py": "the layouts of outlines, of several labelling tools",
+    "data/layouts/table.py": "the layout of a table of labels",
+    "data/table_files.py": "tables of every file format as columns of words",
+    "data/tiff.py": "the samples of a TIFF file",
+    "data/view.py": "the geometry of a view of an image, and its truth in the same view",
+    "infer/predictor.py": "a trained model that answers",
+    "models/timm_wrapper.py": "any network of timm as an encoder",
+    "plots/images.py": "drawings on images",
+    "tasks/classify/evaluation.py": "the scores of one label an image",
+    "tasks/multilabel/evaluation.py": "the scores of several labels an image",
+    "tasks/result.py": "what reports lay out, as data",
+    "tasks/segment/targets.py": "masks as truths of a training",
+    "tasks/segment/task.py": "the task of segmentation",
+    "training/loop.py": "the steps of a training",
+    "training/resolve_recipe.py": "from options and images to a complete recipe",
+    "weights/hub_folder.py": "a folder in the layout of a hub",
+    "weights/infer_config.py": "from the shapes of tensors to the settings of a network",
+}
 """Files over 300 lines → the one thing that each holds."""
 
 

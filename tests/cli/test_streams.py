@@ -24,7 +24,7 @@ def test_what_cannot_be_printed_is_said_and_is_no_success(words):
         done = shell(f"{VITRAIL} {words} {place}")
         assert (done.returncode, done.stderr) == (
             1,
-            f"Standard output could not be written: {why}. What was to be printed is lost.\n",
+            f"Standard output could not be written: {why}. The rest of the output is lost.\n",
         )
 
 

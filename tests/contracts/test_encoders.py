@@ -1,4 +1,4 @@
-"""What every encoder of ours keeps, whatever its paper: a new architecture is tested by one row of `TINY`."""
+"""The properties of all our encoders; a new architecture is tested by one row of `TINY`."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_bfloat16(case):
 
 
 def test_deterministic(case):
-    """Under one seed the same weights are drawn and the same parts dropped, in training too."""
+    """One seed gives the same weights and the same dropped parts, also in training."""
     encoder, images, _ = case
     config = encoder.config
     if hasattr(config, "drop_path"):

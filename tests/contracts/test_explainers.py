@@ -37,7 +37,7 @@ def case(request) -> tuple[Subject, torch.Tensor]:
 
 @pytest.fixture
 def seeing(case) -> tuple[Subject, torch.Tensor]:
-    """A network that has attention to see."""
+    """A network whose attention can be recorded."""
     if case[0].spec.attention == "none":
         pytest.skip("this network attends to nothing")
     return case

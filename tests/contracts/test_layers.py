@@ -1,4 +1,4 @@
-"""The shared vocabulary: attention and its records, drop path, pooling, position grids, what is imported."""
+"""The shared layers: attention and its records, drop path, pooling, position grids, imports."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_patches_are_projected_as_by_the_convolution(channels, patch, size):
 @pytest.mark.parametrize("channels", [3, 4, 8, 12, 16, 24, 32])
 @pytest.mark.parametrize("patch", [4, 8, 14, 16])
 def test_patches_are_right_in_bf16(channels, patch):
-    """The convolution answers garbage for 4 to 24 channels on a CPU with AMX (torch 2.15)."""
+    """The convolution gives wrong results for 4 to 24 channels on a CPU with AMX (torch 2.15)."""
     torch.manual_seed(3)
     embed, images = PatchEmbed(96, patch, channels), torch.randn(2, channels, 112, 112)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Networks of timm, of all kinds, as encoders: what they say is true and nothing is left out."""
+"""Networks of timm, of all kinds, as encoders: their specs are correct and no parameter is missing."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_export(case):
 
 
 def test_bfloat16(case, tmp_path, monkeypatch):
-    """As it is used: but for what this machine answers wrongly, as of visformer's first embedding with AMX."""
+    """As in use: without layers that are wrong on this machine, such as visformer's first embedding with AMX."""
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path))
     encoder, images = case
     check = check_bf16(encoder, images)
@@ -142,7 +142,7 @@ def test_recording_is_exact_or_refused_in_words(case):
 
 
 def test_recorded_attention_is_what_the_unfused_network_computes():
-    """timm's own slow path, whose dropout of the weights is watched, against what the fused path records."""
+    """Compare timm's own slow path, observed at its attention dropout, with the records of the fused path."""
     encoder = create_encoder("vit_relpos_small_patch16_224", image=64).eval()
     images, recorder, theirs = torch.randn(2, 3, 64, 64), Recorder(), []
     with torch.no_grad():
@@ -158,7 +158,7 @@ def test_recorded_attention_is_what_the_unfused_network_computes():
 def test_a_call_that_is_not_heard_is_refused():
     encoder = create_encoder("eva02_tiny_patch14_224", image=56).eval()
     encoder.net.blocks[3].attn.fused_attn = False
-    with pytest.raises(SettingError, match=r"12 times, of which 11"), torch.no_grad():
+    with pytest.raises(SettingError, match=r"12 attention calls, of which 11"), torch.no_grad():
         encoder(torch.randn(1, 3, 56, 56), record=Recorder())
 
 

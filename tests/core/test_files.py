@@ -1,4 +1,4 @@
-"""Places that take no file: the error that happened is told, in a sentence, and what stood there stays."""
+"""Folders that cannot be written: the message reports the first error, and the old file stays."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_the_way_out_of_a_name_that_is_too_long(tmp_path):
 
 
 def test_the_error_is_told_and_not_the_one_of_cleaning_up(tmp_path):
-    """As on a disk that is pulled out: the temporary file cannot even be removed."""
+    """As on a disk that was unplugged: even removing the temporary file fails."""
 
     def lost(temporary: Path) -> None:
         temporary.unlink()
         temporary.parent.rename(tmp_path / "elsewhere")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(RunError, match=r"No space left on device\. Make room"):
+    with pytest.raises(RunError, match=r"No space left on device\. Free some disk space"):
         replace(tmp_path / "folder" / "file.txt", lost)
 
 
@@ -113,7 +113,7 @@ def test_a_folder_comes_whole_or_not_at_all(tmp_path):
         (draft / "one.txt").write_text("1")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(RunError, match=r"set could not be written: No space.* Make room"):
+    with pytest.raises(RunError, match=r"set could not be written: No space.* Free some disk space"):
         replace_folder(tmp_path / "set", fill)
     assert not list(tmp_path.iterdir())
     replace_folder(tmp_path / "set", lambda draft: (draft / "one.txt").write_text("1"))
@@ -126,13 +126,13 @@ def test_a_full_disk_is_found_before_the_work(small_disk):
     refuse_unwritable(small_disk / "page.html")
     with suppress(OSError):
         (small_disk / "much").write_bytes(bytes(4_000_000))
-    with pytest.raises(RunError, match="Make room"):
+    with pytest.raises(RunError, match="Free some disk space"):
         refuse_unwritable(small_disk / "page.html")
 
 
 @pytest.fixture
 def closed(tmp_path, monkeypatch):
-    """A cache that cannot be written, since a file stands in its place; the temporary folder is another."""
+    """A cache that cannot be written, because a file has its name; the temporary folder is writable."""
     (tmp_path / "cache").write_text("no folder")
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
@@ -148,7 +148,7 @@ def test_a_cache_that_cannot_be_written_is_said_once(closed, caplog):
     found = cache.place("data")
     (said,) = caplog.messages
     assert said.startswith(f"{closed}/cache cannot be written (")
-    assert said.endswith("VITRAIL_CACHE names another place.")
+    assert said.endswith("Set VITRAIL_CACHE to another folder.")
     assert found.parent == closed / "temporary" / f"vitrail-{os.getuid()}"
     assert found.parent.stat().st_mode & 0o077 == 0
     assert cache.places("data") == (cache_dir() / "data", found)
@@ -185,5 +185,5 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch, tmp_path):
 def test_errors_of_the_system_are_sentences():
     told = files.unusable(PermissionError(13, "Permission denied", "/there/x"))
     assert told == (
-        "/there/x cannot be read or written: Permission denied. Look at its permissions, or choose another place."
+        "/there/x cannot be read or written: Permission denied. Check its permissions, or choose another place."
     )

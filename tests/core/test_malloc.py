@@ -1,4 +1,4 @@
-"""What is freed stays with the process while it is held, and goes back afterwards."""
+"""Freed memory stays with the process while it is held, and is returned afterwards."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ print(json.dumps(found))
     reason="only glibc can be told to keep memory, and counts it since 2.33",
 )
 def test_what_is_freed_stays_while_memory_is_held_and_goes_back_afterwards():
-    """By the C library's own counts, in a process of its own: whatever else the machine does changes none of them."""
+    """Measured by the C library in a new process, so that other work on the machine has no influence."""
     done = subprocess.run([sys.executable, "-c", COUNTED], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert found["usual"] >= 48

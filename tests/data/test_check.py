@@ -66,7 +66,7 @@ def test_a_decision_is_taken_back_and_shown(photos: Path, capsys: pytest.Capture
     code, said = call(capsys, photos, "--history")
     assert code == 0
     assert [line[:12] for line in said.splitlines()] == ["1  kept out ", "2  took back", "3  dropped c"]
-    assert "(taken back)" in said.splitlines()[0]
+    assert "(undone)" in said.splitlines()[0]
     assert json.loads(call(capsys, photos, "--history", "--json")[1])[0]["taken_back"] is True
     assert "vitrail check DATA --history" in call(capsys, photos)[1]
 
@@ -90,7 +90,7 @@ def test_a_clean_set_and_a_large_one_have_pages_too(
     root = folders(tmp_path / "set", {f"class {i}": 12 for i in range(14)}, size=(20, 20))
     assert call(capsys, root, "--html", tmp_path / "a.html")[0] == 0
     html = (tmp_path / "a.html").read_text(encoding="utf-8")
-    assert "Nothing: every file could be read" in html
+    assert "No problems: all files are readable" in html
     assert "and 2 more classes" in html
 
 

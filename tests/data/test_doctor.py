@@ -230,7 +230,7 @@ def test_measurements_are_no_classes(tmp_path: Path) -> None:
     for i in range(24):
         put(tmp_path / "set" / f"{i}.png", encode(scene(i)))
     put(tmp_path / "set" / "t.csv", "image,label\n" + "".join(f"{i}.png,{i / 7:.3f}\n" for i in range(24)))
-    with pytest.raises(DataError, match="hardly two share one"):
+    with pytest.raises(DataError, match="has its own label, so these are not classes"):
         prepare(tmp_path / "set")
 
 
@@ -241,7 +241,7 @@ def test_several_labels_a_picture_are_said(tmp_path: Path) -> None:
     put(tmp_path / "set" / "t.csv", f"image,labels\n{rows}")
     prepared = prepare(tmp_path / "set")
     assert prepared.manifest.truth == Truth("classes", ("a", "b"))
-    assert "24 images in 2 classes, any number of labels an image" in prepared.about()
+    assert "24 images in 2 classes, any number of labels per image" in prepared.about()
 
 
 def test_one_picture_in_a_class_is_enough_to_go_on(tmp_path: Path) -> None:

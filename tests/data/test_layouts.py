@@ -633,7 +633,7 @@ def test_coco_yolo_and_voc_are_named_and_their_crops_offered(tmp_path: Path) -> 
 
 def test_masks_are_no_classes(tmp_path: Path) -> None:
     """They are masks of pixels, whose values stand for something; these are photographs."""
-    with pytest.raises(DataError, match=r"name no classes.*masks in 3,738 colours.*classes\.txt"):
+    with pytest.raises(DataError, match=r"have no names.*masks in 3,738 colours.*classes\.txt"):
         prepare(folders(tmp_path, {"train/images": 2, "train/masks": 2}))
 
 

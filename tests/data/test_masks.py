@@ -781,7 +781,8 @@ def test_classes_of_another_source_are_matched_by_their_names(tmp_path: Path) ->
     )
     painted = [rows[0]._replace(target='{"size": [40, 60], "objects": []}')]
     with pytest.raises(
-        DataError, match="What no outline covers is 'background' here, and 'sky' is the first"
+        DataError,
+        match="outside all outlines are 'background' here, but the first class of the model is 'sky'",
     ):
         learnt.follow_header(Truth("mask", ("background", "car")), painted)
 
@@ -832,10 +833,10 @@ def test_every_fault_is_named_with_its_files(street: Path) -> None:
     put(street / "classes.txt", "road\ncar\npole\ntram\n")
     prepared, found = checked(street)
     rows = {row.id: row for row in prepared.manifest.rows(state=None)}
-    assert rows["images/0.jpg"].reason == "a mask with 9 (7 px), 200 (2 px), which no class has"
+    assert rows["images/0.jpg"].reason == "a mask with 9 (7 px), 200 (2 px), which belongs to no class"
     assert rows["images/1.jpg"].reason == "no mask"
     assert rows["images/2.jpg"].reason == "a mask of 30 × 20 px for an image of 60 × 40"
-    assert rows["images/3.jpg"].reason == "a mask in JPEG, which blurs class numbers"
+    assert rows["images/3.jpg"].reason == "a mask in JPEG, which changes class numbers"
     assert rows["images/4.jpg"].reason == "a mask that is void everywhere"
     assert rows["images/5.jpg"].reason == (
         "masks/5.png is no mask that can be read (no image of a known kind). Save it as PNG"
@@ -846,7 +847,7 @@ def test_every_fault_is_named_with_its_files(street: Path) -> None:
         f"images/{i}.jpg" for i in range(6, 12)
     }
     assert found["unknown values"].text == "Of no class: 9 (7 px in 1 mask), 200 (2 px in 1 mask)."
-    assert found["absent class"].text.startswith("No mask shows tram: never learned.")
+    assert found["absent class"].text.startswith("No mask contains tram, so it cannot be learned.")
     assert found["lossy mask"].ids == ("images/3.jpg",)
     assert "mogrify" in found["lossy mask"].text
 
@@ -880,8 +881,8 @@ def test_an_exif_turn_of_one_alone(street: Path) -> None:
     put(street / "masks/4.png", turned(classes(4, size=(40, 60)), 8, "PNG"))
     prepared, found = checked(street)
     rows = {row.id: row for row in prepared.manifest.rows(state=None)}
-    assert rows["images/0.jpg"].reason == "a mask that lies otherwise: an EXIF tag turns its image alone"
-    assert rows["images/4.jpg"].reason == "a mask that lies otherwise: an EXIF tag turns it alone"
+    assert rows["images/0.jpg"].reason == "a rotated mask: an EXIF tag rotates only the image"
+    assert rows["images/4.jpg"].reason == "a rotated mask: an EXIF tag rotates only the mask"
     assert found["mask turn kept"].ids == ("images/1.jpg", "images/2.jpg")
     assert {rows[f"images/{i}.jpg"].state for i in (1, 2, 3)} == {"kept"}
     np.testing.assert_array_equal(
@@ -904,7 +905,7 @@ def test_a_set_of_jpeg_masks_is_refused_by_name(tmp_path: Path) -> None:
         put(tmp_path / f"images/{i}.jpg", image(i))
         put(tmp_path / f"masks/{i}.jpg", image(i + 5))
     with pytest.raises(
-        DataError, match=r"a mask in JPEG, which blurs class numbers: images/0\.jpg.*mogrify.*[^.]\.$"
+        DataError, match=r"a mask in JPEG, which changes class numbers: images/0\.jpg.*mogrify.*[^.]\.$"
     ):
         prepare(tmp_path)
     for i in range(2):  # as the way out leaves them

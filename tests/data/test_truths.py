@@ -78,9 +78,9 @@ def test_masks_are_read_checked_and_written_down(cells: Path, tmp_path: Path) ->
 
 def test_masks_are_no_classes_and_have_a_task_of_their_own(cells: Path) -> None:
     assert type(prepare(cells).targets).__name__ == "SegmentTargets"
-    with pytest.raises(DataError, match="and no classes"):
+    with pytest.raises(DataError, match="not classes"):
         prepare(cells, task="classify")
-    with pytest.raises(SettingError, match="trains another one"):
+    with pytest.raises(SettingError, match="wraps another task"):
         prepare(cells, task="distill")
     with pytest.raises(UnknownNameError, match="Did you mean 'classify'"):
         prepare(cells, task="clasify")
@@ -260,7 +260,7 @@ def test_a_missing_label_does_not_make_a_set_one_of_several_labels(tmp_path: Pat
     assert (row.id, row.reason) == ("4.png", "no label")
     assert prepared.report.of("no label") == ("4.png",)
     assert (
-        "1 image kept out, no label: 4.png. Where an image may have none: --task multilabel."
+        "1 image kept out, no label: 4.png. If an image may have no label, use --task multilabel."
         in prepared.report.lines()
     )
     asked = prepare(tmp_path / "set", task="multilabel")

@@ -18,7 +18,7 @@ def matrix_of(labels, answers):
     for name, true, said in answers:
         counts[true, said] += 1
         shots.setdefault((true, said), []).append(Shot(name, labels[true], labels[said], 0.61, true == said))
-    return Matrix("What is taken for what", labels, tuple(map(tuple, counts.tolist())), shots)
+    return Matrix("Confusion matrix", labels, tuple(map(tuple, counts.tolist())), shots)
 
 
 @pytest.fixture

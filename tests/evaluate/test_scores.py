@@ -220,8 +220,8 @@ def test_the_score_is_told_with_and_without_twins(some):
     expected = ((p.argmax(axis=1) == truth).sum() - 50) / 161
     assert told["without_twins"]["value"] == pytest.approx(expected, abs=1e-4)
     assert told["twins"] == 50
-    assert "without those that have a twin in training" in found.verdict
-    assert found.numbers["without_twins"].fact == "without the 50 that have a twin in training"
+    assert "without those that have a duplicate in training" in found.verdict
+    assert found.numbers["without_twins"].fact == "without the 50 that have a duplicate in training"
     assert "without_twins" not in details(truth, p)
 
 
@@ -231,7 +231,7 @@ def test_the_verdict_names_the_weakest_class_and_what_it_is_taken_for():
     said = evaluated(truth, p, ("dog", "cat")).result().verdict
     assert said.startswith("85.0 % right, ")
     assert f"on 20 {NEVER_SEEN}; weakest: cat, 70.0 %, mostly taken for dog" in said
-    assert "honest to" in said
+    assert "probabilities are off by" in said
 
 
 def test_a_perfectly_calibrated_model_shows_noise_alone():

@@ -108,5 +108,5 @@ def test_it_refuses_what_does_not_fit_into_memory(monkeypatch):
     monkeypatch.setattr(relevance, "free_memory", lambda device: needed)
     Relevance()(subject, images)
     monkeypatch.setattr(relevance, "free_memory", lambda device: needed - 1)
-    with pytest.raises(SettingError, match="3 of them at 16 tokens"):
+    with pytest.raises(SettingError, match="3 layers with 16 tokens"):
         Relevance()(subject, images)

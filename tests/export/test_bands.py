@@ -100,7 +100,7 @@ def test_the_proof_picture_fills_the_scale_and_has_gaps():
 def test_raw_pictures_are_stretched_without_new_values():
     values = scenes((6, 7), 4)
     for size in ((17, 23), (100, 90)):
-        found = agreement._stretched(values, *size)
+        found = agreement._resized(values, *size)
         assert (found.shape, found.dtype) == ((*size, 12), np.uint16)
         assert set(np.unique(found)) <= set(np.unique(values))
 

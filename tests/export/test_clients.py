@@ -144,7 +144,7 @@ def test_pictures_of_one_size_go_together(graphs, model):
 
 @pytest.mark.parametrize("format", ["timm", "huggingface"])
 def test_folders_take_batches_as_they_are(model, format, tmp_path):
-    with pytest.raises(SettingError, match="Leave --batch out"):
+    with pytest.raises(SettingError, match="Remove --batch"):
         export(model, format, tmp_path / "theirs", batch=True)
 
 
@@ -246,7 +246,7 @@ def test_transformers_pads_where_that_answers_as_the_model(written, pictures, tm
     monkeypatch.setattr(agreement, "FEW_BITS", 1e-6)
     done = export(model, "huggingface", tmp_path / "others", data=pictures)
     assert not (done.path / "preprocessor_config.json").exists()
-    assert "the folder does not name it" in (done.path / "README.md").read_text()
+    assert "the folder does not include it" in (done.path / "README.md").read_text()
 
 
 def test_the_number_is_that_of_the_files_through_the_librarys_own_transform(written, pictures, tmp_path):
@@ -274,10 +274,13 @@ def test_the_number_is_that_of_the_files_through_the_librarys_own_transform(writ
 
 
 WITHOUT = {
-    "oblong crop": (Preprocess((28, 35), "crop"), r"covers an input .*28 x 35"),
-    "oblong pad": (Preprocess((28, 35), "pad"), r"lays an image .*28 x 35"),
+    "oblong crop": (Preprocess((28, 35), "crop"), r"resizes and crops .*28 x 35"),
+    "oblong pad": (Preprocess((28, 35), "pad"), r"pads .*28 x 35"),
     "four channels": (Preprocess((28, 28), "squash", 1.0, (0.5,) * 4, (0.5,) * 4, 4), "takes RGBA"),
-    "raw": (Preprocess((28, 28), "squash", 1.0, (0.4,) * 3, (0.2,) * 3, scale=10_000), "numbers of the file"),
+    "raw": (
+        Preprocess((28, 28), "squash", 1.0, (0.4,) * 3, (0.2,) * 3, scale=10_000),
+        "raw values of the file",
+    ),
 }
 
 

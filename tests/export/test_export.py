@@ -230,7 +230,7 @@ def test_broken_foreign_and_unknown_files_are_refused_in_plain_words(written, pi
         Predictor(done.path)
     with pytest.raises(SettingError, match="onnx"):
         export(tmp_path, "onx")
-    with pytest.raises(RunError, match="looked into"):
+    with pytest.raises(RunError, match="inspected"):
         vitrail.explain(load(done.path), picture())
 
 

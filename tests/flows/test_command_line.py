@@ -115,7 +115,7 @@ def test_an_existing_run_is_never_overwritten(vitrail, digits, trained, tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["run"].endswith("few-2")
-    assert f"{trained} is there already; this run is kept in {trained}-2." in done.stderr
+    assert f"{trained} already exists; this run is kept in {trained}-2." in done.stderr
     assert (trained / "model.safetensors").read_bytes() == before
 
 
@@ -144,7 +144,7 @@ def test_a_name_that_stands_for_nothing_leaves_the_others_answered(vitrail, trai
     empty, answered, typo = json.loads(done.stdout)
     assert "holds no images" in empty["error"]
     assert answered["label"] in "0123"
-    assert "Nothing is called like" in typo["error"]
+    assert "No file matches" in typo["error"]
     alone = vitrail("predict", trained, tmp_path / "empty", "--json")
     assert (alone.returncode, alone.stdout) == (1, "")
     assert "holds no images" in alone.stderr

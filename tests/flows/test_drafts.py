@@ -35,15 +35,15 @@ def test_eval_of_a_draft_tells_its_score_by_folds(vitrail, digits, weights, tmp_
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert set(report["calibration"]) >= {"ece_before", "ece_after", "ece_noise", "temperature"}
-    assert "honest to" in report["verdict"]
+    assert "probabilities are off by" in report["verdict"]
     again = vitrail("eval", run, "--json")
     assert again.returncode == 0, again.stderr
     found = json.loads(again.stdout)
     assert found["test"] == report["test"]
-    assert "by folds" in found["notes"][0]
+    assert "cross-validated" in found["notes"][0]
     told = vitrail("eval", run)
     assert "calibration error" in told.stdout
-    assert "by folds" in told.stderr
+    assert "cross-validated" in told.stderr
     page = (run / "report.html").read_text()
     assert 'id="cell-0-0"' in page
     assert "What could be better" in page

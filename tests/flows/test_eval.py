@@ -97,8 +97,8 @@ def test_pictures_that_were_learnt_are_told_apart(vitrail, trained, digits, othe
     found = json.loads(done.stdout)
     assert found["test"]["twins"] == 5
     assert found["test"]["pictures"] == 29
-    assert "5 of the images stood in the training" in " ".join(found["notes"])
-    assert "on 29 images, of which 5 stood in the training" in found["verdict"]
+    assert "5 of the images were used in training" in " ".join(found["notes"])
+    assert "on 29 images, of which 5 were used in training" in found["verdict"]
 
 
 def test_a_model_file_knows_the_pictures_of_the_run_that_it_lies_in(
@@ -113,17 +113,17 @@ def test_a_model_file_knows_the_pictures_of_the_run_that_it_lies_in(
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     count = found["test"]["pictures"]
-    assert f"on {count} images, all of which stood in the training" in found["verdict"]
+    assert f"on {count} images, all of which were used in training" in found["verdict"]
     assert found["test"]["twins"] == count
     assert "without_twins" not in found["test"]
-    assert "all of which stood in the training" in page.read_text()
+    assert "all of which were used in training" in page.read_text()
     assert "new images" not in page.read_text()
     new = vitrail("eval", trained / "model.safetensors", others)
     assert "on 24 new images" in new.stdout
     lone = shutil.copy(trained / "model.safetensors", tmp_path / "model.safetensors")
     unknown = vitrail("eval", lone, learnt)
     assert f"on {count} images;" in unknown.stdout
-    assert "cannot be known whether these images are new" in unknown.stderr
+    assert "is unknown whether these images are new" in unknown.stderr
 
 
 def test_given_splits_that_leak_are_scored_with_and_without_the_twins(vitrail, digits, tmp_path):
@@ -145,13 +145,13 @@ def test_given_splits_that_leak_are_scored_with_and_without_the_twins(vitrail, d
     assert report["test"]["twins"] == 6
     without = report["test"]["without_twins"]
     assert 0 <= without["low"] <= without["value"] <= without["high"] <= 1
-    assert "without those that have a twin in training" in report["verdict"]
-    assert "have a twin in training" in (tmp_path / "run" / "report.html").read_text()
+    assert "without those that have a duplicate in training" in report["verdict"]
+    assert "have a duplicate in training" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_mistakes_end_in_plain_errors(vitrail, trained, tmp_path):
     for words, expected in (
-        (["eval", trained / "model.safetensors"], "knows no test images"),
+        (["eval", trained / "model.safetensors"], "is a model file without test images"),
         (["eval", trained, "--html", "x.html"], "report.html"),
         (["eval", tmp_path], "recipe.yaml"),
     ):
@@ -169,7 +169,7 @@ def test_the_page_is_whole_and_its_cells_open_their_pictures(trained, digits):
     for name in re.findall(r'href="#(cell-[\d-]+)"', page):
         cell = page.split(f'id="{name}"')[1].split("</div>\n    <")[0]
         assert "data:image/" in cell
-    for words in ("honest", "Where", "where the network looked", "make it again", "never saw"):
+    for words in ("Calibration", "Where", "where the network looked", "reproduce it", "never saw"):
         assert words.lower() in page.lower()
 
 

@@ -58,7 +58,7 @@ def test_what_has_no_room_is_named_and_the_rest_is_shown(trained, wide, monkeypa
     monkeypatch.setattr(relevance, "free_memory", lambda device: 1)
     told = build_page(ImageExplainer(Predictor(trained), wide), "wide.png", check=False)
     assert [one.method for one in told.explanations] == ["rollout", "occlusion", "occlusion", "occlusion"]
-    assert "Not shown: Relevance holds the attention of all layers at once" in told.html
+    assert "Not shown: Relevance keeps the attention of all layers in memory" in told.html
 
 
 def test_a_map_of_one_cell_says_that_it_cannot_say_where(trained, wide, monkeypatch):
@@ -71,7 +71,7 @@ def test_a_map_of_one_cell_says_that_it_cannot_say_where(trained, wide, monkeypa
 
     monkeypatch.setattr(ImageExplainer, "explain", single)
     told = build_page(look, "wide.png", check=False)
-    assert "One cell covers all that the network saw" in told.html
+    assert "One cell covers the whole input" in told.html
     assert [one.method for one in told.explanations[-2:]] == ["occlusion", "occlusion"]
     assert ("the network saw nothing" in told.html) == bool(np.isnan(told.explanations[0].heat).any())
     assert "Grad-CAM" not in told.html
@@ -96,7 +96,7 @@ def test_a_folder_by_all_methods_says_which_to_believe(vitrail, trained, digits,
     done = vitrail("explain", trained, few, "--method", "all", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "over 2 images" in done.stdout
-    assert "Believe" in done.stdout
+    assert "Trust" in done.stdout
     assert len(list((tmp_path / "out").glob("*-all.png"))) == 2
 
 
@@ -144,12 +144,12 @@ def test_a_broken_picture_is_named_and_the_others_go_on(vitrail, trained, wide, 
     assert done.returncode == 1
     assert "broken.jpg" in done.stderr
     assert (tmp_path / "out" / "wide-rollout.png").is_file()
-    assert done.stderr.endswith("1 of 2 images could not be read; the others are answered.\n")
+    assert done.stderr.endswith("1 of 2 images could not be read; the others were processed.\n")
     inside = vitrail("inspect", trained, broken, wide, "--json", "--out", tmp_path / "inside")
     assert inside.returncode == 1
     assert json.loads(inside.stdout)["pictures"] == 1
     assert "broken.jpg" in inside.stderr
-    assert inside.stderr.endswith("1 of 2 images could not be read; the others are answered.\n")
+    assert inside.stderr.endswith("1 of 2 images could not be read; the others were processed.\n")
     for verb in ("predict", "explain", "inspect"):
         alone = vitrail(verb, trained, broken)
         assert alone.returncode == 1
@@ -185,14 +185,14 @@ def test_a_run_that_has_lost_its_list_of_pictures(vitrail, trained, digits, tmp_
     for words in (["eval", lost], ["export", lost]):
         done = vitrail(*words)
         assert done.returncode == 1
-        assert done.stderr.startswith(f"{lost}/manifest.csv, the list of the run's images, is gone.")
+        assert done.stderr.startswith(f"{lost}/manifest.csv, the list of the run's images, is missing.")
         assert "export takes them with --data" in done.stderr
     done = vitrail("inspect", lost)
     assert f"Name images: vitrail inspect {lost} IMAGES" in done.stderr
     assert vitrail("predict", lost, digits / "1").returncode == 0
     out = tmp_path / "lost-timm"
     assert vitrail("export", lost, "--format", "timm", "--data", digits, "--out", out).returncode == 0
-    assert "cannot be known whether" in vitrail("eval", lost, digits).stderr
+    assert "is unknown whether" in vitrail("eval", lost, digits).stderr
 
 
 def test_inside_a_run_that_has_lost_its_pictures(vitrail, trained, tmp_path):

@@ -74,7 +74,7 @@ def test_the_recipe_cuts_its_size_to_what_the_patches_tile_and_says_so(digits, t
     planned = plan(str(digits), prepare(digits), options)
     assert planned.recipe.model.imgsz == (446, 446)
     assert planned.recipe.model.stride == 12
-    assert any("446 px in place of 448 px" in line for line in planned.reasons)
+    assert any("446 px instead of 448 px" in line for line in planned.reasons)
     _write_own(pretrained(ViTConfig(image=32, width=64, depth=1, heads=2)), path)
     assert plan(str(digits), prepare(digits), options).recipe.model.imgsz == (448, 448)
 
@@ -99,7 +99,7 @@ def test_how_patches_stand_makes_no_other_network():
 def test_what_cannot_overlap_is_refused(vitrail, digits, weights):
     with pytest.raises(SettingError, match="would leave pixels out"):
         ViTConfig(image=448, patch=(16, 17))
-    with pytest.raises(SettingError, match="Take 448 x 448 or"):
+    with pytest.raises(SettingError, match="Use 448 x 448 or"):
         ViTConfig(image=450, patch=(16, 12))
     with pytest.raises(SettingError, match="takes no --stride"):
         create_encoder("swin_t", stride=2)

@@ -53,7 +53,7 @@ def blind(monkeypatch):
         ("--recipe fintune", "recipe called 'fintune'", "finetune"),
         ("--recipe none.yaml", "none.yaml is missing", "that exists"),
         ("--layout foldrs", "--layout called 'foldrs'", "folders"),
-        ("--tune draft --lr 5 --epochs 2", "--epochs, --lr say nothing to a draft", "--tune full"),
+        ("--tune draft --lr 5 --epochs 2", "--epochs, --lr have no effect on a draft", "--tune full"),
         ("--task clasify", "task called 'clasify'", "classify"),
         ("--set droput=0.1", "has no 'droput'", "'dropout'"),
         ("--set mixup=-1", "--set mixup must be 0 or more", "Leave it out"),
@@ -126,8 +126,8 @@ def test_verbs_that_need_the_network_say_so_of_an_exported_file(vitrail, digits,
     (tmp_path / "digits.onnx").touch()
     done = vitrail(*(word.format(digits) for word in words.split()), cwd=tmp_path)
     assert done.returncode == 1
-    assert "digits.onnx is an exported file: vitrail predict and vitrail.load take it" in done.stderr
-    assert "Name that, or its model.safetensors." in done.stderr
+    assert "digits.onnx is an exported file. Only vitrail predict and vitrail.load accept it" in done.stderr
+    assert "Give the run folder that it was exported from, or its model.safetensors." in done.stderr
 
 
 def test_names_behind_two_dashes_are_names(vitrail, trained, digits, tmp_path):

@@ -139,7 +139,7 @@ def test_every_verb_that_reads_weights_can_be_told(vitrail, tmp_path):
     done = vitrail("convert", tmp_path / "tiny.pth", "--out", tmp_path / "tiny.safetensors")
     assert "tiny: 3 heads, as vit_ti16 has" in done.stderr
     assert "tiny: made for 64 x 64 px" in done.stderr
-    assert "do not state how they want images" not in done.stderr  # nothing is prepared here
+    assert "do not state their preprocessing" not in done.stderr  # nothing is prepared here
 
 
 def unasked(draft: Path) -> Proven:

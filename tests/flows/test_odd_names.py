@@ -135,4 +135,4 @@ def test_a_pattern_of_folders_is_an_error(vitrail, trained, tmp_path):
     done = vitrail("predict", trained, f"{tmp_path}/onlydirs/*", "--json")
     assert done.returncode == 1
     assert not done.stdout
-    assert "Only folders are called like" in done.stderr
+    assert "Only folders match" in done.stderr

@@ -151,7 +151,7 @@ def test_boxes_without_a_task_are_told_to_come_later(case, vitrail):
     if task == "own_tasks:Paint":
         assert done.returncode == 0  # there is a task for masks
         return
-    assert ("hardly two share one" if task == "own_tasks:ReadValue" else "later") in done.stderr
+    assert ("not classes" if task == "own_tasks:ReadValue" else "later") in done.stderr
     assert done.returncode == 1
 
 

@@ -120,7 +120,7 @@ def test_weights_without_a_classifier_do_not_pretend_to_answer(tmp_path, picture
         save_file(theirs.state_dict(), path := tmp_path / f"{classes}.safetensors")
         with (
             pytest.warns(UserWarning, match="made for 64 x 64 px, as a square has it"),
-            pytest.warns(UserWarning, match="do not state how they want images"),
+            pytest.warns(UserWarning, match="do not state their preprocessing"),
         ):
             looked = open_subject("vit_ti16", str(path))
         found = trace(looked, picture)

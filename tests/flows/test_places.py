@@ -115,7 +115,7 @@ def test_explain_answers_a_strip_and_the_others_where_one_fails(
     done = vitrail("explain", trained, good, thin, good, *out)
     assert done.returncode == 1
     assert f"{thin} could not be explained: memory ran out." in done.stderr
-    assert done.stderr.endswith("1 of 3 images could not be explained; the others are answered.\n")
+    assert done.stderr.endswith("1 of 3 images could not be explained; the others were processed.\n")
     first, second, third = json.loads(done.stdout)
     assert set(second) == {"path", "error"}
     assert Path(first["file"]).is_file()
@@ -149,7 +149,7 @@ def test_check_tells_first_and_then_writes(vitrail, conflicting):
     done = vitrail("check", data)
     assert done.returncode == 0
     assert "79 images in 4 classes" in done.stdout
-    assert "is not kept, so there is nothing to take back" in done.stderr
+    assert "are not saved, so they cannot be undone" in done.stderr
     assert "--undo" not in done.stdout
     dropped = vitrail("check", data, "--drop", "0/" + sorted(p.name for p in (data / "0").iterdir())[1])
     assert dropped.returncode == 1
@@ -182,7 +182,7 @@ def test_answers_that_a_table_does_not_take_are_printed(vitrail, trained, digits
         pytest.skip("this system has no /dev/full")
     done = vitrail("predict", trained, sorted((digits / "2").iterdir())[0], "--csv", "/dev/full")
     assert done.returncode == 1
-    assert "/dev/full could not be written: No space left on device. Make room" in done.stderr
+    assert "/dev/full could not be written: No space left on device. Free some disk space" in done.stderr
     assert "answer" in done.stdout
 
 
@@ -217,7 +217,7 @@ def test_without_a_cache_the_work_goes_on(
     caching._temporary.cache_clear()
     assert done.returncode == code, done.stderr
     said = done.stderr + "".join(caplog.messages)
-    assert said.count("the work goes on without it") <= 1
+    assert said.count("the work continues without a cache") <= 1
     if code:
         assert "added.json could not be written" in done.stderr
     else:

@@ -160,8 +160,8 @@ def test_a_folder_of_hugging_face_is_asked_as_transformers_asks_it(tmp_path, sta
 @pytest.mark.parametrize(
     ("stated", "word", "usual"),
     [
-        ({"interpolation": "lanczos", "crop_pct": 0.9}, "resized by lanczos", ("crop", 0.9, "bicubic")),
-        ({"interpolation": "bilinear", "crop_pct": 1.15}, "a frame around", ("crop", 1.0, "bilinear")),
+        ({"interpolation": "lanczos", "crop_pct": 0.9}, "resized with lanczos", ("crop", 0.9, "bicubic")),
+        ({"interpolation": "bilinear", "crop_pct": 1.15}, "a border around", ("crop", 1.0, "bilinear")),
     ],
 )
 def test_what_is_not_here_is_said(tmp_path, photographs, stated, word, usual):
@@ -176,7 +176,7 @@ def test_a_teacher_sees_the_student_s_crop_by_its_own_interpolation(tmp_path):
     folder = timm_folder(tmp_path / "theirs", **STATED[0])
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     student = Preprocess((64, 64))
-    with pytest.warns(UserWarning, match="in the order of yours"):
+    with pytest.warns(UserWarning, match="in your order"):
         teacher = open_teacher(str(folder), ("a", "b", "c", "d"), student)
     images = student.eval(smooth(0, (90, 120)))[0][None]
     fitted = interpolate(student.restore(images), (SIDE, SIDE), mode="bilinear", antialias=True)

@@ -106,7 +106,7 @@ def test_a_refusal_is_a_plain_error_with_the_way_out(vitrail, trained, hub, tmp_
     for name in ("few", "a/b/c", "/few"):
         done = vitrail("push", trained, name)
         assert done.returncode == 1
-        assert f"{name!r} cannot be a repository. Name it owner/name" in done.stderr
+        assert f"{name!r} is not a repository name. Use owner/name" in done.stderr
     assert "recipe.yaml" in vitrail("push", tmp_path, "me/few").stderr
 
 
@@ -115,5 +115,5 @@ def test_a_hub_that_cannot_be_reached_is_no_matter_of_the_login(vitrail, trained
     hub.server_close()
     done = vitrail("push", trained, "me/few")
     assert done.returncode == 1
-    assert f". Look whether {hub.address} can be reached from here, and try again." in done.stderr
+    assert f". Check whether {hub.address} can be reached from here, and try again." in done.stderr
     assert "auth login" not in done.stderr

@@ -97,7 +97,7 @@ def test_ctrl_c_stops_keeps_the_best_and_can_go_on(digits, tmp_path):
 def test_a_full_disk_leaves_the_previous_checkpoint_whole(small_disk):
     run = Run(small_disk)
     run.save_state({"weights": torch.arange(100_000.0)}, {"step": 1})
-    with pytest.raises(RunError, match="Make room"):
+    with pytest.raises(RunError, match="Free some disk space"):
         run.save_state({"weights": torch.zeros(900_000)}, {"step": 2})
     tensors, counters = run.load_state()
     assert counters == {"step": 1}
@@ -130,7 +130,7 @@ def test_a_full_disk_during_training_is_a_plain_error(digits, small_disk):
     words = command(digits, "vit_digits", small_disk / "run")
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
-    assert "Make room" in done.stderr
+    assert "Free some disk space" in done.stderr
     assert "Traceback" not in done.stderr
     # The model of 1.3 MB fitted, the state beside it did not: what was written is whole.
     assert load_file(small_disk / "run" / "model.safetensors")
@@ -141,4 +141,4 @@ def test_resuming_a_finished_run_changes_nothing(trained, vitrail):
     done = vitrail("train", "--resume", trained)
     assert done.returncode == 0, done.stderr
     assert (trained / "model.safetensors").read_bytes() == before
-    assert f"is finished already. For N epochs more: vitrail train --resume {trained}" in done.stderr
+    assert f"is already finished. For N more epochs: vitrail train --resume {trained}" in done.stderr

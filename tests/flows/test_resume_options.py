@@ -13,7 +13,7 @@ def test_other_options_with_resume_are_wrong_usage(trained, vitrail):
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     done = vitrail("train", "--resume", trained, "--lr", "5", "--model", "resnet10t")
     assert done.returncode == 2
-    assert "--model, --lr cannot be given with --resume" in done.stderr
+    assert "--model, --lr cannot be used with --resume" in done.stderr
     assert "recipe.yaml" in done.stderr
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
@@ -32,7 +32,7 @@ def test_a_run_is_told_where_its_pictures_lie_now(trained, digits, vitrail, tmp_
     assert f"vitrail train --resume {run} --epochs 1 --changed" in stopped.stderr
     wrong = vitrail("train", run / "state", "--resume", run, "--dry-run")
     assert wrong.returncode == 1
-    assert "No image of the run lies in" in wrong.stderr
+    assert "No image of the run is in" in wrong.stderr
     assert vitrail("train", digits, "--changed").returncode == 2
     gone = vitrail("train", "--resume", trained / "nosuch")
     assert gone.stderr.endswith("nosuch does not exist. Name a run folder.\n")
@@ -53,7 +53,7 @@ def test_a_dry_run_says_when_the_time_is_too_short(digits, vitrail, tmp_path):
     words = ["weights=none", "model=vit_digits", "--batch", "100", "--dry-run"]
     done = vitrail("train", digits, *words, "--time", "0.001s")
     assert done.returncode == 0, done.stderr
-    assert "all there are to train on; the batch asked for is 100" in done.stdout
+    assert "all training images; the requested batch is 100" in done.stdout
     found = json.loads(vitrail("train", digits, *words, "--time", "0.001s", "--json").stdout)
     assert found["steps"] == 1
     done = vitrail("train", digits, *words[:2], "--batch", "8", "--dry-run", "--time", "0.001s")

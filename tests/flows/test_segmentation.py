@@ -39,14 +39,14 @@ def test_the_whole_way(data, place, vitrail, tmp_path):
     words = "--model vit_digits --network depth=1 --imgsz 48x64 --weights none --set width=32 --val 0.2 --test 0.2"
     fixed = "--epochs 4 --batch 4 --lr 0.004 --micro 8 --precision float32 --device cpu"
     done = good(vitrail("train", data, *words.split(), *fixed.split(), "--out", place, "--json"))
-    assert f"drawn anew after each epoch: {place / 'live.png'}" in done.stderr
+    assert f"updated after each epoch: {place / 'live.png'}" in done.stderr
     report = json.loads(done.stdout)
     assert report["task"] == "segment"
     assert report["test"]["miou"]["value"] > 0.5
     assert set(report["test"]["per_class"]) == set(NAMES)
     page = (place / "report.html").read_text(encoding="utf-8")
     assert "The images, the worst first" in page
-    assert "What is taken for what" in page
+    assert "Most frequent mistakes" in page
     assert "Validation images after the last epoch" in page
     assert json.loads(good(vitrail("eval", place, "--json")).stdout)["verdict"] == report["verdict"]
     again = json.loads(good(vitrail("eval", place, data, "--json")).stdout)
@@ -131,13 +131,13 @@ def test_a_draft_shows_its_answers_and_claims_nothing_it_did_not_look_for(
     assert "look wrong" not in done.stderr
     assert not (tmp_path / "draft" / "doubts.csv").exists()
     page = (tmp_path / "draft" / "report.html").read_text(encoding="utf-8")
-    assert "Labels that look wrong" not in page
-    assert "answers of heads that had not seen the images" in page
+    assert "Possible label errors" not in page
+    assert "answers of heads that were not trained on these images" in page
     assert "the validation images" not in page
     assert page.count("mIoU ") >= 12
     assert "The best images" in page
-    assert "points, a guess" in page
-    assert "chance" not in page.split("honest</h2>")[1].split("</section>")[0]
+    assert "points; this is a rough estimate" in page
+    assert "chance" not in page.split("Calibration</h2>")[1].split("</section>")[0]
     told = good(vitrail("eval", tmp_path / "draft")).stdout
     assert "calibration error" in told
-    assert "chance alone" not in told
+    assert "by chance" not in told

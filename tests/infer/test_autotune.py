@@ -96,7 +96,7 @@ def test_a_plan_that_answers_to_nothing_is_not_used_however_near_the_probabiliti
     seen = BackendCache(predictor).seen[BF16]
     assert (seen.same_top, seen.drift < 0.01) == (1.0, True)
     assert choice.plan == PLAIN
-    assert "off of how far images differ" in choice.why
+    assert "of the difference between images" in choice.why
 
 
 def test_a_plan_says_which_convolutions_stay_in_float32(model, plans, shown, monkeypatch):
@@ -110,7 +110,7 @@ def test_a_plan_says_which_convolutions_stay_in_float32(model, plans, shown, mon
 
 
 def test_a_model_alone_is_proven_on_the_pictures_of_the_job(model, plans, shown, tmp_path, monkeypatch):
-    monkeypatch.setattr(autotune, "FIRST_SPEED", 0.001)  # any job is long to a network this slow
+    monkeypatch.setattr(autotune, "ASSUMED_SPEED", 0.001)  # any job is long to a network this slow
     from PIL import Image
 
     sources = []

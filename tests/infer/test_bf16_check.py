@@ -71,7 +71,7 @@ def test_a_wrong_convolution_is_found_once_and_named(encoder, cache, monkeypatch
     assert check.float32 == ("net.conv1.0",)
     assert check.faithful
     assert check.off < 0.1
-    assert "1 convolution answers wrongly in bf16" in check.lines()[0]
+    assert "1 convolution is wrong in bf16" in check.lines()[0]
     assert "net.conv1.0" in check.lines()[0]
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
     assert all(module.training for module in encoder.modules())

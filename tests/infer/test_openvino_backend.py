@@ -139,7 +139,7 @@ def test_zero_is_among_the_numbers_of_a_range(low, high):
 
 
 def test_int8_without_scales_or_layers_says_so(model):
-    with pytest.raises(SettingError, match="learns its scales from images"):
+    with pytest.raises(SettingError, match="is calibrated on images"):
         Translated(Predictor(model).network, (8, 3, 32, 32), "int8")
     convolutions = fresh("resnet10t", 3, (32, 32))
     with pytest.raises(SettingError, match="no linear layer"):
@@ -176,7 +176,7 @@ def test_what_was_translated_is_opened_again_and_damage_is_seen(model, shown, on
     assert choice.plan == FLOAT
     assert same_as_plain(model, again, choice.request)
     assert len(made) == 1
-    weights = next(autotune._kept(again, again.point).glob("*.bin"))
+    weights = next(autotune._translation_path(again, again.point).glob("*.bin"))
     weights.write_bytes(bytes(len(weights.read_bytes())))  # all zero
     mended = Predictor(model)
     choose_backend(mended, 10_000_000, lambda: shown)  # proven anew, with a translation of its own
@@ -185,7 +185,7 @@ def test_what_was_translated_is_opened_again_and_damage_is_seen(model, shown, on
     choice = choose_backend(mended, 1000, never)
     assert choice.plan == FLOAT
     assert same_as_plain(model, mended, choice.request)
-    next(autotune._kept(again, again.point).glob("*.xml")).write_text("no graph")
+    next(autotune._translation_path(again, again.point).glob("*.xml")).write_text("no graph")
     assert choose_backend(Predictor(model), 1000, never).plan == FLOAT
     assert len(made) == 3
 
@@ -203,7 +203,7 @@ def test_int8_is_remembered_with_what_it_learnt(model, shown, only, quick):
     assert choice.plan == INT8
     assert same_as_plain(model, again, choice.request, 0.05)
     shutil.rmtree(
-        autotune._kept(again, again.point)
+        autotune._translation_path(again, again.point)
     )  # others were used since: translated again, with the same scales
     assert choose_backend(Predictor(model), 1000, never).plan == INT8
     memory = BackendCache(again)

@@ -76,5 +76,5 @@ def test_where_nothing_can_be_resampled_the_reason_stands_instead():
 
 
 def test_a_small_difference_has_no_winner():
-    assert "No clear winner" in Paired(4, 6, 0.75).verdict("A", "B")
+    assert "No significant difference" in Paired(4, 6, 0.75).verdict("A", "B")
     assert Paired(2, 30, 1e-5).verdict("A", "B").startswith("B is better than A")

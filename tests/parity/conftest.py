@@ -1,4 +1,4 @@
-"""What parity tests share: networks filled so that no mistake can hide behind a zero or a one."""
+"""Shared parts of the parity tests: networks with random values, so that zeros or ones hide no error."""
 
 from __future__ import annotations
 

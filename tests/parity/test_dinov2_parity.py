@@ -27,7 +27,7 @@ HUB = {
 
 
 def ours(config: DinoV2Config, table: Table, source: dict[str, torch.Tensor]) -> Encoder:
-    """Our network with a source's weights, and proof that they come back bit by bit."""
+    """Our network with the weights of another library, after a check that they convert back bit by bit."""
     encoder = build(config).eval()
     loaded = load(table, source, {k: tuple(v.shape) for k, v in encoder.state_dict().items()})
     back = save(table, loaded.encoder)

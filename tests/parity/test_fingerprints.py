@@ -1,4 +1,4 @@
-"""Eight recorded logits a family: a clone without reference data is held by them, on any machine.
+"""Eight recorded logits per family: they test a clone without reference data, on any machine.
 
 Parameters are filled by a formula, not drawn, so that no generator's version matters. When a change of the
 numbers is meant, print the new rows with `python tests/parity/test_fingerprints.py`.
@@ -83,7 +83,7 @@ RECORDED: dict[str, list[float]] = {
 
 @torch.no_grad()
 def fill(network: nn.Module) -> None:
-    """Give every parameter the values of a sine, of about the size that training gives."""
+    """Fill every parameter with values of a sine, of about the size of trained ones."""
     for turn, (name, parameter) in enumerate(sorted(network.named_parameters())):
         places = torch.arange(parameter.numel(), dtype=torch.float64)
         wave = torch.sin(places * 1.7 + turn) * torch.cos(places * 0.31 + 0.1)

@@ -68,7 +68,7 @@ def test_official_outputs(shared, name):
 
 @pytest.mark.parametrize("name", ["token", "hybrid_r_16"])
 def test_the_probes_are_seen(shared, name):
-    """What the golden says a porting mistake does, it does here too: the comparison has teeth."""
+    """A porting error changes the output here as it does in the golden data: the comparison detects it."""
     config, tolerance = GOLDENS[name]
     probe = json.loads(shared(f"goldens/vit_flax_{name}.json").read_text())["probes"]["GELU tanh->exact"]
     with np.load(shared(f"goldens/vit_flax_{name}.npz")) as file:

@@ -94,7 +94,7 @@ def test_sizes(name):
 def test_a_size_that_the_windows_do_not_tile_names_one_that_they_do(side, near):
     with torch.device("meta"):
         encoder = create_encoder("swin_t")
-        with pytest.raises(SettingError, match=rf"no multiple of 224.* {near} x {near}\."):
+        with pytest.raises(SettingError, match=rf"not a multiple of 224.* {near} x {near}\."):
             encoder(torch.zeros(1, 3, side, side))
         assert encoder(torch.zeros(1, 3, near, near)).tokens.grid == (near // 32, near // 32)
 

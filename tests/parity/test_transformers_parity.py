@@ -28,7 +28,7 @@ DEIT = {
 
 
 def read(network: nn.Module, folder: Path) -> Pretrained:
-    """Our reading of what transformers wrote, and proof that we write the same again."""
+    """Our reading of a file of transformers, after a check that we write the same file."""
     logging.disable_progress_bar()
     network.save_pretrained(folder)
     found = from_path(folder)

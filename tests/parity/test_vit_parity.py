@@ -25,7 +25,7 @@ SMALL = {"width": 33, "depth": 3, "heads": 3, "hidden": 41, "patch": 7, "channel
 def ours(
     config: ViTConfig, table: Table, source: dict[str, torch.Tensor], pool: str | None = None
 ) -> nn.Module:
-    """Our network with a source's weights, and proof that they come back bit by bit."""
+    """Our network with the weights of another library, after a check that they convert back bit by bit."""
     encoder = build(config).eval()
     loaded = load(table, source, {k: tuple(v.shape) for k, v in encoder.state_dict().items()})
     back = save(table, loaded.encoder, loaded.head)
@@ -58,7 +58,7 @@ def test_timm(shaken, gelu):
     [("vit_tiny_r_s16_p8_224", (64,), 64), ("vit_small_r26_s32_224", (64, 2, 2, 2, 2), 96)],
 )
 def test_timm_s_hybrids(shaken, tmp_path, name, stem, image):
-    """timm's own hybrids, with the two constants in which they differ from the official code out of the way."""
+    """timm's own hybrids, with the two constants replaced in which they differ from the official code."""
     more = {"embed_dim": 64, "depth": 2, "num_heads": 1, "num_classes": CLASSES, "img_size": image}
     theirs = shaken(timm.create_model(name, **more))
     for part in theirs.modules():

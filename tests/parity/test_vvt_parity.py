@@ -92,7 +92,7 @@ def test_coarse_keys_stand_on_the_middle_of_their_squares():
 
 
 def test_weights_are_built_for_a_recorder_alone(monkeypatch):
-    """Without one, no product is as large as the number of tokens squared."""
+    """Without a recorder, no product has as many elements as the number of tokens squared."""
     attention = VicinityAttention(6, 1, reduce=1)
     largest = 0
     product = torch.Tensor.__matmul__

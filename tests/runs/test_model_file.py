@@ -1,4 +1,4 @@
-"""The one-file model: whole, proven, refused when it is not."""
+"""The model file: it is complete and proven, and a broken one is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vitrail.runs.run import open_run
 
 @pytest.fixture
 def model(model_file):
-    """A random network, written as a training writes it."""
+    """The model file of a random network."""
     torch.manual_seed(0)
     task = build_task("classify", ["2", "10", "图"], {})
     network = build_network(create_model("vit_digits", 3).encoder, task).eval()
@@ -81,7 +81,7 @@ def test_broken_foreign_and_later_files_are_refused_in_plain_words(model, tmp_pa
     whole = model.read_bytes()
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RunError, match="not a whole model file"):
+    with pytest.raises(RunError, match="not a complete model file"):
         Predictor(cut)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"weight": torch.zeros(2)}, foreign)
@@ -97,7 +97,7 @@ def test_what_is_no_model_at_all_is_told_what_one_is(model, tmp_path):
     script.write_text("print('not a model, whatever its header would be')")
     numbers.write_bytes(script.read_bytes())
     for wrong in (script, numbers):
-        with pytest.raises(RunError, match=r"no model file. Name a run folder, a model\.safetensors"):
+        with pytest.raises(RunError, match=r"not a model file. Name a run folder, a model\.safetensors"):
             Predictor(wrong)
     numbers.with_suffix(".xml").touch()
     with pytest.raises(RunError, match=r"Name .*digits\.xml"):
@@ -140,7 +140,7 @@ def test_arrays_images_and_files_of_any_size_are_answered(model):
 
 
 def test_a_network_elsewhere_is_proven_on_a_copy_here():
-    """What a GPU holds is copied tensor by tensor; the copy answers as the network does."""
+    """A network on a GPU is copied tensor by tensor; the copy gives the same output."""
     network = create_model("resnet10t", 3).eval()
     copy = _on_cpu(network)
     assert copy is not network

@@ -192,7 +192,7 @@ def test_a_task_that_answers_nothing_is_not_asked(model_file):
     task = Silent(Truth("value"))
     task.name = f"{__name__}:Silent"
     predictor = Predictor(model_file("silent", untrained(task), task, Preprocess.for_size(64)))
-    with pytest.raises(RunError, match="answers nothing about an image"):
+    with pytest.raises(RunError, match="predicts nothing about an image"):
         predictor.predict(np.zeros((40, 40, 3), np.uint8))
 
 

@@ -41,7 +41,7 @@ from vitrail.runs.run_network import answering
 from vitrail.tasks.base import FINGERPRINT, Ask
 from vitrail.tasks.segment import loss
 from vitrail.tasks.segment.areas import Areas
-from vitrail.tasks.segment.evaluation import from_details
+from vitrail.tasks.segment.report import from_details
 from vitrail.tasks.segment.surfaces import Widths, edges, surface
 from vitrail.tasks.segment.targets import frequency_weights
 from vitrail.tasks.segment.task import Segment
@@ -274,7 +274,7 @@ def test_what_was_cut_off_and_what_is_unsure_is_no_class():
     assert (unsure.mask == VOID).all()
     with Image.open(BytesIO(cut.files()[".mask.png"])) as image:
         np.testing.assert_array_equal(np.asarray(image), cut.mask)
-    assert str(unsure) == "nothing it knows"
+    assert str(unsure) == "none of its classes"
 
 
 def test_areas_in_the_original_s_pixels_and_in_mm():
@@ -345,7 +345,7 @@ def test_windows_are_chosen_where_little_of_an_image_would_be_left():
     settings, (line,) = Segment.for_large({}, (336, 448), many, (14,))
     assert settings == {"zoom": 0.22}
     assert "--set zoom=0" in line
-    assert "neither explained nor exported" in line
+    assert "cannot be explained or exported" in line
     assert Segment.for_large({"zoom": 0.0}, (336, 448), many, (14,)) == ({}, [])
     assert Segment.for_large({}, (336, 448), [(1024, 2048)], (14,)) == ({}, [])
     assert Segment.for_large({}, (350, 350), many, (14,)) == (
@@ -393,9 +393,9 @@ def test_of_a_place_the_answer_there_and_its_runners_up_are_told():
     assert told["disc"] is None
     pixel = told["at 21,22"]
     assert (pixel.box, pixel.choice, pixel.answer) == ((21, 22, 22, 23), "disc at 21,22", "pixel 21,22: disc")
-    assert pixel.heading == "What made pixel 21,22 disc"
+    assert pixel.heading == "Why pixel 21,22 is disc"
     assert pixel.others == ("box at 21,22", "ground at 21,22"), "not the classes that are largest elsewhere"
-    assert told["box at 21,22"].heading == "What speaks for box at pixel 21,22"
+    assert told["box at 21,22"].heading == "Evidence for box at pixel 21,22"
     region = task.asked(task.focus(answer, "in 0,0,32,16"), {"map": maps})
     assert region.answer.startswith("region 0,0,32,16: ground ")
     assert task.focus(answer, region.choice).region == region.box

@@ -1,4 +1,4 @@
-"""What a training decides by itself is the same each time."""
+"""The automatic choices of a training are the same every time."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_micro_batch_is_measured_once_and_remembered(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("held", "micro"), [(40, 32), (9, 8), (1, 1)])
 def test_a_batch_that_memory_does_not_hold_is_halved_before_training(held, micro, monkeypatch):
-    """A GPU begins with the whole batch: the first thing that runs out is this measurement."""
+    """A GPU starts with the whole batch, so memory can run out first in this measurement."""
     recipe = made("vit_digits", 32, micro=32)
     network, task = assembled(recipe)
     batch = Batch({"images": torch.randn(32, 3, 32, 32)}, [0, 1] * 16, tuple(map(str, range(32))))

@@ -1,4 +1,4 @@
-"""A training whose machine answers wrongly in bf16 keeps what is wrong in float32, says so, and so does its resume."""
+"""On a machine with wrong bf16 results, a training and its resume keep the affected layers in float32 and report it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIRST = "net.conv1.0"
 
 
 class Wrong(nn.Conv2d):
-    """A convolution that answers garbage in bf16, and is right backward, on any machine."""
+    """A convolution with a wrong forward and a correct backward pass in bf16, on any machine."""
 
     def forward(self, x):
         exact = super().forward(x)
@@ -36,7 +36,7 @@ class Wrong(nn.Conv2d):
 
 
 class Forgets(nn.BatchNorm2d):
-    """A norm that is wrong in bf16: no convolution is to blame."""
+    """A norm that is wrong in bf16, while all convolutions are correct."""
 
     def forward(self, x):
         exact = super().forward(x)
@@ -110,7 +110,7 @@ def test_features_are_right_where_a_convolution_is_wrong_in_bf16(cnn, monkeypatc
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A machine that answers wrongly in bf16 for the first convolution of every network."""
+    """A machine whose bf16 results are wrong for the first convolution of every network."""
 
     def broken(make):
         def made(*given, **settings):
@@ -126,7 +126,7 @@ def machine(tmp_path, monkeypatch):
 
 
 class Heard:
-    """Hears all lines, and presses Ctrl-C when a step is done."""
+    """Collects all lines, and presses Ctrl-C after a step."""
 
     def __init__(self, step: int) -> None:
         self.step, self.lines = step, []
@@ -155,7 +155,7 @@ def test_a_run_and_its_resume_keep_a_wrong_convolution_in_float32(some_digits, t
     assert losses(quiet) == pytest.approx(losses(exact), rel=0.05)
     heard = Heard(step=4)
     stopped = train(digits, options("stopped", "bf16"), listeners=[heard])
-    assert any(FIRST in line and "wrongly in bf16" in line for line in heard.lines)
+    assert any(FIRST in line and "wrong in bf16" in line for line in heard.lines)
     resume(stopped.folder)
     for name in ("state/last.safetensors", "model.safetensors"):
         one, other = load_file(quiet.folder / name), load_file(stopped.folder / name)
@@ -183,7 +183,7 @@ def test_a_teacher_teaches_rightly_where_its_machine_is_wrong(tmp_path, monkeypa
     teacher = Teacher(_Opened(network, steps, (0, 1, 2)), steps)
     images = torch.randn(4, 3, 32, 32)
     exact = teacher(images)["logits"]
-    with torch.autocast("cpu", torch.bfloat16), pytest.warns(UserWarning, match="wrongly in bf16"):
+    with torch.autocast("cpu", torch.bfloat16), pytest.warns(UserWarning, match="wrong in bf16"):
         rounded = teacher(images)["logits"]
     assert rounded.dtype == torch.bfloat16
     assert (rounded - exact).square().mean().sqrt() < 0.1 * exact.square().mean().sqrt()

@@ -1,4 +1,4 @@
-"""Images that changed, went away or moved under a run: nothing goes on with others than it saw without a word."""
+"""Images of a run that changed, disappeared or moved: no command continues with other images without a message."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from vitrail.training.resumption import Place
 
 @pytest.fixture(scope="module")
 def stopped(some_digits, tmp_path_factory):
-    """A run of two epochs, of which the second is still to come, in a folder with a blank in its name."""
+    """A run stopped after the first of two epochs, in a folder with a space in its name."""
     place = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VITRAIL_CACHE", str(place / "cache"))
@@ -55,7 +55,7 @@ def stopped(some_digits, tmp_path_factory):
 
 @pytest.fixture
 def work(stopped, tmp_path, monkeypatch):
-    """The run and its images, both copied, and the run told where these lie."""
+    """Copies of the run and its images; the run holds the new folder of the images."""
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
     data = shutil.copytree(stopped[0], tmp_path / "new place" / "my digits")
     run = Run(shutil.copytree(stopped[1].folder, tmp_path / "a run"))
@@ -65,7 +65,7 @@ def work(stopped, tmp_path, monkeypatch):
 
 
 def other(file: Path, keep_time: bool = False) -> None:
-    """Put another image in the place of one."""
+    """Replace an image by another one."""
     before = file.stat()
     Image.fromarray(np.full((8, 8), 77, np.uint8)).save(file)
     if keep_time:
@@ -98,7 +98,9 @@ def test_changed_pictures_are_taken_where_that_is_wanted(work):
     heard = []
     resume(run.folder, more=1, where=Place(changed=True), listeners=[heard.append])
     lines = [line for event in heard if event.kind == "note" for line in event.values["lines"]]
-    assert any(f"1 changed ({row.id}). The run goes on with them as they are now." in line for line in lines)
+    assert any(
+        f"1 changed ({row.id}). The run continues with them as they are now." in line for line in lines
+    )
     event = next(one for one in run.history() if one["event"] == "resumed")
     assert event["pictures"] == [row.id]
     assert not event["exact"]
@@ -113,9 +115,9 @@ def test_changed_pictures_are_taken_where_that_is_wanted(work):
 def test_a_run_goes_on_where_its_pictures_lie_now(stopped, work, tmp_path):
     data, run = work
     moved = data.rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"lay in .* vitrail train PLACE --resume"):
+    with pytest.raises(DataError, match=r"were in .* vitrail train PLACE --resume"):
         resume(run.folder, more=1)
-    with pytest.raises(DataError, match="No image of the run lies in"):
+    with pytest.raises(DataError, match="No image of the run is in"):
         resume(run.folder, more=1, where=Place(str(tmp_path / "cache")))
     resume(run.folder, more=1, where=Place(str(moved)))
     assert run.root() == moved.resolve()

@@ -1,4 +1,4 @@
-"""The draft: features kept, folds that are honest, a head whose numbers are the network's, a fine-tune from it."""
+"""The draft: cached features, folds without leaks, a head equal to the network's, and a fine-tune from it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from vitrail.training.linear_probe import fit, fit_head, out_of_fold
 
 @pytest.fixture(scope="module")
 def digits(some_digits):
-    """Twelve images each of five digits."""
+    """Twelve images of each of five digits."""
     return some_digits("01234", 12)
 
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-    """A file of weights in our own layout, and a cache of the test's own."""
+    """A file with weights in our own layout, and a separate cache."""
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(0)
     encoder = create_encoder("vit_digits")
@@ -42,7 +42,7 @@ def weights(tmp_path, monkeypatch):
 
 
 def clusters(count=60, classes=3, width=7, seed=0):
-    """Vectors in well-parted clusters."""
+    """Vectors in well separated clusters."""
     draw = np.random.default_rng(seed)
     truth = np.arange(count) % classes
     vectors = draw.normal(size=(count, width)) * 0.3 + np.eye(classes, width)[truth] * 3
@@ -97,7 +97,7 @@ def test_two_classes_and_missing_classes_have_a_head_too():
 
 
 def test_folds_never_split_a_group_and_score_everybody_once():
-    """Random labels that are equal within groups: only a leak could read them."""
+    """Random labels that are equal within groups: only a leak could predict them."""
     draw = np.random.default_rng(0)
     groups = np.repeat(np.arange(30), 6)
     truth = draw.integers(0, 3, 30)[groups]

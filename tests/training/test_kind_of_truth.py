@@ -1,4 +1,4 @@
-"""Which task a data set is planned for: by the kind of its truths, unless the recipe names one."""
+"""The task of a data set depends on the kind of its labels, unless the recipe names one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vitrail.training.resolve_recipe import plan
 
 
 class Mine(MultiLabel):
-    """A task of one's own for several labels."""
+    """A user's own task for several labels."""
 
 
 @pytest.fixture
 def planned(tmp_path, monkeypatch):
-    """Return what a table of such rows, each 24 times, is planned for."""
+    """Return the plan for a table with these rows, each 24 times."""
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "cache"))
 
     def make(cells, **options):

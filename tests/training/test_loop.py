@@ -87,7 +87,7 @@ def test_pieces_give_the_step_of_the_whole_batch():
 
 
 class Hungry(nn.Module):
-    """Runs out of memory above a number of images, as a GPU does."""
+    """Runs out of memory above a number of images, like a GPU."""
 
     def __init__(self, network: nn.Module, most: int) -> None:
         super().__init__()

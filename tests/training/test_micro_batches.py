@@ -1,4 +1,4 @@
-"""Pieces of a step that a network can learn from: batch norms need two numbers a channel."""
+"""The smallest pieces of a step: batch norms need two values per channel."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_one_picture_at_a_time_is_refused_before_the_first_step(training):
 
 @pytest.mark.parametrize("side", [8, 16])
 def test_a_size_that_a_network_cannot_take_is_refused_in_words(side):
-    with pytest.raises(SettingError, match=f"cannot take images of {side}×{side} px .*larger --imgsz"):
+    with pytest.raises(SettingError, match=f"does not accept images of {side}×{side} px .*larger --imgsz"):
         create_encoder("densenet121", image=(side, side))
 
 

@@ -1,4 +1,4 @@
-"""Every network finds its recipe, and every recipe is one."""
+"""Every network gets its recipe, and every recipe is valid."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_position_ablation_changes_the_position_alone(prepared, position):
 def test_settings_of_a_network_are_checked():
     with pytest.raises(SettingError, match="Did you mean 'depth'"):
         create_encoder("vit_s16", settings={"dept": 3})
-    with pytest.raises(SettingError, match="'depth' of the network is not right"):
+    with pytest.raises(SettingError, match="'depth' of the network is not valid"):
         create_encoder("vit_s16", settings={"depth": "many"})
     with pytest.raises(SettingError, match=r"timm's resnet18 has none"):
         create_encoder("resnet18", settings={"depth": 3})
@@ -109,7 +109,9 @@ def test_few_pictures_get_a_smaller_batch_and_its_rate(some_digits):
     )
     assert chosen.recipe.training.batch == 8
     assert chosen.recipe.training.lr == pytest.approx(0.001 * (8 / 128) ** 0.5)
-    assert any("batch 8 and rate 0.00025 in place of 128 and 0.001" in line for line in chosen.reasons)
+    assert any(
+        "batch 8 and learning rate 0.00025 instead of 128 and 0.001" in line for line in chosen.reasons
+    )
     said = TrainOptions(weights="none", model="vit_digits", recipe="scratch_small", batch=128)
     assert plan("photos", prepared, said).recipe.training.lr == 0.001
 

@@ -1,4 +1,4 @@
-"""Every recipe resolves to the settings it had while task, network and training stood in one file."""
+"""Every recipe resolves to the same settings as when task, network and training were in one file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ TABLE = Path(__file__).with_name("resolved_recipes.json")
 Two things were added since: `crop_fraction`, and that an elastic task names the one it wraps.
 """
 
-SAID_SINCE = "do not state how they want images: ImageNet's mean and deviation are taken"
-"""What a plan says of weights since then; nothing is resolved otherwise for it."""
+SAID_SINCE = "do not state their preprocessing: ImageNet's mean and deviation are used"
+"""A newer line of a plan about weights; it does not change the settings."""
 
 TEACHER = "somebody"
 
@@ -69,7 +69,7 @@ FROM_WEIGHTS = (
 
 
 def cases() -> dict[str, dict[str, Any]]:
-    """Every recipe from scratch and from weights, and what else changes a task's settings."""
+    """Every recipe from scratch and from weights, and the other options that change a task's settings."""
     found = dict(SPECIAL)
     for name in recipes():
         model = {} if name == "position_ablation" else {"model": "vit_digits"}
@@ -81,7 +81,7 @@ def cases() -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The digits with one label an image, and with several."""
+    """The digits with one label per image, and with several."""
     single = materialise("digits", tmp_path_factory.mktemp("digits"))
     table = single.parent / "labels.csv"
     with table.open("w", newline="") as handle:
@@ -108,12 +108,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def changed(recipe: Recipe) -> dict[str, Any]:
-    """Return what a recipe states beside the defaults of its classes; where the data lie is no part of it."""
+    """Return the settings of a recipe that are not defaults, without the data."""
     return recipe.model_dump(mode="json", exclude_defaults=True, exclude={"data"})
 
 
 def resolved(data: dict[str, Any], files: dict[str, str], case: dict[str, Any]) -> dict[str, Any]:
-    """Return what is planned for a case, by the kind of data."""
+    """Return the plan for a case, by the kind of data."""
     options = {name: files[name] if value == "file" else value for name, value in case.items()}
     source = options.pop("source", "photos")
     answers = {}

@@ -1,4 +1,4 @@
-"""A training that is stopped, slow, diverging or told too little: what is kept, and what is said."""
+"""Trainings that are stopped, slow, diverging or have too few images: the files that are kept, and the messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vitrail.training.time_budget import Budget
 
 @pytest.fixture(scope="module")
 def digits(some_digits):
-    """Twenty images each of three digits: 42 of them train."""
+    """Twenty images of each of three digits; 42 of them are for training."""
     return some_digits("012", 20)
 
 
@@ -39,7 +39,7 @@ def options(out, **own):
 
 
 class CtrlC:
-    """Presses Ctrl-C when a step is done, and remembers what was heard."""
+    """Presses Ctrl-C after a step, and records all events."""
 
     def __init__(self, step: int) -> None:
         self.step, self.heard = step, []
@@ -57,7 +57,7 @@ def same(one, other, name):
 
 @pytest.mark.parametrize("at", [3, 8])
 def test_ctrl_c_in_the_middle_of_an_epoch_loses_no_step(at, digits, tmp_path):
-    """Five steps an epoch: one stop before there is a model, one after."""
+    """Five steps per epoch: one stop before there is a model, one after."""
     quiet, stopped = tmp_path / "quiet", tmp_path / "stopped"
     train(digits, options(quiet))
     run = train(digits, options(stopped), listeners=[CtrlC(at)])
@@ -120,7 +120,7 @@ def test_a_run_whose_pictures_moved_away_says_so(digits, tmp_path):
     shutil.copytree(digits, own)
     run = train(own, options(tmp_path / "run"), listeners=[CtrlC(6)])
     own.rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="own, where nothing is any more"):
+    with pytest.raises(DataError, match="own, which does not exist any more"):
         resume(run.folder)
 
 
@@ -158,7 +158,7 @@ def test_the_state_is_saved_in_the_middle_of_an_epoch(digits, tmp_path, monkeypa
 
 def test_a_divergence_in_the_last_step_of_an_epoch_is_not_kept(digits, tmp_path):
     out = tmp_path / "run"
-    with pytest.raises(DivergedError, match=r"after step 1 .*nothing of .* was saved.*--lr") as caught:
+    with pytest.raises(DivergedError, match=r"after step 1 .*nothing was saved in.*--lr") as caught:
         train(digits, options(out, batch=64, lr=1e30, ema=0.0, epochs=3))
     assert len(str(caught.value).split(". ")) == 2
     assert not (out / "model.safetensors").exists()
@@ -285,7 +285,7 @@ def test_lines_end_where_they_end_and_conversions_are_said(digits, tmp_path):
     with Teller(lines.append) as teller:
         run = train(grey, options(tmp_path / "run", batch=64, epochs=1), listeners=[teller])
     assert any("CMYK" in line for line in lines)
-    assert any("all there are to train on; the batch asked for is 64" in line for line in lines)
+    assert any("all training images; the requested batch is 64" in line for line in lines)
     assert any("validation accuracy" in line for line in lines)
     assert all(line == line.rstrip() for line in lines)
     again = json.loads(run.report_path.read_text())["reproduce"]

@@ -1,4 +1,4 @@
-"""The task and its settings: the user's word wins over a recipe's file, that over the task's defaults and the data."""
+"""The task and its settings: the user overrides a recipe file, which overrides the task's defaults and the data."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ SILENT = "tests.training.test_task_choice:Silent"
 
 
 class Silent(Task):
-    """States no settings, and lies in no folder of its own."""
+    """A task without settings, outside a task folder."""
 
 
 class Follows(Silent):
-    """Can be learned from a teacher's answers."""
+    """A task that supports distillation."""
 
     def follow(self, output, teacher, by):
         return (output - teacher).abs().mean()
@@ -42,7 +42,7 @@ class Follows(Silent):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """The digits with one label an image, and with several."""
+    """The digits with one label per image, and with several."""
     single = materialise("digits", tmp_path_factory.mktemp("digits"))
     names = [path.relative_to(single.parent).as_posix() for path in sorted(single.glob("*/*0.png"))]
     rows = [f"{name},{'0|1' if number % 2 else '1'}\n" for number, name in enumerate(names)]
@@ -142,7 +142,7 @@ def test_earlier_recipes_with_everything_side_by_side_are_read(data, file, name,
 def test_any_task_that_can_follow_is_trained_for_several_costs(data):
     found = planned(data["single"], task=FOLLOWS, elastic=True).recipe.task
     assert (found.name, found.settings["task"], found.settings["settings"]) == ("elastic", FOLLOWS, {})
-    with pytest.raises(SettingError, match="is trained for one cost; leave --elastic out"):
+    with pytest.raises(SettingError, match=r"is trained for one cost\. Leave --elastic out"):
         planned(data["single"], task=SILENT, elastic=True)
     assert planned(data["single"], task=SILENT, model="supervit_digits").recipe.task.name == SILENT
 
@@ -155,18 +155,18 @@ def test_any_task_that_can_follow_is_trained_for_several_costs(data):
         ({"task": COUNT, "set": "slak=1"}, "--set slak=…: .* has no 'slak'. Did you mean 'slack'"),
         ({"task": COUNT, "set": "slack=-1"}, "--set slack must be 0 or more, not -1"),
         ({"task": COUNT, "set": "slack"}, "--set 'slack' cannot be read"),
-        ({"task": COUNT, "balance": "loss"}, "has no class_weights. Take --balance sampling"),
+        ({"task": COUNT, "balance": "loss"}, "has no class_weights. Use --balance sampling"),
         ({"mixup": 0.2, "set": "mixup=0.3"}, "--mixup and --set mixup=… say the same"),
         ({"set": "droput=0.3"}, "Did you mean 'dropout'"),
-        ({"task": "elastic_multilabel"}, "Name that one, and say --elastic"),
-        ({"task": "distill"}, "Name that one, and say --teacher"),
+        ({"task": "elastic_multilabel"}, "Name that task, and add --elastic"),
+        ({"task": "distill"}, "Name that task, and add --teacher"),
         ({"task": "clasify"}, "no task called 'clasify'. Did you mean 'classify'"),
-        ({"task": "os:path"}, "'os:path' is no class of vitrail.tasks.base.Task"),
+        ({"task": "os:path"}, "'os:path' is not a subclass of vitrail.tasks.base.Task"),
         ({"task": "nosuch_module:Count"}, "PYTHONPATH"),
         ({"set": "head=x"}, "must be one of 'pixels' or 'linear', not 'x'.* Only the task segment has such a"),
         ({"set": "hed=linear"}, "the task segment has no 'hed'. Did you mean 'head'"),
         ({"set": "zzzz=1"}, "the task classify has no 'zzzz'.*the task segment has no 'zzzz'"),
-        ({"tune": "draft", "set": "mixup=1"}, "--set mixup says nothing to a draft"),
+        ({"tune": "draft", "set": "mixup=1"}, "--set mixup has no effect on a draft"),
     ],
 )  # fmt: skip
 def test_settings_that_the_task_has_not_are_refused_before_a_picture_is_opened(options, words):

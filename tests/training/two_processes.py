@@ -1,4 +1,4 @@
-"""Started by the test beside it, in one process or two: trains a little and writes its losses."""
+"""A short training that writes its losses; a test starts it in one process or two."""
 
 import json
 import sys

@@ -1,1 +1,1 @@
-"""Speed of models and exports, and of the libraries beside us."""
+"""Measure the speed of our networks and of other libraries."""

@@ -1,6 +1,6 @@
 """The peers of `vitrail bench`: timm, transformers, ONNX Runtime and OpenVINO, each with the same weights.
 
-ONNX Runtime and OpenVINO run timm's network where timm has it, as their users would export it, else ours.
+ONNX Runtime and OpenVINO run timm's network if timm has it, exported as their users would do, else ours.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Run = Callable[[], Any]
 
 
 def forward(network: Callable[[Tensor], Any], images: Tensor, bf16: bool = False) -> Run:
-    """Return a call of a network that has ended when it returns."""
+    """Return a function that runs a network and waits for the result (also on a GPU)."""
 
     def run() -> None:
         with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
@@ -41,15 +41,15 @@ def forward(network: Callable[[Tensor], Any], images: Tensor, bf16: bool = False
 
 
 def peers(network: Network, images: Tensor, folder: Path, compiled: bool) -> Iterator[tuple[str, Run]]:
-    """Yield the installed peers that can run this network, by name; `folder` is for what they read from disk."""
+    """Yield the installed peers that can run this network, by name; `folder` holds the files that they read."""
     bf16 = fast_bf16(images.device)
     twin = timm_twin(network)
     if twin is not None:
         yield "timm eager", forward(twin, images)
         if compiled and (compiler() or images.device.type == "cuda"):
-            quick = torch.compile(twin, dynamic=False, options={"freezing": True})
+            compiled_twin = torch.compile(twin, dynamic=False, options={"freezing": True})
             words = "timm compiled, frozen" + (", bf16" if bf16 else "")
-            yield words, forward(quick, images, bf16)
+            yield words, forward(compiled_twin, images, bf16)
     theirs = transformers_twin(network, folder / "transformers")
     if theirs is not None:
         yield "transformers", forward(theirs, images)
@@ -76,7 +76,7 @@ def _runtimes(network: nn.Module, images: Tensor, path: Path, bf16: bool) -> Ite
 
 
 def timm_twin(network: Network) -> nn.Module | None:
-    """Return timm's own network with these weights, classifier included, or None where timm has none like it."""
+    """Return timm's network with these weights, including the classifier, or None if timm has no equivalent."""
     try:
         settings, tensors = for_timm(network)
     except UnsupportedByLibraryError:
@@ -91,7 +91,7 @@ def timm_twin(network: Network) -> nn.Module | None:
 
 
 def transformers_twin(network: Network, folder: Path) -> nn.Module | None:
-    """Return transformers' own network with these weights, read from `folder`, or None where it has none like it."""
+    """Return transformers' network with these weights, read from `folder`, or None if it has no equivalent."""
     if find_spec("transformers") is None:
         return None
     try:

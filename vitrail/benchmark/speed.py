@@ -1,4 +1,4 @@
-"""How fast networks run on this machine, beside the peers that are installed, in turn and with the same weights."""
+"""Measure the speed of networks on this machine, in turn with installed peers that have the same weights."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from vitrail.runs.device import device_for, fast_bf16
 from vitrail.runs.network import Network, build_network, build_task
 
 OURS = "vitrail "
-"""How the names of our own ways begin."""
+"""Prefix of the names of our own backends."""
 
 
 CLASSES = 1000
-"""Classes of a network that is measured by name, as the published ones have."""
+"""Number of classes of a network that is measured by name (ImageNet)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way to run one network: median seconds a batch with their spread, and what they make."""
+    """One backend of one network: median seconds per batch with spread, and derived numbers."""
 
     model: str
     way: str
@@ -42,10 +42,10 @@ class Row:
     fastest: float
     slowest: float
     images: float  # a second
-    memory: int | None  # bytes that setting it up and running it once added, where the system can tell
-    share: float | None  # of the measured matmul peak of its precision; of int8 none is measured
-    ahead: Ratio | None  # how many times quicker our quickest way in bf16 or float32 is
-    in_int8: Ratio | None  # the same of our quickest way in int8
+    memory: int | None  # bytes that setup and one run added, if the system reports it
+    share: float | None  # of the measured matmul peak of its precision; not measured for int8
+    ahead: Ratio | None  # speedup of our fastest backend in bf16 or float32
+    in_int8: Ratio | None  # speedup of our fastest backend in int8
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -59,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is measured: images at once, rounds, the device, and whether peers run beside."""
+    """Options of a measurement: batch size, rounds, device, and whether peers are measured too."""
 
     batch: int = 16
     rounds: int = 7
@@ -69,7 +69,7 @@ class Setting:
 
 
 def refuse_unknown(name: str) -> None:
-    """Refuse (SettingError, RunError) what can be no network that is measured, before anything is."""
+    """Raise a SettingError or RunError for a name that cannot be measured, before anything is measured."""
     if Path(name).exists():
         refuse_exported(Path(name))
     else:
@@ -83,9 +83,7 @@ def bench(name: str, setting: Setting) -> list[Row]:
         SettingError: a batch or a number of rounds below one.
     """
     if min(setting.batch, setting.rounds) < 1:
-        raise SettingError(
-            "There is nothing to measure in no batch and no round. Give --batch and --rounds 1 or more."
-        )
+        raise SettingError("--batch and --rounds must be 1 or more.")
     device = device_for(setting.device)
     network, size = _network(name, device)
     peaks = {"float32": matmul_peak(device, torch.float32)}
@@ -97,9 +95,9 @@ def bench(name: str, setting: Setting) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         for batch in dict.fromkeys((1, setting.batch)):
             images = torch.randn(batch, channels, *size, device=device)
-            ways = _ways(network, images, setting, Path(folder))
-            times = in_turn({way: run for way, (run, _) in ways.items()}, setting.rounds)
-            rows += [_row(name, way, batch, times, ways[way][1], macs, peaks) for way in times]
+            backends = _ways(network, images, setting, Path(folder))
+            times = in_turn({way: run for way, (run, _) in backends.items()}, setting.rounds)
+            rows += [_row(name, way, batch, times, backends[way][1], macs, peaks) for way in times]
     return rows
 
 
@@ -115,17 +113,17 @@ def _network(name: str, device: torch.device) -> tuple[Network, tuple[int, int]]
 def _ways(
     network: Network, images: Tensor, setting: Setting, folder: Path
 ) -> dict[str, tuple[Run, int | None]]:
-    """Return everything that is measured, by name, with the memory that it took; `folder` keeps what several read."""
-    ways: dict[str, tuple[Run, int | None]] = {}
+    """Return everything to measure, by name, with its memory; `folder` holds files that several of them read."""
+    backends: dict[str, tuple[Run, int | None]] = {}
     named = _runs(network, images, setting, folder)
     while True:
         peak = Peak(images.device)
-        found = next(named, None)
-        if found is None:
-            return ways
-        way, run = found
+        entry = next(named, None)
+        if entry is None:
+            return backends
+        way, run = entry
         run()
-        ways[way] = run, peak.read()
+        backends[way] = run, peak.read()
 
 
 def _runs(network: Network, images: Tensor, setting: Setting, folder: Path) -> Iterator[tuple[str, Run]]:
@@ -135,7 +133,7 @@ def _runs(network: Network, images: Tensor, setting: Setting, folder: Path) -> I
     for plan in plans:
         try:
             ours = _ours(network, plan, images, folder)
-        except SettingError:  # int8 finds no layer to round in some networks
+        except SettingError:  # some networks have no layer to quantize to int8
             continue
         yield f"{OURS}{plan}", ours
     if setting.peers:
@@ -149,7 +147,7 @@ def _row(
     way: str,
     count: int,
     times: Mapping[str, list[float]],
-    held: int | None,
+    memory: int | None,
     macs: int,
     peaks: Mapping[str, float],
 ) -> Row:
@@ -158,13 +156,13 @@ def _row(
     share = macs * count / middle / peaks[precision] if precision in peaks else None
     against = [
         ratio(times[ours], seconds) if ours and not way.startswith(OURS) else None
-        for ours in (_quickest(times, int8=False), _quickest(times, int8=True))
+        for ours in (_fastest(times, int8=False), _fastest(times, int8=True))
     ]
-    return Row(name, way, count, middle, min(seconds), max(seconds), count / middle, held, share, *against)
+    return Row(name, way, count, middle, min(seconds), max(seconds), count / middle, memory, share, *against)
 
 
-def _quickest(times: Mapping[str, list[float]], int8: bool) -> str | None:
-    """Return our quickest way; whole numbers are compared apart, since no peer was asked to round."""
+def _fastest(times: Mapping[str, list[float]], int8: bool) -> str | None:
+    """Return our fastest backend; int8 is compared separately, because no peer is quantized."""
     ours = [way for way in times if way.startswith(OURS) and (_precision(way) == "int8") == int8]
     return min(ours, key=lambda way: median(times[way]), default=None)
 
@@ -178,8 +176,8 @@ def _ours(network: Network, plan: Backend, images: Tensor, folder: Path) -> Run:
         return forward(OfImages(network), images)
     batch, channels, height, width = images.shape
     shape = (batch, channels, height, width)
-    quick = BackendNetwork(network, plan, shape, folder / "network.openvino", Scales(images.cpu))
-    return forward(lambda images: quick({"images": images}), images)
+    optimized = BackendNetwork(network, plan, shape, folder / "network.openvino", Scales(images.cpu))
+    return forward(lambda images: optimized({"images": images}), images)
 
 
 HEAD = (
@@ -191,14 +189,14 @@ HEAD = (
     "ms, spread",
     "MB",
     "of peak",
-    "ours quicker by",
+    "ours faster by",
     "ours in int8 by",
 )
-"""What the cells of a line are."""
+"""Column titles."""
 
 
 def lines(rows: Sequence[Row]) -> list[list[str]]:
-    """Return the rows as cells of a table for people."""
+    """Return the rows as text cells of a table."""
     return [
         [
             row.model,

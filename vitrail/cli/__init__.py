@@ -1,1 +1,1 @@
-"""The command line: one file a verb, imported when the verb runs."""
+"""The command line: one module per verb, imported when the verb runs."""

@@ -18,10 +18,10 @@ def bench(
 ) -> int:
     """Measure how fast networks run on this machine, one image at a time and in batches.
 
-    Everything is warmed up and runs in turn, round by round; shown are medians with their spread, the memory that
-    setting up and running once added, and which share of this machine's measured matmul peak they reach. With peers,
-    the last columns say how many times quicker our quickest way is, with the 95 % interval of the paired rounds; ways
-    that round to int8 are compared apart.
+    After a warm-up, everything runs in turn, round by round. The table shows medians with their spread, the memory
+    added by setup and one run, and the share of this machine's measured matmul peak. With --peers, the last columns
+    show how many times faster our fastest backend is, with the 95 % interval of the paired rounds; int8 backends are
+    compared separately.
 
         vitrail bench vit_s16 resnet50
         vitrail bench runs/photos --peers
@@ -31,13 +31,13 @@ def bench(
     models
         names of networks, run folders or model files
     peers
-        run timm, transformers, ONNX Runtime and OpenVINO, where installed, beside, with the same weights
+        also measure timm, transformers, ONNX Runtime and OpenVINO, if installed, with the same weights
     batch
-        images at once
+        batch size
     rounds
-        how often each is measured
+        number of measurements of each backend
     compile
-        measure compiled ways too
+        also measure compiled backends
     device
         auto, cpu, cuda, mps
     json

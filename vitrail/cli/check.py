@@ -27,10 +27,10 @@ def check(
     history: bool = False,
     json: bool = False,
 ) -> int:
-    """Look at a data set: what it is and why, what is wrong with it, what to do.
+    """Check a data set: its layout and why, its problems, and what to do next.
 
-    Every image is decoded once; a second check only looks at what is new. The data are never changed: what is
-    decided stands in a file beside them (photos.vitrail.jsonl), and everything decided can be taken back.
+    Every image is decoded once; a second check only decodes new images. The data are never changed: decisions are
+    stored in a file next to them (photos.vitrail.jsonl), and every decision can be undone.
 
         vitrail check photos/
         vitrail check photos.zip --html check.html
@@ -42,16 +42,15 @@ def check(
     data
         a folder, zip, tar, table (CSV, TSV, JSON lines, Parquet, Excel), .npz, or the built-in digits
     task
-        the task that is to learn from it, where it is not the usual one: classify, multilabel, segment, or one of
-        your own, module:Class
+        the task to train, if it is not the default one: classify, multilabel, segment, or your own, module:Class
     html
         write a page with the images to this file
     undo
-        take back the decision of this number
+        undo the decision with this number
     drop
         leave this image out (its path as the check names it)
     history
-        show what was decided
+        show all decisions
     json
         print one JSON value, for programs
     """
@@ -75,7 +74,7 @@ def check(
     )
     _refuse_unknown(drop, prepared)
     noted = decided.note(prepared.report.findings)
-    # What was found is told first: none of it may hang on a place that takes a file.
+    # Print the findings first: they must not be lost if a file cannot be written.
     if json:
         print_json(prepared.to_dict() | {"decisions": _plain(noted), "page": html})
     else:
@@ -90,7 +89,7 @@ def check(
 
 
 def _keep(history: History, path: Path, *, asked: bool) -> bool:
-    """Write what was decided, or say that it cannot be kept; an error where the user asked for a decision."""
+    """Write the decisions, or say that they cannot be saved; an error if the user asked for a decision."""
     from vitrail.cli.output import say
     from vitrail.core.errors import RunError
 
@@ -99,7 +98,7 @@ def _keep(history: History, path: Path, *, asked: bool) -> bool:
     except RunError as error:
         if asked:
             raise
-        say(f"What the check decided is not kept, so there is nothing to take back: {error}")
+        say(f"The decisions of this check are not saved, so they cannot be undone: {error}")
         return False
     return True
 
@@ -116,16 +115,16 @@ def _refuse_unknown(drop: tuple[str, ...], prepared: Prepared) -> None:
     known = {row.id for row in prepared.report.rows}
     for one in drop:
         if one not in known:
-            raise UnknownNameError("picture", one, known, "Images are called as the check names them.")
+            raise UnknownNameError("picture", one, known, "Use the names that the check prints.")
 
 
 def _with_bar(job: Any) -> Prepared:
-    """Run a job under a progress bar on standard error, where that is a terminal."""
+    """Run a job with a progress bar on standard error, if it is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("looking at every image", total=None)
+        task = bar.add_task("checking every image", total=None)
         prepared: Prepared = job(lambda done, total: bar.update(task, completed=done, total=total))
         return prepared
 
@@ -138,15 +137,15 @@ def _write_page(target: Path, name: str, prepared: Prepared, history: History) -
 
 
 def _next(prepared: Prepared, html: str | None, history: History) -> list[str]:
-    """Return what was decided, by its numbers, and what to type next."""
+    """Return the last decisions with their numbers, and the next commands."""
     question = prepared.layout.question
     ways = [(f"--{name}", value) for _, (name, value) in question.ways] if question else [()]
     commands = [prepared.command("train", *way) for way in ways]
-    standing = [one for one in history.decisions if one.what != "undo" and one.number not in history.undone()]
+    active = [one for one in history.decisions if one.what != "undo" and one.number not in history.undone()]
     return [
         *([f"page    {html}"] if html else []),
-        *(f"decided {one.text()}" for one in standing[-3:]),
-        *([f"undo    {prepared.command('check', '--undo', standing[-1].number)}"] if standing else []),
+        *(f"decided {one.text()}" for one in active[-3:]),
+        *([f"undo    {prepared.command('check', '--undo', active[-1].number)}"] if active else []),
         f"next    {commands[0]}",
         *(f"   or   {one}" for one in commands[1:]),
     ]
@@ -155,15 +154,17 @@ def _next(prepared: Prepared, html: str | None, history: History) -> list[str]:
 def _show(history: History, json: bool) -> None:
     from vitrail.cli.output import print_json
 
-    gone = history.undone()
-    lines = [one.text() + ("  (taken back)" if one.number in gone else "") for one in history.decisions]
-    print_json(_plain(history)) if json else sys.stdout.write(
-        "\n".join(lines or ["Nothing was decided."]) + "\n"
-    )
+    undone = history.undone()
+    lines = [one.text() + ("  (undone)" if one.number in undone else "") for one in history.decisions]
+    if json:
+        print_json(_plain(history))
+    else:
+        sys.stdout.write("\n".join(lines or ["There are no decisions."]) + "\n")
 
 
 def _plain(history: History) -> list[dict[str, Any]]:
-    gone = history.undone()
+    undone = history.undone()
     return [
-        one._asdict() | {"ids": list(one.ids), "taken_back": one.number in gone} for one in history.decisions
+        one._asdict() | {"ids": list(one.ids), "taken_back": one.number in undone}
+        for one in history.decisions
     ]

@@ -15,7 +15,7 @@ def convert(
     to: str = "vitrail",
     json: bool = False,
 ) -> int:
-    """Bring a checkpoint from one layout into another; the numbers stay as they are, bit by bit.
+    """Convert a checkpoint from one layout to another; the values do not change, bit by bit.
 
         vitrail convert checkpoint.npz --model vit_b16 --out model.safetensors
         vitrail convert model.safetensors --to timm --out for-timm.safetensors
@@ -27,9 +27,9 @@ def convert(
     out
         the file to write
     model
-        the network, where the file does not say
+        the network, if the file does not say
     network
-        what no tensor tells of it, such as heads=3,image=[64,96]
+        settings that cannot be read from tensors, such as heads=3,image=[64,96]
     to
         vitrail, google, timm, huggingface or official
     json

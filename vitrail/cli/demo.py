@@ -4,15 +4,15 @@ from __future__ import annotations
 
 
 def demo(*, out: str = "demo", minutes: float = 1.5, json: bool = False) -> int:
-    """See everything once: real handwritten digits are checked, learned, compared, explained.
+    """Show every feature once, on real handwritten digits: check, train, compare, explain.
 
-    Faults are planted and found, a vision transformer and a convolutional network train for as many minutes, a
-    training is killed and resumed to the same bits, new images are asked about, and one page shows it all.
+    Data errors are planted and found, a vision transformer and a convolutional network are trained for the same
+    time, a training is killed and resumed bit by bit, new images are predicted, and one page shows everything.
 
     Parameters
     ----------
     out
-        folder for the data, the runs and demo.html; what an earlier demo left there is replaced
+        folder for the data, the runs and demo.html; results of an earlier demo are replaced
     minutes
         training time of each network
     json

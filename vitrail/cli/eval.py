@@ -25,10 +25,10 @@ def evaluate(
     points: str | None = None,
     json: bool = False,
 ) -> int:
-    """Say how good a trained model is: on its own test images, or on new ones.
+    """Evaluate a trained model on its own test images, or on new ones.
 
-    Every score comes with its 95 % interval, in which twins count once; a dash means that there are too few images
-    to tell one. New images are checked first, and their classes are matched by name with the model's.
+    Every score has a 95 % interval, in which duplicates count once; a dash means that there are too few images for
+    an interval. New images are checked first, and their classes are matched by name with the model's.
 
         vitrail eval runs/photos
         vitrail eval runs/photos other-photos/ --html other.html
@@ -86,7 +86,7 @@ def evaluate(
 
 
 def _refuse_own_page(model: str) -> None:
-    """Refuse (SettingError) to write the page of a run's own test images: it is made with the run."""
+    """Raise a SettingError: the page of a run's own test images is made by training."""
     from pathlib import Path
 
     from vitrail.core.errors import SettingError
@@ -94,9 +94,9 @@ def _refuse_own_page(model: str) -> None:
 
     there = Path(model, "report.html").is_file()
     raise SettingError(
-        f"The page of a run's own test images is there already: {model}/report.html"
+        f"The page of a run's own test images already exists: {model}/report.html"
         if there
-        else f"The page of a run's own test images is made with it: {command('train', '--resume', model)}"
+        else f"The page of a run's own test images is made by training: {command('train', '--resume', model)}"
     )
 
 
@@ -124,7 +124,7 @@ def _points(model: str, points: str, data: str, options: LayoutOptions, device: 
     ]
     head = ["point", score_name, "95 % interval", "GMACs", "images/s here", ""]
     sys.stdout.write(table(head, rows, right=(1, 3, 4)) + "\n")
-    say("A point is beaten where another is as right and as quick, and in one of both better.")
+    say("A point is beaten if another is at least as accurate and as fast, and better in one of both.")
     return 0
 
 

@@ -26,10 +26,10 @@ def explain(
     json: bool = False,
     device: str = "auto",
 ) -> int:
-    """Show where a model looked when it answered, in the image's own pixels, and how much of that to believe.
+    """Show where a model looked for its prediction, in pixels of the image, and how far to trust this.
 
-    Without --method every image gets a page: all methods that fit, what speaks for the runners-up, attention in
-    every layer and head. Each map is tested: against random order, and against a network with shuffled weights.
+    Without --method every image gets a page: all methods that fit, maps for the next classes, attention in every
+    layer and head. Each map is tested against random order and against a network with shuffled weights.
 
         vitrail explain runs/photos cat.jpg
         vitrail explain runs/photos cat.jpg --method relevance --of tabby --out figures/
@@ -44,10 +44,10 @@ def explain(
     images
         files, folders, patterns, zip or tar files, or - for standard input
     method
-        page, rollout, relevance, gradcam, occlusion, attention, or all: every one that fits, but attention,
+        page, rollout, relevance, gradcam, occlusion, attention, or all: every method that fits, except attention,
         side by side
     of
-        the class that is explained; by default the answer
+        the class to explain; by default the predicted one
     out
         folder for the pages and figures
     json
@@ -86,7 +86,7 @@ def explain(
 
 
 def _table(results: list[Result]) -> str:
-    """Return the tests of every map, and what they say together."""
+    """Return a table of the tests of every map, and their summary."""
     from vitrail.cli.output import table
     from vitrail.explainers.explain_images import summary
 

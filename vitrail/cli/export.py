@@ -16,12 +16,12 @@ def export(
     batch: bool = False,
     json: bool = False,
 ) -> int:
-    """Write a trained model for other programs, once both were seen to give the same answers.
+    """Export a trained model for other programs, after checking that both give the same predictions.
 
-    Graphs (onnx, openvino, torch) take raw images, uint8 height x width x channels of any size, and give named
-    probabilities; everything in between is inside. At least 200 of the run's images in many sizes are asked of
-    both; nothing is written where a probability drifts by more than 0.001 or a top answer changes. What OpenVINO says
-    at its own default, and a library through its own preparation, is measured too and said.
+    Graphs (onnx, openvino, torch) take raw images, uint8 height x width x channels of any size, and return named
+    probabilities; preprocessing is inside. At least 200 of the run's images in many sizes are compared; nothing is
+    written if a probability differs by more than 0.001 or a top answer changes. OpenVINO in its default precision,
+    and a library with its own preprocessing, are measured too and reported.
 
         vitrail export runs/photos
         vitrail predict photos.onnx new/*.jpg
@@ -34,13 +34,13 @@ def export(
     format
         onnx, openvino, torch, timm or huggingface
     out
-        file or folder to write; by default the run's name here
+        file or folder to write; by default the run's name, in the current folder
     data
-        images to prove it on, where the run's own have moved
+        images for the check, if the run's own were moved
     attention
-        add an output: where the class token looks
+        add an output: the attention of the class token
     batch
-        let a graph take images of one size together: batch x height x width x channels
+        let a graph take several images of one size: batch x height x width x channels
     json
         print one JSON value, for programs
     """
@@ -58,7 +58,7 @@ def export(
     say(f"Checked: {done.agreement}.")
     if done.left_out:
         say(
-            f"{done.left_out:,} images changed since the training, or cannot be read: they prove nothing here."
+            f"{done.left_out:,} images changed since the training, or cannot be read: they were not used for the check."
         )
     for note in done.proven.notes:
         say(note)

@@ -1,4 +1,4 @@
-"""Help pages, written from each verb's signature and docstring alone: no torch, no rich, no waiting."""
+"""Help pages, generated only from each verb's signature and docstring: fast, no torch, no rich."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def overview() -> str:
             *verbs,
             "",
             "Begin here:",
-            "  vitrail train digits            a built-in data set; a folder of your own goes in its place",
-            "  vitrail train photos/           one folder a class: photos/cat/1.jpg",
+            "  vitrail train digits            a built-in data set; replace it with your own folder",
+            "  vitrail train photos/           one folder per class: photos/cat/1.jpg",
             "",
             "Options are written --epochs 20 or epochs=20. More on a verb: vitrail VERB --help",
-            "Exit codes: 0 done, 1 an error that says the way out, 2 wrong usage.",
+            "Exit codes: 0 success, 1 an error with a hint, 2 wrong usage.",
         ]
     )
 
@@ -88,11 +88,8 @@ def _word(argument: Any) -> str:
 def _row(argument: Any) -> str:
     name = _word(argument) if argument.index is not None else _option(argument)
     default = argument.field_info.default
-    shown = (
-        ""
-        if default in (None, False, "", ()) or argument.required or default is argument.field_info.empty
-        else (f" [{default}]")
-    )
+    hidden = default in (None, False, "", ()) or argument.required or default is argument.field_info.empty
+    shown = "" if hidden else f" [{default}]"
     text = fill(
         f"{argument.parameter.help or ''}{shown}", WIDTH, initial_indent=" " * 26, subsequent_indent=" " * 26
     )

@@ -19,12 +19,12 @@ def inspect(
     json: bool = False,
     device: str = "auto",
 ) -> int:
-    """Show what a network itself is, or an image's way through it.
+    """Show the inside of a network, or the steps of one image through it.
 
-    Of a run: its first filters, its sense of place, and how far its heads look, averaged over images: those
-    that are named, else the run's own validation images; of one that cannot be read the error is said, and the
-    exit code is 1. With --pipeline: every step of one image, drawn with
-    its shape, and what becomes of the answer when the patches are shuffled, with positions and without.
+    For a run: its first filters, its position embeddings, and the attention distance of its heads, averaged over
+    images: the named ones, or the run's own validation images. If an image cannot be read, the error is reported and
+    the exit code is 1. With --pipeline: a figure and the shape of every step of one image, and how the prediction
+    changes if the patches are shuffled, with and without positions.
 
         vitrail inspect runs/photos
         vitrail inspect dinov2_small.safetensors photos/
@@ -36,13 +36,13 @@ def inspect(
     run
         a run folder, a model.safetensors, a checkpoint, or the name of a network or of published weights
     images
-        files, folders, patterns or zip files; 32 of them are looked at, of large ones fewer, 4 at least
+        files, folders, patterns or zip files; 32 images are used, fewer if they are large, at least 4
     pipeline
-        the image whose way through the network is drawn
+        the image whose steps are drawn
     model
-        with --pipeline, where there is no run: a network by name (a ViT, DeiT or DINOv2)
+        with --pipeline, instead of a run: a network by name (a ViT, DeiT or DINOv2)
     weights
-        with --model: none (freshly drawn, the default), auto, a file, or a published name
+        with --model: none (randomly initialized, the default), auto, a file, or a published name
     out
         folder for the page and the figures
     json
@@ -62,15 +62,15 @@ def inspect(
                 "Name a run (vitrail inspect runs/photos), or an image and a network: "
                 "vitrail inspect --pipeline cat.jpg --model vit_b16"
             )
-        return _learnt(run, images, Path(out), json, device)
+        return _analyse(run, images, Path(out), json, device)
     if bool(run) == bool(model) or images:
         raise SettingError(
             "Name one image, and a run or a network: vitrail inspect --pipeline cat.jpg --model vit_b16"
         )
-    return _way(run or str(model), weights or "none", Path(pipeline), Path(out), json)
+    return _pipeline(run or str(model), weights or "none", Path(pipeline), Path(out), json)
 
 
-def _learnt(run: str, images: tuple[str, ...], out: Path, json: bool, device: str) -> int:
+def _analyse(run: str, images: tuple[str, ...], out: Path, json: bool, device: str) -> int:
     from vitrail.cli.output import print_json, say, unread
     from vitrail.core.files import refuse_unwritable_folder
     from vitrail.explainers.network_analysis import look_inside
@@ -99,29 +99,29 @@ def _learnt(run: str, images: tuple[str, ...], out: Path, json: bool, device: st
     return 1 if errors else 0
 
 
-def _way(model: str, weights: str, picture: Path, out: Path, json: bool) -> int:
+def _pipeline(model: str, weights: str, picture: Path, out: Path, json: bool) -> int:
     from vitrail.cli.output import print_json, say
     from vitrail.core.files import refuse_unwritable_folder, write_text
 
     page = out / "pipeline.html"
     refuse_unwritable_folder(out)
-    told, html = _walked(model, weights, picture)
+    report, html = _trace_image(model, weights, picture)
     if json:
-        print_json(told | {"page": str(page)})
+        print_json(report | {"page": str(page)})
     else:
-        lines = [f"{step['step']:<26} {step['shape']}" for step in told["steps"]]
-        for name, found in told["shuffle"].items():
+        lines = [f"{step['step']:<26} {step['shape']}" for step in report["steps"]]
+        for name, found in report["shuffle"].items():
             change = f"{found['followed']} changes by up to {found['largest_change']:.2g}"
             lines.append(f"{'Shuffled, ' + name:<26} {change if found['changed'] else 'the same answer'}")
         sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
     write_text(page, html)
-    say(f"{told['model']} -> {page}")
+    say(f"{report['model']} -> {page}")
     return 0
 
 
-def _walked(model: str, weights: str, picture: Path) -> tuple[dict[str, Any], str]:
-    """Return what an image's way through a network shows, as plain data and as a page."""
+def _trace_image(model: str, weights: str, picture: Path) -> tuple[dict[str, Any], str]:
+    """Return the steps of an image through a network, as plain data and as an HTML page."""
     from vitrail.explainers.permutation_test import shuffle_test
     from vitrail.explainers.walkthrough import open_subject, trace
     from vitrail.explainers.walkthrough_page import page as drawn_page
@@ -131,7 +131,7 @@ def _walked(model: str, weights: str, picture: Path) -> tuple[dict[str, Any], st
     walked = trace(subject, picture)
     shuffled = shuffle_test(subject, walked.pixels)
     drawn = steps(subject, walked)
-    told = {
+    report = {
         "model": subject.name,
         "trained": subject.trained,
         "steps": [step.to_dict() for step in drawn],
@@ -140,4 +140,4 @@ def _walked(model: str, weights: str, picture: Path) -> tuple[dict[str, Any], st
             "without positions": shuffled.without.to_dict(),
         },
     }
-    return told, drawn_page(subject, walked, drawn, shuffled, picture.name)
+    return report, drawn_page(subject, walked, drawn, shuffled, picture.name)

@@ -1,4 +1,4 @@
-"""The command line: verbs, `key=value` beside `--key value`, help without heavy imports, errors in plain words."""
+"""The command line: verbs, `key=value` or `--key value`, help without heavy imports, errors as plain sentences."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ ALIASES = {
     "name": "out",
     "output": "out",
 }
-"""What users of other tools type, and what it is called here."""
+"""Option names of other tools, and their names here."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 1 an error with a way out, 2 wrong usage."""
+    """Run one command and exit: 0 success, 1 an error with a hint, 2 wrong usage."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # Pillow warns of odd tags in files; what matters of them is told by the check, file by file.
+    # Pillow warns about unusual tags; the check reports those that matter, file by file.
     warnings.filterwarnings("ignore", module="PIL")
     outlet = prepare()
     try:
@@ -45,9 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say("Interrupted.")
         code = 130
     sys.stdout.flush()
-    if outlet and outlet.lost and not isinstance(outlet.error, BrokenPipeError):  # `head` has seen enough
+    if (
+        outlet and outlet.lost and not isinstance(outlet.error, BrokenPipeError)
+    ):  # a reader such as `head` may close the pipe
         why = outlet.error.strerror if outlet.error else ""
-        _say(f"Standard output could not be written: {why}. What was to be printed is lost.")
+        _say(f"Standard output could not be written: {why}. The rest of the output is lost.")
         code = code or 1
     sys.exit(code)
 
@@ -62,7 +64,7 @@ def run(given: list[str]) -> int:
         return 0
     verb = OLD_VERBS.get(given[0], given[0])
     if verb != given[0]:
-        _say(f"`vitrail {given[0]}` is now called `vitrail {verb}`; the old word works for one more release.")
+        _say(f"`vitrail {given[0]}` is now called `vitrail {verb}`; the old name works for one more release.")
     if verb not in VERBS:
         near = nearest(verb, VERBS)
         _say(
@@ -107,16 +109,16 @@ def _call(verb: str, words: list[str]) -> int:
     except VitrailError as error:
         _say(str(error))
         return 1
-    except OSError as error:  # a place that nobody thought of
+    except OSError as error:  # an error that no other code handled
         _say(unusable(error))
         return 1
     except MemoryError:
-        _say("Memory ran out. Close other programs, or take fewer or smaller images or a smaller network.")
+        _say("Out of memory. Close other programs, or use fewer or smaller images or a smaller network.")
         return 1
 
 
 def _commands(verb: str, words: list[str], error: UndecidedError) -> list[str]:
-    """Return what was typed, once with each option that decides."""
+    """Return the typed command once per option that resolves the ambiguity."""
     whole = [word for word in words if word != "--"]
     return [
         f"  to take {what}: {quoted(['vitrail', verb, *whole, f'--{name}', value])}"
@@ -125,7 +127,7 @@ def _commands(verb: str, words: list[str], error: UndecidedError) -> list[str]:
 
 
 def _before_dashes(words: list[str]) -> list[str]:
-    """Return the words up to a lone --: what stands behind it is a name, however it begins."""
+    """Return the words before a separate --: words after it are names, even if they begin with a dash."""
     return words[: words.index("--")] if "--" in words else words
 
 
@@ -138,9 +140,9 @@ def _app(verb: str) -> tuple[App, list[str]]:
 
 
 def _dashed(words: list[str], names: list[str]) -> list[str]:
-    """Turn key=value into --key=value; what is an existing path, or no name at all, stays as it is.
+    """Turn key=value into --key=value; existing paths, and words that are not option names, do not change.
 
-    So does what stands behind an option that takes a value: `--network position=2d`, `--set mixup=0.2`.
+    Neither do values after an option: `--network position=2d`, `--set mixup=0.2`.
     """
     dashed: list[str] = []
     for before, word in zip(["", *words], words, strict=False):
@@ -158,7 +160,7 @@ def _dashed(words: list[str], names: list[str]) -> list[str]:
 
 
 def _renamed(option: str, names: list[str]) -> str:
-    """Return --option in our spelling: an alias by its own name, underscores as dashes; switches take true/false."""
+    """Return --option in our spelling: aliases replaced, underscores as dashes, true/false for switches."""
     key, equals, value = option.partition("=")
     name = ALIASES.get(key, key) if key.replace("_", "-") not in names else key
     name = name.replace("_", "-")

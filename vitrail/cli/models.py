@@ -6,7 +6,7 @@ import sys
 
 
 def models(pattern: str = "*", /, *, timm: bool = False, json: bool = False) -> int:
-    """List the networks that a training can take.
+    """List the networks that can be trained.
 
         vitrail models 'vit*'
         vitrail models 'resnet*' --timm
@@ -16,7 +16,7 @@ def models(pattern: str = "*", /, *, timm: bool = False, json: bool = False) -> 
     pattern
         only names like this
     timm
-        list timm's networks too, which work the same way
+        also list timm's networks, which work the same way
     json
         print one JSON value, for programs
     """

@@ -30,10 +30,10 @@ def predict(
     trust: bool = False,
     options: Annotated[AnswerOptions, Parameter(name="*")] = AnswerOptions(),
 ) -> int:
-    """Ask a trained model what images show.
+    """Predict images with a trained model.
 
-    An image that cannot be read gets an error and the others are still answered; the exit code is then 1. Long
-    jobs run in a quicker way where its answers were seen to be those of the model in float32; it is said which.
+    An image that cannot be read gets an error and the others are still predicted; the exit code is then 1. Long
+    jobs use a faster backend if its predictions agree with the model in float32; the backend is reported.
 
         vitrail predict runs/photos new/*.jpg
         vitrail predict runs/photos new/ --csv answers.csv
@@ -50,14 +50,14 @@ def predict(
     json
         print one JSON value, for programs
     csv
-        write a table with one row an image to this file
+        write a table with one row per image to this file
     out
-        write each image with its answer drawn on it into this folder, and the files of the answer, such as masks;
-        no image that is asked about, and no file of yours, is overwritten
+        write each image with its prediction drawn on it into this folder, and files such as masks; input images and
+        other files of yours are never overwritten
     device
         auto, cpu, cuda, mps
     trust
-        open a .pt2, which could run code of its own
+        open a .pt2, which can run any code
     """
     from vitrail.cli.output import print_json, say, table, unread
     from vitrail.cli.path_checks import model_there
@@ -102,7 +102,7 @@ def predict(
 
 
 def _written(csv: str, answers: Sequence[Answer], columns: Sequence[str]) -> bool:
-    """Write the table; where that fails, say why, so that the answers are printed instead of lost."""
+    """Write the table; if that fails, say why, so that the predictions are printed instead."""
     from vitrail.cli.output import say
     from vitrail.core.errors import RunError
 
@@ -118,7 +118,7 @@ def _written(csv: str, answers: Sequence[Answer], columns: Sequence[str]) -> boo
 def _answers(
     sources: Sequence[Source], answers: Iterable[Answer], drawing: Drawing | None
 ) -> Iterator[Answer]:
-    """Yield answers without their pixels, once their files are written: masks of many images fill a memory."""
+    """Yield answers without pixels, after their files are written: masks of many images need too much memory."""
     from vitrail.infer.draw_predictions import told
 
     for source, answer in zip(sources, answers, strict=True):
@@ -127,9 +127,9 @@ def _answers(
 
 
 def write_csv(path: str, answers: Sequence[Answer], columns: Sequence[str] = ()) -> None:
-    """Write path, what the answers hold and error as a table, in one step; an answer may have several rows.
+    """Write path, values and error as a CSV table, atomically; an answer may have several rows.
 
-    `columns` stand there whatever was answered; others follow as they come.
+    `columns` are always present; other columns follow in order of appearance.
     """
     import csv
 
@@ -149,12 +149,14 @@ def write_csv(path: str, answers: Sequence[Answer], columns: Sequence[str] = ())
 
 
 def _rows(answer: Answer) -> list[dict[str, Any]]:
-    """Return the rows of an answer: as the prediction makes them, or of its plain data what fits into a cell."""
+    """Return the rows of an answer: those of the prediction, or its simple values."""
     if answer.error:
         return [{"path": answer.path, "error": answer.error}]
     rows = getattr(answer.prediction, "rows", None)
     if rows is not None:
-        return [{"path": answer.path, **row} for row in rows() or [{}]]  # nothing found is an answer, too
+        return [
+            {"path": answer.path, **row} for row in rows() or [{}]
+        ]  # an empty prediction still gets a row
     plain = answer.prediction.to_dict()
     flat = {key: value for key, value in plain.items() if isinstance(value, str | int | float)}
     return [{"path": answer.path, **flat}]

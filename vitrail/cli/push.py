@@ -8,9 +8,9 @@ import sys
 def push(
     run: str, repository: str, /, *, private: bool = False, pictures: bool = False, json: bool = False
 ) -> int:
-    """Share a run on the model hub: the model, its card, its scores and its recipe.
+    """Upload a run to the model hub: the model, its card, its scores and its recipe.
 
-    No image, no name of an image and no path of this computer goes with it, unless you say --pictures. The hub is
+    No image, image name or path of this computer is uploaded, unless you add --pictures. The hub is
     huggingface.co, or the mirror that HF_ENDPOINT names; log in once with `hf auth login`.
 
         vitrail push runs/photos me/photos
@@ -21,11 +21,11 @@ def push(
     run
         a run folder
     repository
-        owner/name; it is made where there is none
+        owner/name; it is created if it does not exist
     private
-        only you can see it, where it is made new
-    images
-        share report.html, which shows images, and manifest.csv, which names them, too
+        if it is created: only you can see it
+    pictures
+        also upload report.html, which shows images, and manifest.csv, which names them
     json
         print one JSON value, for programs
     """
@@ -40,6 +40,6 @@ def push(
     if json:
         print_json(pushed._asdict())
     else:
-        say(f"shared: {', '.join(pushed.files)}")
+        say(f"uploaded: {', '.join(pushed.files)}")
         sys.stdout.write(pushed.url + "\n")
     return 0

@@ -1,4 +1,4 @@
-"""The standard streams of a command, made so that work is never lost because nobody reads what it prints."""
+"""Robust standard streams: a closed or full output never stops the work of a command."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TextIO
 
 
 class Outlet(io.RawIOBase):
-    """A descriptor to write to; its first error is noted, and what comes after it is thrown away.
+    """A file descriptor to write to; after the first error, which is kept, all further output is discarded.
 
-    `error` is that error; `lost` tells whether anything was thrown away.
+    `error` is that error; `lost` says whether output was discarded.
     """
 
     def __init__(self, descriptor: int, error: OSError | None = None) -> None:
@@ -21,7 +21,7 @@ class Outlet(io.RawIOBase):
         self.lost = False
 
     def writable(self) -> bool:
-        """Tell that it can be written to."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
@@ -29,16 +29,16 @@ class Outlet(io.RawIOBase):
         return self.descriptor
 
     def isatty(self) -> bool:
-        """Tell whether it is a terminal."""
+        """Return whether it is a terminal."""
         return os.isatty(self.descriptor)
 
     def write(self, data: object) -> int:
-        """Write some of the bytes and return how many; of a broken outlet, pretend that all were."""
+        """Write some of the bytes and return how many; after an error, pretend that all were written."""
         view = memoryview(data)  # type: ignore[arg-type]
         while self.error is None:
             try:
                 return os.write(self.descriptor, view)
-            except BlockingIOError:  # a terminal that another program left so
+            except BlockingIOError:  # another program set the terminal to non-blocking mode
                 select.select((), (self.descriptor,), ())
             except OSError as error:
                 self.error = error
@@ -47,13 +47,11 @@ class Outlet(io.RawIOBase):
 
 
 def prepare() -> Outlet | None:
-    """Open standard streams that the caller has closed, and let output that fails stop nothing.
+    """Open standard streams that the caller has closed, and make output errors harmless.
 
-    Returns what standard output goes through, or None where it is no stream of this process (a notebook's).
+    Returns the outlet of standard output, or None if it is not a stream of this process (in a notebook).
     """
-    for descriptor in range(
-        3
-    ):  # else the next file that is opened takes the place, and hears what is printed
+    for descriptor in range(3):  # otherwise the next opened file gets this descriptor, and all output
         try:
             os.fstat(descriptor)
         except OSError:
@@ -66,7 +64,7 @@ def prepare() -> Outlet | None:
 
 
 def _tolerant(stream: TextIO | None, descriptor: int) -> tuple[TextIO, Outlet | None]:
-    """Return a stream as the given one, whose errors are noted; also where it was closed."""
+    """Return a stream like the given one that records errors instead of raising; also if it was closed."""
     if stream is None:
         outlet = Outlet(descriptor, OSError(errno.EBADF, "it is closed"))
         return io.TextIOWrapper(io.BufferedWriter(outlet), "utf-8", "backslashreplace"), outlet
@@ -77,7 +75,7 @@ def _tolerant(stream: TextIO | None, descriptor: int) -> tuple[TextIO, Outlet | 
     tolerant = io.TextIOWrapper(
         io.BufferedWriter(outlet),
         stream.encoding,
-        "backslashreplace",  # a name of a file may hold bytes that are no letters
+        "backslashreplace",  # a file name may contain bytes that are not valid text
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )

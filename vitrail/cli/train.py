@@ -20,10 +20,10 @@ def train(
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
-    """Train a network on a folder of images and say honestly how good it is.
+    """Train a network on a folder of images and report how good it is.
 
-    The images are checked first; what is broken is named and left out, never replaced. The best weights by
-    validation score are kept in the run folder, and the score is counted on images that training never saw.
+    The images are checked first; broken ones are listed and left out, never replaced. The weights with the best
+    validation score are kept in the run folder, and the score is measured on images that were not used for training.
 
         vitrail train photos/                              the draft: a pretrained network, frozen, and a head
         vitrail train photos/ --tune full --epochs 20      the whole network, from the draft's head
@@ -35,12 +35,12 @@ def train(
     ----------
     data
         a folder (photos/cat/1.jpg, or with train, val and test folders above), or the built-in digits;
-        with --resume: where the images of that run lie now, if they were moved
+        with --resume: where the images of that run are now, if they were moved
     resume
-        go on with this run, which was stopped or killed, by its own recipe; with --epochs: for so many epochs more.
-        Its images must be those that it saw
+        continue this run, which was stopped or killed, with its own recipe; with --epochs: for that many more epochs.
+        Its images must not have changed
     changed
-        with --resume: go on although images of the run changed since, with them as they are now
+        with --resume: continue although images of the run changed, and use them as they are now
     dry_run
         print the plan (images, steps, memory, minutes) and stop
     json
@@ -54,26 +54,20 @@ def train(
 
     if not data and not resume:
         raise UsageError("Name a folder to train on, or --resume and a run: vitrail train photos/")
-    if resume and (foreign := _foreign(options)):
+    if resume and (rejected := _not_allowed(options)):
         raise UsageError(
-            f"{', '.join(foreign)} cannot be given with --resume: a run goes on by its own recipe.yaml, and only "
-            f"--epochs adds to it. For other settings train anew: "
+            f"{', '.join(rejected)} cannot be used with --resume: a run continues with its own recipe.yaml, and only "
+            f"--epochs adds to it. For other settings start a new training: "
             f"{command('train', 'IMAGES', '--recipe', f'{resume}/recipe.yaml')}"
         )
     if changed and not resume:
-        raise UsageError("--changed goes with --resume: a new training takes images as they are anyway.")
+        raise UsageError("--changed needs --resume: a new training always uses the images as they are.")
     if resume:
         run_there(resume)
     if data:
         data_there(data)
     if dry_run:
-        from vitrail.training.dry_run import dry, dry_resume
-        from vitrail.training.resumption import Place
-
-        place = Place(data, changed)
-        found = dry_resume(resume, options.epochs or 0, place) if resume else dry(data, options)
-        print_json(found.to_dict()) if json else print("\n".join(found.lines()))  # noqa: T201
-        return 0
+        return _show_plan(data, options, resume, changed, json)
     from vitrail.cli.training_progress import train_with_progress
 
     report = train_with_progress(data, options, resume, changed)
@@ -87,8 +81,22 @@ def train(
     return 1 if "unreported" in report else 0
 
 
-def _foreign(options: TrainOptions) -> list[str]:
-    """Return the options that were given beside --epochs."""
+def _show_plan(data: str, options: TrainOptions, resume: str | None, changed: bool, json: bool) -> int:
+    """Print the plan of a training, without starting it."""
+    from vitrail.cli.output import print_json
+    from vitrail.training.dry_run import dry, dry_resume
+    from vitrail.training.resumption import Place
+
+    plan = dry_resume(resume, options.epochs or 0, Place(data, changed)) if resume else dry(data, options)
+    if json:
+        print_json(plan.to_dict())
+    else:
+        sys.stdout.write("\n".join(plan.lines()) + "\n")
+    return 0
+
+
+def _not_allowed(options: TrainOptions) -> list[str]:
+    """Return the options that were given, except --epochs."""
     given = {field.name: getattr(options, field.name) for field in fields(options)}
     return [
         f"--{name.replace('_', '-')}" for name, one in given.items() if one is not None and name != "epochs"
@@ -102,7 +110,7 @@ def _ending(report: dict[str, Any], data: str, options: TrainOptions) -> list[st
     lines = [report["verdict"]]
     if stopped := report.get("stopped"):
         lines.append(
-            f"stopped at step {stopped['step']:,} of {stopped['total']:,}; go on with: "
+            f"stopped at step {stopped['step']:,} of {stopped['total']:,}; continue with: "
             f"{command('train', '--resume', run)}"
         )
     if "model" not in report and "unreported" not in report:
@@ -111,7 +119,7 @@ def _ending(report: dict[str, Any], data: str, options: TrainOptions) -> list[st
         lines += _outlook(report, data, options)
     return [
         *lines,
-        f"model   {run}/model.safetensors  (one file, all that prediction needs)",
+        f"model   {run}/model.safetensors  (one file, everything that prediction needs)",
         *([] if "unreported" in report else [f"report  {run}/report.html"]),
         f"next    {command('predict', run, 'picture.jpg')}",
     ]

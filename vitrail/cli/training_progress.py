@@ -1,4 +1,4 @@
-"""A training with its progress shown: what `train`, `demo` and later verbs share."""
+"""Train with progress messages, for `train`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def train_with_progress(
     data: str, options: TrainOptions, resume: str | None = None, changed: bool = False
 ) -> dict[str, Any]:
-    """Train, or go on with a run, telling people what happens on standard error; return the run's report.
+    """Train, or resume a run, with messages on standard error; return the run's report.
 
-    With `resume`, `data` is where its images lie now, "" where they were; `changed` takes those that changed.
-    A report that could not be made is told in its place ("unreported"): the model is kept all the same.
+    With `resume`, `data` is the current folder of its images, "" if they were not moved; `changed` accepts changed
+    images. If the report cannot be made, the error is returned in its place ("unreported"); the model is kept.
 
-    Where weights cannot be had, a person at a terminal is offered the ways out; a script gets the error.
+    If weights are not available, a person at a terminal is offered alternatives; a script gets the error.
     """
     from vitrail.runs.run import ReportError
     from vitrail.training.fit import resume as go_on
@@ -41,14 +41,14 @@ def train_with_progress(
             more = options.epochs or 0
             if resume and not more and _finished(resume):
                 say(
-                    f"{resume} is finished already. For N epochs more: "
+                    f"{resume} is already finished. For N more epochs: "
                     f"{command('train', '--resume', resume, '--epochs', 'N')}"
                 )
-            heard = [teller] if is_main_process() else []
+            listeners = [teller] if is_main_process() else []
             run = (
-                go_on(resume, more=more, where=Place(data, changed), listeners=heard)
+                go_on(resume, more=more, where=Place(data, changed), listeners=listeners)
                 if resume
-                else train(data, options, listeners=heard)
+                else train(data, options, listeners=listeners)
             )
     except UndecidedError as error:
         if not (sys.stdin.isatty() and sys.stderr.isatty()) or (way := _chosen(error)) is None:
@@ -67,14 +67,14 @@ def train_with_progress(
 
 
 def _finished(folder: str) -> bool:
-    """Tell whether the last thing that a run wrote down is its end."""
+    """Return whether the last event of a run is "finished"."""
     from vitrail.runs.run import Run
 
     return any(event["event"] == "finished" for event in Run(Path(folder)).history()[-1:])
 
 
 def _report(run: Run) -> dict[str, Any]:
-    """Return a run's report; of one that was stopped also where, and without a model little else."""
+    """Return a run's report, and where it was stopped; a minimal report if there is no model."""
     report: dict[str, Any] = {
         "finished": False,
         "verdict": "There is no model and no score yet: the first epoch is not finished.",
@@ -85,14 +85,14 @@ def _report(run: Run) -> dict[str, Any]:
 
 
 def _stopped(run: Run) -> dict[str, Any]:
-    """Return where a run was stopped; nothing of one that is finished."""
+    """Return where a run was stopped; empty if it is finished."""
     last = next((e for e in reversed(run.history()) if e["event"] in {"stopped", "finished"}), None)
     stopped = last is not None and last["event"] == "stopped"
     return {"stopped": {"step": last["step"], "total": last["total"]}} if last and stopped else {}
 
 
 def _chosen(error: UndecidedError) -> tuple[str, str] | None:
-    """Ask which reading is meant; None where nobody chose."""
+    """Ask the user to choose an interpretation; None if there was no valid choice."""
     say(error.question)
     for number, (what, (name, value)) in enumerate(error.ways, 1):
         say(f"  {number}. {what} (--{name} {value})")
@@ -103,13 +103,13 @@ def _chosen(error: UndecidedError) -> tuple[str, str] | None:
 
 
 def _from_scratch_instead(ways: Sequence[str]) -> bool:
-    """Offer the ways out by number; only training from scratch can go on at once."""
-    say("No weights can be had just now. What can be done:")
+    """Print the numbered alternatives; only training from scratch can start at once."""
+    say("No weights are available now. You can:")
     for number, way in enumerate(ways, 1):
         say(f"  {number}. {way}")
     sys.stderr.write(f"Type {len(ways)} to start from random weights now, or Enter to stop: ")
     sys.stderr.flush()
-    answer = input().strip()  # its own prompt would go to standard output, where answers for programs stand
+    answer = input().strip()  # a prompt of input() would go to standard output, which is reserved for results
     return answer == str(len(ways))
 
 

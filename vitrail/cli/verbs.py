@@ -1,4 +1,4 @@
-"""The verbs, where each lives, and what each does in a line."""
+"""The verbs: where each is defined, and a line of help."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from types import MappingProxyType
 
 VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "demo": ("vitrail.cli.demo:demo", "see everything once, on real handwritten digits, in minutes"),
-        "check": ("vitrail.cli.check:check", "look at a data set: what it is, what is wrong, what to do"),
+        "demo": ("vitrail.cli.demo:demo", "show every feature once, on real handwritten digits, in minutes"),
+        "check": ("vitrail.cli.check:check", "check a data set: its layout, its problems, what to do next"),
         "train": ("vitrail.cli.train:train", "train a network on a folder of images"),
-        "predict": ("vitrail.cli.predict:predict", "ask a trained model about images"),
-        "explain": ("vitrail.cli.explain:explain", "see where a model looked"),
+        "predict": ("vitrail.cli.predict:predict", "predict images with a trained model"),
+        "explain": ("vitrail.cli.explain:explain", "show where a model looked"),
         "inspect": (
             "vitrail.cli.inspect:inspect",
-            "see what a network has learned, or an image's way through it",
+            "show the inside of a network, or the steps of one image through it",
         ),
-        "eval": ("vitrail.cli.eval:evaluate", "say how good a model is, on its own or on new images"),
+        "eval": ("vitrail.cli.eval:evaluate", "evaluate a model on its own or on new images"),
         "compare": ("vitrail.cli.compare:compare", "say which of several networks is better on your images"),
-        "bench": ("vitrail.cli.bench:bench", "measure how fast networks run here"),
-        "export": ("vitrail.cli.export:export", "write a model for other programs, proven equal"),
-        "push": ("vitrail.cli.push:push", "share a run on the model hub, without its images"),
-        "weights": ("vitrail.cli.weights:weights", "list pretrained weights, or add some that you fetched"),
-        "convert": ("vitrail.cli.convert:convert", "bring a checkpoint from one layout into another"),
-        "models": ("vitrail.cli.models:models", "list the networks there are"),
+        "bench": ("vitrail.cli.bench:bench", "measure the speed of networks on this machine"),
+        "export": ("vitrail.cli.export:export", "export a model for other programs, checked against it"),
+        "push": ("vitrail.cli.push:push", "upload a run to the model hub, without its images"),
+        "weights": (
+            "vitrail.cli.weights:weights",
+            "list pretrained weights, or add weights that you downloaded",
+        ),
+        "convert": ("vitrail.cli.convert:convert", "convert a checkpoint from one layout to another"),
+        "models": ("vitrail.cli.models:models", "list the available networks"),
     }
 )
 
 OLD_VERBS: Mapping[str, str] = MappingProxyType({"inside": "inspect"})
-"""What a verb was called in the release before this one, and what it is called now."""
+"""Names of verbs in the previous release, and their names now."""

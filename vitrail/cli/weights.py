@@ -20,7 +20,7 @@ def weights(
     network: str | None = None,
     json: bool = False,
 ) -> int:
-    """List the pretrained weights that are here or can be had, with their licences; or add some that you fetched.
+    """List available pretrained weights with their licences, or add weights that you downloaded.
 
         vitrail weights
         vitrail weights 'vit_b16*'
@@ -33,11 +33,11 @@ def weights(
     path
         with add: a file, or a folder of timm or Hugging Face; it stays where it is
     name
-        with add: what to call it from now on
+        with add: the name to use for it
     model
-        with add: the network it belongs to, where the file does not say
+        with add: the network it belongs to, if the file does not say
     network
-        with add: what no tensor tells of it, such as heads=3,image=[64,96]
+        with add: settings that cannot be read from tensors, such as heads=3,image=[64,96]
     json
         print one JSON value, for programs
     """
@@ -58,7 +58,7 @@ def weights(
         if json:
             print_json({"name": entry.name, "model": entry.model, "path": str(entry.path)})
         else:
-            say(f"{entry.name} ({entry.model or 'a network of its own'}) is known from now on.")
+            say(f"{entry.name} ({entry.model or 'a network of its own'}) was added.")
             sys.stdout.write(command("train", "photos/", "--weights", entry.name) + "\n")
         return 0
     rows = _rows(action)
@@ -88,7 +88,7 @@ def _rows(pattern: str) -> list[dict[str, Any]]:
 
 
 def _of(row: Checkpoint, pattern: str) -> bool:
-    """Tell whether weights are those of a network that goes by such a name, timm's or ours."""
+    """Return whether weights belong to a network whose name, timm's or ours, matches the pattern."""
     from vitrail.models.factory import our_name
 
     name = row.model or ""

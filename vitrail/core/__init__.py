@@ -1,1 +1,1 @@
-"""Names, settings, errors and places: what every other folder stands on. No torch, no NumPy."""
+"""Names, settings, errors and paths; all other packages use this one. No torch, no NumPy."""

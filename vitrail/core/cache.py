@@ -1,4 +1,4 @@
-"""What can be made again is kept for the next job; where nothing can be kept, the work goes on and it is said once."""
+"""A cache on disk for results that can be computed again. If it is not writable, the work continues with a warning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vitrail.core.files import replace, try_place
 
 
 def keep(path: Path, write: Callable[[Path], object]) -> None:
-    """Fill a file of the cache as `replace` does; where that fails, the next job does without."""
+    """Write a cache file like `replace`; a failure is only a warning."""
     try:
         replace(path, write)
     except (OSError, RunError) as error:
@@ -26,24 +26,24 @@ def keep(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def keep_json(path: Path, value: Any) -> None:
-    """Keep a JSON file in the cache, where it can be written."""
+    """Write a JSON file to the cache, if it is writable."""
     keep(path, lambda temporary: temporary.write_text(json.dumps(value), encoding="utf-8"))
 
 
 def unkept(error: BaseException) -> None:
-    """Say, once, that nothing can be kept for the next job, and why."""
+    """Warn once that the cache cannot be written, with the reason."""
     try:
         try_place(cache_dir())
-    except OSError as closed:  # the reason of all such errors, whatever each was called
-        error = closed
-    _say(cache_dir(), getattr(error, "strerror", None) or str(error))
+    except OSError as cause:  # the same cause for all such errors, so that the warning appears once
+        error = cause
+    _warn_once(cache_dir(), getattr(error, "strerror", None) or str(error))
 
 
 @lru_cache
-def _say(place: Path, why: str) -> None:
+def _warn_once(place: Path, why: str) -> None:
     getLogger("vitrail").warning(
-        "%s cannot be written (%s): the work goes on without it; what must be kept meanwhile lies in %s. "
-        "VITRAIL_CACHE names another place.",
+        "%s cannot be written (%s): the work continues without a cache; files that are needed now are in %s. "
+        "Set VITRAIL_CACHE to another folder.",
         place,
         why,
         temporary_dir(),
@@ -51,16 +51,16 @@ def _say(place: Path, why: str) -> None:
 
 
 def places(name: str) -> tuple[Path, ...]:
-    """Return the folders that may hold what was kept under a name: in the cache, and where it went without one."""
+    """Return the folders that may hold cached files of this name: in the cache, and in the temporary folder."""
     instead = temporary_dir()
     return (cache_dir() / name, *((instead / name,) if _is_ours(instead) else ()))
 
 
 def place(name: str) -> Path:
-    """Return a folder for what a job cannot do without: in the cache, or a temporary one where that cannot be written.
+    """Return a folder for files that a command needs: in the cache, or in a temporary folder if it is not writable.
 
     Raises:
-        RunError: neither can be written.
+        RunError: neither is writable.
     """
     wanted = cache_dir() / name
     try:
@@ -72,7 +72,7 @@ def place(name: str) -> Path:
         return _temporary() / name
     except OSError as error:
         raise RunError(
-            f"Neither {cache_dir()} nor {temporary_dir()} can be written ({error.strerror}). Name a folder that can: "
+            f"Neither {cache_dir()} nor {temporary_dir()} can be written ({error.strerror}). Name a writable folder: "
             "VITRAIL_CACHE=FOLDER before the command."
         ) from error
 
@@ -82,7 +82,7 @@ def _temporary() -> Path:
     wanted = temporary_dir()
     wanted.mkdir(mode=0o700, exist_ok=True)
     try_place(wanted)
-    # Everybody may write beside it: one that somebody else has put there is not trusted.
+    # All users can write to the temporary folder: a folder of another user is not trusted.
     return wanted if _is_ours(wanted) else Path(tempfile.mkdtemp(prefix="vitrail-"))
 
 

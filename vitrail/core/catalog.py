@@ -1,6 +1,6 @@
-"""The only registry: a kind and a name stand for "module:Object", imported when somebody asks for it.
+"""The registry: a kind and a name stand for "module:Object", which is imported on first use.
 
-Whoever writes a part outside the package names it in full, "my_module:MyTask", wherever a name may stand.
+Parts outside the package are named in full, "my_module:MyTask", wherever a name is accepted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "mixer": "vitrail.models.mixer:Mixer",
     }
 )
-"""Family → its network; the page beside it holds the family's `PRESETS`."""
+"""Family → its network; the same module holds the family's `PRESETS`."""
 
 PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -89,7 +89,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "mixer": ("mixer_s32", "mixer_s16", "mixer_b32", "mixer_b16", "mixer_l32", "mixer_l16", "mixer_h14"),
     }
 )
-"""Family → the presets its page defines, listed here so that names are known without torch (a test compares)."""
+"""Family → the presets of its module, listed here so that names are known without torch (a test compares them)."""
 
 TASKS: Mapping[str, str] = MappingProxyType(
     {
@@ -105,7 +105,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
 OLD_TASKS: Mapping[str, str] = MappingProxyType(
     {"classify_multi": "multilabel", "elastic_multi": "elastic_multilabel"}
 )
-"""What tasks were called before → their names: recipes, model files and commands of earlier versions keep working."""
+"""Old names of tasks → present names, for recipes, model files and commands of earlier versions."""
 
 TARGETS: Mapping[str, str] = MappingProxyType(
     {
@@ -116,7 +116,7 @@ TARGETS: Mapping[str, str] = MappingProxyType(
         "elastic_multilabel": "vitrail.tasks.multilabel.targets:LabelTargets",
     }
 )
-"""Task → how it takes truths, without torch: what the check of a data set needs of it."""
+"""Task → its targets class without torch, for checking a data set."""
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -128,20 +128,20 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "distill": "vitrail.tasks.wrappers.settings:DistillSettings",
     }
 )
-"""Task → the class of its settings, on a page that imports no torch."""
+"""Task → the class of its settings, in a module without torch."""
 
 DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
     {"class": "classify", "classes": "multilabel", "mask": "segment"}
 )
-"""Kind of truth → the task that learns it where nobody names one."""
+"""Kind of labels → the default task."""
 
 ELASTIC, DISTILL = "elastic", "distill"
-"""The tasks that train another one for several costs at once, and from a teacher, too."""
+"""The tasks that wrap another one: for several costs at once, and for distillation."""
 
 WRAPPERS: Mapping[str, str | None] = MappingProxyType(
     {ELASTIC: None, "elastic_multilabel": "multilabel", DISTILL: None}
 )
-"""All tasks that train another one → which, where their name says it (in recipes of earlier versions)."""
+"""All tasks that wrap another one → the wrapped task, if the name implies it (in recipes of earlier versions)."""
 
 EXPLAINERS: Mapping[str, str] = MappingProxyType(
     {
@@ -152,7 +152,7 @@ EXPLAINERS: Mapping[str, str] = MappingProxyType(
         "attention": "vitrail.explainers.attention_maps:Attention",
     }
 )
-"""Ways to see where a network looked; each says of a network's spec whether it fits."""
+"""Explanation methods; each tells from a network's spec whether it is applicable."""
 
 LAYOUTS: Mapping[str, str] = MappingProxyType(
     {
@@ -168,10 +168,10 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(
         "filenames": "vitrail.data.layouts.filenames:look",
     }
 )
-"""What a source may be; of readings that explain as many images the first is taken."""
+"""The layouts of a data source; if several explain the same number of images, the first is chosen."""
 
 ASKED_LAYOUTS: Mapping[str, str] = MappingProxyType({"crops": "vitrail.data.layouts.boxes:crops"})
-"""Ways to read a source that are never guessed, only asked for."""
+"""Layouts that are never detected; the user has to name them."""
 
 KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -186,7 +186,7 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 
 def with_task_name(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the `task` of a recipe or of a model file with the present names of the task and of the one it wraps."""
+    """Return the `task` of a recipe or a model file, with old names of it and its wrapped task replaced."""
     task = dict(stated)
     if "name" in task:
         task["name"] = OLD_TASKS.get(task["name"], task["name"])
@@ -197,7 +197,7 @@ def with_task_name(stated: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load(kind: str, name: str) -> Any:
-    """Import the object registered under `name`, or the one that "module:Object" names in full."""
+    """Import the object that is registered under `name`, or the one that "module:Object" names in full."""
     table = KINDS[kind]
     name = OLD_TASKS.get(name, name) if kind in {"task", "targets", "task settings"} else name
     if name not in table and ":" not in name:
@@ -206,7 +206,7 @@ def load(kind: str, name: str) -> Any:
     try:
         home = import_module(module)
     except (ImportError, ValueError) as error:
-        own = "" if name in table else " A module of your own must lie where Python looks: PYTHONPATH=folder"
+        own = "" if name in table else " Python must be able to find your module: PYTHONPATH=folder"
         raise SettingError(f"The {kind} {name!r} cannot be imported: {error}.{own}") from error
     if not hasattr(home, attribute):
         near = get_close_matches(attribute, dir(home), 1)

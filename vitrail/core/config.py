@@ -1,4 +1,4 @@
-"""Typed settings: strict, frozen, and plain about what is wrong with them."""
+"""Typed settings: strict, immutable, with readable error messages."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Model = TypeVar("Model", bound="Settings")
 
 
 class Settings(BaseModel):
-    """The base of everything a user may set in a file or on the command line."""
+    """The base class of all settings that a user may give in a file or on the command line."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 def read(cls: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """Build settings from a mapping; raise a SettingError that names the first mistake and `where` it stands."""
+    """Build settings from a mapping; raise a SettingError that names the first mistake and the source `where`."""
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:
@@ -42,14 +42,14 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise SettingError(f"{path} is missing. Name a YAML file that exists.") from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path} cannot be read as YAML: {error}. Mend it and try again.") from None
+        raise SettingError(f"{path} cannot be read as YAML: {error}. Correct it and try again.") from None
     if not isinstance(values, dict):
-        raise SettingError(f"{path} holds no settings. Write one `key: value` a line.")
+        raise SettingError(f"{path} holds no settings. Write one `key: value` per line.")
     return values
 
 
 def to_yaml(settings: Settings, head: str = "") -> str:
-    """Return the settings as YAML text, under a comment."""
+    """Return the settings as YAML text, with `head` as a comment above."""
     body: str = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return "".join(f"# {line}\n" for line in head.splitlines()) + body
 
@@ -62,7 +62,7 @@ class Fault(NamedTuple):
 
 
 def fault(cls: type[BaseModel], values: Mapping[str, Any]) -> Fault | None:
-    """Return the first mistake in values, or None where `cls` takes them all; what is not said is no mistake."""
+    """Return the first mistake in the values, or None if `cls` accepts them; missing values are not mistakes."""
     try:
         cls.model_validate(dict(values))
     except ValidationError as error:
@@ -90,17 +90,17 @@ _WORDS: Mapping[str, str] = MappingProxyType(
         "missing": "is missing",
     }
 )
-"""Kinds of mistakes → plain words, with the limits that were passed."""
+"""pydantic's error types → plain words, with the limits that were exceeded."""
 
 
 def _described(first: ErrorDetails) -> Fault:
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
         return Fault(name, _WORDS["missing"])
-    words = _WORDS.get(first["type"], "is not right: " + first["msg"].replace("{", "(").replace("}", ")"))
+    words = _WORDS.get(first["type"], "is not valid: " + first["msg"].replace("{", "(").replace("}", ")"))
     given = first["input"]
-    shown = f"{given:g}" if isinstance(given, float) else repr(given)
-    return Fault(name, f"{words.format(**first.get('ctx', {}))}, not {shown}")
+    value = f"{given:g}" if isinstance(given, float) else repr(given)
+    return Fault(name, f"{words.format(**first.get('ctx', {}))}, not {value}")
 
 
 def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> str:
@@ -109,5 +109,5 @@ def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> str:
         name = ".".join(str(part) for part in first["loc"])
         near = nearest(str(first["loc"][-1]), cls.model_fields)
         return f"{where}: there is no setting {name!r}." + (f" Did you mean {near!r}?" if near else "")
-    found = _described(first)
-    return f"{where}: the setting {found.name!r} {found.words}."
+    mistake = _described(first)
+    return f"{where}: the setting {mistake.name!r} {mistake.words}."

@@ -1,4 +1,4 @@
-"""What the environment says, where things are kept above all: the only page that reads it."""
+"""The environment variables that vitrail uses; only this module reads them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tempfile import gettempdir
 
 
 def cache_dir() -> Path:
-    """Return the folder for what can be made again (`VITRAIL_CACHE`, else `XDG_CACHE_HOME`, else ~/.cache)."""
+    """Return the cache folder (`VITRAIL_CACHE`, else `XDG_CACHE_HOME`, else ~/.cache)."""
     if own := os.environ.get("VITRAIL_CACHE"):
         return expanded(own)
     if base := os.environ.get("XDG_CACHE_HOME"):
@@ -21,7 +21,7 @@ def cache_dir() -> Path:
 
 
 def temporary_dir() -> Path:
-    """Return this user's folder below the temporary one (`TMPDIR`), for where the cache cannot be written."""
+    """Return this user's folder in the temporary folder (`TMPDIR`), for use when the cache is not writable."""
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     return (
         Path(os.environ.get("TMPDIR") or ("/tmp" if os.name == "posix" else gettempdir())) / f"vitrail-{user}"
@@ -29,10 +29,10 @@ def temporary_dir() -> Path:
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path with ~ written out, where there is such a home."""
+    """Return a path with ~ expanded, if such a home folder exists."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # ~name of nobody: a file may be called so
+    except RuntimeError:  # no such user: it may be the name of a file
         return Path(path)
 
 
@@ -42,17 +42,17 @@ def runs_dir() -> Path:
 
 
 def hub_endpoint() -> str:
-    """Return the address of the model hub or of the mirror that `HF_ENDPOINT` names."""
+    """Return the address of the model hub, or of its mirror (`HF_ENDPOINT`)."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
 def offline() -> bool:
-    """Tell whether the user asked for no network at all (`HF_HUB_OFFLINE=1`)."""
+    """Tell whether downloads are disabled (`HF_HUB_OFFLINE=1`)."""
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
 
 
 def is_main_process() -> bool:
-    """Tell whether this process speaks for all: the first one, where a launcher started several (`RANK`)."""
+    """Tell whether this is the first process of a launcher (`RANK`), or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 

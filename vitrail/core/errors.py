@@ -1,4 +1,4 @@
-"""The errors a user may meet: each names the thing and ends with the way out."""
+"""The errors for users: every message names the cause and ends with a solution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vitrail.core.text import printable
 
 
 class VitrailError(Exception):
-    """A mistake that a user can mend; the command line prints its text, without a traceback, and exits 1."""
+    """An error that the user can correct; the command line prints its text without a traceback and exits with 1."""
 
     def __init__(self, text: str) -> None:
         super().__init__(printable(text))
@@ -21,28 +21,28 @@ class SettingError(VitrailError):
 
 
 class UsageError(SettingError):
-    """The words of a command are wrong in themselves, whatever they name; the command line exits 2."""
+    """A command is wrong in itself, independent of any file; the command line exits with 2."""
 
 
 class InsufficientMemoryError(SettingError):
-    """What was asked needs more memory than there is; something smaller would do."""
+    """The request needs more memory than the machine has; a smaller one would fit."""
 
 
 class DataError(VitrailError):
-    """A file or a data set cannot be used as it stands."""
+    """A file or a data set cannot be used in its present form."""
 
 
 class UndecidedError(DataError):
-    """A source can be read in ways that contradict each other; `ways` are what each means, and the option for it."""
+    """A source has several readings that contradict each other. `ways` holds the meaning of each and its option."""
 
     def __init__(self, text: str, ways: Sequence[tuple[str, tuple[str, str]]]) -> None:
         self.question, self.ways = text, tuple(ways)
-        said = " ".join(f"To take {what}: --{name} {quote(value)}" for what, (name, value) in ways)
-        super().__init__(f"{text} {said}")
+        choices = " ".join(f"To take {what}: --{name} {quote(value)}" for what, (name, value) in ways)
+        super().__init__(f"{text} {choices}")
 
 
 class MissingExtraError(DataError):
-    """A file can be read once a library is installed: what was found of it today does not hold tomorrow."""
+    """A file needs an optional library. Findings about it change once the library is installed."""
 
 
 class RunError(VitrailError):
@@ -50,20 +50,21 @@ class RunError(VitrailError):
 
 
 class WeightsError(VitrailError):
-    """A checkpoint cannot be had, read or fitted to the network."""
+    """A checkpoint is not available, cannot be read, or does not fit the network."""
 
 
 class UnknownNameError(SettingError):
-    """A name that nobody registered; the message names the nearest one."""
+    """An unknown name; the message suggests the most similar one."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], see: str = "") -> None:
         self.nearest = nearest(name, known)
         hint = f" Did you mean {self.nearest!r}?" if self.nearest else ""
-        super().__init__(f"There is no {kind} called {name!r}.{hint}{' ' + see if see else ''}")
+        more = f" {see}" if see else ""
+        super().__init__(f"There is no {kind} called {name!r}.{hint}{more}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name most like `name`, or None where none is like it."""
+    """Return the known name that is most similar to `name`, or None."""
     by_lower = {k.lower(): k for k in known}
-    found = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    return by_lower[found[0]] if found else None
+    matches = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[matches[0]] if matches else None

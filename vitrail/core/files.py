@@ -1,4 +1,4 @@
-"""Writing that leaves the old file whole whatever happens: power cut, kill -9, full disk."""
+"""Atomic writing: the old file stays intact after a power cut, kill -9 or a full disk."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from typing import Any, BinaryIO, TypeVar
 from vitrail.core.errors import RunError, VitrailError
 
 LONGEST_SUFFIX = 20
-"""Letters of a suffix that a temporary file keeps: what is longer names no kind of file."""
+"""Longest suffix that a temporary file keeps; a longer one does not name a file type."""
 
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 
 BLOCK = 4096
-"""Bytes that are written to see whether a place takes any."""
+"""Bytes that are written to test whether a folder is writable."""
 
 Made = TypeVar("Made")
 
 
 def replace(path: Path, write: Callable[[Path], Made]) -> Made:
-    """Let `write` fill a temporary file beside `path`, put it in the place of `path` in one step, return what it made.
+    """Let `write` fill a temporary file beside `path`, then replace `path` with it in one step; return its result.
 
-    Folders above are made where they are not there; a link is followed; a device or a pipe is written into.
-    Raises a RunError where the disk is full or the folder may not be written; `path` is then as before.
+    Missing parent folders are created; a link is followed; a device or a pipe is written directly.
+    Raise a RunError if the disk is full or the folder is not writable; `path` is then unchanged.
     """
     stays = ""
     try:
         if _is_stream(path):
             return _pour(path, write)
         target = path.resolve() if path.is_symlink() else path
-        stays = " What stood there before is whole." if target.exists() else ""
+        stays = " The previous file is unchanged." if target.exists() else ""
         target.parent.mkdir(parents=True, exist_ok=True)
         return _replace(target, write)
     except Exception as error:
@@ -52,26 +52,26 @@ def _replace(path: Path, write: Callable[[Path], Made]) -> Made:
         temporary.touch()
         mode = temporary.stat().st_mode
         made = write(temporary)
-        with suppress(OSError):  # some mounted disks keep no modes
-            temporary.chmod(mode)  # what this user's files have; safetensors keeps its own to the user alone
+        with suppress(OSError):  # some mounted disks have no file modes
+            temporary.chmod(mode)  # the user's default; safetensors makes its files private
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
         return made
     finally:
-        with suppress(OSError):  # it would hide the error that is on its way
+        with suppress(OSError):  # an error here would hide the first one
             temporary.unlink(missing_ok=True)
 
 
 def _temporary_name(path: Path) -> str:
-    """Return a short name that no other file of the folder has, with the suffix by which writers know the kind."""
+    """Return a short unique name with the suffix of `path`, because writers choose the format by the suffix."""
     digest = blake2b(os.fsencode(path.name), digest_size=6).hexdigest()
     suffix = path.suffix if len(path.suffix) <= LONGEST_SUFFIX else ""
     return f".{digest}.{os.getpid()}.tmp{suffix}"
 
 
 def _is_stream(path: Path) -> bool:
-    """Tell whether a path is a device or a pipe: a file in its place would take it away from all others."""
+    """Tell whether a path is a device or a pipe, which must not be replaced by a file."""
     named = path.is_symlink() and path.absolute().parts[1:2] in (("dev",), ("proc",))  # such as /dev/stdout
     return path.exists() and not path.is_dir() and (named or not path.is_file())
 
@@ -86,9 +86,9 @@ def _pour(path: Path, write: Callable[[Path], Made]) -> Made:
 
 
 def replace_folder(path: Path, fill: Callable[[Path], Made]) -> Made:
-    """Let `fill` write into a new folder beside `path`, then give it that name in one step, return what it made.
+    """Let `fill` write into a new folder beside `path`, then rename it to `path` in one step; return its result.
 
-    Raises a RunError where it cannot be written, or where `path` is there already.
+    Raise a RunError if the folder cannot be written, or if `path` already exists.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,33 +101,33 @@ def replace_folder(path: Path, fill: Callable[[Path], Made]) -> Made:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Refuse (RunError) a file that cannot be written, before the work that would fill it."""
+    """Raise a RunError for a file that cannot be written, before the work for its content."""
     with writing(path):
         if path.is_dir():
-            raise RunError(f"{path} is a folder, and a file is to be written. Name a file in it.")
+            raise RunError(f"{path} is a folder, but a file is needed. Name a file in it.")
         if not _is_stream(path):
             try_place(path.parent)
 
 
 def refuse_unwritable_folder(folder: Path) -> None:
-    """Refuse (RunError) a folder for results that takes no file, before the work that would fill it."""
+    """Raise a RunError for a folder that cannot be written, before the work for its content."""
     try:
         try_place(folder)
     except OSError as error:
-        way = "Choose another place with --out." if error.errno in _CLOSED else _way_out(error)
-        raise RunError(f"{folder} cannot be written: {_why(error)}. {way}") from error
+        hint = "Choose another place with --out." if error.errno in _CLOSED else _way_out(error)
+        raise RunError(f"{folder} cannot be written: {_why(error)}. {hint}") from error
 
 
 def try_place(folder: Path) -> None:
-    """Write a nameless file into a folder, or the nearest one above that is there; OSError where that fails."""
-    above = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
-    with TemporaryFile(dir=above) as handle:
-        handle.write(bytes(BLOCK))  # a full disk still takes a name
+    """Write a temporary file into a folder, or into its nearest existing parent. OSError if that fails."""
+    existing = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    with TemporaryFile(dir=existing) as handle:
+        handle.write(bytes(BLOCK))  # creating an empty file also works on a full disk
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what a full disk or a closed folder raises into a RunError that names `path` and the way out."""
+    """Turn errors of a full disk or a read-only folder into a RunError that names `path` and a solution."""
     try:
         yield
     except Exception as error:
@@ -141,13 +141,11 @@ def _not_written(path: Path, error: Exception) -> str:
 
 
 def unusable(error: OSError) -> str:
-    """Say which file an error of the system is about, and what to do."""
-    way = (
-        "Look at its permissions, or choose another place."
-        if error.errno == errno.EACCES
-        else _way_out(error)
-    )
-    return f"{error.filename or 'A file'} cannot be read or written: {_why(error)}. {way}"
+    """Return the message for an OSError: the file, the reason and a solution."""
+    hint = _way_out(error)
+    if error.errno == errno.EACCES:
+        hint = "Check its permissions, or choose another place."
+    return f"{error.filename or 'A file'} cannot be read or written: {_why(error)}. {hint}"
 
 
 def _why(error: Exception) -> str:
@@ -155,24 +153,24 @@ def _why(error: Exception) -> str:
 
 
 def _way_out(error: Exception) -> str:
-    """Say what to do: room helps where there is none, another place where this one is closed."""
+    """Return the solution for an error: free disk space, a shorter name, or another folder."""
     code = getattr(error, "errno", None)
     if code in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error).lower():
-        return "Make room, then try again."
+        return "Free some disk space, then try again."
     if code == errno.ENAMETOOLONG:
         return "Choose a shorter name."
-    return "Choose another place, or make that one writable."
+    return "Choose another place, or make this one writable."
 
 
 def _is_disk_trouble(error: Exception) -> bool:
-    # safetensors and torch report a full disk as error types of their own, with the system's words in the text.
+    # safetensors and torch report a full disk with their own error types, which quote the system's message.
     words = ("os error", "i/o error", "failed writing")
     named = any(one in str(error).lower() for one in words)
     return isinstance(error, OSError) or (named and not isinstance(error, VitrailError))
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it where they are not there; RunError where a file stands in the way."""
+    """Create a folder and its missing parents. RunError if a file has this name."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -182,7 +180,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step; what UTF-8 cannot hold stands escaped, which JSON and YAML read back."""
+    """Write a text file in one step. Characters that UTF-8 cannot encode are escaped; JSON and YAML can read them."""
     replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
@@ -192,7 +190,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Add one JSON value as a line of its own, also behind a line that was cut short; RunError where it cannot be."""
+    """Append one JSON value as a new line, also after an incomplete line. RunError if it cannot be written."""
     line = (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", errors="backslashreplace")
     with writing(path), path.open("ab+") as handle:
         if handle.tell() and _last_byte(handle) != b"\n":

@@ -1,4 +1,4 @@
-"""Freed memory that stays with the process while the same sizes are asked for again and again."""
+"""Keep freed memory in the process while the same sizes are allocated again and again (glibc)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST = 2**31 - 1
 
 @contextmanager
 def holding_memory() -> Iterator[None]:
-    """Hold what is freed within, and release it afterwards; not to be nested."""
+    """Keep freed memory inside the context and release it afterwards; must not be nested."""
     hold_memory()
     try:
         yield
@@ -24,18 +24,20 @@ def holding_memory() -> Iterator[None]:
 
 
 def hold_memory() -> None:
-    """Let the C library keep what this process frees, instead of handing it back to the system.
+    """Let the C library keep freed memory instead of returning it to the system.
 
     glibc returns every large block at once, and the next training step waits while the system clears the same pages
-    again (docs/benchmarks.md). Elsewhere than on Linux with glibc nothing changes.
+    again (docs/benchmarks.md). This has an effect only on Linux with glibc.
     """
     if libc := _glibc():
-        libc.mallopt(_MMAP_MAX, 0)  # no block has a mapping of its own, which goes when the block is freed
+        libc.mallopt(
+            _MMAP_MAX, 0
+        )  # no separate mapping for a block, because it is returned when the block is freed
         libc.mallopt(_TRIM_THRESHOLD, _MOST)
 
 
 def release_memory() -> None:
-    """Hand back what is held, and from now on do as glibc does in a process that frees large blocks."""
+    """Return the kept memory, and restore the behaviour of glibc in a process that frees large blocks."""
     if libc := _glibc():
         libc.mallopt(_MMAP_MAX, 65_536)
         libc.mallopt(_MMAP_THRESHOLD, 32 << 20)
@@ -44,7 +46,7 @@ def release_memory() -> None:
 
 
 def _glibc() -> Any:
-    """Return the C library where it can be told what to keep, else None."""
+    """Return the C library if it has mallopt and malloc_trim, else None."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)

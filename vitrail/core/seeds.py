@@ -1,6 +1,6 @@
-"""Randomness without state: every draw is a function of the seed and of what it is for.
+"""Randomness without state: every draw is a function of the seed and its purpose.
 
-Nothing has to be saved to resume a run, and one process draws the same numbers as eight.
+No random state has to be saved for resuming a run, and one process draws the same numbers as eight.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 
 def of_64_bits(seed: int) -> int:
-    """Return a seed as torch takes it: itself, or one drawn from it where it has more than 64 bits."""
+    """Return a seed that torch accepts: the seed itself, or one derived from it if it has more than 64 bits."""
     return seed if -(1 << 63) <= seed < 1 << 64 else derive(seed, "64 bits")
 
 

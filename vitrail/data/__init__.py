@@ -1,1 +1,1 @@
-"""From files on disk to batches: layouts, manifest, doctor, split, decoding, preprocessing."""
+"""Data loading, from files on disk to batches: layouts, manifest, checks, splits, decoding, preprocessing."""

@@ -1,4 +1,4 @@
-"""Zip and tar files read in place: nothing is unpacked, nothing in them can lead outside or blow up."""
+"""Read zip and tar files in place. Nothing is unpacked; paths that leave the archive and zip bombs are refused."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 CLOSED = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
 
 MOST_BYTES = 1 << 28
-"""A quarter of a gigabyte: no member is read that claims to be larger."""
+"""Largest size of a member that is read: 256 MB."""
 
-_SMALL = 1 << 24  # below this, a great ratio is a harmless drawing
-_RATIO = 100  # images are compressed already; a drawing saved without compression reaches 50
+_SMALL = 1 << 24  # below this size, a high compression ratio is a harmless drawing
+_RATIO = 100  # images are already compressed; a drawing saved without compression reaches 50
 _TOTAL, _TOTAL_RATIO = 1 << 30, 200
 
 
 class Member(NamedTuple):
-    """One file in an archive; `trouble` says why it will not be read, as a predicate."""
+    """One file in an archive; `trouble` is the reason why it is not read, as a predicate ("is encrypted")."""
 
     name: str
     size: int
@@ -44,15 +44,15 @@ class _Archive(Protocol):
 
 
 def is_archive(name: str) -> bool:
-    """Tell by its name whether a file is an archive that is read in place."""
+    """Return whether a file name is that of an archive that can be read in place."""
     return name.lower().endswith(SUFFIXES)
 
 
 def members(file: Path) -> tuple[Member, ...]:
-    """List the files of an archive in natural order.
+    """Return the files of an archive in natural order.
 
     Raises:
-        DataError: broken, or a bomb as a whole.
+        DataError: the archive is broken, or is a zip bomb.
     """
     return _opened(file).members
 
@@ -61,7 +61,7 @@ def read_member(file: Path, name: str) -> bytes:
     """Return the bytes of one member.
 
     Raises:
-        DataError: no such member, broken, or one that is refused.
+        DataError: the member does not exist, is broken, or is refused.
     """
     shown = f"{file.name}!{name}"
     try:
@@ -75,7 +75,7 @@ def read_member(file: Path, name: str) -> bytes:
 
 
 def head(file: Path, name: str, size: int) -> bytes:
-    """Return the first bytes of one member without reading the rest; DataError as `read_member`."""
+    """Return the first bytes of one member without reading the rest; raises like `read_member`."""
     try:
         return _opened(file).head(name, size)
     except DataError:
@@ -96,12 +96,12 @@ def _opened(file: Path) -> _Archive:
 
 @lru_cache(maxsize=64)
 def _open(file: Path, changed: int, size: int, process: int) -> _Archive:
-    """Open an archive once a process: a child may not share its parent's position in the file."""
+    """Open an archive once per process: a child process must not share the file position of its parent."""
     try:
         return _Tar(file) if file.name.lower().endswith(SUFFIXES[1:]) else _Zip(file)
     except DataError:
         raise
-    except Exception as error:  # a reader fed with a broken archive may raise anything at all
+    except Exception as error:  # readers can raise any exception for a broken archive
         raise DataError(f"{file} is no whole archive ({error}). Download or pack it again.") from error
 
 
@@ -151,7 +151,7 @@ class _Tar:
 
     def _walk(self, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         for info in tar:
-            if self._packed is not None:  # said before the reader runs through what the header promises
+            if self._packed is not None:  # refuse before the reader decompresses the size in the header
                 _refuse_bomb(self._file, info.offset_data + info.size)
             if not info.isdir():
                 yield info
@@ -172,8 +172,8 @@ class _Tar:
 
 
 def _gzip(file: Path) -> IO[bytes]:
-    """Open a gzip file that can be read from the middle, by an index of its blocks kept in memory."""
-    library: Any = import_module("indexed_gzip")  # loaded only where a .tar.gz is read
+    """Open a gzip file for random access, with an index of its blocks in memory."""
+    library: Any = import_module("indexed_gzip")  # imported only for .tar.gz files
     opened: IO[bytes] = library.IndexedGzipFile(filename=str(file), drop_handles=True)
     return opened
 
@@ -187,9 +187,9 @@ def _exactly(file: IO[bytes], start: int, size: int) -> bytes:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Return a member's name; old Chinese and Japanese tools wrote theirs without saying in which code."""
+    """Return a member's name; old Chinese and Japanese tools did not state its encoding."""
     name = info.orig_filename if "\\" in info.orig_filename else info.filename
-    if not info.flag_bits & 0x800:  # the name is not marked as UTF-8: Python took it for code page 437
+    if not info.flag_bits & 0x800:  # the name is not marked as UTF-8: Python decoded it as code page 437
         raw = name.encode("cp437", "replace")
         for code in ("utf-8", "gb18030"):
             try:

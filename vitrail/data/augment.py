@@ -1,4 +1,4 @@
-"""Named augmentation recipes on torchvision's transforms; a draw depends on its key, never on who draws."""
+"""Named augmentation recipes from torchvision's transforms. A random draw depends only on its key."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 RECIPES = ("none", "light", "flip_crop", "trivial", "rand", "three", "scene")
 MOVING_TRUTH = ("none", "light", "flip_crop", "three", "scene")
-"""Those that move masks, points and boxes with the image."""
+"""The recipes that move masks, points and boxes together with the image."""
 
 ZOOM = (0.5, 2.0)
-"""Scales that `scene` draws from."""
+"""Range of scales for `scene`."""
 
 _SEED_BITS = 63
 
 
 @contextmanager
 def drawn_from(key: int) -> Iterator[None]:
-    """Let every draw inside depend on `key` alone, and leave torch's own generator as it was.
+    """Seed torch's default generator with `key` inside the block, and restore its state afterwards.
 
-    Transforms draw from torch's default generator: two threads of one process must not be in here at once.
+    Transforms use torch's default generator, so two threads of one process must not be inside at the same time.
     """
     state = torch.random.get_rng_state()
     torch.default_generator.manual_seed(
@@ -44,7 +44,7 @@ def drawn_from(key: int) -> Iterator[None]:
 
 @contextmanager
 def drawn_on(state: Tensor) -> Iterator[None]:
-    """Go on with the draws inside where torch's generator was in this state, and leave it as it was."""
+    """Set torch's default generator to `state` inside the block, and restore its own state afterwards."""
     before = torch.random.get_rng_state()
     torch.random.set_rng_state(state)
     try:
@@ -54,16 +54,16 @@ def drawn_on(state: Tensor) -> Iterator[None]:
 
 
 class Move(NamedTuple):
-    """How an augmentation moves the pixels of an input: mirrored, or (`affine`) turned, shifted and scaled.
+    """A geometric augmentation of an input: a mirror, or (`affine`) rotation, shift and scale.
 
-    `matrix` takes (x, y, 1) before to (x, y) after, in pixels whose centres lie at a half.
+    `matrix` maps (x, y, 1) before to (x, y) after, in pixels with centres at 0.5.
     """
 
     matrix: tuple[tuple[float, float, float], tuple[float, float, float]]
     affine: Mapping[str, Any] | None = None
 
     def image(self, image: Tensor, ground: Sequence[float] | None = None) -> Tensor:
-        """Move (c, h, w); `ground` is the colour of what comes in from outside, black where it is not given."""
+        """Transform an image (c, h, w); `ground` is the colour of pixels from outside, black by default."""
         if self.affine is None:
             return image.flip(-1)
         from torchvision.transforms.v2 import InterpolationMode
@@ -72,19 +72,18 @@ class Move(NamedTuple):
         how = {**self.affine, "interpolation": InterpolationMode.BILINEAR}
         if ground is None:
             return cast(Tensor, affine(image, **how, fill=[0.0]))
-        shift = torch.tensor(ground).view(-1, 1, 1)  # torchvision's own fill is too dark along the edges
+        shift = torch.tensor(ground).view(-1, 1, 1)  # torchvision's fill makes the edges too dark
         return cast(Tensor, affine(image - shift, **how) + shift)
 
 
 @dataclass(frozen=True)
 class Augment:
-    """What training does to an image: which region is shown, how it moves, what its pixels become, what is erased.
+    """The augmentations of a recipe: region, geometry, colours and erased patches.
 
-    `crop` draws a region of the original (None: the image is fitted as at prediction). `flip` mirrors and `affine`
-    turns, shifts and scales at the input's size; `zoom` draws a scale of the whole image, of which the input shows a
-    part, or which it shows on its ground; a view moves masks, points and boxes with them. `change` works on
-    uint8 pixels at the input's size, `erase` on the normalised input. Where `moves_truth` is False, `change` moves
-    pixels that no truth follows.
+    `crop` draws a region of the original (None: the image is fitted as in prediction). `flip` mirrors and `affine`
+    rotates, shifts and scales the input; `zoom` draws a scale of the whole image, of which the input shows a part, or
+    which is padded. A view moves masks, points and boxes in the same way. `change` works on uint8 pixels of the input,
+    `erase` on the normalised input. If `moves_truth` is False, `change` moves pixels without moving the truth.
     """
 
     name: str
@@ -99,7 +98,7 @@ class Augment:
     def zoomed(
         self, resized: tuple[int, int], size: tuple[int, int]
     ) -> tuple[tuple[int, int], tuple[int, int]] | None:
-        """Draw another size of the image than `resized`, and where an input of `size` begins on it; None without."""
+        """Draw a new size for an image of size `resized`, and the corner of an input of `size`; None without zoom."""
         if self.zoom is None:
             return None
         low, high = (math.log(end) for end in self.zoom)
@@ -116,7 +115,7 @@ class Augment:
         return drawn["top"], drawn["left"], drawn["height"], drawn["width"]
 
     def move(self, rows: int, cols: int) -> Move | None:
-        """Draw how the pixels of an input of this size move; None where they stay."""
+        """Draw a geometric augmentation for an input of this size; None if pixels do not move."""
         if self.flip:
             mirror = ((-1.0, 0.0, float(cols)), (0.0, 1.0, 0.0))
             return Move(mirror) if float(torch.rand(1)) < 0.5 else None
@@ -126,7 +125,7 @@ class Augment:
         return Move(_about_the_middle(drawn, rows, cols), drawn)
 
     def pixels(self, image: Tensor, move: Move | None) -> Tensor:
-        """Move and change 0..255 float32 (c, h, w); without a change nothing is rounded."""
+        """Transform float32 (c, h, w) of 0..255 and change its colours; rounded only if something changes."""
         if not self.flip and self.affine is None and self.change is None:
             return image
         changed = image.round().clamp(0, 255).to(torch.uint8)
@@ -135,7 +134,7 @@ class Augment:
         return changed.to(torch.float32)
 
     def raw(self, image: Tensor, move: Move | None, ground: Sequence[float]) -> Tensor:
-        """Move float32 (c, h, w) of any numbers, which are not rounded."""
+        """Transform float32 (c, h, w) with any values, without rounding."""
         return image if move is None else move.image(image, ground)
 
     def finish(self, image: Tensor) -> Tensor:
@@ -147,7 +146,7 @@ class Augment:
 
 
 def _within(over: int) -> int:
-    """Draw where an input begins on a side that is `over` pixels longer; before it where it is shorter."""
+    """Draw the start of an input on a side that is `over` pixels longer; negative if the side is shorter."""
     low, high = min(0, over), max(0, over)
     return low + int(torch.randint(high - low + 1, (1,)))
 
@@ -155,7 +154,7 @@ def _within(over: int) -> int:
 def _about_the_middle(
     drawn: Mapping[str, Any], rows: int, cols: int
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return the matrix of torchvision's affine transform without shear: turned and scaled about the middle."""
+    """Return the matrix of torchvision's affine transform without shear: rotation and scale about the centre."""
     angle, scale = math.radians(drawn["angle"]), drawn["scale"]
     along, across = scale * math.cos(angle), scale * math.sin(angle)
     x, y = cols / 2, rows / 2
@@ -169,11 +168,11 @@ def _about_the_middle(
 def build(
     name: str, *, channels: int = 3, raw: bool = False, erasing: float = 0.0, least_area: float = 0.08
 ) -> Augment:
-    """Return a named recipe; `erasing` is the chance of an erased patch, `least_area` the smallest crop.
+    """Return a named recipe; `erasing` is the probability of an erased patch, `least_area` the smallest crop.
 
-    `raw` says that images come in numbers of their own (`Preprocess.raw`).
+    `raw` means that images keep the values of their file (`Preprocess.raw`).
 
-    `none` · `light` (small turn, shift and scale, no flip: for digits and letters) · `flip_crop` (random
+    `none` · `light` (small rotation, shift and scale, no flip: for digits and letters) · `flip_crop` (random
     resized crop and flip) · `trivial` (flip_crop + TrivialAugment, arXiv:2103.10158) · `rand` (flip_crop +
     RandAugment with 2 operations at 9/10 of their range, arXiv:1909.13719, as in DeiT's recipe) · `three`
     (flip_crop, one of grey, inverted highlights and blur, and a colour jitter of 0.3: DeiT III,
@@ -181,14 +180,14 @@ def build(
     colour: for masks and boxes).
 
     Raises:
-        SettingError: the name is unknown, or the recipe cannot work on such images.
+        SettingError: the name is unknown, or the recipe does not support such images.
     """
     if name not in RECIPES:
         raise UnknownNameError("augmentation", name, RECIPES, f"Choose one of {', '.join(RECIPES)}.")
     if name in {"trivial", "rand", "three"} and (raw or channels not in {1, 3}):
         what = "numbers of 8 bits" if raw else f"grey or colour, not {channels} channels"
         raise SettingError(f"The augmentation {name!r} needs {what}. Use flip_crop.")
-    from torchvision.transforms import v2  # two seconds: only who trains pays for them
+    from torchvision.transforms import v2  # the import takes two seconds: only training needs it
 
     erase = v2.RandomErasing(p=erasing, value=0) if erasing else None
     if name == "none":
@@ -199,7 +198,7 @@ def build(
         light = v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.05)], p=0.8)
         eight_bits = channels in {1, 3} and not raw
         return Augment(name, flip=True, change=light if eight_bits else None, erase=erase, zoom=ZOOM)
-    size = (1, 1)  # only its draw of a region is used; the resize is ours
+    size = (1, 1)  # only the random region is used; `Preprocess` resizes
     crop = v2.RandomResizedCrop(size, scale=(least_area, 1.0))
     return Augment(name, crop, True, None, _colours(name), erase, name in MOVING_TRUTH)
 

@@ -1,4 +1,4 @@
-"""One batch, and where the network's pixels lie in the original image."""
+"""A batch, and the position of its inputs in the original images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Target = TypeVar("Target")
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How a network input lies on its original: `box` is what the input shows, in original pixels.
+    """Position of a network input in the original image: `box` is the area that the input shows, in original pixels.
 
-    `original` and `size` are (height, width); `box` is (top, left, bottom, right), larger than the original
-    where the input was padded and smaller where it was cropped. `moved` takes (x, y, 1) of an input pixel to where an
-    augmentation moved it, two rows of three; None where nothing moved, as at prediction. `spacing` is (mm down, mm
-    across) of a pixel of the original, where its file states it and the task measures.
+    `original` and `size` are (height, width); `box` is (top, left, bottom, right), larger than the original if the
+    input is padded and smaller if it is cropped. `moved` maps (x, y, 1) of an input pixel to its position after
+    augmentation, two rows of three; None without augmentation, as in prediction. `spacing` is the pixel size of the
+    original (mm down, mm across), if its file states it and the task measures.
     """
 
     original: tuple[int, int]
@@ -31,11 +31,11 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[Target]):
-    """What a network and a loss take: tensors by name, the truths, one id an image.
+    """Inputs of a network and its loss: tensors by name, the targets, one id per image.
 
-    `inputs` holds "images", float32 (b, channels, height, width), and whatever else a network or its head reads (a
-    time step, clicks, tokens of a text), batch axis first. `targets` is what `Task.collate` made: a tensor, a sequence,
-    or a mapping of these.
+    `inputs` contains "images", float32 (b, channels, height, width), and all other inputs of a network or its head (a
+    time step, clicks, tokens of a text), with the batch axis first. `targets` is the result of `Task.collate`: a
+    tensor, a sequence, or a mapping of these.
     """
 
     inputs: Mapping[str, Tensor]
@@ -52,19 +52,19 @@ class Batch(Generic[Target]):
         return len(self.images)
 
     def with_images(self, images: Tensor, targets: Any) -> Batch[Any]:
-        """Return the batch with other images and truths, as after mixing."""
+        """Return the batch with other images and targets, for example after mixing."""
         return replace(self, inputs={**self.inputs, "images": images}, targets=targets)
 
     def to(self, device: torch.device) -> Batch[Target]:
-        """Return the batch with its tensors on a device; from pinned memory the copy does not wait."""
+        """Return the batch with its tensors on a device; from pinned memory the copy is asynchronous."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch[Target]:
-        """Return the batch in page-locked memory, from which copies to a GPU do not wait; a DataLoader calls it."""
+        """Return the batch in page-locked memory, for asynchronous copies to a GPU; a DataLoader calls it."""
         return self._each(Tensor.pin_memory)
 
     def slice(self, low: int, high: int) -> Batch[Target]:
-        """Return the images from `low` to before `high` with all that belongs to them."""
+        """Return the part of the batch from image `low` to before `high`."""
         return replace(
             self,
             inputs={name: tensor[low:high] for name, tensor in self.inputs.items()},
@@ -79,7 +79,7 @@ class Batch(Generic[Target]):
 
 
 def images_only(images: Tensor) -> Batch[None]:
-    """Return a batch of images (b, channels, height, width) whose truths nobody asks for."""
+    """Return a batch of images (b, channels, height, width) without targets."""
     return Batch({"images": images}, None, ("",) * len(images))
 
 
@@ -92,7 +92,7 @@ def _sliced(targets: Any, low: int, high: int) -> Any:
 
 
 def _changed(targets: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return targets with every tensor changed, wherever it stands in them."""
+    """Return targets with `change` applied to every tensor, also inside mappings and sequences."""
     if isinstance(targets, Tensor):
         return change(targets)
     if isinstance(targets, Mapping):

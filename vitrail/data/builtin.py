@@ -1,4 +1,4 @@
-"""Data sets that need no network, written as folders: they go through the same door as a user's images."""
+"""Data sets that need no download, written as class folders and read like a user's images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitrail.data.labels import natural
 
 
 class Fault(NamedTuple):
-    """One planted fault: what kind it is, which file shows it, and what was done."""
+    """One planted fault: its kind, its file and a description."""
 
     kind: str
     path: str
@@ -24,7 +24,7 @@ class Fault(NamedTuple):
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that may stand wherever a folder may."""
+    """Return the names that can be used in place of a folder."""
     return ("digits",)
 
 
@@ -34,8 +34,8 @@ def materialise(name: str, folder: Path) -> Path:
     `digits` is scikit-learn's copy of the UCI optical digits: 1,797 real scans, 8 × 8, 17 greys.
 
     Raises:
-        UnknownNameError: no such data set.
-        RunError: it cannot be written there.
+        UnknownNameError: there is no such data set.
+        RunError: the folder cannot be written.
     """
     if name not in names():
         raise UnknownNameError("built-in data set", name, names())
@@ -44,13 +44,13 @@ def materialise(name: str, folder: Path) -> Path:
         try:
             replace_folder(root, _write_digits)
         except RunError:
-            if not root.exists():  # else another process was first
+            if not root.exists():  # otherwise another process wrote it first
                 raise
     return root
 
 
 def _write_digits(root: Path) -> None:
-    from sklearn.datasets import load_digits  # half a second: only when the folder is made
+    from sklearn.datasets import load_digits  # the import takes half a second
 
     digits = load_digits()
     for number, (image, target) in enumerate(zip(digits.images, digits.target, strict=True)):
@@ -72,9 +72,9 @@ class _Planter:
         self._fresh = [files[i] for i in self._rng.permutation(len(files))]
 
     def take(self) -> Path:
-        """Return an image that no fault has touched yet."""
-        fresh: Path = self._fresh.pop()
-        return fresh
+        """Return an image that no fault uses yet."""
+        file: Path = self._fresh.pop()
+        return file
 
     def other(self, label: str) -> str:
         """Draw another class."""
@@ -92,9 +92,9 @@ class _Planter:
 
 
 def plant_faults(folder: Path, seed: int) -> list[Fault]:
-    """Plant every fault that the doctor must find into class folders, and say where each one lies.
+    """Add every fault that the check must find to class folders, and return the faults.
 
-    Changes `folder`: give it a copy. Swapped labels are among them, though only a trained network finds them.
+    This changes `folder`, so pass a copy. Swapped labels are included, although only a trained network finds them.
     """
     planter = _Planter(folder, seed)
     faults = [plant(planter) for plant in _PLANTS for _ in range(2)]
@@ -102,7 +102,7 @@ def plant_faults(folder: Path, seed: int) -> list[Fault]:
     return faults
 
 
-def _twin_across(p: _Planter) -> Fault:
+def _duplicate_in_other_class(p: _Planter) -> Fault:
     file = p.take()
     label = p.other(file.parent.name)
     return p.put(
@@ -110,7 +110,7 @@ def _twin_across(p: _Planter) -> Fault:
     )
 
 
-def _twin_within(p: _Planter) -> Fault:
+def _duplicate_in_same_class(p: _Planter) -> Fault:
     file = p.take()
     label = file.parent.name
     return p.put("twins", f"equal to {label}/{file.name}", file.read_bytes(), label, file.suffix)
@@ -186,12 +186,13 @@ def _swapped_label(p: _Planter) -> Fault:
 
 
 _PLANTS: tuple[Callable[[_Planter], Fault], ...] = (
-    _twin_across, _twin_within, _truncated, _text, _empty, _exif, _cmyk, _deep, _alpha, _animated, _flat,
+    _duplicate_in_other_class, _duplicate_in_same_class, _truncated, _text, _empty, _exif, _cmyk, _deep, _alpha,
+    _animated, _flat,
 )  # fmt: skip
 
 
 def _scene(p: _Planter, file: Path) -> Image.Image:
-    """Return an image enlarged and with noise, so that no planted file equals another."""
+    """Return the image enlarged and with noise, so that all planted files are different."""
     image = Image.open(file).convert("RGB").resize((64, 48), Image.Resampling.BICUBIC)
     noise = p._rng.integers(-8, 9, (48, 64, 3))
     return Image.fromarray(np.clip(np.asarray(image).astype(int) + noise, 0, 255).astype(np.uint8))

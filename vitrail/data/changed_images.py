@@ -1,7 +1,7 @@
-"""Whether images are still those that a manifest names: by their content, which it holds as a hash.
+"""Find images that changed since a manifest was written, by the hash of their content.
 
-Reading every image of a large set again takes minutes, so a file that was not touched since its content was last
-looked at is taken as it was: neither its content nor its entry in the folder changed since, as the file system says.
+Reading every image of a large set again takes minutes. A file is therefore read only if the file system reports a
+change of its content or of its folder entry since the last check.
 """
 
 from __future__ import annotations
@@ -21,42 +21,40 @@ from vitrail.data.manifest import Row
 from vitrail.data.open_image import content_hash, cut_out, place, read
 
 CLOCKS = 60.0
-"""Seconds by which the clock of a file server may be behind ours."""
+"""Largest assumed delay in seconds of a file server's clock."""
 
 _CHUNK = 256
 
 
 class Changes(NamedTuple):
-    """The rows whose images are no longer those of the manifest: other content, or gone."""
+    """The rows whose images have another content than in the manifest, or are missing."""
 
     changed: tuple[Row, ...] = ()
     missing: tuple[Row, ...] = ()
 
     def ids(self) -> set[str]:
-        """Return the ids of all of them."""
+        """Return the ids of all changed and missing images."""
         return {row.id for row in (*self.changed, *self.missing)}
 
     def text(self, of: int) -> str:
-        """Say in words how many of so many images they are, and which; "" where there are none."""
+        """Return a sentence with their number, of `of` images, and their names; "" if there are none."""
+        many = len(self.changed) + len(self.missing)
+        if not many:
+            return ""
         parts = [
             f"{len(rows):,} {what} ({shorten(row.id for row in rows)})"
             for rows, what in ((self.changed, "changed"), (self.missing, "missing"))
             if rows
         ]
-        many = len(self.changed) + len(self.missing)
         verb = "is" if many == 1 else "are"
-        return (
-            f"{many:,} of {count(of, 'image')} {verb} no longer what the run saw: {', '.join(parts)}"
-            if many
-            else ""
-        )
+        return f"{many:,} of {count(of, 'image')} {verb} no longer what the run saw: {', '.join(parts)}"
 
 
 def load_unchanged(root: Path, row: Row, channels: int = 3, *, raw: bool = False) -> Decoded:
-    """Return the image of a row, decoded, as `source.load` does, but only where it is the one of the manifest.
+    """Return the decoded image of a row, as `source.load` does, if its content is that of the manifest.
 
     Raises:
-        DataError: as `source.load`, or its content is another one.
+        DataError: as `source.load`, or the content has changed.
     """
     data = read(root, row.path, row.part, raw=raw)
     if row.hash and content_hash(_as_hashed(root, row, data, raw), row.path, row.part) != row.hash:
@@ -65,16 +63,16 @@ def load_unchanged(root: Path, row: Row, channels: int = 3, *, raw: bool = False
 
 
 def _as_hashed(root: Path, row: Row, data: bytes, raw: bool) -> bytes:
-    """Return the bytes that a check hashes: of a slice of a volume those of its window."""
+    """Return the bytes that a check hashes; for a slice of a volume, the bytes after its intensity window."""
     return read(root, row.path, row.part) if raw else data
 
 
 def find_changes(
     rows: Sequence[Row], root: Path, since: float | None = None, progress: Progress | None = None
 ) -> Changes:
-    """Return which images are gone or have another content; `since` is when they were looked at last in this place.
+    """Return the images that are missing or have another content; `since` is the time of the last check here.
 
-    None stands for never: every file is read. Rows without a hash are only looked for.
+    None means never: every file is read. For rows without a hash only the existence of the file is checked.
     """
     touched = lru_cache(maxsize=None)(partial(_touched, since=since))
 
@@ -102,8 +100,8 @@ def _in(rows: Iterable[Row], states: Iterable[str], wanted: str) -> Iterable[Row
 
 
 def _touched(file: Path, since: float | None) -> bool:
-    """Tell whether a file was written, renamed or put here after a time; OSError where it is gone."""
-    found = file.stat()
-    # Elsewhere than on POSIX systems st_ctime tells when a file was made, which renaming does not change.
+    """Return whether a file was written, renamed or moved here after `since`; raise OSError if it is missing."""
+    status = file.stat()
+    # On systems other than POSIX, st_ctime is the creation time, which does not change when a file is renamed.
     known = since is not None and os.name == "posix"
-    return not known or max(found.st_mtime, found.st_ctime) >= (since or 0.0) - CLOCKS
+    return not known or max(status.st_mtime, status.st_ctime) >= (since or 0.0) - CLOCKS

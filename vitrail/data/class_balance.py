@@ -1,4 +1,4 @@
-"""Two answers to classes of unequal size: weigh the loss, or draw the rare classes more often."""
+"""Two methods for unbalanced classes: weights in the loss, or more frequent sampling of rare classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vitrail.data.manifest import Row
 
 
 def class_weights(rows: Sequence[Row], classes: Sequence[str], strata: Strata) -> NDArray[np.float32]:
-    """Return the weight of each class in the loss, (k,): the inverse of its share, 1 on the average over images.
+    """Return the weight of each class in the loss, (k,): its inverse frequency, with mean 1 over the images.
 
     For several labels a row, use `positive_weights`.
     """
@@ -24,20 +24,21 @@ def class_weights(rows: Sequence[Row], classes: Sequence[str], strata: Strata) -
 
 
 def positive_weights(rows: Sequence[Row], classes: Sequence[str], strata: Strata) -> NDArray[np.float32]:
-    """Return how much a present label weighs against an absent one, (k,): absent rows a present row."""
+    """Return the weight of a present label relative to an absent one, (k,): absent rows / present rows."""
     counts = _counts(rows, classes, strata)
     return np.where(counts > 0, (len(rows) - counts) / np.maximum(counts, 1), 1.0).astype(np.float32)
 
 
 def sampling_weights(rows: Sequence[Row], strata: Strata) -> NDArray[np.float64]:
-    """Return the chance of each row to be drawn, (n,), sum 1: every stratum is drawn equally often.
+    """Return the sampling probability of each row, (n,), with sum 1: every stratum is drawn equally often.
 
-    A row in several strata counts by its rarest; the rows in none are a stratum of their own.
+    A row in several strata counts for its rarest one; rows without a stratum form their own stratum.
     """
-    found = [strata(row) for row in rows]
-    counts = Counter(one for own in found for one in own)
-    without = sum(not own for own in found)
-    chances = np.array([1 / min((counts[one] for one in own), default=without) for own in found], np.float64)
+    strata_of = [strata(row) for row in rows]
+    counts = Counter(one for own in strata_of for one in own)
+    without = sum(not own for own in strata_of)
+    sizes = [min((counts[one] for one in own), default=without) for own in strata_of]
+    chances = np.array([1 / size for size in sizes], np.float64)
     normed: NDArray[np.float64] = chances / chances.sum()
     return normed
 

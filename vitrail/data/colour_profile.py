@@ -1,7 +1,7 @@
-"""Colours that a file states in its own way, brought to sRGB, in which networks are trained: ICC profiles.
+"""Convert the colours of a file to sRGB, with which networks are trained, by its ICC profile.
 
-A profile is compared with sRGB by what it does to colours, not by its bytes, of which there are dozens in use. One
-that does to them what sRGB does changes no number and is not worth a note.
+A profile is compared with sRGB by its effect on colours, not by its bytes, because dozens of sRGB profiles are in use.
+A profile with the effect of sRGB is not applied and not reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOT_APPLIED = "its colour profile is not applied: numbers as they are"
 GAMMA = "the gamma that it states is not applied: taken as sRGB"
 
 NEAR = 3
-"""Levels (of 255) that a profile of sRGB may be off at most: its curve is a table, its numbers are rounded."""
+"""Largest difference in levels (of 255) of a profile that counts as sRGB: curves are tables, values are rounded."""
 
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _USUAL_GAMMA = (0.43, 0.48)  # 1 / 2.2, as files state sRGB
@@ -29,20 +29,20 @@ _LATTICE = 18  # steps of 15 from 0 to 255
 
 
 class _Profile(NamedTuple):
-    """What a profile is: the mode of the colours it is for ("" where it is broken), and whether it is sRGB."""
+    """A profile: the mode of its colours ("" if it is broken), and whether it is sRGB."""
 
     mode: str
     plain: bool
 
 
 def profile_note(image: Image.Image) -> list[str]:
-    """Return what is to be said of an image whose colour profile is not applied: nothing where it is sRGB."""
+    """Return the note for an image whose colour profile is not applied; no note for sRGB."""
     data = image.info.get("icc_profile")
     return [] if not data or _profile(data).plain else [NOT_APPLIED]
 
 
 def in_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """Return a loaded image with its colours in sRGB, and what was done; it is the same image where they are."""
+    """Return a loaded image in sRGB, and notes on the conversion; the same image if it already is in sRGB."""
     data = image.info.get("icc_profile")
     if not data:
         return image, []
@@ -57,7 +57,7 @@ def in_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
 
 
 def stated_otherwise(image: Image.Image) -> list[str]:
-    """Return what an opened file without a profile states of its colours that is not sRGB."""
+    """Return notes on colour information other than sRGB in an opened file without a profile."""
     if image.info.get("icc_profile"):
         return []
     if image.format == "PNG":
@@ -68,15 +68,15 @@ def stated_otherwise(image: Image.Image) -> list[str]:
         return []
     try:
         adobe = image.getexif().get_ifd(ExifTags.IFD.Interop).get(1) == "R03"
-    except Exception:  # a reader of tags fed with broken ones may raise anything at all; it is said elsewhere
+    except Exception:  # the reader can raise any exception for broken tags, which are reported elsewhere
         return []
     return [ADOBE_RGB] if adobe else []
 
 
 def _base(mode: str) -> str:
-    """Return the mode of an image's colours, without transparency or a palette."""
-    grey = {"L", "LA", "La"}
-    return "L" if mode in grey else "CMYK" if mode == "CMYK" else "" if mode in {"LAB", "HSV"} else "RGB"
+    """Return the mode of an image's colours, without transparency or a palette; "" if no profile applies."""
+    bases = {"L": "L", "LA": "L", "La": "L", "CMYK": "CMYK", "LAB": "", "HSV": ""}
+    return bases.get(mode, "RGB")
 
 
 def _applied(image: Image.Image, data: bytes, base: str) -> Image.Image:
@@ -101,14 +101,14 @@ def _through(transform: Any, image: Image.Image) -> Image.Image:
 def _transform(data: bytes, source: str, target: str) -> Any:
     srgb = ImageCms.createProfile("sRGB")
     profile = ImageCms.ImageCmsProfile(BytesIO(data))
-    # What Little CMS computes beforehand is coarse; a grey image needs its 256 values only.
+    # The tables that Little CMS precomputes are coarse; a grey image needs only 256 values, so they are exact.
     exact = ImageCms.Flags.NOOPTIMIZE if source == "L" else ImageCms.Flags.HIGHRESPRECALC
     return ImageCms.buildTransform(profile, srgb, source, target, flags=exact)
 
 
 @lru_cache(maxsize=16)
 def _grey_curve(data: bytes) -> list[int]:
-    """Return what becomes of each of the 256 greys."""
+    """Return the converted value of each of the 256 grey levels."""
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     return [int(grey) for grey in np.asarray(_through(_transform(data, "L", "RGB"), ramp))[0, :, 1]]
 

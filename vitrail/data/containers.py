@@ -1,4 +1,4 @@
-"""Images that are rows of a larger file: npz arrays, Arrow and Parquet tables, slices of a NIfTI volume."""
+"""Read images from rows of a larger file: npz arrays, Arrow and Parquet tables, slices of a NIfTI volume."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vitrail.core.errors import DataError, MissingExtraError
 def read_item(file: Path, inside: str, raw: bool = False) -> bytes:
     """Return one row as the bytes of an image file; plain arrays become `.npy` bytes.
 
-    With `raw`, or as `raw!40`, the slice of a volume comes in its own units, and not through a window; `raw-x!40` and
-    `raw-y!40` from right to left and upside down, as it lies on the slices of a DICOM series.
+    With `raw`, or as `raw!40`, the slice of a volume has its own units, without an intensity window; `raw-x!40` is
+    mirrored horizontally and `raw-y!40` vertically, to match the slices of a DICOM series.
 
     Raises:
-        DataError: no such row, or the file is broken.
+        DataError: there is no such row, or the file is broken.
     """
     column, _, number = inside.rpartition("!")
     try:
@@ -33,19 +33,19 @@ def read_item(file: Path, inside: str, raw: bool = False) -> bytes:
             from vitrail.data import medical
 
             word, _, mirrored = column.partition("-")
-            found = medical.slice_of(file, int(number), raw or word == "raw")
-            found = found[:, ::-1] if "x" in mirrored else found
-            return as_npy(found[::-1] if "y" in mirrored else found)
+            pixels = medical.slice_of(file, int(number), raw or word == "raw")
+            pixels = pixels[:, ::-1] if "x" in mirrored else pixels
+            return as_npy(pixels[::-1] if "y" in mirrored else pixels)
     except (ValueError, KeyError, IndexError) as error:
         raise DataError(f"{file.name} has no image called {inside}. Check the data again.") from error
     raise DataError(f"{file.name} is no file that holds several images. Check the data again.")
 
 
 def npz(file: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an npz file, kept in memory; arrays that would need pickle are refused.
+    """Return the arrays of an npz file, cached in memory; arrays that need pickle are refused.
 
     Raises:
-        DataError: broken, or holds Python objects.
+        DataError: the file is broken or contains Python objects.
     """
     return _npz(file, file.stat().st_mtime_ns)
 
@@ -55,7 +55,7 @@ def _npz(file: Path, changed: int) -> dict[str, NDArray[Any]]:
     try:
         with np.load(file, allow_pickle=False) as opened:
             return {name: opened[name] for name in opened.files}
-    except Exception as error:  # a broken zip inside may raise anything
+    except Exception as error:  # a broken zip can raise any exception
         raise DataError(
             f"{file} cannot be read ({error}). Save plain arrays: numpy.savez(file, images=..., labels=...)."
         ) from error
@@ -69,7 +69,7 @@ def as_npy(array: NDArray[Any]) -> bytes:
 
 
 def arrow_table(file: Path) -> Any:
-    """Return an Arrow file as a memory-mapped table, or a Parquet file as an opened one.
+    """Return an Arrow file as a memory-mapped table, or an opened Parquet file.
 
     Raises:
         DataError: pyarrow is not installed, or the file is broken.
@@ -93,7 +93,7 @@ def _arrow(file: Path, changed: int) -> Any:
             start = mapped.read(6)
         opened = pa.memory_map(str(file))
         return (pa.ipc.open_file(opened) if start == b"ARROW1" else pa.ipc.open_stream(opened)).read_all()
-    except Exception as error:  # Arrow raises errors of its own and of Python over a broken file
+    except Exception as error:  # for a broken file Arrow raises its own and Python's exceptions
         raise DataError(f"{file} is broken ({error}). Save the data set again.") from error
 
 
@@ -101,7 +101,7 @@ def arrow_cell(file: Path, column: str, number: int) -> bytes:
     """Return the image bytes of one cell of an image column.
 
     Raises:
-        DataError: the cell is empty or names a file instead of holding it.
+        DataError: the cell is empty, or contains a file name instead of an image.
     """
     table = arrow_table(file)
     if file.suffix == ".parquet":
@@ -128,5 +128,5 @@ def _row_group(opened: Any, number: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=4)
 def _cells(file: Path, changed: int, group: int, column: str) -> Any:
-    """Keep the last row groups; without Arrow's threads, which do not survive the fork of a data loader."""
+    """Return a column of a row group, cached; without Arrow's threads, which do not survive a fork of a data loader."""
     return arrow_table(file).read_row_group(group, columns=[column], use_threads=False).column(column)

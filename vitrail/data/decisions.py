@@ -1,6 +1,6 @@
-"""What was decided about a data set, a line a decision: nothing is forgotten, everything can be taken back.
+"""The history of decisions about a data set, one line per decision; every decision can be undone.
 
-The history lies beside the data, never in it: `photos.vitrail.jsonl` beside `photos/`.
+The file is beside the data, never inside: `photos.vitrail.jsonl` beside `photos/`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CONFLICT = "one image, several labels"
 
 
 class Decision(NamedTuple):
-    """One line of the history; `value` is the new truth of a relabelling, or the number of the line undone."""
+    """One line of the history; `value` is the new label of a relabel, or the number of the decision to undo."""
 
     number: int
     what: What
@@ -36,7 +36,7 @@ class Decision(NamedTuple):
     time: str = ""
 
     def text(self) -> str:
-        """Return the line for people."""
+        """Return the decision as one line of text."""
         if self.what == "undo":
             return f"{self.number}  took back {self.value}"
         done = {
@@ -62,12 +62,13 @@ class History:
         Raises:
             DataError: a line is broken, or the file cannot be read.
         """
+        # A name that is too long for the file system cannot have a history.
         try:
             whole = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return cls()
         except (OSError, UnicodeDecodeError) as error:
-            if getattr(error, "errno", None) == ENAMETOOLONG:  # as long as the data's own name may be
+            if getattr(error, "errno", None) == ENAMETOOLONG:
                 return cls()
             why = getattr(error, "strerror", None) or "it is no text in UTF-8"
             raise DataError(
@@ -88,23 +89,23 @@ class History:
         return cls(tuple(decisions))
 
     def write(self, path: Path) -> None:
-        """Write the history in one step; what was decided before stays."""
+        """Write the history atomically."""
         lines = [
             json.dumps(one._asdict() | {"ids": list(one.ids)}, ensure_ascii=False) for one in self.decisions
         ]
         write_text(path, "".join(line + "\n" for line in lines))
 
     def decide(self, what: What, ids: Iterable[str], value: str = "", reason: str = "") -> History:
-        """Return the history with one decision more."""
+        """Return the history with one more decision."""
         number = self.decisions[-1].number + 1 if self.decisions else 1
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return History((*self.decisions, Decision(number, what, tuple(ids), value, reason, now)))
 
     def undo(self, number: int) -> History:
-        """Return the history with a line that takes an earlier one back; an undo can be undone too.
+        """Return the history with a decision that undoes an earlier one; an undo can also be undone.
 
         Raises:
-            DataError: there is no such line, or it is taken back already.
+            DataError: there is no such decision, or it is already undone.
         """
         if number not in {one.number for one in self.decisions}:
             known = f"1 to {self.decisions[-1].number}" if self.decisions else "none"
@@ -116,7 +117,7 @@ class History:
         return self.decide("undo", (), str(number))
 
     def undone(self) -> set[int]:
-        """Return the numbers of the lines that do not count."""
+        """Return the numbers of the decisions that are undone."""
         gone: set[int] = set()
         for one in reversed(self.decisions):
             if one.what == "undo" and one.number not in gone:
@@ -124,7 +125,7 @@ class History:
         return gone
 
     def note(self, findings: Iterable[Finding]) -> History:
-        """Return the history with the doctor's decisions that it does not hold yet."""
+        """Return the history with the automatic decisions of a check that it does not contain yet."""
         known = {one.ids for one in self.decisions if one.what == "quarantine"}
         history = self
         for finding in findings:
@@ -133,26 +134,24 @@ class History:
         return history
 
     def apply(self, rows: Sequence[Row], again: Callable[[Row], Row]) -> tuple[list[Row], list[str]]:
-        """Return the doctor's rows as people decided they should be, and in plain words what that changed.
+        """Return the rows of a check with the decisions applied, and a note on the changes.
 
-        `again` looks once more at a row that is to be kept (`Report.again`): what cannot be read, or has a truth
-        that cannot be used, stays out whatever was decided.
+        `again` checks once more a row that is to be kept (`Report.again`): an image that cannot be read, or whose truth
+        cannot be used, stays excluded.
         """
         gone, done = self.undone(), 0
         by_id = {row.id: row for row in rows}
         for one in self.decisions:
             if one.what == "undo" or (one.what == "quarantine") == (one.number not in gone):
-                continue  # the doctor's own decisions are in the rows already, unless they were taken back
+                continue  # the rows already contain the automatic decisions, unless they are undone
             for known in one.ids:
                 row = by_id.get(known)
                 if row is not None and (changed := _decided(row, one, again)) != row:
                     by_id[known], done = changed, done + 1
-        notes = (
-            [f"{count(done, 'image')} as decided before: vitrail check DATA --history shows it."]
-            if done
-            else []
-        )
-        return list(by_id.values()), notes
+        if not done:
+            return list(by_id.values()), []
+        note = f"{count(done, 'image')} as decided before: vitrail check DATA --history shows it."
+        return list(by_id.values()), [note]
 
 
 def _decided(row: Row, decision: Decision, again: Callable[[Row], Row]) -> Row:
@@ -166,6 +165,6 @@ def _decided(row: Row, decision: Decision, again: Callable[[Row], Row]) -> Row:
 
 
 def history_path(source: Path) -> Path:
-    """Return where the history of a data set lies: beside it, under its name."""
+    """Return the path of a data set's history: beside it, with its name."""
     whole = source.resolve()
     return whole.with_name(f"{whole.name}.vitrail.jsonl")

@@ -1,7 +1,7 @@
-"""From a file to an array: every conversion is named, what cannot be converted is refused.
+"""Decode image files to arrays. Every conversion is reported; a file that cannot be converted is refused.
 
-Photographs become grey or colour of 8 bits. A network that takes raw images (`Preprocess.raw`) gets the numbers
-that the file holds (`vitrail.data.raw`).
+Photographs become 8-bit grey or colour images. A network with raw inputs (`Preprocess.raw`) gets the values of the
+file (`vitrail.data.raw`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vitrail.data.raw import UNITS, as_numbers, deep_colour, from_dicom, from_ti
 Pixels = NDArray[np.uint8]
 
 RULES = 2
-"""Counts up when a file gives other pixels or other notes: what was remembered under the last count is found again."""
+"""Cache format version. Increase it when decoding gives other pixels or notes, to invalidate cached facts."""
 
 EXIF = "turned upright by its EXIF tag"
 NO_EXIF = "its EXIF tags are broken: taken as it lies"
@@ -43,12 +43,12 @@ GREY = "grey repeated in every channel"
 COLOUR = "colour reduced to grey"
 
 MAX_PIXELS = 89_478_485
-"""Pillow's own limit for an honest image: a quarter of a gigabyte once decoded."""
+"""Pillow's limit for the size of an image: 256 MB after decoding."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _FORMATS = (
     "JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO",
-)  # fmt: skip  # no others: EPS would run a program, TGA takes any bytes for an image
+)  # fmt: skip  # no others: EPS would run a program, TGA accepts any bytes as an image
 _OTHER_COLOURS: Mapping[str, str] = MappingProxyType({"CMYK": CMYK, "LAB": LAB, "YCbCr": YCBCR})
 _NPY = b"\x93NUMPY"
 _ORIENTATION = 0x0112
@@ -64,10 +64,10 @@ _TURN = {
 
 
 class Decoded(NamedTuple):
-    """An image (height, width, channels), and in plain words what was done to make it so.
+    """A decoded image (height, width, channels) and notes on its conversions.
 
-    `image` is uint8, or as raw numbers uint8, uint16 or float32 with NaN where no data are. `bands` names its
-    channels where the file does; `scale` is the value that fills their range, 1 for numbers in units of their own.
+    `image` is uint8, or for raw values uint8, uint16 or float32 with NaN for missing data. `bands` are the names of
+    its channels, if the file states them; `scale` is the largest value of their range, 1 for values in physical units.
     """
 
     image: NDArray[Any]
@@ -77,18 +77,18 @@ class Decoded(NamedTuple):
 
     @property
     def data(self) -> NDArray[np.bool_]:
-        """Where there are data, (height, width, channels)."""
+        """Mask of the values that are not missing: (height, width, channels)."""
         return ~np.isnan(self.image) if self.image.dtype.kind == "f" else np.ones(self.image.shape, np.bool_)
 
 
 def decode(source: Path | bytes | BinaryIO, channels: int = 3, name: str = "", raw: bool = False) -> Decoded:
-    """Decode one image file; `name` is what messages call it where `source` is no path.
+    """Decode one image file; `name` is its name in messages if `source` is not a path.
 
-    With `raw` the numbers stay those of the file, and it must hold so many channels; without, an image becomes
-    grey or colour of 8 bits.
+    With `raw` the values of the file are kept, and it must have this number of channels; otherwise the image is
+    converted to 8-bit grey or colour.
 
     Raises:
-        DataError: no image, broken, too large, of a kind whose values have no known range, or, raw, of other bands.
+        DataError: not an image, broken, too large, values without a known range, or (raw) another number of bands.
     """
     name = name or (str(source) if isinstance(source, Path) else "the image")
     if raw:
@@ -103,32 +103,34 @@ def decode(source: Path | bytes | BinaryIO, channels: int = 3, name: str = "", r
 
 
 def glance(data: bytes, name: str, least: int, raw: bool = False) -> tuple[Decoded, tuple[int, int]]:
-    """Decode as `decode` does, and as strictly, but let a JPEG come out smaller: `least` pixels a side at least.
+    """Decode as strictly as `decode`, but a JPEG may be returned smaller, with at least `least` pixels per side.
 
-    Returns the image in RGB and the (height, width) of the whole one, upright; raw numbers of any count of bands
-    as people can look at them.
+    Return the image in RGB and the upright (height, width) of the full image; raw values with any number of bands are
+    converted for display.
 
     Raises:
         DataError: as `decode`.
     """
     _bytes(data, name)
     if raw:
-        found = _raw(data, name)
-        return found._replace(image=preview(found.image)), (found.image.shape[0], found.image.shape[1])
+        full = _raw(data, name)
+        return full._replace(image=preview(full.image)), (full.image.shape[0], full.image.shape[1])
     if (plain := _without_pillow(data, 3, name)) is not None:
         return plain, plain.image.shape[:2]
     with _opened(data, name) as image:
         width, height = image.size
         if image.format == "JPEG":
-            image.draft(None, (least, least))  # skips arithmetic, not reading: what is cut off is still found
+            image.draft(
+                None, (least, least)
+            )  # faster, but still reads the whole file: truncation is detected
         small = _noted(_convert(image, 3, name), data)
-        lying = EXIF in small.notes and (_orientation(image) or 1) >= 5
-        return small, (width, height) if lying else (height, width)
+        rotated = EXIF in small.notes and (_orientation(image) or 1) >= 5
+        return small, (width, height) if rotated else (height, width)
 
 
 @contextmanager
 def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
-    """Open an image and turn whatever goes wrong inside into one kind of error."""
+    """Open an image; every exception inside the block becomes a DataError."""
     try:
         with _handle(data, name) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -140,7 +142,7 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
         raise DataError(f"{name} {what_else(data)}.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _bomb(name) from error
-    except Exception as error:  # a decoder fed with a broken file may raise anything at all
+    except Exception as error:  # a decoder can raise any exception for a broken file
         kind = "is a HEIC image and" if heif.is_heif(data) else "is"
         raise DataError(
             f"{name} {kind} broken ({_plain(error)}). Copy it again from where it came from, or delete it."
@@ -148,7 +150,7 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
 
 
 def _handle(data: bytes, name: str) -> Image.Image:
-    """Return what Pillow makes of a file whose pixels were not read yet."""
+    """Return the file as a Pillow image, without reading its pixels."""
     if heif.is_heif(data):
         return heif.open_heif(data, name)
     data, profile = without_texts(data)
@@ -159,7 +161,7 @@ def _handle(data: bytes, name: str) -> Image.Image:
 
 
 def _noted(found: Decoded, data: bytes) -> Decoded:
-    """Add what only the bytes of a file tell: more than 8 bits a value, colours of a wider range."""
+    """Add the notes that need the bytes of the file: more than 8 bits per value, a wide colour range."""
     bits = heif.bits_of(data)
     notes = [f"{bits} bits scaled to 8"] if bits > 8 and DEEP not in found.notes else []
     notes += [heif.WIDE] if PROFILE not in found.notes and heif.is_wide(data) else []
@@ -167,7 +169,7 @@ def _noted(found: Decoded, data: bytes) -> Decoded:
 
 
 def _without_pillow(data: bytes, channels: int, name: str) -> Decoded | None:
-    """Decode what other libraries read: arrays of NumPy and DICOM; None for anything else."""
+    """Decode files that Pillow does not read: NumPy arrays and DICOM; None for any other file."""
     if data.startswith(_NPY):
         return Decoded(as_array(_npy(data, name), channels), ())
     if is_dicom(data):
@@ -177,11 +179,11 @@ def _without_pillow(data: bytes, channels: int, name: str) -> Decoded | None:
 
 
 def _four_bands(data: bytes, name: str) -> Decoded | None:
-    """Decode a TIFF of four bands of which none is transparency, for a network that takes them; else None."""
+    """Decode a TIFF with four bands and no transparency, for a network with four channels; None for other files."""
     try:
         samples = tiff.samples(data)
     except tiff.TiffError:
-        return None  # who reads its pixels says what is wrong
+        return None  # the function that reads its pixels raises the error
     if samples.bands != 4 or samples.colours != 3 or samples.clear:
         return None
     found = from_tiff(data, name, MAX_PIXELS)
@@ -193,9 +195,9 @@ def _four_bands(data: bytes, name: str) -> Decoded | None:
 
 
 def preview(image: NDArray[Any]) -> Pixels:
-    """Return a decoded image (height, width, channels) as people can look at it: uint8 in RGB.
+    """Return a decoded image (height, width, channels) for display: uint8 in RGB.
 
-    Of raw numbers the first three bands, or the only one, each stretched over its range; black where no data are.
+    For raw values these are the first three bands, or the only one, each stretched to its range; missing data is black.
     """
     if image.dtype == np.uint8 and image.shape[2] in {1, 3}:
         return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
@@ -203,13 +205,13 @@ def preview(image: NDArray[Any]) -> Pixels:
 
 
 def as_array(picture: Any, channels: int = 3, raw: bool = False) -> NDArray[Any]:
-    """Bring an image that is already in memory to uint8 (height, width, channels), or with `raw` to an array.
+    """Convert an image in memory to uint8 (height, width, channels), or with `raw` to an array of its values.
 
-    Takes a Pillow image, an array (height, width[, channels]) or a tensor ([channels,] height, width) with
-    values 0..255 (uint8), 0..65535 (uint16) or 0..1 (floating); raw, with any numbers.
+    The image is a Pillow image, an array (height, width[, channels]) or a tensor ([channels,] height, width) with
+    values 0..255 (uint8), 0..65535 (uint16) or 0..1 (floating); with `raw`, any values.
 
     Raises:
-        DataError: another type, shape or range.
+        DataError: the type, shape or range is not supported.
     """
     if isinstance(picture, Image.Image):
         if raw:
@@ -240,7 +242,7 @@ def as_array(picture: Any, channels: int = 3, raw: bool = False) -> NDArray[Any]
 
 
 def _raw(data: bytes, name: str) -> Decoded:
-    """Return the numbers of a file as they are, whatever its bands."""
+    """Return the values of a file without conversion, for any number of bands."""
     if data.startswith(_NPY):
         return _raw_array(_npy(data, name), name)
     if is_dicom(data):
@@ -267,7 +269,7 @@ def _raw_array(array: NDArray[Any], name: str) -> Decoded:
 
 
 def _raw_image(image: Image.Image, name: str, data: bytes = b"") -> Decoded:
-    """Return the numbers of an opened Pillow image, upright; a palette is written out, CMYK becomes RGB."""
+    """Return the values of an opened Pillow image, upright; a palette is expanded, CMYK becomes RGB."""
     notes = [FRAMES] if getattr(image, "n_frames", 1) > 1 else []
     kind, deep = _kind_of_deep(image), _is_deep(image)
     samples = _samples(image, name)
@@ -289,7 +291,7 @@ def _raw_image(image: Image.Image, name: str, data: bytes = b"") -> Decoded:
 
 
 def _with_bands(found: Decoded, channels: int, name: str) -> Decoded:
-    """Refuse raw numbers of another count of bands than a network takes: which of them it wants nobody can guess."""
+    """Raise DataError if raw values have another number of bands than the network: the choice cannot be guessed."""
     bands = found.image.shape[2]
     if bands != channels:
         which = f" ({', '.join(found.bands)})" if found.bands else ""
@@ -324,10 +326,10 @@ def _npy(data: bytes, name: str) -> NDArray[Any]:
 
 
 def _convert(image: Image.Image, channels: int, name: str) -> Decoded:
-    """Bring an opened Pillow image to the wanted mode, upright; the order of the steps matters."""
+    """Convert an opened Pillow image to the required mode, upright; the order of the steps matters."""
     photograph = image.mode == _MODES[channels] == "RGB" and image.format == "JPEG"
     if photograph and not image.info.keys() & {"exif", "icc_profile"}:
-        return Decoded(np.asarray(image), ())  # the plain photograph: nothing to undo
+        return Decoded(np.asarray(image), ())  # an ordinary photograph needs no conversion
     notes = [FRAMES] if getattr(image, "n_frames", 1) > 1 else []
     deep, kind = _is_deep(image), _kind_of_deep(image)
     samples, stated = _samples(image, name), stated_otherwise(image)
@@ -346,7 +348,7 @@ def _convert(image: Image.Image, channels: int, name: str) -> Decoded:
 
 
 def _samples(image: Image.Image, name: str) -> tiff.Samples | None:
-    """Return what the numbers of a TIFF mean, before it is loaded; None for other files."""
+    """Return the meaning of a TIFF's values, before it is loaded; None for other files."""
     tags = getattr(image, "tag_v2", None)
     if image.format != "TIFF" or tags is None:
         return None
@@ -360,18 +362,20 @@ def _samples(image: Image.Image, name: str) -> tiff.Samples | None:
 
 
 def _turned(image: Image.Image, samples: tiff.Samples | None) -> tuple[Image.Image, list[str]]:
-    """Return a loaded image upright. Those of TIFF and HEIC are turned as they are loaded, and only to be named."""
+    """Return a loaded image upright, and notes. Pillow rotates TIFF and HEIC while loading; they only get the note."""
     before = samples.orientation if samples else image.info.get("original_orientation") or 1
     orientation = _orientation(image)
     if orientation in _TURN:
         return image.transpose(_TURN[orientation]), [EXIF]
-    return image, [NO_EXIF] if orientation is None else [EXIF] if before in _TURN else []
+    if orientation is None:
+        return image, [NO_EXIF]
+    return image, [EXIF] if before in _TURN else []
 
 
 def _colours_alone(
     image: Image.Image, samples: tiff.Samples | None, channels: int
 ) -> tuple[Image.Image, list[str]]:
-    """Leave out the bands of a TIFF that are neither colour nor transparency; Pillow takes a fourth for the latter."""
+    """Remove the bands of a TIFF that are neither colour nor transparency; Pillow reads a fourth as transparency."""
     if samples is None or not samples.left_out or (channels == 4 and image.mode == "RGBA"):
         return image, []
     if not samples.clear and image.mode == "RGBA":
@@ -380,16 +384,16 @@ def _colours_alone(
 
 
 def bands_left_out(bands: int, kept: int) -> str:
-    """Return the note on bands of a TIFF that no image in colour has room for."""
+    """Return the note on bands of a TIFF that do not fit into a colour image."""
     first = "the first" if kept == 1 else f"the first {kept}"
     return f"{first} of {bands} bands taken, the others (such as infrared) left out"
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """Return how a camera was held, 1 to 8, or None where the tags are broken: the pixels may be whole all the same."""
+    """Return the EXIF orientation, 1 to 8, or None if the tags are broken: the pixels may still be intact."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a reader of tags fed with broken ones may raise anything at all
+    except Exception:  # the reader can raise any exception for broken tags
         return None
 
 
@@ -401,7 +405,7 @@ def _to_mode(image: Image.Image, mode: str) -> tuple[Image.Image, list[str]]:
         notes.append(_OTHER_COLOURS[image.mode])
     if image.mode == "LAB":
         image = image.convert("RGB")
-        image.info.pop("icc_profile", None)  # of LAB itself: it says nothing more
+        image.info.pop("icc_profile", None)  # the profile of LAB is no longer valid
     image, found = in_srgb(image)
     notes += found
     clear = image.mode in {"LA", "PA", "La", "RGBA", "RGBa"} or "transparency" in image.info
@@ -422,16 +426,16 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Tell whether the file holds 16 bits a value, of which Pillow drops half without a word in colour."""
+    """Return whether the file has 16 bits per value; in colour Pillow silently drops half of them."""
     return any(";16" in str(tile) for tile in getattr(image, "tile", ()))
 
 
 def _kind_of_deep(image: Image.Image) -> str:
-    """Return what fills the range of a deep file: 16 bits, 12, or ("") nobody knows."""
+    """Return the bits of a deep file's range: "16", "12", or "" if they are unknown."""
     tiles = str(getattr(image, "tile", ""))
     if "I;12" in tiles:
         return "12"
-    # Pillow's readers of PNG and PNM spread 16 bits, or whatever the file says, over 0 to 65535 in mode I.
+    # For PNG and PNM, Pillow scales 16 bits, or the range in the file, to 0 to 65535 in mode I.
     return "16" if ";16" in tiles or image.mode.startswith("I;16") or image.format in {"PNG", "PPM"} else ""
 
 
@@ -443,7 +447,7 @@ def _from_deep(image: Image.Image, kind: str, name: str, inverted: bool) -> Imag
             "Save it with 8 or 16 bits a value."
         )
     deep = values.astype(np.uint16)
-    deep = 65535 - deep if inverted and kind == "16" else deep  # Pillow does so with 8 bits only
+    deep = 65535 - deep if inverted and kind == "16" else deep  # Pillow inverts only 8-bit files
     grey = Image.fromarray(_to_uint8((deep << 4) | (deep >> 8) if kind == "12" else deep))
     grey.info = {key: image.info[key] for key in ("icc_profile",) if key in image.info}
     return grey

@@ -1,4 +1,4 @@
-"""Decodes every file once and says what is wrong, what was done about it, and what to do."""
+"""Check a data set: decode every file once and report problems, what was done and what the user can do."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from vitrail.data.targets import Gather, Targets, targets_for
 
 Progress = Callable[[int, int], None]
 Checks = Mapping[str, tuple[str, tuple[Finding, ...]]]
-"""Id of a readable image → its truth, and what is wrong with it."""
+"""Id of a readable image → its truth, and the findings about it."""
 
-CHUNK = 256  # images between two notes to disk
+CHUNK = 256  # images between two writes to the cache
 _FEW, _TENTH = 3, 10
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the doctor found: one row an image with its state, group and hash, and the findings.
+    """The result of a check: one row per image with its state, group and hash, and the findings.
 
-    `general` are those about the images themselves, `of_truth` those that their truths make.
+    `general` are the findings about images, `of_truth` the findings about truths.
     """
 
     root: Path
@@ -47,7 +47,7 @@ class Report:
     general: tuple[Finding, ...]
     of_truth: tuple[Finding, ...]
     targets: Targets[Any] = field(repr=False, compare=False)
-    facts: Mapping[str, Facts] = field(repr=False, compare=False)  # by the id of the row, as the next
+    facts: Mapping[str, Facts] = field(repr=False, compare=False)  # by row id, like `checks`
     checks: Checks = field(repr=False, compare=False)
     sizes: tuple[
         tuple[int, int], ...
@@ -59,14 +59,14 @@ class Report:
         return tuple(sorted([*self.general, *self.of_truth], key=lambda finding: not finding.grave))
 
     def again(self, row: Row) -> Row:
-        """Return a row that somebody decided to keep, or whose truth was changed, kept if it can be used."""
+        """Check again a row that was decided to be kept or relabelled; return it kept if it can be used."""
         facts = self.facts[row.id]
         if facts.error:
             return row._replace(state=QUARANTINED, reason=facts.error)
         return _judged(row, _check(row, facts, self.targets, self.root))
 
     def decided(self, rows: Sequence[Row], targets: Targets[Any]) -> Report:
-        """Return the report about the rows that decisions made of these, with their own targets."""
+        """Return the report for the rows after decisions, with their targets."""
         general = tuple(say.restated(self.general, self.rows, rows, self.targets.words))
         checks = dict(self.checks)
         for row in rows:
@@ -78,7 +78,7 @@ class Report:
         )
 
     def unusable(self) -> tuple[Row, ...]:
-        """Return the readable images that are kept out for their truth."""
+        """Return the readable images that are excluded because of their truth."""
         return tuple(
             row
             for row in self.rows
@@ -86,7 +86,7 @@ class Report:
         )
 
     def lines(self) -> list[str]:
-        """Return the findings in plain words; of many conflicts the first three, and how many more there are."""
+        """Return the findings as text; of many conflicts, only the first three and the number of the others."""
         conflicts = [finding for finding in self.findings if finding.kind == "conflict"]
         lines = [finding.text for finding in self.findings if finding not in conflicts[_FEW:]]
         more = len(conflicts) - _FEW
@@ -95,7 +95,7 @@ class Report:
         return lines
 
     def of(self, kind: str) -> tuple[str, ...]:
-        """Return the ids that findings of one kind name."""
+        """Return the ids in the findings of one kind."""
         return tuple(one for finding in self.findings if finding.kind == kind for one in finding.ids)
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,14 +119,13 @@ def examine(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Decode every image of a layout once, on all cores, and report; nothing of the data is changed.
+    """Decode every image of a layout once, on all cores, and return a report; the data is not changed.
 
-    `targets` says how a task takes the truths (None: as the usual task for their kind). `cache` is a file that
-    remembers by content what was seen, so that a second check, or one that was killed,
-    decodes only what is new.
+    `targets` builds the targets of a task (None: the default task for this kind of truth). `cache` is a file with
+    results by content hash, so that a second check, or one after an interruption, decodes only new images.
 
     Raises:
-        DataError: two entries share an id, or no image at all could be read.
+        DataError: two entries have the same id, or no image can be read.
     """
     if isinstance(layout, Sequence):
         layout = Layout("entries", root or Path(), "", tuple(layout), truth=truth_of(layout))
@@ -157,14 +156,14 @@ def examine(
 
 
 def _check_all(rows: Sequence[Row], facts: Mapping[str, Facts], targets: Targets[Any], root: Path) -> Checks:
-    """Return, by the id of every readable image, its truth and what is wrong with that."""
+    """Return, by the id of every readable image, its truth and the findings about it."""
 
     def check(chunk: Sequence[Row]) -> list[tuple[str, tuple[str, tuple[Finding, ...]]]]:
         return [(row.id, (row.target, _check(row, facts[row.id], targets, root))) for row in chunk]
 
     readable = [row for row in rows if row.state == KEPT]
     chunks = [readable[start : start + CHUNK] for start in range(0, len(readable), CHUNK)]
-    with ThreadPoolExecutor(workers()) as pool:  # a truth may be an image that has to be decoded
+    with ThreadPoolExecutor(workers()) as pool:  # a truth can be an image that must be decoded
         return dict(pair for pairs in pool.map(check, chunks) for pair in pairs)
 
 
@@ -176,24 +175,22 @@ def _check(row: Row, facts: Facts, targets: Targets[Any], root: Path) -> tuple[F
 
 
 def _judged(row: Row, findings: Sequence[Finding]) -> Row:
-    """Return a row kept, or kept out for what is wrong with its truth."""
+    """Return the row as kept, or as quarantined because of its truth."""
     bad = next((one for one in findings if one.out), None)
-    return (
-        row._replace(state=KEPT, reason="")
-        if bad is None
-        else row._replace(state=QUARANTINED, reason=bad.text)
-    )
+    if bad is None:
+        return row._replace(state=KEPT, reason="")
+    return row._replace(state=QUARANTINED, reason=bad.text)
 
 
 def _of_truth(rows: Sequence[Row], checks: Checks, targets: Targets[Any]) -> Iterator[Finding]:
-    """Say what is wrong with the truths, of single images and of the set."""
-    seen = [row.id for row in rows if row.state != DROPPED and row.id in checks]
-    yield from say.truths(one for name in seen for one in checks[name][1])
+    """Yield the findings about the truths of single images and of the set."""
+    ids = [row.id for row in rows if row.state != DROPPED and row.id in checks]
+    yield from say.truths(one for name in ids for one in checks[name][1])
     yield from targets.check_set(rows)
 
 
 def workers() -> int:
-    """Return how many threads look at images: Pillow decodes outside the interpreter's lock."""
+    """Return the number of threads that decode images: Pillow decodes without the interpreter lock."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -215,12 +212,12 @@ def _look_all(
     done, todo = 0, iter(entries)
     with ThreadPoolExecutor(workers()) as pool:
         while chunk := list(islice(todo, CHUNK)):
-            seen = list(pool.map(look_at, chunk))
+            facts = list(pool.map(look_at, chunk))
             memory.keep()
             done += len(chunk)
             if progress is not None:
                 progress(done, len(entries))
-            yield from (named(one, entry.path) for one, entry in zip(seen, chunk, strict=True))
+            yield from (named(one, entry.path) for one, entry in zip(facts, chunk, strict=True))
 
 
 def _row(entry: Entry, facts: Facts) -> Row:
@@ -232,10 +229,10 @@ def _row(entry: Entry, facts: Facts) -> Row:
 def group_duplicates(
     rows: list[Row], facts: Sequence[Facts], targets: Targets[Any], root: Path
 ) -> tuple[list[Row], list[Finding]]:
-    """Tie twins to one group, keep out those whose truths contradict each other, and say so.
+    """Put duplicates into one group, quarantine those with contradicting truths, and return rows and findings.
 
-    At most one of two labels of the same image is right, and nobody here knows which: a network taught both
-    learns neither. Images that are only similar stay: their difference may be what the labels are about.
+    At most one of two labels of the same image is correct, and it is unknown which: a network trained on both learns
+    neither. Images that are only similar are kept, because the labels may describe their difference.
     """
 
     def grey(i: int) -> NDArray[np.uint8]:
@@ -272,13 +269,13 @@ def group_duplicates(
 
 
 def _is_wide(group: Sequence[Sequence[str]], sizes: Counter[str]) -> bool:
-    """Tell from its strata a chain of look-alikes that would tie up more than a tenth of a class: no twin group."""
+    """Return whether a group is a chain of similar images with more than a tenth of a class: not duplicates."""
     least = min((sizes[one] for own in group for one in own), default=0)
     return len(group) > max(_FEW, least / _TENTH)
 
 
 def _grouped(rows: Sequence[Row], merged: Sequence[Sequence[int]]) -> list[Row]:
-    """Write one group name into all rows that twins or named groups tie together."""
+    """Write the same group name into all rows that are connected by duplicates or named groups."""
     members: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         if row.group:

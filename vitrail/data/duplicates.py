@@ -1,4 +1,4 @@
-"""Which images are the same: equal bytes, equal pixels, or so alike that nobody could tell them apart."""
+"""Find duplicate images: equal bytes, equal pixels, or almost equal appearance."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from vitrail.data.image_facts import GREY_SIDE, Facts
 
 MOST_BITS = 4
-"""Sketches that differ in more bits than this are not looked at again."""
+"""Images whose sketches differ in more bits are not compared further."""
 
 LEAST_CORRELATION = 0.99
-"""The correlation of the grey images from which on two images are one."""
+"""Images whose grey versions correlate at least this much are near-duplicates."""
 
 _BANDS = (
     (0, 13),
@@ -26,16 +26,16 @@ _BANDS = (
     (26, 13),
     (39, 12),
     (51, 12),
-)  # (shift, bits): one band more than bits may differ
+)  # (shift, bits): one band more than the number of bits that may differ
 _BLOCK = 4096
 
 Grey = Callable[[int], NDArray[np.uint8]]
 
 
 class Alike(NamedTuple):
-    """Groups of the indices of images that are the same: `equal` for certain, `similar` by their looks.
+    """Groups of indices of duplicate images: `equal` in content, `similar` in appearance.
 
-    A similar group holds whole equal groups, and no image stands in two groups of a kind.
+    A similar group contains equal groups as a whole, and no image is in two groups of the same kind.
     """
 
     equal: list[list[int]]
@@ -43,7 +43,7 @@ class Alike(NamedTuple):
 
 
 def find(facts: Sequence[Facts], grey: Grey, workers: int = 1) -> Alike:
-    """Group equal and similar images; `grey(i)` gives the grey image (64, 64) of the few that need one."""
+    """Group equal and similar images; `grey(i)` returns the grey image (64, 64), needed only for a few."""
     equal = _same(["" if one.error else one.hash for one in facts]) + _same([one.pixels for one in facts])
     equal_groups = components(len(facts), [pair for group in equal for pair in pairwise(group)])
     first = {i: group[0] for group in equal_groups for i in group}
@@ -68,12 +68,12 @@ def _same(keys: Sequence[str]) -> list[list[int]]:
 
 
 def neighbours(sketches: NDArray[np.uint64], most: int = MOST_BITS) -> list[tuple[int, int]]:
-    """Return all pairs of sketches that differ in at most 4 bits, without comparing every two.
+    """Return all pairs of sketches that differ in at most 4 bits, without comparing all pairs.
 
-    Of five bands at least one is equal in such a pair: only sketches that share a band are compared.
+    At least one of the five bands is equal in such a pair, so only sketches with an equal band are compared.
     """
     assert most < len(_BANDS)
-    found: set[tuple[int, int]] = set()
+    pairs: set[tuple[int, int]] = set()
     for shift, bits in _BANDS:
         keys = (sketches >> np.uint64(shift)) & np.uint64((1 << bits) - 1)
         order = np.argsort(keys, kind="stable")
@@ -85,23 +85,23 @@ def neighbours(sketches: NDArray[np.uint64], most: int = MOST_BITS) -> list[tupl
             if not at.size:
                 break
             near = at[np.bitwise_count(sorted_sketches[at] ^ sorted_sketches[at + step]) <= most]
-            found.update(
+            pairs.update(
                 (min(a, b), max(a, b))
                 for a, b in zip(order[near].tolist(), order[near + step].tolist(), strict=True)
             )
             step += 1
-    return sorted(found)
+    return sorted(pairs)
 
 
 def _confirmed(pairs: list[tuple[int, int]], grey: Grey, workers: int) -> Iterator[tuple[int, int]]:
-    """Yield the pairs whose grey images correlate."""
+    """Yield the pairs whose grey images correlate enough."""
     if not pairs:
         return
     ids = sorted({i for pair in pairs for i in pair})
     at = {one: i for i, one in enumerate(ids)}
     try:
         views = _in_file(ids, grey, workers)
-    except OSError:  # no room for it, or no place: memory has some
+    except OSError:  # the temporary file cannot be written: use memory
         views = np.stack([view.ravel() for view in _greys(ids, grey, workers)])
     for start in range(0, len(pairs), _BLOCK):
         block = pairs[start : start + _BLOCK]
@@ -111,14 +111,14 @@ def _confirmed(pairs: list[tuple[int, int]], grey: Grey, workers: int) -> Iterat
 
 
 def _greys(ids: list[int], grey: Grey, workers: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield grey images (64, 64), a block of them at once."""
+    """Yield grey images (64, 64), computed block by block."""
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(ids), _BLOCK):
             yield from pool.map(grey, ids[start : start + _BLOCK])
 
 
 def _in_file(ids: list[int], grey: Grey, workers: int) -> NDArray[np.uint8]:
-    """Return grey images (n, 64 · 64) that lie in a nameless file, so that memory stays small."""
+    """Return grey images (n, 64 · 64) in a temporary file, to save memory."""
     with tempfile.TemporaryFile() as file:
         for view in _greys(ids, grey, workers):
             file.write(view.tobytes())
@@ -134,7 +134,7 @@ def _normed(views: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def components(number: int, links: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Return the groups of two or more that links connect, each in order."""
+    """Return the connected components with two or more members, each sorted."""
     leader = list(range(number))
 
     def top(i: int) -> int:

@@ -1,4 +1,4 @@
-"""What the doctor says: each finding names whom it touches, and its sentence ends with what was done or what to do."""
+"""The findings of a check. Each names the images it concerns and states what was done or what to do."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from vitrail.data.manifest import KEPT, QUARANTINED, Row
 
 TINY_CLASS = 10
 IMBALANCE = 10
-"""From this many times as many images on, a class drowns another."""
+"""Ratio of image numbers from which two classes are reported as unbalanced."""
 
 LONG = 4
 SHORT_SIDE = 16
 
 CONTRADICTS = "the same image is labelled"
-"""How the reason begins for which an equal image with another truth is kept out."""
+"""Start of the reason for which an equal image with another truth is excluded."""
 
 Groups = Sequence[Sequence[int]]
 Words = Callable[[Row], str]
@@ -29,10 +29,10 @@ Strata = Callable[[Row], Sequence[str]]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found. `grave` ones keep images out or spoil scores; the others are said for the record.
+    """One finding. `grave` findings exclude images or distort scores; the others are for information.
 
-    Of the truth of one image `text` says what is wrong, `hint` what to do, and `out` that it is kept out for it.
-    `table` holds the numbers behind a text, rows of the same columns; a column "share" is one of 1.
+    For the truth of one image, `text` is the problem, `hint` the remedy, and `out` means that the image is excluded.
+    `table` contains the numbers of the text, in rows with the same columns; a column "share" has values from 0 to 1.
     """
 
     kind: str
@@ -50,7 +50,7 @@ class Finding:
 
 
 def unreadable(rows: Sequence[Row]) -> Iterator[Finding]:
-    """Name the files that cannot be read, with the reasons of the first."""
+    """Report the files that cannot be read, with the reasons of the first."""
     broken = [row for row in rows if row.state == QUARANTINED]
     if broken:
         shown = shorten((row.reason.split(". ")[0].rstrip(".") for row in broken), 3)
@@ -63,7 +63,7 @@ def unreadable(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def truths(found: Iterable[Finding]) -> Iterator[Finding]:
-    """Tell what is wrong with the truths of single images, those of one kind together."""
+    """Combine the findings about truths of single images into one finding per kind."""
     kinds: dict[str, list[Finding]] = defaultdict(list)
     for one in found:
         kinds[one.kind].append(one)
@@ -80,7 +80,7 @@ def truths(found: Iterable[Finding]) -> Iterator[Finding]:
 
 
 def conflicts(rows: Sequence[Row], groups: Groups, words: Words) -> Iterator[Finding]:
-    """Name each equal image that stands under several labels: one finding each, so that each can be undone."""
+    """Report each image with several labels in its own finding, so that each decision can be undone."""
     for group in groups:
         yield _conflict([rows[i] for i in group], words)
 
@@ -100,7 +100,7 @@ def _conflict(copies: Sequence[Row], words: Words) -> Finding:
 
 
 def twins(rows: Sequence[Row], equal: Groups, similar: Groups, wide: Groups) -> Iterator[Finding]:
-    """Name images that are there more than once: equal, similar, and similar in numbers too large to be twins."""
+    """Report duplicates: equal images, similar images, and groups of similar images too large to be duplicates."""
     tied = "kept on one side of the split"
     for kind, groups, noun, what in (
         ("twins", equal, "picture", f"there more than once, {tied}"),
@@ -118,7 +118,7 @@ def _are(found: Sequence[object]) -> str:
 
 
 def doubtful(rows: Sequence[Row], groups: Groups, words: Words) -> Iterator[Finding]:
-    """Name similar images with different labels: they stay, for the difference may be what the labels are about."""
+    """Report similar images with different labels; they are kept, because the labels may describe the difference."""
     if groups:
         shown = shorten((" = ".join(f"{rows[i].id} ({words(rows[i])})" for i in g[:3]) for g in groups), 2)
         yield Finding(
@@ -130,14 +130,14 @@ def doubtful(rows: Sequence[Row], groups: Groups, words: Words) -> Iterator[Find
 
 
 def leaks(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
-    """Name what lies on two sides of a split that was given: equal or similar images, and named groups."""
+    """Report equal or similar images and named groups that are in two splits of the data."""
     crossing = [group for group in groups if len({rows[i].split for i in group} - {""}) > 1]
     if crossing:
         shown = shorten((" = ".join(rows[i].id for i in group[:3]) for group in crossing), 2)
         yield Finding(
             "leak",
             f"{count(len(crossing), 'image')} {_are(crossing)} on two sides of the split that was given: {shown}. "
-            "The score is told with and without them; delete one side to have one score.",
+            "The score is reported with and without them; delete one side to have one score.",
             tuple(rows[i].id for group in crossing for i in group),
             grave=True,
         )
@@ -153,7 +153,7 @@ def leaks(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
 
 
 def pictures(rows: Sequence[Row], facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Say what was converted, and which images show nothing or have an odd size."""
+    """Report conversions, images of one colour and images of an unusual size."""
     by_note: dict[str, list[str]] = defaultdict(list)
     for row, one in zip(rows, facts, strict=True):
         for note in one.notes:
@@ -176,13 +176,13 @@ def pictures(rows: Sequence[Row], facts: Sequence[Facts]) -> Iterator[Finding]:
 
 
 def _is_odd(size: tuple[int, int], usual: float) -> bool:
-    """Tell an image four times as long as wide, or a scrap among photographs."""
+    """Return whether an image is over four times longer than wide, or very small compared with the others."""
     short, long = sorted(size)
     return long > LONG * short or (short < SHORT_SIDE and short < usual / 4)
 
 
 def classes(rows: Sequence[Row], strata: Strata) -> Iterator[Finding]:
-    """Say which classes are empty, missing in a split, tiny, out of proportion, or twice there by their spelling."""
+    """Report classes that are empty, missing in a split, small, unbalanced, or spelt in two ways."""
     kept = Counter(one for row in rows if row.state == KEPT for one in strata(row))
     names = sorted({one for row in rows for one in strata(row)}, key=natural)
     empty = [name for name in names if not kept[name]]
@@ -220,9 +220,9 @@ def classes(rows: Sequence[Row], strata: Strata) -> Iterator[Finding]:
 def restated(
     findings: Iterable[Finding], rows: Sequence[Row], decided: Sequence[Row], words: Words
 ) -> Iterator[Finding]:
-    """Say again what decisions change of the conflicts: which copies of an image are kept.
+    """Update the conflicts after decisions: which copies of an image are kept.
 
-    `rows` are the doctor's, with the truths that stand in the data; `decided` are those that people decided.
+    `rows` are the rows of the check, with the truths of the data; `decided` are the rows after decisions.
     """
     state = {row.id: row.state for row in decided}
     copies = {row.id: row._replace(state=state[row.id]) for row in rows}
@@ -231,7 +231,7 @@ def restated(
 
 
 def missing(rows: Sequence[Row], names: Sequence[str], strata: Strata) -> Iterator[Finding]:
-    """Say which of these classes a split that was given has no image of."""
+    """Report which of these classes have no image in a given split."""
     given: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         if row.split and row.state == KEPT:

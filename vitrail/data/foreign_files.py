@@ -1,4 +1,4 @@
-"""Files that are no images: what they are in words, with a way out."""
+"""Describe files that are not images, with a remedy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from vitrail.data import tiff
 
 
 def what_else(data: bytes) -> str:
-    """Say what a file is that is no image, as a predicate with a way out."""
+    """Return what a file is that is not an image, as a predicate with a remedy."""
     head = data[:512]
     if tiff.is_tiff(data):
         return _what_tiff(data)
@@ -20,12 +20,12 @@ def what_else(data: bytes) -> str:
 
 
 def _what_tiff(data: bytes) -> str:
-    """Say why a TIFF is no photograph: it holds other bands than those, or is packed in a way of its own."""
+    """Return why a TIFF is not a photograph: other bands, or an unknown compression."""
     try:
-        found = tiff.samples(data)
+        samples = tiff.samples(data)
     except tiff.TiffError as error:
         return f"is broken ({error}). Copy it again from where it came from, or delete it"
-    bands = "1 band" if found.bands == 1 else f"{found.bands} bands"
+    bands = "1 band" if samples.bands == 1 else f"{samples.bands} bands"
     return (
         f"is a TIFF of {bands} that are no grey or colour of 8 or 16 bits, or packed in a way that is not known. Save "
         "it as such, or train a network that takes its bands as they are (docs/data.md, other depths and bands)"
@@ -36,6 +36,6 @@ def _is_text(head: bytes) -> bool:
     try:
         head.decode()
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # else a letter was cut in two
+        if error.start < len(head) - 3:  # otherwise a multi-byte character was cut
             return False
     return not any(byte < 32 and byte not in b"\t\n\r\f" for byte in head)

@@ -1,4 +1,4 @@
-"""HEIC photographs, as iPhones take them, through an extra of the package; and what such files say of their colours."""
+"""Read HEIC photographs, the format of iPhones, with an optional extra; and the colour information of such files."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from vitrail.core.errors import MissingExtraError
 WIDE = "colours of a wider range, stated without a profile: taken as sRGB"
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-_USUAL_PRIMARIES = {1, 2, 5, 6, 7}  # of television, within a few levels of sRGB; 2: not stated
-_HIGH_RANGE = {16, 18}  # transfers of HDR
-_PROPERTIES = 1 << 16  # bytes from the beginning within which the properties of images stand
+_USUAL_PRIMARIES = {1, 2, 5, 6, 7}  # television standards, within a few levels of sRGB; 2: not stated
+_HIGH_RANGE = {16, 18}  # transfer functions of HDR
+_PROPERTIES = 1 << 16  # the properties of images are within this number of bytes
 
 
 def is_heif(data: bytes) -> bool:
-    """Tell a HEIC or HEIF file by its mark; AVIF, which lies in the same container, is none."""
+    """Return whether the signature is that of HEIC or HEIF; AVIF has the same container but does not count."""
     if data[4:8] != b"ftyp" or data[8:12] not in _BRANDS:
         return False
     return b"avif" not in data[8 : min(64, struct.unpack_from(">I", data)[0])]
 
 
 def open_heif(data: bytes, name: str) -> Image.Image:
-    """Open a HEIC file as Pillow opens others; nothing is registered with Pillow.
+    """Open a HEIC file as a Pillow image, without registering a plugin in Pillow.
 
     Raises:
         MissingExtraError: pillow-heif is not installed.
@@ -45,7 +45,7 @@ def open_heif(data: bytes, name: str) -> Image.Image:
 
 
 def bits_of(data: bytes) -> int:
-    """Return how many bits a value has in a HEIC, AVIF or JPEG 2000 file, 8 where it does not say."""
+    """Return the bits per value of a HEIC, AVIF or JPEG 2000 file; 8 if it does not state them."""
     if data[4:8] == b"ftyp":
         head = data[:_PROPERTIES]
         return max((head[one.end() + 5] for one in re.finditer(b"pixi", head[:-6])), default=8)
@@ -54,7 +54,7 @@ def bits_of(data: bytes) -> int:
 
 
 def is_wide(data: bytes) -> bool:
-    """Tell colours of a wider range than sRGB that a HEIC or AVIF file states by number."""
+    """Return whether a HEIC or AVIF file states, by number, a colour range wider than sRGB."""
     head = data[:_PROPERTIES]
     stated = [struct.unpack_from(">HH", head, one.end()) for one in re.finditer(b"colrnclx", head[:-4])]
     return bool(stated) and all(

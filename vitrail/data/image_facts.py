@@ -1,4 +1,4 @@
-"""What one look at one file tells, and a memory of it: the same bytes are never decoded twice."""
+"""Facts about an image file, cached by content: the same bytes are never decoded twice."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from vitrail.data.open_image import content_hash, cut_out, read
 from vitrail.data.parts import is_window
 
 GREY_SIDE = 64
-"""Side of the grey image that two images are compared by."""
+"""Side of the grey images that are compared."""
 
 LEAST_SIDE = 256
-"""JPEGs may be decoded down to this side: at half of it, one photograph in a hundred no longer knew its own copy."""
+"""JPEGs may be decoded down to this side; at half of it, one photograph in a hundred did not match its copy."""
 
 SMALL = 48
-"""Images with a shorter side than this look alike too easily: only equal pixels make them twins."""
+"""Images with a shorter side look similar too easily: they are duplicates only if their pixels are equal."""
 
 FLAT = 2.0
-"""An image whose greys deviate by less than this (of 255) shows nothing."""
+"""An image whose grey values have a smaller standard deviation (of 255) is of one colour."""
 
-_TABLE = f"facts_{RULES + 1}"  # the second was of the first rules
-_ITSELF = "\0"  # stands for the file's name in a remembered error
+_TABLE = f"facts_{RULES + 1}"  # table 2 belonged to the first rules
+_ITSELF = "\0"  # placeholder for the file name in a cached error
 
 
 class Facts(NamedTuple):
-    """What a file is: its content's hash, and what decoding it told; `error` is empty where it decoded."""
+    """Facts about a file: the hash of its content, and results of decoding; `error` is empty if it was decoded."""
 
     hash: str = ""
     pixels: str = ""  # hash of the decoded pixels, of small images only
-    sketch: int = 0  # perceptual hash of 63 bits; 0 where the image is small or flat
+    sketch: int = 0  # perceptual hash of 63 bits; 0 if the image is small or flat
     size: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
-    spread: float = 0.0  # deviation of the greys
+    spread: float = 0.0  # standard deviation of the grey values
     error: str = ""
 
 
 class Memory:
-    """Facts by content, in one SQLite file: a check that was killed goes on where it stopped.
+    """Cache of facts by content hash in a SQLite file: an interrupted check continues where it stopped.
 
-    Without a path, or where the file cannot be used, nothing is remembered.
+    Without a path, or if the file cannot be used, nothing is cached.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -69,13 +69,13 @@ class Memory:
                 self._base = None
 
     def recall(self, content: str) -> Facts | None:
-        """Return what is known of a content, or None."""
+        """Return the cached facts of a content hash, or None."""
         if self._base is None:
             return None
         try:
             with self._lock:
                 row = self._base.execute(f"select facts from {_TABLE} where hash = ?", (content,)).fetchone()
-        except sqlite3.Error:  # damaged: what it knew is found out again
+        except sqlite3.Error:  # a damaged cache: the image is decoded again
             return None
         if row is None:
             return None
@@ -83,12 +83,12 @@ class Memory:
         return Facts(content, pixels, sketch, (size[0], size[1]), tuple(notes), spread, error)
 
     def add(self, facts: Facts) -> None:
-        """Note facts that `keep` will write."""
+        """Add facts, which `keep` will write."""
         with self._lock:
             self._new.append(facts)
 
     def keep(self) -> None:
-        """Write what was noted since the last time; it is on disk when this returns."""
+        """Write the facts added since the last call to disk."""
         with self._lock:
             rows = [(one.hash, json.dumps(one[1:])) for one in self._new]
             self._new.clear()
@@ -96,17 +96,16 @@ class Memory:
                 try:
                     with self._base:
                         self._base.executemany(f"insert or replace into {_TABLE} values (?, ?)", rows)
-                except sqlite3.Error as error:  # a full disk: the check goes on without a memory
+                except sqlite3.Error as error:  # a full disk: the check continues without a cache
                     unkept(error)
 
     def close(self) -> None:
-        """Close the file."""
         if self._base is not None:
             self._base.close()
 
 
 def look(root: Path, path: str, memory: Memory, part: str = "") -> Facts:
-    """Read one image, decode it unless its content is known, and say what it is; a bad file is told, not raised."""
+    """Return the facts of one image, decoded only if its content is not cached; errors are returned, not raised."""
     try:
         data = read(root, path, part)
     except DataError as error:
@@ -116,14 +115,14 @@ def look(root: Path, path: str, memory: Memory, part: str = "") -> Facts:
     if facts is None:
         try:
             facts = _decoded(data, path, part, content)
-        except MissingExtraError as error:  # not remembered: it may be installed by the next time
+        except MissingExtraError as error:  # not cached, because the extra may be installed later
             return Facts(content, error=str(error).replace(path, _ITSELF))
         memory.add(facts)
     return facts
 
 
 def named(facts: Facts, path: str) -> Facts:
-    """Return facts whose error calls the file by its name: what is remembered of a content knows no name."""
+    """Return facts with the file name in their error; cached facts have a placeholder."""
     return facts._replace(error=facts.error.replace(_ITSELF, path)) if facts.error else facts
 
 
@@ -155,21 +154,21 @@ def grey_of(root: Path, path: str, part: str = "") -> NDArray[np.uint8]:
 
 
 def grey(shown: Decoded) -> NDArray[np.uint8]:
-    """Return an image in grey, squashed smoothly to (64, 64): sharp filters tell copies of other sizes apart."""
+    """Return the image in grey, resized smoothly to (64, 64): with sharp filters, copies of other sizes differ."""
     image = Image.fromarray(shown.image).convert("L")
     return np.asarray(image.resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
 @lru_cache(maxsize=1)
 def _waves() -> NDArray[np.float32]:
-    """Return the eight longest waves of the cosine transform on 32 points, (8, 32)."""
+    """Return the eight lowest frequencies of the cosine transform on 32 points: (8, 32)."""
     points = (np.arange(32) + 0.5) / 32
     return np.cos(np.pi * np.arange(8)[:, None] * points).astype(np.float32)
 
 
 def sketch_of(view: NDArray[np.uint8]) -> int:
-    """Return the perceptual hash of a grey image (64, 64): the signs of its coarsest waves about their median."""
+    """Return the perceptual hash of a grey image (64, 64): its low frequencies compared with their median."""
     coarse = view.reshape(32, 2, 32, 2).mean((1, 3), dtype=np.float32)
-    waves = (_waves() @ coarse @ _waves().T).ravel()[1:]  # without the mean: brightness is no content
+    waves = (_waves() @ coarse @ _waves().T).ravel()[1:]  # without the mean, so brightness has no effect
     bits = waves > np.sort(waves)[31]
     return int.from_bytes(np.packbits(bits).tobytes(), "big") >> 1

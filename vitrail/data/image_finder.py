@@ -1,4 +1,4 @@
-"""From a name that somebody wrote down to the image that is meant."""
+"""Find the image file that a name in a table or annotation file refers to."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FREELY = "only without regard to capitals, accents, leading zeros or suffix"
 
 
 class Finder:
-    """Finds images as they are written, beside a table, or by their name alone, with or without suffix.
+    """Finds images by path, relative to a table, or by file name with or without suffix.
 
-    `files` is name in the tree → path below `root`, of images alone. `freely` counts names that were found only
-    without regard to capitals, accents, leading zeros or suffix.
+    `files` maps names in the tree to paths below `root`, only for images. `freely` counts names that match only if
+    capitals, accents, leading zeros and suffix are ignored.
     """
 
     def __init__(self, files: Mapping[str, str], root: Path) -> None:
@@ -30,7 +30,7 @@ class Finder:
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
-        """File name, with and without its suffix, → images called so."""
+        """File name, with and without suffix → images with this name."""
         found: dict[str, list[str]] = defaultdict(list)
         for name in self.files:
             file = name.rsplit("/", 1)[-1]
@@ -40,7 +40,7 @@ class Finder:
 
     @cached_property
     def _by_same(self) -> dict[str, list[str]]:
-        """The same without regard to capitals, accents and leading zeros."""
+        """The same mapping, ignoring capitals, accents and leading zeros."""
         found: dict[str, dict[str, None]] = defaultdict(dict)
         for key, names in self._by_name.items():
             for one in (same_name(key), _number(key)):
@@ -48,7 +48,7 @@ class Finder:
         return {key: list(names) for key, names in found.items()}
 
     def called(self, cell: str, split: str = "") -> list[str]:
-        """Return the images that a cell may mean: of several those of the longest common end, and of that split."""
+        """Return the images that match a cell; of several, those that match most of the path, and the split."""
         wanted = plain_path(cell)
         if wanted in self.files:
             return [wanted]
@@ -71,7 +71,7 @@ class Finder:
         return found
 
     def __call__(self, cell: str, base: str = "", split: str = "") -> tuple[str, str]:
-        """Return (path, trouble); the trouble is empty where exactly one image is meant."""
+        """Return (path, trouble); trouble is empty if exactly one image matches."""
         address = re.match(r"[a-z0-9]+://", cell)
         wanted = plain_path(cell)
         if address:
@@ -93,9 +93,9 @@ class Finder:
         return self.files[found[0]], ""
 
     def meant(self, cells: Iterable[str], base: str = "", split: str = "") -> tuple[int, str]:
-        """Return how many different images are meant, and what is in the way where names mean several.
+        """Return the number of different images that match, and the problem if names match several images.
 
-        `split` is that of all the names, where it is known: it tells 0.png of train from 0.png of test.
+        `split` is the split of all names, if known: it distinguishes 0.png of train from 0.png of test.
         """
         before = self.freely
         paths, several = set(), []
@@ -115,25 +115,25 @@ class Finder:
     def _absolute(self, wanted: str) -> tuple[str, str]:
         if Path(wanted).is_file():
             return Path(os.path.relpath(wanted, self.root)).as_posix(), ""
-        found = self.called(wanted)  # written on another computer
+        found = self.called(wanted)  # the path of another computer
         return (self.files[found[0]], "") if len(found) == 1 else (wanted, GONE)
 
 
 def folder_of(name: str) -> str:
-    """Return the folder that a list lies in, as a prefix of what it names; nothing at the top or outside the tree."""
+    """Return the folder of a list as a prefix for the names in it; "" at the top or outside the tree."""
     folder = name.rpartition("/")[0]
     return f"{folder}/" if folder and not name.startswith("/") else ""
 
 
 def plain_path(cell: str) -> str:
-    """Return a path as it is looked for: slashes, no blanks around it, no address or query in front."""
+    """Return a normalised path: with slashes, without surrounding blanks, address or query."""
     path = cell.strip().replace("\\", "/").removeprefix("./")
     path = path.rpartition("?d=")[2]
     return re.sub(r"^[a-z0-9]+://", "", path)
 
 
 def split_folders(name: str) -> Counter[str]:
-    """Return the splits that the folders above an image are called by."""
+    """Return the splits named by the folders above an image."""
     return Counter(splits_of(name.split("/")[:-1]).values())
 
 
@@ -144,5 +144,5 @@ def _stem(file: str) -> str:
 
 
 def _number(name: str) -> str:
-    """Return a name without leading zeros of the numbers in it, in one spelling."""
+    """Return a normalised name without leading zeros in its numbers."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", same_name(name))

@@ -1,4 +1,4 @@
-"""From manifest rows to batches: which image is seen at which step is a function of the seed and the step."""
+"""Data loading from manifest rows to batches; the images of a step depend only on the seed and the step."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from vitrail.data.targets import Targets, read_truth
 from vitrail.data.view import View
 
 SHARED = "/dev/shm"
-"""Where Linux keeps the memory through which processes hand each other batches."""
+"""Folder of the shared memory in which Linux processes exchange batches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The samples of every step: a fresh seeded shuffle each epoch, cut into batches.
+    """The samples of every step: a new seeded shuffle in each epoch, split into batches.
 
-    The samples that do not fill the last batch of an epoch rest until the next shuffle, so that every step
-    weighs the same; a set smaller than one batch is one batch. With `chances` samples are drawn with replacement.
+    Samples that do not fill the last batch of an epoch are left out of it, so that every step has the same weight; a
+    set smaller than one batch is one batch. With `chances`, samples are drawn with replacement.
     """
 
     samples: int
     batch: int
     seed: int
-    chances: tuple[float, ...] | None = None  # of each sample to be drawn; None: each once an epoch
+    chances: tuple[float, ...] | None = None  # sampling probabilities; None: each sample once per epoch
 
     @property
     def steps(self) -> int:
-        """Steps of one epoch."""
+        """Number of steps per epoch."""
         return max(1, self.samples // self.batch)
 
     def at(self, step: int) -> NDArray[np.int64]:
-        """Return the indices of the samples of one step, counted from the beginning of the run."""
+        """Return the sample indices of a step, counted from the start of the run."""
         epoch, within = divmod(step, self.steps)
         start = within * self.batch
         drawn = _shuffled(self.samples, derive(self.seed, "order", epoch), self.chances)
@@ -62,7 +62,7 @@ def _shuffled(samples: int, seed: int, chances: tuple[float, ...] | None) -> NDA
 
 
 class _Seen(NamedTuple):
-    """An image ready for a batch."""
+    """One preprocessed image for a batch."""
 
     pixels: torch.Tensor
     target: Any
@@ -71,9 +71,9 @@ class _Seen(NamedTuple):
 
 
 class ImageDataset(Dataset["_Seen | VitrailError"]):
-    """The rows of a manifest as network inputs; asked with (index, key): key < 0 means as at prediction.
+    """The rows of a manifest as network inputs; the index is (index, key), where key < 0 means as in prediction.
 
-    Truths are read where images are, in a loader's worker; only in training a truth moves with its image.
+    Truths are read together with images, in a worker of the loader; only in training they move with the image.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ImageDataset(Dataset["_Seen | VitrailError"]):
         return len(self.rows)
 
     def __getitem__(self, at: tuple[int, int]) -> _Seen | VitrailError:
-        """Return an image, or why there is none: raised in a worker it would come out wrapped in a traceback."""
+        """Return an image or the error: raised in a worker, the error would be wrapped in a traceback."""
         try:
             return self._seen(*at)
         except VitrailError as error:
@@ -114,7 +114,7 @@ class ImageDataset(Dataset["_Seen | VitrailError"]):
         return _Seen(view.image(image), self.targets.transform(target, view), row.id, view.geometry)
 
     def collate(self, found: Sequence[_Seen | VitrailError]) -> Batch[Any] | VitrailError:
-        """Stack images and truths into a batch; where one cannot be read, return the error instead."""
+        """Return images and truths as a batch, or the error if one cannot be read."""
         batch = listed(found)
         if isinstance(batch, VitrailError):
             return batch
@@ -122,7 +122,7 @@ class ImageDataset(Dataset["_Seen | VitrailError"]):
 
 
 def listed(found: Sequence[_Seen | VitrailError]) -> Batch[Any] | VitrailError:
-    """Stack images into a batch with their truths one by one, which in the originals' frames have many sizes."""
+    """Return images as a batch with a list of truths, which have different sizes in the original pixels."""
     seen = [one for one in found if isinstance(one, _Seen)]
     if len(seen) < len(found):
         return next(one for one in found if isinstance(one, VitrailError))
@@ -135,7 +135,7 @@ def listed(found: Sequence[_Seen | VitrailError]) -> Batch[Any] | VitrailError:
 
 
 def processes(wanted: int) -> int:
-    """Return how many processes read images: as asked, or (-1) one fewer than the cores, eight at most."""
+    """Return the number of worker processes: the requested one, or for -1 the cores minus one, at most eight."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return wanted if wanted >= 0 else max(0, min(8, cores - 1))
 
@@ -143,7 +143,7 @@ def processes(wanted: int) -> int:
 def _batches(
     pictures: ImageDataset, batches: Sequence[Any] | Iterator[Any], workers: int, collate: Callable[..., Any]
 ) -> Iterator[Batch[Any]]:
-    """Yield the batches; a VitrailError names an image or a truth that cannot be read."""
+    """Yield the batches; raise the VitrailError of an image or truth that cannot be read."""
     loader: DataLoader[Any] = DataLoader(
         pictures,
         batch_sampler=batches,
@@ -161,13 +161,13 @@ def _batches(
 
 
 def roomy(workers: int, pictures: ImageDataset, batch: int) -> int:
-    """Return how many of so many processes the shared memory has room for: two batches each, and one in use.
+    """Return how many of the processes fit into the shared memory: two batches each, and one in use.
 
-    Containers have 64 MB of it; a process that finds none ends, or waits for ever.
+    Containers have 64 MB of it; a process without free shared memory crashes or waits forever.
     """
     if not workers or not os.path.isdir(SHARED):
         return workers
-    import resource  # where there is such a folder, there is this module
+    import resource  # exists on all systems with such a folder
 
     steps = pictures.preprocess
     size = 4 * batch * steps.channels * steps.size[0] * steps.size[1]
@@ -182,8 +182,8 @@ def roomy(workers: int, pictures: ImageDataset, batch: int) -> int:
 @lru_cache
 def _say_narrow(found: int, workers: int) -> None:
     getLogger("vitrail").warning(
-        "%s has room for the images of %d in place of %d processes that read them: it is slower so, and nothing else "
-        "changes. Docker gives more with --shm-size=2g.",
+        "%s has room for %d instead of %d processes that read images. This is slower and changes nothing else. Docker "
+        "gives more with --shm-size=2g.",
         SHARED,
         found,
         workers,
@@ -192,7 +192,7 @@ def _say_narrow(found: int, workers: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which part of every batch this process computes."""
+    """The part of every batch that this process computes."""
 
     rank: int = 0
     world: int = 1
@@ -217,8 +217,8 @@ def training(
 
 
 def evaluation(pictures: ImageDataset, batch: int, share: Share, workers: int = 0) -> Iterator[Batch[Any]]:
-    """Yield every `world`-th batch of all images, in order and as at prediction; their truths are a list."""
-    batch = batch if pictures.preprocess.zoom is None else 1  # each image has a size of its own
+    """Yield every `world`-th batch of all images, in order and as in prediction; the truths are a list."""
+    batch = batch if pictures.preprocess.zoom is None else 1  # with a zoom, images have different sizes
     indices = np.array_split(np.arange(len(pictures)), max(1, -(-len(pictures) // batch)))
     mine = [[(int(i), -1) for i in part] for part in indices[share.rank :: share.world] if len(part)]
     yield from _batches(pictures, mine, roomy(workers, pictures, batch), listed)

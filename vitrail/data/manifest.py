@@ -1,7 +1,7 @@
-"""The manifest: one row a sample, the only list that training reads, and what its truths are.
+"""The manifest: one row per sample, the only list that training reads, and the header of its truths.
 
-On disk it is `manifest.csv`, with the header of the truths in `manifest.json` beside it, and with truths that are
-too long for a cell in `targets.jsonl`.
+On disk it is `manifest.csv`, with the header of the truths in `manifest.json` and with truths that are too long for a
+cell in `targets.jsonl`.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ STATES = (KEPT, QUARANTINED, DROPPED)
 TRAIN, VAL, TEST = "train", "val", "test"
 
 LONGEST = 1024
-"""Characters of a truth above which it leaves its cell for `targets.jsonl`."""
+"""Longer truths, in characters, are stored in `targets.jsonl` instead of a cell."""
 
 
 class Row(NamedTuple):
-    """One sample: where it is, what its truth is, where it belongs, and whether and why it is kept.
+    """One sample: its file, truth, split, group, and its state with the reason.
 
     `id` and `path` are posix paths relative to the manifest's root (`archive.zip!member` inside an archive);
-    `part` says which part of that file is meant (`window=left,top,right,bottom`, `page=3`, `slice=40`), empty for
-    the whole; `target` is the truth as the manifest's kind writes it: a class, classes joined by `|`, the path of a
-    mask, JSON; `split` is train, val, test or empty; rows of one non-empty `group` never lie in two splits; `state`
+    `part` is the part of that file (`window=left,top,right,bottom`, `page=3`, `slice=40`), empty for the whole file;
+    `target` is the truth in the format of the manifest's kind: a class, classes joined by `|`, the path of a mask,
+    JSON; `split` is train, val, test or empty; rows with the same non-empty `group` are never in two splits; `state`
     is kept, quarantined or dropped.
     """
 
@@ -62,9 +62,9 @@ OLD_COLUMNS = (
     "hash",
     "state",
     "reason",
-)  # before truths of every kind
+)  # of versions that supported only labels
 _LONG = "truths_in_targets_jsonl"
-"""Where the header says how many truths stand in targets.jsonl."""
+"""The key of the header with the number of truths in targets.jsonl."""
 
 _WAY_OUT = "Put back a copy of it, or train again to have a new one."
 _SCHEMA = dict.fromkeys(COLUMNS, pl.String)
@@ -72,7 +72,7 @@ _SCHEMA = dict.fromkeys(COLUMNS, pl.String)
 
 @dataclass(frozen=True)
 class Manifest:
-    """A table of samples under one root; `frame` has exactly the columns of `Row`, all text."""
+    """A table of samples below one root; `frame` has exactly the columns of `Row`, all of type text."""
 
     frame: pl.DataFrame
     root: Path
@@ -80,14 +80,14 @@ class Manifest:
 
     @classmethod
     def of(cls, rows: Iterable[Row], root: Path, truth: Truth | None = None) -> Manifest:
-        """Build a manifest from rows, in natural order of their ids; without a header the rows tell it."""
+        """Build a manifest from rows, in natural order of their ids; the default header is built from the rows."""
         ordered = sorted(rows, key=lambda row: natural(row.id))
         frame = pl.DataFrame(ordered, schema=_SCHEMA, orient="row")
-        return cls(frame, root, truth or _told_by(frame))
+        return cls(frame, root, truth or _truth_of_labels(frame))
 
     @classmethod
     def read(cls, path: str | Path, root: str | Path) -> Manifest:
-        """Read a manifest written by `write`, or by a vitrail that knew labels only.
+        """Read a manifest written by `write`, or by an earlier version that supported only labels.
 
         Raises:
             DataError: a file is missing, broken, or lacks a column.
@@ -111,10 +111,10 @@ class Manifest:
             cells = zip(frame["id"].to_list(), frame["target"].to_list(), strict=True)
             whole = pl.Series("target", [targets.get(one, cell) for one, cell in cells], pl.String)
             frame = frame.with_columns(whole)
-        return cls(frame, Path(root), truth or _told_by(frame))
+        return cls(frame, Path(root), truth or _truth_of_labels(frame))
 
     def write(self, path: str | Path) -> Path:
-        """Write the manifest as CSV, its header and its long truths beside it; each file in one step."""
+        """Write the manifest as CSV, with its header and its long truths beside it; each file atomically."""
         path = Path(path)
         long = self.frame.filter(
             (pl.col("target").str.len_chars() > LONGEST) | pl.col("target").str.contains(r"^[\[{]")
@@ -142,9 +142,9 @@ class Manifest:
         return [Row(*cells) for cells in frame.iter_rows()]
 
     def counts(self, targets: Targets[Any]) -> dict[str, dict[str, int]]:
-        """Return split → stratum → number of kept rows, every stratum named in every split.
+        """Return split → stratum → number of kept rows, with every stratum in every split.
 
-        Where nothing is told apart, all rows are one stratum without a name.
+        Without strata, all rows are one stratum with an empty name.
         """
         tallies: dict[str, Counter[str]] = {}
         every: Counter[str] = Counter()
@@ -171,12 +171,12 @@ class Manifest:
 
 
 def dump_target(value: Any) -> str:
-    """Write a truth that is no text as the one line that a row holds."""
+    """Return a truth that is not text as one line for a row."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _told_by(frame: pl.DataFrame) -> Truth:
-    """Return the header that kept rows of labels tell: classes in natural order, 2 before 10."""
+def _truth_of_labels(frame: pl.DataFrame) -> Truth:
+    """Return the header built from the labels of kept rows: classes in natural order, 2 before 10."""
     cells = frame.filter(pl.col("state") == KEPT)["target"].unique().to_list()
     labels = [split_labels(cell) for cell in cells]
     names = sorted({one for some in labels for one in some}, key=natural)
@@ -192,14 +192,14 @@ def _long_of(path: Path) -> Path:
 
 
 def _long_line(name: str, target: str) -> str:
-    """Write one line of targets.jsonl: JSON stays readable where that gives it back to the letter."""
+    """Return one line of targets.jsonl; JSON is kept readable if it can be restored exactly."""
     value: Any = target
     if target[:1] in {"[", "{"}:
         try:
             parsed = json.loads(target)
             value = parsed if dump_target(parsed) == target else target
         except ValueError:
-            value = target  # a text that only begins so
+            value = target  # a text that only starts like JSON
     return json.dumps({"id": name, "target": value}, ensure_ascii=False) + "\n"
 
 
@@ -216,7 +216,7 @@ def _read_long(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _long_truths(path: Path, many: int) -> dict[str, str]:
-    """Return the truths that left their cells, by the ids of the rows; the header says how many these are."""
+    """Return the truths in targets.jsonl by row id; the header states their number."""
     targets = dict(_read_long(path)) if path.is_file() else {}
     if len(targets) < many:
         raise DataError(f"{path} holds {len(targets)} of the {many} truths that stand there. {_WAY_OUT}")
@@ -224,7 +224,7 @@ def _long_truths(path: Path, many: int) -> dict[str, str]:
 
 
 def _read_header(path: Path) -> tuple[Truth, int]:
-    """Return what the truths are, and how many of them stand in targets.jsonl."""
+    """Return the header of the truths, and their number in targets.jsonl."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Truth.from_dict(values), int(values.get(_LONG, 0))
@@ -233,5 +233,5 @@ def _read_header(path: Path) -> tuple[Truth, int]:
 
 
 def group_key(row: Row) -> str:
-    """Return what stands or falls together: the group of a row, or the row itself."""
+    """Return the key of the unit that stays together: the group of a row, or the row itself."""
     return f"g:{row.group}" if row.group else f"r:{row.id}"

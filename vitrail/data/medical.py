@@ -1,4 +1,4 @@
-"""DICOM images and NIfTI volumes through the window that their file asks for; an extra of the package."""
+"""Read DICOM images and NIfTI volumes with the intensity window of their file; needs an optional extra."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ RANGE = "grey values stretched from the least to the greatest: the file names no
 
 
 def is_dicom(data: bytes) -> bool:
-    """Tell a DICOM file by its mark."""
+    """Return whether the signature is that of a DICOM file."""
     return data[128:132] == b"DICM"
 
 
 def dicom(data: bytes, name: str, frame: int | None = None) -> tuple[NDArray[np.uint8], str]:
-    """Return a DICOM image, or one frame of several, as uint8 (height, width[, 3]), and how its values got there.
+    """Return a DICOM image, or one of several frames, as uint8 (height, width[, 3]), and a note on the conversion.
 
     Raises:
-        DataError: pydicom is not installed, or the file holds no image, several, or a broken one.
+        DataError: pydicom is not installed, or the file has no image, several images, or a broken one.
     """
     pydicom, pixels = _pydicom(name)
     try:
@@ -50,7 +50,7 @@ def dicom(data: bytes, name: str, frame: int | None = None) -> tuple[NDArray[np.
             low, high, centre = float(values.min()), float(values.max()), 0.0
     except DataError:
         raise
-    except Exception as error:  # a decoder fed with a broken file may raise anything at all
+    except Exception as error:  # a decoder can raise any exception for a broken file
         raise DataError(f"{name} is broken ({error}). Copy it again from where it came from.") from error
     grey = _stretch(values, low, high)
     if file.get("PhotometricInterpretation") == "MONOCHROME1":  # 0 is white
@@ -68,7 +68,7 @@ def _frame(values: NDArray[Any], frames: int, number: int, name: str) -> NDArray
 
 
 def units_of(data: bytes, name: str) -> NDArray[np.float32]:
-    """Return a DICOM image as float32 (height, width[, 3]) in its own units, NaN where it is padded.
+    """Return a DICOM image as float32 (height, width[, 3]) in physical units, with NaN as padding.
 
     Raises:
         DataError: as `dicom`.
@@ -89,7 +89,7 @@ def units_of(data: bytes, name: str) -> NDArray[np.float32]:
             values[(stored >= min(padding, last)) & (stored <= max(padding, last))] = np.nan
     except DataError:
         raise
-    except Exception as error:  # a decoder fed with a broken file may raise anything at all
+    except Exception as error:  # a decoder can raise any exception for a broken file
         raise DataError(f"{name} is broken ({error}). Copy it again from where it came from.") from error
     return values
 
@@ -104,7 +104,7 @@ def _pydicom(name: str) -> tuple[Any, Any]:
 
 
 def _first(value: Any) -> float | None:
-    """Return the first of the windows that a file offers."""
+    """Return the first intensity window of a file."""
     if value is None or value == "":
         return None
     try:
@@ -120,7 +120,7 @@ def _stretch(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]
 
 
 def slices(file: Path) -> int:
-    """Return how many slices a NIfTI volume has along its last spatial axis.
+    """Return the number of slices of a NIfTI volume along its last spatial axis.
 
     Raises:
         DataError: nibabel is not installed, or the file is broken.
@@ -129,7 +129,7 @@ def slices(file: Path) -> int:
 
 
 def slice_of(file: Path, number: int, raw: bool = False) -> NDArray[Any]:
-    """Return one slice of a NIfTI volume: uint8 (row, column), the same window for all, or raw in its own units."""
+    """Return one slice of a NIfTI volume: uint8 (row, column) with one window for all, or raw in physical units."""
     volume, low, high = _volume(file, file.stat().st_mtime_ns)
     values = np.rot90(
         np.asarray(volume.dataobj[:, :, number])
@@ -138,7 +138,7 @@ def slice_of(file: Path, number: int, raw: bool = False) -> NDArray[Any]:
 
 
 def dicom_spacing(data: bytes) -> tuple[float, float] | None:
-    """Return (mm down, mm across) of a pixel of a DICOM image; None where its file does not state them.
+    """Return the pixel size (mm down, mm across) of a DICOM image; None if its file does not state it.
 
     Raises:
         DataError: pydicom is not installed, or the file is broken.
@@ -149,7 +149,7 @@ def dicom_spacing(data: bytes) -> tuple[float, float] | None:
         down, across = (float(one) for one in found or ())
     except ValueError:
         return None
-    except Exception as error:  # a decoder fed with a broken file may raise anything at all
+    except Exception as error:  # a decoder can raise any exception for a broken file
         raise DataError(f"The image is broken ({error}).") from error
     return (down, across) if min(down, across) > 0 else None
 
@@ -189,7 +189,7 @@ def place_of(data: bytes, name: str) -> DicomPlace:
         known = where is not None and "ImageOrientationPatient" in file
         position = (float(where[0]), float(where[1]), float(where[2])) if known else None
         return DicomPlace(position, axes[:3], axes[3:], int(file.get("InstanceNumber") or 0))
-    except Exception as error:  # a decoder fed with a broken file may raise anything at all
+    except Exception as error:  # a decoder can raise any exception for a broken file
         raise DataError(f"{name} is broken ({error}). Copy it again from where it came from.") from error
 
 

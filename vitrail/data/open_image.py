@@ -1,9 +1,9 @@
-"""Where a row's image lies: the one way from a manifest's path to its bytes and its pixels.
+"""Read the image of a manifest row: from its path to its bytes and pixels.
 
-A path is relative to the root. What lies inside another file stands behind an exclamation mark:
-`photos.zip!cat/1.jpg`, `set.npz!images!17`, `train.parquet!image!3`, `brain.nii.gz!40`, and a cut-out of a
-image as `street.jpg!40,60,200,180` (left, top, right, bottom). Which part of a file a row means may also stand
-beside its path, as `data/parts.py` says.
+A path is relative to the root. An item inside another file follows an exclamation mark:
+`photos.zip!cat/1.jpg`, `set.npz!images!17`, `train.parquet!image!3`, `brain.nii.gz!40`, and a crop of an
+image as `street.jpg!40,60,200,180` (left, top, right, bottom). A row may also state its part beside the path, see
+`data/parts.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BOX = re.compile(r"(.+)!(\d+),(\d+),(\d+),(\d+)")
 
 
 class Place(NamedTuple):
-    """A path taken apart: the file on disk, what is meant inside it, and the cut-out of that, if any."""
+    """A parsed path: the file on disk, the item inside it, and the crop, if any."""
 
     file: Path
     inside: str
@@ -29,16 +29,18 @@ class Place(NamedTuple):
 
 
 def place(root: Path, path: str) -> Place:
-    """Take a path apart; an exclamation mark in the name of a real file is part of its name.
+    """Parse a path; an exclamation mark in the name of an existing file belongs to the name.
 
     Raises:
-        DataError: no such file.
+        DataError: the file does not exist.
     """
     if "!" not in path:
         return Place(root / path, "", None)
     outer, _, inside = path.partition("!")
     if archives.is_archive(outer) and not _BOX.fullmatch(path) and (root / outer).is_file():
-        return Place(root / outer, inside, None)  # by far the most frequent, so without asking the disk more
+        return Place(
+            root / outer, inside, None
+        )  # by far the most frequent case, so no further file system calls
     if (root / path).is_file():
         return Place(root / path, "", None)
     cut = _BOX.fullmatch(path)
@@ -52,12 +54,12 @@ def place(root: Path, path: str) -> Place:
 
 
 def read(root: Path, path: str, part: str = "", *, raw: bool = False) -> bytes:
-    """Return the bytes of one row's image as a file holds them; array slices come as `.npy` bytes, raw or not.
+    """Return the bytes of a row's image as the file contains them; slices of arrays are `.npy` bytes.
 
-    A window is cut out of the decoded image (`cut_out`): its bytes are those of the whole.
+    A window is cut out of the decoded image (`cut_out`), so its bytes are those of the whole image.
 
     Raises:
-        DataError: missing, not permitted, broken, or a part of no known kind.
+        DataError: missing, not permitted, broken, or an unknown kind of part.
     """
     if not part or parts.is_window(part):
         return _whole(root, path, raw)
@@ -84,7 +86,7 @@ def _whole(root: Path, path: str, raw: bool) -> bytes:
 
 
 def content_hash(data: bytes, path: str, part: str = "") -> str:
-    """Return the hash by which a manifest knows an image: of its bytes, and of which cut-out of them it is."""
+    """Return the content hash of an image in a manifest, from its bytes and its crop."""
     cut = part or (path.rpartition("!")[2] if "," in path else "")
     return blake2b(data + cut.encode(), digest_size=16).hexdigest()
 
@@ -93,13 +95,13 @@ def load(root: Path, path: str, channels: int = 3, part: str = "", *, raw: bool 
     """Return the image of one row, decoded; `raw` as in `decode`.
 
     Raises:
-        DataError: missing, unreadable or no image, or a part of no known kind.
+        DataError: missing, unreadable, not an image, or an unknown kind of part.
     """
     return cut_out(decode(read(root, path, part, raw=raw), channels, path, raw), path, part)
 
 
 def cut_out(shown: Decoded, path: str, part: str = "") -> Decoded:
-    """Return the window of an image that its path or its part asks for, or the whole where neither asks for one."""
+    """Return the window of an image given by its path or part, or the whole image without one."""
     match = _BOX.fullmatch(path)
     boxes = [tuple(int(number) for number in match.groups()[1:])] if match else []
     if parts.is_window(part):

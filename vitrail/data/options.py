@@ -1,4 +1,4 @@
-"""What a user may say of a source whose reading is not what was guessed."""
+"""Options that correct how a source is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vitrail.data.labels import SPLITS, splits_of
 
 @dataclass(frozen=True, kw_only=True)
 class LayoutOptions:
-    """How a source is to be read where the guess would be wrong.
+    """Options for reading a source, if the detection is wrong.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class LayoutOptions:
     splits: str = ""
 
     def words(self) -> tuple[str, ...]:
-        """Return the options as words of a command; what was left as it is stands in none."""
+        """Return the options that are not defaults as words of a command."""
         given = [(field.name, getattr(self, field.name)) for field in fields(self)]
         return tuple(
             word for name, value in given if value != getattr(DEFAULTS, name) for word in (f"--{name}", value)
@@ -42,10 +42,10 @@ class LayoutOptions:
 
     @cached_property
     def split_words(self) -> dict[str, str]:
-        """Word → split, where the option says what words mean.
+        """Word → split, from the option `splits`.
 
         Raises:
-            SettingError: a split that there is none of.
+            SettingError: the option names an unknown split.
         """
         if "=" not in self.splits:
             return {}
@@ -59,7 +59,7 @@ class LayoutOptions:
         return told
 
     def splits_among(self, names: Iterable[str]) -> dict[str, str]:
-        """Return name → split of names that stand side by side: as the option says, else as they are called."""
+        """Return name → split of sibling names, from the option or else from the names themselves."""
         if self.splits == "none":
             return {}
         names = list(names)

@@ -1,4 +1,4 @@
-"""Knows by their content what this project writes: a run, answers, doubtful labels. None of it is data."""
+"""Recognise by content the outputs of vitrail (runs, predictions, label errors), which are not data."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import COLUMNS, OLD_COLUMNS
 
 DOUBTS = ("id", "label", "looks_like", "probability")
-"""The columns of a draft's doubtful labels."""
+"""The columns of a draft's list of label errors."""
 
 _RUN = frozenset(("recipe.yaml", "history.jsonl"))
 
 HEAD = 256
-"""Bytes of a figure that tell who drew it."""
+"""Number of bytes of a figure that show whether vitrail wrote it."""
 
 DEMO = "made-by-vitrail-demo.txt"
 """A file that marks the folder of a demo."""
 
 
 def folders(names: Iterable[str]) -> dict[str, str]:
-    """Return the folders that this project made → what they are, by the files that every such folder has."""
+    """Return the folders written by vitrail → their kind, by the files that every such folder has."""
     inside: dict[str, set[str]] = {}
     for name in names:
         folder, _, file = name.rpartition("/")
@@ -33,12 +33,12 @@ def folders(names: Iterable[str]) -> dict[str, str]:
 
 
 def is_figure(head: bytes) -> bool:
-    """Tell by the first 256 bytes of a PNG that this project drew it."""
+    """Return whether the first 256 bytes of a PNG show that vitrail wrote it."""
     return head.startswith(b"\x89PNG") and f"tEXtSoftware\0{MADE_BY}".encode() in head
 
 
 def figures(names: Iterable[str], head: Callable[[str], bytes]) -> list[str]:
-    """Return the figures among files; where the first PNG of a folder is none, no other there is opened."""
+    """Return the figures among files; if the first PNG of a folder is not one, the others are not opened."""
     by_folder: dict[str, list[str]] = {}
     for name in names:
         if name.lower().endswith(".png"):
@@ -53,12 +53,12 @@ def figures(names: Iterable[str], head: Callable[[str], bytes]) -> list[str]:
 
 
 def figure_note(drawn: Sequence[str]) -> list[str]:
-    """Say which figures were left aside."""
+    """Return a note about ignored figures."""
     return [f"{count(len(drawn), 'figure')} that vitrail drew left aside: {shorten(drawn)}."] if drawn else []
 
 
 def what_is(name: str, read: Callable[[str], bytes]) -> str:
-    """Return what a table of ours is, in words, or nothing for a table of somebody else."""
+    """Return the kind of a table written by vitrail, or "" for any other table."""
     if not name.lower().endswith(".csv"):
         return ""
     try:

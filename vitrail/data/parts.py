@@ -1,6 +1,6 @@
-"""Parts of a file that holds many samples: a window of a raster, a page of a TIFF or GIF, a slice of a volume.
+"""Parts of a file with many samples: a window of a raster, a page of a TIFF or GIF, a slice of a volume.
 
-A row names its part beside its path: `window=left,top,right,bottom` in pixels, `page=3`, `slice=40`, counted from 0.
+A row has a part beside its path: `window=left,top,right,bottom` in pixels, `page=3`, `slice=40`, counted from 0.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _PAGED = ("TIFF", "GIF", "WEBP", "PNG")
 
 
 class Part(NamedTuple):
-    """A part taken apart: its kind and its numbers."""
+    """A parsed part: its kind and its numbers."""
 
     kind: str
     numbers: tuple[int, ...]
 
     @classmethod
     def of(cls, text: str, path: str) -> Part:
-        """Read a part.
+        """Parse a part.
 
         Raises:
-            DataError: a kind that is not known, or numbers that do not fit it.
+            DataError: the kind is unknown, or its numbers are invalid.
         """
         match = _GRAMMAR.fullmatch(text)
         kind = match[1] if match else text.partition("=")[0]
@@ -46,20 +46,20 @@ class Part(NamedTuple):
 
 
 def is_window(part: str) -> bool:
-    """Tell a window, which is cut out of the decoded image."""
+    """Return whether a part is a window, which is cut out of the decoded image."""
     return part.startswith("window=")
 
 
 def is_volume(path: str) -> bool:
-    """Tell a volume whose slices are read from the file itself."""
+    """Return whether a file is a volume whose slices are read from the file itself."""
     return path.endswith((".nii", ".nii.gz"))
 
 
 def cut(data: bytes, part: Part, path: str) -> bytes:
-    """Return a page of an image file, or a slice of a DICOM file, as the bytes of an image of its own.
+    """Return a page of an image file, or a slice of a DICOM file, as the bytes of a separate image.
 
     Raises:
-        DataError: the file has no such part.
+        DataError: the part does not exist in the file.
     """
     number = part.numbers[0]
     if part.kind == "page":

@@ -1,4 +1,4 @@
-"""PNG files without their texts: Pillow refuses a file that holds much of them, whatever its image is."""
+"""Remove text chunks from PNG files: Pillow refuses a file with much text, even if its image is valid."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import NamedTuple
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 MUCH = 1 << 16
-"""Bytes of texts above which Pillow gets none of them; it refuses 64 MB, and any that unpacks to more than 1 MB."""
+"""Bytes of text above which it is removed; Pillow refuses 64 MB, and any text that unpacks to more than 1 MB."""
 
 _TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
-_XMP = b"XML:com.adobe.xmp\0\0"  # a text that is not packed and may say how the camera was held
+_XMP = b"XML:com.adobe.xmp\0\0"  # an uncompressed text that may contain the orientation
 _LONG = 1 << 20
 _LONGEST_PROFILE = 16 << 20
 
 
 class _Chunk(NamedTuple):
-    """A chunk of a file: its kind, its content, and where it begins and ends with all that belongs to it."""
+    """A chunk of a file: its kind, its content, and its start and end in the file."""
 
     kind: bytes
     body: bytes
@@ -28,9 +28,9 @@ class _Chunk(NamedTuple):
 
 
 def without_texts(data: bytes) -> tuple[bytes, bytes | None]:
-    """Return a PNG file without its texts where they are long, and its colour profile where Pillow would refuse it.
+    """Return a PNG file without long texts, and its colour profile if Pillow would refuse it.
 
-    Anything else, and a file that is damaged, is returned as it is.
+    Other files and damaged files are returned unchanged.
     """
     if not data.startswith(SIGNATURE):
         return data, None
@@ -51,7 +51,7 @@ def without_texts(data: bytes) -> tuple[bytes, bytes | None]:
 
 
 def _ancillary(data: bytes) -> Iterator[_Chunk]:
-    """Yield the texts and the colour profile of a file, as far as its chunks are whole."""
+    """Yield the chunks with texts and the colour profile, up to the first damaged chunk."""
     at = len(SIGNATURE)
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -68,7 +68,7 @@ def _is_tags(chunk: _Chunk) -> bool:
 
 
 def _unpacked(body: bytes) -> bytes:
-    """Return a packed profile; one that cannot be unpacked is left to Pillow."""
+    """Return the unpacked profile; Pillow handles one that cannot be unpacked."""
     try:
         return zlib.decompressobj().decompress(body.partition(b"\0")[2][1:], _LONGEST_PROFILE)
     except zlib.error:

@@ -1,4 +1,4 @@
-"""One call from a source to a manifest: sniff, examine, recall decisions, assign."""
+"""Prepare a data set: detect the layout, check images, apply earlier decisions, assign splits."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.data.split import assign
 from vitrail.data.targets import Targets, targets_for
 
-_KEPT = 100  # ids of one finding that are kept with a run
+_KEPT = 100  # largest number of ids per finding that is stored with a run
 
 
 class Prepared(NamedTuple):
-    """A source made ready: what training reads, what was found, what the source is, what was decided."""
+    """A prepared source: manifest, check report, layout and decisions."""
 
     manifest: Manifest
     report: Report
@@ -35,15 +35,15 @@ class Prepared(NamedTuple):
     targets: Targets[Any]
     notes: tuple[str, ...]
     source: str = ""
-    looked: float = 0.0  # when the first image was looked at, in seconds since 1970
-    options: tuple[str, ...] = ()  # what was said of the source beside its name, as words of a command
+    looked: float = 0.0  # time of the first access to an image, in seconds since 1970
+    options: tuple[str, ...] = ()  # options of the source, as words of a command
 
     def lines(self) -> list[str]:
-        """Return everything that is to be said, in plain words: what it is, what is wrong, what was decided."""
+        """Return the whole report as text: source, findings, decisions."""
         return [self.about(), *self.questions(), *self.report.lines(), *self.layout.notes, *self.notes]
 
     def questions(self) -> list[str]:
-        """Return what somebody has to decide, and the options that do."""
+        """Return the open question and the options that answer it."""
         found = self.layout.question
         if found is None:
             return []
@@ -53,7 +53,7 @@ class Prepared(NamedTuple):
         ]
 
     def about(self) -> str:
-        """Return what the source is, and why, and how much of it is used."""
+        """Return a sentence: what the source is, why, and how much of it is used."""
         kept = self.manifest.states()["kept"]
         sizes = " to ".join(
             dict.fromkeys(f"{w} × {h}" for h, w in (self.report.sizes[0], self.report.sizes[-1]))
@@ -62,16 +62,16 @@ class Prepared(NamedTuple):
         return f"{why} {count(kept, 'image')}{self.in_classes()}{self.targets.describe()}, {sizes} px."
 
     def command(self, verb: str, *more: object) -> str:
-        """Return a command on this source, read as it was read here."""
+        """Return a command for this source with the same reading options."""
         return command(verb, self.source, *self.options, *more)
 
     def in_classes(self) -> str:
-        """Return into how many classes the images fall, to be said behind their number."""
+        """Return the number of classes as text, printed after the number of images."""
         names = self.manifest.truth.names
         return f" in {count(len(names), 'class', 'classes')}" if names else ""
 
     def summary(self) -> str:
-        """Return in one line what was found, for the head of a training."""
+        """Return the findings in one line, for the start of a training."""
         states = self.manifest.states()
         out = states["quarantined"] + states["dropped"]
         grave = sum(finding.grave for finding in self.report.findings)
@@ -81,7 +81,7 @@ class Prepared(NamedTuple):
         return ", ".join(parts) + "."
 
     def opening(self) -> list[str]:
-        """Return what the head of a training says: where labels come from, the summary, conversions, decisions."""
+        """Return the lines for the start of a training: source of labels, summary, conversions, decisions."""
         converted = [finding.text for finding in self.report.findings if finding.kind == "converted"]
         return [
             f"{self.layout.why[0].upper()}{self.layout.why[1:]}",
@@ -92,7 +92,7 @@ class Prepared(NamedTuple):
         ]
 
     def found(self) -> dict[str, Any]:
-        """Return what was found and decided as plain values that name no folder, to be kept with a run."""
+        """Return findings and decisions as plain values without folder names, to be stored with a run."""
         findings = [{**one.to_dict(), "ids": list(one.ids[:_KEPT])} for one in self.report.findings]
         return {"findings": findings, "notes": list(self.notes)}
 
@@ -124,15 +124,15 @@ def prepare(
 ) -> Prepared:
     """Make a manifest of a source (folder, archive, table …) or of a built-in name ("digits"), and report.
 
-    `task` names the task that is to read the truths (None: the usual one for their kind). What was seen is
-    remembered by content in the cache folder; what was decided before is respected (`history`; None: what stands
-    beside the data). Nothing of the data is changed.
+    `task` is the task that reads the truths (None: the default task for their kind). Results are cached by content in
+    the cache folder. Earlier decisions are applied (`history`; None: the history beside the data). The data is not
+    changed.
 
-    `read` says how the source is to be read, or is what `sniff` made of it, to be taken even where that is undecided.
+    `read` contains the reading options, or is a result of `sniff`, which is used even if its question is open.
 
     Raises:
-        UndecidedError: there are two readings that contradict each other, and nobody said which is meant.
-        DataError: nothing there that could be learned from; the message says why and what to do.
+        UndecidedError: two readings contradict each other, and no option decides between them.
+        DataError: nothing can be learned from the source; the message states the reason and the remedy.
     """
     place, began = find(source), time.time()
     understood = read if isinstance(read, Layout) else decided(source, place, read, task)
@@ -153,7 +153,7 @@ def prepare(
 
 
 def decided(source: str | Path, place: Path, read: LayoutOptions, task: str | None = None) -> Layout:
-    """Return what a source that lies at `place` is to a task; UndecidedError where that is a question."""
+    """Return the layout of the source at `place` for a task; raise UndecidedError if it is ambiguous."""
     understood = sniff(place, read, task=task)
     if understood.question:
         raise understood.question.error(str(source))
@@ -161,7 +161,7 @@ def decided(source: str | Path, place: Path, read: LayoutOptions, task: str | No
 
 
 def _refuse_useless(source: str | Path, targets: Targets[Any], kept: Sequence[Row], report: Report) -> None:
-    """Refuse rows from which the task could learn nothing, by the name of their source."""
+    """Raise DataError, with the name of the source, if the task cannot learn from the rows."""
     try:
         targets.usable(kept, report.findings)
     except DataError as error:
@@ -169,7 +169,7 @@ def _refuse_useless(source: str | Path, targets: Targets[Any], kept: Sequence[Ro
 
 
 def find(source: str | Path) -> Path:
-    """Return where a source lies; a built-in set is written to the cache first."""
+    """Return the path of a source; a built-in set is first written to the cache."""
     path = expanded(source)
     if not os.path.exists(path) and str(source) in builtin.names():
         there = next((one for one in places("data") if os.path.isdir(one / str(source))), None)

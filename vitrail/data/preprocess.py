@@ -1,4 +1,4 @@
-"""The exact steps from a decoded image to a network's input; saved with the model, one way everywhere."""
+"""Preprocessing from a decoded image to a network input. It is saved with the model and used everywhere."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ EIGHT_BITS = 255.0
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """From an array (height, width, channels) to float32 (channels, *size), with mean 0 and deviation 1 or so.
+    """From an array (height, width, channels) to float32 (channels, *size), with mean about 0 and deviation about 1.
 
-    `fit` says how another shape is brought to `size`: `squash` stretches it, `crop` covers the input and cuts
-    off what juts out, `pad` shows the whole image in its own shape on a ground that normalises to zero. All
-    three first aim at int(size / `crop_fraction`) and then show the middle, as DeiT's int(224 / 0.875) and timm's
-    `crop_pct`; what is not given is 0.875 for `crop` and 1, no margin, for the others.
-    With a `zoom` nothing is fitted: the input shows so many of its pixels for one of the image, the middle of it,
-    and `whole` shows all of it.
-    `scale` is the value that counts as 1, 255 for images of 8 bits; `mean` and `std` are in parts of it, one number
-    a channel. Where no data are (NaN), the input is zero.
+    `fit` is how an image of another shape is fitted to `size`: `squash` stretches it, `crop` fills the input and cuts
+    off the rest, `pad` keeps the shape and pads with a colour that normalises to zero. All three resize for
+    int(size / `crop_fraction`) and then take the centre, like DeiT's int(224 / 0.875) and timm's `crop_pct`; the
+    default is 0.875 for `crop` and 1, no margin, for the others.
+    With a `zoom` nothing is fitted: one image pixel becomes `zoom` input pixels, the input shows the centre of the
+    image, and `whole` shows all of it.
+    `scale` is the value that counts as 1, 255 for 8-bit images; `mean` and `std` are relative to it, one number per
+    channel. Missing data (NaN) becomes zero in the input.
     """
 
     size: tuple[int, int] = (224, 224)
     fit: Fit = "crop"
-    crop_fraction: float = cast(float, None)  # a number as soon as it is built: the fit's usual one
+    crop_fraction: float = cast(float, None)  # replaced by the default of the fit when it is built
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     channels: int = 3
@@ -70,28 +70,28 @@ class Preprocess:
     def for_size(
         cls, size: int | tuple[int, int], channels: int = 3, scale: float = EIGHT_BITS
     ) -> Preprocess:
-        """Return the usual steps: cut a photograph's margin off, but squash where 64 px or fewer remain."""
+        """Return the default steps: crop the margin of a photograph, but squash for inputs of 64 px or fewer."""
         wanted = (size, size) if isinstance(size, int) else size
-        tiny = max(wanted) <= 64  # a margin of a tiny image is content
+        tiny = max(wanted) <= 64  # the margin of a tiny image is content
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
         fit: Fit = "squash" if tiny else "crop"
         return cls(wanted, fit, usual_fraction(fit), mean, std, channels, scale=scale)
 
     @property
     def raw(self) -> bool:
-        """Whether images come in the numbers of their files, and not as grey or colour of 8 bits."""
+        """Whether images keep the values of their files, instead of 8-bit grey or colour."""
         return self.scale != EIGHT_BITS or self.channels not in {1, 3, 4}
 
     @property
     def dtype(self) -> type[np.uint8 | np.float32]:
-        """The numbers that an exported graph takes: float32 holds those of any raw image, and NaN."""
+        """The input type of an exported graph: float32 for raw images, which can also contain NaN."""
         return np.float32 if self.raw else np.uint8
 
     def view(self, shape: tuple[int, int], augment: Augment | None = None, key: int = -1) -> View:
-        """Return how an input shows an image (height, width): as at prediction, or augmented as `key` draws it.
+        """Return the view of an image (height, width): as in prediction, or augmented with the seed `key`.
 
         Raises:
-            SettingError: the augmentation cannot work on raw images.
+            SettingError: the augmentation does not support raw images.
         """
         height, width = shape
         if augment is None:
@@ -109,22 +109,22 @@ class Preprocess:
         return View(self, geometry_of((height, width), self.size, plan, drawn), plan, drawn)
 
     def eval(self, image: NDArray[Any]) -> tuple[Tensor, Geometry]:
-        """Return the input (channels, *size), and where it lies on the original."""
+        """Return the input (channels, *size) and its position in the original."""
         self._check(image)
         view = self.view(image.shape[:2])
         return view.image(image), view.geometry
 
     def geometry(self, height: int, width: int) -> Geometry:
-        """Return where the input lies on an image of this size."""
+        """Return the position of the input in an image of this size."""
         return self.view((height, width)).geometry
 
     def train(self, image: NDArray[Any], augment: Augment, key: int) -> Tensor:
-        """Return an augmented input (channels, *size); the draw depends on `key` alone."""
+        """Return an augmented input (channels, *size); the random draw depends only on `key`."""
         self._check(image)
         return self.view(image.shape[:2], augment, key).image(image)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Bring 0..scale (c, h, w) to mean 0 and deviation 1."""
+        """Normalise 0..scale (c, h, w) to mean 0 and deviation 1."""
         mean = torch.tensor(self.mean).view(-1, 1, 1) * self.scale
         std = torch.tensor(self.std).view(-1, 1, 1) * self.scale
         return (pixels - mean).div_(std)
@@ -137,7 +137,7 @@ class Preprocess:
 
     @property
     def ground(self) -> tuple[float, ...]:
-        """The colour (0..scale) that normalises to zero, laid where there is no image."""
+        """The padding colour (0..scale), which normalises to zero."""
         return tuple(self.scale * mean for mean in self.mean)
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,9 +146,9 @@ class Preprocess:
         return {key: value for key, value in values.items() if key != "zoom" or value is not None}
 
     def whole(self, shape: tuple[int, int]) -> Preprocess:
-        """Return the steps that show the whole of an image (height, width): these, or with a `zoom` a larger input.
+        """Return steps that show a whole image (height, width): these, or with a `zoom` those of a larger input.
 
-        Its sides are those of the input, or longer by whole quarters of it (halves, where quarters are no pixels).
+        Its sides are those of the input, or longer by whole quarters of it (halves, if quarters are not whole pixels).
         """
         if self.zoom is None:
             return self
@@ -161,7 +161,7 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocess:
-        """Read what `to_dict` wrote, now or before there was an interpolation, when only `crop` had a margin.
+        """Read a result of `to_dict`, also of versions without interpolation, where only `crop` had a margin.
 
         Raises:
             SettingError: a key is missing or unknown.
@@ -188,11 +188,13 @@ class Preprocess:
         elif self.fit == "squash":
             new = (tall, wide)
         elif self.fit == "pad":
-            if tall * width <= wide * height:  # in whole numbers, so that exported graphs round halves alike
+            if (
+                tall * width <= wide * height
+            ):  # in integers, so that exported graphs round halves in the same way
                 new = (tall, max(1, round(width * tall / height)))
             else:
                 new = (max(1, round(height * wide / width)), wide)
-        elif tall * width >= wide * height:  # the height is what must be covered
+        elif tall * width >= wide * height:  # the height must be covered
             new = (tall, max(wide, int(tall * width / height)))
         else:
             new = (max(tall, int(wide * height / width)), wide)
@@ -200,10 +202,10 @@ class Preprocess:
 
 
 def usual_fraction(fit: Fit) -> float:
-    """Return the crop fraction of a fit where nobody says another."""
+    """Return the default crop fraction of a fit."""
     return 0.875 if fit == "crop" else 1.0
 
 
 def _corner(over: int) -> int:
-    """Return where the input begins on a side that is `over` pixels longer: half of them, as torchvision rounds it."""
+    """Return the start of the input on a side that is `over` pixels longer: half of it, rounded like torchvision."""
     return round(over / 2) if over > 0 else over // 2

@@ -1,4 +1,4 @@
-"""Images in the numbers of their files: uint8, uint16 or float32, with NaN where no data are."""
+"""Images with the values of their files: uint8, uint16 or float32, with NaN for missing data."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vitrail.data.medical import units_of
 UNITS = "numbers in the file's own units"
 
 _RANGES = {"uint8": 255.0, "uint16": 65535.0}
-_SEEN = (2, 98)  # percentiles that are shown as black and white
+_SEEN = (2, 98)  # percentiles displayed as black and white
 
 
 def as_numbers(values: NDArray[Any], no_data: float | None = None) -> tuple[NDArray[Any], float]:
-    """Return an array as uint8 or uint16, where it is that and has data everywhere, else as float32; and its scale.
+    """Return an array and its scale: uint8 or uint16 if it is one and has no missing data, otherwise float32.
 
-    What equals `no_data`, and what is no finite number, becomes NaN.
+    Values equal to `no_data`, and values that are not finite, become NaN.
     """
     if values.dtype == np.bool_:
         values = values.astype(np.uint8) * np.uint8(255)
@@ -32,17 +32,17 @@ def as_numbers(values: NDArray[Any], no_data: float | None = None) -> tuple[NDAr
         gaps = gaps | (values == no_data)
     if scale > 1 and not gaps.any():
         return np.ascontiguousarray(values), scale
-    with np.errstate(over="ignore"):  # what float32 cannot hold is no datum
+    with np.errstate(over="ignore"):  # values outside the range of float32 are missing data
         floats = values.astype(np.float32)
     floats[np.broadcast_to(gaps, floats.shape) | np.isinf(floats)] = np.nan
     return floats, scale
 
 
 def from_tiff(data: bytes, name: str, most: int) -> tiff.Bands | None:
-    """Read a TIFF file of at most so many pixels; None where it is none, or is one for Pillow.
+    """Read a TIFF file with a limited number of pixels; None for other files, and for those that Pillow reads.
 
     Raises:
-        DataError: broken or too large.
+        DataError: the file is broken or too large.
     """
     if not tiff.is_tiff(data):
         return None
@@ -61,7 +61,7 @@ def from_tiff(data: bytes, name: str, most: int) -> tiff.Bands | None:
 
 
 def from_dicom(data: bytes, name: str) -> NDArray[np.float32]:
-    """Return a DICOM image in its own units (height, width, channels), such as Hounsfield units.
+    """Return a DICOM image in physical units (height, width, channels), such as Hounsfield units.
 
     Raises:
         DataError: as `medical.dicom`.
@@ -71,9 +71,9 @@ def from_dicom(data: bytes, name: str) -> NDArray[np.float32]:
 
 
 def deep_colour(data: bytes) -> NDArray[Any] | None:
-    """Return a PNG in colour of 16 bits as uint16; None where it is none.
+    """Return a 16-bit colour PNG as uint16; None for other files.
 
-    Pillow keeps the high byte of two. Told that the bytes stand the other way round, it keeps the low one.
+    Pillow keeps only the high byte. With the byte order reversed, it keeps the low byte.
     """
     bytes_apart = []
     for order in ("B", "L"):
@@ -90,7 +90,7 @@ def deep_colour(data: bytes) -> NDArray[Any] | None:
 
 
 def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn an array (height, width, channels) as Pillow turns an image by the same tag."""
+    """Rotate an array (height, width, channels) as Pillow rotates an image with the same tag."""
     turns: dict[int, NDArray[Any]] = {
         2: array[:, ::-1], 3: array[::-1, ::-1], 4: array[::-1], 5: array.swapaxes(0, 1),
         6: array.swapaxes(0, 1)[:, ::-1], 7: array[::-1, ::-1].swapaxes(0, 1), 8: array.swapaxes(0, 1)[::-1],
@@ -99,7 +99,7 @@ def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def shown(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return raw numbers (height, width, bands) as uint8 (height, width, 3), each band stretched over its range."""
+    """Return raw values (height, width, bands) as uint8 (height, width, 3), each band stretched to its range."""
     bands = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
     values = bands.astype(np.float32)
     if np.isnan(values).all():

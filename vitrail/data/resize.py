@@ -1,8 +1,8 @@
-"""The one resize of an image: antialiased, bicubic or bilinear, in float32, neither rounded nor clipped.
+"""Resize of images: antialiased, bicubic or bilinear, in float32, without rounding or clipping.
 
-The same numbers as torch's `interpolate(mode=…, antialias=True)`, several times as quickly
-(docs/benchmarks.md): only what is shown is computed, the height first, and both sides are weighted sums of whole rows,
-which `embedding_bag` computes with the widest instructions there are. Exported graphs take two matrix products.
+The result equals torch's `interpolate(mode=…, antialias=True)` and is several times faster (docs/benchmarks.md): only
+the visible part is computed, the height first, and both sides are weighted sums of whole rows, which `embedding_bag`
+computes with the widest CPU instructions. Exported graphs use two matrix products.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Number = TypeVar("Number", NDArray[np.float32], Tensor)
 """Arrays or tensors."""
 
 LEAST_DATA = 0.45
-"""Not a half, which edges of data hit exactly: there, rounding would decide, and exported graphs round otherwise."""
+"""Not 0.5: edges of data reach it exactly, so rounding would decide, and exported graphs round differently."""
 
 AT_ONCE = 1 << 18
-"""Values of an image that are float32 at once (1 MB), or a few rows: all of a photograph would leave the caches."""
+"""Values converted to float32 at a time (1 MB), or a few rows: a whole photograph would not fit into the caches."""
 
 
 class Span(NamedTuple):
-    """Pixels of one side of a resized image: `size` of them from `first` on, where the whole side has `whole`."""
+    """A range of pixels on one side of a resized image: `size` pixels from `first`, of `whole` pixels."""
 
     whole: int
     first: int
@@ -37,7 +37,7 @@ class Span(NamedTuple):
 
 
 class Taps(NamedTuple):
-    """What each pixel of a span is the sum of: int32 places of the original side and their weights, both (size, k)."""
+    """For each pixel of a span: int32 indices on the original side and their weights, both (size, k)."""
 
     places: NDArray[np.int32]
     weights: NDArray[np.float32]
@@ -46,8 +46,8 @@ class Taps(NamedTuple):
 def resize(image: NDArray[Any], rows: Span, cols: Span, interpolation: Interpolation = "bicubic") -> Tensor:
     """Return the shown part of a resized image: (height, width, c) -> float32 (c, rows.size, cols.size).
 
-    Values may be uint8, uint16 or float32. NaN is where no data are: it weighs nothing, and the others weigh more
-    for it; where less than `LEAST_DATA` of the weight would be left, the answer is NaN too.
+    Values are uint8, uint16 or float32. Missing data (NaN) has weight zero, and the other weights are increased to
+    sum 1; if less than `LEAST_DATA` of the weight is left, the result is NaN.
     """
     if image.dtype.kind == "f" and (gaps := np.isnan(image)).any():
         known = resize(np.where(gaps, 0, image), rows, cols, interpolation)
@@ -68,13 +68,13 @@ def resize(image: NDArray[Any], rows: Span, cols: Span, interpolation: Interpola
 
 
 def taps(length: int, span: Span, interpolation: Interpolation = "bicubic") -> Taps:
-    """Return what a span of a side of `length` pixels is summed from.
+    """Return the indices and weights for a span of a side of `length` pixels.
 
-    The kernel is widened by the scale when shrinking (antialiasing), cut off at the image's edge and brought to
-    sum 1. In float32, as torch computes them.
+    When shrinking, the kernel is widened by the scale (antialiasing). It is cut off at the border of the image and
+    normalised to sum 1. All in float32, as in torch.
     """
     reach = 2 if interpolation == "bicubic" else 1
-    scale = np.float32(length / span.whole)  # original pixels a new one
+    scale = np.float32(length / span.whole)  # original pixels per new pixel
     wide = max(scale, np.float32(1))
     half = np.float32(0.5)
     middle = (np.arange(span.first, span.first + span.size, dtype=np.float32) + half) * scale
@@ -87,7 +87,7 @@ def taps(length: int, span: Span, interpolation: Interpolation = "bicubic") -> T
 
 
 def kernel(apart: Number, interpolation: Interpolation) -> Number:
-    """Return the weights at a distance from the middle, in original pixels, for arrays and tensors of float32."""
+    """Return the weights at a distance from the centre, in original pixels, for arrays and tensors of float32."""
     return cubic(apart) if interpolation == "bicubic" else triangle(apart)
 
 
@@ -99,17 +99,19 @@ def triangle(apart: Number) -> Number:
 
 def cubic(apart: Number) -> Number:
     """Return the weights of Keys (1981, IEEE TASSP 29) with a = -1/2."""
-    x: Number = abs(apart).clip(max=2)  # where the weight is zero, and so it stays
+    x: Number = abs(apart).clip(max=2)  # at 2 the weight is zero, as for all larger distances
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
     return near * (x < 1) + far * (x >= 1)
 
 
 def _rows(image: NDArray[Any], down: Taps) -> Tensor:
-    """Resize the height alone, a band of the image at a time: (height, w, c) -> float32 (rows, w, c)."""
+    """Resize only the height, one band of the image at a time: (height, w, c) -> float32 (rows, w, c)."""
     count, most = down.places.shape
     reach = int(down.places[-1, -1]) - int(down.places[0, 0]) + 1
-    high = max(AT_ONCE // image[0].size, 2 * most)  # neighbours share `most` rows, which are made twice
+    high = max(
+        AT_ONCE // image[0].size, 2 * most
+    )  # neighbouring bands share `most` rows, which are computed twice
     step = max(1, (high - most) * count // reach)
     bands = []
     for start in range(0, count, step):
@@ -127,5 +129,5 @@ def _sums(rows: Tensor, wanted: Taps) -> Tensor:
 
 
 def _owned(image: NDArray[Any]) -> Tensor:
-    # Decoders hand out memory that may not be written, which torch warns of.
+    # Decoders return read-only memory, for which torch prints a warning.
     return torch.from_numpy(np.array(image, order="C"))

@@ -1,4 +1,4 @@
-"""How large a pixel is, where its file states it: DICOM, NIfTI, and TIFF whose resolution is one of centimetres."""
+"""Read the pixel size from DICOM, NIfTI, and TIFF with a resolution in centimetres."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from vitrail.data.manifest import Row
 from vitrail.data.open_image import place, read
 
 Spacing = tuple[float, float] | None
-"""(mm down, mm across) of a pixel; None where nothing states it."""
+"""Pixel size (mm down, mm across); None if the file does not state it."""
 
 _STATING = (".tif", ".tiff", ".dcm", ".dicom", ".ima")
 
 
 def stated(data: bytes | Path) -> Spacing:
-    """Return what an image file states; None where it states nothing, or cannot be read."""
+    """Return the pixel size of an image file; None if it is not stated or cannot be read."""
     if isinstance(data, Path):
         if not _may_state(data.name):
             return None
@@ -30,11 +30,11 @@ def stated(data: bytes | Path) -> Spacing:
             return medical.dicom_spacing(data)
         return tiff.spacing(data) if tiff.is_tiff(data) else None
     except (DataError, tiff.TiffError):
-        return None  # who reads its pixels says what is wrong
+        return None  # the function that reads its pixels raises the error
 
 
 def of_row(row: Row, root: Path) -> Spacing:
-    """Return what the file of a row's image states."""
+    """Return the pixel size of a row's image."""
     where = place(root, row.path)
     if parts.is_volume(where.file.name):
         return medical.volume_spacing(where.file)
@@ -42,6 +42,6 @@ def of_row(row: Row, root: Path) -> Spacing:
 
 
 def _may_state(name: str) -> bool:
-    """Tell by a name whether a file may state a spacing; DICOM files often have no suffix, or a number for one."""
+    """Return whether a file name can be one with a pixel size; DICOM files often have no suffix, or a number."""
     suffix = PurePosixPath(name).suffix.lower()
     return suffix in _STATING or not (is_image(name) or suffix in {".npy", ".npz"})

@@ -1,4 +1,4 @@
-"""Which sample trains, which chooses the best epoch, which scores: stratified, grouped, seeded."""
+"""Split samples into train, val (choice of the best epoch) and test: stratified, grouped, seeded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vitrail.data.manifest import KEPT, TEST, TRAIN, VAL, Manifest, Row, group_k
 
 
 class Assigned(NamedTuple):
-    """A manifest whose kept rows all have a split, and in plain words what was decided on the way."""
+    """A manifest in which all kept rows have a split, and notes on the split."""
 
     manifest: Manifest
     notes: tuple[str, ...]
@@ -23,7 +23,7 @@ class Assigned(NamedTuple):
 
 @dataclass(frozen=True)
 class _Unit:
-    """Rows that must stay together: one group, or one row of no group."""
+    """Rows that must stay together: a group, or one row without a group."""
 
     key: str
     rows: tuple[Row, ...]
@@ -31,21 +31,21 @@ class _Unit:
 
 
 SHARE = 0.15
-"""Of the images for val, and for test, where nobody says another."""
+"""Default share of the images for val, and for test."""
 
 
 def assign(
     manifest: Manifest, strata: Strata, *, seed: int, val: float | None = None, test: float | None = None
 ) -> Assigned:
-    """Give every kept row without a split one; the result depends on ids, strata, groups and `seed` alone.
+    """Assign a split to every kept row without one; the result depends only on ids, strata, groups and `seed`.
 
-    Given splits stay as they are. A missing `test` or `val` is drawn from the rows given for training; where
-    only train and val were given, the given val scores (it becomes the test split, comparable with what
-    others report on it) and the val that chooses the best epoch is drawn from train.
+    Given splits are not changed. A missing `test` or `val` is drawn from the rows given for training. If only train and
+    val are given, the given val becomes the test split (comparable with published scores on it), and a new val for the
+    choice of the best epoch is drawn from train.
 
     Raises:
         SettingError: shares outside 0..1, or nothing left to train on.
-        DataError: splits were given, but none to train on.
+        DataError: splits are given, but no train split.
     """
     shares = {VAL: SHARE if val is None else val, TEST: SHARE if test is None else test}
     if min(shares.values()) < 0 or sum(shares.values()) >= 1:
@@ -82,7 +82,7 @@ def assign(
 
 
 def _idle(given: set[str], asked: Mapping[str, float | None]) -> list[str]:
-    """Say which shares were asked for though the images of that split are given."""
+    """Return notes on shares that have no effect because the images of that split are given."""
     return [
         f"--{split} {share:g} changes nothing: the {split} images are given."
         for split, share in asked.items()
@@ -91,7 +91,7 @@ def _idle(given: set[str], asked: Mapping[str, float | None]) -> list[str]:
 
 
 def can_be_trained(manifest: Manifest, strata: Strata) -> None:
-    """Raise a DataError that says how many images are missing where none are left to train or to validate on."""
+    """Raise DataError, with the number of missing images, if none are left for training or validation."""
     counts = {split: len(manifest.rows(split)) for split in (TRAIN, VAL, TEST)}
     if counts[TRAIN] and counts[VAL]:
         return
@@ -123,9 +123,9 @@ def can_be_trained(manifest: Manifest, strata: Strata) -> None:
 
 
 def leaks(manifest: Manifest) -> list[str]:
-    """Return the ids of the val and test rows that have a twin or a group member among the training rows.
+    """Return the ids of the val and test rows that have a duplicate or a group member among the training rows.
 
-    Only splits that were given can leak; a score is told with these rows and without them.
+    Only given splits can leak; the score is reported with and without these rows.
     """
     trained = {row.group for row in manifest.rows(TRAIN)} - {""}
     return [row.id for row in manifest.rows() if row.split != TRAIN and row.group in trained]
@@ -143,12 +143,12 @@ def _units(rows: Iterable[Row], strata: Strata) -> list[_Unit]:
 
 
 def _draw(units: list[_Unit], wanted: dict[str, float], seed: int) -> tuple[dict[str, str], list[str]]:
-    """Hand out whole units, those of the rarest label first, each to the split that lacks it most.
+    """Assign whole units, those of the rarest label first, each to the split that needs it most.
 
-    This is the iterative stratification of Sechidis et al. 2011 (doi:10.1007/978-3-642-23808-6_10), which for
-    one label a row is plain stratification.
+    This is the iterative stratification of Sechidis et al. 2011 (doi:10.1007/978-3-642-23808-6_10). With one label per
+    row it is ordinary stratification.
     """
-    tally = Counter(one for unit in units for one in unit.strata)  # units, not rows: twins count once
+    tally = Counter(one for unit in units for one in unit.strata)  # units, not rows: duplicates count once
     need = {one: _quota(number, wanted) for one, number in tally.items()}
     few = [one for one in sorted(tally, key=natural) if one and tally[one] <= len(wanted)]
     ordered = sorted(units, key=lambda unit: _dice(seed, unit.key))
@@ -164,7 +164,7 @@ def _draw(units: list[_Unit], wanted: dict[str, float], seed: int) -> tuple[dict
 
 
 def _quota(number: int, wanted: dict[str, float]) -> dict[str, int]:
-    """Say how many of a label's units each split gets: one at least, and train first, then test, then val."""
+    """Return the number of a label's units for each split: at least one, first for train, then test, then val."""
     left, quota = number - 1, {TRAIN: 1}
     for split in (TEST, VAL):
         if split in wanted:

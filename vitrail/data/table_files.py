@@ -1,4 +1,4 @@
-"""Tables that name images: CSV, TSV, JSON lines, Parquet, Excel, whatever their separator and code."""
+"""Read tables of images: CSV, TSV, JSON lines, Parquet, Excel, with any separator and encoding."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ GROUP = (
     "sequence", "sequenceid", "session", "sessionid", "scene", "sceneid",
 )  # fmt: skip
 PLACES = ("location", "site", "place", "hospital", "camera", "source")
-"""Columns that may tie images together where they hold many values: of three, no split could be made."""
+"""Columns that may contain groups, if they have many values: three groups are too few for a split."""
 
 _YES, _NO = frozenset(("1", "true", "yes", "1.0")), frozenset(("0", "false", "no", "0.0", "-1", ""))
 _FEWEST_PLACES = 10
 
-_ENOUGH = 10  # rows below which repetition tells nothing
+_ENOUGH = 10  # with fewer rows, repetition is not significant
 
 
 class UnclearError(DataError):
-    """A table that may well hold labels, but does not say where."""
+    """A table that probably contains labels, but whose label column is ambiguous."""
 
 
 class Columns(NamedTuple):
-    """Which column says what; `hot` are the one-hot columns where no single one holds the label.
+    """The role of each column; `hot` are the one-hot columns if no single column contains the label.
 
-    `separator` parts the labels of one cell, empty where a cell is one label; `split_words` are what the words of
-    the column of splits mean, in small letters.
+    `separator` separates the labels of a cell, empty if a cell is one label; `split_words` are the meanings of the
+    words in the split column, in lower case.
     """
 
     path: str
@@ -76,15 +76,15 @@ class Columns(NamedTuple):
 
 
 def is_table(name: str) -> bool:
-    """Tell by its name whether a file may be a table."""
+    """Return whether a file name can be that of a table."""
     return name.lower().endswith(SUFFIXES)
 
 
 def read_table(name: str, data: bytes) -> pl.DataFrame:
-    """Read a table as text: every cell a string, lists joined by bars, missing cells empty.
+    """Read a table as text: every cell is a string, lists are joined by bars, missing cells are empty.
 
     Raises:
-        DataError: empty, broken, or no table.
+        DataError: the file is empty, broken, or not a table.
     """
     kind = name.lower().rsplit(".", 1)[-1]
     try:
@@ -98,7 +98,10 @@ def read_table(name: str, data: bytes) -> pl.DataFrame:
             frame = pl.read_parquet(io.BytesIO(data))
         else:
             frame = pl.read_excel(io.BytesIO(data), engine="calamine", infer_schema_length=None)
-    except (Exception, pl.exceptions.PanicException) as error:  # each format's reader has errors of its own
+    except (
+        Exception,
+        pl.exceptions.PanicException,
+    ) as error:  # the reader of each format raises its own exceptions
         raise DataError(
             f"{name} cannot be read as a table: {_first_line(error)}. Save it again as CSV."
         ) from error
@@ -108,19 +111,19 @@ def read_table(name: str, data: bytes) -> pl.DataFrame:
 
 
 def plain(name: str) -> str:
-    """Return the name of a column as it is compared: letters and digits alone, small."""
+    """Return the name of a column for comparisons: only letters and digits, in lower case."""
     return "".join(sign for sign in name.casefold() if sign.isalnum())
 
 
 def understand(frame: pl.DataFrame, path: str, wanted: LayoutOptions, asked: str = "") -> Columns:
-    """Find out by names and contents which column says what; `path` is the one that names the images.
+    """Detect the role of each column by names and contents; `path` is the column with the images.
 
-    `asked` is the column of labels that somebody named.
+    `asked` is the label column named by the user.
 
     Raises:
-        UnclearError: several columns could be those of labels, as a sentence about the table.
-        DataError: none could.
-        SettingError: a column that was named is not there.
+        UnclearError: several columns could contain the labels; the message is a sentence about the table.
+        DataError: no column could.
+        SettingError: a named column does not exist.
     """
     by_name = {plain(column): column for column in reversed(frame.columns) if column != path}
     split, words = split_column(frame, wanted)
@@ -151,7 +154,7 @@ def understand(frame: pl.DataFrame, path: str, wanted: LayoutOptions, asked: str
 
 
 def split_column(frame: pl.DataFrame, wanted: LayoutOptions) -> tuple[str, dict[str, str]]:
-    """Return the column of splits and what its words mean; nothing where there is none that is understood."""
+    """Return the split column and the meaning of its words; empty if none is recognised."""
     by_name = {plain(column): column for column in reversed(frame.columns)}
     asked = wanted.splits
     if asked == "none":
@@ -167,7 +170,7 @@ def split_column(frame: pl.DataFrame, wanted: LayoutOptions) -> tuple[str, dict[
 
 
 def _flags(frame: pl.DataFrame, by_name: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield columns such as is_valid or training, whose yes and no are splits."""
+    """Yield columns such as is_valid or training, whose values yes and no are splits."""
     for name, column in by_name.items():
         found = next(
             (
@@ -184,14 +187,14 @@ def _flags(frame: pl.DataFrame, by_name: Mapping[str, str]) -> Iterator[tuple[st
 
 
 def _split_words(column: pl.Series, wanted: LayoutOptions) -> dict[str, str]:
-    """Return word in small letters → split; empty where no word of the column is one."""
+    """Return word in lower case → split; empty if no word of the column is a split."""
     words = [cell for cell in column.str.strip_chars().unique().to_list() if cell]
     told = wanted.splits_among(words)
     return {word.casefold(): split for word, split in told.items()}
 
 
 def unread_splits(frame: pl.DataFrame, columns: Columns) -> str:
-    """Return what is to be said of a column called like one of splits whose words are none, or nothing."""
+    """Return a note on a column with the name of a split column but other words, or ""."""
     for column in frame.columns:
         words = sorted({cell.strip() for cell in frame[column].unique().to_list()} - {""}, key=natural)
         if (
@@ -209,7 +212,7 @@ def unread_splits(frame: pl.DataFrame, columns: Columns) -> str:
 
 
 def unread_places(frame: pl.DataFrame, columns: Columns) -> str:
-    """Return what is to be said of a column that may tie images together but holds too few values, or nothing."""
+    """Return a note on a column that may contain groups but has too few values, or ""."""
     for column in frame.columns:
         if plain(column) in PLACES and column not in {
             columns.group,
@@ -226,7 +229,7 @@ def unread_places(frame: pl.DataFrame, columns: Columns) -> str:
 
 
 def group_column(frame: pl.DataFrame, wanted: LayoutOptions) -> str:
-    """Return the column of what stays together: by the name that was asked for, by a known name, or none."""
+    """Return the group column: the named one, one with a known name, or none."""
     by_name = {plain(column): column for column in reversed(frame.columns)}
     if wanted.groups == "none":
         return ""
@@ -250,7 +253,7 @@ def _named(frame: pl.DataFrame, name: str, option: str) -> str:
 
 
 def _tells_classes(column: pl.Series) -> bool:
-    """Tell a column of classes: a few words that repeat, and no measurements."""
+    """Return whether a column contains classes: a few words that repeat, no measurements."""
     cells = [cell for cell in column.str.strip_chars().to_list() if cell]
     kinds = set(cells)
     fractions = sum("." in cell and cell.replace(".", "").lstrip("-").isdigit() for cell in kinds)
@@ -262,7 +265,7 @@ def _tells_classes(column: pl.Series) -> bool:
 
 
 def labels_of(frame: pl.DataFrame, columns: Columns) -> list[str]:
-    """Return the label cell of every row as a manifest holds it."""
+    """Return the label cell of every row in the format of a manifest."""
     if columns.hot:
         marks = [frame[column].str.strip_chars().str.to_lowercase().to_list() for column in columns.hot]
         names = [label(column) for column in columns.hot]
@@ -278,11 +281,13 @@ def labels_of(frame: pl.DataFrame, columns: Columns) -> list[str]:
 
 
 def code_of(data: bytes) -> str:
-    """Return the code that a text file is written in: UTF-16, UTF-8, GBK and its successor, or Western European."""
+    """Return the encoding of a text file: UTF-16, UTF-8, GB 18030 (GBK), or Windows-1252."""
     if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         return "utf-16"
     zeros = data[:400].count(0)
-    if zeros > len(data[:400]) / 4:  # UTF-16 without a mark: every second byte of Latin text is zero
+    if (
+        zeros > len(data[:400]) / 4
+    ):  # UTF-16 without a byte order mark: every second byte of Latin text is zero
         return "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
     for code in ("utf-8-sig", "gb18030"):
         try:
@@ -331,7 +336,7 @@ def _records(data: bytes) -> pl.DataFrame:
 
 
 def _cell(value: Any) -> str | None:
-    """Return a value of a record as a cell; what is nested is none, but for a list of words."""
+    """Return a value of a record as a cell; nested values are dropped, except lists of words."""
     if isinstance(value, dict):
         value = value.get("choices")
     if isinstance(value, list):
@@ -340,7 +345,7 @@ def _cell(value: Any) -> str | None:
 
 
 def _columns(lines: Sequence[str], mark: str) -> tuple[bool, int]:
-    """Rank a separator: the same number of cells in most lines counts first, many cells second."""
+    """Return the rank of a separator: first equal numbers of cells per line, then many cells."""
     widths = [len(row) for row in csv.reader(lines, delimiter=mark)]
     usual, times = Counter(widths).most_common(1)[0]
     return usual > 1 and times >= 0.8 * len(widths) and widths[0] == usual, widths[0]
@@ -356,7 +361,7 @@ def _as_text(column: pl.Series) -> pl.Series:
         return pl.Series(column.name, [""] * len(column), pl.String)
     if column.dtype.is_float() and column.drop_nulls().is_finite().all():
         whole = column.drop_nulls()
-        if (whole == whole.round()).all():  # Excel knows no whole numbers: 1.0 is the label 1
+        if (whole == whole.round()).all():  # Excel has no integers: 1.0 is the label 1
             column = column.cast(pl.Int64)
     return column.cast(pl.String).fill_null("")
 
@@ -366,7 +371,7 @@ def _known(by_name: Mapping[str, str], names: Sequence[str]) -> str:
 
 
 def path_columns(frame: pl.DataFrame) -> list[str]:
-    """Return the columns that may name images: those called so, then those whose cells look like image files."""
+    """Return the columns that may contain images: by name first, then by cells that look like image files."""
     by_name = {plain(column): column for column in reversed(frame.columns)}
     known = [by_name[name] for name in PATH if name in by_name]
     looks = [
@@ -378,7 +383,7 @@ def path_columns(frame: pl.DataFrame) -> list[str]:
 
 
 def _separator(column: pl.Series, plural: bool) -> str:
-    """Find the mark between several labels of a cell: taking cells apart by it must leave fewer labels."""
+    """Return the separator of several labels in a cell: splitting by it must reduce the number of labels."""
     cells = {cell.strip() for cell in column.unique().to_list() if cell.strip()}
     for mark in "|;," + (" " if plural else ""):
         parted = [cell for cell in cells if len(_pieces(cell, mark)) > 1]

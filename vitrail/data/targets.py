@@ -1,6 +1,6 @@
-"""How a task reads, moves, checks and counts truths: all that a data set is asked about them. No torch.
+"""The data half of a task: reading, transforming, checking and counting truths. No torch.
 
-A task is a `Targets`; checking a data set needs this half of it alone.
+A task is a `Targets`; checking a data set needs only this half.
 """
 
 from __future__ import annotations
@@ -40,116 +40,116 @@ class Targets(ABC, Generic[T]):
 
     @classmethod
     def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
-        """Return the header completed from rows; by default as the layout states it.
+        """Return the header completed from rows; by default the header of the layout.
 
         Raises:
-            DataError: truths of a kind that this task does not read.
+            DataError: the task does not support this kind of truth.
         """
         return truth
 
     def follow_header(self, truth: Truth, rows: Sequence[Row]) -> None:
-        """Read from now on the truths of another source, whose header this is; names stay as they are learned.
+        """Use the header of another source for reading its truths; the class names of the task do not change.
 
-        By default rows name what they show, and nothing changes.
+        By default rows contain class names, and nothing changes.
 
         Raises:
-            DataError: truths that cannot be brought to these names.
+            DataError: the truths cannot be mapped to these names.
         """
 
     @abstractmethod
     def read(self, row: Row, root: Path) -> T:
-        """Return the truth of a row in its image's own pixels; called in a loader's worker."""
+        """Return the truth of a row in the pixels of its image; called in a worker of the loader."""
 
     def transform(self, target: T, view: Any) -> T:
-        """Return the truth as it lies in a view of the image; by default the same."""
+        """Return the truth in a view of the image; by default unchanged."""
         return target
 
     @property
     def lies_in_image(self) -> bool:
-        """Whether a truth moves with its image, so that a training may only change the image in ways it follows."""
+        """Whether a truth moves with its image; then only augmentations that move the truth are allowed."""
         return type(self).transform is not Targets.transform
 
     def collate(self, targets: Sequence[T]) -> Any:
-        """Return the truths of a batch: a tensor, a sequence, or a mapping of these, one an image."""
+        """Return the truths of a batch, one per image: a tensor, a sequence, or a mapping of these."""
         return list(targets)
 
     def check(self, row: Row, facts: Facts, root: Path) -> Iterator[Finding]:
-        """Say what is wrong with the truth of one readable image; `out` findings keep it out. By default it is read.
+        """Yield findings about the truth of one readable image; `out` findings exclude it. The default only reads it.
 
-        Findings of one kind are told together: their `text` says what is wrong, their `hint` what to do. A DataError
-        says that the truth cannot be read.
+        Findings of one kind are reported together: `text` is the problem, `hint` the remedy. A DataError means that the
+        truth cannot be read.
         """
         read_truth(self, row, root)
         return iter(())
 
     def check_set(self, rows: Sequence[Row]) -> Iterator[Finding]:
-        """Say what is wrong with the set as a whole; rows that are kept out are among `rows`."""
+        """Yield findings about the set as a whole; `rows` includes excluded rows."""
         return iter(())
 
     def strata(self, row: Row) -> tuple[str, ...]:
-        """Return what a split and a balance keep in proportion, such as classes; by default all is one pot."""
+        """Return the strata of a row for splits and sampling, such as classes; by default none."""
         return ()
 
     def same(self, one: Row, other: Row, root: Path) -> bool:
-        """Tell whether two rows say the same; equal images that do not contradict each other."""
+        """Return whether two rows have the same truth; equal images with the same truth do not contradict."""
         return one.target == other.target
 
     def alike(self, one: Row, other: Row, root: Path) -> bool:
-        """Tell whether two rows say nearly the same, as almost equal images may; by default the same."""
+        """Return whether two rows have almost the same truth, for near-duplicate images; by default as `same`."""
         return self.same(one, other, root)
 
     def words(self, row: Row) -> str:
-        """Return the truth of a row for messages and tables."""
+        """Return the truth of a row as text for messages and tables."""
         return row.target if len(row.target) <= _SHOWN else f"{row.target[: _SHOWN - 1]}…"
 
     def draw(self, image: Image, row: Row, root: Path, about: str = "") -> Image:
-        """Return the image with its truth drawn on it, or what it says `about` one stratum; by default as it is."""
+        """Return the image with its truth drawn on it, or only the stratum `about`; by default the image."""
         return image
 
     def colour(self, name: str) -> str:
-        """Return the colour in which a stratum is drawn, as #804080; by default none."""
+        """Return the colour of a stratum, such as #804080; by default "", no colour."""
         return ""
 
     def describe(self) -> str:
-        """Return what is to be said of the truths beside their number; by default nothing."""
+        """Return a description of the truths, printed after their number; by default ""."""
         return ""
 
     def usable(self, rows: Sequence[Row], findings: Sequence[Finding]) -> None:
-        """Refuse kept rows from which nothing can be learned, as a predicate of the source: "has …".
+        """Check that the kept rows can be used for training; the message is a predicate of the source: "has …".
 
-        `findings` may tell why; the first of them is the worst. By default one kept row is enough.
+        `findings` may contain the reason, the worst first. By default one kept row is enough.
 
         Raises:
-            DataError: such rows.
+            DataError: the rows cannot be used.
         """
         if not rows:
             why = f", the first because: {findings[0].text.rstrip('.')}" if findings else ""
             raise DataError(f"has no image with a truth that this task can use{why}.")
 
     def view(self, target: T, draw: Callable[[int], Any], key: int) -> Any:
-        """Return the view that a training takes of an image: by default the first of those that may be drawn.
+        """Return the view of an image for training; by default the first one that is drawn.
 
-        `draw(turn)` draws one, each turn another; `key` is what all randomness of this image comes from.
+        `draw(turn)` draws a view, a different one for each turn; `key` is the seed of all randomness of this image.
         """
         return draw(0)
 
     def learn(self, rows: Sequence[Row], root: Path) -> Mapping[str, Any]:
-        """Return settings of the task that the truths of a training tell before it begins; by default none."""
+        """Return task settings computed from the truths before training; by default none."""
         return {}
 
     def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
-        """Return what each class weighs in the loss so that rare ones count as much: (k,).
+        """Return the weight of each class in the loss, to balance rare classes: (k,).
 
         Raises:
-            SettingError: this task has no classes to weigh.
+            SettingError: this task has no classes.
         """
         raise SettingError(
-            "--balance loss weighs classes, and this task has none. Leave it out, or take --balance sampling."
+            "--balance loss weighs classes, but this task has none. Remove it, or use --balance sampling."
         )
 
 
 def read_truth(targets: Targets[T], row: Row, root: Path) -> T:
-    """Return the truth of a row, whatever a task's own code may raise on it.
+    """Return the truth of a row; every exception of the task's code becomes a DataError.
 
     Raises:
         DataError: it cannot be read.
@@ -167,11 +167,11 @@ def read_truth(targets: Targets[T], row: Row, root: Path) -> T:
 
 
 Gather = Callable[[Sequence[Row]], Targets[Any]]
-"""From the rows of a data set to its targets: the header may have to be completed from them."""
+"""Builds targets from the rows of a data set, which may be needed to complete the header."""
 
 
 class NoTargets(Targets[None]):
-    """Images without truths: nothing is read and nothing is checked."""
+    """Images without truths: nothing is read or checked."""
 
     def read(self, row: Row, root: Path) -> None:
         """Return nothing."""
@@ -179,32 +179,33 @@ class NoTargets(Targets[None]):
 
 
 def targets_class(truth: Truth, task: str | None = None, *, refusal: str = "") -> type[Targets[Any]]:
-    """Return how the named task takes truths; without a name, how the usual task for their kind does.
+    """Return a function that builds the targets of the named task, or of the default task for the kind of truth.
 
     Raises:
-        SettingError: no such task, or one that reads no truths itself.
-        DataError: a kind that no task is usual for; `refusal` says it.
+        SettingError: there is no such task, or it does not read truths itself.
+        DataError: there is no default task for this kind; `refusal` is the message.
     """
     name = task or catalog.DEFAULT_TASKS.get(truth.kind)
     if name is None:
         raise DataError(
-            refusal or f"No task reads truths of the kind {truth.kind!r} yet. Name one of your own: --task"
+            refusal
+            or f"No task supports truths of the kind {truth.kind!r} yet. Use a task of your own: --task"
         )
     own = ":" in name
     if not own and name in catalog.TASKS and name not in catalog.TARGETS:
         raise SettingError(
-            f"The task {name!r} trains another one. Name that: {', '.join(catalog.DEFAULT_TASKS.values())}."
+            f"The task {name!r} wraps another task. Name that task: {', '.join(catalog.DEFAULT_TASKS.values())}."
         )
     found: Any = catalog.load("task" if own or name not in catalog.TARGETS else "targets", name)
     if not (isinstance(found, type) and issubclass(found, Targets)):
         raise SettingError(
-            f"{name} is no task: it does not read truths. Inherit from vitrail.tasks.base.Task."
+            f"{name} is not a task: it does not read truths. Inherit from vitrail.tasks.base.Task."
         )
     return found
 
 
 def targets_for(truth: Truth, task: str | None = None, *, refusal: str = "") -> Gather:
-    """Return the targets of a task as a function of the rows that complete the header."""
+    """Return a function that builds the targets of a task from the rows that complete the header."""
     found = targets_class(truth, task, refusal=refusal)
     noted: dict[tuple[str, str], Any] = {}
 
@@ -215,7 +216,7 @@ def targets_for(truth: Truth, task: str | None = None, *, refusal: str = "") -> 
             if refusal:
                 raise DataError(f"{error} {refusal}") from error
             raise
-        made.noted = noted  # what one look at the truths told stays known when decisions leave other rows
+        made.noted = noted  # keep the results of checked truths when decisions change the rows
         return made
 
     return gather

@@ -1,7 +1,7 @@
-"""TIFF files in their own numbers: any count of bands, 8 to 64 bits, whole or floating, with names and no-data value.
+"""Read TIFF files with their values: any number of bands, 8 to 64 bits, integer or float, band names, no-data value.
 
-Pillow reads photographs; of more than four bands, or of 16 bits in colour, it reads nothing or half. The layout of
-the file is read here; what packs its pieces (LZW, Deflate, PackBits, LZMA, Zstandard) is undone by Pillow's libtiff.
+Pillow reads photographs. With more than four bands, or 16-bit colour, it reads nothing or only half. This module reads
+the layout of the file; Pillow's libtiff decompresses its pieces (LZW, Deflate, PackBits, LZMA, Zstandard).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _YCBCR = 6
 _COLOURS: Mapping[int, int] = MappingProxyType(
     {2: 3, 5: 4, 6: 3, 8: 3}
 )  # channels; grey and palettes have one
-_TRANSPARENCY = {1, 2, 999}  # kinds of an extra band; 0 and no kind at all: nobody knows, often infrared
+_TRANSPARENCY = {1, 2, 999}  # kinds of an extra band; 0 or no kind is unknown, often infrared
 _TYPES: Mapping[int, str] = MappingProxyType(
     {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 )
@@ -43,12 +43,12 @@ _TEXT = {2, 7}
 _RATIONAL = 5  # two numbers each
 _ACROSS, _DOWN, _UNIT, _CENTIMETRE = 282, 283, 296, 3
 _SCREENS = (72, 96, 150, 200, 300, 600)
-"""Dots an inch that programs write for screens and printers, whatever an image shows."""
+"""Dots per inch that programs write for screens and printers, without relation to the image."""
 _MOST_TAGS = 4096
 
 
 class Bands(NamedTuple):
-    """The first image of a TIFF file: (height, width, bands), not yet turned upright."""
+    """The first image of a TIFF file: (height, width, bands), before rotation by its orientation."""
 
     values: NDArray[Any]
     names: tuple[str, ...]  # of the bands, where the file gives them
@@ -58,7 +58,7 @@ class Bands(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """What the numbers of a pixel mean, and how the image lies, as the tags of a file say."""
+    """Meaning of the values of a pixel, and the orientation of the image, from the tags of a file."""
 
     bands: int
     colours: int  # the first so many bands
@@ -70,16 +70,16 @@ class Samples(NamedTuple):
 
     @property
     def left_out(self) -> int:
-        """How many bands are neither colour nor transparency."""
+        """Number of bands that are neither colour nor transparency."""
         return max(0, self.bands - self.colours - self.clear)
 
 
 class TiffError(ValueError):
-    """What is wrong with a file."""
+    """A broken TIFF file; the message is the reason."""
 
 
 class _Piece(NamedTuple):
-    """A strip or a tile: where it stands in the file and in the image."""
+    """A strip or a tile: its position in the file and in the image."""
 
     start: int
     size: int
@@ -89,12 +89,12 @@ class _Piece(NamedTuple):
 
 
 def is_tiff(data: bytes) -> bool:
-    """Tell a TIFF file, or one of more than 4 GB, by its mark."""
+    """Return whether the signature is that of a TIFF or BigTIFF file."""
     return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def shape_of(data: bytes) -> tuple[int, int, int] | None:
-    """Return (height, width, bands) of the first image, or None where it is not read here.
+    """Return (height, width, bands) of the first image, or None if this module does not read it.
 
     Raises:
         TiffError: broken.
@@ -104,7 +104,7 @@ def shape_of(data: bytes) -> tuple[int, int, int] | None:
 
 
 def read(data: bytes) -> Bands:
-    """Read the first image of a file that `shape_of` knows.
+    """Read the first image of a file for which `shape_of` returns a shape.
 
     Raises:
         TiffError: broken.
@@ -118,7 +118,7 @@ def read(data: bytes) -> Bands:
         values += np.asarray(nothing).astype(values.dtype)
     for piece in _pieces(tags):
         if piece.start == piece.size == 0:
-            continue  # left out by who wrote it: it holds no data
+            continue  # a piece that was not written: it has no data
         part = _unpacked(data, piece, tags)[: height - piece.top, : width - piece.left]
         high, wide = part.shape[:2]
         where = slice(piece.plane, piece.plane + 1) if apart else slice(None)
@@ -131,7 +131,7 @@ def read(data: bytes) -> Bands:
 
 
 def samples_of(tags: Mapping[int, Any]) -> Samples:
-    """Return what tags say of a pixel: ours, or those of an image that Pillow opened."""
+    """Return the meaning of a pixel from tags: ours, or those of an image opened by Pillow."""
     values = {number: one if isinstance(one, tuple) else (one,) for number, one in dict(tags).items()}
     meaning, packing = _one(values, _MEANING, _WHITE_IS_ZERO), _one(values, _PACKING, _PLAIN)
     colours = _COLOURS.get(meaning, 1)
@@ -148,7 +148,7 @@ def samples_of(tags: Mapping[int, Any]) -> Samples:
 
 
 def samples(data: bytes) -> Samples:
-    """Return what the tags of the first image of a file say of a pixel.
+    """Return the meaning of a pixel from the tags of the first image.
 
     Raises:
         TiffError: broken.
@@ -157,7 +157,7 @@ def samples(data: bytes) -> Samples:
 
 
 def spacing(data: bytes) -> tuple[float, float] | None:
-    """Return (mm down, mm across) of a pixel, where the resolution is stated in centimetres and is of no screen.
+    """Return the pixel size (mm down, mm across), if the resolution is in centimetres and not one of a screen.
 
     Raises:
         TiffError: broken.
@@ -174,7 +174,7 @@ def spacing(data: bytes) -> tuple[float, float] | None:
 
 
 def page(data: bytes, number: int) -> bytes | None:
-    """Return a file whose only image is one of several, where Pillow does not keep all of it; else None.
+    """Return a file with only one of several images, if Pillow would not keep all of it; otherwise None.
 
     Raises:
         TiffError: broken.
@@ -202,7 +202,7 @@ def page(data: bytes, number: int) -> bytes | None:
 
 
 def _directory(data: bytes, at: int | None) -> tuple[Tags, int]:
-    """Return the tags of an image, the first where `at` is None, and where the next image's begin (0: nowhere)."""
+    """Return the tags of an image (None: the first), and the position of the next image's tags (0: none)."""
     order, big = _form(data)
     try:
         at = _first(data) if at is None else at
@@ -217,12 +217,12 @@ def _directory(data: bytes, at: int | None) -> tuple[Tags, int]:
 
 
 def _form(data: bytes) -> tuple[str, bool]:
-    """Return the order of the bytes of a number, and whether a file is of the kind for more than 4 GB."""
+    """Return the byte order of a file, and whether it is BigTIFF."""
     return "<" if data[:2] == b"II" else ">", 43 in data[2:4]
 
 
 def _first(data: bytes) -> int:
-    """Return where the tags of the first image begin."""
+    """Return the position of the first image's tags."""
     order, big = _form(data)
     return int(struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0])
 
@@ -276,7 +276,7 @@ def _dtype(data: bytes, tags: Tags) -> np.dtype[Any]:
 
 
 def _piece_size(tags: Tags) -> tuple[int, int]:
-    """Return the (rows, columns) that a strip or a tile holds."""
+    """Return the (rows, columns) of a strip or a tile."""
     height, width, _ = _shape(tags)
     if _TILES in tags:
         return _one(tags, _TILE_HEIGHT, 0), _one(tags, _TILE_WIDTH, 0)
@@ -301,7 +301,7 @@ def _pieces(tags: Tags) -> list[_Piece]:
 
 
 def _unpacked(data: bytes, piece: _Piece, tags: Tags) -> NDArray[Any]:
-    """Return the values of a piece: (rows, columns, bands), one band where each has a plane of its own."""
+    """Return the values of a piece: (rows, columns, bands), with one band if each band has its own plane."""
     rows, cols = _piece_size(tags)
     if _TILES not in tags:
         rows = min(rows, _shape(tags)[0] - piece.top)
@@ -361,7 +361,7 @@ def _text(tags: Tags, tag: int) -> str:
 
 
 def _names(tags: Tags, bands: int) -> tuple[str, ...]:
-    """Return the names that GDAL wrote of the bands; none where one has no name."""
+    """Return the band names written by GDAL; empty if a band has no name."""
     items = re.findall(r"<Item\b([^>]*)>([^<]*)</Item>", _text(tags, _METADATA))
     names: dict[int, str] = {}
     for attributes, name in items:

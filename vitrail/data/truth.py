@@ -1,4 +1,4 @@
-"""What the truths of a data set are: the header of a manifest and of a model file. No NumPy, no torch."""
+"""The header of the truths of a data set, stored in manifests and model files. No NumPy, no torch."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The kind of the truths, and what their numbers and names mean.
+    """The kind of the truths, and the meaning of their values and names.
 
-    A mask holds numbers or colours: `values` and `colours` are those of each name, () where class i is number i; what
-    stands beyond the names counts nowhere, as `void` does.
+    A mask contains values or colours: `values` and `colours` are those of each name, () if class i has the value i;
+    entries after the names do not count, like `void`.
 
-    class: one name an image; classes: any number of names; mask: an image of class numbers, by its path;
-    boxes: a list of classes with corners, as JSON; caption: a text; none: images alone.
+    class: one name per image; classes: any number of names; mask: an image of class values, by its path;
+    boxes: a list of classes with corners, as JSON; caption: a text; none: only images.
     """
 
     kind: str
     names: tuple[str, ...] = ()  # classes, in the order of a network's outputs
     colours: tuple[tuple[int, int, int], ...] = ()
-    void: int | None = None  # the value of a mask that counts nowhere
+    void: int | None = None  # the mask value that does not count
     bands: tuple[str, ...] = ()
     unit: str = ""
     values: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; what says nothing is left out."""
+        """Return plain values for JSON, without defaults."""
         values = {
             "names": list(self.names),
             "colours": [list(colour) for colour in self.colours],

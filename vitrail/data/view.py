@@ -1,7 +1,7 @@
-"""How one network input shows its original: image, mask, points and boxes in, maps back out.
+"""Transforms between an original image and a network input: image, mask, points and boxes in, maps back out.
 
-Coordinates are (x, y) in pixels, of the original or of the input; the centre of a side's first pixel lies at 0.5.
-What a view draws is drawn once, when it is made, so that all that is asked of it moves alike.
+Coordinates are (x, y) in pixels of the original or of the input; the centre of the first pixel of a side is at 0.5.
+The random numbers of a view are drawn once, when it is built, so that image and truth get the same transform.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Floats = NDArray[np.floating[Any]]
 
 
 class Plan(NamedTuple):
-    """Resize to `resized`, then show the window of the input's size whose corner lies at `corner` in it."""
+    """Resize to `resized`, then take the window with the size of the input whose corner is at `corner`."""
 
     resized: tuple[int, int]
-    corner: tuple[int, int]  # negative where the input is padded
+    corner: tuple[int, int]  # negative if the input is padded
 
 
 class Drawn(NamedTuple):
-    """What an augmentation drew: the region shown, how it moves, and where torch's generator stood then."""
+    """The drawn augmentation: region, geometric transform, and the state of torch's generator after it."""
 
     augment: Augment
     region: tuple[int, int, int, int] | None
@@ -45,7 +45,7 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One input of one image; `Preprocess.view` makes it. `drawn` is None as at prediction."""
+    """One input of one image, built by `Preprocess.view`. `drawn` is None in prediction."""
 
     preprocess: Preprocess
     geometry: Geometry
@@ -70,7 +70,7 @@ class View:
             return drawn.augment.finish(steps.normalise(changed))
 
     def mask(self, mask: NDArray[Any], void: int) -> NDArray[Any]:
-        """Return a mask (height, width) as the input shows it: the nearest value, `void` where no image is."""
+        """Return a mask (height, width) in the input: the nearest value, `void` outside the image."""
         self._refuse_unmoved()
         self._check(mask, self.geometry.original)
         rows, cols = self.geometry.size
@@ -85,26 +85,26 @@ class View:
         return _nearest(mask, inside[..., 1], inside[..., 0], void)
 
     def points(self, xy: NDArray[Any]) -> Floats:
-        """Return points (n, 2) of the original in pixels of the input, beyond its sides where it shows them not."""
+        """Return points (n, 2) of the original in pixels of the input; points it does not show are outside it."""
         self._refuse_unmoved()
         return points_in_input(self.geometry, xy)
 
     def boxes(self, xyxy: NDArray[Any]) -> tuple[Floats, Floats]:
-        """Return boxes (n, 4) of the original in pixels of the input, and the share of each still seen (n,).
+        """Return boxes (n, 4) of the original in pixels of the input, and the visible share of each (n,).
 
-        A box is cut off at the input's sides; one that is turned becomes the upright box around it.
+        A box is clipped at the border of the input; a rotated box becomes the upright box around it.
         """
         self._refuse_unmoved()
         return clip_boxes(around(self.points(corners(xyxy))), self.geometry.size)
 
     def back(self, maps: Tensor, fill: float = float("nan")) -> Tensor:
-        """Return maps of the input (…, rows, cols) in the original's pixels, as `maps_in_original` does."""
+        """Return maps of the input (…, rows, cols) in the pixels of the original; see `maps_in_original`."""
         self._refuse_unmoved()
         return maps_in_original(self.geometry, maps, fill)
 
     def _check(self, array: NDArray[Any], shape: tuple[int, ...]) -> None:
         if array.shape != shape:
-            raise SettingError(f"This view is one of an array of shape {shape}, not of {array.shape}.")
+            raise SettingError(f"This view is for an array of shape {shape}, not {array.shape}.")
 
     def _refuse_unmoved(self) -> None:
         if self.drawn is not None and not self.drawn.augment.moves_truth:
@@ -114,13 +114,13 @@ class View:
             )
 
     def _shown(self, image: NDArray[Any]) -> Tensor:
-        """Return what the input shows of a resized image: (c, at most *size)."""
+        """Return the visible part of the resized image: (c, at most *size)."""
         rows, cols = map(_span, self.plan.resized, self.plan.corner, self.geometry.size)
         shown = resize(image, rows, cols, self.preprocess.interpolation)
         return _filled(shown, self.preprocess.ground) if image.dtype.kind == "f" else shown
 
     def _framed(self, shown: Tensor, ground: tuple[float, ...] = ()) -> Tensor:
-        """Pad to (c, *size); `ground` is zero unless colours are given."""
+        """Pad to (c, *size) with the colours `ground`, zero by default."""
         (top, left), (rows, cols) = (max(0, -corner) for corner in self.plan.corner), self.geometry.size
         below, right = rows - top - shown.shape[1], cols - left - shown.shape[2]
         if not (top or left or below or right):
@@ -134,10 +134,10 @@ class View:
 def geometry_of(
     original: tuple[int, int], size: tuple[int, int], plan: Plan, drawn: Drawn | None = None
 ) -> Geometry:
-    """Return how an input of `size` lies on an original (height, width)."""
+    """Return the position of an input of `size` in an original (height, width)."""
     region = drawn and drawn.region
     above, before, height, width = region or (0, 0, *original)
-    tall, wide = height / plan.resized[0], width / plan.resized[1]  # original pixels a resized pixel
+    tall, wide = height / plan.resized[0], width / plan.resized[1]  # original pixels per resized pixel
     top, left = plan.corner
     box = (
         above + top * tall, before + left * wide, above + (top + size[0]) * tall, before + (left + size[1]) * wide
@@ -146,7 +146,7 @@ def geometry_of(
 
 
 def scaled(geometry: Geometry, longest: int) -> Geometry:
-    """Return the geometry of the same input on its original made smaller: at most so many pixels long."""
+    """Return the geometry of the same input for a smaller original, whose long side has at most this length."""
     height, width = geometry.original
     part = min(1.0, longest / max(height, width))
     small = (max(1, round(height * part)), max(1, round(width * part)))
@@ -172,16 +172,16 @@ def points_in_original(geometry: Geometry, xy: NDArray[Any]) -> Floats:
 
 
 def boxes_in_original(geometry: Geometry, xyxy: NDArray[Any]) -> Floats:
-    """Return boxes (n, 4) of the input in pixels of the original, cut off at its sides."""
+    """Return boxes (n, 4) of the input in pixels of the original, clipped at its border."""
     return clip_boxes(around(points_in_original(geometry, corners(xyxy))), geometry.original)[0]
 
 
 def strips_in_original(
     geometry: Geometry, maps: Tensor, most: int, fill: float = float("nan")
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield `maps_in_original` strip by strip: the rows of the original, and the maps there, at most so many numbers.
+    """Yield `maps_in_original` strip by strip: the rows of the original and their maps, with a limited size.
 
-    Whoever takes no more of a strip than it needs never holds the maps of a large image at its own size.
+    With strips, the maps of a large image are never in memory at the size of the original.
     """
     height, width = geometry.original
     step = max(1, most // max(1, maps[..., 0, 0].numel() * width))
@@ -193,11 +193,11 @@ def strips_in_original(
 def maps_in_original(
     geometry: Geometry, maps: Tensor, fill: float = float("nan"), rows: slice = slice(None)
 ) -> Tensor:
-    """Return maps (…, rows, cols) in the original's pixels (…, height, width); `fill` where the input does not reach.
+    """Return maps (…, rows, cols) in the pixels of the original (…, height, width); `fill` outside the input.
 
-    The maps cover the whole input, in as many rows and columns as they like. Every original pixel asks at its own
-    centre, linearly between the centres of cells; beyond the outermost centres the outermost cell answers. `rows` are
-    those of the original that are wanted.
+    The maps cover the whole input, with any number of rows and columns. Each original pixel gets the value at its
+    centre, interpolated linearly between the centres of cells; beyond the outermost centres it gets the outermost
+    value. `rows` are the requested rows of the original.
     """
     y, x = np.arange(geometry.original[0])[rows] + 0.5, np.arange(geometry.original[1]) + 0.5
     height, width = len(y), len(x)
@@ -206,7 +206,7 @@ def maps_in_original(
         y, x = (y - down[1]) / down[0], (x - across[1]) / across[0]
         at = _cells(y, geometry.size[0], maps.shape[-2])
         first, last = int(at.min()), min(int(at.max()) + 2, maps.shape[-2])
-        # Along the rows first, of which there are fewer before they are spread, and only those that are asked for.
+        # Rows first: only the requested ones, and there are fewer columns before interpolation.
         wide = _lerp(maps[..., first:last, :], _cells(x, geometry.size[1], maps.shape[-1]), -1)
         found = _lerp(wide, at - first, -2)
         seen = ((y >= 0) & (y <= geometry.size[0]))[:, None] & ((x >= 0) & (x <= geometry.size[1]))[None]
@@ -222,9 +222,9 @@ def maps_in_original(
 
 
 def weights_in_original(geometry: Geometry, rows: int, cols: int) -> tuple[Tensor, Tensor]:
-    """Return what each row and each column of a map counts at those of the original: (height, rows), (width, cols).
+    """Return the interpolation weights of rows and columns of a map: (height, rows), (width, cols).
 
-    With them `maps_in_original` of an input that does not move is two matrix products, but for `fill`.
+    With them, `maps_in_original` of an input without augmentation is two matrix products, except for `fill`.
     """
     down, across = _to_original(geometry)
     found = []
@@ -246,9 +246,9 @@ def around(points: Floats) -> Floats:
 
 
 def clip_boxes(xyxy: Floats, size: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Return boxes (n, 4) cut off at the sides of (height, width), and the share that is left of each (n,).
+    """Return boxes (n, 4) clipped at the border of (height, width), and the remaining share of each (n,).
 
-    A side without length counts as seen where it lies inside.
+    A side of length zero counts as visible if it is inside.
     """
     far = np.array(size[::-1], np.float64)
     low, high = xyxy[:, :2], xyxy[:, 2:]
@@ -260,7 +260,7 @@ def clip_boxes(xyxy: Floats, size: tuple[int, int]) -> tuple[Floats, Floats]:
 
 
 def _to_original(geometry: Geometry) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the slope and start of y, and of x, from an input that does not move to its original."""
+    """Return slope and offset of y, and of x, from an input without augmentation to its original."""
     (rows, cols), (top, left, bottom, right) = geometry.size, geometry.box
     return ((bottom - top) / rows, top), ((right - left) / cols, left)
 
@@ -277,7 +277,7 @@ def _inverse(matrix: Any) -> Floats:
 
 
 def _nearest(mask: NDArray[Any], y: Floats, x: Floats, void: int) -> NDArray[Any]:
-    """Return the values of a mask at points, each pixel asked where it lies; `void` outside."""
+    """Return the values of the mask pixels that contain the points; `void` outside."""
     rows, cols = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
     inside = (rows >= 0) & (rows < mask.shape[0]) & (cols >= 0) & (cols < mask.shape[1])
     found = mask[np.clip(rows, 0, mask.shape[0] - 1), np.clip(cols, 0, mask.shape[1] - 1)]
@@ -285,13 +285,13 @@ def _nearest(mask: NDArray[Any], y: Floats, x: Floats, void: int) -> NDArray[Any
 
 
 def _cells(at: Floats, size: int, cells: int) -> Floats:
-    """Return points of an axis that is `size` long in cells, from the centre of the first, 0, to that of the last."""
+    """Return points on an axis of length `size` in cells, where 0 is the centre of the first cell."""
     found: Floats = np.clip(at * (cells / size) - 0.5, 0, cells - 1)
     return found
 
 
 def _lerp(maps: Tensor, at: Floats, axis: int) -> Tensor:
-    """Return maps at points of an axis, told in cells, linearly between their centres."""
+    """Return maps at points of an axis, in cells, interpolated linearly between their centres."""
     cells = maps.shape[axis]
     low = np.minimum(np.floor(at).astype(np.int64), max(cells - 2, 0))
     part = torch.from_numpy(at - low).to(maps.dtype)
@@ -301,12 +301,12 @@ def _lerp(maps: Tensor, at: Floats, axis: int) -> Tensor:
 
 
 def _filled(shown: Tensor, ground: tuple[float, ...]) -> Tensor:
-    """Lay the ground where there are no data (NaN)."""
+    """Replace missing data (NaN) with the padding colour."""
     gaps = torch.isnan(shown)
     return torch.where(gaps, torch.tensor(ground).view(-1, 1, 1), shown) if gaps.any() else shown
 
 
 def _span(whole: int, corner: int, size: int) -> Span:
-    """Return which pixels of a resized side of `whole` an input of `size` shows that begins at `corner`."""
+    """Return the pixels of a resized side of length `whole` that an input of `size` at `corner` shows."""
     first = max(0, corner)
     return Span(whole, first, min(whole, corner + size) - first)

@@ -1,6 +1,6 @@
-"""One walk through folders and archives for check, training, prediction and explanation alike.
+"""List the files of folders and archives, for check, training, prediction and explanation.
 
-What systems, editors and version control leave behind is nobody's data: it is left out and counted.
+Files of operating systems, editors and version control are not data: they are left out and counted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SYSTEM = frozenset((
     "__macosx", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found",
     "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "_ds_store", "icon\r",
 ))  # fmt: skip
-"""Names of folders and files that a system makes, in small letters; so does every name that begins with a dot."""
+"""Names of system folders and files, in lower case; names that start with a dot count as well."""
 
 _OTHER = frozenset((
     ".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".md",
@@ -28,7 +28,7 @@ _OTHER = frozenset((
     ".safetensors", ".bin", ".nii", ".db", ".sqlite", ".mp4", ".avi", ".mov", ".mkv", ".wav", ".mp3", ".exe",
     ".dll", ".so", ".cls", ".lock",
 ))  # fmt: skip
-"""Suffixes of files whose first bytes need not be looked at to know that they are no images."""
+"""Suffixes of files that are not images, so that their first bytes do not have to be read."""
 
 _HEAD = 132
 _SIGNATURES = (
@@ -40,10 +40,10 @@ _BRANDS = frozenset((b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"hei
 
 @dataclass
 class Walk:
-    """Every file under a root in natural order, and what was met besides, by names inside the root.
+    """All files below a root in natural order, and all other entries, by their names inside the root.
 
-    `folders` are all folders that could be opened, `closed` those that could not; `hidden` is left out, `loops` are
-    links leading back upwards, `dead` links that lead nowhere and what is no file, `foreign` names that are no UTF-8.
+    `folders` could be opened, `closed` could not; `hidden` is left out, `loops` are links to a parent folder, `dead`
+    are broken links and entries that are not files, `foreign` are names that are not UTF-8.
     """
 
     files: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Walk:
     foreign: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """Return what was left out, in plain words."""
+        """Return notes on what was left out."""
         notes = hidden_note(self.hidden)
         if self.loops:
             notes.append(
@@ -67,10 +67,10 @@ class Walk:
 
 
 def walk(root: Path) -> Walk:
-    """Return what lies under a folder; links are followed once.
+    """Return the entries below a folder; links are followed once.
 
     Raises:
-        DataError: the folder itself may not be opened.
+        DataError: the folder itself cannot be opened.
     """
     found = Walk()
     _visit(found, root, "", frozenset())
@@ -95,7 +95,7 @@ def _visit(found: Walk, folder: Path, prefix: str, above: frozenset[str]) -> Non
         name = prefix + item.name
         if is_hidden(item.name):
             found.hidden.append(name)
-        elif printable(item.name) != item.name:  # no manifest, a file of UTF-8, can name it
+        elif printable(item.name) != item.name:  # a manifest is UTF-8 and cannot contain this name
             found.foreign.append(name)
         elif item.is_dir():
             _visit(found, Path(item.path), f"{name}/", above | {real})
@@ -104,7 +104,7 @@ def _visit(found: Walk, folder: Path, prefix: str, above: frozenset[str]) -> Non
 
 
 def is_hidden(name: str) -> bool:
-    """Tell what systems and editors leave behind, and what `vitrail check` writes, by any part of a name."""
+    """Return whether a part of a name is that of a system or editor file, or of an output of `vitrail check`."""
     parts = [part.casefold() for part in name.split("/")]
     return parts[-1].endswith(".vitrail.jsonl") or any(
         part.startswith(".") or part in _SYSTEM for part in parts if part not in {"", ".", ".."}
@@ -112,20 +112,20 @@ def is_hidden(name: str) -> bool:
 
 
 def hidden_note(hidden: list[str]) -> list[str]:
-    """Say how many hidden and system files and folders were left out."""
+    """Return a note with the number of hidden and system files and folders that were left out."""
     noun = ("hidden or system file or folder", "hidden or system files and folders")
     return [f"{count(len(hidden), *noun)} left out: {shorten(map(printable, hidden))}."] if hidden else []
 
 
 def is_image_at(root: Path, path: str) -> bool:
-    """Tell an image by its suffix, and where that says nothing, by its first bytes; also in an archive."""
+    """Return whether a file is an image, by its suffix or else by its first bytes; also in an archive."""
     if is_image(path) or PurePosixPath(path).suffix.lower() in _OTHER:
         return is_image(path)
     return looks_like_image(head_of(root, path, _HEAD))
 
 
 def head_of(root: Path, path: str, size: int) -> bytes:
-    """Return the first bytes of a file, also in an archive; nothing where it cannot be read."""
+    """Return the first bytes of a file, also in an archive; empty if it cannot be read."""
     outer, _, member = path.partition("!")
     try:
         if member and archives.is_archive(outer):
@@ -137,7 +137,7 @@ def head_of(root: Path, path: str, size: int) -> bytes:
 
 
 def looks_like_image(head: bytes) -> bool:
-    """Tell by its first 132 bytes whether a file is of a kind that is decoded."""
+    """Return whether the first 132 bytes of a file are those of a supported format."""
     if head.startswith(_SIGNATURES) or head[128:132] == b"DICM":
         return True
     in_boxes = head[4:8] == b"ftyp" and head[8:12] in _BRANDS

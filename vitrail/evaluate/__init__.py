@@ -1,1 +1,1 @@
-"""What a model is worth, counted on images it never saw; takes a Predictor and never trains."""
+"""Evaluate models on images they were not trained on. Uses a Predictor and never trains."""

@@ -1,4 +1,4 @@
-"""Scores a model on rows of a manifest, batch by batch, through the preprocessing that users' images take."""
+"""Evaluate a model on rows of a manifest, batch by batch, with the same preprocessing as for prediction."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ BATCH = 64
 def evaluate(
     predictor: Predictor, rows: Sequence[Row], root: Path, request: Request | None = None
 ) -> Evaluation:
-    """Return the evaluation of a model on rows, in order; no more than a batch of answers is held by this.
+    """Return the evaluation of a model on rows, in order; at most one batch of predictions is kept in memory.
 
     Raises:
-        DataError: an image can no longer be read, or there is none.
-        UnknownNameError: the truth of a row is none that the model knows.
+        DataError: an image can no longer be read, or there are no images.
+        UnknownNameError: a row has a class that the model does not know.
     """
     if not rows:
         raise DataError("There is no image to score. Add images to the split, or name another one.")
     request = request or Request(predictor.point)
     evaluation, task = predictor.task.evaluation(), predictor.task
     steps = predictor.preprocess
-    step = BATCH if steps.zoom is None else 1  # of large images no more than one is held
+    step = BATCH if steps.zoom is None else 1  # keep only one large image in memory
 
     def ready(row: Row) -> Ready:
         image = load(root, row.path, steps.channels, row.part, raw=steps.raw).image
-        found = predictor.ready(image, request.point)
+        prepared = predictor.ready(image, request.point)
         if not task.measures:
-            return found
-        return found._replace(geometry=replace(found.geometry, spacing=of_row(row, root)))
+            return prepared
+        return prepared._replace(geometry=replace(prepared.geometry, spacing=of_row(row, root)))
 
     with ThreadPoolExecutor(workers()) as pool:
         for start in range(0, len(rows), step):
@@ -59,22 +59,22 @@ def evaluate(
 
 
 def rows_of(manifest: Manifest, split: str) -> list[Row]:
-    """Return the kept rows of a split; raises a DataError where it is empty."""
+    """Return the kept rows of a split; DataError if it is empty."""
     rows = manifest.rows(split)
     if not rows:
-        raise DataError(f"The split {split!r} holds no images, so nothing can be scored. Add images to it.")
+        raise DataError(f"The split {split!r} has no images, so nothing can be scored. Add images to it.")
     return rows
 
 
 def scope_of(manifest: Manifest, split: str) -> Scope:
-    """Return how a split of a run's own images is called, and which of them have a twin in training."""
+    """Return the scope of a split of a run's own images: which test images have a duplicate in training."""
     return Scope(leaked=frozenset(leaks(manifest) if split == TEST else ()))
 
 
 def result_of(evaluation: Evaluation, rows: Sequence[Row], scope: Scope) -> Result:
-    """Return what an evaluation of these rows found; numbers that state no interval get one where resamples tell it.
+    """Return the result of an evaluation; numbers without an interval get one if they can be resampled.
 
-    It is the percentile bootstrap over images, of which those of a group, and twins, are drawn together.
+    It is the percentile bootstrap over images; images of one group, and duplicates, are resampled together.
     """
     result = evaluation.result(scope)
     bare = [

@@ -1,7 +1,7 @@
-"""Scores of a draft: every image answered once, by a head that had not seen it.
+"""Cross-validation of a draft: each image is predicted once, by a head that was not trained on it.
 
-What a task learns from such answers (temperature, thresholds) is learned for each fold from the answers of the
-others, so that no answer is judged by a setting that it helped to choose.
+Calibration settings of a task (temperature, thresholds) are fitted for each fold on the predictions of the other folds,
+so that no prediction is scored with a setting that was fitted on it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from vitrail.tasks.base import Ask, Task
 from vitrail.tasks.probe import DenseProbe
 from vitrail.tasks.result import Evaluation, Result, Scope
 
-HOW = "images, each asked once, by a head that had not seen it"
+HOW = "images, each predicted once, by a head that was not trained on it"
 
 
 class Answered(NamedTuple):
-    """Images with their truth, what heads that had not seen them said (n, k), and which fold held each (n,).
+    """Images with targets, out-of-fold logits (n, k), and the fold of each image (n,).
 
-    Of a dense probe they said it of patches, (n, p, k), on a `grid`; `numbers` are their truth, (n, p), and `at` tells
-    where the inputs lie on the images.
+    A dense probe has logits of patches, (n, p, k), on a `grid`; `numbers` are their targets, (n, p), and `at` are the
+    geometries of the inputs on the images.
     """
 
     rows: Sequence[Row]
@@ -40,7 +40,7 @@ class Answered(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """The scores of a draft, its task with what all answers taught it, and the answers."""
+    """The scores of a draft, its task calibrated on all out-of-fold predictions, and these predictions."""
 
     evaluation: Evaluation
     result: Result
@@ -48,7 +48,7 @@ class Folded(NamedTuple):
     answered: Answered
 
     def said(self, id: str) -> Any:
-        """Return what a head that had not seen an image answers of it, where it answers of patches."""
+        """Return the out-of-fold prediction of an image, for tasks with a dense probe."""
         at = next(i for i, row in enumerate(self.answered.rows) if row.id == id)
         probe: Any = self.task.probe
         output = probe.output(self.answered.logits[[at]], self.answered.grid)
@@ -56,7 +56,7 @@ class Folded(NamedTuple):
 
 
 def score_by_folds(task: Task[Any, Any], name: str, answered: Answered) -> Folded:
-    """Score a draft of a task that has a probe; `name` is the task's in the recipe."""
+    """Score a draft of a task that has a probe; `name` is the name of the task in the recipe."""
     final = _calibrated(task, name, answered, np.ones(len(answered.rows), dtype=bool))
     whole: Evaluation = final.evaluation()
     for fold in np.unique(answered.folds):
@@ -67,13 +67,13 @@ def score_by_folds(task: Task[Any, Any], name: str, answered: Answered) -> Folde
 
 
 def gain_from_twice(now: float, half: float) -> float:
-    """Return what twice the images would add, if errors go on falling by the same factor (a power law)."""
+    """Estimate the gain from twice the images, if the error keeps falling by the same factor (a power law)."""
     error, before = 1 - now, 1 - half
     return error - error * error / before if 0 < error < before else 0.0
 
 
 def _evaluated(task: Task[Any, Any], answered: Answered, some: NDArray[np.bool_]) -> Evaluation:
-    """Return the evaluation of some of the answers."""
+    """Return the evaluation of a subset of the predictions."""
     at = np.flatnonzero(some).tolist()
     evaluation: Evaluation = task.evaluation()
     probe, output = task.probe, {"logits": torch.from_numpy(answered.logits[at])}
@@ -88,9 +88,9 @@ def _evaluated(task: Task[Any, Any], answered: Answered, some: NDArray[np.bool_]
 def _calibrated(
     task: Task[Any, Any], name: str, answered: Answered, some: NDArray[np.bool_]
 ) -> Task[Any, Any]:
-    """Return the task with what it learns from some of the answers."""
+    """Return the task calibrated on a subset of the predictions."""
     if isinstance(probe := task.probe, DenseProbe) and answered.numbers is not None:
-        learnt = probe.calibrate(answered.logits[some], answered.numbers[some])
+        fitted = probe.calibrate(answered.logits[some], answered.numbers[some])
     else:
-        learnt = _evaluated(task, answered, some).calibrate()
-    return build_task(name, task.truth, {**task.settings.model_dump(), **learnt})
+        fitted = _evaluated(task, answered, some).calibrate()
+    return build_task(name, task.truth, {**task.settings.model_dump(), **fitted})

@@ -12,10 +12,10 @@ from vitrail.core.errors import DataError
 Floats = NDArray[np.float64]
 
 BIAS = 100.0
-"""The constant that stands beside the features: so large that the ridge hardly shrinks what it is multiplied by."""
+"""The constant bias feature: so large that ridge regularization hardly shrinks its weight."""
 
 STRENGTH = 1024.0
-"""The weight of the ridge, as Google's code has it."""
+"""The ridge regularization, as in Google's code."""
 
 
 def few_shot(
@@ -27,9 +27,9 @@ def few_shot(
     shots: int,
     seeds: Sequence[int] = (0, 1, 2),
 ) -> list[float]:
-    """Return the share of held images (m, d) that `shots` images a class answer rightly, one number a seed.
+    """Return the accuracy on held-out features (m, d) after training on `shots` images per class, one per seed.
 
-    The images of each class are drawn from the learned ones (n, d) by the seed.
+    The training images of each class are sampled from the features `learnt` (n, d) with the seed.
 
     Raises:
         DataError: a class has fewer images than that.
@@ -51,7 +51,7 @@ def _one(
         of_class = np.flatnonzero(classes == number)
         if len(of_class) < shots:
             raise DataError(
-                f"Class {number} has {len(of_class)} images and {shots} are asked for; ask for fewer shots."
+                f"Class {number} has {len(of_class)} images, fewer than {shots} shots. Use fewer shots."
             )
         places.append(draw.choice(of_class, shots, replace=False))
     chosen = np.concatenate(places)
@@ -61,7 +61,7 @@ def _one(
 
 
 def standard(x: NDArray[np.floating], by: NDArray[np.floating]) -> Floats:
-    """Bring features (n, d) to mean 0 and deviation 1 of `by`, and put the constant behind: (n, d + 1)."""
+    """Standardize features (n, d) with mean and deviation of `by`, and append the constant: (n, d + 1)."""
     scaled = (x.astype(np.float64) - by.mean(0)) / (by.std(0) + 1e-5)
     return np.concatenate([scaled, np.full((len(x), 1), BIAS)], axis=1)
 
@@ -72,8 +72,8 @@ def signs(classes: NDArray[np.int64]) -> Floats:
 
 
 def ridge(x: Floats, y: Floats, strength: float) -> Floats:
-    """Return (XᵀX + λI)⁻¹XᵀY, (d, k), by the smaller of the two systems that give it."""
+    """Return (XᵀX + λI)⁻¹XᵀY, (d, k), by solving the smaller of two equivalent systems."""
     n, d = x.shape
-    if n < d:  # Xᵀ(XXᵀ + λI)⁻¹Y is the same
+    if n < d:  # equal to Xᵀ(XXᵀ + λI)⁻¹Y
         return x.T @ np.linalg.solve(x @ x.T + strength * np.eye(n), y)
     return np.asarray(np.linalg.solve(x.T @ x + strength * np.eye(d), x.T @ y))

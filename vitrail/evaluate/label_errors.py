@@ -1,4 +1,4 @@
-"""The table of labels that are more probably wrong than right (`Probe.doubts`)."""
+"""Write the table of probable label errors (`Probe.doubts`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vitrail.tasks.probe import Doubt
 
 
 def write_doubts(path: Path, doubtful: Sequence[Doubt]) -> None:
-    """Write the doubtful labels as a table: id, label, what it looks like, how sure."""
+    """Write label errors as CSV: id, label, predicted label, probability."""
 
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as handle:

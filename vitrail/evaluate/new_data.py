@@ -1,4 +1,4 @@
-"""New images to score a trained model on: checked as before a training, but never split."""
+"""Open new images to evaluate a trained model on: checked as for training, but never split."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from vitrail.runs.run import Run
 
 
 class NewData(NamedTuple):
-    """Images to be scored, what they are called, the ids of those that were learned from, and what was decided."""
+    """Images to score, their description, the ids of those used in training, and notes for the user."""
 
     manifest: Manifest
     rows: tuple[Row, ...]
     called: str
     known: tuple[str, ...]
     notes: tuple[str, ...]
-    unusable: tuple[Row, ...] = ()  # readable, but kept out for their truth
+    unusable: tuple[Row, ...] = ()  # readable, but without a usable target
 
 
 def open_new_data(
@@ -41,87 +41,87 @@ def open_new_data(
     read: LayoutOptions = DEFAULTS,
     progress: Progress | None = None,
 ) -> NewData:
-    """Check a source whose truths the model's task reads; classes are matched by name.
+    """Check a source of images with targets for the model's task; classes are matched by name.
 
-    Where the source has a test split of its own, only that is scored. `learnt` are the rows that the model learned
-    from, None where nothing tells them: images that stand there byte by byte are named in `known`.
+    If the source has its own test split, only this is scored. `learnt` are the training rows of the model (None if
+    unknown): images that are byte-identical with one of them are listed in `known`.
 
     Raises:
-        DataError: a class that the model does not know, or nothing to score.
+        DataError: the model does not know a class, or there is nothing to score.
     """
     place = find(source)
-    understood = decided(source, place, read, _kind_of(task))
-    if understood.refusal and understood.truth.kind != task.truth.kind:
-        raise DataError(understood.refusal)
-    report = _examined(understood, task, progress)
+    layout = decided(source, place, read, _kind_of(task))
+    if layout.refusal and layout.truth.kind != task.truth.kind:
+        raise DataError(layout.refusal)
+    report = _examined(layout, task, progress)
     rows, taken = History.read(history_path(place)).apply(report.rows, report.again)
-    manifest = Manifest.of(
-        rows, understood.root, task.gather(understood.truth, [r for r in rows if r.state == KEPT])
-    )
-    _refuse_strangers(source, manifest.truth.names, task.truth.names)
+    manifest = Manifest.of(rows, layout.root, task.gather(layout.truth, [r for r in rows if r.state == KEPT]))
+    _check_classes(source, manifest.truth.names, task.truth.names)
     notes = list(taken)
     unusable = report.decided(rows, task).unusable()
     if unusable:
         which = shorten(row.id for row in unusable)
-        notes.append(f"{count(len(unusable), 'image')} whose truth cannot be used left out: {which}.")
+        notes.append(f"{count(len(unusable), 'image')} left out because the label cannot be used: {which}.")
     chosen = manifest.rows(TEST)
     if chosen and len(chosen) < len(manifest.rows()):
         notes.append(f"Only the test split of {source} is scored; train and val are left out.")
     chosen = chosen or manifest.rows()
     if not chosen:
-        again = command("check", source, *understood.asked.words())
-        raise DataError(f"{source} holds no usable image with a label. Look at it: {again}")
-    seen = {row.hash for row in learnt or ()} - {""}
-    known = tuple(row.id for row in chosen if row.hash in seen)
+        again = command("check", source, *layout.asked.words())
+        raise DataError(f"{source} has no usable image with a label. Check it: {again}")
+    hashes = {row.hash for row in learnt or ()} - {""}
+    known = tuple(row.id for row in chosen if row.hash in hashes)
     if learnt is None:
         notes.append(
-            "It cannot be known whether these images are new to the model: the manifest.csv of its run is not "
-            "beside it."
+            "It is unknown whether these images are new to the model: the manifest.csv of its run is not next to "
+            "it."
         )
     if known:
-        notes.append(f"{len(known):,} of the images stood in the training.")
-    called = _called(len(chosen), len(known), learnt is not None)
+        notes.append(f"{len(known):,} of the images were used in training.")
+    called = _describe(len(chosen), len(known), learnt is not None)
     return NewData(manifest, tuple(chosen), called, known, tuple(notes), unusable)
 
 
-def _refuse_strangers(source: str, names: Sequence[str], labels: Sequence[str]) -> None:
-    strangers = [name for name in names if name not in labels]
-    if strangers:
+def _check_classes(source: str, names: Sequence[str], labels: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in labels]
+    if unknown:
         raise DataError(
-            f"{source} holds {count(len(strangers), 'class', 'classes')} that the model does not know: "
-            f"{shorten(strangers, 8)}. "
+            f"{source} has {count(len(unknown), 'class', 'classes')} that the model does not know: "
+            f"{shorten(unknown, 8)}. "
             f"It knows: {shorten(labels, 8)}. Rename or remove them, or train a model with them."
         )
 
 
-def _examined(understood: Layout, task: Targets[Any], progress: Progress | None) -> Report:
-    """Look at a source as the model's task reads it, the classes by their names."""
+def _examined(layout: Layout, task: Targets[Any], progress: Progress | None) -> Report:
+    """Check a source with the targets of the model's task, classes matched by name."""
 
     def targets(rows: Sequence[Row]) -> Targets[Any]:
-        task.follow_header(understood.truth, rows)
+        task.follow_header(layout.truth, rows)
         return task
 
-    return examine(understood, targets=targets, cache=cache_dir() / "check.sqlite", progress=progress)
+    return examine(layout, targets=targets, cache=cache_dir() / "check.sqlite", progress=progress)
 
 
 def _kind_of(task: Targets[Any]) -> str | None:
-    """Return the name of the usual task for truths of the kind that a task learns, if there is one."""
+    """Return the name of the default task for this kind of targets, if there is one."""
     return catalog.DEFAULT_TASKS.get(task.truth.kind)
 
 
-def _called(pictures: int, known: int, told: bool) -> str:
-    """Return what stands behind the number of images: new only where none of them stood in the training."""
-    noun = "picture" if pictures == 1 else "pictures"
+def _describe(pictures: int, known: int, known_training: bool) -> str:
+    """Return the words after the number of images: "new" only if none of them was used in training."""
+    noun = "image" if pictures == 1 else "images"
     if not known:
-        return f"new {noun}" if told else noun
-    which = "which" if pictures == 1 else "all of which" if known == pictures else f"of which {known:,}"
-    return f"{noun}, {which} stood in the training"
+        return f"new {noun}" if known_training else noun
+    if pictures == 1:
+        return f"{noun}, which was used in training"
+    which = "all of which" if known == pictures else f"of which {known:,}"
+    return f"{noun}, {which} were used in training"
 
 
 def training_rows(model: str) -> list[Row] | None:
-    """Return the images that the model of a run has learned from; None where no manifest beside it tells them.
+    """Return the images that the model of a run was trained on; None if there is no manifest next to it.
 
-    A draft learned from all images of its run, others from all but the test split.
+    A draft is trained on all images of its run, other models on all except the test split.
     """
     path = Path(model)
     run = Run(path if path.is_dir() else path.parent)
@@ -133,7 +133,7 @@ def training_rows(model: str) -> list[Row] | None:
 
 
 class OwnTests(NamedTuple):
-    """A run's own list of images, the same without test images that changed, and the note on these."""
+    """A run's own manifest, the same without test images that changed, and notes about these."""
 
     manifest: Manifest
     scored: Manifest
@@ -141,21 +141,20 @@ class OwnTests(NamedTuple):
 
 
 def own_tests(run: Run) -> OwnTests:
-    """Return the images that a run keeps to test itself, as far as they are still those that it saw.
+    """Return the test images of a run, without those that changed since.
 
     Raises:
-        DataError: their folder is gone, or not one of them is as it was.
+        DataError: their folder is missing, or all of them changed.
     """
     manifest = run.manifest(run.root())
     if not manifest.root.exists():
         raise DataError(
-            f"The images of this run stood in {manifest.root}, which is gone. Name a folder: vitrail eval RUN "
-            f"FOLDER, or tell the run where they lie now: {command('train', 'PLACE', '--resume', run.folder)}"
+            f"The images of this run were in {manifest.root}, which no longer exists. Name a folder: vitrail eval "
+            f"RUN FOLDER, or tell the run where they are now: {command('train', 'PLACE', '--resume', run.folder)}"
         )
-    scored, gone = without_changes(run, manifest, (TEST,))
-    if gone and not scored.rows(TEST):
+    scored, changed = without_changes(run, manifest, (TEST,))
+    if changed and not scored.rows(TEST):
         raise DataError(
-            f"{gone}. Put them back as they were, or score them as new ones: "
-            f"{command('eval', run.folder, manifest.root)}"
+            f"{changed}. Restore them, or score them as new images: {command('eval', run.folder, manifest.root)}"
         )
-    return OwnTests(manifest, scored, (f"{gone}: left out of the score.",) if gone else ())
+    return OwnTests(manifest, scored, (f"{changed}: left out of the score.",) if changed else ())

@@ -1,4 +1,4 @@
-"""What each operating point of a model is worth: its score, what it costs, how quick it is here."""
+"""Measure the operating points of a model: score, cost in GMACs, and speed on this machine."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from vitrail.models.factory import count_macs
 from vitrail.tasks.result import headline
 
 BATCH = 16
-"""Images at once when a speed is measured."""
+"""Batch size of the speed measurement."""
 
 ROUNDS = 5
 
 
 class MeasuredPoints(NamedTuple):
-    """What the score of the rows is called, and a row a point."""
+    """The name of the score, and one row per operating point."""
 
     score: str
     rows: list[dict[str, Any]]
@@ -35,17 +35,17 @@ class MeasuredPoints(NamedTuple):
 def measure_points(
     predictor: Predictor, wanted: Sequence[OperatingPoint], manifest: Manifest, rows: Sequence[Row]
 ) -> MeasuredPoints:
-    """Return a row a point: score with interval, GMACs of the encoder, images a second of the network.
+    """Return one row per operating point: score with interval, GMACs of the encoder, images/s of the network.
 
-    The speeds are medians of rounds in which all points take turns, in float32 and batches of 16.
+    The speeds are medians over rounds in which all points run in turn, in float32 with batches of 16.
     """
     speeds = _speeds(predictor, wanted)
-    found, name = [], ""
+    measured, name = [], ""
     for point in wanted:
         score = headline(evaluate(predictor, rows, manifest.root, Request(point)))
         name = score.name
         macs = count_macs(predictor.network.encoder, point.size, point.keep)
-        found.append(
+        measured.append(
             {
                 "point": str(point),
                 "score": score.to_dict(),
@@ -54,8 +54,8 @@ def measure_points(
                 "images_per_second": round(speeds[point], 1),
             }
         )
-    told = [row | {"beaten_by": by} for row, by in zip(found, beaten(found), strict=True)]
-    return MeasuredPoints(name, told)
+    table = [row | {"beaten_by": by} for row, by in zip(measured, beaten(measured), strict=True)]
+    return MeasuredPoints(name, table)
 
 
 def _speeds(predictor: Predictor, wanted: Sequence[OperatingPoint]) -> dict[OperatingPoint, float]:

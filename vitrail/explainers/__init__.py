@@ -1,1 +1,1 @@
-"""What a network looked at, on the pixels of the original image."""
+"""Explain predictions: where a network looked, on the pixels of the original image."""

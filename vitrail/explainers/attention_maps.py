@@ -1,4 +1,4 @@
-"""Attention as it is: which tokens one token looks at, in any layer, by any head (brighter: more weight)."""
+"""Raw attention of one token, in any layer and head (brighter: more weight)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vitrail.runs.network import Network
 
 @dataclass(frozen=True)
 class AttentionSettings:
-    """Which attention is shown: counted from 1; by default the last layer and the mean of its heads.
+    """Which attention is shown: layer and head, counted from 1; by default the last layer and the mean of its heads.
 
-    `query` is who looks: the name of a prefix token (cls, dist, reg1, reg2 …), a patch as ROW,COLUMN, or "" for
-    the class token and, where there is none, the mean of all patches.
+    `query` is the query token: the name of a prefix token (cls, dist, reg1, reg2 …), a patch as ROW,COLUMN, or "" for
+    the class token or, if there is none, the mean of all patches.
     """
 
     layer: int | None = None
@@ -39,7 +39,7 @@ class Attention:
 
     @staticmethod
     def fits(network: Network) -> bool:
-        """Tell whether a network shows its attention."""
+        """Return whether the network exposes its attention."""
         return network.spec.shows_attention
 
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
@@ -56,12 +56,12 @@ class Attention:
 
 
 def looks_of(subject: Subject, pixels: Tensor, query: str = "") -> list[Tensor]:
-    """Return where a token looks in every layer: one (b, h, row, col) a layer, on the grid of that layer."""
+    """Return the attention of a token in every layer: one (b, h, row, col) per layer, on the grid of that layer."""
     with torch.inference_mode():
-        asked = pixels.to(subject.device)
-        grid = subject.network.encoder(asked[:1]).tokens.grid
+        images = pixels.to(subject.device)
+        grid = subject.network.encoder(images[:1]).tokens.grid
         recorder = _Rows(query_row(query, subject.spec.prefix, grid), grid)
-        subject.network.encoder(asked, record=recorder)
+        subject.network.encoder(images, record=recorder)
     return [row.cpu() for row in recorder.found()]
 
 
@@ -72,19 +72,19 @@ def _place(kind: str, number: int, count: int) -> int:
 
 
 class _Rows(Piecewise):
-    """Pulls one row out of every call, head by head."""
+    """Extracts one row of every attention call, head by head."""
 
-    def __init__(self, asked: Tensor, grid: Grid) -> None:
+    def __init__(self, query: Tensor, grid: Grid) -> None:
         super().__init__()
-        self.asked, self.last = asked, grid  # who looks, as weights on the last grid
+        self.query, self.last = query, grid  # the query, as weights on the last grid
         self.rows: list[list[Tensor]] = []
         self.grids: list[Grid] = []
-        self._here = asked
+        self._here = query
 
     def begin(self, place: TokenIndex) -> None:
         self.rows.append([])
         self.grids.append(self.grid)
-        self._here = spread(self.asked, self.last, self.grid, self.prefix)
+        self._here = spread(self.query, self.last, self.grid, self.prefix)
 
     def take(self, piece: AttentionMap) -> None:
         row = self._here.to(piece.weights).expand(len(piece.weights) // piece.groups, -1)
@@ -102,15 +102,15 @@ class _Rows(Piecewise):
 
 
 def replace_heads(piece: AttentionMap, head: int) -> AttentionMap:
-    """Return the attention of one head alone."""
+    """Return the attention of one head only."""
     return piece._replace(weights=piece.weights[:, head : head + 1])
 
 
 def query_row(query: str, names: tuple[str, ...], grid: Grid) -> Tensor:
-    """Return who looks as weights over prefix and patches: (1, prefix + row·col), adding to 1.
+    """Return the query as weights over prefix and patches: (1, prefix + row·col), with sum 1.
 
     Raises:
-        SettingError: there is no such token; the message says which there are.
+        SettingError: there is no such token; the message lists all tokens.
     """
     prefix = token_names(names)
     row = torch.zeros(1, len(prefix) + grid[0] * grid[1])
@@ -124,7 +124,7 @@ def query_row(query: str, names: tuple[str, ...], grid: Grid) -> Tensor:
 
 
 def token_names(names: tuple[str, ...]) -> list[str]:
-    """Return the prefix tokens by names that differ: registers are numbered."""
+    """Return unique names of the prefix tokens: registers are numbered."""
     registers = iter(range(1, len(names) + 1))
     return [f"reg{next(registers)}" if name == "reg" else name for name in names]
 

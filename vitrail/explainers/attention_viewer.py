@@ -1,4 +1,4 @@
-"""Where every patch looks, in every layer and head, small enough for a page."""
+"""Attention of every patch, in every layer and head, small enough for a page."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from vitrail.explainers.target import Subject
 from vitrail.layers.sdpa import AttentionMap, TokenIndex
 
 BUDGET = 10_000_000
-"""Weights in one page, a byte each, for 12 heads; finer grids are put together into cells until they fit."""
+"""Attention weights in one page, one byte each, for 12 heads; finer grids are pooled into cells until they fit."""
 
 
 def hover_data(subject: Subject, pixels: Tensor) -> dict[str, Any]:
     """Return the attention of one image for the page: pixels (1, channels, height, width) -> plain data.
 
-    One entry a layer: its cells (rows, cols), heads, and bytes in base64, (heads, prefix + cells, cells), each
-    row divided by its largest weight; `tops` are those weights in percent of the row. Weight that goes to
-    prefix tokens is left out.
+    One entry per layer: its cells (rows, cols), heads, and bytes in base64, (heads, prefix + cells, cells), each row
+    divided by its largest weight; `tops` are these weights in percent of the row. Weight on prefix tokens is left out.
     """
     cells = max(1, int((BUDGET / max(1, subject.spec.blocks) / 12) ** 0.5))
     recorder = _Cells(cells)
@@ -48,7 +47,7 @@ def _packed(weights: Tensor, grid: Grid) -> dict[str, Any]:
 
 
 class _Cells(Piecewise):
-    """Adds the attention of every call up over cells of patches: mean over who looks, sum over what is seen."""
+    """Pools the attention of every call over cells of patches: mean over queries, sum over keys."""
 
     def __init__(self, cells: int) -> None:
         super().__init__()
@@ -56,7 +55,7 @@ class _Cells(Piecewise):
         self.sums: list[Tensor] = []
         self.grids: list[Grid] = []
         self._cell = torch.empty(0)
-        self._asked: list[Tensor] = []
+        self._queries: list[Tensor] = []
 
     def begin(self, place: TokenIndex) -> None:
         row, col = self.grid
@@ -68,13 +67,13 @@ class _Cells(Piecewise):
         self._cell = torch.cat([torch.arange(self.prefix), patches, last]).to(place.rows.device)
         self.grids.append(small)
         self.sums.append(torch.empty(0))
-        self._asked.append(torch.bincount(self._cell[place.rows.flatten()], minlength=int(last) + 1))
+        self._queries.append(torch.bincount(self._cell[place.rows.flatten()], minlength=int(last) + 1))
 
     def take(self, piece: AttentionMap) -> None:
         groups, heads, queries, _ = piece.weights.shape
         cells = int(self._cell[-1]) + 1
-        seen = self._cell[piece.cols.view(groups, -1)][:, None, None].expand(piece.weights.shape)
-        keys = piece.weights.new_zeros(groups, heads, queries, cells).scatter_add(3, seen, piece.weights)
+        key_cells = self._cell[piece.cols.view(groups, -1)][:, None, None].expand(piece.weights.shape)
+        keys = piece.weights.new_zeros(groups, heads, queries, cells).scatter_add(3, key_cells, piece.weights)
         flat = keys.transpose(0, 1).reshape(heads, groups * queries, cells)
         found = flat.new_zeros(heads, cells, cells).index_add(1, self._cell[piece.rows.flatten()], flat)
         self.sums[-1] = self.sums[-1] + found if self.sums[-1].numel() else found
@@ -82,7 +81,7 @@ class _Cells(Piecewise):
     def found(self) -> list[tuple[Tensor, Grid]]:
         """Return (heads, prefix + cells, cells) and the grid of cells, one a call."""
         means = [
-            total / asked[None, :, None].clamp(min=1)
-            for total, asked in zip(self.sums, self._asked, strict=True)
+            total / count[None, :, None].clamp(min=1)
+            for total, count in zip(self.sums, self._queries, strict=True)
         ]
         return [(mean[:, :-1, self.prefix : -1], grid) for mean, grid in zip(means, self.grids, strict=True)]

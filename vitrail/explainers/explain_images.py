@@ -1,4 +1,4 @@
-"""Many images explained one after the other: a page or a figure each, and what the tests say together."""
+"""Explain many images: a page or a figure for each, and a summary of the tests."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from vitrail.infer.predictor import Predictor
 PAGE, ALL = "page", "all"
 
 NAME_BYTES = 240
-"""Bytes of a file's name at most: systems take 255, and a number may follow."""
+"""Largest length of a file name in bytes: file systems allow 255, and a number may be appended."""
 
 CLASSLESS = ("rollout", "attention")
-"""Methods that show where attention went, whatever the question: no class stands beside their name."""
+"""Methods that do not depend on the explained class: no class is shown next to their name."""
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is wanted of every image: `method` is a method's name, `page` or `all`; `settings` are its own."""
+    """How to explain every image: `method` is the name of a method, `page` or `all`; `settings` are its settings."""
 
     method: str
     of: str | None
@@ -46,9 +46,9 @@ class Wish:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one image: a file and explanations, or the error that names what is wrong with it.
+    """The result for one image: a file and explanations, or an error message.
 
-    `unread` tells an error of the image from one of explaining it.
+    `unread` is True if the image could not be read, False if the explanation failed.
     """
 
     path: str
@@ -62,15 +62,15 @@ class Result:
         """Return plain data for JSON."""
         if self.error:
             return {"path": self.path, "error": self.error}
-        found = [one.to_dict() for one in self.explanations]
-        return {"path": self.path, "answer": self.answer, "file": str(self.file), "explanations": found}
+        entries = [one.to_dict() for one in self.explanations]
+        return {"path": self.path, "answer": self.answer, "file": str(self.file), "explanations": entries}
 
 
 def explain_all(predictor: Predictor, sources: Iterable[Source], wish: Wish) -> Iterator[Result]:
-    """Yield one result an image; one that cannot be read, explained or written gets an error and the others go on.
+    """Yield one result per image; an image that cannot be read, explained or written gets an error.
 
     Raises:
-        SettingError: the method is unknown, does not fit the network or has no such setting; or nobody knows `of`.
+        SettingError: the method is unknown, does not fit the network or has no such setting; or `of` is unknown.
         RunError: nothing can be written into the folder.
     """
     _refuse(wish)
@@ -79,11 +79,11 @@ def explain_all(predictor: Predictor, sources: Iterable[Source], wish: Wish) -> 
     for source in sources:
         try:
             yield _explained(ImageExplainer(predictor, source, twins), source.name, wish)
-        except SettingError:  # as wrong for every other image
+        except SettingError:  # the same error for every image
             raise
         except VitrailError as error:
             yield Result(source.name, error=str(error), unread=isinstance(error, DataError))
-        except Exception as error:  # one image's size or values must not cost the others their answers
+        except Exception as error:  # a failure of one image must not stop the others
             yield Result(source.name, error=f"{source.called} could not be explained: {reason(error)}.")
 
 
@@ -100,10 +100,10 @@ def _refuse(wish: Wish) -> None:
 def _explained(look: ImageExplainer, name: str, wish: Wish) -> Result:
     stem, answer = "standard-input" if name == "-" else Path(name).stem, str(look.prediction)
     if wish.method == PAGE:
-        told = build_page(look, Path(name).name, of=wish.of, check=wish.check)
-        page = free_name(wish.folder, stem, ".html")
-        write_text(page, told.html)
-        return Result(name, answer, page, told.explanations)
+        page = build_page(look, Path(name).name, of=wish.of, check=wish.check)
+        path = free_name(wish.folder, stem, ".html")
+        write_text(path, page.html)
+        return Result(name, answer, path, page.explanations)
     if wish.method == ALL:
         found = tuple(every(look, wish.of)[0])
     else:
@@ -130,21 +130,17 @@ def _title(one: Explanation) -> str:
 
 
 def summary(results: Sequence[Result]) -> list[str]:
-    """Return what the tests say over all images: a line a method with intervals, and which to believe."""
+    """Summarize the tests over all images: one line per method with intervals, and which method to trust."""
     tested: dict[str, list[Explanation]] = {}
     for one in (one for result in results for one in result.explanations if one.faithful):
         tested.setdefault(one.method, []).append(one)
     if not tested:
         return []
     if max(map(len, tested.values())) == 1:
-        found = [one for some in tested.values() for one in some]
-        return (
-            [recommend(found)]
-            if len(found) > 1
-            else [f"{found[0].faithful.words}"]
-            if found[0].faithful
-            else []
-        )
+        single = [one for some in tested.values() for one in some]
+        if len(single) > 1:
+            return [recommend(single)]
+        return [single[0].faithful.words] if single[0].faithful else []
     lines, best = [], ("", 0.0)
     for method, some in tested.items():
         tests = [one.faithful for one in some if one.faithful]
@@ -152,20 +148,20 @@ def summary(results: Sequence[Result]) -> list[str]:
         insertion = mean_gain([one.insertion.mean for one in tests])
         same = float(np.mean([one.alike for one in tests]))
         over = Faithfulness(deletion, insertion, same)
-        word = "nothing to tell" if over.nothing else "holds" if over.holds else "doubtful"
+        verdict = "not conclusive" if over.nothing else "faithful" if over.holds else "doubtful"
         gains = f"deletion {deletion}, insertion {insertion}, alike {same:z.2f}"
-        lines.append(f"{method} over {len(tests)} images: {gains}: {word}.")
+        lines.append(f"{method} over {len(tests)} images: {gains}: {verdict}.")
         if over.holds and deletion.mean + insertion.mean > best[1]:
             best = (method, deletion.mean + insertion.mean)
     if len(tested) > 1:
-        lines.append(f"Believe {best[0]} here." if best[0] else "Believe none of them here.")
+        lines.append(f"Trust {best[0]} here." if best[0] else "Trust none of them here.")
     return lines
 
 
 def free_name(folder: Path, stem: str, suffix: str) -> Path:
-    """Return a name in the folder that no file has yet, so that two images called alike both stay.
+    """Return an unused file name in the folder, so that two images with the same name get two files.
 
-    A name that is longer than file systems take is cut.
+    A name that is longer than file systems allow is cut.
     """
     base, ending = os.path.splitext(suffix)
     short = os.fsencode(stem)[: NAME_BYTES - len(os.fsencode(suffix))].decode("utf-8", "ignore")

@@ -1,4 +1,4 @@
-"""One call from an image to an explanation of what the network answered."""
+"""Explain the prediction of a model for one image."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Explainer = Callable[[Subject, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one image was taken for, and where the network looked.
+    """The prediction for one image, and where the network looked.
 
-    `grid` is (row, col) in the method's own cells; `heat` is (height, width) in the original's pixels, 0 or
-    more, NaN where the network saw nothing. `of` names what is explained, `asked` the part of the image that is asked
-    about, `faithful` says how the map stood the tests, where they were asked for.
+    `grid` is (row, col) in the method's own cells; `heat` is (height, width) in pixels of the original, 0 or more, NaN
+    outside the network's input. `of` names what is explained, `asked` the part of the image in question; `faithful` is
+    the result of the tests, if they were run.
     """
 
     method: str
@@ -55,11 +55,11 @@ class Explanation:
         return self.marked(plots.heat(self.original(), self.heat))
 
     def marked(self, drawn: Image.Image) -> Image.Image:
-        """Return a drawing of the image, of whatever size, with a frame around the part that is asked about."""
+        """Return a drawing of the image, of any size, with a frame around the explained part."""
         return drawn if self.asked is None else plots.framed(drawn, self.asked.box, self.image.shape[1])
 
     def figure(self, longest: int | None = None) -> Image.Image:
-        """Return the image and the heat map side by side; each at most `longest` pixels a side before it is drawn."""
+        """Return image and heat map side by side; the image is first reduced to at most `longest` pixels a side."""
         picture = self.original()
         if longest is not None:
             picture.thumbnail((longest, longest))
@@ -79,17 +79,17 @@ class Explanation:
 
 
 class ImageExplainer:
-    """One image under one model: what it answers, and any number of explanations of it.
+    """One image and one model: the prediction, and any number of explanations of it.
 
-    `image` is a path, bytes, Pillow image or array; DataError where it cannot be read. `twins` are shuffled
-    networks for the tests, made once for many images (`twins_of`).
+    `image` is a path, bytes, Pillow image or array; DataError if it cannot be read. `twins` are shuffled copies of the
+    network for the tests, made once for many images (`twins_of`).
     """
 
     def __init__(self, predictor: Predictor, image: Any, twins: Sequence[Network] | None = None) -> None:
         if predictor.preprocess.zoom is not None:
             raise SettingError(
-                "This model answers in windows, of which no map of the whole image can be made. Train with "
-                "--set zoom=0 to explain whole images."
+                "This model uses sliding windows, so there is no map of the whole image. Train with --set zoom=0 "
+                "to explain whole images."
             )
         self.predictor = predictor
         self._twins = twins
@@ -100,11 +100,11 @@ class ImageExplainer:
 
     @property
     def choices(self) -> list[str]:
-        """What may be asked about in the answer, the likeliest first."""
+        """What can be explained in the prediction, most likely first."""
         return list(self.predictor.task.choices(self.prediction))
 
     def subject(self, of: str | None = None) -> Subject:
-        """Return what is explained: the answer itself, or another choice (UnknownNameError names the nearest)."""
+        """Return what to explain: the prediction itself, or another choice (UnknownNameError names the nearest)."""
         task = self.predictor.task
         chosen = self.prediction if of is None else task.focus(self.prediction, of)
         network = self.predictor.at(self.predictor.point)
@@ -121,7 +121,7 @@ class ImageExplainer:
         explainer = self._explainer(method, settings)
         subject = self.subject(of)
         grid = explainer(subject, self.ready.pixels[None])[0].float().numpy()
-        # Cells that were covered fill the whole input; tokens that overlap leave a rim around their middles.
+        # Occlusion cells fill the whole input; overlapping tokens leave a rim around their centres.
         rim = 0.0 if method == "occlusion" else subject.spec.overlap_margin
         heat = onto_original(np.maximum(grid, 0), self.ready.geometry, rim)
         image = preview(self.ready.image) if self.predictor.preprocess.raw else self.ready.image
@@ -130,7 +130,7 @@ class ImageExplainer:
         return Explanation(method, self.prediction, grid, heat, image, named, asked=asked)
 
     def test(self, found: Explanation, settings: Mapping[str, Any] | None = None) -> Explanation:
-        """Return the same explanation with what became of it when it was tested."""
+        """Test an explanation and return it with the result."""
         explainer = self._explainer(found.method, settings)
         baseline = self._baseline(found.of)
         if self._twins is None:
@@ -143,7 +143,7 @@ class ImageExplainer:
         network = self.predictor.network
         if not explainer.fits(network):
             raise SettingError(
-                f"{method} does not fit {self.predictor.header.name}, {_lack(method, network.spec.attention)}. "
+                f"{method} does not fit {self.predictor.header.name}, {_misfit(method, network.spec.attention)}. "
                 f"What fits: {', '.join(compatible_methods(network))}."
             )
         checked: Explainer = explainer
@@ -157,20 +157,20 @@ class ImageExplainer:
 
 
 def twins_of(predictor: Predictor) -> list[Network]:
-    """Return shuffled twins of a model's network, for the test of shuffled weights."""
+    """Return shuffled copies of a model's network, for the test with shuffled weights."""
     return [shuffled(predictor.network, seed) for seed in range(SHUFFLES)]
 
 
-def _lack(method: str, attention: str) -> str:
+def _misfit(method: str, attention: str) -> str:
     if method == "gradcam":
         return "whose head reads a class token and no map"
     return "whose attention cannot be seen" if attention == "opaque" else "which has no attention"
 
 
 def method_for(network: Network) -> str | None:
-    """Return the explainer that a report takes for a network, or None where only occlusion fits.
+    """Return the explainer that reports use for a network, or None if only occlusion fits.
 
-    Occlusion asks the network some hundred times an image, for which a report does not wait.
+    Occlusion needs several hundred forward passes per image, too slow for a report.
     """
     return next((name for name in compatible_methods(network) if name != "occlusion"), None)
 
@@ -178,9 +178,9 @@ def method_for(network: Network) -> str | None:
 def explain(
     model: Predictor | str | Path | Run, image: Any, method: str = "rollout", *, of: str | None = None
 ) -> Explanation:
-    """Return why a model answers what it answers: `image` is a path, Pillow image or array.
+    """Explain the prediction of a model for an image (a path, Pillow image or array).
 
-    `of` names another class than the answered one. Methods: rollout, relevance, gradcam, occlusion, attention.
+    `of` names another class than the predicted one. Methods: rollout, relevance, gradcam, occlusion, attention.
     """
     predictor = model if isinstance(model, Predictor) else Predictor(model)
     return ImageExplainer(predictor, image).explain(method, of)

@@ -1,4 +1,4 @@
-"""The page of one explanation: what was answered, where the network looked, and how much of that to believe."""
+"""The page of one explanation: the prediction, where the network looked, and how far to trust this."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from vitrail.explainers.methods import compatible_methods
 from vitrail.pages import render
 
 WIDTH = 460
-"""Pixels of an image in the page, at most."""
+"""Largest width and height of an image in the page, in pixels."""
 
 OTHERS = 2
-"""Runners-up that are explained beside the answer."""
+"""Number of other classes that are explained next to the prediction."""
 
 
 WORDS = (
-    ("rollout", "Rollout follows attention back through all layers and knows no class."),
-    ("relevance", "Relevance weighs attention with the gradient of what is explained."),
-    ("gradcam", "Grad-CAM weighs the last map with the gradient of what is explained."),
-    ("occlusion", "Occlusion covers the image piece by piece: how far does the score fall?"),
+    ("rollout", "Rollout follows attention back through all layers; it does not depend on the class."),
+    ("relevance", "Relevance weights attention by the gradient of the explained score."),
+    ("gradcam", "Grad-CAM weights the last feature map by the gradient of the explained score."),
+    ("occlusion", "Occlusion covers the image piece by piece and measures how far the score falls."),
 )
 
 
@@ -43,21 +43,21 @@ class Page:
 
 
 def build_page(look: ImageExplainer, name: str, *, of: str | None = None, check: bool = True) -> Page:
-    """Return the page of one image: every method that fits, tested where `check` says so.
+    """Return the page of one image: every method that fits, tested if `check` is True.
 
-    `of` names another choice than the answer to explain; it is self-contained and needs no network.
+    `of` names another choice to explain. The page is self-contained and needs no internet.
     """
     spec = look.predictor.network.spec
     found, refused = every(look, of)
     if check:
         found = [look.test(one) for one in found]
     made = {one.method: one.grid.size for one in found}
-    # A map of a single cell, such as a small image leaves of a deep pyramid, cannot tell classes apart.
-    telling = next((name for name in ("relevance", "gradcam") if made.get(name, 0) > 1), "occlusion")
+    # A map with one cell (small image, deep pyramid) cannot distinguish classes.
+    specific = next((name for name in ("relevance", "gradcam") if made.get(name, 0) > 1), "occlusion")
     asked = found[0].asked
     choices = asked.others if asked else look.choices
     others = [choice for choice in choices if choice != found[0].of][:OTHERS]
-    beside = [look.explain(telling, choice) for choice in others]
+    beside = [look.explain(specific, choice) for choice in others]
     values = {
         "name": name,
         "model": look.predictor.header.name,
@@ -83,7 +83,7 @@ def _heading(one: Explanation) -> str:
 
 
 def every(look: ImageExplainer, of: str | None = None) -> tuple[list[Explanation], list[str]]:
-    """Return the explanations by every method that fits, and why others have no room at this size."""
+    """Return the explanations of all methods that fit, and errors of those that need too much memory."""
     found, refused = [], []
     for method in compatible_methods(look.predictor.network):
         try:
@@ -95,19 +95,17 @@ def every(look: ImageExplainer, of: str | None = None) -> tuple[list[Explanation
 
 
 def recommend(found: Sequence[Explanation]) -> str:
-    """Say which of several tested explanations of one answer to believe."""
+    """Say which of several tested explanations of one prediction to trust."""
     tested = [one for one in found if one.faithful is not None]
-    held = [one for one in tested if one.faithful is not None and one.faithful.holds]
+    passed = [one for one in tested if one.faithful is not None and one.faithful.holds]
     if tested and all(one.faithful is not None and one.faithful.nothing for one in tested):
         return NOTHING
-    if not held:
-        return (
-            "None of the methods is surely better than random order here: do not lean on any of these images."
-        )
-    best = max(held, key=_gain)
-    rest = [one.method for one in tested if one not in held]
+    if not passed:
+        return "No method is significantly better than random order here; do not trust these heat maps."
+    best = max(passed, key=_gain)
+    rest = [one.method for one in tested if one not in passed]
     more = f" Doubtful here: {', '.join(rest)}." if rest else ""
-    return f"Believe {best.method}: of what holds, it names best what the score hangs on.{more}"
+    return f"Trust {best.method}: of the methods that pass, it finds best what the score depends on.{more}"
 
 
 def _gain(one: Explanation) -> float:
@@ -117,19 +115,19 @@ def _gain(one: Explanation) -> float:
 
 def _shown(one: Explanation) -> dict[str, Any]:
     image = plots.photo_uri(one.marked(plots.heat(_small(one), one.heat)))
-    note = " One cell covers all that the network saw: it cannot say where." if one.grid.size == 1 else ""
+    note = " One cell covers the whole input: it shows no location." if one.grid.size == 1 else ""
     return {"method": one.method, "of": one.of, "image": image, "faithful": one.faithful, "note": note}
 
 
 def _small(one: Explanation) -> Image.Image:
-    """Return the image as the page shows it; the map is laid over it afterwards, so that its scale can be read."""
+    """Return the image at page size; the map is drawn on it afterwards, so that its scale is readable."""
     picture = one.original()
     picture.thumbnail((WIDTH, WIDTH))
     return picture
 
 
 def _attention(look: ImageExplainer, there: bool) -> dict[str, Any]:
-    """Return the grid of heat maps, and the data of the sliders; nothing where attention cannot be seen."""
+    """Return the grid of heat maps and the data of the sliders; empty if the network shows no attention."""
     if not there:
         return {"heads": "", "hover": ""}
     subject, pixels = look.subject(), look.ready.pixels[None]
@@ -143,6 +141,6 @@ def _attention(look: ImageExplainer, there: bool) -> dict[str, Any]:
 
 
 def _colours() -> list[list[int]]:
-    """Return the colours of heat for 0 … 255."""
+    """Return the colour map of heat for 0 … 255."""
     ramp = plots.heat_colours(np.linspace(0, 1, 256)[None])[0]
     return [[int(part) for part in colour] for colour in ramp]

@@ -1,4 +1,4 @@
-"""Is the image true? Deletion and insertion against random order, and the test of shuffled weights.
+"""Test heat maps: deletion and insertion against random order, and comparison with shuffled weights.
 
 Deletion and insertion: Petsiuk, Das and Saenko 2018 (RISE), arXiv:1806.07421, §4.2. Shuffled weights: after Adebayo
 et al. 2018, "Sanity Checks for Saliency Maps", arXiv:1810.03292.
@@ -22,21 +22,21 @@ from vitrail.explainers.occlusion import cell_grid, covered_scores, mean_colour
 from vitrail.explainers.target import Subject
 
 RANDOM = 8
-"""Random orders to compare with."""
+"""Number of random orders to compare with."""
 
 STEPS = 12
-"""In how many portions the image goes or comes."""
+"""Number of steps in which the image is deleted or inserted."""
 
 SHUFFLES = 2
-"""Networks with shuffled weights to compare with."""
+"""Number of networks with shuffled weights to compare with."""
 
 LEAST = 0.005
-"""Points of the score below which a gain is shown as 0.00, and is nothing."""
+"""Gain, in points of the score, below which it is displayed as 0.00 and counts as zero."""
 
 ALIKE = 0.5
-"""Rank correlation from which on a map is called the same with shuffled weights."""
+"""Rank correlation with shuffled weights from which a map counts as the same."""
 
-NOTHING = "There is nothing to tell: the score hardly hangs on which part of the image is there."
+NOTHING = "The test is not conclusive: the score hardly depends on any part of the image."
 
 Curve = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ class Gain(NamedTuple):
 
     @property
     def sure(self) -> bool:
-        """Whether the interval lies above 0 and the mean is not shown as 0.00."""
+        """Whether the interval is above 0 and the mean is not displayed as 0.00."""
         return self.low > 0 and self.mean >= LEAST
 
     def __str__(self) -> str:
@@ -59,11 +59,11 @@ class Gain(NamedTuple):
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """What became of an explanation when it was tested.
+    """Result of the tests of an explanation.
 
-    `deletion`: by how much less is left of the score, on average over the portions, when the brightest cells go
-    first rather than any. `insertion`: by how much more is there when they come first. Above 0 is better than
-    random order. `alike`: rank correlation with the map that shuffled weights give; a true map is not alike.
+    `deletion`: how much lower the score is, on average over the steps, if the brightest cells are deleted first instead
+    of in random order. `insertion`: how much higher it is if they are inserted first. Above 0 is better than random
+    order. `alike`: rank correlation with the map of networks with shuffled weights; it is low for a faithful map.
     """
 
     deletion: Gain
@@ -72,17 +72,17 @@ class Faithfulness:
 
     @property
     def nothing(self) -> bool:
-        """Whether both gains are shown as 0.00: no order of the cells is better than another."""
+        """Whether both gains are displayed as 0.00: no order of the cells is better than another."""
         return max(abs(self.deletion.mean), abs(self.insertion.mean)) < LEAST
 
     @property
     def holds(self) -> bool:
-        """Whether both intervals lie above 0 and shuffled weights give another image."""
+        """Whether both intervals are above 0 and shuffled weights give a different map."""
         return self.deletion.sure and self.insertion.sure and self.alike < ALIKE
 
     @property
     def words(self) -> str:
-        """The finding in a sentence."""
+        """The result in one sentence."""
         wrong = [
             name
             for name, gain in (("deletion", self.deletion), ("insertion", self.insertion))
@@ -91,10 +91,10 @@ class Faithfulness:
         if self.nothing:
             return NOTHING
         if self.alike >= ALIKE:
-            return "Do not believe it: shuffled weights give nearly the same image."
+            return "Do not trust it: shuffled weights give nearly the same heat map."
         if wrong:
-            return f"Doubtful: not surely better than random order by {' and '.join(wrong)}."
-        return "It holds: better than random order both ways, and another image with shuffled weights."
+            return f"Doubtful: not significantly better than random order by {' and '.join(wrong)}."
+        return "Faithful: better than random order in both tests, and a different heat map with shuffled weights."
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -107,7 +107,7 @@ class Faithfulness:
 
 
 def mean_gain(values: Sequence[float]) -> Gain:
-    """Return the mean of values with its 95 % interval; of a single value the interval is everything."""
+    """Return the mean of values with its 95 % interval; for a single value the interval is infinite."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return Gain(mean, -np.inf, np.inf)
@@ -116,7 +116,7 @@ def mean_gain(values: Sequence[float]) -> Gain:
 
 
 class Baseline:
-    """Random orders of one image for one question, computed once and shared by all methods."""
+    """Scores of random orders for one image and target, computed once and shared by all methods."""
 
     def __init__(self, subject: Subject, image: Tensor, seed: int = 0) -> None:
         self.subject, self.image = subject, image
@@ -126,7 +126,7 @@ class Baseline:
         self.random = [self._areas(order) for order in orders]
 
     def gains(self, grid: NDArray[np.floating]) -> tuple[Gain, Gain]:
-        """Return what a map's order gains over random orders, by deletion and by insertion."""
+        """Return the gain of a map's order over random orders, by deletion and by insertion."""
         order = np.argsort(-self.on_cells(grid).ravel(), kind="stable")
         deleted, inserted = self._areas(order)
         return (
@@ -135,12 +135,12 @@ class Baseline:
         )
 
     def on_cells(self, grid: NDArray[np.floating]) -> Curve:
-        """Return a map on the common cells: (row, col) of any size -> (row, col)."""
+        """Resample a map to the common cells: (row, col) of any size -> (row, col)."""
         cells: Curve = pooled(torch.as_tensor(grid).float()[None], self.cells)[0].double().numpy()
         return cells
 
     def _areas(self, order: NDArray[np.integer]) -> tuple[float, float]:
-        """Return the mean of the score over the portions, when cells go in this order and when they come."""
+        """Return the mean score over the steps, when cells are deleted and when they are inserted in this order."""
         masks = _portions(order, self.cells)
         deleted = covered_scores(self.subject, self.image, masks, mean_colour(self.image))
         inserted = covered_scores(self.subject, self.image, 1 - masks, blurred(self.image))
@@ -148,7 +148,7 @@ class Baseline:
 
 
 def _portions(order: NDArray[np.integer], cells: tuple[int, int]) -> Tensor:
-    """Return which cells are taken after each portion: (portions, row, col) of 0 and 1."""
+    """Return which cells are selected after each step: (steps, row, col) of 0 and 1."""
     ends = np.unique(np.linspace(0, len(order), min(STEPS, len(order)) + 1).round().astype(int))[1:-1]
     taken = torch.zeros(len(ends), len(order))
     for turn, end in enumerate(ends):
@@ -157,7 +157,7 @@ def _portions(order: NDArray[np.integer], cells: tuple[int, int]) -> Tensor:
 
 
 def blurred(image: Tensor) -> Tensor:
-    """Return an image of which only the coarse colours are left: (channels, height, width)."""
+    """Return a strongly blurred image: (channels, height, width)."""
     height, width = image.shape[-2:]
     coarse = F.interpolate(
         image[None], (max(1, height // 32), max(1, width // 32)), mode="bilinear", antialias=True
@@ -166,7 +166,7 @@ def blurred(image: Tensor) -> Tensor:
 
 
 def alike(maps: Sequence[NDArray[np.floating]], one: NDArray[np.floating]) -> float:
-    """Return the mean Spearman correlation of a map with others; a flat map is like none."""
+    """Return the mean Spearman correlation of a map with others; 0 for a constant map."""
     found = [_spearman(other, one) for other in maps]
     return float(np.mean(found))
 
@@ -184,7 +184,7 @@ def tested(
     baseline: Baseline,
     shuffled: Sequence[Subject],
 ) -> Faithfulness:
-    """Return how a map stands the tests; `shuffled` ask the same question of shuffled networks."""
+    """Test a map; `shuffled` are the same target in networks with shuffled weights."""
     deletion, insertion = baseline.gains(grid)
     others = [explainer(one, baseline.image[None])[0].float().numpy() for one in shuffled]
     same = alike([baseline.on_cells(other) for other in others], baseline.on_cells(grid))

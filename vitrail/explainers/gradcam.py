@@ -12,9 +12,9 @@ from vitrail.runs.network import Network
 
 
 class GradCam:
-    """Weigh the channels of the last map by their mean gradient (eq. 1), and keep what is positive (eq. 2).
+    """Weight the channels of the last map by their mean gradient (eq. 1), and keep the positive part (eq. 2).
 
-    It reads the network's features, so no hook is needed and any network that pools its map will do.
+    It reads the network's features, so no hook is needed; any network that pools its map works.
     """
 
     name = "gradcam"
@@ -25,30 +25,32 @@ class GradCam:
 
     @staticmethod
     def fits(network: Network) -> bool:
-        """Tell whether the head of a network reads its last map, and not a class token alone."""
+        """Return whether the head of the network reads its last map, and not only a class token."""
         return not (network.head.from_prefix and network.spec.prefix)
 
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
         """Return where the score comes from: (b, channels, height, width) -> (b, row, col), 0 or more."""
         with torch.enable_grad():
             # Parameters are frozen: without a gradient at the input there would be no graph.
-            seen = subject.look(pixels.to(subject.device).detach().requires_grad_())
-            at_map, level = _gradient(seen)
+            target = subject.look(pixels.to(subject.device).detach().requires_grad_())
+            at_map, level = _gradient(target)
         if at_map is None or not bool(at_map.any()):
             raise SettingError(
-                f"The head of {subject.name} does not read the patches of the last map, which Grad-CAM weighs. "
+                f"The head of {subject.name} does not read the patches of the last map, which Grad-CAM needs. "
                 "Use --method relevance or occlusion."
             )
         weights = at_map.mean((2, 3), keepdim=True)
         return (weights * level).sum(1).clamp(min=0).detach().cpu()
 
 
-def _gradient(seen: Seen) -> tuple[Tensor | None, Tensor]:
+def _gradient(target: Seen) -> tuple[Tensor | None, Tensor]:
     """Return the gradient at the map that the head reads, and the map: (b, d, row, col) each."""
-    tokens, levels, _ = seen.features
+    tokens, levels, _ = target.features
     candidates = [tokens.x, *levels[-1:]]
-    found: list[Tensor | None] = list(torch.autograd.grad(seen.score.sum(), candidates, allow_unused=True))
-    at_tokens, at_level = found[0], found[-1]
+    gradients: list[Tensor | None] = list(
+        torch.autograd.grad(target.score.sum(), candidates, allow_unused=True)
+    )
+    at_tokens, at_level = gradients[0], gradients[-1]
     if at_tokens is not None:
         return tokens.with_x(at_tokens).map(), tokens.map()
     return at_level, levels[-1] if levels else tokens.map()

@@ -1,4 +1,4 @@
-"""How a row vector over the tokens of one grid lies on the tokens of another: between the stages of a pyramid."""
+"""Move vectors over tokens from one grid to another, between the stages of a pyramid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Grid = tuple[int, ...]
 
 
 def overlap(coarse: int, fine: int) -> Tensor:
-    """Return which share of each of `coarse` cells each of `fine` cells covers, on one axis: (coarse, fine)."""
+    """Return the share of each coarse cell that each fine cell covers, along one axis: (coarse, fine)."""
     edges = torch.linspace(0, 1, coarse + 1, dtype=torch.float64)
     cuts = torch.linspace(0, 1, fine + 1, dtype=torch.float64)
     low = torch.maximum(edges[:-1, None], cuts[None, :-1])
@@ -20,8 +20,8 @@ def overlap(coarse: int, fine: int) -> Tensor:
 def spread(row: Tensor, old: Grid, new: Grid, prefix: int) -> Tensor:
     """Move weights from one (row, col) grid to another: (b, prefix + prod(old)) -> (b, prefix + prod(new)).
 
-    Every token gives its weight to the tokens that lie where it lies, by area; what a merge mixes in from
-    further away is not followed.
+    The weight of a token is distributed over the tokens at the same location, by area; mixing from farther away in a
+    merge is ignored.
     """
     if old == new:
         return row
@@ -32,7 +32,7 @@ def spread(row: Tensor, old: Grid, new: Grid, prefix: int) -> Tensor:
 
 
 def gathered(column: Tensor, old: Grid, new: Grid, prefix: int) -> Tensor:
-    """Give each token of the coarser grid the mean of the tokens it lies on: the transpose of `spread`.
+    """Give each token of the coarser grid the mean of the tokens that it covers: the transpose of `spread`.
 
     (b, prefix + prod(old)) of the finer grid -> (b, prefix + prod(new)).
     """

@@ -1,4 +1,4 @@
-"""What a user may say of a method, on the command line. No heavy import: help reads this page."""
+"""Command-line options of explanation methods. No heavy imports: help reads this module."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 _OF_ALL = ("check", "at")
-"""What is no setting of a method."""
+"""Fields that are not settings of a method."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodOptions:
-    """Settings of a method, and whether maps are tested; what is not given stays as the method has it.
+    """Settings of a method, and whether maps are tested; options that are not given keep the method's default.
 
     Parameters
     ----------
     heads
-        rollout: take the mean, max or min of the heads
+        rollout: fuse the heads by mean, max or min
     discard
-        rollout: share of each row, its smallest weights, that is left out
+        rollout: share of each row, its smallest weights, that is set to 0
     skip
-        rollout: count the residual connection (default), or with --no-skip only attention
+        rollout: include the residual connection (default), or with --no-skip only attention
     layer
         attention: which layer, from 1; with neither layer nor head the figure is a grid of all
     head
         attention: which head, from 1; by default the mean of all
     query
-        attention: who looks: cls, dist, reg1, or a patch as ROW,COLUMN
+        attention: the query token: cls, dist, reg1, or a patch as ROW,COLUMN
     window
         occlusion: side of the covering square in cells
     check
-        test each map; --no-check saves the time of some hundred forwards an image
+        test each map; --no-check saves several hundred forward passes per image
     at
-        of an answer that lies in the image: the pixel x,y or the region left,top,right,bottom that is explained
+        for predictions with positions: the pixel x,y or the region left,top,right,bottom to explain
     """
 
     heads: str | None = None
@@ -47,6 +47,6 @@ class MethodOptions:
     at: str | None = None
 
     def given(self) -> Mapping[str, Any]:
-        """Return what was said of the method."""
-        said = asdict(self)
-        return {name: value for name, value in said.items() if value is not None and name not in _OF_ALL}
+        """Return the settings of the method that were given."""
+        options = asdict(self)
+        return {name: value for name, value in options.items() if value is not None and name not in _OF_ALL}

@@ -1,4 +1,4 @@
-"""The settings of an explainer, read from what a user gave."""
+"""Build explainers from the settings that a user gave."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vitrail.runs.network import Network
 
 @dataclass(frozen=True)
 class NoSettings:
-    """Nothing to set."""
+    """Settings of a method without options."""
 
 
 def build_explainer(method: str, given: Mapping[str, Any] | None = None) -> Any:
     """Return the explainer of this name, ours or "module:Class", with these settings.
 
     Raises:
-        SettingError: the method has no such setting; the message names those that have.
+        SettingError: the method has no such setting; the message names methods that have it.
     """
     kind = catalog.load("explainer", method)
     known = {field.name for field in fields(kind.Settings)}
@@ -31,10 +31,10 @@ def build_explainer(method: str, given: Mapping[str, Any] | None = None) -> Any:
 
 
 def stranger(name: str, method: str) -> SettingError:
-    """Return the error that a setting is nothing to a method, and says whose it is."""
+    """Return the error that a method has no such setting; it names the methods that have it."""
     others = [m for m in catalog.EXPLAINERS if _has(m, name)]
     return SettingError(
-        f"--{name} is nothing to --method {method}; it is for --method {' or '.join(others)}."
+        f"--method {method} has no option --{name}; it belongs to --method {' or '.join(others)}."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a network itself is: its first filters, its places, how far its heads look (arXiv:2010.11929, fig. 7)."""
+"""Analyse a network: first filters, position embeddings, attention distance (arXiv:2010.11929, fig. 7)."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from vitrail.layers.encoder import Encoder
 from vitrail.layers.sdpa import AttentionMap, TokenIndex
 
 COMPONENTS = 28
-"""Principal components of the filters that are shown, as in the paper."""
+"""Number of principal components of the filters that are shown, as in the paper."""
 
 
 class Filters(NamedTuple):
-    """Principal components of the first filters, by falling variance; their sign means nothing."""
+    """Principal components of the first filters, by decreasing variance; their sign is arbitrary."""
 
-    components: Tensor  # (m, row, col, channels), of length 1
+    components: Tensor  # (m, row, col, channels), unit length
     variance: Tensor  # (m,)
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How far attention reaches in one layer, in pixels of the input: the mean distance of what a patch looks at."""
+    """Mean attention distance in one layer, in pixels of the input."""
 
     heads: tuple[float, ...]
-    uniform: float  # if every patch looked at all it can see alike
+    uniform: float  # with equal weight on all patches that it can attend to
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -39,7 +39,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class Inside:
-    """What a network is; None where it has no such thing, or nobody gave it images."""
+    """Result of the analysis; None if the network has no such part, or if there were no images."""
 
     name: str
     filters: Filters | None
@@ -59,21 +59,18 @@ class Inside:
 
     @property
     def missing(self) -> str:
-        """Why there is nothing to see of how far heads look."""
+        """Why there is no attention distance."""
         if self.pictures:
-            return "this network shows none"
-        return "not looked at without images; name some: vitrail inspect MODEL IMAGES"
+            return "this network does not expose it"
+        return "needs images; name some: vitrail inspect MODEL IMAGES"
 
     def lines(self) -> list[str]:
-        """Say in words what there is, and what is missing."""
-        filters = (
-            "no convolution meets the pixels"
-            if self.filters is None
-            else f"{len(self.filters.variance)} shown"
-        )
-        places = (
-            "no table of positions" if self.places is None else "{} x {} places".format(*self.places.shape)
-        )
+        """Return the results as text, and what is missing."""
+        filters, places = "no convolution on the pixels", "no position embeddings"
+        if self.filters is not None:
+            filters = f"{len(self.filters.variance)} shown"
+        if self.places is not None:
+            places = "{} x {} positions".format(*self.places.shape)
         lines = [f"filters: {filters}", f"positions: {places}"]
         if not self.reaches:
             return [*lines, f"attention: {self.missing}"]
@@ -83,7 +80,7 @@ class Inside:
         for turn, reach in enumerate(self.reaches):
             near, far = min(reach.heads), max(reach.heads)
             lines.append(
-                f"  layer {turn + 1:<3} {near:7.1f} … {far:7.1f}   even attention: {reach.uniform:.1f}"
+                f"  layer {turn + 1:<3} {near:7.1f} … {far:7.1f}   uniform attention: {reach.uniform:.1f}"
             )
         return lines
 
@@ -93,7 +90,7 @@ def _rounded(values: Tensor) -> Any:
 
 
 def look_inside(name: str, encoder: Encoder, batches: Iterable[Tensor]) -> Inside:
-    """Return what an encoder is; `batches` are prepared images (b, channels, height, width), or none."""
+    """Analyse an encoder; `batches` are prepared images (b, channels, height, width), or empty."""
     shown = list(batches)
     reaches = attention_distance(encoder, shown) if shown and encoder.spec.shows_attention else ()
     pictures = sum(len(batch) for batch in shown)
@@ -101,9 +98,9 @@ def look_inside(name: str, encoder: Encoder, batches: Iterable[Tensor]) -> Insid
 
 
 def filters(encoder: Encoder, count: int = COMPONENTS) -> Filters | None:
-    """Return the principal components of the filters that meet the pixels; None where no convolution does.
+    """Return the principal components of the first filters; None if no convolution reads the pixels.
 
-    The filters, one a channel of the network, are centred over the channels (fig. 7 left).
+    The filters, one per channel of the network, are centred over the channels (fig. 7 left).
     """
     channels = encoder.config.channels
     convolutions = (part for part in encoder.modules() if isinstance(part, nn.Conv2d))
@@ -121,14 +118,14 @@ def filters(encoder: Encoder, count: int = COMPONENTS) -> Filters | None:
 
 
 def position_similarity(encoder: Encoder) -> Tensor | None:
-    """Return the cosine of each position embedding with all others: (row, col, row, col); None without a table.
+    """Return the cosine of each position embedding with all others: (row, col, row, col); None if there are none.
 
     Prefix tokens are left out (fig. 7 centre).
     """
-    found = encoder.position_vectors()
-    if found is None:
+    embeddings = encoder.position_vectors()
+    if embeddings is None:
         return None
-    vectors, (row, col) = found
+    vectors, (row, col) = embeddings
     unit = F.normalize(vectors.detach().double(), dim=-1)
     return (unit @ unit.T).view(row, col, row, col)
 
@@ -136,10 +133,10 @@ def position_similarity(encoder: Encoder) -> Tensor | None:
 def attention_distance(
     encoder: Encoder, batches: Iterable[Tensor], *, whole: bool = True
 ) -> tuple[Reach, ...]:
-    """Return how far each head of each layer looks: mean over images and patches of Σ_k a(q,k) ‖p_q - p_k‖.
+    """Return the attention distance of each head and layer: mean over images and patches of Σ_k a(q,k) ‖p_q - p_k‖.
 
-    p are the centres of the patches in pixels (fig. 7 right). Prefix tokens neither ask nor are asked; `whole`
-    divides each row by what is left of it, so that weight on the class token does not count as nearness.
+    p are the centres of the patches in pixels (fig. 7 right). Prefix tokens are excluded as queries and keys;
+    `whole` divides each row by the remaining sum, so that weight on the class token does not count as distance 0.
     """
     device = next(encoder.parameters()).device
     recorder = _Distances(whole)
@@ -154,7 +151,7 @@ def attention_distance(
 
 
 class _Distances(Piecewise):
-    """Adds up how far every head looks, call by call, over any number of forwards."""
+    """Sums up the attention distance of every head, call by call, over any number of forwards."""
 
     def __init__(self, whole: bool) -> None:
         super().__init__()
@@ -170,7 +167,7 @@ class _Distances(Piecewise):
         self._size, self.calls = size, 0
 
     def begin(self, place: TokenIndex) -> None:
-        """Lay out the centres of the patches of this call; prefix tokens and padding have none."""
+        """Compute the centres of the patches of this call; NaN for prefix tokens and padding."""
         row, col = self.grid
         down = (torch.arange(row) + 0.5) * self._size[0] / row
         across = (torch.arange(col) + 0.5) * self._size[1] / col
@@ -190,9 +187,9 @@ class _Distances(Piecewise):
         asking = there.any(-1)
         apart = apart.nan_to_num(0.0)
         times = len(piece.weights) // len(apart)
-        asked = torch.stack([apart, there.to(apart)], -1).repeat(times, 1, 1, 1)  # (b·g, q, k, 2)
-        # One product reads the weights once: how far they reach, and how much of them falls on patches.
-        far, on = (piece.weights.transpose(1, 2) @ asked.to(piece.weights)).unbind(-1)  # (b·g, q, h)
+        per_key = torch.stack([apart, there.to(apart)], -1).repeat(times, 1, 1, 1)  # (b·g, q, k, 2)
+        # One product reads the weights once, for both the distance and the weight on patches.
+        far, on = (piece.weights.transpose(1, 2) @ per_key.to(piece.weights)).unbind(-1)  # (b·g, q, h)
         if self.whole:
             far = far / on.clamp(min=torch.finfo(far.dtype).tiny)
         total = (far * asking.repeat(times, 1)[..., None]).sum((0, 1)).double().cpu()

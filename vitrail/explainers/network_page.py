@@ -1,4 +1,4 @@
-"""Figures of what a network is, and the page that holds them."""
+"""Figures of the inside of a network, and the HTML page with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitrail.pages import render
 
 
 def write_inside(found: Inside, folder: Path) -> Path:
-    """Write the figures and inside.html into a folder; returns the page."""
+    """Write the figures and inside.html into a folder; return the path of the page."""
     make_folder(folder)
     figures = drawn(found)
     for name, figure in figures.items():
@@ -33,7 +33,7 @@ def write_inside(found: Inside, folder: Path) -> Path:
 
 
 def drawn(found: Inside) -> dict[str, Image.Image | Figure]:
-    """Return the figures that there are, by name: filters, positions, distance."""
+    """Return the available figures, by name: filters, positions, distance."""
     figures: dict[str, Image.Image | Figure] = {}
     if found.filters is not None:
         figures["filters"] = filter_tiles(found.filters)
@@ -46,7 +46,7 @@ def drawn(found: Inside) -> dict[str, Image.Image | Figure]:
 
 
 def filter_tiles(found: Filters, across: int = 7, side: int = 64, gap: int = 4) -> Image.Image:
-    """Return the components as tiles, each from its smallest value to its largest; other than 3 channels as grey."""
+    """Return the components as tiles, each scaled from its minimum to its maximum; grey if not 3 channels."""
     tiles = found.components.numpy()
     tiles = tiles if tiles.shape[-1] == 3 else tiles.mean(-1, keepdims=True).repeat(3, -1)
     low, high = tiles.min((1, 2, 3), keepdims=True), tiles.max((1, 2, 3), keepdims=True)

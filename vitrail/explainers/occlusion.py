@@ -1,4 +1,4 @@
-"""Occlusion: Zeiler and Fergus 2013, arXiv:1311.2901, §2.2; any network at all."""
+"""Occlusion: Zeiler and Fergus 2013, arXiv:1311.2901, §2.2; works with any network."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from vitrail.layers.tokens import FeatureSpec
 from vitrail.runs.network import Network
 
 CELLS = 14
-"""Cells along the shorter side, where patches are not larger."""
+"""Cells along the shorter side, unless patches are larger."""
 
 
 @dataclass(frozen=True)
 class OcclusionSettings:
-    """How many cells wide and high the covering square is; it moves by one cell."""
+    """Width and height of the covering square in cells; it moves by one cell."""
 
     window: int = 2
 
     def __post_init__(self) -> None:
-        """Refuse a window that covers nothing (SettingError)."""
+        """Raise a SettingError for a window without a cell."""
         if self.window < 1:
-            raise SettingError(f"--window is 1 cell or more, not {self.window}.")
+            raise SettingError(f"--window must be 1 cell or more, not {self.window}.")
 
 
 class Occlusion:
-    """Cover the image piece by piece with its mean colour, and see how far the score falls."""
+    """Cover the image piece by piece with its mean colour, and measure how far the score falls."""
 
     name = "occlusion"
     Settings = OcclusionSettings
@@ -39,20 +39,20 @@ class Occlusion:
 
     @staticmethod
     def fits(network: Network) -> bool:
-        """Every network can be asked again."""
+        """Return True: occlusion only needs predictions."""
         return True
 
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
-        """Return by how much the score falls without each cell: (b, channels, height, width) -> (b, row, col).
+        """Return how far the score falls without each cell: (b, channels, height, width) -> (b, row, col).
 
-        A cell has the mean of all squares that cover it; below 0 where the image speaks against the answer.
+        A cell has the mean of all squares that cover it; below 0 if the cell is evidence against the prediction.
         """
         return torch.stack([self._one(subject, image) for image in pixels])
 
     def _one(self, subject: Subject, image: Tensor) -> Tensor:
         rows, cols = cell_grid(subject.spec, image)
         wide = self._wide(rows, cols)
-        # Squares hang over the border, so that every cell is covered equally often.
+        # Squares extend over the border, so that every cell is covered equally often.
         down, across = rows + wide - 1, cols + wide - 1
         covered = torch.zeros(down * across, rows, cols)
         for turn in range(down * across):
@@ -74,12 +74,12 @@ class Occlusion:
 
 
 def mean_colour(image: Tensor) -> Tensor:
-    """Return an image of the mean of each channel: (channels, height, width), as large as the other."""
+    """Return an image filled with the mean of each channel: (channels, height, width)."""
     return image.mean((1, 2), keepdim=True).expand_as(image)
 
 
 def covered_scores(subject: Subject, image: Tensor, covered: Tensor, cover: Tensor) -> Tensor:
-    """Return the scores with cells of (m, row, col) masks taken from `cover`: (m,)."""
+    """Return the scores of the image with masked cells, (m, row, col), replaced by `cover`: (m,)."""
     parts = []
     for some in torch.split(covered, AT_ONCE):
         masks = on_pixels(some, image.shape[1], image.shape[2])[:, None].to(image)
@@ -95,13 +95,13 @@ def on_pixels(cells: Tensor, height: int, width: int) -> Tensor:
 
 
 def _edges(cells: int, pixels: int) -> Tensor:
-    """Return how many pixels each cell spans, in whole numbers: (cells,)."""
+    """Return the width of each cell in whole pixels: (cells,)."""
     edges = torch.linspace(0, pixels, cells + 1, dtype=torch.float64).round().long()
     return edges.diff()
 
 
 def cell_grid(spec: FeatureSpec, image: Tensor) -> tuple[int, int]:
-    """Return into how many rows and columns an image is divided: its patches, or about 14 on the shorter side."""
+    """Return the rows and columns of cells of an image: its patches, or about 14 along the shorter side."""
     height, width = image.shape[-2:]
     patch = 1 if spec.attention == "none" else spec.strides[0]
     unit = max(patch, min(height, width) / CELLS)

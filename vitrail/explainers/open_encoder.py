@@ -1,4 +1,4 @@
-"""A network to look into, by any name it may have: a run, a model file, weights, a network of the catalog."""
+"""Open an encoder for inspection: from a run, a model file, weights, or a network of the catalog."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from vitrail.weights.preprocessing import answering_preprocess
 from vitrail.weights.resolve import find_weights
 
 IMAGES = 32
-"""Images over which distances are averaged, at most."""
+"""Largest number of images for the mean attention distance."""
 
 FEWEST = 4
-"""Images that are looked at however large they are."""
+"""Smallest number of images, however large they are."""
 
 PAIRS = 8_000_000
-"""Pairs of patches, over all images: 32 images of 224 px in patches of 14 use a quarter of them, and at 518 px
-there is room for 4 images, whose 1,369 patches each are as many askers."""
+"""Largest number of patch pairs over all images: 32 images of 224 px with patches of 14 use a quarter of it; at 518 px
+(1,369 patches per image) it allows 4 images."""
 
 
 class Opened(NamedTuple):
@@ -47,10 +47,9 @@ class Opened(NamedTuple):
 
 
 def open_encoder(model: str, device: str = "auto") -> Opened:
-    """Return the network that a run folder, a model file, a checkpoint, its name or a network's name stands for.
+    """Open an encoder by run folder, model file, checkpoint, name of a checkpoint, or name of a network.
 
-    A network's name stands for the best weights that can be had for it; nothing is ever looked into that was
-    only drawn at random.
+    A network's name stands for its best available weights; a randomly initialized network is never opened.
 
     Raises:
         RunError, WeightsError: it cannot be opened; the message says why.
@@ -66,7 +65,7 @@ def open_encoder(model: str, device: str = "auto") -> Opened:
 
 
 def is_ours(path: Path) -> bool:
-    """Tell whether a path is a run or a model file of ours, with classes and proof."""
+    """Return whether a path is a run or model file of vitrail, with classes and proof."""
     return (path / "recipe.yaml").is_file() or _has_our_header(path)
 
 
@@ -77,11 +76,11 @@ def _has_our_header(path: Path) -> bool:
         with safe_open(path, framework="pt") as handle:
             return "vitrail" in (handle.metadata() or {})
     except (SafetensorError, OSError):
-        return False  # whoever opens it next says what is wrong with it
+        return False  # the next reader will report the error
 
 
 def looked_at(opened: Opened) -> int:
-    """Return over how many images distances are averaged: fewer where images have many patches."""
+    """Return the number of images for the mean attention distance: fewer if images have many patches."""
     stride = opened.encoder.spec.strides[-1]
     patches = (opened.preprocess.size[0] // stride) * (opened.preprocess.size[1] // stride)
     return min(IMAGES, max(FEWEST, PAIRS // max(1, patches) ** 2))
@@ -90,7 +89,7 @@ def looked_at(opened: Opened) -> int:
 def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor | str]:
     """Yield the first images of files, folders, patterns and zip files, prepared, one at a time.
 
-    Of one that cannot be read the error is yielded, and the next takes its place.
+    For an image that cannot be read the error is yielded, and the next image replaces it.
     """
     left = looked_at(opened)
     for source in expand(pictures):
@@ -108,12 +107,12 @@ def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor | str]:
 
 
 def own_batches(opened: Opened, model: str) -> Iterator[Tensor | str]:
-    """Yield a run's own validation images, prepared, one at a time; none for what is no run.
+    """Yield a run's own validation images, prepared, one at a time; nothing if `model` is not a run.
 
-    Of one that cannot be read, or is no longer the one that the run saw, the error is yielded.
+    For an image that cannot be read, or that changed since the run, the error is yielded.
 
     Raises:
-        DataError: the images are not where the run left them; the message asks for others.
+        DataError: the images of the run were moved; the message asks for others.
     """
     if not (Path(model) / "recipe.yaml").is_file():
         return
@@ -121,7 +120,7 @@ def own_batches(opened: Opened, model: str) -> Iterator[Tensor | str]:
     try:
         manifest = run.manifest(run.root())
     except RunError:
-        raise DataError(f"{model} does not tell any more where its images are. {way_out}") from None
+        raise DataError(f"{model} no longer records where its images are. {way_out}") from None
     if not manifest.root.is_dir():
         raise DataError(f"The images of {model} are no longer in {manifest.root}. {way_out}")
     rows = manifest.rows(VAL)

@@ -1,4 +1,4 @@
-"""The shuffle test: without positions a transformer answers the same of patches in any order (arXiv:2010.11929)."""
+"""The shuffle test: without positions, a transformer's output does not depend on patch order (arXiv:2010.11929)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ SAME = 1e-9
 """Differences of logits below this, in float64, are rounding."""
 
 LOGITS = 2
-"""Axes of logits: image, class. What has more is a map."""
+"""Number of axes of class logits: image, class. Outputs with more axes are maps."""
 
 
 class Answer(NamedTuple):
-    """What a network says of the image as it is and of its shuffled patches."""
+    """Predictions for the original image and for its shuffled patches, and how they differ."""
 
     off: float  # the largest change of a logit
-    spread: float  # the deviation of the logits of the image as it is
+    spread: float  # the standard deviation of the logits of the original image
     before: str
     after: str
     followed: str = (
-        "a logit"  # what is compared; of a map, whose cells move with the patches, "the mean token"
+        "a logit"  # what is compared; "the mean token" for maps, whose cells move with the patches
     )
 
     @property
@@ -58,9 +58,9 @@ class Shuffled(NamedTuple):
 
 @torch.no_grad()
 def shuffle_test(subject: Subject, pixels: Tensor, seed: int = 0) -> Shuffled:
-    """Shuffle the patches of an image (channels, height, width), 0 … 255, and ask with and without positions.
+    """Shuffle the patches of an image (channels, height, width), 0 … 255, and predict with and without positions.
 
-    Both are computed in float64, so that what remains of rounding is far below any real change.
+    Both are computed in float64, so that rounding errors are far below any real change.
     """
     encoder: Any = subject.network.encoder
     patch: int = encoder.config.patch
@@ -79,7 +79,7 @@ def shuffle_test(subject: Subject, pixels: Tensor, seed: int = 0) -> Shuffled:
 
 
 def without_positions(network: Network) -> Network:
-    """Return a copy that does not know where a patch stands: every table of places is zero."""
+    """Return a copy that does not know where a patch is: every position table is zero."""
     blind = deepcopy(network)
     for module in blind.modules():
         if isinstance(module, LearnedPosition | GridPosition | RelativeVectors):

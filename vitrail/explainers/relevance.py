@@ -20,12 +20,13 @@ from vitrail.runs.network import Network
 
 
 class Relevance:
-    """What speaks for an answer: attention times its gradient, followed through all layers back to the pixels.
+    """Evidence for a prediction: attention times its gradient, followed through all layers back to the pixels.
 
-    Ā = E_h[(∇A ⊙ A)⁺] (eq. 5), R ← R + Ā R from R = I (eq. 6), of which the rows of the tokens that the head
-    reads are kept. The paper reads the class token's row. Pooling is attention, too: where a head reads several
-    tokens (a mean, class and distillation token), each row counts by the same rule, (∂score/∂x · x)⁺, its share
-    in the score; read from patches, what they gathered and what they are weigh alike (eqs. 8 and 9).
+    Ā = E_h[(∇A ⊙ A)⁺] (eq. 5), R ← R + Ā R from R = I (eq. 6), of which only the rows of the
+    tokens that the head reads are computed. The paper reads the row of the class token. Pooling is also attention: if a
+    head reads several tokens (a mean, class and distillation token), each row is weighted by the same rule,
+    (∂score/∂x · x)⁺, its share in the score; when patches are read, what they gathered from others and their own
+    content have equal weight (eqs. 8 and 9).
     """
 
     name = "relevance"
@@ -36,37 +37,37 @@ class Relevance:
 
     @staticmethod
     def fits(network: Network) -> bool:
-        """Tell whether a network shows its attention."""
+        """Return whether the network exposes its attention."""
         return network.spec.shows_attention
 
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
-        """Return what each place adds to the score: (b, channels, height, width) -> (b, row, col), 0 or more.
+        """Return the contribution of each cell to the score: (b, channels, height, width) -> (b, row, col), 0 or more.
 
         Raises:
-            RoomError: the attention of all layers and its gradient are more than the memory that is free.
+            InsufficientMemoryError: the attention of all layers and its gradient need more than the free memory.
         """
-        recorder = _Within(free_memory(subject.device))
+        recorder = _BoundedRecorder(free_memory(subject.device))
         with torch.enable_grad():
             # Parameters are frozen: without a gradient at the input the first layers would not be in the graph.
-            asked = pixels.to(subject.device).detach().requires_grad_()
-            seen = subject.look(asked, recorder)
-            wanted = [*(one.weights for one in recorder.maps), seen.features.tokens.x]
-            *gradients, at_tokens = torch.autograd.grad(seen.score.sum(), wanted, allow_unused=True)
+            inputs = pixels.to(subject.device).detach().requires_grad_()
+            target = subject.look(inputs, recorder)
+            wanted = [*(one.weights for one in recorder.maps), target.features.tokens.x]
+            *gradients, at_tokens = torch.autograd.grad(target.score.sum(), wanted, allow_unused=True)
         with torch.no_grad():
             shares = [_share(one, gradient) for one, gradient in zip(recorder.maps, gradients, strict=True)]
-            row = _read(subject, seen.features, at_tokens)
-            return on_grid(_pooled(shares, row, seen.features))
+            row = _read(subject, target.features, at_tokens)
+            return on_grid(_pooled(shares, row, target.features))
 
 
 def free_memory(device: torch.device) -> int:
-    """Return how many bytes a device has free."""
+    """Return the free memory of a device in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
 
 
-class _Within(Recorder):
-    """Records all attention as long as it and its gradient, which is as large, fit into `room` bytes."""
+class _BoundedRecorder(Recorder):
+    """Records all attention, as long as it and its gradient (of the same size) fit into `room` bytes."""
 
     def __init__(self, room: int) -> None:
         super().__init__()
@@ -75,12 +76,12 @@ class _Within(Recorder):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
     ) -> Tensor:
-        """Record one call, or refuse before its weights take memory that is not there."""
+        """Record one call, or raise before its weights use memory that is not available."""
         self._fit(q.shape[:-1].numel() * k.shape[-2] * q.element_size(), q.shape[-2])
         return super().attend(q, k, v, bias, where)
 
     def add(self, weights: Tensor, place: TokenIndex) -> None:
-        """Keep one call, or refuse where its gradient would find no room."""
+        """Keep one call, or raise if there is no memory for its gradient."""
         self._fit(weights.numel() * weights.element_size(), place.size[0])
         super().add(weights, place)
         self.held += 2 * weights.numel() * weights.element_size()
@@ -89,24 +90,24 @@ class _Within(Recorder):
         held = self.held + 2 * size
         if held > self.room:
             raise InsufficientMemoryError(
-                f"Relevance holds the attention of all layers at once: {len(self.maps) + 1} of them at "
-                f"{tokens} tokens take {held / 1e9:.1f} GB, and {self.room / 1e9:.1f} GB are free. "
-                "Use --method rollout or occlusion, whose memory grows with the tokens alone, or a smaller input."
+                f"Relevance keeps the attention of all layers in memory: {len(self.maps) + 1} layers with "
+                f"{tokens} tokens need {held / 1e9:.1f} GB, and {self.room / 1e9:.1f} GB are free. "
+                "Use a smaller input, or --method rollout or occlusion, which need much less memory."
             )
 
 
 def _share(one: AttentionMap, gradient: Tensor | None) -> AttentionMap:
-    """Return Ā of one call as a single head (eq. 5); 0 for a call without gradient, which had no part in the score."""
+    """Return Ā of one call as a single head (eq. 5); 0 for a call without gradient, which does not affect the score."""
     if gradient is None:
         return one._replace(weights=torch.zeros_like(one.weights[:, :1]))
     return one._replace(weights=(gradient * one.weights).clamp(min=0).mean(1, keepdim=True))
 
 
 def _pooled(shares: Sequence[AttentionMap], row: Tensor, features: Features) -> TokenWeights:
-    """Follow a row of what the head reads through all layers (eq. 6).
+    """Follow a row over the tokens that the head reads through all layers (eq. 6).
 
-    Read from one prefix token it is that token's row of R. Read from patches, what they gathered from others and
-    what they brought themselves weigh alike: R̄ = R̂ / (R̂ 1) + I with R̂ = R - I (eqs. 8 and 9).
+    For one prefix token this is its row of R. For patches, what they gathered from others and their own content have
+    equal weight: R̄ = R̂ / (R̂ 1) + I with R̂ = R - I (eqs. 8 and 9).
     """
     if not bool(row[:, features.tokens.prefix :].any()):
         return follow([Layer(_adding(share), share.grid, share.prefix) for share in shares], row, features)
@@ -117,9 +118,7 @@ def _pooled(shares: Sequence[AttentionMap], row: Tensor, features: Features) -> 
     for share in reversed(shares):
         row, own, through = (spread(one, grid, share.grid, prefix) for one in (row, own, through))
         grid = share.grid
-        through = through + share.left_multiply(
-            through + own
-        )  # R̂ ← R̂ + Ā (R̂ + I), without ever taking I away again
+        through = through + share.left_multiply(through + own)  # R̂ ← R̂ + Ā (R̂ + I), without subtracting I
     return TokenWeights(row + through, grid, prefix)
 
 
@@ -138,12 +137,12 @@ def _sums(shares: Sequence[AttentionMap], features: Features) -> Tensor:
 
 
 def _read(subject: Subject, features: Features, gradient: Tensor | None) -> Tensor:
-    """Return how much of the score each last token carries to the head: (b, n), adding to 1."""
-    if gradient is None:  # the network pools in a way of its own, from tokens that nobody sees
+    """Return the share of each last token in the score: (b, n), with sum 1."""
+    if gradient is None:  # the network pools in its own way, from tokens that are not exposed
         return rollout.start(subject, features)
     carried = (features.tokens.x * gradient).sum(-1)
     positive = carried.clamp(min=0)
-    # Of a single token all is read, whatever its sign.
+    # If no share is positive (such as one token with a negative share), use absolute values.
     row = torch.where(positive.sum(1, keepdim=True) > 0, positive, carried.abs())
     total = row.sum(1, keepdim=True)
     share = torch.where(total > 0, row / total.clamp(min=torch.finfo(row.dtype).tiny), 1 / row.shape[1])

@@ -21,7 +21,7 @@ from vitrail.runs.network import Network
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """How the heads become one matrix, and what of it counts.
+    """How heads are fused into one matrix, and what is discarded.
 
     `heads` takes their mean, largest or smallest weight; `discard` is the share of each row, its smallest
     weights, that is set to 0; `skip` adds the residual connection, as Abnar and Zuidema do (without it: the
@@ -35,14 +35,14 @@ class RolloutSettings:
     def __post_init__(self) -> None:
         """Refuse other reductions and shares (SettingError)."""
         if self.heads not in ("mean", "max", "min"):
-            raise SettingError(f"Heads are put together by mean, max or min, not by {self.heads!r}.")
+            raise SettingError(f"--heads is mean, max or min, not {self.heads!r}.")
         if not 0 <= self.discard < 1:
             raise SettingError(
-                f"--discard is the share of each row that is left out, 0 or more and below 1, not {self.discard:g}."
+                f"--discard is the share of each row that is set to 0, at least 0 and below 1, not {self.discard:g}."
             )
 
     def fuse(self, weights: Tensor) -> Tensor:
-        """Make one matrix of the heads, its rows adding to 1: (b·g, h, q, k) -> (b·g, 1, q, k)."""
+        """Fuse the heads into one matrix whose rows sum to 1: (b·g, h, q, k) -> (b·g, 1, q, k)."""
         match self.heads:
             case "mean":
                 fused = weights.mean(1, keepdim=True)
@@ -57,7 +57,7 @@ class RolloutSettings:
 
 
 class Rollout:
-    """Follow attention from the class token (from all patches, where there is none) back to the pixels."""
+    """Follow attention from the class token (from all patches, if there is none) back to the pixels."""
 
     name = "rollout"
     Settings = RolloutSettings
@@ -67,28 +67,28 @@ class Rollout:
 
     @staticmethod
     def fits(network: Network) -> bool:
-        """Tell whether a network shows the attention that rollout follows."""
+        """Return whether the network exposes the attention that rollout follows."""
         return network.spec.shows_attention
 
     @torch.inference_mode()
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
-        """Return where the network looked: (b, channels, height, width) -> (b, row, col), each adding to 1 or less.
+        """Return where the network looked: (b, channels, height, width) -> (b, row, col), each with sum at most 1.
 
-        The map is on the grid of the first block. Attention is computed again from what each block began with,
-        a few queries at a time: memory grows with the number of tokens, not with its square.
+        The map is on the grid of the first block. Attention is recomputed from the input of each block, a few
+        queries at a time: memory grows with the number of tokens, not with its square.
         """
         recorder = Inputs()
         features = subject.network.encoder(pixels.to(subject.device), record=recorder)
         if len(recorder.steps) == subject.spec.blocks:
             softmax = subject.spec.attention == "softmax"
             layers = [_streamed(step, self.settings, softmax) for step in recorder.steps]
-        else:  # a block that attends otherwise than once
+        else:  # a block that does not call attention exactly once
             layers = dense(subject, pixels, self.settings)
         return on_grid(follow(layers, start(subject, features), features))
 
 
 class Layer(NamedTuple):
-    """One layer as a rollout sees it: a row over what it gives is pulled to a row over what it takes."""
+    """One layer of a rollout: maps a row vector over its outputs to a row vector over its inputs."""
 
     pull: Callable[[Tensor], Tensor]  # (b, n) -> (b, n)
     grid: Grid
@@ -96,7 +96,7 @@ class Layer(NamedTuple):
 
 
 class TokenWeights(NamedTuple):
-    """Where a row vector came out: (b, prefix + row·col), on the grid of the first layer."""
+    """A row vector over tokens: (b, prefix + row·col), on the grid of the first layer."""
 
     row: Tensor
     grid: Grid
@@ -104,14 +104,14 @@ class TokenWeights(NamedTuple):
 
 
 def dense(subject: Subject, pixels: Tensor, settings: RolloutSettings) -> list[Layer]:
-    """Return the layers of a network from attention that is recorded whole."""
+    """Return the layers of a network, from fully recorded attention."""
     recorder = Recorder()
     subject.network.encoder(pixels.to(subject.device), record=recorder)
     return recorded(recorder.maps, settings)
 
 
 def recorded(maps: Sequence[AttentionMap], settings: RolloutSettings = RolloutSettings()) -> list[Layer]:
-    """Return the layers of recorded attention."""
+    """Return one layer per recorded attention map."""
     return [Layer(_dense_pull(one, settings), one.grid, one.prefix) for one in maps]
 
 
@@ -121,9 +121,9 @@ def _dense_pull(one: AttentionMap, settings: RolloutSettings) -> Callable[[Tenso
 
 
 def _streamed(step: Step, settings: RolloutSettings, softmax: bool) -> Layer:
-    # Rows of softmax add to 1 as they are: their plain mean is left to the product that pulls, which is quicker.
+    # Rows of softmax already sum to 1: the product that pulls computes their mean, which is faster.
     plain = softmax and settings.heads == "mean" and not settings.discard
-    fuse = _as_they_are if plain else settings.fuse
+    fuse = _identity if plain else settings.fuse
 
     def pull(row: Tensor) -> Tensor:
         return _mixed(row, pull_through(step, row, fuse), settings.skip)
@@ -131,7 +131,7 @@ def _streamed(step: Step, settings: RolloutSettings, softmax: bool) -> Layer:
     return Layer(pull, step.grid, step.prefix)
 
 
-def _as_they_are(weights: Tensor) -> Tensor:
+def _identity(weights: Tensor) -> Tensor:
     return weights
 
 
@@ -140,10 +140,10 @@ def _mixed(row: Tensor, pulled: Tensor, skip: bool) -> Tensor:
 
 
 def follow(layers: Sequence[Layer], row: Tensor, features: Features) -> TokenWeights:
-    """Pull a row vector over the last tokens through all layers, last first: (b, n) -> Trail.
+    """Pull a row vector over the last tokens through all layers, last first: (b, n) -> TokenWeights.
 
-    Multiplying a row from the left never builds the n × n product; between the stages of a pyramid the row is
-    spread over the finer grid by area.
+    Multiplying a row from the left never builds the n × n product. Between the stages of a pyramid the row is
+    distributed over the finer grid by area.
     """
     grid, prefix = features.tokens.grid, features.tokens.prefix
     for layer in reversed(layers):
@@ -154,12 +154,12 @@ def follow(layers: Sequence[Layer], row: Tensor, features: Features) -> TokenWei
 
 
 def on_grid(trail: TokenWeights) -> Tensor:
-    """Return what fell on patches: (b, row, col), on the CPU."""
+    """Return the weights of the patches: (b, row, col), on the CPU."""
     return trail.row[:, trail.prefix :].reshape(-1, *trail.grid).cpu()
 
 
 def start(subject: Subject, features: Features) -> Tensor:
-    """Return where to start from, (b, prefix + row·col): where the head reads, the class token or all patches."""
+    """Return the start row, (b, prefix + row·col): what the head reads, the class token or all patches."""
     tokens, spec = features.tokens, subject.spec
     row = tokens.x.new_zeros(tokens.x.shape[:2])
     if subject.network.head.from_prefix and "cls" in spec.prefix:
@@ -170,7 +170,7 @@ def start(subject: Subject, features: Features) -> Tensor:
 
 
 def in_place(row: Tensor, tokens: Tokens) -> Tensor:
-    """Put numbers of the tokens that are left where they stand: (b, n) -> (b, prefix + row·col), 0 elsewhere."""
+    """Scatter values of the kept tokens to their positions: (b, n) -> (b, prefix + row·col), 0 elsewhere."""
     if tokens.kept is None:
         return row
     patches = row.new_zeros(len(row), prod(tokens.grid)).scatter(1, tokens.kept, row[:, tokens.prefix :])

@@ -1,4 +1,4 @@
-"""Recorders that never hold all attention at once: memory grows with the tokens, not with their square."""
+"""Recorders that process attention in pieces: memory grows with the number of tokens, not with its square."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitrail.layers.sdpa import AttentionMap, Recorder, TokenIndex, softmax
 from vitrail.layers.tokens import Tokens
 
 AT_ONCE = 1_000_000
-"""Weights that are computed at a time."""
+"""Number of attention weights that are computed at a time."""
 
 
 def pieces(
@@ -31,7 +31,7 @@ def pieces(
 
 
 class Piecewise(Recorder):
-    """Hands over the attention of every call in pieces of a few queries; the network computes on as ever."""
+    """Records the attention of every call in pieces of a few queries; the network's computation does not change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,13 +39,13 @@ class Piecewise(Recorder):
 
     @abstractmethod
     def take(self, piece: AttentionMap) -> None:
-        """Take in a piece of the current call."""
+        """Process a piece of the current call."""
 
     def begin(self, place: TokenIndex) -> None:
-        """Hear that a call begins, the number `calls`."""
+        """Prepare for the next call, number `calls`."""
 
     def add(self, weights: Tensor, place: TokenIndex) -> None:
-        """Take in a whole call."""
+        """Process a whole call."""
         self.begin(place)
         self.take(AttentionMap(weights, *place, self.grid, self.prefix))
         self.calls += 1
@@ -53,7 +53,7 @@ class Piecewise(Recorder):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
     ) -> Tensor:
-        """Answer by the fused kernel, having taken in the weights piece by piece."""
+        """Process the weights piece by piece, then compute the output with the fused kernel."""
         self.begin(where())
         for piece in pieces(q, k, bias, where):
             self.take(piece._replace(grid=self.grid, prefix=self.prefix))
@@ -62,7 +62,7 @@ class Piecewise(Recorder):
 
 
 class Step(NamedTuple):
-    """An attention call that can be computed again: `again` runs it for another recorder."""
+    """An attention call that can be repeated: `again` runs it with another recorder."""
 
     again: Callable[[Recorder], object]
     grid: tuple[int, ...]
@@ -70,7 +70,7 @@ class Step(NamedTuple):
 
 
 class Inputs(Recorder):
-    """Keeps what every block began with, and no weights; outside of our blocks, queries and keys."""
+    """Keeps the input of every block, and no weights; outside of our blocks, queries and keys."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,34 +78,34 @@ class Inputs(Recorder):
         self._inside = False
 
     def enter(self, block: nn.Module, tokens: Tokens) -> None:
-        """Keep the tokens with which a block begins."""
+        """Keep the input tokens of a block."""
         super().enter(block, tokens)
         self._inside = True
         self.steps.append(Step(lambda record: block(tokens, record), tokens.grid, tokens.prefix))
 
     def add(self, weights: Tensor, place: TokenIndex) -> None:
-        """Keep nothing: the block computes it again."""
+        """Keep nothing: repeating the block computes it again."""
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
     ) -> Tensor:
-        """Answer by the fused kernel."""
+        """Compute the output with the fused kernel."""
         if not self._inside:
-            asked, keys = q.clone(), k.clone()  # views would keep the values alive, too
+            asked, keys = q.clone(), k.clone()  # views would also keep the values in memory
             self.steps.append(
                 Step(lambda record: record.attend(asked, keys, keys, bias, where), self.grid, self.prefix)
             )
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
-class _HeardEnough(Exception):
-    """The attention asked for was heard; what the block makes of it nobody reads."""
+class _AttentionRecorded(Exception):
+    """Stops a block after its attention was recorded; the rest of the block is not needed."""
 
 
 class Puller(Recorder):
-    """Pulls a row vector through the one call that it hears, a few queries at a time, and ends the block there.
+    """Pulls a row vector through one attention call, a few queries at a time, and stops the block there.
 
-    `fuse` makes one matrix of the heads, or leaves them for a plain mean: (b·g, h, q, k) -> (b·g, 1 or h, q, k).
+    `fuse` fuses the heads into one matrix, or keeps them for a plain mean: (b·g, h, q, k) -> (b·g, 1 or h, q, k).
     """
 
     def __init__(self, row: Tensor, fuse: Callable[[Tensor], Tensor]) -> None:
@@ -114,24 +114,24 @@ class Puller(Recorder):
         self.pulled: Tensor | None = None
 
     def add(self, weights: Tensor, place: TokenIndex) -> None:
-        """Pull through a whole call, and leave out what the block does with it: values, projection, MLP."""
+        """Pull through a whole call, and skip the rest of the block: values, projection, MLP."""
         self._take(AttentionMap(weights, *place))
-        raise _HeardEnough
+        raise _AttentionRecorded
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
     ) -> Tensor:
-        """Pull, and leave out what the block does with the answer: projection and MLP."""
+        """Pull in pieces, and skip the rest of the block: values, projection, MLP."""
         place = where()
         asking = self._asking(place, q)
         few = TokenIndex(place.rows[..., asking], place.cols, place.size)
         some = bias if bias is None or bias.shape[-2] == 1 else bias[..., asking, :]
         for piece in pieces(q[:, :, asking], k, some, lambda: few):
             self._take(piece)
-        raise _HeardEnough
+        raise _AttentionRecorded
 
     def _asking(self, place: TokenIndex, q: Tensor) -> Tensor | slice:
-        """Return the queries whose row counts, where few do: in the last block often the class token alone."""
+        """Return the queries with non-zero weight, if there are few: in the last block often only the class token."""
         if place.rows.shape[:-1] != (1,) or place.size[0] != q.shape[2]:
             return slice(None)
         counts = self.row.abs().amax(0)[place.rows[0]] > 0
@@ -143,9 +143,9 @@ class Puller(Recorder):
 
 
 def pull_through(step: Step, row: Tensor, fuse: Callable[[Tensor], Tensor]) -> Tensor:
-    """Compute one call again and pull a row vector through it: (b, n_q) -> (b, n_k)."""
+    """Repeat one attention call and pull a row vector through it: (b, n_q) -> (b, n_k)."""
     puller = Puller(row, fuse)
-    with suppress(_HeardEnough):
+    with suppress(_AttentionRecorded):
         step.again(puller)
-    assert puller.pulled is not None, "a block attends once"
+    assert puller.pulled is not None, "a block calls attention once"
     return puller.pulled

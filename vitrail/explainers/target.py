@@ -1,4 +1,4 @@
-"""What is explained: one number of a network's output, named by a prediction."""
+"""The target of an explanation: one number of a network's output, selected by a prediction."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from vitrail.runs.run_network import ASK, run_network
 from vitrail.tasks.base import Task
 
 AT_ONCE = 32
-"""Images that are scored together."""
+"""Batch size of `Subject.scores`."""
 
 
 class Seen(NamedTuple):
-    """The number that is explained, (b,), and the features that the head read it from; both in the graph."""
+    """The number to explain, (b,), and the features that the head read; both in the autograd graph."""
 
     score: Tensor
     features: Features
@@ -33,8 +33,8 @@ class Seen(NamedTuple):
 class Subject:
     """A network, and the number of its output that `task.score` gives for `prediction`.
 
-    Nothing else is known of the task: whatever has a score, a class as well as a pixel or a box, is explained
-    by the same code.
+    Nothing else about the task is used: everything that has a score (a class, a pixel, a box) is explained by the same
+    code.
     """
 
     network: Network
@@ -44,23 +44,23 @@ class Subject:
 
     @property
     def spec(self) -> FeatureSpec:
-        """What the network says of itself."""
+        """The feature specification of the network."""
         return self.network.spec
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
+        """The device of the network."""
         return next(self.network.parameters()).device
 
     def look(self, pixels: Tensor, record: Recorder | None = None) -> Seen:
-        """Return score and features of inputs (b, channels, height, width), recording attention."""
-        through = _Listening(self.network, record)
+        """Return score and features of inputs (b, channels, height, width); `record` records attention."""
+        through = _RecordingNetwork(self.network, record)
         output = self.task.answer(through, images_only(pixels.to(self.device)), ASK)
-        assert through.features is not None, "the task's answer runs the network it is given"
+        assert through.features is not None, "task.answer must run the network that it is given"
         return Seen(self.task.score(output, self.prediction), through.features)
 
     def scores(self, pixels: Tensor) -> Tensor:
-        """Return the number alone, a few images at a time: (b, channels, height, width) -> (b,), on the CPU."""
+        """Return only the number, a few images at a time: (b, channels, height, width) -> (b,), on the CPU."""
 
         def compute(batch: Batch[Any]) -> Output:
             return {"score": self.task.score(self.task.answer(self.network, batch, ASK), self.prediction)}
@@ -70,21 +70,21 @@ class Subject:
 
 
 def shuffled(network: Network, seed: int) -> Network:
-    """Return a network whose every parameter has its values in another order.
+    """Return a copy of a network with shuffled values in every parameter.
 
-    Their sizes stay what training made them; what they know is gone.
+    The distribution of the values does not change; everything learned is lost.
     """
-    twin = deepcopy(network)
+    copy = deepcopy(network)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in twin.parameters():
+        for parameter in copy.parameters():
             order = torch.randperm(parameter.numel(), generator=draw).to(parameter.device)
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    return twin
+    return copy
 
 
-class _Listening(nn.Module):
-    """A network as its task runs it, which lets the recorder hear and keeps the features."""
+class _RecordingNetwork(nn.Module):
+    """A network as its task runs it, which passes on the recorder and keeps the features."""
 
     def __init__(self, network: Network, record: Recorder | None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Brings a map from the network's grid back onto the pixels of the original image."""
+"""Map values from the network's grid back to the pixels of the original image."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from vitrail.data.batch import Geometry
 Map = NDArray[np.float32]
 
 RUN = 65_536
-"""Pixels of a side whose weights are held at once: a strip may be millions long."""
+"""Pixels of one side that are processed at once: a panorama may be millions of pixels long."""
 
 
 def onto_original(grid: Map, geometry: Geometry, rim: float = 0.0) -> Map:
-    """Spread (row, col) values over the original (height, width), NaN where the network saw nothing.
+    """Resize (row, col) values to the original (height, width), NaN outside the network's input.
 
-    Every original pixel asks the grid at its own centre, linearly between cell centres, so resize, crop and
-    padding are undone in one step. `rim` counts the network's pixels outside the outermost cells on each side
-    (`FeatureSpec.overlap_margin`); what was seen there gets the value of the nearest cell.
+    The grid is interpolated linearly at the centre of every original pixel, so resize, crop and padding are undone in
+    one step. `rim` is the number of input pixels outside the outermost cells on each side
+    (`FeatureSpec.overlap_margin`); pixels there get the value of the nearest cell.
     """
     top, left, bottom, right = geometry.box
     height, width = geometry.original
@@ -34,14 +34,14 @@ def onto_original(grid: Map, geometry: Geometry, rim: float = 0.0) -> Map:
 
 
 def _runs(pixels: int) -> Iterator[range]:
-    """Cut a side into runs whose weights are held at once."""
+    """Split a side into ranges that are processed at once."""
     for start in range(0, pixels, RUN):
         yield range(start, min(start + RUN, pixels))
 
 
-def _weights(pixels: range, seen: tuple[float, float], cells: int, rim: float) -> Map:
-    """Return the linear weights (pixels, cells); rows of NaN for pixels outside what was seen."""
-    start, stop = seen
+def _weights(pixels: range, extent: tuple[float, float], cells: int, rim: float) -> Map:
+    """Return linear interpolation weights (pixels, cells); NaN rows for pixels outside the network's input."""
+    start, stop = extent
     centre = np.arange(pixels.start, pixels.stop) + 0.5
     share = ((centre - start) / (stop - start) - rim) / (1 - 2 * rim)
     at = np.clip(share * cells - 0.5, 0, cells - 1)

@@ -1,4 +1,4 @@
-"""One image's way through a vision transformer, step by step: arXiv:2010.11929, figure 1 and equations 1 to 4."""
+"""Trace one image through a vision transformer, step by step: arXiv:2010.11929, figure 1 and equations 1 to 4."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from vitrail.weights.pretrained import Pretrained
 from vitrail.weights.resolve import find_weights
 
 CLASSES = 1000
-"""What a network without a classifier of its own is given, freshly drawn: as many as ImageNet has."""
+"""Classes of the randomly initialized classifier of a network that has none: as many as ImageNet."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The network that is looked into, and what it answers; `trained` is False where its weights were freshly drawn."""
+    """The traced network with its task; `trained` is False if its weights are randomly initialized."""
 
     name: str
     network: Network
     preprocess: Preprocess
     task: Task[Any, Any]
     trained: bool
-    answers: bool  # False where the classifier was freshly drawn
+    answers: bool  # False if the classifier is randomly initialized
 
 
 class Stage(NamedTuple):
-    """What a head makes on its way: maps (d, row, col) with their captions, and in words what is done."""
+    """An intermediate stage of a head: maps (d, row, col) with captions, and an explanation in words."""
 
     name: str
     words: str
@@ -54,9 +54,9 @@ class Stage(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What stands on each step, of one image; n patches, d numbers a token."""
+    """The result of each step for one image; n patches, d numbers per token."""
 
-    pixels: Tensor  # (channels, height, width), 0 … 255, as the network sees them
+    pixels: Tensor  # (channels, height, width), 0 … 255, the network's input
     rows: Tensor  # (n, channels · patch · patch): every patch as a row of normalised numbers
     tokens: Tensor  # (n, d): the rows times E
     placed: Tensor  # (prefix + n, d): with class token and positions, z_0
@@ -65,18 +65,18 @@ class Trace(NamedTuple):
     maps: tuple[AttentionMap, ...]  # the attention of every block
     final: Tensor  # (prefix + n, d): after the last norm, y
     logits: Tensor  # (k,), or of a map (k, row, col)
-    answer: Prediction  # what the task makes of them
-    stages: tuple[Stage, ...]  # of a head that makes maps
+    answer: Prediction  # the decoded prediction
+    stages: tuple[Stage, ...]  # intermediate stages, of a head that computes maps
     grid: tuple[int, int]
-    projection_off: float  # how far rows · E lies from what the network computed
-    way_off: float  # how far this walk's end lies from the network's own answer
+    projection_off: float  # largest difference of rows · E from the network's tokens
+    way_off: float  # largest difference of the final logits from the network's own output
 
 
 def open_subject(model: str, weights: str = "none") -> Subject:
-    """Open a run, a model file, or a network by name, with `weights` or freshly drawn ones.
+    """Open a run, a model file, or a network by name, with `weights` or randomly initialized.
 
     Raises:
-        SettingError: it is no plain column on patches.
+        SettingError: it is not a plain ViT (patches and equal blocks).
     """
     path = expanded(model)
     refuse_exported(path)
@@ -87,12 +87,12 @@ def open_subject(model: str, weights: str = "none") -> Subject:
     elif path.exists():
         subject = _published(find_weights(model))
     else:
-        subject = _drawn(model) if weights == "none" else _published(find_weights(weights, model))
+        subject = _random_network(model) if weights == "none" else _published(find_weights(weights, model))
     _check(subject)
     return subject
 
 
-def _drawn(model: str) -> Subject:
+def _random_network(model: str) -> Subject:
     torch.manual_seed(0)
     encoder = create_encoder(model)
     task = _classes(CLASSES)
@@ -121,14 +121,14 @@ def _classes(count: int, pool: str | None = None, known: Sequence[str] = ()) -> 
 def _check(subject: Subject) -> None:
     if not subject.network.encoder.plain_column:
         raise SettingError(
-            f"{subject.name} is no plain row of patches and blocks, which these steps tell of. Take a ViT, a DeiT or "
-            "a DINOv2 without stem, registers and overlapping patches, such as vit_b16."
+            f"{subject.name} is not a plain ViT, for which these steps are written. Use a ViT, DeiT or DINOv2 without "
+            "stem, registers and overlapping patches, such as vit_b16."
         )
 
 
 @torch.no_grad()
 def trace(subject: Subject, image: Any) -> Trace:
-    """Take an image (a path, bytes, Pillow image or array) through the network, keeping what every step gives."""
+    """Run an image (a path, bytes, Pillow image or array) through the network and keep the result of every step."""
     encoder: Any = subject.network.encoder
     images = _input(subject, image)
     embedded: Tokens = encoder.embed(images)
@@ -165,29 +165,29 @@ def trace(subject: Subject, image: Any) -> Trace:
 
 
 def first_of(task: Task[Any, Any], output: Output) -> Tensor:
-    """Return the first of a task's outputs, which the page follows to the end."""
+    """Return the first of a task's outputs, which the page shows."""
     return output[next(iter(task.outputs))]
 
 
 def answered(task: Task[Any, Any], output: Output, images: Tensor) -> Prediction:
-    """Return what a task says of one image, in the network's own pixels."""
-    said: Prediction = task.decode(output, [whole_of(images)], ASK)[0]
-    return said
+    """Return the prediction for one image, in pixels of the network's input."""
+    prediction: Prediction = task.decode(output, [whole_of(images)], ASK)[0]
+    return prediction
 
 
 def whole_of(images: Tensor) -> Geometry:
-    """Return how an input lies on itself: (…, height, width)."""
+    """Return the identity geometry of an input (…, height, width)."""
     height, width = images.shape[-2:]
     return Geometry((height, width), (height, width), (0, 0, height, width))
 
 
 def patch_rows(images: Tensor, patch: int) -> Tensor:
-    """Cut images into squares, each laid out as a row: (b, c, height, width) -> (b, n, c · patch · patch)."""
+    """Cut images into patches, each flattened to a row: (b, c, height, width) -> (b, n, c · patch · patch)."""
     return rearrange(images, "b c (row ph) (col pw) -> b (row col) (c ph pw)", ph=patch, pw=patch)
 
 
 def from_rows(rows: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
-    """Put images together from rows of patches: (b, n, c · patch · patch) -> (b, c, height, width)."""
+    """Assemble images from rows of patches: (b, n, c · patch · patch) -> (b, c, height, width)."""
     row, col = grid
     whole = "b (row col) (c ph pw) -> b c (row ph) (col pw)"
     return rearrange(rows, whole, row=row, col=col, ph=patch, pw=patch)

@@ -1,4 +1,4 @@
-"""The walk as one self-contained page: every step drawn, with its shape."""
+"""The walkthrough as one self-contained page: a figure and the shape of every step."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ from vitrail.explainers.permutation_test import Shuffled
 from vitrail.explainers.walkthrough import Stage, Subject, Trace, whole_of
 from vitrail.pages import render
 
+RANDOM_HEAD = "a randomly initialized head: this prediction means nothing"
+
 CLASSES = 4
-"""Classes of a map that are drawn one by one."""
+"""Number of classes of a map that are drawn separately."""
 
 MAP = 3
-"""Axes of a map: class, row, column."""
+"""Number of axes of a map: class, row, column."""
 
 LINES = 400
-"""Tokens that are drawn of a matrix, at most: a page shows no more lines apart."""
+"""Largest number of tokens drawn of a matrix: a page cannot show more separate lines."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step on the page: what is done, the shape of what it gives, and its figures with captions."""
+    """One step on the page: explanation, shape of the result, and figures with captions."""
 
     name: str
     words: str
     shape: str
-    figures: tuple[tuple[str, str], ...]  # data: address, caption
+    figures: tuple[tuple[str, str], ...]  # data: URI, caption
 
     def to_dict(self) -> dict[str, str]:
         """Return name and shape."""
@@ -42,9 +44,9 @@ class Step:
 
 
 def steps(subject: Subject, walk: Trace) -> list[Step]:
-    """Return the steps of a walk, drawn."""
+    """Return the steps of a walkthrough with their figures."""
     patch: int = subject.network.encoder.config.patch
-    chosen = _busiest(walk.rows, walk.pixels.shape[0])
+    chosen = _highest_contrast(walk.rows, walk.pixels.shape[0])
     return [
         _picture(subject, walk),
         _patches(walk, patch, chosen),
@@ -58,7 +60,7 @@ def steps(subject: Subject, walk: Trace) -> list[Step]:
 
 
 def page(subject: Subject, walk: Trace, drawn: list[Step], shuffled: Shuffled, picture: str) -> str:
-    """Return the page of a walk and its shuffle test."""
+    """Return the HTML page of a walkthrough and its shuffle test."""
     values = {
         "model": subject.name,
         "trained": subject.trained,
@@ -79,8 +81,8 @@ def _picture(subject: Subject, walk: Trace) -> Step:
     steps = subject.preprocess
     mean, std = (", ".join(f"{one:.3g}" for one in many) for many in (steps.mean, steps.std))
     words = (
-        f"What the network gets: the image resized ({steps.fit}) to its input. Every colour is a number from 0 to 1, "
-        f"less the mean of its channel ({mean}), over the deviation ({std})."
+        f"The input of the network: the resized image ({steps.fit}). Every colour value, from 0 to 1, is normalized: "
+        f"minus the mean of its channel ({mean}), divided by the deviation ({std})."
     )
     shown = plots.photo_uri(plots.shown(_image(walk.pixels)))
     return Step("Picture", words, _shape("channels × height × width", walk.pixels), ((shown, "the input"),))
@@ -104,7 +106,7 @@ def _row(walk: Trace, patch: int, chosen: int) -> Step:
     top, left = (chosen // walk.grid[1]) * patch, (chosen % walk.grid[1]) * patch
     square = plots.shown(_image(walk.pixels[:, top : top + patch, left : left + patch]))
     by_channel = plots.signed(_array(numbers.view(channels, -1)))
-    words = f"One patch, its {channels} channels one after another, is a row of {len(numbers)} numbers."
+    words = f"One patch, flattened channel by channel ({channels}), is a row of {len(numbers)} numbers."
     caption = f"the row, one line a channel; red above 0, blue below; the largest is ±{float(numbers.abs().max()):.2g}"
     shape = f"1 × {len(numbers)}"
     figures = ((plots.data_uri(square), f"patch {chosen}"), (plots.data_uri(by_channel), caption))
@@ -114,8 +116,8 @@ def _row(walk: Trace, patch: int, chosen: int) -> Step:
 def _projection(walk: Trace, chosen: int) -> Step:
     wide, d = walk.rows.shape[1], walk.tokens.shape[1]
     words = (
-        f"Every row times the same learned matrix E of {wide} × {d}, plus a bias (eq. 1). The network computes it as a "
-        f"convolution; by hand it is the same to {walk.projection_off:.1g}."
+        f"Every row is multiplied by the same learned matrix E of {wide} × {d}, plus a bias (eq. 1). The network "
+        f"computes this as a convolution; the matrix product differs from it by at most {walk.projection_off:.1g}."
     )
     figures = (
         (plots.data_uri(plots.signed(_array(walk.tokens[chosen][None]))), f"token {chosen}: {d} numbers"),
@@ -128,16 +130,14 @@ def _positions(subject: Subject, walk: Trace) -> Step:
     prefix = subject.network.spec.prefix
     front = f"In front: {', '.join(prefix)}. " if prefix else "There is no class token. "
     if walk.places.any():
-        words = "Every place adds its learned vector (eq. 1): without it the order of the patches is lost."
+        words = "A learned vector is added for every position (eq. 1): without it the order of the patches is lost."
     else:
-        words = "This network adds no vector for a place" + (
-            "; it knows offsets in its attention."
-            if subject.network.encoder.config.position == "relative"
-            else "."
-        )
-    figures = [_matrix(walk.placed, "what goes into the first block")]
+        words = "This network adds no position vectors."
+        if subject.network.encoder.config.position == "relative":
+            words = "This network adds no position vectors; its attention uses relative positions."
+    figures = [_matrix(walk.placed, "the input of the first block")]
     if walk.places.any():
-        figures.insert(0, _matrix(walk.places, "what the positions add"))
+        figures.insert(0, _matrix(walk.places, "the position vectors"))
     return Step(
         "Class token and positions", front + words, _shape("tokens × width", walk.placed), tuple(figures)
     )
@@ -147,8 +147,8 @@ def _encoder(subject: Subject, walk: Trace) -> Step:
     depth, heads = len(walk.layers), walk.maps[0].weights.shape[1]
     n = len(walk.placed)
     words = (
-        f"{depth} equal blocks (eqs. 2 and 3): the tokens look at each other with {heads} heads, {n} × {n} weights "
-        "each, and an MLP changes each by itself. The shape never changes."
+        f"{depth} equal blocks (eqs. 2 and 3): the tokens attend to each other with {heads} heads, {n} × {n} weights "
+        "each, and an MLP transforms each token separately. The shape does not change."
     )
     figures = []
     for layer in sorted({0, depth // 2, depth - 1}):
@@ -166,12 +166,12 @@ def _stage(stage: Stage) -> Step:
 
 
 def _in_colours(values: Tensor) -> Image.Image:
-    """Draw a map of many numbers (d, row, col): its three strongest directions as red, green and blue."""
+    """Draw a map (d, row, col): its first three principal components as red, green and blue."""
     rows = values.double().flatten(1).T
     centred = rows - rows.mean(0)
-    found = torch.linalg.eigh(centred.T @ centred)[1][:, -3:].flip(1)
-    signs = found.gather(0, found.abs().argmax(0, keepdim=True)).sign()
-    shown = centred @ (found * signs)
+    axes = torch.linalg.eigh(centred.T @ centred)[1][:, -3:].flip(1)
+    signs = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    shown = centred @ (axes * signs)
     low, high = shown.quantile(0.02, 0), shown.quantile(0.98, 0)
     levels = ((shown - low) / (high - low).clamp(min=1e-12)).clamp(0, 1) * 255
     return plots.of_array(levels.round().to(torch.uint8).view(*values.shape[1:], -1).numpy())
@@ -181,23 +181,23 @@ def _head(subject: Subject, walk: Trace) -> Step:
     if walk.logits.ndim == MAP:
         return _map_head(subject, walk)
     words = (
-        f"After a last norm (eq. 4), the head reads {subject.network.head.words} and gives one number a class; "
-        "brought to probabilities, they are the answer."
+        f"After a last norm (eq. 4), the head reads {subject.network.head.words} and returns one number per class; "
+        "converted to probabilities, they are the prediction."
     )
     drawn = subject.task.render(_large(walk), walk.answer)
-    caption = "the answer" if subject.answers else "a freshly drawn head: this answer means nothing"
+    caption = "the prediction" if subject.answers else RANDOM_HEAD
     return Step("Head", words, f"{len(walk.logits)} classes", ((plots.photo_uri(drawn, 90), caption),))
 
 
 def _map_head(subject: Subject, walk: Trace) -> Step:
-    """Draw the head that gives a number a class and cell: the classes that are there most, and the answer."""
+    """Draw a head with one output per class and cell: the most frequent classes, and the prediction."""
     shares = walk.logits.softmax(0)
     k, row, col = shares.shape
     height, width = walk.pixels.shape[1:]
     words = (
-        f"The head reads {subject.network.head.words} and gives one number a class for each of {row} × {col} cells, "
-        f"{height / row:g} × {width / col:g} px each. Brought to the pixels of the image, the largest of them is the "
-        "class of a pixel."
+        f"The head reads {subject.network.head.words} and returns one number per class for each of {row} × {col} "
+        f"cells, {height / row:g} × {width / col:g} px each. They are resized to the pixels of the image; the largest "
+        "number is the class of a pixel."
     )
     figures = []
     for place in shares.mean((1, 2)).argsort(descending=True)[:CLASSES].tolist():
@@ -205,19 +205,19 @@ def _map_head(subject: Subject, walk: Trace) -> Step:
         drawn = plots.heat(_large(walk), _array(share))
         figures.append((plots.photo_uri(drawn), f"how probable {subject.task.labels[place]} is"))
     answer = plots.photo_uri(subject.task.render(_large(walk), walk.answer), 90)
-    said = "the answer" if subject.answers else "a freshly drawn head: this answer means nothing"
-    return Step("Classes", words, f"{k} classes × {row} × {col}", (*figures, (answer, said)))
+    caption = "the prediction" if subject.answers else RANDOM_HEAD
+    return Step("Classes", words, f"{k} classes × {row} × {col}", (*figures, (answer, caption)))
 
 
 def _matrix(tokens: Tensor, words: str) -> tuple[str, str]:
-    """Draw tokens (n, d), one a line; of many only some, which screens can show apart."""
+    """Draw tokens (n, d), one per line; if there are many, only every n-th, so that screens can separate them."""
     step = -(-len(tokens) // LINES)
-    lines = "one a line" if step == 1 else f"one in {step}, each a line"
+    lines = "one per line" if step == 1 else f"one of every {step}, one per line"
     return plots.data_uri(plots.signed(_array(tokens[::step]))), f"{words}, {lines}"
 
 
 def _looks(subject: Subject, walk: Trace, layer: int) -> NDArray[np.float32]:
-    """Return the attention of the class token (of all patches) to the patches in one block: (row, col)."""
+    """Return the attention of the class token (or the mean of all patches) in one block: (row, col)."""
     prefix = subject.network.spec.prefix
     weights = walk.maps[layer].dense()[0].mean(0)
     row = weights[prefix.index("cls")] if "cls" in prefix else weights.mean(0)
@@ -228,8 +228,8 @@ def _asker(subject: Subject) -> str:
     return "the class token" if "cls" in subject.network.spec.prefix else "the mean of all patches"
 
 
-def _busiest(rows: Tensor, channels: int) -> int:
-    """Return the patch with the most contrast: an even one shows nothing."""
+def _highest_contrast(rows: Tensor, channels: int) -> int:
+    """Return the patch with the highest contrast: a uniform one shows nothing."""
     return int(rows.view(len(rows), channels, -1).std(-1).mean(-1).argmax())
 
 
@@ -243,7 +243,7 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 
 
 def _large(walk: Trace) -> Image.Image:
-    """Return the input large enough for what is written into it."""
+    """Return the input, enlarged so that text drawn on it is readable."""
     return plots.shown(_image(walk.pixels), 448)
 
 

@@ -1,1 +1,1 @@
-"""A trained model for other programs, written only after it was proven to answer as the model does."""
+"""Export trained models for other programs; a file is written only if its outputs agree with the model."""

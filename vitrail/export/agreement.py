@@ -1,4 +1,4 @@
-"""The proof of an export: the model's own images, in many sizes, asked of both sides."""
+"""Check an export: compare it with the model on the model's own images, in many sizes."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from vitrail.layers.heads import Output
 from vitrail.tasks.base import Task
 
 LEAST = 200
-"""Images that an export is proven on."""
+"""Number of images for the check of an export."""
 
 ALLOWED = 1e-3
-"""How far a number of a fingerprint, a probability, may drift in float32."""
+"""Largest allowed difference of a probability (of a fingerprint) in float32."""
 
 FEW_BITS = 0.05
-"""How far it may drift where a runtime computes in fewer bits by itself, or a library resizes its own way; as for
-`vitrail predict`'s own quick ways."""
+"""The same if a runtime uses fewer bits by default, or a library has its own resize; as for the fast backends of
+`vitrail predict`."""
 
 SAME_TOP = 0.995
-"""The share of top answers that must be the same there."""
+"""Smallest allowed share of top answers that are the same in that case."""
 
 BATCH = 16
-"""Images held at once; one of them may be large."""
+"""Images in memory at once; one of them may be large."""
 
 LARGEST = (3000, 4000)
 SMALLEST = (17, 23)
@@ -43,11 +43,11 @@ Asked = Callable[[Sequence[Pixels]], Output]
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What the two sides said: largest drift of a probability, and how often the top answer was the same.
+    """Comparison of two sides: largest difference of a probability, and how often the top answer was the same.
 
-    `shown` counts the images, `pictures` what was asked: each as it is or stretched, both where there are few.
-    `ties` are those whose top answers differ while the model itself holds both for equal within the allowed drift;
-    `said` tells what it is that agrees.
+    `shown` counts the images, `pictures` the comparisons: each image original or resized, or both if there are few.
+    `ties` counts images with different top answers that the model itself rates equal within the allowed difference;
+    `said` says what is compared.
     """
 
     allowed: float
@@ -64,7 +64,7 @@ class Agreement:
 
     @property
     def near(self) -> bool:
-        """Whether nearly all top answers are the same, and no probability drifts further than allowed."""
+        """Whether nearly all top answers are the same, and no probability differs by more than allowed."""
         return self.drift <= self.allowed and self.same_top + self.ties >= SAME_TOP * self.pictures
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,16 +74,15 @@ class Agreement:
     def __str__(self) -> str:
         small, large = (f"{height} x {width}" for height, width in (self.smallest, self.largest))
         return (
-            f"{self.same_top} of {self.pictures} {self.said} ({self.ties} ties), no probability is "
-            f"further off than {self.drift:.1e}; {count(self.shown, 'image')} in {self.sizes} sizes from {small} "
-            f"to {large}"
+            f"{self.same_top} of {self.pictures} {self.said} ({self.ties} ties), largest difference of a probability "
+            f"{self.drift:.1e}; {count(self.shown, 'image')} in {self.sizes} sizes from {small} to {large}"
         )
 
 
 def many_sizes(readers: Sequence[Reader], least: int = LEAST) -> Iterator[Pixels]:
-    """Yield at least `least` images: half as they are, half in drawn sizes, the smallest and the largest among them.
+    """Yield at least `least` images: half unchanged, half in random sizes, including the smallest and largest.
 
-    A run whose images are all of one size would prove nothing about others.
+    A run whose images all have one size would say nothing about other sizes.
     """
     draw = np.random.default_rng(0)
     many = max(least, len(readers))
@@ -94,10 +93,10 @@ def many_sizes(readers: Sequence[Reader], least: int = LEAST) -> Iterator[Pixels
             continue
         size = {1: SMALLEST, 3: LARGEST}.get(i)
         height, width = size or (int(side) for side in np.exp(draw.uniform(np.log(24), np.log(700), 2)))
-        yield _stretched(picture, height, width)
+        yield _resized(picture, height, width)
 
 
-def _stretched(picture: Pixels, height: int, width: int) -> Pixels:
+def _resized(picture: Pixels, height: int, width: int) -> Pixels:
     if picture.dtype != np.uint8 or picture.shape[2] not in {1, 3, 4}:
         rows, cols = (
             np.arange(new) * old // new for new, old in zip((height, width), picture.shape, strict=False)
@@ -114,15 +113,15 @@ def model_side(predictor: Predictor) -> Asked:
 
 
 def shown(readers: Sequence[Reader]) -> int:
-    """Return how many images `many_sizes` shows: of too few each stands twice, as it is and stretched."""
+    """Return how many different images `many_sizes` yields: if there are few, each appears original and resized."""
     return len(readers) if len(readers) >= LEAST else min(len(readers), LEAST // 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """How what was written agreed with the model, there and elsewhere by name, and what there is to say of it.
+    """Result of the check of an export: agreement in its own format, in other runtimes by name, and notes.
 
-    `prepares` is false for a folder whose library does not prepare the images.
+    `prepares` is False for a folder whose library cannot prepare the images.
     """
 
     agreement: Agreement
@@ -132,11 +131,11 @@ class Proven:
 
 
 Check = Callable[[Path], Proven]
-"""Asks what was written; raises where it does not answer as the model."""
+"""Checks a written export; raises a RunError if it disagrees with the model."""
 
 
 class Side(NamedTuple):
-    """One that is asked beside the model, and how far a probability of it may drift."""
+    """One side to compare with the model, and the largest allowed difference of a probability."""
 
     ask: Asked
     allowed: float = ALLOWED
@@ -145,7 +144,7 @@ class Side(NamedTuple):
 def compare(
     task: Task[Any, Any], ours: Asked, sides: Mapping[str, Side], pictures: Iterator[Pixels], shown: int
 ) -> dict[str, Agreement]:
-    """Ask the model, and each side beside it, about every image, which so many were made into."""
+    """Compare each side with the model on all images; `shown` is the number of different images."""
     tallies = {name: _Tally(task, side) for name, side in sides.items()}
     sizes: list[tuple[int, int]] = []
     for part in batched(pictures, BATCH):
@@ -164,7 +163,7 @@ def compare(
 
 
 class _Tally:
-    """What one side said, counted."""
+    """Accumulated comparison of one side with the model."""
 
     def __init__(self, task: Task[Any, Any], side: Side) -> None:
         self.task, self.side = task, side
@@ -174,9 +173,7 @@ class _Tally:
         theirs = self.side.ask(part)
         _refuse_other_shapes(ours, theirs)
         apart = float((self.task.fingerprint(ours) - self.task.fingerprint(theirs)).abs().max())
-        self.drift = max(
-            self.drift, apart if apart == apart else float("inf")
-        )  # a NaN must not pass for no drift
+        self.drift = max(self.drift, apart if apart == apart else float("inf"))  # NaN must not count as equal
         equal = self.task.agree(ours, theirs)
         self.same += int(equal.sum())
         self.ties += int((~equal & self.task.agree(ours, theirs, self.side.allowed)).sum())
@@ -186,21 +183,21 @@ def _refuse_other_shapes(ours: Output, theirs: Output) -> None:
     for name, tensor in ours.items():
         if tensor.shape != theirs[name].shape:
             raise RunError(
-                f"The export answers in the shape {tuple(theirs[name].shape)}, the model in {tuple(tensor.shape)}."
+                f"The export has an output of shape {tuple(theirs[name].shape)}, the model of {tuple(tensor.shape)}."
             )
 
 
 def batched(pictures: Iterator[Pixels], size: int) -> Iterator[list[Pixels]]:
-    """Yield lists of so many images, the last one shorter."""
+    """Yield lists of `size` images; the last one may be shorter."""
     while part := list(islice(pictures, size)):
         yield part
 
 
 def demand(found: Agreement, what: str) -> None:
-    """Raise a RunError where the two sides drift apart: nothing is written then."""
+    """Raise a RunError if the two sides disagree; the export is then not written."""
     if found.drift <= found.allowed and found.same_top + found.ties == found.pictures:
         return
     raise RunError(
-        f"The {what} does not answer as the model does: {found}; allowed are {found.allowed} and no other top answer. "
-        "Nothing was written. Export another format, or report this with the name of the network."
+        f"The {what} disagrees with the model: {found}. Allowed are differences up to {found.allowed} and no other "
+        "top answer. Nothing was written. Export another format, or report this with the name of the network."
     )

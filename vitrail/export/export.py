@@ -1,4 +1,4 @@
-"""One way out for every format: open the model, write, ask both sides, and keep only what agrees."""
+"""Export a model in any format: write it, compare it with the model, and keep it only if both agree."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from vitrail.runs.run import open_run
 SUFFIXES: Mapping[str, str] = MappingProxyType(
     {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "timm": "-timm", "huggingface": "-huggingface"}
 )
-"""The formats, and how the name of what is written ends."""
+"""The formats, and the suffix of the written file or folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, how well it was seen to agree with the model, and elsewhere by name."""
+    """A written export, and how well it agrees with the model."""
 
     path: Path
     format: str
     bytes: int
     proven: Proven
-    left_out: int = 0  # images of the run that changed since, or cannot be read: they prove nothing
+    left_out: int = 0  # images of the run that changed, or cannot be read
 
     @property
     def agreement(self) -> Agreement:
-        """How it agreed where it promises to be exact."""
+        """Agreement in float32 on our inputs, where the export must be exact."""
         return self.proven.agreement
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,22 +65,22 @@ def export(
     attention: bool = False,
     batch: bool = False,
 ) -> Exported:
-    """Write a model for other programs and return what was written, proven on images of the run.
+    """Export a model for other programs, checked on images of the run.
 
-    `model` is a run folder, or a model file with `data`, images to prove it on; `attention` adds to a graph's
-    outputs where the class token looks in the last block, and `batch` lets it take images of one size together.
+    `model` is a run folder, or a model file with `data`, images for the check. `attention` adds the attention of the
+    class token in the last block to a graph's outputs; `batch` lets it take several images of one size.
 
     Raises:
-        SettingError: an unknown format, or what a format cannot hold.
-        RunError: the export does not answer as the model does; nothing is written then.
-        DataError: there are no images to prove it on.
+        SettingError: an unknown format, or an option that the format does not support.
+        RunError: the export disagrees with the model; nothing is written then.
+        DataError: there are no images for the check.
     """
     if format not in SUFFIXES:
         raise UnknownNameError("format", format, SUFFIXES, f"There are: {', '.join(SUFFIXES)}.")
     if format in FOLDERS and attention:
-        raise SettingError(f"A {format} folder holds no attention output. Use --format onnx.")
+        raise SettingError(f"A {format} folder cannot have an attention output. Use --format onnx.")
     if format in FOLDERS and batch:
-        raise SettingError(f"A {format} folder takes batches as it is. Leave --batch out.")
+        raise SettingError(f"A {format} folder always takes batches. Remove --batch.")
     path = _named(Path(model), format, out)
     if path.suffix == SUFFIXES[format] or not path.exists():
         refuse_unwritable(path)
@@ -98,7 +98,7 @@ def export(
 
 
 def _check_graph(predictor: Predictor, format: str, pictures: Sequence[Reader], written: Path) -> Proven:
-    """Demand a graph's own answers in float32, and measure what OpenVINO says where nobody tells it anything."""
+    """Require agreement of a graph in float32, and measure OpenVINO in its default precision."""
     sides = {format: Side(graph_formats.asked_of_graph(predictor, written, format))}
     where, notes = "", []
     if format in ("onnx", "openvino") and find_spec("openvino") is not None:
@@ -110,14 +110,14 @@ def _check_graph(predictor: Predictor, format: str, pictures: Sequence[Reader], 
     found = _compared(predictor, sides, agreement.many_sizes(pictures), pictures)
     agreement.demand(found[format], f"{format} export")
     elsewhere = {name: one for name, one in found.items() if name != format}
-    notes += _told(elsewhere, "Tell it to compute in float32: INFERENCE_PRECISION_HINT f32.")
+    notes += _notes(elsewhere, "Set OpenVINO to float32: INFERENCE_PRECISION_HINT f32.")
     return Proven(found[format], elsewhere, tuple(notes))
 
 
 def _check_folder(
     predictor: Predictor, library: Library, pictures: Sequence[Reader], written: Path
 ) -> Proven:
-    """Demand the library's network on our inputs, and measure what it says of images that it prepares itself."""
+    """Require agreement of the library's network on our inputs, and measure it with its own preprocessing."""
     sides = {library.format: Side(library.asked(predictor, written))}
     found = _compared(predictor, sides, agreement.many_sizes(pictures), pictures)
     agreement.demand(found[library.format], f"{library.format} export")
@@ -125,11 +125,11 @@ def _check_folder(
         return Proven(found[library.format], {}, (why,), prepares=False)
     own = {library.steps: Side(library.prepared(predictor, written), agreement.FEW_BITS)}
     elsewhere = _compared(predictor, own, (read() for read in pictures), pictures)
-    way = "Its steps are not ours; in the formats onnx, openvino and torch ours are inside the file."
+    hint = "Its preprocessing differs from ours; the formats onnx, openvino and torch contain ours."
     near = elsewhere[library.steps].near
     if left_out := not near and library.left_out(written, predictor.preprocess):
-        way = "So the folder does not name it: prepare the images yourself, or use the format onnx."
-    notes = tuple(_told(elsewhere, way))
+        hint = "So the folder does not include it: prepare the images yourself, or use the format onnx."
+    notes = tuple(_notes(elsewhere, hint))
     return Proven(found[library.format], elsewhere, notes, prepares=not left_out)
 
 
@@ -140,8 +140,8 @@ def _compared(
     return agreement.compare(predictor.task, ours, sides, shown, agreement.shown(pictures))
 
 
-def _told(elsewhere: Mapping[str, Agreement], way: str) -> list[str]:
-    return [f"{name}: {one}.{'' if one.near else ' ' + way}" for name, one in elsewhere.items()]
+def _notes(elsewhere: Mapping[str, Agreement], hint: str) -> list[str]:
+    return [f"{name}: {one}.{'' if one.near else ' ' + hint}" for name, one in elsewhere.items()]
 
 
 def _named(model: Path, format: str, out: str | Path | None) -> Path:
@@ -151,7 +151,9 @@ def _named(model: Path, format: str, out: str | Path | None) -> Path:
         return Path(f"{base.stem if base.is_file() else base.name}{suffix}")
     path = Path(out)
     if suffix.startswith(".") and path.suffix != suffix:
-        raise SettingError(f"A file of the format {format} is called something{suffix}, not {path.name}.")
+        raise SettingError(
+            f"The name of a file in the format {format} must end with {suffix}, not {path.name}."
+        )
     return path
 
 
@@ -163,7 +165,7 @@ def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Seq
         return readers_of(run, root, (TEST, VAL, TRAIN), steps, agreement.LEAST, unchanged=data is None)
     if data is None:
         raise SettingError(
-            f"{model} is a model alone; an export is proven on images. Name some: --data photos/"
+            f"{model} is a model file; an export is checked on images. Name some: --data photos/"
         )
     sources = spread(list(expand([str(data)])), agreement.LEAST)
     return [partial(predictor.decoded, one) for one in sources]

@@ -1,4 +1,4 @@
-"""README.md of a folder for timm or transformers, in the format that model hubs read."""
+"""README.md of a folder for timm or transformers, in the model card format of hubs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ with torch.no_grad():
 names = model.config.id2label""",
     }
 )
-"""How each library opens its folder and prepares an image."""
+"""Python code that loads a folder with each library and prepares an image."""
 
 UNPREPARED: Mapping[str, str] = MappingProxyType(
     {
@@ -56,11 +56,11 @@ with torch.no_grad():
 names = model.config.id2label""",
     }
 )
-"""How each library opens its folder, where vitrail prepares the image."""
+"""The same code if vitrail prepares the image."""
 
 
 def readme(predictor: Predictor, library: str, proven: Proven) -> str:
-    """Return what a folder says of itself: how it is used, how well it agrees, its classes in order, how to decode."""
+    """Return the README: usage, agreement with the model, decoding, and classes in order."""
     steps = predictor.preprocess
     several = getattr(predictor.task, "problem", "") == "multi_label_classification"
     use = (USE if proven.prepares else UNPREPARED)[library]
@@ -83,8 +83,8 @@ def readme(predictor: Predictor, library: str, proven: Proven) -> str:
         *(f"- {note}" for note in proven.notes),
         "",
         f"It was trained on images of {steps.size[0]} x {steps.size[1]} px, fit `{steps.fit}`, resized by",
-        f"antialiased {steps.interpolation} interpolation in float32. A library that resizes to whole numbers of 0 to",
-        "255, or places an odd margin its own way, gives probabilities that differ a little from vitrail's.",
+        f"antialiased {steps.interpolation} interpolation in float32. A library that resizes in 8 bits, or places an",
+        "odd margin differently, gives probabilities that differ slightly from vitrail's.",
         "",
         "## Decoding",
         "",
@@ -99,7 +99,7 @@ def readme(predictor: Predictor, library: str, proven: Proven) -> str:
 
 
 def _front(predictor: Predictor, library: str) -> dict[str, Any]:
-    """Return the block that hubs index; a licence is named only where the weights brought one."""
+    """Return the YAML block that hubs index; it has a licence only if the weights have one."""
     exports = predictor.task.exports
     tag = [exports.pipeline_tag] if exports else []
     front: dict[str, Any] = {"library_name": library, **({"pipeline_tag": tag[0]} if tag else {})}

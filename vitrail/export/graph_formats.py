@@ -1,4 +1,4 @@
-"""Writing the whole way, pixels to answers, as ONNX, OpenVINO or a torch program."""
+"""Write the complete model, from pixels to probabilities, as ONNX, OpenVINO or a torch program."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ from vitrail.runs.proof import proof_image_for
 
 OPSET = 18
 LIMIT = 2_000_000_000
-"""Bytes: protobuf, in which ONNX is written, holds no file of 2 GB."""
+"""Bytes: ONNX files are protobuf, which is limited to 2 GB."""
 
 SHORT: Mapping[str, str] = MappingProxyType({"bfloat16": "bf16", "float16": "f16", "float32": "f32"})
-"""What OpenVINO's numbers are called."""
+"""Short names of OpenVINO's number types."""
 
 Writer = Callable[[Predictor, Path, Form, Check], Proven]
 
 
 def program(predictor: Predictor, form: Form) -> torch.export.ExportedProgram:
-    """Return the model from an image, or a batch of them, of any size to its outputs as a torch program."""
+    """Return the complete model, for an image or a batch of any size, as a torch program."""
     kind = EndToEndWithAttention if form.attention else EndToEnd
     whole = kind(predictor.network.cpu(), predictor.task, predictor.preprocess)
     sample = torch.from_numpy(proof_image_for(predictor.preprocess))
@@ -63,13 +63,13 @@ def program(predictor: Predictor, form: Form) -> torch.export.ExportedProgram:
     with torch.no_grad(), quietly():
         if not form.batch:
             return torch.export.export(Single(whole).eval(), (sample,), dynamic_shapes=({0: free, 1: free},))
-        # One image would be taken for the only number there is.
+        # With one image, torch.export would fix the batch size to 1.
         samples = torch.stack([sample, sample])
         return torch.export.export(whole.eval(), (samples,), dynamic_shapes=({0: free, 1: free, 2: free},))
 
 
 def metadata(predictor: Predictor, form: Form) -> dict[str, str]:
-    """Return what every exported graph says of itself, as text by name."""
+    """Return the metadata of an exported graph, as text by name."""
     shown = proof_image_for(predictor.preprocess)
     header = predictor.header.model_dump()
     return {
@@ -83,7 +83,7 @@ def metadata(predictor: Predictor, form: Form) -> dict[str, str]:
 
 
 def write(predictor: Predictor, path: Path, form: Form, check: Check) -> Proven:
-    """Write a graph in the format of its name's end, in one step and only where `check` lets it pass."""
+    """Write a graph in the format of its suffix, atomically, and only if `check` passes."""
     writers: Mapping[str, Writer] = {".onnx": _write_onnx, ".xml": _write_openvino, ".pt2": _write_program}
     proven = writers[path.suffix](predictor, path, form, check)
     write_json(labels_file(path), words.beside(predictor, form, path.name))
@@ -91,7 +91,7 @@ def write(predictor: Predictor, path: Path, form: Form, check: Check) -> Proven:
 
 
 def labels_file(path: Path) -> Path:
-    """Return the file beside a graph that says the same as its metadata, in JSON."""
+    """Return the JSON file next to a graph, with the same content as its metadata."""
     return path.with_name(f"{path.name}.json")
 
 
@@ -117,7 +117,7 @@ def _write_openvino(predictor: Predictor, path: Path, form: Form, check: Check) 
         for name, text in metadata(predictor, form).items():
             model.set_rt_info(text, ["model_info", name])
         written = Path(folder, path.name)
-        # Half precision would be the default of this call; an export promises the model's own weights.
+        # The default would be half precision; an export must keep the model's own weights.
         ov.save_model(model, str(written), compress_to_fp16=False)
         proven = check(written)
         os.replace(written.with_suffix(".bin"), path.with_suffix(".bin"))
@@ -127,10 +127,10 @@ def _write_openvino(predictor: Predictor, path: Path, form: Form, check: Check) 
 
 def _write_program(predictor: Predictor, path: Path, form: Form, check: Check) -> Proven:
     whole = program(predictor, form)
-    whole.example_inputs = None  # else the proof image is pickled into the file
+    whole.example_inputs = None  # otherwise the proof image is pickled into the file
 
     def fill(temporary: Path) -> Proven:
-        packed = BytesIO()  # where a disk is full, torch's own writer ends the process
+        packed = BytesIO()  # torch's own writer aborts the process if the disk is full
         with quietly():
             torch.export.save(whole, packed, extra_files=metadata(predictor, form))
         temporary.write_bytes(packed.getbuffer())
@@ -140,7 +140,7 @@ def _write_program(predictor: Predictor, path: Path, form: Form, check: Check) -
 
 
 def onnx_model(predictor: Predictor, form: Form) -> Any:
-    """Return the ONNX model of a predictor in one form."""
+    """Return the ONNX model of a predictor with this interface."""
     need("onnx")
     need("onnxscript")
     if 4 * count_params(predictor.network) > LIMIT:
@@ -157,29 +157,29 @@ def onnx_model(predictor: Predictor, form: Form) -> Any:
             verbose=False,
         )
     if converted is None:
-        raise RunError("torch gave no ONNX program. Use the versions of constraints.txt.")
+        raise RunError("torch returned no ONNX program. Use the versions in constraints.txt.")
     model = converted.model_proto
-    _name_sides(model, form)
-    _say(model, predictor, form)
+    _name_axes(model, form)
+    _describe(model, predictor, form)
     return model
 
 
-def _say(model: Any, predictor: Predictor, form: Form) -> None:
-    """Write what the file says of itself where its readers look: metadata and the places for descriptions."""
+def _describe(model: Any, predictor: Predictor, form: Form) -> None:
+    """Write the self-description into the metadata and doc strings of the ONNX model."""
     model.producer_name, model.producer_version = "vitrail", __version__
-    told = metadata(predictor, form)
-    model.doc_string = f"{told['description']} Decoding: {told['decoding']}"
+    texts = metadata(predictor, form)
+    model.doc_string = f"{texts['description']} Decoding: {texts['decoding']}"
     taken = words.input_words(predictor.preprocess, form)
-    model.graph.input[0].doc_string = f"{taken['is']} {told['decoding']}"
+    model.graph.input[0].doc_string = f"{taken['is']} {texts['decoding']}"
     for output, given in zip(model.graph.output, words.output_words(predictor, form), strict=True):
         output.doc_string = given["is"]
-    for name, text in told.items():
+    for name, text in texts.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = name, text
 
 
-def _name_sides(model: Any, form: Form) -> None:
-    """Call the free axes of the input what they are; torch numbers them."""
+def _name_axes(model: Any, form: Form) -> None:
+    """Name the dynamic axes of the input; torch only numbers them."""
     axes = model.graph.input[0].type.tensor_type.shape.dim
     free = ("batch", "height", "width") if form.batch else ("height", "width")
     known = {axis.dim_param: name for axis, name in zip(axes, free, strict=False)}
@@ -190,20 +190,20 @@ def _name_sides(model: Any, form: Form) -> None:
 
 
 def asked_of_graph(predictor: Predictor, path: Path, kind: str) -> Asked:
-    """Return what a written file says of images in float32, as the task's raw outputs.
+    """Return a function that runs a written file on images in float32 and returns the task's raw outputs.
 
-    What people read beside these must be what the task itself makes of them (RunError).
+    The readable outputs must match those that the task computes from the raw outputs (RunError).
     """
     return _asked(predictor, open_exported(path, kind, trust=True), _refuse_contradiction)
 
 
 def asked_by_default(predictor: Predictor, path: Path) -> Asked:
-    """Return what OpenVINO says of a written file where nobody tells it in which numbers to compute."""
+    """Return a function that runs a written file in OpenVINO with its default precision."""
     return _asked(predictor, by_default(path), _accept)
 
 
 def default_precision() -> str:
-    """Return the numbers that OpenVINO computes in on this processor where nobody tells it."""
+    """Return the default precision of OpenVINO on this processor."""
     named = str(core().get_property("CPU", "INFERENCE_PRECISION_HINT"))
     return next((short for long, short in SHORT.items() if long in named), named)
 
@@ -212,35 +212,35 @@ def _asked(predictor: Predictor, opened: Opened, check: Callable[[Predictor, Pix
     names = output_names(predictor.task)
 
     def answered(image: Pixels, turn: int) -> Output:
-        found = dict(zip(names, answer(opened, image, turn), strict=False))
-        check(predictor, image, found)
-        return found
+        output = dict(zip(names, answer(opened, image, turn), strict=False))
+        check(predictor, image, output)
+        return output
 
     def ask(images: Sequence[Pixels]) -> Output:
-        found = [answered(image, i) for i, image in enumerate(images)]
-        return {name: torch.stack([one[name] for one in found]) for name in predictor.task.outputs}
+        outputs = [answered(image, i) for i, image in enumerate(images)]
+        return {name: torch.stack([one[name] for one in outputs]) for name in predictor.task.outputs}
 
     return ask
 
 
 def _accept(predictor: Predictor, image: Pixels, found: Output) -> None:
-    """Accept any answer: in few bits two classes may be as likely in many pixels, and the raw outputs are compared."""
+    """Accept any output: in low precision classes may tie in many pixels, and only raw outputs are compared."""
 
 
 def _refuse_contradiction(predictor: Predictor, image: Pixels, found: Output) -> None:
-    """Raise a RunError where what people read beside the raw outputs is not what the task itself makes of them."""
+    """Raise a RunError if the readable outputs are not those that the task computes from the raw outputs."""
     geometry = predictor.preprocess.geometry(image.shape[0], image.shape[1])
     raw = {name: found[name][None] for name in predictor.task.outputs}
     for name, again in readable(predictor.task, raw, partial(weights_in_original, geometry)).items():
         if contradicts(again[0], found[name]):
             raise RunError(
-                f"The export contradicts itself: its output {name} is not what the model makes of its others. "
+                f"The export contradicts itself: its output {name} does not match its raw outputs. "
                 "Nothing was written. Export another format, or report this with the network's name."
             )
 
 
 def answer(opened: Opened, image: Pixels, turn: int) -> tuple[Tensor, ...]:
-    """Return a graph's outputs of one image; one that takes batches is shown a mirrored one before or after it."""
+    """Return a graph's outputs for one image; a batch graph gets a mirrored copy before or after it."""
     if not opened.batched:
         return opened.run(image)
     place = turn % 2

@@ -1,4 +1,4 @@
-"""Folders that timm and transformers open by themselves: their names, their settings, our numbers."""
+"""Write folders that timm and transformers load directly: their names and settings, our weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from vitrail.weights.to_transformers import for_transformers
 
 
 def write_timm(predictor: Predictor, folder: Path, check: Check) -> Proven:
-    """Write a folder for `timm.create_model("local-dir:FOLDER", pretrained=True)`, where `check` lets it pass."""
+    """Write a folder for `timm.create_model("local-dir:FOLDER", pretrained=True)`, if `check` passes."""
     settings, tensors = for_timm(predictor.network.cpu(), _temperature(predictor))
     settings["num_classes"] = len(predictor.labels)
     settings["pretrained_cfg"] = {
@@ -46,7 +46,7 @@ def write_timm(predictor: Predictor, folder: Path, check: Check) -> Proven:
 
 
 def write_huggingface(predictor: Predictor, folder: Path, check: Check) -> Proven:
-    """Write a folder for `AutoModelForImageClassification.from_pretrained(FOLDER)`, where `check` lets it pass."""
+    """Write a folder for `AutoModelForImageClassification.from_pretrained(FOLDER)`, if `check` passes."""
     need("transformers")
     settings, tensors = for_transformers(predictor.network.cpu(), _temperature(predictor))
     names = {str(i): label for i, label in enumerate(predictor.labels)}
@@ -62,12 +62,12 @@ def write_huggingface(predictor: Predictor, folder: Path, check: Check) -> Prove
 
 
 def asked_of_timm(predictor: Predictor, folder: Path) -> Asked:
-    """Return what timm's own network says of images that we prepare, after reading the folder."""
+    """Return a function that runs timm's network from the folder on images that we prepare."""
     return _asked(predictor, read_timm(folder), partial(_ready, predictor))
 
 
 def prepared_by_timm(predictor: Predictor, folder: Path) -> Asked:
-    """Return what timm's own network says of images that go through the folder's own transform."""
+    """Return a function that runs timm's network on images prepared by the folder's own transform."""
     import timm.data
 
     network, library = read_timm(folder), cast(Any, timm.data)
@@ -80,12 +80,12 @@ def prepared_by_timm(predictor: Predictor, folder: Path) -> Asked:
 
 
 def asked_of_huggingface(predictor: Predictor, folder: Path) -> Asked:
-    """Return what transformers' own network says of images that we prepare, after reading the folder."""
+    """Return a function that runs transformers' network from the folder on images that we prepare."""
     return _asked(predictor, read_huggingface(folder), partial(_ready, predictor))
 
 
 def prepared_by_huggingface(predictor: Predictor, folder: Path) -> Asked:
-    """Return what transformers' own network says of images that go through the folder's own processor."""
+    """Return a function that runs transformers' network on images prepared by the folder's own processor."""
     from transformers import AutoImageProcessor
 
     steps = cast(Any, AutoImageProcessor).from_pretrained(folder, local_files_only=True)
@@ -98,7 +98,7 @@ def prepared_by_huggingface(predictor: Predictor, folder: Path) -> Asked:
 
 
 def without_steps(folder: Path, steps: Preprocess) -> bool:
-    """Take transformers' steps out of a folder where they are not ours by their kind; tell whether it was done."""
+    """Remove transformers' processor from a folder if it only approximates ours; return whether it was removed."""
     if processors.transformers_approximates(steps):
         (folder / "preprocessor_config.json").unlink()
         return True
@@ -106,7 +106,7 @@ def without_steps(folder: Path, steps: Preprocess) -> bool:
 
 
 def read_timm(folder: Path) -> nn.Module:
-    """Return timm's own network from a folder."""
+    """Load timm's network from a folder."""
     import timm
 
     network: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
@@ -114,16 +114,16 @@ def read_timm(folder: Path) -> nn.Module:
 
 
 def read_huggingface(folder: Path) -> nn.Module:
-    """Return transformers' own network from a folder, as a function from images (b, c, height, width) to logits."""
+    """Load transformers' network from a folder, as a module from images (b, c, height, width) to logits."""
     from transformers import AutoModelForImageClassification
 
-    with redirect_stderr(StringIO()):  # its progress bar, for a moment's work
+    with redirect_stderr(StringIO()):  # hide its progress bar
         network = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
     return Logits(network).eval()
 
 
 class Logits(nn.Module):
-    """A network of transformers as a function from images to logits."""
+    """Wraps a network of transformers: images -> logits."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ def _picture(image: Pixels) -> Image.Image:
 
 
 def _asked(predictor: Predictor, network: nn.Module, prepare: Callable[[Sequence[Pixels]], Tensor]) -> Asked:
-    # The temperature went into the written head; the task divides by it once more.
+    # The written head includes the temperature, and the task divides by it again.
     temperature = _temperature(predictor)
 
     def ask(images: Sequence[Pixels]) -> Output:
@@ -171,9 +171,9 @@ def _fill(tensors: Mapping[str, Tensor], files: Mapping[str, Mapping[str, Any]],
 def _write(
     predictor: Predictor, library: str, folder: Path, fill: Callable[[Path], None], check: Check
 ) -> Proven:
-    """Fill a folder beside the wanted one and give it its name once it is proven."""
+    """Fill a temporary folder and rename it after the check passes."""
     if folder.exists():
-        raise RunError(f"{folder} exists and is not overwritten. Choose another place with --out.")
+        raise RunError(f"{folder} already exists and is not overwritten. Choose another folder with --out.")
 
     def made(draft: Path) -> Proven:
         fill(draft)
@@ -195,15 +195,17 @@ def _problem(predictor: Predictor) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A library whose folders are written: what it is called, how it is asked, and what it cannot prepare itself."""
+    """A library that can load our folders: how to write, run and check them."""
 
     format: str
-    steps: str  # what it calls its own preparation
+    steps: str  # name of its own preprocessing
     write: Callable[[Predictor, Path, Check], Proven]
     asked: Callable[[Predictor, Path], Asked]
     prepared: Callable[[Predictor, Path], Asked]
     unprepared: Callable[[Preprocess], str]
-    left_out: Callable[[Path, Preprocess], bool]  # takes its steps out of a folder where they were an attempt
+    left_out: Callable[
+        [Path, Preprocess], bool
+    ]  # removes its preprocessing from a folder if it only approximates ours
 
 
 FOLDERS: Mapping[str, Library] = MappingProxyType(

@@ -1,8 +1,8 @@
-"""The whole way from raw pixels to answers as one module that can be traced.
+"""The complete model, from raw pixels to outputs, as one traceable module.
 
-The one resize of the package (`vitrail.data.resize`) is written here as two matrix products, whose
-weights are computed from the height and the width of the image at hand. Every output has a fixed size: the crop
-and the pad are folded into the rows of the weights, so that no shape depends on a number inside the graph.
+The resize of the package (`vitrail.data.resize`) is written here as two matrix products, with weights computed from the
+height and width of the image. Every output has a fixed size: crop and padding are part of the weight rows, so that no
+shape depends on a value inside the graph.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from vitrail.tasks.base import Task
 
 
 class Axis(NamedTuple):
-    """How one side of an image becomes one side of the input: whole numbers kept as scalar tensors."""
+    """How one side of an image maps to one side of the input, as integer scalar tensors."""
 
     new: Tensor  # pixels of the whole resized side
-    corner: Tensor  # where the input begins on it; negative where the input is padded
+    corner: Tensor  # offset of the input on it; negative if the input is padded
     size: int  # pixels of the input
 
 
 class Places(NamedTuple):
-    """Where the pixels of one side of the input lie on the image, as whole numbers and fractions (size,)."""
+    """Positions on the image of the pixels of one side of the input, as integers and fractions (size,)."""
 
-    pixel: Tensor  # the old pixel in which the middle of a new one lies
-    place: Tensor  # and where in it, from 0 to 1
-    step: Tensor  # (1,) how many whole old pixels a new one is wide, one at least
-    part: Tensor  # (1,) and which part of another
-    on: Tensor  # whether the new pixel lies on the image
+    pixel: Tensor  # the image pixel that contains the centre of the input pixel
+    place: Tensor  # position inside that pixel, from 0 to 1
+    step: Tensor  # (1,) width of an input pixel in image pixels, integer part, at least one
+    part: Tensor  # (1,) fractional part of that width
+    on: Tensor  # whether the input pixel lies on the image
 
 
 class Prepare(nn.Module):
     """(b, height, width, channels) -> (b, channels, *size): `Preprocess.eval` as matrix products.
 
-    The images are uint8, or float32 where the network takes raw ones, with NaN where no data are.
+    The images are uint8, or float32 for networks on raw images, with NaN for missing data.
     """
 
     mean: Tensor
@@ -56,7 +56,7 @@ class Prepare(nn.Module):
         super().__init__()
         if preprocess.zoom is not None:
             raise SettingError(
-                "A model that answers in windows (zoom) is no single graph of an image. Train with --set zoom=0 "
+                "A model with sliding windows (zoom) cannot be exported as one graph. Train with --set zoom=0 "
                 "to export, or predict with the run itself."
             )
         self.preprocess = preprocess
@@ -70,7 +70,7 @@ class Prepare(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's input."""
         height, width = images.shape[1], images.shape[2]
-        # Scalars as tensors: the exporters then compute them from the image instead of fixing them for the sample.
+        # Scalars as tensors: exporters then compute them from the image instead of fixing the sample's values.
         tall = torch.full((), height, dtype=torch.int64)
         wide = torch.full((), width, dtype=torch.int64)
         down, across = plan(self.preprocess, tall, wide)
@@ -79,15 +79,15 @@ class Prepare(nn.Module):
             weights(length, place, self.preprocess.interpolation)
             for length, place in zip((height, width), places, strict=True)
         )
-        # The mean goes first: of numbers about zero a runtime that keeps 8 bits loses little, and what lies off the
-        # image, where all weights are zero, is zero by itself.
+        # Subtract the mean first: values around zero lose little in low precision (bf16 keeps 8 bits), and pixels off
+        # the image, where all weights are zero, become zero.
         pixels = images.permute(0, 3, 1, 2).float()
         if not self.preprocess.raw:
             shown: Tensor = rows @ ((pixels - self.mean) @ cols.T) / self.std
             return shown
-        gaps = torch.isnan(pixels)  # weighed as in `vitrail.data.resize`
+        gaps = torch.isnan(pixels)  # weighted as in `vitrail.data.resize`
         share = rows @ ((~gaps).float() @ cols.T)
-        # White of 16 bits is infinite in f16, whose largest number is 65504; in float32 this bound changes nothing.
+        # 16-bit white overflows in f16 (largest number 65504); in float32 this bound changes nothing.
         finite = pixels.clamp(max=torch.finfo(torch.float32).max)
         small = torch.where(gaps, torch.zeros_like(pixels), (finite - self.mean) / self.std)
         known = rows @ (small @ cols.T)
@@ -98,7 +98,7 @@ class Prepare(nn.Module):
 
 
 def plan(preprocess: Preprocess, height: Tensor, width: Tensor) -> tuple[Axis, Axis]:
-    """Return how the height and the width are resized and cut, in whole numbers as `Preprocess` computes them."""
+    """Return how height and width are resized and cropped, in integers, as `Preprocess` computes them."""
     rows, cols = preprocess.size
     zero = torch.zeros_like(height)
     aim = int(rows / preprocess.crop_fraction), int(cols / preprocess.crop_fraction)
@@ -116,17 +116,17 @@ def plan(preprocess: Preprocess, height: Tensor, width: Tensor) -> tuple[Axis, A
 
 
 def placed(full: tuple[Tensor, Tensor], axes: tuple[Axis, Axis]) -> list[Places]:
-    """Return where the pixels of the input lie on both sides of the image, `full` pixels long.
+    """Return the positions of input pixels along both sides of the image, `full` pixels long.
 
-    The middle of a new pixel, (2 at + 1) full / (2 new), is a whole pixel and a place in it. Places are large and their
-    distances small: whole numbers are subtracted, and fractions come last.
+    The centre of an input pixel, (2 at + 1) full / (2 new), is an integer pixel and a position in it. Positions are
+    large and their distances small: integers are subtracted first, and fractions are added last.
     """
     at = [torch.arange(axis.size) + axis.corner for axis in axes]
     above, below = [], []
     for side, length, axis in zip(at, full, axes, strict=True):
         above += [(2 * side + 1) * length, torch.maximum(length, axis.new)[None]]
         below += [(2 * axis.new).expand(axis.size), axis.new[None]]
-    # All in one: exporters write a division of whole numbers as nine nodes.
+    # One division for all: exporters write an integer division as nine nodes.
     whole, fraction = divided(torch.cat(above), torch.cat(below))
     sizes = [size for axis in axes for size in (axis.size, 1)]
     wholes, fractions = torch.split(whole, sizes), torch.split(fraction, sizes)
@@ -143,24 +143,24 @@ def placed(full: tuple[Tensor, Tensor], axes: tuple[Axis, Axis]) -> list[Places]
 
 
 def weights(length: int, places: Places, interpolation: Interpolation) -> Tensor:
-    """Return the weights (size, length) of one side's resize; those of pixels off the image are zero.
+    """Return the resize weights (size, length) of one side; they are zero for pixels off the image.
 
-    The same weights as `vitrail.data.resize.taps`, but for every pixel of the side, most of them zero.
+    The same weights as `vitrail.data.resize.taps`, as a dense matrix, mostly zeros.
     """
     most = 2 * places.step + 4  # beyond the kernel's reach
     apart = (torch.arange(length)[None] - places.pixel[:, None]).clamp(-most, most)
     scale = places.step.float() + places.part
     raw = kernel((apart.float() + (0.5 - places.place)[:, None]) / scale, interpolation)
     total = raw.sum(1, keepdim=True)
-    # Rows off the image may sum to zero; they are masked, but must not divide by it.
+    # Rows off the image may sum to zero; they are masked, but the division must be safe.
     safe = torch.where(total.abs() < 1e-6, torch.ones_like(total), total)
     return torch.where(places.on[:, None], raw / safe, torch.zeros_like(raw))
 
 
 def kernel(apart: Tensor, interpolation: Interpolation) -> Tensor:
-    """Return the weights at a distance, those of `vitrail.data.resize.kernel` written as products.
+    """Return the kernel weights at a distance: `vitrail.data.resize.kernel`, factored into products.
 
-    There large terms cancel each other near the zeros; here each factor is near zero itself, in however few bits.
+    Its large terms cancel near the zeros; here each factor is itself near zero, in any precision.
     """
     x = apart.abs().clamp(max=2)
     if interpolation == "bilinear":
@@ -171,9 +171,9 @@ def kernel(apart: Tensor, interpolation: Interpolation) -> Tensor:
 def spread_onto(
     preprocess: Preprocess, picture: tuple[int, int], rows: int, cols: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the weights that bring a map of the input to an image: (height, rows) and (width, cols).
+    """Return the weights that resize a map of the input to an image: (height, rows) and (width, cols).
 
-    Those of `vitrail.data.view.maps_in_original`; beyond the input the outermost cell answers.
+    The same as in `vitrail.data.view.maps_in_original`; beyond the input the nearest cell is used.
     """
     height, width = picture
     tall = torch.full((), height, dtype=torch.int64)
@@ -183,7 +183,7 @@ def spread_onto(
 
 
 def _linear(length: int, full: Tensor, axis: Axis, cells: int) -> Tensor:
-    """Return how much each cell of a side of the input counts at each pixel of the image: (length, cells)."""
+    """Return the weight of each cell of the input at each pixel of the image, along one side: (length, cells)."""
     places = torch.arange(length).double() + 0.5
     at = (places * axis.new / full - axis.corner) * (cells / axis.size) - 0.5
     apart = (at.clamp(0, cells - 1)[:, None] - torch.arange(cells).double()[None]).abs()
@@ -196,11 +196,11 @@ def _corner(over: Tensor) -> Tensor:
 
 
 def divided(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a / b, of whole numbers and b above zero, as the whole number below it and the fraction in float32.
+    """Return a / b of integers, b > 0, as the floor and the fraction in float32.
 
-    The fraction is summed from digits of 8 bits, so that no number on the way is rounded or too large for 16 bits.
+    The fraction is built from 8-bit digits, so that no intermediate value is rounded or too large for f16.
     """
-    whole = a // b  # `torch.div(…, rounding_mode="floor")` would be written as a division of floats
+    whole = a // b  # exporters write `torch.div(…, rounding_mode="floor")` as a float division
     rest, digits = a - whole * b, []
     for _ in range(3):
         digits.append(256 * rest // b)
@@ -212,15 +212,15 @@ def divided(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rounded(a: Tensor, b: Tensor) -> Tensor:
-    """Return a / b rounded, halves to the even number, in whole numbers."""
+    """Return a / b rounded half to even, in integers."""
     low = a // b
-    twice = 2 * (a - low * b)  # against b: below, at or above the half
+    twice = 2 * (a - low * b)  # compare with b: below, at or above one half
     up = (twice > b) | ((twice == b) & (low % 2 == 1))
     return low + up.to(low.dtype)
 
 
 class EndToEnd(nn.Module):
-    """Images (b, height, width, channels) of one size -> what people read of them, and the task's raw outputs."""
+    """Images (b, height, width, channels) of one size -> readable outputs and the task's raw outputs."""
 
     def __init__(self, network: Network, task: Task[Any, Any], preprocess: Preprocess) -> None:
         super().__init__()
@@ -228,32 +228,32 @@ class EndToEnd(nn.Module):
         self.network, self.task = network, task
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs that `output_names` names, batch axis first."""
-        # Without ids, whose number would be fixed in the graph.
+        """Return the outputs listed by `output_names`, batch axis first."""
+        # No ids: their number would be fixed in the graph.
         batch: Batch[None] = Batch({"images": self.prepare(images)}, None, ())
         return self.named(self.task.answer(self.network, batch, ASK), images)
 
     def named(self, output: Output, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs of images in order."""
+        """Return readable and raw outputs in the order of `output_names`."""
         spread = partial(spread_onto, self.prepare.preprocess, (images.shape[1], images.shape[2]))
         every = {**readable(self.task, output, spread), **output}
         return tuple(every[name] for name in output_names(self.task))
 
 
 class EndToEndWithAttention(EndToEnd):
-    """The same, and where the class token looks in the last block, (b, row, col), mean over the heads."""
+    """The same with the attention of the class token in the last block, (b, row, col), mean over the heads."""
 
     def __init__(self, network: Network, task: Task[Any, Any], preprocess: Preprocess) -> None:
         super().__init__(network, task, preprocess)
         spec = network.spec
         if spec.attention != "softmax" or "cls" not in spec.prefix:
             raise SettingError(
-                "This network has no class token whose attention could be exported. Leave --attention out."
+                "This network has no class token whose attention could be exported. Remove --attention."
             )
         self.asks, self.skipped = spec.prefix.index("cls"), len(spec.prefix)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs, and the attention of the class token to the patches (b, row, col)."""
+        """Return the outputs and the attention of the class token to the patches (b, row, col)."""
         recorder, inputs = Recorder(), {"images": self.prepare(images)}
         features = self.network.encode(inputs, recorder)
         output = self.network.head(features, inputs)

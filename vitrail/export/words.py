@@ -1,4 +1,4 @@
-"""What an exported file says of itself: its input, outputs and classes, and how an image file is decoded for it."""
+"""Self-description of exported files: input, outputs, classes, and how to decode an image file."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ COLOURS: Mapping[int, str] = MappingProxyType({1: "grey", 3: "RGB", 4: "RGBA"})
 
 CLEAR: Mapping[int, str] = MappingProxyType(
     {
-        1: "lay transparency on white and reduce colour to grey (ITU-R 601: 0.299 R + 0.587 G + 0.114 B)",
-        3: "lay transparency on white, repeat grey in all three channels and write palettes out",
+        1: "blend transparency with white and convert colour to grey (ITU-R 601: 0.299 R + 0.587 G + 0.114 B)",
+        3: "blend transparency with white, repeat grey in all three channels and expand palettes",
         4: "repeat grey in all colours; an image without transparency has 255 in the fourth channel",
     }
 )
 
 EXACT = (
-    "Proven in float32. A runtime that chooses fewer bits by itself (OpenVINO takes bf16 where the processor has it) "
-    "answers a little otherwise; OpenVINO computes in float32 with INFERENCE_PRECISION_HINT f32."
+    "Checked in float32. A runtime that uses fewer bits by default (OpenVINO uses bf16 if the processor supports it) "
+    "gives slightly different outputs; OpenVINO computes in float32 with INFERENCE_PRECISION_HINT f32."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a graph takes and gives: images one by one or in batches, and whether it says where it looks."""
+    """Interface of a graph: single images or batches, with or without an attention output."""
 
     attention: bool = False
     batch: bool = False
@@ -43,7 +43,7 @@ class Form:
 
     @property
     def layout(self) -> str:
-        """The axes of the input, a letter each."""
+        """The axes of the input, one letter each."""
         return "NHWC" if self.batch else "HWC"
 
 
@@ -53,7 +53,7 @@ def names(predictor: Predictor, form: Form) -> list[str]:
 
 
 def input_words(steps: Preprocess, form: Form) -> dict[str, Any]:
-    """Return what the input is, as plain data."""
+    """Describe the input, as plain data."""
     sides = ["height", "width", steps.channels]
     return {
         "name": form.input,
@@ -67,19 +67,19 @@ def input_words(steps: Preprocess, form: Form) -> dict[str, Any]:
 
 
 def output_words(predictor: Predictor, form: Form) -> list[dict[str, str]]:
-    """Return what each output is, in order, as plain data."""
+    """Describe each output, in order, as plain data."""
     several = getattr(predictor.task, "problem", "") == "multi_label_classification"
     known = {
         "probabilities": "the probability of each class, in the order of labels"
-        + ("; each by itself, so they do not sum to 1" if several else ", which sum to 1"),
+        + ("; independent, so they do not sum to 1" if several else ", which sum to 1"),
         "attention": "where the class token looks in the last block: (row, col) of the patches, mean over the heads",
         **{
-            name: f"what the network says of ({', '.join(axes)}) before the task {predictor.task.name} decodes it"
+            name: f"raw output of the network, ({', '.join(axes)}), before the task {predictor.task.name} decodes it"
             for name, axes in predictor.task.outputs.items()
         },
     }
     in_image = getattr(predictor.task, "picture_outputs", ())
-    known |= {name: f"{name} of the pixels of the image itself: (height, width)" for name in in_image}
+    known |= {name: f"{name} of the pixels of the original image: (height, width)" for name in in_image}
     first = "batch axis first: " if form.batch else ""
     return [
         {
@@ -92,22 +92,19 @@ def output_words(predictor: Predictor, form: Form) -> list[dict[str, str]]:
 
 
 def decoding(steps: Preprocess) -> str:
-    """Return how an image file becomes the input, for whoever decodes it elsewhere."""
+    """Explain how to decode an image file to the input, for other programs."""
     if steps.raw:
-        return (
-            "Take the numbers as the file holds them, every band, and write NaN where there are no data; "
-            "do not stretch them."
-        )
+        return "Use the values of the file, all bands, with NaN where there is no data; do not rescale them."
     return (
-        "Decode to 8 bits: turn the image upright by its EXIF orientation; of several frames take the first; "
+        "Decode to 8 bits: apply the EXIF orientation; use the first of several frames; "
         f"convert CMYK without its profile, as Pillow does; {CLEAR[steps.channels]}; scale 16 bits by 255/65535 and "
-        "round; leave colours as the file holds them (an embedded colour profile is not applied). "
+        "round; keep the colours of the file (an embedded colour profile is not applied). "
         "Do not resize or normalise: the graph does."
     )
 
 
 def description(predictor: Predictor, form: Form) -> str:
-    """Return in a few sentences what the file is."""
+    """Describe the file in a few sentences."""
     taken = input_words(predictor.preprocess, form)
     given = "; ".join(f"{one['name']}: {one['is']}" for one in output_words(predictor, form))
     labels = predictor.labels
@@ -119,7 +116,7 @@ def description(predictor: Predictor, form: Form) -> str:
 
 
 def metadata(predictor: Predictor, form: Form) -> dict[str, str]:
-    """Return what a graph tells people and programs of itself, as text by name."""
+    """Return the metadata of a graph for people and programs, as text by name."""
     return {
         "description": description(predictor, form),
         "labels": json.dumps(list(predictor.labels), ensure_ascii=False),
@@ -131,7 +128,7 @@ def metadata(predictor: Predictor, form: Form) -> dict[str, str]:
 
 
 def beside(predictor: Predictor, form: Form, file: str) -> dict[str, Any]:
-    """Return the same as plain data, for the file beside a graph: runtimes in JavaScript read no metadata."""
+    """Return the same as plain data, for the JSON file next to a graph: JavaScript runtimes cannot read metadata."""
     return {
         "file": file,
         "description": description(predictor, form),
@@ -147,7 +144,7 @@ def _taken(steps: Preprocess, form: Form) -> str:
     many = "images of one size, " if form.batch else "one image, "
     axes = ("batch × " if form.batch else "") + "height × width × channels"
     if steps.raw:
-        what = f"float32, {steps.channels} bands, where {steps.scale:g} counts as 1 and NaN is no data"
+        what = f"float32, {steps.channels} bands, {steps.scale:g} means 1 and NaN means no data"
     else:
         what = f"uint8, {COLOURS[steps.channels]}, 0 to 255"
     return f"{many}{axes} of any height and width, {what}, not resized and not normalised: both are inside the graph."

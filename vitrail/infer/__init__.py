@@ -1,1 +1,1 @@
-"""Asking a trained model."""
+"""Inference with trained models: predictors, backends and exported files."""

@@ -1,7 +1,7 @@
-"""The fastest backend that answers like float32 on this machine: chosen by the length of the job, proven, cached.
+"""Choose the fastest backend whose predictions agree with float32 on this machine, and cache the result.
 
 A backend is used only after its outputs agreed with float32 on images of the run (`vitrail.infer.backend_check`). The
-time of that check and of compiling is weighed against the time saved, and both stay in the cache for the next job.
+time for this check and for compilation is compared with the time that the job saves. Both are cached for the next job.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from vitrail.core.cache import keep_json
 from vitrail.core.environment import cache_dir
 from vitrail.core.errors import DataError, VitrailError
 from vitrail.data.manifest import VAL
-from vitrail.infer.backend_check import LOOKED_AT, SPREAD, BackendResult, Shown, measured, proof_answer, timed
+from vitrail.infer.backend_check import (
+    PROOF_IMAGES,
+    SPREAD,
+    BackendResult,
+    Shown,
+    measured,
+    proof_answer,
+    timed,
+)
 from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, Engine, backends_for
 from vitrail.infer.exported_predictor import ExportedPredictor
 from vitrail.infer.inputs import Source
@@ -33,26 +41,26 @@ from vitrail.layers.elastic import OperatingPoint
 from vitrail.runs.proof import drift
 from vitrail.runs.run import open_run
 
-QUICKER: Mapping[Engine, float] = MappingProxyType({"eager": 2.0, "compiled": 3.0, "openvino": 4.0})
-"""How much quicker than plain float32 a way is held to be before it was measured."""
+EXPECTED_SPEEDUP: Mapping[Engine, float] = MappingProxyType({"eager": 2.0, "compiled": 3.0, "openvino": 4.0})
+"""Assumed speedup over plain float32 before a backend is measured."""
 
-LIGHTER = 1.5
-"""How much quicker still whole numbers are held to be."""
+INT8_SPEEDUP = 1.5
+"""Assumed additional speedup of int8 before it is measured."""
 
-AGAIN = 0.01
-"""How far a proven way may answer the proof image from how it did, on the same machine."""
+RECHECK_TOLERANCE = 0.01
+"""Largest allowed change of a cached backend's output on the proof image, on the same machine."""
 
 FORMAT = 5
-"""Counts up when plans are made otherwise: what was proven before proves nothing then."""
+"""Cache format version. Increase it when backends change, to invalidate old measurements."""
 
-SETTING_UP: Mapping[Engine, float] = MappingProxyType({"eager": 0.0, "compiled": 30.0, "openvino": 8.0})
-"""Seconds that setting a way up is held to take before it was measured."""
+SETUP_SECONDS: Mapping[Engine, float] = MappingProxyType({"eager": 0.0, "compiled": 30.0, "openvino": 8.0})
+"""Assumed setup time of a backend, in seconds, before it is measured."""
 
 
 class BackendCache:
-    """What was measured of one model on this machine, kept as JSON in the cache; plain float32 under its own name.
+    """Measurements of one model on this machine, stored as JSON in the cache; plain float32 is one of the entries.
 
-    Images that come one by one (`singly`) have a memory of their own: what is quickest for many need not be for one.
+    Single images (`singly`) have their own cache entry: the fastest backend for a batch may not be the fastest for one.
     """
 
     def __init__(
@@ -60,9 +68,11 @@ class BackendCache:
     ) -> None:
         self.point = point or predictor.point
         self.at_once = 1 if singly else BATCH
-        said = (
+        identity = (
             predictor.header.model_dump_json(),
-            *map(_version, ("vitrail", "torch", "timm", "openvino")),  # what was proven holds for these
+            *map(
+                _version, ("vitrail", "torch", "timm", "openvino")
+            ),  # the measurements are valid for these versions only
             torch.get_num_threads(),
             predictor.device,
             torch.cuda.get_device_name(predictor.device) if predictor.device.type == "cuda" else "",
@@ -71,7 +81,7 @@ class BackendCache:
             self.at_once,
             FORMAT,
         )
-        key = blake2b(repr(said).encode(), digest_size=12).hexdigest()
+        key = blake2b(repr(identity).encode(), digest_size=12).hexdigest()
         self.path: Path = cache_dir() / "fast" / f"{key}.json"
         self.scales: Path = self.path.with_suffix(".scales.safetensors")
         self.seen: dict[Backend, BackendResult] = {}
@@ -81,10 +91,10 @@ class BackendCache:
                     **row["seen"] | {"answer": tuple(row["seen"]["answer"])}
                 )
         except (OSError, ValueError, KeyError, TypeError):
-            self.seen = {}  # nothing, or of another version: it is measured again
+            self.seen = {}  # missing, or written by another version: measure again
 
     def keep(self, plan: Backend, seen: BackendResult) -> None:
-        """Remember a plan."""
+        """Store the measurement of a backend; results that failed for a passing reason are not written to disk."""
         self.seen[plan] = seen
         lasting = ((p, s) for p, s in self.seen.items() if not s.passing)
         keep_json(self.path, [{"plan": asdict(p), "seen": asdict(s)} for p, s in lasting])
@@ -98,7 +108,7 @@ def _version(package: str) -> str:
 
 
 class Choice(NamedTuple):
-    """The plan that a job runs by, why, in words ("" where nothing else was worth a try), and the request for it."""
+    """The chosen backend, the reason ("" where no other backend was worth measuring), and the request to use."""
 
     plan: Backend
     why: str
@@ -112,120 +122,127 @@ def choose_backend(
     singly: bool = False,
     point: OperatingPoint | None = None,
 ) -> Choice:
-    """Return the quickest faithful way to answer `pictures` images; `singly` where they come one by one.
+    """Return the fastest faithful backend for `pictures` images; `singly` if they are processed one by one.
 
-    `proof` gives images to compare with float32 on, and for int8 to learn from; it is asked only where a plan was not
-    proven before, or is not known again. `point` is an operating point of the model (None: the predictor's own).
+    `proof` yields images for the comparison with float32 and for int8 calibration. It is called only if a backend is
+    not in the cache, or no longer gives its cached output. `point` is an operating point of the model (None: the
+    default of the predictor).
     """
     memory = BackendCache(predictor, point, singly)
-    # An engine computes a network of images alone.
+    # Other engines only support networks whose single input is `images`.
     images = predictor.task.inputs == ("images",)
     plans = backends_for(predictor.network, predictor.device) if images else [PLAIN]
     plain = plain_speed(predictor, memory, pictures)
-    shown = Shown(predictor, memory.point, proof, memory.at_once)
+    proof_images = Shown(predictor, memory.point, proof, memory.at_once)
     proven: dict[Backend, BackendNetwork] = {}
     while True:
         allowed = [plan for plan in plans if plan not in memory.seen or memory.seen[plan].faithful]
         plan = min(allowed, key=lambda one: _seconds(one, memory, pictures, plain))
         if plan == PLAIN:
             return Choice(PLAIN, _why(PLAIN, memory), Request(memory.point))
-        quick = proven.get(plan) or _known_again(predictor, plan, memory)
-        if quick is not None:
-            why = " ".join([_why(plan, memory), *quick.kept_in_float32()])
-            return Choice(plan, why, Request(memory.point, quick))
+        network = proven.get(plan) or _load_cached(predictor, plan, memory)
+        if network is not None:
+            why = " ".join([_why(plan, memory), *network.kept_in_float32()])
+            return Choice(plan, why, Request(memory.point, network))
         if PLAIN not in memory.seen:
-            memory.keep(PLAIN, shown.plain)
+            memory.keep(PLAIN, proof_images.plain)
             plain = memory.seen[PLAIN].speed
-        scales = Scales(shown.learnt)
-        seen, quick = measured(plan, partial(_twin, predictor, plan, memory, scales), shown)
-        if quick is not None:
-            proven[plan] = quick
+        scales = Scales(proof_images.learnt)
+        result, network = measured(
+            plan, partial(_backend_network, predictor, plan, memory, scales), proof_images
+        )
+        if network is not None:
+            proven[plan] = network
             if scales.known:
                 keep_ranges(memory.scales, scales.known)
-        memory.keep(plan, replace(seen, scales=scales.digest()))
+        memory.keep(plan, replace(result, scales=scales.digest()))
 
 
 def speed_up(
     predictor: Predictor, model: str | Path, sources: Sequence[Source], point: OperatingPoint | None = None
 ) -> Choice:
-    """Return the quickest faithful way to answer a job; its `why` is "" where it is answered as ever.
+    """Return the fastest faithful backend for a job; its `why` is "" if plain float32 is used without a check.
 
-    Proven on the validation images of a run, or, where the model is alone, on images of the job.
+    The check uses the validation images of the run, or the images of the job if only a model file is given.
     """
     plain = Choice(PLAIN, "", Request(point or predictor.point))
     if isinstance(predictor, ExportedPredictor) or predictor.preprocess.zoom is not None:
-        return plain  # the file says how it is computed; windows of one image are a batch already
+        return plain  # an exported file has its own runtime; windows of one image are already a batch
 
     def proof() -> Iterator[Pixels]:
         steps = predictor.preprocess
         try:
             run = open_run(model)
-            yield from readable(readers_of(run, root_of(run), (VAL,), steps, LOOKED_AT))
-        except VitrailError:  # no run, or its images have moved
-            yield from readable(partial(predictor.decoded, one) for one in spread(sources, LOOKED_AT))
+            yield from readable(readers_of(run, root_of(run), (VAL,), steps, PROOF_IMAGES))
+        except VitrailError:  # no run, or its images were moved
+            yield from readable(partial(predictor.decoded, one) for one in spread(sources, PROOF_IMAGES))
 
     try:
         return choose_backend(predictor, len(sources), proof, singly=len(sources) == 1, point=point)
     except DataError:
-        return plain  # no image can be read at all; the answers will say so one by one
+        return plain  # no image can be read; every answer will report its own error
 
 
 def plain_speed(predictor: Predictor, memory: BackendCache, pictures: int) -> float:
-    """Return the images a second of float32: as remembered, or, for a job that is worth it, from one small batch."""
+    """Return the speed of float32 in images/s: cached, measured on one small batch for longer jobs, or assumed."""
     if PLAIN in memory.seen:
         return memory.seen[PLAIN].speed
-    if pictures < WORTH_A_LOOK:
-        return FIRST_SPEED
+    if pictures < MIN_IMAGES_TO_TIME:
+        return ASSUMED_SPEED
     few = torch.zeros(min(4, memory.at_once), predictor.preprocess.channels, *memory.point.size)
-    seconds = [timed(predictor, Request(memory.point), few)[1] for _ in range(2)]  # the first pays for set-up
+    seconds = [
+        timed(predictor, Request(memory.point), few)[1] for _ in range(2)
+    ]  # the first call includes setup
     return len(few) / seconds[1]
 
 
 def _seconds(plan: Backend, memory: BackendCache, pictures: int, plain: float) -> float:
-    """Return how long a job is held to take by a plan, setting up and proving included; `plain` is float32's speed."""
+    """Estimate the seconds of a job, including setup and check; `plain` is the speed of float32 in images/s."""
     if plan in memory.seen:
         return memory.seen[plan].setup + pictures / memory.seen[plan].speed
     if plan == PLAIN:
         return pictures / plain
-    quick = plain * QUICKER[plan.engine] * (LIGHTER if plan.precision == "int8" else 1)
-    return SETTING_UP[plan.engine] + LOOKED_AT * (1 / plain + 1 / quick) + pictures / quick
+    expected = plain * EXPECTED_SPEEDUP[plan.engine] * (INT8_SPEEDUP if plan.precision == "int8" else 1)
+    return SETUP_SECONDS[plan.engine] + PROOF_IMAGES * (1 / plain + 1 / expected) + pictures / expected
 
 
-FIRST_SPEED = 20.0
-"""Images a second that an unknown network is held to answer."""
+ASSUMED_SPEED = 20.0
+"""Assumed images/s of a network that was never measured."""
 
-WORTH_A_LOOK = 32
-"""Images of a job from which it is worth timing a batch to guess how long the job takes."""
+MIN_IMAGES_TO_TIME = 32
+"""Smallest job, in images, for which one batch is timed to estimate the duration."""
 
 
-def _twin(predictor: Predictor, plan: Backend, memory: BackendCache, scales: Scales) -> BackendNetwork:
+def _backend_network(
+    predictor: Predictor, plan: Backend, memory: BackendCache, scales: Scales
+) -> BackendNetwork:
     shape = (memory.at_once, predictor.preprocess.channels, *memory.point.size)
-    kept = _kept(predictor, memory.point) if plan.engine == "openvino" else None
+    kept = _translation_path(predictor, memory.point) if plan.engine == "openvino" else None
     return BackendNetwork(predictor.at(memory.point), plan, shape, kept, scales)
 
 
-def _known_again(predictor: Predictor, plan: Backend, memory: BackendCache) -> BackendNetwork | None:
-    """Return the twin that was proven, or None where none was, or what the cache gives is not it any more."""
+def _load_cached(predictor: Predictor, plan: Backend, memory: BackendCache) -> BackendNetwork | None:
+    """Return the backend network that passed the check before, or None if there is none or its output changed."""
     if plan not in memory.seen:
         return None
     scales = Scales(known=read_ranges(memory.scales) if plan.precision == "int8" else None)
     if scales.digest() != memory.seen[plan].scales:
         return None
     try:
-        quick = _twin(predictor, plan, memory, scales)
-        apart = drift([*memory.seen[plan].answer], proof_answer(predictor, Request(memory.point, quick)))
-    except Exception:  # whatever the cache has become, there is another way
+        network = _backend_network(predictor, plan, memory, scales)
+        apart = drift([*memory.seen[plan].answer], proof_answer(predictor, Request(memory.point, network)))
+    except Exception:  # a damaged cache must never stop a job: measure again
         return None
-    return quick if apart <= AGAIN else None
+    return network if apart <= RECHECK_TOLERANCE else None
 
 
-def _kept(predictor: Predictor, point: OperatingPoint) -> Path:
-    """Return where the translation of this very model file, at this operating point, is kept."""
+def _translation_path(predictor: Predictor, point: OperatingPoint) -> Path:
+    """Return the cache path of the OpenVINO translation of this model file at this operating point."""
     with predictor.path.open("rb") as handle:
-        found = file_digest(handle, lambda: blake2b(digest_size=12))
-    for said in (str(FORMAT), str(point), *map(_version, ("vitrail", "torch", "openvino"))):
-        found.update(said.encode())
-    return cache_dir() / "fast" / f"{found.hexdigest()}.openvino"
+        digest = file_digest(handle, lambda: blake2b(digest_size=12))
+    for part in (str(FORMAT), str(point), *map(_version, ("vitrail", "torch", "openvino"))):
+        digest.update(part.encode())
+    return cache_dir() / "fast" / f"{digest.hexdigest()}.openvino"
 
 
 def _why(plan: Backend, memory: BackendCache) -> str:
@@ -233,15 +250,17 @@ def _why(plan: Backend, memory: BackendCache) -> str:
     left_out = f" Not used: {'; '.join(failed)}." if failed else ""
     if plan == PLAIN:
         return f"Answered in {plan}.{left_out}" if failed else ""
-    seen = memory.seen[plan]
+    result = memory.seen[plan]
     return (
-        f"Answered in {plan}: on {seen.pictures} images {seen.same_top:.1%} of top answers as in float32, "
-        f"no probability further off than {seen.drift:.2g}.{left_out}"
+        f"Answered in {plan}: on {result.pictures} images {result.same_top:.1%} of top answers as in float32, "
+        f"largest difference of a probability {result.drift:.2g}.{left_out}"
     )
 
 
-def _fault(seen: BackendResult) -> str:
-    if seen.failed:
-        return f"cannot run this network: {seen.failed}"
-    said = f"{seen.same_top:.1%} of top answers as in float32, a probability {seen.drift:.2g} off"
-    return said if seen.off <= SPREAD else f"{said}, outputs {seen.off:.0%} off of how far images differ"
+def _fault(result: BackendResult) -> str:
+    if result.failed:
+        return f"cannot run this network: {result.failed}"
+    fault = f"{result.same_top:.1%} of top answers as in float32, a probability differs by {result.drift:.2g}"
+    if result.off > SPREAD:
+        fault += f", outputs differ by {result.off:.0%} of the difference between images"
+    return fault

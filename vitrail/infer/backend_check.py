@@ -1,4 +1,4 @@
-"""What is seen of a plan before it is used: how quick it is, and how it agrees with float32 on images."""
+"""Measure a backend before it is used: its speed, and its agreement with float32 on images."""
 
 from __future__ import annotations
 
@@ -24,34 +24,36 @@ from vitrail.runs.proof import proof_image_for
 
 Twin = TypeVar("Twin", bound=nn.Module)
 
-LOOKED_AT = 240
-"""Images that are decoded for a proof, at most."""
+PROOF_IMAGES = 240
+"""Largest number of images that are decoded for a check."""
 
 EVERY = 6
-"""Of them, every sixth is what int8 learns its scales from; plans are proven on the others."""
+"""Every sixth image is used for int8 calibration; backends are compared with float32 on the others."""
 
 SAME_TOP = 0.995
-"""The least share of top answers that must be float32's."""
+"""Smallest allowed share of top predictions that are the same as in float32."""
 
 DRIFT = 0.05
-"""How far a number of a fingerprint, a probability, may lie from float32's; how far it did is said with the answers."""
+"""Largest allowed difference of a probability (of a fingerprint) from float32; the measured one is reported to the
+user."""
 
 HELD = 1 << 28
-"""Bytes of float32's outputs that are held for the next plan."""
+"""Largest size, in bytes, of float32 outputs that are kept for the next backend."""
 
 
 SPREAD = 0.5
-"""How far outputs may lie from float32's, in parts of how far images differ: an answer to nothing in particular lies
-1 or more away, however near to each other the probabilities are (bf16 0.01 to 0.05, int8 up to 0.2)."""
+"""Largest allowed distance of outputs from float32, relative to the spread of the outputs over images. Outputs that
+ignore the image are at distance 1 or more, even if all probabilities are similar (bf16 0.01 to 0.05, int8 up to
+0.2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendResult:
-    """What was measured of a plan: images a second, seconds to set it up, and how it agreed with float32.
+    """Measurement of a backend: images/s, setup time in seconds, and agreement with float32.
 
-    `off` is the distance of outputs from float32's, in parts of how far the images' own differ; 0 for one image.
-    `failed` says why a plan could not be tried at all, `passing` that the reason may be gone tomorrow; `answer` holds
-    its fingerprint of the model's proof image and `scales` the digest of int8's, by which it is known again.
+    `off` is the distance of outputs from float32, relative to the spread over images; 0 for one image. `failed` is the
+    reason if the backend could not run; `passing` means that this reason may be temporary. `answer` is its fingerprint
+    of the model's proof image and `scales` the digest of the int8 scales: they identify the backend in the cache.
     """
 
     speed: float
@@ -67,16 +69,16 @@ class BackendResult:
 
     @property
     def faithful(self) -> bool:
-        """Whether it may be used."""
+        """Whether the backend may be used."""
         near = self.drift <= DRIFT and self.off <= SPREAD
         return not self.failed and self.same_top >= SAME_TOP and near
 
 
 class Shown:
-    """Images to learn from and to prove plans on, `at_once` together: decoded when first asked for, and once.
+    """Images for int8 calibration and for the check, in batches of `at_once`. They are decoded once, on first use.
 
-    Raises, when asked:
-        DataError: none can be read.
+    Raises, on first use:
+        DataError: no image can be read.
     """
 
     def __init__(
@@ -89,23 +91,23 @@ class Shown:
     @cached_property
     def _parted(self) -> tuple[Tensor, list[Tensor]]:
         pictures = [
-            self.predictor.ready(shot, self.point).pixels for shot in islice(self._proof(), LOOKED_AT)
+            self.predictor.ready(shot, self.point).pixels for shot in islice(self._proof(), PROOF_IMAGES)
         ]
         others = [picture for i, picture in enumerate(pictures) if i % EVERY] or pictures
         batches = [torch.stack(others[i : i + self.at_once]) for i in range(0, len(others), self.at_once)]
         return torch.stack(pictures[::EVERY]), batches
 
     def learnt(self) -> Tensor:
-        """Return what int8 learns from, prepared: (n, channels, height, width)."""
+        """Return prepared images for int8 calibration: (n, channels, height, width)."""
         return self._parted[0]
 
     @property
     def batches(self) -> list[Tensor]:
-        """What plans are proven on: nothing was learned from it, but where there is one image only."""
+        """Batches for the check. They are disjoint from the calibration images, unless there is only one image."""
         return self._parted[1]
 
     def wanted(self) -> Iterator[Output]:
-        """Yield float32's outputs batch by batch; they are held while they are small, and else computed again."""
+        """Yield the float32 outputs batch by batch; small ones are kept in memory, large ones are recomputed."""
         if len(self._held) == len(self.batches):
             yield from self._held
             return
@@ -119,30 +121,30 @@ class Shown:
 
     @property
     def plain(self) -> BackendResult:
-        """What was seen of float32 itself."""
+        """Measurement of float32 itself."""
         count = sum(len(next(iter(output.values()))) for output in self.wanted())
         return BackendResult(speed(self.batches, self.seconds), 0.0, 1.0, 0.0, count)
 
 
 def measured(plan: Backend, make: Callable[[], Twin], shown: Shown) -> tuple[BackendResult, Twin | None]:
-    """Run the proof's images through what `make` returns, beside float32; returns that too, where it may be used."""
+    """Compare the network that `make` returns with float32; also return this network if it may be used."""
     predictor, point = shown.predictor, shown.point
     count = sum(map(len, shown.batches))
     try:
         if plan.engine == "openvino":
-            make()  # not timed: the next job will find it translated
+            make()  # not timed: the next job reads the translation from the cache
         began = time.perf_counter()
-        quick = make()
-        request = Request(point, quick)
+        network = make()
+        request = Request(point, network)
         timed(predictor, request, shown.batches[0])  # compiles
         setup = time.perf_counter() - began
         found = _Compared(shown, request)
         known = proof_answer(predictor, request)
-    except Exception as error:  # an engine may refuse a network in any way; float32 still answers
+    except Exception as error:  # an engine may fail in any way; float32 still works
         why = str(error) if isinstance(error, VitrailError) else type(error).__name__
         passing = isinstance(error, MemoryError | OSError | torch.OutOfMemoryError)
         return BackendResult(0.0, 0.0, 0.0, 1.0, count, why, passing), None
-    seen = BackendResult(
+    result = BackendResult(
         speed(shown.batches, found.seconds),
         setup,
         found.same / count,
@@ -151,11 +153,11 @@ def measured(plan: Backend, make: Callable[[], Twin], shown: Shown) -> tuple[Bac
         answer=tuple(known),
         off=found.off(),
     )
-    return seen, quick if seen.faithful else None
+    return result, network if result.faithful else None
 
 
 class _Compared:
-    """What another way says of the proof's images beside float32, gathered batch by batch."""
+    """Comparison of a backend with float32, accumulated batch by batch."""
 
     def __init__(self, shown: Shown, request: Request) -> None:
         task = shown.predictor.task
@@ -172,18 +174,18 @@ class _Compared:
                 self._away.setdefault(name, Away()).add(wanted[name], output[name])
 
     def off(self) -> float:
-        """Return the largest distance of an output."""
+        """Return the largest distance over all outputs."""
         return max(one.distance() for one in self._away.values())
 
 
 class Away:
-    """How far outputs lie from those wanted, in parts of how far the wanted ones of images differ."""
+    """Distance of outputs from the reference, relative to the spread of the reference over images."""
 
     def __init__(self) -> None:
         self.count, self.sums, self.squares, self.errors = 0, torch.zeros(()), 0.0, 0.0
 
     def add(self, wanted: Tensor, found: Tensor) -> None:
-        """Take in outputs of some images: (b, …) each."""
+        """Add outputs of a batch: (b, …) each."""
         exact = wanted.double()
         self.count += len(exact)
         self.sums = self.sums + exact.sum(0)
@@ -191,7 +193,7 @@ class Away:
         self.errors += float((found.double() - exact).square().sum())
 
     def distance(self) -> float:
-        """Return the distance; 0 where nothing differs, so that there is nothing to measure by."""
+        """Return the distance; 0 if the reference is the same for all images, so that there is no scale."""
         spread = self.squares - float(self.sums.square().sum()) / max(1, self.count)
         if self.count < 2 or spread <= 1e-12 * self.squares:
             return 0.0

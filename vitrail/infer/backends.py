@@ -1,4 +1,4 @@
-"""Ways to run a network: in which numbers and by which engine; and the twin of a network that runs so."""
+"""Backends of a network (precision, memory layout, engine), and a module that runs a network with one."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from vitrail.runs.network import Network
 
 Engine = Literal["eager", "compiled", "openvino"]
 
-_SAID: Mapping[str, str] = MappingProxyType(
+_ENGINE_NAMES: Mapping[str, str] = MappingProxyType(
     {"eager": "", "compiled": ", compiled, weights frozen", "openvino": ", through OpenVINO"}
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A way to run a network; the default is float32 as it was trained."""
+    """How to run a network; the default is float32 in eager mode, as in training."""
 
     precision: Precision = "float32"
     channels_last: bool = False
     engine: Engine = "eager"
 
     def __str__(self) -> str:
-        return self.precision + (", channels last" if self.channels_last else "") + _SAID[self.engine]
+        return self.precision + (", channels last" if self.channels_last else "") + _ENGINE_NAMES[self.engine]
 
 
 PLAIN = Backend()
 
 
 def backends_for(network: Network, device: torch.device) -> list[Backend]:
-    """Return the plans that are worth asking about on this machine, plain float32 first."""
-    last = network.spec.attention == "none"  # convolutions read an image's channels together
+    """Return the backends that are worth measuring on this machine, plain float32 first."""
+    last = network.spec.attention == "none"  # convolutions are faster in channels-last layout
     precision: Precision = "bf16" if fast_bf16(device) else "float32"
     plans = [PLAIN, Backend(precision, last)]
     if device.type == "cpu" and find_spec("openvino"):
@@ -59,9 +59,9 @@ def backends_for(network: Network, device: torch.device) -> list[Backend]:
 
 
 class BackendNetwork(nn.Module):
-    """A network's twin that runs by a plan: images by name in float32 -> outputs by name in float32.
+    """A copy of a network that runs with a backend: dict of float32 images -> dict of float32 outputs.
 
-    `shape` is that of a batch; `kept` is where a translation is kept, if anywhere; int8 needs `scales`.
+    `shape` is the shape of a batch; `kept` is the cache path of the OpenVINO translation, if any; int8 needs `scales`.
     """
 
     def __init__(
@@ -84,43 +84,43 @@ class BackendNetwork(nn.Module):
                 torch.float32,
             )
             return
-        twin = deepcopy(folded(network)).eval().to(memory_format=self.layout)
+        copy = deepcopy(folded(network)).eval().to(memory_format=self.layout)
         if plan.precision == "bf16":
-            self.check = _rounded(twin, shape, self.layout)
-        self.run = compiled(OfImages(twin).eval()) if plan.engine == "compiled" else OfImages(twin).eval()
+            self.check = _to_bf16(copy, shape, self.layout)
+        self.run = compiled(OfImages(copy).eval()) if plan.engine == "compiled" else OfImages(copy).eval()
 
     def kept_in_float32(self) -> list[str]:
-        """Return in a line which convolutions are not rounded, because they answer wrongly here; often none."""
+        """Report in one line the convolutions that stay in float32 because bf16 is wrong on this machine."""
         return Bf16Check(self.check.float32).lines()
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:
         """Return the network's outputs."""
         images = inputs["images"]
         count = len(images)
-        if self.plan.engine == "compiled" and count < self.batch:  # another size would be compiled anew
+        if self.plan.engine == "compiled" and count < self.batch:  # another size would be recompiled
             images = torch.cat([images, images.new_zeros(self.batch - count, *images.shape[1:])])
-        found = self.run(images.to(self.dtype).contiguous(memory_format=self.layout))
-        return {name: out[:count].float() for name, out in zip(self.outputs, found, strict=True)}
+        outputs = self.run(images.to(self.dtype).contiguous(memory_format=self.layout))
+        return {name: out[:count].float() for name, out in zip(self.outputs, outputs, strict=True)}
 
 
-def _rounded(twin: Network, shape: tuple[int, int, int, int], layout: torch.memory_format) -> Bf16Check:
-    """Round a network's weights in place, but for convolutions that answer wrongly in bf16; return which they are.
+def _to_bf16(copy: Network, shape: tuple[int, int, int, int], layout: torch.memory_format) -> Bf16Check:
+    """Convert a network to bf16 in place, except convolutions that are wrong in bf16; return these.
 
-    Whether the whole answers rightly is for the proof to tell, on images of its own.
+    Whether the whole network is correct is checked later, on the proof images.
     """
-    device = next(twin.parameters()).device
+    device = next(copy.parameters()).device
     images = noise(shape[1:], device)[: shape[0]].contiguous(memory_format=layout)
-    check = check_bf16(twin.encoder, images)
-    keep_in_float32(twin.encoder, check.float32)
-    twin.to(torch.bfloat16)
+    check = check_bf16(copy.encoder, images)
+    keep_in_float32(copy.encoder, check.float32)
+    copy.to(torch.bfloat16)
     for name in check.float32:
-        twin.encoder.get_submodule(name).float()
+        copy.encoder.get_submodule(name).float()
     return check
 
 
 def compiled(network: nn.Module) -> Callable[[Tensor], Sequence[Tensor]]:
-    """Return the network compiled with frozen weights; the last batch is filled up to one size."""
+    """Return the network compiled with frozen weights, for one batch size; callers pad the last batch."""
     if next(network.parameters()).device.type == "cuda":
-        # Reduced overhead means CUDA graphs.
+        # "reduce-overhead" uses CUDA graphs.
         return torch.compile(network, mode="reduce-overhead", dynamic=False)
     return torch.compile(network, dynamic=False, options={"freezing": True})

@@ -1,4 +1,4 @@
-"""Answers as files: each image with its answer drawn on it, and what files an answer has of its own."""
+"""Write predictions as files: images with the prediction drawn on them, and files such as masks."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from vitrail.infer.predictor import Answer, Predictor
 
 @dataclass(frozen=True)
 class Told:
-    """What is left of a prediction whose pixels are written: its words, its plain data and its rows."""
+    """A prediction without its pixels, after they were written: its text, its plain data and its rows."""
 
     words: str
     plain: dict[str, Any]
     lines: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plain data."""
+        """Return plain data for JSON."""
         return self.plain
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows of a table of answers."""
+        """Return the rows for a CSV table."""
         return self.lines
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ class Told:
 
 
 def told(answer: Answer, files: Mapping[str, str]) -> Answer:
-    """Return an answer without its pixels, with the names of its files; one without rows, or an error, as it is."""
+    """Return an answer with file names in place of its pixels; an answer without rows, or an error, unchanged."""
     prediction = answer.prediction
     if answer.error or not hasattr(prediction, "rows"):
         return answer
@@ -49,10 +49,10 @@ def told(answer: Answer, files: Mapping[str, str]) -> Answer:
 
 @dataclass
 class Drawing:
-    """A folder that takes the files of answers, below it the folders that the images lay in.
+    """Writes the files of predictions into a folder, with the same subfolders as the images.
 
-    Two images of one name get two files. No image that is asked about is written onto, nor any file that was not
-    drawn by this project: another name is taken instead.
+    Two images with the same name get two files. Input images, and files that vitrail did not draw, are never
+    overwritten: another name is used instead.
     """
 
     predictor: Predictor
@@ -62,14 +62,14 @@ class Drawing:
     taken: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Reserve the names of all images that are asked about."""
+        """Reserve the names of all input images."""
         self.taken |= {_key(one.path) for one in self.sources if one.path is not None}
 
     def write(self, source: Source, answer: Answer) -> dict[str, str]:
-        """Write the image with its answer, and the answer's own files; return these by what they are: "mask"."""
+        """Write the image with its prediction, and the files of the prediction; return their names by kind ("mask")."""
         image = self.predictor.decoded(source)
-        seen = preview(image) if self.predictor.preprocess.raw else image
-        drawn = self.predictor.task.render(plots.of_array(seen), answer.prediction)
+        visible = preview(image) if self.predictor.preprocess.raw else image
+        drawn = self.predictor.task.render(plots.of_array(visible), answer.prediction)
         files: Mapping[str, bytes] = getattr(answer.prediction, "files", dict)()
         place = self._free(self.folder / _place(source), (".png", *files))
         make_folder(place.parent)
@@ -80,7 +80,7 @@ class Drawing:
         return {ending.split(".")[1]: _with(place, ending).as_posix() for ending in files}
 
     def _free(self, place: Path, endings: Sequence[str]) -> Path:
-        """Return the place, or the first like it with a number, where files of all endings may be written."""
+        """Return a path, with a number appended if needed, where files with all these suffixes may be written."""
         free, turn = place, 1
         while not all(self._may_be_written(_with(free, ending)) for ending in endings):
             turn += 1
@@ -93,7 +93,7 @@ class Drawing:
 
 
 def _place(source: Source) -> Path:
-    """Return where files of an image lie below the folder, without an ending."""
+    """Return the output path of an image relative to the folder, without suffix."""
     if source.name == "-":
         return Path("standard-input")
     name = PurePosixPath(source.below or PurePosixPath(source.name).name)
@@ -106,7 +106,7 @@ def _with(place: Path, ending: str) -> Path:
 
 
 def _key(path: Path) -> str:
-    """Return what is the same for two names of one file, on disks that know no capital letters too."""
+    """Return a key that is equal for two names of one file, also on case-insensitive file systems."""
     return str(path.resolve()).casefold()
 
 

@@ -1,4 +1,4 @@
-"""An exported file asked like any other model: the same decoding, the same answers, another engine."""
+"""Predict with an exported file through the same interface as with any other model."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from vitrail.runs.proof import proof_image_for
 
 
 class ExportedPredictor(Predictor):
-    """A Predictor whose preprocessing and network are one graph; opening it checks the proof the file carries."""
+    """A Predictor whose preprocessing and network are one graph. Opening it checks the proof in the file."""
 
     def __init__(self, path: Path, trust: bool = False, point: str | OperatingPoint | None = None) -> None:
         self.path = path
         if point is not None:
             raise RunError(
-                f"{path} is an exported graph and answers as the whole network alone. Name the run or its "
-                "model.safetensors to choose an operating point."
+                f"{path} is an exported graph of the whole network. To choose an operating point, name the run or its "
+                "model.safetensors."
             )
         self._opened = open_exported(path, KINDS[path.suffix], trust)
         self.header = self._opened.header
@@ -43,55 +43,59 @@ class ExportedPredictor(Predictor):
 
     @property
     def network(self) -> Network:
-        """Refused: the graph computes, but cannot be looked into."""
+        """Raise a RunError: a graph cannot be inspected."""
         raise RunError(
-            f"{self.path} is an exported graph and cannot be "
-            "looked into. Name the run or its model.safetensors."
+            f"{self.path} is an exported graph and cannot be inspected. "
+            "Name the run or its model.safetensors."
         )
 
     def at(self, point: OperatingPoint) -> Network:
-        """Refused: the graph is that of one point."""
+        """Raise a RunError: a graph has one operating point."""
         return self.network
 
     def ready(self, image: Any, point: OperatingPoint | None = None) -> Ready:
-        """Bring an image to an array (height, width, channels); the graph does the rest, so `pixels` are empty."""
+        """Decode an image to (height, width, channels); the graph does the rest, so `pixels` is empty."""
         array = self.decoded(image)
         geometry = replace(self._geometry(array), spacing=self.spacing(image))
         return Ready(torch.empty(0), geometry, array)
 
     def _waiting(self, ready: Ready) -> Ready:
-        """Return all of it: the graph begins at the image."""
+        """Return it unchanged: the graph takes the original image."""
         return ready
 
     def outputs(self, ready: Sequence[Ready], request: Request | None = None) -> Output:
-        """Return the task's raw output for images, batch axis first."""
+        """Return the task's raw output for decoded images, batch axis first."""
         answers = [self._named(self._opened.one(one.image)) for one in ready]
         return {name: torch.stack([one[name] for one in answers]) for name in self.task.outputs}
 
     def run(self, batch: Batch[Any], request: Request | None = None) -> Output:
-        """Refused: the graph begins at the image."""
+        """Raise a RunError: the graph takes decoded images."""
         raise RunError(
             f"{self.path} is an exported graph: it takes images, not prepared inputs, and cannot be "
-            "looked into. Name the run or its model.safetensors."
+            "inspected. Name the run or its model.safetensors."
         )
 
     def encode(self, images: Sequence[Any]) -> Tensor:
-        """Refused: the graph gives no features."""
-        raise RunError(f"{self.path} gives no features. Name the run or its model.safetensors.")
+        """Raise a RunError: the graph returns no features."""
+        raise RunError(
+            f"{self.path} is an exported graph without features. Name the run or its model.safetensors."
+        )
 
     def _geometry(self, image: Any) -> Geometry:
         return self.preprocess.geometry(image.shape[0], image.shape[1])
 
     def _named(self, found: tuple[Tensor, ...]) -> Output:
-        """Give the outputs their names; engines keep their order alone."""
+        """Name the outputs; engines only keep their order."""
         return dict(zip(output_names(self.task), found, strict=False))
 
     def _answer_to_proof(self) -> list[float]:
-        said = self._named(self._opened.one(proof_image_for(self.preprocess)))
-        output = {name: said[name][None] for name in self.task.outputs}
+        outputs = self._named(self._opened.one(proof_image_for(self.preprocess)))
+        output = {name: outputs[name][None] for name in self.task.outputs}
         for name, again in readable(
             self.task, output, partial(weights_in_original, self._geometry(proof_image_for(self.preprocess)))
         ).items():
-            if contradicts(again[0], said[name]):
-                raise RunError(f"{self.path} contradicts itself about its proof image. Export it again.")
+            if contradicts(again[0], outputs[name]):
+                raise RunError(
+                    f"{self.path}: the outputs for its proof image contradict each other. Export it again."
+                )
         return [float(number) for number in self.task.fingerprint(output).flatten().tolist()]

@@ -1,4 +1,4 @@
-"""What a user names when asking a model: files, folders, patterns, archives, standard input, one image each."""
+"""Expand the image arguments of a command: files, folders, patterns, archives and standard input."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _HEAD = 4096
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An image by name: a file, a member of an archive, or bytes that came through standard input.
+    """An image by name: a file, a member of an archive, or bytes from standard input.
 
-    `name` can be printed anywhere; `trouble` is the sentence that says why it cannot be read, where that is known;
-    `below` is the path inside the folder or archive that was named, "" for an image named itself.
+    `name` is printable; `trouble` is a sentence that says why the image cannot be read, if this is known already;
+    `below` is the path inside the folder or archive that the user named, "" for an image that the user named itself.
     """
 
     name: str
@@ -35,11 +35,11 @@ class Source:
 
     @property
     def called(self) -> str:
-        """What messages call it."""
+        """The name of the image in messages."""
         return "The image from standard input" if self.name == "-" else self.name
 
     def open(self) -> Path | bytes:
-        """Return what `decode` reads; DataError where it is not there or broken."""
+        """Return a path or bytes for `decode`; DataError if the image is missing or broken."""
         if self.trouble:
             raise DataError(self.trouble)
         if self.path is None:
@@ -47,49 +47,51 @@ class Source:
         return archives.read_member(self.path, self.member) if self.member else self.path
 
     def fetched(self) -> Source:
-        """Return the same image with its bytes in memory; one that cannot be read stays, and says so when opened."""
+        """Return the image with its bytes in memory; one that cannot be read is returned unchanged."""
         if self.path is None or self.trouble:
             return self
         try:
-            found = self.open()
-            data = found.read_bytes() if isinstance(found, Path) else found
+            opened = self.open()
+            data = opened.read_bytes() if isinstance(opened, Path) else opened
         except (OSError, DataError):
             return self
         return replace(self, path=None, member="", data=data)
 
 
-def _hush(line: str) -> None:
-    """Say nothing."""
+def _silent(line: str) -> None:
+    """Ignore a message."""
 
 
 def expand(
-    names: Iterable[str], standard_input: bytes | None = None, say: Callable[[str], None] = _hush
+    names: Iterable[str], standard_input: bytes | None = None, say: Callable[[str], None] = _silent
 ) -> Iterator[Source]:
-    """Yield the images that files, folders, patterns, archives and "-" (standard input) stand for.
+    """Yield the images of files, folders, patterns, archives and "-" (standard input).
 
-    A name that stands for no image at all gives a source with that trouble; what is left out of a folder or an
-    archive, hidden files and links that lead nowhere, is handed to `say`.
+    A name without any image yields a source with an error message. Notes on files that are skipped in a folder or an
+    archive (hidden files, broken links) are passed to `say`.
 
     Raises:
-        DataError: it was the only one.
+        DataError: the only name has no image.
     """
-    asked = list(names)
-    for name in asked:
+    entries = list(names)
+    for name in entries:
         try:
-            yield from _standing_for(name, standard_input, say)
+            yield from _expand_name(name, standard_input, say)
         except (DataError, OSError) as error:
-            said = printable(name)
-            trouble = (
-                DataError(f"{said} cannot be read: {error.strerror}. Check its name and permissions.")
-                if isinstance(error, OSError)
-                else error
-            )
-            if len(asked) == 1:
+            shown = printable(name)
+            trouble: DataError
+            if isinstance(error, OSError):
+                trouble = DataError(
+                    f"{shown} cannot be read: {error.strerror}. Check its name and permissions."
+                )
+            else:
+                trouble = error
+            if len(entries) == 1:
                 raise trouble from error
-            yield Source(said, trouble=str(trouble))
+            yield Source(shown, trouble=str(trouble))
 
 
-def _standing_for(name: str, standard_input: bytes | None, say: Callable[[str], None]) -> Iterator[Source]:
+def _expand_name(name: str, standard_input: bytes | None, say: Callable[[str], None]) -> Iterator[Source]:
     path = Path(name)
     if name == "-":
         yield from _from_bytes(standard_input or b"", say)
@@ -104,7 +106,7 @@ def _standing_for(name: str, standard_input: bytes | None, say: Callable[[str], 
 
 
 def _from_folder(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
-    """Yield the images of a folder as a check finds them; what may not be opened is said in its place."""
+    """Yield the images of a folder as `vitrail check` does; an unreadable subfolder yields a source with an error."""
     found = walk(path)
     drawn = own_outputs.figures(found.files, lambda name: head_of(path, name, own_outputs.HEAD))
     left = set(drawn)
@@ -120,7 +122,7 @@ def _from_folder(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
     for one in closed:
         shown = printable(str(one))
         yield Source(
-            shown, one, trouble=f"{shown} may not be opened. Change its permissions: chmod -R u+rX {shown}."
+            shown, one, trouble=f"{shown} cannot be opened. Change its permissions: chmod -R u+rX {shown}."
         )
 
 
@@ -137,17 +139,17 @@ def _from_pattern(pattern: str) -> Iterator[Source]:
     found = sorted(Path(anchor or ".").glob(pattern.removeprefix(anchor)), key=_by_name)
     files = [path for path in found if path.is_file()]
     if not found:
-        raise DataError(f"Nothing is called like {pattern!r}. Check the pattern.")
+        raise DataError(f"No file matches {pattern!r}. Check the pattern.")
     if not files:
         raise DataError(
-            f"Only folders are called like {pattern!r}. Name the folders, or the images in them: "
+            f"Only folders match {pattern!r}. Name the folders, or the images in them: "
             f"{pattern.rstrip('/') + '/*'!r}."
         )
     yield from map(_file, files)
 
 
 def _from_archive(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
-    """Yield the images of an archive; what is wrong with one of them, or with all of it, is said in its place."""
+    """Yield the images of an archive; a broken member, or a broken archive, yields a source with an error."""
     try:
         members = archives.members(path)
     except DataError as error:
@@ -169,9 +171,9 @@ def _from_archive(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
 
 
 def _from_bytes(data: bytes, say: Callable[[str], None]) -> Iterator[Source]:
-    """Standard input is one image, or a list of names, one a line, in whatever code the file system has."""
+    """Standard input is one image, or a list of names, one per line, in the encoding of the file system."""
     if not data:
-        raise DataError("Nothing came through standard input. Pipe an image, or names of images, one a line.")
+        raise DataError("Standard input is empty. Pipe an image, or names of images, one per line.")
     first = data[:_HEAD].partition(b"\n")[0]
     if b"\0" not in data[:_HEAD] and Path(os.fsdecode(first).strip()).suffix:
         yield from expand([line.strip() for line in os.fsdecode(data).split("\n") if line.strip()], None, say)

@@ -1,7 +1,7 @@
-"""A network translated for OpenVINO, which runs it quicker than torch on most processors; kept in the cache.
+"""OpenVINO backend, faster than torch on most CPUs; the translated network is cached.
 
-Translating takes seconds, opening what was translated a fraction of one. A cache is never trusted for more than
-speed: what it gives is compared with the model's proof before it answers (`vitrail.infer.autotune`).
+Translation takes seconds, loading a translation takes a fraction of a second. The cache is never trusted for
+correctness: a loaded network is compared with the model's proof before it is used (`vitrail.infer.autotune`).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from vitrail.runs.device import fast_bf16
 from vitrail.runs.network import Network
 
 KEPT = 8
-"""Translations that stay in the cache; those unused for longest make room."""
+"""Largest number of translations in the cache; the least recently used ones are deleted."""
 
 AREA = 8 * 224 * 224
-"""Pixels handed over at once: of ViT-S/16, eight images ran quicker than one, four, sixteen or thirty-two."""
+"""Pixels per call: for ViT-S/16, eight images were faster than one, four, sixteen or thirty-two."""
 
 CPU = torch.device("cpu")
 
@@ -44,13 +44,13 @@ Shape = tuple[int, int, int, int]
 
 
 class Translated:
-    """A network as OpenVINO runs it: float32 images (b, channels, height, width) -> its outputs in order, on the CPU.
+    """A network compiled by OpenVINO: float32 images (b, channels, height, width) -> its outputs in order, on the CPU.
 
-    One graph answers them all, in portions of one size, the last one filled up: a graph for any number of images was
-    3 % slower, and another graph is another proof. `shape` is that of a batch; no portion is larger.
+    One graph with a fixed batch size computes all portions; the last one is padded. A graph with a dynamic batch size
+    was 3 % slower, and a second graph would need its own check. `shape` is the shape of a batch; no portion is larger.
 
     Raises:
-        SettingError: int8 without scales and images to learn them from, or for a network without linear layers.
+        SettingError: int8 without scales and calibration images, or for a network without linear layers.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class Translated:
         self.shape = (self.portion, *shape[1:])
         settings = settings_for(precision)
         model = _opened(network, self.shape, kept)
-        # Before int8 looks for what it can round: some shapes are not known till then.
+        # Before int8 searches for layers to quantize: some shapes are unknown until then.
         model.reshape(list(self.shape))
         if precision == "int8":
             quantize(model, (scales or Scales()).ranges(model, settings))
         self._run = core().compile_model(model, "CPU", settings)
-        self._alone = Lock()  # a compiled model holds one request, which two threads would overwrite
+        self._alone = Lock()  # a compiled model has one request, which two threads would overwrite
         self.outputs = len(network.outputs)
 
     def __call__(self, images: Tensor) -> list[Tensor]:
@@ -87,25 +87,25 @@ class Translated:
 
 
 def portion(shape: Shape) -> int:
-    """Return how many images of a batch are handed over at once."""
+    """Return how many images of a batch are computed per call."""
     return min(shape[0], 32, max(4, round(AREA / (shape[2] * shape[3]))))
 
 
 def settings_for(precision: Precision) -> dict[str, Any]:
-    """Return how OpenVINO is told to compute: in which numbers, with which threads."""
+    """Return the OpenVINO configuration: precision and number of threads."""
     return {
         "INFERENCE_PRECISION_HINT": "bf16" if fast_bf16(CPU) and precision != "float32" else "f32",
-        "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch: two streams were no quicker
+        "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch: two streams were not faster
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
 
 
 def _opened(network: Network, shape: Shape, kept: Path | None) -> Any:
     if kept is not None and os.path.isdir(kept):
-        with suppress(OSError, RuntimeError):  # damaged, or going: it is made again
+        with suppress(OSError, RuntimeError):  # damaged, or being deleted: translate again
             if (kept / "digest").read_text() == _digest(kept):
                 model = core().read_model(str(kept / "network.xml"))
-                with suppress(OSError):  # a cache that belongs to another user
+                with suppress(OSError):  # the cache belongs to another user
                     os.utime(kept)
                 return model
         shutil.rmtree(kept, ignore_errors=True)
@@ -116,38 +116,38 @@ def _opened(network: Network, shape: Shape, kept: Path | None) -> Any:
 
 
 def translate(network: Network, shape: Shape) -> Any:
-    """Return a network as a model of OpenVINO, for any number of images of a batch's shape."""
-    sample = torch.zeros(2, *shape[1:])  # one image would be taken for the only number there is
+    """Convert a network to an OpenVINO model with a dynamic batch size."""
+    sample = torch.zeros(2, *shape[1:])  # with one image, torch.export would fix the batch size to 1
     sides = ({0: torch.export.Dim.DYNAMIC},)
     with torch.no_grad(), quietly():
         program = torch.export.export(OfImages(folded(network)).eval(), (sample,), dynamic_shapes=sides)
         model = openvino().convert_model(program)
-    _take_group_norms_apart(model)
+    _decompose_group_norms(model)
     return model
 
 
-def _take_group_norms_apart(model: Any) -> None:
-    """Write each group norm as a norm over groups, a scale and a shift, in place.
+def _decompose_group_norms(model: Any) -> None:
+    """Replace each group norm by a normalization over groups, a scale and a shift, in place.
 
     OpenVINO 2026.4 crashes the process while it compiles a residual network with group norms in float32 for a fixed
-    number of images; written out they run, and are quicker (docs/benchmarks.md).
+    batch size. Decomposed, they work, and are faster (docs/benchmarks.md).
     """
     ops = openvino().opset13
     for node in model.get_ordered_ops():
         if node.get_type_name() != "GroupNormalization":
             continue
         given, scale, shift = (node.input(i).get_source_output() for i in range(3))
-        said, rank = node.get_attributes(), len(given.get_partial_shape())
-        grouped = ops.reshape(given, np.array([0, said["num_groups"], -1]), True)
-        normed = ops.mvn(grouped, np.array([2]), True, said["epsilon"], "INSIDE_SQRT")
+        attributes, rank = node.get_attributes(), len(given.get_partial_shape())
+        grouped = ops.reshape(given, np.array([0, attributes["num_groups"], -1]), True)
+        normed = ops.mvn(grouped, np.array([2]), True, attributes["epsilon"], "INSIDE_SQRT")
         whole = ops.reshape(normed, ops.shape_of(given), False)
-        along = np.array([1, -1, *[1] * (rank - 2)])  # one number a channel
+        along = np.array([1, -1, *[1] * (rank - 2)])  # one value per channel
         scaled = ops.multiply(whole, ops.reshape(scale, along, False))
         node.output(0).replace(ops.add(scaled, ops.reshape(shift, along, False)).output(0))
 
 
 class OfImages(nn.Module):
-    """A network as a function from images alone to its outputs in order, which is what an engine computes."""
+    """A network as a function from an image tensor to a tuple of outputs, as engines need it."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -160,14 +160,14 @@ class OfImages(nn.Module):
 
 
 def _digest(kept: Path) -> str:
-    found = blake2b(digest_size=12)
+    digest = blake2b(digest_size=12)
     for name in ("network.xml", "network.bin"):
-        found.update((kept / name).read_bytes())
-    return found.hexdigest()
+        digest.update((kept / name).read_bytes())
+    return digest.hexdigest()
 
 
 def _keep(model: Any, kept: Path) -> None:
-    """Write a translation in one step, and let go of those that were not used for longest."""
+    """Write a translation atomically, and delete the least recently used ones."""
     draft = None
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -175,13 +175,13 @@ def _keep(model: Any, kept: Path) -> None:
         openvino().save_model(model, str(draft / "network.xml"), compress_to_fp16=False)
         (draft / "digest").write_text(_digest(draft))
         os.replace(draft, kept)
-    except (OSError, RuntimeError) as error:  # a full disk: the next job translates again
-        if not os.path.isdir(kept):  # else another process was first
+    except (OSError, RuntimeError) as error:  # for example a full disk: the next job translates again
+        if not os.path.isdir(kept):  # otherwise another process wrote it first
             unkept(error)
     finally:
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)
-    with suppress(OSError):  # another process makes room too
+    with suppress(OSError):  # another process may delete the same files
         others = sorted(kept.parent.glob(f"*{kept.suffix}"), key=lambda one: one.stat().st_mtime)
         for old in others[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
@@ -189,7 +189,7 @@ def _keep(model: Any, kept: Path) -> None:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep the exporters' own warnings, which are about their insides, away from the user."""
+    """Suppress the internal warnings of the exporters."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Operating points of a trained model: how a user names one, and what was measured of each."""
+"""Operating points of a trained model: parse the names that users give, and compare measurements."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from vitrail.layers.elastic import OperatingPoint, read_point
 
 
 def chosen(wanted: str | OperatingPoint, known: Sequence[OperatingPoint]) -> OperatingPoint:
-    """Return the point that a user named; SettingError lists those that the model was trained for."""
+    """Return the operating point that a user named; SettingError lists those of the model."""
     point = read_point(wanted) if isinstance(wanted, str) else wanted
     if point in known:
         return point
     if len(known) == 1:
         raise SettingError(
             f"This model was trained for one operating point, {known[0]}, and not for {point}. "
-            "A supervit is trained for several, and others with --elastic."
+            "Train a supervit, or any network with --elastic, for several operating points."
         )
     raise SettingError(
         f"This model was not trained for {point}. Its operating points: {', '.join(map(str, known))}."
@@ -32,11 +32,12 @@ def asked_for(text: str, known: Sequence[OperatingPoint]) -> list[OperatingPoint
 
 
 def beaten(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return for each measured point the name of one that is as right and as quick and in one of both better, or "".
+    """Return for each measured point the name of a point that dominates it, or "".
 
-    A row has `point`, `score` (with a `value`) and `images_per_second`.
+    A point dominates another if score and speed are at least as good and one of them is better. A row has `point`,
+    `score` (with a `value`) and `images_per_second`.
     """
-    found = []
+    names = []
     for row in rows:
         score, speed = _good(row), row["images_per_second"]
         better = [
@@ -47,11 +48,11 @@ def beaten(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             and (_good(other) > score or other["images_per_second"] > speed)
         ]
         best = max(better, key=lambda one: (_good(one), one["images_per_second"]), default=None)
-        found.append(str(best["point"]) if best else "")
-    return found
+        names.append(str(best["point"]) if best else "")
+    return names
 
 
 def _good(row: Mapping[str, Any]) -> float:
-    """Return the score of a row so that more is better."""
+    """Return the score of a row, negated if lower is better."""
     value: float = row["score"]["value"]
     return -value if row["score"].get("better") == "lower" else value

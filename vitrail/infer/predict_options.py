@@ -1,4 +1,4 @@
-"""What a user may ask of answers, on the command line. No heavy import: help reads this page."""
+"""Command-line options of predictions. No heavy imports: help reads this module."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions:
-    """At which operating point a model answers, and from which probability on.
+    """The operating point of the model, and the probability threshold.
 
     Parameters
     ----------
     point
         operating point of a model trained for several: input size and share of kept tokens
-        (see them: vitrail eval MODEL --points all)
+        (list them: vitrail eval MODEL --points all)
     threshold
-        probability, 0 to 1, below which nothing is answered: of a mask, such pixels are void
+        probability, 0 to 1, below which nothing is predicted; in a mask, such pixels are void
     """
 
     point: str | None = None

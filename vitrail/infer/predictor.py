@@ -1,4 +1,4 @@
-"""The one way to ask a trained model: predict, explain, evaluate and export all hold this object."""
+"""Load a trained model and predict; predict, explain, evaluate and export all use this object."""
 
 from __future__ import annotations
 
@@ -50,9 +50,10 @@ class Ready(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """How one job is answered: at which operating point, by what, and what is wanted.
+    """How to compute predictions: the operating point, the backend and the options of the task.
 
-    `backend` is a quicker twin of the network at that very point (`vitrail.infer.autotune`); None: the network itself.
+    `backend` is a faster copy of the network at this operating point (`vitrail.infer.autotune`); None: the network
+    itself.
     """
 
     point: OperatingPoint
@@ -62,7 +63,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one image: a prediction, or the error that names what is wrong with it."""
+    """The result for one image: a prediction, or an error message that names the problem."""
 
     path: str
     prediction: Any = None
@@ -78,27 +79,27 @@ class Answer:
 def _no_model(run: Run) -> str:
     if run.state_path.is_file():
         return (
-            f"{run.folder} holds no model yet: its first epoch is not finished. "
-            f"Go on with: {command('train', '--resume', run.folder)}"
+            f"{run.folder} has no model yet: its first epoch is not finished. "
+            f"Continue with: {command('train', '--resume', run.folder)}"
         )
-    return f"{run.folder} holds no model: it ended before anything was saved. Train again from the start."
+    return f"{run.folder} has no model: it ended before anything was saved. Train again from the start."
 
 
 def refuse_exported(path: Path) -> None:
-    """Refuse (RunError) an exported file, by its name, where the network itself is needed."""
+    """Raise a RunError for an exported file (by its suffix), where the network itself is needed."""
     if path.suffix in KINDS:
         raise RunError(
-            f"{path} is an exported file: vitrail predict and vitrail.load take it, but this needs the run that it "
-            "came from. Name that, or its model.safetensors."
+            f"{path} is an exported file. Only vitrail predict and vitrail.load accept it. "
+            "Give the run folder that it was exported from, or its model.safetensors."
         )
 
 
 class Predictor:
-    """A trained model with its classes and its preprocessing; opening it checks the proof it carries.
+    """A trained model with its classes and its preprocessing. Opening it checks the proof in the file.
 
-    `model` is a run, its folder or a model file; `device` is a torch device name, or auto; `point` is the operating
-    point of requests that name none, such as 160px/0.7, one of its `points` (None: the whole network). A predictor
-    does not change once it is made: requests at different points and by different backends may run side by side.
+    `model` is a run, its folder or a model file; `device` is a torch device name, or auto; `point` is the default
+    operating point, such as 160px/0.7, one of `points` (None: the whole network). A predictor is immutable: requests
+    with different operating points and backends may run concurrently.
     """
 
     def __init__(
@@ -127,19 +128,19 @@ class Predictor:
 
     @property
     def points(self) -> tuple[OperatingPoint, ...]:
-        """The operating points that the model was trained for, the cheap ones first."""
+        """The operating points that the model was trained for, cheapest first."""
         return points_of(self.task, self.preprocess.size)
 
     def at(self, point: OperatingPoint) -> Network:
-        """Return the network that answers at an operating point; all share one set of weights."""
+        """Return the network for an operating point; all of them share one set of weights."""
         with self._making:
             if point.keep not in self._keeping:
                 self._keeping[point.keep] = _keeping(self._built, point.keep)
             return self._keeping[point.keep]
 
     def _network(self, tensors: dict[str, Tensor]) -> Network:
-        # Drawing first weights only to overwrite them would cost more than reading the real ones, so the network is
-        # laid out without values first; tables that are computed and not stored need the real thing.
+        # Initializing random weights only to overwrite them costs more than reading the trained ones, so the network
+        # is built on the meta device. Computed buffers, which are not stored, need a second, real build.
         with torch.device("meta"):
             network = build_network(rebuild(self.header.encoder), self.task)
         if any(name not in tensors for name, _ in network.named_buffers()):
@@ -148,20 +149,22 @@ class Predictor:
             network.load_state_dict(tensors, strict=True, assign=True)
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise RunError(f"{self.path} does not fit the network it names: {first} Copy it again.") from None
+            raise RunError(
+                f"{self.path} does not match the network that its header names: {first} Copy it again."
+            ) from None
         return network.eval().requires_grad_(False)
 
     def _check_proof(self) -> float:
         if not self.header.proof:
             raise RunError(
-                f"{self.path} carries no proof, so its answers cannot be trusted. Train or export again."
+                f"{self.path} contains no proof, so its predictions cannot be trusted. Train or export again."
             )
         apart = drift(self.header.proof, self._answer_to_proof())
         if not apart <= TOLERANCE:
             raise RunError(
-                f"{self.path} does not answer as it did in training: on its proof image a probability is "
-                f"{apart:.2g} off (allowed: {TOLERANCE}). The file is damaged, or this version of torch computes "
-                "otherwise. Copy it again, or use the versions of its report."
+                f"{self.path} does not predict what it predicted after training: on its proof image a probability "
+                f"differs by {apart:.2g} (allowed: {TOLERANCE}). The file is damaged, or this version of torch "
+                "computes differently. Copy it again, or use the versions in its report."
             )
         return apart
 
@@ -174,27 +177,27 @@ class Predictor:
         return self.task.labels
 
     def __call__(self, images: Any) -> list[Any]:
-        """Return one prediction an image, as `predict` does."""
+        """Return one prediction per image, as `predict` does."""
         return self.predict(images)
 
     def predict(self, images: Any, request: Request | None = None) -> list[Any]:
-        """Return one prediction an image, for a path, a folder, a Pillow image, an array, or a list of them.
+        """Return one prediction per image, for a path, a folder, a Pillow image, an array, or a list of them.
 
         Raises:
-            DataError: an image cannot be read; `answers` goes on with the others instead.
+            DataError: an image cannot be read. `answers` continues with the other images instead.
         """
         many = images if isinstance(images, list | tuple) else [images]
         if not all(isinstance(one, str | Path) for one in many):
             request = request or Request(self.point)
             return self._predicted([self.ready(one, request.point) for one in many], request)
-        found = list(self.answers(expand(map(str, many)), request=request))
-        for one in found:
+        answers = list(self.answers(expand(map(str, many)), request=request))
+        for one in answers:
             if one.error:
                 raise DataError(one.error)
-        return [one.prediction for one in found]
+        return [one.prediction for one in answers]
 
     def ready(self, image: Any, point: OperatingPoint | None = None) -> Ready:
-        """Bring a path, source, bytes, Pillow image, array or tensor to the network's input at an operating point."""
+        """Prepare a path, source, bytes, Pillow image, array or tensor as network input for an operating point."""
         array = self.decoded(image)
         spacing = self.spacing(image)
         if self.preprocess.zoom is not None:
@@ -205,35 +208,33 @@ class Predictor:
         return Ready(at_size(pixels[None], size)[0], replace(geometry, size=size, spacing=spacing), array)
 
     def spacing(self, image: Any) -> Spacing:
-        """Return how large a pixel is, where the file of an image states it and the task measures."""
+        """Return the pixel spacing, if the image file states it and the task measures lengths."""
         if not self.task.measures or not isinstance(image, Source | str | Path | bytes):
             return None
-        return stated(
-            image.open() if isinstance(image, Source) else image if isinstance(image, bytes) else Path(image)
-        )
+        if isinstance(image, Source):
+            return stated(image.open())
+        return stated(image if isinstance(image, bytes) else Path(image))
 
     def decoded(self, image: Any) -> NDArray[Any]:
-        """Return a path, source, bytes, Pillow image, array or tensor as the network's steps take it.
+        """Decode a path, source, bytes, Pillow image, array or tensor for the preprocessing.
 
-        That is uint8 (height, width, channels), or for raw images the numbers of the file.
+        Returns uint8 (height, width, channels), or the values of the file for raw images.
         """
         channels, raw = self.preprocess.channels, self.preprocess.raw
         if isinstance(image, Source):
             return decode(image.open(), channels, image.called, raw).image
         if isinstance(image, str | Path):
             return decode(Path(image), channels, raw=raw).image
-        return (
-            decode(image, channels, raw=raw).image
-            if isinstance(image, bytes)
-            else as_array(image, channels, raw)
-        )
+        if isinstance(image, bytes):
+            return decode(image, channels, raw=raw).image
+        return as_array(image, channels, raw)
 
     def answers(
         self, sources: Iterable[Source], batch: int = BATCH, request: Request | None = None
     ) -> Iterator[Answer]:
-        """Yield one answer a source, in order; an image that cannot be read gets an error and the rest go on."""
+        """Yield one answer per source, in order; for an image that cannot be read the answer is an error."""
         request = request or Request(self.point)
-        batch = batch if self.preprocess.zoom is None else 1  # of large images no more than one is held
+        batch = batch if self.preprocess.zoom is None else 1  # keep only one large image in memory
         waiting: list[tuple[str, Ready | str]] = []
         for made in self._read(sources, batch, request.point):
             waiting.append(made)
@@ -257,7 +258,7 @@ class Predictor:
             return source.name, str(error)
 
     def _waiting(self, ready: Ready) -> Ready:
-        """Return what is kept of an image until it is answered: not its own pixels, of which there may be many."""
+        """Return what to keep of an image until its batch is computed: no original pixels, which may be large."""
         return ready._replace(image=np.empty((0, 0, 0), np.uint8))
 
     def _answer(self, waiting: Sequence[tuple[str, Ready | str]], request: Request) -> Iterator[Answer]:
@@ -275,20 +276,20 @@ class Predictor:
         ]
 
     def alike(self, ready: Sequence[Ready]) -> Iterator[Sequence[Ready]]:
-        """Yield images that can be one batch: all, or one by one where each has a size of its own."""
+        """Yield groups of images of one size: all together, or one by one where sizes differ."""
         step = max(1, len(ready)) if self.preprocess.zoom is None else 1
         yield from (ready[start : start + step] for start in range(0, len(ready), step))
 
     def outputs(self, ready: Sequence[Ready], request: Request | None = None) -> Output:
-        """Return the task's raw output for images made ready, batch axis first, on the CPU."""
+        """Return the task's raw output for prepared images, batch axis first, on the CPU."""
         return self.run(batch_of(ready), request)
 
     def run(self, batch: Batch[Any], request: Request | None = None) -> Output:
-        """Return the task's raw output for inputs that are prepared for the request's point."""
+        """Return the task's raw output for a batch prepared for the operating point of the request."""
         if not self.task.answers:
             raise RunError(
-                f"{self.path} has learned {self.task.name}, which answers nothing about an image. Train a task that "
-                "does from its weights: --weights."
+                f"{self.path} was trained for {self.task.name}, which predicts nothing about an image. Train another "
+                "task from its weights: --weights."
             )
         request = request or Request(self.point)
         network = request.backend or self.at(request.point)
@@ -297,19 +298,21 @@ class Predictor:
 
     @property
     def _window(self) -> tuple[int, int] | None:
-        """The size of the windows that larger images are answered in; None where images are fitted."""
+        """The size of the sliding windows for larger images; None where the whole image is resized."""
         return None if self.preprocess.zoom is None else self.preprocess.size
 
     def encode(self, images: Sequence[Any]) -> Tensor:
-        """Return the feature vector the head reads, one an image: (b, d).
+        """Return the feature vector that the head reads, one per image: (b, d).
 
         Raises:
-            RunError: the head reads no such vector.
+            RunError: the head does not read a single vector.
         """
         network = self.at(self.point)
         head = network.head
         if not head.pools:
-            raise RunError(f"{self.path} reads no single vector of an image, so it gives no features.")
+            raise RunError(
+                f"The head of {self.path} does not read a single vector per image, so there are no features."
+            )
 
         def pooled(batch: Batch[Any]) -> Output:
             return {"vectors": head.vectors(network.encode(batch.inputs))}
@@ -319,38 +322,37 @@ class Predictor:
 
 
 def batch_of(ready: Sequence[Ready]) -> Batch[None]:
-    """Return images made ready as one batch whose truths nobody asks for."""
+    """Return prepared images as one batch without targets."""
     images = torch.stack([one.pixels for one in ready])
     return Batch({"images": images}, None, ("",) * len(ready), tuple(one.geometry for one in ready))
 
 
 def _keeping(network: Network, keep: float) -> Network:
-    """Return a twin that shares every tensor and keeps another share of its tokens."""
+    """Return a copy that shares every tensor but keeps another share of its tokens."""
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    twin = deepcopy(network, shared)
-    set_keep(twin, keep)
-    return twin
+    copy = deepcopy(network, shared)
+    set_keep(copy, keep)
+    return copy
 
 
 def load(
     model: str | Path | Run, device: str = "auto", *, trust: bool = False, point: str | None = None
 ) -> Predictor:
-    """Open a run, its folder, a model file or an exported file (.onnx, .xml, .pt2), and check its proof.
+    """Load a run, its folder, a model file or an exported file (.onnx, .xml, .pt2), and check its proof.
 
-    `trust` says that a torch program (.pt2), which could do anything to this machine, may be opened; `point` as
-    in `Predictor`.
+    `trust` allows a torch program (.pt2), which can run arbitrary code on this machine; `point` as in `Predictor`.
     """
     if not isinstance(model, Run) and Path(model).suffix in KINDS:
         from vitrail.infer.exported_predictor import ExportedPredictor
 
         if device not in {"auto", "cpu"}:
             raise SettingError(
-                f"An exported file is computed by its own program on the CPU; leave --device {device} out."
+                f"An exported file runs in its own runtime on the CPU. Remove --device {device}."
             )
         return ExportedPredictor(Path(model), trust, point)
     return Predictor(model, device, point)
 
 
 def build_header_task(header: Header) -> Task[Any, Any]:
-    """Return the task a model file describes."""
+    """Return the task that a model file header describes."""
     return task_of(header, {})

@@ -1,4 +1,4 @@
-"""Reading for a network: ahead of it where it computes elsewhere, by turns where it computes on the same cores."""
+"""Read images for a network: in advance if it runs on a GPU, in turns if it runs on the same CPU cores."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Made = TypeVar("Made")
 
 
 def prefetch(make: Callable[[Given], Made], items: Iterable[Given], most: int) -> Iterator[Made]:
-    """Yield make(item) for every item, in order, computed in threads of its own, at most `most` items ahead."""
+    """Yield make(item) for every item, in order, computed in worker threads, at most `most` items ahead."""
     source = iter(items)
     first = list(islice(source, 2))
     if len(first) < 2:  # nothing to overlap with
         yield from map(make, first)
         return
     threads = torch.get_num_threads()
-    with ThreadPoolExecutor(max(1, processes(-1)), initializer=_alone) as pool:
+    with ThreadPoolExecutor(max(1, processes(-1)), initializer=_single_thread) as pool:
         waiting: deque[Future[Made]] = deque(pool.submit(make, one) for one in first)
         waiting.extend(pool.submit(make, one) for one in islice(source, most - 2))
         torch.set_num_threads(threads)  # the count that threads of others will begin with
@@ -37,14 +37,14 @@ def prefetch(make: Callable[[Given], Made], items: Iterable[Given], most: int) -
 
 
 def read_then_compute(make: Callable[[Given], Made], items: Iterable[Given], size: int) -> Iterator[Made]:
-    """Yield make(item) for every item, in order, made `size` at a time by all cores, and none while the caller works.
+    """Yield make(item) for every item, in order, computed `size` at a time on all cores while the caller waits.
 
-    A network on the CPU waits for its slowest core; one that also decodes holds all of them up (docs/benchmarks.md).
+    A network on the CPU waits for its slowest core; a core that also decodes delays all of them (docs/benchmarks.md).
     """
     source = iter(items)
     threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(threads, initializer=_alone) as pool:
+        with ThreadPoolExecutor(threads, initializer=_single_thread) as pool:
             while some := list(islice(source, size)):
                 made = list(pool.map(make, some)) if len(some) > 1 else [make(some[0])]
                 torch.set_num_threads(threads)  # the count that threads of others will begin with
@@ -53,6 +53,6 @@ def read_then_compute(make: Callable[[Given], Made], items: Iterable[Given], siz
         torch.set_num_threads(threads)
 
 
-def _alone() -> None:
-    # A reader that splits its resize over all cores only takes them from the network.
+def _single_thread() -> None:
+    # A reader that uses all cores for its resize takes them away from the network.
     torch.set_num_threads(1)

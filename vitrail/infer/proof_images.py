@@ -1,4 +1,4 @@
-"""The images a model is proven on: those of its run, what it never trained on first."""
+"""Images of a run for checks of a model; callers name the splits that it was not trained on first."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ Thing = TypeVar("Thing")
 
 Pixels = NDArray[Any]
 Reader = Callable[[], Pixels]
-"""Reads and decodes one image; a photograph in memory is large, and two hundred of them are too much."""
+"""Reads and decodes one image. Two hundred decoded photographs at once would need too much memory."""
 
 
 def root_of(run: Run) -> Path:
-    """Return where the run's images lay when it was trained.
+    """Return the folder of the run's images at training time.
 
     Raises:
-        RunError: they are not there any more.
+        RunError: they are no longer there.
     """
-    with suppress(RunError):  # said below, with this verb's way out
+    with suppress(RunError):  # reported below, with the option of this command
         root = run.root()
         if root.exists():
             return root
     raise RunError(
-        f"The images of {run.folder} are not where they were. Put them back, or name their folder with --data."
+        f"The images of {run.folder} were moved or deleted. Put them back, or name their folder with --data."
     )
 
 
 def readers_of(
     run: Run, root: Path, splits: Iterable[str], steps: Preprocess, wanted: int, *, unchanged: bool = True
 ) -> list[Reader]:
-    """Return what reads images of a run, `wanted` at most, split after split; a split that is too large is spread.
+    """Return readers for at most `wanted` images of a run, split by split; a larger split is sampled evenly.
 
-    With `unchanged` an image that is no longer the one that the run saw is not read.
+    With `unchanged`, images that changed since the run raise an error when read.
     """
     manifest = run.manifest(root)
     rows: list[Row] = []
@@ -54,19 +54,19 @@ def readers_of(
 
 
 def spread(things: Sequence[Thing], wanted: int) -> Sequence[Thing]:
-    """Return `wanted` things at even distances, all where there are no more: rows lie class by class."""
+    """Return `wanted` evenly spaced items (all, if there are fewer): rows are sorted by class."""
     if len(things) <= wanted:
         return things
     return [things[i * len(things) // wanted] for i in range(wanted)]
 
 
 def readable(readers: Iterable[Reader]) -> Iterator[Pixels]:
-    """Yield the images that can be read, one at a time; a DataError with the first reason where none can."""
+    """Yield the images that can be read, one at a time; DataError with the first reason if none can."""
     return (picture for _, picture in _tried(readers))
 
 
 def usable(readers: Iterable[Reader]) -> list[Reader]:
-    """Return the readers whose images can be read, which are not kept; a DataError where none can."""
+    """Return the readers whose images can be read, without keeping the images; DataError if none can."""
     return [read for read, _ in _tried(readers)]
 
 
@@ -75,13 +75,13 @@ def _tried(readers: Iterable[Reader]) -> Iterator[tuple[Reader, Pixels]]:
     for read in readers:
         try:
             picture = read()
-        except VitrailError as error:  # it proves nothing either way; the others do
+        except VitrailError as error:  # skip it; the other images are enough
             wrong = wrong or str(error)
             continue
         some = True
         yield read, picture
     if not some:
-        raise DataError(f"No image could be read to prove anything on. {wrong} Name a folder with --data.")
+        raise DataError(f"No image for the check could be read. {wrong} Name a folder with --data.")
 
 
 def _of_row(root: Path, row: Row, steps: Preprocess) -> Pixels:

@@ -1,10 +1,10 @@
-"""A translated network in whole numbers where its time goes, with scales that a few images teach.
+"""Int8 quantization of linear layers and attention scores in the OpenVINO model, calibrated on images (SmoothQuant).
 
-Weights of linear layers are rounded to -127 … 127 with one scale a row of the output, inputs to 256 even steps between
-the least and the greatest number that the images showed. Before that a channel of large inputs hands part of its size
-to its weights, with the same product (SmoothQuant, Xiao et al. 2023, equation 4); a channel of large queries likewise
-to its keys. Values of attention, norms, convolutions and layers that read one vector an image, as a head does, stay as
-they are.
+Weights of linear layers are quantized to -127 … 127 with one scale per output row, inputs to 256 uniform steps between
+the smallest and largest value on the calibration images. Before this, input channels with large values are scaled down
+and their weights scaled up, with the same product (SmoothQuant, Xiao et al. 2023, equation 4); large query channels are
+balanced with their keys in the same way. Attention values, norms, convolutions and layers that read one vector per
+image, such as the head, are not quantized.
 """
 
 from __future__ import annotations
@@ -25,60 +25,60 @@ from vitrail.core.errors import SettingError
 from vitrail.infer.runtimes import core, openvino
 
 HANDED_OVER = 0.5
-"""Alpha of equation 4: 0 hands over nothing, 1 all; chosen by measurement (docs/benchmarks.md)."""
+"""Alpha of equation 4: 0 moves no scale to the weights, 1 moves all; chosen by measurement (docs/benchmarks.md)."""
 
 LEAST = 1e-6
-"""The size that a channel is held to have which was never used: it must not be divided by nothing."""
+"""Assumed size of a channel that was always zero, to avoid division by zero."""
 
 Array = NDArray[np.float32]
 
 Ranges = Mapping[str, Array]
-"""Of what is rounded, by name, the least and the greatest number of each channel: (2, channels), of queries and keys
-(2, heads, channels)."""
+"""For every quantized input, by name, the smallest and largest value of each channel: (2, channels); for queries and
+keys (2, heads, channels)."""
 
 
 QUERIES, KEYS = 0, 1
-"""Ports of an attention."""
+"""Input ports of an attention node."""
 
 
 class Rounded(NamedTuple):
-    """An input that is rounded, and its axes that do not tell channels, over which a range is found."""
+    """A quantized input, and the axes over which its range is computed (all except those of channels and heads)."""
 
     input: Any
     over: NDArray[np.int64]
 
 
 class Scales:
-    """The ranges that int8 works by: `known` ones, or what images (n, channels, height, width) teach, once.
+    """Ranges for int8: `known` ones, or computed once from calibration images (n, channels, height, width).
 
-    Without `learn` only what is known will do: other scales would want another proof.
+    Without `learn` only known ranges are accepted: other ranges would need a new check.
     """
 
     def __init__(self, learn: Callable[[], Tensor] | None = None, known: Ranges | None = None) -> None:
         self._learn, self.known = learn, known or {}
 
     def ranges(self, model: Any, settings: Mapping[str, Any]) -> Ranges:
-        """Return the ranges for a model; SettingError where there is nothing to learn them from, or no layer."""
+        """Return the ranges for a model; SettingError if there are no calibration images or no linear layer."""
         if not layers(model):
-            raise SettingError("it has no linear layer that int8 could compute")
+            raise SettingError("it has no linear layer to quantize to int8")
         if self.known.keys() != rounded(model).keys():
             if self._learn is None:
-                raise SettingError("int8 learns its scales from images, and there are none")
+                raise SettingError("int8 is calibrated on images, and there are none")
             self.known = ranges(model, self._learn().contiguous().numpy(), settings)
         return self.known
 
     def digest(self) -> str:
-        """Return what tells these ranges from others; "" where there are none."""
+        """Return a digest that identifies these ranges; "" if there are none."""
         if not self.known:
             return ""
-        found = blake2b(digest_size=12)
+        digest = blake2b(digest_size=12)
         for name in sorted(self.known):
-            found.update(name.encode() + np.ascontiguousarray(self.known[name]).tobytes())
-        return found.hexdigest()
+            digest.update(name.encode() + np.ascontiguousarray(self.known[name]).tobytes())
+        return digest.hexdigest()
 
 
 def read_ranges(path: Path) -> Ranges:
-    """Return the ranges that are kept in a file, none where there are none or they cannot be read."""
+    """Read ranges from a file; empty if it is missing or cannot be read."""
     try:
         return load_file(path)
     except (OSError, SafetensorError):
@@ -86,12 +86,12 @@ def read_ranges(path: Path) -> Ranges:
 
 
 def keep_ranges(path: Path, found: Ranges) -> None:
-    """Keep ranges in a file of the cache, where it can be written."""
+    """Write ranges to a cache file, if it can be written."""
     keep(path, lambda temporary: save_file(dict(found), temporary))
 
 
 def layers(model: Any) -> dict[str, Any]:
-    """Return the linear layers that can be rounded, by name."""
+    """Return the linear layers that can be quantized, by name."""
     found = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() != "MatMul" or node.get_attributes()["transpose_a"]:
@@ -104,24 +104,26 @@ def layers(model: Any) -> dict[str, Any]:
 
 
 def attentions(model: Any) -> dict[str, Any]:
-    """Return the attentions of a model of fixed shapes whose queries and keys can be rounded, by name."""
+    """Return the attention nodes of a model with static shapes whose queries and keys can be quantized, by name."""
     found = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() == "ScaledDotProductAttention":
             queries, keys = (node.input(port).get_partial_shape() for port in (QUERIES, KEYS))
             known = queries.is_static and keys.is_static and len(queries) == len(keys) == 4
-            if known and queries[1] == keys[1]:  # not where several heads of queries share their keys
+            if (
+                known and queries[1] == keys[1]
+            ):  # excludes grouped-query attention, where query heads share keys
                 found[node.get_friendly_name()] = node
     return found
 
 
 def rounded(model: Any) -> dict[str, Rounded]:
-    """Return everything that is rounded by what images teach, by name."""
+    """Return every input that needs calibration, by name."""
     found = {}
     for name, node in layers(model).items():
         rank = node.input(0).get_partial_shape().rank.get_length()
         found[name] = Rounded(node.input(0), np.arange(rank - 1))
-    for name, node in attentions(model).items():  # (b, heads, n, d): heads have channels of their own
+    for name, node in attentions(model).items():  # (b, heads, n, d): one range per head and channel
         found |= {_port(name, port): Rounded(node.input(port), np.array([0, 2])) for port in (QUERIES, KEYS)}
     return found
 
@@ -131,7 +133,7 @@ def _port(name: str, port: int) -> str:
 
 
 def ranges(model: Any, pictures: Array, settings: Mapping[str, Any]) -> Ranges:
-    """Run prepared images (n, channels, height, width), n >= 1, one by one, and return what was to be rounded."""
+    """Run prepared images (n, channels, height, width), n >= 1, one by one, and return the ranges of their inputs."""
     ops, probe = openvino().opset13, model.clone()
     probe.reshape([1, *pictures.shape[1:]])
     own, named = len(probe.outputs), rounded(probe)
@@ -139,16 +141,16 @@ def ranges(model: Any, pictures: Array, settings: Mapping[str, Any]) -> Ranges:
         source = one.input.get_source_output()
         probe.add_outputs([reduce(source, one.over).output(0) for reduce in (ops.reduce_min, ops.reduce_max)])
     run = core().compile_model(probe, "CPU", dict(settings))
-    told = [run(picture[None]) for picture in pictures]
+    results = [run(picture[None]) for picture in pictures]
     found = {}
     for i, name in enumerate(named):
-        low, high = ([one[own + 2 * i + side] for one in told] for side in (0, 1))
+        low, high = ([one[own + 2 * i + side] for one in results] for side in (0, 1))
         found[name] = np.stack([np.min(low, 0), np.max(high, 0)])
     return found
 
 
 def quantize(model: Any, found: Ranges, handed_over: float = HANDED_OVER) -> None:
-    """Round a model, in place, by the ranges of what is rounded; `handed_over` is alpha."""
+    """Quantize a model in place with these ranges; `handed_over` is alpha."""
     for name, node in layers(model).items():
         _round_layer(node, found[name], handed_over)
     for name, node in attentions(model).items():
@@ -164,7 +166,7 @@ def _round_layer(node: Any, found: Array, handed_over: float) -> None:
     inputs = ops.multiply(node.input(0).get_source_output(), ops.constant(1 / divided))
     node.input(0).replace_source_output(ops.fake_quantize(inputs, low, high, low, high, 256).output(0))
     weights = weights * divided
-    # Zero weights have no scale of their own; any will do.
+    # All-zero rows have no scale; any positive one works.
     top = np.maximum(np.abs(weights).max(1, keepdims=True), np.finfo(np.float32).tiny)
     if not out_first:
         weights, top = weights.T, top.T
@@ -173,7 +175,7 @@ def _round_layer(node: Any, found: Array, handed_over: float) -> None:
 
 
 def _round_scores(node: Any, queries: Array, keys: Array) -> None:
-    """Round what an attention's scores are products of: a channel's queries and keys brought to one size before."""
+    """Quantize queries and keys, after scaling each channel of both to the same size."""
     ops = openvino().opset13
     sizes = [np.maximum(np.abs(one).max(0), LEAST) for one in (queries, keys)]  # (heads, channels)
     shared = np.sqrt(sizes[QUERIES] * sizes[KEYS])
@@ -186,7 +188,7 @@ def _round_scores(node: Any, queries: Array, keys: Array) -> None:
 
 
 def _divisors(found: Array, weights: Array, handed_over: float) -> Array:
-    """Return what each channel's inputs are divided by and its weights multiplied with: equation 4, about one."""
+    """Return what divides the inputs and multiplies the weights of each channel (equation 4, geometric mean 1)."""
     inputs = np.maximum(np.abs(found).max(0), LEAST)
     sizes = inputs**handed_over / np.maximum(np.abs(weights).max(0), LEAST) ** (1 - handed_over)
     scaled: Array = (sizes / np.exp(np.log(sizes).mean())).astype(np.float32)
@@ -194,7 +196,7 @@ def _divisors(found: Array, weights: Array, handed_over: float) -> Array:
 
 
 def _even(found: Array) -> tuple[np.float32, np.float32]:
-    """Return the least and the greatest of 256 even numbers that span the ranges and hold zero."""
+    """Return the ends of 256 uniform levels that span the ranges and contain zero."""
     low, high = min(float(found[0].min()), 0.0), max(float(found[1].max()), 1e-6)
     step = (high - low) / 255
     low = round(low / step) * step

@@ -1,7 +1,7 @@
-"""Branches that training needs and answering does not, folded into one convolution each.
+"""Fold parallel training branches into one convolution each for inference.
 
 RepVGG (Ding et al. 2021, arXiv:2101.03697, §3.3), MobileOne, RepViT and FastViT train with parallel branches whose
-sum is one convolution; timm knows how to write it. The folded network is used only where it was seen to be equal.
+sum is one convolution; timm implements the folding. The folded network is used only if its outputs are equal.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch
 from vitrail.runs.network import Network
 
 EQUAL = 1e-4
-"""How far an output may lie from the unfolded network's, in parts of the largest output, in float32."""
+"""Largest allowed difference from the unfolded network in float32, relative to the largest output."""
 
 
 def folded(network: Network) -> Network:
-    """Return a copy with its branches folded, or the network itself where there are none or the copy differs."""
+    """Return a copy with folded branches, or the network itself if there are none or the copy differs."""
     encoder = network.encoder.folded()
     if encoder is network.encoder:
         return network
-    # The branches themselves are not copied: what the folded encoder shares with them is nothing.
+    # The folded encoder shares no tensor with the branches, so they are not copied.
     twin = Network(encoder, deepcopy(network.head), network.outputs).eval()
     return twin if _equal(network, twin) else network
 

@@ -1,4 +1,4 @@
-"""Exported files opened again: one image in, the graph's outputs out, whatever computes them."""
+"""Open exported files: one image in, the graph's outputs out, in ONNX Runtime, OpenVINO or torch."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from vitrail.runs.model_file import Header, parse_header
 from vitrail.tasks.base import Task
 
 KEY = "vitrail"
-"""Where the header stands in the metadata of every exported file."""
+"""Key of the header in the metadata of every exported file."""
 
 KINDS: Mapping[str, str] = MappingProxyType({".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"})
-"""What the end of a name says of a file."""
+"""Format of an exported file, by suffix."""
 
 BATCHED = 4
-"""Axes of an input that holds several images."""
+"""Number of input axes of a graph that takes batches."""
 
 IN_FLOAT32: Mapping[str, str] = MappingProxyType({"INFERENCE_PRECISION_HINT": "f32"})
-"""Where a processor has bf16, OpenVINO takes it without being asked; an export promises float32."""
+"""OpenVINO uses bf16 by default where the CPU supports it; an export promises float32."""
 
 INFO = (["model_info", KEY], ["framework", KEY])
-"""Where OpenVINO holds the header: of its own files, and of ONNX files that it has read."""
+"""Where OpenVINO stores the header: in its own files, and in ONNX files that it has read."""
 
 NEEDED: Mapping[str, str] = MappingProxyType(
     {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
@@ -44,19 +44,19 @@ NEEDED: Mapping[str, str] = MappingProxyType(
 
 
 Spread = Callable[[int, int], tuple[Tensor, Tensor]]
-"""From the rows and columns of a map to the weights that bring it to an image: (height, rows), (width, cols)."""
+"""From the rows and columns of a map to the weights that resize it to an image: (height, rows), (width, cols)."""
 
 TIES = 0.005
-"""Share of whole numbers that two computations may have differently."""
+"""Largest allowed share of integers that differ between two computations."""
 
 Engine = Callable[[NDArray[Any]], tuple[Tensor, ...]]
-"""From what a graph takes, a decoded image or a batch of them, to its outputs, in order."""
+"""From the input of a graph, a decoded image or a batch, to its outputs, in order."""
 
 
 def readable(task: Task[Any, Any], output: Output, spread: Spread) -> Output:
-    """Return what a graph gives in front of a task's raw outputs, where the task has such.
+    """Return the readable outputs of a graph, which precede the raw outputs, if the task has any.
 
-    That is probabilities, or what lies in the pixels of the image itself, onto which `spread` brings maps.
+    These are probabilities, or maps at the size of the original image, resized by `spread`.
     """
     made, drawn = getattr(task, "readable", None), getattr(task, "in_image", None)
     return {
@@ -66,9 +66,9 @@ def readable(task: Task[Any, Any], output: Output, spread: Spread) -> Output:
 
 
 def contradicts(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two computations of what people read differ: by more than rounding, or in more than a few places.
+    """Return whether two computations of a readable output differ by more than rounding, or in more than a few places.
 
-    Whole numbers are places of classes, of which two may be equally likely.
+    Integers are class indices, of which two may be equally likely.
     """
     if one.shape != other.shape:
         return True
@@ -78,44 +78,44 @@ def contradicts(one: Tensor, other: Tensor) -> bool:
 
 
 def output_names(task: Task[Any, Any]) -> tuple[str, ...]:
-    """Return the names of a graph's outputs, in order: what people read first, then the task's raw outputs."""
+    """Return the names of a graph's outputs, in order: readable outputs first, then the task's raw outputs."""
     return (*getattr(task, "readable_outputs", ()), *getattr(task, "picture_outputs", ()), *task.outputs)
 
 
 class Opened(NamedTuple):
-    """An exported file, ready to answer; `batched` where it takes images (b, height, width, channels)."""
+    """A loaded exported file; `batched` if it takes images (b, height, width, channels)."""
 
     header: Header
     run: Engine
     batched: bool
 
     def one(self, image: NDArray[Any]) -> tuple[Tensor, ...]:
-        """Return the graph's outputs of one image (height, width, channels)."""
+        """Return the graph's outputs for one image (height, width, channels)."""
         if not self.batched:
             return self.run(image)
-        return tuple(found[0] for found in self.run(image[None]))
+        return tuple(output[0] for output in self.run(image[None]))
 
 
 def open_exported(path: Path, kind: str, trust: bool = False) -> Opened:
     """Open an exported file; `kind` is one of `KINDS`.
 
     Raises:
-        RunError: it is missing, broken, not written by vitrail, or what computes it is not installed.
-        SettingError: a `.pt2` file, which can run code of its own, is not trusted.
+        RunError: it is missing, broken, not written by vitrail, or its runtime is not installed.
+        SettingError: a `.pt2` file, which can run arbitrary code, needs `trust`.
     """
     if not path.is_file():
         raise RunError(f"{path} does not exist. Name a run folder, a model file or an exported file.")
     need(NEEDED[kind])
     if kind == "torch" and not trust:
         raise SettingError(
-            f"{path} is a torch program; whoever made it could make this machine do anything when it is opened. "
-            "If you trust it, add --trust; model.safetensors and .onnx files are safe without."
+            f"{path} is a torch program. When it is opened, it can run any code that its author put into it. "
+            "If you trust it, add --trust. model.safetensors and .onnx files are safe without it."
         )
     return _opened(path, {"onnx": _onnx, "openvino": _openvino, "torch": _program}[kind])
 
 
 def by_default(path: Path) -> Opened:
-    """Open an ONNX or OpenVINO file as OpenVINO runs it where nobody tells it in which numbers to compute."""
+    """Open an ONNX or OpenVINO file in OpenVINO with its default precision."""
     return _opened(path, partial(_openvino, settings={}))
 
 
@@ -126,13 +126,13 @@ def _opened(path: Path, opener: Callable[[Path], Opened]) -> Opened:
         return opened._replace(run=lambda image: opened.run(np.asarray(image, dtype)))
     except RunError:
         raise
-    except Exception as error:  # three runtimes, each with errors of its own for a broken file
+    except Exception as error:  # three runtimes, each with its own exceptions for a broken file
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RunError(f"{path} cannot be opened ({first}). Export it again.") from error
 
 
 def need(library: str) -> None:
-    """Raise a RunError that says how to install a library, where it is not installed."""
+    """Raise a RunError with install instructions if a library is not installed."""
     if find_spec(library) is None:
         raise RunError(
             f"This needs {library}, which is not installed. Install it: pip install 'vitrail[export]'"
@@ -141,7 +141,7 @@ def need(library: str) -> None:
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Keep OpenVINO's usage reporting from being imported: without it, OpenVINO takes a stub that sends nothing."""
+    """Prevent the import of OpenVINO's telemetry: without it, OpenVINO uses a stub that sends nothing."""
     name = "openvino_telemetry"
     before = sys.modules.get(name)
     sys.modules[name] = None  # type: ignore[assignment]
@@ -155,7 +155,7 @@ def without_telemetry() -> Iterator[None]:
 
 
 def openvino() -> Any:
-    """Return the module `openvino`, imported without its usage reporting."""
+    """Return the module `openvino`, imported without its telemetry."""
     need("openvino")
     with without_telemetry():
         import openvino as module
@@ -165,11 +165,11 @@ def openvino() -> Any:
 
 @cache
 def core() -> Any:
-    """Return OpenVINO's core, one for the process and as long as it lives.
+    """Return the OpenVINO core, one per process, never unloaded.
 
-    Its CPU plugin gives the thread that loads it a stack for signal handlers, and takes it away when it is unloaded,
-    whoever uses it then: after two cores were dropped in the order they were made, the next Ctrl-C, or the end of any
-    child process that a handler waits for, was a segmentation fault.
+    Its CPU plugin installs a signal stack for the thread that loads it, and removes the stack when it is unloaded, even
+    if it is in use. After two cores were destroyed in creation order, the next Ctrl-C, or the end of any child process
+    with a signal handler, caused a segmentation fault.
     """
     return openvino().Core()
 
@@ -209,8 +209,8 @@ def _openvino(path: Path, settings: Mapping[str, str] = IN_FLOAT32) -> Opened:
 
     def answer(image: NDArray[Any]) -> tuple[Tensor, ...]:
         with alone:
-            found = compiled(image)
-            return tuple(torch.from_numpy(found[place].copy()) for place in range(count))
+            outputs = compiled(image)
+            return tuple(torch.from_numpy(outputs[place].copy()) for place in range(count))
 
     return Opened(header, answer, batched)
 
@@ -223,7 +223,7 @@ def _program(path: Path) -> Opened:
 
     def answer(image: NDArray[Any]) -> tuple[Tensor, ...]:
         with torch.inference_mode():
-            found: tuple[Tensor, ...] = module(torch.tensor(image))
-        return found
+            outputs: tuple[Tensor, ...] = module(torch.tensor(image))
+        return outputs
 
     return Opened(_header(extra[KEY], path), answer, taken.meta["val"].ndim == BATCHED)

@@ -1,4 +1,4 @@
-"""Things timed in turn in one process, round by round, so that a machine whose speed drifts is fair to all."""
+"""Time several functions in turn in one process, so that changes of the machine's speed affect all equally."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 
 def machine() -> str:
-    """Return what this machine is, without its name."""
+    """Describe this machine (CPU, threads, versions), without its host name."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -28,7 +28,7 @@ def machine() -> str:
 
 
 class Peak:
-    """How much memory is held at most, in bytes, beyond what was held when this began: a GPU's, or this process's."""
+    """Peak memory, in bytes, in addition to the memory at the start: of the GPU, or of this process."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -38,14 +38,14 @@ class Peak:
             self.before = torch.cuda.memory_allocated(device)
             return
         try:
-            # Linux: forget the highest so far, which `ru_maxrss` tells too.
+            # Linux: reset the peak (VmHWM).
             Path("/proc/self/clear_refs").write_text("5")
             self.before = _status("VmRSS")
         except OSError:
-            pass  # another system: nobody can tell
+            pass  # not Linux: unknown
 
     def read(self) -> int | None:
-        """Return the bytes, or None where the system cannot tell."""
+        """Return the bytes, or None if the system does not report them."""
         if self.before is None:
             return None
         if self.device.type == "cuda":
@@ -59,13 +59,14 @@ def _status(what: str) -> int:
 
 
 SETTLE = 0.05
-"""Seconds between two things: threads of the one before, which wait for work by spinning, would slow the next."""
+"""Pause between two functions, in seconds: worker threads of the previous one, still spinning, would slow down the
+next."""
 
 
 def in_turn(
     things: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2
 ) -> dict[str, list[float]]:
-    """Run each thing once a round and return its seconds, round by round."""
+    """Run each function once per round and return its seconds, round by round."""
     times: dict[str, list[float]] = {name: [] for name in things}
     for number in range(warmup + rounds):
         for name, run in things.items():
@@ -79,7 +80,7 @@ def in_turn(
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster the first is than the second: median of the paired ratios with its 95 % interval."""
+    """Speedup of the first over the second: median of the paired ratios with its 95 % interval."""
 
     middle: float
     low: float
@@ -99,9 +100,9 @@ def ratio(first: list[float], second: list[float], draws: int = 5000) -> Ratio:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, side: int = 2048, rounds: int = 5) -> float:
-    """Return the most multiply-adds a second seen in square matrix products: this machine's peak, as measured.
+    """Return the highest measured multiply-adds per second of square matrix products on this machine.
 
-    A GPU gets products four times as wide, beside which starting and waiting for one is little.
+    A GPU gets matrices four times as wide, so that launch and synchronization times are negligible.
     """
     side *= 4 if device.type == "cuda" else 1
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))

@@ -1,1 +1,1 @@
-"""The shared vocabulary of the architectures: torch alone, and no knowledge of any of them."""
+"""The shared parts of all architectures. They use torch only and depend on no architecture."""

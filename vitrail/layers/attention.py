@@ -1,4 +1,4 @@
-"""Attention modules: they split the tokens into queries, keys and values and leave the rest to `attend`."""
+"""Self-attention: project the tokens to queries, keys and values, and call `attend`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from vitrail.layers.weight_init import xavier
 class SelfAttention(nn.Module):
     """Multi-head self-attention of all tokens (arXiv:2010.11929, eqs. 5-8): Tokens -> (b, n, d).
 
-    `relative` adds to the scores what it makes of the queries and the offsets between the patches; `rescale`
-    multiplies the scores beside 1 / √e.
+    `relative` computes a bias for the scores from the queries and the offsets between patches; `rescale` multiplies the
+    scores in addition to 1 / √e.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         if width % heads:
-            raise SettingError(f"{heads} heads do not divide a width of {width}; choose a divisor of it.")
+            raise SettingError(f"{heads} heads do not divide a width of {width}. Choose a divisor of it.")
         self.heads = heads
         self.qkv = nn.Linear(
             width, 3 * width, bias=qkv_bias
@@ -46,7 +46,7 @@ class SelfAttention(nn.Module):
         self.rescale = rescale
 
     def forward(self, tokens: Tokens, record: Recorder | None = None, asking: int | None = None) -> Tensor:
-        """Mix the tokens: Tokens of (b, n, d) -> (b, n, d); with `asking` only that many first ones ask."""
+        """Tokens of (b, n, d) -> (b, n, d); with `asking` only the first `asking` tokens are queries."""
         if asking is not None and self.relative is None and record is None:
             return self._first(tokens.x, asking)
         q, k, v = self._parts(tokens.x)
@@ -54,7 +54,7 @@ class SelfAttention(nn.Module):
         return mixed if asking is None else mixed[:, :asking]
 
     def ranked(self, tokens: Tokens, record: Recorder | None = None) -> tuple[Tensor, Tensor]:
-        """Mix the tokens, and say how much the first one looks at each: Tokens -> (b, n, d), (b, n)."""
+        """Tokens of (b, n, d) -> (b, n, d), and the attention of the first token to every token, (b, n)."""
         q, k, v = self._parts(tokens.x)
         return self._mix(q, k, v, tokens, record), class_attention(q, k)
 
@@ -84,8 +84,8 @@ class SelfAttention(nn.Module):
 
 
 def places(tokens: Tokens) -> TokenIndex:
-    """Return where kept tokens stand among all that there were: rows and columns (b, 1, n)."""
-    assert tokens.kept is not None, "all tokens stand where they stand"
+    """Return the indices of kept tokens among all original tokens: rows and columns (b, 1, n)."""
+    assert tokens.kept is not None, "no tokens were dropped"
     front = torch.arange(tokens.prefix, device=tokens.kept.device).expand(len(tokens.kept), -1)
     at = torch.cat([front, tokens.kept + tokens.prefix], 1)[:, None]
     whole = tokens.prefix + prod(tokens.grid)

@@ -1,4 +1,4 @@
-"""The blocks that columns are stacked of, and what stands between their parts."""
+"""Transformer blocks and their parts: MLPs, drop path and layer scale."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vitrail.layers.tokens import Tokens
 from vitrail.layers.weight_init import xavier
 
 Gelu = Literal["exact", "tanh"]
-"""GELU as the error function gives it, or its tanh approximation (Flax's default: Google's ViT; DiT)."""
+"""GELU with the error function, or its tanh approximation (Flax's default: Google's ViT; DiT)."""
 
 
 def gelu(kind: Gelu) -> nn.GELU:
-    """Return the GELU of this kind."""
+    """Return an exact GELU or its tanh approximation."""
     return nn.GELU(approximate="tanh" if kind == "tanh" else "none")
 
 
 class Mlp(nn.Module):
-    """Two layers with a GELU between, applied to every token alone: Tokens -> (b, n, d)."""
+    """Two linear layers with a GELU between, applied to every token separately: Tokens -> (b, n, d)."""
 
     def __init__(self, width: int, hidden: int, *, kind: Gelu = "exact") -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Mlp(nn.Module):
 class SwiGlu(nn.Module):
     """W_2 (silu(W_g x) ⊙ W_1 x) (Shazeer 2020, arXiv:2002.05202): Tokens -> (b, n, d).
 
-    Gate and value are one projection of 2 · `hidden` rows, the gate first.
+    Gate and value are one projection with 2 · `hidden` rows, the gate first.
     """
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -61,7 +61,7 @@ class SwiGlu(nn.Module):
 
 
 class ConvMlp(nn.Module):
-    """An MLP whose middle sees its neighbours: a depthwise 3 x 3 convolution on the grid, then the GELU.
+    """An MLP with a depthwise 3 x 3 convolution on the grid before the GELU.
 
     Tokens of (b, row·col, d), without prefix -> (b, row·col, d) (PVTv2, Wang et al. 2022, arXiv:2106.13797).
     """
@@ -95,12 +95,11 @@ class DropPath(nn.Module):
         return x * kept.to(x.dtype) / keep
 
     def extra_repr(self) -> str:
-        """Show the rate."""
         return f"{self.rate:g}"
 
 
 class LayerScale(nn.Module):
-    """One learned factor a channel on a branch (Touvron et al. 2021, arXiv:2103.17239, eq. 5)."""
+    """One learned factor per channel of a branch (Touvron et al. 2021, arXiv:2103.17239, eq. 5)."""
 
     def __init__(self, width: int, first: float) -> None:
         super().__init__()
@@ -114,9 +113,8 @@ class LayerScale(nn.Module):
 class PreNorm(nn.Module):
     """x ← x + attention(LN(x)), x ← x + mlp(LN(x)) (arXiv:2010.11929, eqs. 2 and 3): Tokens -> Tokens.
 
-    `attention` takes (Tokens, record) and `mlp` takes Tokens; both return (b, n, d). With `layer_scale` each
-    branch gets its learned factors, which start at that value; `skip` divides both branches (LV-ViT, Jiang et
-    al. 2021, arXiv:2104.10858).
+    `attention` takes (Tokens, record) and `mlp` takes Tokens; both return (b, n, d). With `layer_scale` each branch has
+    learned factors with this initial value; `skip` divides both branches (LV-ViT, Jiang et al. 2021, arXiv:2104.10858).
     """
 
     def __init__(
@@ -141,26 +139,26 @@ class PreNorm(nn.Module):
         self.scale2 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
 
     def forward(self, tokens: Tokens, record: Recorder | None = None, asking: int | None = None) -> Tokens:
-        """Tokens of (b, n, d) -> Tokens of (b, n, d); with `asking` only that many first ones are answered."""
-        seen = tokens.with_x(self.norm1(tokens.x))
+        """Tokens of (b, n, d) -> Tokens of (b, n, d); with `asking` only the first `asking` tokens are computed."""
+        normed = tokens.with_x(self.norm1(tokens.x))
         if asking is None:
-            mixed = self.attention(seen, record)
+            mixed = self.attention(normed, record)
         else:
-            mixed = self.attention(seen, record, asking)
+            mixed = self.attention(normed, record, asking)
             tokens = Tokens(tokens.x[:, :asking], prefix=asking)
         return self._fed(self._added(tokens, self.scale1(mixed)))
 
     def keeping(self, tokens: Tokens, rate: float, record: Recorder | None = None) -> Tokens:
-        """Do the same, but let only the patches go on that the class token, the first, looks at most.
+        """Run the block, but keep only the patches with the highest attention of the class token, which is the first.
 
-        ⌈rate · n⌉ of them stay, n the tokens that came, prefix included; the prefix stays always. The attention
-        must be `SelfAttention`, and the MLP one that takes each token alone (SuperViT, arXiv:2205.11397).
+        ⌈rate · n⌉ patches stay, where n is the number of input tokens with the prefix; the prefix always stays. The
+        attention must be `SelfAttention`, and the MLP must take each token separately (SuperViT, arXiv:2205.11397).
         """
-        seen = tokens.with_x(self.norm1(tokens.x))
-        mixed, looks = cast(SelfAttention, self.attention).ranked(seen, record)
+        normed = tokens.with_x(self.norm1(tokens.x))
+        mixed, weights = cast(SelfAttention, self.attention).ranked(normed, record)
         tokens = self._added(tokens, self.scale1(mixed))
-        # A stable order: patches that are looked at alike stay in raster order.
-        order = looks[:, tokens.prefix :].argsort(dim=1, descending=True, stable=True)
+        # A stable sort: patches with equal attention stay in raster order.
+        order = weights[:, tokens.prefix :].argsort(dim=1, descending=True, stable=True)
         return self._fed(tokens.only(order[:, : ceil(rate * tokens.x.shape[1])]))
 
     def _fed(self, tokens: Tokens) -> Tokens:
@@ -172,5 +170,5 @@ class PreNorm(nn.Module):
 
 
 def stochastic_depth_rates(rate: float, depth: int) -> list[float]:
-    """Return the drop rates of a column of blocks: from 0 at the first, linearly, to `rate` at the last."""
+    """Return the drop rates of the blocks: linear from 0 at the first to `rate` at the last."""
     return [rate * i / max(1, depth - 1) for i in range(depth)]

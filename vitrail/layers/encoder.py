@@ -1,4 +1,4 @@
-"""What every encoder is, and the column of blocks that most are made of."""
+"""The base class of all encoders, and the column of blocks that most of them use."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Encoder(nn.Module):
-    """A network from images to features that says of itself what it gives.
+    """A network from images to features, with a description of these features (`spec`).
 
-    A page of `vitrail.models` defines one, with its settings: `Config` is the class of `config`, a frozen
-    dataclass of plain values, so that `Encoder(config)` builds the same network anywhere.
+    Each module of `vitrail.models` defines one with its settings. `Config` is the class of `config`, a frozen dataclass
+    of plain values, so that `Encoder(config)` builds the same network everywhere.
     """
 
     Config: ClassVar[type[Any]]
-    takes: ClassVar[tuple[str, ...]] = ()  # inputs of a batch that it reads beside the images
+    takes: ClassVar[tuple[str, ...]] = ()  # inputs of a batch that it reads in addition to the images
     elastic: ClassVar[bool] = False
-    """Whether it is made to be trained for several costs at once."""
+    """Whether it is designed for training at several costs at once."""
 
     config: Any
     spec: FeatureSpec
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """The image size (height, width), in pixels, that it is built for."""
+        """The image size (height, width), in pixels, for which it is built."""
         size: tuple[int, int] = self.config.size
         return size
 
@@ -49,23 +49,20 @@ class Encoder(nn.Module):
 
     @property
     def convolutional(self) -> bool:
-        """Whether recipes for convolutional networks suit it where it has none of its own."""
+        """Whether it uses the recipes for convolutional networks if it has no own recipe."""
         return False
 
     @property
     def plain_column(self) -> bool:
-        """Whether it is square patches, `embed`, `prefix`, `position`, `blocks` and `norm` in a row, and no more."""
+        """Whether it is only square patches, `embed`, `prefix`, `position`, `blocks` and `norm`, one after another."""
         return False
 
     def position_vectors(self) -> tuple[Tensor, tuple[int, int]] | None:
-        """Return the vectors of its largest position table, (row·col, d), and their grid; None without a table.
-
-        Prefix tokens are left out.
-        """
+        """Return the patch vectors of its largest position table, (row·col, d), and their grid; or None."""
         tables = [part for part in self.modules() if isinstance(part, LearnedPosition)]
         if not tables:
             return None
-        largest = max(tables, key=lambda one: one.table.shape[1])
+        largest = max(tables, key=lambda position: position.table.shape[1])
         return largest.table[0, largest.prefix :], (largest.grid[0], largest.grid[1])
 
     @abstractmethod
@@ -74,14 +71,13 @@ class Encoder(nn.Module):
     ) -> Features:
         """Encode images (b, channels, height, width).
 
-        `given` is what some networks take besides (a time step, a padding mask); `record` collects the
-        attention.
+        `given` holds additional inputs of some networks (a time step, a padding mask); `record` collects the attention.
         """
 
     def summarise(self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING) -> Features:
-        """Encode images for a head that reads the prefix tokens alone; other tokens may be missing.
+        """Encode images for a head that reads the prefix tokens only; other tokens may be missing.
 
-        A column saves what its last block would compute for the patches: the same prefix for less work.
+        A column skips the patches in its last block: the same prefix with less computation.
         """
         return self(images, given=given)
 
@@ -93,35 +89,35 @@ class Encoder(nn.Module):
         given: Mapping[str, Tensor] = NOTHING,
         record: Recorder | None = None,
     ) -> Features:
-        """Encode images for a head that reads levels: the stages of a pyramid, or `blocks` of a column, from 1 on.
+        """Encode images for a head that reads levels: the stages of a pyramid, or `blocks` of a column, counted from 1.
 
         Raises:
-            SettingError: it has no such blocks, or gives no levels at all.
+            SettingError: the network has no such blocks, or no levels.
         """
         if blocks or len(self.spec.widths) < 2:
             raise SettingError(
-                f"{type(self).__name__} gives {len(self.spec.widths)} levels and no single blocks. Take a ViT or "
+                f"{type(self).__name__} gives {len(self.spec.widths)} levels and no single blocks. Use a ViT or "
                 "DINOv2, whose blocks can be read, or a pyramid such as Swin."
             )
         return self(images, given=given, record=record)
 
     def folded(self) -> Encoder:
-        """Return the same function without branches that only training needs; itself where it has none."""
+        """Return an equal network without branches that only training needs, or itself if it has none."""
         return self
 
     def refuse(self, given: Mapping[str, Tensor]) -> None:
-        """Refuse inputs that this network has no use for (SettingError)."""
-        if len(given) > 0:  # not `if given`: TorchDynamo takes an empty mapping proxy for a full one
+        """Raise a SettingError for inputs that this network does not use."""
+        if len(given) > 0:  # not `if given`: for TorchDynamo an empty mapping proxy is true
             raise SettingError(
-                f"{type(self).__name__} takes images alone; leave out {', '.join(sorted(given))}."
+                f"{type(self).__name__} takes images only. Leave out {', '.join(sorted(given))}."
             )
 
 
 class Column(nn.ModuleList):
-    """Blocks of one width in a row; `checkpointing` trades their activations for a second forward.
+    """Blocks of one width, one after another; `checkpointing` saves their activations by a second forward pass.
 
-    With `keep` below 1 the blocks of `stations` (counted from 0; by default those that begin the second, third
-    and last quarter) let only that share of their tokens go on; `vitrail.layers.elastic` sets it.
+    With `keep` below 1, the blocks in `stations` (counted from 0; by default the first ones of the second, third and
+    last quarter) keep only this share of their tokens. `vitrail.layers.elastic` sets it.
     """
 
     checkpointing: bool = False
@@ -140,7 +136,7 @@ class Column(nn.ModuleList):
         return tokens
 
     def summarise(self, tokens: Tokens) -> Tokens:
-        """Tokens of (b, n, d) -> their prefix alone, (b, prefix, d): the last block answers nobody else."""
+        """Tokens of (b, n, d) -> the prefix only, (b, prefix, d): the last block computes no other token."""
         count, last = tokens.prefix, len(self) - 1
         for turn, block in enumerate(self):
             tokens = self._run(turn, block, tokens, None, count if turn == last else None)
@@ -149,7 +145,7 @@ class Column(nn.ModuleList):
     def tap(
         self, tokens: Tokens, blocks: tuple[int, ...], record: Recorder | None = None
     ) -> tuple[Tokens, dict[int, Tokens]]:
-        """Tokens of (b, n, d) -> the last ones, and those after each of `blocks`, counted from 1."""
+        """Tokens of (b, n, d) -> the output tokens, and the tokens after each of `blocks`, counted from 1."""
         tapped: dict[int, Tokens] = {}
         for turn, block in enumerate(self):
             if record is not None:
@@ -163,27 +159,27 @@ class Column(nn.ModuleList):
         self, turn: int, block: nn.Module, tokens: Tokens, record: Recorder | None, asking: int | None = None
     ) -> Tokens:
         run: Callable[..., Tokens] = block
-        how: tuple[Any, ...] = (tokens, record) if asking is None else (tokens, record, asking)
-        # Where only the prefix asks, no patch is answered, and so there is none to leave out.
+        arguments: tuple[Any, ...] = (tokens, record) if asking is None else (tokens, record, asking)
+        # With prefix queries only, no patch is computed, so there is none to drop.
         if self.keep < 1 and turn in self.stations and asking is None:
-            run, how = cast(PreNorm, block).keeping, (tokens, self.keep, record)
-        # A recorder must hear every block once, and a checkpoint runs its blocks twice.
+            run, arguments = cast(PreNorm, block).keeping, (tokens, self.keep, record)
+        # A recorder must see every block once, but checkpointing runs its blocks twice.
         if self.checkpointing and record is None and torch.is_grad_enabled():
-            again: Tokens = checkpoint(run, *how, use_reentrant=False)
-            return again
-        out: Tokens = run(*how)
+            checkpointed: Tokens = checkpoint(run, *arguments, use_reentrant=False)
+            return checkpointed
+        out: Tokens = run(*arguments)
         return out
 
 
 class ColumnEncoder(Encoder):
-    """An encoder that is one column: what it makes of the images, then `blocks`, then `norm`."""
+    """An encoder with one column: `start` makes tokens from images, then `blocks`, then `norm`."""
 
     blocks: Column
     norm: nn.Module
 
     @abstractmethod
     def start(self, images: Tensor) -> Tokens:
-        """Return the tokens that the first block takes: (b, channels, height, width) -> (b, n, d)."""
+        """Return the input tokens of the first block: (b, channels, height, width) -> (b, n, d)."""
 
     def forward(
         self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
@@ -194,7 +190,7 @@ class ColumnEncoder(Encoder):
         return Features(tokens.with_x(self.norm(tokens.x)))
 
     def summarise(self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING) -> Features:
-        """(b, channels, height, width) -> Features with the prefix alone, (b, prefix, d); without one, all tokens."""
+        """(b, channels, height, width) -> Features with the prefix only, (b, prefix, d); without one all tokens."""
         self.refuse(given)
         if not self.spec.prefix:
             return self(images)
@@ -209,7 +205,7 @@ class ColumnEncoder(Encoder):
         given: Mapping[str, Tensor] = NOTHING,
         record: Recorder | None = None,
     ) -> Features:
-        """(b, channels, height, width) -> Features whose levels are the maps after `blocks`, each normed."""
+        """(b, channels, height, width) -> Features whose levels are the normalised maps after `blocks`."""
         self.refuse(given)
         depth = len(self.blocks)
         if not blocks or not all(1 <= block <= depth for block in blocks):
@@ -217,20 +213,22 @@ class ColumnEncoder(Encoder):
                 f"{type(self).__name__} has the blocks 1 to {depth}, so {blocks or 'none'} cannot be read."
             )
         tokens, tapped = self.blocks.tap(self.start(images), blocks, record)
-        levels = tuple(one.with_x(self.norm(one.x)).map() for one in (tapped[block] for block in blocks))
+        levels = tuple(
+            level.with_x(self.norm(level.x)).map() for level in (tapped[block] for block in blocks)
+        )
         return Features(tokens.with_x(self.norm(tokens.x)), levels)
 
 
 class Pyramid(nn.Module):
-    """Columns of growing width on shrinking grids; `merges` stand between them, one fewer."""
+    """Columns with growing widths and shrinking grids; `merges` are the layers between them, one fewer."""
 
     def __init__(self, stages: Sequence[Column], merges: Sequence[nn.Module]) -> None:
         super().__init__()
-        assert len(merges) == len(stages) - 1, "a merge stands between every two stages"
+        assert len(merges) == len(stages) - 1, "there must be one merge between every two stages"
         self.stages, self.merges = nn.ModuleList(stages), nn.ModuleList(merges)
 
     def forward(self, tokens: Tokens, record: Recorder | None = None) -> list[Tokens]:
-        """Tokens of the finest grid -> the tokens that each stage ends with, coarse last."""
+        """Tokens of the finest grid -> the output tokens of each stage, coarse last."""
         levels: list[Tokens] = []
         for turn, stage in enumerate(self.stages):
             tokens = stage(self.merges[turn - 1](tokens) if turn else tokens, record)
@@ -239,7 +237,7 @@ class Pyramid(nn.Module):
 
 
 def set_checkpointing(network: nn.Module, on: bool) -> int:
-    """Switch gradient checkpointing in every part of a network that has it, ours and timm's; returns how many have."""
+    """Set gradient checkpointing in all parts that support it, ours and timm's; return the number of these parts."""
     parts = 0
     for module in network.modules():
         if isinstance(module, Column):
@@ -248,7 +246,7 @@ def set_checkpointing(network: nn.Module, on: bool) -> int:
         elif callable(switch := getattr(module, "set_grad_checkpointing", None)):
             try:
                 switch(on)
-            except AssertionError:  # how networks of timm say that they have none
+            except AssertionError:  # timm's networks raise it if they do not support checkpointing
                 continue
             parts += 1
     return parts

@@ -1,4 +1,4 @@
-"""What stands on an encoder: the base of all heads, and the heads of published classifiers."""
+"""The base class of all heads, and the heads of published classifiers."""
 
 from __future__ import annotations
 
@@ -15,69 +15,69 @@ from vitrail.layers.pooling import Pool, build_pool
 from vitrail.layers.tokens import Features, FeatureSpec
 
 Output = dict[str, Tensor]
-"""What a network answers: tensors by name, batch axis first."""
+"""The output of a network: tensors by name, batch axis first."""
 
 Reads = Literal["prefix", "patches", "levels"]
-"""What a head looks at: tokens in front of the patches alone, the last tokens, or maps of several depths."""
+"""What a head reads: the prefix tokens only, all output tokens, or maps of several depths."""
 
 NO_INPUTS: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Head(nn.Module):
-    """From features to an output by name; `reads` says what of the features it looks at.
+    """From features to outputs by name; `reads` is the part of the features that it uses.
 
-    A head that reads the prefix alone is spared what the last block computes for the patches (`Encoder.summarise`);
-    one that reads levels gets the stages of a pyramid, or of a column the blocks that it names in `taps`.
+    For a head that reads the prefix only, the last block does not compute the patches (`Encoder.summarise`). A head
+    that reads levels gets the stages of a pyramid, or the blocks in `taps` of a column.
     """
 
     reads: Reads = "patches"
     taps: tuple[int, ...] = ()
-    words: str = "the tokens"  # what it reads, for people
-    apart: bool = False  # whether it has a classifier of its own for a teacher
-    pools: bool = False  # whether it first makes one vector of each image
+    words: str = "the tokens"  # what it reads, in words for users
+    apart: bool = False  # whether it has a separate classifier for a teacher
+    pools: bool = False  # whether it first pools each image to one vector
     __call__: Callable[..., Output]
 
     @property
     def from_prefix(self) -> bool:
-        """Whether what it reads of the tokens stands in front of the patches, where attention is followed back from."""
+        """Whether it reads prefix tokens only; explanations then trace the attention back from the prefix."""
         return self.reads == "prefix"
 
     def vectors(self, features: Features) -> Tensor:
-        """Return the one vector that it makes of each image, (b, d), where it `pools`; else RunError."""
-        raise RunError("This head reads no single vector of an image, so there are no features to give.")
+        """Return the pooled vector of each image, (b, d). RunError for a head that does not pool."""
+        raise RunError("This head does not pool an image to one vector, so there are no features to return.")
 
     @abstractmethod
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
-        """Return the output; `inputs` are those of the batch, images and others."""
+        """Return the outputs; `inputs` are the inputs of the batch, images and others."""
 
 
 class PooledHead(Head):
-    """A head that first makes one vector of the tokens; that vector stands for the image where one is asked for."""
+    """A head that first pools the tokens to one vector; this vector is also the feature vector of the image."""
 
     pool: Pool
     pools = True
 
     @property
     def from_prefix(self) -> bool:
-        """Whether its vector is the class token, or the network's own, which is made of it where there is one."""
+        """Whether its vector is the class token, or the network's own pooling, which uses the class token if any."""
         return self.pool.kind in ("cls", "own")
 
     def vectors(self, features: Features) -> Tensor:
-        """Return what it pools: Features -> (b, d)."""
+        """Features -> (b, d)."""
         pooled: Tensor = self.pool(features)
         return pooled
 
     def read_pool(self, pool: Pool) -> None:
-        """Take a pool, and say what is read through it."""
+        """Set the pool, and `reads` and `words` accordingly."""
         self.pool = pool
         self.reads = "prefix" if pool.reads_prefix else "patches"
         self.words = pool.words
 
 
 class LinearHead(PooledHead):
-    """Pool, an optional layer with tanh (the `pre_logits` of arXiv:2010.11929, §3.1), and one number a class.
+    """Pool, an optional layer with tanh (the `pre_logits` of arXiv:2010.11929, §3.1), and a linear classifier.
 
-    Features -> logits (b, classes). Starts at zero, so that an untrained classifier is even.
+    Features -> logits (b, classes). It is initialised with zeros, so that untrained probabilities are equal.
     """
 
     def __init__(self, spec: FeatureSpec, classes: int, *, pool: str | None = None, hidden: int = 0) -> None:
@@ -99,8 +99,8 @@ class LinearHead(PooledHead):
 class DenseHead(PooledHead):
     """A classifier on the class token and one on every other token (LV-ViT, Jiang et al. 2021, arXiv:2104.10858).
 
-    Features -> logits (b, classes): the answer of the class token plus `SHARE` times, for each class, the highest
-    answer of the tokens that are left.
+    Features -> logits (b, classes): the logits of the class token plus `SHARE` times the highest logit of the kept
+    tokens, for each class.
     """
 
     SHARE = 0.25
@@ -123,8 +123,8 @@ class DenseHead(PooledHead):
 class DistilledHead(PooledHead):
     """One classifier on the class token, one on the distillation token (arXiv:2012.12877, §3).
 
-    Features -> logits (b, classes), the mean of both; in training also each of them, `train.labels` for the labels and
-    `train.teacher` for the teacher.
+    Features -> logits (b, classes), the mean of both. In training also the separate logits: `train.labels` for the
+    labels and `train.teacher` for the teacher.
     """
 
     apart = True
@@ -133,7 +133,7 @@ class DistilledHead(PooledHead):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.read_pool(Pool(spec, "cls"))
-        self.words = "the class token, and beside it the distillation token,"
+        self.words = "the class token and the distillation token"
         self.places = (spec.prefix.index("cls"), spec.prefix.index("dist"))
         self.linear, self.dist = nn.Linear(spec.width, classes), nn.Linear(spec.width, classes)
         for layer in (self.linear, self.dist):
@@ -144,5 +144,5 @@ class DistilledHead(PooledHead):
         """Features with tokens (b, n, d) -> logits (b, classes)."""
         x = self.dropout(features.tokens.x)
         cls, dist = self.linear(x[:, self.places[0]]), self.dist(x[:, self.places[1]])
-        answer = {"logits": (cls + dist) / 2}
-        return {**answer, "train.labels": cls, "train.teacher": dist} if self.training else answer
+        output = {"logits": (cls + dist) / 2}
+        return {**output, "train.labels": cls, "train.teacher": dist} if self.training else output

@@ -1,4 +1,4 @@
-"""From images to tokens, and the tokens that no image gives."""
+"""Patch embeddings: from images to tokens; and the learned prefix tokens."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vitrail.layers.weight_init import lecun
 
 
 class PatchEmbed(nn.Module):
-    """Cut an image into squares and project each (arXiv:2010.11929, the E of eq. 1).
+    """Cut an image into square patches and project each (arXiv:2010.11929, the E of eq. 1).
 
-    Squares side by side are one matrix product; with a smaller `step` they overlap and are a convolution, whose
-    weights (d, channels, patch, patch) both have. Input (b, channels, height, width); the squares must cover both
-    sides to the last pixel, because a rest would be dropped unseen (SettingError).
+    Patches side by side are computed as one matrix product. With a smaller `step` they overlap and are computed as a
+    convolution. The weights are (d, channels, patch, patch) in both cases. Input (b, channels, height, width). The
+    patches must cover both sides exactly, because remaining pixels would be ignored silently (SettingError).
     """
 
     def __init__(
@@ -39,30 +39,30 @@ class PatchEmbed(nn.Module):
 
 
 def project_patches(x: Tensor, project: nn.Conv2d) -> Tokens:
-    """Return the answer of a convolution whose stride is its kernel: (b, c, height, width) -> Tokens (b, row·col, d).
+    """Return the output of a convolution whose stride is its kernel: (b, c, height, width) -> Tokens (b, row·col, d).
 
-    The convolution itself answers garbage in bf16 on a CPU with AMX for 4 to 24 channels (torch 2.15), and is slower
-    (docs/benchmarks.md). Both sides must be multiples of the kernel.
+    The convolution itself gives wrong results in bf16 on a CPU with AMX for 4 to 24 channels (torch 2.15), and is
+    slower (docs/benchmarks.md). Both sides must be multiples of the kernel.
     """
     ph, pw = project.kernel_size
     patches = rearrange(x, "b c (row ph) (col pw) -> b row col c ph pw", ph=ph, pw=pw)
     kind = x.device.type
     if kind != "meta" and torch.is_autocast_enabled(kind):
-        # Rounded while they are copied, not in another pass.
+        # Rounded while they are copied, without another pass.
         dtype = torch.get_autocast_dtype(kind)
         patches = patches.to(dtype, memory_format=torch.contiguous_format)
     row, col = patches.shape[1:3]
-    # The patches of all images are one matrix: its backward is quicker, and int8 leaves it alone, like a convolution.
+    # The patches of all images are one matrix: the backward pass is faster, and int8 does not quantize it.
     rows = rearrange(patches, "b row col c ph pw -> (b row col) (c ph pw)")
     projected = F.linear(rows, project.weight.flatten(1), project.bias)
     return Tokens(rearrange(projected, "(b n) d -> b n d", n=row * col), (row, col))
 
 
 class SoftSplit(nn.Module):
-    """Cut an image into overlapping squares, each laid out as a token (Yuan et al. 2021, arXiv:2101.11986, §3.1).
+    """Cut an image into overlapping squares and flatten each to a token (Yuan et al. 2021, arXiv:2101.11986, §3.1).
 
-    (b, c, height, width) -> Tokens of (b, row·col, c·kernel²); within a token channels are slow, columns
-    fast.
+    (b, c, height, width) -> Tokens of (b, row·col, c·kernel²). Within a token the channel is the slowest index, the
+    column the fastest.
     """
 
     def __init__(self, kernel: int, stride: int, padding: int) -> None:
@@ -79,8 +79,8 @@ class SoftSplit(nn.Module):
 class OverlapEmbed(nn.Module):
     """Project overlapping squares, then a norm (PVTv2, Wang et al. 2022, arXiv:2106.13797).
 
-    (b, c, row, col) of any size -> Tokens of (b, ⌈row/stride⌉·⌈col/stride⌉, d); the squares are 2·`stride` - 1
-    wide and the rim is padded with zeros.
+    (b, c, row, col) of any size -> Tokens of (b, ⌈row/stride⌉·⌈col/stride⌉, d). The squares are 2·`stride` - 1 wide,
+    and the border is padded with zeros.
     """
 
     def __init__(self, width: int, stride: int, channels: int, *, eps: float = 1e-5) -> None:
@@ -96,7 +96,7 @@ class OverlapEmbed(nn.Module):
 
 
 class Prefix(nn.Module):
-    """Learned tokens that go in front of the patches: class, distillation, registers."""
+    """Learned tokens before the patches: class, distillation and register tokens."""
 
     def __init__(self, width: int, count: int = 1) -> None:
         super().__init__()
@@ -109,22 +109,22 @@ class Prefix(nn.Module):
 
 
 def check_channels(images: Tensor, channels: int) -> None:
-    """Refuse a batch that is not (b, channels, height, width) with this many channels (SettingError)."""
+    """Raise a SettingError for a batch that is not (b, channels, height, width) with this number of channels."""
     if images.ndim != 4 or images.shape[1] != channels:
         raise SettingError(
-            f"The network takes images as (batch, {channels}, height, width), not {tuple(images.shape)}; "
-            "build it with the number of channels that the images have (channels=…)."
+            f"The network takes images as (batch, {channels}, height, width), not {tuple(images.shape)}. "
+            "Build it with the number of channels of the images (channels=…)."
         )
 
 
 def check_size(images: Tensor, stride: int, overlap: int = 0) -> None:
-    """Refuse images whose sides are not a multiple of `stride` pixels and the overlap of patches (SettingError)."""
+    """Raise a SettingError for images whose sides are not a multiple of `stride` plus the overlap of patches."""
     height, width = images.shape[-2:]
     if (height - overlap) % stride or (width - overlap) % stride:
-        less = f" less the {overlap} of overlap" if overlap else ""
+        less = f" minus the {overlap} of overlap" if overlap else ""
         near = (max(1, round((side - overlap) / stride)) * stride + overlap for side in (height, width))
         raise SettingError(
-            f"{height} x {width} pixels{less} are no multiple of {stride}; the nearest size that is: "
+            f"{height} x {width} pixels{less} are not a multiple of {stride}. The nearest size that is one: "
             f"{' x '.join(map(str, near))}."
         )
 
@@ -132,19 +132,19 @@ def check_size(images: Tensor, stride: int, overlap: int = 0) -> None:
 def side_and_step(patch: int | tuple[int, int]) -> tuple[int, int]:
     """Return the side of a patch and the pixels from one patch to the next; one number means both.
 
-    SettingError where the patches would leave pixels out between them.
+    SettingError if there would be pixels between the patches.
     """
     side, step = patch if isinstance(patch, tuple) else (patch, patch)
     if not 1 <= step <= side:
         raise SettingError(
             f"Patches of {side} pixels, one every {step}, would leave pixels out. "
-            f"Take a stride from 1 to {side}."
+            f"Use a stride from 1 to {side}."
         )
     return side, step
 
 
 class Sized:
-    """Settings that are made for an `image`: (height, width), or the one side of a square, in pixels."""
+    """Settings with an `image` size: (height, width), or one side of a square, in pixels."""
 
     __slots__ = ()
 
@@ -157,22 +157,22 @@ class Sized:
 
 
 def sides(image: int | tuple[int, int]) -> tuple[int, int]:
-    """Return height and width, in pixels, of an image given as both or as the one side of a square."""
+    """Return (height, width) in pixels of an image size that is given as both, or as one side of a square."""
     return image if isinstance(image, tuple) else (image, image)
 
 
 def tiled(size: tuple[int, int], side: int, step: int) -> tuple[int, int]:
-    """Return the rows and columns of patches of `side` pixels, one every `step`, that a size in pixels holds."""
+    """Return the rows and columns of patches of `side` pixels, one every `step`, for an image size in pixels."""
     return (size[0] - side) // step + 1, (size[1] - side) // step + 1
 
 
 def check_tiles(size: tuple[int, int], side: int, step: int) -> None:
-    """Refuse a size, in pixels, that patches of `side` pixels, one every `step`, do not tile (SettingError)."""
+    """Raise a SettingError for an image size that patches of `side` pixels, one every `step`, do not tile."""
     if all(pixels >= side and (pixels - side) % step == 0 for pixels in size):
         return
     if step == side:
-        raise SettingError(f"Patches of {side} pixels do not tile {size} pixels; change one.")
+        raise SettingError(f"Patches of {side} pixels do not tile {size} pixels. Change one of them.")
     near = " x ".join(str(side + step * max(0, (pixels - side) // step)) for pixels in size)
     raise SettingError(
-        f"Patches of {side} pixels, one every {step}, do not tile {size} pixels. Take {near} or another stride."
+        f"Patches of {side} pixels, one every {step}, do not tile {size} pixels. Use {near} or another stride."
     )

@@ -1,4 +1,4 @@
-"""From a finer grid of tokens to a coarser one."""
+"""Patch merging: from a fine grid of tokens to a coarser one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from vitrail.layers.tokens import Tokens
 
 
 class PatchMerging(nn.Module):
-    """Four neighbours side by side, a norm, and a projection to twice the width (arXiv:2103.14030, §3.1).
+    """Concatenate four neighbours, then a norm and a projection to twice the width (arXiv:2103.14030, §3.1).
 
-    Tokens of (b, row·col, d) -> Tokens of (b, row/2·col/2, 2d). The neighbours are taken down the columns
-    first.
+    Tokens of (b, row·col, d) -> Tokens of (b, row/2·col/2, 2d). The order of the neighbours is column by column.
     """
 
     def __init__(self, width: int, *, eps: float = 1e-5) -> None:
@@ -25,7 +24,7 @@ class PatchMerging(nn.Module):
         """Tokens of (b, row·col, d) -> Tokens of (b, row/2·col/2, 2d)."""
         row, col = tokens.grid
         if row % 2 or col % 2:
-            raise SettingError(f"A grid of {row} x {col} tokens cannot be halved; choose another image size.")
+            raise SettingError(f"A grid of {row} x {col} tokens cannot be halved. Choose another image size.")
         pattern = "b (row down col across) d -> b (row col) (across down d)"
         x = rearrange(tokens.x, pattern, row=row // 2, down=2, across=2)
         return Tokens(self.reduce(self.norm(x)), (row // 2, col // 2))

@@ -1,7 +1,7 @@
-"""From features to maps in which things of a few pixels have a place: the heads of dense tasks stand on it.
+"""From features to fine maps for things of a few pixels; the heads of dense tasks use it.
 
-A plain column gives the tokens after four of its blocks, which are summed and brought to about a quarter of the input
-(as the ScaleBlock of EoMT, Kerssies et al. 2025, arXiv:2503.19108, §3.1); a pyramid gives its stages.
+For a plain column the tokens after four of its blocks are summed and upsampled to about a quarter of the input (like
+the ScaleBlock of EoMT, Kerssies et al. 2025, arXiv:2503.19108, §3.1); for a pyramid its stages are used.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.layers.weight_init import lecun
 
 FINE = 4
-"""Pixels of the input that a cell of a map spans, about."""
+"""Approximate number of input pixels that a cell of the map spans."""
 
 TAPS = 4
-"""Blocks of a column that are read."""
+"""Number of blocks of a column that are read."""
 
 
 class ScaleBlock(nn.Module):
-    """Twice as many rows and columns: (b, d, row, col) -> (b, e, 2·row, 2·col).
+    """Double the rows and columns: (b, d, row, col) -> (b, e, 2·row, 2·col).
 
-    The transposed convolution, whose stride is its kernel, is written as a matrix product (see `PatchEmbed`).
+    The transposed convolution, whose stride is its kernel, is computed as a matrix product (see `PatchEmbed`).
     """
 
     def __init__(self, width: int, out: int) -> None:
@@ -35,9 +35,8 @@ class ScaleBlock(nn.Module):
         self.expand = nn.Linear(width, 4 * out)
         self.mix = nn.Conv2d(out, out, 3, padding=1, groups=out, bias=False)
         self.norm = nn.LayerNorm(out)
-        with (
-            torch.no_grad()
-        ):  # the four cells of a token begin alike: otherwise a new head draws a chequered map
+        # The four cells of a token start equal; otherwise a new head draws a checkerboard.
+        with torch.no_grad():
             for values in (self.expand.weight, self.expand.bias):
                 values.copy_(values[:out].repeat(4, *[1] * (values.ndim - 1)))
 
@@ -52,7 +51,7 @@ class ScaleBlock(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """What patches cut away, thin things above all: two convolutions to a quarter of the size, from the image itself.
+    """Fine details that patches lose, such as thin things: two convolutions of the image to a quarter of its size.
 
     (b, channels, height, width) -> (b, d, height / 4, width / 4).
     """
@@ -73,10 +72,10 @@ class ConvStem(nn.Module):
 
 
 class PixelMap(nn.Module):
-    """Features -> (b, `out`, row, col), a cell for about every 4 pixels of the input, which it covers to the rim.
+    """Features -> (b, `out`, row, col), with a cell for about every 4 pixels, covering the whole input.
 
-    `taps` are the blocks of a column that are read; a pyramid is read stage by stage, from stride 4 on; what gives
-    neither, by its last tokens.
+    `taps` are the blocks of a column that are read. Of a pyramid all stages from stride 4 are read, of other networks
+    the output tokens.
     """
 
     def __init__(self, spec: FeatureSpec, width: int) -> None:
@@ -86,8 +85,8 @@ class PixelMap(nn.Module):
         self.levels = bool(pyramid or self.taps)
         self.first = next((i for i, stride in enumerate(spec.strides) if stride >= FINE), 0) if pyramid else 0
         widths = spec.widths[self.first :] if pyramid else (spec.width,) * max(1, len(self.taps))
-        self.norms = nn.ModuleList(nn.LayerNorm(one) for one in widths)
-        self.project = nn.ModuleList(nn.Linear(one, width) for one in widths)
+        self.norms = nn.ModuleList(nn.LayerNorm(level) for level in widths)
+        self.project = nn.ModuleList(nn.Linear(level, width) for level in widths)
         stride = spec.strides[self.first] if pyramid else spec.strides[-1]
         doublings = max(0, min(3, round(log2(stride / FINE))))
         sizes = [max(32, width >> i) for i in range(doublings)] if doublings else []
@@ -114,21 +113,23 @@ class PixelMap(nn.Module):
         grid = maps[0].shape[-2:]
         x: Tensor | None = None
         for level, norm, project in zip(maps, self.norms, self.project, strict=True):
-            one = project(norm(level.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
-            if one.shape[-2:] != grid:
-                one = F.interpolate(one, grid, mode="bilinear")
-            x = one if x is None else x + one
+            projected = project(norm(level.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+            if projected.shape[-2:] != grid:
+                projected = F.interpolate(projected, grid, mode="bilinear")
+            x = projected if x is None else x + projected
         assert x is not None
         return x
 
 
 def quarters(depth: int) -> tuple[int, ...]:
-    """Return the blocks that end the quarters of a column, counted from 1; () where there is none."""
-    return tuple(sorted({max(1, depth * i // TAPS) for i in range(1, TAPS + 1)})) if depth else ()
+    """Return the last block of each quarter of a column, counted from 1; () for a depth of 0."""
+    if not depth:
+        return ()
+    return tuple(sorted({max(1, depth * i // TAPS) for i in range(1, TAPS + 1)}))
 
 
 def extend_to_border(x: Tensor, size: tuple[int, int], rim: float) -> Tensor:
-    """Return a map that covers an input to its rim from one whose outermost cells end `rim` pixels before it."""
+    """Resample a map to cover the whole input; the outermost cells of `x` end `rim` pixels before the border."""
     for axis, pixels in ((-2, size[0]), (-1, size[1])):
         cells = x.shape[axis]
         many = round(pixels * cells / (pixels - 2 * rim))

@@ -1,4 +1,4 @@
-"""From all tokens to one vector."""
+"""Pooling: from all tokens to one vector."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vitrail.layers.weight_init import xavier
 
 
 def pool_in(head: nn.Module) -> str:
-    """Return how a head makes one vector of the tokens, or "" where it says nothing of it."""
+    """Return the kind of pooling in a head, or "" if it has none."""
     return next((part.kind for part in head.modules() if isinstance(part, Pool)), "")
 
 
@@ -28,17 +28,18 @@ WORDS: Mapping[str, str] = MappingProxyType(
         "cls": "the class token",
         "mean": "the mean of the patches",
         "cls_mean": "the class token and the mean of the patches, side by side,",
-        "attention": "what a learned probe gathers from all tokens",
+        "attention": "a learned attention pooling of all tokens",
     }
 )
+"""Kinds of pooling, in words for users."""
 
 
 class Pool(nn.Module):
-    """One vector an image: Features -> (b, `width`).
+    """One vector per image: Features -> (b, `width`).
 
-    `kind` is the class token, the mean of the patches, both side by side (`cls_mean`), attention pooling, or
-    the network's own way; None takes what the network's spec names. SettingError where the network has no such
-    thing.
+    `kind` is the class token (`cls`), the `mean` of the patches, both side by side (`cls_mean`), `attention` pooling,
+    or the network's `own` pooling; None is the default in the network's spec. SettingError if the network does not
+    support it.
     """
 
     def __init__(self, spec: FeatureSpec, kind: Kind | None = None) -> None:
@@ -47,19 +48,19 @@ class Pool(nn.Module):
         has_class = "cls" in spec.prefix
         fits = {"cls": has_class, "cls_mean": has_class, "own": spec.pooled_width > 0}
         if not fits.get(self.kind, True):
-            raise SettingError(f"The network cannot be pooled by {self.kind!r}; use {spec.pool!r} or 'mean'.")
+            raise SettingError(f"The network has no pooling {self.kind!r}. Use {spec.pool!r} or 'mean'.")
         self.width = {"own": spec.pooled_width, "cls_mean": 2 * spec.width}.get(self.kind, spec.width)
         self.first = spec.prefix.index("cls") if has_class else 0
         self.attention = AttentionPool(spec.width) if self.kind == "attention" else None
 
     @property
     def reads_prefix(self) -> bool:
-        """Whether the tokens in front of the patches are all it looks at (`Encoder.summarise`)."""
+        """Whether it reads the prefix tokens only (`Encoder.summarise`)."""
         return self.kind == "cls"
 
     @property
     def words(self) -> str:
-        """What it reads, for people."""
+        """The tokens that it reads, in words for users."""
         return WORDS.get(self.kind, "the tokens")
 
     def forward(self, features: Features) -> Tensor:
@@ -79,17 +80,17 @@ class Pool(nn.Module):
 
 
 def build_pool(spec: FeatureSpec, kind: str) -> Pool:
-    """Return the pool of this name for a network; UnknownNameError names the nearest."""
+    """Return the pooling of this name for a network. UnknownNameError suggests the nearest name."""
     if kind not in get_args(Kind):
-        raise UnknownNameError("way of pooling", kind, get_args(Kind))
+        raise UnknownNameError("pooling", kind, get_args(Kind))
     return Pool(spec, cast(Kind, kind))
 
 
 class AttentionPool(nn.Module):
-    """A learned probe that attends to all tokens, then x + MLP(LN(x)) (Zhai et al. 2022, arXiv:2106.04560).
+    """A learned query that attends to all tokens, then x + MLP(LN(x)) (Zhai et al. 2022, arXiv:2106.04560).
 
-    Heads are 64 wide where 64 divides the width, as in every ViT of the papers, and as near as can be
-    elsewhere.
+    Heads are 64 wide if 64 divides the width, as in every ViT of the papers; otherwise the number of heads is the
+    largest divisor of the width up to width // 64.
     """
 
     def __init__(

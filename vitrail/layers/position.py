@@ -1,4 +1,4 @@
-"""Where a token stands: tables of learned vectors, and their fit to other grids."""
+"""Position embeddings: tables of learned vectors, and their resizing to other grids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitrail.layers.tokens import Tokens
 
 Resize = Literal["bilinear_corners", "bicubic", "bicubic_antialias", "bilinear", "nearest"]
-"""How a source stretches its position tables: Google's ViT bilinear with aligned corners; DeiT, MAE, T2T and
+"""How an implementation resizes its position tables: Google's ViT bilinear with aligned corners; DeiT, MAE, T2T and
 DINOv2 bicubic; DINOv2 with registers and timm bicubic with antialiasing; TimeSformer nearest."""
 
 
@@ -31,14 +31,14 @@ class LearnedPosition(nn.Module):
         self.table = nn.Parameter(0.02 * torch.randn(1, prefix + prod(grid), width))
 
     def forward(self, tokens: Tokens) -> Tokens:
-        """Tokens of (b, prefix + n, d) -> the same, each with the vector of its place."""
+        """Tokens of (b, prefix + n, d) -> the same with the position vectors added."""
         assert tokens.prefix == self.prefix, (
             f"the table covers {self.prefix} prefix tokens, not {tokens.prefix}"
         )
         return tokens.with_x(tokens.x + self.fitted(tokens.grid))
 
     def fitted(self, grid: tuple[int, ...]) -> Tensor:
-        """Return the table for another grid: (1, prefix + prod(grid), d)."""
+        """Return the table resized to another grid: (1, prefix + prod(grid), d)."""
         if grid == self.grid:
             return self.table
         front, places = self.table[:, : self.prefix], self.table[:, self.prefix :]
@@ -46,19 +46,19 @@ class LearnedPosition(nn.Module):
 
 
 def placed(tokens: Tokens, prefix: nn.Module, position: nn.Module) -> Tokens:
-    """Put the prefix in front and give every token its place (arXiv:2010.11929, eq. 1).
+    """Add the prefix tokens and the positions (arXiv:2010.11929, eq. 1).
 
-    Tokens of (b, row·col, d) -> Tokens of (b, prefix + row·col, d). A table that has rows for the prefix is added
-    behind it; any other knows patches alone and is added before.
+    Tokens of (b, row·col, d) -> Tokens of (b, prefix + row·col, d). A table with rows for the prefix is added after the
+    prefix; a table for patches only is added before it.
     """
     out: Tokens = position(prefix(tokens)) if getattr(position, "prefix", 0) else prefix(position(tokens))
     return out
 
 
 class SinePosition(LearnedPosition):
-    """Fixed sines and cosines of a token's number, prefix included (Vaswani et al. 2017, arXiv:1706.03762, §3.5).
+    """Fixed sines and cosines of the token index, with the prefix (Vaswani et al. 2017, arXiv:1706.03762, §3.5).
 
-    Not trained, but part of the weights; other grids get the table resized, not computed anew.
+    Not trained, but part of the weights. For other grids the table is resized and not computed again.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class SinePosition(LearnedPosition):
 
 
 class GridPosition(nn.Module):
-    """A learned half vector for each row and one for each column, side by side (arXiv:2010.11929, table 8).
+    """A learned half vector for each row and one for each column, concatenated (arXiv:2010.11929, table 8).
 
-    Only patches have a place, (row, col); other grids get both tables resized. `width` must be even.
+    Only patches have a position, (row, col). For other grids both tables are resized. `width` must be even.
     """
 
     def __init__(self, width: int, grid: tuple[int, int]) -> None:
@@ -84,8 +84,8 @@ class GridPosition(nn.Module):
         self.cols = nn.Parameter(0.02 * torch.randn(1, grid[1], width // 2))
 
     def forward(self, tokens: Tokens) -> Tokens:
-        """Tokens of (b, row·col, d), without prefix -> the same, each with the vector of its place."""
-        assert tokens.prefix == 0, "rows and columns are places of patches"
+        """Tokens of (b, row·col, d), without prefix -> the same with the position vectors added."""
+        assert tokens.prefix == 0, "rows and columns are positions of patches only"
         row, col = tokens.grid
         rows, cols = (
             resize_grid(table, (table.shape[1], 1), (side, 1), mode="bilinear_corners")
@@ -98,8 +98,8 @@ class GridPosition(nn.Module):
 class RelativeVectors(nn.Module):
     """A learned vector for each offset between two patches, multiplied with the query (arXiv:2010.11929, table 8).
 
-    What is added to the scores of query i and key j is q_i · r_(j - i) / √e, the same r for all heads and 0
-    where either is a prefix token. Other grids get the table of offsets resized.
+    The score of query i and key j gets q_i · r_(j - i) / √e, with the same r for all heads, and 0 if either is a prefix
+    token. For other grids the table of offsets is resized.
     """
 
     def __init__(self, e: int, grid: tuple[int, int]) -> None:
@@ -108,7 +108,7 @@ class RelativeVectors(nn.Module):
         self.table = nn.Parameter(0.02 * torch.randn(1, self.reach[0] * self.reach[1], e))
 
     def forward(self, q: Tensor, tokens: Tokens) -> Tensor:
-        """Queries (b, h, n, e) of these tokens -> what is added to their scores, (b, h, n, n)."""
+        """Queries (b, h, n, e) of these tokens -> the bias of their scores, (b, h, n, n)."""
         row, col = tokens.grid
         table = resize_grid(self.table, self.reach, (2 * row - 1, 2 * col - 1), mode="bilinear_corners")
         scores = q[:, :, tokens.prefix :] @ table[0].T * q.shape[-1] ** -0.5  # (b, h, row·col, offsets)
@@ -123,10 +123,10 @@ class RelativeVectors(nn.Module):
 def resize_grid(
     table: Tensor, old: tuple[int, ...], new: tuple[int, ...], *, mode: Resize
 ) -> Tensor:  # (1, prod(old), d) -> (1, prod(new), d)
-    """Stretch a table of vectors over one grid, (row, col), to another, in the convention of its source."""
+    """Resize a table of vectors from one grid, (row, col), to another, with the method of its implementation."""
     if old == new:
         return table
-    # In float32 whatever the table is kept in: places that are rounded twice are places that moved.
+    # Always in float32: rounding twice would move the positions.
     grid = table.float().transpose(1, 2).view(1, -1, *old)  # (1, d, row, col)
     match mode:
         case "bilinear_corners":

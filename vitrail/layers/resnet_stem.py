@@ -1,7 +1,7 @@
-"""The convolutional stem of hybrid ViTs: a ResNet after BiT (Kolesnikov et al. 2020, arXiv:1912.11370).
+"""The convolutional stem of hybrid ViTs: a ResNet as in BiT (Kolesnikov et al. 2020, arXiv:1912.11370).
 
-Weights are standardised, norms are group norms of 32 groups with eps 1e-6, and padding is TensorFlow's: the
-pixel that a stride of 2 lacks goes to the bottom and the right.
+Weights are standardised, norms are group norms of 32 groups with eps 1e-6, and the padding is that of TensorFlow: the
+additional pixel of a stride of 2 is at the bottom and the right.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from vitrail.layers.patch_embedding import check_channels
 
 
 def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
-    """Pad (b, c, row, col) so that windows of `kernel`, `stride` apart, give ceil(side / stride) answers."""
+    """Pad (b, c, row, col) so that windows of `kernel`, `stride` apart, give ceil(side / stride) outputs."""
     pads = [max(0, (-(-side // stride) - 1) * stride + kernel - side) for side in x.shape[-2:]]
     rows, cols = pads
     return F.pad(x, (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2), value=value)
 
 
 class StandardConv(nn.Conv2d):
-    """A convolution whose kernels have mean 0 and deviation 1 (Qiao et al. 2019, arXiv:1903.10520).
+    """A convolution whose kernels are standardised to mean 0 and deviation 1 (Qiao et al. 2019, arXiv:1903.10520).
 
-    Its form is (w - mean) / (std + 1e-5), with the deviation of the population.
+    The weight is (w - mean) / (std + 1e-5), with the population standard deviation.
     """
 
     def __init__(self, fan_in: int, fan_out: int, kernel: int, stride: int = 1) -> None:
@@ -39,12 +39,12 @@ class StandardConv(nn.Conv2d):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Return the stem's norm."""
+    """Return a group norm with the settings of the stem."""
     return nn.GroupNorm(32, channels, eps=1e-6)
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3, 1 x 1 convolutions, norm after each, and a shortcut; ReLU after the sum.
+    """1 x 1, 3 x 3 and 1 x 1 convolutions, each with a norm, and a shortcut; ReLU after the sum.
 
     (b, fan_in, row, col) -> (b, 4·width, row / stride, col / stride). The last norm starts at 0.
     """
@@ -72,9 +72,8 @@ class Bottleneck(nn.Module):
 class ResNetStem(nn.Module):
     """A 7 x 7 convolution and a pooling, both of stride 2, then a stage of bottlenecks for each of `blocks`.
 
-    (b, channels, height, width) -> (b, `out_channels`, height / `stride`, width / `stride`). The width
-    doubles and, but for the first, the side halves from stage to stage; without stages the root alone is the
-    stem.
+    (b, channels, height, width) -> (b, `out_channels`, height / `stride`, width / `stride`). Every stage doubles the
+    width and, except the first, halves the sides. Without stages the stem is the convolution and the pooling only.
     """
 
     def __init__(self, width: int, blocks: Sequence[int], channels: int = 3) -> None:
@@ -103,5 +102,5 @@ class ResNetStem(nn.Module):
 
 
 def stem_stride(blocks: Sequence[int]) -> int:
-    """Return how many pixels a cell of the stem's map spans."""
+    """Return the pixels that a cell of the stem's output spans."""
     return 4 << max(0, len(blocks) - 1)

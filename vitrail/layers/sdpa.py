@@ -1,4 +1,4 @@
-"""The one door to softmax attention: fused when nobody looks, explicit and recorded when somebody does."""
+"""Softmax attention for all networks: fused normally, explicit when it is recorded."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from vitrail.layers.tokens import Tokens
 
 
 class TokenIndex(NamedTuple):
-    """Which token each row and each column of an attention map stands for.
+    """The token index of each row and each column of an attention map.
 
-    There are `g` groups of queries (one for full attention, one a window for window attention); -1 is
-    padding. Where each image kept tokens of its own, the places have its axis in front.
+    There are `g` groups of queries (one for full attention, one per window for window attention); -1 is padding. If
+    every image kept other tokens, the indices have a batch axis in front.
     """
 
     rows: Tensor  # (g, q) or (b, g, q)
     cols: Tensor  # (g, k) or (b, g, k)
-    size: tuple[int, int]  # tokens that ask, tokens that are asked
+    size: tuple[int, int]  # number of query tokens, number of key tokens
 
 
 class AttentionMap(NamedTuple):
-    """One attention call as it happened; `weights` itself multiplied the values and is still in the graph."""
+    """One recorded attention call; `weights` is the tensor that multiplied the values, still in the autograd graph."""
 
     weights: Tensor  # (b·g, h, q, k)
     rows: Tensor  # (g, q) or (b, g, q) the token of each query
     cols: Tensor  # (g, k) or (b, g, k) the token of each key, -1 for padding
     size: tuple[int, int]  # (n_q, n_k)
-    grid: tuple[int, ...] = ()  # that the tokens stand on, behind `prefix` others; () where nobody said
+    grid: tuple[int, ...] = ()  # of the patch tokens, after `prefix` other tokens; () if unknown
     prefix: int = 0
 
     @property
     def groups(self) -> int:
-        """How many groups of queries an image has."""
+        """The number of query groups per image."""
         return self.rows.shape[-2]
 
     def dense(self) -> Tensor:
-        """Return the whole matrix (b, h, n_q, n_k), zero where a query sees no key; for display and tests."""
+        """Return the full matrix (b, h, n_q, n_k), zero for pairs that do not attend; for display and tests."""
         n_q, n_k = self.size
         weights = rearrange(self.weights, "(b g) h q k -> b h (g q k)", g=self.groups)
-        # Padding, -1, goes to an extra last row or column, cut off below.
+        # Padding, -1, goes to an additional last row or column, which is removed below.
         at = (self.rows % (n_q + 1))[..., :, None] * (n_k + 1) + (self.cols % (n_k + 1))[..., None, :]
         at = at.view(-1, 1, weights.shape[2]).expand_as(weights)
         flat = weights.new_zeros(*weights.shape[:2], (n_q + 1) * (n_k + 1))
@@ -53,29 +53,29 @@ class AttentionMap(NamedTuple):
         return flat.view(*flat.shape[:2], n_q + 1, n_k + 1)[:, :, :n_q, :n_k]
 
     def right_multiply(self, v: Tensor) -> Tensor:
-        """Multiply the mean over heads with a column vector: (b, n_k) -> (b, n_q), 0 where nobody asks."""
-        turned = self._replace(
+        """Multiply the mean over heads with a column vector: (b, n_k) -> (b, n_q), 0 for tokens without a query."""
+        transposed = self._replace(
             weights=self.weights.transpose(-2, -1), rows=self.cols, cols=self.rows, size=self.size[::-1]
         )
-        return turned.left_multiply(v)
+        return transposed.left_multiply(v)
 
     def left_multiply(self, r: Tensor) -> Tensor:
-        """Pull a row vector through the mean over heads: (b, n_q) -> (b, n_k), never building n × n."""
+        """Multiply a row vector with the mean over heads, without an n × n matrix: (b, n_q) -> (b, n_k)."""
         n_q, n_k = self.size
-        padded = F.pad(r, (0, 1))  # the extra entry is what padding, -1, reads and writes
+        padded = F.pad(r, (0, 1))  # the additional entry is for padding, -1
         b, q, k = r.shape[0], self.rows.shape[-1], self.cols.shape[-1]
         rows = (self.rows % (n_q + 1)).view(-1, self.groups * q).expand(b, -1)
         heads = self.weights.shape[1]
-        asked = padded.gather(1, rows).view(-1, q) / heads  # (b·g, q)
-        asked = asked.to(self.weights.dtype).repeat(1, heads)
-        # One product over heads and queries: the mean of the heads is never written down.
-        passed = (asked[:, None] @ self.weights.reshape(-1, heads * q, k)).view(b, -1)
+        left = padded.gather(1, rows).view(-1, q) / heads  # (b·g, q)
+        left = left.to(self.weights.dtype).repeat(1, heads)
+        # One product over heads and queries: the mean over heads is never stored.
+        product = (left[:, None] @ self.weights.reshape(-1, heads * q, k)).view(b, -1)
         cols = (self.cols % (n_k + 1)).view(-1, self.groups * k).expand(b, -1)
-        return passed.new_zeros(b, n_k + 1).scatter_add(1, cols, passed)[:, :n_k]
+        return product.new_zeros(b, n_k + 1).scatter_add(1, cols, product)[:, :n_k]
 
 
 class Recorder:
-    """Collects the attention maps of one forward, in the order of the calls; hand it over as `record`."""
+    """Collects the attention maps of one forward pass in the order of the calls; pass it as `record`."""
 
     def __init__(self) -> None:
         self.maps: list[AttentionMap] = []
@@ -83,21 +83,21 @@ class Recorder:
         self.prefix = 0
 
     def enter(self, block: nn.Module, tokens: Tokens) -> None:
-        """Hear that a block begins: what it attends stands on the grid of these tokens."""
+        """Record the grid and the number of prefix tokens for the calls of the next block."""
         self.set_grid(tokens.grid, tokens.prefix)
 
     def set_grid(self, grid: tuple[int, ...], prefix: int) -> None:
-        """Hear on which grid, behind how many prefix tokens, the next calls stand."""
+        """Set the grid and the number of prefix tokens for the next calls."""
         self.grid, self.prefix = grid, prefix
 
     def add(self, weights: Tensor, place: TokenIndex) -> None:
-        """Keep one call: weights (b·g, h, q, k) and where its rows and columns lie."""
+        """Store one call: weights (b·g, h, q, k), and the tokens of its rows and columns."""
         self.maps.append(AttentionMap(weights, *place, self.grid, self.prefix))
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
     ) -> Tensor:
-        """Answer one call of `attend`, with the softmax that is recorded."""
+        """Compute one call of `attend` with an explicit softmax, and record it."""
         weights = softmax(q, k, v, bias)
         self.add(weights, where())
         out: Tensor = weights @ v
@@ -115,40 +115,40 @@ def attend(
 ) -> Tensor:  # (b·g, h, q, e), (b·g, h, k, e), (b·g, h, k, e) -> (b·g, h, q, e)
     """Return softmax(q kᵀ / √e + bias) v (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
 
-    `bias` broadcasts to (b·g, h, q, k). `where` is asked only when recording; without it every query sees
-    every key, in order.
+    `bias` broadcasts to (b·g, h, q, k). `where` is called only when recording; without it every query attends to every
+    key, in order.
     """
     if record is not None:
         return record.attend(q, k, v, bias, where or partial(_everywhere, q, k))
-    if _plain_is_quicker(q, k):
+    if _plain_is_faster(q, k):
         out: Tensor = softmax(q, k, v, bias) @ v
         return out
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
 def softmax(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the weights that `attend` multiplies the values with: (b·g, h, q, k)."""
+    """Return the attention weights of `attend`: (b·g, h, q, k)."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     weights: Tensor = (scores if bias is None else scores + bias).softmax(-1).to(v.dtype)
     return weights
 
 
 def class_attention(q: Tensor, k: Tensor) -> Tensor:  # (b, h, n, e), (b, h, n, e) -> (b, n)
-    """Return how much the first token looks at each: softmax(q_0 kᵀ / √e), the mean over heads.
+    """Return the attention of the first token to every token: softmax(q_0 kᵀ / √e), averaged over heads.
 
-    The fused kernel keeps its weights to itself; this one row of them costs next to nothing.
+    The fused kernel does not return its weights; computing this one row again costs very little.
     """
     scores = (q[:, :, :1] * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    looks: Tensor = scores.softmax(-1).mean(1)[:, 0]
-    return looks
+    weights: Tensor = scores.softmax(-1).mean(1)[:, 0]
+    return weights
 
 
 SHORT = 1024
-"""Tokens up to which plain products train quicker than the fused kernel, on a CPU in bf16."""
+"""Largest number of tokens for which plain products train faster than the fused kernel, on a CPU in bf16."""
 
 
-def _plain_is_quicker(q: Tensor, k: Tensor) -> bool:
-    """Tell whether to train by plain products: the fused kernel's backward on a CPU is slow in bf16.
+def _plain_is_faster(q: Tensor, k: Tensor) -> bool:
+    """Tell whether to train with plain products: the backward pass of the fused kernel is slow on a CPU in bf16.
 
     Forward and backward of (32, 6, 197, 64) took 86 ms fused and 44 ms plain with AVX-512 alone, even at 1,025 tokens;
     with AMX 100 and 31 ms, of (8, 6, 769, 64) 169 and 101 ms, of (8, 6, 1025, 64) 258 and 188 ms.

@@ -1,4 +1,4 @@
-"""What flows through a network: tokens, features, and the truth a network tells about itself."""
+"""The data types of networks: tokens, features, and the feature description of an encoder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Pool = Literal["cls", "mean", "cls_mean", "attention", "own"]
 
 
 class Tokens(NamedTuple):
-    """A sequence that knows its grid: prefix tokens first, then the patches in raster order."""
+    """A token sequence with its grid: prefix tokens first, then the patches in raster order."""
 
     x: Tensor  # (b, prefix + prod(grid), d)
     grid: tuple[int, ...] = ()  # (row, col) or (t, row, col); empty for text and queries
     prefix: int = 0  # class, distillation and register tokens in front
-    kept: Tensor | None = None  # (b, patches) their places on the grid, where not all are left
+    kept: Tensor | None = None  # (b, patches) their indices in the grid, after tokens were dropped
 
     def with_x(self, x: Tensor) -> Tokens:
         """Return the same grid and prefix with other vectors."""  # (b, n, d) -> Tokens
@@ -27,17 +27,17 @@ class Tokens(NamedTuple):
 
     @property
     def patches(self) -> Tensor:
-        """The tokens behind the prefix: (b, prod(grid), d)."""
+        """The tokens after the prefix: (b, prod(grid), d)."""
         return self.x[:, self.prefix :]
 
     def only(self, chosen: Tensor) -> Tokens:
-        """Return the prefix and the patches of these turns (b, m), in their order; they keep their places."""
+        """Return the prefix and the patches with these indices (b, m), in this order; `kept` holds their places."""
         patches = self.patches.gather(1, chosen[..., None].expand(-1, -1, self.x.shape[-1]))
         kept = chosen if self.kept is None else self.kept.gather(1, chosen)
         return Tokens(torch.cat([self.x[:, : self.prefix], patches], 1), self.grid, self.prefix, kept)
 
     def map(self) -> Tensor:
-        """Return the patches as an image: (b, d, *grid), zero where a token was left out."""
+        """Return the patches as an image: (b, d, *grid), zero for dropped tokens."""
         b, n, d = self.patches.shape
         if self.kept is not None:
             at = self.kept[..., None].expand(-1, -1, d)
@@ -48,28 +48,31 @@ class Tokens(NamedTuple):
 
 
 class Features(NamedTuple):
-    """What every encoder returns, convolutional networks included."""
+    """The output of every encoder, also of convolutional networks."""
 
     tokens: Tokens
     levels: tuple[
         Tensor, ...
     ] = ()  # (b, d_i, row_i, col_i), coarse last; of a column only those that were tapped
-    pooled: Tensor | None = None  # (b, d): only from networks that pool in a way of their own
+    pooled: Tensor | None = None  # (b, d): only from networks with their own pooling
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
-    """What an encoder says of itself, so that heads and explainers need not know which one it is.
+    """The description of an encoder's features, so that heads and explainers work with any encoder.
 
-    `width` is the width of the tokens, `pooled_width` that of `Features.pooled` (0: none); `strides` are the
-    pixels a cell of each level spans, coarse last (a plain column has one); `attention` says what a recorder
-    gets: softmax rows, rows of a linear kind (which need not sum to 1), nothing (`none`), or attention that
-    cannot be seen (`opaque`); `blocks` counts the attention calls of one forward; `sizes` names the image
-    sizes that fit (`any` that the strides tile, `every` one, or `fixed` where only the built size does);
-    `dense` says that its published classifiers read every token and not the pooled vector alone; `tolerance`
-    is how far a recorded forward may lie from another; `overlap_margin` counts the pixels outside the outermost
-    cells on each side, where patches overlap. `widths` are those of the levels that a pyramid gives, coarse last;
-    of a column any block may be tapped instead, of which there are `depth` (0: none). `channels` are those of images.
+    - `width`: width of the tokens; `pooled_width`: width of `Features.pooled` (0: none).
+    - `strides`: pixels that a cell of each level spans, coarse last (a plain column has one level).
+    - `attention`: what a recorder gets: rows of a softmax, rows of a linear attention (which need not sum to 1),
+      nothing because there is no attention (`none`), or nothing because it cannot be recorded (`opaque`).
+    - `blocks`: number of attention calls in a forward pass.
+    - `sizes`: accepted image sizes: `any` multiple of the strides, `every` size, or `fixed` for the built size only.
+    - `dense`: the published classifiers read every token, and not the pooled vector only.
+    - `tolerance`: largest difference between a recorded forward pass and a normal one.
+    - `overlap_margin`: pixels outside the outermost cells on each side, for patches that overlap.
+    - `widths`: widths of the levels of a pyramid, coarse last; `depth`: number of blocks of a column that can be tapped
+      instead (0: none).
+    - `channels`: channels of the images.
     """
 
     width: int
@@ -89,5 +92,5 @@ class FeatureSpec:
 
     @property
     def shows_attention(self) -> bool:
-        """Whether a recorder gets attention to look at."""
+        """Whether a recorder gets attention maps."""
         return self.attention in {"softmax", "linear"}

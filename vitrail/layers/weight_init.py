@@ -1,4 +1,4 @@
-"""First values of parameters, as the papers state them."""
+"""Initial values of parameters, as stated in the papers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from torch import nn
 
 @torch.no_grad()
 def xavier(layer: nn.Linear, *, parts: int = 1, bias_std: float = 0.0) -> None:
-    """Fill with Xavier-uniform values and biases of N(0, `bias_std`).
+    """Fill with Xavier-uniform values, and biases with N(0, `bias_std`).
 
-    A layer that holds several projections stacked in one matrix counts as `parts` of them, each with its own
-    fan.
+    `parts` is the number of projections that are stacked in the matrix; each has its own fan-out.
     """
     rows, cols = layer.weight.shape
     bound = sqrt(6 / (rows // parts + cols))
     layer.weight.uniform_(-bound, bound)
     if layer.bias is not None:
-        layer.bias.normal_(std=bias_std) if bias_std else layer.bias.zero_()
+        if bias_std:
+            layer.bias.normal_(std=bias_std)
+        else:
+            layer.bias.zero_()
 
 
 @torch.no_grad()
 def lecun(layer: nn.Conv2d | nn.Linear) -> None:
-    """Fill with a normal of variance 1 / fan-in, cut at two deviations; biases 0 (Flax's first values)."""
-    std = layer.weight[0].numel() ** -0.5 / 0.8796  # 0.8796: what the cut leaves of a unit deviation
+    """Fill with a normal of variance 1 / fan-in, truncated at two deviations; biases 0 (Flax's initial values)."""
+    std = layer.weight[0].numel() ** -0.5 / 0.8796  # 0.8796: the deviation of a truncated unit normal
     nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
     if layer.bias is not None:
         layer.bias.zero_()
@@ -33,7 +35,7 @@ def lecun(layer: nn.Conv2d | nn.Linear) -> None:
 
 @torch.no_grad()
 def fan_out(network: nn.Module) -> None:
-    """Fill the convolutions of a network with N(0, 2 / fan-out), the fan counted within a group; biases 0."""
+    """Fill the convolutions of a network with N(0, 2 / fan-out), with the fan of one group; biases 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             fan = len(module.weight) * module.weight[0, 0].numel() // module.groups
@@ -44,9 +46,9 @@ def fan_out(network: nn.Module) -> None:
 
 @torch.no_grad()
 def truncated(network: nn.Module, std: float) -> None:
-    """Fill the linear layers, learned tokens and tables of a network with N(0, `std`) cut at ±2; biases 0.
+    """Fill the linear layers, learned tokens and tables of a network with N(0, `std`), truncated at ±2; biases 0.
 
-    Norms and convolutions stay as they are, as in the code of DeiT and Swin.
+    Norms and convolutions are not changed, as in the code of DeiT and Swin.
     """
     for module in network.modules():
         if isinstance(module, nn.Linear):

@@ -11,13 +11,13 @@ from vitrail.layers.sdpa import Recorder, TokenIndex, attend
 from vitrail.layers.tokens import Tokens
 
 APART = -100.0
-"""What the mask adds where a shift has brought strangers together: Swin's number, not minus infinity."""
+"""The mask value for pairs from opposite edges that the shift brings together: Swin's number, not minus infinity."""
 
 
 class RelativeBias(nn.Module):
-    """One learned number a head for each offset between two places of a window: () -> (h, n, n), n = window².
+    """A learned number per head for each offset between two places of a window: () -> (h, n, n), n = window².
 
-    The table is ((2·window - 1)², h), row offsets slow; the offset is query minus key.
+    The table is ((2·window - 1)², h), the row offset is the slow index; the offset is query minus key.
     """
 
     def __init__(self, window: int, heads: int) -> None:
@@ -26,16 +26,16 @@ class RelativeBias(nn.Module):
         self.table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
 
     def forward(self) -> Tensor:
-        """Return the biases of all pairs: (h, n, n)."""
+        """() -> biases of all pairs, (h, n, n)."""
         side = torch.arange(self.window, device=self.table.device)
-        apart = side[:, None] - side[None, :] + self.window - 1  # (query, key) on one axis
-        index = apart[:, None, :, None] * (2 * self.window - 1) + apart[None, :, None, :]
+        offset = side[:, None] - side[None, :] + self.window - 1  # (query, key) on one axis
+        index = offset[:, None, :, None] * (2 * self.window - 1) + offset[None, :, None, :]
         n = self.window**2
         return self.table[index.reshape(n * n)].view(n, n, -1).permute(2, 0, 1)
 
 
 class WindowAttention(nn.Module):
-    """Self-attention within windows, `shifted` by half a window or not: Tokens -> (b, n, d).
+    """Self-attention within windows, which may be `shifted` by half a window: Tokens -> (b, n, d).
 
     Both sides of the grid must be multiples of `window` (SettingError). A grid that is one window high or
     wide is not shifted.
@@ -52,7 +52,7 @@ class WindowAttention(nn.Module):
         row, col = tokens.grid
         if row % self.window or col % self.window:
             raise SettingError(
-                f"A grid of {row} x {col} tokens does not divide into windows of {self.window}; choose another size."
+                f"A grid of {row} x {col} tokens does not divide into windows of {self.window}. Choose another size."
             )
         shift = self.window // 2 if self.shifted and min(row, col) > self.window else 0
         places = torch.arange(row * col, device=tokens.x.device).view(1, row, col, 1)
@@ -84,8 +84,8 @@ class WindowAttention(nn.Module):
         return rearrange(x, pattern, row=row // w, col=col // w, r=w)
 
     def _mask(self, row: int, col: int, shift: int, like: Tensor) -> Tensor:
-        """Return 0 for pairs that were neighbours before the shift, `APART` for the others: (g, w², w²)."""
-        # After the shift three bands a side differ in where they come from: they may not see each other.
+        """Return 0 for pairs from the same region before the shift, `APART` for the others: (g, w², w²)."""
+        # The shift makes three bands per axis that come from different regions; they must not attend to each other.
         bands = [
             (torch.arange(side, device=like.device) >= side - self.window).int()
             + (torch.arange(side, device=like.device) >= side - shift).int()

@@ -1,1 +1,1 @@
-"""Scores and what they are worth, in NumPy and SciPy alone."""
+"""Scores, their confidence intervals and calibration. Only NumPy and SciPy."""

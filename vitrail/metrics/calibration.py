@@ -1,4 +1,4 @@
-"""Whether probabilities keep their word: expected calibration error beside what chance alone would show."""
+"""Expected calibration error, compared with the error that a perfectly calibrated model shows by chance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DRAWS = 500
 
 
 class Bin(NamedTuple):
-    """Answers whose probability lies in one span: how sure they were, how often they were right."""
+    """The predictions of one probability bin: mean confidence, accuracy and number of predictions."""
 
     sure: float
     right: Interval
@@ -24,7 +24,7 @@ class Bin(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """Calibration errors in parts of one: with temperature 1, with the model's own, and of a perfect model."""
+    """Calibration errors from 0 to 1: at temperature 1, at the model's temperature, and of a perfect model."""
 
     ece_before: float
     ece_after: float
@@ -34,7 +34,7 @@ class Calibration(NamedTuple):
     bins: tuple[Bin, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, six digits."""
+        """Return plain data, rounded to six digits."""
         bins = [
             {"sure": round(b.sure, 4), "right": b.right.to_dict(), "answers": b.answers} for b in self.bins
         ]
@@ -42,51 +42,51 @@ class Calibration(NamedTuple):
         return {**numbers, "answers": self.answers, "bins": bins}
 
     def words(self) -> str:
-        """Say how far the probabilities can be trusted."""
+        """Return one sentence: the calibration error and the error expected by chance."""
         return (
-            f"probabilities are honest to {100 * self.ece_after:.1f} points "
-            f"(chance alone would show {100 * self.ece_noise:.1f})"
+            f"probabilities are off by {100 * self.ece_after:.1f} points on average "
+            f"({100 * self.ece_noise:.1f} expected by chance)"
         )
 
 
 def ece(sure: Array, right: NDArray[np.bool_]) -> float:
-    """Return the expected calibration error (Guo et al. 2017, arXiv:1706.04599, eq. 3; 15 spans of equal width)."""
+    """Return the expected calibration error (Guo et al. 2017, arXiv:1706.04599, eq. 3; 15 bins of equal width)."""
     if not len(sure):
         return 0.0
-    off = np.bincount(_bin(sure), weights=right - sure, minlength=BINS)
-    return float(np.abs(off).sum() / len(sure))
+    gap = np.bincount(_bin(sure), weights=right - sure, minlength=BINS)
+    return float(np.abs(gap).sum() / len(sure))
 
 
 def noise(sure: Array, seed: int = 0) -> float:
-    """Return the error that a perfectly calibrated model with these very probabilities would show on average.
+    """Return the mean calibration error that a perfectly calibrated model with these probabilities would show.
 
-    Each answer is right with just the probability it was given, 500 times over.
+    It is simulated 500 times: each prediction is correct with exactly its probability.
     """
     if not len(sure):
         return 0.0
-    draw, place = np.random.default_rng(seed), _bin(sure)
-    found = []
+    rng, indices = np.random.default_rng(seed), _bin(sure)
+    errors = []
     for _ in range(DRAWS):
-        off = np.bincount(place, weights=(draw.random(len(sure)) < sure) - sure, minlength=BINS)
-        found.append(np.abs(off).sum() / len(sure))
-    return float(np.mean(found))
+        gap = np.bincount(indices, weights=(rng.random(len(sure)) < sure) - sure, minlength=BINS)
+        errors.append(np.abs(gap).sum() / len(sure))
+    return float(np.mean(errors))
 
 
 def bins(sure: Array, right: NDArray[np.bool_]) -> tuple[Bin, ...]:
-    """Return the spans that hold answers, with Wilson intervals."""
-    place = _bin(sure)
+    """Return the bins that are not empty, with Wilson intervals."""
+    indices = _bin(sure)
     return tuple(
         Bin(
-            float(sure[place == i].mean()),
-            wilson(int(right[place == i].sum()), int((place == i).sum())),
-            int((place == i).sum()),
+            float(sure[indices == i].mean()),
+            wilson(int(right[indices == i].sum()), int((indices == i).sum())),
+            int((indices == i).sum()),
         )
-        for i in np.unique(place)
+        for i in np.unique(indices)
     )
 
 
 def calibration(before: Array, after: Array, temperature: float, hits: NDArray[np.bool_]) -> Calibration:
-    """Compare how sure answers were, with temperature 1 and with the model's own, with what was right: all (n,)."""
+    """Compare confidence with correctness, all (n,): `before` at temperature 1, `after` at the model's temperature."""
     return Calibration(
         ece(before, hits), ece(after, hits), noise(after), temperature, len(after), bins(after, hits)
     )

@@ -1,4 +1,4 @@
-"""How sure a score is, given how many images it was counted on."""
+"""Confidence intervals of scores."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEWEST = 10
-"""Below so many images of a class no interval is told for what has to be resampled."""
+"""With fewer images of a class, no bootstrap interval is reported."""
 
 DRAWS = 1000
 MOST = 1_000_000
-"""Images times classes beyond which resampling would take minutes; the scores then stand without interval."""
+"""Images × classes above which resampling would take minutes; the scores are then reported without interval."""
 
 
 class Interval(NamedTuple):
-    """A score with its 95 % interval, in parts of one."""
+    """A score from 0 to 1 with its 95 % interval."""
 
     value: float
     low: float
@@ -34,7 +34,7 @@ class Interval(NamedTuple):
 
 
 class Unsure(NamedTuple):
-    """A score of which no interval can be told, and why."""
+    """A score without an interval, and the reason."""
 
     value: float | None
     why: str
@@ -51,9 +51,9 @@ Score = Interval | Unsure
 
 
 def wilson(right: float, count: float, confidence: float = 0.95) -> Interval:
-    """Return a share with Wilson's interval (1927, JASA 22), which keeps its promise also near 0 and 1.
+    """Return a share with Wilson's interval (1927, JASA 22), which is accurate also near 0 and 1.
 
-    Of no images nothing is known: 0 … 1.
+    Without images the interval is 0 … 1.
     """
     if count == 0:
         return Interval(0.0, 0.0, 1.0)
@@ -61,15 +61,15 @@ def wilson(right: float, count: float, confidence: float = 0.95) -> Interval:
     share = right / count
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    # Rounding must not push the share itself out of its own interval at 0 and 1.
+    # At 0 and 1, rounding must not move the share out of its own interval.
     return Interval(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
 
 
 def of_groups(right: Sequence[float], groups: Sequence[str]) -> Interval:
-    """Return a share of images with an interval in which twins and other groups count once: a key an image.
+    """Return a share of images with its interval, where a group (duplicates, for example) counts as one unit.
 
-    A group is taken to be answered rightly or wrongly as a whole, so n images in groups of sizes m are worth
-    n² / Σ m² independent ones (Kish 1965, Survey Sampling).
+    `groups` holds one key per image. A group is assumed to be correct or wrong as a whole, so n images in groups
+    of sizes m are worth n² / Σ m² independent images (Kish 1965, Survey Sampling).
     """
     if not groups:
         return wilson(0, 0)
@@ -87,16 +87,19 @@ def resampled(groups: Sequence[str], seed: int = 0) -> NDArray[np.float64]:
     return counts[:, member].astype(np.float64)
 
 
-def bootstrap(value: float, found: NDArray[np.float64], pictures: int) -> Score:
-    """Return a score with its percentile interval (Efron 1979), if its values in bootstrap samples tell one."""
+def bootstrap(value: float, samples: NDArray[np.float64], images: int) -> Score:
+    """Return a score with its percentile interval (Efron 1979) from its values in bootstrap samples.
+
+    Return `Unsure` where too few images or values allow no interval.
+    """
     if not np.isfinite(value):
-        return Unsure(None, "the images do not tell")
-    if pictures < FEWEST:
+        return Unsure(None, "not defined on these images")
+    if images < FEWEST:
         return Unsure(value, f"fewer than {FEWEST} images")
-    sure = found[np.isfinite(found)]
-    if len(sure) < DRAWS // 2:
+    finite = samples[np.isfinite(samples)]
+    if len(finite) < DRAWS // 2:
         return Unsure(value, "too few images to resample")
-    low, high = np.quantile(sure, [0.025, 0.975])
+    low, high = np.quantile(finite, [0.025, 0.975])
     if high - low < 1e-9:
         return Unsure(value, "no mistake to resample")
     return Interval(value, float(min(low, value)), float(max(high, value)))

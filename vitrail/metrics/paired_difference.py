@@ -29,13 +29,18 @@ POOLED = 0.25
 trainings differ by 1.5 points: `bench/duels.py` has the figures."""
 
 
+USUAL = 0.004
+"""The usual standard deviation of a network's accuracy from one training to the next, in parts of one, where the runs
+tell no more: between nothing and 0.5 points for most (Jordan 2024, arXiv:2304.01910)."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """A mean difference and where its variance comes from, in parts of one.
 
     variance = `image` / images + `run` · weight: `image` is the variance of one image's difference, `run` that of a
     training run, `weight` what the runs that were made leave of it (one over their number, and for folds the correction
-    for overlapping training sets).
+    for overlapping training sets). `least` is the smallest `run` that the data allow (one-sided, 95 %).
     """
 
     value: float
@@ -45,6 +50,7 @@ class Difference:
     runs: int
     weight: float
     freedom: float
+    least: float = 0.0
 
     @property
     def variance(self) -> float:
@@ -97,6 +103,8 @@ def over_seeds(differences: Array, units: NDArray[np.int64]) -> Difference:
     A two-way layout with one value a cell, both ways drawn at random: the variance of the mean is
     (MS_images + MS_runs - MS_rest) / (runs · n) (Searle, Casella and McCulloch 1992, Variance Components, ch. 4).
     """
+    from scipy.stats import f
+
     k, n = differences.shape
     value = float(differences.mean())
     images = differences.mean(0) - value
@@ -110,7 +118,8 @@ def over_seeds(differences: Array, units: NDArray[np.int64]) -> Difference:
     run = max(0.0, (ms_runs - ms_rest) / n)
     variance = image / n + run / k
     parts = ((image / n) ** 2 / max(n - 1, 1)) + (run / k) ** 2 / (k - 1)
-    return Difference(value, image, run, n, k, 1 / k, variance**2 / parts if parts else n - 1)
+    least = max(0.0, (ms_runs / float(f.ppf(CONFIDENCE, k - 1, (k - 1) * max(n - 1, 1))) - ms_rest) / n)
+    return Difference(value, image, run, n, k, 1 / k, variance**2 / parts if parts else n - 1, least)
 
 
 def _composed(value: float, within: float, between: float, n: int, k: int, weight: float) -> Difference:
@@ -123,7 +132,9 @@ def _composed(value: float, within: float, between: float, n: int, k: int, weigh
     share = weight / (n / k)
     parts = (share * between, (1 / n - share) * within)
     spread = parts[0] ** 2 / (k - 1) + parts[1] ** 2 / (n - k)
-    return Difference(value, within, run, n, k, weight, sum(parts) ** 2 / spread if spread else n - k)
+    least = max(0.0, (between / float(f.ppf(CONFIDENCE, k - 1, n - k)) - within) / (n / k))
+    freedom = sum(parts) ** 2 / spread if spread else n - k
+    return Difference(value, within, run, n, k, weight, freedom, least)
 
 
 def _of_units(residuals: Array, units: NDArray[np.int64]) -> float:

@@ -1,4 +1,4 @@
-"""Scores of each class with intervals by resampling whole groups, for one class an image and for several alike."""
+"""Scores of each class with bootstrap intervals over groups, for single-label and multi-label predictions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vitrail.metrics.ranking import ranking
 Array = NDArray[np.float64]
 
 AT_ONCE = 50
-"""Bootstrap samples that are ranked in one pass: more would leave the processor's cache."""
+"""Bootstrap samples that are ranked in one pass: more would not fit into the CPU cache."""
 
 
 class Counts(NamedTuple):
-    """What stands together (n,); of each class its probability, whether it is there, whether it was answered (n, k)."""
+    """Group of each image (n,); probability, truth and prediction of each class (n, k)."""
 
     groups: Sequence[str]
     probabilities: Array
@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 
 class _Drawn(NamedTuple):
-    """Recall, F1, AUROC and average precision of each class: first as counted, then in bootstrap samples."""
+    """Recall, F1, AUROC and average precision of each class: row 0 on all images, then on bootstrap samples."""
 
     recall: Array  # (1 + draws, k)
     f1: Array
@@ -56,20 +56,20 @@ class PerClass(NamedTuple):
 
 
 def per_class(counts: Counts) -> PerClass:
-    """Return precision (a share, with Wilson's interval), F1, AUROC and average precision (resampled) of each class.
+    """Return precision (Wilson's interval), F1, AUROC and average precision (bootstrap intervals) of each class.
 
     The means over the classes that occur are `recall` (balanced accuracy), `f1`, `auroc` and `map`.
     """
-    found, there = _draw(counts), counts.truth.any(axis=0)
+    samples, present = _draw(counts), counts.truth.any(axis=0)
     parts = []
     for i in range(counts.truth.shape[1]):
-        pictures = min(int(counts.truth[:, i].sum()), int((~counts.truth[:, i]).sum()))
-        told = [_told(values[:, i], pictures) for values in found[1:]]
-        parts.append(Part(_precision(counts, i), *told))
+        images = min(int(counts.truth[:, i].sum()), int((~counts.truth[:, i]).sum()))
+        scores = [_score(values[:, i], images) for values in samples[1:]]
+        parts.append(Part(_precision(counts, i), *scores))
     names = ("recall", "f1", "auroc", "map")
     means = {
-        name: _told(_mean(values[:, there]), len(counts.groups))
-        for name, values in zip(names, found, strict=True)
+        name: _score(_mean(values[:, present]), len(counts.groups))
+        for name, values in zip(names, samples, strict=True)
     }
     return PerClass(tuple(parts), means)
 
@@ -81,18 +81,18 @@ def _mean(values: Array) -> Array:
     return mean
 
 
-def _told(values: Array, pictures: int) -> Score:
+def _score(values: Array, images: int) -> Score:
     if len(values) == 1:
         value = float(values[0])
         return Unsure(value if np.isfinite(value) else None, "too many images and classes to resample")
-    return bootstrap(float(values[0]), values[1:], pictures)
+    return bootstrap(float(values[0]), values[1:], images)
 
 
 def _precision(counts: Counts, i: int) -> Score:
-    said = int(counts.said[:, i].sum())
-    if not said:
-        return Unsure(None, "never answered")
-    return wilson(int((counts.said[:, i] & counts.truth[:, i]).sum()), said)
+    predicted = int(counts.said[:, i].sum())
+    if not predicted:
+        return Unsure(None, "never predicted")
+    return wilson(int((counts.said[:, i] & counts.truth[:, i]).sum()), predicted)
 
 
 def _draw(counts: Counts) -> _Drawn:
@@ -101,15 +101,16 @@ def _draw(counts: Counts) -> _Drawn:
     if n * k <= MOST:
         weights = np.concatenate([weights, resampled(counts.groups)])
     hits = weights @ (counts.truth & counts.said)
-    there, answered = weights @ counts.truth, weights @ counts.said
+    present, predicted = weights @ counts.truth, weights @ counts.said
     with np.errstate(invalid="ignore", divide="ignore"):
-        recall, f1 = hits / there, 2 * hits / (there + answered)
-    # A class that is not there has no score of its own, even if it was answered.
-    f1 = np.where(there > 0, f1, np.nan)
+        recall, f1 = hits / present, 2 * hits / (present + predicted)
+    # A class without true images has no score, even if it was predicted.
+    f1 = np.where(present > 0, f1, np.nan)
     auroc, average = np.empty_like(recall), np.empty_like(recall)
     for start in range(0, len(weights), AT_ONCE):
         part = slice(start, start + AT_ONCE)
         for i in range(k):
-            found = ranking(counts.probabilities[:, i], counts.truth[:, i], weights[part])
-            auroc[part, i], average[part, i] = found
+            auroc[part, i], average[part, i] = ranking(
+                counts.probabilities[:, i], counts.truth[:, i], weights[part]
+            )
     return _Drawn(recall, f1, auroc, average)

@@ -1,4 +1,4 @@
-"""How well scores put the true before the false, also under resampling: many weightings in one pass."""
+"""AUROC and average precision, also for many bootstrap weightings in one pass."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Array = NDArray[np.float64]
 
 
 class Ranking(NamedTuple):
-    """Area under the ROC curve and average precision, one number a weighting; NaN where true or false is missing."""
+    """Area under the ROC curve and average precision, one number per weighting; NaN without positives or negatives."""
 
     auroc: Array
     average_precision: Array
 
 
 def ranking(scores: Array, truth: NDArray[np.bool_], weights: Array | None = None) -> Ranking:
-    """Return both scores of one class: scores (n,), truth (n,), weights (draws, n) or None for one of ones.
+    """Return both scores of one class: scores (n,), truth (n,), weights (draws, n); None weighs every image 1.
 
     Equal scores count as one threshold, as scikit-learn counts them.
     """
@@ -33,7 +33,7 @@ def ranking(scores: Array, truth: NDArray[np.bool_], weights: Array | None = Non
     wrong = np.diff(misses, axis=1, prepend=0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         area = (wrong * (hits - more / 2)).sum(axis=1) / (hits[:, -1] * misses[:, -1])
-        # Where nothing was drawn up to a threshold, nothing is added there either.
+        # Without any drawn image up to a threshold, that threshold adds nothing.
         precision = np.where(hits + misses > 0, hits / (hits + misses), 0.0)
         average = (more * precision).sum(axis=1) / hits[:, -1]
     return Ranking(area, average)
@@ -41,9 +41,9 @@ def ranking(scores: Array, truth: NDArray[np.bool_], weights: Array | None = Non
 
 def mean_average_precision(scores: Array, truth: NDArray[np.bool_]) -> float:
     """Return the mean over the labels that occur: scores and truth (n, k); 0 where none occurs."""
-    found = [
+    values = [
         float(ranking(scores[:, i], truth[:, i]).average_precision[0])
         for i in range(truth.shape[1])
         if truth[:, i].any()
     ]
-    return float(np.mean(found)) if found else 0.0
+    return float(np.mean(values)) if values else 0.0

@@ -1,4 +1,4 @@
-"""One number that makes probabilities honest: temperature scaling, Guo et al. 2017, arXiv:1706.04599."""
+"""Temperature scaling: one number that calibrates probabilities (Guo et al. 2017, arXiv:1706.04599)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ LOWEST, HIGHEST = 0.1, 10.0
 """Bounds of a temperature."""
 
 SPREAD = 0.5
-"""Deviation of the logarithm of a temperature before anything is seen.
+"""Standard deviation of the prior on the logarithm of the temperature.
 
-A few images that are all answered rightly would otherwise ask for a temperature of zero; a thousand images
-outweigh this by far.
+Without a prior, a few images that are all predicted correctly would give a temperature of zero. With a thousand
+images the prior has almost no effect.
 """
 
 
 def temperature(logits: Array, truth: NDArray[np.int64]) -> float:
-    """Return the temperature under which the true classes are likeliest: logits (n, k), classes (n,).
+    """Return the temperature that maximises the likelihood of the true classes: logits (n, k), classes (n,).
 
-    It is 1 where there are no images.
+    It is 1 without images.
     """
 
     def loss(at: float) -> float:
@@ -37,7 +37,7 @@ def temperature(logits: Array, truth: NDArray[np.int64]) -> float:
 
 
 def temperature_of_labels(logits: Array, truth: NDArray[np.bool_]) -> float:
-    """Return the temperature under which labels that are each a yes or a no are likeliest: both (n, k)."""
+    """Return the temperature that maximises the likelihood of independent binary labels: both (n, k)."""
 
     def loss(at: float) -> float:
         return float(np.logaddexp(0.0, np.where(truth, -logits, logits) / at).sum())
@@ -49,6 +49,6 @@ def _least(loss: Callable[[float], float]) -> float:
     def whole(logarithm: float) -> float:
         return loss(float(np.exp(logarithm))) + 0.5 * (logarithm / SPREAD) ** 2
 
-    found = minimize_scalar(whole, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded")
-    # Four digits: more would be noise, and a score told twice must not differ by it.
-    return round(float(np.exp(found.x)), 4)
+    optimum = minimize_scalar(whole, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded")
+    # Four digits: more would be noise, and a score computed twice must not differ by it.
+    return round(float(np.exp(optimum.x)), 4)

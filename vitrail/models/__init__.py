@@ -1,1 +1,1 @@
-"""One page a paper: settings, network, presets."""
+"""One module per architecture: settings, network and presets."""

@@ -1,15 +1,14 @@
 """DeiT: Touvron et al. 2021, "Training data-efficient image transformers & distillation through attention",
 arXiv:2012.12877; and DeiT III, Touvron et al. 2022, "Revenge of the ViT", arXiv:2204.07118.
 
-DeiT is the ViT of `vit.py`, made to learn from ImageNet alone. Its own is the distillation token: a second
-learned token beside the class token, whose answer is taught by a teacher network (§3); `DistilledHead` reads
-both. DeiT III drops it again, scales both branches of every block by learned factors, and gives places to the
-patches alone.
+DeiT is the ViT of `vit.py`, trained on ImageNet only. It adds the distillation token: a second learned token beside the
+class token, whose output is trained with a teacher network (§3). `DistilledHead` reads both. DeiT III removes it again,
+scales both branches of every block by learned factors, and adds positions to the patches only.
 
     z_0 = [x_class; x_dist; x_1 E; …; x_N E] + E_pos,  then eqs. 2 to 4 of ViT
 
 Axes: b batch, n tokens (class, distillation, then patches in raster order), d width, row col patch grid.
-First values are the official code's: N(0, 0.02) for tokens, positions and projections, biases 0.
+Initial values are those of the official code: N(0, 0.02) for tokens, positions and projections, biases 0.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from vitrail.layers.weight_init import truncated
 class DeiTConfig(Sized):
     """The settings of a DeiT; the defaults are DeiT-S without distillation.
 
-    `image` is the size that the position table is made for, one number or (height, width); other sizes get a
-    table resized by `resize`. `position` "1d" has rows for the prefix, "1d_patches" none (DeiT III).
-    `layer_scale` is where the factors of DeiT III start; None is a network without them.
+    `image` is the size of the position table, one number or (height, width). For other sizes the table is resized by
+    `resize`. `position` "1d" has rows for the prefix, "1d_patches" has none (DeiT III). `layer_scale` is the initial
+    value of the factors of DeiT III; None is a network without them.
     """
 
     family: ClassVar[str] = "deit"
@@ -56,7 +55,7 @@ class DeiTConfig(Sized):
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse an image that the patches do not tile (SettingError)."""
+        """Raise a SettingError for an image that the patches do not tile."""
         check_tiles(self.size, self.patch, self.patch)
 
 
@@ -90,16 +89,16 @@ class DeiT(ColumnEncoder):
 
     @property
     def plain_column(self) -> bool:
-        """Every DeiT is one."""
+        """True for every DeiT."""
         return True
 
     def start(self, images: Tensor) -> Tokens:
-        """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""
+        """(b, channels, height, width) -> input Tokens of the first block, (b, prefix + row·col, d)."""
         return placed(self.embed(images), self.prefix, self.position)
 
 
 def _rates(c: DeiTConfig) -> list[float]:
-    """Return how often each block's branches are dropped: DeiT III drops all of them alike."""
+    """Return the drop rate of each block; DeiT III uses the same rate for all."""
     return stochastic_depth_rates(c.drop_path, c.depth) if c.layer_scale is None else [c.drop_path] * c.depth
 
 

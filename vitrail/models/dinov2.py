@@ -1,9 +1,9 @@
 """DINOv2: Oquab et al. 2023, "DINOv2: Learning Robust Visual Features without Supervision", arXiv:2304.07193.
 
-A ViT (see `vit.py`) trained without labels, whose frozen features serve many tasks. What is its own: patches
-of 14 pixels, learned factors on both branches of every block (layer scale), a gated MLP in the giant, and, in
-the later networks, register tokens: extra learned tokens without a place, between the class token and the
-patches, where the network keeps what it would otherwise write over dull patches (Darcet et al. 2023,
+A ViT (see `vit.py`) trained without labels, whose frozen features are useful for many tasks. Its differences: patches
+of 14 pixels, learned factors on both branches of every block (layer scale), a gated MLP in the giant model and, in
+later networks, register tokens: additional learned tokens without a position, between the class token and the
+patches, for information that the network would otherwise store in patches of uniform areas (Darcet et al. 2023,
 arXiv:2309.16588).
 
     x ← x + γ_1 ⊙ MSA(LN(x)),  x ← x + γ_2 ⊙ MLP(LN(x))
@@ -33,10 +33,10 @@ from vitrail.layers.tokens import FeatureSpec, Tokens
 class DinoV2Config(Sized):
     """The settings of a DINOv2; the defaults are ViT-S/14 without registers.
 
-    `image` is the size that the position table is made for, one number or (height, width); other sizes get a
-    table resized by `resize`. `patch` is the side of a patch, or (side, step) for patches that overlap.
-    `position` "1d" has a row for the class token, "1d_patches" none (timm's files
-    of the networks with registers). `layer_scale` is where the factors start.
+    `image` is the size of the position table, one number or (height, width). For other sizes the table is resized by
+    `resize`. `patch` is the side of a patch, or (side, step) for patches that overlap. `position` "1d" has a row for
+    the class token, "1d_patches" has none (timm's files of the networks with registers). `layer_scale` is the initial
+    value of the factors.
     """
 
     family: ClassVar[str] = "dinov2"
@@ -57,7 +57,7 @@ class DinoV2Config(Sized):
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse an image that the patches do not tile (SettingError)."""
+        """Raise a SettingError for an image that the patches do not tile."""
         check_tiles(self.size, *side_and_step(self.patch))
 
     @property
@@ -97,11 +97,11 @@ class DinoV2(ColumnEncoder):
 
     @property
     def plain_column(self) -> bool:
-        """Whether its patches do not overlap, and no registers stand between."""
+        """Whether its patches do not overlap and there are no registers."""
         return self.registers is None and isinstance(self.config.patch, int)
 
     def start(self, images: Tensor) -> Tokens:
-        """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""
+        """(b, channels, height, width) -> input Tokens of the first block, (b, prefix + row·col, d)."""
         return self._with_registers(placed(self.embed(images), self.prefix, self.position))
 
     def _with_registers(self, tokens: Tokens) -> Tokens:

@@ -1,4 +1,4 @@
-"""Names become networks: ours, timm's names for ours, and all the others of timm."""
+"""Create networks by name: our presets, timm's names for them, and all other networks of timm."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Size = int | tuple[int, int]
 TIMM_SIZES: Mapping[str, str] = MappingProxyType(
     {"tiny": "ti", "small": "s", "medium": "m", "base": "b", "large": "l", "huge": "h", "giant": "g"}
 )
-"""timm's words for the sizes of the papers."""
+"""timm's names of the model sizes."""
 
 TIMM_NAMES = (
     (r"vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)", "vit_{size}{patch}"),
@@ -40,19 +40,19 @@ TIMM_NAMES = (
     (r"vit_(?P<size>[a-z]+)_patch14_reg4_dinov2", "dinov2_{size}14_reg4"),
     (r"mixer_(?P<size>[a-z])(?P<patch>\d+)_(?P<image>\d+)", "mixer_{size}{patch}"),
 )
-"""timm's names, as patterns, and ours for the same networks."""
-
+"""timm's names, as patterns, and our names of the same networks."""
 
 OVERLAPPING = ("vit", "dinov2")
 """Families whose patches may overlap."""
+
 STORY_NAMES = (
     (r"bit_r(\d+)x(\d)", r"resnetv2_\1x\2_bit"),
     (r"efficientnet_(b\d|l2)_noisy_student", r"tf_efficientnet_\1.ns_jft_in1k"),
     (r"efficientnet_?v2_([sml])", r"tf_efficientnetv2_\1"),
     (r"xception", r"legacy_xception"),
 )
-"""What the papers call networks that timm has under another name: BiT's ResNetV2, Noisy Student's EfficientNet,
-EfficientNetV2 and Xception as their authors published them."""
+"""The papers' names of networks with another name in timm: BiT's ResNetV2, Noisy Student's EfficientNet,
+EfficientNetV2 and Xception as published by their authors."""
 
 
 def create_encoder(
@@ -64,27 +64,30 @@ def create_encoder(
     stride: int | None = None,
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Encoder:
-    """Return a freshly drawn encoder by our name (`vit_s16`) or timm's (`vit_small_patch16_224`, `resnet50`).
+    """Return a randomly initialised encoder by our name (`vit_s16`) or timm's (`vit_small_patch16_224`, `resnet50`).
 
-    `image` is the size in pixels, one number or (height, width), that positions are made for (None: the
-    preset's); `stride` the pixels from one patch to the next where patches shall overlap; `settings` change
-    others of the network's page. UnknownNameError names the nearest name; SettingError says what the network
-    does not take.
+    `image` is the size in pixels of the position table, one number or (height, width) (None: that of the preset).
+    `stride` is the pixels from one patch to the next, for patches that overlap. `settings` change other fields of the
+    network's config.
+
+    Raises:
+        UnknownNameError: the name is unknown; the message suggests the nearest one.
+        SettingError: the network does not accept an argument.
     """
     if not settings:
         return build(config_of(name, image=image, channels=channels, drop_path=drop_path, stride=stride))
     config = config_of(name, channels=channels, drop_path=drop_path, stride=stride)
-    # At once: an image that the preset's patches do not tile may fit the patches asked for.
+    # All at once: an image that the preset's patches do not tile may fit the requested patches.
     return build(changed(config, {**({} if image is None else {"image": image}), **settings}))
 
 
 def changed(config: Any, settings: Mapping[str, Any]) -> Any:
-    """Return a network's settings with some of them changed; SettingError for an unknown name or a wrong kind."""
+    """Return a network's settings with some of them changed. SettingError for an unknown name or a wrong type."""
     from pydantic import TypeAdapter, ValidationError
 
     if config.family == "timm":
         raise SettingError(
-            f"Settings of a network ({', '.join(settings)}) belong to our own pages; timm's {config.name} has none."
+            f"Settings of a network ({', '.join(settings)}) are for our own networks; timm's {config.name} has none."
         )
     values = {field.name: getattr(config, field.name) for field in fields(config)}
     for name in settings:
@@ -98,7 +101,7 @@ def changed(config: Any, settings: Mapping[str, Any]) -> Any:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise SettingError(
-            f"The setting {where!r} of the network is not right: {first['msg']} (it was {first['input']!r})."
+            f"The setting {where!r} of the network is not valid: {first['msg']} (it was {first['input']!r})."
         ) from None
 
 
@@ -110,7 +113,7 @@ def config_of(
     drop_path: float | None = None,
     stride: int | None = None,
 ) -> Any:
-    """Return the settings that `create_encoder` would build, of the family's own class."""
+    """Return the settings for `create_encoder`, as the config class of the family."""
     preset, side = our_name(name)
     family = catalog.family_of(preset)
     if family is None:
@@ -123,7 +126,7 @@ def config_of(
 
 
 def overlapping(config: Any, stride: int | None) -> int | tuple[int, int] | None:
-    """Return the `patch` of settings whose patches shall stand `stride` pixels apart; None where nothing changes.
+    """Return the `patch` setting for patches that are `stride` pixels apart, or None without a stride.
 
     SettingError for families whose patches cannot overlap.
     """
@@ -136,13 +139,13 @@ def overlapping(config: Any, stride: int | None) -> int | tuple[int, int] | None
 
 
 def refuse_overlap(name: str, stride: int | None) -> None:
-    """Refuse a stride (SettingError) for a network whose patches stand where they stand."""
+    """Raise a SettingError for a stride with a network whose patches cannot overlap."""
     if stride is not None:
-        raise SettingError(f"{name} takes no --stride; {' and '.join(OVERLAPPING)} networks do.")
+        raise SettingError(f"{name} takes no --stride; only {' and '.join(OVERLAPPING)} networks do.")
 
 
 def build(config: Any) -> Encoder:
-    """Return the encoder of these settings, which know their family."""
+    """Return the encoder with these settings, of the family that they name."""
     if config.family == "timm":
         from vitrail.models.timm_wrapper import TimmEncoder
 
@@ -151,7 +154,7 @@ def build(config: Any) -> Encoder:
 
 
 def our_name(name: str) -> tuple[str, int | None]:
-    """Return our preset for a network that timm names, and the image size in its name; other names come back.
+    """Return our preset for one of timm's names, and the image size in the name; other names are returned unchanged.
 
     A tag after a dot names weights, not a network: `vit_base_patch16_224.augreg_in21k` is `vit_b16`.
     """
@@ -166,7 +169,7 @@ def our_name(name: str) -> tuple[str, int | None]:
 
 
 def timm_name(name: str) -> str:
-    """Return timm's name for a network that its paper calls otherwise; other names come back."""
+    """Return timm's name for a network with another name in its paper; other names are returned unchanged."""
     for pattern, theirs in STORY_NAMES:
         if match := re.fullmatch(pattern, name):
             return match.expand(theirs)
@@ -174,18 +177,18 @@ def timm_name(name: str) -> str:
 
 
 def presets_of(family: str) -> Mapping[str, Any]:
-    """Return the presets of a family, from its page."""
-    page = catalog.ARCHITECTURES[family].partition(":")[0]
-    return cast(Mapping[str, Any], import_module(page).PRESETS)
+    """Return the presets of a family, from its module."""
+    module = catalog.ARCHITECTURES[family].partition(":")[0]
+    return cast(Mapping[str, Any], import_module(module).PRESETS)
 
 
 def describe(encoder: Encoder) -> dict[str, Any]:
-    """Return what `rebuild` needs to make the same network again, as plain data for JSON."""
+    """Return the family and the settings of an encoder as plain data for JSON, for `rebuild`."""
     return {"family": encoder.config.family, "config": asdict(encoder.config)}
 
 
 def rebuild(description: Mapping[str, Any]) -> Encoder:
-    """Return the encoder that `describe` described, freshly drawn; SettingError for an unknown setting."""
+    """Return a randomly initialised encoder from the data of `describe`. SettingError for an unknown setting."""
     family, values = description["family"], description["config"]
     settings = _config_class(family)
     known = [field.name for field in fields(settings)]
@@ -193,13 +196,13 @@ def rebuild(description: Mapping[str, Any]) -> Encoder:
         if name not in known:
             hint = f"; did you mean {near!r}?" if (near := nearest(name, known)) else "; update vitrail."
             raise SettingError(f"The network {family!r} has no setting {name!r}{hint}")
-    # JSON has no tuples; every sequence among the settings is one.
+    # JSON has no tuples; every list in the settings was one.
     return build(settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}))
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """One line of `vitrail models`: parameters without a classifier, the image size built for, the family."""
+    """One line of `vitrail models`: name, family, parameters without a classifier, image size and width."""
 
     name: str
     family: str
@@ -209,7 +212,7 @@ class ModelRow:
 
 
 def list_models(pattern: str = "*") -> list[ModelRow]:
-    """Return our presets that match a shell pattern, counted on the meta device (no memory is filled)."""
+    """Return our presets that match a shell pattern; they are built on the meta device and use no memory."""
     rows = []
     for name in catalog.presets(pattern):
         config = config_of(name)
@@ -229,19 +232,19 @@ def list_timm(pattern: str = "*") -> list[str]:
 
 
 def count_params(network: nn.Module) -> int:
-    """Return the number of trained and fixed parameters."""
+    """Return the number of parameters, trained and frozen."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def count_macs(encoder: Encoder, image: Size, keep: float = 1.0) -> int:
-    """Return the multiply-adds of one image, of matrix products and convolutions alone; `keep` as in `Point`."""
+    """Return the multiply-adds of matrix products and convolutions for one image; `keep` as in `OperatingPoint`."""
     config = encoder.config
     with torch.device("meta"), torch.no_grad():
-        twin = build(config).eval()
-        set_keep(twin, keep)
+        copy = build(config).eval()
+        set_keep(copy, keep)
         counter = FlopCounterMode(display=False)
         with counter:
-            twin(torch.zeros(1, config.channels, *sides(image)))
+            copy(torch.zeros(1, config.channels, *sides(image)))
     return int(counter.get_total_flops()) // 2
 
 
@@ -254,7 +257,7 @@ def _config_class(family: str) -> type[Any]:
 
 
 def _timm_config(name: str, image: Size | None, channels: int, drop_path: float | None) -> Any:
-    # timm takes a second or two to import; a name that looks like none of its own still pays it.
+    # Importing timm takes one to two seconds, so our own presets are tried first.
     import timm
 
     from vitrail.models.timm_wrapper import TimmConfig

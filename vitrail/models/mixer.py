@@ -1,14 +1,14 @@
 """MLP-Mixer: Tolstikhin et al. 2021, "MLP-Mixer: An all-MLP Architecture for Vision", arXiv:2105.01601.
 
-The patches of ViT, without attention and without positions. In every block one MLP mixes the places, the same
-for each channel, and another mixes the channels, the same for each place:
+The patches of ViT, without attention and without position embeddings. In every block one MLP mixes the places, the same
+for each channel, and another MLP mixes the channels, the same for each place:
 
     U = X + W_2 GELU(W_1 LN(X))      over the n places of each channel    (1)
     Y = U + W_4 GELU(W_3 LN(U))      over the d channels of each place
 
-then LN, and the mean of all places. The first MLP has a weight for every pair of places: a network knows one
-image size alone. Axes: b batch, n tokens in raster order, d width, row col patch grid. First values are those
-of Flax: N(0, 1 / fan-in) cut at two deviations, biases 0.
+then LN, and the mean of all places. The first MLP has a weight for every pair of places, so a network takes one image
+size only. Axes: b batch, n tokens in raster order, d width, row col patch grid. Initial values are those of Flax:
+N(0, 1 / fan-in) truncated at two deviations, biases 0.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from vitrail.layers.weight_init import lecun
 class MixerConfig(Sized):
     """The settings of a Mixer; the defaults are Mixer-S/16.
 
-    `image` is one number or (height, width) of the only size it takes; `places` is the hidden width of the MLP
-    over places (the paper's D_S), `hidden` that of the MLP over channels (D_C).
+    `image` is the only accepted size, one number or (height, width); `places` is the hidden width of the MLP over
+    places (the paper's D_S), `hidden` that of the MLP over channels (D_C).
     """
 
     family: ClassVar[str] = "mixer"
@@ -51,7 +51,7 @@ class MixerConfig(Sized):
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse an image that the patches do not tile (SettingError)."""
+        """Raise a SettingError for an image that the patches do not tile."""
         check_tiles(self.size, self.patch, self.patch)
 
     @property
@@ -81,19 +81,19 @@ class Mixer(ColumnEncoder):
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
 
     def start(self, images: Tensor) -> Tokens:
-        """(b, channels, height, width) -> Tokens that the first block takes, (b, row·col, d)."""
+        """(b, channels, height, width) -> input Tokens of the first block, (b, row·col, d)."""
         tokens: Tokens = self.embed(images)
         if tokens.grid != self.config.grid:
             size = " x ".join(map(str, self.config.size))
             raise SettingError(
-                f"This Mixer was made for {size} pixels and knows no other size; resize the image, or build it "
-                "for the other (image=…)."
+                f"This Mixer was built for {size} pixels and takes no other size. Resize the image, or build it "
+                "for the other size (image=…)."
             )
         return tokens
 
 
 class MixerBlock(nn.Module):
-    """Eq. 1: mixes the places, then the channels: Tokens -> Tokens."""
+    """Eq. 1: mix the places, then the channels: Tokens -> Tokens."""
 
     def __init__(self, c: MixerConfig, rate: float) -> None:
         super().__init__()
@@ -108,8 +108,8 @@ class MixerBlock(nn.Module):
 
     def forward(self, tokens: Tokens, record: Recorder | None = None) -> Tokens:
         """Tokens of (b, n, d) -> Tokens of (b, n, d)."""
-        turned = Tokens(self.norm1(tokens.x).mT)  # (b, d, n): an MLP works on the last axis
-        x = tokens.x + self.drop(self.over_places(turned).mT)
+        transposed = Tokens(self.norm1(tokens.x).mT)  # (b, d, n): an MLP works on the last axis
+        x = tokens.x + self.drop(self.over_places(transposed).mT)
         x = x + self.drop(self.over_channels(tokens.with_x(self.norm2(x))))
         return tokens.with_x(x)
 

@@ -1,19 +1,19 @@
-"""SuperViT: Lin et al. 2022, "Super Vision Transformer", arXiv:2205.11397; its second form stands on LV-ViT, Jiang
+"""SuperViT: Lin et al. 2022, "Super Vision Transformer", arXiv:2205.11397; its second form is based on LV-ViT, Jiang
 et al. 2021, "All Tokens Matter", arXiv:2104.10858.
 
-One network that answers at many costs. It is trained on several input sizes at once, each with a position table
-of its own, and learns to go on with fewer tokens: at three stations, the blocks 3, 6 and 9 counted from 0, only
-the patches stay that the class token looks at most,
+One network for several costs. It is trained on several input sizes at once, each with its own position table, and on
+fewer tokens: at three stations, the blocks 3, 6 and 9 counted from 0, only the patches with the highest attention of
+the class token stay,
 
-    looks_j = mean over heads of softmax(q_class kᵀ / √e)_j,   ⌈keep · n⌉ patches go on,
+    a_j = mean over heads of softmax(q_class kᵀ / √e)_j,   ⌈keep · n⌉ patches stay,
 
 after the attention and before the MLP of the block. Input size and share of kept tokens are an operating point
-(`layers/elastic.py`); the caller scales the images to it, and the table is that of their grid. How all points are
-trained in one step is `tasks/wrappers/elastic.py`.
+(`layers/elastic.py`). The caller resizes the images to it, and the table of their grid is used. Training of all points
+in one step is in `tasks/wrappers/elastic.py`.
 
-The first form is the DeiT of `deit.py`. The second has a stem of convolutions, queries, keys and values without
-biases, branches divided by 2, and a classifier that reads every token besides the class token. Axes: b batch, n
-tokens, d width, row col patch grid. First values: N(0, 0.02), biases 0.
+The first form is the DeiT of `deit.py`. The second form has a stem of convolutions, queries, keys and values without
+biases, branches divided by 2, and a classifier that also reads every other token besides the class token. Axes: b
+batch, n tokens, d width, row col patch grid. Initial values: N(0, 0.02), biases 0.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ from vitrail.layers.weight_init import truncated
 
 @dataclass(frozen=True, slots=True)
 class SuperViTConfig(Sized):
-    """The settings of a SuperViT; the defaults are the one on DeiT-S.
+    """The settings of a SuperViT; the defaults are the one based on DeiT-S.
 
-    `image` is the largest size, one number or (height, width); `sides` are the proportions of the grids that have
-    a table, the last that of `image`. `stations` are the blocks that let tokens go. `hidden` is in widths.
+    `image` is the largest size, one number or (height, width). `sides` are the proportions of the grids that have a
+    table; the last one is that of `image`. `stations` are the blocks that drop tokens. `hidden` is in multiples of the
+    width.
     """
 
     family: ClassVar[str] = "supervit"
@@ -69,7 +70,7 @@ class SuperViTConfig(Sized):
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse an image that the patches do not tile, and a stem without room in them (SettingError)."""
+        """Raise a SettingError for an image that the patches do not tile, and for an odd patch with a stem."""
         check_tiles(self.size, self.patch, self.patch)
         if self.form == "lvvit" and self.patch % 2:
             raise SettingError(f"The stem halves the image, so a patch of {self.patch} must be even.")
@@ -113,11 +114,11 @@ class SuperViT(ColumnEncoder):
         truncated(self, 0.02)
 
     def start(self, images: Tensor) -> Tokens:
-        """(b, channels, height, width) -> Tokens that the first block takes, (b, 1 + row·col, d)."""
+        """(b, channels, height, width) -> input Tokens of the first block, (b, 1 + row·col, d)."""
         return self._placed(self.prefix(self.embed(images)))
 
     def _placed(self, tokens: Tokens) -> Tokens:
-        """Add the table of this very grid, or that of the largest, resized."""
+        """Add the position table of exactly this grid, or else the largest one, resized."""
         grids = self.config.grids
         turn = grids.index((tokens.grid[0], tokens.grid[1])) if tokens.grid in grids else -1
         placed: Tokens = self.positions[turn](tokens)
@@ -125,7 +126,7 @@ class SuperViT(ColumnEncoder):
 
 
 class ConvEmbed(nn.Module):
-    """LV-ViT's stem: three convolutions at half the size, then the patches (b, c, height, width) -> Tokens."""
+    """LV-ViT's stem: three convolutions at half the size, then patches: (b, c, height, width) -> Tokens."""
 
     def __init__(self, width: int, patch: int, channels: int = 3) -> None:
         super().__init__()

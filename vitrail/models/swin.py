@@ -1,16 +1,15 @@
 """Swin: Liu et al. 2021, "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", arXiv:2103.14030.
 
-Tokens attend within square windows of `window` x `window` places, so that the cost grows with the image and
-not with its square. Every second block shifts the grid by half a window, so that neighbours in different
-windows meet (§3.2); what a shift brings together from opposite edges is kept apart by a mask. After each
-stage but the last, four neighbours are merged into one token of twice the width (§3.1): the maps of the
-stages form a pyramid.
+Tokens attend within square windows of `window` x `window` places, so that the cost is linear in the image size. Every
+second block shifts the grid by half a window, so that neighbours in different windows attend to each other (§3.2); a
+mask separates tokens from opposite edges that the shift brings together. After each stage except the last, four
+neighbours are merged into one token of twice the width (§3.1): the maps of the stages form a pyramid.
 
     x ← x + (S)W-MSA(LN(x)),  x ← x + MLP(LN(x))           (3)
     Attention(q, k, v) = softmax(q kᵀ / √e + B) v          (4)   B learned for each offset within a window
 
-A stage whose grid is not larger than the window is one window, and is not shifted. Axes: b batch, g windows,
-n tokens in raster order, d width, h heads, row col grid. First values: N(0, 0.02), biases 0.
+A stage whose grid is not larger than the window has one window and is not shifted. Axes: b batch, g windows,
+n tokens in raster order, d width, h heads, row col grid. Initial values: N(0, 0.02), biases 0.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ from vitrail.layers.window_attention import WindowAttention
 class SwinConfig(Sized):
     """The settings of a Swin; the defaults are Swin-T.
 
-    `image`, one number or (height, width), decides where a stage is smaller than the window. `position`
-    "absolute" adds a learned table to the patches besides the relative biases. `hidden` is in widths.
+    `image`, one number or (height, width), determines which stages are smaller than the window. `position` "absolute"
+    adds a learned table to the patches in addition to the relative biases. `hidden` is in multiples of the width.
     """
 
     family: ClassVar[str] = "swin"
@@ -48,7 +47,7 @@ class SwinConfig(Sized):
     image: int | tuple[int, int] = 224
     patch: int = 4
     channels: int = 3
-    width: int = 96  # of the first stage; doubles from stage to stage
+    width: int = 96  # of the first stage; every next stage doubles it
     depths: tuple[int, ...] = (2, 2, 6, 2)
     heads: tuple[int, ...] = (3, 6, 12, 24)
     window: int = 7
@@ -58,18 +57,20 @@ class SwinConfig(Sized):
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse grids that the windows do not tile (SettingError)."""
+        """Raise a SettingError for grids that the windows do not tile."""
         if len(self.depths) != len(self.heads):
-            raise SettingError(f"{len(self.depths)} stages need as many numbers of heads, not {self.heads}.")
+            raise SettingError(
+                f"{len(self.depths)} stages need {len(self.depths)} numbers of heads, not {self.heads}."
+            )
         if not self.tiles(self.size):
             height, width = self.size
             raise SettingError(
                 f"{height} x {width} pixels do not divide into windows of {self.window} in every stage. Squares that "
-                f"do are {' and '.join(map(str, self._near()))} pixels wide; or take another window."
+                f"do are {' and '.join(map(str, self._near()))} pixels wide; or use another window."
             )
 
     def tiles(self, size: tuple[int, int]) -> bool:
-        """Tell whether the windows of a network made for this size, in pixels, tile the grid of every stage."""
+        """Tell whether the windows of a network for this size, in pixels, tile the grid of every stage."""
         for stage in range(len(self.depths)):
             grid = [side // self.stride(stage) for side in size]
             if any(side % self.stride(stage) for side in size) or min(grid) < 1:
@@ -84,15 +85,15 @@ class SwinConfig(Sized):
         middle = max(self.size) // step
         below = (step * i for i in range(middle, 0, -1))
         above = (step * i for i in range(middle + 1, middle + self.window + 1))  # full windows are among them
-        found = (next((one for one in tried if self.tiles((one, one))), 0) for tried in (below, above))
-        return [side for side in found if side]
+        nearest = (next((side for side in sides if self.tiles((side, side))), 0) for sides in (below, above))
+        return [side for side in nearest if side]
 
     def stride(self, stage: int) -> int:
         """Return the pixels that a token of a stage spans."""
         return self.patch << stage
 
     def grid(self, stage: int) -> tuple[int, int]:
-        """Return the grid of a stage at the image's size."""
+        """Return the (rows, columns) of a stage for the image size."""
         return self.size[0] // self.stride(stage), self.size[1] // self.stride(stage)
 
     def window_of(self, stage: int) -> int:
@@ -101,12 +102,12 @@ class SwinConfig(Sized):
 
     @property
     def unit(self) -> int:
-        """The pixels that both sides of an image must be a multiple of: every window of every stage is full."""
+        """Both sides of an image must be a multiple of this number of pixels, so that all windows are full."""
         return lcm(*(self.stride(stage) * self.window_of(stage) for stage in range(len(self.depths))))
 
 
 class Swin(Encoder):
-    """The Swin Transformer: images (b, channels, height, width) -> Features with one level a stage."""
+    """The Swin Transformer: images (b, channels, height, width) -> Features with one level per stage."""
 
     Config = SwinConfig
 
@@ -154,7 +155,7 @@ class Swin(Encoder):
 
 def _block(c: SwinConfig, stage: int, turn: int, rate: float) -> PreNorm:
     width = c.width << stage
-    shifted = turn % 2 == 1  # W-MSA and SW-MSA take turns
+    shifted = turn % 2 == 1  # W-MSA and SW-MSA alternate
     attention = WindowAttention(width, c.heads[stage], c.window_of(stage), shifted=shifted)
     mlp = Mlp(width, int(width * c.hidden))
     return PreNorm(width, attention, mlp, drop_path=rate, eps=c.norm_eps)

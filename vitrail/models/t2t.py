@@ -1,15 +1,15 @@
-"""T2T-ViT: Yuan et al. 2021, "Tokens-to-Token ViT", arXiv:2101.11986; its performer after Choromanski et al. 2020,
+"""T2T-ViT: Yuan et al. 2021, "Tokens-to-Token ViT", arXiv:2101.11986; its performer from Choromanski et al. 2020,
 "Rethinking Attention with Performers", arXiv:2009.14794.
 
-Instead of cutting patches once, the image becomes tokens in three soft splits (§3.1): overlapping squares
-are unfolded into tokens, a small attention mixes them down to `token_width`, and the tokens, laid out as a
-image, are unfolded again. Each split halves (the first quarters) the grid; after the third a ViT of narrow,
-deep shape follows, with fixed sine positions, and queries, keys and values without biases (§3.2).
+The image becomes tokens in three soft splits (§3.1): overlapping squares are unfolded into tokens, a small attention
+reduces them to `token_width`, and the tokens, arranged as an image, are unfolded again. Each split halves the grid (the
+first one divides it by four). After the third split follows a narrow and deep ViT with fixed sine positions, and
+queries, keys and values without biases (§3.2).
 
-The small attention is a softmax (`transformer`) or, linear in the number of tokens, a `performer` with the
-random features phi(x) = exp(x wᵀ - |x|²/2) / √m, which the weights bring along. Axes: b batch, n tokens, d
-width, c channels, m features, row col grid. A recorder gets the blocks of the ViT; the tokens of the splits
-are finer than its grid.
+The small attention is a softmax (`transformer`) or a `performer`, which is linear in the number of tokens, with the
+random features phi(x) = exp(x wᵀ - |x|²/2) / √m; w is stored with the weights. Axes: b batch, n tokens, d width,
+c channels, m features, row col grid. A recorder gets the blocks of the ViT only, because the tokens of the splits are
+finer than its grid.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from vitrail.layers.tokens import FeatureSpec, Tokens
 from vitrail.layers.weight_init import truncated
 
 STRIDE = 16
-"""Pixels a token spans after the three splits."""
+"""Pixels that a token spans after the three splits."""
 
 
 @dataclass(frozen=True, slots=True)
 class T2TConfig(Sized):
     """The settings of a T2T-ViT; the defaults are T2T-ViT-14.
 
-    `image` is the size that the sine table is stored for, one number or (height, width). `hidden` is in
-    widths. The scores of the blocks are divided by the root of the head's width, or of the whole `scale` "width",
-    as the official code does where its weights are fetched by timm's `pretrained=True`.
+    `image` is the size of the stored sine table, one number or (height, width). `hidden` is in multiples of the width.
+    With `scale` "head" the scores are divided by the root of the head's width; with "width" by the root of the whole
+    width, as the official code does when its weights are loaded by timm's `pretrained=True`.
     """
 
     family: ClassVar[str] = "t2t"
@@ -61,9 +61,11 @@ class T2TConfig(Sized):
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse an image that the splits do not tile (SettingError)."""
+        """Raise a SettingError for an image that the splits do not tile."""
         if any(side % STRIDE or side <= 0 for side in self.size):
-            raise SettingError(f"Splits of {STRIDE} pixels do not tile {self.size} pixels; change the image.")
+            raise SettingError(
+                f"Splits of {STRIDE} pixels do not tile {self.size} pixels. Change the image size."
+            )
 
 
 class T2T(ColumnEncoder):
@@ -93,7 +95,7 @@ class T2T(ColumnEncoder):
         truncated(self, 0.02)
 
     def start(self, images: Tensor) -> Tokens:
-        """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""
+        """(b, channels, height, width) -> input Tokens of the first block, (b, prefix + row·col, d)."""
         check_channels(images, self.config.channels)
         check_size(images, STRIDE)
         tokens: Tokens = self.position(self.prefix(self.split(images)))
@@ -153,7 +155,7 @@ class TokenPerformer(nn.Module):
 class TokenTransformer(nn.Module):
     """Softmax attention with one head and a skip from the values: (b, n, wide) -> (b, n, width).
 
-    The scores are divided by the root of the unfolded width, not of the head's, as in the official code.
+    The scores are divided by the root of the unfolded width and not of the head's width, as in the official code.
     """
 
     def __init__(self, wide: int, width: int) -> None:

@@ -1,4 +1,4 @@
-"""Any network of timm as an Encoder: every CNN baseline and a thousand more (Wightman, timm)."""
+"""Any network of timm (Wightman) as an Encoder: the CNN baselines and about a thousand others."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from vitrail.layers.sdpa import Recorder, TokenIndex, attend
 from vitrail.layers.tokens import Attention, Features, FeatureSpec, Tokens
 
 QUERIES = ("q", "qk", "qkv", "kv", "q_proj", "query", "in_proj_qkv")
-"""What timm's modules call the projections of an attention; who has none of them has no attention."""
+"""The names of attention projections in timm's modules; a network without any of them has no attention."""
 
 FINEST = 4
-"""Stages of a pyramid are given from this stride on, in pixels."""
+"""Stages of a pyramid with at least this stride, in pixels, are returned as levels."""
 
 POOLING = ("attn_pool", "global_pool")
-"""Where timm keeps attention that pools, which runs behind the features."""
+"""timm's names of attention pooling, which runs after the features."""
 
 
 class Caught(TorchFunctionMode):
-    """Sends every call of the fused kernel through `attend`, to be recorded; counts the `calls`.
+    """Redirects every call of the fused kernel to `attend` for recording, and counts the `calls`.
 
-    No hook is set and no module changed: within the `with`, torch itself hands the calls over.
+    No hook is set and no module is changed: inside the `with` block, torch itself redirects the calls.
     """
 
     def __init__(self, record: Recorder) -> None:
@@ -48,7 +48,7 @@ class Caught(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Answer `scaled_dot_product_attention` ourselves and let all else pass."""
+        """Replace `scaled_dot_product_attention`, and run all other functions unchanged."""
         given = kwargs or {}
         if func is not F.scaled_dot_product_attention:
             return func(*args, **given)
@@ -67,16 +67,14 @@ class Caught(TorchFunctionMode):
         enable_gqa: bool = False,
     ) -> Tensor:
         if is_causal or enable_gqa or dropout_p or (attn_mask is not None and attn_mask.dtype == torch.bool):
-            raise SettingError(
-                "This network attends in a way that cannot be recorded; explain it by occlusion."
-            )
+            raise SettingError("The attention of this network cannot be recorded. Explain it by occlusion.")
         if scale is not None:
             query = query * (scale * query.shape[-1] ** 0.5)
         return attend(query, key, value, bias=attn_mask, record=self.record)
 
 
 class _Shapes(Recorder):
-    """Keeps of each call how many images, queries and keys it had."""
+    """Records the number of images, queries and keys of each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,18 +83,18 @@ class _Shapes(Recorder):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
     ) -> Tensor:
-        """Answer with zeros: on the meta device only shapes count."""
+        """Return zeros: on the meta device only shapes matter."""
         self.shapes.append((q.shape[0], q.shape[-2], k.shape[-2]))
         return v.new_zeros(*q.shape[:-1], v.shape[-1])
 
 
 @dataclass(frozen=True, slots=True)
 class TimmConfig:
-    """A network by timm's name (a tag after a dot names weights); None leaves a setting as timm has it.
+    """A network by timm's name (a tag after a dot names weights); None is timm's default.
 
-    `settings` are others of timm's constructor, such as `depth` or `num_heads`, where weights are of a network that
-    timm builds but has no name for. `eps` is what layer norms add, by patterns of their names, where that is not
-    timm's.
+    `settings` are other arguments of timm's constructor, such as `depth` or `num_heads`, for weights of a network that
+    timm can build but has no name for. `eps` is the eps of layer norms, by patterns of their names, if it is not that
+    of timm.
     """
 
     family: ClassVar[str] = "timm"
@@ -110,7 +108,7 @@ class TimmConfig:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width, in pixels, that the network is built for; without an `image` those that timm states."""
+        """The (height, width) in pixels for which the network is built; without an `image`, timm's own."""
         if self.image is None:
             cfg = timm.get_pretrained_cfg(self.name, allow_unregistered=True)
             return (cfg.input_size[1], cfg.input_size[2]) if cfg else (224, 224)
@@ -120,10 +118,9 @@ class TimmConfig:
 class TimmEncoder(Encoder):
     """A network of timm without its classifier: images (b, channels, height, width) -> Features.
 
-    The tokens are timm's `forward_features`, `pooled` is its own pooling up to the classifier, so that no
-    parameter is left out; convolutional networks give their last map as the one level, too. Attention is
-    recorded where every call goes through torch's fused kernel and is of all tokens (plain ViTs, EVA); elsewhere
-    a recorder is refused.
+    The tokens are timm's `forward_features`; `pooled` is timm's own pooling up to the classifier, so that no parameter
+    is missing. For convolutional networks the last map is also the single level. Attention can be recorded if every
+    call uses torch's fused kernel on all tokens (plain ViTs, EVA); otherwise a recorder raises a SettingError.
     """
 
     Config = TimmConfig
@@ -156,19 +153,19 @@ class TimmEncoder(Encoder):
 
     @property
     def convolutional(self) -> bool:
-        """Whether recipes for convolutional networks suit it: it has no attention."""
+        """Whether it uses the recipes for convolutional networks, because it has no attention."""
         return self.spec.attention == "none"
 
     def forward(
         self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
     ) -> Features:
-        """(b, channels, height, width) -> Features with tokens, pooled and, for maps, one level."""
+        """(b, channels, height, width) -> Features with tokens, pooled and, for convolutional networks, one level."""
         self.refuse(given)
         check_channels(images, self.config.channels)
         stride = self.spec.strides[-1]
         grid = tuple(-(-side // stride) for side in images.shape[-2:])
         out = self._features(images, record)
-        # The head reads the very map that is handed out, so that gradients can be asked for at it.
+        # The head reads the same tensor that is returned, so that gradients with respect to it exist.
         level = out.permute(0, 3, 1, 2) if self.channels_last else out
         pooled = self.net.forward_head(
             level.permute(0, 2, 3, 1) if self.channels_last else out, pre_logits=True
@@ -188,7 +185,7 @@ class TimmEncoder(Encoder):
     ) -> Features:
         """(b, channels, height, width) -> Features with the stages of a pyramid, or the maps after `blocks`, as levels.
 
-        The last stage of a pyramid is the very map that the tokens are of, so that gradients can be asked for at it.
+        The last stage of a pyramid is the same tensor as that of the tokens, so that gradients for it exist.
         """
         column = self.spec.depth > 0
         fits = len(blocks) > 0 and all(1 <= block <= self.spec.depth for block in blocks)
@@ -197,14 +194,14 @@ class TimmEncoder(Encoder):
         self.refuse(given)
         check_channels(images, self.config.channels)
         if record is not None:
-            return self._tapped(images, blocks, self._hearing(images, record))
+            return self._tapped(images, blocks, self._recording(images, record))
         return self._tapped(images, blocks, nullcontext())
 
     def _tapped(
-        self, images: Tensor, blocks: tuple[int, ...], heard: AbstractContextManager[object]
+        self, images: Tensor, blocks: tuple[int, ...], recording: AbstractContextManager[object]
     ) -> Features:
-        """Return tokens and levels of one pass."""
-        with heard:
+        """Return tokens and levels of one forward pass."""
+        with recording:
             if not blocks:
                 whole, levels = self.net.forward_intermediates(images, output_fmt="NCHW")
                 last = whole.permute(0, 3, 1, 2) if self.channels_last else whole
@@ -218,7 +215,7 @@ class TimmEncoder(Encoder):
         return Features(Tokens(whole, grid, len(self.spec.prefix)), tuple(levels))
 
     def position_vectors(self) -> tuple[Tensor, tuple[int, int]] | None:
-        """Return the vectors of its position table, (row·col, d), where that is of a square grid, and the grid."""
+        """Return the vectors of its position table, (row·col, d), and the grid if it is square; else None."""
         table = getattr(self.net, "pos_embed", None)
         if not isinstance(table, Tensor) or table.ndim != 3:
             return None
@@ -229,29 +226,29 @@ class TimmEncoder(Encoder):
         return None
 
     def folded(self) -> Encoder:
-        """Return the network with its branches folded into one convolution each, as timm writes it; else itself."""
+        """Return the network with its branches merged into single convolutions by timm, or itself if it has none."""
         from timm.utils.model import reparameterize_model
 
-        twin = deepcopy(self).eval()
-        before = _modules(twin.net)
-        twin.net = reparameterize_model(twin.net, inplace=True)
-        return self if _modules(twin.net) == before else twin
+        copy = deepcopy(self).eval()
+        before = _modules(copy.net)
+        copy.net = reparameterize_model(copy.net, inplace=True)
+        return self if _modules(copy.net) == before else copy
 
     def _features(self, images: Tensor, record: Recorder | None) -> Tensor:
         if record is None:
             out: Tensor = self.net.forward_features(images)
             return out
-        with self._hearing(images, record):
-            heard: Tensor = self.net.forward_features(images)
-        return heard
+        with self._recording(images, record):
+            recorded: Tensor = self.net.forward_features(images)
+        return recorded
 
     @contextmanager
-    def _hearing(self, images: Tensor, record: Recorder) -> Iterator[None]:
-        """Let a recorder hear the attention of one forward; SettingError where it cannot, or did not hear all of it."""
+    def _recording(self, images: Tensor, record: Recorder) -> Iterator[None]:
+        """Record the attention of one forward pass. SettingError if not every call can be recorded."""
         if self.spec.attention != "softmax":
             raise SettingError(
-                f"The attention of timm's {self.config.name!r} cannot be recorded; "
-                "explain it by Grad-CAM or occlusion, or train one of our own networks (`vitrail models`)."
+                f"The attention of timm's {self.config.name!r} cannot be recorded. "
+                "Explain it by Grad-CAM or occlusion, or train one of our own networks (`vitrail models`)."
             )
         stride = self.spec.strides[-1]
         record.set_grid(tuple(-(-side // stride) for side in images.shape[-2:]), len(self.spec.prefix))
@@ -259,8 +256,8 @@ class TimmEncoder(Encoder):
             yield
         if caught.calls != self.spec.blocks:
             raise SettingError(
-                f"timm's {self.config.name!r} attends {self.spec.blocks} times, of which {caught.calls} could be "
-                "heard; explain it by occlusion."
+                f"timm's {self.config.name!r} has {self.spec.blocks} attention calls, of which {caught.calls} could be "
+                "recorded. Explain it by occlusion."
             )
 
 
@@ -276,13 +273,13 @@ class _Shape(NamedTuple):
     channels_last: bool
     elastic: bool
     blocks: int  # attention calls that can be recorded: all of them, or 0
-    strides: tuple[int, ...]  # of the levels of a pyramid; else the one stride
+    strides: tuple[int, ...]  # of the levels of a pyramid; else the single stride
     widths: tuple[int, ...]  # of the levels of a pyramid
     depth: int  # blocks of a column whose maps can be read
 
 
 def _settings(config: TimmConfig) -> dict[str, Any]:
-    """Return the arguments of timm's constructor; refuses what this network does not take."""
+    """Return the arguments of timm's constructor. SettingError for one that this network does not take."""
     if not timm.is_model(config.name):
         raise UnknownNameError("network", config.name, timm.list_models(), "See `vitrail models`.")
     with torch.device("meta"):
@@ -290,7 +287,7 @@ def _settings(config: TimmConfig) -> dict[str, Any]:
     settings: dict[str, Any] = {**config.settings, "in_chans": config.channels}
     if config.drop_path is not None:
         if not _takes(net, "drop_path_rate"):
-            raise SettingError(f"timm's {config.name!r} has no drop path; leave drop_path out.")
+            raise SettingError(f"timm's {config.name!r} has no drop path. Leave drop_path out.")
         settings["drop_path_rate"] = config.drop_path
     if config.image is not None and _takes(net, "img_size"):
         settings["img_size"] = config.image
@@ -298,7 +295,7 @@ def _settings(config: TimmConfig) -> dict[str, Any]:
 
 
 def _takes(net: nn.Module, argument: str) -> bool:
-    # Networks that change a base class in little take its arguments unseen, hence the walk up.
+    # Subclasses with small changes pass arguments on to their base class, so all base classes are searched.
     return any(argument in signature(kind).parameters for kind in type(net).__mro__[:-1])
 
 
@@ -312,32 +309,32 @@ def _create(config: TimmConfig, settings: Mapping[str, Any]) -> nn.Module:
 
 
 def _shape(config: TimmConfig, settings: Mapping[str, Any]) -> _Shape:
-    """Return what a network gives; refuses a size that it cannot take, which for many is one that is too small."""
+    """Return the shapes of a network's features. SettingError for a size that it does not accept (often too small)."""
     try:
         with torch.device("meta"):
             return _probe(_create(config, settings), config)
     except SettingError:
         raise
-    except Exception as error:  # a network may refuse a size by any error
+    except Exception as error:  # a network may raise any error for a size
         if config.image is None:
             raise
         height, width = config.size
         usual = "×".join(map(str, replace(config, image=None).size))
         raise SettingError(
-            f"timm's {config.name!r} cannot take images of {height}×{width} px ({reason(error)}). Give a larger "
+            f"timm's {config.name!r} does not accept images of {height}×{width} px ({reason(error)}). Give a larger "
             f"--imgsz (it is made for {usual} px), or choose another network."
         ) from error
 
 
 @torch.no_grad()
 def _probe(net: Any, config: TimmConfig) -> _Shape:
-    """Learn what a network gives from forwards of a copy without values, on the meta device."""
+    """Find the shapes of a network's features with forward passes on the meta device."""
     net.eval()
     height, width = config.size
     out = net.forward_features(torch.zeros(1, config.channels, height, width))
     if not isinstance(out, Tensor) or out.ndim not in (3, 4):
         raise SettingError(
-            f"timm's {config.name!r} gives no single map or row of tokens; choose another network."
+            f"timm's {config.name!r} gives no single map or token sequence. Choose another network."
         )
     pooled = net.forward_head(out, pre_logits=True).shape[-1]
     last = getattr(net, "output_fmt", "NCHW") == "NHWC"
@@ -347,34 +344,36 @@ def _probe(net: Any, config: TimmConfig) -> _Shape:
     else:
         d, (stride, prefix) = out.shape[2], _grid(net, out.shape[1], height, width)
     other = torch.zeros(1, config.channels, height + 2 * stride, width + 4 * stride)
-    blocks = _heard(net, torch.zeros(1, config.channels, height, width), out)
+    blocks = _recordable_calls(net, torch.zeros(1, config.channels, height, width), out)
     strides, widths = _stages(net, config, out, stride)
     depth = 0 if widths else _depth(net, config, out, stride)
     return _Shape(d, stride, prefix, pooled, last, _accepts(net, other), blocks, strides, widths, depth)
 
 
 def _intermediates(net: Any, config: TimmConfig, indices: list[int] | None) -> list[Tensor]:
-    """Return the maps that a network gives of its stages or blocks as (b, d, row, col); [] where it gives none."""
+    """Return the maps of a network's stages or blocks as (b, d, row, col); [] if it does not provide them."""
     height, width = config.size
     images = torch.zeros(1, config.channels, height, width)
     try:
-        found = net.forward_intermediates(images, indices=indices, output_fmt="NCHW", intermediates_only=True)
-    except Exception:  # not every network has them, and those that have refuse in ways of their own
+        outputs = net.forward_intermediates(
+            images, indices=indices, output_fmt="NCHW", intermediates_only=True
+        )
+    except Exception:  # not every network supports this, and each may raise another error
         return []
-    maps = [one for one in found if isinstance(one, Tensor) and one.ndim == 4]
-    return maps if len(maps) == len(found) else []
+    maps = [output for output in outputs if isinstance(output, Tensor) and output.ndim == 4]
+    return maps if len(maps) == len(outputs) else []
 
 
 def _stages(
     net: Any, config: TimmConfig, out: Tensor, stride: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the strides and widths of the stages that a network gives from stride 4 on, the last that of its map."""
+    """Return the strides and widths of a network's stages from stride 4 on; the last one is its output map."""
     plain: tuple[tuple[int, ...], tuple[int, ...]] = (stride,), ()
     if out.ndim != 4:
         return plain
     maps = _intermediates(net, config, None)
-    strides = [round(config.size[0] / one.shape[2]) for one in maps]
-    fine = [i for i, one in enumerate(strides) if one >= FINEST]
+    strides = [round(config.size[0] / level.shape[2]) for level in maps]
+    fine = [i for i, level in enumerate(strides) if level >= FINEST]
     growing = all(strides[a] < strides[b] for a, b in pairwise(fine))
     width = out.shape[3] if getattr(net, "output_fmt", "NCHW") == "NHWC" else out.shape[1]
     if len(fine) < 2 or not growing or strides[-1] != stride or fine[-1] != len(maps) - 1:
@@ -384,19 +383,19 @@ def _stages(
 
 
 def _depth(net: Any, config: TimmConfig, out: Tensor, stride: int) -> int:
-    """Return how many blocks of a column can be read, each a map on the grid of its tokens; else 0."""
+    """Return the number of blocks of a column that can be read as maps on the token grid, or 0."""
     count = len(getattr(net, "blocks", ()))
     if out.ndim != 3 or not count:
         return 0
     maps = _intermediates(net, config, list(range(count)))
     grid = tuple(-(-side // stride) for side in config.size)
-    same = all(one.shape[1] == out.shape[2] and tuple(one.shape[2:]) == grid for one in maps)
+    same = all(level.shape[1] == out.shape[2] and tuple(level.shape[2:]) == grid for level in maps)
     return count if len(maps) == count and same else 0
 
 
-def _heard(net: nn.Module, images: Tensor, out: Tensor) -> int:
-    """Return how often a network attends, where every call can be heard and is of all tokens; else 0."""
-    there = [
+def _recordable_calls(net: nn.Module, images: Tensor, out: Tensor) -> int:
+    """Return the number of attention calls if every call can be recorded and is of all tokens, else 0."""
+    attentions = [
         module
         for name, module in net.named_modules()
         if any(hasattr(module, query) for query in QUERIES) and not name.startswith(POOLING)
@@ -405,17 +404,17 @@ def _heard(net: nn.Module, images: Tensor, out: Tensor) -> int:
     with Caught(recorder) as caught:
         net.forward_features(images)  # type: ignore[operator]
     whole = out.ndim == 3 and set(recorder.shapes) == {(len(images), out.shape[1], out.shape[1])}
-    return caught.calls if whole and caught.calls == len(there) else 0
+    return caught.calls if whole and caught.calls == len(attentions) else 0
 
 
 def _stride(net: Any, height: int, rows: int) -> int:
-    """Return the stride timm states where it is true of this size, else the nearest whole one."""
+    """Return timm's stride if it is correct for this size, else the nearest integer."""
     stated = net.feature_info[-1]["reduction"] if getattr(net, "feature_info", None) else 0
     return stated if stated and -(-height // stated) == rows else round(height / rows)
 
 
 def _grid(net: Any, n: int, height: int, width: int) -> tuple[int, int]:
-    """Return the stride of the finest grid that `n` tokens fill, and how many tokens are over: the prefix."""
+    """Return the stride of the finest grid that `n` tokens fill, and the number of remaining tokens: the prefix."""
     for stride in range(1, max(height, width) + 1):
         rows, cols = -(-height // stride), -(-width // stride)
         if rows * cols <= n:
@@ -426,7 +425,7 @@ def _grid(net: Any, n: int, height: int, width: int) -> tuple[int, int]:
 def _accepts(net: Any, images: Tensor) -> bool:
     try:
         net.forward_features(images)
-    except Exception:  # a network may refuse a size by any error; that it does is all we ask
+    except Exception:  # a network may raise any error for a size
         return False
     return True
 
@@ -439,5 +438,5 @@ def _prefix(net: nn.Module, count: int) -> tuple[str, ...]:
 
 
 def _attention(net: nn.Module) -> Attention:
-    seen = any(hasattr(module, name) for module in net.modules() for name in QUERIES)
-    return "opaque" if seen else "none"
+    has_attention = any(hasattr(module, name) for module in net.modules() for name in QUERIES)
+    return "opaque" if has_attention else "none"

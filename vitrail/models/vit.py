@@ -1,22 +1,21 @@
-"""ViT: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", arXiv:2010.11929 (equations: its).
+"""ViT: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", arXiv:2010.11929 (with its equation numbers).
 
-An image is cut into square patches; each becomes a token, a vector of `width` numbers. A learned class token
-goes in front, every place adds its learned vector, and `depth` equal blocks let the tokens look at each
-other:
+An image is cut into square patches; each becomes a token, a vector of `width` numbers. A learned class token is put in
+front, a learned vector is added for every position, and `depth` equal blocks exchange information between the tokens:
 
     z_0  = [x_class; x_1 E; …; x_N E] + E_pos              (1)
     z'_l = MSA(LN(z_l-1)) + z_l-1        l = 1 … depth     (2)
     z_l  = MLP(LN(z'_l)) + z'_l                            (3)
-    y    = LN(z_depth), of which the class token goes on   (4)
+    y    = LN(z_depth), whose class token is the output    (4)
 
-MSA (eqs. 5-8): each of `heads` heads projects every token to a query q, a key k and a value v of e = width /
-heads numbers, and gives softmax(q kᵀ / √e) v; the heads' answers, side by side, pass one more projection. The
-MLP is two layers of `hidden` and `width` numbers with a GELU between. Axes: b batch, n tokens, d width, row
-col patch grid.
+MSA (eqs. 5-8): each of `heads` heads projects every token to a query q, a key k and a value v of e = width / heads
+numbers, and computes softmax(q kᵀ / √e) v; the outputs of the heads are concatenated and projected once more. The MLP
+has two layers of `hidden` and `width` numbers with a GELU between. Axes: b batch, n tokens, d width, row col patch
+grid.
 
-First values are those of Google's code: Xavier-uniform projections (queries, keys and values each by
-themselves), MLP biases N(0, 1e-6), positions N(0, 0.02), class token 0, patches as Flax's convolution; the
-head is not ours. A hybrid (§3.1) cuts its patches from the map of a ResNet stem instead of the image.
+Initial values are those of Google's code: Xavier-uniform projections (queries, keys and values separately), MLP biases
+N(0, 1e-6), positions N(0, 0.02), class token 0, patches as in Flax's convolution. The head is a separate module. A
+hybrid (§3.1) cuts its patches from the output of a ResNet stem instead of the image.
 """
 
 from __future__ import annotations
@@ -50,11 +49,11 @@ from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 class ViTConfig(Sized):
     """The settings of a ViT; the defaults are ViT-S/16.
 
-    `image` is the size, in pixels, that the position table is made for: one number or (height, width); other
-    sizes get a resized table, by `resize`. `patch` is the side of a patch, or (side, step) with a step
-    below the side: patches that overlap, on a denser grid. With `prefix` () there is no class token.
-    `position` "1d" is a table with a row for the class token too, as in the paper; "1d_patches" has none
-    (big_vision); "2d", "relative" and "none" are the variants of the paper's table 8.
+    `image` is the size of the position table, in pixels: one number or (height, width). For other sizes the table is
+    resized by `resize`. `patch` is the side of a patch, or (side, step) with a step smaller than the side: patches that
+    overlap, on a denser grid. With `prefix` () there is no class token. `position` "1d" is a table that also has a row
+    for the class token, as in the paper; "1d_patches" has none (big_vision); "2d", "relative" and "none" are the
+    variants of table 8 in the paper.
     """
 
     family: ClassVar[str] = "vit"
@@ -71,16 +70,16 @@ class ViTConfig(Sized):
     position: Literal["1d", "1d_patches", "2d", "relative", "none"] = "1d"
     resize: Resize = "bilinear_corners"
     norm_eps: float = 1e-6
-    drop_path: float = 0.0  # of the last block; the others less, in a line down to 0
+    drop_path: float = 0.0  # of the last block; linear from 0 at the first block
     stem: tuple[int, ...] = ()  # of a hybrid: width, then blocks of each stage; R50 is (64, 3, 4, 9)
 
     def __post_init__(self) -> None:
-        """Refuse an image that the patches do not tile (SettingError)."""
+        """Raise a SettingError for an image that the patches do not tile."""
         check_tiles(self.size, *self.spans)
 
     @property
     def spans(self) -> tuple[int, int]:
-        """Pixels of the image that a patch spans, and pixels from one patch to the next."""
+        """The pixels of the image that a patch spans, and the pixels from one patch to the next."""
         side, step = side_and_step(self.patch)
         stem = stem_stride(self.stem[1:]) if self.stem else 1
         return side * stem, step * stem
@@ -135,7 +134,7 @@ class ViT(ColumnEncoder):
         return Features(tokens.with_x(self.norm(tokens.x)))  # eq. 4
 
     def start(self, images: Tensor) -> Tokens:
-        """(b, channels, height, width) -> Tokens that the first block takes, (b, prefix + row·col, d)."""
+        """(b, channels, height, width) -> input Tokens of the first block, (b, prefix + row·col, d)."""
         span, step = self.config.spans
         check_size(images, step, span - step)
         return placed(self.embed(self.stem(images)), self.prefix, self.position)  # eq. 1
@@ -149,7 +148,7 @@ def _position(c: ViTConfig, grid: tuple[int, int]) -> nn.Module:
         case "2d":
             return GridPosition(c.width, grid)
         case "relative" | "none":
-            return nn.Identity()  # relative places are known to the attention alone
+            return nn.Identity()  # relative positions are used in the attention only
 
 
 def _block(c: ViTConfig, grid: tuple[int, int], rate: float) -> PreNorm:
@@ -172,7 +171,7 @@ PRESETS: Mapping[str, ViTConfig] = MappingProxyType(
         "vit_l32": ViTConfig(patch=32, width=1024, depth=24, heads=16),
         "vit_l16": ViTConfig(width=1024, depth=24, heads=16),
         "vit_h14": ViTConfig(patch=14, width=1280, depth=32, heads=16),
-        # Hybrids. The name of the first is its authors': 4 pixels of stem times 8 make patches of 32.
+        # Hybrids. The authors' name of the first one: a stem of stride 4 and patches of 8 span 32 pixels.
         "vit_r_ti16": ViTConfig(patch=8, width=192, heads=3, stem=(64,)),
         "vit_r26_s32": ViTConfig(patch=1, stem=(64, 2, 2, 2, 2)),
         "vit_r50_b16": ViTConfig(patch=1, width=768, heads=12, stem=(64, 3, 4, 9)),

@@ -1,19 +1,19 @@
 """VVT: Sun et al. 2022, "Vicinity Vision Transformer", arXiv:2206.10552.
 
-A pyramid whose attention costs as much as there are tokens, not their square: vicinity attention
-(`layers/vicinity_attention.py`) replaces the softmax and weighs near tokens of the grid more. Each of the four stages
-embeds overlapping patches of the output of the stage before, then
+A pyramid whose attention cost is linear in the number of tokens: vicinity attention (`layers/vicinity_attention.py`)
+replaces the softmax and gives near tokens of the grid higher weights. Each of the four stages embeds overlapping
+patches of the output of the previous stage, then
 
     x ← x + VicinityAttention(LN(x)),  x ← x + MLP(LN(x))
 
-where queries, keys and values are `reduce` times narrower than the tokens (feature reduction attention), a
-gate preserves what the reduction loses (feature preserving connection), and the MLP holds a depthwise
-convolution. Places are told by the cosines of the attention and by the convolutions: there is no table, and
-every size fits, square or not.
+where queries, keys and values are `reduce` times narrower than the tokens (feature reduction attention), a gate keeps
+information that the reduction loses (feature preserving connection), and the MLP has a depthwise convolution.
+Positions come from the cosines of the attention and from the convolutions: there is no position table, and every
+size is accepted, square or not.
 
-Axes: b batch, n tokens in raster order, d width, h heads, row col grid. First values: linear layers N(0, 0.02),
-convolutions N(0, 2 / fan-out). Rows of its attention need not sum to 1; a recorder, for which alone they are
-built, gets them before the bounds that the linear way puts on its sums.
+Axes: b batch, n tokens in raster order, d width, h heads, row col grid. Initial values: linear layers N(0, 0.02),
+convolutions N(0, 2 / fan-out). Rows of its attention need not sum to 1. They are computed for a recorder only, and
+without the bounds that the linear computation applies to its sums.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from vitrail.layers.weight_init import fan_out, truncated
 
 @dataclass(frozen=True, slots=True)
 class VVTConfig(Sized):
-    """The settings of a VVT, one number a stage where there are several; the defaults are VVT-tiny.
+    """The settings of a VVT; tuples have one number per stage. The defaults are VVT-tiny.
 
-    `image` says what size it is meant for; nothing is built for it. `hidden` is in widths, `reduce` divides the
-    widths of queries, keys and values, `shrink` the grid of keys and values.
+    `image` is the intended size; no parameter depends on it. `hidden` is in multiples of the width, `reduce` divides
+    the width of queries, keys and values, `shrink` the grid of keys and values.
     """
 
     family: ClassVar[str] = "vvt"
@@ -58,14 +58,16 @@ class VVTConfig(Sized):
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse settings that disagree on how many stages there are (SettingError)."""
-        several = (self.depths, self.heads, self.hidden, self.reduce, self.shrink)
-        if any(len(one) != len(self.widths) for one in several):
-            raise SettingError(f"{len(self.widths)} stages need as many numbers each; got {several}.")
+        """Raise a SettingError for settings with different numbers of stages."""
+        others = (self.depths, self.heads, self.hidden, self.reduce, self.shrink)
+        if any(len(values) != len(self.widths) for values in others):
+            raise SettingError(
+                f"{len(self.widths)} stages need the same number of values each, not {others}."
+            )
 
 
 class VVT(Encoder):
-    """The Vicinity Vision Transformer: images (b, channels, height, width) -> Features with one level a stage."""
+    """The Vicinity Vision Transformer: images (b, channels, height, width) -> Features with one level per stage."""
 
     Config = VVTConfig
 

@@ -1,4 +1,4 @@
-"""Pages for people: every HTML page is one self-contained file in one look, filled from templates beside this."""
+"""HTML pages: each is one self-contained file in the same style, rendered from the templates in this folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vitrail.core.text import clock, span
 
 
 class _Packaged(BaseLoader):
-    """Templates out of the package, also when it is installed as a zip."""
+    """Load templates from the package, also when it is installed as a zip."""
 
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Any]:
         source = files(__package__).joinpath("templates", template)
@@ -22,7 +22,7 @@ class _Packaged(BaseLoader):
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """Fill the file `template` of pages/templates; every value is escaped, a missing one is an error."""
+    """Render the file `template` of pages/templates; every value is escaped, a missing value is an error."""
     environment = Environment(
         loader=_Packaged(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,4 +1,4 @@
-"""Drawings for people: on images, as figures, and how both are written."""
+"""Drawings on images, figures with axes, and their encoding."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Colours of text, ground, series and frames, alike in every drawing."""
+"""The colours that all drawings share: text, background, series and frames."""
 
 from __future__ import annotations
 
 INK, PAPER, ACCENT, SECOND, FRAME = "#1d2530", "#ffffff", "#0072b2", "#e69f00", "#d55e00"
-"""Colours of text, ground, first and second series, and of a frame (Okabe and Ito's colour-blind-safe set)."""
+"""Colours of text, background, first series, second series and frame (Okabe and Ito's colour-blind-safe set)."""

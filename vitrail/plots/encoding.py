@@ -1,4 +1,4 @@
-"""Images and figures as files and as data URIs of self-contained pages."""
+"""Write images and figures as files and as data URIs for self-contained pages."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vitrail.core.files import replace
 from vitrail.core.text import MADE_BY
 
 JPEG_SIDE = 65_500
-"""Pixels of a side that a JPEG can have."""
+"""The longest side of a JPEG in pixels."""
 
 
 def data_uri(picture: Image.Image | Figure) -> str:
-    """Return an image or figure as a data: address, for pages that are one file."""
+    """Return an image or figure as a data URI, for self-contained pages."""
     return "data:image/png;base64," + base64.b64encode(_png(picture)).decode()
 
 
@@ -32,7 +32,7 @@ def _png(picture: Image.Image | Figure) -> bytes:
 
 
 def write_image(path: Path, picture: Image.Image | Figure) -> None:
-    """Write an image in one step; a PNG, as figures are, says that it is ours; others in the format of the suffix."""
+    """Write an image or figure atomically, in the format of the suffix; figures are PNG. A PNG names vitrail."""
     if isinstance(picture, Figure):
         replace(path, lambda temporary: temporary.write_bytes(_png(picture)))
     elif path.suffix.lower() == ".png":
@@ -42,15 +42,15 @@ def write_image(path: Path, picture: Image.Image | Figure) -> None:
 
 
 def png_of(picture: Image.Image) -> bytes:
-    """Return an image as a PNG that says that it is ours; palettes stay."""
-    said, buffer = PngInfo(), BytesIO()
-    said.add_text("Software", MADE_BY)
-    picture.save(buffer, format="PNG", pnginfo=said)
+    """Return an image as a PNG whose metadata names vitrail; a palette is kept."""
+    metadata, buffer = PngInfo(), BytesIO()
+    metadata.add_text("Software", MADE_BY)
+    picture.save(buffer, format="PNG", pnginfo=metadata)
     return buffer.getvalue()
 
 
 def photo_uri(picture: Image.Image, quality: int = 82) -> str:
-    """Return a photograph as a data: address in JPEG, a tenth of its size in PNG."""
+    """Return a photograph as a data URI in JPEG, a tenth of its size in PNG."""
     buffer, rgb = BytesIO(), picture.convert("RGB")
     if max(rgb.size) > JPEG_SIDE:
         rgb.thumbnail((JPEG_SIDE, JPEG_SIDE))

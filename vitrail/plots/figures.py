@@ -15,7 +15,7 @@ from vitrail.plots.images import THIN
 
 
 def curves(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> Figure:
-    """Return a figure of lines, one a name, each a sequence of (x, y)."""
+    """Return a figure with one line per name, each a sequence of (x, y)."""
     figure = Figure(figsize=(6.2, 3.2))
     axes = figure.subplots()
     for (name, points), colour in zip(series.items(), cycle((ACCENT, SECOND, "#009e73", "#cc79a7"))):
@@ -31,20 +31,20 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) 
 
 
 def similarity_tiles(values: NDArray[np.floating], most: int = 16) -> Figure:
-    """Return a tile a place with its similarity to all others: (row, col, row, col) of -1 … 1.
+    """Return one tile per grid cell with its similarity to all other cells: (row, col, row, col) of -1 … 1.
 
-    Of larger grids every second (third …) place has a tile.
+    In larger grids only every second (third …) cell has a tile.
     """
     step = max(1, -(-max(values.shape[:2]) // most))
     first = [min(step // 2, side // 2) for side in values.shape[:2]]
-    shown = values[first[0] :: step, first[1] :: step]
-    rows, cols = shown.shape[:2]
+    tiles = values[first[0] :: step, first[1] :: step]
+    rows, cols = tiles.shape[:2]
     gap = 1
-    tall, wide = shown.shape[2] + gap, shown.shape[3] + gap
+    tall, wide = tiles.shape[2] + gap, tiles.shape[3] + gap
     sheet = np.full((rows * tall - gap, cols * wide - gap), np.nan)
     for row in range(rows):
         for col in range(cols):
-            sheet[row * tall : row * tall + tall - gap, col * wide : col * wide + wide - gap] = shown[
+            sheet[row * tall : row * tall + tall - gap, col * wide : col * wide + wide - gap] = tiles[
                 row, col
             ]
     figure = Figure(figsize=(6.4, 6.4 * min(THIN, max(1 / THIN, sheet.shape[0] / sheet.shape[1]))))
@@ -52,15 +52,15 @@ def similarity_tiles(values: NDArray[np.floating], most: int = 16) -> Figure:
     image = axes.imshow(sheet, cmap="viridis", vmin=-1, vmax=1, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_xlabel("column of the place")
-    axes.set_ylabel("row of the place")
+    axes.set_xlabel("column of the patch")
+    axes.set_ylabel("row of the patch")
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, shrink=0.7, label="cosine similarity")
     return figure
 
 
 def reach(layers: Sequence[Sequence[float]], even: Sequence[float]) -> Figure:
-    """Return how far heads look over depth, in pixels: one dot a head, and the line of even attention."""
+    """Plot the mean attention distance in pixels over depth: one dot per head, and the line of uniform attention."""
     figure = Figure(figsize=(6.2, 3.6))
     axes = figure.subplots()
     depth = range(1, len(layers) + 1)
@@ -80,13 +80,13 @@ def reach(layers: Sequence[Sequence[float]], even: Sequence[float]) -> Figure:
 
 
 def reliability(bins: Sequence[tuple[float, float, float, float, int]]) -> Figure:
-    """Return how often answers were right over how sure they were, with intervals, above how many there were.
+    """Return a reliability diagram: accuracy with intervals over confidence, and the number of predictions below it.
 
-    Each bin is (mean probability, share right, its low, its high, answers).
+    Each bin is (mean probability, accuracy, its low, its high, predictions).
     """
     figure = Figure(figsize=(5.2, 4.6))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    upper.plot([0, 1], [0, 1], color="#5d6875", linewidth=1, linestyle="--", label="perfectly honest")
+    upper.plot([0, 1], [0, 1], color="#5d6875", linewidth=1, linestyle="--", label="perfectly calibrated")
     sure, right, low, high, answers = (np.array(part) for part in zip(*bins, strict=True))
     reach = np.maximum(np.stack([right - low, high - right]), 0)
     upper.errorbar(sure, right, reach, fmt="o", color=ACCENT, capsize=3, label="this model, 95 % interval")

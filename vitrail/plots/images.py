@@ -13,20 +13,20 @@ from PIL import Image, ImageDraw, ImageFont
 from vitrail.plots.colours import FRAME, INK, PAPER
 
 HEAT = "inferno"
-"""The colour map of every heat map: even in brightness, readable in print and by colour-blind people."""
+"""The colour map of every heat map: uniform in brightness, readable in print and by colour-blind people."""
 
 THIN = 8
-"""How many times longer than wide an image may be and still be enlarged for its short side alone."""
+"""The largest aspect ratio of an image that is enlarged for its short side alone."""
 
 LONGEST = 16_384
-"""Pixels of the long side of anything that is drawn: a strip of a million pixels is made smaller."""
+"""The longest side of a drawing in pixels; a longer image is made smaller."""
 
 STRIP = 1 << 20
-"""Pixels that are coloured at once: a colour map takes 32 bytes for each."""
+"""Pixels that are coloured at a time: a colour map takes 32 bytes per pixel."""
 
 
 def shown(image: Image.Image, least: int = 256) -> Image.Image:
-    """Return the image in RGB, small ones enlarged without smoothing until the short side has `least` pixels.
+    """Return the image in RGB; a small image is enlarged without smoothing until its short side has `least` pixels.
 
     The long side is never enlarged beyond `THIN` times `least`, and never longer than `LONGEST`.
     """
@@ -48,8 +48,8 @@ def of_array(pixels: NDArray[np.uint8]) -> Image.Image:
 def heat(image: Image.Image, values: NDArray[np.floating], strength: float = 0.6) -> Image.Image:
     """Lay a map over an image, with its scale below.
 
-    `values` is (height, width) in the image's own pixels, 0 or more, NaN where the network saw nothing;
-    it is divided by its largest value. Brighter means more.
+    `values` is (height, width) in the pixels of the image, 0 or more, NaN outside the input of the network; it is
+    divided by its largest value. Brighter means more.
     """
     ground = shown(image)
     top = float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
@@ -68,7 +68,7 @@ def heat(image: Image.Image, values: NDArray[np.floating], strength: float = 0.6
 def _mixed(
     grey: NDArray[np.uint8], weight: NDArray[np.floating], alpha: NDArray[np.floating]
 ) -> NDArray[np.uint8]:
-    """Lay the colours of a map over grey, each (height, width), as strongly as `alpha` says."""
+    """Blend the colours of a map with grey, each (height, width), with opacity `alpha`."""
     colour = colormaps[HEAT](np.clip(weight, 0.0, 1.0))[..., :3] * 255
     strength = alpha[..., None]
     mixed = np.clip(grey.astype(np.float32)[..., None] * (1 - strength) + colour * strength, 0, 255)
@@ -77,7 +77,7 @@ def _mixed(
 
 
 def _text_size(image: Image.Image, part: int) -> int:
-    """Return the size of letters that are one part of so many of an image's width; small on a thin one."""
+    """Return a font size of 1 / `part` of the image's width; smaller on a thin image."""
     return max(13, min(image.width, THIN * image.height) // part)
 
 
@@ -96,9 +96,9 @@ def _with_scale(image: Image.Image, top: float) -> Image.Image:
 
 
 def heat_grid(layers: Sequence[NDArray[np.floating]], gap: int = 3) -> Image.Image:
-    """Return attention as a grid of maps, one row a layer and one column a head; brighter means more weight.
+    """Return attention as a grid of maps, one row per layer and one column per head; brighter means more weight.
 
-    `layers` holds (heads, row, col) a layer, whose grids may differ; each map is divided by its largest value.
+    `layers` holds (heads, row, col) per layer, whose grids may differ; each map is divided by its largest value.
     """
     font, edge = ImageFont.load_default(12), 58
     heads = max(len(maps) for maps in layers)
@@ -121,7 +121,7 @@ def heat_grid(layers: Sequence[NDArray[np.floating]], gap: int = 3) -> Image.Ima
 
 
 def heat_colours(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Return a map (row, col), 0 or more, in the colours of heat, divided by its largest value: (row, col, 3)."""
+    """Return a map (row, col), 0 or more, divided by its largest value, in the heat map colours: (row, col, 3)."""
     top = float(values.max())
     share = values / top if top > 0 else values
     colours: NDArray[np.uint8] = (colormaps[HEAT](share)[..., :3] * 255).round().astype(np.uint8)
@@ -129,7 +129,7 @@ def heat_colours(values: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def squares_apart(image: Image.Image, side: int, framed: int, gap: int = 2) -> Image.Image:
-    """Return the image cut into squares of `side` pixels with gaps between, one of them framed."""
+    """Return the image cut into squares of `side` pixels with gaps between them; square number `framed` has a frame."""
     rgb = image.convert("RGB")
     rows, cols = rgb.height // side, rgb.width // side
     scale = max(1, min(-(-320 // rgb.width), THIN * 320 // rgb.height))
@@ -151,9 +151,9 @@ def squares_apart(image: Image.Image, side: int, framed: int, gap: int = 2) -> I
 
 
 def framed(drawn: Image.Image, box: Sequence[float], width: int, least: int = 12) -> Image.Image:
-    """Return the drawing of an image that was so wide with a frame around (left, top, right, bottom) of the image.
+    """Return a drawing with a frame around `box` (left, top, right, bottom), in pixels of the original image.
 
-    The frame of a small place has `least` pixels a side, so that it can be seen.
+    `width` is the width of the original. A small frame is enlarged to `least` pixels per side to stay visible.
     """
     scale, rim = drawn.width / width, max(2, drawn.width // 200)
     left, top, right, bottom = (side * scale for side in box)
@@ -174,14 +174,14 @@ def signed(values: NDArray[np.floating], width: int = 768) -> Image.Image:
     ramp = (colormaps["RdBu_r"](np.linspace(0, 1, 255))[:, :3] * 255).astype(np.uint8)
     places = (np.clip(values / top, -1, 1) * 127 + 127).round().astype(np.uint8)
     drawn = Image.fromarray(places)
-    drawn.putpalette(ramp.tobytes())  # a byte a number: pages of large networks stay small
+    drawn.putpalette(ramp.tobytes())  # one byte per number: pages of large networks stay small
     across = max(1, width // drawn.width)
     down = max(1, (48 if drawn.height < 8 else 240) // drawn.height)
     return drawn.resize((drawn.width * across, drawn.height * down), Image.Resampling.NEAREST)
 
 
 def distinct_colours(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Return colours that are easily told apart: hues a golden angle apart, in three brightnesses."""
+    """Return colours that are easy to distinguish: hues a golden angle apart, in three brightnesses."""
     hues = (np.arange(count) * 0.61803398875 + 0.58) % 1.0
     bright, full = np.array([0.95, 0.7, 0.85]), np.array([0.75, 0.9, 0.45])
     turns = np.arange(count) % 3
@@ -190,7 +190,7 @@ def distinct_colours(count: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def with_palette(mask: NDArray[np.uint8], colours: Sequence[tuple[int, int, int]], void: int) -> Image.Image:
-    """Return a mask of class numbers as an image with a palette: the numbers stay, `void` is black."""
+    """Return a mask of class indices as an image with a palette: the indices are kept, `void` is black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(colours)] = np.asarray(colours, np.uint8).reshape(-1, 3)
     table[void] = 0
@@ -206,9 +206,9 @@ def mask_overlay(
     names: Sequence[str] = (),
     strength: float = 0.55,
 ) -> Image.Image:
-    """Lay the classes of pixels over an image in their colours, with a legend of `names` below; others stay plain.
+    """Draw the classes of a mask over an image in their colours, with a legend of `names` below.
 
-    Of a small image, both are enlarged alike.
+    Pixels of no class stay as they are. A small image and its mask are enlarged by the same factor.
     """
     ground = shown(image)
     large = Image.fromarray(mask).resize(ground.size, Image.Resampling.NEAREST)
@@ -228,19 +228,19 @@ def with_legend(
     *masks: NDArray[np.uint8],
     size: int | None = None,
 ) -> Image.Image:
-    """Return the image above rows of coloured squares with the names of the classes that any of the masks shows."""
-    there = sorted({place for mask in masks for place in np.unique(mask).tolist() if place < len(names)})
-    if not there:
+    """Return the image above a legend of the classes that occur in any of the masks."""
+    present = sorted({index for mask in masks for index in np.unique(mask).tolist() if index < len(names)})
+    if not present:
         return image
     size = size or max(13, image.width // 32)
     font, step, rim = ImageFont.load_default(size), round(1.5 * size), max(4, size // 2)
     left, top, places = rim, image.height + rim, []
-    for place in there:
-        label = _fit(names[place], font, image.width - step - 2 * rim)
+    for index in present:
+        label = _fit(names[index], font, image.width - step - 2 * rim)
         wide = step + int(font.getlength(label))
         if left + wide + rim > image.width and left > rim:
             left, top = rim, top + step
-        places.append((left, top, label, colours[place]))
+        places.append((left, top, label, colours[index]))
         left += wide + size
     sheet = Image.new("RGB", (image.width, top + step + rim // 2), PAPER)
     sheet.paste(image, (0, 0))
@@ -252,7 +252,7 @@ def with_legend(
 
 
 def label_bars(image: Image.Image, top: Sequence[tuple[str, float]]) -> Image.Image:
-    """Return the image above one bar a class, as long as its probability."""
+    """Return the image above one bar per class, whose length is the probability."""
     ground = shown(image)
     size = _text_size(ground, 22)
     font, row = ImageFont.load_default(size), size + 9
@@ -284,7 +284,7 @@ def titled(image: Image.Image, title: str, size: int | None = None) -> Image.Ima
 
 
 def beside(*images: Image.Image, gap: int = 8) -> Image.Image:
-    """Return images in one row."""
+    """Return the images in one row."""
     sheet = Image.new(
         "RGB", (sum(i.width for i in images) + gap * (len(images) - 1), max(i.height for i in images)), PAPER
     )
@@ -296,7 +296,7 @@ def beside(*images: Image.Image, gap: int = 8) -> Image.Image:
 
 
 def below(*images: Image.Image, gap: int = 8) -> Image.Image:
-    """Return images in one column."""
+    """Return the images in one column."""
     sheet = Image.new(
         "RGB", (max(i.width for i in images), sum(i.height for i in images) + gap * (len(images) - 1)), PAPER
     )

@@ -1,1 +1,1 @@
-"""The page of a run: scores from `evaluate` and images from `explainers`, which must not see each other."""
+"""Reports of runs and data: combine `evaluate` and `explainers`, which must not import each other."""

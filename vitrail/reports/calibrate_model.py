@@ -1,4 +1,4 @@
-"""After the weights: temperature and thresholds, learned from validation answers, go into the model file."""
+"""Calibrate a trained model: fit temperature and thresholds on the validation split, store them in the file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from vitrail.runs.run import Run
 
 
 def calibrate_on_validation(run: Run, manifest: Manifest) -> Predictor:
-    """Open the run's model with the settings that its task draws from the validation split.
+    """Calibrate the run's model on the validation split, and open it.
 
-    The proof is computed again with them. A file that holds them already is left as it is, so that a finished
-    run which is resumed stays the same, byte by byte.
+    The proof is computed again with the new settings. A file that is already calibrated is not written again, so that
+    resuming a finished run does not change a byte.
     """
     predictor = Predictor(run.folder)
-    learnt = evaluate(predictor, rows_of(manifest, VAL), manifest.root).calibrate()
+    fitted = evaluate(predictor, rows_of(manifest, VAL), manifest.root).calibrate()
     header = predictor.header
-    # The settings are read by the task before they are compared: a file's lists are the task's tuples.
-    task = task_of(header, learnt)
-    if not learnt or task.settings == predictor.task.settings:
+    # Compare after the task has parsed the settings: lists in the file are tuples in the task.
+    task = task_of(header, fitted)
+    if not fitted or task.settings == predictor.task.settings:
         return predictor
     network = predictor.network.to("cpu")
     header = header.model_copy(

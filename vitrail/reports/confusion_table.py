@@ -1,4 +1,4 @@
-"""The confusion matrix as a table of links: every cell opens its images, without a script."""
+"""The confusion matrix as an HTML table of links: each cell opens its images, without JavaScript."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from vitrail.reports.thumbnails import Album, Thumb
 from vitrail.tasks.result import Matrix, Shot
 
 WIDEST = 30
-"""More classes than this are not shown as a matrix but as a list of the most frequent mix-ups."""
+"""With more classes than this, the most frequent confusions are listed instead of a matrix."""
 
 PAIRS = 60
 MISTAKES = 16
-"""Images shown of a cell of mistakes."""
+"""Images shown in a cell of wrong predictions."""
 
 RIGHT = 6
-"""Images shown of a cell of right answers."""
+"""Images shown in a cell of correct predictions."""
 
 
 @dataclass(frozen=True)
 class ConfusedImage:
-    """One small image with the number that goes with it."""
+    """One small image with its confidence."""
 
     thumb: Thumb
     id: str
@@ -33,7 +33,7 @@ class ConfusedImage:
 
 @dataclass(frozen=True)
 class Cell:
-    """What of one class was taken for one class: how many, which share of the class, some images."""
+    """One cell of the matrix: count, share of the true class, and some images."""
 
     name: str
     truth: str
@@ -44,18 +44,18 @@ class Cell:
 
     @property
     def right(self) -> bool:
-        """Whether it lies on the diagonal."""
+        """Whether the cell is on the diagonal."""
         return self.truth == self.answer
 
     @property
     def more(self) -> int:
-        """Images that are not shown."""
+        """Number of images that are not shown."""
         return self.count - len(self.pictures)
 
 
 @dataclass(frozen=True)
 class Cells:
-    """All cells by row; `rows` is empty where there are too many classes, `open` holds the cells with images."""
+    """All cells by row; `rows` is empty if there are too many classes; `open` contains the cells with images."""
 
     labels: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -63,7 +63,7 @@ class Cells:
 
 
 def cells(matrix: Matrix, rows: Mapping[str, Row], album: Album) -> Cells:
-    """Fill the cells with images, the largest groups of mistakes first, as far as the album reaches."""
+    """Fill the cells with images, the largest confusions first, until the album's budget is used up."""
     counts = np.array(matrix.counts)
     order = sorted(matrix.shots, key=lambda at: (at[0] == at[1], -len(matrix.shots[at])))
     wide = len(matrix.labels) > WIDEST

@@ -1,4 +1,4 @@
-"""The page of a check: what a data set is, what was found in it, with the images, in one self-contained file."""
+"""The HTML page of `vitrail check`: the data set and its findings with images, in one self-contained file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from vitrail.pages import render
 from vitrail.plots import data_uri, photo_uri
 
 _THUMB = 144
-_IMAGES = 8  # shown of one finding
-_DRAWN, _DRAWN_THUMB = 6, 208  # the same where truths are drawn, which needs more room
+_IMAGES = 8  # images shown per finding
+_DRAWN, _DRAWN_THUMB = 6, 208  # the same if labels are drawn on the images, which needs more space
 _FINDINGS = 40
 _CLASSES = 12
 _ALL = "all images"
@@ -29,39 +29,39 @@ _TITLES = {
     "unreadable": "Cannot be used",
     "conflict": "One image, several labels",
     "doubtful": "Almost equal, but labelled differently",
-    "leak": "On two sides of the split",
-    "group leak": "Groups on two sides of the split",
-    "flat": "Hardly more than one colour",
+    "leak": "Duplicates in two splits",
+    "group leak": "Groups in two splits",
+    "flat": "Almost one colour",
     "empty class": "Empty classes",
     "missing class": "Classes missing in a split",
-    "spelling": "Classes of one spelling",
-    "twins": "There more than once",
-    "similar": "There again, almost unchanged",
-    "alike": "Crowds of look-alikes",
+    "spelling": "Classes with almost the same name",
+    "twins": "Duplicates",
+    "similar": "Near duplicates",
+    "alike": "Large groups of similar images",
     "converted": "Converted",
-    "odd size": "Of an odd size",
-    "tiny class": "Tiny classes",
+    "odd size": "Unusual size",
+    "tiny class": "Very small classes",
     "no label": "Without a label",
-    "several labels": "Several labels where one is learned",
-    "unreadable truth": "Truths that cannot be read",
+    "several labels": "Several labels, but the task needs one",
+    "unreadable truth": "Labels that cannot be read",
     "imbalance": "Classes of unequal size",
     "no mask": "Without a mask",
     "mask size": "Masks of another size",
-    "mask values": "Masks with what no class has",
-    "unknown values": "Numbers or colours of no class",
+    "mask values": "Masks with unknown values",
+    "unknown values": "Values or colours that belong to no class",
     "lossy mask": "Masks in JPEG",
-    "void mask": "Masks in which nothing counts",
-    "mask turn": "Masks that lie otherwise",
-    "mask turn kept": "Turned by EXIF, one of two",
-    "absent class": "Classes that no mask shows",
+    "void mask": "Masks with only void pixels",
+    "mask turn": "Masks with another orientation",
+    "mask turn kept": "EXIF orientation in only one of image and mask",
+    "absent class": "Classes that are in no mask",
     "class areas": "Areas of the classes",
 }
 
 
 def data_page(name: str, prepared: Prepared, history: History) -> str:
-    """Return the page as HTML; images are shown small and upright, as a network would be given them."""
+    """Return the page as HTML; images are shown small and upright, as they are read for a network."""
     rows = {row.id: row for row in prepared.manifest.rows(state=None)}
-    shared = commonpath([dirname(name) for name in rows]) if rows else ""
+    prefix = commonpath([dirname(name) for name in rows]) if rows else ""
     findings = prepared.report.findings
     values = {
         "name": name,
@@ -75,7 +75,7 @@ def data_page(name: str, prepared: Prepared, history: History) -> str:
             ([dict(row) for row in one.table] for one in findings if one.kind == "class areas"), []
         ),
         "legend": _legend(prepared),
-        "shared": f"{shared}/" if shared else "",
+        "shared": f"{prefix}/" if prefix else "",
         "more": max(0, len(findings) - _FINDINGS),
         "classes": list(_classes(prepared)),
         "splits": list(prepared.manifest.counts(prepared.targets)),
@@ -90,10 +90,10 @@ def data_page(name: str, prepared: Prepared, history: History) -> str:
 def _verdict(prepared: Prepared) -> str:
     states = prepared.manifest.states()
     out = states["quarantined"] + states["dropped"]
-    grave = sum(finding.grave for finding in prepared.report.findings)
-    used = f"{count(states['kept'], 'image')}{prepared.in_classes()} can be learned from"
-    kept_out = f"; {out:,} {'is' if out == 1 else 'are'} kept out" if out else ""
-    todo = f" {count(grave, 'finding')} to look at." if grave else " Nothing is to be done."
+    serious = sum(finding.grave for finding in prepared.report.findings)
+    used = f"{count(states['kept'], 'image')}{prepared.in_classes()} can be used for training"
+    kept_out = f"; {out:,} {'is' if out == 1 else 'are'} left out" if out else ""
+    todo = f" {count(serious, 'finding')} to look at." if serious else " Nothing to do."
     return f"{used}{kept_out}.{todo}"
 
 
@@ -113,9 +113,9 @@ def _shown(finding: Finding, rows: dict[str, Row], prepared: Prepared) -> dict[s
 
 
 def _legend(prepared: Prepared) -> dict[str, str]:
-    """Return the colours in which classes are drawn, by their names; none where truths are not drawn in colours."""
-    found = {name: prepared.targets.colour(name) for name in prepared.manifest.truth.names}
-    return {name: colour for name, colour in found.items() if colour}
+    """Return the colour of each class, by name; empty if labels are not drawn in colours."""
+    colours = {name: prepared.targets.colour(name) for name in prepared.manifest.truth.names}
+    return {name: colour for name, colour in colours.items() if colour}
 
 
 def _most(prepared: Prepared) -> int:
@@ -126,7 +126,7 @@ def _picture(row: Row, prepared: Prepared, about: str = "") -> dict[str, str]:
     words = prepared.targets.words(row)
     try:
         array = load(prepared.manifest.root, row.path, part=row.part).image
-    except DataError:  # it was deleted since it was looked at
+    except DataError:  # deleted since the check
         return {"image": "", "id": row.id, "label": words, "split": row.split}
     image = prepared.targets.draw(Image.fromarray(array), row, prepared.manifest.root, about)
     drawn = bool(_legend(prepared))
@@ -151,7 +151,7 @@ def _classes(prepared: Prepared) -> Iterator[dict[str, Any]]:
 
 
 def _samples(prepared: Prepared) -> Iterator[tuple[str, Sequence[dict[str, str]]]]:
-    """Yield the first classes with images spread over each: a wrong folder is seen at a glance."""
+    """Yield the first classes with evenly sampled images: a wrong folder is visible at once."""
     counts = prepared.manifest.counts(prepared.targets)
     names = list(dict.fromkeys(name for found in counts.values() for name in found))
     by_class: dict[str, list[Row]] = {name: [] for name in names[:_CLASSES]}

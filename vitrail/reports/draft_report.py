@@ -1,4 +1,4 @@
-"""What a draft is worth: its score by folds, the labels it doubts, what more images and a fine-tune would bring."""
+"""Report of a draft: cross-validated score, label errors, and estimates for more images and a fine-tune."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ from vitrail.tasks.base import Task
 from vitrail.tasks.probe import DenseProbe, Doubt
 
 SHOWN = 48
-"""Doubtful labels on the page; the table beside it has them all."""
+"""Number of label errors on the page; the CSV table contains all of them."""
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """Seconds of the draft's phases; of a full fine-tune here, at least and at usual; right from half; the gain."""
+    """Estimates of a draft: seconds per phase; seconds of a full fine-tune, lower bound and usual; accuracy; gain.
+
+    `half` is the accuracy with half of the images, `gain` the estimated gain from twice the images.
+    """
 
     phases: dict[str, float]
     full: float
@@ -38,7 +41,7 @@ class Outlook:
 
 
 def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Outlook) -> dict[str, Any]:
-    """Write report.json, report.html, README.md and the doubts of a draft into its run."""
+    """Write report.json, report.html, README.md and the label errors of a draft into its run."""
     doubtful = found.task.probe.doubts(found.evaluation) if found.task.probe else None
     predictor = Predictor(run.folder)
     header = predictor.header
@@ -79,7 +82,7 @@ def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Out
 
 
 def _totals(manifest: Manifest, task: Task[Any, Any]) -> dict[str, int]:
-    """Return how many images of each class there are, in all splits together: a draft learns from all."""
+    """Return the number of images per class over all splits: a draft is trained on all of them."""
     counts = manifest.counts(task).values()
     return {name: sum(split[name] for split in counts) for name in next(iter(counts))}
 

@@ -1,4 +1,4 @@
-"""Scores a trained model again, on its own test images or on new ones."""
+"""Evaluate a trained model on its own test images or on new ones."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from vitrail.tasks.result import Result, Scope
 
 
 class Told(NamedTuple):
-    """A report as plain data, and the result that it was made of."""
+    """A report as plain data, and the result behind it."""
 
     report: dict[str, Any]
     result: Result
 
 
 class PageError(RunError):
-    """Images are scored, but the page about them could not be made; `told` are the scores."""
+    """The images were scored, but the HTML page could not be made; `told` holds the scores."""
 
     def __init__(self, html: str, error: Exception, told: Told) -> None:
         why = str(error) if isinstance(error, RunError) else f"{html} could not be made: {reason(error)}."
@@ -39,15 +39,17 @@ class PageError(RunError):
 
 
 def evaluate_run(model: str, device: str = "auto") -> Told:
-    """Score a run on its own test split once more.
+    """Evaluate a run on its own test split again.
 
     Raises:
-        RunError: `model` is a file, which knows no images.
-        DataError: the images are gone.
+        RunError: `model` is a file, which has no images.
+        DataError: the images no longer exist.
     """
     refuse_exported(Path(model))
     if not Path(model).is_dir():
-        raise RunError(f"{model} alone knows no test images. Name some: {command('eval', model, 'FOLDER')}")
+        raise RunError(
+            f"{model} is a model file without test images. Name some: {command('eval', model, 'FOLDER')}"
+        )
     run = open_run(model)
     predictor = Predictor(model, device)
     if run.recipe().training.tune == "draft":
@@ -59,20 +61,20 @@ def evaluate_run(model: str, device: str = "auto") -> Told:
 
 
 def _drafted(run: Run, predictor: Predictor) -> Told:
-    """Return the score by folds that a draft's report holds: its model learned from all its images."""
+    """Return the cross-validated score from a draft's report: its model was trained on all images."""
     if not run.report_path.is_file():
         raise RunError(
-            f"{run.folder} is a draft without a report: its score by folds is not kept. Draft it again, or name new "
-            f"images: {command('eval', run.folder, 'FOLDER')}"
+            f"{run.folder} is a draft without a report, so its cross-validated score is lost. Draft it again, or "
+            f"name new images: {command('eval', run.folder, 'FOLDER')}"
         )
     report: dict[str, Any] = json.loads(run.report_path.read_text(encoding="utf-8"))
     probe = predictor.task.probe
     if "calibration" not in report or probe is None:
         raise RunError(
-            f"{run.folder} was drafted by an older vitrail and keeps no calibration. Draft it again, or name new "
+            f"{run.folder} was drafted by an older vitrail and has no calibration. Draft it again, or name new "
             f"images: {command('eval', run.folder, 'FOLDER')}"
         )
-    note = "A draft learns from all its images. This is its score by folds, as counted when it was made."
+    note = "A draft is trained on all its images. This is its cross-validated score from the draft report."
     return Told({**report, "notes": [note]}, probe.reopen(report))
 
 
@@ -85,11 +87,11 @@ def evaluate_on(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Told:
-    """Score a model on new images whose truth is of its own kind; `html` also writes a page.
+    """Evaluate a model on new images with labels of the same kind; `html` also writes a page.
 
     Raises:
-        DataError: a class that the model does not know, a truth that its task cannot score, or nothing to score.
-        PageError: the images are scored, but the page could not be made.
+        DataError: a class that the model does not know, a label that its task cannot score, or nothing to score.
+        PageError: the images were scored, but the page could not be made.
     """
     if html:
         refuse_unwritable(Path(html))
@@ -100,13 +102,13 @@ def evaluate_on(
     evaluation = evaluate(predictor, new.rows, new.manifest.root)
     result = result_of(evaluation, new.rows, Scope(new.called, frozenset(new.known)))
     report = _report(predictor, result, {}) | {"notes": list(new.notes)}
-    told = Told(report, result)
+    scored = Told(report, result)
     if html:
         try:
             write_text(Path(html), page_of_new(new, predictor, result, report))
-        except Exception as error:  # drawings and pages fail in many ways, the scores stand all the same
-            raise PageError(html, error, told) from error
-    return told
+        except Exception as error:  # drawing and rendering can fail in many ways; the scores are still valid
+            raise PageError(html, error, scored) from error
+    return scored
 
 
 def _report(predictor: Predictor, result: Result, splits: dict[str, dict[str, int]]) -> dict[str, Any]:

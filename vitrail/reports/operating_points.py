@@ -1,4 +1,4 @@
-"""The operating points of a run: measured on validation images after the training, and again when asked."""
+"""Operating points of a run: measured on validation images after training, and again on demand."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from vitrail.runs.run import Run, open_run
 
 
 def with_operating_points(run: Run, manifest: Manifest, predictor: Predictor) -> Predictor:
-    """Return the predictor of a model file that holds what was measured of its points; one point needs no table.
+    """Measure the operating points of a run and store them in its model file; one point needs no table.
 
-    A file that holds it already stays as it is.
+    A file that already contains measurements is not changed.
     """
     if len(predictor.points) == 1 or predictor.header.points:
         return predictor
@@ -33,7 +33,7 @@ def with_operating_points(run: Run, manifest: Manifest, predictor: Predictor) ->
 
 
 class PointsTold(NamedTuple):
-    """Measured points as plain data, and what their score is called."""
+    """Measured points as plain data, and the name of their score."""
 
     report: dict[str, Any]
     score: str
@@ -42,30 +42,30 @@ class PointsTold(NamedTuple):
 def evaluate_points(
     model: str, wanted: str, data: str = "", *, read: LayoutOptions = DEFAULTS, device: str = "auto"
 ) -> PointsTold:
-    """Measure points of a model (`all`, or a list) on its run's own test images, or on new ones.
+    """Measure operating points of a model (`all`, or a list) on its run's own test images, or on new ones.
 
     Raises:
         SettingError: a point that the model was not trained for.
-        RunError: `model` is a file, which knows no images.
+        RunError: `model` is a file, which has no images.
     """
     predictor = Predictor(model, device)
     points = asked_for(wanted, predictor.points)
     if data:
         new = open_new_data(data, predictor.task, training_rows(model), read=read)
-        found = measure_points(predictor, points, new.manifest, new.rows)
-        return _told(predictor, found, new.notes)
+        measured = measure_points(predictor, points, new.manifest, new.rows)
+        return _report(predictor, measured, new.notes)
     if not Path(model).is_dir():
         raise RunError(
-            f"{model} alone knows no test images. Name some: "
+            f"{model} is a model file without test images. Name some: "
             f"{command('eval', model, 'FOLDER', '--points', wanted)}"
         )
     run = open_run(model)
     own = own_tests(run)
-    found = measure_points(predictor, points, own.scored, rows_of(own.scored, TEST))
-    return _told(predictor, found, own.notes)
+    measured = measure_points(predictor, points, own.scored, rows_of(own.scored, TEST))
+    return _report(predictor, measured, own.notes)
 
 
-def _told(predictor: Predictor, found: MeasuredPoints, notes: Sequence[str]) -> PointsTold:
+def _report(predictor: Predictor, measured: MeasuredPoints, notes: Sequence[str]) -> PointsTold:
     return PointsTold(
-        {"model": predictor.header.name, "points": found.rows, "notes": list(notes)}, found.score
+        {"model": predictor.header.name, "points": measured.rows, "notes": list(notes)}, measured.score
     )

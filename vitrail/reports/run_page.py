@@ -1,4 +1,4 @@
-"""Puts report.html together: words, curves, and the sections of a result with their images."""
+"""Build report.html: text, curves, and the sections of a result with their images."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ WIDTH = 520
 """Pixels of an image and its heat map side by side."""
 
 WIDE = 3 * WIDTH
-"""Pixels of truth, answer and errors side by side."""
+"""Pixels of truth, prediction and errors side by side."""
 
 LARGE = 4 * WIDTH
-"""Pixels of a side from which an image is made smaller before a heat map is laid over it."""
+"""Longest side, in pixels, above which an image is reduced before the heat map is drawn on it."""
 
 
 def page(run: Run, manifest: Manifest, predictor: Predictor, result: Result, report: dict[str, Any]) -> str:
@@ -58,35 +58,35 @@ def page(run: Run, manifest: Manifest, predictor: Predictor, result: Result, rep
         "loss": loss_curve(run),
         "curve": score_curve(run, (first and first.name) or result.main),
         "live": plots.photo_uri(open_picture(run.live_path)) if run.live_path.is_file() else None,
-        "subtitle": "Scored on images that neither the training nor the choice of the best epoch saw",
+        "subtitle": "Scored on images that were not used for training or for choosing the best epoch",
         "notes": _checked(run, manifest),
         "learnt": True,
         "clock": clock(report["seconds"]) if report["seconds"] > 120 else f"{report['seconds']:.0f} s",
     }
-    return _page(_laid_by(manifest, predictor), result, report, values)
+    return _page(_layout(manifest, predictor), result, report, values)
 
 
 def page_of_new(new: NewData, predictor: Predictor, result: Result, report: dict[str, Any]) -> str:
-    """Return the same page for images that were not the run's own: nothing is said of the training."""
+    """Return the page for new images, without the section about training."""
     values = {
         "title": f"{report['model']} on {new.called}",
-        "subtitle": "A trained model, scored on images that were named for it",
+        "subtitle": "A trained model, scored on the named images",
         "notes": [*report["notes"], *_notes(new.manifest)],
         "learnt": False,
     }
-    return _page(_laid_by(new.manifest, predictor), result, report, values)
+    return _page(_layout(new.manifest, predictor), result, report, values)
 
 
 class Drawer(NamedTuple):
-    """Draws answers on images: a task, the steps by which its images are read, and what is answered of one."""
+    """Draws predictions on images: a task, its preprocessing, and a function that predicts one image."""
 
     task: Task[Any, Any]
     preprocess: Preprocess
-    said: Callable[[Shot, NDArray[Any]], Any]
+    predict: Callable[[Shot, NDArray[Any]], Any]
 
 
 class DraftPage(NamedTuple):
-    """What the page of a draft shows: doubtful labels with their images, None where none were looked for."""
+    """Content of the page of a draft: label errors with their images (None if the task does not look for any)."""
 
     result: Result
     report: dict[str, Any]
@@ -97,12 +97,12 @@ class DraftPage(NamedTuple):
 def page_of_draft(run: Run, manifest: Manifest, shown: DraftPage) -> str:
     """Return the page of a draft.
 
-    It shows no heat maps: the answers are those of heads that had not seen the images, not of the model's own.
+    It has no heat maps: the predictions are those of the cross-validation heads, not of the model itself.
     """
     report = shown.report
     values = {
         "title": f"A draft in {report['seconds']:.0f} seconds",
-        "subtitle": "A frozen network and a linear head; every image asked once, of a head that had not seen it",
+        "subtitle": "A frozen network and a linear head; each image is predicted once, by a head not trained on it",
         "notes": _checked(run, manifest),
         "learnt": False,
         "draft": True,
@@ -111,7 +111,7 @@ def page_of_draft(run: Run, manifest: Manifest, shown: DraftPage) -> str:
     return _page(_Layout(manifest, None, shown.drawer), shown.result, report, values)
 
 
-def _laid_by(manifest: Manifest, predictor: Predictor) -> _Layout:
+def _layout(manifest: Manifest, predictor: Predictor) -> _Layout:
     drawer = Drawer(predictor.task, predictor.preprocess, lambda _, image: predictor(image)[0])
     return _Layout(manifest, predictor, drawer)
 
@@ -136,14 +136,14 @@ def _page(layout: _Layout, result: Result, report: dict[str, Any], values: Mappi
 
 
 def _point(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a measured operating point with its score in words."""
+    """Return a measured operating point with its score as text."""
     score = row["score"]
-    told = [measured(score[key], score.get("unit", "%")) for key in ("value", "low", "high")]
-    return {**row, **dict(zip(("told", "low", "high"), told, strict=True))}
+    texts = [measured(score[key], score.get("unit", "%")) for key in ("value", "low", "high")]
+    return {**row, **dict(zip(("told", "low", "high"), texts, strict=True))}
 
 
 def _checked(run: Run, manifest: Manifest) -> list[str]:
-    """Return what the check found when the run began; of older runs, what the manifest still tells."""
+    """Return the findings of the check at the start of the run; for older runs, notes from the manifest."""
     kept = next((event for event in run.history() if event["event"] == "checked"), None)
     if kept is None:
         return list(_notes(manifest))
@@ -151,24 +151,24 @@ def _checked(run: Run, manifest: Manifest) -> list[str]:
 
 
 def _notes(manifest: Manifest) -> Iterator[str]:
-    """Say what the check found that bears on the score: what was kept out and why, twins, leaks."""
+    """Yield notes about the data that affect the score: images left out and why, duplicates, groups."""
     out = [row for row in manifest.rows(state=None) if row.state != KEPT]
     if out:
         reasons = shorten((f"{row.id} ({row.reason.rstrip('.')})" for row in out), 5)
-        yield f"{count(len(out), 'image')} kept out: {reasons}."
+        yield f"{count(len(out), 'image')} left out: {reasons}."
     sizes = Counter(row.group for row in manifest.rows() if row.group)
     tied = [size for size in sizes.values() if size > 1]
     if tied:
         yield (
-            f"{count(sum(tied), 'image')} in {count(len(tied), 'group')} of twins or of one origin: a group counts "
-            "once in every interval."
+            f"{count(sum(tied), 'image')} in {count(len(tied), 'group')} of duplicates or of one origin: a group "
+            "counts once in every interval."
         )
 
 
 class _Layout:
-    """Brings sections into the shape of their templates: images loaded, curves drawn.
+    """Converts sections to template values: loads images, draws curves.
 
-    Without a predictor there are no galleries, without a drawer no overlays.
+    Without a predictor there are no galleries; without a drawer there are no overlays.
     """
 
     def __init__(self, manifest: Manifest, predictor: Predictor | None, drawer: Drawer | None) -> None:
@@ -178,7 +178,7 @@ class _Layout:
         self.explained = False
 
     def __call__(self, section: Section) -> dict[str, Any] | None:
-        """Return what the template of a section's kind fills in, or None where there is nothing to show."""
+        """Return the template values of a section, or None if there is nothing to show."""
         lay: Mapping[str, Callable[[Any], dict[str, Any] | None]] = {
             "table": lambda one: {"table": one.table, "note": one.note},
             "matrix": self._matrix,
@@ -187,27 +187,26 @@ class _Layout:
             "curve": self._curve,
             "reliability": self._reliability,
         }
-        laid = lay[section.kind](section) if section.kind in lay else None
-        return None if laid is None else {"kind": section.kind, "heading": section.heading, **laid}
+        values = lay[section.kind](section) if section.kind in lay else None
+        return None if values is None else {"kind": section.kind, "heading": section.heading, **values}
 
     def _matrix(self, matrix: Matrix) -> dict[str, Any]:
         filled = cells(matrix, self.rows, self.album)
         return {"matrix": filled, "left_out": self.album.missing}
 
     def _gallery(self, gallery: Gallery) -> dict[str, Any] | None:
-        """Return the images of a gallery; with the first that is explained stands how."""
+        """Return the images of a gallery; the first gallery with heat maps also explains how to read them."""
         if self.predictor is None:
             return None
         method = method_for(self.predictor.network) if gallery.explain else None
         first = gallery.explain and not self.explained
         self.explained = self.explained or gallery.explain
-        pictures = [self._looked(self.predictor, shot, method) for shot in gallery.shots]
+        pictures = [self._explained(self.predictor, shot, method) for shot in gallery.shots]
         return {"hint": gallery.hint, "how": first, "method": method, "pictures": pictures, "panels": False}
 
-    def _looked(self, predictor: Predictor, shot: Shot, method: str | None) -> dict[str, Any]:
+    def _explained(self, predictor: Predictor, shot: Shot, method: str | None) -> dict[str, Any]:
         image = self._image(predictor.preprocess, shot)
-        seen = preview(image) if predictor.preprocess.raw else image
-        plain = plots.of_array(seen)
+        plain = plots.of_array(preview(image) if predictor.preprocess.raw else image)
         figure = explain(predictor, image, method).figure(LARGE) if method else plots.shown(plain)
         figure.thumbnail((WIDTH, WIDTH))
         return {"image": plots.photo_uri(figure), "shot": shot}
@@ -217,22 +216,22 @@ class _Layout:
         return load(self.root, row.path, steps.channels, row.part, raw=steps.raw).image
 
     def _overlays(self, overlays: Overlays) -> dict[str, Any] | None:
-        """Return the images with the task's own drawing of the answer on each."""
+        """Return the images with the prediction drawn on each by the task."""
         if (drawer := self.drawer) is None:
             return None
         panels = hasattr(drawer.task, "compare")
         width, pictures = WIDE if panels else WIDTH, []
         for shot in overlays.shots:
             image = self._image(drawer.preprocess, shot)
-            seen = preview(image) if drawer.preprocess.raw else image
-            figure = plots.shown(self._drawn(drawer, plots.of_array(seen), image, shot))
+            visible = preview(image) if drawer.preprocess.raw else image
+            figure = plots.shown(self._drawn(drawer, plots.of_array(visible), image, shot))
             figure.thumbnail((width, width))
             pictures.append({"image": plots.photo_uri(figure), "shot": shot})
         return {"hint": overlays.hint, "pictures": pictures, "panels": panels}
 
     def _drawn(self, drawer: Drawer, shown: Image, image: NDArray[Any], shot: Shot) -> Image:
-        """Return an image with the answer drawn on it, and beside it the truth where the task shows both."""
-        task, answer = drawer.task, drawer.said(shot, image)
+        """Return an image with the prediction drawn on it, next to the truth if the task can draw both."""
+        task, answer = drawer.task, drawer.predict(shot, image)
         compare = getattr(task, "compare", None)
         if compare is None:
             return task.render(shown, answer)
@@ -244,10 +243,10 @@ class _Layout:
         return {"image": plots.data_uri(figure), "note": curve.note}
 
     def _reliability(self, section: Reliability) -> dict[str, Any]:
-        told = section.calibration
-        bins = [(b["sure"], *b["right"].values(), b["answers"]) for b in told["bins"]]
+        calibration = section.calibration
+        bins = [(b["sure"], *b["right"].values(), b["answers"]) for b in calibration["bins"]]
         return {
             "image": plots.data_uri(plots.reliability(bins)),
-            "calibration": told,
+            "calibration": calibration,
             "fitted_on": section.fitted_on,
         }

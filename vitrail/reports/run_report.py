@@ -1,4 +1,4 @@
-"""Writes what a run is worth: report.json for programs, report.html and the model card for people."""
+"""Write the report of a run: report.json for programs, report.html and the model card for people."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from vitrail.tasks.result import Result
 
 
 def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool) -> dict[str, Any]:
-    """Score the run's model on its test split and write report.json, report.html and README.md into the run.
+    """Evaluate the run's model on its test split; write report.json, report.html and README.md into the run.
 
-    First the task learns from the validation answers what it leaves to them (`settled`), and operating points are
-    measured on them (`pointed`). Images of both splits that changed since the run looked at them are left out; the
-    report names them in `left_out`.
+    First the model is calibrated on the validation split (`calibrate_on_validation`), and operating points are measured
+    on it (`with_operating_points`). Images of both splits that changed since the run began are left out; the report
+    lists them in `left_out`.
     """
     manifest, left_out = without_changes(run, manifest, (VAL, TEST))
     predictor = with_operating_points(run, manifest, calibrate_on_validation(run, manifest))
@@ -40,13 +40,13 @@ def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool
 
 
 def tested(predictor: Predictor, manifest: Manifest) -> Result:
-    """Return what a model is worth on the test split of its run's own images."""
+    """Return the result of a model on the test split of its run."""
     rows = rows_of(manifest, TEST)
     return result_of(evaluate(predictor, rows, manifest.root), rows, scope_of(manifest, TEST))
 
 
 def about(run: Run, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:
-    """Return what a report says beside the scores: the network, the data, the cost, how to make it again."""
+    """Return the report without scores: network, data, cost, command to reproduce."""
     recipe, header = run.recipe(), predictor.header
     events = run.effective_history()
     steps = [event for event in events if event["event"] == "step"]

@@ -1,4 +1,4 @@
-"""Small images inside a page, up to a budget, so that a report can be sent to a colleague."""
+"""Thumbnails embedded in a page, up to a size budget, so that a report can be sent to a colleague."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from vitrail.data.manifest import Row
 
 THUMB = 112
 BUDGET = 2_500_000
-"""Bytes of small images in one page."""
+"""Bytes of thumbnails in one page."""
 
 
 class Thumb(NamedTuple):
-    """An image as a data: address; `coarse` where its own pixels are fewer than it is shown with."""
+    """An image as a data: URI; `coarse` if it is displayed larger than its own pixels."""
 
     uri: str
     coarse: bool
 
 
 class Album:
-    """Makes small images of rows until the budget is spent, and counts what it had to leave out."""
+    """Makes thumbnails until the budget is used up, and counts the images left out."""
 
     def __init__(self, root: Path, budget: int = BUDGET) -> None:
         self.root, self.left = root, budget
         self.missing = 0
 
     def thumb(self, row: Row) -> Thumb | None:
-        """Return a row's image, or None where the budget is spent, or the image gone or changed."""
+        """Return the thumbnail of a row, or None if the budget is used up, or the image is missing or changed."""
         if self.left <= 0:
             self.missing += 1
             return None
         try:
             image = Image.fromarray(load_unchanged(self.root, row).image)
-        except DataError:  # gone, or another one than was scored; a page without it is better than none
+        except DataError:  # missing or changed since it was scored; make the page without it
             self.missing += 1
             return None
         coarse = max(image.size) < THUMB

@@ -1,1 +1,1 @@
-"""What a trained model is on disk: recipe, folder, one-file model, proof."""
+"""A trained model on disk: recipe, run folder, model file and proof."""

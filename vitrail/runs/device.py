@@ -1,4 +1,4 @@
-"""What this machine can compute on, and how."""
+"""The devices of this machine, and their support for bf16."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def device_for(name: str) -> torch.device:
         raise SettingError(
             f"There is no device called {name!r}. Choose --device auto, cpu, cuda or mps."
         ) from None
-    there = {
+    available = {
         "cpu": True,
         "cuda": (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
-    if not there.get(device.type, False):
-        raise SettingError(f"The device {name!r} is not to be had on this machine. Use --device cpu.")
+    if not available.get(device.type, False):
+        raise SettingError(f"The device {name!r} is not available on this machine. Use --device cpu.")
     return device
 
 
 def bf16_unit(device: torch.device) -> str:
-    """Return the name of what multiplies bf16 matrices in hardware on this device, or ""."""
+    """Return the name of the hardware unit that multiplies bf16 matrices on this device, or ""."""
     if device.type != "cpu":
         return device.type if fast_bf16(device) else ""
     has = torch.cpu.get_capabilities()
@@ -48,5 +48,5 @@ def fast_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Compute matrix products in bf16 where asked."""
+    """Return a context that computes matrix products in bf16 if this is the precision."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

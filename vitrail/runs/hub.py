@@ -1,4 +1,4 @@
-"""Shares a run on a model hub: the model, its card and its scores; never images or paths unless asked."""
+"""Share a run on a model hub: the model, its card and its scores; images and file names only if the user asks."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from vitrail.core.text import command
 from vitrail.runs.run import Run
 
 ALONE = ("model.safetensors", "README.md", "report.json")
-"""What travels as it is: none of it names a file of the data or shows an image."""
+"""Files that are uploaded unchanged; they hold no file names of the data and no images."""
 
 WITH_IMAGES = ("report.html", "manifest.csv")
-"""What shows images, or names them: only where the user asks."""
-
+"""Files that show images or name them; uploaded only if the user asks."""
 
 BESIDE_MANIFEST = ("manifest.json", "targets.jsonl")
-"""What stands beside the manifest where its truths need it: it goes where the manifest goes."""
+"""Files that a manifest may need for its labels; they are uploaded with it."""
 
 
 class Pushed(NamedTuple):
-    """Where a run now is, and which files went there."""
+    """The address of an uploaded run, and its files."""
 
     url: str
     files: tuple[str, ...]
 
 
 def parcel(run: Run, pictures: bool = False) -> dict[str, bytes | Path]:
-    """Return what a share holds, by name; the recipe goes without the folder of the data.
+    """Return the files to upload, by name; the recipe does not name the folder of the data.
 
     Raises:
-        RunError: the run is not finished: a file is missing.
+        RunError: a file is missing, because the run is not finished.
     """
     names = (*ALONE, *(WITH_IMAGES if pictures else ()))
     beside = [name for name in BESIDE_MANIFEST if pictures and (run.folder / name).is_file()]
@@ -46,9 +45,8 @@ def parcel(run: Run, pictures: bool = False) -> dict[str, bytes | Path]:
             f"{command('train', '--resume', run.folder)}"
         )
     recipe = run.recipe()
-    weights = json.loads(run.report_path.read_text(encoding="utf-8"))[
-        "weights"
-    ]  # by name; the recipe's may be a path
+    # The report holds the name of the weights; the recipe may hold a path.
+    weights = json.loads(run.report_path.read_text(encoding="utf-8"))["weights"]
     update = {
         "data": recipe.data.model_copy(update={"source": ""}),
         "model": recipe.model.model_copy(update={"weights": weights}),
@@ -60,16 +58,16 @@ def parcel(run: Run, pictures: bool = False) -> dict[str, bytes | Path]:
 
 
 def push(run: Run, repository: str, *, private: bool = False, pictures: bool = False) -> Pushed:
-    """Create the repository owner/name where there is none and put the run into it in one commit.
+    """Create the repository owner/name if it does not exist, and upload the run in one commit.
 
-    The token is the one that `hf auth login` (or HF_TOKEN) left.
+    The token is the one of `hf auth login` or HF_TOKEN.
 
     Raises:
         SettingError: the name is not owner/name.
         RunError: the hub cannot be reached or refuses, or the run is not finished.
     """
     if not re.fullmatch(r"[^/\s]+/[^/\s]+", repository):
-        raise SettingError(f"{repository!r} cannot be a repository. Name it owner/name, such as me/photos.")
+        raise SettingError(f"{repository!r} is not a repository name. Use owner/name, such as me/photos.")
     if offline():
         raise RunError("HF_HUB_OFFLINE is set, so nothing can be shared. Unset it and try again.")
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -81,15 +79,12 @@ def push(run: Run, repository: str, *, private: bool = False, pictures: bool = F
     try:
         made = api.create_repo(repository, private=private, exist_ok=True)
         api.create_commit(made.repo_id, operations, commit_message=_message(run))
-    except ValueError as error:  # what the hub's own client thinks of a name
-        raise RunError(f"{repository!r} cannot be a repository: {error} Name it owner/name.") from error
-    except Exception as error:  # the client lets through errors of several libraries: HTTP, files, uploads
-        refused = isinstance(error, HfHubHTTPError | LocalTokenNotFoundError)
-        way_out = (
-            "Log in with `hf auth login`, check the name"
-            if refused
-            else f"Look whether {hub_endpoint()} can be reached from here"
-        )
+    except ValueError as error:  # the hub's client checks the name, too
+        raise RunError(f"{repository!r} is not a repository name: {error} Use owner/name.") from error
+    except Exception as error:  # the client raises errors of several libraries: HTTP, files, uploads
+        way_out = f"Check whether {hub_endpoint()} can be reached from here"
+        if isinstance(error, HfHubHTTPError | LocalTokenNotFoundError):
+            way_out = "Log in with `hf auth login`, check the name"
         raise RunError(
             f"{run.folder} could not be shared as {repository}: {_first_line(error).rstrip('.')}. "
             f"{way_out}, and try again."

@@ -1,4 +1,4 @@
-"""The images of a run, later: where they lie now, and whether they are still those that it saw."""
+"""Find the images of a run again: their present folder, and whether they changed since the training."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vitrail.data.open_image import place
 from vitrail.data.prepare import find
 from vitrail.runs.run import Run
 
-_LOOKED_FOR = 20  # images that tell which folder is meant
+_LOOKED_FOR = 20  # images that are used to find the folder
 
 
 def look_event(root: Path, began: float) -> dict[str, Any]:
-    """Return what a run's history keeps of a look at all its images: where they lay, and when it began."""
+    """Return the history values for a check of all images of a run: their folder, and the start time."""
     return {"root": str(root.resolve()), "looked": began}
 
 
 def last_look(run: Run, root: Path) -> float | None:
-    """Return when the contents of a run's images in this place were looked at last; None where nothing tells it."""
+    """Return the time of the last check of a run's images in this folder, or None."""
     here = str(root.resolve())
     return next(
         (e["looked"] for e in reversed(run.history()) if "looked" in e and e.get("root") == here), None
@@ -34,33 +34,33 @@ def last_look(run: Run, root: Path) -> float | None:
 def changes_of(
     run: Run, manifest: Manifest, rows: Sequence[Row] | None = None, progress: Progress | None = None
 ) -> Changes:
-    """Return which of a run's images (None: all that it keeps) are no longer those that it saw."""
+    """Return which images of a run (`rows`; None: all kept ones) changed or are missing."""
     rows = manifest.rows() if rows is None else rows
     return find_changes(rows, manifest.root, last_look(run, manifest.root), progress)
 
 
 def without_changes(run: Run, manifest: Manifest, splits: Sequence[str]) -> tuple[Manifest, str]:
-    """Return the manifest without the images of these splits that are no longer those that the run saw.
+    """Return the manifest without the images of these splits that changed or are missing.
 
-    The second value says in words which these are, "" where there are none.
+    The second value names them in words; it is "" if there are none.
     """
     rows = [row for split in splits for row in manifest.rows(split)]
-    found = changes_of(run, manifest, rows)
-    if not (gone := found.ids()):
+    changes = changes_of(run, manifest, rows)
+    if not (changed := changes.ids()):
         return manifest, ""
     reason = "no longer the image that the run saw"
     kept = [
-        row._replace(state=DROPPED, reason=reason) if row.id in gone else row
+        row._replace(state=DROPPED, reason=reason) if row.id in changed else row
         for row in manifest.rows(state=None)
     ]
-    return manifest.replace(kept), found.text(len(rows))
+    return manifest.replace(kept), changes.text(len(rows))
 
 
 def moved(manifest: Manifest, source: str) -> Manifest:
-    """Return the manifest of a run whose images lie in another place now: a folder, archive or table.
+    """Return the manifest of a run whose images were moved; `source` is a folder, archive or table.
 
     Raises:
-        DataError: not one of them lies there.
+        DataError: none of the images is there.
     """
     whole = find(source)
     rows = manifest.rows()
@@ -71,7 +71,7 @@ def moved(manifest: Manifest, source: str) -> Manifest:
     root = max(folders, key=lambda folder: sum(_lies_in(folder, row) for row in rows))
     if not any(_lies_in(root, row) for row in rows):
         raise DataError(
-            f"No image of the run lies in {source}: there is no {root / rows[0].path}. Name the folder that "
+            f"No image of the run is in {source}: there is no {root / rows[0].path}. Name the folder that "
             f"holds {rows[0].path}."
         )
     return replace(manifest, root=root.resolve())

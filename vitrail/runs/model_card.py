@@ -1,4 +1,4 @@
-"""The model card, README.md of a run, in the format that model hubs read; it names no path and shows no image."""
+"""The model card (README.md of a run) in the format of model hubs. It holds no paths and no images."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from vitrail.tasks.result import (
 )
 
 CLASSES = 60
-"""Classes that are named; of more the card says how many there are."""
+"""Number of classes that the card names; of the others it gives the number."""
 
 PAIRS = 10
 
 
 def card(header: Header, task: Task[Any, Any], report: Mapping[str, Any], result: Result) -> str:
-    """Return the card of a model file out of its header, its task, and the run's report and result."""
+    """Return the card of a model file from its header, its task, and the report and result of the run."""
     labels = task.labels
     lines = [
         "---",
@@ -51,26 +51,26 @@ def card(header: Header, task: Task[Any, Any], report: Mapping[str, Any], result
 
 
 ELSEWHERE = (
-    "The scores hold for images taken like those it was trained on; elsewhere, measure: `vitrail eval`."
+    "The scores are valid for images like the training images. For other images, measure: `vitrail eval`."
 )
 
 
 def _front(header: Header, task: Task[Any, Any], result: Result) -> dict[str, Any]:
-    """Return the block that hubs index; a licence is named only where the weights brought one."""
+    """Return the front matter for model hubs; a licence is named only if the weights have one."""
     exports = task.exports
     tag = [exports.pipeline_tag] if exports else []
     front: dict[str, Any] = {"library_name": "vitrail", **({"pipeline_tag": tag[0]} if tag else {})}
     if header.licence:
         front["license"] = header.licence.lower()
     front["tags"] = ["vitrail", *tag]
-    told = [name for name in (exports.metrics if exports else ()) if name in result.numbers]
-    if told:
-        found = {
+    metrics = [name for name in (exports.metrics if exports else ()) if name in result.numbers]
+    if metrics:
+        scores = {
             "task": {"type": tag[0]},
             "dataset": {"name": "images kept out of training", "type": "own"},
-            "metrics": [{"type": name, "value": result.numbers[name].value} for name in told],
+            "metrics": [{"type": name, "value": result.numbers[name].value} for name in metrics],
         }
-        front |= {"metrics": told, "model-index": [{"name": header.name, "results": [found]}]}
+        front |= {"metrics": metrics, "model-index": [{"name": header.name, "results": [scores]}]}
     return front
 
 
@@ -99,14 +99,14 @@ def _data(data: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
     ]
     for name in names[:CLASSES]:
         lines.append(
-            f"| {_cell(name) or 'pictures'} | " + " | ".join(f"{n[name]:,}" for n in splits.values()) + " |"
+            f"| {_cell(name) or 'images'} | " + " | ".join(f"{n[name]:,}" for n in splits.values()) + " |"
         )
     out = sum(number for state, number in data["states"].items() if state != "kept")
     return [*lines, "", f"Kept out (unreadable, contradictory or dropped): {out:,}.", ""]
 
 
 def _section(section: Section) -> list[str]:
-    """Return what a card says of a section; of images and curves nothing."""
+    """Return the lines of a card for a section; sections with images and curves have none."""
     if isinstance(section, TableSection):
         return _table(section)
     if isinstance(section, Matrix):
@@ -133,7 +133,7 @@ def _heads(column: Column) -> list[str]:
 
 
 def _cells(cell: Cell, spread: bool) -> list[str]:
-    """Return a cell as text: of a number that is told with its interval two."""
+    """Return the texts of a cell: one, or for a number with an interval two."""
     if not isinstance(cell, Number):
         return [_cell(str(cell))]
     if not spread:
@@ -151,23 +151,25 @@ def _confused(matrix: Matrix) -> list[str]:
         if i != j and counts[i][j]
     ]
     pairs.sort(key=lambda pair: -pair[0])
-    said = [f"- {true} taken for {answer}: {number}" for number, true, answer in pairs[:PAIRS]]
-    return ["## Mostly confused", "", *(said or ["- nothing"]), ""]
+    lines = [f"- {true} taken for {prediction}: {number}" for number, true, prediction in pairs[:PAIRS]]
+    return ["## Most frequent confusions", "", *(lines or ["- none"]), ""]
 
 
 def _calibrated(section: Reliability) -> list[str]:
-    found = section.calibration
+    calibration = section.calibration
     after, before, noise = (
-        measured(found.get(name), "%") for name in ("ece_after", "ece_before", "ece_noise")
+        measured(calibration.get(name), "%") for name in ("ece_after", "ece_before", "ece_noise")
     )
-    plain = f" (before temperature scaling {before})" if "ece_before" in found else ""
+    plain = f" (before temperature scaling {before})" if "ece_before" in calibration else ""
     chance = (
-        f"; a perfectly calibrated model would show {noise} on as many images" if "ece_noise" in found else ""
+        f"; a perfectly calibrated model would show {noise} on the same number of images"
+        if "ece_noise" in calibration
+        else ""
     )
     return [
         "## Calibration",
         "",
-        f"Expected calibration error {after}{plain}{chance}. Temperature {found['temperature']:g}.",
+        f"Expected calibration error {after}{plain}{chance}. Temperature {calibration['temperature']:g}.",
         "",
     ]
 
@@ -182,9 +184,9 @@ def _use(labels: Sequence[str], report: Mapping[str, Any]) -> list[str]:
         *([f"{again}    # trains it again"] if again else []),
         "```",
         "",
-        f"The file holds its {'classes, its ' if labels else ''}preprocessing and its answer to a generated "
-        "image; opening it",
-        "checks that it still answers so.",
+        f"The file holds its {'classes, its ' if labels else ''}preprocessing and its output on a generated "
+        "image. Opening it",
+        "checks that the output is still the same.",
         "",
     ]
 

@@ -1,4 +1,4 @@
-"""One file is a model: weights, and in the header everything that prediction needs, and the proof."""
+"""The model file: weights, and a header with everything that prediction needs and the proof."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ FORMAT: Literal[1] = 1
 
 
 class Header(Settings):
-    """What stands in a model file beside the weights.
+    """The header of a model file.
 
-    `task` holds the task's name and settings, its `labels`, and its `truth`, the header of the truths that it was
-    trained on; files of earlier versions know the labels alone.
+    `task` holds the task's name and settings, its `labels`, and its `truth`, the description of its training labels.
+    Files of earlier versions hold the labels only.
     """
 
     format: Literal[1] = FORMAT
@@ -52,14 +52,14 @@ class ModelFile(NamedTuple):
 
 
 def write_model(path: Path, network: nn.Module, header: Header) -> None:
-    """Write the network's weights and the header in one step, so that a kill leaves the old file whole."""
+    """Write the weights and the header in one step, so that an interruption leaves the old file intact."""
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
     metadata = {"vitrail": header.model_dump_json()}
     replace(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
 def read_model(path: Path) -> ModelFile:
-    """Read a model file; raises a RunError that says what is wrong with it."""
+    """Read a model file. RunError, with the reason, if it cannot be read."""
     try:
         with safe_open(path, framework="pt") as handle:
             metadata = handle.metadata() or {}
@@ -77,26 +77,26 @@ def read_model(path: Path) -> ModelFile:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    """Say what is wrong with a file: it was cut short or damaged, or its name tells that it is something else."""
+    """Return in words why a file cannot be read: incomplete, damaged, or of another type by its name."""
     if path.suffix == ".safetensors" or isinstance(error, OSError):
-        return f"{path} is not a whole model file ({error}). Copy it again or train again."
+        return f"{path} is not a complete model file ({error}). Copy it again or train again."
     graph = path.with_suffix(".xml")
     if path.suffix == ".bin" and graph.is_file():
-        return f"{path} holds the numbers of the exported {graph.name} alone. Name {graph}."
-    return f"{path} is no model file. Name a run folder, a model.safetensors, or an exported .onnx, .xml or .pt2."
+        return f"{path} holds only the weights of the exported {graph.name}. Name {graph}."
+    return f"{path} is not a model file. Name a run folder, a model.safetensors, or an exported .onnx, .xml or .pt2."
 
 
 def parse_header(text: str, path: Path) -> Header:
-    """Read the header's JSON; a file of a later version is refused by name."""
+    """Parse the JSON of a header. RunError if it is broken or of another format version."""
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise RunError(f"{path} has a broken header ({error}). Copy it again.") from None
     if values.get("format") != FORMAT:
         raise RunError(
-            f"{path} is of format {values.get('format')}, this vitrail {__version__} reads {FORMAT}. Update vitrail."
+            f"{path} has format {values.get('format')}, but this vitrail {__version__} reads {FORMAT}. Update vitrail."
         )
     try:
         return read(Header, values, str(path))
     except SettingError as error:
-        raise RunError(f"{path} has a header this vitrail {__version__} cannot read: {error}") from None
+        raise RunError(f"{path} has a header that this vitrail {__version__} cannot read: {error}") from None

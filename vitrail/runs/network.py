@@ -1,4 +1,4 @@
-"""Recipe → network: the only place where a model meets a task."""
+"""Build the network of a recipe: the encoder with the head of the task."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ class _Assembled(nn.Module):
 
     @property
     def spec(self) -> FeatureSpec:
-        """What the encoder says of itself."""
+        """The feature description of the encoder."""
         return self.encoder.spec
 
     def encode(
         self, inputs: Mapping[str, Tensor], record: Recorder | None = None, whole: bool = False
     ) -> Features:
-        """Return the features that the head reads; `whole` where also those are wanted that it does not read.
+        """Return the features that the head reads; with `whole`, all features.
 
-        Attention is recorded, of whole features, where a recorder is handed in.
+        With a recorder, the attention is recorded and all features are computed.
         """
+        # Inputs of the encoder besides the images.
         given = {name: inputs[name] for name in self.encoder.takes if name in inputs}
         images = inputs["images"]
         if self.head.reads == "levels":
@@ -54,7 +55,7 @@ class _Assembled(nn.Module):
 class Network(_Assembled):
     """An encoder with the head of a task: the inputs of a batch by name → the task's outputs by name.
 
-    `outputs` names what it gives outside of training, in order.
+    `outputs` names the outputs outside of training, in order.
     """
 
     __call__: Callable[..., Output]
@@ -64,36 +65,36 @@ class Network(_Assembled):
         self.outputs = tuple(outputs)
 
     def forward(self, inputs: Mapping[str, Tensor], record: Recorder | None = None) -> Output:
-        """Return the outputs of the head, recording attention where a recorder is handed in."""
+        """Return the outputs of the head; with a recorder, the attention is recorded."""
         return self.head(self.encode(inputs, record), inputs)
 
 
 class Classifier(_Assembled):
-    """An encoder with a head of classes: images (b, channels, height, width) → logits (b, k)."""
+    """An encoder with a classifier: images (b, channels, height, width) → logits (b, k)."""
 
     __call__: Callable[..., Tensor]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits."""
+        """(b, channels, height, width) → (b, k)."""
         inputs = {"images": images}
         return self.head(self.encode(inputs), inputs)["logits"]
 
 
 def build_task(name: str, truth: Truth | Sequence[str], settings: Mapping[str, Any]) -> Task[Any, Any]:
-    """Return the task of this name, ours or "module:Class", for truths of this header, or of these names alone."""
+    """Return the task with this name, ours or "module:Class", for labels described by a header or by class names."""
     task: Task[Any, Any] = load("task", name)(truth, settings)
     return task
 
 
 def task_of(header: Header, learnt: Mapping[str, Any]) -> Task[Any, Any]:
-    """Return the task that a model file describes, with what was learned since laid over its settings."""
-    said = header.task
-    truth = Truth.from_dict(said["truth"]) if "truth" in said else said["labels"]
-    return build_task(said["name"], truth, {**said["settings"], **learnt})
+    """Return the task of a model file; `learnt` are settings that override its own."""
+    stored = header.task
+    truth = Truth.from_dict(stored["truth"]) if "truth" in stored else stored["labels"]
+    return build_task(stored["name"], truth, {**stored["settings"], **learnt})
 
 
 def build_network(encoder: Encoder, task: Task[Any, Any]) -> Network:
-    """Return the network that gives the encoder this task's head."""
+    """Return the encoder with the head of this task."""
     return Network(encoder, task.head(encoder.spec), tuple(task.outputs))
 
 
@@ -108,31 +109,31 @@ def create_model(
 ) -> Classifier:
     """Return a network from images (b, channels, height, width) to logits (b, num_classes).
 
-    `name` is one of ours (`vit_s16`) or timm's; `image` is the size (height, width) that positions are made for.
-    `pretrained` is True for the best weights that can be had, or names a file or a checkpoint; the classifier comes
-    along where it has as many classes and stands directly on the pooled features, else it is freshly drawn. What was
-    taken for granted of the weights is a warning.
+    `name` is one of ours (`vit_s16`) or timm's; `image` is the size (height, width) for the position table.
+    `pretrained` is True for the best available weights, or names a file or a checkpoint. Their classifier is loaded if
+    it has `num_classes` classes and is applied directly to the pooled features; otherwise the classifier is new.
+    Assumptions about the weights are reported as warnings.
 
     Raises:
-        WeightsError: the weights cannot be had or do not fit.
+        WeightsError: the weights are not available or do not fit.
     """
     labels = [str(i) for i in range(num_classes)]
     if pretrained is False:
         encoder = create_encoder(name, image=image, channels=channels)
         return Classifier(encoder, build_task("classify", labels, {"pool": pool}).head(encoder.spec))
-    found = find_weights("auto" if pretrained is True else pretrained, name)
-    for line in found.assumed:
-        warnings.warn(f"the weights {found.name}: {line}", stacklevel=2)
-    comes_along = len(found.head.get("linear.bias", ())) == num_classes
-    task = build_task("classify", labels, {"pool": pool or (found.pool if comes_along else None)})
-    encoder = found.build(image=image, channels=channels)
+    weights = find_weights("auto" if pretrained is True else pretrained, name)
+    for line in weights.assumed:
+        warnings.warn(f"the weights {weights.name}: {line}", stacklevel=2)
+    same_classes = len(weights.head.get("linear.bias", ())) == num_classes
+    task = build_task("classify", labels, {"pool": pool or (weights.pool if same_classes else None)})
+    encoder = weights.build(image=image, channels=channels)
     network = Classifier(encoder, task.head(encoder.spec))
-    take_head(network, found.head)
+    take_head(network, weights.head)
     return network.eval()
 
 
 def take_head(network: Network | Classifier, head: Mapping[str, Tensor]) -> bool:
-    """Load a published classifier where it has the shapes of the network's own; tell whether it has."""
+    """Load a published classifier if its shapes match the network's head; return whether they do."""
     own = {key: tuple(tensor.shape) for key, tensor in network.head.state_dict().items()}
     if {key: tuple(tensor.shape) for key, tensor in head.items()} != own:
         return False

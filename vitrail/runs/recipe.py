@@ -1,7 +1,7 @@
-"""A recipe is the whole setting of a run: data, model, task and training.
+"""A recipe holds all settings of a run: data, model, task and training.
 
-What a user leaves open is laid over one another by `layered`: a recipe by name (vitrail/recipes/*.yaml) states network
-and training, `task_part` what its task sets in it, and everything that is more particular lies above.
+`layered` merges the sources of settings: a named recipe (vitrail/recipes/*.yaml) states network and training,
+`task_part` adds the settings of the task, and more specific settings override both.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class DataSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """Which network, at which input size (height, width), and how an image is fitted to it.
+    """The network, its input size (height, width), and the preprocessing of images.
 
-    `crop_fraction` is the share of the resized image that the input shows; None is the fit's usual one.
-    `stride` is the pixels from one patch to the next where patches overlap.
-    `scale` is the value that counts as 1 where images are taken in the numbers of their files, such as 65535 or
-    10000; `mean` and `std`, one number a channel, are in parts of it, and None is the usual ones.
-    `settings` change the network's own, those of its page (`position`, `depth`, …), where it starts from scratch.
+    `crop_fraction` is the share of the resized image that the input shows; None is the usual one of the fit.
+    `stride` is the pixels from one patch to the next, for patches that overlap.
+    `scale` is the pixel value that counts as 1 when images keep the numbers of their files, such as 65535 or 10000.
+    `mean` and `std`, one number per channel, are fractions of it; None is the usual ones.
+    `settings` change settings of the network's config (`position`, `depth`, …) for training from scratch.
     """
 
     name: str
@@ -64,7 +64,7 @@ class ModelSettings(Settings):
 
 
 class TaskSettings(Settings):
-    """Which task, with settings of its own."""
+    """The task and its settings."""
 
     @model_validator(mode="before")
     @classmethod
@@ -76,7 +76,7 @@ class TaskSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """How the network is trained; `seconds` (of `--time`) wins over `epochs`."""
+    """How the network is trained; `seconds` (from `--time`) overrides `epochs`."""
 
     tune: Literal["scratch", "draft", "head", "full"] = "scratch"
     epochs: PositiveInt = 100
@@ -103,7 +103,7 @@ class TrainSettings(Settings):
 
 
 class Recipe(Settings):
-    """Enough to rebuild and to retrain a run; stored in it as recipe.yaml."""
+    """The settings for rebuilding or repeating a run; stored in the run folder as recipe.yaml."""
 
     schema_version: Literal[1] = SCHEMA
     recipe: str
@@ -119,17 +119,17 @@ def named(name: str) -> dict[str, Any]:
 
 
 def is_file(recipe: str) -> bool:
-    """Tell a recipe's file from its name."""
+    """Tell whether this is a recipe file (and not the name of a recipe)."""
     return recipe.endswith((".yaml", ".yml"))
 
 
 def settings_of(recipe: str) -> dict[str, Any]:
-    """Return the settings of a recipe by name or of a file."""
+    """Return the settings of a named recipe or a recipe file."""
     return _settings(_whole(recipe))
 
 
 def regularization_of(recipe: str) -> Regularization | None:
-    """Return how strongly a recipe, by name or of a file, wants its task to regularise; None where it says nothing."""
+    """Return the regularization that a named recipe or a recipe file states, or None."""
     return read(_Regularized, _whole(recipe), recipe).regularization
 
 
@@ -140,7 +140,7 @@ class _Regularized(Settings):
 
 
 BESIDE_SETTINGS = ("about", "models", "regularization", "schema_version")
-"""What a recipe's file says that is no setting of a run."""
+"""Keys of a recipe file that are not settings of a run."""
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,15 +158,15 @@ def recipes() -> list[str]:
 
 
 def recipe_for(model: str, tune: str) -> str | None:
-    """Return the recipe whose `models` (shell patterns) name this network, for this way of training, or None.
+    """Return the recipe whose `models` (shell patterns) match this network, for this `tune`, or None.
 
-    `model` is our name or timm's; a tag after a dot names weights and does not count.
+    `model` is our name or timm's. A tag after a dot names weights and is ignored.
     """
     bare = model.partition(".")[0]
     for name in recipes():
         values = _file(name)
-        way = values.get("training", {}).get("tune", "scratch")
-        if way == tune and any(fnmatchcase(bare, pattern) for pattern in values.get("models", ())):
+        stated = values.get("training", {}).get("tune", "scratch")
+        if stated == tune and any(fnmatchcase(bare, pattern) for pattern in values.get("models", ())):
             return name
     return None
 
@@ -180,15 +180,17 @@ def _file(name: str) -> dict[str, Any]:
 
 
 def task_part(task: str, recipe: str, regularization: Regularization | None = None) -> dict[str, Any]:
-    """Return what a task sets in a recipe by name, as a layer; `regularization` wins over the recipe's."""
+    """Return the settings of a task for a named recipe, as a layer. `regularization` overrides that of the recipe."""
     wanted = regularization or regularization_of(recipe)
     part: dict[str, Any] = {"task": {"name": task, "settings": default_settings(task, recipe, wanted)}}
     training = default_training(task)
-    return part | ({"training": training} if training else {})
+    if training:
+        part["training"] = training
+    return part
 
 
 def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested mappings over one another, the last on top; None leaves what lies below."""
+    """Merge nested mappings; a later one overrides the earlier ones, but None does not override."""
     merged: dict[str, Any] = {}
     for layer in layers:
         merged = _merge(merged, layer)
@@ -207,6 +209,6 @@ def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compose(name: str, own: Mapping[str, Any], where: str = "settings") -> Recipe:
-    """Return the recipe `name`, for the task that `own` names (classify by default), with own settings over it."""
+    """Return the recipe `name` for the task in `own` (default: classify), with the settings of `own` on top."""
     task = own.get("task", {}).get("name") or TaskSettings().name
     return read(Recipe, layered(named(name), {"recipe": name}, task_part(task, name), own), where)

@@ -1,4 +1,4 @@
-"""The command that makes a run again."""
+"""The command that repeats a training run."""
 
 from __future__ import annotations
 
@@ -13,35 +13,40 @@ from vitrail.runs.task_wrapping import unwrap
 from vitrail.runs.train_options import OF_TASK
 
 DERIVED = ("pool", "class_weights")
-"""Settings of a task that the plan makes from the network, the images and other options."""
+"""Settings of a task that are computed from the network, the images and other options."""
 
 
 def train_command(recipe: Recipe, weights: str, kind: str) -> str:
-    """Return the command that makes a run again from its recipe.yaml; no folder of this machine is named in it.
+    """Return the command that repeats a run from its recipe.yaml; it names no folder of this machine.
 
-    `weights` is the name under which the model file knows them: the recipe may hold a path; `kind` is the kind of
-    truth of the data. A task that such data do not get by themselves, and settings of it that the recipe of this
-    name has otherwise, are named for who reads them; they stand in recipe.yaml, too.
+    `weights` is the name of the weights in the model file, because the recipe may hold a path. `kind` is the kind of
+    labels of the data. A task that is not the default for this kind, and task settings that differ from the named
+    recipe, are written out for the reader, although recipe.yaml holds them, too.
     """
     training, data = recipe.training, recipe.data
-    found = unwrap(recipe.task.model_dump())
-    task = TaskSettings(**found.task)
+    unwrapped = unwrap(recipe.task.model_dump())
+    task = TaskSettings(**unwrapped.task)
     words: list[object] = ["--recipe", "recipe.yaml", "--model", recipe.model.name, "--weights", weights]
-    words += [] if training.tune == "scratch" else ["--tune", training.tune]
-    words += [] if task.name == DEFAULT_TASKS.get(kind) else ["--task", task.name]
-    words += ["--elastic"] if found.wrapper == ELASTIC else []
+    if training.tune != "scratch":
+        words += ["--tune", training.tune]
+    if task.name != DEFAULT_TASKS.get(kind):
+        words += ["--task", task.name]
+    if unwrapped.wrapper == ELASTIC:
+        words.append("--elastic")
     words += _settings(task, recipe.recipe)
     for name in ("layout", "labels", "groups", "splits"):
         if (value := getattr(data, name)) != getattr(DataSettings(), name):
             words += [f"--{name}", value]
-    words += ["--precision", training.precision] if training.precision != "auto" else []
-    words += ["--micro", training.micro] if training.micro else []
+    if training.precision != "auto":
+        words += ["--precision", training.precision]
+    if training.micro:
+        words += ["--micro", training.micro]
     words += ["--val", f"{data.val:g}", "--test", f"{data.test:g}", "--seed", training.seed]
     return command("train", "IMAGES", *words)
 
 
 def _settings(task: TaskSettings, name: str) -> list[str]:
-    """Return the options for what differs from the task's defaults in the recipe of this name."""
+    """Return the options for the settings that differ from the task's defaults for this named recipe."""
     usual: Mapping[str, Any] = task_part(task.name, name)["task"]["settings"] if name in recipes() else {}
     changed = {
         key: value
@@ -49,5 +54,9 @@ def _settings(task: TaskSettings, name: str) -> list[str]:
         if key not in DERIVED and value is not None and value != usual.get(key)
     }
     words = [word for key, value in changed.items() if key in OF_TASK for word in (f"--{key}", str(value))]
-    listed = ",".join(f"{key}={json.dumps(value)}" for key, value in changed.items() if key not in OF_TASK)
-    return [*words, *(["--set", listed] if listed else [])]
+    assignments = ",".join(
+        f"{key}={json.dumps(value)}" for key, value in changed.items() if key not in OF_TASK
+    )
+    if assignments:
+        words += ["--set", assignments]
+    return words

@@ -1,4 +1,4 @@
-"""A run is a folder: created once, never overwritten, every file in it written in one step."""
+"""A run folder: created once, never overwritten, with every file written in one step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vitrail.runs.recipe import SCHEMA, Recipe
 
 
 class ReportError(RunError):
-    """A run is trained and its model kept, but its report could not be made."""
+    """The model is trained and kept, but its report could not be made."""
 
     def __init__(self, run: Run, error: Exception, again: str) -> None:
         why = str(error).rstrip(".") if isinstance(error, VitrailError) else reason(error)
@@ -35,13 +35,13 @@ class ReportError(RunError):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run folder and the places in it."""
+    """A run folder and its files."""
 
     folder: Path
 
     @property
     def recipe_path(self) -> Path:
-        """The whole setting of the run."""
+        """All settings of the run."""
         return self.folder / "recipe.yaml"
 
     @property
@@ -51,31 +51,31 @@ class Run:
 
     @property
     def manifest_path(self) -> Path:
-        """The images the run saw, with their split."""
+        """The images of the run, with their splits."""
         return self.folder / "manifest.csv"
 
     @property
     def history_path(self) -> Path:
-        """One event a line, append-only."""
+        """One event per line, append-only."""
         return self.folder / "history.jsonl"
 
     @property
     def report_path(self) -> Path:
-        """Final scores, for programs."""
+        """The final scores as JSON."""
         return self.folder / "report.json"
 
     @property
     def live_path(self) -> Path:
-        """Some validation images as the last validation answered them, of tasks that draw them."""
+        """Some validation images with the predictions of the last validation, for tasks that draw them."""
         return self.folder / "live.png"
 
     @property
     def state_path(self) -> Path:
-        """Last weights, optimiser, average and counters: what a resume needs."""
+        """The last weights, optimiser, average and counters, for resuming."""
         return self.folder / "state" / "last.safetensors"
 
     def recipe(self) -> Recipe:
-        """Read the recipe; raises a RunError for another schema version."""
+        """Read the recipe. RunError for another schema version."""
         values = read_mapping(self.recipe_path)
         if values.get("schema_version") != SCHEMA:
             raise RunError(
@@ -85,31 +85,31 @@ class Run:
         return read(Recipe, values, str(self.recipe_path))
 
     def manifest(self, root: Path) -> Manifest:
-        """Read the manifest; `root` is the folder its paths start from. RunError where it is gone."""
+        """Read the manifest; its paths are relative to `root`. RunError if it is missing."""
         if not self.manifest_path.is_file():
             raise RunError(
-                f"{self.manifest_path}, the list of the run's images, is gone. vitrail predict and explain work "
+                f"{self.manifest_path}, the list of the run's images, is missing. vitrail predict and explain work "
                 "without it; eval and inspect take other images by name, export takes them with --data. Train again "
-                "to have a new list."
+                "to get a new list."
             )
         return Manifest.read(self.manifest_path, root)
 
     def root(self) -> Path:
-        """Return the folder that the manifest's paths start from; raises a RunError where nothing tells it."""
+        """Return the folder of the manifest's paths. RunError if neither state nor history holds it."""
         try:
             with safe_open(self.state_path, framework="pt") as handle:
                 return Path(json.loads(handle.metadata()["counters"])["root"])
         except (OSError, SafetensorError, KeyError):
-            for event in self.history():  # a draft is made in one go and keeps no state
+            for event in self.history():  # a draft has no saved state
                 if "root" in event:
                     return Path(event["root"])
             raise RunError(
-                f"{self.folder} does not tell any more where its images are. Name their folder: "
+                f"{self.folder} does not hold the folder of its images any more. Name it: "
                 f"{command('eval', self.folder, 'FOLDER')}"
             ) from None
 
     def history(self) -> list[dict[str, Any]]:
-        """Return all events; a last line that a kill cut short is left out."""
+        """Return all events, without an incomplete last line of a killed run."""
         if not self.history_path.exists():
             return []
         events = []
@@ -121,16 +121,16 @@ class Run:
         return events
 
     def effective_history(self) -> list[dict[str, Any]]:
-        """Return the events without those that a later resume took back, so that each step stands once."""
-        course: list[dict[str, Any]] = []
+        """Return the events without the steps that a later resume repeated, so that each step occurs once."""
+        events: list[dict[str, Any]] = []
         for event in self.history():
             if event["event"] == "resumed":
-                course = [before for before in course if before.get("step", 0) <= event["step"]]
-            course.append(event)
-        return course
+                events = [earlier for earlier in events if earlier.get("step", 0) <= event["step"]]
+            events.append(event)
+        return events
 
     def drop_stale_report(self) -> None:
-        """Remove what was reported of an older model than the one that is there now."""
+        """Remove reports that are older than the present model."""
         with suppress(OSError):
             now = self.model_path.stat().st_mtime
             for path in (self.report_path, self.folder / "report.html", self.folder / "README.md"):
@@ -142,12 +142,12 @@ class Run:
         append_line(self.history_path, {"event": kind, **values})
 
     def save_state(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
-        """Write what a resume needs in one step: tensors, and counters as JSON in the header."""
+        """Write the state for resuming in one step: tensors, and counters as JSON in the header."""
         metadata = {"counters": json.dumps(counters)}
         replace(self.state_path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Read what `save_state` wrote."""
+        """Read the tensors and counters of `save_state`. RunError if the file is missing or broken."""
         try:
             with safe_open(self.state_path, framework="pt") as handle:
                 counters = json.loads(handle.metadata()["counters"])
@@ -161,7 +161,7 @@ class Run:
 
 
 def create_run(recipe: Recipe, out: str | None, command: str) -> Run:
-    """Make a new run folder: `out`, or runs/<name of the data>, with -2, -3 … where that exists already."""
+    """Create a new run folder: `out`, or runs/<name of the data>, with -2, -3 … if it already exists."""
     wanted = Path(out) if out else runs_dir() / (Path(recipe.data.source).resolve().name or "run")
     for number in range(1, 10_000):
         folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
@@ -175,27 +175,25 @@ def create_run(recipe: Recipe, out: str | None, command: str) -> Run:
         run = Run(folder)
         write_text(run.recipe_path, to_yaml(recipe, f"Made by: {command}"))
         return run
-    raise RunError(f"There are too many runs called {wanted}. Choose another name with --out.")
+    raise RunError(f"There are too many runs with the name {wanted}. Choose another name with --out.")
 
 
 def elsewhere(run: Run, out: str | None) -> list[str]:
-    """Say where a run is kept whose folder was wanted but stood there already."""
-    return (
-        [f"{out} is there already; this run is kept in {run.folder}."]
-        if out and Path(out) != run.folder
-        else []
-    )
+    """Return a line with the folder of a run, if the wanted folder `out` already existed."""
+    if not out or Path(out) == run.folder:
+        return []
+    return [f"{out} already exists; this run is kept in {run.folder}."]
 
 
 def open_run(path: str | Path) -> Run:
-    """Open an existing run folder; raises a RunError where it is none or of another schema."""
+    """Open an existing run folder. RunError if it is not a run folder or has another schema version."""
     run = Run(Path(path))
     if not run.recipe_path.is_file():
-        within, beside = (list(place.glob("*/recipe.yaml")) for place in (run.folder, run.folder.parent))
-        there = shorten(sorted((str(one.parent) for one in within or beside), key=natural), 5)
+        within, beside = (list(folder.glob("*/recipe.yaml")) for folder in (run.folder, run.folder.parent))
+        runs = shorten(sorted((str(recipe.parent) for recipe in within or beside), key=natural), 5)
+        examples = f": {runs}" if runs else ", such as runs/photos"
         raise RunError(
-            f"{path} is not a run folder (it has no recipe.yaml). Name one that vitrail train made"
-            f"{f': {there}' if there else ', such as runs/photos'}."
+            f"{path} is not a run folder (it has no recipe.yaml). Name one that vitrail train made{examples}."
         )
     run.recipe()
     return run

@@ -1,4 +1,4 @@
-"""The one way batches go through a network: prediction, evaluation, features, proofs and exports all take it."""
+"""Run a network on batches; prediction, evaluation, features, proofs and exports all use this module."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from vitrail.runs.device import autocast
 from vitrail.tasks.base import Ask, Task
 
 Compute = Callable[[Batch[Any]], Output]
-"""From a batch on the network's device to tensors by name, batch axis first."""
+"""A function from a batch on the network's device to tensors by name, batch axis first."""
 
 ASK = Ask()
-"""A request that wants nothing in particular."""
+"""The default request."""
 
 
 def answering(
     task: Task[Any, Any], network: nn.Module, ask: Ask = ASK, size: tuple[int, int] | None = None
 ) -> Compute:
-    """Return what answers batches with a network, as the task does.
+    """Return a function that computes the task's output of a network for a batch.
 
-    Images that are larger than the input of this `size` are answered in windows, by a task that can join them.
+    Images larger than `size` are predicted in windows, if the task supports it.
     """
 
     def compute(batch: Batch[Any]) -> Output:
@@ -41,7 +41,7 @@ def answering(
 def run_network(
     compute: Compute, batches: Iterable[Batch[Any]], device: torch.device, precision: str = "float32"
 ) -> Iterator[tuple[Batch[Any], Output]]:
-    """Yield each batch with what was computed of it, in float32 on the CPU."""
+    """Yield each batch with its output, in float32 on the CPU."""
     for batch in batches:
         with torch.inference_mode(), autocast(device, precision):
             output = compute(batch.to(device))
@@ -50,7 +50,7 @@ def run_network(
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Switch a network to evaluation, and back to what it was."""
+    """Switch a network to evaluation mode, and back to its mode before."""
     was = network.training
     network.eval()
     try:

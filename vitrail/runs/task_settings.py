@@ -1,4 +1,4 @@
-"""The task's part of a recipe: which settings a task has, and what they are by default in a recipe of this name."""
+"""The settings of a task in a recipe: their class, and their defaults for a named recipe."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from vitrail.core.config import Settings, read_yaml
 from vitrail.core.errors import SettingError
 
 Regularization = Literal["mild", "light", "strong"]
-"""How strongly a recipe wants its task to regularise; what that means is the task's business."""
+"""How strongly a recipe asks its task to regularise; each task defines what this means."""
 
 
 class Defaults(Settings):
     """The defaults.yaml of a task: settings by the recipe's `regularization`, then by its name (shell patterns).
 
-    `training` is what it sets of a recipe's training, whatever the recipe: augmentation that its truths can follow.
+    `training` holds training settings for every recipe, such as an augmentation that masks can follow.
 
-    Every row that names the recipe is laid over the rows before it; null leaves a setting as the task has it.
+    Every row that matches the recipe overrides the rows before it; null keeps the default of the task.
     """
 
     about: str = ""
@@ -34,10 +34,10 @@ class Defaults(Settings):
 
 
 def settings_class(task: str) -> type[Settings]:
-    """Return the class of a task's settings; of a task that states none, one without any."""
+    """Return the class of a task's settings; for a task without settings, an empty one."""
     if task in catalog.SETTINGS:
-        found: type[Settings] = catalog.load("task settings", task)
-        return found
+        registered: type[Settings] = catalog.load("task settings", task)
+        return registered
     stated: object = getattr(catalog.load("task", task), "Settings", Settings)
     if not (isinstance(stated, type) and issubclass(stated, Settings)):
         raise SettingError(
@@ -47,7 +47,7 @@ def settings_class(task: str) -> type[Settings]:
 
 
 def default_settings(task: str, recipe: str, regularization: Regularization | None) -> dict[str, Any]:
-    """Return what a recipe of this name and regularization sets of a task."""
+    """Return the task settings for a recipe with this name and regularization."""
     defaults = _defaults(task)
     rows: list[Mapping[str, Any]] = [defaults.settings]
     if regularization is not None:
@@ -58,12 +58,12 @@ def default_settings(task: str, recipe: str, regularization: Regularization | No
 
 
 def default_training(task: str) -> dict[str, Any]:
-    """Return what a task sets of the training of any recipe."""
+    """Return the training settings of a task for every recipe."""
     return dict(_defaults(task).training)
 
 
 def _defaults(task: str) -> Defaults:
-    """Read the defaults.yaml beside the module of a task, which is for all tasks of that folder; there may be none."""
+    """Read the defaults.yaml in the folder of the task's module, if there is one; all tasks of the folder share it."""
     ours = task in catalog.TASKS
     module = catalog.TASKS[task].partition(":")[0] if ours else catalog.load("task", task).__module__
     package = module.rpartition(".")[0]

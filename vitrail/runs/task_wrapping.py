@@ -1,4 +1,4 @@
-"""A task in a recipe, and what wraps it: learned from a teacher, or for several costs."""
+"""Wrap and unwrap the task of a recipe, for distillation and for elastic training."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from vitrail.core.catalog import DISTILL, ELASTIC, WRAPPERS, load, with_task_nam
 
 
 class Unwrapped(NamedTuple):
-    """The `task` of a recipe without its wrapper (a name only where it states one), and the wrapper's own settings."""
+    """The `task` of a recipe without its wrapper (with a name only if the recipe states one), and the wrapper."""
 
     task: dict[str, Any]
     wrapper: str | None = None
     settings: Mapping[str, Any] = {}
 
     def settings_of(self, wrapper: str) -> Mapping[str, Any]:
-        """Return what is set of this wrapper; {} where the task is wrapped in another, or in none."""
+        """Return the settings of this wrapper; {} if the task has another wrapper or none."""
         return self.settings if self.wrapper == wrapper else {}
 
 
 def unwrap(task: Mapping[str, Any]) -> Unwrapped:
-    """Take the `task` of a recipe apart; earlier recipes have the settings of wrapper and task side by side."""
+    """Split the `task` of a recipe into task and wrapper. In old recipes the settings of both are in one mapping."""
     task = with_task_name(task)
     name: str | None = task.get("name")
     if name is None or name not in WRAPPERS:
@@ -35,5 +35,5 @@ def unwrap(task: Mapping[str, Any]) -> Unwrapped:
 
 
 def wrap(wrapper: str, settings: Mapping[str, Any], task: str, inner: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the `task` of a recipe that is wrapped."""
+    """Return the `task` of a recipe with this wrapper."""
     return {"name": wrapper, "settings": {**settings, "task": task, "settings": dict(inner)}}

@@ -1,4 +1,4 @@
-"""What a user may say when training, on the command line and in Python alike. No heavy import: help reads this page."""
+"""The options of training, for the command line and for Python. No heavy imports: the help text is made from here."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from vitrail.core.errors import SettingError
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Settings of a training; what is not given comes from the recipe.
+    """Options of a training; those that are not given come from the recipe.
 
     Parameters
     ----------
     model
         network: one of ours or any timm name (see: vitrail models)
     network
-        settings of the network itself, such as position=2d,depth=6; beside weights what no tensor tells, such as
-        heads=3,image=[64,96] (docs/models.md)
+        settings of the network itself, such as position=2d,depth=6; with weights only what the tensors do not show,
+        such as heads=3,image=[64,96] (docs/models.md)
     weights
-        where the network starts: auto, none (from scratch), a file or folder, or a published name
+        initial weights: auto, none (from scratch), a file or folder, or a published name
     tune
         draft (frozen network, head in seconds), head (by gradient), full, or scratch
     recipe
         named recipe, or a YAML file like the recipe.yaml of a run
     task
-        what is learned, by default what the data say: classify, multilabel, segment, or a class of your own,
+        the task, by default the one that fits the data: classify, multilabel, segment, or a class of your own,
         module:Class
     set
         settings of the task itself, such as dropout=0.2,mixup=0
     epochs
-        how often every image is seen
+        how often every image is used
     time
-        train for so long instead, such as 90s, 30m, 2h; the check and the report come on top
+        train for this time instead, such as 90s, 30m, 2h; the check and the report take additional time
     batch
-        images a step
+        images per step
     micro
-        images computed at once; by default measured once for a network and size, then remembered
+        images computed at once; by default measured once for a network and size, then cached
     imgsz
         side of the network's input in pixels, or HEIGHTxWIDTH
     stride
         pixels from one patch to the next: fewer than a patch has, and patches overlap (ViT, DINOv2)
     fit
-        how another shape is brought to the input: squash, crop or pad
+        how an image is fitted to the input: squash, crop or pad
     lr
         highest learning rate
     layer_decay
-        each block learns by this factor slower than the next, 1 for none
+        learning rate of each block relative to the next one, 1 for none
     weight_decay
-        pull of the weights towards zero
+        weight decay of AdamW
     warmup
         epochs until the highest learning rate
     drop_path
@@ -68,44 +68,44 @@ class TrainOptions:
     smoothing
         label smoothing
     loss
-        cross_entropy, or bce: of every class by itself (DeiT III)
+        cross_entropy, or bce: binary for each class (DeiT III)
     teacher
-        a model to learn from beside the labels: a run, a model file, or published weights
+        a model for distillation: a run, a model file, or published weights
     distill
-        how the teacher is followed: hard, its choice, or soft, its whole answer
+        what is taken from the teacher: hard, its top class, or soft, its probabilities
     pool
         how the tokens become one vector: cls, mean, cls_mean (both side by side) or attention
     elastic
         train one network for several input sizes and shares of kept tokens; supervit networks always are
     balance
-        against uneven classes: loss weighs them, sampling draws rare ones more often
+        for classes of unequal size: loss weights them, sampling draws rare ones more often
     patience
         stop after so many epochs without a better score
     layout
-        how the data lies, where the guess is wrong
+        the layout of the data, if the automatic choice is wrong
     labels
-        the table that holds the labels, and the column: labels.csv, or labels.csv:species
+        the table with the labels, and the column: labels.csv, or labels.csv:species
     groups
-        the column of what must stay on one side of the split, such as patient; none leaves out such columns,
-        and what names tell of frames of videos
+        the column whose values must stay on one side of the split, such as patient; none ignores such columns and
+        the video names in file names
     splits
         the column of the splits, what its words or folders mean (0=train,1=test), or none: draw new ones
     val
-        share of the images that choose the best epoch
+        share of the images for choosing the best epoch
     test
-        share of the images that score
+        share of the images for the final scores
     precision
-        float32, bf16, or auto: bf16 where the machine has it and the network is large enough
+        float32, bf16, or auto: bf16 if the machine supports it and the network is large enough
     compile
-        compile the network first (pays on long runs)
+        compile the network first (faster for long runs)
     grad_checkpointing
-        compute blocks again in the backward pass instead of keeping them: less memory, about a third more time
+        compute blocks again in the backward pass instead of storing them: less memory, about a third more time
     device
         auto, cpu, cuda, mps
     workers
         processes that read images, -1: one fewer than the cores
     seed
-        same seed, same run, on one machine and with as many epochs
+        the same seed gives the same run, on one machine and with the same number of epochs
     out
         run folder, runs/<data> by default; never overwritten
     """
@@ -158,29 +158,29 @@ class TrainOptions:
 
 
 def words_of(options: TrainOptions) -> list[str]:
-    """Return what was said as the words that say it again on the command line."""
+    """Return the given options as command line words."""
     words: list[str] = []
     for field in fields(options):
         value, name = getattr(options, field.name), field.name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")
         elif value is not None:
-            said = str(value)
-            words += [f"--{name}={said}"] if said.startswith("-") else [f"--{name}", said]
+            text = str(value)
+            words += [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
     return words
 
 
 OF_TASK = ("mixup", "cutmix", "smoothing", "loss", "pool")
-"""Options that are settings of the task, where it has one of this name."""
+"""Options that are settings of the task, if the task has a setting with this name."""
 
 
 def network_settings(text: str | None) -> dict[str, Any]:
-    """Read settings of a network such as position=2d,depths=[2,2,6]; values are YAML."""
+    """Parse settings of a network such as position=2d,depths=[2,2,6]; values are YAML."""
     return _assignments(text, "--network", "position=2d,depth=6")
 
 
 def task_settings(text: str | None) -> dict[str, Any]:
-    """Read settings of a task such as dropout=0.2,class_weights=[1,2]; values are YAML."""
+    """Parse settings of a task such as dropout=0.2,class_weights=[1,2]; values are YAML."""
     return _assignments(text, "--set", "dropout=0.2,mixup=0")
 
 
@@ -202,7 +202,7 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def seconds(text: str | None) -> float | None:
-    """Read a duration such as 90s, 30m or 1h30m; a bare number is minutes."""
+    """Parse a duration such as 90s, 30m or 1h30m into seconds; a plain number is minutes."""
     if text is None:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", text):
@@ -214,10 +214,10 @@ def seconds(text: str | None) -> float | None:
 
 
 def image_size(text: str | int | None) -> tuple[int, int] | None:
-    """Read an image size such as 224 or 192x256 (height x width)."""
+    """Parse an image size such as 224 or 192x256 (height x width)."""
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+)(?:[x,×](\d+))?", str(text))
-    if not found or int(found[1]) < 1 or int(found[2] or 1) < 1:
+    match = re.fullmatch(r"(\d+)(?:[x,×](\d+))?", str(text))
+    if not match or int(match[1]) < 1 or int(match[2] or 1) < 1:
         raise SettingError(f"--imgsz {text!r} cannot be read. Write it like 224 or 192x256 (height x width).")
-    return int(found[1]), int(found[2] or found[1])
+    return int(match[1]), int(match[2] or match[1])

@@ -1,4 +1,4 @@
-"""What stands in every report beside the scores: the versions that they depend on."""
+"""The versions that every report holds, because scores depend on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vitrail import __version__
 
 
 def environment() -> dict[str, str]:
-    """Return the versions that a result depends on, and nothing that names the machine."""
+    """Return the versions that a result depends on, without the name of the machine."""
     return {
         "vitrail": __version__,
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""The main job once, on real handwritten digits: check, train, compare, kill and resume, predict, look inside."""
+"""The demo on real handwritten digits: check, train, compare, kill and resume, predict, explain."""
 
 from __future__ import annotations
 
@@ -42,61 +42,59 @@ from vitrail.training.progress import Listener
 VIT, CNN = "vit_digits", "resnet10t"
 SEED = 0
 FINDABLE = {"truncated": "quarantined", "text": "quarantined", "empty": "quarantined"}
-"""Faults that must keep an image out; the others must be named in the report."""
+"""Faults for which the check must exclude an image; the others must be named in the report."""
 
 
 @dataclass
 class Story:
-    """What the demo found, step by step, for its page."""
+    """The folder of the demo, its output and its start time."""
 
     folder: Path
     say: Callable[[str], None]
     began: float = field(default_factory=time.monotonic)
 
     def step(self, number: int, title: str) -> None:
-        """Announce a step."""
+        """Print the title of a step."""
         self.say(f"\n[{number}/7] {title}   ({clock(time.monotonic() - self.began)} so far)")
 
 
 def demo(
     folder: Path, minutes: float, say: Callable[[str], None], listeners: Sequence[Listener] = ()
 ) -> Path:
-    """Run the whole story in `folder` and return its page, demo.html; each network trains for `minutes`."""
+    """Run all steps in `folder` and return the page demo.html; each network trains for `minutes`."""
     _clear(folder)
     story = Story(folder, say)
-    story.step(1, "Real scans as a folder of images, with faults planted, and what the check finds")
+    story.step(1, "Real scans as a folder of images, with planted faults, and the findings of the check")
     faults, prepared = _checked(folder, say)
     story.step(2, f"A vision transformer from scratch, {clock(60 * minutes)}")
     vit = _trained(folder, VIT, minutes, listeners)
-    story.step(3, f"A convolutional network beside it, as many minutes ({CNN})")
+    story.step(3, f"A convolutional network for comparison, with the same time ({CNN})")
     cnn = _trained(folder, CNN, minutes, listeners)
     rivals = _compared(prepared.manifest, vit, cnn, say)
     story.step(4, "A training killed in the middle (kill -9) and resumed")
     killed = killed_and_resumed(folder, say)
     story.step(5, f"Ten new images: {command('predict', vit.folder, folder / 'new')}")
     fresh = predicted(vit.folder, folder / "new")
-    for one in fresh:
-        say(f"  {one.line()}")
-    story.step(6, "Whose labels look wrong to the network")
+    for image in fresh:
+        say(f"  {image.line()}")
+    story.step(6, "Labels that look wrong to the network")
     suspects = _suspects(rivals, prepared.manifest, faults, say)
-    story.step(7, "Where it looked, when right and when wrong")
+    story.step(7, "Where it looked, in right and in wrong predictions")
     looks = _looks(rivals, prepared.manifest)
     page = folder / "demo.html"
     write_text(page, _page(story, faults, prepared, rivals, killed, fresh, suspects, looks))
     say(f"\nDone in {clock(time.monotonic() - story.began)}. Open {page} in a browser.")
-    say("Next, with your own images (one folder a class):  vitrail train photos/ --weights none")
+    say("Next, with your own images (one folder per class):  vitrail train photos/ --weights none")
     return page
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier demo left; a folder that no demo made is not touched."""
+    """Remove the files of an earlier demo. RunError for a folder that no demo made."""
     mark = folder / DEMO
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file. Choose another place with --out.")
     if folder.exists() and any(folder.iterdir()) and not mark.exists():
-        raise RunError(
-            f"{folder} holds something that is not an earlier demo. Choose another place with --out."
-        )
+        raise RunError(f"{folder} holds other files than an earlier demo. Choose another place with --out.")
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder)
     write_text(mark, "This folder was made by `vitrail demo`, which replaces it when it runs again.\n")
@@ -104,7 +102,7 @@ def _clear(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Caught:
-    """A planted fault and whether the check named it."""
+    """A planted fault, and whether the check found it."""
 
     fault: Fault
     found: bool
@@ -123,13 +121,13 @@ def _checked(folder: Path, say: Callable[[str], None]) -> tuple[list[Caught], Pr
     caught = [_caught(fault, prepared) for fault in faults]
     visible = [one for one in caught if one.fault.kind != "swapped label"]
     found = sum(one.found for one in visible)
-    say(f"  Planted: {len(visible)} faults that a check can see; found: {found}.")
-    say("  Planted besides: 6 swapped labels, which only a trained network can suspect (step 6).")
+    say(f"  Planted: {len(visible)} faults that a check can find; found: {found}.")
+    say("  Also planted: 6 swapped labels, which only a trained network can find (step 6).")
     return caught, prepared
 
 
 def _caught(fault: Fault, prepared: Prepared) -> Caught:
-    """Look for a planted fault in what the check said: a quarantined row, or a finding that names the file."""
+    """Search the check's report for a planted fault: a quarantined row, or a finding that names the file."""
     row = next((r for r in prepared.report.rows if r.id == fault.path), None)
     if row is not None and row.state != KEPT:
         return Caught(fault, True, "kept out")
@@ -161,14 +159,14 @@ class Rival:
     parameters: int
 
     def right(self) -> dict[str, bool]:
-        """Return whether each image was answered rightly, by id."""
-        found = self.evaluation
-        return dict(zip((row.id for row in found.rows), found.right().tolist(), strict=True))
+        """Return whether the prediction of each image is correct, by id."""
+        ids = (row.id for row in self.evaluation.rows)
+        return dict(zip(ids, self.evaluation.right().tolist(), strict=True))
 
 
 @dataclass(frozen=True)
 class Duel:
-    """Both networks on the same images."""
+    """The comparison of both networks on the same images."""
 
     vit: Rival
     cnn: Rival
@@ -176,18 +174,18 @@ class Duel:
 
     @property
     def verdict(self) -> str:
-        """Who is better, in words."""
-        said = self.result.verdict("the transformer", "the convolutional network")
-        return said[0].upper() + said[1:]
+        """The better network, in words."""
+        text = self.result.verdict("the transformer", "the convolutional network")
+        return text[0].upper() + text[1:]
 
 
 def _compared(manifest: Manifest, vit: Run, cnn: Run, say: Callable[[str], None]) -> Duel:
     rivals = []
     for name, run in ((VIT, vit), (CNN, cnn)):
         predictor = Predictor(run.folder)
-        found: Any = evaluate(predictor, rows_of(manifest, TEST), manifest.root)
-        words = ClassScores(found, scope_of(manifest, TEST).leaked).verdict(None, NEVER_SEEN)
-        rivals.append(Rival(name, predictor, found, words, count_params(predictor.network)))
+        evaluation: Any = evaluate(predictor, rows_of(manifest, TEST), manifest.root)
+        verdict = ClassScores(evaluation, scope_of(manifest, TEST).leaked).verdict(None, NEVER_SEEN)
+        rivals.append(Rival(name, predictor, evaluation, verdict, count_params(predictor.network)))
     for rival in rivals:
         say(f"  {rival.name}: {rival.verdict}")
     duel = Duel(
@@ -201,7 +199,7 @@ def _compared(manifest: Manifest, vit: Run, cnn: Run, say: Callable[[str], None]
 
 @dataclass(frozen=True)
 class Suspects:
-    """Images whose label the network doubts most, and how many swapped labels are among them."""
+    """Images whose labels get the lowest probability, and the swapped labels among them."""
 
     rows: tuple[tuple[Row, Shot], ...]
     swapped: frozenset[str]
@@ -214,23 +212,23 @@ class Suspects:
 
 
 def _suspects(duel: Duel, manifest: Manifest, caught: list[Caught], say: Callable[[str], None]) -> Suspects:
-    """Rank all kept images by how little the network believes their label."""
-    judged: list[tuple[float, Row, Shot]] = []
+    """Rank all kept images by the probability that the network gives their label, the lowest first."""
+    ranked: list[tuple[float, Row, Shot]] = []
     for split in manifest.counts(duel.vit.predictor.task):
-        found: Any = evaluate(duel.vit.predictor, rows_of(manifest, split), manifest.root)
-        judged += zip(found.per_image()["probability"].tolist(), found.rows, found.shots(), strict=True)
-    judged.sort(key=lambda one: one[0])
+        result: Any = evaluate(duel.vit.predictor, rows_of(manifest, split), manifest.root)
+        ranked += zip(result.per_image()["probability"].tolist(), result.rows, result.shots(), strict=True)
+    ranked.sort(key=lambda entry: entry[0])
     swapped = frozenset(one.fault.path for one in caught if one.fault.kind == "swapped label")
-    suspects = Suspects(tuple((row, shot) for _, row, shot in judged[:12]), swapped, len(judged))
+    suspects = Suspects(tuple((row, shot) for _, row, shot in ranked[:12]), swapped, len(ranked))
     say(
-        f"  Of {len(swapped)} swapped labels, {suspects.hits} are among the 12 images whose label it believes least."
+        f"  Of {len(swapped)} swapped labels, {suspects.hits} are among the 12 images with the least probable labels."
     )
     return suspects
 
 
 @dataclass(frozen=True)
 class Look:
-    """A test image, its truth, and where the network looked."""
+    """The explanation of a test image, with its label."""
 
     truth: str
     explanation: Explanation
@@ -238,16 +236,18 @@ class Look:
 
 
 def _looks(duel: Duel, manifest: Manifest) -> list[Look]:
-    """Explain four right answers of different classes and the surest wrong ones."""
+    """Explain four correct predictions of different classes, and the four most confident wrong ones."""
     paths = {row.id: row.path for row in duel.vit.evaluation.rows}
-    judged = surest_first(duel.vit.evaluation.shots())
-    surest = {one.truth: one for one in reversed(judged) if one.right}  # the last one written wins
-    right = sorted(surest.values(), key=lambda one: one.truth)[:4]
-    wrong = [one for one in judged if not one.right][:4]
+    shots = surest_first(duel.vit.evaluation.shots())
+    best = {
+        shot.truth: shot for shot in reversed(shots) if shot.right
+    }  # later, more confident ones overwrite
+    right = sorted(best.values(), key=lambda shot: shot.truth)[:4]
+    wrong = [shot for shot in shots if not shot.right][:4]
     looks = []
-    for one in (*right, *wrong):
-        found = explain(duel.vit.predictor, read(manifest.root, paths[one.id]))
-        looks.append(Look(one.truth, found, bool(one.right)))
+    for shot in (*right, *wrong):
+        explanation = explain(duel.vit.predictor, read(manifest.root, paths[shot.id]))
+        looks.append(Look(shot.truth, explanation, bool(shot.right)))
     return looks
 
 

@@ -1,4 +1,4 @@
-"""New images for the demo: held back before anything is checked, then asked as a user asks, by the verb itself."""
+"""New images for the demo: held out before the data check, then predicted with the command line like a user does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vitrail.data.labels import natural
 
 @dataclass(frozen=True)
 class Fresh:
-    """An image that no training and no check has seen, its truth, and what `vitrail predict` said of it."""
+    """A held-out image, its label, and the prediction of `vitrail predict`."""
 
     path: Path
     truth: str
@@ -24,7 +24,7 @@ class Fresh:
 
     @property
     def right(self) -> bool:
-        """Whether the answer is the truth."""
+        """Whether the prediction is correct."""
         return self.label == self.truth
 
     def line(self) -> str:
@@ -34,7 +34,7 @@ class Fresh:
 
 
 def hold_back(data: Path, new: Path) -> list[Path]:
-    """Move the last image of every class folder to `new`, called by what it is: is-7.png."""
+    """Move the last image of every class folder to `new`, with its label as name: is-7.png."""
     new.mkdir()
     held = []
     for folder in sorted((one for one in data.iterdir() if one.is_dir()), key=lambda one: natural(one.name)):
@@ -44,7 +44,7 @@ def hold_back(data: Path, new: Path) -> list[Path]:
 
 
 def vitrail(words: Sequence[str]) -> str:
-    """Run a verb in a process of its own and return its standard output; RunError where it fails."""
+    """Run a vitrail command in a new process and return its standard output. RunError if it fails."""
     command = [sys.executable, "-m", "vitrail.cli.main", *words]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
@@ -53,7 +53,7 @@ def vitrail(words: Sequence[str]) -> str:
 
 
 def predicted(model: Path, new: Path) -> list[Fresh]:
-    """Ask a run about every image of `new`, as `vitrail predict MODEL NEW` does."""
+    """Predict every image of `new` with `vitrail predict MODEL NEW`."""
     found = json.loads(vitrail(["predict", str(model), str(new), "--json"]))
     return [
         Fresh(path, path.stem.removeprefix("is-"), one["label"], one["probability"])

@@ -1,4 +1,4 @@
-"""A training killed with `kill -9` and resumed, beside the same training left alone."""
+"""Compare a training that was killed with `kill -9` and resumed with the same training without interruption."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vitrail.studies.held_out import vitrail
 
 @dataclass(frozen=True)
 class Killed:
-    """A run that was killed and resumed beside one that was left alone."""
+    """The comparison of a killed and resumed run with an uninterrupted one."""
 
     step: int
     tensors: int
@@ -30,14 +30,14 @@ class Killed:
 
 
 def killed_and_resumed(folder: Path, say: Callable[[str], None]) -> Killed:
-    """Kill a training at a step drawn at random, resume it, and compare it with one that was left alone."""
+    """Kill a training at a random step, resume it, and compare it with an uninterrupted one."""
     runs = folder / "runs"
     disturbed, quiet = runs / "killed", runs / "undisturbed"
     step = random.Random(time.time_ns()).randint(45, 120)
     _start_and_kill(folder, disturbed, step)
     say(f"  kill -9 at step {step}; resuming from the last saved epoch")
     vitrail(["train", "--resume", str(disturbed)])
-    say("  and the same training left alone")
+    say("  and the same training without interruption")
     vitrail(_short(folder, quiet))
     first, second = (load_file(run / "state" / "last.safetensors") for run in (disturbed, quiet))
     same = first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
@@ -48,7 +48,7 @@ def killed_and_resumed(folder: Path, say: Callable[[str], None]) -> Killed:
 
 
 def _short(folder: Path, out: Path) -> list[str]:
-    # What is measured at the start of a run is given here, so that both runs compute alike.
+    # The settings that are measured at the start of a run are fixed, so that both runs compute the same.
     fixed = ["--epochs", "4", "--micro", "32", "--precision", "float32", "--seed", "1"]
     return ["train", str(folder / "data" / "digits"), "--recipe", "digits_vit", *fixed, "--out", str(out)]
 
@@ -64,5 +64,5 @@ def _start_and_kill(folder: Path, out: Path, step: int) -> None:
             return
         time.sleep(0.02)
     raise RunError(
-        f"The training in {out} ended by itself before step {step}. Look at it: {command('train', '--resume', out)}"
+        f"The training in {out} ended before step {step}. To see why: {command('train', '--resume', out)}"
     )

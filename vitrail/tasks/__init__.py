@@ -1,1 +1,1 @@
-"""What is predicted: the six seams, once a task."""
+"""Tasks: what a network predicts, with its targets, head, loss, prediction and evaluation."""

@@ -1,19 +1,21 @@
-"""The contract of a task: its truth, head, loss, answer, proof and worth. Nothing else knows what is predicted.
+"""The interface of a task: targets, head, loss, prediction, proof and evaluation.
 
-A task may have more, looked up by its name where it is of use (`getattr`):
+No other module knows what is predicted.
 
-    points(size)      the operating points that a network of it is trained for
-    follow(…)         the loss of an answer against a teacher's (distillation, several costs at once)
-    taught_by(…)      takes the teacher that the training has opened
-    readable(output)  what an exported graph gives in front of the outputs, named by `readable_outputs`
-    for_large(…)      settings for images much larger than the input, and lines that say so
-    in_windows(…)     the answer of images larger than the input, from those of their windows
-    in_image(…)     the same in the pixels of the image itself (`picture_outputs`): maps brought onto it
-    compare(…)        the image with truth, answer and their difference drawn on it, for pages
-    glance(…)         the same small, truth beside answer, of an output while a training runs
-    temperature       what an exported folder of another library divides logits by; `problem` is its name for the task
+A task may have these optional members, which are looked up by name (`getattr`):
 
-A prediction may have `rows()`, the lines of a table of answers, and `files()`, bytes by the end of a file's name.
+    points(size)      the operating points that its network is trained for
+    follow(…)         the loss against the output of a teacher (distillation, elastic training)
+    taught_by(…)      set the teacher that the training has loaded
+    readable(output)  extra outputs of an exported graph, placed first and named by `readable_outputs`
+    for_large(…)      settings for images much larger than the input, and lines that explain them
+    in_windows(…)     the output for images larger than the input, from the outputs of their windows
+    in_image(…)       the output of an exported graph in the pixels of the image itself (`picture_outputs`)
+    compare(…)        the image with truth, prediction and their difference drawn on it, for pages
+    glance(…)         a small image of truth beside prediction, shown while a training runs
+    temperature       the divisor of the logits in exported folders; `problem` is the task's name in transformers
+
+A prediction may have `rows()`, the rows of a table of predictions, and `files()`, bytes by file name suffix.
 """
 
 from __future__ import annotations
@@ -47,17 +49,17 @@ if TYPE_CHECKING:
 Target = TypeVar("Target")
 
 AT = " at "
-"""Between the name of a loss part and what it was computed at; `Task.weights` counts for the name in front."""
+"""Separates the name of a loss part from its operating point; `Task.weights` uses the name in front of it."""
 
 FINGERPRINT = 4096
-"""The most numbers of an answer that a proof holds."""
+"""Largest number of values per image in a proof."""
 
 
 class Prediction(Protocol):
-    """What a user gets for one image; it says itself in words and as plain data."""
+    """The prediction for one image, as text (`str`) and as plain data."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as plain data for JSON."""
+        """Return the prediction as plain data for JSON."""
         ...
 
     def __str__(self) -> str: ...
@@ -67,13 +69,13 @@ PredictionT = TypeVar("PredictionT", bound=Prediction)
 
 
 class Losses(NamedTuple):
-    """The parts of a loss by name, each a scalar: a mean over what `Task.weights` counts for it."""
+    """The parts of a loss by name, each a scalar: a mean over the units that `Task.weights` counts."""
 
     parts: Mapping[str, Tensor]
 
     @property
     def total(self) -> Tensor:
-        """Their sum, which is minimised."""
+        """The sum of the parts, which is minimised."""
         first, *others = self.parts.values()
         for part in others:
             first = first + part
@@ -82,19 +84,19 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a request wants of an answer: from which confidence on, and how many choices."""
+    """Options of a prediction request: the confidence threshold, and the number of choices to return."""
 
     threshold: float | None = None
     top: int = 5
 
 
 def asked_of(task: Task[Any, Any], threshold: float | None) -> Ask:
-    """Return what is asked of a task; SettingError where it takes no threshold, or not this one."""
+    """Return the request options; raise SettingError if the task takes no threshold or the threshold is invalid."""
     if threshold is None:
         return Ask()
     if not task.takes_threshold:
         raise SettingError(
-            f"The task {task.name} takes no threshold: its answers tell their probabilities. Leave --threshold out."
+            f"The task {task.name} takes no threshold: its predictions contain probabilities. Remove --threshold."
         )
     if not 0 <= threshold <= 1:
         raise SettingError(f"A threshold is a probability from 0 to 1, got {threshold:g}.")
@@ -102,10 +104,10 @@ def asked_of(task: Task[Any, Any], threshold: float | None) -> Ask:
 
 
 class Asked(NamedTuple):
-    """A part of an image that is asked about: (left, top, right, bottom) in pixels of the original.
+    """A region to explain: `box` is (left, top, right, bottom) in pixels of the original.
 
-    `choice` is the whole question by its name, `answer` what is answered there, `heading` what an explanation shows,
-    and `others` the same question of the other classes, the likeliest there first.
+    `choice` is the name of the choice, `answer` the prediction in the region, `heading` the title of the explanation,
+    and `others` the same region for the other classes, the most probable first.
     """
 
     box: tuple[float, float, float, float]
@@ -117,47 +119,47 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """How an answer follows a teacher's: `match` its probabilities, its choice alone (`hard`), or softened (`soft`)."""
+    """How a student follows a teacher: `match` its probabilities, `hard` its top class, `soft` softened outputs."""
 
     kind: Literal["match", "hard", "soft"] = "match"
     temperature: float = 1.0
 
 
 class Task(Targets[Target], Generic[Target, PredictionT]):
-    """What is predicted from features, how it is learned, answered, proven and scored.
+    """Base class of all tasks: targets, head, loss, prediction, proof and evaluation.
 
-    A task is built from the header of its truths, or the names in it alone, and its own settings; both are stored with
-    the model, so that `load("task", name)(truth, settings)` builds it again. `inputs` names what its networks read of
-    a batch.
+    A task is built from the header of its truths (or only the class names) and its settings. Both are stored with the
+    model, so that `load("task", name)(truth, settings)` builds the task again. `inputs` names the tensors of a batch
+    that its networks read.
     """
 
     name: str
     Settings: ClassVar[type[AnySettings]] = AnySettings
     inputs: tuple[str, ...] = ("images",)
     answers: bool = True
-    """False where nothing is answered about an image, as in pretraining."""
+    """False if the task gives no prediction for an image, as in pretraining."""
     couples: bool = False
-    """True where the images of a batch learn from each other: such a batch is never cut into pieces."""
+    """True if the loss couples the images of a batch: such a batch is never split into micro-batches."""
     head_rate: float = 1.0
-    """The learning rate of the head, in rates of what stands before it."""
+    """Learning rate of the head, as a multiple of the learning rate of the encoder."""
     measures: bool = False
-    """True where an answer states lengths or areas: the size of a pixel is then read from the file of each image."""
+    """True if predictions state lengths or areas: the pixel size is then read from the file of each image."""
     takes_threshold: bool = False
-    """True where `decode` answers nothing below the threshold of an `Ask`."""
+    """True if `decode` leaves out predictions below the threshold of an `Ask`."""
     agreement: str = "top answers are the same"
-    """What is said of answers that agree (`agree`)."""
+    """The text that reports use for outputs that agree (`agree`)."""
     kind: ClassVar[str] = "class"
-    """The kind of truth that names alone stand for."""
+    """The kind of truth that is assumed if only names are given."""
     settings: Any
     exports: Exports | None = None
-    """What hubs call it, where they have a name."""
+    """The names of the task on model hubs, if they have one."""
 
     columns: tuple[str, ...] = ()
-    """The columns of a table of answers that are there even where no image could be answered."""
+    """The columns that a table of predictions always has, even without any prediction."""
 
     @property
     def probe(self) -> Probe | None:
-        """How frozen features learn this task; a task without has no draft."""
+        """The linear probe of this task; a task without one has no draft."""
         return None
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
@@ -172,29 +174,29 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     @property
     @abstractmethod
     def outputs(self) -> Mapping[str, tuple[str, ...]]:
-        """The tensors of an answer by name, and their axes behind the batch axis."""
+        """The output tensors by name, with their axes after the batch axis."""
 
     # Network
 
     @abstractmethod
     def head(self, spec: FeatureSpec) -> Head:
-        """Return the module from features to the outputs of this task."""
+        """Return the module that computes the outputs of this task from features."""
 
     def steps(self, preprocess: Preprocess) -> Preprocess:
-        """Return how this task wants images prepared: by default as they are."""
+        """Return the preprocessing of this task; the default changes nothing."""
         return preprocess
 
     def prepare(self, batch: Batch[Any], rng: np.random.Generator, progress: float) -> Batch[Any]:
-        """Return the batch as it is trained on (mixing, masking, noise); `progress` of the training is 0 … 1.
+        """Return the batch for training (mixing, masking, noise); `progress` of the training is 0 … 1.
 
-        It changes nothing that `weights` counts: a step counts before it prepares.
+        It must not change anything that `weights` counts: a step counts before it calls `prepare`.
         """
         return batch
 
     def training_loss(
         self, network: nn.Module, batch: Batch[Any], rng: np.random.Generator, progress: float
     ) -> Losses:
-        """Return the training loss of a batch: prepare it, run the network, compare. Wrappers replace it."""
+        """Return the training loss of a batch: prepare it, run the network, compute the loss. Wrappers override it."""
         ready = self.prepare(batch, rng, progress)
         return self.loss(self.answer(network, ready, Ask()), ready.targets)
 
@@ -203,45 +205,48 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
         """Return the parts of the loss of a batch of outputs."""
 
     def weights(self, targets: Any) -> Mapping[str, float]:
-        """Return over how many things each part of the loss is a mean: pixels, boxes. Others count images.
+        """Return the denominator of each part of the loss (pixels, boxes); parts that are not named count images.
 
-        Pieces of a step, in one process or several, weigh by these numbers. A part that counts nothing is 0.
+        Micro-batches, in one process or several, are weighted by these numbers. A part that counts nothing is 0.
         """
         return {}
 
     # Answer
 
     def answer(self, network: nn.Module, batch: Batch[Any], ask: Ask) -> Output:
-        """Return the network's output for a batch: one forward; sampling, windows or several prompts replace it."""
+        """Return the network's output for a batch, by default one forward pass.
+
+        Tasks with sampling, windows or several prompts override it.
+        """
         output: Output = network(batch.inputs)
         return output
 
     @abstractmethod
     def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[PredictionT]:
-        """Return one prediction an image, in the pixels of the originals."""
+        """Return one prediction per image, in the pixels of the originals."""
 
     def accepts(self, row: Row) -> None:
-        """Raise a DataError where a truth that this task does not take would make its score mean something else."""
+        """Raise DataError for a truth that this task does not support: without it the score would be misleading."""
 
     def choices(self, prediction: PredictionT) -> Sequence[str]:
-        """Return the names of what an answer may be asked about, the likeliest first; by default itself alone."""
+        """Return the names of what can be explained, the most probable first; by default only the prediction itself."""
         return (str(prediction),)
 
     def asked(self, prediction: PredictionT, output: Output) -> Asked | None:
-        """Return the part of the image that a prediction in `focus` is about; None where that is the whole."""
+        """Return the region that a prediction from `focus` is about; None for the whole image."""
         return None
 
     def focus(self, prediction: PredictionT, choice: str) -> PredictionT:
-        """Return the prediction whose score explains one of the `choices`; UnknownNameError names the nearest."""
+        """Return the prediction whose score explains `choice`; raise UnknownNameError if it is not a choice."""
         if choice not in (known := self.choices(prediction)):
             raise UnknownNameError(
-                "answer", choice, known, "Leave --of out: this task explains its whole answer."
+                "answer", choice, known, "Remove --of: this task explains only the whole prediction."
             )
         return prediction
 
     @abstractmethod
     def score(self, output: Output, prediction: PredictionT) -> Tensor:
-        """Return the number that an explanation of `prediction` explains: (b,)."""
+        """Return the number that is explained for `prediction`: (b,)."""
 
     @abstractmethod
     def render(self, image: Image, prediction: PredictionT) -> Image:
@@ -251,32 +256,32 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
 
     @abstractmethod
     def fingerprint(self, output: Output) -> Tensor:
-        """Return numbers of about 0 … 1 that a proof compares, before any selection: (b, m), m at most 4,096."""
+        """Return the values of about 0 … 1 that a proof compares, before any selection: (b, m), m at most 4,096."""
 
     @abstractmethod
     def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
-        """Tell of which images two outputs give the same answer: bool (b,).
+        """Return for which images two outputs give the same prediction: bool (b,).
 
-        With a `tolerance` an answer also counts as the same where the first output itself holds both for equal within
-        that much of a fingerprint's number.
+        With a `tolerance`, two predictions also count as the same if their values in the first output differ by less
+        than the tolerance, on the scale of a fingerprint.
         """
 
-    # Worth
+    # Evaluation
 
     @abstractmethod
     def evaluation(self) -> Evaluation:
-        """Return an evaluation that has seen nothing yet: it scores answers while training and in reports."""
+        """Return an empty evaluation; training and reports use the same one."""
 
     def deployed_task(self, name: str) -> tuple[str, Task[Any, Any]]:
-        """Return the task that a trained model goes on with, and its name; `name` is this one's in the recipe.
+        """Return the (name, task) that is stored in the model file; `name` is this task's name in the recipe.
 
-        A wrapper that only changes how is learned gives what it wraps.
+        Training-only wrappers, such as distillation, return the task they wrap.
         """
         return name, self
 
 
 def within(numbers: Tensor) -> Tensor:  # (b, …) -> (b, at most 4,096)
-    """Return numbers of a fingerprint; of too many, the sums of equal spans, in which no change is lost."""
+    """Return the values of a fingerprint; too many are replaced by sums over equal spans, so no change is lost."""
     flat = numbers.flatten(1)
     if flat.shape[1] <= FINGERPRINT:
         return flat

@@ -1,6 +1,6 @@
-"""What a task says of a linear probe: a regression on frozen features that drafts and fine-tunes start from.
+"""Linear probe of a task: a regression on frozen features. Drafts use it, and fine-tunes start from it.
 
-A task with a `probe` can be drafted. `truth` is what its regression learns from, the first axis the images.
+A task with a `probe` supports drafts. `truth` is the target of its regression, with images as first axis.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ Vectors = NDArray[np.float32]
 Whole = NDArray[np.int64]
 
 OTHER_HEADS = (
-    "answers of heads that had not seen the images (for the error told here, on those of the other folds)"
+    "answers of heads that were not trained on these images (for the error reported here: on the other folds)"
 )
-"""What the temperature of a draft is fitted on."""
+"""The data that the temperature of a draft is fitted on."""
 
 NOISE = 0.02
-"""Share of wrong labels that is taken for granted when labels are doubted."""
+"""Share of wrong labels that is assumed when label errors are searched."""
 
 
 class Linear(NamedTuple):
-    """A linear layer on vectors, and the inverse strength of its regularisation: logits = x weightᵀ + bias."""
+    """A linear layer, logits = x weightᵀ + bias, and the inverse strength of its regularisation."""
 
     weight: Vectors  # (k, d)
     bias: Vectors  # (k,)
     strength: float
 
     def logits(self, vectors: Vectors) -> Vectors:
-        """(n, …, d) -> (n, …, k)."""
-        found: Vectors = vectors.astype(np.float32, copy=False) @ self.weight.T + self.bias
-        return found
+        """Return the logits: (n, …, d) -> (n, …, k)."""
+        logits: Vectors = vectors.astype(np.float32, copy=False) @ self.weight.T + self.bias
+        return logits
 
     def put_into(self, linear: nn.Linear) -> None:
-        """Give a network's last layer these numbers."""
+        """Copy weight and bias into the last layer of a network."""
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(self.weight))
             linear.bias.copy_(torch.from_numpy(self.bias))
 
 
 class Doubt(NamedTuple):
-    """One doubtful truth: what stands there, in words and as tables write it, what it looks like, how sure that is."""
+    """A probable label error: the label as text and as table cell, the predicted label and its probability."""
 
     row: Row
     label: str
@@ -60,71 +60,71 @@ class Doubt(NamedTuple):
 
 
 class Probe(Protocol):
-    """How a task's truths become arrays, which regression learns them, and what its answers are worth."""
+    """Converts the targets of a task to arrays, fits regressions on them and scores the predictions."""
 
     def truths(self, targets: Sequence[Any]) -> Whole:
         """Return the targets as numbers: (n, …)."""
         ...
 
     def layer(self, head: nn.Module) -> nn.Linear | None:
-        """Return the layer of a head that takes the fitted weights; None where it has no such one."""
+        """Return the layer of a head that receives the fitted weights; None if the head has no such layer."""
         ...
 
     def regressions(self, scaled: Vectors, truth: Whole, strengths: Sequence[float]) -> Iterator[Linear]:
-        """Yield a layer fitted on features of deviation 1 at each strength, each from where the one before ended."""
+        """Yield a layer fitted at each strength, each started from the previous; `scaled` has standard deviation 1."""
         ...
 
     def strata(self, truth: Whole) -> Whole:
-        """Return what folds shall hold alike of: (n,)."""
+        """Return the stratum of each image, by which folds are balanced: (n,)."""
         ...
 
     def worth(self, logits: Vectors, truth: Whole) -> float:
-        """Return how good answers are, by which a strength is chosen; higher is better."""
+        """Return the score by which a regularisation strength is chosen; higher is better."""
         ...
 
     def share(self, logits: Vectors, truth: Whole) -> float:
-        """Return the one number in 0 … 1 that more images should raise."""
+        """Return the score from 0 to 1 that is extrapolated to more images."""
         ...
 
     def result(self, evaluation: Any, scope: Scope) -> Result:
-        """Return the result of answers by folds, each answered by a task that the other folds taught."""
+        """Return the result of cross-validation: each fold is predicted by a head fitted on the other folds."""
         ...
 
     def reopen(self, report: Mapping[str, Any]) -> Result:
-        """Return the result that a draft's report.json holds."""
+        """Return the result that the report.json of a draft contains."""
         ...
 
     def doubts(self, evaluation: Any) -> list[Doubt] | None:
-        """Return the truths that are more probably wrong than right, the most doubtful first; None looks for none."""
+        """Return the targets that are more probably wrong than right, the most probable first; None: not supported."""
         ...
 
 
 @runtime_checkable
 class DenseProbe(Probe, Protocol):
-    """A probe that learns from the patches of an image, (n, p, d), in place of one vector of each, (n, d).
+    """A probe on the patches of an image, (n, p, d), instead of one vector per image, (n, d).
 
-    The truth is one number a patch, (n, p), and `VOID` where a patch counts nowhere.
+    The truth is one number per patch, (n, p), and `VOID` for a patch that does not count.
     """
 
     def cells(self, targets: Sequence[Any], at: Sequence[Geometry], grid: tuple[int, int]) -> Whole:
-        """Return what the patches of a grid show, row by row: (n, p)."""
+        """Return the class of each patch of a grid, row by row: (n, p)."""
         ...
 
     def sample(self, vectors: Vectors, truth: Whole) -> tuple[Vectors, Whole]:
-        """Return the patches that are learned from, and what they show: (n, p, d), (n, p) -> (m, d), (m,)."""
+        """Return the patches to fit on and their classes: (n, p, d), (n, p) -> (m, d), (m,)."""
         ...
 
     def output(self, logits: Vectors, grid: tuple[int, int]) -> Output:
-        """Return the task's output of logits of patches (n, p, k)."""
+        """Return the task's output from logits of patches (n, p, k)."""
         ...
 
     def calibrate(self, logits: Vectors, truth: Whole) -> Mapping[str, Any]:
-        """Return the settings of the task that answers to patches teach."""
+        """Return the task settings that are fitted on the predictions of patches."""
         ...
 
 
 def regression() -> Any:
-    """Return scikit-learn's logistic regression as drafts use it."""
+    """Return scikit-learn's logistic regression with the options that drafts use."""
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(max_iter=200, tol=1e-3, warm_start=True)

@@ -1,6 +1,6 @@
-"""How good answers are: an `Evaluation` takes them in batch by batch, its `Result` is what every report lays out.
+"""Evaluations and their results: an `Evaluation` collects predictions batch by batch and returns a `Result`.
 
-A result is plain data. Pages, the model card and the command line know numbers, tables and sections, never a task.
+A result is plain data. Pages, the model card and the command line read numbers, tables and sections; they know no task.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Array = NDArray[Any]
 NEVER_SEEN = "images it never saw"
 
 VALIDATION = "the validation images"
-"""What the temperature of a training is fitted on."""
+"""The data that the temperature of a trained model is fitted on."""
 
 
 class Number(NamedTuple):
-    """One score with its 95 % interval, its unit, and which way is better.
+    """One score with its 95 % interval, its unit and its direction (`better`).
 
-    A `unit` of "%" means a share, told times a hundred; "" a bare number; anything else stands behind the number.
-    `name` is what tables call it and `fact` what pages say of it; one that is empty is left out there. `why` tells
-    why there is no interval, or no value.
+    The `unit` "%" means a share, printed times 100; "" a plain number; any other unit is printed after the number.
+    `name` is the name in tables and `fact` the text on pages; an empty one is left out there. `why` is the reason for
+    a missing interval or value.
     """
 
     value: float | None
@@ -47,23 +47,23 @@ class Number(NamedTuple):
 
     @classmethod
     def of(cls, score: Mapping[str, Any], name: str = "", fact: str = "") -> Number:
-        """Return the number that plain data holds as value, low, high, and perhaps why, unit and better."""
+        """Return the number from plain data with value, low and high, and optionally why, unit and better."""
         low, high, why = score.get("low"), score.get("high"), score.get("why", "")
         unit, better = score.get("unit", "%"), score.get("better", "higher")
         return cls(score["value"], low, high, unit, better, name, fact, why)
 
     def text(self, digits: int = 1) -> str:
-        """Return the value for people; a dash where there is none."""
+        """Return the value as text; a dash if there is none."""
         return measured(self.value, self.unit, digits)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return value and interval as plain data, and what they are where that is not a share, higher better."""
+        """Return value and interval as plain data; unit and direction only if they are not the defaults."""
         plain: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high}
         plain |= {"unit": self.unit} if self.unit != "%" else {}
         return plain | ({"better": self.better} if self.better != "higher" else {})
 
     def span(self) -> str:
-        """Return the interval for people, without its unit; a dash where there is none."""
+        """Return the interval as text, without its unit; a dash if there is none."""
         if self.low is None or self.high is None:
             return "–"
         if self.unit == "%":
@@ -72,7 +72,7 @@ class Number(NamedTuple):
 
 
 def measured(value: float | None, unit: str, digits: int = 1) -> str:
-    """Return a value with its unit for people: 91.3 %, 2.41 px, 0.173; a dash where there is none."""
+    """Return a value with its unit as text: 91.3 %, 2.41 px, 0.173; a dash if there is none."""
     if value is None:
         return "–"
     if unit == "%":
@@ -81,9 +81,9 @@ def measured(value: float | None, unit: str, digits: int = 1) -> str:
 
 
 class Column(NamedTuple):
-    """A column of a table: its numbers stand flush right, or with their intervals beside them (`spread`).
+    """A column of a table; `right` aligns it to the right, `spread` shows the interval beside each number.
 
-    `card` is what a model card calls it where that is another name; "" leaves it out there.
+    `card` is its name on a model card if that is different; "" leaves it out there.
     """
 
     name: str
@@ -103,9 +103,9 @@ class Table(NamedTuple):
 
 
 class Shot(NamedTuple):
-    """One image of a page, by its row's id: what is true, what was answered, how sure; `right` None: who can say.
+    """One image of a page: the id of its row, truth, prediction, confidence, and whether it is right (None: unknown).
 
-    `caption` stands in the place of all that where one word of truth and one of answer do not tell it.
+    `caption` replaces these if truth and prediction are not single words.
     """
 
     id: str
@@ -118,14 +118,14 @@ class Shot(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a page, as data. `line` is what the command line says of it."""
+    """One part of a page, as data. `line` is the summary that the command line prints."""
 
     kind: ClassVar[str] = ""
     heading: str
 
     @property
     def line(self) -> str:
-        """Return a line for the command line, or nothing."""
+        """Return a line for the command line, or an empty string."""
         return ""
 
 
@@ -141,7 +141,7 @@ class TableSection(Section):
 
 @dataclass(frozen=True)
 class Matrix(Section):
-    """What of one class was taken for another: counts (k, k), truth down; the images of each cell, surest first."""
+    """Confusion matrix: counts (k, k) with truth as rows, and the images of each cell, the most confident first."""
 
     kind: ClassVar[str] = "matrix"
     labels: tuple[str, ...]
@@ -151,7 +151,7 @@ class Matrix(Section):
 
 @dataclass(frozen=True)
 class Gallery(Section):
-    """A row of images; `explain`: beside each, where the network looked."""
+    """A row of images; `explain` adds a heat map beside each."""
 
     kind: ClassVar[str] = "gallery"
     hint: str
@@ -161,7 +161,7 @@ class Gallery(Section):
 
 @dataclass(frozen=True)
 class Overlays(Section):
-    """A row of images with the answer drawn on each by the task (`Task.render`)."""
+    """A row of images with the prediction drawn on each by the task (`Task.render`)."""
 
     kind: ClassVar[str] = "overlays"
     hint: str
@@ -170,7 +170,7 @@ class Overlays(Section):
 
 @dataclass(frozen=True)
 class Curve(Section):
-    """Named lines of points (x, y) with what the axes are called."""
+    """Named lines of points (x, y), and the labels of the axes."""
 
     kind: ClassVar[str] = "curve"
     series: Mapping[str, Sequence[tuple[float, float]]]
@@ -181,9 +181,9 @@ class Curve(Section):
 
 @dataclass(frozen=True)
 class Reliability(Section):
-    """Whether probabilities are honest: a calibration as report.json holds it, and what its temperature came from.
+    """Calibration of the probabilities, as report.json contains it, and the data its temperature was fitted on.
 
-    Where it holds no `ece_noise`, or no `ece_before`, nothing is said of chance, or of temperature 1.
+    Without `ece_noise` nothing is reported about chance; without `ece_before`, nothing about temperature 1.
     """
 
     kind: ClassVar[str] = "reliability"
@@ -192,27 +192,29 @@ class Reliability(Section):
 
     @property
     def line(self) -> str:
-        """Return the calibration error beside what chance alone would show."""
-        told = {name: measured(self.calibration.get(name), "%") for name in ("ece_noise", "ece_before")}
-        chance = f"; chance alone would show {told['ece_noise']}" if "ece_noise" in self.calibration else ""
-        before = f" (without temperature {told['ece_before']})" if "ece_before" in self.calibration else ""
-        return f"calibration error {measured(self.calibration['ece_after'], '%')}{chance}{before}"
+        """Return the calibration error and the error expected by chance."""
+        line = f"calibration error {measured(self.calibration['ece_after'], '%')}"
+        if "ece_noise" in self.calibration:
+            line += f"; {measured(self.calibration['ece_noise'], '%')} expected by chance"
+        if "ece_before" in self.calibration:
+            line += f" (without temperature {measured(self.calibration['ece_before'], '%')})"
+        return line
 
 
 @dataclass(frozen=True)
 class Limits(Section):
-    """What a model card says of where the model must not be trusted."""
+    """The limits of the model that a model card states."""
 
     kind: ClassVar[str] = "limits"
     lines: tuple[str, ...]
 
 
 class Result(NamedTuple):
-    """What an evaluation found.
+    """The result of an evaluation.
 
-    `numbers` are the scores by name, the first the one that people ask for first; `main` names the one by which the
-    best weights are kept. `tables` are for the command line, `sections` for the page and the card. `details` is what
-    report.json holds: plain data, at least under "test".
+    `numbers` are the scores by name, the most important first; `main` is the name of the score that selects the best
+    weights. `tables` are for the command line, `sections` for the page and the model card. `details` is the content of
+    report.json: plain data, at least under "test".
     """
 
     main: str
@@ -223,30 +225,30 @@ class Result(NamedTuple):
     details: Mapping[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what report.json holds: the verdict, and the details."""
-        plain = {name: number.value for name, number in self.numbers.items()}
-        return {"verdict": self.verdict, "test": plain, **self.details}
+        """Return the content of report.json: the verdict and the details."""
+        values = {name: number.value for name, number in self.numbers.items()}
+        return {"verdict": self.verdict, "test": values, **self.details}
 
 
 class Exports(NamedTuple):
-    """What others call a task: the tag under which hubs index its models, and the scores that a card states there."""
+    """Names of a task on model hubs: the pipeline tag of its models, and the scores that a model card states."""
 
     pipeline_tag: str
     metrics: tuple[str, ...] = ()
 
 
 class Scope(NamedTuple):
-    """Which images were scored, in words, and the ids of those that have a twin among the training images."""
+    """The scored images: their description, and the ids of those with a duplicate among the training images."""
 
     called: str = NEVER_SEEN
     leaked: frozenset[str] = frozenset()
 
 
 class Evaluation(Protocol):
-    """Scores gathered batch by batch, the same after an epoch of training and in a report; it can be pickled."""
+    """Collects predictions batch by batch, for each epoch of training and for reports; it can be pickled."""
 
     main: str
-    """The score by which the best weights are kept; with `unit` ("%", "", "px") and `better` ("lower") beside it."""
+    """The score that selects the best weights; optional members are `unit` ("%", "", "px") and `better` ("lower")."""
 
     def update(
         self,
@@ -255,43 +257,43 @@ class Evaluation(Protocol):
         truths: Sequence[Any],
         at: Sequence[Geometry],
     ) -> None:
-        """Take in a batch: the network's output in float32 on the CPU, and the truth in the original's frame."""
+        """Add a batch: the network's output in float32 on the CPU, and the truth in the pixels of the originals."""
         ...
 
     def merge(self, other: Any) -> None:
-        """Take in what another process gathered; afterwards the images stand in the order of their ids."""
+        """Add the images of another process; afterwards all images are sorted by id."""
         ...
 
     def scores(self) -> dict[str, float]:
-        """Return the scores that are cheap, after every epoch: the main one, "loss", "images"."""
+        """Return the cheap scores for every epoch: the main one, "loss", "images"."""
         ...
 
     def calibrate(self) -> Mapping[str, Any]:
-        """Return the settings of the task that are learned from these answers, of validation images."""
+        """Return the task settings that are fitted on these predictions of validation images."""
         ...
 
     def per_image(self) -> Mapping[str, Array]:
-        """Return numbers of each image, in the order of `rows`."""
+        """Return values of each image, in the order of `rows`."""
         ...
 
     def resample(self, counts: Array) -> Mapping[str, float]:
-        """Return the scores of a resample in which each image stands so often: (n,)."""
+        """Return the scores of a bootstrap sample; `counts` (n,) is how often each image is drawn."""
         ...
 
     def result(self, scope: Scope = Scope()) -> Result:
-        """Return everything that reports say, with intervals."""
+        """Return everything that reports contain, with intervals."""
         ...
 
 
 def headline(evaluation: Evaluation) -> Number:
-    """Return the score that people ask for first; an evaluation may have a cheap `headline` of its own."""
-    quick = getattr(evaluation, "headline", None)
-    number: Number = quick() if quick else next(iter(evaluation.result().numbers.values()))
+    """Return the most important score; an evaluation may have a cheap `headline` method of its own."""
+    own = getattr(evaluation, "headline", None)
+    number: Number = own() if own else next(iter(evaluation.result().numbers.values()))
     return number
 
 
 class Kept(NamedTuple):
-    """The score by which the best weights are kept: its name, its unit, and 1 where higher is better, else -1."""
+    """The score that selects the best weights: its name, its unit, and 1 if higher is better, else -1."""
 
     name: str
     unit: str
@@ -299,14 +301,14 @@ class Kept(NamedTuple):
 
 
 def kept_by(evaluation: Evaluation) -> Kept:
-    """Return what the best weights are kept by; where nothing is said of it, a bare number, higher better."""
+    """Return the score that selects the best weights; by default a plain number where higher is better."""
     better = getattr(evaluation, "better", "higher")
     return Kept(evaluation.main, getattr(evaluation, "unit", ""), 1 if better == "higher" else -1)
 
 
 @dataclass
 class Gathered:
-    """What an evaluation keeps of every image: its row, and arrays by name whose first axis is the images."""
+    """The data that an evaluation keeps: the rows of the images, and arrays by name with images as first axis."""
 
     rows: list[Row] = field(default_factory=list)
     parts: dict[str, list[Array]] = field(default_factory=dict)
@@ -315,20 +317,19 @@ class Gathered:
         return len(self.rows)
 
     def __getitem__(self, name: str) -> Array:
-        """Return one array of all images; of none an empty one."""
+        """Return one array of all images; an empty array if there are none."""
         parts = self.parts.get(name, [])
         if len(parts) > 1:
             self.parts[name] = parts = [np.concatenate(parts)]
         return parts[0] if parts else np.zeros(0)
 
     def add(self, rows: Sequence[Row], arrays: Mapping[str, Array]) -> None:
-        """Take in some images."""
         self.rows += rows
         for name, array in arrays.items():
             self.parts.setdefault(name, []).append(array)
 
     def merge(self, other: Gathered) -> None:
-        """Take in others' images and put all into the order of their ids, as a manifest has them."""
+        """Add the images of another process and sort all by id, as a manifest does."""
         self.add(other.rows, {name: other[name] for name in other.parts})
         order = sorted(range(len(self.rows)), key=lambda i: natural(self.rows[i].id))
         self.rows = [self.rows[i] for i in order]

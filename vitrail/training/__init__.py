@@ -1,1 +1,1 @@
-"""From a recipe to a run: plan, loop, listeners, report."""
+"""Train a network from a recipe: plan, training loop, listeners and report."""

@@ -1,4 +1,4 @@
-"""What a step costs on this machine, and the precision and micro-batch that a training takes here."""
+"""Measure the cost of a training step on this machine, and choose the precision and the micro-batch."""
 
 from __future__ import annotations
 
@@ -30,54 +30,54 @@ from vitrail.training.loop import TrainingError
 from vitrail.training.micro_batches import refuse_lone, smallest_piece
 
 SMALLEST = 8
-"""Images of the smallest micro-batch that is tried."""
+"""Smallest micro-batch that is tried, in images."""
 
 CLEARLY = 0.9
-"""One way is clearly quicker than another when it takes at most this share of its time."""
+"""A micro-batch is clearly faster than another when it takes at most this fraction of its time."""
 
 END = 1.0
-"""The progress at which a step is measured: a task may let a part of the network rest at the beginning."""
+"""Training progress at which a step is measured: a task may leave out a part of the network at the beginning."""
 
 PATIENCE = 2.0
-"""Seconds that one tried micro-batch may take before larger ones are left alone, and that repeats of it may take."""
+"""Seconds: no larger micro-batch is tried after one that takes longer, and repeats of one stop after this time."""
 
 REPEATS = 5
-"""How often a step is timed at most, and FEWEST how often at least: other work on the machine only makes it slower."""
+"""Most timings of a step (`FEWEST`: least). The fastest counts: other work on the machine only makes steps slower."""
 
 FEWEST = 2
 
 LARGER = 32
-"""Images of a step that is timed beside the smallest one: what a step costs by itself weighs less there."""
+"""Images of the second step that is timed: the fixed cost of a step matters less there than in the smallest one."""
 
 PAYS = 50_000_000
-"""Multiply-adds of an image from which rounding to bf16 pays.
+"""Smallest number of multiply-adds per image for which bf16 is used.
 
-With AVX-512 bf16 every network measured was quicker (`bench/rounding.py`): 1.4 to 1.8 times at 0.02 billion, 1.7 to 2.0
-times from 0.1 to 5 billion. The smallest are trained in minutes anyway and keep their exactness.
+With AVX-512 bf16 every network measured was faster (`bench/rounding.py`): 1.4 to 1.8 times at 0.02 billion, 1.7 to 2.0
+times from 0.1 to 5 billion. The smallest networks train in minutes anyway and stay in float32.
 """
 
 
 class Measured(NamedTuple):
-    """What one training step costs on this machine."""
+    """The measured cost of one training step on this machine."""
 
     precision: Literal["float32", "bf16"]
     micro: int
     seconds: float  # a step of the whole batch
-    batch: int  # images of that step: the recipe's batch, or all there are
-    memory: int  # bytes, of this process at its highest
+    batch: int  # images of that step: the recipe's batch, or the whole data set if that is smaller
+    memory: int  # peak memory of this process, in bytes
     check: Bf16Check = Bf16Check()
 
 
 def measure(
     recipe: Recipe, network: Network, task: Task[Any, Any], batch: Batch[Any], device: torch.device
 ) -> Measured:
-    """Measure a step on a copy of the network; on a CPU also find the micro-batch with the quickest one.
+    """Measure a step on a copy of the network. On a CPU also find the fastest micro-batch.
 
-    The micro-batch is kept in the cache, so that the same training computes alike the next time, whatever else the
-    machine does meanwhile. A GPU takes the whole batch, or the half of it, and so on, that its memory holds.
+    The micro-batch is cached, so that the same training computes the same next time, whatever other work the machine
+    has. A GPU uses the whole batch, halved until it fits into memory.
 
     Raises:
-        TrainingError: memory does not hold a single image.
+        TrainingError: not even the smallest piece fits into memory.
     """
     size = len(batch.ids)
     precision = precision_for(recipe, network, device)
@@ -89,22 +89,23 @@ def measure(
         check = check_bf16(trial.network.encoder, batch.images[:IMAGES].to(device))
         precision = "bf16" if check.faithful else "float32"
     keep_in_float32(trial.network.encoder, check.float32)
-    place = _place(recipe, network, batch, precision)
-    given = (
-        size
-        if task.couples
-        else recipe.training.micro or (size if device.type != "cpu" else _remembered(place))
-    )
-    start = _held(trial, min(max(least, given or SMALLEST), size), precision)  # pays for set-up, too
+    path = _cache_path(recipe, network, batch, precision)
+    if task.couples:
+        given: int | None = size
+    elif recipe.training.micro is not None:
+        given = recipe.training.micro
+    else:
+        given = size if device.type != "cpu" else _cached(path)
+    start = _largest_in_memory(trial, min(max(least, given or SMALLEST), size), precision)  # also warms up
     micro, cost = start, trial.cost(start, precision)
     if given is None:
-        micro, cost = _quickest(trial, size, {start: cost}, precision)
-        keep_json(place, {"micro": micro})
-    return Measured(precision, micro, cost * size, size, _peak(device), check)
+        micro, cost = _fastest(trial, size, {start: cost}, precision)
+        keep_json(path, {"micro": micro})
+    return Measured(precision, micro, cost * size, size, _peak_memory(device), check)
 
 
 class Forecast(NamedTuple):
-    """Seconds of an image in training: of the quickest of several steps, and of the usual one of them."""
+    """Training seconds per image: of the fastest and of the median of several steps."""
 
     quickest: float
     usual: float
@@ -118,27 +119,27 @@ def forecast(
     precision: str,
     smallest: int = 1,
 ) -> Forecast:
-    """Time several steps of a few images on a copy of the network, each size as long as it takes little time.
+    """Time several steps of a few images on a copy of the network; a larger step only while it takes little time.
 
-    `smallest` is how many images it can learn from at once.
+    `smallest` is the smallest number of images in a step.
     """
     trial = _Trial(deepcopy(network).to(device).train(), task, batch, device, smallest)
-    found: dict[int, list[float]] = {}
+    timings: dict[int, list[float]] = {}
     first = len(batch) if task.couples else max(smallest, min(SMALLEST, len(batch)))
-    least = _held(trial, first, precision)  # pays for set-up
+    least = _largest_in_memory(trial, first, precision)  # also warms up
     for count in sorted({least, max(least, min(LARGER, len(batch)))}):
-        if found and min(found[least]) * count > PATIENCE:
+        if timings and min(timings[least]) * count > PATIENCE:
             break
         try:
-            found[count] = [took / count for took in trial.times(count, precision)]
+            timings[count] = [took / count for took in trial.times(count, precision)]
         except torch.OutOfMemoryError:
             break
-    best = min(found.values(), key=min)
+    best = min(timings.values(), key=min)
     return Forecast(min(best), median(best))
 
 
-def _held(trial: _Trial, micro: int, precision: str) -> int:
-    """Return the micro-batch, halved until memory holds it."""
+def _largest_in_memory(trial: _Trial, micro: int, precision: str) -> int:
+    """Return the micro-batch, halved until it fits into memory."""
     while True:
         try:
             trial.seconds(micro, precision)
@@ -156,39 +157,39 @@ def _held(trial: _Trial, micro: int, precision: str) -> int:
 
 
 def precision_for(recipe: Recipe, network: Network, device: torch.device) -> Literal["float32", "bf16"]:
-    """Return the precision asked for; `auto`: bf16 where the device has it and the network is large enough.
+    """Return the precision of the recipe; for `auto` bf16 if the device has it and the network is large enough.
 
-    It is a function of machine and network and never of a stopwatch: the same seed shall give the same run.
+    It depends on the machine and the network and never on a timing: the same seed must give the same run.
     """
-    asked = recipe.training.precision
-    if asked != "auto":
-        return asked
-    pays = fast_bf16(device) and count_macs(network.encoder, recipe.model.imgsz) >= PAYS
-    return "bf16" if pays else "float32"
+    precision = recipe.training.precision
+    if precision != "auto":
+        return precision
+    faster = fast_bf16(device) and count_macs(network.encoder, recipe.model.imgsz) >= PAYS
+    return "bf16" if faster else "float32"
 
 
-def _place(recipe: Recipe, network: Network, batch: Batch[Any], precision: str) -> Path:
-    """Return the file that remembers the micro-batch of such a training on such a machine."""
-    said = (
+def _cache_path(recipe: Recipe, network: Network, batch: Batch[Any], precision: str) -> Path:
+    """Return the cache file with the micro-batch of such a training on such a machine."""
+    key = (
         describe(network.encoder),
         (recipe.task.name, recipe.training.compile, recipe.training.grad_checkpointing),
         (tuple(batch.images.shape), precision),
         (platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()),
         torch.__version__,
     )
-    return cache_dir() / "steps" / f"{blake2b(repr(said).encode(), digest_size=12).hexdigest()}.json"
+    return cache_dir() / "steps" / f"{blake2b(repr(key).encode(), digest_size=12).hexdigest()}.json"
 
 
-def _remembered(place: Path) -> int | None:
+def _cached(path: Path) -> int | None:
     try:
-        micro = int(json.loads(place.read_text(encoding="utf-8"))["micro"])
+        micro = int(json.loads(path.read_text(encoding="utf-8"))["micro"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # nothing, or of another version: it is measured again
+        return None  # missing, or of another version: measure again
     return micro if micro > 0 else None
 
 
-def _quickest(trial: _Trial, size: int, costs: dict[int, float], precision: str) -> tuple[int, float]:
-    """Double the micro-batch while time allows; return the largest that is about as cheap as the cheapest."""
+def _fastest(trial: _Trial, size: int, costs: dict[int, float], precision: str) -> tuple[int, float]:
+    """Double the micro-batch while time allows. Return the largest that is not clearly slower than the fastest."""
     micro = max(costs)
     while micro < size and costs[micro] * micro < PATIENCE:
         micro = min(size, 2 * micro)
@@ -200,20 +201,20 @@ def _quickest(trial: _Trial, size: int, costs: dict[int, float], precision: str)
 
 @dataclass(frozen=True)
 class _Trial:
-    """A copy of a network to be timed on."""
+    """A copy of a network for timing."""
 
     network: Network
     task: Task[Any, Any]
     batch: Batch[Any]
     device: torch.device
-    least: int  # images that it can learn from at once
+    least: int  # smallest number of images in a piece
 
     def cost(self, count: int, precision: str) -> float:
-        """Return the seconds of one image where `count` are computed at once, in the quickest of several steps."""
+        """Return the seconds per image of the fastest of several steps of `count` images."""
         return min(self.times(count, precision)) / count
 
     def times(self, count: int, precision: str) -> list[float]:
-        """Return the seconds of several steps of `count` images, fewer where they are slow."""
+        """Return the seconds of several steps of `count` images; fewer steps if they are slow."""
         times: list[float] = []
         while len(times) < FEWEST or (len(times) < REPEATS and sum(times) < PATIENCE):
             times.append(self.seconds(count, precision))
@@ -233,29 +234,29 @@ class _Trial:
         return took
 
 
-def _peak(device: torch.device) -> int:
+def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def with_measured_settings(recipe: Recipe, found: Measured) -> Recipe:
-    """Return the recipe with what was decided written into it, so that a resume does not measure again."""
+def with_measured_settings(recipe: Recipe, step: Measured) -> Recipe:
+    """Return the recipe with the measured precision and micro-batch, so that resuming does not measure again."""
     training_settings = recipe.training.model_copy(
         update={
-            "precision": found.precision,
-            "micro": found.micro,
-            "float32": found.check.float32 if found.precision == "bf16" else (),
+            "precision": step.precision,
+            "micro": step.micro,
+            "float32": step.check.float32 if step.precision == "bf16" else (),
         }
     )
     return recipe.model_copy(update={"training": training_settings})
 
 
 def checked_again(recipe: Recipe, network: Network) -> tuple[Recipe, list[str]]:
-    """Return the recipe of a run that goes on under other conditions, its bf16 checked there, and the lines on it.
+    """Check bf16 again for a run that is resumed under other conditions; return its recipe and lines to print.
 
-    What stayed in float32 until now stays so, too.
+    Layers that were kept in float32 before stay in float32.
     """
     if recipe.training.precision != "bf16":
         return recipe, []
@@ -268,19 +269,19 @@ def checked_again(recipe: Recipe, network: Network) -> tuple[Recipe, list[str]]:
     return recipe.model_copy(update={"training": training_settings}), check.lines()
 
 
-def summary_line(recipe: Recipe, found: Measured, parameters: int) -> str:
-    """Say in a line what is about to be trained."""
+def summary_line(recipe: Recipe, step: Measured, parameters: int) -> str:
+    """Return one line about the training that starts."""
     size = "×".join(map(str, recipe.model.imgsz))
     return (
         f"{recipe.model.name}: {parameters / 1e6:.2f} M parameters, {size} px, from "
         f"{'scratch' if recipe.model.weights == 'none' else recipe.model.weights}; recipe {recipe.recipe}; "
-        f"{found.precision}, {found.micro} images at a time, {found.seconds:.2f} s a step "
-        f"of {images_per_step(recipe, found)}."
+        f"{step.precision}, {step.micro} images at a time, {step.seconds:.2f} s a step "
+        f"of {images_per_step(recipe, step)}."
     )
 
 
-def images_per_step(recipe: Recipe, found: Measured) -> str:
-    """Return how many images a step has, and why where that is not the recipe's batch."""
-    if found.batch == recipe.training.batch:
-        return f"{found.batch}"
-    return f"{found.batch} (all there are to train on; the batch asked for is {recipe.training.batch})"
+def images_per_step(recipe: Recipe, step: Measured) -> str:
+    """Return the number of images in a step, with the reason if it is not the recipe's batch."""
+    if step.batch == recipe.training.batch:
+        return f"{step.batch}"
+    return f"{step.batch} (all training images; the requested batch is {recipe.training.batch})"

@@ -1,4 +1,4 @@
-"""What a training writes as it goes: the best model, and the state from which it is resumed."""
+"""Write the files of a running training: the best model, and the state for resuming."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from vitrail.training.loop import DivergedError, Session, snapshot, way_out
 from vitrail.training.run_context import RunContext
 
 SAVE_EVERY = 180.0
-"""Seconds after which the state is saved in the middle of an epoch."""
+"""Smallest time between two saves of the state in the middle of an epoch, in seconds."""
 
 SAVING_SHARE = 20
-"""So many times longer than it takes to save the state, the training goes on before it is saved again."""
+"""Smallest time between two saves, as a multiple of the time that one save takes."""
 
 
 def conditions(accelerator: Any) -> dict[str, Any]:
-    """Return what must be the same for a resumed run to be equal bit by bit."""
+    """Return the conditions under which a resumed run is equal bit by bit."""
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -39,7 +39,7 @@ def conditions(accelerator: Any) -> dict[str, Any]:
 
 
 class Checkpointer:
-    """Writes the model and the state of a run, never those of a network that is not finite."""
+    """Writes the model and the state of a run, but never those of a network with values that are not finite."""
 
     def __init__(self, context: RunContext, session: Session, counters: Mapping[str, Any]) -> None:
         self.context, self.session = context, session
@@ -47,24 +47,24 @@ class Checkpointer:
         self._saved_at, self._saving = time.monotonic(), 0.0
 
     def is_due(self) -> bool:
-        """Tell whether the state is to be saved in the middle of an epoch."""
+        """Tell whether the state should be saved now, in the middle of an epoch."""
         pause = max(SAVE_EVERY, SAVING_SHARE * self._saving)
         return self.session.accelerator.is_main_process and time.monotonic() - self._saved_at >= pause
 
     def describe(self) -> str:
-        """Say which step the files of the run are of."""
+        """Return in words from which step the files of the run are."""
         folder = self.context.run.folder
         if self.saved_step is None:
-            return f"nothing of {folder} was saved before"
-        return f"{folder} stays as it was at step {self.saved_step}"
+            return f"nothing was saved in {folder} before"
+        return f"{folder} keeps the state of step {self.saved_step}"
 
     def save_model(self) -> None:
-        """Write the network that is evaluated as the best of the run."""
-        kept = replace(self.context.start, network=self.session.evaluated())
-        write_best(self.context.run, self.context.recipe, kept)
+        """Write the evaluated network as the best model of the run."""
+        best = replace(self.context.start, network=self.session.evaluated())
+        write_best(self.context.run, self.context.recipe, best)
 
     def save_state(self, counters: Mapping[str, Any]) -> None:
-        """Save the state to resume from, with counters of the parts of the training beside its own."""
+        """Save the state for resuming: the snapshot of the session, and the counters of the other parts."""
         began = time.monotonic()
         tensors, own = snapshot(self.session)
         own |= {
@@ -78,35 +78,35 @@ class Checkpointer:
         self._saving = self._saved_at - began
 
     def refuse_non_finite(self) -> None:
-        """Raise a DivergedError where weights or predictions, of the training or of its average, are not finite."""
+        """Raise a DivergedError if weights or predictions of the network or of its average are not finite."""
         start = self.context.start
         for network in dict.fromkeys((self.session.bare, self.session.evaluated())):
-            if found := find_non_finite(network, start.task, start.preprocess):
-                raise self.diverged(found)
+            if reason := find_non_finite(network, start.task, start.preprocess):
+                raise self.diverged(reason)
 
-    def diverged(self, found: str) -> DivergedError:
-        """Return the error that a training diverged."""
-        what = f"The training diverged: after step {self.session.step} {found}"
+    def diverged(self, reason: str) -> DivergedError:
+        """Return the error for a training that diverged, with this reason."""
+        what = f"The training diverged: after step {self.session.step} {reason}"
         return DivergedError(what, way_out(self.session))
 
 
 def write_best(run: Run, recipe: Recipe, start: InitialState) -> None:
     """Write model.safetensors: weights, and the header with architecture, task, preprocessing and proof.
 
-    A DivergedError refuses a network whose weights or predictions are not finite; what stood there stays.
+    Raise a DivergedError if weights or predictions are not finite; an existing file is kept.
     """
-    if found := find_non_finite(start.network, start.task, start.preprocess):
-        raise DivergedError(f"No model was written: {found}", "Try a lower learning rate (--lr).")
+    if reason := find_non_finite(start.network, start.task, start.preprocess):
+        raise DivergedError(f"No model was written: {reason}", "Try a lower learning rate (--lr).")
     task = start.task
-    name, kept = task.deployed_task(recipe.task.name)
+    name, deployed = task.deployed_task(recipe.task.name)
     header = Header(
         name=recipe.model.name,
         encoder=describe(start.network.encoder),
         task={
             "name": name,
-            "labels": list(kept.labels),
-            "truth": kept.truth.to_dict(),
-            "settings": kept.settings.model_dump(),
+            "labels": list(deployed.labels),
+            "truth": deployed.truth.to_dict(),
+            "settings": deployed.settings.model_dump(),
         },
         preprocess=start.preprocess.to_dict(),
         weights=start.origin,

@@ -1,4 +1,4 @@
-"""Distillation: whether a training has a teacher, and that teacher: a run, a model file or published weights."""
+"""Distillation: open the teacher (a run, a model file or published weights) and wrap the task of the recipe."""
 
 from __future__ import annotations
 
@@ -36,24 +36,23 @@ class _Opened(NamedTuple):
 
 
 class Teacher:
-    """A frozen network that is asked about what the student sees, through its own preprocessing.
+    """A frozen network that predicts the student's images, with its own preprocessing.
 
-    Images as the student gets them (b, channels, height, width) -> logits (b, k) in the student's order of classes, as
-    an output. The teacher sees the very crop of the student, all of it, brought to its own size by its own
-    interpolation and in its own normalisation: its own crop was for whole images, and would cut from what the
-    student is asked about.
+    Student images (b, channels, height, width) -> output with logits (b, k) in the student's order of classes. The
+    teacher gets the whole crop of the student, resized to the teacher's size with the teacher's interpolation and
+    normalisation. The teacher's own crop is for whole images; here it would remove a part of what the student gets.
     """
 
     def __init__(self, opened: _Opened, student: Preprocess) -> None:
         if opened.preprocess.channels != student.channels:
             raise SettingError(
-                f"The teacher sees {opened.preprocess.channels} channels and the student {student.channels}; take "
-                "another teacher."
+                f"The teacher takes {opened.preprocess.channels} channels and the student {student.channels}. "
+                "Choose another teacher."
             )
         if opened.preprocess.scale != student.scale:
             raise SettingError(
-                f"White is {opened.preprocess.scale:g} to the teacher and {student.scale:g} to the student; take "
-                "another teacher."
+                f"White is {opened.preprocess.scale:g} for the teacher and {student.scale:g} for the student. "
+                "Choose another teacher."
             )
         self.network = opened.network.eval().requires_grad_(False)
         self.preprocess, self.student = opened.preprocess, student
@@ -75,7 +74,7 @@ class Teacher:
         return {"logits": output["logits"][:, self.columns]}
 
     def _answer(self, images: Tensor) -> Output:
-        """Answer in bf16 where the training does and the teacher is seen to do it rightly."""
+        """Return the teacher's output, in bf16 when the training uses it and the teacher passes the bf16 check."""
         kind = images.device.type
         rounds = torch.is_autocast_enabled(kind)
         if rounds and not self._checked:
@@ -91,11 +90,11 @@ class Teacher:
 
 
 def open_teacher(source: str, labels: Sequence[str], student: Preprocess) -> Teacher:
-    """Open the teacher that a user names, for a student of these classes with this preprocessing.
+    """Open the teacher that the user names, for a student with these classes and this preprocessing.
 
     Raises:
-        SettingError: it knows other classes, or sees other channels.
-        WeightsError, RunError: it cannot be had or is broken.
+        SettingError: the teacher has other classes or another number of channels.
+        WeightsError, RunError: the teacher is not available or broken.
     """
     path = expanded(source)
     if (path / "recipe.yaml").is_file() or _is_model(path):
@@ -104,14 +103,14 @@ def open_teacher(source: str, labels: Sequence[str], student: Preprocess) -> Tea
 
 
 def _is_model(path: Path) -> bool:
-    """Tell whether this is a model file of ours, which knows its classes and its preprocessing."""
+    """Tell whether this is a vitrail model file, which holds its classes and its preprocessing."""
     if path.suffix != ".safetensors" or not path.is_file():
         return False
     try:
         with safe_open(path, framework="pt") as handle:
             return "vitrail" in (handle.metadata() or {})
     except (SafetensorError, OSError):
-        return False  # what is wrong with it is told by who opens it as weights
+        return False  # opening it as weights reports what is wrong
 
 
 def _ours(path: Path, labels: Sequence[str]) -> _Opened:
@@ -120,40 +119,40 @@ def _ours(path: Path, labels: Sequence[str]) -> _Opened:
     missing = [label for label in labels if label not in known]
     if missing:
         raise SettingError(
-            f"The teacher {path} does not know {', '.join(missing[:5])}. It must have learned every class of the "
-            "student's images; train it on them first."
+            f"The teacher {path} does not know {', '.join(missing[:5])}. It must be trained on every class of the "
+            "student's images. Train it on them first."
         )
     return _Opened(predictor.network, predictor.preprocess, tuple(known.index(label) for label in labels))
 
 
 def _published(source: str, labels: Sequence[str]) -> _Opened:
-    found = find_weights(source)
-    encoder = found.build()
-    network = Network(encoder, _classifier(found, encoder.spec))
-    classes = len(found.head["linear.bias"])
-    columns = _named(source, labels, found.labels) or _columns(source, labels, classes)
-    return _Opened(network, answering_preprocess(found), columns)
+    weights = find_weights(source)
+    encoder = weights.build()
+    network = Network(encoder, _classifier(weights, encoder.spec))
+    classes = len(weights.head["linear.bias"])
+    columns = _named(source, labels, weights.labels) or _columns(source, labels, classes)
+    return _Opened(network, answering_preprocess(weights), columns)
 
 
-def _classifier(found: Pretrained, spec: FeatureSpec) -> Head:
-    if "linear.weight" not in found.head:
+def _classifier(weights: Pretrained, spec: FeatureSpec) -> Head:
+    if "linear.weight" not in weights.head:
         raise WeightsError(
-            f"The weights {found.name} have no classifier, so they cannot teach. Fine-tune them on your images "
+            f"The weights {weights.name} have no classifier, so they cannot teach. Fine-tune them on your images "
             "first (vitrail train … --weights …), and name that run as the teacher."
         )
-    classes = len(found.head["linear.weight"])
-    hidden = len(found.head["pre_logits.weight"]) if "pre_logits.weight" in found.head else 0
+    classes = len(weights.head["linear.weight"])
+    hidden = len(weights.head["pre_logits.weight"]) if "pre_logits.weight" in weights.head else 0
     head: Head = (
         DistilledHead(spec, classes)
-        if "dist.weight" in found.head
-        else LinearHead(spec, classes, pool=found.pool, hidden=hidden)
+        if "dist.weight" in weights.head
+        else LinearHead(spec, classes, pool=weights.pool, hidden=hidden)
     )
-    head.load_state_dict({key: tensor.float() for key, tensor in found.head.items()})
+    head.load_state_dict({key: tensor.float() for key, tensor in weights.head.items()})
     return head
 
 
 def _named(source: str, labels: Sequence[str], known: Sequence[str]) -> tuple[int, ...]:
-    """Find the student's classes among those that the weights name; () where they name none, or ImageNet's in words."""
+    """Return the columns of the student's classes by label; () without labels or with ImageNet's 1000 words."""
     if set(labels) <= set(known):
         return tuple(known.index(label) for label in labels)
     if not known or len(known) == 1000:
@@ -166,7 +165,7 @@ def _named(source: str, labels: Sequence[str], known: Sequence[str]) -> tuple[in
 
 
 def _columns(source: str, labels: Sequence[str], classes: int) -> tuple[int, ...]:
-    """Find the student's classes among ImageNet's, by their WordNet numbers, or take as many in order and say so."""
+    """Return the columns of the student's classes in ImageNet, by WordNet id; or all in order, with a warning."""
     if classes == 1000:
         from timm.data.imagenet_info import ImageNetInfo
 
@@ -176,24 +175,24 @@ def _columns(source: str, labels: Sequence[str], classes: int) -> tuple[int, ...
             return tuple(known.index(label) for label in labels)
     if classes == len(labels):
         warnings.warn(
-            f"The teacher {source} does not name its {classes} classes; they are taken to be in the order of yours: "
+            f"The teacher {source} does not name its {classes} classes; they are assumed to be in your order: "
             f"{', '.join(labels[:3])} …",
             stacklevel=2,
         )
         return tuple(range(classes))
     raise SettingError(
-        f"The teacher {source} knows {classes} classes of its own, and not those of these images. Fine-tune it on "
-        "them first, and name that run: --teacher runs/teacher"
+        f"The teacher {source} has {classes} other classes, not those of these images. Fine-tune it on these images "
+        "first, and name that run: --teacher runs/teacher"
     )
 
 
 def with_teacher(recipe: Recipe, teaching: Mapping[str, Any], options: TrainOptions) -> Recipe:
-    """Wrap the task of a recipe into distillation where the recipe file or the user names a teacher."""
-    said = {"teacher": options.teacher, "kind": options.distill}
-    teaching = {**teaching, **{key: value for key, value in said.items() if value is not None}}
+    """Wrap the task of a recipe into distillation when the recipe file or the user names a teacher."""
+    stated = {"teacher": options.teacher, "kind": options.distill}
+    teaching = {**teaching, **{key: value for key, value in stated.items() if value is not None}}
     if "teacher" not in teaching:
         if teaching:
-            raise SettingError("--distill says how a teacher is followed; name one: --teacher runs/large")
+            raise SettingError("--distill needs a teacher. Name one: --teacher runs/large")
         return recipe
     wrapped = wrap(DISTILL, teaching, recipe.task.name, recipe.task.settings)
     return recipe.model_copy(update={"task": recipe.task.model_copy(update=wrapped)})

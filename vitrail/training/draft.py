@@ -1,4 +1,4 @@
-"""The draft: a frozen pretrained network and a head, with an honest score, in about a minute."""
+"""The draft: a frozen pretrained network with a linear head, scored by cross-validation, in about a minute."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from vitrail.training.resolve_recipe import Planned
 from vitrail.training.session import first_batch, training_images
 
 MINUTE = 30.0
-"""Seconds that computing features may take before a smaller input is chosen on a machine without fast bf16 tiles."""
+"""Largest time for computing features, in seconds. On a CPU without AMX bf16 tiles the input is reduced to meet it."""
 
 SMALLEST = 96
-"""Pixels below which a draft does not shrink its input."""
+"""Smallest input side, in pixels, that a draft chooses."""
 
 
 @dataclass(frozen=True)
 class ProbeData:
-    """The images of a probe: targets, the same as an array (n, …), and what must stay together as numbers (n,)."""
+    """The images of a probe: targets, the targets as an array `truth` (n, …), and group numbers (n,)."""
 
     rows: list[Row]
     targets: list[Any]
@@ -57,7 +57,7 @@ class ProbeData:
 
 
 def probe_data(start: InitialState, probe: Probe, rows: list[Row], manifest: Manifest) -> ProbeData:
-    """Return truth and groups as numbers; an image of no group is a group of its own."""
+    """Return targets and groups as numbers. An image without a group is a group by itself."""
     names = [row.group or f"\0{row.id}" for row in rows]
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     targets = [start.task.read(row, manifest.root) for row in rows]
@@ -71,40 +71,39 @@ def probe_data(start: InitialState, probe: Probe, rows: list[Row], manifest: Man
 
 
 def _size(manifest: Manifest, row: Row) -> tuple[int, int]:
-    """Return the height and width of an image."""
     height, width = load(manifest.root, row.path, part=row.part).image.shape[:2]
     return height, width
 
 
 def _frozen(start: InitialState, device: torch.device) -> Frozen:
-    """Return the frozen network as the task's probe reads it."""
+    """Return the frozen network; with features per patch when the task's probe is dense."""
     dense = isinstance(_probe_of(start), DenseProbe)
     return Frozen(start.network.encoder, start.preprocess, device, dense)
 
 
 def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
-    """Make a draft run: features, head, score by grouped folds, doubts, and what a full fine-tune would cost."""
+    """Make a draft run: features, head, cross-validated scores, label errors, and the cost of a full fine-tune."""
     clock, manifest = _Phases(), prepared.manifest
     recipe, start, frozen = _sized(planned, manifest, listeners)
     probe, layer = _probe_of(start), _layer_of(start)
     if probe is None or layer is None:
         raise SettingError(
-            f"Nothing can be drafted of the task {recipe.task.name} with this head: it has no linear probe. Train "
-            f"the network: {command('train', recipe.data.source, '--tune', 'full')}"
+            f"The task {recipe.task.name} has no draft with this head: it has no linear probe. Train the network: "
+            f"{command('train', recipe.data.source, '--tune', 'full')}"
         )
     rows = manifest.rows()
     clock.end("weights and set-up")
-    vectors = frozen.vectors(manifest, rows, lambda done, total: _looked(listeners, done, total))
+    vectors = frozen.vectors(manifest, rows, lambda done, total: _report_progress(listeners, done, total))
     clock.end("features")
-    found = probe_data(start, probe, rows, manifest)
-    scored = out_of_fold(probe, vectors, found.truth, found.groups)
-    head = fit_head(probe, vectors, found.truth, found.groups)
+    data = probe_data(start, probe, rows, manifest)
+    scored = out_of_fold(probe, vectors, data.truth, data.groups)
+    head = fit_head(probe, vectors, data.truth, data.groups)
     head.put_into(layer)
     clock.end("heads")
-    answered = Answered(rows, found.targets, scored.logits, scored.folds, found.truth, found.at, frozen.grid)
+    answered = Answered(rows, data.targets, scored.logits, scored.folds, data.truth, data.at, frozen.grid)
     folded = score_by_folds(start.task, recipe.task.name, answered)
     start = replace(start, task=folded.task)
-    now, half = (probe.share(logits, found.truth) for logits in (scored.logits, scored.half))
+    now, half = (probe.share(logits, data.truth) for logits in (scored.logits, scored.half))
     clock.end("scores")
     seconds = full_seconds(planned.full or recipe, manifest)
     clock.end("measuring the fine-tune")
@@ -119,7 +118,7 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     try:
         write_draft_report(run, manifest, folded, outlook)
     except Exception as error:  # scores, drawings and pages fail in many ways
-        again = f"Draft again, from the features that are kept: {command('train', recipe.data.source)}"
+        again = f"Make the draft again from the cached features: {command('train', recipe.data.source)}"
         raise ReportError(run, error, again) from error
     return run
 
@@ -130,25 +129,25 @@ def _probe_of(start: InitialState) -> Probe | None:
 
 
 def _layer_of(start: InitialState) -> nn.Linear | None:
-    """Return the layer of a network that a probe's weights go into, where the task and its head have one."""
+    """Return the layer that takes the probe's weights, or None when the task or its head has none."""
     probe = _probe_of(start)
     return probe.layer(start.network.head) if probe else None
 
 
 class _Phases:
-    """Tells how long each part of a draft took."""
+    """A stopwatch: seconds of each phase of a draft, by name."""
 
     def __init__(self) -> None:
         self.phases: dict[str, float] = {}
         self.last = time.monotonic()
 
     def end(self, name: str) -> None:
-        """Close a phase."""
+        """End the present phase and give it a name."""
         now = time.monotonic()
         self.phases[name], self.last = now - self.last, now
 
 
-def _looked(listeners: Sequence[Listener], done: int, total: int) -> None:
+def _report_progress(listeners: Sequence[Listener], done: int, total: int) -> None:
     for listener in listeners:
         listener(Event("features", 0, {"done": done, "total": total}))
 
@@ -156,7 +155,7 @@ def _looked(listeners: Sequence[Listener], done: int, total: int) -> None:
 def _sized(
     planned: Planned, manifest: Manifest, listeners: Sequence[Listener]
 ) -> tuple[Recipe, InitialState, Frozen]:
-    """Open the network; where nothing here computes bf16 in tiles, shrink the input until a minute is enough."""
+    """Open the network. On a CPU without AMX bf16 tiles, reduce the input size to keep within `MINUTE`."""
     recipe = planned.recipe
     device = device_for(recipe.training.device)
     opened = _opened(recipe, manifest, device)
@@ -168,7 +167,7 @@ def _sized(
     if smaller is None:
         return opened
     line = (
-        f"input {smaller[0]} px in place of {recipe.model.imgsz[0]} px: the features of {missing:,} images "
+        f"input {smaller[0]} px instead of {recipe.model.imgsz[0]} px: the features of {missing:,} images "
         f"would take about {cost:.0f} s here (--imgsz {recipe.model.imgsz[0]} keeps the size)"
     )
     note(listeners, [line])
@@ -186,7 +185,7 @@ def _is_fast(device: torch.device) -> bool:
 
 
 def smaller_size(size: tuple[int, int], spec: FeatureSpec, cost: float) -> tuple[int, int] | None:
-    """Return the largest size that keeps the minute (cost falls with the number of patches), or None."""
+    """Return the largest size within `MINUTE` (the cost is proportional to the number of patches), or None."""
     if cost <= MINUTE:
         return None
     scale = (MINUTE / cost) ** 0.5
@@ -199,32 +198,32 @@ def smaller_size(size: tuple[int, int], spec: FeatureSpec, cost: float) -> tuple
 
 
 def full_seconds(full: Recipe, manifest: Manifest) -> tuple[float, float]:
-    """Foretell what a full fine-tune would take, at least and as steps usually take here, from a few on a copy."""
+    """Estimate the seconds of a full fine-tune from some steps on a copy: by the fastest and by the median step."""
     start = build_from_recipe(full, manifest.truth)
-    pictures = training_images(full, manifest, start.task, start.preprocess)
+    images = training_images(full, manifest, start.task, start.preprocess)
     device = device_for(full.training.device)
     precision = "bf16" if fast_bf16(device) else "float32"
     few = full.model_copy(update={"training": full.training.model_copy(update={"batch": LARGER})})
     smallest = smallest_piece(start.network, start.task, full.model)
-    found = forecast(start.network, start.task, first_batch(few, pictures), device, precision, smallest)
-    seen = len(pictures) * full.training.epochs
-    return found.quickest * seen, found.usual * seen
+    times = forecast(start.network, start.task, first_batch(few, images), device, precision, smallest)
+    count = len(images) * full.training.epochs
+    return times.quickest * count, times.usual * count
 
 
 def init_head_from_probe(start: InitialState, manifest: Manifest, split: str) -> None:
-    """Give a network the head of a draft that saw one split alone, to fine-tune from without a leak.
+    """Initialise the head of a network from a probe fitted on one split only, so that no other split leaks.
 
-    A task without a probe, or a head that takes none (two on tokens of their own), starts fresh.
+    Without a probe, or with a head that takes none (two heads, each on its own token), the head stays random.
     """
     probe, layer = _probe_of(start), _layer_of(start)
     if probe is None or layer is None:
         return
     rows = manifest.rows(split)
     if not rows:
-        raise DataError(f"The split {split!r} holds no images. Look at: vitrail check.")
+        raise DataError(f"The split {split!r} holds no images. See: vitrail check.")
     device = next(start.network.parameters()).device
     frozen = _frozen(start, device)
-    found = probe_data(start, probe, rows, manifest)
+    data = probe_data(start, probe, rows, manifest)
     vectors = frozen.vectors(manifest, rows)
-    fit_head(probe, vectors, found.truth, found.groups).put_into(layer)
+    fit_head(probe, vectors, data.truth, data.groups).put_into(layer)
     start.network.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""What a training would be and cost, without training: samples, steps, memory, minutes."""
+"""Plan a training and measure its cost without running it: images, steps, memory and time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vitrail.training.time_budget import Budget
 from vitrail.training.validate_options import validate
 
 FOLLOWS = "A draft is made first, without training the network; this is the training after it (--tune full)."
-"""What a plan says where the lines below are not of the command itself."""
+"""Note of a dry run whose lines are about the full fine-tune and not about the draft itself."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class DryRun:
     seconds_a_step: float
     batch: str
     seconds: float
-    seconds_usual: float  # where other work goes on beside it as it does now
+    seconds_usual: float  # with as much other work on the machine as now
     memory: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class DryRun:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Return the plan in plain words."""
+        """Return the plan as text lines."""
         model, training = self.recipe["model"], self.recipe["training"]
         size = "×".join(map(str, model["imgsz"]))
         splits = ", ".join(f"{count:,} {split}" for split, count in self.splits.items())
@@ -68,8 +68,8 @@ class DryRun:
             f"{training['precision']}, {training['micro']} images at a time",
             f"batch     {self.batch} images",
             f"steps     {self.steps:,} of {self.seconds_a_step:.2f} s (measured), {self.epochs:.1f} epochs",
-            f"memory    {self.memory / 1e9:.1f} GB at its highest, all of this command up to its first step",
-            "settings, by where they come from; what stands lower wins:",
+            f"memory    {self.memory / 1e9:.1f} GB at most, for this command up to its first step",
+            "settings, by their source; later lines override earlier ones:",
             *table(self.origins),
             f"time      {span(self.seconds, self.seconds_usual)}{self._short()}",
         ]
@@ -82,7 +82,7 @@ class DryRun:
 
 
 def dry(data: str, options: TrainOptions) -> DryRun:
-    """Check the data, make the plan, measure a step, and write nothing."""
+    """Check the data, make the plan and measure one step. Nothing is written."""
     validate(options)
     prepared = prepared_for(data, options)
     planned = plan(data, prepared, options)
@@ -94,47 +94,47 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     start = build_from_recipe(wanted, prepared.manifest.truth)
     if wanted.training.tune == "head":
         start.network.encoder.requires_grad_(False)
-    pictures = training_images(wanted, prepared.manifest, start.task, start.preprocess)
-    found = measure(wanted, start.network, start.task, first_batch(wanted, pictures), device)
-    recipe = with_measured_settings(wanted, found)
+    images = training_images(wanted, prepared.manifest, start.task, start.preprocess)
+    cost = measure(wanted, start.network, start.task, first_batch(wanted, images), device)
+    recipe = with_measured_settings(wanted, cost)
     manifest = prepared.manifest
     counts = {split: len(manifest.rows(split)) for split in manifest.counts(prepared.targets)}
-    epoch = order_of(recipe, pictures).steps
+    epoch = order_of(recipe, images).steps
     scoring = Budget.guessed(
-        recipe.training.seconds or 0.0, epoch, found.seconds, counts.get(VAL, 0) / found.batch
+        recipe.training.seconds or 0.0, epoch, cost.seconds, counts.get(VAL, 0) / cost.batch
     )
     limited = recipe.training.seconds is not None
     steps = max(1, scoring.more(0.0)) if limited else recipe.training.epochs * epoch
-    seconds = steps * found.seconds + math.ceil(steps / epoch) * scoring.scoring
+    seconds = steps * cost.seconds + math.ceil(steps / epoch) * scoring.scoring
     follows = [FOLLOWS] if planned.full else []
-    noise = 1.0 if limited else _noise(recipe, start, first_batch(recipe, pictures), found.precision)
+    noise = 1.0 if limited else _noise(recipe, start, first_batch(recipe, images), cost.precision)
     return DryRun(
-        notes=(*prepared.lines(), *planned.reasons, *found.check.lines(), *follows),
+        notes=(*prepared.lines(), *planned.reasons, *cost.check.lines(), *follows),
         origins={source: dict(settings) for source, settings in planned.origins.items()},
         recipe=recipe.model_dump(mode="json"),
         parameters=count_params(start.network),
         splits=counts,
         steps=steps,
-        seconds_a_step=found.seconds,
+        seconds_a_step=cost.seconds,
         epochs=steps / epoch,
-        batch=images_per_step(recipe, found),
+        batch=images_per_step(recipe, cost),
         seconds=seconds,
         seconds_usual=seconds * noise,
-        memory=found.memory,
+        memory=cost.memory,
     )
 
 
 def _noise(recipe: Recipe, start: InitialState, batch: Batch[Any], precision: str) -> float:
-    """Return how many times as long as the quickest step the usual one takes here: other work makes it more."""
+    """Return the time of the median step divided by that of the fastest; other work on the machine raises it."""
     device = device_for(recipe.training.device)
     smallest = smallest_piece(start.network, start.task, recipe.model)
-    found = forecast(start.network, start.task, batch, device, precision, smallest)
-    return found.usual / found.quickest
+    times = forecast(start.network, start.task, batch, device, precision, smallest)
+    return times.usual / times.quickest
 
 
 @dataclass(frozen=True)
 class DryResume:
-    """What is left of a run that was stopped or killed."""
+    """The remaining steps and time of a run that was stopped or killed."""
 
     run: str
     step: int
@@ -147,21 +147,21 @@ class DryResume:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Return what is left in plain words."""
+        """Return the remaining steps and time as text lines."""
         if not self.steps:
-            return [f"run       {self.run} is finished, at step {self.step:,}. More of it: --epochs"]
+            return [f"run       {self.run} is finished, at step {self.step:,}. To train longer: --epochs"]
         return [
-            f"run       {self.run} goes on from step {self.step:,}",
-            f"steps     {self.steps:,} of {self.seconds_a_step:.2f} s (as they were until now)",
+            f"run       {self.run} continues from step {self.step:,}",
+            f"steps     {self.steps:,} of {self.seconds_a_step:.2f} s (mean so far)",
             f"time      about {clock(self.seconds)}",
         ]
 
 
 def dry_resume(folder: str | Path, more: int = 0, where: Place = Place()) -> DryResume:
-    """Say what going on with a run, or with `more` epochs of it, would take; nothing is written.
+    """Estimate the rest of a run, or `more` additional epochs of it. Nothing is written.
 
     Raises:
-        DataError: as the resume itself, where images changed or are gone.
+        DataError: images changed or are missing, as when resuming.
     """
     run = open_run(folder)
     recipe = run.recipe()

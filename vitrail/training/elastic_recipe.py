@@ -1,4 +1,4 @@
-"""Whether a training is one for several costs at once, and for which."""
+"""Choose the operating points (input sizes and shares of kept tokens) for elastic training."""
 
 from __future__ import annotations
 
@@ -21,44 +21,46 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 def with_operating_points(
     recipe: Recipe, encoder: Encoder, elastic: bool | None, stated: Mapping[str, Any] = NOTHING
 ) -> Recipe:
-    """Return the recipe with its task trained for several costs, where the user, the recipe or the network wants it.
+    """Return the recipe with its task wrapped for elastic training, if the user, the recipe or the network asks for it.
 
-    Where the user does not say so, a task that cannot follow a teacher is trained as it is. Sizes and shares that
-    the recipe states stay (`stated`). `encoder` says on the meta device what it takes.
+    Without --elastic, a task that cannot follow a teacher is not wrapped. Sizes and shares that the recipe states
+    are kept (`stated`). `encoder` is on the meta device; it is used to test which sizes it accepts.
 
     Raises:
-        SettingError: the network, the task or the kind of training has no such dial.
+        SettingError: --elastic is given, and the network, the task or the kind of training has only one cost.
     """
     whole = recipe.training.tune not in {"draft", "head"}
     follows = hasattr(load("task", recipe.task.name), "follow")
     if elastic is None and not (whole and follows):
         return recipe
-    if not ((bool(stated) or encoder.elastic) if elastic is None else elastic):
+    if elastic is None:
+        elastic = bool(stated) or encoder.elastic
+    if not elastic:
         return recipe
     if not whole:
         raise SettingError(
-            f"--elastic trains the whole network, and --tune {recipe.training.tune} leaves it as it is. "
-            "Say --tune full, or --weights none."
+            f"--elastic trains the whole network, and --tune {recipe.training.tune} keeps it frozen. "
+            "Use --tune full, or --weights none."
         )
     if not follows:
         why = (
-            "A network that learns from a --teacher is trained for one cost"
+            "A network with a --teacher is trained for one cost"
             if recipe.task.name == DISTILL
             else f"The task {recipe.task.name!r} is trained for one cost"
         )
-        raise SettingError(f"{why}; leave --elastic out.")
-    settings = {**_dial(recipe, encoder), **stated}
+        raise SettingError(f"{why}. Leave --elastic out.")
+    settings = {**_operating_points(recipe, encoder), **stated}
     if not settings["sizes"] and not settings["keeps"]:
         raise SettingError(
-            f"{recipe.model.name} takes one size and needs all its tokens, so it has one cost. "
-            "Leave --elastic out, or take a supervit or a vit."
+            f"{recipe.model.name} takes one input size and needs all its tokens, so it has one cost. "
+            "Leave --elastic out, or choose a supervit or a vit."
         )
     wrapped = wrap(ELASTIC, settings, recipe.task.name, recipe.task.settings)
     return recipe.model_copy(update={"task": recipe.task.model_copy(update=wrapped)})
 
 
 def costs_of(recipe: Recipe) -> list[str]:
-    """Return in a line for how many costs a recipe trains; none where it is one."""
+    """Return one line about the operating points of an elastic recipe; no line for another recipe."""
     settings = recipe.task.settings
     if recipe.task.name != ELASTIC:
         return []
@@ -70,17 +72,17 @@ def costs_of(recipe: Recipe) -> list[str]:
     ]
 
 
-def _dial(recipe: Recipe, encoder: Encoder) -> dict[str, Any]:
+def _operating_points(recipe: Recipe, encoder: Encoder) -> dict[str, Any]:
     sides = getattr(encoder.config, "sides", SIDES)
     size = recipe.model.imgsz
     sizes = smaller_sizes(size, encoder.spec.strides[-1], sides) if can_resize(encoder.spec) else ()
     return {
-        "sizes": [list(one) for one in sizes if _takes(encoder, one)],
+        "sizes": [list(smaller) for smaller in sizes if _accepts(encoder, smaller)],
         "keeps": list(KEEPS) if can_keep(encoder) else [],
     }
 
 
-def _takes(encoder: Encoder, size: tuple[int, int]) -> bool:
+def _accepts(encoder: Encoder, size: tuple[int, int]) -> bool:
     set_keep(encoder, 1.0)
     try:
         with torch.device("meta"), torch.no_grad():

@@ -1,7 +1,7 @@
-"""Frozen features: what a pretrained network sees in an image, as one vector.
+"""Features of a frozen pretrained network, cached on disk.
 
-Features are computed once for each image and kept on disk under what they depend on: the weights, the
-preprocessing, the precision, and the content of the file. New images only cost themselves.
+Features are computed once for each image. The cache key holds everything they depend on: the weights, the
+preprocessing, the precision and the content of the file. Later calls compute new images only.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ from vitrail.tasks.probe import Vectors
 BATCH = 16
 
 LARGEST = 4_000_000_000
-"""Bytes that the patches of all images may take."""
+"""Largest size of the patch features of all images, in bytes."""
 
 FORMAT = 2
-"""Counts up when features are computed otherwise; the first were wrong in bf16 on some machines (bf16_check.py)."""
+"""Version of the computation, a part of the cache key. Version 1 was wrong in bf16 on some machines (bf16_check.py)."""
 
 
 def pool_kind(spec: FeatureSpec) -> Kind:
-    """Return how a frozen network is pooled: class token and mean of patches where it has both."""
+    """Return the pooling for a frozen network: class token and mean of patches if it has a class token."""
     if spec.pool == "own":
         return "own"
     return "cls_mean" if "cls" in spec.prefix else "mean"
 
 
 class Frozen:
-    """A frozen encoder that turns images into vectors, and remembers those it has seen.
+    """A frozen encoder that turns images into vectors and caches them.
 
-    With `patches` an image is a vector for each of its patches, (p, d) in float16, in place of one of it all, (d,).
+    With `patches` an image gives one vector per patch, (p, d) in float16, instead of one vector, (d,).
     """
 
     def __init__(
@@ -74,10 +74,11 @@ class Frozen:
 
     def _key(self) -> str:
         digest = blake2b(digest_size=16)
-        kept = self.check.float32 if self.precision == "bf16" else ()
-        said = [FORMAT, RULES, self.preprocess.to_dict(), self.pool.kind, self.precision, *kept]
-        said += ["patches"] if self.patches else []
-        digest.update(json.dumps(said).encode())
+        float32 = self.check.float32 if self.precision == "bf16" else ()
+        parts = [FORMAT, RULES, self.preprocess.to_dict(), self.pool.kind, self.precision, *float32]
+        if self.patches:
+            parts.append("patches")
+        digest.update(json.dumps(parts).encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -86,10 +87,10 @@ class Frozen:
     def vectors(
         self, manifest: Manifest, rows: Sequence[Row], progress: Callable[[int, int], None] | None = None
     ) -> Vectors:
-        """Return one vector a row, (n, d), or one a patch, (n, p, d), computing only those not seen before.
+        """Return one vector per row, (n, d), or per patch, (n, p, d). Only images that are not cached are computed.
 
         Raises:
-            SettingError: the patches of all images would fill the memory.
+            SettingError: the patch features of all images are larger than `LARGEST`.
         """
         self._refuse_huge(len(rows))
         known = self._read()
@@ -111,20 +112,22 @@ class Frozen:
         )
         return height, width
 
-    def _refuse_huge(self, pictures: int) -> None:
-        size = 2 * pictures * self.grid[0] * self.grid[1] * self.encoder.spec.width if self.patches else 0
+    def _refuse_huge(self, images: int) -> None:
+        if not self.patches:
+            return
+        size = 2 * images * self.grid[0] * self.grid[1] * self.encoder.spec.width
         if size > LARGEST:
             raise SettingError(
-                f"The features of the patches of {pictures:,} images would take {size / 1e9:.0f} GB. Train the head "
-                "in steps: --tune head; or take a smaller input: --imgsz."
+                f"The patch features of {images:,} images would take {size / 1e9:.0f} GB. Train the head "
+                "in steps: --tune head; or use a smaller input: --imgsz."
             )
 
     def missing(self, rows: Sequence[Row]) -> int:
-        """Return how many images would have to be computed."""
+        """Return the number of images that are not cached."""
         return len({row.hash for row in rows} - self._read().keys())
 
     def seconds_per_image(self, manifest: Manifest, rows: Sequence[Row]) -> float:
-        """Measure what one image costs: the quickest of two batches after one that warms up."""
+        """Measure the seconds per image: the faster of two batches, after one for warming up."""
         some = [*rows[:BATCH]] * (1 + (len(rows) < BATCH))
         took = []
         for _ in range(3):
@@ -136,13 +139,13 @@ class Frozen:
     def compute(
         self, manifest: Manifest, rows: Sequence[Row], workers: int = 1
     ) -> Iterator[tuple[list[str], Vectors]]:
-        """Yield hashes and vectors, batch by batch; images are read in a process of their own meanwhile."""
-        pictures = ImageDataset(rows, manifest.root, self.preprocess, NoTargets(Truth("none")))
+        """Yield hashes and vectors, batch by batch. Another process reads the images at the same time."""
+        images = ImageDataset(rows, manifest.root, self.preprocess, NoTargets(Truth("none")))
         hashes = {row.id: row.hash for row in rows}
-        batches = evaluation(pictures, BATCH, Share(), workers)
+        batches = evaluation(images, BATCH, Share(), workers)
         for batch, output in run_network(self._pooled, batches, self.device, self.precision):
             vectors = output["vectors"].numpy()
-            yield [hashes[one] for one in batch.ids], vectors.astype(np.float16) if self.patches else vectors
+            yield [hashes[id] for id in batch.ids], vectors.astype(np.float16) if self.patches else vectors
 
     def _pooled(self, batch: Batch[None]) -> Output:
         features = self.encoder(batch.images)
@@ -154,7 +157,7 @@ class Frozen:
                 hashes = json.loads(handle.metadata()["hashes"])
                 return dict(zip(hashes, handle.get_tensor("vectors"), strict=True))
         except (FileNotFoundError, SafetensorError, OSError, KeyError, ValueError):
-            return {}  # a cache that cannot be read is computed again
+            return {}  # features in a broken cache are computed again
 
     def _write(self, known: dict[str, Vectors]) -> None:
         metadata = {"hashes": json.dumps(list(known))}

@@ -1,4 +1,4 @@
-"""Wires a run: data, plan, loop, listeners, evaluation, report."""
+"""Connect the parts of a run: data, plan, training loop, listeners, evaluation and report."""
 
 from __future__ import annotations
 
@@ -88,18 +88,18 @@ class Trained(NamedTuple):
 
 
 _Known = tuple[Run, Recipe, float]
-"""The run, its settled recipe, and the seconds of a step."""
+"""The run, its final recipe, and the seconds of a step."""
 
 
 def train(
     data: str | Path, options: TrainOptions | None = None, *, listeners: Sequence[Listener] = ()
 ) -> Run:
-    """Check a data set, train a network on it and return its run, with scores on images it never saw.
+    """Check a data set, train a network on it and return the run, with scores on held-out images.
 
     `data` is a folder, another source that `vitrail check` understands, or a built-in name ("digits").
 
     Raises:
-        ReportError: the run is trained and kept (the error's `run`), but its report could not be made.
+        ReportError: the run is trained and kept (`error.run`), but its report could not be made.
     """
     options = options or TrainOptions()
     validate(options)
@@ -115,16 +115,18 @@ def train(
 
 
 def with_class_weights(recipe: Recipe, manifest: Manifest) -> Recipe:
-    """Return the recipe with what the truths tell of its task: weights of classes, where asked for, and its own."""
+    """Return the recipe with the settings that the task computes from the labels, and class weights if asked for."""
     task = build_task(recipe.task.name, manifest.truth, recipe.task.settings)
     rows = manifest.rows(TRAIN)
-    found = dict(task.learn(rows, manifest.root))
+    learned = dict(task.learn(rows, manifest.root))
     if recipe.training.balance == "loss":
         weights = task.class_weights(rows, manifest.root).tolist()
-        found["class_weights"] = [round(weight, 4) for weight in weights]
-    if not found:
+        learned["class_weights"] = [round(weight, 4) for weight in weights]
+    if not learned:
         return recipe
-    settings = layered(recipe.task.settings, {"settings": found} if recipe.task.name in WRAPPERS else found)
+    if recipe.task.name in WRAPPERS:
+        learned = {"settings": learned}
+    settings = layered(recipe.task.settings, learned)
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"settings": settings})})
 
 
@@ -140,13 +142,13 @@ def prepared_for(data: str | Path, options: TrainOptions, listeners: Sequence[Li
 
 
 def read_as(options: TrainOptions) -> LayoutOptions:
-    """Return how the data are to be read."""
-    given = {field.name: getattr(options, field.name) for field in fields(LayoutOptions)}
-    return LayoutOptions(**{key: value for key, value in given.items() if value is not None})
+    """Return the options for reading the data."""
+    values = {field.name: getattr(options, field.name) for field in fields(LayoutOptions)}
+    return LayoutOptions(**{key: value for key, value in values.items() if value is not None})
 
 
 def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
-    """Make a run folder for a recipe, train in it and report."""
+    """Create a run folder for a recipe, train in it and report."""
     can_be_trained(prepared.manifest, prepared.targets.strata)
     checked = Checked(prepared.manifest, prepared.found(), prepared.looked)
     return train_checked(recipe, checked, out, listeners).report()
@@ -156,36 +158,36 @@ def start(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
 def train_checked(
     recipe: Recipe, checked: Checked, out: str | None, listeners: Sequence[Listener] = ()
 ) -> Trained:
-    """Make a run folder for a recipe and train in it; nothing is scored on the test images yet."""
+    """Create a run folder for a recipe and train in it; nothing is scored on the test images yet."""
     manifest = checked.manifest
     accelerator = accelerator_for(recipe.training.device)
     torch.manual_seed(of_64_bits(recipe.training.seed))
-    begun = build_from_recipe(recipe, manifest.truth)
+    initial = build_from_recipe(recipe, manifest.truth)
     began = time.monotonic()
     if recipe.training.tune != "scratch":
-        init_head_from_probe(begun, manifest, TRAIN)
+        init_head_from_probe(initial, manifest, TRAIN)
     spent = time.monotonic() - began
     if recipe.training.tune == "head":
-        begun.network.encoder.requires_grad_(False)
+        initial.network.encoder.requires_grad_(False)
     known = None
     if accelerator.is_main_process:
-        pictures = training_images(recipe, manifest, begun.task, begun.preprocess)
-        found = measure(recipe, begun.network, begun.task, first_batch(recipe, pictures), accelerator.device)
-        recipe = with_measured_settings(recipe, found)
-        note(listeners, [summary_line(recipe, found, count_params(begun.network)), *found.check.lines()])
+        images = training_images(recipe, manifest, initial.task, initial.preprocess)
+        step = measure(recipe, initial.network, initial.task, first_batch(recipe, images), accelerator.device)
+        recipe = with_measured_settings(recipe, step)
+        note(listeners, [summary_line(recipe, step, count_params(initial.network)), *step.check.lines()])
         run = create_run(recipe, out, quoted(sys.argv))
         note(listeners, elsewhere(run, out))
         manifest.write(run.manifest_path)
         run.log("checked", dict(checked.found))
         look = look_event(manifest.root, checked.looked)
         run.log("started", {"time": time.time(), "conditions": conditions(accelerator), **look})
-        known = (run, recipe, found.seconds)
+        known = (run, recipe, step.seconds)
     run, recipe, cost = _from_main(accelerator, known)
-    return _train(RunContext(run, recipe, manifest, begun, listeners, cost, spent), accelerator, None)
+    return _train(RunContext(run, recipe, manifest, initial, listeners, cost, spent), accelerator, None)
 
 
 def _from_main(accelerator: Any, known: _Known | None) -> _Known:
-    """Let every process know what the first one measured and where it writes."""
+    """Broadcast the run, the recipe and the measured step of the main process to all processes."""
     if accelerator.num_processes == 1 and known is not None:
         return known
     from accelerate.utils import broadcast_object_list
@@ -198,9 +200,10 @@ def _from_main(accelerator: Any, known: _Known | None) -> _Known:
 def resume(
     folder: str | Path, *, more: int = 0, where: Place = Place(), listeners: Sequence[Listener] = ()
 ) -> Run:
-    """Go on with a run that was stopped or killed, from its last saved state, or for `more` epochs than it had.
+    """Continue a run that was stopped or killed from its last saved state, or train it for `more` additional epochs.
 
-    Every image must be the one that the run saw; `where` says where they lie now, and whether others will do.
+    Every image must be the one that the run was trained on. `where` gives their present folder, and whether changed
+    images are accepted.
     """
     run = open_run(folder)
     recipe = run.recipe()
@@ -215,20 +218,20 @@ def resume(
     if recipe.training.tune == "head":
         context.start.network.encoder.requires_grad_(False)
     now = conditions(accelerator)
-    # Runs of older versions do not say what rounded them.
+    # Runs of older versions do not record the bf16 unit.
     then = {"bf16": now["bf16"], **counters["conditions"]}
     changed = [key for key, value in now.items() if then.get(key) != value]
     exact = not changed and not resumed.accepted
     if accelerator.is_main_process:
         if resumed.accepted:
             manifest.write(run.manifest_path)
-        if where.source:  # whoever scores or explains this run finds its images there from now on
+        if where.source:  # later commands on this run look for its images there
             run.save_state(tensors, counters | {"root": str(manifest.root)})
         about = {"time": time.time(), "step": counters["step"], "exact": exact, "changed": changed}
         run.log("resumed", {**about, **resumed.event})
     if changed:
         differs = ", ".join(changed)
-        line = f"Resumed under other conditions ({differs}): the run goes on, but not equal bit by bit."
+        line = f"Resumed under other conditions ({differs}): the run continues, but not equal bit by bit."
         note(listeners, [line])
     if changed or "bf16" not in counters["conditions"]:
         recipe, lines = checked_again(recipe, context.start.network.to(accelerator.device))
@@ -238,8 +241,8 @@ def resume(
 
 
 def _train(context: RunContext, accelerator: Any, saved: tuple[Any, Any] | None, more: int = 0) -> Trained:
-    pictures = context.pictures(TRAIN)
-    order = order_of(context.recipe, pictures)
+    images = context.pictures(TRAIN)
+    order = order_of(context.recipe, images)
     keep_in_float32(context.start.network.encoder, context.recipe.training.float32)
     session = open_session(context.recipe, context.start.network, context.start.task, order, accelerator)
     if saved:
@@ -253,7 +256,7 @@ def _train(context: RunContext, accelerator: Any, saved: tuple[Any, Any] | None,
     )
     with deterministic(accelerator.device), stopping() as stop:
         try:
-            _steps(session, monitor, pictures, stop)
+            _steps(session, monitor, images, stop)
         except DivergedError as error:
             raise error.keeping(monitor.checkpointer.describe()) from None
     accelerator.wait_for_everyone()
@@ -265,7 +268,7 @@ def _train(context: RunContext, accelerator: Any, saved: tuple[Any, Any] | None,
 
 
 def _report(context: RunContext, seconds: float, finished: bool) -> ReportError | None:
-    """Write the report of a run, or return why there is none: no report is worth the training it is about."""
+    """Write the report of a run, or return the error: a failed report must not lose the trained model."""
     try:
         report = write_report(context.run, context.manifest, seconds=seconds, finished=finished)
         if left_out := report.get("left_out"):
@@ -273,20 +276,20 @@ def _report(context: RunContext, seconds: float, finished: bool) -> ReportError 
     except Exception as error:  # scores, drawings and pages fail in many ways
         context.run.drop_stale_report()
         folder = context.run.folder
-        way = f"Make it again: {command('train', '--resume', folder)}. The scores alone: {command('eval', folder)}"
-        failed = ReportError(context.run, error, way)
+        hint = f"Make it again: {command('train', '--resume', folder)}. Only the scores: {command('eval', folder)}"
+        failed = ReportError(context.run, error, hint)
         failed.__cause__ = error
         return failed
     return None
 
 
-def _steps(session: Session, monitor: Monitor, pictures: ImageDataset, stop: Callable[[], bool]) -> None:
-    """Train to the end of the schedule, or until it is to stop; the state of the last step is saved."""
+def _steps(session: Session, monitor: Monitor, images: ImageDataset, stop: Callable[[], bool]) -> None:
+    """Train to the end of the schedule, or until `stop` or the patience ends it. Save the state of the last step."""
     if session.step >= session.schedule.total or monitor.validation.patience_ran_out():
         return
     share = Share(session.accelerator.process_index, session.accelerator.num_processes)
     workers = processes(monitor.context.recipe.training.workers)
-    batches = training(pictures, session.order, share, session.step, sys.maxsize, workers)
+    batches = training(images, session.order, share, session.step, sys.maxsize, workers)
     for event in steps(session, batches, lambda: stop() or monitor.validation.patience_ran_out()):
         monitor.on_event(event)
     if session.accelerator.is_main_process and monitor.checkpointer.saved_step != session.step:
@@ -294,7 +297,7 @@ def _steps(session: Session, monitor: Monitor, pictures: ImageDataset, stop: Cal
 
 
 def extend_schedule(session: Session, epochs: int) -> Schedule:
-    """Return a schedule of so many more epochs, warmed up anew to a third of the highest rate."""
+    """Return a schedule for additional epochs, with a new warm-up to a third of the highest learning rate."""
     old = session.schedule
     total = session.step + epochs * session.order.steps
     return Schedule(old.peak / 3, min(old.warmup, session.order.steps), total, start=session.step)

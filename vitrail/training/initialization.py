@@ -1,4 +1,4 @@
-"""Where a training starts: from scratch or from weights, with the preprocessing those weights are used to."""
+"""The initial network of a training: random, or from published weights with their preprocessing."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from vitrail.weights.resolve import find_weights
 
 @dataclass(frozen=True)
 class InitialState:
-    """A network before its training, its task, its preprocessing, and whose weights it holds."""
+    """A network before training, its task, its preprocessing, and the name and licence of its weights."""
 
     network: Network
     task: Task[Any, Any]
     preprocess: Preprocess
     licence: str | None = None
-    origin: str = "none"  # the weights by name; never a path, for it stands in what is shared
+    origin: str = "none"  # the name of the weights; never a path, because model files are shared
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `again` needs, as plain data."""
+        """Return plain data for `rebuild_from_state`."""
         return {
             "encoder": describe(self.network.encoder),
             "preprocess": self.preprocess.to_dict(),
@@ -45,40 +45,40 @@ def build_from_recipe(recipe: Recipe, truth: Truth) -> InitialState:
     """Build the network of a recipe, from scratch or from the weights it names.
 
     Raises:
-        WeightsError: the weights cannot be had or do not fit; nothing starts from noise in their place.
+        WeightsError: the weights are not available or do not fit. Training from scratch is never a silent replacement.
     """
     task = build_task(recipe.task.name, truth, recipe.task.settings)
     opened = _open(recipe.model)
     preprocess = task.steps(opened.preprocess)
-    _let_teach(task, preprocess)
+    _set_teacher(task, preprocess)
     network = build_network(opened.encoder, task)
     _set_checkpointing(network, recipe)
     return InitialState(network, task, preprocess, opened.licence, opened.origin)
 
 
 def _set_checkpointing(network: Network, recipe: Recipe) -> None:
-    """Switch gradient checkpointing on where the recipe wants it.
+    """Switch on gradient checkpointing if the recipe asks for it.
 
     Raises:
-        SettingError: the network has none, or batch norms, whose statistics the second forward pass would count again.
+        SettingError: the network does not support it, or has batch norms, which would count the second forward pass.
     """
     if not recipe.training.grad_checkpointing:
         return
     if any(isinstance(module, _BatchNorm) for module in network.encoder.modules()):
         why = "has batch norms, whose statistics would be counted twice"
     elif not set_checkpointing(network, True):
-        why = "has no blocks that could be computed again"
+        why = "has no blocks that can be computed again"
     else:
         return
     raise SettingError(
-        f"--grad-checkpointing: {recipe.model.name} {why}. Leave it out; --micro also lowers the memory of a training."
+        f"--grad-checkpointing: {recipe.model.name} {why}. Leave it out; a smaller --micro also saves memory."
     )
 
 
-def _let_teach(task: Task[Any, Any], student: Preprocess) -> None:
-    """Open the teacher where the task wants one."""
-    if (take := getattr(task, "taught_by", None)) is not None:
-        take(open_teacher(task.settings.teacher, task.labels, student))
+def _set_teacher(task: Task[Any, Any], student: Preprocess) -> None:
+    """Open the teacher if the task needs one."""
+    if (set_teacher := getattr(task, "taught_by", None)) is not None:
+        set_teacher(open_teacher(task.settings.teacher, task.labels, student))
 
 
 class _Opened(NamedTuple):
@@ -100,17 +100,17 @@ def _open(model: ModelSettings) -> _Opened:
         )
         base = Preprocess.for_size(model.imgsz, model.channels)
         return _Opened(encoder, _fitted(base, model), None, "none")
-    found = find_weights(model.weights, model.name, model.settings)
-    drop_path = model.drop_path if hasattr(found.config, "drop_path") else None
-    encoder = found.build(
+    weights = find_weights(model.weights, model.name, model.settings)
+    drop_path = model.drop_path if hasattr(weights.config, "drop_path") else None
+    encoder = weights.build(
         image=model.imgsz, channels=model.channels, drop_path=drop_path, stride=model.stride
     )
-    base = published_preprocess(found, model.imgsz, model.channels)
-    return _Opened(encoder, _fitted(base, model), found.licence, found.name)
+    base = published_preprocess(weights, model.imgsz, model.channels)
+    return _Opened(encoder, _fitted(base, model), weights.licence, weights.name)
 
 
 def _fitted(base: Preprocess, model: ModelSettings) -> Preprocess:
-    """Fit images as the recipe says, which has what the weights state where nobody said otherwise."""
+    """Return the preprocessing with the settings of the recipe; by default those are the ones of the weights."""
     fraction = model.crop_fraction or usual_fraction(model.fit)
     return replace(
         base,
@@ -124,10 +124,10 @@ def _fitted(base: Preprocess, model: ModelSettings) -> Preprocess:
 
 
 def rebuild_from_state(saved: Mapping[str, Any], recipe: Recipe, truth: Truth) -> InitialState:
-    """Build the network of a run once more, without its first weights: a resume fills in its own."""
+    """Build the network of a run again, without its initial weights: the saved state replaces them."""
     task = build_task(recipe.task.name, truth, recipe.task.settings)
     network = build_network(rebuild(saved["encoder"]), task)
     _set_checkpointing(network, recipe)
     preprocess = Preprocess.from_dict(saved["preprocess"])
-    _let_teach(task, preprocess)
+    _set_teacher(task, preprocess)
     return InitialState(network, task, preprocess, saved["licence"], saved["origin"])

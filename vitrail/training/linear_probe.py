@@ -1,7 +1,7 @@
-"""Linear layers on frozen features by scikit-learn, and their answers on images that they had not seen.
+"""Fit linear heads on frozen features with scikit-learn, and predict held-out images by cross-validation.
 
-`truth` is what a task's probe makes of the targets, the first axis the images. `groups` numbers what must stay
-together.
+`truth` is the array that a task's probe makes from the targets; its first axis is the images. `groups` holds one group
+number per image; the images of a group stay on one side of every split.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from vitrail.core.errors import DataError
 from vitrail.tasks.probe import DenseProbe, Linear, Probe, Vectors, Whole
 
 STRENGTHS = (0.003, 0.03, 0.3)
-"""Inverse strengths of the head's regularisation that are tried, on features of deviation 1."""
+"""Inverse regularisation strengths that are tried, on features of standard deviation 1."""
 
 
 def fit_head(probe: Probe, vectors: Vectors, truth: Whole, groups: Whole) -> Linear:
-    """Fit the probe's regression, its regularisation chosen on a fifth held back inside."""
+    """Fit the probe's regression; its regularisation is chosen on a held-out fifth of the groups."""
     from sklearn.model_selection import GroupShuffleSplit
 
     if len(np.unique(groups)) < 2:
@@ -34,12 +34,12 @@ def fit_head(probe: Probe, vectors: Vectors, truth: Whole, groups: Whole) -> Lin
 
 
 def fit(probe: Probe, vectors: Vectors, truth: Whole, strength: float) -> Linear:
-    """Fit the layer at one strength."""
+    """Fit the layer with one regularisation strength."""
     return next(_path(probe, vectors, truth, (strength,)))
 
 
 def _path(probe: Probe, vectors: Vectors, truth: Whole, strengths: Sequence[float]) -> Iterator[Linear]:
-    """Fit a layer at each strength; the features' scale is folded in."""
+    """Fit a layer for each strength; the standardisation of the features is folded into its weights."""
     if isinstance(probe, DenseProbe):
         vectors, truth = probe.sample(vectors, truth)
     mean, deviation = vectors.mean(0), vectors.std(0) + 1e-6
@@ -50,7 +50,7 @@ def _path(probe: Probe, vectors: Vectors, truth: Whole, strengths: Sequence[floa
 
 
 class OutOfFold(NamedTuple):
-    """What heads said of images that they had not seen: logits (n, k), the same from half the images, the folds."""
+    """Predictions on held-out images: logits (n, k), the logits of heads trained on half the images, and the folds."""
 
     logits: Vectors
     half: Vectors
@@ -58,24 +58,25 @@ class OutOfFold(NamedTuple):
 
 
 def out_of_fold(probe: Probe, vectors: Vectors, truth: Whole, groups: Whole, folds: int = 5) -> OutOfFold:
-    """Score every image once by a head that saw neither it nor its group (stratified, grouped folds).
+    """Predict every image once with a head that was fitted without its group (stratified, grouped folds).
 
-    DataError where there are too few images.
+    Raises:
+        DataError: there are too few images.
     """
     from sklearn.model_selection import GroupShuffleSplit
 
     logits: list[Vectors] = []
     halves: list[Vectors] = []
     number, order = np.zeros(len(vectors), dtype=np.int64), []
-    for fold, (learnt, held) in enumerate(_folds(probe.strata(truth), groups, folds)):
-        head = fit_head(probe, vectors[learnt], truth[learnt], groups[learnt])
+    for fold, (fitted, held) in enumerate(_folds(probe.strata(truth), groups, folds)):
+        head = fit_head(probe, vectors[fitted], truth[fitted], groups[fitted])
         logits.append(head.logits(vectors[held]))
         order.append(held)
         number[held] = fold
-        part = learnt
-        if len(np.unique(groups[learnt])) > 1:
+        part = fitted
+        if len(np.unique(groups[fitted])) > 1:
             split = GroupShuffleSplit(1, train_size=0.5, random_state=0)
-            part = learnt[next(split.split(learnt, truth[learnt], groups[learnt]))[0]]
+            part = fitted[next(split.split(fitted, truth[fitted], groups[fitted]))[0]]
         halves.append(fit(probe, vectors[part], truth[part], head.strength).logits(vectors[held]))
     back = np.argsort(np.concatenate(order))
     return OutOfFold(np.concatenate(logits)[back], np.concatenate(halves)[back], number)
@@ -87,11 +88,11 @@ def _folds(strata: Whole, groups: Whole, most: int) -> list[tuple[Whole, Whole]]
     number = min(most, int(np.bincount(strata).max()), len(np.unique(groups)))
     if number < 2:
         raise DataError(
-            "There are too few images to score a draft: no class has two that are not twins. Add images."
+            "There are too few images to score a draft: no class has two that are not duplicates. Add images."
         )
     splitter = StratifiedGroupKFold(number, shuffle=True, random_state=0)
     with warnings.catch_warnings():
-        # A rare class is missing in some folds; it is no reason to learn from fewer images of all others.
+        # A rare class is missing in some folds. This is no reason to use fewer images of all other classes.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         parts: list[tuple[Whole, Whole]] = list(splitter.split(strata, strata, groups))
         return parts

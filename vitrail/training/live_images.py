@@ -1,4 +1,4 @@
-"""Six validation images as the network answers them now, truth beside answer: drawn anew after every validation."""
+"""Draw six validation images with their labels and present predictions side by side, after every validation."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from vitrail.training.loop import Session
 
 SHOWN = 6
 ACROSS = 2
-"""Images in a row."""
+"""Images per row."""
 
 LETTERS = 15
-"""Pixels of the letters of a file's name."""
+"""Height of the letters of a file name, in pixels."""
 
 WIDTH = 1280
-"""Pixels of the sheet, at most."""
+"""Largest side of the sheet, in pixels."""
 
 
 class Live:
-    """Draws images of the validation split, spread over it and always the same, for a task that draws (`glance`)."""
+    """Draws the same few images, spread over the validation split, for a task that can draw (`glance`)."""
 
     def __init__(self, run: Run, validation: ImageDataset) -> None:
         self.run, self.validation = run, validation
@@ -37,30 +37,32 @@ class Live:
         self.drawn = False
 
     def draw(self, session: Session) -> list[str]:
-        """Draw the images into the run; the first time, return a line that says where they are."""
+        """Draw the images into the run folder. The first time, return a line with the path."""
         network = session.evaluated()
         compute = answering(session.task, network, size=network.encoder.image_size)
         batches = [batch for place in self.places if (batch := self._batch(place)) is not None]
-        shown = []
+        drawings = []
         with evaluating(network):
             for batch, output in run_network(compute, batches, session.accelerator.device, session.precision):
                 image = self._image(batch.ids[0])
-                drawn = self.glance(image, output, batch.geometry[0], batch.targets[0])
-                shown.append(plots.titled(drawn, batch.ids[0].rpartition("/")[2], LETTERS))
-        if not shown:
+                drawing = self.glance(image, output, batch.geometry[0], batch.targets[0])
+                drawings.append(plots.titled(drawing, batch.ids[0].rpartition("/")[2], LETTERS))
+        if not drawings:
             return []
-        rows = [plots.beside(*shown[i : i + ACROSS]) for i in range(0, len(shown), ACROSS)]
+        rows = [plots.beside(*drawings[i : i + ACROSS]) for i in range(0, len(drawings), ACROSS)]
         sheet = plots.below(*rows)
         sheet.thumbnail((WIDTH, WIDTH))
         plots.write_image(self.run.live_path, sheet)
-        first, self.drawn = not self.drawn, True
+        if self.drawn:
+            return []
+        self.drawn = True
         return [
-            f"Validation images, truth beside answer, drawn anew after each epoch: {self.run.live_path}"
-        ] * first
+            f"Validation images with label and prediction, updated after each epoch: {self.run.live_path}"
+        ]
 
     def _batch(self, place: int) -> Batch[Any] | None:
-        found = listed([self.validation[place, -1]])
-        return None if isinstance(found, VitrailError) else found
+        batch = listed([self.validation[place, -1]])
+        return None if isinstance(batch, VitrailError) else batch
 
     def _image(self, id: str) -> Image:
         row = next(row for row in self.validation.rows if row.id == id)
@@ -70,6 +72,6 @@ class Live:
 
 
 def spread(count: int, wanted: int) -> list[int]:
-    """Return at most so many places, evenly spread over `count`."""
+    """Return at most `wanted` indices, evenly spread over `count`."""
     most = min(count, wanted)
     return [(2 * i + 1) * count // (2 * most) for i in range(most)]

@@ -1,7 +1,7 @@
-"""The page that trains: one step, many steps, and the state that continues them.
+"""The training loop: one step, all steps, and the state from which a training is resumed.
 
-All randomness of a step is derived from (seed, step, piece), so that a resumed run, or one spread over several
-processes, draws what one undisturbed process draws with pieces of the same size (--micro).
+All randomness of a step is derived from (seed, step, piece). So a resumed run, or a run on several processes, draws the
+same numbers as one uninterrupted process with pieces of the same size (--micro).
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from vitrail.training.optim import Average, Schedule
 
 
 class TrainingError(VitrailError):
-    """Training cannot go on."""
+    """The training cannot continue."""
 
 
 class DivergedError(TrainingError):
-    """A loss, gradient, answer or weight is not finite; `what` names it and the step, `kept` what is still good."""
+    """A loss, gradient, output or weight is not finite. `what` names it and the step, `kept` the files still valid."""
 
     def __init__(self, what: str, way: str, kept: str = "") -> None:
         super().__init__(f"{what}; {kept}. {way}" if kept else f"{what}. {way}")
         self.what, self.way = what, way
 
     def keeping(self, kept: str) -> DivergedError:
-        """Return the same error, saying what of the run is kept."""
+        """Return the same error with a message about what the run keeps."""
         return DivergedError(self.what, self.way, kept)
 
 
 class Event(NamedTuple):
-    """What happened: `step` (a step is done), `epoch` (an epoch is done), `smaller` (the micro-batch was halved)."""
+    """An event of a training: the end of a `step` or an `epoch`, or `smaller` (the micro-batch was halved)."""
 
     kind: str
     step: int
@@ -63,10 +63,10 @@ class Event(NamedTuple):
 
 @dataclass
 class Session:
-    """A training under way."""
+    """The state of a running training."""
 
     accelerator: Any
-    network: nn.Module  # as prepared for these devices: wrapped, perhaps compiled
+    network: nn.Module  # as prepared by Accelerate: wrapped, perhaps compiled
     bare: Network  # the same weights, unwrapped
     task: Task[Any, Any]
     optimiser: torch.optim.Optimizer
@@ -75,23 +75,23 @@ class Session:
     schedule: Schedule
     clip: float
     precision: str
-    pieces: int = 1  # micro-batches a process computes one after another for one step
-    least: int = 1  # images of the smallest piece that the network can learn from
+    pieces: int = 1  # micro-batches that a process computes one after another in a step
+    least: int = 1  # smallest number of images in a piece
     step: int = 0
-    seconds: float = 0.0  # spent in steps so far, over all resumes
+    seconds: float = 0.0  # spent in steps, over all resumes
 
     @property
     def epoch(self) -> float:
-        """Epochs done."""
+        """Completed epochs, with a fraction."""
         return self.step / self.order.steps
 
     def evaluated(self) -> Network:
-        """Return the network that is evaluated and kept: the average, or the weights themselves."""
+        """Return the network that is evaluated and saved: the moving average if there is one, else the bare network."""
         return self.average.module if self.average else self.bare
 
 
 def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bool]) -> Iterator[Event]:
-    """Train until the schedule ends or `stop` says so; each event leaves the session in a whole state."""
+    """Train until the schedule ends or `stop` returns True. At each event the session is in a consistent state."""
     began = time.perf_counter()
     for batch in batches:
         rate = session.schedule(session.step)
@@ -105,10 +105,12 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
                 halve_micro_batch(session, len(batch.ids))
             yield Event("smaller", session.step, {"micro": -(-len(batch.ids) // session.pieces)})
         session.step += 1
-        took = time.perf_counter() - began  # waiting for images counts, looking at the event does not
+        took = time.perf_counter() - began  # includes waiting for images, but not handling the event
         session.seconds += took
-        told: dict[str, Any] = {"loss": loss, "lr": rate, "seconds": took, "epoch": session.epoch}
-        yield Event("step", session.step, told | ({"parts": parts} if len(parts) > 1 else {}))
+        values: dict[str, Any] = {"loss": loss, "lr": rate, "seconds": took, "epoch": session.epoch}
+        if len(parts) > 1:
+            values["parts"] = parts
+        yield Event("step", session.step, values)
         done = session.step >= session.schedule.total
         if done or session.step % session.order.steps == 0:
             yield Event("epoch", session.step, {"epoch": session.epoch})
@@ -118,13 +120,13 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
 
 
 def halve_micro_batch(session: Session, local: int) -> None:
-    """Halve the micro-batch, keeping the batch; give up where one image at a time is still too much."""
+    """Halve the micro-batch and keep the batch. Raise a TrainingError if the smallest piece is still too large."""
     session.optimiser.zero_grad(set_to_none=True)
     most = local // session.least
     if session.accelerator.num_processes > 1 or session.pieces >= most or session.task.couples:
         raise TrainingError(
             f"Memory ran out at step {session.step} with {local // session.pieces} images at a time. "
-            "Lower it with --micro, or choose a smaller network or --imgsz."
+            "Reduce that number with --micro, or choose a smaller network or a smaller --imgsz."
         ) from None
     session.pieces = min(most, session.pieces * 2)
     if torch.cuda.is_available():
@@ -132,9 +134,9 @@ def halve_micro_batch(session: Session, local: int) -> None:
 
 
 def take_step(session: Session, batch: Batch[Any]) -> tuple[float, dict[str, float]]:
-    """Compute the gradients of this process's part, piece by piece, and move the weights once.
+    """Compute the gradients of this process's part, piece by piece, and update the weights once.
 
-    Returns the loss and its parts by name, of all processes.
+    Return the loss and its parts by name, over all processes.
     """
     session.network.train()
     if not any(p.requires_grad for p in session.bare.encoder.parameters()):
@@ -142,7 +144,7 @@ def take_step(session: Session, batch: Batch[Any]) -> tuple[float, dict[str, flo
     counted = _counted(session, batch)
     parts = cut(len(batch), session.pieces, session.least)
     total = torch.zeros((), device=session.accelerator.device)
-    told: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
     for i, part in enumerate(parts):
         number = session.accelerator.process_index * session.pieces + i
         last = i == len(parts) - 1
@@ -157,8 +159,10 @@ def take_step(session: Session, batch: Batch[Any]) -> tuple[float, dict[str, flo
             session.accelerator.backward(share)
         total += share.detach()
         for name, amount in _parts(losses, counts, counted).items():
-            told[name] = told[name] + amount if name in told else amount
-    value, *sums = session.accelerator.reduce(torch.stack([total, *told.values()]), reduction="mean").tolist()
+            sums[name] = sums[name] + amount if name in sums else amount
+    value, *means = session.accelerator.reduce(
+        torch.stack([total, *sums.values()]), reduction="mean"
+    ).tolist()
     if not math.isfinite(value):
         raise _diverged(session, f"The loss became {value} at step {session.step + 1}")
     if session.clip:
@@ -169,13 +173,13 @@ def take_step(session: Session, batch: Batch[Any]) -> tuple[float, dict[str, flo
     session.optimiser.zero_grad(set_to_none=True)
     if session.average:
         session.average.update(session.bare, session.step)
-    return value, dict(zip(told, sums, strict=True))
+    return value, dict(zip(sums, means, strict=True))
 
 
 def cut(images: int, pieces: int, least: int) -> list[NDArray[np.int64]]:
-    """Return the places of a process's images piece by piece, none with fewer than `least` where there are as many.
+    """Return the image indices of each piece of a process; no piece has fewer than `least` images if there are enough.
 
-    A process with an image fewer than the others may have fewer pieces.
+    A process with one image less than the others may have fewer pieces.
     """
     return np.array_split(np.arange(images), max(1, min(pieces, images // least)))
 
@@ -185,10 +189,10 @@ IMAGES = ""
 
 
 def _counted(session: Session, batch: Batch[Any]) -> dict[str, float]:
-    """Return what each part of the loss counts over the whole step, as a share of one process.
+    """Return the weight of each part of the loss over the whole step, divided by the number of processes.
 
-    Pieces may differ by one image, in one process or from one to another: each counts by what it holds, and the mean
-    over processes is the step of the whole batch.
+    Pieces may differ by one image, within a process or between processes. Each is weighted by what it holds, so that
+    the mean over processes is the loss of the whole batch.
     """
     world = session.accelerator.num_processes
     weights = dict(session.task.weights(batch.targets))
@@ -202,9 +206,9 @@ def _counted(session: Session, batch: Batch[Any]) -> dict[str, float]:
 
 
 def weighed(losses: Losses, piece: Mapping[str, float], whole: Mapping[str, float]) -> Tensor:
-    """Return a piece's part of the loss of the whole step: each part by what it counts of it.
+    """Return the contribution of a piece to the loss of the whole step, each part with its own weight.
 
-    A part that counts nothing in the whole step is nothing.
+    A part whose weight in the whole step is zero contributes zero.
     """
     shares: dict[float, list[Tensor]] = defaultdict(list)
     for name, part in losses.parts.items():
@@ -214,18 +218,18 @@ def weighed(losses: Losses, piece: Mapping[str, float], whole: Mapping[str, floa
 
 
 def _share(part: str, piece: Mapping[str, float], whole: Mapping[str, float]) -> float:
-    """Return how much of what a part of the loss counts in the whole step stands in a piece."""
+    """Return the fraction of a loss part's weight in the whole step that this piece holds."""
     counts = part if part in whole else IMAGES
     return piece[counts] / whole[counts] if whole[counts] else 0.0
 
 
 def _parts(losses: Losses, piece: Mapping[str, float], whole: Mapping[str, float]) -> dict[str, Tensor]:
-    """Return what each part adds to the loss of the whole step; those of one name at several points as one."""
+    """Return what each part adds to the loss of the whole step, summed over operating points."""
     added: dict[str, Tensor] = {}
     for name, part in losses.parts.items():
-        called = name.partition(AT)[0]
-        amount = part.detach().float() * _share(called, piece, whole)
-        added[called] = added[called] + amount if called in added else amount
+        base = name.partition(AT)[0]
+        amount = part.detach().float() * _share(base, piece, whole)
+        added[base] = added[base] + amount if base in added else amount
     return added
 
 
@@ -235,12 +239,12 @@ def _diverged(session: Session, what: str) -> DivergedError:
 
 
 def way_out(session: Session) -> str:
-    """Return what helps a training that diverges."""
+    """Return the advice for a training that diverges."""
     return f"Try a lower learning rate (--lr {session.schedule.peak / 3:.2g}) or --precision float32."
 
 
 def losses_of_piece(session: Session, batch: Batch[Any], piece: int) -> Losses:
-    """Return the losses of one piece of a step, its randomness that of (seed, step, piece)."""
+    """Return the losses of one piece of a step, with randomness from (seed, step, piece)."""
     rng = np.random.default_rng(derive(session.order.seed, "prepare", session.step, piece))
     progress = session.step / max(1, session.schedule.total)
     with autocast(session.accelerator.device, session.precision):
@@ -256,33 +260,33 @@ def seeded_dropout(session: Session, piece: int) -> Iterator[None]:
 
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """Train with algorithms that give the same bits again; on a GPU those that have none only warn."""
-    was = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    """Use deterministic algorithms. On a GPU, operations without one only warn."""
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     settings: Any = torch.utils.deterministic
     filled = settings.fill_uninitialized_memory
-    settings.fill_uninitialized_memory = (
-        False  # it finds bugs in kernels, makes nothing deterministic, and costs time
-    )
+    # Filling only helps to find bugs in kernels. It makes nothing deterministic, and it costs time.
+    settings.fill_uninitialized_memory = False
     torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(was[0], warn_only=was[1])
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
         settings.fill_uninitialized_memory = filled
 
 
 def evaluate(session: Session, batches: Iterator[Batch[Any]], rows: Mapping[str, Row]) -> Evaluation:
-    """Return the task's evaluation of batches, gathered from all processes; `rows` are the images by id."""
+    """Return the task's evaluation of the batches, gathered from all processes. `rows` maps ids to images."""
     network, evaluation = session.evaluated(), session.task.evaluation()
     compute = answering(session.task, network, size=network.encoder.image_size)
     with evaluating(network):
         for batch, output in run_network(compute, batches, session.accelerator.device, session.precision):
-            evaluation.update([rows[one] for one in batch.ids], output, batch.targets, batch.geometry)
+            evaluation.update([rows[id] for id in batch.ids], output, batch.targets, batch.geometry)
     return _gathered(session, evaluation)
 
 
 def _gathered(session: Session, evaluation: Evaluation) -> Evaluation:
-    """Return what all processes evaluated, in one."""
+    """Return the evaluations of all processes, merged."""
     if session.accelerator.num_processes == 1:
         return evaluation
     from accelerate.utils import gather_object
@@ -297,7 +301,7 @@ _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def snapshot(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return everything a resume needs: tensors, and the numbers beside them."""
+    """Return the tensors and the counters that resuming needs."""
     tensors = {f"network.{k}": v.detach().cpu() for k, v in session.bare.state_dict().items()}
     if session.average:
         tensors |= {f"average.{k}": v.detach().cpu() for k, v in session.average.module.state_dict().items()}
@@ -315,7 +319,7 @@ def snapshot(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore(session: Session, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
-    """Put a snapshot back into a freshly built session."""
+    """Load a snapshot into a newly built session."""
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""How few images a network can learn from at once: batch norms need two numbers a channel."""
+"""The smallest number of images in a piece of a step: batch norms need two values per channel."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from vitrail.tasks.wrappers.elastic import points_of
 
 
 def smallest_piece(network: Network, task: Task[Any, Any], model: ModelSettings) -> int:
-    """Return how many images the smallest piece of a step may have: 2 where batch norms end at maps of 1 × 1, else 1.
+    """Return the smallest allowed piece of a step: 2 images if a batch norm gets a 1 × 1 map, else 1.
 
-    One image is looked at as at prediction, in the smallest size that is trained: nothing of the network changes.
+    One image goes through the network in evaluation mode, in the smallest trained size. The network does not change.
     """
     frozen = not any(parameter.requires_grad for parameter in network.encoder.parameters())
-    norms = [one for one in (network.head if frozen else network).modules() if isinstance(one, _BatchNorm)]
+    trained = network.head if frozen else network
+    norms = [module for module in trained.modules() if isinstance(module, _BatchNorm)]
     if not norms:
         return 1
     size = min((point.size for point in points_of(task, model.imgsz)), key=lambda size: size[0] * size[1])
     image = torch.zeros(1, model.channels, *size, device=next(network.parameters()).device)
-    with _lone(norms) as lone, evaluating(network), torch.no_grad():
+    with _recorded_lone(norms) as lone, evaluating(network), torch.no_grad():
         features = network.encode({"images": image})
         if task.inputs == ("images",):
             network.head(features, {"images": image})
@@ -37,23 +38,23 @@ def smallest_piece(network: Network, task: Task[Any, Any], model: ModelSettings)
 
 
 @contextmanager
-def _lone(norms: list[_BatchNorm]) -> Iterator[list[bool]]:
-    """Note of every norm that is called whether it gets a single number a channel."""
-    found: list[bool] = []
+def _recorded_lone(norms: list[_BatchNorm]) -> Iterator[list[bool]]:
+    """Record for every call of a norm whether its input has a single value per channel."""
+    lone: list[bool] = []
 
-    def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        found.append(given[0].numel() == given[0].shape[1])
+    def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        lone.append(inputs[0].numel() == inputs[0].shape[1])
 
-    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+    hooks = [norm.register_forward_pre_hook(record) for norm in norms]
     try:
-        yield found
+        yield lone
     finally:
         for hook in hooks:
             hook.remove()
 
 
 def refuse_lone(least: int, recipe: Recipe, share: int) -> None:
-    """Refuse (SettingError) to learn from one image at a time where the network cannot; `share` is of one process."""
+    """Raise a SettingError if a piece has fewer images than the network needs; `share` is the batch of one process."""
     micro = recipe.training.micro
     if share < 1:
         raise SettingError(
@@ -62,9 +63,9 @@ def refuse_lone(least: int, recipe: Recipe, share: int) -> None:
     if share >= least and (micro is None or micro >= least):
         return
     size = "×".join(map(str, recipe.model.imgsz))
-    what = "micro" if share >= least else "batch"
+    option = "micro" if share >= least else "batch"
     raise SettingError(
-        f"{recipe.model.name} cannot learn from one image at a time at {size} px: its batch norms would see a single "
-        f"number a channel. Give --{what} {least} or more, a larger --imgsz, or a network without "
+        f"{recipe.model.name} cannot be trained on one image at a time at {size} px: its batch norms would get a "
+        f"single value per channel. Give --{option} {least} or more, a larger --imgsz, or a network without "
         "batch norms."
     )

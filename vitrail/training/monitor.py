@@ -1,4 +1,4 @@
-"""What happens on each event of the loop: history, listeners, time limit, validation, checkpoints, live images."""
+"""Handle the events of the training loop: history, listeners, time limit, validation, checkpoints, live images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Monitor:
         self.live = Live(context.run, images)
 
     def on_event(self, event: Event) -> None:
-        """Act on an event of the loop; the listeners get it after the schedule was set and before it is acted on."""
+        """Handle an event of the loop. Listeners get it after the schedule is set and before validation and saving."""
         if event.kind == "step" and (planned := self.time.after_step(event.values["seconds"], self._score)):
             if self._main:
                 self.save()
@@ -40,7 +40,7 @@ class Monitor:
             self.save()
 
     def save(self) -> None:
-        """Save the state to resume from; raises a DivergedError where it would be of no use."""
+        """Save the state for resuming; raise a DivergedError if weights or predictions are not finite."""
         self.checkpointer.refuse_non_finite()
         self._save_state()
 
@@ -57,10 +57,10 @@ class Monitor:
             self._save_state()
             note(self.context.listeners, self.live.draw(self.session))
         best = main.sign * self.validation.best[0]
-        told = {**event.values, **scores, "main": main.name, "best": best, "better": better}
-        told["seconds"] = round(self.time.elapsed(), 2)
-        self._log(Event("score", event.step, told))
-        self.context.publish(Event("score", event.step, {**told, "unit": main.unit}))
+        values = {**event.values, **scores, "main": main.name, "best": best, "better": better}
+        values["seconds"] = round(self.time.elapsed(), 2)
+        self._log(Event("score", event.step, values))
+        self.context.publish(Event("score", event.step, {**values, "unit": main.unit}))
 
     def _score(self) -> Scored:
         scored = self.validation.score()

@@ -1,4 +1,4 @@
-"""Which network is trained, from which weights and at which size, where the user leaves that open."""
+"""Choose the network, its initial weights and its input size when the user leaves them open."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from vitrail.weights.resolve import find_weights
 from vitrail.weights.stated_config import of_user
 
 TINY = 64
-"""Images whose short side is at most this many pixels get a network made for small images."""
+"""Largest short side of the images, in pixels, for a network that is made for small images."""
 
 DRAFT_MODEL = "dinov2_s14"
-"""The network whose published weights are asked for where the user names none."""
+"""The network whose published weights are used by default."""
 
 DRAFT_SIZE = 224
 
 
 class NetworkChoice(NamedTuple):
-    """What the network will be, before its recipe is chosen."""
+    """The chosen network, before its recipe is chosen."""
 
     name: str
     weights: str
-    encoder: Encoder  # on the meta device: only what it says of itself
+    encoder: Encoder  # on the meta device: no weights
     size: tuple[int, int]
     settings: Mapping[str, Any] = MappingProxyType({})
-    view: Preprocess | None = None  # as the weights want images, where they say so
+    view: Preprocess | None = None  # the preprocessing that the weights state, if any
 
 
 class NamedNetwork(NamedTuple):
-    """The network that the user or the user's recipe names, if any, with changed settings and size."""
+    """The network that the user or the user's recipe names, if any, with its changed settings and size."""
 
     name: str | None
     settings: dict[str, Any]
@@ -51,15 +51,15 @@ class NamedNetwork(NamedTuple):
 
 
 def named_network(options: TrainOptions) -> NamedNetwork:
-    """Return what the user or the user's recipe says of the network."""
-    said = settings_of(options.recipe).get("model", {}) if options.recipe else {}
-    settings = {**said.get("settings", {}), **network_settings(options.network)}
-    size = image_size(options.imgsz) or (tuple(said["imgsz"]) if "imgsz" in said else None)
-    return NamedNetwork(options.model or said.get("name"), settings, size)
+    """Return name, settings and size of the network as stated by the user or the user's recipe."""
+    stated = settings_of(options.recipe).get("model", {}) if options.recipe else {}
+    settings = {**stated.get("settings", {}), **network_settings(options.network)}
+    size = image_size(options.imgsz) or (tuple(stated["imgsz"]) if "imgsz" in stated else None)
+    return NamedNetwork(options.model or stated.get("name"), settings, size)
 
 
 def fresh_network(side: int, wanted: NamedNetwork) -> tuple[NetworkChoice, list[str]]:
-    """Choose a network to train from scratch on images of this short side, and say why."""
+    """Choose a network to train from scratch on images with this short side; return it with the reasons."""
     reasons = []
     model = wanted.name
     if model is None:
@@ -78,13 +78,13 @@ def fresh_network(side: int, wanted: NamedNetwork) -> tuple[NetworkChoice, list[
 
 
 def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice, list[str]]:
-    """Choose a network that starts from weights, and say which.
+    """Choose a network that starts from published weights; return it with the reasons.
 
     Raises:
-        WeightsError: they cannot be had; a training from noise is never put in their place.
-        SettingError: settings of the network were changed, which published weights do not fit.
+        WeightsError: the weights are not available. Training from scratch is never a silent replacement.
+        SettingError: settings of the network were changed, so that published weights do not fit.
     """
-    of_user(wanted.settings)  # what weights tell themselves is refused before any are looked for
+    of_user(wanted.settings)  # refuses settings that the weights define, before any weights are searched
     weights = _weights(source, wanted)
     model = wanted.name or weights.network_name
     auto = source == "auto"
@@ -95,22 +95,21 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
     size = view.size if max(view.size) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
     name = weights.name if auto else source
     stated = view if weights.preprocessing else None
-    found = NetworkChoice(model, name, encoder, size, wanted.settings, stated)
-    return found, [*reasons, *deviations(weights)]
+    choice = NetworkChoice(model, name, encoder, size, wanted.settings, stated)
+    return choice, [*reasons, *deviations(weights)]
 
 
 def _weights(source: str, wanted: NamedNetwork) -> Pretrained:
-    """Return the weights that were asked for; `auto` without a network takes what the user added, then DINOv2."""
+    """Return the requested weights; `auto` without a network is the first that the user added, else DINOv2."""
     if source == "auto" and wanted.name is None:
-        added = known()
-        return find_weights(
-            added[0].name if added else "auto", None if added else DRAFT_MODEL, wanted.settings
-        )
+        if added := known():
+            return find_weights(added[0].name, None, wanted.settings)
+        return find_weights("auto", DRAFT_MODEL, wanted.settings)
     return find_weights(source, wanted.name, wanted.settings)
 
 
 def shapes_of(manifest: Manifest, most: int = 32) -> list[tuple[int, int]]:
-    """Return the (height, width) of some of the kept images, spread over the manifest."""
+    """Return the (height, width) of at most about twice `most` kept images, spread over the manifest."""
     rows = manifest.rows()
     some = rows[:: max(1, len(rows) // most)]
     return [load(manifest.root, row.path, part=row.part).image.shape[:2] for row in some]

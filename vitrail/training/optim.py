@@ -1,4 +1,4 @@
-"""Parameter groups, the learning rate over time, and the moving average of the weights."""
+"""Parameter groups, the learning rate schedule, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ N = TypeVar("N", bound=nn.Module)
 def parameter_groups(
     network: nn.Module, weight_decay: float, layer_decay: float = 1.0, head_rate: float = 1.0
 ) -> list[dict[str, object]]:
-    """Return parameters in groups, each with its weight decay and the share of the learning rate it gets.
+    """Return parameter groups, each with its weight decay and its share of the learning rate.
 
     Matrices decay; biases, norms, tokens and position tables do not. With a layer decay γ, block i of L gets
-    γ^(L − i) of the rate: what stands before the blocks the least, what stands after them (norm, head) all of it.
-    The head gets `head_rate` times its share: one of several layers starts from noise beside a network that is trained.
+    γ^(L − i) of the rate: the layers before the blocks get the least, the layers after them (norm, head) all of it.
+    The head gets `head_rate` times its share, because a head of several layers starts random beside a trained network.
     """
     depths = _depths([name for name, _ in network.named_parameters()])
     deepest = max(depths.values(), default=0)
@@ -36,33 +36,33 @@ def parameter_groups(
 
 
 def _depths(names: list[str]) -> dict[str, int]:
-    """Return how deep each parameter lies: 0 before the blocks, then block by block, the head deepest."""
+    """Return the depth of each parameter: 0 before the blocks, then one per block, the head deepest."""
     blocks = list(dict.fromkeys(m[0] for name in names if (m := _BLOCK.match(name))))
     stages = [int(m[1]) for block in blocks if (m := _STAGE.search(block))]
-    depths, seen = {}, 0
+    depths, last = {}, 0
     for name in names:
-        if found := _BLOCK.match(name):
-            depths[name] = seen = blocks.index(found[0]) + 1
+        if block := _BLOCK.match(name):
+            depths[name] = last = blocks.index(block[0]) + 1
         elif between := _BETWEEN.match(name):
             before = int(between[2]) + (between[1] == "merges")
             depths[name] = sum(stage < before for stage in stages)
         else:
-            depths[name] = len(blocks) + 1 if _BEHIND.match(name) else seen
+            depths[name] = len(blocks) + 1 if _BEHIND.match(name) else last
     return depths
 
 
 _BLOCK = re.compile(r"encoder\.(?:net\.|pyramid\.)?(?:(?:blocks|layers|stages)\.(?:\d+\.)+)+")
-"""The part of a parameter's name that tells its block, in our pages and in timm's."""
+"""The part of a parameter's name that names its block, in our networks and in timm's."""
 
 _STAGE = re.compile(r"stages\.(\d+)\.")
 _BETWEEN = re.compile(r"encoder\.(?:pyramid\.)?(merges|embeds)\.(\d+)\.")
-"""What leads from one stage of ours to the next: merge i behind stage i, embedding i in front of it."""
+"""The layers between our stages: merge i comes after stage i, embedding i before it."""
 
 _BEHIND = re.compile(r"(?!encoder\.)|encoder\.(?:net\.)?(?:norms?|fc_norm|norm_head|head\w*)\.")
-"""What stands behind all blocks: the head, and the norms that are no block's."""
+"""The layers after all blocks: the head, and the norms that belong to no block."""
 
 _TABLE = re.compile(r"(?:^|[._])(?:table|tokens?\d*|rows|cols|pos_emb(?:ed\w*)?)$")
-"""Learned vectors that multiply nothing: positions, relative biases, class tokens and registers, ours and timm's."""
+"""Learned vectors that are added or appended: positions, relative biases, class tokens, registers; ours and timm's."""
 
 
 def _is_table(name: str) -> bool:
@@ -72,19 +72,19 @@ def _is_table(name: str) -> bool:
 def adamw(
     network: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0, head_rate: float = 1.0
 ) -> torch.optim.AdamW:
-    """Return AdamW (arXiv:1711.05101) in its fused form."""
+    """Return fused AdamW (arXiv:1711.05101)."""
     groups = parameter_groups(network, weight_decay, layer_decay, head_rate)
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999), fused=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Learning rate by step: a line up to `peak` over `warmup` steps, then half a cosine down to a hundredth."""
+    """Learning rate by step: linear up to `peak` over `warmup` steps, then a half cosine down to a hundredth of it."""
 
     peak: float
     warmup: int
     total: int
-    start: int = 0  # the step from which a run was lengthened: there it warms up anew
+    start: int = 0  # the step from which a run was extended; it warms up again from there
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
@@ -98,9 +98,9 @@ class Schedule:
 
 
 class Average(Generic[N]):
-    """Exponential moving average of weights and buffers (Polyak); young averages forget faster.
+    """Exponential moving average of weights and buffers (Polyak), with a shorter memory at the beginning.
 
-    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the first random weights are soon gone.
+    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the random initial weights soon have no influence.
     """
 
     def __init__(self, network: N, decay: float) -> None:
@@ -109,7 +109,7 @@ class Average(Generic[N]):
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Move the average towards the network's present weights; counters are copied."""
+        """Move the average towards the present weights of the network; integer buffers are copied."""
         decay = min(self.decay, (1 + step) / (10 + step))
         now = network.state_dict()
         pairs = [(average, now[name].detach()) for name, average in self.module.state_dict().items()]

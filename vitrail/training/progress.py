@@ -1,4 +1,4 @@
-"""Who hears of a training: they read events and change nothing."""
+"""Listeners: they receive the events of a training and do not change it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,19 @@ from vitrail.training.loop import Event
 
 
 class Listener(Protocol):
-    """Hears every event of a training."""
+    """A function that is called with every event of a training."""
 
-    def __call__(self, event: Event) -> None:
-        """Hear one event."""
-        ...
+    def __call__(self, event: Event) -> None: ...
 
 
 def note(listeners: Iterable[Listener], lines: list[str]) -> None:
-    """Let listeners tell these lines."""
+    """Send lines of text to the listeners."""
     for listener in listeners:
         listener(Event("note", 0, {"lines": lines}))
 
 
 class Teller:
-    """Tells people on standard error: a bar with the time left on a terminal, a line an epoch elsewhere."""
+    """Prints progress to standard error: on a terminal a bar with the time left, elsewhere one line per epoch."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say_plain = say
@@ -62,11 +60,10 @@ class Teller:
         self.bar.stop()
 
     def __call__(self, event: Event) -> None:
-        """Tell one event."""
         getattr(self, f"_{event.kind}", self._nothing)(event)
 
     def _nothing(self, event: Event) -> None:
-        """Not every event is worth a line."""
+        """Ignore events without a line of their own."""
 
     def _note(self, event: Event) -> None:
         for line in event.values["lines"]:
@@ -75,7 +72,7 @@ class Teller:
     def _looked(self, event: Event) -> None:
         done, total = event.values["done"], event.values["total"]
         self.bar.start_task(self.task)
-        self.bar.update(self.task, description="looking at every image", completed=done, total=total)
+        self.bar.update(self.task, description="reading every image", completed=done, total=total)
 
     def _features(self, event: Event) -> None:
         done, total = event.values["done"], event.values["total"]
@@ -93,7 +90,7 @@ class Teller:
         self.say(f"The time is enough for {self.total} steps, {event.values['epochs']:.1f} epochs.")
 
     def _smaller(self, event: Event) -> None:
-        self.say(f"Memory ran out: going on with {event.values['micro']} images at a time, same batch.")
+        self.say(f"Memory ran out: continuing with {event.values['micro']} images at a time, same batch.")
 
     def _step(self, event: Event) -> None:
         self.loss = f"loss {event.values['loss']:.3f}"
@@ -123,7 +120,7 @@ class Teller:
         return clock(min(left, max(0.0, self.limit - elapsed))) + " left"
 
     def say(self, line: str) -> None:
-        """Tell one line, above the bar where there is one."""
+        """Print one line, above the bar if there is one."""
         if self.live:
             self.bar.console.print(line, highlight=False, markup=False)
         else:

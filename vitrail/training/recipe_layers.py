@@ -1,4 +1,4 @@
-"""Where each setting of a recipe comes from: from which layer, or from fitting it to network and images."""
+"""The origin of each setting of a recipe: one of its layers, or the fitting to the network and the images."""
 
 from __future__ import annotations
 
@@ -9,45 +9,47 @@ from typing import Any, NamedTuple
 from vitrail.runs.recipe import Recipe
 
 FITTED = "fitted to network and images"
-"""The source of what was changed after all layers were laid."""
+"""The source of settings that change after all layers are merged."""
 
 WIDTH = 110
-"""Characters of a line of the table."""
+"""Width of the table, in characters."""
 
 _NO_SETTINGS = ("schema_version", "recipe", "data.source")
 
 
 class Layer(NamedTuple):
-    """Some settings of a recipe, nested as there, and who states them."""
+    """Some settings of a recipe, nested as in the recipe, and their source."""
 
     source: str
     settings: Mapping[str, Any]
 
 
 def origins(layers: Sequence[Layer], read: Recipe, final: Recipe) -> dict[str, dict[str, Any]]:
-    """Return source → setting → value, each setting once, where its value comes from; the last layer wins.
+    """Return source → setting → value. Each setting appears once, under the source of its value; the last layer wins.
 
-    `read` is the recipe of the layers alone, `final` what became of it.
+    `read` is the recipe of the merged layers, `final` the recipe after fitting.
     """
-    won: dict[str, tuple[str, Any]] = {}
+    winners: dict[str, tuple[str, Any]] = {}
     for layer in layers:
         for name, value in _leaves(layer.settings).items():
             if value is not None:
-                won[name] = (layer.source, value)
-    before, after = (_leaves(one.model_dump(mode="json")) for one in (read, final))
-    won |= {name: (FITTED, value) for name, value in after.items() if before.get(name) != value}
-    found: dict[str, dict[str, Any]] = {source: {} for source in (*(one.source for one in layers), FITTED)}
-    for name, (source, value) in won.items():
+                winners[name] = (layer.source, value)
+    before, after = (_leaves(recipe.model_dump(mode="json")) for recipe in (read, final))
+    winners |= {name: (FITTED, value) for name, value in after.items() if before.get(name) != value}
+    origins_by_source: dict[str, dict[str, Any]] = {
+        source: {} for source in (*(layer.source for layer in layers), FITTED)
+    }
+    for name, (source, value) in winners.items():
         if name not in _NO_SETTINGS:
-            found[source][name] = value
-    return {source: settings for source, settings in found.items() if settings}
+            origins_by_source[source][name] = value
+    return {source: settings for source, settings in origins_by_source.items() if settings}
 
 
-def table(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the lines of a table of `origins`: a source, then its settings."""
-    margin = 2 + max((len(source) for source in found), default=0)
+def table(origins_by_source: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the lines of a table of `origins`: the source, then its settings."""
+    margin = 2 + max((len(source) for source in origins_by_source), default=0)
     lines: list[str] = []
-    for source, settings in found.items():
+    for source, settings in origins_by_source.items():
         words = ", ".join(f"{name.partition('.')[2]} {_word(value)}" for name, value in settings.items())
         first, rest = f"  {source:<{margin}}", " " * (margin + 2)
         lines += wrap(words, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
@@ -55,12 +57,13 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _leaves(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for name, value in settings.items():
-        found |= (
-            _leaves(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value}
-        )
-    return found
+        if isinstance(value, Mapping):
+            leaves |= _leaves(value, f"{above}{name}.")
+        else:
+            leaves[f"{above}{name}"] = value
+    return leaves
 
 
 def _word(value: Any) -> str:

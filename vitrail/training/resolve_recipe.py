@@ -1,7 +1,7 @@
-"""Decides what a user did not say: where to start, network, input size, task, recipe; and says why.
+"""Choose the settings that the user leaves open: initial weights, network, input size, task and recipe, with reasons.
 
-A recipe is made of layers, each laid over those before it (`_layers`); then it is fitted to the network and to the
-number of images, and its task is wrapped where it is learned from a teacher or for several costs.
+A recipe is merged from layers; a later layer overrides the earlier ones (`_layers`). Then it is fitted to the network
+and to the number of images. For distillation and elastic training its task is wrapped.
 """
 
 from __future__ import annotations
@@ -51,27 +51,27 @@ from vitrail.training.validate_options import refuse_apart, refuse_idle
 from vitrail.training.view_choice import view_layer
 
 FEW = 5000
-"""Up to so many images a fine-tune gets the recipe for few."""
+"""Largest number of images for which a fine-tune uses the recipe for small data sets."""
 
 STEPS = 8
-"""Steps of an epoch below which a recipe's batch is too large for the images there are."""
+"""Smallest number of steps per epoch. With fewer, the batch of the recipe is too large for the data set."""
 
 SMALLEST_BATCH = 8
-"""Images of a step that are not gone below for it."""
+"""Smallest batch, in images, that is chosen to get more steps per epoch."""
 
 
 class Planned(NamedTuple):
-    """A complete recipe, the reasons for what the user left open, and for a draft the fine-tune after it."""
+    """A complete recipe, the reasons for the choices, and for a draft the recipe of the full fine-tune after it."""
 
     recipe: Recipe
     reasons: tuple[str, ...]
     full: Recipe | None = None
-    origins: Mapping[str, Mapping[str, Any]] = {}  # of the training that follows a draft, where there is one
-    shrink: bool = False  # whether a draft may take a smaller input to keep its minute
+    origins: Mapping[str, Mapping[str, Any]] = {}  # for a draft: of the full fine-tune after it
+    shrink: bool = False  # whether a draft may use a smaller input to stay within its time
 
 
 class _Wanted(NamedTuple):
-    """What a recipe is made for."""
+    """The inputs from which a recipe is made."""
 
     source: str
     prepared: Prepared
@@ -79,15 +79,15 @@ class _Wanted(NamedTuple):
     network: NetworkChoice
     task: str
     tune: str
-    side: int  # of the images, the short one
-    shapes: Sequence[tuple[int, int]]  # of some of them
+    side: int  # median short side of the images, in pixels
+    shapes: Sequence[tuple[int, int]]  # (height, width) of some images
 
 
 def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
-    """Fill in what the user did not say from what the images are.
+    """Choose the settings that the user leaves open from the images.
 
     Raises:
-        WeightsError: weights were wanted and cannot be had; a training from noise is never put in their place.
+        WeightsError: the weights are not available. Training from scratch is never a silent replacement.
         SettingError: settings that contradict each other.
     """
     named, shapes = named_network(options), shapes_of(prepared.manifest)
@@ -103,29 +103,35 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     refuse_idle(tune, options)
     _refuse_draft(tune, task.name)
     wanted = _Wanted(source, prepared, options, network, task.name, tune, side, shapes)
-    made = _recipe(wanted)
-    reasons = [*reasons, *task.reasons, *made.told, *_remarks(options, tune), *costs_of(made.recipe)]
+    composed = _recipe(wanted)
+    reasons = [
+        *reasons,
+        *task.reasons,
+        *composed.reasons,
+        *_remarks(options, tune),
+        *costs_of(composed.recipe),
+    ]
     full = _recipe(_after_draft(wanted)) if tune == "draft" else None
     return Planned(
-        made.recipe,
+        composed.recipe,
         tuple(reasons),
         full.recipe if full else None,
-        origins=(full or made).origins,
+        origins=(full or composed).origins,
         shrink=named.size is None,
     )
 
 
 def _from_scratch(source: str, options: TrainOptions) -> bool:
-    """Tell whether nothing pretrained is wanted: said so, or the recipe is one from scratch."""
+    """Tell whether the training starts from scratch, by the options, the recipe or the built-in data."""
     if options.weights is not None:
         return options.weights == "none"
     if tune := options.tune or _stated_tune(options.recipe):
         return tune == "scratch"
-    return source in builtin_names()  # eight pixels a side: nothing that was pretrained on photographs helps
+    return source in builtin_names()  # 8 × 8 pixels: weights pretrained on photographs do not help
 
 
 def _stated_tune(recipe: str | None) -> str | None:
-    """Return what a recipe says to train; None where there is none, or a file that leaves it open."""
+    """Return the `tune` of a recipe, or None without a recipe or when a recipe file leaves it open."""
     if recipe is None:
         return None
     tune: str | None = settings_of(recipe).get("training", {}).get("tune")
@@ -133,7 +139,7 @@ def _stated_tune(recipe: str | None) -> str | None:
 
 
 def _tune(options: TrainOptions, network: NetworkChoice, task: str) -> str:
-    """Return what to train where the user does not say: what the recipe says, if the weights allow it."""
+    """Return what to train when --tune is not given: the recipe's choice if the weights allow it."""
     stated = _stated_tune(options.recipe)
     if network.weights == "none":
         return "scratch"
@@ -143,14 +149,14 @@ def _tune(options: TrainOptions, network: NetworkChoice, task: str) -> str:
 
 
 def _has_draft(task: str) -> bool:
-    """Tell whether a head for frozen features can be computed at once."""
+    """Tell whether the task has a probe, so that a head on frozen features can be fitted without training steps."""
     return load("task", task).probe is not Task.probe
 
 
 def _lies_in_image(task: str) -> bool:
-    """Tell whether the truths of a task lie in the image, so that none of it may be cut off."""
-    moved: bool = load("task", task).transform is not Targets.transform
-    return moved
+    """Tell whether the labels of a task are tied to places in the image (masks), so that no part may be cropped."""
+    transforms: bool = load("task", task).transform is not Targets.transform
+    return transforms
 
 
 def _refuse_draft(tune: str, task: str) -> None:
@@ -161,33 +167,33 @@ def _refuse_draft(tune: str, task: str) -> None:
 def _remarks(options: TrainOptions, tune: str) -> list[str]:
     if tune != "scratch" or _stated_tune(options.recipe) in (None, "scratch"):
         return []
-    return [f"recipe {options.recipe} is made for published weights; from scratch it learns slowly"]
+    return [f"recipe {options.recipe} is made for published weights; from scratch it trains slowly"]
 
 
 def _after_draft(wanted: _Wanted) -> _Wanted:
-    """Return what the full fine-tune after a draft is made for."""
+    """Return the inputs for the recipe of the full fine-tune after a draft."""
     return wanted._replace(options=after_draft(wanted.options), tune="full")
 
 
 def after_draft(options: TrainOptions) -> TrainOptions:
-    """Return the options of the full fine-tune after a draft with these; a recipe of the draft is none of it."""
+    """Return the options of the full fine-tune after a draft with these options. A recipe for drafts is left out."""
     recipe = options.recipe if _stated_tune(options.recipe) == "full" else None
     return replace(options, recipe=recipe, tune="full")
 
 
-class _Made(NamedTuple):
-    """A recipe, what had to be changed for it, and where its settings come from."""
+class _Composed(NamedTuple):
+    """A recipe, the lines that explain its changes, and the origins of its settings."""
 
     recipe: Recipe
-    told: list[str]
+    reasons: list[str]
     origins: Mapping[str, Mapping[str, Any]]
 
 
-def _recipe(wanted: _Wanted) -> _Made:
-    """Lay the layers of a recipe over one another, then fit the result to network and images, in one direction."""
+def _recipe(wanted: _Wanted) -> _Composed:
+    """Merge the layers of a recipe, then fit the result to the network and the images."""
     options, encoder = wanted.options, wanted.network.encoder
-    layers, file, told = _layers(wanted)
-    laid = recipe = read(Recipe, layered(*(one.settings for one in layers)), "settings")
+    layers, file, reasons = _layers(wanted)
+    merged = recipe = read(Recipe, layered(*(layer.settings for layer in layers)), "settings")
     refuse_balance(settings_class(recipe.task.name), recipe.task.name, recipe.training.balance)
     recipe = _without_drop_path(with_teacher(recipe, file.settings_of(DISTILL), options), options, encoder)
     recipe, smaller = _for_few(recipe, options, len(wanted.prepared.manifest.rows(TRAIN)))
@@ -195,32 +201,32 @@ def _recipe(wanted: _Wanted) -> _Made:
     recipe, windowed = _in_windows(recipe, wanted)
     cut += windowed
     recipe = with_operating_points(recipe, encoder, options.elastic, file.settings_of(ELASTIC))
-    return _Made(recipe, told + smaller + cut, origins(layers, laid, recipe))
+    return _Composed(recipe, reasons + smaller + cut, origins(layers, merged, recipe))
 
 
 def _layers(wanted: _Wanted) -> tuple[list[Layer], Unwrapped, list[str]]:
-    """Return the layers of a recipe, the last on top; what wraps the task of a file; and what is to be said."""
+    """Return the layers of a recipe (the last one wins), the unwrapped task of a recipe file, and lines to print."""
     options, usual = wanted.options, default_recipe(wanted)
     file = options.recipe if options.recipe and is_file(options.recipe) else None
     name = usual if file else options.recipe or usual
-    said = settings_of(file) if file else {}
-    of_file = unwrap(said.get("task", {}))
+    stated = settings_of(file) if file else {}
+    of_file = unwrap(stated.get("task", {}))
     task, dropped = _of_task(of_file.task, wanted.task)
     layers = [
         Layer("suggested by network and images", _suggested(wanted)),
         Layer(f"recipe {name}", {"recipe": name, **settings_of(name)}),
         Layer(f"task {wanted.task}", task_part(wanted.task, name, regularization_of(file) if file else None)),
-        Layer(f"file {file}", {**said, "task": task}),
+        Layer(f"file {file}", {**stated, "task": task}),
         Layer("command line, and what follows from it", user_overrides(wanted)),
     ]
-    model = layered(*(one.settings for one in layers[1:-1])).get("model", {})
+    model = layered(*(layer.settings for layer in layers[1:-1])).get("model", {})
     whole = wanted.side <= TINY or _lies_in_image(wanted.task)
-    view, told = view_layer(wanted.network.view, whole, model, options.fit)
-    return [*layers, Layer("how images are shown", view)], of_file, dropped + told
+    view, reasons = view_layer(wanted.network.view, whole, model, options.fit)
+    return [*layers, Layer("how images are fitted", view)], of_file, dropped + reasons
 
 
 def _of_task(stated: dict[str, Any], task: str) -> tuple[dict[str, Any], list[str]]:
-    """Take the settings of another task than this one off what a recipe file says of its task, and say so."""
+    """Return the `task` of a recipe file without the settings of another task, and a line that reports this."""
     name = stated.get("name", task)
     if name == task or not stated.get("settings"):
         return stated, []
@@ -228,9 +234,9 @@ def _of_task(stated: dict[str, Any], task: str) -> tuple[dict[str, Any], list[st
 
 
 def _suggested(wanted: _Wanted) -> dict[str, Any]:
-    """Return what network and images suggest: the size of the input, and the pooling."""
+    """Return the input size and the pooling that suit the network and the images."""
     spec = wanted.network.encoder.spec
-    two = wanted.options.teacher is not None and "dist" in spec.prefix  # heads on tokens of their own
+    two = wanted.options.teacher is not None and "dist" in spec.prefix  # two heads, each on its own token
     pool = "own" if wanted.tune == "scratch" or two else pool_kind(spec)
     pools = pool != "own" and "pool" in settings_class(wanted.task).model_fields
     return {
@@ -240,17 +246,17 @@ def _suggested(wanted: _Wanted) -> dict[str, Any]:
 
 
 _DATA = ("layout", "labels", "groups", "splits", "val", "test")
-"""Settings that are called alike on the command line and in a recipe's part about data."""
+"""Settings with the same name on the command line and in the `data` section of a recipe."""
 
 _SAME = (
     "epochs", "batch", "micro", "lr", "layer_decay", "weight_decay", "warmup", "ema", "augment", "erase", "balance",
     "precision", "compile", "grad_checkpointing", "device", "workers", "patience", "seed",
 )  # fmt: skip
-"""Settings that are called alike on the command line and in a recipe's training part."""
+"""Settings with the same name on the command line and in the `training` section of a recipe."""
 
 
 def user_overrides(wanted: _Wanted) -> dict[str, Any]:
-    """Return what the user said, in the recipe's own shape."""
+    """Return the user's options as nested recipe settings."""
     o, network = wanted.options, wanted.network
     return {
         "data": {"source": wanted.source, **{key: getattr(o, key) for key in _DATA}},
@@ -270,7 +276,7 @@ def user_overrides(wanted: _Wanted) -> dict[str, Any]:
 
 
 def default_recipe(wanted: _Wanted) -> str:
-    """Return the recipe of this network, or of its kind where it has none of its own."""
+    """Return the name of the recipe for this network, or for its kind when it has no own recipe."""
     network, tune, builtin = wanted.network, wanted.tune, wanted.source in builtin_names()
     if tune in {"draft", "head"}:
         return tune
@@ -288,37 +294,37 @@ def default_recipe(wanted: _Wanted) -> str:
 
 
 def _without_drop_path(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> Recipe:
-    """Leave a drop path out of a recipe for many networks where this one has none, unless the user wants it."""
+    """Remove the drop path of a general recipe when this network has none, unless the user asks for it."""
     if options.drop_path is not None or recipe.model.drop_path is None or encoder.takes_drop_path:
         return recipe
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"drop_path": None})})
 
 
-def _for_few(recipe: Recipe, options: TrainOptions, pictures: int) -> tuple[Recipe, list[str]]:
-    """Take a smaller batch where a named recipe's would make too few steps of an epoch; say so.
+def _for_few(recipe: Recipe, options: TrainOptions, images: int) -> tuple[Recipe, list[str]]:
+    """Use a smaller batch when that of a named recipe gives too few steps per epoch, and report it.
 
-    Adam's rate goes with the square root of the batch (Malladi et al. 2022, arXiv:2205.10287).
+    Adam's learning rate scales with the square root of the batch (Malladi et al. 2022, arXiv:2205.10287).
     """
     training = recipe.training
-    told = options.batch is not None or (options.recipe is not None and is_file(options.recipe))
-    if told or training.tune == "draft":
+    stated = options.batch is not None or (options.recipe is not None and is_file(options.recipe))
+    if stated or training.tune == "draft":
         return recipe, []
     batch = training.batch
-    while batch > SMALLEST_BATCH and pictures < STEPS * batch:
+    while batch > SMALLEST_BATCH and images < STEPS * batch:
         batch //= 2
     if batch == training.batch:
         return recipe, []
     lr = options.lr or float(f"{training.lr * (batch / training.batch) ** 0.5:.2g}")
     line = (
-        f"batch {batch} and rate {lr:g} in place of {training.batch} and {training.lr:g}: "
-        f"{count(pictures, 'image')} would make too few steps"
+        f"batch {batch} and learning rate {lr:g} instead of {training.batch} and {training.lr:g}: "
+        f"{count(images, 'image')} would give too few steps per epoch"
     )
     smaller = training.model_copy(update={"batch": batch, "lr": lr})
     return recipe.model_copy(update={"training": smaller}), [line]
 
 
 def snap_to_patches(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> tuple[Recipe, list[str]]:
-    """Cut the size to what overlapping patches tile to the last pixel, unless the user said a size; say so."""
+    """Reduce the input size so that overlapping patches cover it exactly, unless the user sets it, and report it."""
     step, size = recipe.model.stride, recipe.model.imgsz
     if step is None or options.imgsz is not None:
         return recipe, []
@@ -326,15 +332,17 @@ def snap_to_patches(recipe: Recipe, options: TrainOptions, encoder: Encoder) -> 
     height, width = (max(span, side - (side - span) % step) for side in size)
     if (height, width) == size:
         return recipe, []
-    line = f"input {height} px in place of {size[0]} px: patches of {span} px, one every {step}, tile it"
+    line = (
+        f"input {height} px instead of {size[0]} px: patches of {span} px, one every {step}, cover it exactly"
+    )
     model = recipe.model.model_copy(update={"imgsz": (height, width)})
     return recipe.model_copy(update={"model": model}), [line]
 
 
 def _in_windows(recipe: Recipe, wanted: _Wanted) -> tuple[Recipe, list[str]]:
-    """Take the settings of a task that answers images much larger than the input in windows; say so.
+    """Use the task's settings for images much larger than the input, which are predicted in windows; report it.
 
-    A draft, whose features are those of whole images, stays with these.
+    A draft keeps its settings: its features are those of whole images.
     """
     usual = getattr(load("task", recipe.task.name), "for_large", None)
     if usual is None or recipe.training.tune == "draft":

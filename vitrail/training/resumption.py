@@ -1,4 +1,4 @@
-"""The images that a resumed training goes on with: those of its run, or an error that names what is another one."""
+"""Check the images of a resumed training: they must be those of its run, else an error names the changed ones."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from vitrail.training.progress import Listener
 
 @dataclass(frozen=True)
 class Place:
-    """Where the images of a run lie now ("": where they were), and whether changed ones are taken as they are.
+    """The present folder of a run's images ("": unchanged), and whether changed images are accepted.
 
-    `epochs` are asked for beyond those of the run: messages name the command with them.
+    `epochs` are the additional epochs; the commands in messages repeat them.
     """
 
     source: str = ""
@@ -33,28 +33,28 @@ class Place:
 
 
 class Resumed(NamedTuple):
-    """A manifest whose images were looked at, what the history keeps of that, and what is to be said."""
+    """A manifest with checked images, the event for the run's history, and lines to print."""
 
     manifest: Manifest
     event: dict[str, Any]
     lines: tuple[str, ...]
-    accepted: bool = False  # whether the manifest holds other contents than it did
+    accepted: bool = False  # whether changed images were accepted, so that the manifest is new
 
 
 def resumed_manifest(run: Run, root: str, where: Place, listeners: Sequence[Listener] = ()) -> Resumed:
-    """Return the manifest that a run goes on with, every image in it as the run saw it.
+    """Return the manifest for resuming a run, after checking that its images are unchanged.
 
     Raises:
-        DataError: the images are gone, or some changed and that was not accepted; the message names them.
+        DataError: images are missing, or some changed and this was not accepted. The message names them.
     """
     manifest = run.manifest(Path(root))
     if where.source:
         manifest = moved(manifest, where.source)
     elif not manifest.root.exists():
         raise DataError(
-            f"The images of {run.folder} lay in {manifest.root}, where nothing is any more. Bring them back to go "
-            f"on, or name where they lie now: {_again(run, where, 'PLACE')}. The model that was trained so far "
-            "predicts without them."
+            f"The images of {run.folder} were in {manifest.root}, which does not exist any more. Put them back, or "
+            f"name their present folder: {_resume_command(run, where, 'PLACE')}. The model trained so far can "
+            "predict without them."
         )
 
     def progress(done: int, total: int) -> None:
@@ -62,44 +62,47 @@ def resumed_manifest(run: Run, root: str, where: Place, listeners: Sequence[List
             listener(Event("looked", 0, {"done": done, "total": total}))
 
     began = time.time()
-    found = changes_of(run, manifest, progress=progress)
+    changes = changes_of(run, manifest, progress=progress)
     event = look_event(manifest.root, began)
-    if not found.ids():
+    if not changes.ids():
         return Resumed(manifest, event, ())
-    if found.missing or not where.changed:
-        raise DataError(_refusal(run, manifest, found, where))
-    line = f"{found.text(len(manifest.rows()))}. The run goes on with them as they are now."
-    changed = [row.id for row in found.changed]
-    return Resumed(_as_they_are(manifest, found), {**event, "pictures": changed}, (line,), accepted=True)
+    if changes.missing or not where.changed:
+        raise DataError(_refusal(run, manifest, changes, where))
+    line = f"{changes.text(len(manifest.rows()))}. The run continues with them as they are now."
+    changed = [row.id for row in changes.changed]
+    return Resumed(
+        _with_new_contents(manifest, changes), {**event, "pictures": changed}, (line,), accepted=True
+    )
 
 
-def _refusal(run: Run, manifest: Manifest, found: Changes, where: Place) -> str:
-    ways = ["Put them back as they were"]
+def _refusal(run: Run, manifest: Manifest, changes: Changes, where: Place) -> str:
+    choices = ["Put the original images back"]
     if not where.source:
-        ways.append(f"or name the place where they lie so now: {_again(run, where, 'PLACE')}")
-    if not found.missing:
-        ways.append(f"or go on with them as they are: {_again(run, where, where.source, '--changed')}")
-    return f"{found.text(len(manifest.rows()))}. {'; '.join(ways)}."
+        choices.append(f"or name the folder that holds them now: {_resume_command(run, where, 'PLACE')}")
+    if not changes.missing:
+        command = _resume_command(run, where, where.source, "--changed")
+        choices.append(f"or continue with the images as they are: {command}")
+    return f"{changes.text(len(manifest.rows()))}. {'; '.join(choices)}."
 
 
-def _again(run: Run, where: Place, source: str, *options: str) -> str:
+def _resume_command(run: Run, where: Place, source: str, *options: str) -> str:
     more = ["--epochs", where.epochs] if where.epochs else []
     return command("train", *([source] if source else []), "--resume", run.folder, *more, *options)
 
 
-def _as_they_are(manifest: Manifest, found: Changes) -> Manifest:
-    """Return the manifest with the contents that its images have now.
+def _with_new_contents(manifest: Manifest, changes: Changes) -> Manifest:
+    """Return the manifest with the present contents (hashes) of its images.
 
     Raises:
         DataError: one of them cannot be decoded any more.
     """
     memory = Memory(None)
-    facts = {row.id: look(manifest.root, row.path, memory, row.part) for row in found.changed}
+    facts = {row.id: look(manifest.root, row.path, memory, row.part) for row in changes.changed}
     broken = [f"{name}: {one.error}" for name, one in facts.items() if one.error]
     if broken:
         many = count(len(broken), "changed image")
         raise DataError(
-            f"{many} cannot be used, the first because of {broken[0]} Put them back as they were."
+            f"{many} cannot be used, the first because of {broken[0]} Put the original images back."
         )
     rows = [
         row._replace(hash=facts[row.id].hash) if row.id in facts else row for row in manifest.rows(state=None)

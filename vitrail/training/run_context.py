@@ -1,4 +1,4 @@
-"""What all parts of a training work on: the run, its recipe, its images and the network it starts from."""
+"""The objects that all parts of a training share: run, recipe, images and initial network."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from vitrail.training.session import training_images
 
 @dataclass(frozen=True)
 class RunContext:
-    """The run of a training, and who listens to it."""
+    """The run of a training, its inputs and its listeners."""
 
     run: Run
     recipe: Recipe
     manifest: Manifest
     start: InitialState
     listeners: Sequence[Listener]
-    cost: float = 0.0  # seconds of a step, measured before the first one
-    spent: float = 0.0  # seconds that computing the first head took
+    cost: float = 0.0  # seconds of a step, measured before training
+    spent: float = 0.0  # seconds for computing the initial head
 
     def pictures(self, split: str) -> ImageDataset:
-        """Return the images of one split, augmented where they train."""
+        """Return the images of one split, with augmentation for the training split."""
         task, preprocess = self.start.task, self.start.preprocess
         if split == TRAIN:
             return training_images(self.recipe, self.manifest, task, preprocess)

@@ -1,4 +1,4 @@
-"""Opens a training: devices through Accelerate, the images, their order, the session."""
+"""Set up a training: devices (with Accelerate), images, their order, and the session."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from vitrail.training.optim import Average, Schedule, adamw
 
 
 def accelerator_for(device: str) -> Any:
-    """Return Accelerate's view of the devices: one, or as many as `accelerate launch` started.
+    """Return the accelerator for one device, or for all processes that `accelerate launch` started.
 
-    Accelerate settles on a kind of device once a process: SettingError where another was asked for later.
+    Accelerate chooses a kind of device once per process: SettingError if another kind is requested later.
     """
     from accelerate import Accelerator
     from accelerate.state import PartialState
@@ -40,7 +40,7 @@ def accelerator_for(device: str) -> Any:
     if wanted.type == "cuda" and wanted.index is not None:
         torch.cuda.set_device(wanted)
     try:
-        # Others wait while the first process scores and writes the report.
+        # The other processes wait while the main process evaluates and writes the report.
         patient = InitProcessGroupKwargs(timeout=timedelta(hours=12))
         accelerator = Accelerator(cpu=wanted.type == "cpu", kwargs_handlers=[patient])
     except ValueError:
@@ -49,8 +49,8 @@ def accelerator_for(device: str) -> Any:
         accelerator = None
     if begun and (accelerator is None or accelerator.device.type != wanted.type):
         raise SettingError(
-            f"This process has trained on another kind of device before, and cannot change to {device!r}. "
-            "Start a new one."
+            f"This process has trained on another kind of device before and cannot change to {device!r}. "
+            "Start a new process."
         )
     return accelerator
 
@@ -67,27 +67,27 @@ def training_images(
     )
     rows = manifest.rows(TRAIN)
     if not rows:
-        raise SettingError("The split leaves no image to train on. Lower --val and --test.")
-    truths = task.deployed_task(recipe.task.name)[1]  # a teacher is not for the processes that read images
+        raise SettingError("The split leaves no image for training. Lower --val and --test.")
+    truths = task.deployed_task(recipe.task.name)[1]  # without a teacher: the loader processes do not need it
     if truths.lies_in_image and not augment.moves_truth:
         raise SettingError(
-            f"The augmentation {augment.name!r} changes where things are in an image, which the truths of the task "
+            f"The augmentation {augment.name!r} moves things in an image, and the labels of the task "
             f"{recipe.task.name} cannot follow. Choose --augment {', '.join(MOVING_TRUTH)}."
         )
     return ImageDataset(rows, manifest.root, preprocess, truths, augment)
 
 
-def order_of(recipe: Recipe, pictures: ImageDataset) -> Order:
+def order_of(recipe: Recipe, images: ImageDataset) -> Order:
     """Return which images make up each step."""
-    chances = None
+    weights = None
     if recipe.training.balance == "sampling":
-        chances = tuple(sampling_weights(pictures.rows, pictures.targets.strata).tolist())
-    return Order(len(pictures), min(recipe.training.batch, len(pictures)), recipe.training.seed, chances)
+        weights = tuple(sampling_weights(images.rows, images.targets.strata).tolist())
+    return Order(len(images), min(recipe.training.batch, len(images)), recipe.training.seed, weights)
 
 
-def first_batch(recipe: Recipe, pictures: ImageDataset) -> Batch[Any]:
+def first_batch(recipe: Recipe, images: ImageDataset) -> Batch[Any]:
     """Return the images of the first step."""
-    return next(iter(training(pictures, order_of(recipe, pictures), Share(), 0, 1, workers=0)))
+    return next(iter(training(images, order_of(recipe, images), Share(), 0, 1, workers=0)))
 
 
 def open_session(
@@ -123,7 +123,7 @@ def _compiled(network: nn.Module, settings: Any) -> nn.Module:
         return network
     if compiler() is None:
         warnings.warn(
-            "There is no C++ compiler, so --compile is left out. Install g++ to have it.", stacklevel=2
+            "There is no C++ compiler, so --compile is ignored. Install g++ to use it.", stacklevel=2
         )
         return network
     compiled: nn.Module = torch.compile(network)  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish: the step under way is finished and the state is saved."""
+"""Handle Ctrl-C gracefully: finish the current step, then save the state."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from types import FrameType
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM) into a wish to stop after the step; the second one interrupts."""
-    asked = threading.Event()
+    """Yield a function that tells whether Ctrl-C (or SIGTERM) was received; a second one interrupts at once."""
+    requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield requested.is_set
         return
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        if requested.is_set():
             raise KeyboardInterrupt
-        asked.set()
-        with suppress(OSError):  # nobody may read it any more: Ctrl-C has ended what it is piped to, too
+        requested.set()
+        with suppress(OSError):  # the reader of a pipe may have been stopped by the same Ctrl-C
             os.write(
                 2,
-                b"\nStopping after this step; the state is saved, so that --resume goes on from it. "
-                b"Ctrl-C again interrupts at once, without saving.\n",
+                b"\nStopping after this step. The state is saved; --resume continues from it. "
+                b"Press Ctrl-C again to stop at once, without saving.\n",
             )
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked.is_set
+        yield requested.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""The time of a run: what has gone by and, with `--time`, how long the schedule may be."""
+"""The elapsed time of a run and, with `--time`, the length of its schedule."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from vitrail.training.time_budget import Budget
 
 
 class TimeLimit:
-    """Counts the seconds of a run over all resumes, and fits the schedule into those of `--time`."""
+    """Counts the seconds of a run over all resumes, and fits the schedule into `--time`."""
 
     def __init__(
         self, context: RunContext, session: Session, counters: Mapping[str, Any], images: int
     ) -> None:
-        """`images` is how many a validation scores."""
+        """Start the clock; `images` is the number of images in a validation."""
         self.session = session
         self.before: float = counters.get("elapsed", 0.0)
         self.began = time.monotonic() - context.spent
         self.budget = self._budget(context, counters, images)
 
     def _budget(self, context: RunContext, counters: Mapping[str, Any], images: int) -> Budget | None:
-        """Return the budget of a run by `--time`; one that was lengthened by epochs has none."""
+        """Return the budget for `--time`; a run that was extended by epochs has none."""
         session, seconds = self.session, context.recipe.training.seconds
         if seconds is None or session.schedule.start:
             return None
@@ -41,7 +41,7 @@ class TimeLimit:
 
     @property
     def fixed(self) -> bool:
-        """Whether the number of steps was decided by measured ones."""
+        """Whether the number of steps was decided from measured steps."""
         return self.budget is not None and self.budget.fixed
 
     def elapsed(self) -> float:
@@ -49,18 +49,18 @@ class TimeLimit:
         return self.before + time.monotonic() - self.began
 
     def left(self) -> float | None:
-        """Return the seconds of `--time` that are left; None where the run has no such limit."""
+        """Return the seconds of `--time` that are left, or None without a limit."""
         return None if self.budget is None else self.budget.seconds - self.elapsed()
 
     def scored(self, seconds: float) -> None:
-        """Note how long a validation took."""
+        """Record how long a validation took."""
         if self.budget:
             self.budget.scoring = self._mean_over_ranks(seconds)[0]
 
     def after_step(self, took: float, score: Callable[[], object]) -> Event | None:
-        """Decide how many steps fit, once after a few of them and again where it grows late; return the event of it.
+        """Decide how many steps fit: once after a few steps, and again when the run is late. Return the event.
 
-        `score` validates once, where there is time to measure that.
+        `score` validates once, if there is time to measure a validation.
         """
         budget, session = self.budget, self.session
         if budget is None:
@@ -78,9 +78,9 @@ class TimeLimit:
         return Event("planned", session.step, {"total": total, "epochs": total / session.order.steps})
 
     def _mean_over_ranks(self, *values: float) -> list[float]:
-        """Return the mean of each value over all processes, so that they decide alike."""
+        """Return the mean of each value over all processes, so that all of them decide the same."""
         accelerator = self.session.accelerator
         if accelerator.num_processes == 1:
             return list(values)
         mine = torch.tensor(values, device=accelerator.device)
-        return [float(one) for one in accelerator.reduce(mine, reduction="mean")]
+        return [float(value) for value in accelerator.reduce(mine, reduction="mean")]

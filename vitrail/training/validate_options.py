@@ -1,4 +1,4 @@
-"""Looks at what a user asked for before any image is opened: a mistake is called by the name that was typed."""
+"""Validate the options before reading any image. Messages use the option names that the user typed."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from vitrail.training.task_choice import refuse_task
 
 
 def validate(options: TrainOptions) -> None:
-    """Refuse options that no data set could make right.
+    """Check the options that do not depend on the data.
 
     Raises:
-        UsageError: the message names the option, and the way out.
+        UsageError: an option is wrong. The message names it and a solution.
     """
     try:
         for cls, values in _parts(options):
-            if found := fault(cls, values):
-                name = {"seconds": "time"}.get(found.name, found.name.partition(".")[0]).replace("_", "-")
-                raise UsageError(f"--{name} {found.words}. Leave it out, and the recipe says it.")
+            if mistake := fault(cls, values):
+                name = {"seconds": "time"}.get(mistake.name, mistake.name.partition(".")[0]).replace("_", "-")
+                raise UsageError(f"--{name} {mistake.words}. Leave it out to use the value of the recipe.")
         network_settings(options.network)
         _refuse_names(options)
         refuse_task(options)
@@ -53,7 +53,7 @@ def validate(options: TrainOptions) -> None:
 
 
 def refuse_apart(tune: str, weights: str) -> None:
-    """Refuse (SettingError) to train from scratch with weights, or anything else without."""
+    """Raise a SettingError for --tune scratch with weights, or another --tune without weights."""
     if (tune == "scratch") != (weights == "none"):
         raise SettingError(
             f"--tune {tune} does not go with --weights {weights}. A draft, head or full fine-tune starts from "
@@ -66,35 +66,37 @@ OF_STEPS = (
     "erase", "mixup", "cutmix", "smoothing", "loss", "teacher", "balance", "patience", "precision", "compile",
     "grad_checkpointing", "workers",
 )  # fmt: skip
-"""Options that say how steps are made, of which a draft has none."""
+"""Options of training steps; a draft has no steps."""
 
 
 def refuse_idle(tune: str, options: TrainOptions) -> None:
-    """Refuse (UsageError) options of steps for a draft, which computes a head from features at once."""
+    """Raise a UsageError for options of training steps with a draft, which fits a head on features without steps."""
     idle = [f"--{name.replace('_', '-')}" for name in OF_STEPS if getattr(options, name) is not None]
     idle += [f"--set {name}" for name in task_settings(options.set) if name in OF_STEPS]
     if tune != "draft" or not idle:
         return
-    says, one = ("says", "it") if len(idle) == 1 else ("say", "them")
+    verb, pronoun = ("has", "it") if len(idle) == 1 else ("have", "them")
     raise UsageError(
-        f"{', '.join(idle)} {says} nothing to a draft, which has no training steps. Train the whole network with "
-        f"--tune full, or leave {one} out."
+        f"{', '.join(idle)} {verb} no effect on a draft, which has no training steps. Train the whole network with "
+        f"--tune full, or leave {pronoun} out."
     )
 
 
 def _parts(options: TrainOptions) -> Iterator[tuple[type[Settings], dict[str, Any]]]:
-    """Yield what was said, by the part of a recipe that will read it."""
-    said = {key: value for key, value in asdict(options).items() if value is not None}
-    read = {"imgsz": image_size(options.imgsz), "seconds": seconds(options.time)}
-    said |= {key: value for key, value in read.items() if value is not None}
+    """Yield the given options, grouped by the section of a recipe that holds them."""
+    given = {key: value for key, value in asdict(options).items() if value is not None}
+    parsed = {"imgsz": image_size(options.imgsz), "seconds": seconds(options.time)}
+    given |= {key: value for key, value in parsed.items() if value is not None}
     for cls in (DataSettings, TrainSettings):
-        yield cls, {key: said[key] for key in cls.model_fields if key in said}
-    model: dict[str, Any] = {key: said[key] for key in ("imgsz", "stride", "fit", "drop_path") if key in said}
+        yield cls, {key: given[key] for key in cls.model_fields if key in given}
+    model: dict[str, Any] = {
+        key: given[key] for key in ("imgsz", "stride", "fit", "drop_path") if key in given
+    }
     yield ModelSettings, {**_ANY_MODEL, **model}
 
 
 _ANY_MODEL: Mapping[str, Any] = MappingProxyType({"name": "any", "imgsz": (1, 1)})
-"""What a recipe must say of a network, where nobody has chosen one yet."""
+"""Required model settings of a recipe, as placeholders before a network is chosen."""
 
 
 def _refuse_names(options: TrainOptions) -> None:
@@ -108,8 +110,8 @@ def _refuse_names(options: TrainOptions) -> None:
 
 
 def _refuse_recipe(recipe: str) -> None:
-    """Read a whole recipe as if images and a network were chosen."""
-    said = settings_of(recipe)
-    said |= {"task": unwrap(said.get("task", {})).task}
-    compose("scratch_small", layered({"data": {}, "model": _ANY_MODEL}, said), f"--recipe {recipe}")
+    """Check a whole recipe with placeholders for the images and the network."""
+    settings = settings_of(recipe)
+    settings |= {"task": unwrap(settings.get("task", {})).task}
+    compose("scratch_small", layered({"data": {}, "model": _ANY_MODEL}, settings), f"--recipe {recipe}")
     regularization_of(recipe)

@@ -1,4 +1,4 @@
-"""Scores on validation images after every epoch, and the best of them so far."""
+"""Evaluate on the validation images after every epoch, and keep the best score."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vitrail.training.loop import Session, evaluate
 
 
 class Scored(NamedTuple):
-    """Scores by name, the one that decides, and the seconds they took."""
+    """Scores by name, the main score, and the seconds that the evaluation took."""
 
     scores: dict[str, float]
     main: Kept
@@ -21,7 +21,7 @@ class Scored(NamedTuple):
 
 
 class Validation:
-    """Scores the network that is kept, and knows the best score of the run."""
+    """Evaluates the network that is saved, and remembers the best score of the run."""
 
     def __init__(
         self, session: Session, images: ImageDataset, patience: int | None, counters: Mapping[str, Any]
@@ -31,28 +31,29 @@ class Validation:
         self.best_epoch: float = counters.get("best_epoch", 0.0)
 
     def score(self) -> Scored:
-        """Score the validation images once, spread over the processes."""
+        """Evaluate the validation images once, distributed over the processes."""
         began = time.monotonic()
         accelerator = self.session.accelerator
         share = Share(accelerator.process_index, accelerator.num_processes)
         batch = max(64, -(-self.session.order.batch // self.session.pieces))
         rows = {row.id: row for row in self.images.rows}
-        found = evaluate(self.session, evaluation(self.images, batch, share), rows)
-        scores = found.scores()
-        return Scored(scores, kept_by(found), time.monotonic() - began)
+        result = evaluate(self.session, evaluation(self.images, batch, share), rows)
+        return Scored(result.scores(), kept_by(result), time.monotonic() - began)
 
     def is_best(self, scored: Scored) -> bool:
-        """Tell whether these scores are the best so far, and remember them if they are."""
-        standing = [scored.main.sign * scored.scores[scored.main.name], -scored.scores.get("loss", 0.0)]
-        better = not self.best or standing > self.best
+        """Tell whether these scores are the best so far, and if so remember them. Ties are broken by the loss."""
+        rank = [scored.main.sign * scored.scores[scored.main.name], -scored.scores.get("loss", 0.0)]
+        better = not self.best or rank > self.best
         if better:
-            self.best, self.best_epoch = standing, self.session.epoch
+            self.best, self.best_epoch = rank, self.session.epoch
         return better
 
     def patience_ran_out(self) -> bool:
-        """Tell whether too many epochs went by without a better score."""
+        """Tell whether the last `patience` epochs brought no better score."""
         if self.patience is None or not self.best:
             return False
         session = self.session
-        anew = math.ceil(session.schedule.start / session.order.steps)  # the epoch where more were asked for
-        return session.epoch - max(self.best_epoch, anew) >= self.patience
+        extended = math.ceil(
+            session.schedule.start / session.order.steps
+        )  # the epoch where the run was extended
+        return session.epoch - max(self.best_epoch, extended) >= self.patience

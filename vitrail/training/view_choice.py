@@ -1,4 +1,4 @@
-"""How an image is fitted to the input: as published weights were evaluated, unless somebody says otherwise."""
+"""Choose how images are fitted to the input: as the published weights were evaluated, unless the user overrides it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from vitrail.data.preprocess import Preprocess, usual_fraction
 def view_layer(
     published: Preprocess | None, whole: bool, stated: Mapping[str, Any], wanted: str | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return fit, crop fraction and interpolation as a layer of a recipe, and a line where the weights decide.
+    """Return fit, crop fraction and interpolation as a layer of a recipe, and a line if the weights decide.
 
-    `published` is how weights want images, where they say so; `stated` the recipe's `model`; `wanted` the user's fit.
-    `whole` says that no margin may be cut off: of tiny images, and where truths lie in the image.
+    `published` is the preprocessing that the weights state, if any; `stated` the recipe's `model`; `wanted` the user's
+    fit. `whole` forbids cropping: for tiny images, and for labels that are tied to places in the image.
     """
-    view, plain = (_view(one, whole, stated, wanted) for one in (published, None))
-    told = [] if view == plain else [_as_evaluated(view)]
-    return {"model": view}, told
+    view, default = (_view(preprocess, whole, stated, wanted) for preprocess in (published, None))
+    lines = [] if view == default else [_as_evaluated(view)]
+    return {"model": view}, lines
 
 
 def _as_evaluated(view: Mapping[str, Any]) -> str:
@@ -31,10 +31,10 @@ def _as_evaluated(view: Mapping[str, Any]) -> str:
 def _view(
     published: Preprocess | None, whole: bool, stated: Mapping[str, Any], wanted: str | None
 ) -> dict[str, Any]:
-    """Return fit, crop fraction and interpolation: the weights' own, where neither recipe nor `wanted` says a fit.
+    """Return fit, crop fraction and interpolation: those of the weights, if neither the recipe nor `wanted` sets a fit.
 
-    Whoever says another fit means its usual crop, and a recipe that says one means bicubic too, as it did before
-    weights were asked. A margin of a tiny image is content, and stays.
+    Another fit comes with its usual crop fraction. A recipe that sets a fit also gets bicubic interpolation, as in
+    versions that did not use the preprocessing of the weights. Tiny images are not cropped: their margin is content.
     """
     view: dict[str, Any] = {
         "fit": "squash" if whole else "crop",

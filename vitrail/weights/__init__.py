@@ -1,1 +1,1 @@
-"""Published checkpoints into our networks and back, by tables."""
+"""Convert published checkpoints to our networks and back, with tables of tensor names."""

@@ -1,7 +1,7 @@
-"""Published checkpoints, as rows: name, network, where it lies, licence, preprocessing.
+"""Published checkpoints as rows: name, network, address, licence, preprocessing.
 
-Nothing here is from memory: rows are read from the registry of the timm that is installed, which states the
-address, the licence and the preprocessing of each; what it does not state is None.
+The rows are read from the registry of the installed timm, which states the address, the licence and the preprocessing
+of each checkpoint; values that it does not state are None.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vitrail.weights.conventions import Preprocessing, of_timm
 from vitrail.weights.files import FOLDER_FILES
 
 PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
-"""Licences that allow any use; only checkpoints under these are chosen unasked."""
+"""Licences that allow any use; `auto` chooses only checkpoints with these."""
 
 PREFERRED = ("augreg_in21k", "lvd142m", "augreg2_in21k_ft_in1k", "augreg_in21k_ft_in1k", "orig_in21k")
 """timm's tags in the order in which `auto` tries them: broad pretraining first, to be fine-tuned here."""
@@ -24,7 +24,7 @@ PREFERRED = ("augreg_in21k", "lvd142m", "augreg2_in21k_ft_in1k", "augreg_in21k_f
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One published set of weights; `files` are tried in order in the hub's repository `repo`."""
+    """A published set of weights; `files` are tried in order in the hub repository `repo`."""
 
     name: str
     model: str | None
@@ -36,12 +36,12 @@ class Checkpoint:
 
     @property
     def permissive(self) -> bool:
-        """Whether its licence is known and allows any use."""
+        """Whether the licence is known and allows any use."""
         return self.licence in PERMISSIVE
 
 
 def find(name: str) -> Checkpoint | None:
-    """Return the row of a name: timm's, with or without a tag, or `organisation/repository` of the hub."""
+    """Return the row of a name: timm's name, with or without a tag, or `organisation/repository` of the hub."""
     import timm
 
     name = timm_name(name)
@@ -60,7 +60,7 @@ def find(name: str) -> Checkpoint | None:
 
 
 def defaults(model: str) -> list[Checkpoint]:
-    """Return the permissively licensed checkpoints of a network, ours or timm's, the preferred first."""
+    """Return the checkpoints of a network (ours or timm's) with a permissive licence, the preferred first."""
     found = [row for row in listed(model) if row.permissive]
     return sorted(found, key=lambda row: (_rank(row), row.name))
 
@@ -86,6 +86,6 @@ def _rank(row: Checkpoint) -> int:
 
 
 def _on_the_hub(repo: str) -> Checkpoint:
-    """Return the row of a repository that nobody described; its own files say the rest."""
+    """Return the row of a repository that is not in the registry; its files contain the rest."""
     beside = ("config.json", "preprocessor_config.json", "processor_config.json")
     return Checkpoint(repo, None, repo, FOLDER_FILES, beside)

@@ -1,4 +1,4 @@
-"""What a source of weights takes for granted: it travels with the weights."""
+"""The conventions of a source of weights, such as its preprocessing; they are stored with the weights."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vitrail.layers.position import Resize
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a source prepares images for evaluation; what it does not say is None.
+    """Preprocessing of a source in evaluation; values that it does not state are None.
 
-    `mean` and `std` are in parts of 255; `fit` is `squash` (stretched), `crop` (the short side) or `pad` (the long
-    side) to size / `crop_fraction`, and then the centre; `interpolation` is the source's word for its resize.
+    `mean` and `std` are relative to 255; `fit` resizes to size / `crop_fraction` by `squash` (both sides), `crop` (the
+    short side) or `pad` (the long side), and then takes the centre; `interpolation` is the source's name of its filter.
     """
 
     mean: tuple[float, ...]
@@ -31,7 +31,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Conventions:
-    """How a source computes: its GELU, how it stretches positions, and, where known, its preprocessing."""
+    """Conventions of a source: its GELU, its interpolation of positions and, if known, its preprocessing."""
 
     name: str
     gelu: Gelu
@@ -51,17 +51,17 @@ HUGGINGFACE = Conventions("huggingface", gelu="exact", resize="bicubic")
 
 
 PILLOW = MappingProxyType({0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"})
-"""Pillow's numbers of its filters, which Hugging Face's files hold."""
+"""Pillow's numbers of filters, which Hugging Face's files contain."""
 
 TO_A_SQUARE = "Llava"
-"""Hugging Face's processor that lays an image on a square in the colour of the mean, where `do_pad` says so."""
+"""Hugging Face's processor that pads an image to a square with the mean colour, if `do_pad` is set."""
 
 TO_THE_SHORT_SIDE = ("Bit", "CLIP", "ConvNext")
 """Hugging Face's processors for which a size of one number is the short side's; for the others it is both sides'."""
 
 
 def of_timm(stated: Mapping[str, Any]) -> Preprocessing:
-    """Return the preprocessing that timm states for a set of weights; what it leaves out is as timm has it."""
+    """Return the preprocessing that timm states for a set of weights, with timm's defaults."""
     size = stated.get("input_size") or (3, 224, 224)
     modes: Mapping[str, Literal["squash", "pad"]] = {"squash": "squash", "border": "pad"}
     return Preprocessing(
@@ -75,11 +75,11 @@ def of_timm(stated: Mapping[str, Any]) -> Preprocessing:
 
 
 STATED = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation")
-"""What a config.json of timm's may state of the preprocessing; one of them is enough."""
+"""Keys of the preprocessing in a config.json of timm; one of them is enough."""
 
 
 def of_timm_folder(config: Mapping[str, Any]) -> Preprocessing | None:
-    """Return the preprocessing in the config.json of a folder of timm's, new or old, or None where it is none."""
+    """Return the preprocessing in the config.json of a timm folder, new or old, or None for other files."""
     stated = config.get("pretrained_cfg") or config
     if "architecture" not in config or not any(stated.get(name) for name in STATED):
         return None
@@ -91,7 +91,7 @@ def of_timm_folder(config: Mapping[str, Any]) -> Preprocessing | None:
 
 
 def of_own(stated: Mapping[str, Any]) -> Preprocessing:
-    """Return the preprocessing that a model file of ours holds."""
+    """Return the preprocessing in a model file of vitrail."""
     return Preprocessing(
         tuple(stated["mean"]),
         tuple(stated["std"]),
@@ -103,7 +103,7 @@ def of_own(stated: Mapping[str, Any]) -> Preprocessing:
 
 
 def of_converted(stated: Mapping[str, Any]) -> Preprocessing:
-    """Return the preprocessing that stands in the header of a file that we wrote in another layout."""
+    """Return the preprocessing in the header of a file that vitrail wrote in another layout."""
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in stated.items()
     }
@@ -111,7 +111,7 @@ def of_converted(stated: Mapping[str, Any]) -> Preprocessing:
 
 
 def of_hub(config: Mapping[str, Any]) -> Preprocessing | None:
-    """Return what a preprocessor_config.json says, or None where it says no mean."""
+    """Return the preprocessing in a preprocessor_config.json, or None if it states no mean."""
     if "image_mean" not in config:
         return None
     mean, std = config["image_mean"], config["image_std"]
@@ -142,14 +142,14 @@ def of_hub(config: Mapping[str, Any]) -> Preprocessing | None:
 
 
 def _of_convnext(found: Preprocessing, edge: int, share: float) -> Preprocessing:
-    """Return what the processor of ConvNeXt and ResNet does: large inputs are stretched, smaller ones cropped."""
+    """Return the preprocessing of ConvNeXt's and ResNet's processor: large inputs are stretched, others cropped."""
     if edge >= 384:
         return replace(found, image=(edge, edge), fit="squash", crop_fraction=1.0)
     return replace(found, image=(edge, edge), fit="crop", crop_fraction=share)
 
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the classes that a config.json names, timm's or transformers', in order; () where it names none."""
+    """Return the class names in a config.json of timm or transformers, in order; () without names."""
     cfg = config.get("pretrained_cfg") or {}
     names = config.get("label_names") or cfg.get("label_names") or config.get("labels")
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
@@ -162,7 +162,7 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _edge(size: Any, short: bool) -> int | None:
-    """Return the length that the short side is brought to, or None where both sides have their own."""
+    """Return the target length of the short side, or None if each side has its own."""
     if isinstance(size, Mapping):
         edge: int | None = size.get("shortest_edge")
         return edge
@@ -170,7 +170,7 @@ def _edge(size: Any, short: bool) -> int | None:
 
 
 def _fraction(shown: int, whole: int) -> float:
-    """Return the share of `whole` that is shown, such that int(shown / share) is `whole` again."""
+    """Return the visible share of `whole`, such that int(visible / share) equals `whole`."""
     share = shown / whole
     return share if int(shown / share) == whole else nextafter(share, 0)
 

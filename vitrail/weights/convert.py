@@ -1,4 +1,4 @@
-"""Weights from one source's layout into another's; the numbers stay as they are, bit by bit."""
+"""Convert weights from the layout of one source to that of another; the values stay bit-equal."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def convert(
     model: str | None = None,
     network: Mapping[str, Any] = MappingProxyType({}),
 ) -> Pretrained:
-    """Read weights of any known layout and write them in another; returns what was read.
+    """Read weights of any known layout, write them in another one, and return the weights.
 
-    `model` and `network` say of the weights what they do not say themselves. What the tensors do not tell goes into
-    the header of a .safetensors, so that it is known when the file is read again.
+    `model` and `network` state what the weights do not contain. Settings that do not follow from the tensors are
+    stored in the header of a .safetensors file, for reading it again.
 
-    `google` writes an .npz, the others a .safetensors. WeightsError where the layout has no place for the
-    network, or the name of the file would lie about its kind.
+    `google` writes an .npz file, the other layouts a .safetensors file. Raise WeightsError if the layout does not
+    support the network, or if the suffix of the file does not match its format.
     """
     if to not in get_args(Layout):
         known = get_args(Layout)
@@ -46,7 +46,7 @@ def convert(
     suffix = ".npz" if to == "google" else ".safetensors"
     if out.suffix != suffix:
         raise WeightsError(
-            f"Weights for {to} are kept in a {suffix} file; name the output so, not {out.name}."
+            f"Weights for {to} are stored in a {suffix} file; use this suffix for the output, not {out.name}."
         )
     found = from_path(source, model, network)
     if to == "vitrail":
@@ -66,7 +66,7 @@ def convert(
 def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
     """Return the table that writes a network, with a head of these tensors, in a layout.
 
-    WeightsError where the layout has no place for it.
+    Raise WeightsError if the layout does not support it.
     """
     tables: Mapping[tuple[str, str], Table] = {
         ("vit", "google"): google.vit(getattr(config, "heads", 1)),
@@ -88,10 +88,12 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
     table = tables.get((config.family, layout))
     if isinstance(getattr(config, "patch", None), tuple):
         raise WeightsError(
-            f"The layout of {layout} knows no overlapping patches; keep this network in ours (--to vitrail)."
+            f"The layout of {layout} does not support overlapping patches; use --to vitrail for this network."
         )
     if table is None or (layout == "huggingface" and getattr(config, "stem", None)):
-        raise WeightsError(f"The layout of {layout} has no place for this {config.family}; choose another.")
+        raise WeightsError(
+            f"The layout of {layout} does not support this {config.family}; choose another layout."
+        )
     return table
 
 
@@ -107,7 +109,9 @@ def _official_t2t(config: Any) -> Table:
 
 def _hub_deit(config: Any, head: Collection[str]) -> Table:
     if "dist" not in getattr(config, "prefix", ()):
-        return huggingface.VIT  # without the second token DeiT's files are a ViT's there, too
+        return (
+            huggingface.VIT
+        )  # without the distillation token, DeiT's files are those of a ViT there as well
     return huggingface.DEIT_TEACHER if "dist.weight" in head else huggingface.DEIT
 
 
@@ -123,7 +127,7 @@ def _write_own(found: Pretrained, out: Path) -> None:
 
 
 def _header(found: Pretrained) -> str:
-    """Return what the tensors do not tell: settings, preprocessing, what the classifier reads, licence."""
+    """Return what does not follow from the tensors: settings, preprocessing, pool of the classifier, licence."""
     header = {
         "encoder": {"family": found.config.family, "config": asdict(found.config)},
         "preprocessing": found.preprocessing and asdict(found.preprocessing),
@@ -135,6 +139,6 @@ def _header(found: Pretrained) -> str:
 
 
 def _write_npz(tensors: Mapping[str, Tensor], path: Path) -> None:
-    with path.open("wb") as handle:  # given a name, NumPy would add a suffix of its own
+    with path.open("wb") as handle:  # with a file name instead, NumPy would add its own suffix
         arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
         np.savez(handle, **arrays)

@@ -1,4 +1,4 @@
-"""What kind of weights a file holds: which table reads them, and the settings of their network."""
+"""Detect the layout of weights in a file: the table that reads them, and the settings of their network."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ OWN = ("vitrail", "vitrail_encoder")
 """The keys in our safetensors headers that describe the network: of a whole model, of an encoder alone."""
 
 CONVERTED = "vitrail_network"
-"""The key in the header of a file that we wrote in another layout: the settings that its tensors do not tell."""
+"""The header key of files that vitrail wrote in another layout, for settings that do not follow from tensors."""
 
 
 def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})) -> Read:
-    """Return what an opened file holds, in our names and its source's own conventions.
+    """Return the weights of an opened file, with our tensor names and the conventions of their source.
 
-    `model` names the network where the file cannot say it, and must be the file's where it can; a family's name
-    stands for every network of it. `network` states what no tensor tells. WeightsError names what was found, and the
-    nearest preset or the option that is wanted.
+    `model` is the network if the file does not state it, and must match the file otherwise; the name of a family
+    matches all its networks. `network` states settings that do not follow from the tensors. The WeightsError states
+    what the file contains, and the nearest preset or the missing option.
     """
     if header := next((opened.metadata[key] for key in OWN if key in opened.metadata), None):
         return _own(opened, header, of_user(network))
     folder, written = timm_folder(opened.config), _written(opened)
     if folder and model and model.split(".")[0] == folder.config.name:
-        model = None  # the name that stands in the folder, whose settings are its own
+        model = None  # the name of the folder's network, whose settings come from the folder
     wanted = config_of(model) if model and model not in catalog.ARCHITECTURES else None
     asked = Asked(opened, model, wanted, of_user(network), folder, written)
     hub = hub_folder.whole(opened.config)
@@ -59,7 +59,7 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
 
 
 def _of_layout(asked: Asked) -> Read:
-    """Read weights whose layout their names tell; others are of timm's networks by name."""
+    """Read weights whose layout follows from their names; others are read as a network of timm by name."""
     opened, folder = asked.opened, asked.folder
     if asked.model is None and (hub_folder.hub_type(opened.config) or "vit") not in hub_folder.PAGES:
         raise _at(opened, hub_folder.refusal(opened.config))
@@ -79,12 +79,12 @@ def _of_layout(asked: Asked) -> Read:
 
 
 def _no_tanh(kind: Layout, folder: TimmFolder) -> bool:
-    """Tell whether timm's network has the GELU of tanh, which the page with the same tensors has not."""
+    """Return whether timm's network has the tanh GELU, unlike our network with the same tensors."""
     return folder.said.gelu == "tanh" and kind.infer not in (infer_config.vit, infer_config.mixer)
 
 
 def _with_page(asked: Asked, kind: Layout) -> Read:
-    """Read weights with a page of ours, whose settings follow from the tensors and from what is said."""
+    """Read weights of one of our networks; its settings follow from the tensors and from stated settings."""
     opened, wanted = asked.opened, asked.wanted
     stated = asked.user.over(_stated(asked, kind))
     said = stated.over(_of_preset(kind, wanted, stated)) if wanted else stated
@@ -98,9 +98,9 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
         raise WeightsError(f"{opened.path} does not hold {asked.model}. {_hint(config)}")
     config = _with_conventions(config, stated, opened)
     if asked.written is not None and shapes(asked.written) == shapes(config):
-        config = asked.written  # with all that neither tensors nor the other layout tell
+        config = asked.written  # includes settings that neither the tensors nor the other layout contain
     weights = rules.load(kind.table, kind.tensors, shapes(config), lambda: _hint(config))
-    if unsaid:  # last, for tensors that are missing are the better reason
+    if unsaid:  # last, because missing tensors are the better reason
         raise unsaid
     weights, pool, dropped = _classifier(weights, config, asked)
     lines = [line, _size_line(config, said), dropped, beside(kind.tensors)]
@@ -114,13 +114,13 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
 
 
 def _stated(asked: Asked, kind: Layout) -> Said:
-    """Return what the file and its folder say."""
+    """Return the settings stated by the file and its folder."""
     folder = asked.folder.said if asked.folder else Said()
     return kind.said.over(_of_header(asked.written)).over(folder)
 
 
 def _converted(opened: Opened) -> Mapping[str, Any]:
-    """Return the header of a file that we wrote in another layout; nothing where there is none."""
+    """Return the header of a file that vitrail wrote in another layout; empty for other files."""
     try:
         header: Mapping[str, Any] = json.loads(opened.metadata.get(CONVERTED, "{}"))
     except ValueError as error:
@@ -129,7 +129,7 @@ def _converted(opened: Opened) -> Mapping[str, Any]:
 
 
 def _written(opened: Opened) -> Any:
-    """Return the settings of the network that stand in it, or None."""
+    """Return the settings of the network in the header, or None."""
     header = _converted(opened)
     if "encoder" not in header:
         return None
@@ -138,7 +138,7 @@ def _written(opened: Opened) -> Any:
 
 
 def _of_header(config: Any) -> Said:
-    """Return what settings in a header say that tensors do not tell."""
+    """Return the settings in a header that do not follow from tensors."""
     if config is None:
         return Said()
     heads = config.heads if config.family in infer_config.OF_HEADS else None
@@ -147,17 +147,17 @@ def _of_header(config: Any) -> Said:
 
 
 def _of_preset(kind: Layout, wanted: Any, stated: Said) -> Said:
-    """Return what the network that the user names says of weights of the same width."""
+    """Return the settings of the network that the user names, for weights of the same width."""
     norm = rules.peek(kind.table, kind.tensors, "norm.weight")
     widths = getattr(wanted, "widths", None) or (getattr(wanted, "width", None),)
     agrees = norm is None or len(norm) in widths
-    # Where the file states a number, whether the networks differ is told later, with the nearest preset.
+    # If the file states a number, a difference is reported later, with the nearest preset.
     open_ = stated.heads is None and agrees and wanted.family in infer_config.OF_HEADS
     return Said("--model", wanted.heads if open_ else None, sizes=(wanted.size,))
 
 
 def _with_conventions(config: Any, said: Said, opened: Opened) -> Any:
-    """Return the settings with what is said of epsilon and GELU; refuses what the page has no place for."""
+    """Return the settings with the stated epsilon and GELU; raise WeightsError if the network lacks them."""
     names = {field.name for field in fields(config)}
     if (
         said.gelu
@@ -176,7 +176,7 @@ def _with_conventions(config: Any, said: Said, opened: Opened) -> Any:
 
 
 def _classifier(weights: Loaded, config: Any, asked: Asked) -> tuple[Loaded, str | None, str | None]:
-    """Return the weights, what their classifier reads, and a line where it is left aside."""
+    """Return the weights, the pool of their classifier, and a note if the classifier is not used."""
     head = weights.head
     if not head or config.family not in ("vit", "deit", "dinov2", "swin", "mixer"):
         return weights, None, None
@@ -200,7 +200,7 @@ def _classifier(weights: Loaded, config: Any, asked: Asked) -> tuple[Loaded, str
 
 
 def _size_line(config: Any, said: Said) -> str | None:
-    """Return a sentence where the size was taken for granted."""
+    """Return a note if the image size was assumed."""
     if (
         config.family == "vvt"
         or config.size in (said.image, *said.sizes)
@@ -225,7 +225,7 @@ def _at(opened: Opened, error: WeightsError) -> WeightsError:
 
 
 def _own(opened: Opened, header: str, user: Said) -> Read:
-    """Read a file that we wrote: a model with its task, or an encoder alone."""
+    """Read a file of vitrail: a model with its task, or only an encoder."""
     try:
         stated = json.loads(header)
         description = stated["encoder"]

@@ -1,4 +1,4 @@
-"""From the hub, or the mirror that `HF_ENDPOINT` names, into the cache: resumed, and checked by the hub's hash."""
+"""Download from the hub, or from the mirror in `HF_ENDPOINT`, to the cache: with resume and a check of the hash."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vitrail.core.files import make_folder
 from vitrail.weights.files import shard_names
 
 SECONDS = 5
-"""How long the hub may take to answer."""
+"""Timeout of requests to the hub."""
 
 
 class WeightsUnavailableError(WeightsError):
-    """Weights that cannot be had now; `ways` are the ways out, each a sentence with its command."""
+    """Weights that are not available now; `ways` are alternatives, each a sentence with its command."""
 
     def __init__(self, what: str, why: str, repo: str) -> None:
         self.ways = (
@@ -39,22 +39,25 @@ class _Remote(NamedTuple):
 
 
 def folders(repo: str) -> tuple[Path, ...]:
-    """Return where the files of a repository may be kept."""
+    """Return the folders in which the files of a repository may be cached."""
     return tuple(place / repo.replace("/", "--") for place in places("weights"))
 
 
 def cached(repo: str, files: Sequence[str]) -> Path | None:
-    """Return the first of these files that is in the cache, with all shards where it is an index, or None."""
+    """Return the first of these files that is in the cache, with all shards if it is an index, or None."""
     paths = (folder / name for folder in folders(repo) for name in files)
     here = (path for path in paths if os.path.isfile(path))
     return next((p for p in here if all((p.parent / shard).is_file() for shard in _shards(p))), None)
 
 
 def fetch(repo: str, files: Sequence[str], beside: Sequence[str] = ()) -> Path:
-    """Return the first of `files` that a repository has, from the cache or the hub; `beside` come where they are.
+    """Return the first of `files` that a repository has, from the cache or the hub; `beside` are optional files.
 
-    The shards that an index names come with it. WeightsUnavailableError where something cannot be had,
-    WeightsError where what came is not what the hub promised.
+    The shards of an index are downloaded with it.
+
+    Raises:
+        WeightsUnavailableError: a file is not available.
+        WeightsError: a downloaded file does not have the hash that the hub states.
     """
     if found := cached(repo, files):
         return found
@@ -76,7 +79,7 @@ def _shards(path: Path) -> list[str]:
 
 
 def _fetch(repo: str, name: str) -> Path | None:
-    """Return one file, from the cache or the hub, or None where the repository lacks it."""
+    """Return one file from the cache or the hub, or None if the repository does not have it."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
@@ -87,7 +90,7 @@ def _fetch(repo: str, name: str) -> Path | None:
         return None
     target = place("weights") / repo.replace("/", "--") / name
     make_folder(target.parent)
-    # The name holds the hub's hash, so that half a file is only ever completed by the rest of the same one.
+    # The name contains the hub's hash, so that a partial file is completed only by the rest of the same file.
     partial = target.with_name(f".{name}.{remote.etag[:16]}.partial")
     try:
         with partial.open("ab") as handle:
@@ -105,7 +108,7 @@ def _fetch(repo: str, name: str) -> Path | None:
 
 
 def _look(repo: str, name: str) -> _Remote | None:
-    """Ask the hub for a file's hash and size; None where the repository lacks it."""
+    """Return the hash and size of a file on the hub; None if the repository does not have it."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         FileMetadataError,
@@ -137,7 +140,7 @@ def _look(repo: str, name: str) -> _Remote | None:
 
 def _check(path: Path, remote: _Remote, target: Path) -> None:
     """Compare a download with the hub's hash: SHA-256 of large files, git's SHA-1 of small ones."""
-    blob = b"blob %d\0" % path.stat().st_size  # what git puts in front of a file before it hashes
+    blob = b"blob %d\0" % path.stat().st_size  # the prefix that git hashes before the content
     small = len(remote.etag) == 40
     digest = hashlib.sha1(blob, usedforsecurity=False) if small else hashlib.sha256()
     with path.open("rb") as handle:

@@ -1,4 +1,4 @@
-"""Weight files of every kind, opened without running anything in them."""
+"""Open weight files of all formats, without executing code in them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OTHERS: Mapping[bytes, str] = MappingProxyType(
         b"<html": "a web page, and not the weights; download the file itself",
     }
 )
-"""What other files begin with that are taken for weights, and what they are."""
+"""First bytes of other files that are mistaken for weights → their description."""
 
 BESIDE_WEIGHTS = (
     "numpy",
@@ -62,14 +62,14 @@ BESIDE_WEIGHTS = (
     "pytorch_lightning",
     "__main__",
 )
-"""Packages whose values training programs keep beside weights: numbers of NumPy, paths, settings. None is ever built:
-something without content stands in its place."""
+"""Packages whose objects training programs store beside weights: NumPy numbers, paths, settings. They are never built:
+an empty placeholder replaces each."""
 
 
 class Opened(NamedTuple):
-    """What a file or folder holds: tensors by their own names, and what is written beside them.
+    """The content of a file or folder: tensors by their original names, and the configuration beside them.
 
-    `notes` say what of the file was taken, where it holds several sets of weights.
+    `notes` state which set of weights is used, if there are several.
     """
 
     path: Path
@@ -81,24 +81,24 @@ class Opened(NamedTuple):
 
 
 class _Inert(dict[Any, Any]):
-    """Stands for whatever a checkpoint keeps beside its weights; takes everything and does nothing."""
+    """Placeholder for objects that a checkpoint stores beside its weights; accepts everything and does nothing."""
 
     def __new__(cls, *args: Any) -> _Inert:
-        """Return one without content, whatever it is made of."""
+        """Return an empty placeholder, for any arguments."""
         return super().__new__(cls)
 
     def __init__(self, *args: Any) -> None:
         super().__init__()
 
     def __setstate__(self, state: Any) -> None:
-        """Forget the state."""
+        """Ignore the state."""
 
 
 def open_weights(path: Path) -> Opened:
-    """Open .safetensors, .npz, .bin, .pth, .pt, .pth.tar, or a folder of timm or Hugging Face; the content decides.
+    """Open .safetensors, .npz, .bin, .pth, .pt, .pth.tar, or a folder of timm or Hugging Face, by its content.
 
-    A file by its usual name is read with the config.json beside it. WeightsError where there is nothing, the file is
-    not whole, or it holds code instead of weights alone.
+    A file with a usual name is read together with the config.json beside it. Raise WeightsError if nothing is there,
+    the file is incomplete, or it contains code.
     """
     if path.is_dir():
         return _folder(path)
@@ -120,7 +120,7 @@ def _alone(path: Path) -> Opened:
 
 
 def _kind(path: Path) -> Kind:
-    """Tell the kind of a file by its first bytes, or by its suffix where they say nothing."""
+    """Return the format of a file by its first bytes, or else by its suffix."""
     with path.open("rb") as handle:
         begin = handle.read(24)
     if what := next((what for mark, what in OTHERS.items() if begin.startswith(mark)), None):
@@ -139,12 +139,12 @@ def _kind(path: Path) -> Kind:
 
 
 def _arrays(path: Path) -> bool:
-    """Tell NumPy's zip file from torch's."""
+    """Return whether a zip file is NumPy's, not torch's."""
     try:
         with zipfile.ZipFile(path) as content:
             return any(name.endswith(".npy") for name in content.namelist())
     except (zipfile.BadZipFile, OSError):
-        return False  # who opens it says what is wrong with it
+        return False  # the function that opens it raises the error
 
 
 def _file(path: Path, kind: Kind) -> Opened:
@@ -154,14 +154,14 @@ def _file(path: Path, kind: Kind) -> Opened:
             tensors = stripped({name: handle.get_tensor(name) for name in names})
             return Opened(path, tensors, handle.metadata() or {})
     if kind == "npz":
-        # NumPy leaves a file open that it opened itself and could not read.
+        # NumPy does not close a file that it opened itself and could not read.
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
             return Opened(path, {name: _tensor(arrays[name]) for name in arrays.files})
     return _pickled(path)
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    if array.dtype.kind == "V" and array.dtype.itemsize == 2:  # bfloat16, which NumPy has no name for
+    if array.dtype.kind == "V" and array.dtype.itemsize == 2:  # bfloat16, which NumPy does not have
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
@@ -174,7 +174,7 @@ def _pickled(path: Path) -> Opened:
 
 
 def _content(path: Path) -> Any:
-    """Return what a pickle holds, with something inert for all that is kept beside tensors."""
+    """Return the content of a pickle, with placeholders for everything except tensors."""
     if _scripted(path):
         raise WeightsError(
             f"{path} is a TorchScript archive, which holds code. Save its weights alone: "
@@ -214,7 +214,7 @@ def _scripted(path: Path) -> bool:
 
 
 def _trained(content: Any) -> dict[str, Any]:
-    """Return what a checkpoint of timm's or torchvision's own training says of its network, as timm's config.json."""
+    """Return the network in a training checkpoint of timm or torchvision, in the form of timm's config.json."""
     name = content.get("arch") if isinstance(content, Mapping) else None
     if not isinstance(name, str):
         return {}
@@ -235,7 +235,7 @@ def _folder(path: Path) -> Opened:
 
 
 def _only(path: Path) -> str | None:
-    """Return the one file of weights in a folder that has none of the usual names."""
+    """Return the only weight file in a folder without files of the usual names."""
     names = [one.name for one in sorted(path.iterdir()) if one.suffix.lower() in SUFFIXES and one.is_file()]
     if len(names) > 1:
         raise WeightsError(
@@ -245,10 +245,12 @@ def _only(path: Path) -> str | None:
 
 
 def _described(opened: Opened, folder: Path) -> Opened:
-    """Return what was opened, with what its folder says of it."""
+    """Return the opened file with the configuration of its folder."""
     said = _json(folder / "config.json") or opened.config
     steps = _json(folder / "preprocessor_config.json")
-    beside_text = _json(folder / "processor_config.json").get("image_processor")  # of networks that read both
+    beside_text = _json(folder / "processor_config.json").get(
+        "image_processor"
+    )  # of networks that read images and text
     if not steps and isinstance(beside_text, dict):
         steps = beside_text
     return opened._replace(config=said, preprocessing=steps)
@@ -268,7 +270,7 @@ def _shards(path: Path, index: str) -> Opened:
 
 
 def shard_names(index: Path) -> list[str]:
-    """Return the files that an index names; a name that leaves the folder is refused (WeightsError)."""
+    """Return the files in an index; raise WeightsError for a path outside the folder."""
     names = sorted(set(_json(index).get("weight_map", {}).values()))
     if any(Path(name).name != name for name in names):
         raise WeightsError(f"{index} names files outside its own folder; do not use it.")

@@ -1,4 +1,4 @@
-"""What a config.json of transformers says of its network: the pages of ours that read it, or timm's network for it."""
+"""Read a config.json of transformers: which of our networks, or which network of timm, has these weights."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ DEFAULTS: Mapping[str, Config] = MappingProxyType(
         },
     }
 )  # fmt: skip
-"""What transformers takes where a config.json leaves it out, by `model_type`, for each type that is read."""
+"""Defaults of transformers for values missing in a config.json, by `model_type`, for each supported type."""
 
 PAGES = ("vit", "vit_mae", "vit_msn", "deit", "dinov2", "dinov2_with_registers", "swin")
-"""Types that pages of ours read."""
+"""Types that are read as networks of ours."""
 
 TOWERS: Mapping[str, str] = MappingProxyType({"clip": "clip_vision_model", "siglip": "siglip_vision_model"})
-"""Types of two towers, and the type of the one that reads images."""
+"""Types with two towers → the type of the image tower."""
 
 GELUS: Mapping[str, Gelu] = MappingProxyType(
     {
@@ -102,7 +102,7 @@ ACTIVATIONS: Mapping[str, str] = MappingProxyType(
 POOLS: Mapping[str, str] = MappingProxyType(
     {"vit": "cls", "deit": "cls", "dinov2": "cls_mean", "dinov2_with_registers": "cls_mean", "swin": "mean"}
 )
-"""What the classifier of each type reads."""
+"""The pool of the classifier of each type."""
 
 SIGNS: Mapping[str, str] = MappingProxyType(
     {
@@ -120,17 +120,17 @@ SIGNS: Mapping[str, str] = MappingProxyType(
         "image_encoder.patch_embed.proj.weight": "SAM",
     }
 )
-"""Parts of names by which weights of other layouts are known where no config.json stands beside them."""
+"""Parts of tensor names that identify weights of other layouts without a config.json."""
 
 
 def hub_type(stated: Config) -> str | None:
-    """Return the `model_type` of a config.json of transformers, or None where it is none."""
+    """Return the `model_type` of a config.json of transformers, or None for other files."""
     kind = stated.get("model_type")
     return kind if isinstance(kind, str) and kind != "timm_wrapper" else None
 
 
 def whole(stated: Config) -> dict[str, Any]:
-    """Return a config.json, of the tower that reads images, with what transformers takes for what it leaves out."""
+    """Return the config.json of the image tower, completed with transformers' defaults."""
     kind = hub_type(stated) or ""
     if tower := TOWERS.get(kind):
         kind, stated = tower, stated.get("vision_config") or {}
@@ -138,9 +138,9 @@ def whole(stated: Config) -> dict[str, Any]:
 
 
 def said_of(stated: Config) -> Said:
-    """Return what it says that the tensors of a page of ours do not tell.
+    """Return its settings that do not follow from the tensors of our network.
 
-    WeightsError where it computes in a way that no page of ours does.
+    Raise WeightsError if none of our networks computes in the same way.
     """
     act = stated.get("hidden_act", "gelu")
     if act not in GELUS:
@@ -156,14 +156,14 @@ def said_of(stated: Config) -> Said:
 
 
 def called(stated: Config) -> str:
-    """Return what a network is called, in words: its class and its type."""
+    """Return a description of a network: its class and its type."""
     kinds = stated.get("architectures") or []
     kind = f" ({kinds[0]})" if kinds else ""
     return f"Hugging Face's {stated.get('model_type')!r}{kind}"
 
 
 def refusal(stated: Config) -> WeightsError:
-    """Return the error for a network of a type that is not read."""
+    """Return the error for a network of an unsupported type."""
     known = ", ".join([*PAGES, *TOWERS, *THROUGH])
     return WeightsError(
         f"{called(stated)} is not read. Of transformers' networks these are: {known}. Others may lie in timm's form at "
@@ -172,7 +172,7 @@ def refusal(stated: Config) -> WeightsError:
 
 
 def sign(names: Collection[str]) -> str | None:
-    """Return whose weights these are, known by their names, where no layout that is read has them."""
+    """Return the origin of weights of an unsupported layout, by their tensor names."""
     return next((what for part, what in SIGNS.items() if any(_has(name, part) for name in names)), None)
 
 
@@ -182,9 +182,9 @@ def _has(name: str, part: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How one type is read through timm: by which table, and as which network of timm's.
+    """How a type is read through timm: the table, and the network of timm.
 
-    `same_head` tells whether that network's classifier reads what the one of transformers reads.
+    `same_head` is True if the classifiers of both networks read the same features.
     """
 
     table: Table
@@ -291,7 +291,7 @@ THROUGH: Mapping[str, Way] = MappingProxyType(
         "convnextv2": Way(tables.CONVNEXT, _convnext),
     }
 )
-"""Types that are read as networks of timm, whose tensors are the same."""
+"""Types that are read as networks of timm with the same tensors."""
 
 
 def _column(c: Config, name: str, more: dict[str, Any]) -> TimmConfig:
@@ -331,7 +331,7 @@ def _act(c: Config) -> str:
 
 
 def _must(c: Config, wanted: Mapping[str, Any]) -> None:
-    """Refuse a network that timm's computes otherwise, by the setting in which it differs."""
+    """Raise WeightsError, with the setting, if timm's network computes differently."""
     for name, value in wanted.items():
         if c[name] != value:
             raise WeightsError(

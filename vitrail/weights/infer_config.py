@@ -1,4 +1,4 @@
-"""From the shapes of tensors to the settings of the network that they belong to."""
+"""Infer the settings of a network from the shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from vitrail.weights.conventions import Conventions
 from vitrail.weights.stated_config import Said, places
 
 Peek = Callable[[str], Tensor | None]
-"""Our name of a tensor → the tensor as the source has it, or None."""
+"""Our name of a tensor → the tensor of the source, or None."""
 
 OF_HEADS = ("vit", "deit", "dinov2", "t2t", "supervit", "vvt")
-"""Families whose tensors do not tell the number of heads."""
+"""Families whose number of heads does not follow from the tensors."""
 
 MOST_HEADS = 10
-"""How many possible numbers of heads a refusal lists."""
+"""Largest number of possible head numbers in an error message."""
 
 UNSAID = 1
-"""The heads of settings whose heads nobody has said yet, until `with_heads`."""
+"""Placeholder for an unknown number of heads, until `with_heads`."""
 
 COMPARED = (
     "patch",
@@ -58,7 +58,7 @@ COMPARED = (
     "token_width",
     "layer_scale",
 )
-"""The settings that make one network another; size, channels and conventions do not."""
+"""The settings that define a network; size, channels and conventions do not."""
 
 
 def vit(peek: Peek, conventions: Conventions, said: Said) -> ViTConfig:
@@ -102,13 +102,13 @@ def dinov2(peek: Peek, conventions: Conventions, said: Said) -> DinoV2Config:
         mlp="gelu" if rise == hidden else "swiglu",
         registers=0 if registers is None else registers.shape[1],
         position=position,
-        # As its authors trained it, whoever keeps the file.
+        # The convention of its authors, for files of any source.
         resize="bicubic" if registers is None else "bicubic_antialias",
     )
 
 
 def deit(peek: Peek, conventions: Conventions, said: Said) -> DeiTConfig:
-    """Return the settings of a DeiT's weights; its positions are stretched as its authors do."""
+    """Return the settings of a DeiT's weights; its positions are interpolated as by its authors."""
     channels, width, patch, hidden = _sizes(peek)
     names: tuple[Literal["cls", "dist"], ...] = ("cls", "dist")
     prefix = names[: _want(peek, "prefix.tokens").shape[1]]
@@ -130,7 +130,7 @@ def deit(peek: Peek, conventions: Conventions, said: Said) -> DeiTConfig:
 
 
 def layer_scaled(peek: Peek, conventions: Conventions, said: Said) -> DeiTConfig | DinoV2Config:
-    """Return the settings of a ViT with learned factors: without registers and a place for cls it is DeiT III."""
+    """Return the settings of a ViT with layer scale: without registers and a position of cls it is DeiT III."""
     rows, patch = _want(peek, "position.table").shape[1], _embedding(peek)[2]
     _, position = places(rows, 1, patch, said, apart=True)
     third = position == "1d_patches" and not _have(peek, "registers.tokens")
@@ -138,7 +138,7 @@ def layer_scaled(peek: Peek, conventions: Conventions, said: Said) -> DeiTConfig
 
 
 def swin(peek: Peek, conventions: Conventions, said: Said) -> SwinConfig:
-    """Return the settings of a Swin's weights; the image is as stated, or the least that its windows tile."""
+    """Return the settings of a Swin's weights; the image size is stated, or the smallest that its windows tile."""
     project = _want(peek, "embed.project.weight")
     width, channels, patch = project.shape[0], project.shape[1], project.shape[3]
     depths: list[int] = []
@@ -253,9 +253,9 @@ def mixer(peek: Peek, conventions: Conventions, said: Said) -> MixerConfig:
 
 
 class Headed(NamedTuple):
-    """Settings with their heads, which no tensor tells.
+    """Settings with their heads, which do not follow from tensors.
 
-    `line` says that they are those of the one preset that is alike; where nobody says them and none is, there is an
+    `line` is a note if they come from the only similar preset; without a statement and such a preset there is an
     `error`.
     """
 
@@ -296,12 +296,12 @@ def _shared(widths: Sequence[int]) -> str:
 
 
 def preset_of(config: Any) -> str | None:
-    """Return our preset that differs from these settings in size, channels and conventions at most."""
+    """Return our preset that differs from these settings at most in size, channels and conventions."""
     return next((name for name, preset in _family(config) if same_network(config, preset)), None)
 
 
 def same_network(a: Any, b: Any) -> bool:
-    """Tell whether two settings differ in size, channels and conventions at most."""
+    """Return whether two settings differ at most in size, channels and conventions."""
     return a.family == b.family and _differences(a, b) == 0
 
 
@@ -320,9 +320,11 @@ def _differences(a: Any, b: Any, apart_from: tuple[str, ...] = ()) -> int:
 
 def _compared(config: Any, name: str) -> Any:
     value = getattr(config, name, None)
-    if name == "layer_scale":  # where factors start is of no matter to a file; that there are any is
+    if (
+        name == "layer_scale"
+    ):  # the initial value does not matter for a file, only whether there is layer scale
         return value is not None
-    # How closely patches stand changes no weight; the side of a patch does.
+    # The stride of patches changes no weight; the size of a patch does.
     return value[0] if name == "patch" and isinstance(value, tuple) else value
 
 

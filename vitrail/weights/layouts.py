@@ -1,4 +1,4 @@
-"""Which layout tensors have, told by their names: whose table reads them, and what is said in that layout."""
+"""Detect the layout of tensors by their names: the table that reads them, and the conventions of the layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vitrail.weights.tables import timm as timm_tables
 
 
 class Layout(NamedTuple):
-    """A layout that was recognised: its table, how settings follow from shapes, its tensors and conventions."""
+    """A detected layout: its table, the function from shapes to settings, its tensors and conventions."""
 
     table: Table
     infer: Callable[[infer_config.Peek, Conventions, Said], Any]
@@ -28,7 +28,7 @@ class Layout(NamedTuple):
 
 
 def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None) -> Layout | None:
-    """Return the layout of these tensors of a file; `family` is that of the network which the user names, if any."""
+    """Return the layout of the tensors of a file; `family` is that of the network named by the user, if any."""
     names = tensors.keys()
     if any(name.endswith("embedding/kernel") for name in names):
         renamed = google.renamed(tensors)

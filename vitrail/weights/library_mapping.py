@@ -1,8 +1,8 @@
-"""What both timm and transformers need to be told of a network of ours; `to_timm` and `to_transformers` say it.
+"""Shared parts of the export of our networks to timm and transformers (`to_timm`, `to_transformers`).
 
-The names of tensors are those of the rule tables (`vitrail.weights.tables`); the words are settings, and a few
-changes of form that leave every answer as it was: a class token that takes in the vector of its place, a place of
-zeros, a classifier with zeros for what it does not read.
+The names of tensors come from the rule tables (`vitrail.weights.tables`). The rest is settings, and a few changes of
+tensors that do not change any output: a class token that includes its position embedding, a position of zeros, a
+classifier with zeros for features that it does not read.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ Settings = dict[str, Any]
 TIMM, HUB = "timm", "transformers"
 
 BOTH = "both"
-"""What a head reads that has a classifier on the class token and one on the distillation token."""
+"""The pool of a head with one classifier on the class token and one on the distillation token."""
 
 
 class Foreign(NamedTuple):
-    """A network in a library's words: its settings there, and its tensors under the library's names."""
+    """A network for another library: its settings there, and its tensors with the names of the library."""
 
     settings: Settings
     tensors: Tensors
 
 
 class UnsupportedByLibraryError(RunError):
-    """A library has no network that answers as one of ours does."""
+    """A library has no network with the same outputs as ours."""
 
     def __init__(self, library: str, family: str, why: str) -> None:
         what = "network of timm's" if family == TIMM else family
@@ -43,7 +43,7 @@ class UnsupportedByLibraryError(RunError):
 
 
 def pool_of(network: Network, library: str) -> str:
-    """Return what the classifier reads; refuses a head that no library has."""
+    """Return the pool of the classifier; raise UnsupportedByLibraryError for a head that no library has."""
     if network.head.apart:
         return BOTH
     pool, names = getattr(network.head, "pool", None), network.head.state_dict()
@@ -64,12 +64,12 @@ def head_of(network: Network, temperature: float) -> Tensors:
 
 
 def placed(config: Any) -> tuple[str, ...]:
-    """Return the learned tokens that may have a place; registers have none."""
+    """Return the learned tokens that can have a position; registers have none."""
     return getattr(config, "prefix", ("cls",))
 
 
 def scaled(config: Any) -> bool:
-    """Tell whether the branches of the blocks have learned factors."""
+    """Return whether the blocks have layer scale."""
     return getattr(config, "layer_scale", None) is not None
 
 
@@ -79,7 +79,7 @@ def hidden_of(config: Any) -> int:
 
 
 def plain(config: Any, library: str) -> None:
-    """Refuse the columns that both libraries lack."""
+    """Raise UnsupportedByLibraryError for networks that neither library has."""
     if isinstance(config.patch, tuple):
         raise UnsupportedByLibraryError(library, config.family, "its patches do not overlap")
     if getattr(config, "stem", ()):
@@ -92,7 +92,7 @@ def plain(config: Any, library: str) -> None:
 
 
 def with_rows(config: Any, state: Tensors) -> Tensors:
-    """Return the state with a place for every learned token in front, of zeros where it had none."""
+    """Return the state with a position for every learned token in front, of zeros if it had none."""
     if config.position == "1d":
         return state
     table = state["position.table"]
@@ -102,6 +102,6 @@ def with_rows(config: Any, state: Tensors) -> Tensors:
 
 
 def ratio_for(hidden: int, width: int) -> float:
-    """Return a ratio that gives `hidden` again when it is multiplied by the width and cut to a whole number."""
+    """Return a ratio for which int(width · ratio) equals `hidden`."""
     ratio = hidden / width
     return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width

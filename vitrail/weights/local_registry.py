@@ -1,4 +1,4 @@
-"""The register of weights that the user has added: a name and a path each, kept in the cache folder."""
+"""The registry of weights that the user added, with a name and a path each, stored in the cache folder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from vitrail.weights.pretrained import Pretrained, from_path
 
 
 class Added(NamedTuple):
-    """One entry: the name to call it by, where it lies, the network that it holds, and what the user stated of it."""
+    """One entry: its name, its path, its network, and the settings stated by the user."""
 
     name: str
     path: Path
     model: str | None
     network: Mapping[str, Any] = {}
-    assumed: tuple[str, ...] = ()  # what was taken for granted when it was added
+    assumed: tuple[str, ...] = ()  # assumptions made when it was added
 
 
 def add(
@@ -34,9 +34,9 @@ def add(
     model: str | None = None,
     network: Mapping[str, Any] = MappingProxyType({}),
 ) -> Added:
-    """Put a file or folder of weights on the register, after reading it whole; `model` and `network` as in `from_path`.
+    """Add a file or folder of weights to the registry, after reading it; `model` and `network` as in `from_path`.
 
-    The weights stay where they are. A name that is taken by another path is refused (WeightsError).
+    The weights are not copied. Raise WeightsError if the name is used for another path.
     """
     path = expanded(path).resolve()
     found = from_path(path, model, network)
@@ -55,10 +55,10 @@ def add(
 
 
 def known() -> list[Added]:
-    """Return what was added, in order; entries whose file is gone are left out."""
+    """Return the added weights in order, without entries whose file is missing."""
     try:
         rows = json.loads(_register().read_text("utf-8"))
-    except OSError:  # nothing was added, or it is not for this user
+    except OSError:  # nothing was added, or this user has no permission
         return []
     except ValueError as error:
         raise WeightsError(f"{_register()} is damaged; remove it and add your weights again.") from error
@@ -69,7 +69,7 @@ def known() -> list[Added]:
 def open_added(
     entry: Added, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})
 ) -> Pretrained:
-    """Return the weights of an entry; `model` and `network` win over what was said when it was added."""
+    """Return the weights of an entry; `model` and `network` override the settings stated when it was added."""
     found = from_path(entry.path, model or entry.model, {**entry.network, **network})
     return replace(found, name=entry.name)
 

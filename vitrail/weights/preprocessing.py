@@ -1,4 +1,4 @@
-"""From what published weights state of their images to our steps: the one place that reads it."""
+"""Convert the preprocessing that published weights state to ours. No other module reads it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vitrail.weights.pretrained import Pretrained
 def published_preprocess(
     found: Pretrained, size: tuple[int, int] | None = None, channels: int | None = None
 ) -> Preprocess:
-    """Return how these weights want an image: their own size (or `size`), fit, crop, interpolation, mean and std.
+    """Return the preprocessing of these weights: their size (or `size`), fit, crop, interpolation, mean and std.
 
-    What they do not state is as usual, and so is what we do not have, which `deviations` names.
+    Values that are not stated, or not supported, are the defaults; `deviations` lists them.
     """
     stated = found.preprocessing
     size = size or (stated and stated.image) or found.config.size
@@ -37,34 +37,34 @@ def published_preprocess(
 
 
 def answering_preprocess(found: Pretrained) -> Preprocess:
-    """Return the same where the weights answer as they are; each deviation is a warning."""
+    """Return the preprocessing for using the weights without training; each deviation is logged as a warning."""
     for line in deviations(found):
         warnings.warn(line, stacklevel=2)
     return published_preprocess(found)
 
 
 def deviations(found: Pretrained) -> Iterator[str]:
-    """Yield in a sentence each what was taken for granted of weights, and what they state and we do not have."""
+    """Yield a sentence for each assumption about weights, and for each stated value that is not supported."""
     yield from (f"the weights {found.name}: {line}" for line in found.assumed)
     stated = found.preprocessing
     if stated is None:
         usual = (
             "ImageNet's mean and deviation" if found.config.channels == 3 else "a mean and deviation of 0.5"
         )
-        yield f"the weights {found.name} do not state how they want images: {usual} are taken"
+        yield f"the weights {found.name} do not state their preprocessing: {usual} are used"
         return
     if len(stated.mean) != found.config.channels:
         yield (
-            f"the weights {found.name} state {len(stated.mean)} means for {found.config.channels} channels; the usual "
-            "ones take their place"
+            f"the weights {found.name} state {len(stated.mean)} means for {found.config.channels} channels; the "
+            "defaults are used instead"
         )
     if stated.interpolation not in (None, *INTERPOLATIONS):
         yield (
-            f"the weights {found.name} were made with images resized by {stated.interpolation}, which is not here; "
-            "bicubic takes its place"
+            f"the weights {found.name} were trained on images resized with {stated.interpolation}, which is not "
+            "supported; bicubic is used instead"
         )
     if stated.crop_fraction is not None and stated.crop_fraction > 1:
         yield (
-            f"the weights {found.name} want a frame around the image (crop fraction {stated.crop_fraction:g}), which "
-            "is not here; the image fills the input"
+            f"the weights {found.name} need a border around the image (crop fraction {stated.crop_fraction:g}), which "
+            "is not supported; the image fills the input"
         )

@@ -1,4 +1,4 @@
-"""Weights that are ready to be built upon: from a file, a folder or a name to an encoder."""
+"""Pretrained weights: from a file, a folder or a name to an encoder."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ from vitrail.weights.infer_config import preset_of
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """Weights in our names, the settings of their network in their source's conventions, and where they are from.
+    """Weights with our tensor names, the settings of their network with the conventions of their source, their origin.
 
-    `preprocessing` and `licence` are None where nobody states them. `head` is what the file has beyond the
-    encoder, under the names of `vitrail.layers.heads.LinearHead`; `pool` is what it reads, and `labels` the
-    classes in its order, where that is stated.
-    `assumed` are sentences on what was taken for granted, and on what of the file was left aside.
+    `preprocessing` and `licence` are None if they are not stated. `head` is the classifier of the file, with the names
+    of `vitrail.layers.heads.LinearHead`; `pool` is what it reads, and `labels` its classes in order, if stated.
+    `assumed` are sentences about assumptions, and about parts of the file that are not used.
     """
 
     name: str
@@ -45,9 +44,9 @@ class Pretrained:
 
     @property
     def network_name(self) -> str:
-        """The name of their network: our preset's or family's, else timm's, with the weights' tag where they bear it.
+        """The name of the network: that of our preset or family, else timm's, with the tag of the weights if any.
 
-        A family's name stands for every network of it (`from_path`).
+        The name of a family matches all its networks (`from_path`).
         """
         if self.config.family != "timm":
             return preset_of(self.config) or str(self.config.family)
@@ -64,10 +63,9 @@ class Pretrained:
     ) -> Encoder:
         """Return the encoder with these weights, in evaluation mode, fitted to another size or number of channels.
 
-        Position tables are resized in their source's convention, to the denser grid of overlapping patches
-        too (`stride`). One channel gets the sum of the colour
-        kernels (a grey image then gives what it gave as R = G = B); other numbers get their mean, scaled
-        alike.
+        Position tables are resized with the convention of their source, also to the denser grid of overlapping patches
+        (`stride`). One channel gets the sum of the colour kernels (a grey image then gives the same output as
+        R = G = B); other numbers of channels get the mean of the kernels, scaled in the same way.
         """
         changes = {"image": image, "channels": channels, "drop_path": drop_path}
         changes |= {"patch": overlapping(self.config, stride)}
@@ -89,8 +87,8 @@ def from_path(
 ) -> Pretrained:
     """Return the weights of a file or folder.
 
-    `model` names their network where the file cannot say it (a family's name, any network of it); `network` states
-    what no tensor tells: heads, image, gelu, norm_eps.
+    `model` is their network, if the file does not state it (the name of a family matches all its networks); `network`
+    states settings that do not follow from tensors: heads, image, gelu, norm_eps.
     """
     found = read(open_weights(path), model, network)
     return Pretrained(
@@ -109,7 +107,7 @@ def from_path(
 
 @torch.no_grad()
 def _fit_positions(tensors: dict[str, Tensor], before: Encoder, after: Encoder) -> None:
-    """Resize what is learned for each place to the places of another image size."""
+    """Resize learned position tables to another image size."""
     was = dict(before.named_modules())
     for name, module in after.named_modules():
         key, old = f"{name}.table", was.get(name)
@@ -122,7 +120,7 @@ def _fit_positions(tensors: dict[str, Tensor], before: Encoder, after: Encoder) 
 
 
 def _fit_timm(tensors: dict[str, Tensor], before: Any, after: Any) -> dict[str, Tensor]:
-    """Let a network of timm fit its own tables to another image size, where it knows how."""
+    """Resize the tables of a timm network to another image size, if timm supports it."""
     encoder = build(before)
     if not hasattr(encoder.net, "set_input_size"):
         return tensors
@@ -132,7 +130,7 @@ def _fit_timm(tensors: dict[str, Tensor], before: Any, after: Any) -> dict[str, 
 
 
 def _fit_channels(tensors: dict[str, Tensor], encoder: Encoder) -> None:
-    """Fit the kernels of the first convolution, the one tensor that knows the number of channels."""
+    """Adapt the kernels of the first convolution, the only tensor that depends on the number of channels."""
     for name, wanted in encoder.state_dict().items():
         kernel = tensors[name]
         if kernel.shape == wanted.shape:
@@ -140,7 +138,7 @@ def _fit_channels(tensors: dict[str, Tensor], encoder: Encoder) -> None:
         if kernel.ndim != 4 or (len(kernel), *kernel.shape[2:]) != (len(wanted), *wanted.shape[2:]):
             raise WeightsError(
                 f"{name} is {tuple(kernel.shape)} in the weights and {tuple(wanted.shape)} in the network: "
-                "these weights fit their own image size alone; leave the size as it is."
+                "these weights fit only their own image size; do not change the size."
             )
         total = kernel.sum(1, keepdim=True)
         tensors[name] = total.expand_as(wanted) / wanted.shape[1]

@@ -1,4 +1,4 @@
-"""What is asked of a file of weights, and what comes of it."""
+"""Request and result of reading a file of weights."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from vitrail.weights.unwrap_checkpoint import parts
 
 
 class Read(NamedTuple):
-    """Weights under our names, the settings of their network, whose layout they had, and its preprocessing.
+    """Weights with our tensor names, the settings of their network, their original layout and preprocessing.
 
-    `pool` is what the classifier reads, and `labels` its classes, where that is stated; `assumed` are sentences on what
-    nobody states, and on what of the file was left aside.
+    `pool` is what the classifier reads, and `labels` its classes, if stated; `assumed` are sentences about assumptions,
+    and about parts of the file that are not used.
     """
 
     config: Any
@@ -37,37 +37,37 @@ class Read(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What is to be read: the file, the network that the user names, what the user states, and timm's folder."""
+    """A request: the file, the network named by the user, the settings stated by the user, and timm's folder."""
 
     opened: Opened
     model: str | None
-    wanted: Any  # its settings; None where no network is named, or a family alone
+    wanted: Any  # its settings; None if no network, or only a family, is named
     user: Said
     folder: TimmFolder | None
     written: Any  # the settings that we wrote into the header of a file in another layout, or None
 
     @property
     def family(self) -> str | None:
-        """The family of the network that the user names, else the one that stands in the header."""
+        """The family of the network named by the user, else the one in the header."""
         if self.wanted is not None:
             return str(self.wanted.family)
         return self.model or (self.written and str(self.written.family))
 
 
 def alternatives(opened: Opened) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
-    """Yield all tensors, and then those of each part of a larger network, with the name in front."""
+    """Yield all tensors, and then those of each part of a larger network, with their prefix."""
     yield "", opened.tensors
     yield from parts(opened.tensors)
 
 
 def beside(tensors: Mapping[str, Tensor]) -> str | None:
-    """Return a sentence where a part that is no image encoder was left aside."""
+    """Return a sentence if a part other than an image encoder was not used."""
     aside = [n for n in tensors if any(fnmatchcase(n, pattern) for pattern in through_timm.BESIDE)]
     names = {"decoder" if n.startswith("decoder") else n.split(".")[0] for n in aside}
     return f"left aside: {', '.join(sorted(names))}" if names else None
 
 
 def shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of an encoder's tensors; no memory is filled."""
+    """Return the names and shapes of an encoder's tensors, without allocating memory."""
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in build(config).state_dict().items()}

@@ -1,4 +1,4 @@
-"""Weights of networks of timm's: those that a user or a folder names, and those of transformers that timm has, too."""
+"""Read weights of timm networks: named by a user or a folder, and those of transformers that timm also has."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vitrail.weights.timm_folder import unknown_network
 
 
 def timm_network(asked: Asked) -> Read:
-    """Read weights of a network of timm's: the one that the user names, or the folder."""
+    """Read weights of a timm network, named by the user or by the folder."""
     opened, config = asked.opened, _timm_config(asked)
     from timm import get_pretrained_cfg
 
@@ -35,7 +35,7 @@ def timm_network(asked: Asked) -> Read:
 
 
 def _timm_config(asked: Asked) -> TimmConfig:
-    """Return the settings of the network of timm's that is to be read."""
+    """Return the settings of the timm network to read."""
     opened, wanted, folder = asked.opened, asked.wanted, asked.folder
     if folder is None and (what := hub_folder.sign(opened.tensors)):
         beside = (
@@ -71,7 +71,7 @@ def _timm_config(asked: Asked) -> TimmConfig:
 
 
 def through_timms(asked: Asked, way: hub_folder.Way, stated: Mapping[str, Any]) -> Read:
-    """Read a network of transformers as the one of timm's that has the same tensors."""
+    """Read a network of transformers as the timm network with the same tensors."""
     opened = asked.opened
     tensors = through_timm.apart(opened.tensors)
     config = way.network(stated, tensors.keys())

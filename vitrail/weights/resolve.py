@@ -1,4 +1,4 @@
-"""From what a user writes after `--weights` to the weights."""
+"""Resolve the value of `--weights` to weights."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from vitrail.weights.pretrained import Pretrained, from_path
 def find_weights(
     source: str, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})
 ) -> Pretrained:
-    """Return weights by path, by the name under which they were added, or by a published name.
+    """Return weights by path, by the name of added weights, or by a published name.
 
-    `network` states what no tensor of a file tells (`from_path`).
-    `auto` takes the best that can be had for `model`: in the cache, among what was added, at the hub.
-    WeightsError says what is wrong and the ways out; nothing is ever replaced by random weights.
+    `network` states settings that do not follow from the tensors of a file (`from_path`).
+    `auto` uses the best available weights for `model`: in the cache, among the added weights, on the hub.
+    The WeightsError states the problem and the alternatives; weights are never replaced by random ones.
     """
     if source != "auto" and (path := expanded(source)).exists():
         return from_path(path, model, network)
     if entry := next((e for e in local_registry.known() if e.name == source), None):
         return local_registry.open_added(entry, model, network)
     if network:
-        raise SettingError(f"The weights {source} are of a network that is known; leave --network out.")
+        raise SettingError(f"The network of the weights {source} is known; remove --network.")
     if source == "auto":
         return _auto(model)
     row = checkpoints.find(source)

@@ -1,4 +1,4 @@
-"""The engine of the weight tables: our tensors from theirs and theirs from ours, strict both ways."""
+"""The rules of the weight tables: our tensors from those of a source and back, strict in both directions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """A pair: `load` makes our tensor of theirs, `save` makes theirs of ours, bit by bit."""
+    """A pair of functions: `load` converts their tensors to ours, `save` converts back, bit-equal."""
 
     load: Callable[[tuple[Tensor, ...]], Tensor]
     save: Callable[[Tensor], tuple[Tensor, ...]]
@@ -30,7 +30,7 @@ TRANSPOSE = Op(lambda theirs: theirs[0].T, lambda ours: (ours.T,))  # (in, out) 
 
 
 def as_matrix(convolution: bool) -> Op:
-    """Return the op for a classifier that they may keep as a convolution of one place, (k, d, 1, 1)."""
+    """Return the op for a classifier that may be stored as a 1 × 1 convolution, (k, d, 1, 1)."""
     return Op(
         lambda theirs: theirs[0].flatten(1),
         lambda ours: (ours[..., None, None] if convolution else ours,),
@@ -38,21 +38,21 @@ def as_matrix(convolution: bool) -> Op:
 
 
 def side_by_side(parts: int) -> Op:
-    """Return the op for learned tokens (1, 1, d) that we keep in one tensor (1, parts, d)."""
+    """Return the op for learned tokens (1, 1, d), which are one tensor (1, parts, d) here."""
     return Op(lambda theirs: torch.cat(theirs, 1), lambda ours: ours.chunk(parts, 1))
 
 
 def stacked(parts: int) -> Op:
-    """Return the op for projections that we keep in one matrix, row under row, and they one by one."""
+    """Return the op for separate projections, whose rows are stacked in one matrix here."""
     return Op(lambda theirs: torch.cat(theirs), lambda ours: ours.chunk(parts))
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Our name and theirs (several where the op joins them).
+    """Our name of a tensor and their names (several if the op joins them).
 
-    `{i}` and the like stand for one part of a name, `{rest}` for all the rest, `{i+1}` and `{i-1}` for the numbers
-    beside it.
+    `{i}` and similar fields match one part of a name, `{rest}` all the rest; `{i+1}` and `{i-1}` are the next and the
+    previous number.
     """
 
     ours: str
@@ -67,7 +67,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A source: rules for the encoder, for what stands on it, and shell patterns of what has no use."""
+    """A source: rules for the encoder and for the head, and shell patterns of ignored tensors."""
 
     name: str
     rules: tuple[Rule, ...]
@@ -76,7 +76,7 @@ class Table:
 
 
 class Loaded(NamedTuple):
-    """Tensors under our names: those of the encoder, and those of the head that the file was trained with."""
+    """Tensors with our names: those of the encoder, and those of the head in the file."""
 
     encoder: dict[str, Tensor]
     head: dict[str, Tensor]
@@ -85,10 +85,10 @@ class Loaded(NamedTuple):
 def load(
     table: Table, source: Mapping[str, Tensor], shapes: Shapes, hint: Callable[[], str] = lambda: ""
 ) -> Loaded:
-    """Return the tensors that an encoder of these `shapes` wants, from a source's.
+    """Return the tensors of an encoder with these `shapes` from those of a source.
 
-    WeightsError lists what is missing, of another shape, or left unread though the table does not ignore it,
-    and ends with `hint()`, which is asked only then.
+    Raise WeightsError with the tensors that are missing, have another shape, or are neither read nor ignored; the
+    message ends with `hint()`, which is called only then.
     """
     encoder, wrong, read = {}, [], set()
     for name, shape in shapes.items():
@@ -113,7 +113,7 @@ def load(
 
 
 def peek(table: Table, source: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """Return one of our tensors from a source's, or None where the source or its table lacks it."""
+    """Return one of our tensors from those of a source, or None if the source or its table does not have it."""
     if not any(_pattern(rule.ours).fullmatch(name) for rule in table.rules):
         return None
     rule, parts = _match(table.rules, name)
@@ -126,7 +126,7 @@ def peek(table: Table, source: Mapping[str, Tensor], name: str) -> Tensor | None
 def save(
     table: Table, encoder: Mapping[str, Tensor], head: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """Return the source's tensors for ours: what `load` read, bit by bit."""
+    """Return the source's tensors from ours, bit-equal to those that `load` read."""
     out: dict[str, Tensor] = {}
     for rules, tensors in ((table.rules, encoder), (table.head, head or {})):
         for name, tensor in tensors.items():
@@ -137,7 +137,7 @@ def save(
 
 
 def rename_keys(source: Mapping[str, Tensor], spellings: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
-    """Return the tensors under a table's names: each (pattern, replacement) is tried on every name."""
+    """Return the tensors with the names of a table: each (pattern, replacement) is applied to every name."""
     out = {}
     for name, tensor in source.items():
         for pattern, replacement in spellings:
@@ -161,7 +161,7 @@ def _match(rules: tuple[Rule, ...], name: str) -> tuple[Rule, dict[str, str]]:
     if len(found) != 1:
         raise WeightsError(f"The table has {len(found)} rules for our tensor {name!r}; it must have one.")
     rule, parts = found[0]
-    # "{i+1}" stands for our number plus one: some count from 1.
+    # "{i+1}" is our number plus one, because some sources count from 1.
     numbers = {key: int(value) for key, value in parts.items() if value.isdigit()}
     beside = {f"{key}{step:+d}": str(value + step) for key, value in numbers.items() for step in (1, -1)}
     return rule, parts | beside

@@ -1,4 +1,4 @@
-"""What is said of a network that its tensors do not tell: by the user, by a config.json, by a network's name."""
+"""Settings that do not follow from tensors: stated by the user, a config.json, or the name of a network."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from vitrail.layers.block import Gelu
 from vitrail.layers.patch_embedding import sides
 
 STATABLE = ("heads", "image", "gelu", "norm_eps")
-"""Settings of a network that no tensor tells, and that a user may state beside weights (`--network heads=3`)."""
+"""Settings that do not follow from tensors, and that a user can state with weights (`--network heads=3`)."""
 
 SIZE_WAY_OUT = "state the size: --network image=[HEIGHT,WIDTH] (vitrail train, convert and weights add)"
 
 MOST_OBLONG = 8
-"""How many times as long as short a grid may be that is thought of."""
+"""Largest aspect ratio of a grid that is considered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Statements of one source, or of several with the surest first; None and () where nobody says a thing.
+    """Settings stated by one source, or by several with the most reliable first; None and () if not stated.
 
-    `image` is the size, (height, width) in pixels, that the places must be of; `sizes` are others that may be theirs,
-    such as a config.json states, which others have changed since, or those of a preset.
+    `image` is the required size of the positions, (height, width) in pixels; `sizes` are other possible sizes, such as
+    that of a config.json, which may be outdated, or that of a preset.
     """
 
     by: str = ""
@@ -36,7 +36,7 @@ class Said:
     norm_eps: float | None = None
 
     def over(self, other: Said) -> Said:
-        """Return both, this one first; WeightsError where they contradict each other."""
+        """Return both, this one first; raise WeightsError if they contradict each other."""
         for name in ("heads", "gelu", "norm_eps"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if None not in (mine, theirs) and mine != theirs:
@@ -54,9 +54,9 @@ class Said:
 
 
 def of_user(network: Mapping[str, Any]) -> Said:
-    """Return what a user states of the network beside its weights.
+    """Return the settings that a user states with weights.
 
-    SettingError for a setting that weights themselves tell, and for a value of the wrong kind.
+    Raise SettingError for a setting that follows from the weights, and for a value of the wrong type.
     """
     for name in network:
         if name not in STATABLE:
@@ -93,15 +93,15 @@ def _wrong(name: str, value: Any, wanted: str) -> SettingError:
 
 
 Place = tuple[int | tuple[int, int], Literal["1d", "1d_patches"]]
-"""The size in pixels that a table of positions is made for, and whether it has rows for the tokens in front."""
+"""The image size in pixels of a position table, and whether it has rows for the prefix tokens."""
 
 
 def places(rows: int, prefix: int, span: int, said: Said, *, apart: bool = False) -> Place:
-    """Return what a table of so many rows is made for, by what is said; nothing said, a square.
+    """Return the image size of a position table with this number of rows, from stated sizes; by default a square.
 
-    `prefix` counts the tokens in front of the patches that may have a row, `span` is the pixels from one patch to the
-    next, `apart` tells that networks of this kind give those tokens no row. WeightsError where the table is of another
-    size than the user says, or may be of several.
+    `prefix` is the number of prefix tokens that may have a row, `span` the distance of patches in pixels; `apart` means
+    that prefix tokens have no row in this kind of network. Raise WeightsError if the table has another size than the
+    user states, or if several sizes are possible.
     """
     for size in (said.image,) if said.image else said.sizes:
         grid = (size[0] // span) * (size[1] // span)
@@ -133,6 +133,6 @@ def _plain(size: tuple[int, int]) -> int | tuple[int, int]:
 
 
 def _oblong(count: int) -> tuple[int, int] | None:
-    """Return the grid of so many patches that is nearest to a square, where there is one that is not too oblong."""
+    """Return the grid with this number of patches that is nearest to a square, if it is not too elongated."""
     row = next((side for side in range(isqrt(count), 0, -1) if count % side == 0), 1)
     return (row, count // row) if row > 1 and count // row <= MOST_OBLONG * row else None

@@ -1,4 +1,4 @@
-"""What a config.json of timm says of its network: read by building that network, without values, and looking at it."""
+"""Read a config.json of timm by building its network, without values, and inspecting it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from vitrail.models.timm_wrapper import TimmConfig
 from vitrail.weights.stated_config import Said
 
 RUNTIME = ("num_classes", "pretrained", "checkpoint_path", "scriptable", "exportable", "device", "dtype")
-"""Arguments of timm's that are no part of a network without its classifier."""
+"""Arguments of timm that do not affect a network without its classifier."""
 
 POOLS = {"token": "cls", "avg": "mean", "map": "attention"}
-"""timm's words for what a classifier reads, where ours means the same."""
+"""timm's names of pools → our names with the same meaning."""
 
 
 class TimmFolder(NamedTuple):
-    """The network that a config.json names, as timm builds it, and what its tensors would not tell.
+    """The network of a config.json, as timm builds it, and settings that do not follow from its tensors.
 
-    `alike` tells whether a page of ours is for such networks, `otherwise` says in what this one computes otherwise
-    than that page; then it is taken as a network of timm's. `pool` is what the classifier reads, where ours has a word
-    for it.
+    `alike` is True if one of our networks is of this kind; `otherwise` states how this network computes differently;
+    then it is used as a timm network. `pool` is what the classifier reads, if we have a name for it.
     """
 
     config: TimmConfig
@@ -38,9 +37,9 @@ class TimmFolder(NamedTuple):
 
 
 def timm_folder(stated: Mapping[str, Any]) -> TimmFolder | None:
-    """Return what a config.json of timm's says; None where it names no network that the timm installed knows.
+    """Return the network of a timm config.json; None if the installed timm does not have it.
 
-    WeightsError where timm cannot build it with the `model_args` that are stated.
+    Raise WeightsError if timm cannot build it with the stated `model_args`.
     """
     import timm
 
@@ -62,7 +61,7 @@ def timm_folder(stated: Mapping[str, Any]) -> TimmFolder | None:
 
 
 def unknown_network(stated: Mapping[str, Any]) -> str:
-    """Return a sentence where a config.json names a network that the timm installed does not know; else nothing."""
+    """Return a sentence if a config.json names a network that the installed timm does not have; else ""."""
     import timm
 
     name = stated.get("architecture")
@@ -74,7 +73,7 @@ def unknown_network(stated: Mapping[str, Any]) -> str:
 
 
 def _lasting(name: str, value: Any) -> bool:
-    """Tell whether an argument makes the network what it is; rates of dropping are a training's."""
+    """Return whether an argument changes the network; dropout rates matter only in training."""
     dropped = name in RUNTIME or name.endswith("drop_rate") or name in ("drop_path_rate", "drop_block_rate")
     return not dropped and value is not None and (name, value) != ("global_pool", "")
 
@@ -100,7 +99,7 @@ def _built(config: TimmConfig) -> nn.Module:
             net: nn.Module = timm.create_model(
                 config.name, num_classes=0, in_chans=config.channels, **arguments
             ).eval()
-    except Exception as error:  # whatever timm objects to, the cause is what config.json says
+    except Exception as error:  # any exception of timm here is caused by the config.json
         why = str(error).partition("\n")[0][:120] or type(error).__name__
         raise WeightsError(
             f"config.json names {config.name} with model_args = {arguments}, and timm cannot build that ({why}); "
@@ -110,7 +109,7 @@ def _built(config: TimmConfig) -> nn.Module:
 
 
 def _made_for(net: Any) -> tuple[int, int] | None:
-    """Return the size, in pixels, that the network cuts into patches."""
+    """Return the image size of the network in pixels."""
     embed = getattr(net, "patch_embed", None) or getattr(net, "stem", None)
     size = getattr(embed, "img_size", None)
     return (int(size[0]), int(size[1])) if isinstance(size, tuple) else None
@@ -132,7 +131,7 @@ def _said(net: nn.Module, sizes: tuple[tuple[int, int], ...]) -> Said:
 
 COLUMNS = ("VisionTransformer", "VisionTransformerDistilled")
 OURS = (*COLUMNS, "SwinTransformer", "MlpMixer")
-"""timm's classes that our pages compute likewise, where nothing in them is changed."""
+"""timm's classes that compute the same as our networks, without changed options."""
 
 PARTS = (
     "PatchEmbed",
@@ -148,11 +147,11 @@ PARTS = (
     "SwiGLUPacked",
     "AttentionPoolLatent",
 )
-"""What these are made of, with all that may be made of it."""
+"""Building blocks of these classes → their allowed parts."""
 
 
 def _otherwise(net: Any) -> str:
-    """Return in what a network computes otherwise than ours with the same tensors, or nothing."""
+    """Return how a network computes differently from ours with the same tensors, or ""."""
     if type(net).__name__ not in OURS:
         return f"it is timm's {type(net).__name__}"
     checks = (
@@ -183,7 +182,7 @@ def _inside(net: nn.Module) -> Iterator[nn.Module]:
 
 
 def _usual(part: Any) -> bool:
-    """Tell whether a block, an attention or an MLP is the plain one, with nothing between its layers."""
+    """Return whether a block, an attention or an MLP is the standard one, without extra layers."""
     if type(part).__name__ in ("SwinTransformerStage", "Sequential"):
         return True
     between = ("q_norm", "k_norm", "norm") if hasattr(part, "qkv") or hasattr(part, "fc1") else ()
@@ -202,7 +201,7 @@ def _nothing(part: Any, name: str) -> bool:
 
 
 def _activations(net: nn.Module) -> Iterator[Gelu | str]:
-    """Yield what stands between the layers of each MLP: exact, tanh, silu, or something else."""
+    """Yield the activation of each MLP: exact, tanh, silu, or another."""
     for part in net.modules():
         act = getattr(part, "act", None)
         if isinstance(act, nn.Module) and hasattr(part, "fc1"):
@@ -217,7 +216,7 @@ def _kind(act: nn.Module) -> Gelu | str:
 
 
 def _pools(net: Any) -> bool:
-    """Tell whether attention that pools, if there is any, is what our pool computes."""
+    """Return whether an attention pool, if there is one, computes the same as ours."""
     pool = getattr(net, "attn_pool", None)
     if pool is None:
         return True

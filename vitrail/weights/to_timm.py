@@ -1,4 +1,4 @@
-"""A network of ours in timm's words."""
+"""Convert a network of ours to timm."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ MIXERS: Mapping[tuple[int, int, int], str] = MappingProxyType(
         (16, 24, 1024): "mixer_l16_224",
     }
 )
-"""Patch, depth and width of timm's Mixers, which their names alone decide, and the names."""
+"""Patch, depth and width of timm's Mixers → their names; timm has no other Mixers."""
 
 
 def for_timm(network: Network, temperature: float = 1.0) -> Foreign:
-    """Return timm's `architecture` and `model_args` for a network, and its tensors, answers over the temperature.
+    """Return timm's `architecture` and `model_args` for a network, and its tensors, with logits over the temperature.
 
-    NoPlaceError where timm has no network that answers as this one does.
+    Raise UnsupportedByLibraryError if timm has no network with the same outputs.
     """
     config: Any = network.encoder.config
     pool = pool_of(network, TIMM)
@@ -107,7 +107,7 @@ def _column(config: Any, pool: str) -> Settings:
         "global_pool": POOLS.get(pool, "token"),
         "fc_norm": False,
     }
-    if not gated:  # the gate has an activation of its own
+    if not gated:  # a gated MLP has another activation
         arguments["act_layer"] = "gelu_tanh" if getattr(config, "gelu", "exact") == "tanh" else "gelu"
     if registers:
         arguments["reg_tokens"] = registers
@@ -115,7 +115,7 @@ def _column(config: Any, pool: str) -> Settings:
         arguments["pool_include_prefix"] = True
     if scaled(config):
         arguments["init_values"] = config.layer_scale
-    # Classes that JSON cannot name come with a name of timm's that has them.
+    # JSON cannot contain classes, so a timm name that uses them is needed.
     name = "vit_giant_patch14_dinov2" if gated else "vit_base_patch16_224"
     return {
         "architecture": "deit_base_distilled_patch16_224" if pool == BOTH else name,
@@ -124,7 +124,7 @@ def _column(config: Any, pool: str) -> Settings:
 
 
 def _reads(config: Any, pool: str) -> None:
-    """Refuse a classifier that timm's column has not."""
+    """Raise UnsupportedByLibraryError for a classifier that timm's ViT does not have."""
     if pool != BOTH and ("dist" in placed(config) or pool not in POOLS):
         raise UnsupportedByLibraryError(TIMM, config.family, f"its own has no head that reads {pool!r}")
     exact = getattr(config, "gelu", "exact") == "exact" and getattr(config, "mlp", "gelu") == "gelu"
@@ -135,7 +135,7 @@ def _reads(config: Any, pool: str) -> None:
 
 
 def _places(config: Any, state: Tensors) -> Tensors:
-    """Return the state with places as timm has them: beside registers of the patches alone, of two heads all."""
+    """Return the state with timm's positions: with registers only for patches, with two heads for all tokens."""
     if "dist" in placed(config):
         return with_rows(config, state)
     if not getattr(config, "registers", 0) or config.position == "1d_patches":

@@ -1,4 +1,4 @@
-"""A network of ours in the words of transformers."""
+"""Convert a network of ours to transformers."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 def for_transformers(network: Network, temperature: float = 1.0) -> Foreign:
-    """Return transformers' config.json for a network, and its tensors, answers over the temperature.
+    """Return transformers' config.json for a network, and its tensors, with logits over the temperature.
 
-    NoPlaceError where transformers has no network that answers as this one does.
+    Raise UnsupportedByLibraryError if transformers has no network with the same outputs.
     """
     config: Any = network.encoder.config
     pool, head = pool_of(network, HUB), head_of(network, temperature)
@@ -44,10 +44,10 @@ def for_transformers(network: Network, temperature: float = 1.0) -> Foreign:
             state = with_rows(config, state)
         case "deit" | "dinov2":
             settings = _dinov2(config, pool)
-            # A DeiT III is a DINOv2 in transformers' words: a ViT with learned factors on its branches.
+            # In transformers a DeiT III is a DINOv2: a ViT with layer scale.
             table = table_for(config, "huggingface") if config.family == "dinov2" else huggingface.DINOV2
             state, head = with_rows(config, state), _beside_the_mean(pool, head)
-            unread = {"embeddings.mask_token": torch.zeros(1, config.width)}  # of the pretraining alone
+            unread = {"embeddings.mask_token": torch.zeros(1, config.width)}  # used only in pretraining
         case "swin":
             settings, table = _swin(config, pool), table_for(config, "huggingface")
         case family:
@@ -104,7 +104,7 @@ def _dinov2(config: Any, pool: str) -> Settings:
     if config.size[0] != config.size[1]:
         raise UnsupportedByLibraryError(HUB, config.family, "its own is made for square images")
     ratio = 4 if gated else hidden_of(config) // config.width
-    # Of a gated MLP it takes two thirds, rounded up to eights.
+    # It uses two thirds of the width for a gated MLP, rounded up to a multiple of eight.
     hidden = (ratio * config.width * 2 // 3 + 7) // 8 * 8 if gated else ratio * config.width
     if hidden != hidden_of(config):
         raise UnsupportedByLibraryError(
@@ -137,7 +137,7 @@ def _swin(config: Any, pool: str) -> Settings:
 
 
 def _beside_the_mean(pool: str, head: Tensors) -> Tensors:
-    """Return the classifier of class token and mean of the patches, with zeros for what it does not read."""
+    """Return the classifier of class token and mean of the patches, with zeros for features it does not read."""
     weight = head["linear.weight"]
     nothing = torch.zeros_like(weight)
     parts = {"cls": [weight, nothing], "mean": [nothing, weight]}.get(pool, [weight])

@@ -1,7 +1,7 @@
-"""What training programs put around weights: mappings in mappings, parts of larger networks, names in front of names.
+"""Extract weights from training checkpoints: nested mappings, parts of larger networks, prefixes of names.
 
-Nothing here knows a program's file as such. A set of weights is a mapping from names to tensors, wherever it lies;
-where several lie side by side, the average comes first, and which one was taken is said.
+No format of a specific program is assumed. A set of weights is a mapping from names to tensors at any depth; of several
+sets, an average comes first, and the chosen one is reported.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PREFERRED = (
     "weights",
     "params",
 )
-"""Where training programs keep weights, in the order in which they are taken: averages come first."""
+"""Keys under which training programs store weights, in order of preference: averages first."""
 
 NEVER = (
     "optimizer",
@@ -56,10 +56,10 @@ NEVER = (
     "cfg",
     "config",
 )
-"""Where they keep other things, tensors among them."""
+"""Keys under which they store other data, which can include tensors."""
 
 AROUND = ("module.", "_orig_mod.", "model.", "net.", "network.", "wrapped_model.", "timm_model.")
-"""What wrappers put in front of every name: data parallel, torch.compile, Lightning's and other people's modules."""
+"""Prefixes that wrappers add to every name: data parallel, torch.compile, Lightning and other modules."""
 
 PARTS = (
     "backbone.",
@@ -72,17 +72,17 @@ PARTS = (
     "visual.trunk.",
     "trunk.",
 )
-"""What larger networks call the part that reads images."""
+"""Names of the image encoder in larger networks."""
 
 BOOKKEEPING = ("n_averaged", "ema_decay", "num_updates", "decay", "initted", "step")
-"""Numbers that averages keep beside the weights (SWA, EMA)."""
+"""Counters that averages store beside the weights (SWA, EMA)."""
 
 DEEPEST = 5
-"""How many mappings may lie around the weights."""
+"""Largest depth of nested mappings around the weights."""
 
 
 class Unwrapped(NamedTuple):
-    """Tensors by name, where in the file they lay, and the other sets of weights that were left there."""
+    """Tensors by name, their position in the file, and the other sets of weights in the file."""
 
     tensors: dict[str, Tensor]
     where: str
@@ -92,7 +92,7 @@ class Unwrapped(NamedTuple):
 def unwrap(content: Any, file: str) -> Unwrapped:
     """Return the set of weights in the content of a file.
 
-    WeightsError where there is none, or there are several of which none comes first.
+    Raise WeightsError if there is none, or if none of several is preferred.
     """
     found = dict(_sets(content))
     if not found:
@@ -110,7 +110,7 @@ def unwrap(content: Any, file: str) -> Unwrapped:
 
 
 def stripped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors without what wrappers put in front of every name, and without their bookkeeping."""
+    """Return the tensors without the prefixes and counters of wrappers."""
     out = dict(tensors)
     while True:
         weights = {name: t for name, t in out.items() if name not in BOOKKEEPING or t.ndim}
@@ -121,7 +121,7 @@ def stripped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def parts(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield the parts of a larger network that may be one by themselves, each with the name in front of it."""
+    """Yield the parts of a larger network that can be a network themselves, each with its prefix."""
     for front in (*AROUND, *PARTS):
         inner = {name.removeprefix(front): t for name, t in tensors.items() if name.startswith(front)}
         if inner:
@@ -130,7 +130,7 @@ def parts(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor
 
 
 def _sets(content: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield every mapping from names to tensors that holds no other one."""
+    """Yield every mapping from names to tensors that contains no other one."""
     if not isinstance(content, Mapping) or depth > DEEPEST:
         return
     nested = [
@@ -146,7 +146,7 @@ def _sets(content: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, 
 
 
 def _rank(where: str) -> tuple[int, ...]:
-    """Return how early a set of weights comes: by the names on the way to it, those that are not known last."""
+    """Return the rank of a set of weights by the keys on its path; unknown keys come last."""
     names = where.split(".") if where else []
     return tuple(PREFERRED.index(name) if name in PREFERRED else len(PREFERRED) for name in names)
 

@@ -1,4 +1,4 @@
-"""Looks at a source and says what it is, and why: one page a layout, weighed against each other in `decide`."""
+"""Detect the layout of a source: one module per layout, and `decide` chooses between them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vitrail.data.options import DEFAULTS, LayoutOptions
 def sniff(
     source: str | Path, options: LayoutOptions = DEFAULTS, *, layout: str = "", task: str | None = None
 ) -> Layout:
-    """Look at a source and return its layout; `layout` names one where the guess would be wrong.
+    """Return the layout of a source; `layout` is the name of a layout if the detection is wrong.
 
-    Of several readings those are preferred whose truths the named task learns.
+    Of several readings, those with truths for the named task are preferred.
 
     Raises:
-        DataError: missing, unreadable, empty, or nothing that is understood.
-        SettingError: the layout's name is unknown.
+        DataError: the source is missing, unreadable, empty, or has no known layout.
+        SettingError: the name of the layout is unknown.
     """
     options = replace(options, layout=layout) if layout else options
     name = "table" if options.labels and options.layout == "auto" else options.layout

@@ -1,4 +1,4 @@
-"""Labels in files of annotation tools: FiftyOne, Label Studio, CVAT, Datumaro, COCO without boxes, ImageNet's lists."""
+"""Read labels of annotation tools: FiftyOne, Label Studio, CVAT, Datumaro, COCO without boxes, ImageNet's lists."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.table_files import code_of
 
 FEW = 100
-"""So many JSON or XML files could each be for the whole set; where there are more, there is one an image."""
+"""With at least this number of JSON or XML files there is one per image; fewer can each be for the whole set."""
 
 _CLASS_LISTS = ("classes.txt", "class_names.txt", "classnames.txt", "labels.txt", "names.txt")
 
 
 class _Labelled(NamedTuple):
-    """What a file says of one image, by the name under which it says it."""
+    """The labels of one image in a file, with the name that the file uses."""
 
     name: str
     labels: Sequence[str]
@@ -32,7 +32,7 @@ _Reader = Callable[[Any], Iterator[_Labelled]]
 
 
 def look(tree: Tree) -> Layout | None:
-    """Read the labels of images out of files of annotation tools; None where there are none."""
+    """Read the labels of images from files of annotation tools; None if there are none."""
     if tree.table:
         return None
     find = Finder({name: tree.files[name] for name in tree.pictures}, tree.root)
@@ -44,8 +44,8 @@ def look(tree: Tree) -> Layout | None:
         if not any(not trouble for (_, trouble), _ in rows):
             continue
         used[name] = kind
-        for (path, trouble), said in rows:
-            entries[path] = Entry(path, path, join_labels(said.labels), split, trouble=trouble)
+        for (path, trouble), labelled in rows:
+            entries[path] = Entry(path, path, join_labels(labelled.labels), split, trouble=trouble)
     if not used:
         return None
     kinds = " and ".join(dict.fromkeys(used.values()))
@@ -58,7 +58,7 @@ def look(tree: Tree) -> Layout | None:
 
 
 def few(tree: Tree, suffix: str) -> list[str]:
-    """Return the files of a kind that could be one for the whole set; none where there is one an image."""
+    """Return the files of a kind that can be for the whole set; empty if there is one per image."""
     names = [name for name in tree.files if name.lower().endswith(suffix)]
     return names if len(names) < FEW else []
 
@@ -71,7 +71,7 @@ def _split(name: str, tree: Tree) -> str:
 
 
 def _read(tree: Tree) -> Iterator[tuple[str, str, Iterator[_Labelled]]]:
-    """Yield the name of every file with labels, what wrote it, and what it says."""
+    """Yield the name of every file with labels, its tool and its labels."""
     for name in few(tree, ".json"):
         content = as_json(tree, name)
         for kind, fits, reader in _JSON:
@@ -88,7 +88,7 @@ def _read(tree: Tree) -> Iterator[tuple[str, str, Iterator[_Labelled]]]:
 
 
 def as_json(tree: Tree, name: str) -> Any:
-    """Return the content of a JSON file, None of a broken one."""
+    """Return the content of a JSON file, None for a broken one."""
     try:
         return json.loads(tree.read(name))
     except ValueError:
@@ -96,7 +96,7 @@ def as_json(tree: Tree, name: str) -> Any:
 
 
 def _whole(name: str, reader: _Reader, content: Any) -> Iterator[_Labelled]:
-    """Yield what a file says; one that lacks a part is told in a sentence."""
+    """Yield the labels of a file; raise DataError, in one sentence, if a part is missing."""
     try:
         yield from reader(content)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, ElementTree.ParseError) as error:
@@ -128,7 +128,7 @@ def _is_label_studio(content: Any) -> bool:
 
 
 def _label_studio(content: Sequence[Mapping[str, Any]]) -> Iterator[_Labelled]:
-    """Read tasks whose results are choices; one that was skipped says nothing."""
+    """Read tasks whose results are choices; skipped tasks have no label."""
     for task in content:
         picture = next(str(v) for k, v in task["data"].items() if k in {"image", "img", "picture", "photo"})
         chosen = [
@@ -154,7 +154,7 @@ def _datumaro(content: Mapping[str, Any]) -> Iterator[_Labelled]:
 
 
 def is_coco_classes(content: Any) -> bool:
-    """Tell COCO's lists of images, annotations and categories where no annotation has a box: iNaturalist's kind."""
+    """Return whether the content is COCO's images, annotations and categories without boxes, as in iNaturalist."""
     if not (isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()):
         return False
     first = content["annotations"][:1]
@@ -186,7 +186,7 @@ _JSON: tuple[tuple[str, Callable[[Any], bool], _Reader], ...] = (
 
 
 def _listed(tree: Tree, name: str) -> Iterator[_Labelled]:
-    """Read lines of an image and its class: "val/0001.jpg 65", as lists for ImageNet have them."""
+    """Read lines with an image and its class, such as "val/0001.jpg 65" in lists of ImageNet."""
     if PurePosixPath(name).name.lower() in _CLASS_LISTS:
         return
     data = tree.read(name)
@@ -205,7 +205,7 @@ def _listed(tree: Tree, name: str) -> Iterator[_Labelled]:
 
 
 def _class_names(tree: Tree, cells: set[str]) -> list[str]:
-    """Return the names of numbered classes where a list of them lies beside; else nothing."""
+    """Return the names of numbered classes from a list beside the file; empty without one."""
     if not all(cell.isdigit() for cell in cells):
         return []
     for name in tree.files:

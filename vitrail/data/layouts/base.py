@@ -1,4 +1,4 @@
-"""What every layout stands on: a tree of files, on disk or in archives, and the entries found in it."""
+"""Shared types of all layouts: a tree of files, on disk or in archives, and its entries."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ CLASS = Truth("class")
 
 
 class Entry(NamedTuple):
-    """One image as the layout names it, not yet opened; `target` and `part` as in a manifest's row.
+    """One image of a layout, not opened yet; `target` and `part` are those of a manifest row.
 
-    `trouble` says, as a predicate, why it cannot be used even before it is opened; empty where it can.
+    `trouble` is the reason, as a predicate, why it cannot be used; empty if it can be opened.
     """
 
     id: str
@@ -40,31 +40,31 @@ class Entry(NamedTuple):
 
 
 class Way(NamedTuple):
-    """One way out of a question: what it means, and the option that takes it."""
+    """One answer to a question: its meaning and its option."""
 
     text: str
     option: tuple[str, str]  # name and value, as ("labels", "notes.csv")
 
 
 class Question(NamedTuple):
-    """Two readings of one source that contradict each other: what is to be decided, and how."""
+    """A contradiction between two readings of a source: the question and the possible answers."""
 
     text: str
     ways: tuple[Way, ...]
 
     def error(self, source: str) -> UndecidedError:
-        """Return the error that asks for a decision."""
+        """Return the error that asks the user for a decision."""
         return UndecidedError(f"{source}: {self.text}", self.ways)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A source that was understood: `why` is one plain sentence, `notes` say what was left aside.
+    """One reading of a source: `why` is the reason in one sentence, `notes` report what is not used.
 
-    `truth` says what its targets are; `refusal` what is said where no task learns such truths unless it is named;
-    `plain` why its labels may be no classes at all, as a predicate of them; `question` what somebody has to decide;
-    `tables` those whose labels these are; `asked` how it was to be read; `truths` the files that are truths, and no
-    images to be labelled; `sure` that no other reading of the folders is a question.
+    `truth` is the header of its targets; `refusal` the message if such truths need a named task; `plain` the reason, as
+    a predicate, why its labels may not be classes; `question` an open decision for the user; `tables` the tables with
+    its labels; `asked` the reading options; `truths` the files that are truths and not images; `sure` is True if no
+    other reading of the folders can be a question.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Layout:
 
     @property
     def option(self) -> tuple[str, str]:
-        """The option and its value that ask for this reading."""
+        """The option and the value that select this reading."""
         return ("labels", self.tables[0]) if self.tables else ("layout", self.name)
 
     def entries(self) -> Iterator[Entry]:
@@ -92,7 +92,7 @@ class Layout:
 
     @cached_property
     def explained(self) -> Mapping[str, str]:
-        """Path of every image that has a truth → that truth."""
+        """Path of every image with a truth → the truth."""
         return {entry.path: entry.target for entry in self.found if entry.target and not entry.trouble}
 
     @cached_property
@@ -104,18 +104,18 @@ class Layout:
 
 
 def truth_of(entries: Iterable[Entry]) -> Truth:
-    """Return what the targets of a table are: classes where an image has several, else a class each."""
+    """Return the header of a table's targets: `classes` if an image has several labels, else `class`."""
     several = any(len(split_labels(entry.target)) > 1 for entry in entries if not entry.trouble)
     return Truth("classes" if several else "class")
 
 
 @dataclass(frozen=True)
 class Tree:
-    """Every file of a source in natural order: its name inside the source → its path below `root`.
+    """All files of a source in natural order: name inside the source → path below `root`.
 
-    `folders` are those that stand in it, `table` is the one table that was named as the source; `refused` holds what
-    may not be read, `notes` what was left aside while looking; `options` say how to read it, `wanted` is the kind of
-    truth that somebody asked for by naming a task.
+    `folders` are its folders, `table` is the table named as the source; `refused` contains files that must not be
+    read, `notes` report what is not used; `options` are the reading options, `wanted` is the kind of truth of the named
+    task.
     """
 
     name: str
@@ -130,10 +130,10 @@ class Tree:
 
     @classmethod
     def look(cls, source: str | Path, options: LayoutOptions = DEFAULTS) -> Tree:
-        """List a folder, an archive, or the folder around a single file.
+        """List a folder, an archive, or the folder of a single file.
 
         Raises:
-            DataError: missing, not permitted, or a file of no known kind.
+            DataError: the source is missing, not permitted, or of an unknown kind.
         """
         path = expanded(source)
         if not path.exists():
@@ -156,7 +156,7 @@ class Tree:
 
     @cached_property
     def pictures(self) -> list[str]:
-        """The names of images: by their suffix, or by their first bytes where it tells nothing."""
+        """The names of images, by their suffix or else by their first bytes."""
         return [name for name in self.files if self._shows(name)]
 
     @cached_property
@@ -168,14 +168,14 @@ class Tree:
         return is_image(name) or is_image_at(self.root, self.files[name])
 
     def odd_notes(self) -> list[str]:
-        """Say which images have no suffix that promises one."""
+        """Return a note on images without the suffix of an image."""
         odd = [name for name in self.pictures if not is_image(name)]
         if not odd:
             return []
         return [f"{count(len(odd), 'file')} without the suffix of an image taken as one: {shorten(odd)}."]
 
     def other_notes(self, used: Iterable[str]) -> list[str]:
-        """Say which files are no images; those that were used, or are named anyway, are left out."""
+        """Return a note on files that are not images, without those in `used`."""
         gone = set(used)
         others = [name for name in self.files if name not in self.shown and name not in gone]
         nouns = "file that is no image", "files that are no images"
@@ -195,10 +195,10 @@ class Tree:
 
 
 def _without_own(tree: Tree) -> Tree:
-    """Leave out what this project wrote, and say so.
+    """Leave out files written by vitrail, with a note.
 
     Raises:
-        DataError: there is nothing else, the source being a run.
+        DataError: the source is a run.
     """
     made = own_outputs.folders(tree.files)
     if "" in made:
@@ -231,7 +231,7 @@ def _above(names: Iterable[str]) -> set[str]:
 
 
 def _archive(file: Path, prefix: str) -> tuple[dict[str, str], tuple[Entry, ...], list[str]]:
-    """Return the files of an archive, what may not be read of it, and what is hidden in it."""
+    """Return the files of an archive, its refused members, and its hidden files."""
     found = archives.members(file)
     files = {m.name: f"{prefix}!{m.name}" for m in found if not m.trouble and not is_hidden(m.name)}
     refused = tuple(_refused(f"{prefix}!{m.name}", m.trouble) for m in found if m.trouble)

@@ -1,4 +1,4 @@
-"""COCO, YOLO and Pascal VOC: boxes of an image as its truth; as classification the boxes are cut out."""
+"""COCO, YOLO and Pascal VOC: the boxes of an image as its truth, or cropped boxes for classification."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from vitrail.data.layouts.outline_masks import Box, Drawn, OutlinedImage
 from vitrail.data.manifest import dump_target
 from vitrail.data.truth import Truth
 
-_ROUNDING = 1e-3  # of a pixel: shares of a side written with six digits are not exact
+_ROUNDING = 1e-3  # of a pixel: coordinates written as shares with six digits are not exact
 
 _Reader = Callable[[Tree], Drawn]
 
 
 def look(tree: Tree) -> Layout | None:
-    """Take every image with its boxes; None where there are no boxes.
+    """Return every image with its boxes; None if there are no boxes.
 
     Raises:
         DataError: an annotation file is broken.
@@ -55,7 +55,7 @@ def look(tree: Tree) -> Layout | None:
 
 
 def _refusal(tree: Tree, what: str, outlined: bool) -> str:
-    """Return what is said where nobody says how boxes are to be learned."""
+    """Return the message for boxes without a named task."""
     crops = "As classification I can take the crops: --layout crops."
     own = "A task of your own can learn them (--task my_module:MyTask)."
     if outlined:
@@ -64,7 +64,7 @@ def _refusal(tree: Tree, what: str, outlined: bool) -> str:
 
 
 def crops(tree: Tree) -> Layout | None:
-    """Take every box as an image; the boxes of one image stay together. None where there are no boxes.
+    """Return every box as an image; boxes of one image form a group. None if there are no boxes.
 
     Raises:
         DataError: an annotation file is broken.
@@ -92,7 +92,7 @@ def crops(tree: Tree) -> Layout | None:
 
 
 def kind_of(tree: Tree) -> tuple[str, str, Drawn] | None:
-    """Return whose boxes these are, why, and the images with theirs, each once; None where there are none."""
+    """Return the format of the boxes, the reason, and each image with its boxes; None if there are none."""
     kind = _kind(tree)
     if kind is None:
         return None
@@ -101,7 +101,7 @@ def kind_of(tree: Tree) -> tuple[str, str, Drawn] | None:
 
 
 def _merged(pictures: Iterable[OutlinedImage]) -> dict[str, OutlinedImage]:
-    """Return images by their names, what several files say of one together."""
+    """Return images by name, with the boxes of all files combined."""
     found: dict[str, OutlinedImage] = {}
     for one in pictures:
         known = found.setdefault(one.name, one._replace(boxes=[]))
@@ -115,14 +115,14 @@ def _merged(pictures: Iterable[OutlinedImage]) -> dict[str, OutlinedImage]:
 
 
 def _target(boxes: list[Box]) -> str:
-    """Write boxes as a row's target: a list of class, corners in pixels, and what else was said of each."""
+    """Return boxes as the target of a row: a list of class, corners in pixels, and flags."""
     return dump_target(
         [{"class": label(box.label), "box": [_short(n) for n in box.corners], **box.more} for box in boxes]
     )
 
 
 def _short(number: float) -> float | int:
-    """Return a number of pixels to a thousandth, whole ones without a point."""
+    """Return a number rounded to a thousandth, whole numbers without a decimal point."""
     rounded = round(number, 3)
     return int(rounded) if rounded == int(rounded) else rounded
 
@@ -132,7 +132,7 @@ def _drawn(reader: Callable[[Tree], Iterator[OutlinedImage]]) -> _Reader:
 
 
 def _whole(tree: Tree, reader: _Reader) -> Drawn:
-    """Return the images; an annotation that lacks a part is told in one sentence."""
+    """Return the images; raise DataError, in one sentence, if a part of an annotation is missing."""
     try:
         return reader(tree)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:

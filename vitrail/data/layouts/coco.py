@@ -1,4 +1,4 @@
-"""COCO's files of images, annotations and categories: which image is meant by each image, and what lies on it."""
+"""Read COCO's files of images, annotations and categories: the image file of each entry, and its objects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitrail.data.layouts.outline_masks import Box, Drawn, OutlinedImage
 
 
 def content_of(tree: Tree, name: str) -> dict[str, Any] | None:
-    """Return the content of a JSON file of COCO with boxes or outlines; None of another one.
+    """Return the content of a JSON file of COCO with boxes or outlines; None for other files.
 
     Raises:
         DataError: it is broken.
@@ -36,7 +36,7 @@ def content_of(tree: Tree, name: str) -> dict[str, Any] | None:
 
 
 def read(tree: Tree) -> Drawn:
-    """Return what all files of COCO say."""
+    """Return the content of all COCO files."""
     find = Finder({name: name for name in tree.pictures}, tree.root)
     pictures: list[OutlinedImage] = []
     notes: list[str] = []
@@ -50,7 +50,7 @@ def read(tree: Tree) -> Drawn:
 
 
 class _File:
-    """One file of COCO; `notes` are complete when its images were asked for."""
+    """One COCO file; `notes` are complete after `pictures` was called."""
 
     def __init__(self, find: Finder, name: str, content: Mapping[str, Any]) -> None:
         self.name, self.content = name, content
@@ -60,7 +60,7 @@ class _File:
         self.images = self._images(find)
 
     def _images(self, find: Finder) -> dict[Any, OutlinedImage]:
-        """Return the image of each image by its number, with the trouble where it is not clear which is meant."""
+        """Return the image file of each entry by its id, with `trouble` if it is ambiguous."""
         found: dict[Any, OutlinedImage] = {}
         written: dict[str, dict[str, None]] = {}
         meant = [self._meant(find, str(one["file_name"])) for one in self.content["images"]]
@@ -80,7 +80,7 @@ class _File:
         return found
 
     def _meant(self, find: Finder, said: str) -> tuple[str, str, str]:
-        """Return the image that a name means, or nothing; the name; and the trouble where it means several."""
+        """Return the image that matches a name, or ""; the name; and the trouble if several match."""
         path, trouble = find(said, folder_of(self.name), self.split)
         if not trouble and path in find.files:
             return path, said, ""
@@ -101,7 +101,7 @@ class _File:
             self.notes.append(f"{count(len(gone), 'image')} of {self.name} not here: {shorten(gone)}.")
 
     def pictures(self) -> list[OutlinedImage]:
-        """Return the images with what lies on them; one with an annotation of an unknown category is in trouble."""
+        """Return the images with their objects; an annotation of an unknown category sets `trouble`."""
         names = {one["id"]: str(one["name"]) for one in self.content["categories"]}
         listed = {one["id"] for one in self.content["images"]}
         lost: Counter[str] = Counter()

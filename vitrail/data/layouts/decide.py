@@ -1,7 +1,7 @@
-"""Which reading of a source is taken: all are weighed by how many images each explains, and none is silent.
+"""Choose between the readings of a source by the number of images that each explains; all are reported.
 
-Two readings contradict each other where they explain about as many images and say different things of the same
-ones. Nobody here knows which is meant: that is a question.
+Two readings contradict each other if they explain a similar number of images and give the same images different labels.
+The program cannot know which is right, so it asks the user.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from vitrail.data.layouts.base import Layout, Question, Tree, Way
 Look = Callable[[Tree], Layout | None]
 
 _PLAIN = 0.3
-"""What an image counts that is explained by folders whose names may be no classes: parts of a download, batches."""
+"""Weight of an image explained by folders whose names may not be classes: parts of a download, batches."""
 
 _WORDS = 0.3
-"""What an image counts that is explained by a word in its file name."""
+"""Weight of an image explained by a word in its file name."""
 
 _CLOSE = 0.5
-"""A reading that weighs less than this share of the heaviest one is no question, only named."""
+"""A reading with a smaller share of the largest weight is only reported and is not a question."""
 
 _SOME = 0.05
-"""A reading that explains a smaller share of the images is not worth a line."""
+"""A reading that explains a smaller share of the images is not reported."""
 
 
 _SHAPES = frozenset(("folders", "filenames"))
-"""Readings of names alone: what is in the way of them needs no word where another reading is taken."""
+"""Readings by names only; their problems are not reported if another reading is chosen."""
 
 
 class Found(NamedTuple):
-    """All readings of a source, and the tables that could not be understood."""
+    """All readings of a source, and the tables that could not be used."""
 
     readings: list[Layout]
     aside: list[table.Aside]
@@ -45,16 +45,18 @@ class Found(NamedTuple):
 
 
 def decide(tree: Tree) -> Layout | None:
-    """Return the reading that explains most images, with notes about the others; None where there is none.
+    """Return the reading that explains most images, with notes about the others; None if there is none.
 
     Raises:
-        DataError: a source that is broken, or that names images in a way that is not understood.
+        DataError: the source is broken, or refers to images in an unknown way.
     """
     found = _wanted(tree, _all(tree))
     if not found.readings:
         _refuse_with_reasons(tree, found)
         return None
-    ranked = sorted(found.readings, key=lambda one: -_weight(one))  # stable: the catalog's order decides
+    ranked = sorted(
+        found.readings, key=lambda one: -_weight(one)
+    )  # stable sort: ties keep the order of the catalog
     chosen, others = ranked[0], ranked[1:]
     _refuse_unread(tree, chosen, found)
     question = None
@@ -91,7 +93,7 @@ _ALIKE = {"class": {"class", "classes"}, "classes": {"class", "classes"}}
 
 
 def _wanted(tree: Tree, found: Found) -> Found:
-    """Leave the readings of the kind that a named task learns, where there are any."""
+    """Keep only the readings with the kind of truth of the named task, if there are any."""
     kinds = _ALIKE.get(tree.wanted, {tree.wanted})
     fitting = [one for one in found.readings if one.truth.kind in kinds]
     return found._replace(readings=fitting) if fitting else found
@@ -117,19 +119,19 @@ def _all(tree: Tree) -> Found:
             continue
         if found is not None and all(found.name != one.name for one in readings):
             readings.append(found)
-            if found.truths:  # a mask is no image that anything else could be said of
+            if found.truths:  # masks are not images, so other readings must not use them
                 left = {name: path for name, path in tree.files.items() if name not in found.truths}
                 tree = replace(tree, files=left)
     return Found(readings, aside, refusals)
 
 
 def _explained_well(tree: Tree, readings: Sequence[Layout]) -> bool:
-    """Tell that half the images are explained by more than words in their names."""
+    """Return whether half the images are explained by more than words in their names."""
     return any(2 * len(one.explained) >= len(tree.pictures) and not one.plain for one in readings)
 
 
 def _is_question(chosen: Layout, other: Layout) -> bool:
-    """Tell a reading that weighs enough to be asked about; words in file names never are."""
+    """Return whether a reading has enough weight for a question; words in file names never have."""
     if other.name == "filenames" or chosen.sure:
         return False
     if other.plain and chosen.truth.kind not in {"class", "classes"}:
@@ -145,9 +147,9 @@ def _weight(layout: Layout) -> float:
 
 
 def differing(one: Layout, other: Layout) -> tuple[int, int]:
-    """Return how many images two readings say different things of, and how many both explain.
+    """Return for how many images two readings differ, and how many both explain.
 
-    Readings whose labels are other names for the same classes, one to one, do not differ.
+    Readings whose labels are different names of the same classes, one to one, do not differ.
     """
     shared = one.explained.keys() & other.explained.keys()
     if one.truth.kind not in {"class", "classes"} or other.truth.kind not in {"class", "classes"}:
@@ -172,7 +174,7 @@ def _one_to_one(pairs: Iterable[tuple[frozenset[str], frozenset[str]]]) -> bool:
 
 
 def _refuse_with_reasons(tree: Tree, found: Found) -> None:
-    """Raise what is in the way of a source without any reading, with the reason of every table in it."""
+    """Raise the error of a source without any reading, with the reason for every table in it."""
     reasons = " ".join(f"{one.name} is not used: {one.why}." for one in found.aside)
     for refusal in found.refusals.values():
         raise DataError(f"{refusal} {reasons}") if reasons else refusal
@@ -183,7 +185,7 @@ def _refuse_with_reasons(tree: Tree, found: Found) -> None:
 
 
 def _refuse_unread(tree: Tree, chosen: Layout, found: Found) -> None:
-    """Refuse folders whose names may be no classes where labels lie beside them that are not understood."""
+    """Raise DataError for folders that may not be classes if labels beside them could not be read."""
     if not chosen.plain:
         return
     for name, error in found.refusals.items():
@@ -198,31 +200,29 @@ def _refuse_unread(tree: Tree, chosen: Layout, found: Found) -> None:
         )
 
 
-def _said(layout: Layout) -> str:
-    """Return a reading in a few words: what it is, how many images it explains, which classes."""
-    what = (
-        layout.tables[0]
-        if layout.tables
-        else {"folders": "the folders", "filenames": "the file names"}.get(layout.name, layout.name)
-    )
+def _summary(layout: Layout) -> str:
+    """Return a short description of a reading: its kind, the number of images it explains, its classes."""
+    what = {"folders": "the folders", "filenames": "the file names"}.get(layout.name, layout.name)
+    if layout.tables:
+        what = layout.tables[0]
     classes = f": {shorten(layout.classes)}" if layout.truth.kind in {"class", "classes"} else ""
     return f"{what} ({count(len(layout.explained), 'image')}{classes})"
 
 
 def _question(chosen: Layout, other: Layout, differ: int, shared: int) -> Question:
     number = count(shared, "image")
-    what = f"{_said(chosen)} and {_said(other)} say different things of {differ:,} of {number}"
+    what = f"{_summary(chosen)} and {_summary(other)} say different things of {differ:,} of {number}"
     more = len(chosen.explained) != len(other.explained)
-    why = (
-        "explains more images" if more else "names the images one by one" if chosen.tables else "comes first"
-    )
+    why = "names the images one by one" if chosen.tables else "comes first"
+    if more:
+        why = "explains more images"
     text = (
         f"Two readings contradict each other: {what}. The first {why}, but nobody here knows which is meant."
     )
-    return Question(text, tuple(Way(_said(one), one.option) for one in (chosen, other)))
+    return Question(text, tuple(Way(_summary(one), one.option) for one in (chosen, other)))
 
 
 def _other(other: Layout, differ: int, shared: int) -> str:
     name, value = other.option
     says = f"says something else of {differ:,} of {count(shared, 'image')}" if differ else "says the same"
-    return f"Not used: {_said(other)} {says}; to take it: --{name} {value}"
+    return f"Not used: {_summary(other)} {says}; to take it: --{name} {value}"

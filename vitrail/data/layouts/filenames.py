@@ -16,9 +16,9 @@ _NO_LABELS = frozenset((
 
 
 def look(tree: Tree) -> Layout | None:
-    """Take the words before the number as the label; None where that gives no sensible classes.
+    """Use the words before the number as the label; None if this gives no plausible classes.
 
-    Words that cameras write (IMG_0001) are no labels, and a label must have two images on the average.
+    Words of cameras (IMG_0001) are not labels, and a label must have two images on average.
     """
     entries: list[Entry] = []
     words: set[str] = set()
@@ -40,9 +40,5 @@ def look(tree: Tree) -> Layout | None:
         f"labels in the file names, because {count(len(classes), 'word')} stand before the numbers: "
         f"{shorten(classes)}."
     )
-    aside = (
-        [f"{count(len(stray), 'image')} without a label in the name left aside: {shorten(stray)}."]
-        if stray
-        else []
-    )
-    return Layout("filenames", tree.root, why, (*entries, *tree.refused), tuple(aside))
+    notes = [f"{count(len(stray), 'image')} without a label in the name left aside: {shorten(stray)}."]
+    return Layout("filenames", tree.root, why, (*entries, *tree.refused), tuple(notes if stray else ()))

@@ -17,14 +17,14 @@ _PLAIN = frozenset((
     "batches", "data", "dataset", "set", "folder", "dir", "chunk", "shard", "download", "downloads", "file", "files",
     "archive", "volume", "vol", "disk", "new", "old", "misc", "all", "jpg", "jpeg", "png", "train", "test", "val",
 ))  # fmt: skip
-"""Words by which people call folders that hold images of every class."""
+"""Usual names of folders that contain images of all classes."""
 
 
 def look(tree: Tree) -> Layout | None:
-    """Tell classes from splits; None where no image lies in a class folder.
+    """Distinguish class folders from split folders; None if no image is in a class folder.
 
     Raises:
-        DataError: one class only, or a class without a name.
+        DataError: there is only one class, or a class without a name.
     """
     names = _without_masks(tree.pictures)
     parts = [tuple(name.split("/")) for name in names]
@@ -45,7 +45,7 @@ def look(tree: Tree) -> Layout | None:
     if not classes:
         return None
     like_splits = splits_of(classes)
-    if len(classes) == 1 or like_splits:  # or are these no classes at all?
+    if len(classes) == 1 or like_splits:  # these may not be classes
         if (named := filenames.look(tree)) is not None:
             return named
         if len(like_splits) == len(classes):
@@ -62,7 +62,7 @@ def look(tree: Tree) -> Layout | None:
 
 
 def _without_masks(names: list[str]) -> list[str]:
-    """Return the images without the masks that lie beside them: cat/masks beside cat/images."""
+    """Return the images without the masks beside them: cat/masks beside cat/images."""
     folders = {name.rpartition("/")[0] for name in names}
     masks = {
         folder
@@ -74,7 +74,7 @@ def _without_masks(names: list[str]) -> list[str]:
 
 
 def wrapping(parts: Parts) -> int:
-    """Count the folders that wrap everything: a lone folder around the class folders is no class."""
+    """Return the number of folders around everything: a single folder around class folders is not a class."""
     depth = 0
     while (
         parts and all(len(part) > depth + 2 for part in parts) and len({part[depth] for part in parts}) == 1
@@ -84,7 +84,7 @@ def wrapping(parts: Parts) -> int:
 
 
 def _places(parts: Parts, tree: Tree) -> list[tuple[int, str]]:
-    """Return, for every image, which folder above it is its class (-1: none), and its split."""
+    """Return for every image the depth of its class folder (-1: none), and its split."""
     splits = _split_places(parts, tree)
     if splits:
         inner = {split: _inner(parts, splits, split) for split in set(splits.values())}
@@ -98,9 +98,9 @@ def _places(parts: Parts, tree: Tree) -> list[tuple[int, str]]:
 
 
 def _split_places(parts: Parts, tree: Tree) -> dict[tuple[str, ...], str]:
-    """Return folder → split, the folders as paths; empty where folders called so are classes.
+    """Return folder path → split; empty if folders with such names are classes.
 
-    Folders side by side are splits where one of them is the train split and most images in them lie deeper.
+    Sibling folders are splits if one of them is the train split and most of their images are in deeper folders.
     """
     children: dict[tuple[str, ...], dict[str, None]] = {}
     for part in parts:
@@ -166,7 +166,7 @@ def _deeper(parts: Parts, places: list[tuple[int, str]], within: bool) -> list[s
 
 
 def _empty(tree: Tree, classes: list[str]) -> list[str]:
-    """Name the folders beside class folders that hold no image: no class comes of them."""
+    """Return notes on folders beside class folders without images, which are not classes."""
     above = {folder.rpartition("/")[0] for name in tree.pictures if (folder := name.rpartition("/")[0])}
     full = {
         "/".join(name.split("/")[:end]) for name in tree.pictures for end in range(1, name.count("/") + 1)
@@ -184,7 +184,7 @@ def _empty(tree: Tree, classes: list[str]) -> list[str]:
 
 
 def _plain(classes: list[str]) -> str:
-    """Return why names of folders may be no classes, as a predicate of them; nothing where they may well be."""
+    """Return why names of folders may not be classes, as a predicate; "" if they are plausible classes."""
     words = [re.findall(r"[^\W\d_]+", name.casefold()) for name in classes]
     stems = {re.sub(r"[\W\d_]*([a-z]|[ivx]+|\d+)?$", "", name.casefold()) for name in classes}
     if all(one and all(word in _PLAIN or len(word) == 1 for word in one) for one in words):

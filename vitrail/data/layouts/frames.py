@@ -1,4 +1,4 @@
-"""Frames of videos among images with masks: frames a moment apart are no independent images."""
+"""Detect video frames among images with masks: consecutive frames are not independent images."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vitrail.data.labels import count
 from vitrail.data.layouts.base import Entry, Layout, Tree
 
 VIDEOS = 10
-"""From so many videos on each is one group; of fewer, stretches of frames are: else there is nothing to resample."""
+"""With at least this number of videos each is a group; with fewer, stretches of frames are, to allow resampling."""
 
 STRETCH = 10
-"""Frames of a stretch."""
+"""Number of frames in a stretch."""
 
 LEAST = 5
-"""Frames a video has at least, in the mean; numbered images of other origin have fewer of a name, or only one name."""
+"""Least mean number of frames per video; other numbered images have fewer per name, or only one name."""
 
 EVEN = 0.8
-"""Share of the steps from frame to frame that are alike in a video."""
+"""Least share of equal steps between the frame numbers of a video."""
 
 _FRAME = re.compile(r"(?P<video>.*\d.*?)[_-](?:frame_?|f)?(?P<number>\d{2,})", re.IGNORECASE)
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -31,7 +31,7 @@ _Numbered = list[tuple[int, Entry]]
 
 
 def with_frames(tree: Tree, layout: Layout) -> Layout:
-    """Return a layout of masks whose images have groups where their names tell frames of videos, and nothing else."""
+    """Return a layout of masks with groups for its images if their names are those of video frames."""
     asked = layout.truth.kind == "mask" and tree.options.groups != "none"
     if not asked or any(one.group for one in layout.found):
         return layout
@@ -49,7 +49,7 @@ def with_frames(tree: Tree, layout: Layout) -> Layout:
 
 
 def _videos(entries: Iterable[Entry]) -> Mapping[tuple[str, str], _Numbered]:
-    """Return the frames of each split and video in order; none where the names are not surely those of frames."""
+    """Return the frames of each split and video in order; empty if the names may not be those of frames."""
     found: dict[tuple[str, str], _Numbered] = defaultdict(list)
     total = 0
     for one in entries:

@@ -1,4 +1,4 @@
-"""Hugging Face data sets on disk: `save_to_disk` folders, and Parquet files with the images inside."""
+"""Read Hugging Face data sets on disk: `save_to_disk` folders, and Parquet files that contain the images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LABELS = ("label", "labels", "fine_label", "class", "target", "category", "tags
 
 
 def look(tree: Tree) -> Layout | None:
-    """Read images and labels out of Arrow or Parquet files; None where there are none with images inside.
+    """Read images and labels from Arrow or Parquet files; None if no file contains images.
 
     Raises:
         DataError: pyarrow is not installed, or a file is broken.
@@ -41,7 +41,7 @@ def look(tree: Tree) -> Layout | None:
     image, label = used[0].image, used[0].label
     where = f"{count(len(used), 'file holds', 'files hold')} images in {image!r} and labels in {label!r}"
     why = f"{what}, because {where}: {shorten(classes)}."
-    # A list that is empty says "none of the labels", where an empty cell of a table says nothing.
+    # An empty list means "none of the labels"; an empty cell of a table has no meaning.
     listed = any(one.lists for one in used) and any(
         not entry.target for entry in entries if not entry.trouble
     )
@@ -50,7 +50,7 @@ def look(tree: Tree) -> Layout | None:
 
 
 class _Columns(NamedTuple):
-    """The columns of images and labels, the names of the labels, and whether a cell is a list of them."""
+    """The columns of images and labels, the names of the labels, and whether a cell is a list of labels."""
 
     image: str
     label: str
@@ -59,15 +59,15 @@ class _Columns(NamedTuple):
 
 
 def _may_hold_images(file: Path) -> bool:
-    """Tell a Parquet file with a column of structures from a plain table, which needs no pyarrow to be read."""
+    """Return whether a Parquet file has a column of structures; a plain table can be read without pyarrow."""
     try:
         return any(isinstance(kind, pl.Struct) for kind in pl.read_parquet_schema(file).values())
-    except (Exception, pl.exceptions.PanicException):  # broken: the layout of tables says so
+    except (Exception, pl.exceptions.PanicException):  # broken: the layout of tables reports it
         return False
 
 
 def _columns(table: Any, saved: bool) -> _Columns | None:
-    """Return the columns of images and of labels, and the labels' names where the file tells them."""
+    """Return the columns of images and labels, and the names of the labels if the file states them."""
     schema = table.schema if saved else table.schema_arrow
     image = next((field.name for field in schema if _holds_images(field)), None)
     label = next((name for name in _LABELS if name in schema.names), None)
@@ -86,7 +86,7 @@ def _names(about: bytes, label: str) -> list[str]:
         KeyError,
         TypeError,
         AttributeError,
-    ):  # written by something else: labels stay numbers
+    ):  # written by another program: labels remain numbers
         names = []
     return list(names)
 
@@ -110,7 +110,7 @@ def _entries(tree: Tree, name: str, columns: _Columns) -> list[Entry]:
     for i, value in enumerate(column.to_pylist()):
         many = value if isinstance(value, list) else [value]
         path = f"{tree.files[name]}!{image}!{i}"
-        unknown = value is None or value == -1  # how data sets hide the labels of a contest
+        unknown = value is None or value == -1  # the usual value for hidden labels of a contest
         cell = "" if unknown else join_labels(named(one) for one in many)
         entries.append(Entry(path, path, cell, split, trouble="has no label" if unknown else ""))
     return entries

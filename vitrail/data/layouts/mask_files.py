@@ -1,4 +1,4 @@
-"""Files of masks: their numbers as they stand, and what the masks of a set say of its classes."""
+"""Read mask files: their values without conversion, and the values and colours in the masks of a set."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from vitrail.data.labels import shorten
 from vitrail.data.truth import Truth
 
 VOID = 255
-"""The value of a mask that counts nowhere, where nobody says another."""
+"""The default mask value that does not count."""
 
 MOST = 255
-"""Classes of a mask at most: one byte holds them and void."""
+"""Largest number of classes in a mask: one byte for classes and void."""
 
 SHARPEN = "Save masks without smoothing; black and white ones with: mogrify -threshold 50% masks/*.png (ImageMagick)."
-"""The way out where edges of masks were smoothed."""
+"""The remedy for masks with smoothed edges."""
 
 _COUNTED = 1000
 """Colours after which no more are counted: so many are no classes."""
@@ -35,11 +35,11 @@ _INDEXED = ("1", "L", "P", "I", "I;16", "I;16B", "F")
 
 
 class LossyMaskError(DataError):
-    """A mask in a format that blurs its numbers."""
+    """A mask in a lossy format, which changes its values."""
 
 
 class StrangeValueError(DataError):
-    """A mask with numbers or colours that stand for no class: `pixels` of each."""
+    """A mask with values or colours of no class: `pixels` of each."""
 
     def __init__(self, name: str, pixels: Mapping[str, int]) -> None:
         shown = shorten(f"{value} ({count:,} px)" for value, count in pixels.items())
@@ -51,22 +51,22 @@ class StrangeValueError(DataError):
 
 
 class RawMask(NamedTuple):
-    """A mask as its file holds it: numbers (height, width), or colours (height, width, 3); and the file's palette."""
+    """The content of a mask file: values (height, width), or colours (height, width, 3); and its palette."""
 
     array: NDArray[Any]
     palette: tuple[Colour, ...] = ()
 
     @property
     def coloured(self) -> bool:
-        """Whether it holds colours in place of numbers."""
+        """Whether it contains colours instead of values."""
         return self.array.ndim == 3
 
 
 def read_raw(data: bytes, name: str) -> RawMask:
-    """Read a mask file: palettes keep their numbers, a mask is turned by its own EXIF tag.
+    """Read a mask file: palettes keep their indices, and a mask is rotated by its own EXIF tag.
 
     Raises:
-        DataError: no image, a lossy one, or numbers that are no whole ones.
+        DataError: the file is not an image, is lossy, or contains values that are not integers.
     """
     if data[:6] == b"\x93NUMPY":
         return RawMask(_whole(np.load(BytesIO(data), allow_pickle=False), name))
@@ -102,10 +102,10 @@ def orientation(data: bytes) -> int:
 
 
 def decode_mask(raw: RawMask, truth: Truth, name: str) -> NDArray[np.uint8]:
-    """Return the class of each pixel, `VOID` where none counts: uint8 (height, width).
+    """Return the class of each pixel, or `VOID`: uint8 (height, width).
 
     Raises:
-        DataError: a number or a colour that is none of the header's.
+        DataError: the mask contains a value or colour that is not in the header.
     """
     array = raw.array
     if raw.coloured and truth.colours:
@@ -124,7 +124,7 @@ def decode_mask(raw: RawMask, truth: Truth, name: str) -> NDArray[np.uint8]:
 
 
 class Seen(NamedTuple):
-    """What the masks of a set hold: pixels of each number, or of each colour where some are in colours; a palette."""
+    """The content of the masks of a set: pixels of each value, or of each colour, and a palette."""
 
     values: Counter[int]
     colours: Counter[Colour]
@@ -132,9 +132,9 @@ class Seen(NamedTuple):
 
 
 def survey(masks: Iterable[Callable[[], RawMask]]) -> Seen:
-    """Read masks and return what they hold; what cannot be read is left to the check of its row.
+    """Read masks and return their values and colours; the check of a row reports masks that cannot be read.
 
-    Masks in shades of grey that are stored as colours hold numbers.
+    Grey masks that are stored as colours contain values.
     """
     values: Counter[int] = Counter()
     codes: Counter[int] = Counter()
@@ -178,7 +178,7 @@ def _codes(array: NDArray[Any]) -> NDArray[np.int32]:
 
 
 def hexed(colour: Colour) -> str:
-    """Write a colour as pages and tables do: #804080."""
+    """Return a colour as text: #804080."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
@@ -194,7 +194,7 @@ def _by_colour(array: NDArray[Any], truth: Truth, name: str) -> NDArray[np.uint8
 def _looked_up(
     array: NDArray[Any], known: Mapping[int, int], name: str, word: Callable[[int], str]
 ) -> NDArray[np.uint8]:
-    """Return what each number stands for; the error names those that stand for nothing, and how often they occur."""
+    """Return the class of each value; raise an error with the values of no class and their frequency."""
     counted = _counted(array)
     strange = {word(value): pixels for value, pixels in counted if value not in known}
     if strange:
@@ -231,10 +231,10 @@ def _palette(image: Image.Image) -> tuple[tuple[int, int, int], ...]:
 def paint(
     objects: Sequence[Mapping[str, Any]], size: tuple[int, int], places: Mapping[str, int], name: str
 ) -> NDArray[np.uint8]:
-    """Return the mask (height, width) that objects make, the later ones on top: outlines, or COCO's run lengths.
+    """Return the mask (height, width) of painted objects, later ones on top: outlines, or COCO's run lengths.
 
-    A pixel belongs to an outline that holds its centre. An object without a class is void; what none covers is the
-    first class.
+    A pixel belongs to an outline that contains its centre. An object without a class is void; pixels outside all
+    objects are the first class.
     """
     mask = np.zeros(size, np.uint8)
     for one in objects:
@@ -286,7 +286,7 @@ def _from_runs(rle: Mapping[str, Any], size: tuple[int, int], name: str) -> NDAr
 
 
 def to_runs(there: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return a mask as COCO's run lengths, column by column, the first of them of what is outside."""
+    """Return a mask as COCO's run lengths, column by column, starting with a run outside the object."""
     flat = there.T.ravel()
     ends = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()

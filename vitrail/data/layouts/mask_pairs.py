@@ -1,7 +1,7 @@
-"""Which image has which masks, by their names alone: folders side by side, trees of one shape, marks in file names.
+"""Pair images and masks by names: sibling folders, trees of the same shape, or marks in file names.
 
-A mask's name without what marks it as one is the name of its image. Where an image has several masks, what is left
-of their names are classes, or the masks are of single objects.
+The name of a mask without its mark is the name of its image. If an image has several masks, the rests of their names
+are classes, or the masks are of single objects.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vitrail.data.labels import IMAGES, natural
 _IMAGES = frozenset((
     "image", "images", "img", "imgs", "jpegimages", "leftimg8bit", "picture", "pictures", "photo", "photos",
 ))  # fmt: skip
-"""Words of folders of images."""
+"""Names of image folders."""
 
 _MAYBE_IMAGES = _IMAGES | {
     "input",
@@ -39,10 +39,10 @@ _MASKS = (
     "segmentations", "segmentation", "seg", "groundtruth", "groundtruths", "gt", "gts", "semantic", "targets",
     "target", "masks", "mask",
 )  # fmt: skip
-"""Words of folders of masks, those first that are taken where an image has masks in several."""
+"""Names of mask folders, in order of preference if an image has masks in several."""
 
 _ASIDE = frozenset(("segmentationobject", "instances", "instance", "panoptic", "2ndmanual"))
-"""Words of folders that lie beside those of masks and hold other things."""
+"""Names of folders beside those of masks with other content."""
 
 _GLUED = re.compile(
     r"(train|training|val|valid|test|testing)[ _-]?(annot|annots|masks?|labels?|gt)", re.IGNORECASE
@@ -69,7 +69,7 @@ class _File(NamedTuple):
     stem: str
     root: str
     inner: int  # folders below the root
-    word: str  # of masks: the word that says so; of images that of their folder, if any
+    word: str  # for masks the word that marks them; for images that of their folder, if any
 
 
 @dataclass
@@ -98,12 +98,12 @@ class Pairs:
 
     @property
     def classes(self) -> list[str]:
-        """Return the classes that names of masks tell."""
+        """Return the classes in the names of masks."""
         return sorted({one for own in self.masks.values() for one in own if one}, key=natural)
 
 
 def pair(names: Sequence[str]) -> Pairs | None:
-    """Return which of these files are masks of which others; None where none are."""
+    """Return the pairs of images and masks among these files; None if there are none."""
     parted = [_parted(name) for name in names]
     others = [one.name for one in parted if _is_other(one)]
     left = [one for one in parted if not _is_other(one)]
@@ -121,7 +121,7 @@ def _is_other(file: _File) -> bool:
 
 
 class _ImageIndex:
-    """Images by what their masks may be called."""
+    """Images by the possible names of their masks."""
 
     def __init__(self, files: Sequence[_File]) -> None:
         self.files = files
@@ -139,7 +139,7 @@ class _ImageIndex:
                     self.by_stem[stem].append(one.name)
 
     def of(self, mask: _File) -> tuple[str, str] | None:
-        """Return the image of a mask in a folder of masks, and the class that its name tells ("#": an object)."""
+        """Return the image of a mask in a folder of masks, and the class in its name ("#": a single object)."""
         stems = list(_mask_stems(mask.stem))
         for stem, number in stems:
             if picture := self.by_key.get((mask.place, stem)):
@@ -161,7 +161,7 @@ class _ImageIndex:
 
 
 def _by_folders(masks: Sequence[_File], pictures: _ImageIndex) -> Pairs | None:
-    """Pair the files of each folder of masks; of several that hold masks of one image the likeliest is taken."""
+    """Pair the files of each mask folder; if an image has masks in several, the most probable one is used."""
     groups: dict[str, list[_File]] = defaultdict(list)
     for one in masks:
         groups[one.root].append(one)
@@ -209,7 +209,7 @@ def _beside(pictures: _ImageIndex) -> Pairs | None:
 
 
 def _complete(found: Pairs, pictures: _ImageIndex, others: list[str]) -> None:
-    """Tell images without a mask from those that lie elsewhere, classes from objects, and where all of it lies."""
+    """Find images without a mask, decide between classes and objects, and collect the folders."""
     known = {*found.files, *found.lonely, *found.unused}
     roots = {one.root for one in pictures.files if one.name in found.masks}
     for one in pictures.files:
@@ -228,7 +228,7 @@ def _complete(found: Pairs, pictures: _ImageIndex, others: list[str]) -> None:
 
 
 def _tell_apart(found: Pairs) -> None:
-    """Tell names of classes, which come again at many images, from those of objects, which do not."""
+    """Return whether names are those of classes, which repeat in many images, and not of objects."""
     told = Counter(one for own in found.masks.values() for one in own if one not in ("", "#"))
     classes = bool(told) and len(told) <= _FEW_CLASSES and (2 * len(told) <= told.total() or len(told) <= 3)
     numbered = bool(told) or any("#" in own for own in found.masks.values())
@@ -241,7 +241,7 @@ def _tell_apart(found: Pairs) -> None:
 
 
 def _lossless(names: Sequence[str]) -> list[str]:
-    """Return masks, each once, in natural order; of one that is there as JPEG and as something else, not the JPEG."""
+    """Return masks without duplicates, in natural order; a JPEG is dropped if another format exists."""
     by_stem: dict[str, list[str]] = defaultdict(list)
     for name in sorted(set(names), key=natural):
         by_stem[_without_suffix(name)].append(name)
@@ -258,7 +258,7 @@ def _rank(mask: _File, root: str) -> tuple[int, tuple[tuple[int, int, str], ...]
 
 @lru_cache(maxsize=4096)
 def _folder(name: str) -> tuple[str, Key]:
-    """Return the word that makes a folder one of images or masks, and what else it is called."""
+    """Return the word that marks a folder as one of images or masks, and the rest of its name."""
     low = name.lower()
     if low in _MAYBE_IMAGES or low in _MASKS or low in _ASIDE:
         return low, ()
@@ -311,7 +311,7 @@ def _image_stems(stem: str) -> Iterator[str]:
 
 
 def _marked(stem: str) -> Iterator[tuple[str, str]]:
-    """Yield what is left of the name of a mask without its mark; "#" with it where masks are numbered."""
+    """Yield the name of a mask without its mark, and "#" if masks are numbered."""
     if match := _CITY.fullmatch(stem):
         yield match["name"], ""
     if match := _BEHIND.fullmatch(stem):
@@ -323,7 +323,7 @@ def _marked(stem: str) -> Iterator[tuple[str, str]]:
 
 
 def stems_of_mask(file: str) -> list[str]:
-    """Return what the image of a mask file may be called, the whole name first."""
+    """Return the possible names of a mask's image, the whole name first."""
     return [name for name, _ in _mask_stems(_without_suffix(file))]
 
 

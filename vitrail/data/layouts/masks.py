@@ -1,4 +1,4 @@
-"""Images with masks: files of class numbers or colours, one file a class, one an object, volumes, and outlines."""
+"""Images with masks: files of class values or colours, one file per class or per object, volumes, and outlines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from vitrail.data.labels import count, shorten
 from vitrail.data.layouts import mask_files, mask_pairs, mask_tables, outlines, series
 from vitrail.data.layouts.base import Entry, Layout, Tree
 from vitrail.data.layouts.boxes import listed_splits
-from vitrail.data.layouts.mask_tables import BACKGROUND, FOREGROUND, Header
+from vitrail.data.layouts.known_palettes import known
+from vitrail.data.layouts.mask_header import Header, decide_header
+from vitrail.data.layouts.mask_tables import BACKGROUND, FOREGROUND
 from vitrail.data.manifest import dump_target
 from vitrail.data.medical import affine_of, labels_of, slices
 from vitrail.data.open_image import read
@@ -26,7 +28,7 @@ _VOLUMES = (".nii", ".nii.gz")
 
 
 def look(tree: Tree) -> Layout | None:
-    """Pair images with masks by their names, or with outlines where these are asked for; else None."""
+    """Pair images with masks by their names, or with outlines if requested; otherwise None."""
     if tree.table:
         return None
     if found := series.pair(tree):
@@ -40,7 +42,7 @@ def look(tree: Tree) -> Layout | None:
 
 
 def _candidates(tree: Tree) -> list[str]:
-    """Return the files that may be images or masks; arrays are masks alone."""
+    """Return the files that may be images or masks; arrays can only be masks."""
 
     def may_be(name: str) -> bool:
         low = name.lower()
@@ -76,7 +78,7 @@ def _of_files(tree: Tree, pairs: mask_pairs.Pairs) -> Layout:
 
 
 def _of_series(tree: Tree, found: Mapping[str, list[str]]) -> Layout:
-    """Return the slices of DICOM series, those of a series together, with the NIfTI volumes of their labels."""
+    """Return the slices of DICOM series, grouped by series, with the NIfTI volumes of their labels."""
     names = [name for own in found.values() for name in own]
     split = _splits(tree, names)
     tables = mask_tables.tables(tree)
@@ -119,7 +121,7 @@ def _said(pairs: mask_pairs.Pairs) -> list[str]:
 
 
 class _Maker:
-    """Makes the header and the entries of images with mask files."""
+    """Builds the header and the entries of images with mask files."""
 
     def __init__(self, tree: Tree, pairs: mask_pairs.Pairs) -> None:
         self.tree, self.pairs = tree, pairs
@@ -128,7 +130,7 @@ class _Maker:
         self.broken: dict[str, str] = {}
 
     def layout(self) -> tuple[Header, list[Entry]]:
-        """Return the header, and an entry for each image, those without a mask among them."""
+        """Return the header, and an entry for each image, including images without a mask."""
         if any(name.lower().endswith(_VOLUMES) for name in self.pairs.masks):
             return self._volumes()
         tables = mask_tables.tables(self.tree)
@@ -150,7 +152,7 @@ class _Maker:
         return [*entries, *(self.tree.entry(name, "", self.split(name)) for name in left)]
 
     def _left(self) -> list[str]:
-        """Return the images without a mask; where lists say which belong to the set, only those that they name."""
+        """Return the images without a mask; if lists define the set, only those in the lists."""
         listed = _listed(self.tree)
         if not listed:
             return self.pairs.without
@@ -170,7 +172,7 @@ class _Maker:
         return header, targets
 
     def _by_class(self, table: mask_tables.Table | None) -> tuple[Header, dict[str, str]]:
-        """Return one file a class; what no file covers is the background."""
+        """Return entries with one file per class; pixels in no file are background."""
         self.kind = "one file a class"
         known = [kind for kind in (table.kinds if table else ()) if kind.name in self.pairs.classes]
         names = [kind.name for kind in known] + [
@@ -187,7 +189,7 @@ class _Maker:
         return Header(Truth("mask", ordered), self._overlaps(ordered)), targets
 
     def _overlaps(self, ordered: Sequence[str]) -> tuple[str, ...]:
-        """Say which class a pixel has that files of several cover, where there are such."""
+        """Return a note on the class of pixels that are in the files of several classes."""
         with ThreadPoolExecutor() as pool:
             own = (
                 [self.tree.files[one[name][0]] for name in ordered if name in one]
@@ -202,7 +204,7 @@ class _Maker:
         )
 
     def _overlap(self, files: Sequence[str]) -> bool:
-        """Tell whether two files of classes share a pixel; of what cannot be read the check says so."""
+        """Return whether the files of two classes share a pixel; the check reports files that cannot be read."""
         there: NDArray[np.bool_] | None = None
         for path in files:
             try:
@@ -230,7 +232,7 @@ class _Maker:
         }
 
     def _union(self, kind: str, masks: Sequence[str]) -> tuple[str, str]:
-        """Return the target of an image with a mask for each of its objects, or what is wrong with these."""
+        """Return the target of an image with one mask per object, or the problem with the masks."""
         there: NDArray[np.bool_] | None = None
         for name in masks:
             try:
@@ -246,7 +248,7 @@ class _Maker:
         return dump_target({"size": list(there.shape), "objects": [one]}), ""
 
     def _volumes(self) -> tuple[Header, list[Entry]]:
-        """Return the slices of volumes, each with that of the volume of its labels; those of a volume stay together."""
+        """Return the slices of volumes, each with the slice of its label volume; a volume is one group."""
         self.kind = "slices of volumes"
         own = {picture: masks[""][0] for picture, masks in self.pairs.masks.items()}
         self.pairs.aside += self.pairs.without  # other sequences of the same body
@@ -278,9 +280,9 @@ class _Maker:
 def header_of(
     tree: Tree, masks: Sequence[str], table: mask_tables.Table | None = None, words: Iterable[str] = ()
 ) -> Header:
-    """Return the header of masks, one file an image: by a table, by what sets of such folders mean, or by themselves.
+    """Return the header of masks with one file per image: from a table, a well-known set, or the masks themselves.
 
-    Where their colours mean nothing to anybody it names no class, and says why: a task of one's own may read them.
+    If the meaning of their colours is unknown, it names no class and states why; a custom task may read them.
     """
 
     def raw(name: str) -> mask_files.RawMask:
@@ -292,13 +294,13 @@ def header_of(
 
     seen = mask_files.survey(partial(raw, name) for name in masks)
     try:
-        return mask_tables.header(table, seen, mask_tables.known(frozenset(words), seen))
+        return decide_header(table, seen, known(frozenset(words), seen))
     except DataError as error:
         return Header(Truth("mask"), refusal=f"{tree.name} {error}")
 
 
 def _listed(tree: Tree) -> dict[str, str]:
-    """Return the splits that ImageSets lists for segmentation, else for anything, by the stem of the image."""
+    """Return the splits in ImageSets, those for segmentation first, by the stem of the image."""
     own = {
         name: path for name, path in tree.files.items() if "/Segmentation/" in name or "ImageSets" not in name
     }
@@ -306,7 +308,7 @@ def _listed(tree: Tree) -> dict[str, str]:
 
 
 def _splits(tree: Tree, pictures: Iterable[str]) -> Callable[[str], str]:
-    """Return the split of an image: by the folders above it, else by the lists of ImageSets."""
+    """Return the split of an image, from its folders or else from the lists of ImageSets."""
     listed = _listed(tree)
     folders = dict.fromkeys(part for name in pictures for part in name.split("/")[:-1])
     named = tree.options.splits_among(folders)

@@ -18,10 +18,10 @@ _LABELS = ("labels", "y", "label", "target", "targets")
 
 
 def look(tree: Tree) -> Layout | None:
-    """Pair arrays of images with arrays of labels by their names; None where the source is no .npz file.
+    """Pair arrays of images with arrays of labels by their names; None if the source is not an .npz file.
 
     Raises:
-        DataError: no such pair, shapes that do not fit, or numbers that are no images.
+        DataError: there is no such pair, shapes do not match, or arrays are not images.
     """
     files = [path for name, path in tree.files.items() if name.endswith(".npz")]
     if len(files) != 1 or tree.pictures:
@@ -45,7 +45,7 @@ def look(tree: Tree) -> Layout | None:
 
 
 def _partner(name: str, arrays: dict[str, NDArray[Any]]) -> tuple[str, str] | None:
-    """Return the labels' name and the split of an array of images, or None for another array."""
+    """Return the name of the labels and the split of an array of images, or None for other arrays."""
     words = name.lower().split("_")
     split = next((found for word in words if (found := split_of(word))), "")
     plain = "_".join(word for word in words if not split_of(word))

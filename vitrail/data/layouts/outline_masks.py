@@ -1,4 +1,4 @@
-"""Boxes and outlines on images, as the readers of all their formats give them."""
+"""Types for boxes and outlines on images, shared by the readers of all formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outlines as masks: polygons and run lengths of COCO, YOLO and CVAT, and LabelMe's files, one an image."""
+"""Outlines as masks: polygons and run lengths of COCO, YOLO and CVAT, and LabelMe's files, one per image."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from vitrail.data.truth import Truth
 Object = dict[str, Any]
 
 _CORNERS = 64
-"""Corners of a circle that is written as an outline."""
+"""Number of corners of a circle as an outline."""
 
 
 class _Painted(NamedTuple):
-    """An image by its name in the tree, its (height, width), and what is painted on it, in order.
+    """An image by its name in the tree, its (height, width), and its painted objects, in order.
 
-    `trouble` says, as a predicate, why it cannot be used.
+    `trouble` is the reason, as a predicate, why it cannot be used.
     """
 
     name: str
@@ -43,7 +43,7 @@ class _Painted(NamedTuple):
 
 
 def look(tree: Tree, *, boxes: bool) -> Layout | None:
-    """Return images with what is painted on them: LabelMe's, and, where they are asked for, outlines beside boxes.
+    """Return images with their painted objects: those of LabelMe and, if requested, outlines beside boxes.
 
     Raises:
         DataError: an annotation file is broken.
@@ -85,7 +85,7 @@ def _area(corners: Sequence[float]) -> float:
 
 
 def _size(tree: Tree, name: str) -> tuple[int, int]:
-    """Return the (height, width) of an upright image; (0, 0) where it cannot be read: its own check says why."""
+    """Return the (height, width) of an upright image; (0, 0) if it cannot be read, which its check reports."""
     try:
         with Image.open(BytesIO(tree.read(name))) as image:
             lying = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}
@@ -95,7 +95,7 @@ def _size(tree: Tree, name: str) -> tuple[int, int]:
 
 
 def _labelme(tree: Tree) -> Layout | None:
-    """Read LabelMe's files: one an image, with shapes, each with a label and points."""
+    """Read LabelMe's files: one per image, with shapes that have a label and points."""
     names = [name for name in tree.files if name.lower().endswith(".json")]
     if not names or (not _is_labelme(tree.read(names[0])) and not _is_labelme(tree.read(names[-1]))):
         return None
@@ -113,7 +113,7 @@ def _labelme(tree: Tree) -> Layout | None:
 
 
 class _LabelMe:
-    """Reads LabelMe's files, one after another; none of them, and no image beside them, is lost without a word."""
+    """Reads LabelMe's files one by one; every file or image that is not used is reported."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
@@ -145,7 +145,7 @@ class _LabelMe:
             self.others.append(name)
 
     def _picture(self, name: str, said: str) -> str:
-        """Return the image that a JSON file names, or else that is called as it is; nothing where none is."""
+        """Return the image named in a JSON file, or else the one with the same name; "" without one."""
         folder, _, file = name.rpartition("/")
         for wanted in (said, file.rpartition(".")[0]):
             picture, trouble = self.find(wanted, f"{folder}/" if folder else "")
@@ -154,7 +154,7 @@ class _LabelMe:
         return ""
 
     def add_left(self) -> None:
-        """Add the images without a JSON file that can be read in the folders of the others: they have no mask."""
+        """Add the images without a readable JSON file in the same folders: they have no mask."""
         known = {one.name for one in self.found}
         folders = {name.rpartition("/")[0] for name in known}
         for picture in self.tree.pictures:
@@ -165,7 +165,7 @@ class _LabelMe:
                 self.others.append(file)
 
     def notes(self) -> list[str]:
-        """Return what was left aside."""
+        """Return notes on what is not used."""
         notes = [f"{count(number, kind)} left aside: no area." for kind, number in self.aside.items()]
         if self.lonely:
             notes.append(
@@ -178,7 +178,7 @@ class _LabelMe:
 
 
 def _parsed(data: bytes) -> tuple[Any, str]:
-    """Return the content of a JSON file, and why it cannot be read."""
+    """Return the content of a JSON file, and the reason if it cannot be read."""
     try:
         return json.loads(data), ""
     except ValueError as error:
@@ -232,7 +232,7 @@ def _shape(shape: Mapping[str, Any], size: tuple[int, int], aside: Counter[str])
 
 
 def _of_image(shape: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Return the runs of a shape that is an image in text, at the corners that its points tell."""
+    """Return the run lengths of a shape stored as an encoded image, at the corners given by its points."""
     with Image.open(BytesIO(base64.b64decode(shape["mask"]))) as image:
         small = np.asarray(ImageOps.exif_transpose(image).convert("L")) != 0
     left, top = (round(number) for number in shape["points"][0])
@@ -267,7 +267,7 @@ def _entry(tree: Tree, one: _Painted) -> Entry:
 
 
 def _bare(found: Sequence[_Painted]) -> list[str]:
-    """Say which images are background everywhere."""
+    """Return a note on images that contain only background."""
     bare = [one.name for one in found if not one.objects and not one.trouble]
     are = "is" if len(bare) == 1 else "are"
     return (
@@ -276,7 +276,7 @@ def _bare(found: Sequence[_Painted]) -> list[str]:
 
 
 def _inside(found: Sequence[_Painted]) -> tuple[list[_Painted], list[str]]:
-    """Leave out the outlines that lie wholly outside their images, and say so."""
+    """Remove outlines that are completely outside their images, with a note."""
     kept = [one._replace(objects=[own for own in one.objects if _touches(own, one.size)]) for one in found]
     lost = {
         one.name: len(one.objects) - len(own.objects)
@@ -290,7 +290,7 @@ def _inside(found: Sequence[_Painted]) -> tuple[list[_Painted], list[str]]:
 
 
 def _touches(one: Object, size: tuple[int, int]) -> bool:
-    """Tell whether an outline may cover a pixel of its image; where that cannot be told it may."""
+    """Return whether an outline may cover a pixel of its image; True if this is unknown."""
     if not any(size) or "rle" in one:
         return True
     try:
@@ -298,5 +298,5 @@ def _touches(one: Object, size: tuple[int, int]) -> bool:
             min(xs) < size[1] and max(xs) > 0 < max(ys) and min(ys) < size[0]
             for xs, ys in ((outline[::2], outline[1::2]) for outline in one["polygons"])
         )
-    except (TypeError, ValueError):  # no list of numbers: the check of its row says so
+    except (TypeError, ValueError):  # not a list of numbers: the check of its row reports it
         return True

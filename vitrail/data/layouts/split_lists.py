@@ -1,4 +1,4 @@
-"""Splits and groups that stand in lists of their own: a split.csv beside class folders, train.txt and test.txt."""
+"""Read splits and groups from separate lists: a split.csv beside class folders, train.txt and test.txt."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LISTS = (".txt", ".csv", ".lst")
 
 
 class _Said(NamedTuple):
-    """What a list says: path → split, and path → group; either may be empty."""
+    """The content of a list: path → split, and path → group; either may be empty."""
 
     splits: dict[str, str]
     groups: dict[str, str]
 
 
 def with_lists(tree: Tree, layout: Layout) -> Layout:
-    """Return a layout whose images have the splits and groups of lists beside them, where they have none."""
+    """Return a layout with splits and groups from lists, for images without their own."""
     if tree.table:
         return layout
     paths = {entry.path for entry in layout.found if not entry.trouble}
@@ -68,7 +68,7 @@ def _notes(paths: set[str], splits: dict[str, str], groups: dict[str, str], used
 
 
 def _in_table(tree: Tree, name: str, find: Finder) -> _Said | None:
-    """Return what a table says that has a column of images, and one of splits or of groups."""
+    """Return the content of a table with a column of images and one of splits or groups."""
     if not is_table(name) or name.lower().endswith((".txt", ".json")):
         return None
     try:
@@ -97,7 +97,7 @@ def _in_table(tree: Tree, name: str, find: Finder) -> _Said | None:
 
 
 def _in_list(tree: Tree, name: str, find: Finder) -> _Said | None:
-    """Return what a list of names says whose own name says which split they are of."""
+    """Return the content of a list of names whose file name is that of a split."""
     if not name.lower().endswith(_LISTS):
         return None
     stem = PurePosixPath(name).stem

@@ -1,7 +1,7 @@
 """Tables beside the images: CSV, TSV, JSON lines, Parquet or Excel files of images and labels.
 
-A source may hold several. Those of disjoint images and the same labels, a table a split, are one reading; one that
-says something else of the same images is a reading of its own, and none is joined into another.
+A source may have several tables. Tables with disjoint images and the same labels, one per split, are one reading; a
+table with other labels for the same images is a separate reading, and tables are never merged otherwise.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _CODES = {"utf-8-sig": "", "gb18030": ", read as GBK", "cp1252": ", read as Wind
 _UTF16 = ", read as UTF-16"
 
 _HELD_OUT = ("train", "val", "test")
-_COLUMNS = 40  # that are looked through for images
-SAMPLE = 500  # rows by which the column of images is found
+_COLUMNS = 40  # largest number of columns searched for images
+SAMPLE = 500  # rows that are used to find the column of images
 _SEVERAL = 20  # one image in so many has several rows where rows are labels rather than contradictions
 
 
 class Aside(NamedTuple):
-    """A table that is not used: why, as a predicate, and how many images it names nevertheless."""
+    """A table that is not used: the reason, as a predicate, and the number of images that it names."""
 
     name: str
     why: str
@@ -51,7 +51,7 @@ class Aside(NamedTuple):
 
 
 class Readings(NamedTuple):
-    """What the tables of a source say, the one that explains most images first, and those that say nothing."""
+    """The readings from the tables of a source, the one with most images first, and the unused tables."""
 
     layouts: list[Layout]
     aside: list[Aside]
@@ -65,7 +65,7 @@ class _Table(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """One table as a layout of its own; `table` says how it was understood."""
+    """One table as a separate layout; `table` contains the detected columns."""
 
     table: _Table
     entries: list[Entry]
@@ -77,18 +77,17 @@ class _Read(NamedTuple):
 
 
 def look(tree: Tree) -> Layout | None:
-    """Join a table's rows to the images; None where no table names images with labels.
+    """Join the rows of a table to the images; None if no table names images with labels.
 
     Raises:
-        DataError: the table was named as the source but lacks a column or names no existing image; or it has
-            a split that is none.
+        DataError: the table is the source but lacks a column or names no existing image, or a split is unknown.
     """
     found = readings(tree).layouts
     return found[0] if found else None
 
 
 def readings(tree: Tree) -> Readings:
-    """Return every reading that the tables of a source give; DataError as `look`."""
+    """Return all readings from the tables of a source; raises like `look`."""
     if tree.table and not is_table(tree.table):
         return Readings([], [])
     around = replace(Tree.look(tree.root, tree.options), notes=tree.notes) if tree.table else tree
@@ -115,10 +114,10 @@ def readings(tree: Tree) -> Readings:
 
 
 def _asked(tree: Tree) -> tuple[str, str]:
-    """Return the table and the column that somebody named; nothing where nobody did.
+    """Return the table and the column named by the user; empty without them.
 
     Raises:
-        UnknownNameError: no such table.
+        UnknownNameError: there is no such table.
     """
     wanted = tree.options.labels
     if not wanted:
@@ -137,13 +136,13 @@ def _asked(tree: Tree) -> tuple[str, str]:
 
 
 def _candidate(name: str) -> bool:
-    """Tell a table that may hold labels; text files and what one hands in at a contest are none."""
+    """Return whether a table may contain labels; text files and contest submissions do not."""
     file = name.rsplit("/", 1)[-1].lower()
     return file.endswith(SUFFIXES) and not file.endswith(".txt") and "submission" not in file
 
 
 def _candidates(tree: Tree) -> list[str]:
-    """Return the tables of a source; of JSON files those that hold records, where there is not one an image."""
+    """Return the tables of a source, including JSON files with records if there is not one per image."""
     names = [name for name in tree.files if _candidate(name)]
     records = {name for name in few(tree, ".json") if _holds_records(tree, name)}
     return [name for name in names if not name.lower().endswith(".json") or name in records]
@@ -158,7 +157,7 @@ def _holds_records(tree: Tree, name: str) -> bool:
 
 
 def _understood(tree: Tree, name: str, column: str, find: Finder) -> _Table | Aside:
-    """Read a table and find out what its columns say, or why it is not used."""
+    """Read a table and detect its columns, or return the reason why it is not used."""
     try:
         data = tree.read(name) if name in tree.files else Path(name).read_bytes()
         frame = read_table(name, data)
@@ -184,9 +183,9 @@ def _understood(tree: Tree, name: str, column: str, find: Finder) -> _Table | As
 def image_column(
     frame: pl.DataFrame, tree: Tree, name: str, find: Finder
 ) -> tuple[pl.DataFrame, str, int, str]:
-    """Return the frame, its column of images, how many different ones of a sample it names, and what is in the way.
+    """Return the frame, its column of images, the number of different images in a sample, and the problem if any.
 
-    A column of folders beside one of file names is joined to it.
+    A column of folders is joined with the column of file names.
     """
     sample, base, split = frame.gather_every(max(1, len(frame) // SAMPLE)), folder_of(name), split_in(name)
     known = path_columns(frame)
@@ -205,12 +204,12 @@ def image_column(
 
 
 def _numbers(column: pl.Series) -> bool:
-    """Tell a column of plain numbers: images called 1, 2, 3 are named so by chance."""
+    """Return whether a column contains plain numbers, which match images called 1, 2, 3 only by chance."""
     return all(cell.strip().isdigit() for cell in column if cell.strip())
 
 
 def _with_folder(frame: pl.DataFrame, path: str, tree: Tree) -> pl.DataFrame | None:
-    """Return the frame with folder/name in the column of names, where another column names the folders."""
+    """Return the frame with folder/name in the column of names, if another column contains the folders."""
     folders = {name.rpartition("/")[0] for name in tree.pictures}
     known = {last for folder in folders for last in (folder, folder.rpartition("/")[2])}
     for column in frame.columns:
@@ -240,7 +239,7 @@ def _entries(table: _Table, find: Finder, tree: Tree) -> _Read:
 
 
 def _splits(table: _Table, tree: Tree) -> list[str]:
-    """Return the split of every row: by its column, else by the name of the table."""
+    """Return the split of every row, from its column or else from the name of the table."""
     column = table.columns.split
     if not column:
         return ["" if tree.options.splits == "none" else split_in(table.name)] * len(table.frame)
@@ -257,7 +256,7 @@ def _splits(table: _Table, tree: Tree) -> list[str]:
 
 
 def _merge(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
-    """Join the rows of one image: many such rows are one label a row, a few are contradictions."""
+    """Merge the rows of one image: many such rows mean one label per row, a few are contradictions."""
     by_path: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         by_path[entry.path].append(entry)
@@ -279,7 +278,7 @@ def _merge(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
         else:
             notes["in several equal rows: taken once"] += 1
         splits = {row.split for row in rows} - {""}
-        if len(splits) > 1:  # what scores may not train
+        if len(splits) > 1:  # test images must not be used for training
             one = one._replace(split=max(splits, key=_HELD_OUT.index))
             notes["in two splits at once: they score and do not train"] += 1
         by_path[path] = [one]
@@ -288,7 +287,7 @@ def _merge(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
 
 
 def _groups(read: Sequence[_Read]) -> list[list[_Read]]:
-    """Put tables together that are parts of one reading: other images, and labels from the same column."""
+    """Combine tables that are parts of one reading: different images, labels from the same column."""
     groups: list[list[_Read]] = []
     for one in read:
         for group in groups:
@@ -328,7 +327,7 @@ def _layout(tree: Tree, group: Sequence[_Read], source: str) -> Layout:
 
 
 def unnamed(tree: Tree, layout: Layout) -> list[str]:
-    """Say how many images no row names."""
+    """Return a note on the images that no row names."""
     named = {entry.path for entry in layout.found}
     rest = [] if tree.table else [name for name in tree.pictures if tree.files[name] not in named]
     return [f"{count(len(rest), 'image')} that no table names left aside: {shorten(rest)}."] if rest else []

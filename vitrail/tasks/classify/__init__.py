@@ -1,1 +1,1 @@
-"""One class an image."""
+"""Single-label classification: one class per image."""

@@ -1,4 +1,4 @@
-"""How good answers of one class an image are: share right, scores of each class, calibration, the worst mistakes."""
+"""Evaluation of single-label classification: accuracy, scores of each class, calibration, worst mistakes."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 SHOWN = 6
-"""Images of each kind in a row of a page: surest mistakes, surest right answers, right ones in doubt."""
+"""Images per row of a page: most confident mistakes, most and least confident correct predictions."""
 
 FEW = 30
-"""Test images of a class below which its score is hardly more than a hint."""
+"""With fewer test images of a class, its score is only a rough estimate."""
 
 
 class ClassEvaluation:
-    """Share of right answers and mean cross entropy while training; everything of report.json afterwards."""
+    """Accuracy and mean cross entropy during training; all scores of report.json afterwards."""
 
     main, unit = "accuracy", "%"
 
@@ -59,7 +59,7 @@ class ClassEvaluation:
         truths: Sequence[int],
         at: Sequence[Geometry],
     ) -> None:
-        """Take in logits (b, k) and the places of the true classes."""
+        """Add logits (b, k) and the indices of the true classes."""
         logits, truth = output["logits"], torch.as_tensor(list(truths))
         losses = F.cross_entropy(logits, truth, reduction="none")
         arrays = {
@@ -71,7 +71,7 @@ class ClassEvaluation:
         self.kept.add(rows, arrays)
 
     def merge(self, other: ClassEvaluation) -> None:
-        """Take in another's images, in the order of their ids."""
+        """Add the images of another evaluation and sort all by id."""
         self.kept.merge(other.kept)
 
     def scores(self) -> dict[str, float]:
@@ -86,11 +86,11 @@ class ClassEvaluation:
         }
 
     def calibrate(self) -> Mapping[str, Any]:
-        """Return the temperature that makes the probabilities honest."""
+        """Return the temperature that calibrates the probabilities."""
         return {"temperature": temperature(self.kept["logits"].astype(np.float64), self.truth)}
 
     def per_image(self) -> Mapping[str, Array]:
-        """Return whether each image was answered rightly, how sure, the true class's probability, the loss."""
+        """Return for each image correctness, confidence, the probability of the true class and the loss."""
         own = self.probabilities()[np.arange(len(self.kept)), self.truth]
         return {
             "right": self.right(),
@@ -100,7 +100,7 @@ class ClassEvaluation:
         }
 
     def resample(self, counts: Array) -> Mapping[str, float]:
-        """Return accuracy and loss of a resample."""
+        """Return accuracy and loss of a bootstrap sample."""
         total = counts.sum()
         return {
             "accuracy": float(counts @ self.right() / total),
@@ -109,41 +109,40 @@ class ClassEvaluation:
 
     @property
     def rows(self) -> list[Row]:
-        """The images."""
         return self.kept.rows
 
     @property
     def truth(self) -> NDArray[np.int64]:
-        """The place of the true class of each image: (n,)."""
+        """The index of the true class of each image: (n,)."""
         return self.kept["truth"].astype(np.int64)
 
     def probabilities(self) -> Array:
-        """Return the probability of each class as it is answered, in float32 as by the task itself: (n, k)."""
-        logits, heat = (torch.from_numpy(self.kept[name]) for name in ("logits", "temperature"))
-        return (logits / heat[:, None]).softmax(dim=-1).double().numpy()
+        """Return the predicted probabilities, computed in float32 as the task computes them: (n, k)."""
+        logits, temperatures = (torch.from_numpy(self.kept[name]) for name in ("logits", "temperature"))
+        return (logits / temperatures[:, None]).softmax(dim=-1).double().numpy()
 
     def answers(self) -> NDArray[np.int64]:
-        """Return the place of the likeliest class of each image: (n,)."""
-        found: NDArray[np.int64] = self.probabilities().argmax(axis=1)
-        return found
+        """Return the index of the predicted class of each image: (n,)."""
+        indices: NDArray[np.int64] = self.probabilities().argmax(axis=1)
+        return indices
 
     def confidence(self) -> Array:
-        """Return the probability of the likeliest class of each image: (n,)."""
-        found: Array = self.probabilities().max(axis=1)
-        return found
+        """Return the probability of the predicted class of each image: (n,)."""
+        confidence: Array = self.probabilities().max(axis=1)
+        return confidence
 
     def right(self) -> Flags:
-        """Return whether the likeliest class of each image is the true one: (n,)."""
-        found: Flags = self.answers() == self.truth
-        return found
+        """Return whether the predicted class of each image is correct: (n,)."""
+        correct: Flags = self.answers() == self.truth
+        return correct
 
     def headline(self) -> Number:
-        """Return the share right with its interval: what is cheap to ask at every operating point."""
+        """Return accuracy with its interval, which is cheap to compute at every operating point."""
         groups = [group_key(row) for row in self.rows]
         return Number.of(of_groups(self.right().tolist(), groups).to_dict(), name="right")
 
     def calibration(self) -> Calibration:
-        """Return how honest the probabilities are, with temperature 1 and with the model's own."""
+        """Return the calibration at temperature 1 and at the model's temperature."""
         p = self.probabilities()
         logits = self.temperature * np.log(np.maximum(p, 1e-300))
         plain = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -151,45 +150,46 @@ class ClassEvaluation:
         return calibration(before, p.max(axis=1), self.temperature, self.right())
 
     def result(self, scope: Scope = Scope()) -> Result:
-        """Return everything that reports say."""
+        """Return everything that reports contain."""
         return self.calibrated(self.calibration(), scope)
 
-    def calibrated(self, honest: Calibration, scope: Scope, fitted_on: str = Reliability.fitted_on) -> Result:
-        """Return the result with a calibration; `fitted_on` says what its temperature was learned from."""
-        found = ClassScores(self, scope.leaked)
-        details = {"test": found.to_dict(), "calibration": honest.to_dict()}
-        plain = from_details(details, found.verdict(honest, scope.called), fitted_on)
-        sections = [*plain.sections]
-        sections[1:1] = [self._matrix(found.matrix()), *self._galleries()]
-        return plain._replace(sections=tuple(sections))
+    def calibrated(
+        self, calibration: Calibration, scope: Scope, fitted_on: str = Reliability.fitted_on
+    ) -> Result:
+        """Return the result with this calibration; `fitted_on` names the data that its temperature was fitted on."""
+        scores = ClassScores(self, scope.leaked)
+        details = {"test": scores.to_dict(), "calibration": calibration.to_dict()}
+        result = from_details(details, scores.verdict(calibration, scope.called), fitted_on)
+        sections = [*result.sections]
+        sections[1:1] = [self._matrix(scores.matrix()), *self._galleries()]
+        return result._replace(sections=tuple(sections))
 
     def shots(self) -> list[Shot]:
-        """Return every image as pages show it, in order."""
-        answered = zip(
+        """Return all images as pages show them, in order."""
+        entries = zip(
             self.rows,
             self.truth.tolist(),
             self.answers().tolist(),
             self.confidence().tolist(),
             strict=True,
         )
-        return [Shot(row.id, self.labels[t], self.labels[a], sure, t == a) for row, t, a, sure in answered]
+        return [Shot(row.id, self.labels[t], self.labels[a], p, t == a) for row, t, a, p in entries]
 
     def _matrix(self, counts: NDArray[np.int64]) -> Matrix:
-        held: dict[tuple[int, int], list[Shot]] = {}
-        for at, shot in zip(
-            zip(self.truth.tolist(), self.answers().tolist(), strict=True), self.shots(), strict=True
-        ):
-            held.setdefault(at, []).append(shot)
-        sorted_shots = {at: surest_first(shots) for at, shots in held.items()}
+        cells: dict[tuple[int, int], list[Shot]] = {}
+        pairs = zip(self.truth.tolist(), self.answers().tolist(), strict=True)
+        for cell, shot in zip(pairs, self.shots(), strict=True):
+            cells.setdefault(cell, []).append(shot)
+        sorted_shots = {cell: surest_first(shots) for cell, shots in cells.items()}
         rows = tuple(tuple(row) for row in counts.tolist())
-        return Matrix("What is taken for what", self.labels, rows, sorted_shots)
+        return Matrix("Confusion matrix", self.labels, rows, sorted_shots)
 
     def _galleries(self) -> list[Gallery]:
         return galleries(self.shots(), lambda shot: shot.truth)
 
 
 class ClassScores:
-    """The scores of an evaluation with their intervals, and in words."""
+    """The scores of an evaluation with their intervals, as data and as a sentence."""
 
     def __init__(self, evaluation: ClassEvaluation, leaked: frozenset[str]) -> None:
         self.labels, self.rows = evaluation.labels, evaluation.rows
@@ -206,20 +206,20 @@ class ClassScores:
         )
 
     def top(self, count: int = 5) -> Interval | None:
-        """Return the share of images whose class is among the likeliest few; None with so few classes."""
+        """Return top-`count` accuracy; None if there are not more classes than that."""
         if len(self.labels) <= count:
             return None
         best = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :count]
         return of_groups((best == self.truth[:, None]).any(axis=1).tolist(), self.groups)
 
     def matrix(self) -> NDArray[np.int64]:
-        """Return counts (k, k): true class down, answer across."""
+        """Return counts (k, k): rows are true classes, columns are predictions."""
         counts = np.zeros((len(self.labels), len(self.labels)), dtype=np.int64)
         np.add.at(counts, (self.truth, self.answers), 1)
         return counts
 
     def per_class(self) -> dict[str, dict[str, Any]]:
-        """Return for each class its images, recall with interval, and what it is mostly taken for."""
+        """Return for each class its images, its recall with interval, and its most frequent wrong prediction."""
         matrix = self.matrix()
         table = {}
         for i, label in enumerate(self.labels):
@@ -236,7 +236,7 @@ class ClassScores:
         for label, part in zip(self.labels, self.classwise.parts, strict=True):
             table[label] |= part.to_dict()
         top, without, twins = self.top(), self.without_twins, int(self.leaked.sum())
-        means = {name: found.to_dict() for name, found in self.classwise.means.items()}
+        means = {name: score.to_dict() for name, score in self.classwise.means.items()}
         means["balanced_accuracy"] = means.pop("recall")
         return {
             "pictures": len(self.rows),
@@ -249,26 +249,26 @@ class ClassScores:
             "confusion": {"labels": list(self.labels), "counts": self.matrix().tolist()},
         }
 
-    def verdict(self, honest: Calibration | None, called: str) -> str:
-        """Say in one sentence how good a model is; `called` names the images."""
+    def verdict(self, calibration: Calibration | None, called: str) -> str:
+        """Return one sentence with the main scores; `called` names the images."""
         share = self.accuracy
         span = f"{100 * share.low:.1f} – {100 * share.high:.1f}"
         parts = [f"{100 * share.value:.1f} % right, {span}, on {len(self.rows):,} {called}"]
         if self.without_twins:
-            parts.append(f"{self.without_twins} without those that have a twin in training")
-        seen = [(label, row) for label, row in self.per_class().items() if row["pictures"]]
-        label, weak = min(seen, key=lambda item: item[1]["value"], default=("", None))
+            parts.append(f"{self.without_twins} without those that have a duplicate in training")
+        entries = [(label, row) for label, row in self.per_class().items() if row["pictures"]]
+        label, weak = min(entries, key=lambda item: item[1]["value"], default=("", None))
         if weak is not None and weak["value"] < 1.0:
             parts.append(
                 f"weakest: {label}, {100 * weak['value']:.1f} %, mostly taken for {weak['taken_for']}"
             )
-        if honest is not None:
-            parts.append(honest.words())
+        if calibration is not None:
+            parts.append(calibration.words())
         return "; ".join(parts) + "."
 
 
 def without_twins(right: Flags, groups: Sequence[str], leaked: Flags) -> Interval | None:
-    """Return the share right of images that have no twin in training; None where all or none are such."""
+    """Return accuracy on the images without a duplicate in training; None if those are all or none."""
     own = np.flatnonzero(~leaked).tolist()
     if len(own) in (0, len(right)):
         return None
@@ -276,48 +276,55 @@ def without_twins(right: Flags, groups: Sequence[str], leaked: Flags) -> Interva
 
 
 def surest_first(shots: Sequence[Shot]) -> list[Shot]:
-    """Return images in order of confidence."""
+    """Return images in order of confidence, the most confident first."""
     return sorted(shots, key=lambda shot: -(shot.confidence or 0.0))
 
 
 def galleries(shots: Sequence[Shot], kind: Callable[[Shot], object]) -> list[Gallery]:
-    """Return rows of images: the surest mistakes, the surest right answer of each kind, the right ones in doubt."""
-    surest = surest_first(shots)
-    wrong = [shot for shot in surest if not shot.right]
-    right = [shot for shot in surest if shot.right]
-    varied = surest_first(list({kind(shot): shot for shot in reversed(right)}.values()))
-    shown = {shot.id for shot in varied[:SHOWN]}
-    doubtful = [shot for shot in right[::-1] if shot.id not in shown]
+    """Return galleries: the most confident mistakes, the most confident correct prediction of each kind, and the least.
+
+    `kind` groups the correct predictions, by class for example.
+    """
+    ordered = surest_first(shots)
+    wrong = [shot for shot in ordered if not shot.right]
+    correct = [shot for shot in ordered if shot.right]
+    confident = surest_first(list({kind(shot): shot for shot in reversed(correct)}.values()))
+    used = {shot.id for shot in confident[:SHOWN]}
+    unsure = [shot for shot in correct[::-1] if shot.id not in used]
     rows = (
-        ("Its surest mistakes", "Look at their labels first: sure mistakes are often wrong labels.", wrong),
-        ("Surely right", "The surest answer of each class.", varied),
-        ("Right, but in doubt", "Images like these are worth collecting more of.", doubtful),
+        (
+            "Most confident mistakes",
+            "Check their labels first: confident mistakes are often label errors.",
+            wrong,
+        ),
+        ("Confident and right", "The most confident right answer of each class.", confident),
+        ("Right, but not confident", "More images like these would help most.", unsure),
     )
-    return [Gallery(heading, hint, tuple(found[:SHOWN])) for heading, hint, found in rows if found]
+    return [Gallery(heading, hint, tuple(images[:SHOWN])) for heading, hint, images in rows if images]
 
 
 def from_details(details: Mapping[str, Any], verdict: str, fitted_on: str = Reliability.fitted_on) -> Result:
-    """Return what report.json alone tells of one class an image: everything but the images."""
+    """Return the result that report.json contains: everything except the images."""
     test = details["test"]
     sections: tuple[Section, ...] = (
         TableSection("Class by class", _page_table(test), _NOTE),
-        Reliability("Are its probabilities honest?", details["calibration"], fitted_on),
+        Reliability("Calibration", details["calibration"], fitted_on),
         limits(test),
     )
     return Result("accuracy", numbers(details), verdict, (_table(test),), sections, details)
 
 
 _NOTE = (
-    "“Right”: of the images of a class, the share that was answered so. Precision: of the answers, the share that "
-    "was right. All intervals stand in report.json."
+    "“Right” (recall): the share of a class's images that got this class. Precision: the share of the answers of this "
+    "class that are right. report.json contains all intervals."
 )
 
 
 def numbers(details: Mapping[str, Any]) -> dict[str, Number]:
-    """Return the scores of the whole, for tables and pages."""
+    """Return the overall scores, for tables and pages."""
     named = {
         "accuracy": ("right", "right"),
-        "top5": ("among five", "among the five likeliest"),
+        "top5": ("top-5", "right among the five most probable"),
         "balanced_accuracy": ("mean over classes", "mean over classes"),
         "map": ("mAP", ""),
         "f1": ("F1, mean", "F1, mean over classes"),
@@ -327,37 +334,37 @@ def numbers(details: Mapping[str, Any]) -> dict[str, Number]:
 
 
 def told_numbers(details: Mapping[str, Any], named: Mapping[str, tuple[str, str]]) -> dict[str, Number]:
-    """Return the scores by what tables and pages call them, those without twins and the calibration error last."""
+    """Return the scores under their names in tables and pages; without duplicates and calibration error are last."""
     test = details["test"]
-    twins = f"without the {test.get('twins', 0):,} that have a twin in training"
-    found = {
+    duplicates = f"without the {test.get('twins', 0):,} that have a duplicate in training"
+    scores = {
         key: Number.of(test[key], name=name, fact=fact)
-        for key, (name, fact) in {**named, "without_twins": ("without twins", twins)}.items()
+        for key, (name, fact) in {**named, "without_twins": ("without duplicates", duplicates)}.items()
         if key in test
     }
-    return {**found, "calibration_error": honesty(details["calibration"])}
+    return {**scores, "calibration_error": honesty(details["calibration"])}
 
 
-def honesty(told: Mapping[str, Any]) -> Number:
-    """Return the calibration error as a page says it."""
-    chance = f"{100 * told['ece_noise']:.1f} %"
+def honesty(calibration: Mapping[str, Any]) -> Number:
+    """Return the calibration error with the text that pages show."""
+    chance = f"{100 * calibration['ece_noise']:.1f} %"
     return Number(
-        told["ece_after"], better="lower", fact=f"calibration error; chance alone would show {chance}"
+        calibration["ece_after"], better="lower", fact=f"calibration error; {chance} expected by chance"
     )
 
 
 def limits(test: Mapping[str, Any]) -> Limits:
-    """Return what a model of classes must not be trusted with."""
-    lines = ["It answers with these classes whatever an image shows; it was not tested on anything else."]
+    """Return the limits of a classifier, for the model card."""
+    lines = ["It answers with one of these classes for every image. It was not tested on other images."]
     few = [name for name, row in test["per_class"].items() if row["pictures"] < FEW]
     if few:
-        shown = ", ".join(few[:8]) + (f" and {len(few) - 8} more" if len(few) > 8 else "")
-        lines.append(f"Fewer than {FEW} test images, so their scores are only a hint: {shown}.")
+        names = ", ".join(few[:8]) + (f" and {len(few) - 8} more" if len(few) > 8 else "")
+        lines.append(f"Fewer than {FEW} test images, so the scores are rough estimates: {names}.")
     return Limits("", tuple(lines))
 
 
 def scored_columns(recall: str) -> tuple[Column, ...]:
-    """Return the columns of a table of classes; `recall` is what the share found of each is called."""
+    """Return the columns of a table of classes; `recall` is the heading of the recall column."""
     return (
         Column("class"),
         Column("pictures", right=True),
@@ -369,16 +376,16 @@ def scored_columns(recall: str) -> tuple[Column, ...]:
 
 
 def scored_cells(row: Mapping[str, Any]) -> tuple[Number, ...]:
-    """Return recall, precision, F1 and AUROC of a class; of one without images the precision alone."""
+    """Return recall, precision, F1 and AUROC of a class; only precision if the class has no images."""
     if not row["pictures"]:
         return Number(None), Number.of(row["precision"]), Number(None), Number(None)
     return Number.of(row), *(Number.of(row[name]) for name in ("precision", "f1", "auroc"))
 
 
 def page_cells(row: Mapping[str, Any]) -> tuple[Number, ...]:
-    """Return the same for a page, where a class without images says why it has no scores."""
+    """Return the cells of `scored_cells` for a page, which states why a class without images has no scores."""
     if not row["pictures"]:
-        return Number(None, why="none in the test"), Number(None), Number(None), Number(None)
+        return Number(None, why="no test images"), Number(None), Number(None), Number(None)
     return scored_cells(row)
 
 

@@ -1,4 +1,4 @@
-"""The linear probe of one class an image: multinomial logistic regression on frozen features."""
+"""Linear probe of single-label classification: multinomial logistic regression on frozen features."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vitrail.tasks.probe import NOISE, OTHER_HEADS, Doubt, Linear, Vectors, Whol
 from vitrail.tasks.result import Result, Scope
 
 NEVER = -30.0
-"""The logit of a class without an image in this part: it is possible in no answer."""
+"""The logit of a class without training images: the class is never predicted."""
 
 
 def last_layer(head: nn.Module) -> nn.Linear | None:
-    """Return the layer of a head that reads the pooled features; two heads on tokens of their own have none."""
+    """Return the layer of a head that reads the pooled features; a head with two tokens has none."""
     if isinstance(head, DistilledHead):
         return None
     linear = head.get_submodule("linear")
@@ -29,21 +29,20 @@ def last_layer(head: nn.Module) -> nn.Linear | None:
 
 
 class ClassProbe:
-    """`truth` is the place of each image's class: (n,)."""
+    """Linear probe whose `truth` is the class index of each image: (n,)."""
 
     def __init__(self, labels: Sequence[str], temperature: float = 1.0) -> None:
         self.labels, self.temperature = tuple(labels), temperature
 
     def truths(self, targets: Sequence[int]) -> Whole:
-        """Return the places of the classes: (n,)."""
+        """Return the class indices: (n,)."""
         return np.array(targets)
 
     def layer(self, head: nn.Module) -> nn.Linear | None:
-        """Return the layer that takes the fitted weights."""
         return last_layer(head)
 
     def regressions(self, scaled: Vectors, truth: Whole, strengths: Sequence[float]) -> Iterator[Linear]:
-        """Yield one multinomial regression a strength."""
+        """Yield one multinomial regression per regularisation strength."""
         model, present, classes = regression(), np.unique(truth), len(self.labels)
         for strength in strengths:
             weight = np.zeros((classes, scaled.shape[1]), dtype=np.float32)
@@ -56,56 +55,55 @@ class ClassProbe:
             yield Linear(weight, bias, strength)
 
     def strata(self, truth: Whole) -> Whole:
-        """Return the classes."""
         return truth
 
     def worth(self, logits: Vectors, truth: Whole) -> float:
-        """Return the share right."""
+        """Return the accuracy."""
         return float((logits.argmax(1) == truth).mean())
 
     def share(self, logits: Vectors, truth: Whole) -> float:
-        """Return the share right."""
+        """Return the accuracy."""
         return self.worth(logits, truth)
 
     def result(self, evaluation: ClassEvaluation, scope: Scope) -> Result:
-        """Return the result, calibrated by what each fold's answers were divided by."""
+        """Return the result, calibrated with the temperature of each fold."""
         logits = evaluation.kept["logits"].astype(np.float64)
         scaled = logits / evaluation.kept["temperature"][:, None]
         before, after = softmax(logits, axis=1).max(axis=1), softmax(scaled, axis=1).max(axis=1)
-        honest = calibration(before, after, self.temperature, evaluation.right())
-        return evaluation.calibrated(honest, scope, OTHER_HEADS)
+        calibrated = calibration(before, after, self.temperature, evaluation.right())
+        return evaluation.calibrated(calibrated, scope, OTHER_HEADS)
 
     def reopen(self, report: Mapping[str, Any]) -> Result:
-        """Return the result that a draft's report.json holds."""
+        """Return the result that the report.json of a draft contains."""
         return from_details(
             {key: report[key] for key in ("test", "calibration")}, report["verdict"], OTHER_HEADS
         )
 
     def doubts(self, evaluation: ClassEvaluation) -> list[Doubt]:
-        """Return the doubtful labels, the most doubtful first.
+        """Return the probable label errors, the most probable first.
 
-        Let two labels in a hundred be wrong (`NOISE`, ε) and fall on the other k − 1 classes evenly. A head that
-        learned from such labels gives class c the probability p_c = (1 − ε) t_c + ε / (k − 1) (1 − t_c) where t_c is
-        the true one. By Bayes, the label y of an image that looks like j is wrong with odds t_j ε / (k − 1) to
-        t_y (1 − ε). The probabilities are calibrated.
+        Assume that two labels in a hundred are wrong (`NOISE`, ε), spread evenly over the other k − 1 classes. A head
+        trained on such labels gives class c the probability p_c = (1 − ε) t_c + ε / (k − 1) (1 − t_c), where t_c is
+        the true probability. By Bayes, the label y of an image that looks like j is wrong with odds t_j ε / (k − 1)
+        to t_y (1 − ε). The probabilities are calibrated.
         """
-        stray, found = NOISE / (len(self.labels) - 1), []
+        stray, errors = NOISE / (len(self.labels) - 1), []
         per_image = evaluation.per_image()
-        for row, shot, own, sure in zip(
+        for row, shot, own, best in zip(
             evaluation.rows,
             evaluation.shots(),
             per_image["probability"].tolist(),
             per_image["confidence"].tolist(),
             strict=True,
         ):
-            true_own, true_other = (max(0.0, p - stray) for p in (own, sure))
+            true_own, true_other = (max(0.0, p - stray) for p in (own, best))
             if true_other * stray > true_own * (1 - NOISE):
-                found.append((own / sure, Doubt(row, shot.truth, shot.truth, shot.answer, sure)))
-        return [doubt for _, doubt in sorted(found, key=lambda pair: pair[0])]
+                errors.append((own / best, Doubt(row, shot.truth, shot.truth, shot.answer, best)))
+        return [error for _, error in sorted(errors, key=lambda pair: pair[0])]
 
 
 def _rows(numbers: Vectors) -> Vectors:
-    """Return one row a class: scikit-learn keeps one for a pair, the second against the first."""
+    """Return one row per class: for two classes scikit-learn keeps only one row, the second against the first."""
     if len(numbers) > 1:
         return numbers
     halves: Vectors = (np.concatenate([-numbers, numbers]) / 2).astype(np.float32)

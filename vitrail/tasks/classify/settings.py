@@ -1,4 +1,4 @@
-"""How classes are learned and answered; no torch, so that help and a wrong option cost no seconds."""
+"""Settings of single-label classification. No torch, so that help and option errors appear at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vitrail.core.config import Settings
 
 
 class ClassifySettings(Settings):
-    """How classes are learned (smoothing, mixing) and answered (temperature)."""
+    """Settings of the head, of training (smoothing, mixing, loss) and of prediction (temperature)."""
 
     pool: Literal["cls", "mean", "cls_mean", "attention"] | None = None
     dropout: float = 0.0

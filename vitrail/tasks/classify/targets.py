@@ -1,4 +1,4 @@
-"""One class an image: how it stands in a row, what may be wrong with it, how it is counted. No torch."""
+"""Targets of single-label classification: reading, checking and counting labels. No torch."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ _OTHER = {"mask": "masks", "boxes": "boxes", "caption": "captions", "none": "ima
 
 
 def labels_of(row: Row) -> tuple[str, ...]:
-    """Return the classes that a row names: none, one or several."""
+    """Return the labels of a row: none, one or several."""
     return split_labels(row.target)
 
 
 def named(labels: Sequence[str], most: int = 12) -> str:
-    """Return which labels there are, in words; of many only how many."""
+    """Return a sentence that lists the labels, or only their number if they are many."""
     if len(labels) > most:
-        return f"The model knows {len(labels)}; `vitrail predict … --json` names the likeliest."
+        return f"The model has {len(labels)}; `vitrail predict … --json` lists the most probable."
     return f"There are: {', '.join(labels)}."
 
 
 def gathered(truth: Truth, rows: Sequence[Row], kind: str) -> Truth:
-    """Return the header with the classes of the rows in natural order, 2 before 10; DataError of another kind."""
+    """Return the header with the classes of the rows in natural order, 2 before 10; DataError for another kind."""
     if truth.kind not in {"class", "classes"}:
         raise DataError(
-            f"These are {_OTHER.get(truth.kind, truth.kind)}, and no classes. Name a task that learns them."
+            f"These are {_OTHER.get(truth.kind, truth.kind)}, not classes. Choose a task for them with --task."
         )
     names = sorted({one for cell in {row.target for row in rows} for one in split_labels(cell)}, key=natural)
     return Truth(kind, tuple(names))
 
 
 def refuse_useless(names: Sequence[str], rows: Sequence[Row], findings: Sequence[Finding]) -> None:
-    """Refuse fewer than two classes, and labels that hardly two images share: these are measurements or names."""
+    """Raise DataError for fewer than two classes, or if almost every image has its own label (a measurement)."""
     if len(rows) >= _ENOUGH and len(names) > _SHARED * len(rows):
         raise DataError(
-            f"has {len(names):,} labels for {len(rows):,} images: hardly two share one, so they are no classes. "
-            "Give a column of classes, and call it label."
+            f"has {len(names):,} labels for {len(rows):,} images. Almost every image has its own label, so these are "
+            "not classes. Add a column of classes with the name label."
         )
     if len(names) < 2:
         first = findings[0].text if findings else "Add images of another class."
@@ -61,7 +61,7 @@ def refuse_useless(names: Sequence[str], rows: Sequence[Row], findings: Sequence
 
 
 class NamedTargets(Targets[T]):
-    """Truths that are names among `truth.names`: what one class an image and several have in common."""
+    """Targets that are names from `truth.names`: the base of single-label and multi-label targets."""
 
     noun: ClassVar[str] = "class"
 
@@ -70,52 +70,48 @@ class NamedTargets(Targets[T]):
         self._places = {label: i for i, label in enumerate(truth.names)}
 
     def place(self, label: str) -> int:
-        """Return the place of a class among the outputs; UnknownNameError names the nearest."""
+        """Return the index of a class in the outputs; raise UnknownNameError, with the nearest name, if unknown."""
         if label not in self._places:
             raise UnknownNameError(self.noun, label, self.truth.names, named(self.truth.names))
         return self._places[label]
 
     def check_set(self, rows: Sequence[Row]) -> Iterator[Finding]:
-        """Say which classes are empty, tiny, out of proportion, missing in a split or spelt in two ways."""
+        """Report classes that are empty, small, unbalanced, missing in a split or spelt in two ways."""
         return classes(rows, self.strata)
 
     def strata(self, row: Row) -> tuple[str, ...]:
-        """Return the row's classes."""
         return labels_of(row)
 
     def words(self, row: Row) -> str:
-        """Return the row's classes, nothing where it has none."""
         return ", ".join(labels_of(row))
 
     def usable(self, rows: Sequence[Row], findings: Sequence[Finding]) -> None:
-        """Refuse fewer than two classes, and measurements."""
         refuse_useless(self.truth.names, rows, findings)
 
 
 class ClassTargets(NamedTargets[int]):
-    """The place of a row's class among `truth.names`."""
+    """Targets that are the index of a row's class in `truth.names`."""
 
     @classmethod
     def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
-        """Return the header with the classes of the rows."""
         return gathered(truth, rows, "class")
 
     def read(self, row: Row, root: Path) -> int:
-        """Return the place of the row's class; UnknownNameError where there is none."""
+        """Return the index of the row's class; raise UnknownNameError if it has none."""
         labels = labels_of(row)
         return self.place(labels[0] if len(labels) == 1 else row.target)
 
     def check(self, row: Row, facts: Facts, root: Path) -> Iterator[Finding]:
-        """Keep out an image that has no class, or several."""
+        """Exclude an image that has no class, or several."""
         labels = labels_of(row)
         if not labels:
-            hint = "Where an image may have none: --task multilabel."
+            hint = "If an image may have no label, use --task multilabel."
             yield Finding("no label", "no label", (row.id,), grave=True, out=True, hint=hint)
         if len(labels) > 1:
-            hint = "Where an image may have several: --task multilabel."
-            text = f"{count(len(labels), 'label')} where one is learned"
+            hint = "If an image may have several labels, use --task multilabel."
+            text = f"{count(len(labels), 'label')} instead of one"
             yield Finding("several labels", text, (row.id,), grave=True, out=True, hint=hint)
 
     def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
-        """Return the inverse of each class's share, 1 on the average over images: (k,)."""
+        """Return the inverse frequency of each class, with mean 1 over the images: (k,)."""
         return class_weights(rows, self.truth.names, self.strata)

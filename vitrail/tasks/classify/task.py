@@ -1,4 +1,4 @@
-"""Single-label classification: one class an image."""
+"""Single-label classification: one class per image."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Order(TypedDict):
-    """Classes and their probabilities, in one order."""
+    """Classes and their probabilities, in the same order."""
 
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
@@ -43,18 +43,18 @@ class Order(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Names(ABC):
-    """All names of one image's answer, the likeliest first, with their probabilities."""
+    """All labels of one image, the most probable first, with their probabilities."""
 
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """Return the likeliest classes with their probabilities."""
+        """Return the most probable labels with their probabilities."""
         return list(zip(self.labels, self.probabilities, strict=True))[:count]
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as plain data for JSON."""
+        """Return the prediction as plain data for JSON."""
 
 
 T = TypeVar("T")
@@ -63,24 +63,24 @@ NamedT = TypeVar("NamedT", bound=Names)
 
 @dataclass(frozen=True, slots=True)
 class Ranked(Names):
-    """All classes of one image, the likeliest first, with their probabilities."""
+    """All classes of one image, the most probable first, with their probabilities."""
 
     @property
     def label(self) -> str:
-        """The likeliest class."""
+        """The predicted class."""
         return self.labels[0]
 
     @property
     def probability(self) -> float:
-        """The probability of the likeliest class."""
+        """The probability of the predicted class."""
         return self.probabilities[0]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return what a table of answers holds."""
+        """Return the row of a table of predictions."""
         return [{"label": self.label, "probability": round(self.probability, 6)}]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return label, probability and the five likeliest classes."""
+        """Return label, probability and the five most probable classes."""
         top = [{"label": label, "probability": round(p, 6)} for label, p in self.top()]
         return {"label": self.label, "probability": round(self.probability, 6), "top": top}
 
@@ -89,7 +89,7 @@ class Ranked(Names):
 
 
 def first(labels: Sequence[str], probabilities: Sequence[float], choice: str) -> Order:
-    """Return labels and probabilities with one of them moved to the front."""
+    """Return labels and probabilities with `choice` moved to the front."""
     place = labels.index(choice)
     order = [place, *(i for i in range(len(labels)) if i != place)]
     return {
@@ -99,14 +99,14 @@ def first(labels: Sequence[str], probabilities: Sequence[float], choice: str) ->
 
 
 class ClassHead(PooledHead):
-    """Pool the features and read off one number a class: Features -> logits (b, k)."""
+    """Pool the features and compute one logit per class: Features -> logits (b, k)."""
 
     def __init__(self, spec: FeatureSpec, classes: int, pool: Kind | None, dropout: float) -> None:
         super().__init__()
         self.read_pool(Pool(spec, pool))
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(self.pool.width, classes)
-        # Where the published classifiers of a network read every token, so does ours: `DenseHead`.
+        # Some published classifiers read every token (`DenseHead`); the head of such a network does the same.
         self.dense = nn.Linear(spec.width, classes) if spec.dense and pool is None else None
         if self.dense is not None:
             self.reads = "patches"
@@ -125,16 +125,16 @@ class ClassHead(PooledHead):
 
 
 def class_head(spec: FeatureSpec, classes: int, pool: Kind | None, dropout: float) -> Head:
-    """Return the head from Features to (b, k): two where the network has a distillation token and no pool is named."""
+    """Return the head from Features to (b, k); two heads if there is a distillation token and no pool is set."""
     if pool is None and "dist" in spec.prefix:
         return DistilledHead(spec, classes, dropout=dropout)
     return ClassHead(spec, classes, pool, dropout)
 
 
 def binary(output: Tensor, truth: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
-    """Return the binary cross entropy of every class, mean over classes and images (DeiT III, arXiv:2204.07118).
+    """Return the binary cross entropy, the mean over classes and images (DeiT III, arXiv:2204.07118).
 
-    Logits (b, k) against class indices (b,) or rows of probabilities (b, k); `weight` (k,) counts each class.
+    It compares logits (b, k) with class indices (b,) or probabilities (b, k); `weight` (k,) weighs the classes.
     """
     k = output.shape[1]
     rows = truth.to(output.dtype) if truth.ndim == 2 else F.one_hot(truth, k).to(output.dtype)
@@ -143,7 +143,7 @@ def binary(output: Tensor, truth: Tensor, weight: Tensor | None, smoothing: floa
 
 
 class NamedAnswers(Task[T, NamedT], NamedTargets[T]):
-    """A task whose answers are probabilities of names: what one class an image and several have in common."""
+    """A task that predicts probabilities of labels: the base of single-label and multi-label classification."""
 
     exports = Exports("image-classification", ("accuracy",))
     columns = ("label", "probability")
@@ -151,11 +151,11 @@ class NamedAnswers(Task[T, NamedT], NamedTargets[T]):
 
     @abstractmethod
     def probabilities(self, output: Output) -> Tensor:
-        """Return the probability of each name: (b, k)."""
+        """Return the probability of each label: (b, k)."""
 
     @property
     def temperature(self) -> float:
-        """What logits are divided by before they become probabilities."""
+        """The divisor of the logits before softmax or sigmoid."""
         return float(self.settings.temperature)
 
     def readable(self, output: Output) -> Output:
@@ -163,15 +163,13 @@ class NamedAnswers(Task[T, NamedT], NamedTargets[T]):
         return {"probabilities": self.probabilities(output)}
 
     def fingerprint(self, output: Output) -> Tensor:
-        """Return the probabilities."""
         return within(self.probabilities(output))
 
     def choices(self, prediction: NamedT) -> Sequence[str]:
-        """Return the names, the likeliest first."""
         return prediction.labels
 
     def focus(self, prediction: NamedT, choice: str) -> NamedT:
-        """Return the answer as if this name stood first."""
+        """Return the prediction with this label moved to the front."""
         self.place(choice)
         return replace(prediction, **first(prediction.labels, prediction.probabilities, choice))
 
@@ -179,7 +177,7 @@ class NamedAnswers(Task[T, NamedT], NamedTargets[T]):
 class Classify(NamedAnswers[int, Ranked], ClassTargets):
     """Cross entropy over classes, with label smoothing, Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899).
 
-    `loss` "bce" asks of every class by itself whether it is there, which suits mixed images (DeiT III, §3).
+    `loss` "bce" trains each class as an independent yes or no, which suits mixed images (DeiT III, §3).
     """
 
     name = "classify"
@@ -189,22 +187,21 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
         super().__init__(truth, settings)
         if len(self.labels) < 2:
             raise DataError(
-                f"Classification needs two classes at least, got {list(self.labels)}. Add another class."
+                f"Classification needs at least two classes, got {list(self.labels)}. Add another class."
             )
 
     problem = "single_label_classification"
 
     @property
     def outputs(self) -> Mapping[str, tuple[str, ...]]:
-        """One number a class."""
         return {"logits": ("class",)}
 
     def head(self, spec: FeatureSpec) -> Head:
-        """Return pooling and one linear layer; of a network with a distillation token both its heads."""
+        """Return pooling and one linear layer; two heads for a network with a distillation token."""
         return class_head(spec, len(self.labels), self.settings.pool, self.settings.dropout)
 
     def loss(self, output: Output, targets: Sequence[int] | Tensor) -> Losses:
-        """Return cross entropy against class indices or rows of probabilities, or the binary one of DeiT III."""
+        """Return cross entropy, or the binary one of DeiT III, against class indices or probabilities."""
         logits = output["logits"].float()
         truth = torch.as_tensor(targets, device=logits.device)
         weights = self.settings.class_weights
@@ -216,9 +213,9 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
         return Losses({"cross_entropy": entropy})
 
     def weights(self, targets: Sequence[int] | Tensor) -> Mapping[str, float]:
-        """Return over what weighted cross entropy is a mean: the weights of the classes that are there.
+        """Return the denominator of weighted cross entropy: the sum of the weights of the true classes.
 
-        Mixed images have probabilities for truths, of which torch takes the mean over images.
+        Mixed images have probabilities as targets; for these torch takes the mean over images.
         """
         classes = self.settings.class_weights
         mixed = self.settings.mixup > 0 or self.settings.cutmix > 0
@@ -227,35 +224,33 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
         return {"cross_entropy": float(torch.tensor(classes)[torch.as_tensor(targets).cpu()].sum())}
 
     def follow(self, output: Output, teacher: Output, by: Following) -> Tensor:
-        """Return how far logits (b, k) are from a teacher's, the mean over images.
+        """Return the distance of logits (b, k) from those of a teacher, the mean over images.
 
-        `hard`: cross entropy against the teacher's choice; `soft`: τ² KL(teacher ‖ student) of answers softened by τ
-        (arXiv:2012.12877, eqs. 2 and 3); `match`: the divergence of the probabilities as they are.
+        `hard`: cross entropy against the teacher's top class; `soft`: τ² KL(teacher ‖ student) of outputs softened by
+        τ (arXiv:2012.12877, eqs. 2 and 3); `match`: KL divergence of the probabilities without softening.
         """
         student, other = output["logits"].float(), teacher["logits"].float()
         if by.kind == "match":
             return F.kl_div(student.log_softmax(-1), other.softmax(-1), reduction="batchmean")
         if by.kind == "hard":
             return F.cross_entropy(student, other.argmax(1))
-        heat = by.temperature
-        softened, wanted = (student / heat).log_softmax(1), (other / heat).log_softmax(1)
-        return heat**2 * F.kl_div(softened, wanted, log_target=True, reduction="none").sum(1).mean()
+        tau = by.temperature
+        softened, target = (student / tau).log_softmax(1), (other / tau).log_softmax(1)
+        return tau**2 * F.kl_div(softened, target, log_target=True, reduction="none").sum(1).mean()
 
     def accepts(self, row: Row) -> None:
-        """Refuse several labels (DataError): a score without such images would be one of an easier set."""
+        """Raise DataError for several labels: without such images the score would be one of an easier set."""
         if len(labels_of(row)) > 1:
             raise DataError(
-                f"{row.id} has {count(len(labels_of(row)), 'label')}, and the model knows one class an image. "
-                "Leave such images out, or train a model on images with several labels."
+                f"{row.id} has {count(len(labels_of(row)), 'label')}, but the model predicts one class per image. "
+                "Remove such images, or train a model with --task multilabel."
             )
 
     def evaluation(self) -> ClassEvaluation:
-        """Return an empty evaluation."""
         return ClassEvaluation(self.labels, self.settings.temperature)
 
     @property
     def probe(self) -> ClassProbe:
-        """Multinomial logistic regression."""
         return ClassProbe(self.labels, self.settings.temperature)
 
     def probabilities(self, output: Output) -> Tensor:
@@ -272,7 +267,7 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
         ]
 
     def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
-        """Tell where the likeliest class is the same."""
+        """Return where the predicted class is the same."""
         p, q = self.probabilities(one), self.probabilities(other)
         gap = p.amax(-1) - p.gather(-1, q.argmax(-1, keepdim=True))[..., 0]
         return (p.argmax(-1) == q.argmax(-1)) | (gap < tolerance)
@@ -282,19 +277,19 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
         return output["logits"][:, self.place(prediction.label)]
 
     def render(self, image: Image, prediction: Ranked) -> Image:
-        """Return the image above a bar for each of the likeliest classes."""
+        """Return the image above a bar for each of the three most probable classes."""
         return plots.label_bars(image, prediction.top(3))
 
     def prepare(self, batch: Batch[int], rng: np.random.Generator, progress: float) -> Batch[Any]:
-        """Mix images and labels: Mixup or CutMix, each as likely where both are on."""
-        from torchvision.transforms import v2  # two seconds: only who trains pays for them
+        """Mix images and labels with Mixup or CutMix; if both are on, each has the same probability."""
+        from torchvision.transforms import v2  # the import takes two seconds: only training needs it
 
         kinds = [(v2.MixUp, self.settings.mixup), (v2.CutMix, self.settings.cutmix)]
         on = [(kind, alpha) for kind, alpha in kinds if alpha > 0]
         if not on or len(batch) < 2:
             return batch
         kind, alpha = on[int(rng.integers(len(on)))]
-        # torchvision draws from torch's global generator: it is seeded here and put back afterwards.
+        # torchvision uses torch's global generator: it is seeded here and restored afterwards.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**62)))
             truth = torch.as_tensor(batch.targets)

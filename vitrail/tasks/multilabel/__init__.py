@@ -1,1 +1,1 @@
-"""Any number of labels an image."""
+"""Multi-label classification: any number of labels per image."""

@@ -1,4 +1,4 @@
-"""How good answers of several labels an image are: mean average precision, scores of each label, calibration."""
+"""Evaluation of multi-label classification: mean average precision, scores of each label, calibration."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 FEWEST = 5
-"""A label that occurs on fewer validation images keeps the threshold one half."""
+"""A label with fewer validation images keeps the threshold 0.5."""
 
 
 def multi_hot(targets: Sequence[Sequence[int]], labels: int) -> Tensor:
-    """Return one row an image with 1 at its labels: float32 (b, k)."""
+    """Return one row per image with 1 at its labels: float32 (b, k)."""
     rows = torch.zeros(len(targets), labels)
     for row, places in zip(rows, targets, strict=True):
         row[list(places)] = 1.0
@@ -56,9 +56,9 @@ def multi_hot(targets: Sequence[Sequence[int]], labels: int) -> Tensor:
 
 
 def best_threshold(probabilities: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """Return the probability from which on answering a label gives the best F1, half way to the next lower one.
+    """Return the threshold with the best F1, half way between the two probabilities that it separates.
 
-    One half where the label occurs too rarely to choose.
+    Return 0.5 for a label with too few images.
     """
     if truth.sum() < FEWEST:
         return 0.5
@@ -66,14 +66,14 @@ def best_threshold(probabilities: NDArray[np.float64], truth: NDArray[np.bool_])
     ordered = probabilities[order]
     hits = np.cumsum(truth[order])
     f1 = 2 * hits / (np.arange(1, len(order) + 1) + truth.sum())
-    last = np.append(np.diff(ordered) != 0, True)  # a threshold cannot stand between equal probabilities
+    last = np.append(np.diff(ordered) != 0, True)  # a threshold cannot separate equal probabilities
     best = int(np.argmax(np.where(last, f1, -1.0)))
     below = ordered[best + 1] if best + 1 < len(ordered) else 0.0
     return round(float((ordered[best] + below) / 2), 6)
 
 
 class LabelEvaluation:
-    """Mean average precision and mean cross entropy while training; everything of report.json afterwards."""
+    """Mean average precision and mean cross entropy during training; all scores of report.json afterwards."""
 
     main, unit = "map", "%"
 
@@ -88,7 +88,7 @@ class LabelEvaluation:
         truths: Sequence[Sequence[int]],
         at: Sequence[Geometry],
     ) -> None:
-        """Take in logits (b, k) and the places of the labels of each image."""
+        """Add logits (b, k) and the label indices of each image."""
         logits = output["logits"]
         truth = multi_hot(truths, len(self.labels))
         losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=1)
@@ -107,110 +107,113 @@ class LabelEvaluation:
         self.kept.add(rows, arrays)
 
     def merge(self, other: LabelEvaluation) -> None:
-        """Take in another's images, in the order of their ids."""
+        """Add the images of another evaluation and sort all by id."""
         self.kept.merge(other.kept)
 
     def scores(self) -> dict[str, float]:
         """Return mAP, loss and the number of images."""
         if not len(self.kept):
             return {"map": 0.0, "loss": float("nan"), "pictures": 0}
-        found = mean_average_precision(self.kept["logits"].astype(np.float64), self.truth)
-        return {"map": found, "loss": float(np.mean(self.kept["loss"])), "pictures": len(self.kept)}
+        precision = mean_average_precision(self.kept["logits"].astype(np.float64), self.truth)
+        return {"map": precision, "loss": float(np.mean(self.kept["loss"])), "pictures": len(self.kept)}
 
     def calibrate(self) -> Mapping[str, Any]:
-        """Return the temperature and thresholds that suit these answers."""
+        """Return the temperature and the thresholds fitted on these predictions."""
         logits = self.kept["logits"].astype(np.float64)
-        found = temperature_of_labels(logits, self.truth)
-        probabilities = 1 / (1 + np.exp(-logits / found))
-        chosen = [best_threshold(probabilities[:, i], self.truth[:, i]) for i in range(len(self.labels))]
-        return {"temperature": found, "thresholds": tuple(chosen)}
+        temperature = temperature_of_labels(logits, self.truth)
+        probabilities = 1 / (1 + np.exp(-logits / temperature))
+        thresholds = [best_threshold(probabilities[:, i], self.truth[:, i]) for i in range(len(self.labels))]
+        return {"temperature": temperature, "thresholds": tuple(thresholds)}
 
     def per_image(self) -> Mapping[str, Array]:
-        """Return whether exactly the true labels of each image were answered, how sure, and the loss."""
+        """Return for each image whether all labels are correct, the confidence and the loss."""
         return {"right": self.right(), "confidence": self.confidence(), "loss": self.kept["loss"]}
 
     def resample(self, counts: Array) -> Mapping[str, float]:
-        """Return mAP, the share exactly right, and the loss of a resample."""
+        """Return mAP, exact-match accuracy and loss of a bootstrap sample."""
         logits, weights = self.kept["logits"].astype(np.float64), counts[None].astype(np.float64)
-        there = np.flatnonzero((counts[:, None] * self.truth).any(axis=0))
-        found = [float(ranking(logits[:, i], self.truth[:, i], weights).average_precision[0]) for i in there]
+        present = np.flatnonzero((counts[:, None] * self.truth).any(axis=0))
+        values = [
+            float(ranking(logits[:, i], self.truth[:, i], weights).average_precision[0]) for i in present
+        ]
         total = counts.sum()
         return {
-            "map": float(np.mean(found)) if found else 0.0,
+            "map": float(np.mean(values)) if values else 0.0,
             "accuracy": float(counts @ self.right() / total),
             "loss": float(counts @ self.kept["loss"] / total),
         }
 
     @property
     def rows(self) -> list[Row]:
-        """The images."""
         return self.kept.rows
 
     @property
     def truth(self) -> Flags:
-        """Whether each label is there: (n, k)."""
+        """Which labels each image has: (n, k)."""
         return self.kept["truth"]
 
     def scaled(self) -> Array:
-        """Return the logits over the temperature: (n, k)."""
+        """Return the logits divided by the temperature: (n, k)."""
         return self.kept["logits"].astype(np.float64) / self.kept["temperature"][:, None]
 
     def right(self) -> Flags:
-        """Return whether exactly the true labels of each image were answered: (n,)."""
+        """Return whether exactly the true labels of each image are predicted: (n,)."""
         right: Flags = (self.kept["said"] == self.truth).all(axis=1)
         return right
 
     def confidence(self) -> Array:
-        """Return the probability of the likeliest label that is answered; where none is, of the likeliest of all."""
-        p, said = self.kept["probabilities"], self.kept["said"]
-        some = said.any(axis=1, keepdims=True)
-        best: Array = np.where(said | ~some, p, -1.0).max(axis=1)
+        """Return the probability of the most probable predicted label; without one, of the most probable label."""
+        p, predicted = self.kept["probabilities"], self.kept["said"]
+        some = predicted.any(axis=1, keepdims=True)
+        best: Array = np.where(predicted | ~some, p, -1.0).max(axis=1)
         return best
 
     def headline(self) -> Number:
-        """Return the share exactly right with its interval: what is cheap to ask at every operating point."""
+        """Return exact-match accuracy with its interval, which is cheap to compute at every operating point."""
         groups = [group_key(row) for row in self.rows]
         return Number.of(of_groups(self.right().tolist(), groups).to_dict(), name="right")
 
     def calibration(self, temperature: float | None = None) -> Calibration:
-        """Return how honest the probabilities of all labels are, each a yes or a no.
+        """Return the calibration over all labels, each a yes or a no.
 
-        `temperature` is the one to tell, where the images were answered with several.
+        `temperature` is the one to report if several temperatures were used (folds of a draft).
         """
         logits = self.kept["logits"].astype(np.float64)
         before, after = (1 / (1 + np.exp(-one)) for one in (logits, self.scaled()))
-        told = self.temperature if temperature is None else temperature
-        return calibration(before.ravel(), after.ravel(), told, self.truth.ravel())
+        reported = self.temperature if temperature is None else temperature
+        return calibration(before.ravel(), after.ravel(), reported, self.truth.ravel())
 
     def result(self, scope: Scope = Scope()) -> Result:
-        """Return everything that reports say."""
+        """Return everything that reports contain."""
         return self.calibrated(self.calibration(), scope)
 
-    def calibrated(self, honest: Calibration, scope: Scope, fitted_on: str = Reliability.fitted_on) -> Result:
-        """Return the result with a calibration; `fitted_on` says what its temperature was learned from."""
-        found = LabelScores(self, scope.leaked)
-        details = {"test": found.to_dict(), "calibration": honest.to_dict()}
-        plain = from_details(details, found.verdict(honest, scope.called), fitted_on)
-        sections = [*plain.sections]
+    def calibrated(
+        self, calibration: Calibration, scope: Scope, fitted_on: str = Reliability.fitted_on
+    ) -> Result:
+        """Return the result with this calibration; `fitted_on` names the data that its temperature was fitted on."""
+        scores = LabelScores(self, scope.leaked)
+        details = {"test": scores.to_dict(), "calibration": calibration.to_dict()}
+        result = from_details(details, scores.verdict(calibration, scope.called), fitted_on)
+        sections = [*result.sections]
         places = dict(zip((row.id for row in self.rows), self.kept["places"], strict=True))
         sections[1:1] = galleries(self.shots(), lambda shot: places[shot.id])
-        return plain._replace(sections=tuple(sections))
+        return result._replace(sections=tuple(sections))
 
     def shots(self) -> list[Shot]:
-        """Return every image as pages show it, in order."""
+        """Return all images as pages show them, in order."""
         order = np.argsort(-self.kept["probabilities"], axis=1, kind="stable")
-        found = []
-        for i, (row, sure, right) in enumerate(
+        shots = []
+        for i, (row, confidence, correct) in enumerate(
             zip(self.rows, self.confidence().tolist(), self.right().tolist(), strict=True)
         ):
             truth = ", ".join(self.labels[place] for place in self.kept["places"][i])
             answer = ", ".join(self.labels[place] for place in order[i] if self.kept["said"][i, place])
-            found.append(Shot(row.id, truth or "nothing", answer or "nothing", sure, right))
-        return found
+            shots.append(Shot(row.id, truth or "nothing", answer or "nothing", confidence, correct))
+        return shots
 
 
 class LabelScores:
-    """The scores of an evaluation with their intervals, and in words."""
+    """The scores of an evaluation with their intervals, as data and as a sentence."""
 
     def __init__(self, evaluation: LabelEvaluation, leaked: frozenset[str]) -> None:
         self.labels, self.rows = evaluation.labels, evaluation.rows
@@ -226,9 +229,9 @@ class LabelScores:
         """Return for each label its images, recall with interval, precision, F1, AUROC, average precision."""
         table = {}
         for i, (label, part) in enumerate(zip(self.labels, self.classwise.parts, strict=True)):
-            there = int(self.truth[:, i].sum())
-            share = wilson(int((self.truth[:, i] & self.said[:, i]).sum()), there)
-            table[label] = {"pictures": there, **share.to_dict(), "taken_for": None, **part.to_dict()}
+            images = int(self.truth[:, i].sum())
+            recall = wilson(int((self.truth[:, i] & self.said[:, i]).sum()), images)
+            table[label] = {"pictures": images, **recall.to_dict(), "taken_for": None, **part.to_dict()}
         return table
 
     def to_dict(self) -> dict[str, Any]:
@@ -237,25 +240,25 @@ class LabelScores:
         return {
             "pictures": len(self.rows),
             "accuracy": self.accuracy.to_dict(),
-            **{name: found.to_dict() for name, found in self.classwise.means.items()},
+            **{name: score.to_dict() for name, score in self.classwise.means.items()},
             **({"without_twins": without.to_dict()} if without else {}),
             **({"twins": twins} if twins else {}),
             "per_class": self.per_class(),
         }
 
-    def verdict(self, honest: Calibration, called: str) -> str:
-        """Say in one sentence how good a multi-label model is; `called` names the images."""
+    def verdict(self, calibration: Calibration, called: str) -> str:
+        """Return one sentence with the main scores of a multi-label model; `called` names the images."""
         mean = self.classwise.means["map"]
         span = f", {100 * mean.low:.1f} – {100 * mean.high:.1f}" if mean.low is not None else ""
-        said = f"mean average precision {_share(mean.value)}{span}, on {len(self.rows):,} {called}"
-        parts = [said, f"exactly the right labels on {self.accuracy}"]
+        score = f"mean average precision {_share(mean.value)}{span}, on {len(self.rows):,} {called}"
+        parts = [score, f"all labels right on {self.accuracy}"]
         if self.without_twins:
-            parts.append(f"{self.without_twins} without those that have a twin in training")
-        seen = {label: row for label, row in self.per_class().items() if row["pictures"]}
-        if seen:
-            weak = min(seen, key=lambda label: seen[label]["f1"]["value"])
-            parts.append(f"weakest: {weak}, F1 {_share(seen[weak]['f1']['value'])}")
-        return "; ".join([*parts, honest.words()]) + "."
+            parts.append(f"{self.without_twins} without those that have a duplicate in training")
+        entries = {label: row for label, row in self.per_class().items() if row["pictures"]}
+        if entries:
+            weak = min(entries, key=lambda label: entries[label]["f1"]["value"])
+            parts.append(f"weakest: {weak}, F1 {_share(entries[weak]['f1']['value'])}")
+        return "; ".join([*parts, calibration.words()]) + "."
 
 
 def _share(value: float | None) -> str:
@@ -263,26 +266,26 @@ def _share(value: float | None) -> str:
 
 
 def from_details(details: Mapping[str, Any], verdict: str, fitted_on: str = Reliability.fitted_on) -> Result:
-    """Return what report.json alone tells of several labels an image: everything but the images."""
+    """Return the result that report.json contains: everything except the images."""
     test = details["test"]
     sections: tuple[Section, ...] = (
         TableSection("Label by label", _page_table(test), _NOTE),
-        Reliability("Are its probabilities honest?", details["calibration"], fitted_on),
+        Reliability("Calibration", details["calibration"], fitted_on),
         limits(test),
     )
     return Result("map", numbers(details), verdict, (_table(test),), sections, details)
 
 
 _NOTE = (
-    "“Found”: of the images with a label, the share of which it was answered. Precision: of the answers, the share "
-    "that was right. All intervals stand in report.json."
+    "“Found” (recall): the share of the images with this label that got it. Precision: the share of the answers with "
+    "this label that are right. report.json contains all intervals."
 )
 
 
 def numbers(details: Mapping[str, Any]) -> dict[str, Number]:
-    """Return the scores of the whole, for tables and pages."""
+    """Return the overall scores, for tables and pages."""
     named = {
-        "accuracy": ("right", "exactly right"),
+        "accuracy": ("right", "all labels right"),
         "map": ("mAP", "mean average precision"),
         "f1": ("F1, mean", "F1, mean over classes"),
         "auroc": ("AUROC, mean", ""),

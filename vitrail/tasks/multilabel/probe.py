@@ -1,4 +1,4 @@
-"""The linear probe of several labels an image: one logistic regression a label on frozen features."""
+"""Linear probe of multi-label classification: one logistic regression per label on frozen features."""
 
 from __future__ import annotations
 
@@ -16,41 +16,40 @@ from vitrail.tasks.result import Result, Scope
 
 
 class LabelProbe:
-    """`truth` is a 0 or 1 for each label of each image: (n, k)."""
+    """Linear probe whose `truth` is 0 or 1 for each label of each image: (n, k)."""
 
     def __init__(self, labels: Sequence[str], temperature: float = 1.0) -> None:
         self.labels, self.temperature = tuple(labels), temperature
 
     def truths(self, targets: Sequence[Sequence[int]]) -> Whole:
-        """Return one row an image with 1 at its labels: (n, k)."""
-        found: Whole = multi_hot(targets, len(self.labels)).long().numpy()
-        return found
+        """Return one row per image with 1 at its labels: (n, k)."""
+        rows: Whole = multi_hot(targets, len(self.labels)).long().numpy()
+        return rows
 
     def layer(self, head: nn.Module) -> nn.Linear | None:
-        """Return the layer that takes the fitted weights."""
         return last_layer(head)
 
     def regressions(self, scaled: Vectors, truth: Whole, strengths: Sequence[float]) -> Iterator[Linear]:
-        """Yield a regression of each label, side by side, a strength."""
+        """Yield for each strength one layer, with one binary regression per label."""
         models = [regression() for _ in self.labels]
         for strength in strengths:
             weight = np.zeros((len(models), scaled.shape[1]), dtype=np.float32)
-            there = truth.sum(0)
-            # Where all images of this part agree, their number is all that is known.
-            bias = np.log((there + 0.5) / (len(truth) - there + 0.5)).astype(np.float32)
-            for i in np.flatnonzero((there > 0) & (there < len(truth))):
+            positives = truth.sum(0)
+            # If all images have the same value of a label, only its frequency can be fitted: the bias.
+            bias = np.log((positives + 0.5) / (len(truth) - positives + 0.5)).astype(np.float32)
+            for i in np.flatnonzero((positives > 0) & (positives < len(truth))):
                 models[i].set_params(C=strength).fit(scaled, truth[:, i])
                 weight[i], bias[i] = models[i].coef_[0], models[i].intercept_[0]
             yield Linear(weight, bias, strength)
 
     def strata(self, truth: Whole) -> Whole:
-        """Return the rarest label of each image (k: none)."""
+        """Return the rarest label of each image; k if it has none."""
         rarity = np.where(truth > 0, truth.sum(0), len(truth) + 1)
         strata: Whole = np.where(truth.any(1), rarity.argmin(1), truth.shape[1])
         return strata
 
     def worth(self, logits: Vectors, truth: Whole) -> float:
-        """Return minus the cross entropy."""
+        """Return the negative cross entropy."""
         return -float(np.logaddexp(0.0, np.where(truth > 0, -logits, logits)).mean())
 
     def share(self, logits: Vectors, truth: Whole) -> float:
@@ -58,27 +57,30 @@ class LabelProbe:
         return mean_average_precision(logits.astype(np.float64), truth.astype(bool))
 
     def result(self, evaluation: LabelEvaluation, scope: Scope) -> Result:
-        """Return the result, with the temperature that all answers taught."""
+        """Return the result, with the temperature fitted on the predictions of all folds."""
         return evaluation.calibrated(evaluation.calibration(self.temperature), scope, OTHER_HEADS)
 
     def reopen(self, report: Mapping[str, Any]) -> Result:
-        """Return the result that a draft's report.json holds."""
+        """Return the result that the report.json of a draft contains."""
         return from_details(
             {key: report[key] for key in ("test", "calibration")}, report["verdict"], OTHER_HEADS
         )
 
     def doubts(self, evaluation: LabelEvaluation) -> list[Doubt]:
-        """Return the doubtful labels, the most doubtful first: each is a question of two classes (`ClassProbe`)."""
-        found = []
+        """Return the probable label errors, the most probable first; each label is a problem of two classes.
+
+        `ClassProbe.doubts` explains the method.
+        """
+        errors = []
         probabilities, truth = evaluation.kept["probabilities"], evaluation.truth
         order = np.argsort(-probabilities, axis=1, kind="stable")
         for i, (row, shot) in enumerate(zip(evaluation.rows, evaluation.shots(), strict=True)):
             for place in order[i]:
-                label, p, there = self.labels[place], float(probabilities[i, place]), truth[i, place]
-                own = p if there else 1 - p
+                label, p, present = self.labels[place], float(probabilities[i, place]), truth[i, place]
+                own = p if present else 1 - p
                 true_own, true_other = (max(0.0, share - NOISE) for share in (own, 1 - own))
                 if true_other * NOISE > true_own * (1 - NOISE):
-                    looks_like = f"{'no' if there else 'also'} {label}"
+                    looks_like = f"{'no' if present else 'also'} {label}"
                     cell = "|".join(self.labels[one] for one in evaluation.kept["places"][i])
-                    found.append((own, Doubt(row, shot.truth, cell, looks_like, 1 - own)))
-        return [doubt for _, doubt in sorted(found, key=lambda pair: pair[0])]
+                    errors.append((own, Doubt(row, shot.truth, cell, looks_like, 1 - own)))
+        return [error for _, error in sorted(errors, key=lambda pair: pair[0])]

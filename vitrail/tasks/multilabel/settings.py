@@ -1,4 +1,4 @@
-"""How labels are learned and answered, each a yes or a no."""
+"""Settings of multi-label classification."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vitrail.tasks.classify.settings import ClassifySettings
 
 
 class MultiLabelSettings(ClassifySettings):
-    """As for one class an image, and from which probability on each label is answered."""
+    """The settings of single-label classification, and the probability threshold of each label."""
 
-    loss: Literal["bce"] = "bce"  # each label is a yes or a no: there is no other
+    loss: Literal["bce"] = "bce"  # each label is a yes or a no, so no other loss fits
     thresholds: tuple[float, ...] | None = None

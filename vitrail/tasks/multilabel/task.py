@@ -1,4 +1,4 @@
-"""Multi-label classification: any number of labels an image, each a question of its own."""
+"""Multi-label classification: any number of labels per image, each an independent yes or no."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Labelled(Names):
-    """All labels of one image, the likeliest first, with probabilities; and those that are answered."""
+    """All labels of one image, the most probable first, with probabilities; `chosen` are the predicted labels."""
 
     chosen: tuple[str, ...]
 
     @property
     def label(self) -> str:
-        """The labels that are answered, in a line."""
+        """The predicted labels, separated by commas."""
         return ", ".join(self.chosen)
 
     @property
     def probability(self) -> float:
-        """The probability of the likeliest label that is answered; where none is, of the likeliest of all."""
+        """The probability of the most probable predicted label; without one, of the most probable label."""
         return self.sure[self.chosen[0]] if self.chosen else self.probabilities[0]
 
     @property
@@ -50,11 +50,11 @@ class Labelled(Names):
         return dict(zip(self.labels, self.probabilities, strict=True))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return what a table of answers holds."""
+        """Return the row of a table of predictions."""
         return [{"label": "|".join(self.chosen), "probability": round(self.probability, 6)}]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answered labels, joined by bars as tables write them and one by one, and the five likeliest."""
+        """Return the predicted labels, joined by "|" as in tables and one by one, and the five most probable labels."""
         top = [{"label": label, "probability": round(p, 6)} for label, p in self.top()]
         return {
             "label": "|".join(self.chosen),
@@ -68,7 +68,7 @@ class Labelled(Names):
 
 
 class MultiLabel(NamedAnswers[tuple[int, ...], Labelled], LabelTargets):
-    """Binary cross entropy, one question a label, with Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899)."""
+    """Binary cross entropy of each label, with Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899)."""
 
     name = "multilabel"
     Settings = MultiLabelSettings
@@ -84,17 +84,15 @@ class MultiLabel(NamedAnswers[tuple[int, ...], Labelled], LabelTargets):
 
     @property
     def outputs(self) -> Mapping[str, tuple[str, ...]]:
-        """One number a label."""
         return {"logits": ("label",)}
 
     def head(self, spec: FeatureSpec) -> Head:
-        """Return pooling and one linear layer."""
         return class_head(spec, len(self.labels), self.settings.pool, self.settings.dropout)
 
     def loss(self, output: Output, targets: Sequence[tuple[int, ...]] | Tensor) -> Losses:
-        """Return binary cross entropy, the mean over labels, against places or rows of 0 … 1.
+        """Return binary cross entropy, the mean over labels, against label indices or rows of 0 … 1.
 
-        `class_weights` say how much a present label weighs against an absent one.
+        `class_weights` are the weights of a present label relative to an absent one.
         """
         logits = output["logits"].float()
         truth = (targets if isinstance(targets, Tensor) else multi_hot(targets, logits.shape[1])).to(
@@ -106,25 +104,23 @@ class MultiLabel(NamedAnswers[tuple[int, ...], Labelled], LabelTargets):
         return Losses({"bce": F.binary_cross_entropy_with_logits(logits, soft, pos_weight=weight)})
 
     def follow(self, output: Output, teacher: Output, by: Following) -> Tensor:
-        """Return the binary cross entropy against a teacher's answer, the mean over labels and images.
+        """Return the binary cross entropy against the output of a teacher, the mean over labels and images.
 
-        `hard`: against what it answers yes to; `soft`: both softened by τ, times τ²; `match`: its probabilities.
+        `hard`: against its yes or no; `soft`: both softened by τ, times τ²; `match`: against its probabilities.
         """
         student, other = output["logits"].float(), teacher["logits"].float()
         if by.kind == "match":
             return F.binary_cross_entropy_with_logits(student, other.sigmoid())
         if by.kind == "hard":
             return F.binary_cross_entropy_with_logits(student, (other > 0).float())
-        heat = by.temperature
-        return heat**2 * F.binary_cross_entropy_with_logits(student / heat, (other / heat).sigmoid())
+        tau = by.temperature
+        return tau**2 * F.binary_cross_entropy_with_logits(student / tau, (other / tau).sigmoid())
 
     def evaluation(self) -> LabelEvaluation:
-        """Return an empty evaluation."""
         return LabelEvaluation(self.labels, self.settings.temperature, self.thresholds())
 
     @property
     def probe(self) -> LabelProbe:
-        """One logistic regression a label."""
         return LabelProbe(self.labels, self.settings.temperature)
 
     def probabilities(self, output: Output) -> Tensor:
@@ -133,37 +129,37 @@ class MultiLabel(NamedAnswers[tuple[int, ...], Labelled], LabelTargets):
         return scaled.sigmoid()
 
     def thresholds(self) -> tuple[float, ...]:
-        """Return from which probability on each label is answered; one half before they were chosen."""
+        """Return the probability threshold of each label; 0.5 before thresholds are fitted."""
         return self.settings.thresholds or (0.5,) * len(self.labels)
 
     def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[Labelled]:
         """Return the labels in order of probability, and those above their thresholds."""
-        least = self.thresholds()
+        thresholds = self.thresholds()
         values, order = self.probabilities(output).sort(dim=-1, descending=True, stable=True)
-        answers = []
-        for row, found in zip(order.tolist(), values.tolist(), strict=True):
+        predictions = []
+        for row, probabilities in zip(order.tolist(), values.tolist(), strict=True):
             names = tuple(self.labels[i] for i in row)
-            chosen = tuple(self.labels[i] for i, p in zip(row, found, strict=True) if p >= least[i])
-            answers.append(Labelled(names, tuple(found), chosen))
-        return answers
+            pairs = zip(row, probabilities, strict=True)
+            chosen = tuple(self.labels[i] for i, p in pairs if p >= thresholds[i])
+            predictions.append(Labelled(names, tuple(probabilities), chosen))
+        return predictions
 
     def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
-        """Tell where the same labels are answered."""
+        """Return where the same labels are predicted."""
         p, q = self.probabilities(one), self.probabilities(other)
-        least = torch.tensor(self.thresholds(), device=p.device)
-        return (((p >= least) == (q >= least)) | ((p - least).abs() < tolerance)).all(-1)
+        thresholds = torch.tensor(self.thresholds(), device=p.device)
+        return (((p >= thresholds) == (q >= thresholds)) | ((p - thresholds).abs() < tolerance)).all(-1)
 
     def score(self, output: Output, prediction: Labelled) -> Tensor:
-        """Return the logit of the likeliest label: (b,)."""
+        """Return the logit of the most probable label: (b,)."""
         return output["logits"][:, self.place(prediction.labels[0])]
 
     def render(self, image: Image, prediction: Labelled) -> Image:
-        """Return the image above a bar for each answered label, or for the likeliest three."""
-        shown = max(1, len(prediction.chosen)) if prediction.chosen else 3
-        return plots.label_bars(image, prediction.top(shown))
+        """Return the image above a bar for each predicted label; without one, for the three most probable."""
+        return plots.label_bars(image, prediction.top(len(prediction.chosen) or 3))
 
     def prepare(self, batch: Batch[Any], rng: np.random.Generator, progress: float) -> Batch[Any]:
-        """Mix images and labels: Mixup or CutMix, each as likely where both are on."""
+        """Mix images and labels with Mixup or CutMix; if both are on, each has the same probability."""
         kinds = [("mixup", self.settings.mixup), ("cutmix", self.settings.cutmix)]
         on = [(kind, alpha) for kind, alpha in kinds if alpha > 0]
         truth = multi_hot(batch.targets, len(self.labels)).to(batch.images.device)
@@ -176,7 +172,7 @@ class MultiLabel(NamedAnswers[tuple[int, ...], Labelled], LabelTargets):
 
 
 def _mixed(images: Tensor, kind: str, share: float, rng: np.random.Generator) -> tuple[Tensor, float]:
-    """Mix each image with the one before it; return the images and the share of each image's own."""
+    """Mix each image with the previous one; return the images and the share that remains of each image itself."""
     other = images.roll(1, 0)
     if kind == "mixup":
         return share * images + (1 - share) * other, share

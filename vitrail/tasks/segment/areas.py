@@ -1,4 +1,4 @@
-"""What a user gets of a segmented image: the class of each pixel, areas, files; and what may be asked about it."""
+"""The prediction of segmentation: the class of each pixel, areas, mask file, and the regions to explain."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _PLACE = re.compile(r"(?P<name>.*?)\s*\b(?:at|in)\s+(?P<numbers>[-\d.]+(?:\s*,\s
 
 @dataclass(frozen=True, slots=True)
 class Areas:
-    """The class of each pixel of an image: `mask` (height, width) holds places among `names`, `void` where none is.
+    """The class of each pixel of an image: `mask` (height, width) contains indices into `names`, or `void`.
 
-    `asked` is the class that an explanation is about, "" the largest one; `region` (left, top, right, bottom) in
-    pixels of the original where only that is asked about, and None the pixels that were taken for the class.
-    `spacing` is (mm down, mm across) of a pixel.
+    `asked` is the class to explain, "" the largest one; `region` is the region to explain, (left, top, right, bottom)
+    in pixels of the original, or None for the pixels that are predicted as the class. `spacing` is the pixel size
+    (mm down, mm across).
     """
 
     mask: Mask
@@ -40,20 +40,24 @@ class Areas:
     region: tuple[float, float, float, float] | None = None
 
     def pixels(self) -> dict[str, int]:
-        """Return how many pixels each class has, in the order of the classes."""
+        """Return the number of pixels of each class, in the order of the classes."""
         counts = np.bincount(self.mask.ravel(), minlength=256)
         return {name: int(counts[place]) for place, name in enumerate(self.names)}
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row for each class that is there: pixels, share, and mm² where a pixel's size is known."""
-        found = [(name, pixels) for name, pixels in self.pixels().items() if pixels]
-        whole = self.mask.size
-        size = None if self.spacing is None else self.spacing[0] * self.spacing[1]
-        return [
-            {"class": name, "pixels": pixels, "share": round(pixels / whole, 6)}
-            | ({} if size is None else {"mm2": round(pixels * size, 4)})
-            for name, pixels in sorted(found, key=lambda pair: -pair[1])
-        ]
+        """Return one row for each class that occurs: pixels, share, and mm² if the pixel size is known."""
+        counts = [(name, pixels) for name, pixels in self.pixels().items() if pixels]
+        rows = []
+        for name, pixels in sorted(counts, key=lambda pair: -pair[1]):
+            row: dict[str, Any] = {
+                "class": name,
+                "pixels": pixels,
+                "share": round(pixels / self.mask.size, 6),
+            }
+            if self.spacing is not None:
+                row["mm2"] = round(pixels * (self.spacing[0] * self.spacing[1]), 4)
+            rows.append(row)
+        return rows
 
     def to_dict(self) -> dict[str, Any]:
         """Return the size of the image and the areas, the largest first."""
@@ -61,31 +65,31 @@ class Areas:
         return {"width": width, "height": height, "areas": self.rows()}
 
     def files(self) -> Mapping[str, bytes]:
-        """Return the files of an answer by the end of their names: the mask as a PNG with a palette."""
+        """Return the files of a prediction by file name suffix: the mask as a PNG with a palette."""
         return {".mask.png": plots.png_of(plots.with_palette(self.mask, self.colours, self.void))}
 
     def ordered(self) -> tuple[str, ...]:
-        """Return the classes that are there, the largest first."""
+        """Return the classes that occur, the largest first."""
         return tuple(row["class"] for row in self.rows())
 
     def about(self, choice: str) -> Areas:
-        """Return what is asked about: "pole", "pole at 310,120", "at 310,120", or "pole in 10,20,90,80".
+        """Return the prediction for a choice: "pole", "pole at 310,120", "at 310,120", or "pole in 10,20,90,80".
 
         Raises:
-            UnknownNameError: no such class.
-            SettingError: a pixel or a region that is none of this image.
+            UnknownNameError: there is no such class.
+            SettingError: the pixel or region is not in this image.
         """
         match = _PLACE.fullmatch(choice)
         name, region = (match["name"], self._region(match["numbers"])) if match else (choice, None)
         if not name and region is not None:
             name = next(iter(self.within(region).ordered() or self.ordered()), self.names[0])
         if name not in self.names:
-            see = f"There are: {', '.join(self.names)}; of a pixel: pole at 310,120."
-            raise UnknownNameError("class", name, self.names, see)
+            hint = f"There are: {', '.join(self.names)}; for a pixel: pole at 310,120."
+            raise UnknownNameError("class", name, self.names, hint)
         return replace(self, asked=name, region=region)
 
     def where(self, prefix: tuple[str, str] = ("at ", "in ")) -> str:
-        """Return the region in words, "at 310,120" or "in 10,20,90,80"; "" for the whole image."""
+        """Return the region as text, "at 310,120" or "in 10,20,90,80"; "" for the whole image."""
         if self.region is None:
             return ""
         left, top, right, bottom = (f"{one:.10g}" for one in self.region)
@@ -93,12 +97,12 @@ class Areas:
         return f"{prefix[0]}{left},{top}" if pixel else f"{prefix[1]}{left},{top},{right},{bottom}"
 
     def within(self, region: tuple[float, float, float, float]) -> Areas:
-        """Return the answer in a region alone, each pixel that it touches counted whole."""
+        """Return the prediction inside a region; pixels that it only touches are included."""
         left, top, right, bottom = region
         return replace(self, mask=self.mask[int(top) : math.ceil(bottom), int(left) : math.ceil(right)])
 
     def _region(self, text: str) -> tuple[float, float, float, float]:
-        """Return a pixel, or a rectangle, in pixels of the original; a pixel is a rectangle around its centre."""
+        """Return a rectangle in pixels of the original; a pixel x,y is the rectangle of this pixel."""
         height, width = self.mask.shape
         numbers = [float(one) for one in text.split(",")]
         if len(numbers) == 2:
@@ -108,19 +112,19 @@ class Areas:
             0 <= numbers[0] < numbers[2] <= width and 0 <= numbers[1] < numbers[3] <= height
         ):
             raise SettingError(
-                f"{text} is no place in this image of {width} x {height} pixels. Write x,y or left,top,right,bottom."
+                f"{text} is not inside this image of {width} x {height} pixels. Write x,y or left,top,right,bottom."
             )
         left, top, right, bottom = numbers
         return left, top, right, bottom
 
     def __str__(self) -> str:
-        shown = [f"{row['class']} {row['share']:.1%}" for row in self.rows()]
-        return ", ".join(shown) if shown else "nothing it knows"
+        areas = [f"{row['class']} {row['share']:.1%}" for row in self.rows()]
+        return ", ".join(areas) if areas else "none of its classes"
 
 
 def colours_of(
     names: Sequence[str], stated: Sequence[tuple[int, int, int]]
 ) -> tuple[tuple[int, int, int], ...]:
-    """Return a colour for each class: those that the masks state, where all are different, else ones far apart."""
+    """Return a colour for each class: the colours of the mask files if all are different, else distinct colours."""
     own = tuple(stated[: len(names)])
     return own if len(set(own)) == len(names) else plots.distinct_colours(len(names))

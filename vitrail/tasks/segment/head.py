@@ -1,4 +1,4 @@
-"""The heads of segmentation: one number a class and cell of a map that covers the input."""
+"""The heads of segmentation: one logit per class and cell of a map that covers the input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LinearMapHead(Head):
         _small(self.linear)
 
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
-        """Return the map."""
+        """Return the logit map."""
         x: Tensor = self.linear(self.dropout(features.tokens.map().permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
         if self.rim:
             height, width = inputs["images"].shape[-2:]
@@ -35,9 +35,10 @@ class LinearMapHead(Head):
 
 
 class PixelHead(Head):
-    """Maps of several depths at about a quarter of the input, then one linear layer: Features -> map (b, k, row, col).
+    """Feature maps of several depths at about 1/4 of the input size, then one linear layer.
 
-    With a `stem` of so many channels of the image, convolutions of the image itself are added for thin things.
+    Features -> map (b, k, row, col). `stem` is the number of image channels: if it is not 0, convolutions of the image
+    itself are added, which helps with thin objects.
     """
 
     words = "maps of several depths"
@@ -55,7 +56,7 @@ class PixelHead(Head):
         _small(self.linear)
 
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
-        """Return the map."""
+        """Return the logit map."""
         x = self.dropout(F.gelu(self._pixels(features, inputs["images"])).permute(0, 2, 3, 1))
         return {"map": self.linear(x).permute(0, 3, 1, 2)}
 
@@ -69,7 +70,7 @@ class PixelHead(Head):
     def stages(
         self, features: Features, images: Tensor
     ) -> list[tuple[str, str, tuple[tuple[str, Tensor], ...]]]:
-        """Return what the head makes of one image on its way, by name, in words and as maps with captions."""
+        """Return the intermediate steps for one image: a name, an explanation, and maps with captions."""
         x = self._pixels(features, images)[0]
         read = features.levels if self.pixels.levels else (features.tokens.map(),)
         blocks = self.taps or range(1, len(read) + 1)
@@ -81,16 +82,16 @@ class PixelHead(Head):
         return [
             (
                 "Maps of several depths",
-                "The tokens of these blocks, after the last norm, are put back into rows and columns; drawn are the "
-                f"three strongest directions of their numbers. Each cell is brought to {width} numbers, and the maps "
-                "are summed.",
+                "The tokens of these blocks, after the last norm, are arranged in rows and columns. The images show "
+                f"their first three principal components. A linear layer maps each cell to {width} numbers, and the "
+                "maps are added.",
                 taps,
             ),
             (
                 "A finer map",
-                f"{doubled}A cell spans about {images.shape[-2] / x.shape[-2]:.3g} pixels of the input, so that thin "
-                f"things have a place.{stem}",
-                (("the map that the classes are read from", x),),
+                f"{doubled}A cell covers about {images.shape[-2] / x.shape[-2]:.3g} pixels of the input, so that thin "
+                f"objects remain visible.{stem}",
+                (("the map that the classes are computed from", x),),
             ),
         ]
 

@@ -1,4 +1,4 @@
-"""The linear probe of segmentation: multinomial logistic regression on the frozen features of patches."""
+"""Linear probe of segmentation: multinomial logistic regression on the frozen features of patches."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ from vitrail.metrics.temperature import temperature
 from vitrail.tasks.classify.probe import ClassProbe
 from vitrail.tasks.probe import OTHER_HEADS, Doubt, Linear, Vectors, Whole
 from vitrail.tasks.result import Result, Scope
-from vitrail.tasks.segment.evaluation import SegmentEvaluation, from_details, mean_of, overlap
+from vitrail.tasks.segment.evaluation import SegmentEvaluation
 from vitrail.tasks.segment.head import LinearMapHead
+from vitrail.tasks.segment.overlap import mean_of, overlap
+from vitrail.tasks.segment.report import from_details
 
 LEARNT = 12_000
-"""Patches that a regression learns from, at most."""
+"""Largest number of patches that a regression is fitted on."""
 
 ASKED = 4
-"""Points down and across at which the mask of a patch is asked."""
+"""Rows and columns of points per patch at which the mask is sampled."""
 
 DRAWN = 20_000
-"""Patches that a temperature is fitted on, at most."""
+"""Largest number of patches that a temperature is fitted on."""
 
 
 class SegmentProbe:
-    """`truth` is the place of the class that most of each patch shows: (n, p), void where that is no class."""
+    """Linear probe whose `truth` is the most frequent class of each patch: (n, p), or void."""
 
     def __init__(self, labels: Sequence[str], void: int) -> None:
         self.labels, self.void = tuple(labels), void
 
     def truths(self, targets: Sequence[Any]) -> Whole:
-        """Return the class that most of each image shows: (n, 1)."""
+        """Return the most frequent class of each image: (n, 1)."""
         counts = [np.bincount(mask.ravel(), minlength=256)[: len(self.labels)] for mask in targets]
         largest: Whole = np.array(counts).argmax(1)[:, None]
         return largest
 
     def cells(self, targets: Sequence[Any], at: Sequence[Geometry], grid: tuple[int, int]) -> Whole:
-        """Return the class that most of each patch shows, row by row: (n, p)."""
+        """Return the most frequent class of each patch, row by row: (n, p)."""
         return np.stack([self._cells(mask, where, grid) for mask, where in zip(targets, at, strict=True)])
 
     def _cells(self, mask: Any, where: Geometry, grid: tuple[int, int]) -> Whole:
@@ -56,30 +58,30 @@ class SegmentProbe:
         places = np.where(inside, mask[_clipped(y, mask.shape[0]), _clipped(x, mask.shape[1])], self.void)
         several = places.reshape(grid[0], ASKED, grid[1], ASKED).swapaxes(1, 2).reshape(-1, ASKED**2)
         counts = np.apply_along_axis(np.bincount, 1, several, minlength=256)
-        found: Whole = counts.argmax(1).astype(np.int64)
-        return found
+        largest: Whole = counts.argmax(1).astype(np.int64)
+        return largest
 
     def layer(self, head: nn.Module) -> nn.Linear | None:
-        """Return the layer that takes the fitted weights; a head that reads several depths has none."""
+        """Return the layer that receives the fitted weights; a head that reads several depths has none."""
         return head.linear if isinstance(head, LinearMapHead) else None
 
     def sample(self, vectors: Vectors, truth: Whole) -> tuple[Vectors, Whole]:
-        """Return patches to learn from, drawn so that a rare class has more than its share: (m, d) and (m,)."""
+        """Return the patches to fit on, sampled with more patches of rare classes: (m, d) and (m,)."""
         flat, places = vectors.reshape(-1, vectors.shape[-1]), truth.reshape(-1)
         known = np.flatnonzero(places < len(self.labels))
         counts = np.bincount(places[known], minlength=len(self.labels))
         chance = 1 / np.sqrt(np.maximum(counts, 1))[places[known]]
-        draw = np.random.default_rng(0)
-        many = min(LEARNT, len(known))
-        drawn = np.sort(draw.choice(known, many, replace=False, p=chance / chance.sum()))
+        rng = np.random.default_rng(0)
+        size = min(LEARNT, len(known))
+        drawn = np.sort(rng.choice(known, size, replace=False, p=chance / chance.sum()))
         return flat[drawn].astype(np.float32), places[drawn]
 
     def regressions(self, scaled: Vectors, truth: Whole, strengths: Sequence[float]) -> Iterator[Linear]:
-        """Yield one multinomial regression a strength."""
+        """Yield one multinomial regression per regularisation strength."""
         return ClassProbe(self.labels).regressions(scaled, truth, strengths)
 
     def strata(self, truth: Whole) -> Whole:
-        """Return one pot: an image shows many classes."""
+        """Return one stratum for all images, because an image has many classes."""
         return np.zeros(len(truth), np.int64)
 
     def worth(self, logits: Vectors, truth: Whole) -> float:
@@ -95,30 +97,30 @@ class SegmentProbe:
         return self.worth(logits, truth)
 
     def output(self, logits: Vectors, grid: tuple[int, int]) -> Output:
-        """Return the map of logits of patches: (n, p, k) -> (n, k, row, col)."""
+        """Return the logits of patches as a map: (n, p, k) -> (n, k, row, col)."""
         maps = torch.from_numpy(logits.reshape(len(logits), *grid, -1))
         return {"map": maps.permute(0, 3, 1, 2)}
 
     def calibrate(self, logits: Vectors, truth: Whole) -> Mapping[str, Any]:
-        """Return the temperature that patches tell."""
+        """Return the temperature fitted on patches."""
         known = np.flatnonzero(truth.reshape(-1) < len(self.labels))
         known = known[:: max(1, len(known) // DRAWN)]
         flat = logits.reshape(-1, logits.shape[-1])[known].astype(np.float64)
         return {"temperature": temperature(flat, truth.reshape(-1)[known])}
 
     def result(self, evaluation: SegmentEvaluation, scope: Scope) -> Result:
-        """Return the result of answers by folds."""
+        """Return the result of cross-validation."""
         return evaluation.result(scope, OTHER_HEADS)
 
     def reopen(self, report: Mapping[str, Any]) -> Result:
-        """Return the result that a draft's report.json holds."""
+        """Return the result that the report.json of a draft contains."""
         return from_details(report, OTHER_HEADS)
 
     def doubts(self, evaluation: SegmentEvaluation) -> list[Doubt] | None:
-        """Look for none: a mask is rarely wrong as a whole."""
+        """Return None: a mask is rarely wrong as a whole, so label errors are not searched."""
         return None
 
 
 def _clipped(at: Any, length: int) -> Whole:
-    found: Whole = np.clip(at.astype(np.int64), 0, length - 1)
-    return found
+    indices: Whole = np.clip(at.astype(np.int64), 0, length - 1)
+    return indices

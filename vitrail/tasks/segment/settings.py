@@ -1,4 +1,4 @@
-"""How classes of pixels are learned and answered; no torch, so that help and a wrong option cost no seconds."""
+"""Settings of segmentation. No torch, so that help and option errors appear at once."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class SegmentSettings(Settings):
-    """How classes of pixels are learned (head, losses, crops) and answered (windows, temperature, areas).
+    """Settings of training (head, losses, crops) and of prediction (windows, temperature, areas).
 
-    `head` linear reads the last tokens, pixels maps of four depths; `stem` adds a convolutional stem for thin things.
-    `dice` and `lovasz` are the weights of these losses beside cross entropy, `lovasz` in the last fifth of a training.
-    `class_weights` None: by the areas of the classes, where `weigh` is on. `rare` is the share of crops that are
-    chosen for a rare class in them. `frozen` is the share of a training in which the head learns alone, at
-    `head_rate` times the learning rate of what stands before it.
-    `zoom` 0 shows the whole image in the input, None does unless images are much larger than it; another number, pixels
-    of the input for one of the image, trains on crops and answers in windows. `spacing` is (mm down, mm across) of a
-    pixel where no file states it.
+    `head` "linear" reads the last tokens, "pixels" reads maps of four depths; `stem` adds a convolutional stem for thin
+    objects. `dice` and `lovasz` are the weights of these losses relative to cross entropy; `lovasz` is used in the last
+    fifth of a training. `class_weights` None: computed from the areas of the classes if `weigh` is on. `rare` is the
+    share of crops that are chosen because they contain a rare class. `frozen` is the share of a training in which only
+    the head is trained; `head_rate` multiplies the learning rate of the head relative to the encoder.
+    `zoom` 0 fits the whole image into the input; None does the same unless images are much larger than the input; any
+    other number (input pixels per image pixel) trains on crops and predicts in windows. `spacing` is the pixel size
+    (mm down, mm across) if no file states it.
     """
 
     head: Literal["pixels", "linear"] = "pixels"

@@ -1,4 +1,4 @@
-"""How near the edges of two masks lie: boundary F1, boundary IoU, and in mm the 95 % Hausdorff and surface Dice."""
+"""Distances between the edges of two masks: boundary F1, boundary IoU, and in mm 95 % Hausdorff and surface Dice."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Mask = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
 
 EDGE = 0.0075
-"""How far edges may lie apart to match, in parts of the diagonal (as in the benchmark of DeepLab's authors)."""
+"""Tolerance of boundary F1 as a share of the diagonal (as in the benchmark of DeepLab's authors)."""
 
 BAND = 0.02
-"""Width of the band inside an edge of which boundary IoU is (Cheng et al. 2021, arXiv:2103.16562), in diagonals."""
+"""Width of the band for boundary IoU (Cheng et al. 2021, arXiv:2103.16562), as a share of the diagonal."""
 
 MATCHED = 2.0
-"""Edges that lie no further apart than so many pixels count as equal in the surface Dice."""
+"""Tolerance of surface Dice in pixels."""
 
 
 BITS = 64
-"""Classes whose edges are grown together."""
+"""Classes whose edges are dilated together, one bit each."""
 
 
 class Widths(NamedTuple):
-    """Pixels that edges may lie apart, and pixels of the band inside an edge; distances are those of a king's moves."""
+    """Tolerance of edges and width of the band inside an edge, in pixels of the Chebyshev distance."""
 
     edge: int
     band: int
@@ -39,14 +39,15 @@ class Widths(NamedTuple):
 
 
 COLUMNS = ("matched_answer", "edge_answer", "matched_truth", "edge_truth", "both", "either", "band", "area")
-"""What `edges` counts of each class: edge pixels near the other's edge, of all edge pixels; bands; the truth's band."""
+"""The counts of `edges` for each class: matched edge pixels and all edge pixels of both masks, the intersection and
+union of the bands, and the band and area of the truth."""
 
 
 def edges(answer: Mask, truth: Mask, classes: int, widths: Widths) -> NDArray[np.int64]:
-    """Return what `COLUMNS` names of each class, in pixels: (k, 8). Both masks are void at the same pixels.
+    """Return the counts in `COLUMNS` for each class, in pixels: (k, 8). Both masks must be void at the same pixels.
 
-    All classes are looked at together: a pixel lies in the band of its own class where another is near, and the edges
-    of up to 64 classes are grown as the bits of one number.
+    All classes are computed together: a pixel lies in the band of its class if another class is near, and the edges of
+    up to 64 classes are dilated as bits of one integer.
     """
     edge, true_edge = other_near(answer, 1), other_near(truth, 1)
     band, true_band = other_near(answer, widths.band), other_near(truth, widths.band)
@@ -68,7 +69,7 @@ def edges(answer: Mask, truth: Mask, classes: int, widths: Widths) -> NDArray[np
 
 
 def other_near(mask: Mask, width: int) -> Flags:
-    """Return the pixels with one of another class at most `width` pixels away; the image's rim is no edge."""
+    """Return the pixels with another class at most `width` pixels away; the image border is not an edge."""
     reach = 2 * width + 1
     near: Flags = (minimum_filter(mask, reach, mode="nearest") != mask) | (
         maximum_filter(mask, reach, mode="nearest") != mask
@@ -77,7 +78,7 @@ def other_near(mask: Mask, width: int) -> Flags:
 
 
 def _meets(mask: Mask, other: Mask, edge: Flags, first: int, width: int) -> Flags:
-    """Tell where an edge of the own class lies near in the other mask, for `BITS` classes from `first` on."""
+    """Return the pixels near an edge of their own class in the other mask, for `BITS` classes from `first` on."""
     one = np.uint64(1)
 
     def bit(of: Mask) -> NDArray[np.uint64]:
@@ -94,7 +95,7 @@ def _meets(mask: Mask, other: Mask, edge: Flags, first: int, width: int) -> Flag
 
 
 def _spread(bits: NDArray[np.uint64], width: int, axis: int) -> NDArray[np.uint64]:
-    """Return the bits of all places of an axis at most so far away, in twice as large steps each time."""
+    """Return for each pixel the union of the bits at most `width` away on an axis; the step doubles each time."""
     lines = np.moveaxis(bits, axis, 0).copy()
     reach = 0
     while reach < width:
@@ -107,21 +108,20 @@ def _spread(bits: NDArray[np.uint64], width: int, axis: int) -> NDArray[np.uint6
 
 
 def surface(answer: Flags, truth: Flags, spacing: tuple[float, float]) -> tuple[float, float]:
-    """Return the 95 % Hausdorff distance in mm and the surface Dice of one region, both NaN where one has no edge."""
+    """Return the 95 % Hausdorff distance in mm and the surface Dice of one region; both NaN if a mask has no edge."""
     edge, true_edge = inner_band(answer, 1), inner_band(truth, 1)
     if not edge.any() or not true_edge.any():
         return float("nan"), float("nan")
-    there = distance_transform_edt(~true_edge, sampling=spacing)[edge]
-    back = distance_transform_edt(~edge, sampling=spacing)[true_edge]
+    to_truth = distance_transform_edt(~true_edge, sampling=spacing)[edge]
+    to_answer = distance_transform_edt(~edge, sampling=spacing)[true_edge]
     reach = MATCHED * max(spacing)
-    near = (there <= reach).sum() + (back <= reach).sum()
-    return float(max(np.percentile(there, 95), np.percentile(back, 95))), float(
-        near / (len(there) + len(back))
-    )
+    near = (to_truth <= reach).sum() + (to_answer <= reach).sum()
+    hausdorff = max(np.percentile(to_truth, 95), np.percentile(to_answer, 95))
+    return float(hausdorff), float(near / (len(to_truth) + len(to_answer)))
 
 
 def inner_band(region: Flags, width: int) -> Flags:
-    """Return the pixels of a region that lie at most `width` pixels from what is outside; the image's rim is none."""
+    """Return the pixels of a region at most `width` pixels from its outside; the image border is not outside."""
     kept = minimum_filter(region.view(np.uint8), 2 * width + 1, mode="nearest")
     band: Flags = region & (kept == 0)
     return band

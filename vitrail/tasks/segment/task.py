@@ -41,40 +41,40 @@ if TYPE_CHECKING:
     from vitrail.data.manifest import Row
 
 STRIP = 1 << 24
-"""Numbers of maps that are held at once at the size of an original: 64 MB."""
+"""Values of logit maps in memory at a time, at the size of the original: 64 MB."""
 
 LATE = 0.8
-"""Share of a training after which the Lovász loss joins."""
+"""Share of a training after which the Lovász loss is added."""
 
 SAME = 0.995
-"""Share of pixels that two answers which agree have in common."""
+"""Share of equal pixels from which two predictions agree."""
 
 TRIES = 4
-"""Views of which one is chosen for a rare class."""
+"""Number of views from which one is chosen for a rare class."""
 
 LARGE = 4.0
-"""How many times longer and wider than the input images are that are looked at in windows."""
+"""Images at least this many times longer and wider than the input are predicted in windows."""
 
 SEEN = 2.0
-"""How many times longer and wider than the input they are shown then."""
+"""Size of such images after scaling, as a multiple of the input."""
 
 GLANCE = 320
-"""Pixels of the long side of an image that is drawn while a training runs."""
+"""Pixels of the long side of an image that is drawn during training."""
 
 LETTERS = 15
-"""Pixels of the letters below such an image."""
+"""Font size in pixels below such an image."""
 
 WRONG = (213, 30, 30)
-"""The colour of pixels that are answered wrongly."""
+"""The colour of wrong pixels."""
 
 SIDE = 32
-"""Rows and columns of the shares of classes that a proof compares."""
+"""Rows and columns of the class shares that a proof compares."""
 
 
 class Segment(Task[Mask, Areas], SegmentTargets):
-    """Cross entropy of pixels, in which rare classes weigh more, and Dice of the classes that an image shows.
+    """Cross entropy of pixels, with higher weights for rare classes, and Dice of the classes in an image.
 
-    Neither counts void pixels. With `lovasz` that loss joins in the last fifth of a training.
+    Void pixels do not count. With `lovasz`, the Lovász loss is added in the last fifth of a training.
     """
 
     name = "segment"
@@ -90,18 +90,18 @@ class Segment(Task[Mask, Areas], SegmentTargets):
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
-        # A linear head is computed from features before the first step; others start from noise.
+        # A linear head is fitted on features before the first step; other heads start from random weights.
         self.head_rate = self.settings.head_rate if self.settings.head == "pixels" else 1.0
         if len(self.labels) < 2:
             raise DataError(
-                f"Segmentation needs two classes at least, got {list(self.labels)}. Name another."
+                f"Segmentation needs at least two classes, got {list(self.labels)}. Add another class."
             )
         self.colours = colours_of(self.labels, self.truth.colours)
 
     # Network
 
     def head(self, spec: FeatureSpec) -> Head:
-        """Return the head that the settings name."""
+        """Return the head of the setting `head`."""
         own = self.settings
         if own.head == "linear":
             return LinearMapHead(spec, len(self.labels), own.dropout)
@@ -109,7 +109,7 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         return PixelHead(spec, len(self.labels), own.width, stem=stem, dropout=own.dropout)
 
     def steps(self, preprocess: Preprocess) -> Preprocess:
-        """Return the steps, with the zoom of the settings."""
+        """Return the preprocessing with the zoom of the settings."""
         return replace(preprocess, zoom=self.settings.zoom) if self.settings.zoom else preprocess
 
     @classmethod
@@ -120,59 +120,59 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         shapes: Sequence[tuple[int, int]],
         strides: Sequence[float],
     ) -> tuple[dict[str, Any], list[str]]:
-        """Return a zoom where images are so large that little of them is left in an input of `size`.
+        """Return a zoom, and a line that explains it, if images are much larger than an input of `size`.
 
-        `shapes` are (height, width) of some images; with a zoom that is stated, or where windows would not begin at
-        cells of the map, nothing.
+        `shapes` are (height, width) of some images. Return nothing if a zoom is set, or if windows would not start at
+        cells of the map.
         """
         shrunk = statistics.median((height * width / (size[0] * size[1])) ** 0.5 for height, width in shapes)
-        cell = (
-            strides[-1] if stated.get("head") == "linear" else 4 if strides[0] in (4, 8, 16) else strides[0]
-        )
+        cell: float = 4 if strides[0] in (4, 8, 16) else strides[0]
+        if stated.get("head") == "linear":
+            cell = strides[-1]
         parts = [next(side // n for n in (4, 2, 1) if side % n == 0) for side in size]
         if "zoom" in stated or shrunk < LARGE or any(part % cell for part in parts):
             return {}, []
         zoom = float(f"{SEEN / shrunk:.2g}")
         line = (
-            f"images {shrunk:.1f} times as long as the input: trained on crops and answered in overlapping windows at "
-            f"{zoom:g} of their scale; such a model is neither explained nor exported; whole ones in the input: "
+            f"images {shrunk:.1f} times as long as the input: trained on crops and predicted in overlapping windows at "
+            f"{zoom:g} of their scale; such a model cannot be explained or exported; to use whole images instead: "
             "--set zoom=0"
         )
         return {"zoom": zoom}, [line]
 
     def collate(self, targets: Sequence[Mask]) -> Tensor:
-        """Stack masks of one size: (b, height, width)."""
+        """Return masks of equal size as one tensor: (b, height, width)."""
         return torch.from_numpy(np.stack(targets).astype(np.int64))
 
     def learn(self, rows: Sequence[Row], root: Path) -> Mapping[str, Any]:
-        """Return the weights of the classes, by their areas in these rows, where none are stated."""
+        """Return class weights from the areas in these rows, if none are set."""
         if self.settings.class_weights is not None or not self.settings.weigh or not rows:
             return {}
         return {"class_weights": tuple(round(float(one), 4) for one in self.class_weights(rows, root))}
 
     def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
-        """Return what each class weighs by its area: (k,)."""
+        """Return the weight of each class from its area: (k,)."""
         return frequency_weights(self.areas(rows, root))
 
     def view(self, target: Mask, draw: Callable[[int], Any], key: int) -> Any:
-        """Return a view drawn at random; of `rare` of the images the one of several that shows most of a rare class."""
+        """Return a random view; for a share `rare` of the images, the best of several views for a rare class."""
         first, rng = draw(0), np.random.default_rng(key)
-        there = np.flatnonzero(np.bincount(target.ravel(), minlength=256)[: len(self.labels)])
-        if rng.random() >= self.settings.rare or len(there) < 2:
+        present = np.flatnonzero(np.bincount(target.ravel(), minlength=256)[: len(self.labels)])
+        if rng.random() >= self.settings.rare or len(present) < 2:
             return first
-        weights = np.array(self.settings.class_weights or np.ones(len(self.labels)))[there] ** 2
-        wanted = rng.choice(there, p=weights / weights.sum())
+        weights = np.array(self.settings.class_weights or np.ones(len(self.labels)))[present] ** 2
+        rare = rng.choice(present, p=weights / weights.sum())
         views = [first, *(draw(turn) for turn in range(1, TRIES))]
-        return max(views, key=lambda one: int((self.transform(target, one) == wanted).sum()))
+        return max(views, key=lambda view: int((self.transform(target, view) == rare).sum()))
 
     def training_loss(
         self, network: nn.Module, batch: Batch[Any], rng: np.random.Generator, progress: float
     ) -> Losses:
-        """Return the loss; the encoder learns nothing in the first `frozen` part of a training.
+        """Return the loss; the encoder is frozen in the first `frozen` share of a training.
 
-        One that is spread over several processes learns all from the start: its gradients are awaited.
+        In distributed training the encoder is never frozen, because its gradients are expected in every step.
         """
-        with _resting(network, progress < self.settings.frozen):
+        with _frozen_encoder(network, progress < self.settings.frozen):
             output = self.answer(network, batch, Ask())
         losses = self.loss(output, batch.targets)
         if not self.settings.lovasz or progress < LATE:
@@ -182,7 +182,7 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         return Losses({**losses.parts, "lovasz": self.settings.lovasz * late})
 
     def loss(self, output: Output, targets: Tensor) -> Losses:
-        """Return cross entropy, a mean over pixels, and Dice, a mean over the classes that images show."""
+        """Return cross entropy, a mean over pixels, and Dice, a mean over the classes in the images."""
         masks = targets.to(output["map"].device)
         logits = loss.at_pixels(output["map"], (masks.shape[-2], masks.shape[-1]))
         weights = self._class_weights(logits.device)
@@ -196,7 +196,7 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         )
 
     def weights(self, targets: Tensor) -> Mapping[str, float]:
-        """Return the weights of the pixels that count, summed, and how many classes the images show together."""
+        """Return the summed weights of the pixels that count, and the summed number of classes in the images."""
         shown = self._shown(targets)
         pixels = float(loss.pixel_weight(targets, self.VOID, self._class_weights(targets.device)))
         return {"pixels": pixels, "dice": shown, "lovasz": shown}
@@ -209,22 +209,22 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         return None if stated is None else torch.tensor(stated, device=device)
 
     def follow(self, output: Output, teacher: Output, by: Following) -> Tensor:
-        """Return how far the classes of cells are from a teacher's, the mean over images and cells."""
-        theirs = loss.at_pixels(teacher["map"], (output["map"].shape[-2], output["map"].shape[-1]))
-        mine, heat = output["map"].float(), by.temperature if by.kind == "soft" else 1.0
+        """Return the distance of the cells' classes from those of a teacher, the mean over images and cells."""
+        target = loss.at_pixels(teacher["map"], (output["map"].shape[-2], output["map"].shape[-1]))
+        student, tau = output["map"].float(), by.temperature if by.kind == "soft" else 1.0
         if by.kind == "hard":
-            return F.cross_entropy(mine, theirs.argmax(1))
-        apart = F.kl_div(
-            (mine / heat).log_softmax(1), (theirs / heat).log_softmax(1), log_target=True, reduction="none"
+            return F.cross_entropy(student, target.argmax(1))
+        divergence = F.kl_div(
+            (student / tau).log_softmax(1), (target / tau).log_softmax(1), log_target=True, reduction="none"
         )
-        return heat**2 * apart.sum(1).mean()
+        return tau**2 * divergence.sum(1).mean()
 
     # Answer
 
     def in_windows(
         self, compute: Callable[[Batch[Any]], Output], batch: Batch[Any], size: tuple[int, int]
     ) -> Output:
-        """Return the map of images larger than the input, from those of their windows."""
+        """Return the map of images larger than the input, from the maps of their windows."""
 
         def maps(windows: Tensor) -> Tensor:
             return compute(images_only(windows))["map"]
@@ -232,7 +232,7 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         return {"map": torch.stack([in_windows(maps, image, size) for image in batch.images])}
 
     def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[Areas]:
-        """Return the likeliest class of every pixel of the originals; below the threshold asked for, none."""
+        """Return the predicted class of every pixel of the originals; void below the requested threshold."""
         return [
             Areas(
                 self.mask(one, geometry, ask.threshold), self.labels, self.colours, self.VOID, geometry,
@@ -242,9 +242,9 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         ]  # fmt: skip
 
     def mask(self, logits: Tensor, geometry: Geometry, threshold: float | None = None) -> Mask:
-        """Return the likeliest class of every pixel of an original, strip by strip: (k, row, col) -> (height, width).
+        """Return the predicted class of every pixel of an original, strip by strip: (k, row, col) -> (height, width).
 
-        Logits are brought to the original's pixels and only there compared; void is where the input does not reach.
+        Logits are resized to the original before classes are compared. Pixels outside the input are void.
         """
         mask = np.full(geometry.original, self.VOID, np.uint8)
         for rows, strip in strips_in_original(geometry, logits.float(), STRIP):
@@ -255,35 +255,33 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         return mask
 
     def choices(self, prediction: Areas) -> Sequence[str]:
-        """Return the classes that are there, the largest first; where nothing is, all."""
+        """Return the classes that occur, the largest first; all classes if none occurs."""
         asked = (prediction.asked,) if prediction.asked else ()
         return (*asked, *(one for one in prediction.ordered() or self.labels if one not in asked))
 
     def focus(self, prediction: Areas, choice: str) -> Areas:
-        """Return what is asked about: a class, a pixel ("pole at 310,120") or a region ("in 10,20,90,80")."""
+        """Return the prediction for a class, a pixel ("pole at 310,120") or a region ("in 10,20,90,80")."""
         return prediction.about(choice)
 
     def asked(self, prediction: Areas, output: Output) -> Asked | None:
-        """Return the pixel or region asked about, what is answered there, and the other classes by their shares."""
+        """Return the pixel or region to explain, the prediction there, and the other classes by probability."""
         if prediction.region is None:
             return None
-        shares = output["map"][0].float().softmax(0)
-        there = (shares * _weight(prediction, 0, shares.shape[-2:])).sum((1, 2))
-        order = [self.labels[place] for place in there.argsort(descending=True, stable=True).tolist()]
-        inside, named = prediction.within(prediction.region), prediction.where(("pixel ", "region "))
+        probabilities = output["map"][0].float().softmax(0)
+        mean = (probabilities * _weight(prediction, 0, probabilities.shape[-2:])).sum((1, 2))
+        order = [self.labels[place] for place in mean.argsort(descending=True, stable=True).tolist()]
+        inside, name = prediction.within(prediction.region), prediction.where(("pixel ", "region "))
         answer = next(iter(inside.ordered()), "")
-        said = answer if inside.mask.size == 1 and answer else str(inside)
-        heading = (
-            f"What made {named} {answer}"
-            if prediction.asked == answer
-            else f"What speaks for {prediction.asked} at {named}"
-        )
+        text = answer if inside.mask.size == 1 and answer else str(inside)
+        heading = f"Evidence for {prediction.asked} at {name}"
+        if prediction.asked == answer:
+            heading = f"Why {name} is {answer}"
         where = prediction.where()
         others = tuple(f"{one} {where}" for one in order if one != prediction.asked)
-        return Asked(prediction.region, f"{prediction.asked} {where}", f"{named}: {said}", heading, others)
+        return Asked(prediction.region, f"{prediction.asked} {where}", f"{name}: {text}", heading, others)
 
     def score(self, output: Output, prediction: Areas) -> Tensor:
-        """Return the mean logit of the class asked about, over the pixels or the region asked about: (b,)."""
+        """Return the mean logit of the class to explain, over its pixels or the region: (b,)."""
         maps = output["map"]
         asked = prediction.asked or self.choices(prediction)[0]
         place = self.labels.index(asked)
@@ -295,30 +293,30 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         return plots.mask_overlay(image, prediction.mask, self.colours, self.labels)
 
     def compare(self, image: Image, prediction: Areas, truth: Mask) -> Image:
-        """Return truth, answer, and where they differ, side by side."""
+        """Return truth, prediction and their difference side by side."""
         wrong = np.where((prediction.mask != truth) & (truth != self.VOID), 0, self.VOID).astype(np.uint8)
         grey = image.convert("L")
-        shown = (
+        panels = (
             plots.titled(plots.mask_overlay(image, truth, self.colours), "truth"),
             plots.titled(plots.mask_overlay(image, prediction.mask, self.colours), "answer"),
-            plots.titled(plots.mask_overlay(grey, wrong, (WRONG,), strength=0.8), "where it errs"),
+            plots.titled(plots.mask_overlay(grey, wrong, (WRONG,), strength=0.8), "wrong pixels"),
         )
-        size = max(13, shown[0].width // 26)
+        size = max(13, panels[0].width // 26)
         return plots.with_legend(
-            plots.beside(*shown), self.labels, self.colours, truth, prediction.mask, size=size
+            plots.beside(*panels), self.labels, self.colours, truth, prediction.mask, size=size
         )
 
     def glance(self, image: Image, output: Output, geometry: Geometry, truth: Mask) -> Image:
-        """Return truth and answer side by side, small and quickly drawn whatever the size of the image."""
+        """Return truth and prediction side by side, in a small size that is fast to draw for every image."""
         small = scaled(geometry, GLANCE)
         height, width = small.original
-        shown = image.resize((width, height))
+        thumbnail = image.resize((width, height))
         rows, cols = (
             (2 * np.arange(n) + 1) * side // (2 * n)
             for n, side in zip(small.original, truth.shape, strict=True)
         )
         true, answer = truth[rows[:, None], cols], self.mask(output["map"][0], small)
-        both = (plots.mask_overlay(shown, one, self.colours) for one in (true, answer))
+        both = (plots.mask_overlay(thumbnail, one, self.colours) for one in (true, answer))
         return plots.with_legend(
             plots.beside(*both, gap=2), self.labels, self.colours, true, answer, size=LETTERS
         )
@@ -326,13 +324,13 @@ class Segment(Task[Mask, Areas], SegmentTargets):
     # Proof
 
     def fingerprint(self, output: Output) -> Tensor:
-        """Return the probabilities of the classes, averaged over a grid."""
-        shares = output["map"].float().softmax(1)
-        rows, cols = (min(SIDE, side) for side in shares.shape[-2:])
-        return within(F.adaptive_avg_pool2d(shares, (rows, cols)))
+        """Return the probabilities of the classes, averaged over the cells of a grid."""
+        probabilities = output["map"].float().softmax(1)
+        rows, cols = (min(SIDE, side) for side in probabilities.shape[-2:])
+        return within(F.adaptive_avg_pool2d(probabilities, (rows, cols)))
 
     def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
-        """Tell where nearly all cells are of the same class."""
+        """Return for which images at least `SAME` of the cells have the same class."""
         p, answer = one["map"].float().softmax(1), other["map"].argmax(1, keepdim=True)
         gap = (p.amax(1, keepdim=True) - p.gather(1, answer))[:, 0]
         return (gap <= tolerance).float().mean((1, 2)) >= SAME
@@ -340,29 +338,27 @@ class Segment(Task[Mask, Areas], SegmentTargets):
     def in_image(self, output: Output, spread: Callable[[int, int], tuple[Tensor, Tensor]]) -> Output:
         """Return the class of each pixel of the image, for exported graphs: (b, height, width).
 
-        `spread` tells the weights that bring so many rows and columns of a map to those of the image.
+        `spread` returns the matrices that resize this number of rows and columns to those of the image.
         """
         maps = output["map"].float()
         rows, cols = spread(maps.shape[-2], maps.shape[-1])
         return {"classes": (rows @ (maps @ cols.mT)).argmax(1)}
 
-    # Worth
+    # Evaluation
 
     @property
     def probe(self) -> SegmentProbe:
-        """Multinomial logistic regression on patches."""
         return SegmentProbe(self.labels, self.VOID)
 
     def evaluation(self) -> SegmentEvaluation:
-        """Return an empty evaluation."""
         return SegmentEvaluation(self.labels, self.VOID, self.settings.temperature, self.settings.spacing)
 
 
 def _weight(prediction: Areas, place: int, grid: Sequence[int]) -> Tensor:
-    """Return what each cell of a map counts in an explanation, 1 together: (row, col).
+    """Return the weight of each cell of a map in an explanation: (row, col), with sum 1.
 
-    A region, or the pixels that were taken for the class; where there are none, or all lie between cells, the cells
-    nearest to the region, or all.
+    The weights are equal over the cells in the region, or over the cells predicted as the class. Without a cell in the
+    region, the nearest cells count; without a cell of the class, all cells.
     """
     geometry = prediction.geometry
     rows, cols = grid[0], grid[1]
@@ -372,26 +368,26 @@ def _weight(prediction: Areas, place: int, grid: Sequence[int]) -> Tensor:
     if prediction.region is None:
         height, width = geometry.original
         inside = np.clip(at.astype(np.int64), 0, (width - 1, height - 1))
-        there = prediction.mask[inside[..., 1], inside[..., 0]] == place
+        cells = prediction.mask[inside[..., 1], inside[..., 0]] == place
     else:
         left, top, right, bottom = prediction.region
-        there = ((at >= (left, top)) & (at < (right, bottom))).all(-1)
-        if not there.any():
-            far = np.abs(at - ((left + right) / 2, (top + bottom) / 2)).sum(-1)
-            there = far == far.min()
-    weight = there.astype(np.float32) if there.any() else np.ones((rows, cols), np.float32)
+        cells = ((at >= (left, top)) & (at < (right, bottom))).all(-1)
+        if not cells.any():
+            distance = np.abs(at - ((left + right) / 2, (top + bottom) / 2)).sum(-1)
+            cells = distance == distance.min()
+    weight = cells.astype(np.float32) if cells.any() else np.ones((rows, cols), np.float32)
     return torch.from_numpy(weight / weight.sum())
 
 
 @contextmanager
-def _resting(network: nn.Module, rests: bool) -> Iterator[None]:
-    """Compute a forward of which the encoder learns nothing, where it rests and nobody waits for its gradients."""
-    encoder = getattr(network, "encoder", None) if rests else None
-    learning = [one for one in encoder.parameters() if one.requires_grad] if encoder is not None else []
-    for parameter in learning:
+def _frozen_encoder(network: nn.Module, frozen: bool) -> Iterator[None]:
+    """Freeze the encoder during a forward pass if `frozen`; a distributed wrapper has no `encoder`, so never there."""
+    encoder = getattr(network, "encoder", None) if frozen else None
+    trainable = [one for one in encoder.parameters() if one.requires_grad] if encoder is not None else []
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in learning:
+        for parameter in trainable:
             parameter.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Images larger than the input, answered in overlapping windows: their logits are weighed and summed in one buffer."""
+"""Prediction of images larger than the input in overlapping windows, as a weighted sum of their logits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ AT_ONCE = 4
 """Windows that are computed together."""
 
 CELLS = (
-    "The windows of this input do not begin at cells of its map. Take an --imgsz whose sides are a multiple of four "
-    "patches."
+    "The windows of this input size do not start at cells of its map. Use an --imgsz whose sides are a multiple of "
+    "four patches."
 )
 
 Compute = Callable[[Tensor], Tensor]
@@ -27,10 +27,10 @@ def in_windows(compute: Compute, image: Tensor, size: tuple[int, int]) -> Tensor
     """Return the map of an image (channels, height, width) from maps of its windows: (k, row, col).
 
     The sides of the image are those of a window, or longer by whole parts of it (`Preprocess.whole`). Windows overlap
-    by a third at least; each counts by a Hann window, most in its middle, and the weights of a cell sum to 1.
+    by at least a third. Each is weighted by a Hann window, and the weights of a cell sum to 1.
 
     Raises:
-        SettingError: windows do not begin at cells of the map.
+        SettingError: windows do not start at cells of the map.
     """
     first = compute(image[None, :, : size[0], : size[1]])[0]
     cells = [
@@ -55,7 +55,7 @@ def in_windows(compute: Compute, image: Tensor, size: tuple[int, int]) -> Tensor
 def _each(
     compute: Compute, image: Tensor, size: tuple[int, int], corners: list[tuple[int, int]]
 ) -> Iterator[tuple[tuple[int, int], Tensor]]:
-    """Yield the corner of each window and its map, some windows at a time."""
+    """Yield the corner of each window and its map, computed in batches."""
     for start in range(0, len(corners), AT_ONCE):
         some = corners[start : start + AT_ONCE]
         windows = [image[:, top : top + size[0], left : left + size[1]] for top, left in some]
@@ -63,12 +63,12 @@ def _each(
 
 
 def starts(length: int, window: int, unit: int) -> list[int]:
-    """Return where windows begin on a side: at most two thirds of one apart, the last one flush with the end.
+    """Return the start of each window on a side: at most two thirds of a window apart, the last one at the end.
 
-    All but the last begin at whole `unit` pixels, the least that are whole cells of a map.
+    All but the last start at a multiple of `unit` pixels, the smallest number that is a whole number of cells.
 
     Raises:
-        SettingError: no windows that overlap begin at cells.
+        SettingError: no overlapping windows start at cells.
     """
     step = 2 * window // 3 // unit * unit
     if length == window:
@@ -79,7 +79,7 @@ def starts(length: int, window: int, unit: int) -> list[int]:
 
 
 def hann(cells: int) -> Tensor:
-    """Return a Hann window that is nowhere zero: (cells,)."""
+    """Return a Hann window without zeros: (cells,)."""
     return torch.sin(torch.pi * (torch.arange(cells) + 0.5) / cells).square()
 
 

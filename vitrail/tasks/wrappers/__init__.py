@@ -1,1 +1,1 @@
-"""Tasks that change how another task is trained, and forward everything else to it."""
+"""Tasks that change the training of another task and forward everything else to it."""

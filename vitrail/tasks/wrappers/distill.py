@@ -1,8 +1,10 @@
-"""Learning from a teacher beside the truth: Hinton et al. 2015, arXiv:1503.02531; DeiT, arXiv:2012.12877, §3.
+"""Distillation: learn from the truth and from a teacher.
 
-Only training differs: the model that is kept is one of the wrapped task, with nothing of the teacher in it. A
-network with a distillation token (`deit_*_distilled`) answers the labels by its class token and the teacher by
-the other, and with the mean of both when it predicts; any other network answers both with its one head.
+The methods are those of Hinton et al. 2015, arXiv:1503.02531, and of DeiT, arXiv:2012.12877, §3.
+
+Only training is different: the stored model is one of the wrapped task and contains nothing of the teacher. In a
+network with a distillation token (`deit_*_distilled`) the class token learns the labels and the other token the
+teacher, and a prediction is the mean of both; in any other network one head learns both.
 """
 
 from __future__ import annotations
@@ -24,17 +26,17 @@ from vitrail.tasks.wrappers.settings import DistillSettings
 from vitrail.tasks.wrappers.wrapper import Wrapper
 
 Teacher = Callable[[Tensor], Output]
-"""Images as the student gets them (b, channels, height, width) -> the teacher's output, without gradient."""
+"""Input images of the student (b, channels, height, width) -> the teacher's output, without gradient."""
 
 SHARES: Mapping[str, float] = MappingProxyType({"hard": 0.5, "soft": 0.1})
-"""The teacher's share of the loss in the paper (§3; for soft distillation λ of its section 5)."""
+"""Share of the teacher in the loss, from the paper (§3; for soft distillation λ of its section 5)."""
 
 
 class Distill(Wrapper):
-    """Another task, learned from its truths and from a teacher: (1 - share) · own loss + share · teacher's.
+    """Another task, trained on its truths and on a teacher: (1 - share) · own loss + share · teacher loss.
 
-    hard: against the teacher's choice (eq. 3). soft: τ² KL(teacher ‖ student) of answers softened by τ (eq. 2), mean
-    over images. What is compared is the wrapped task's `follow`.
+    hard: against the teacher's top class (eq. 3). soft: τ² KL(teacher ‖ student) of outputs softened by τ (eq. 2),
+    mean over images. The teacher loss is the wrapped task's `follow`.
     """
 
     name = "distill"
@@ -43,29 +45,29 @@ class Distill(Wrapper):
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         named = (settings or {}).get("task")
         if named == self.name:
-            raise SettingError("A task that is distilled cannot be distillation itself; name another.")
+            raise SettingError("Distillation cannot be applied to distillation. Choose another task.")
         super().__init__(truth, settings)
         if type(self.inner).training_loss is not Task.training_loss or not hasattr(self.inner, "follow"):
             raise SettingError(
-                f"The task {self.settings.task!r} has no way to follow a teacher, or learns in a way of its own that a "
-                "teacher would replace. Leave --teacher out, or take classify or multilabel."
+                f"The task {self.settings.task!r} does not support a teacher. Remove --teacher, or use the task "
+                "classify or multilabel."
             )
         self.share = self.settings.share or SHARES[self.settings.kind]
         self.by = Following(self.settings.kind, self.settings.temperature)
         self._teacher: Teacher | None = None
 
     def taught_by(self, teacher: Teacher) -> None:
-        """Take a teacher; without one nothing can be learned."""
+        """Set the teacher, which training requires."""
         self._teacher = teacher
 
     def deployed_task(self, name: str) -> tuple[str, Task[Any, Any]]:
-        """Return the wrapped task: a trained model needs no teacher."""
+        """Return the wrapped task, because a trained model needs no teacher."""
         return self.inner.deployed_task(self.settings.task)
 
     def head(self, spec: FeatureSpec) -> Head:
-        """Return the wrapped task's head; one that answers the teacher apart is drawn twice.
+        """Return the wrapped task's head; a head with separate outputs for the teacher is initialised twice.
 
-        The second draw keeps the first weights of such a network those that every version of it has begun with.
+        The second initialisation keeps the initial weights of such a network equal to those of earlier versions.
         """
         head = self.inner.head(spec)
         return self.inner.head(spec) if head.apart else head
@@ -73,14 +75,14 @@ class Distill(Wrapper):
     def training_loss(
         self, network: nn.Module, batch: Batch[Any], rng: np.random.Generator, progress: float
     ) -> Losses:
-        """Return both losses of a batch, each with its share.
+        """Return both losses of a batch, each multiplied by its share.
 
         Raises:
-            SettingError: there is no teacher, or its outputs are not of the student's shape.
+            SettingError: there is no teacher, or its outputs have another shape than the student's.
         """
         if self._teacher is None:
             raise SettingError(
-                f"The teacher {self.settings.teacher!r} was not opened; train with `vitrail train --teacher`."
+                f"The teacher {self.settings.teacher!r} is not loaded. Train with `vitrail train --teacher`."
             )
         ready = self.inner.prepare(batch, rng, progress)
         output = self.inner.answer(network, ready, Ask())
@@ -96,12 +98,12 @@ class Distill(Wrapper):
             ours, theirs = output[name].shape[1:], teacher[name].shape[1:]
             if ours != theirs:
                 raise SettingError(
-                    f"The teacher answers {tuple(theirs)} and the student {tuple(ours)}; a task can be distilled "
-                    "where both answer in one shape. Choose another task or teacher."
+                    f"The teacher's output has shape {tuple(theirs)} and the student's {tuple(ours)}. Distillation "
+                    "needs equal shapes. Choose another task or teacher."
                 )
 
 
 def _part(output: Output, whom: str) -> Output:
-    """Return the answer that a head with two gives to the labels or to the teacher; of any other its one answer."""
-    apart = output.get(f"train.{whom}")
-    return output if apart is None else {"logits": apart}
+    """Return the output for the labels or for the teacher; a head without separate outputs has one for both."""
+    separate = output.get(f"train.{whom}")
+    return output if separate is None else {"logits": separate}

@@ -1,9 +1,9 @@
-"""Training for every cost at once (SuperViT, Lin et al. 2022, arXiv:2205.11397), around any task that can follow.
+"""Elastic training for several costs (SuperViT, Lin et al. 2022, arXiv:2205.11397), for any task with `follow`.
 
-In one step four sub-networks learn from the same images: the whole one from the truth; the whole size with fewer
-tokens from what the first said; a smaller size from the truth; that size with fewer tokens from what the third
-said. Their gradients add up to one step of the optimiser. It works with every network that takes other sizes or
-leaves tokens out, a plain ViT too.
+One step trains four sub-networks on the same images: the full size on the truth; the full size with fewer tokens on
+the output of the first; a smaller size on the truth; the smaller size with fewer tokens on the output of the third.
+Their gradients are added to one step of the optimiser. It works with every network that accepts other input sizes or
+can drop tokens, a plain ViT too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vitrail.tasks.wrappers.wrapper import Wrapper
 
 
 class Elastic(Wrapper):
-    """Another task, trained for all operating points at once; the trained model goes on with this one."""
+    """Another task, trained for all operating points at once; the model file stores this task."""
 
     name = "elastic"
     Settings = ElasticSettings
@@ -34,12 +34,12 @@ class Elastic(Wrapper):
         super().__init__(truth, settings)
         if type(self.inner).training_loss is not Task.training_loss or not hasattr(self.inner, "follow"):
             raise SettingError(
-                f"The task {self.settings.task!r} has no way to follow a teacher, which cheaper points learn from, or "
-                "learns in a way of its own. Leave --elastic out."
+                f"The task {self.settings.task!r} does not support a teacher, which elastic training needs for the "
+                "cheaper points. Remove --elastic."
             )
 
     def points(self, size: tuple[int, int]) -> tuple[OperatingPoint, ...]:
-        """Return the points that a network of this input size was trained for, the cheap ones first."""
+        """Return the operating points for this input size, the cheapest first."""
         return points((*self.settings.sizes, size), self.settings.keeps)
 
     def training_loss(
@@ -47,8 +47,8 @@ class Elastic(Wrapper):
     ) -> Losses:
         """Return the summed losses of up to four sub-networks on one batch.
 
-        Which smaller size and which shares they have is drawn from `rng`; sizes or shares that the settings do
-        not name are left out.
+        The smaller size and the shares of kept tokens are drawn from `rng`; without sizes or shares in the settings,
+        those sub-networks are left out.
         """
         ready = self.inner.prepare(batch, rng, progress)
         whole = (ready.images.shape[-2], ready.images.shape[-1])
@@ -64,8 +64,8 @@ class Elastic(Wrapper):
             if self.settings.keeps:
                 keep = self.settings.keeps[int(rng.integers(len(self.settings.keeps)))]
                 output = self._answer_at(network, sized, keep)
-                told = {name: tensor.detach() for name, tensor in teacher.items()}
-                followed = self.inner.follow(output, told, Following())  # type: ignore[attr-defined]
+                fixed = {name: tensor.detach() for name, tensor in teacher.items()}
+                followed = self.inner.follow(output, fixed, Following())  # type: ignore[attr-defined]
                 parts[f"follow{AT}{OperatingPoint(size, keep)}"] = followed
         return Losses(parts)
 
@@ -79,7 +79,7 @@ class Elastic(Wrapper):
 
 
 class ElasticMultiLabel(Elastic):
-    """Elastic training of several labels by the name that earlier model files and recipes give it."""
+    """Elastic multi-label training under the name that earlier model files and recipes use."""
 
     name = "elastic_multilabel"
 
@@ -88,9 +88,9 @@ class ElasticMultiLabel(Elastic):
 
 
 def points_of(task: Task[Any, Any], size: tuple[int, int]) -> tuple[OperatingPoint, ...]:
-    """Return the points that a network of this task and input size was trained for, the cheap ones first.
+    """Return the operating points of this task and input size, the cheapest first.
 
-    A task that was not trained for several knows the whole network alone.
+    A task without elastic training has one point: the whole network.
     """
     several = getattr(task, "points", None)
     return (OperatingPoint(size),) if several is None else several(size)

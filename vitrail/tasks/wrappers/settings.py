@@ -1,4 +1,4 @@
-"""What is set of the wrappers: who teaches and how; for which costs a network is trained."""
+"""Settings of distillation and of elastic training."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Keep = Annotated[float, Field(gt=0, lt=1)]
 
 
 class WrapperSettings(Settings):
-    """The task that is wrapped: its name and its own settings.
+    """The wrapped task: its name and its own settings.
 
-    A setting that the wrapper does not have is one of the wrapped task: a temperature that was learned, or what model
-    files of earlier versions hold side by side.
+    A setting that the wrapper does not have belongs to the wrapped task: a fitted temperature, for example, or the
+    settings of earlier model files, which stored both in one mapping.
     """
 
     task: str = "classify"
@@ -30,10 +30,10 @@ class WrapperSettings(Settings):
 
 
 class DistillSettings(WrapperSettings):
-    """Who teaches and how.
+    """The teacher and the distillation loss.
 
-    `teacher` is a run folder, a model file, or weights by name or path; `share` is the part of the loss that it
-    has (None: the paper's); `temperature` softens the answers that are compared in soft distillation.
+    `teacher` is a run folder, a model file, or weights by name or path; `share` is its share of the loss (None: the
+    value of the paper); `temperature` softens the outputs in soft distillation.
     """
 
     teacher: str
@@ -43,7 +43,7 @@ class DistillSettings(WrapperSettings):
 
 
 class ElasticSettings(WrapperSettings):
-    """At which costs a network learns to answer, beside the whole: smaller sizes, shares of kept tokens."""
+    """The operating points to train besides the whole network: smaller input sizes, shares of kept tokens."""
 
     sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
     keeps: tuple[Keep, ...] = ()

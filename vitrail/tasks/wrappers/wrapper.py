@@ -1,4 +1,4 @@
-"""What every wrapper is: another task, of which only the training differs."""
+"""Base class of wrappers, which change only the training of another task."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Wrapper(Task[Any, Any]):
-    """A task that forwards everything to the one it wraps, `inner`, named by its settings `task` and `settings`."""
+    """A task that forwards everything to the wrapped task `inner`, given by its settings `task` and `settings`."""
 
     inner: Task[Any, Any]
 
@@ -43,7 +43,7 @@ class Wrapper(Task[Any, Any]):
         self.exports, self.columns = self.inner.exports, self.inner.columns
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the wrapped task has besides: its probe, its probabilities."""
+        """Return optional members of the wrapped task, such as its probabilities."""
         if name.startswith("__") or "inner" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self.inner, name)

@@ -1,1 +1,1 @@
-"""How each source names and lays out its tensors: data, which `vitrail.weights.rules` reads both ways."""
+"""Names and layouts of the tensors of each source, as data that `vitrail.weights.rules` reads in both directions."""

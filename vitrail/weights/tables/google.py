@@ -23,7 +23,7 @@ SPELLINGS = (
     (r"(encoderblock_\d+)/MultiHeadDotProductAttention_0/", r"\1/MultiHeadDotProductAttention_1/"),
     (r"(encoderblock_\d+)/MlpBlock_0/", r"\1/MlpBlock_3/"),
 )
-"""From every spelling that Flax had before and after linen to the oldest, which all readers know."""
+"""From all names of Flax, before and after linen, to the oldest, which all readers support."""
 
 KERNEL = Op(lambda theirs: theirs[0].permute(3, 2, 0, 1), lambda ours: (ours.permute(2, 3, 1, 0),))
 NORM = Op(lambda theirs: theirs[0].flatten(), lambda ours: (ours.view(1, 1, 1, -1),))
@@ -163,5 +163,5 @@ def renamed(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
             out[name] = tensor
             continue
         out.update({f"{head}Transformer/encoderblock_{i}/{tail}": part for i, part in enumerate(tensor)})
-    # Apart, the blocks may still be numbered in linen's way.
+    # After splitting, the blocks may still have linen's numbers.
     return rename_keys(out, SPELLINGS)

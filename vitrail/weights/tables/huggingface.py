@@ -1,4 +1,4 @@
-"""The layout of model files on the Hugging Face hub; transformers has other names in memory."""
+"""The layout of model files on the Hugging Face hub; the names in transformers' memory are different."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ VIT = Table(
         Rule("blocks.{i}.mlp.fall.{p}", "encoder.layer.{i}.output.dense.{p}"),
     ),
     head=HEAD,
-    ignored=("embeddings.mask_token", "decoder.*"),  # of the pretraining alone: MAE's decoder, too
+    ignored=("embeddings.mask_token", "decoder.*"),  # used only in pretraining, like MAE's decoder
 )
 
 DINOV2 = Table(
@@ -78,7 +78,7 @@ DINOV2 = Table(
         Rule("blocks.{i}.mlp.fall.{p}", "encoder.layer.{i}.mlp.fc2.{p}"),
     ),
     head=HEAD,
-    ignored=("embeddings.mask_token", "decoder.*"),  # of the pretraining alone: MAE's decoder, too
+    ignored=("embeddings.mask_token", "decoder.*"),  # used only in pretraining, like MAE's decoder
 )
 
 DINOV2_SWIGLU = replace(

@@ -1,4 +1,4 @@
-"""Networks of transformers that are timm's: from the names in the hub's files to timm's, to be read alone."""
+"""Networks of transformers that timm also has: from the names in hub files to timm's names, for reading only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BESIDE = (
     "decoder_*",
     "lm_head.*",
 )
-"""What is no part of the network that reads images; that it is left aside is said."""
+"""Tensors that do not belong to the image encoder; a note reports that they are not used."""
 
 
 def _pairs(ours: str, theirs: str, pairs: tuple[tuple[str, str], ...]) -> tuple[Rule, ...]:
@@ -236,7 +236,7 @@ CONVNEXT = _table(
 
 
 def apart(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors without what stands in front of their names, and with every projection by itself."""
+    """Return the tensors without prefixes, and with separate projections."""
     out: dict[str, Tensor] = {}
     for name, tensor in rename_keys(source, SPELLINGS).items():
         front, mark, part = name.partition("attention.in_proj_")
