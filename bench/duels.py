@@ -78,7 +78,8 @@ def foretold(case: Case, times: int, seed: int) -> tuple[float, float, int]:
             one.value, large.image, 2 * case.sd**2, one.images, one.runs, one.weight, one.freedom
         )
         said, needed = more_images(one, case.region), more_images(true, case.region)
-        if said is None or needed is None:
+        if said is None or needed is None or needed <= 0:
+            needed = needed if needed and needed > 0 else None
             ratios.append(1.0 if said == needed else 99.0)
         else:
             ratios.append((said + one.images) / (needed + one.images))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -179,15 +180,14 @@ def more_images(difference: Difference, region: float = REGION, confidence: floa
     """Return how many more test images would bring a verdict if the difference stays as it is.
 
     That is when the interval leaves 0 on one side, or lies inside the region. None where the variance of the training
-    runs alone is too large for it: then more runs are what is missing.
+    runs alone is too large for it: then more runs are what is missing. Few runs tell little of that variance, so it is
+    taken to be the least that they allow, or the usual one if that is larger.
     """
     half = max(abs(difference.value), region - abs(difference.value))
-    allowed = (
-        half / _quantile(confidence, max(difference.freedom, 2))
-    ) ** 2 - difference.run * difference.weight
-    if allowed <= 0:
-        return None
-    return max(1, math.ceil(difference.image / allowed) - difference.images)
+    run = max(difference.least, 2 * USUAL**2) * difference.weight
+    allowed = (half / NormalDist().inv_cdf(0.5 + confidence / 2)) ** 2 - run
+    more = math.ceil(difference.image / allowed) - difference.images if allowed > 0 else 0
+    return more if more > 0 else None
 
 
 def holm(values: Sequence[float], level: float = 1 - CONFIDENCE) -> list[float]:
