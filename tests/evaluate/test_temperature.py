@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 from vitrail.core.errors import UnknownNameError
 from vitrail.data.batch import Batch
 from vitrail.data.manifest import Row
-from vitrail.metrics.temperature import temperature, temperature_of_labels
+from vitrail.metrics.temperature import fit_label_temperature, fit_temperature
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.classify.task import Classify
 from vitrail.tasks.multilabel.evaluation import best_threshold, multi_hot
@@ -27,16 +27,16 @@ def test_the_temperature_under_which_answers_were_drawn_is_found(true):
     p = np.exp(logits / true)
     p /= p.sum(axis=1, keepdims=True)
     truth = np.array([draw.choice(7, p=row) for row in p])
-    assert temperature(logits, truth) == pytest.approx(true, rel=0.06)
+    assert fit_temperature(logits, truth) == pytest.approx(true, rel=0.06)
     yes = draw.random(logits.shape) < 1 / (1 + np.exp(-logits / true))
-    assert temperature_of_labels(logits, yes) == pytest.approx(true, rel=0.06)
+    assert fit_label_temperature(logits, yes) == pytest.approx(true, rel=0.06)
 
 
 def test_few_pictures_all_right_do_not_make_it_certain():
     logits = np.eye(5)[[0, 1, 2, 3, 4] * 2] * 4.0
-    found = temperature(logits, np.array([0, 1, 2, 3, 4] * 2))
+    found = fit_temperature(logits, np.array([0, 1, 2, 3, 4] * 2))
     assert 0.3 < found < 1
-    assert temperature(np.zeros((0, 5)), np.zeros(0, dtype=np.int64)) == 1.0
+    assert fit_temperature(np.zeros((0, 5)), np.zeros(0, dtype=np.int64)) == 1.0
 
 
 def test_settling_changes_the_probabilities_and_not_the_answer():

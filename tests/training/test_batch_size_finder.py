@@ -7,13 +7,13 @@ from itertools import cycle
 import pytest
 import torch
 
+from vitrail.core.errors import TrainingError
 from vitrail.data.batch import Batch
 from vitrail.models.factory import create_encoder
 from vitrail.runs.network import build_network, build_task
 from vitrail.runs.recipe import compose
 from vitrail.training import batch_size_finder
 from vitrail.training.batch_size_finder import measure, precision_for
-from vitrail.training.loop import TrainingError
 
 
 def made(model: str, size: int, **training):

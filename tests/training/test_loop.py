@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch import nn
 
+from vitrail.core.errors import TrainingError
 from vitrail.data.batch import Batch
 from vitrail.data.loader import Order
 from vitrail.models.factory import create_encoder
 from vitrail.runs.network import build_network, build_task, create_model
 from vitrail.runs.recipe import compose
-from vitrail.training.loop import TrainingError, halve_micro_batch, steps
+from vitrail.training.loop import steps
+from vitrail.training.micro_batches import halve_micro_batch
 from vitrail.training.optim import Average, Schedule, parameter_groups
 from vitrail.training.session import accelerator_for, open_session
 

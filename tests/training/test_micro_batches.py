@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from vitrail.core.errors import SettingError
+from vitrail.core.errors import SettingError, TrainingError
 from vitrail.core.seeds import of_64_bits
 from vitrail.data.batch import Batch
 from vitrail.data.loader import Order
 from vitrail.models.factory import create_encoder
 from vitrail.runs.network import build_network, build_task
 from vitrail.runs.recipe import compose
-from vitrail.training.loop import TrainingError, cut, halve_micro_batch, steps
-from vitrail.training.micro_batches import smallest_piece
+from vitrail.training.loop import cut, steps
+from vitrail.training.micro_batches import halve_micro_batch, smallest_piece
 from vitrail.training.session import accelerator_for, open_session
 
 LABELS = ("a", "b", "c")

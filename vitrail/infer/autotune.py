@@ -27,7 +27,7 @@ from vitrail.infer.backend_check import (
     SPREAD,
     BackendResult,
     Shown,
-    measured,
+    check_backend,
     proof_answer,
     timed,
 )
@@ -148,7 +148,7 @@ def choose_backend(
             memory.keep(PLAIN, proof_images.plain)
             plain = memory.seen[PLAIN].speed
         scales = Scales(proof_images.learnt)
-        result, network = measured(
+        result, network = check_backend(
             plan, partial(_backend_network, predictor, plan, memory, scales), proof_images
         )
         if network is not None:

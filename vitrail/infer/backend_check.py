@@ -126,7 +126,7 @@ class Shown:
         return BackendResult(speed(self.batches, self.seconds), 0.0, 1.0, 0.0, count)
 
 
-def measured(plan: Backend, make: Callable[[], Twin], shown: Shown) -> tuple[BackendResult, Twin | None]:
+def check_backend(plan: Backend, make: Callable[[], Twin], shown: Shown) -> tuple[BackendResult, Twin | None]:
     """Compare the network that `make` returns with float32; also return this network if it may be used."""
     predictor, point = shown.predictor, shown.point
     count = sum(map(len, shown.batches))

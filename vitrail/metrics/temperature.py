@@ -21,7 +21,7 @@ images the prior has almost no effect.
 """
 
 
-def temperature(logits: Array, truth: NDArray[np.int64]) -> float:
+def fit_temperature(logits: Array, truth: NDArray[np.int64]) -> float:
     """Return the temperature that maximises the likelihood of the true classes: logits (n, k), classes (n,).
 
     It is 1 without images.
@@ -36,7 +36,7 @@ def temperature(logits: Array, truth: NDArray[np.int64]) -> float:
     return _least(loss) if len(truth) else 1.0
 
 
-def temperature_of_labels(logits: Array, truth: NDArray[np.bool_]) -> float:
+def fit_label_temperature(logits: Array, truth: NDArray[np.bool_]) -> float:
     """Return the temperature that maximises the likelihood of independent binary labels: both (n, k)."""
 
     def loss(at: float) -> float:

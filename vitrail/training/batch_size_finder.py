@@ -19,6 +19,7 @@ import torch
 
 from vitrail.core.cache import keep_json
 from vitrail.core.environment import cache_dir
+from vitrail.core.errors import TrainingError
 from vitrail.data.batch import Batch
 from vitrail.infer.bf16_check import IMAGES, Bf16Check, check_bf16, keep_in_float32, noise
 from vitrail.models.factory import count_macs, describe
@@ -26,7 +27,6 @@ from vitrail.runs.device import autocast, fast_bf16
 from vitrail.runs.network import Network
 from vitrail.runs.recipe import Recipe
 from vitrail.tasks.base import Task
-from vitrail.training.loop import TrainingError
 from vitrail.training.micro_batches import refuse_lone, smallest_piece
 
 SMALLEST = 8

@@ -23,10 +23,10 @@ from vitrail.training.batch_size_finder import forecast, images_per_step, measur
 from vitrail.training.fit import prepared_for
 from vitrail.training.initialization import InitialState, build_from_recipe
 from vitrail.training.micro_batches import smallest_piece
-from vitrail.training.recipe_layers import table
 from vitrail.training.resolve_recipe import plan
 from vitrail.training.resumption import Place, resumed_manifest
 from vitrail.training.session import first_batch, order_of, training_images
+from vitrail.training.setting_origins import table
 from vitrail.training.time_budget import Budget
 from vitrail.training.validate_options import validate
 

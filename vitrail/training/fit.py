@@ -49,7 +49,7 @@ from vitrail.training.session import (
     order_of,
     training_images,
 )
-from vitrail.training.signals import stopping
+from vitrail.training.signals import stop_on_interrupt
 from vitrail.training.task_choice import named_task
 from vitrail.training.validate_options import validate
 
@@ -254,7 +254,7 @@ def _train(context: RunContext, accelerator: Any, saved: tuple[Any, Any] | None,
     context.publish(
         Event("begun", session.step, {"total": session.schedule.total, "seconds": monitor.time.left()})
     )
-    with deterministic(accelerator.device), stopping() as stop:
+    with deterministic(accelerator.device), stop_on_interrupt() as stop:
         try:
             _steps(session, monitor, images, stop)
         except DivergedError as error:

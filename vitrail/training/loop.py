@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from vitrail.core.errors import VitrailError
+from vitrail.core.errors import TrainingError
 from vitrail.core.seeds import derive
 from vitrail.data.batch import Batch
 from vitrail.data.loader import Order
@@ -34,11 +34,8 @@ from vitrail.runs.network import Network
 from vitrail.runs.run_network import answering, evaluating, run_network
 from vitrail.tasks.base import AT, Losses, Task
 from vitrail.tasks.result import Evaluation
+from vitrail.training.micro_batches import halve_micro_batch
 from vitrail.training.optim import Average, Schedule
-
-
-class TrainingError(VitrailError):
-    """The training cannot continue."""
 
 
 class DivergedError(TrainingError):
@@ -117,20 +114,6 @@ def steps(session: Session, batches: Iterator[Batch[Any]], stop: Callable[[], bo
         if done or stop():
             return
         began = time.perf_counter()
-
-
-def halve_micro_batch(session: Session, local: int) -> None:
-    """Halve the micro-batch and keep the batch. Raise a TrainingError if the smallest piece is still too large."""
-    session.optimiser.zero_grad(set_to_none=True)
-    most = local // session.least
-    if session.accelerator.num_processes > 1 or session.pieces >= most or session.task.couples:
-        raise TrainingError(
-            f"Memory ran out at step {session.step} with {local // session.pieces} images at a time. "
-            "Reduce that number with --micro, or choose a smaller network or a smaller --imgsz."
-        ) from None
-    session.pieces = min(most, session.pieces * 2)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def take_step(session: Session, batch: Batch[Any]) -> tuple[float, dict[str, float]]:

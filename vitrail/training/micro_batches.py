@@ -1,21 +1,24 @@
-"""The smallest number of images in a piece of a step: batch norms need two values per channel."""
+"""How many images a step computes at once: the fewest allowed (batch norms need two), and halving that number."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vitrail.core.errors import SettingError
+from vitrail.core.errors import SettingError, TrainingError
 from vitrail.runs.network import Network
 from vitrail.runs.recipe import ModelSettings, Recipe
 from vitrail.runs.run_network import evaluating
 from vitrail.tasks.base import Task
 from vitrail.tasks.wrappers.elastic import points_of
+
+if TYPE_CHECKING:
+    from vitrail.training.loop import Session
 
 
 def smallest_piece(network: Network, task: Task[Any, Any], model: ModelSettings) -> int:
@@ -69,3 +72,17 @@ def refuse_lone(least: int, recipe: Recipe, share: int) -> None:
         f"single value per channel. Give --{option} {least} or more, a larger --imgsz, or a network without "
         "batch norms."
     )
+
+
+def halve_micro_batch(session: Session, local: int) -> None:
+    """Halve the micro-batch and keep the batch. Raise a TrainingError if the smallest piece is still too large."""
+    session.optimiser.zero_grad(set_to_none=True)
+    most = local // session.least
+    if session.accelerator.num_processes > 1 or session.pieces >= most or session.task.couples:
+        raise TrainingError(
+            f"Memory ran out at step {session.step} with {local // session.pieces} images at a time. "
+            "Reduce that number with --micro, or choose a smaller network or a smaller --imgsz."
+        ) from None
+    session.pieces = min(most, session.pieces * 2)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

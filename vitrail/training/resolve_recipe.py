@@ -45,7 +45,7 @@ from vitrail.training.network_choice import (
     shapes_of,
     short_side,
 )
-from vitrail.training.recipe_layers import Layer, origins
+from vitrail.training.setting_origins import Layer, origins
 from vitrail.training.task_choice import choose_task, refuse_balance, stated_settings
 from vitrail.training.validate_options import refuse_apart, refuse_idle
 from vitrail.training.view_choice import view_layer

@@ -11,7 +11,7 @@ from types import FrameType
 
 
 @contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether Ctrl-C (or SIGTERM) was received; a second one interrupts at once."""
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -16,7 +16,7 @@ from vitrail.data.manifest import Row, group_key
 from vitrail.metrics.calibration import Calibration, calibration
 from vitrail.metrics.intervals import Interval, of_groups, wilson
 from vitrail.metrics.per_class import Counts, PerClass, per_class
-from vitrail.metrics.temperature import temperature
+from vitrail.metrics.temperature import fit_temperature
 from vitrail.tasks.result import (
     Column,
     Gallery,
@@ -87,7 +87,7 @@ class ClassEvaluation:
 
     def calibrate(self) -> Mapping[str, Any]:
         """Return the temperature that calibrates the probabilities."""
-        return {"temperature": temperature(self.kept["logits"].astype(np.float64), self.truth)}
+        return {"temperature": fit_temperature(self.kept["logits"].astype(np.float64), self.truth)}
 
     def per_image(self) -> Mapping[str, Array]:
         """Return for each image correctness, confidence, the probability of the true class and the loss."""

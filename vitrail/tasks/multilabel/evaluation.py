@@ -17,7 +17,7 @@ from vitrail.metrics.calibration import Calibration, calibration
 from vitrail.metrics.intervals import Interval, of_groups, wilson
 from vitrail.metrics.per_class import Counts, PerClass, per_class
 from vitrail.metrics.ranking import mean_average_precision, ranking
-from vitrail.metrics.temperature import temperature_of_labels
+from vitrail.metrics.temperature import fit_label_temperature
 from vitrail.tasks.classify.evaluation import (
     galleries,
     limits,
@@ -120,7 +120,7 @@ class LabelEvaluation:
     def calibrate(self) -> Mapping[str, Any]:
         """Return the temperature and the thresholds fitted on these predictions."""
         logits = self.kept["logits"].astype(np.float64)
-        temperature = temperature_of_labels(logits, self.truth)
+        temperature = fit_label_temperature(logits, self.truth)
         probabilities = 1 / (1 + np.exp(-logits / temperature))
         thresholds = [best_threshold(probabilities[:, i], self.truth[:, i]) for i in range(len(self.labels))]
         return {"temperature": temperature, "thresholds": tuple(thresholds)}

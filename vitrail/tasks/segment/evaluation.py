@@ -15,7 +15,7 @@ from vitrail.data.manifest import Row, group_key
 from vitrail.data.view import strips_in_original
 from vitrail.metrics.calibration import BINS
 from vitrail.metrics.intervals import bootstrap, resampled
-from vitrail.metrics.temperature import temperature
+from vitrail.metrics.temperature import fit_temperature
 from vitrail.tasks.result import (
     VALIDATION,
     Gathered,
@@ -126,7 +126,7 @@ class SegmentEvaluation:
     def calibrate(self) -> Mapping[str, Any]:
         """Return the temperature that calibrates the probabilities of pixels."""
         logits, true = self._pixels()
-        return {"temperature": temperature(logits, true)}
+        return {"temperature": fit_temperature(logits, true)}
 
     def _pixels(self) -> tuple[Array, Counts]:
         """Return the logits and classes of the sampled pixels of all images."""

@@ -12,7 +12,7 @@ from torch import nn
 from vitrail.data.batch import Geometry
 from vitrail.data.view import points_in_original
 from vitrail.layers.heads import Output
-from vitrail.metrics.temperature import temperature
+from vitrail.metrics.temperature import fit_temperature
 from vitrail.tasks.classify.probe import ClassProbe
 from vitrail.tasks.probe import OTHER_HEADS, Doubt, Linear, Vectors, Whole
 from vitrail.tasks.result import Result, Scope
@@ -106,7 +106,7 @@ class SegmentProbe:
         known = np.flatnonzero(truth.reshape(-1) < len(self.labels))
         known = known[:: max(1, len(known) // DRAWN)]
         flat = logits.reshape(-1, logits.shape[-1])[known].astype(np.float64)
-        return {"temperature": temperature(flat, truth.reshape(-1)[known])}
+        return {"temperature": fit_temperature(flat, truth.reshape(-1)[known])}
 
     def result(self, evaluation: SegmentEvaluation, scope: Scope) -> Result:
         """Return the result of cross-validation."""

@@ -12,8 +12,8 @@ from vitrail.data.prepare import prepare
 from vitrail.runs.recipe import compose
 from vitrail.runs.train_options import TrainOptions
 from vitrail.training.initialization import build_from_recipe
-from vitrail.training.recipe_layers import FITTED, Layer, origins, table
 from vitrail.training.resolve_recipe import plan
+from vitrail.training.setting_origins import FITTED, Layer, origins, table
 
 NEED = {"data": {"source": "photos"}, "model": {"name": "vit_digits", "imgsz": (32, 32)}}
 
