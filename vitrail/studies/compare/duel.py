@@ -31,7 +31,7 @@ from vitrail.studies.compare.design import (
     rounds,
     share_out,
 )
-from vitrail.studies.compare.outcome import RIGHT, Side, Tested, matched
+from vitrail.studies.compare.outcome import RIGHT, SharedImages, Side, matched
 from vitrail.studies.compare.worker import KINDS, Job
 
 SCORED = 1 / 3
@@ -191,7 +191,7 @@ class Duel:
         return Outcome(times, drawn, tested, sides, self._name())
 
     def _side(
-        self, one: Contestant, times: Times, drawn: Rounds, tested: Tested, facts: dict[str, Any]
+        self, one: Contestant, times: Times, drawn: Rounds, tested: SharedImages, facts: dict[str, Any]
     ) -> Side:
         if one.name in self.failed:
             return Side(one.name, None, facts, self.failed[one.name])
@@ -252,7 +252,7 @@ class Outcome:
 
     times: Times
     drawn: Rounds
-    tested: Tested
+    tested: SharedImages
     sides: Sequence[Side]
     score: str
 
@@ -267,14 +267,14 @@ def _order(times: Times, names: Sequence[str]) -> Iterator[tuple[str, int, str]]
                 yield "half", number, name
 
 
-def tested_of(drawn: Rounds, prepared: Prepared) -> Tested:
+def tested_of(drawn: Rounds, prepared: Prepared) -> SharedImages:
     """Return the images that the rounds test, each once."""
     rows = [
         (number if drawn.folds else -1, row)
         for number, manifest in enumerate(drawn.manifests if drawn.folds else drawn.manifests[:1])
         for row in manifest.rows(TEST)
     ]
-    return Tested(
+    return SharedImages(
         tuple(row.id for _, row in rows),
         tuple(prepared.targets.strata(row) for _, row in rows),
         tuple(group_key(row) for _, row in rows),

@@ -18,13 +18,13 @@ from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.metrics.mcnemar import paired
 from vitrail.models.factory import count_macs, count_params
 from vitrail.runs.run import open_run
-from vitrail.studies.compare.outcome import RIGHT, Side, Tested, matched
+from vitrail.studies.compare.outcome import RIGHT, SharedImages, Side, matched
 
 
 class Given(NamedTuple):
     """What trained models reached on the same images, and what is to be said of these images."""
 
-    tested: Tested
+    tested: SharedImages
     sides: tuple[Side, ...]
     score: str
     notes: tuple[str, ...]
@@ -64,7 +64,7 @@ def compare_given(
         for model, one in predictors.items()
     )
     task = next(iter(predictors.values())).task
-    tested = Tested(
+    tested = SharedImages(
         ids,
         tuple(task.strata(row) for row in kept),
         tuple(group_key(row) for row in kept),

@@ -30,7 +30,7 @@ RIGHT = "right"
 
 
 @dataclass(frozen=True)
-class Tested:
+class SharedImages:
     """The images of a duel: ids, the classes of each, its group, and the round that tested it (-1: every round)."""
 
     ids: tuple[str, ...]
@@ -61,7 +61,7 @@ class Side:
     facts: Mapping[str, Any] = field(default_factory=dict)
     crashed: str = ""
 
-    def mean(self, tested: Tested) -> float:
+    def mean(self, tested: SharedImages) -> float:
         """Return the mean score; one that crashed counts as a network that always gives the most frequent answer."""
         return tested.constant if self.scores is None else float(self.scores.mean())
 
@@ -125,7 +125,7 @@ def _round(number: int) -> int:
     return -(-number // step) * step
 
 
-def pairs(sides: Sequence[Side], tested: Tested, region: float) -> list[Pair]:
+def pairs(sides: Sequence[Side], tested: SharedImages, region: float) -> list[Pair]:
     """Compare every two contestants, each difference at the confidence that Holm's correction asks for."""
     couples = list(combinations(sides, 2))
     measured = [_difference(one, other, tested) for one, other in couples]
@@ -143,7 +143,7 @@ def pairs(sides: Sequence[Side], tested: Tested, region: float) -> list[Pair]:
     return made
 
 
-def _difference(one: Side, other: Side, tested: Tested) -> Difference | None:
+def _difference(one: Side, other: Side, tested: SharedImages) -> Difference | None:
     if one.scores is None or other.scores is None:
         return None
     differences = one.scores - other.scores
@@ -162,7 +162,7 @@ def _only(one: Side, other: Side, ids: Sequence[str]) -> tuple[tuple[str, ...], 
     return first, tuple(ids[i] for i in order if apart[i] < -0.5)
 
 
-def scored(side: Side, tested: Tested) -> dict[str, Any]:
+def scored(side: Side, tested: SharedImages) -> dict[str, Any]:
     """Return a contestant's score with its interval, over images and runs like those of the differences."""
     if side.scores is None:
         return {"value": round(tested.constant, 6), "low": None, "high": None}
@@ -174,7 +174,7 @@ def scored(side: Side, tested: Tested) -> dict[str, Any]:
     return {"value": round(found.value, 6), "low": round(max(0.0, low), 6), "high": round(min(1.0, high), 6)}
 
 
-def by_class(side: Side, tested: Tested) -> dict[str, Any]:
+def by_class(side: Side, tested: SharedImages) -> dict[str, Any]:
     """Return the score of each class with its interval (images of a group count once)."""
     if side.scores is None:
         return {}

@@ -13,7 +13,7 @@ from vitrail.runs.versions import environment
 from vitrail.studies.compare.contestants import Contestant, augmentation_differs, augmentation_of
 from vitrail.studies.compare.duel import Duel, Outcome
 from vitrail.studies.compare.given import Given
-from vitrail.studies.compare.outcome import Pair, Side, Tested, by_class, pairs, scored
+from vitrail.studies.compare.outcome import Pair, SharedImages, Side, by_class, pairs, scored
 from vitrail.studies.compare.speed import Speed
 
 SHOWN = 50
@@ -52,7 +52,7 @@ def report_of(duel: Duel, outcome: Outcome, region: float, speeds: Mapping[str, 
     }
 
 
-def _contestant(side: Side, one: Contestant, tested: Tested, speed: Speed | None) -> dict[str, Any]:
+def _contestant(side: Side, one: Contestant, tested: SharedImages, speed: Speed | None) -> dict[str, Any]:
     facts = side.facts
     results: Sequence[Mapping[str, Any]] = facts.get("results", ())
     halves: Sequence[Mapping[str, float]] = facts.get("halves", ())
@@ -90,7 +90,7 @@ def _mean(values: Sequence[float]) -> float | None:
     return round(float(np.mean(values)), 6) if values else None
 
 
-def _rounds(side: Side, tested: Tested) -> list[float]:
+def _rounds(side: Side, tested: SharedImages) -> list[float]:
     """Return the mean score of every round."""
     assert side.scores is not None
     if (tested.folds < 0).all():

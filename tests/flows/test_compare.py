@@ -1,0 +1,93 @@
+"""`vitrail compare` as a user calls it: two trainings in folds, an interruption, trained models, frozen networks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from vitrail.models.factory import build, config_of
+from vitrail.weights.convert import _write_own
+from vitrail.weights.pretrained import Pretrained
+
+WORDS = ("--models", "vit_digits,resnet10t", "--weights", "none", "--imgsz", "32", "--batch", "16")
+
+
+def test_two_networks_from_scratch_to_the_page(vitrail, digits, tmp_path):
+    out = tmp_path / "duel"
+    done = vitrail("compare", digits, *WORDS, "--time", "2m", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {row["name"] for row in report["contestants"]} == {"vit_digits", "resnet10t"}
+    assert report["data"]["images"] == 80
+    (pair,) = report["pairs"]
+    assert pair["sentence"] in report["verdict"]
+    assert all(row["parameters"] and row["latency"] and row["peak"] for row in report["contestants"])
+    assert "All start from scratch" in report["verdict"][-1]
+    page = (out / "compare.html").read_text(encoding="utf-8")
+    assert report["verdict"][0] in page.replace("&#39;", "'")
+    assert str(tmp_path) not in page
+    assert (out / "compare.md").read_text(encoding="utf-8").startswith("# Which network is better")
+    results = {path: path.stat().st_mtime_ns for path in out.glob("trainings/*/*/result.json")}
+    again = vitrail("compare", "--resume", out, "--json")  # everything is done: nothing is trained again
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in results} == results
+    assert json.loads(again.stdout)["pairs"][0]["difference"] == pair["difference"]
+
+
+def test_two_trained_models_on_the_same_images(vitrail, trained, tmp_path):
+    done = vitrail("compare", "--runs", trained, trained / "model.safetensors", "--out", tmp_path / "x")
+    assert done.returncode == 1  # a file by itself knows no test images
+    assert "model.safetensors" in done.stderr
+
+
+@pytest.fixture
+def weights(tmp_path):
+    def write(name, seed):
+        torch.manual_seed(seed)
+        config = config_of("vit_digits")
+        path = tmp_path / f"{name}.safetensors"
+        _write_own(Pretrained(name, config, build(config).state_dict(), {}, "vitrail"), path)
+        return path
+
+    return write
+
+
+def test_frozen_networks_are_compared_in_seconds_and_it_says_so(vitrail, digits, weights, tmp_path):
+    models = f"{weights('one', 0)},{weights('two', 1)}"
+    done = vitrail(
+        "compare",
+        digits,
+        "--models",
+        models,
+        "--tune",
+        "draft",
+        "--imgsz",
+        "32",
+        "--out",
+        tmp_path / "f",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert "Only linear heads on frozen, cached features" in report["verdict"][-1]
+    assert "the architecture gets no credit" in " ".join(report["verdict"])
+    assert report["rounds"] == {**report["rounds"], "kind": "folds", "number": 10}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--models", "vit_digits"], "two networks or more"),
+        (["--models", "vit_digits,vit_digitz"], "vit_digits"),
+        ([], "Name the networks to compare"),
+        (["--models", "vit_digits,resnet10t", "--weights", "none", "--time", "1s"], "too short"),
+        (["--models", "vit_digits,resnet10t", "--time", "soon"], "cannot be read"),
+        (["--models", "vit_digits,resnet10t", "--region", "-1"], "--region"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(vitrail, digits, tmp_path, words, message):
+    done = vitrail("compare", digits, *words, "--out", tmp_path / "no")
+    assert done.returncode in {1, 2}
+    assert message in done.stderr
