@@ -168,7 +168,7 @@ def test_markdown_has_a_row_for_each(prepared):
     }  # fmt: skip
     report = {
         "verdict": ["a is better."], "contestants": [row, {**row, "name": "cnn", "crashed": "memory ran out"}],
-        "rounds": {"kind": "folds", "number": 10, "seconds": 60.0, "changed": "", "on_half": 0},
+        "rounds": {"kind": "folds", "number": 10, "seconds": 60.0, "epochs": None, "changed": "", "on_half": 0},
         "data": {"source": "x", "images": 200}, "minutes": 30.0,
     }  # fmt: skip
     text = markdown_of(report)

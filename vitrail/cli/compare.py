@@ -18,6 +18,8 @@ def compare(
     models: str = "",
     runs: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     time: str = "30m",
+    epochs: int | None = None,
+    rounds: int | None = None,
     weights: str | None = None,
     tune: Literal["draft", "head", "full", "scratch"] | None = None,
     imgsz: str | None = None,
@@ -56,6 +58,10 @@ def compare(
         runs or model files that are trained already
     time
         of all trainings together, such as 30m or 2h
+    epochs
+        of every training, in place of a time; then the learning rates are the recipes'
+    rounds
+        folds, or seeds on a given split; by default 10 or 5, fewer where the time asks for it
     weights
         where all start: none (from scratch), or auto: published weights where there are some
     tune
@@ -114,7 +120,7 @@ def compare(
             weights=weights, tune=tune, imgsz=imgsz, batch=batch, recipe=recipe, augment=augment, mixup=mixup,
             cutmix=cutmix, seed=seed, device=device, **{key: one for key, one in stated.items() if one is not None},
         )  # fmt: skip
-        asked = comparison.Asked(data, words, time, region, own_augmentation, shared)
+        asked = comparison.Asked(data, words, time, epochs, rounds, region, own_augmentation, shared)
         found = comparison.compare(asked, say, out)
     if json:
         print_json(found.report)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +40,8 @@ class Asked:
     data: str
     models: tuple[str, ...]
     time: str = "30m"
+    epochs: int | None = None  # of every training, in place of the time
+    rounds: int | None = None
     region: float = 100 * REGION  # in points
     own_augmentation: bool = False
     options: TrainOptions = field(default_factory=TrainOptions)
@@ -62,7 +64,8 @@ def compare(asked: Asked, say: Say, out: str = "") -> Comparison:
     if not 0 <= asked.region < 100:
         raise SettingError(f"--region {asked.region:g} is no difference in points. Give 1, or 0 for none.")
     named(asked.models)
-    validate(replace(asked.options, time=asked.time))
+    seconds(asked.time)
+    validate(asked.options)
     wanted = Path(out) if out else runs_dir() / f"compare-{Path(asked.data).resolve().name or 'images'}"
     refuse_unwritable_folder(wanted.parent)
     folder = new_folder(wanted)
@@ -85,7 +88,9 @@ def _compared(asked: Asked, folder: Path, say: Say) -> Comparison:
     say(prepared.summary())
     contestants = planned(asked.data, prepared, asked.models, asked.options, asked.own_augmentation)
     seed = asked.options.seed or 0
-    duel = Duel(folder, prepared, contestants, seconds(asked.time) or 0.0, seed, say)
+    duel = Duel(
+        folder, prepared, contestants, seconds(asked.time) or 0.0, seed, say, asked.epochs, asked.rounds
+    )
     frozen = asked.options.tune == "draft"
     outcome = _frozen(duel, contestants, prepared) if frozen else duel.run()
     models = {
@@ -100,7 +105,7 @@ def _compared(asked: Asked, folder: Path, say: Say) -> Comparison:
 
 
 def _frozen(duel: Duel, contestants: Sequence[Contestant], prepared: Prepared) -> Outcome:
-    number = choices(prepared)[0]
+    number = choices(prepared, duel.most_rounds)[0]
     drawn = rounds(prepared, number, duel.seed)
     refuse_given_split(drawn)
     tested = tested_of(drawn, prepared)

@@ -45,12 +45,23 @@ class Rounds(NamedTuple):
         return min(len(one.rows(TRAIN)) + len(one.rows(VAL)) for one in self.manifests)
 
 
-def choices(prepared: Prepared) -> tuple[int, ...]:
-    """Return the numbers of rounds that may be made, the best first."""
+def choices(prepared: Prepared, most: int | None = None) -> tuple[int, ...]:
+    """Return the numbers of rounds that may be made, the best first; `most` is what the user asks for.
+
+    Raises:
+        DataError: too few images for three folds.
+        UsageError: fewer than two rounds.
+    """
+    if most is not None and most < 2:
+        raise UsageError(
+            f"--rounds {most} leaves nothing to tell trainings apart by. Give 3 or more, 10 if there is time."
+        )
+    usual = (5, 4, 3) if is_given(prepared) else (10, 5, 3)
+    wanted = usual if most is None else (most, *(number for number in usual if number < most))
     if is_given(prepared):
-        return (5, 4, 3)
+        return wanted
     units = len({group_key(row) for row in prepared.manifest.rows()})
-    possible = [number for number in (10, 5, 3) if number <= units]
+    possible = [number for number in wanted if number <= units]
     if not possible:
         raise DataError(
             f"{count(units, 'image')} (groups count once) cannot be split into 3 folds. Add images."

@@ -23,6 +23,7 @@ from vitrail.data.prepare import Prepared
 from vitrail.studies.compare.contestants import Contestant
 from vitrail.studies.compare.design import (
     FACTORS,
+    HALVES,
     Cost,
     Rounds,
     Times,
@@ -51,6 +52,8 @@ class Duel:
     seconds: float
     seed: int
     say: Callable[[str], None]
+    epochs: int | None = None  # of every training, in place of a time
+    most_rounds: int | None = None
     began: float = field(default_factory=time.monotonic)
     failed: dict[str, str] = field(default_factory=dict)
     overheads: dict[str, float] = field(default_factory=dict)
@@ -87,11 +90,17 @@ class Duel:
         path = self.folder / "times.json"
         if path.is_file():
             return Times(**json.loads(path.read_text(encoding="utf-8")))
+        possible = choices(self.prepared, self.most_rounds)
         costs = [self._cost(one) for one in measured.values()]
-        times = share_out(self.seconds - self._elapsed(), costs, choices(self.prepared))
+        times = (
+            Times(possible[0], min(HALVES, possible[0]), 0.0, 0.0)
+            if self.epochs
+            else share_out(self.seconds - self._elapsed(), costs, possible)
+        )
         write_json(path, asdict(times))
+        each = f"{self.epochs} epochs" if self.epochs else clock(times.training)
         self.say(
-            f"{times.rounds} rounds of {len(measured)} networks, {clock(times.training)} a training"
+            f"{times.rounds} rounds of {len(measured)} networks, {each} a training"
             + (f"; {times.said}" if times.said else "")
         )
         return times

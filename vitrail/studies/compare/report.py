@@ -39,6 +39,7 @@ def report_of(duel: Duel, outcome: Outcome, region: float, speeds: Mapping[str, 
             "number": outcome.times.rounds,
             "on_half": outcome.times.halves,
             "seconds": round(outcome.times.training, 1),
+            "epochs": duel.epochs,
             "changed": outcome.times.said,
         },
         "region": region,
@@ -164,7 +165,14 @@ def given_report(given: Given, region: float, source: str, speeds: Mapping[str, 
     return {
         "data": {"source": source, "images": len(given.tested.ids), "classes": classes},
         "score": "accuracy" if given.score == "right" else given.score,
-        "rounds": {"kind": "given models", "number": 1, "on_half": 0, "seconds": 0.0, "changed": ""},
+        "rounds": {
+            "kind": "given models",
+            "number": 1,
+            "on_half": 0,
+            "seconds": 0.0,
+            "epochs": None,
+            "changed": "",
+        },
         "region": region,
         "verdict": [*(pair.sentence() for pair in found), *given.notes, line],
         "contestants": rows,
@@ -252,7 +260,7 @@ def notes_of(report: Mapping[str, Any]) -> list[str]:
         return [
             f"{count(data['images'], 'test image')}, on which every model was scored; images of a group count once."
         ]
-    if not made["seconds"]:
+    if not made["seconds"] and not made["epochs"]:
         return [
             f"{count(data['images'], 'image')}, each tested once in {made['number']} folds by heads that never saw it; "
             "images of a group count once."
@@ -262,9 +270,13 @@ def notes_of(report: Mapping[str, Any]) -> list[str]:
         if made["kind"] == "folds"
         else f"{made['number']} trainings with other seeds, tested on the images that the source gives for it"
     )
+    length = (
+        f"A training took {clock(made['seconds'])} of the {report['minutes']:g} minutes, the same for all."
+        if made["seconds"]
+        else f"Every training had {made['epochs']} epochs."
+    )
     lines = [
-        f"{count(data['images'], 'test image')}; {kind}. A training took {clock(made['seconds'])} of the "
-        f"{report['minutes']:g} minutes, the same for all.",
+        f"{count(data['images'], 'test image')}; {kind}. {length}",
         "Each round draws split, order, augmentation and initial weights anew. The intervals (95 %) count both that "
         "the images are a sample and that trainings differ; images of a group count once.",
     ]

@@ -40,6 +40,7 @@ class Job:
     lr: float | None = None
     looked: float = 0.0
     keep: bool = False
+    epochs: int | None = None
 
     def write(self) -> Path:
         """Write the job into its folder and return the file."""
@@ -54,8 +55,9 @@ def work(job: Job) -> dict[str, Any]:
     from vitrail.runs.recipe import Recipe
 
     recipe = read(Recipe, read_mapping(Path(job.recipe)), job.recipe)
+    length = {"epochs": job.epochs, "seconds": None} if job.epochs else {"seconds": max(job.seconds, 0.1)}
     training = recipe.training.model_copy(
-        update={"seed": job.seed, "seconds": max(job.seconds, 0.1), "lr": job.lr or recipe.training.lr}
+        update={"seed": job.seed, "lr": job.lr or recipe.training.lr, **length}
     )
     recipe = recipe.model_copy(update={"training": training})
     manifest = Manifest.read(job.manifest, job.root)
