@@ -160,7 +160,7 @@ def test_a_loss_of_weighed_classes_in_pieces_is_the_loss_in_one():
 def test_a_wrapper_around_a_task_that_learns_in_a_way_of_its_own_is_refused():
     inner = {"task": "distill", "settings": {"task": "classify", "teacher": "runs/large"}}
     for wrapped in (inner, {"task": "elastic", "settings": {"task": "classify"}}):
-        with pytest.raises(SettingError, match="Leave --elastic out"):
+        with pytest.raises(SettingError, match="Remove --elastic"):
             load("task", "elastic")(["a", "b"], wrapped)
 
 

@@ -153,7 +153,7 @@ def test_eval_leaves_out_what_is_no_longer_of_the_run(work):
     assert report["data"] == whole["data"]
     for row in tests:
         (data / row.path).unlink(missing_ok=True)
-    with pytest.raises(DataError, match=f"score them as new ones: vitrail eval '{run.folder}'"):
+    with pytest.raises(DataError, match=f"score them as new images: vitrail eval '{run.folder}'"):
         own_tests(run)
 
 

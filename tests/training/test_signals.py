@@ -179,7 +179,7 @@ def test_a_validation_loss_that_is_no_number_leaves_the_files_as_they_were(digit
         return found
 
     monkeypatch.setattr(validation, "evaluate", scored)
-    with pytest.raises(DivergedError, match=r"after step 10 the validation loss is nan; .* at step 5"):
+    with pytest.raises(DivergedError, match=r"after step 10 the validation loss is nan; .* of step 5"):
         train(digits, options(out))
     assert {name: (out / name).read_bytes() for name in names} == written
 

@@ -242,7 +242,7 @@ def group_duplicates(
         kept = [rows[i] for i in group if rows[i].state == KEPT]
         return any(not same(kept[0], other, root) for other in kept[1:])
 
-    alike = duplicates.find(facts, grey, workers())
+    alike = duplicates.find_duplicates(facts, grey, workers())
     strata = [targets.strata(row) for row in rows]
     sizes = Counter(one for own in strata for one in own)
     wide = [group for group in alike.similar if _is_wide([strata[i] for i in group], sizes)]

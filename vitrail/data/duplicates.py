@@ -42,7 +42,7 @@ class Alike(NamedTuple):
     similar: list[list[int]]
 
 
-def find(facts: Sequence[Facts], grey: Grey, workers: int = 1) -> Alike:
+def find_duplicates(facts: Sequence[Facts], grey: Grey, workers: int = 1) -> Alike:
     """Group equal and similar images; `grey(i)` returns the grey image (64, 64), needed only for a few."""
     equal = _same(["" if one.error else one.hash for one in facts]) + _same([one.pixels for one in facts])
     equal_groups = components(len(facts), [pair for group in equal for pair in pairwise(group)])
