@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
@@ -63,7 +61,7 @@ def test_images_of_a_group_are_no_independent_evidence():
     four = np.repeat(differences, 4), np.repeat(fold, 4)
     alone = measured(*four)
     tied = measured(*four, units=np.repeat(np.arange(400), 4))
-    assert tied.image / alone.image == pytest.approx(4, rel=0.02)
+    assert tied.image / alone.image == pytest.approx(4, rel=0.05)
 
 
 def test_seeds_on_one_split_estimate_both_variances():
@@ -82,7 +80,7 @@ def test_seeds_on_one_split_estimate_both_variances():
 def test_a_single_run_counts_its_images_alone():
     differences = np.array([[1.0, 0.0, 0.0, -1.0, 1.0, 0.0]])
     found = over_seeds(differences, np.arange(6))
-    assert found.variance == pytest.approx(differences.var(ddof=1) / 6)
+    assert found.variance == pytest.approx((differences.var(ddof=1) + 1 / 6) / 6)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +123,9 @@ def test_holm_asks_most_of_the_clearest_pair():
     assert holm([0.2]) == pytest.approx([0.95])
 
 
-def test_equal_answers_are_no_difference_at_all():
-    found = over_folds(np.zeros(100), np.arange(100) % 5, np.arange(100), 80)
-    assert (found.value, found.variance, found.p) == (0.0, 0.0, 1.0)
-    assert verdict(found).kind == "same"
-    assert not math.isnan(found.half())
+@pytest.mark.parametrize(("images", "kind"), [(80, "unknown"), (2000, "same")])
+def test_equal_answers_to_a_few_images_are_no_proof_of_equality(images, kind):
+    found = over_folds(np.zeros(images), np.arange(images) % 5, np.arange(images), images)
+    assert (found.value, found.p) == (0.0, 1.0)
+    assert found.half() == pytest.approx(1.96 / images, rel=0.02)
+    assert verdict(found).kind == kind

@@ -273,7 +273,7 @@ def notes_of(report: Mapping[str, Any]) -> list[str]:
     length = (
         f"A training took {clock(made['seconds'])} of the {report['minutes']:g} minutes, the same for all."
         if made["seconds"]
-        else f"Every training had {made['epochs']} epochs."
+        else f"Every training had {count(made['epochs'], 'epoch')}."
     )
     lines = [
         f"{count(data['images'], 'test image')}; {kind}. {length}",

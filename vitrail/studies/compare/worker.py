@@ -96,19 +96,20 @@ def _trained(job: Job, recipe: Any, manifest: Manifest) -> dict[str, Any]:
     trained = train_checked(with_class_weights(recipe, manifest), Checked(manifest, {}, job.looked), str(out))
     run = trained.context.run
     events = run.effective_history()
-    epochs = max((event["epoch"] for event in events if event["event"] == "step"), default=0.0)
+    rows = len(manifest.rows(TRAIN))
+    epochs = events[-1]["step"] * min(recipe.training.batch, rows) / rows  # the last event tells how it ended
     common = {"epochs": round(epochs, 2), "trained_seconds": round(trained.seconds, 2)}
     if job.kind == "search":
         shutil.rmtree(out)
         return common | _best([event for event in events if event["event"] == "score"])
     predictor = calibrate_on_validation(run, manifest)
-    rows = rows_of(manifest, TEST)
-    evaluation = evaluate(predictor, rows, manifest.root)
-    result = result_of(evaluation, rows, scope_of(manifest, TEST))
+    tests = rows_of(manifest, TEST)
+    evaluation = evaluate(predictor, tests, manifest.root)
+    result = result_of(evaluation, tests, scope_of(manifest, TEST))
     numbers = {name: np.asarray(values) for name, values in evaluation.per_image().items()}
     path = Path(job.folder) / "answers.npz"
     with writing(path):
-        np.savez(path, allow_pickle=False, ids=np.array([row.id for row in rows]), **numbers)
+        np.savez(path, allow_pickle=False, ids=np.array([row.id for row in tests]), **numbers)
     if not job.keep:
         shutil.rmtree(out)
     return {
