@@ -17,6 +17,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "see what a network has learned, or an image's way through it",
         ),
         "eval": ("vitrail.cli.eval:evaluate", "say how good a model is, on its own or on new images"),
+        "curve": ("vitrail.cli.curve:curve", "see whether more images would help"),
         "bench": ("vitrail.cli.bench:bench", "measure how fast networks run here"),
         "export": ("vitrail.cli.export:export", "write a model for other programs, proven equal"),
         "push": ("vitrail.cli.push:push", "share a run on the model hub, without its images"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vitrail.plots.colours import (
     ACCENT,
+    FAINT,
     FRAME,
     INK,
     PAPER,
@@ -16,7 +17,9 @@ from vitrail.plots.encoding import (
     write_image,
 )
 from vitrail.plots.figures import (
+    Fan,
     curves,
+    fan,
     reach,
     reliability,
     similarity_tiles,
@@ -45,6 +48,7 @@ from vitrail.plots.images import (
 
 __all__ = [
     "ACCENT",
+    "FAINT",
     "FRAME",
     "HEAT",
     "INK",
@@ -52,11 +56,13 @@ __all__ = [
     "PAPER",
     "SECOND",
     "THIN",
+    "Fan",
     "below",
     "beside",
     "curves",
     "data_uri",
     "distinct_colours",
+    "fan",
     "framed",
     "heat",
     "heat_colours",
