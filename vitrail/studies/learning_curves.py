@@ -76,7 +76,7 @@ class ModelCurve:
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
     """Images by place: which learn and which score, their features, and what a probe makes of their truths."""
 
     vectors: Vectors
@@ -98,14 +98,12 @@ def curve_of(
     recipe, start = _opened(source, prepared, options, listeners)
     parts = _features(recipe, start, prepared, listeners)
     probe: Any = start.task.probe
-    sizes, wrong = _redrawn(probe, parts, options.seed or 0, listeners)
-    groups = parts.data.groups[parts.test]
-    points = Points(sizes, wrong, groups)
+    points = redrawn_points(probe, parts, options.seed or 0, listeners)
     single = parts.data.truth.ndim == 1
     names = tuple(start.task.labels) if single else ()
     truth = parts.data.truth
     smallest = float(np.median(np.bincount(truth[parts.learn], minlength=len(names)))) if single else None
-    whole = _curve("all images", points, np.ones(len(groups), dtype=bool), smallest)
+    whole = _curve("all images", points, np.ones(len(parts.test), dtype=bool), smallest)
     classes = tuple(
         _curve(name, points, truth[parts.test] == i, float((truth[parts.learn] == i).sum()))
         for i, name in enumerate(names)
@@ -147,7 +145,7 @@ def _opened(
 
 def _features(
     recipe: Recipe, start: InitialState, prepared: Prepared, listeners: Sequence[Listener]
-) -> _Parts:
+) -> Parts:
     """Return the features of all images, of which those that are known are not computed again."""
     manifest, probe = prepared.manifest, start.task.probe
     rows: list[Row] = manifest.rows()
@@ -157,7 +155,7 @@ def _features(
     assert probe is not None
     tested = np.array([row.split == TEST for row in rows])
     data = probe_data(start, probe, rows, manifest)
-    return _Parts(vectors, data, np.flatnonzero(~tested), np.flatnonzero(tested))
+    return Parts(vectors, data, np.flatnonzero(~tested), np.flatnonzero(tested))
 
 
 def _told(listeners: Sequence[Listener], kind: str, done: int, total: int) -> None:
@@ -165,14 +163,13 @@ def _told(listeners: Sequence[Listener], kind: str, done: int, total: int) -> No
         listener(Event(kind, 0, {"done": done, "total": total}))
 
 
-def _redrawn(
-    probe: Any, parts: _Parts, seed: int, listeners: Sequence[Listener]
-) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], ...]]:
-    """Return sizes (j,), and how wrong the heads of each are on the test images, (r, n) each."""
+def redrawn_points(probe: Any, parts: Parts, seed: int, listeners: Sequence[Listener] = ()) -> Points:
+    """Return how wrong heads from a part of the learning images are on the test images, size by size."""
     truth, groups = parts.data.truth, parts.data.groups
     draw = np.random.default_rng(abs(seed))
     strata = probe.strata(truth[parts.learn])
-    sizes, wrong = [], []
+    sizes: list[float] = []
+    wrong = []
     for share in SHARES:
         drawn, answers = [], []
         for _ in range(REDRAWS if share < 1 else 1):
@@ -183,8 +180,8 @@ def _redrawn(
         if not sizes or np.mean(drawn) > sizes[-1]:
             sizes.append(float(round(np.mean(drawn))))
             wrong.append(np.stack(answers).astype(np.float64))
-        note(listeners, [f"heads from {sizes[-1]:,.0f} images are scored"])
-    return np.array(sizes), tuple(wrong)
+        note(listeners, [f"heads from {np.mean(drawn):,.0f} images are scored"])
+    return Points(np.array(sizes), tuple(wrong), groups[parts.test])
 
 
 def stratified(strata: Whole, groups: Whole, share: float, draw: np.random.Generator) -> Whole:

@@ -70,7 +70,8 @@ class ClassProbe:
 
     def wrong(self, logits: Vectors, truth: Whole) -> NDArray[np.float64]:
         """Return 1 for an image whose likeliest class is not its own: (n,)."""
-        return (logits.argmax(1) != truth).astype(np.float64)
+        found: NDArray[np.float64] = (logits.argmax(1) != truth).astype(np.float64)
+        return found
 
     def result(self, evaluation: ClassEvaluation, scope: Scope) -> Result:
         """Return the result, calibrated by what each fold's answers were divided by."""

@@ -60,7 +60,8 @@ class LabelProbe:
 
     def wrong(self, logits: Vectors, truth: Whole) -> NDArray[np.float64]:
         """Return 1 for an image whose labels, those above one half, are not exactly its own: (n,)."""
-        return ((logits > 0) != (truth > 0)).any(1).astype(np.float64)
+        found: NDArray[np.float64] = ((logits > 0) != (truth > 0)).any(1).astype(np.float64)
+        return found
 
     def result(self, evaluation: LabelEvaluation, scope: Scope) -> Result:
         """Return the result, with the temperature that all answers taught."""
