@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scenes import folder
 
 from vitrail.models.factory import build, config_of
 from vitrail.studies.learning_curves import stratified
@@ -78,6 +79,17 @@ def test_several_labels_count_where_all_are_right(vitrail, pairs, weights):
     assert found["score"] == "exactly right"
     assert found["classes"] == {}
     assert found["forecast"]["gain_from_twice"]["high"] > -1
+
+
+def test_masks_count_by_their_patches(vitrail, weights, tmp_path):
+    data = folder(tmp_path / "street", 50)
+    done = vitrail("curve", data, "--models", weights, "--imgsz", "32", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["curves"][0]
+    assert found["score"] == "share of patches"
+    assert found["classes"] == {}
+    assert found["points"][-1]["score"] > 0.6, "most of an image is ground"
+    assert found["forecast"] is not None
 
 
 def test_full_trainings_at_half_and_all_say_what_two_points_say(vitrail, digits, tmp_path):

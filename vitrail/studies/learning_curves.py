@@ -115,16 +115,16 @@ def curve_of(
 
 def refuse_few(prepared: Prepared) -> None:
     """Refuse (DataError) what no curve could be drawn of: no test part, one class, hardly an image."""
-    rows = prepared.manifest.rows()
-    names, test = prepared.manifest.truth.names, len(prepared.manifest.rows(TEST))
+    rows, truth = len(prepared.manifest.rows()), prepared.manifest.truth
+    test, names = len(prepared.manifest.rows(TEST)), truth.names if truth.kind == "class" else ()
     if len(names) == 1:
         raise DataError(
             f"All images are of one class, {names[0]!r}: whoever says so is always right, with any number of images. "
             "Add a class."
         )
-    if test < POINTS or len(rows) - test < FEWEST * max(2, len(names)):
+    if test < POINTS or rows - test < FEWEST * max(2, len(names)):
         raise DataError(
-            f"{len(rows):,} images, {test:,} of them to test on, are too few for a learning curve: it takes "
+            f"{rows:,} images, {test:,} of them to test on, are too few for a learning curve: it takes "
             f"{FEWEST} images a class to learn from, and more to say something. Add images."
         )
 
