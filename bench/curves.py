@@ -19,10 +19,10 @@ import numpy as np
 
 from bench.pairs import machine
 from vitrail.data.prepare import prepare
-from vitrail.metrics.learning_curve import fit_curve
+from vitrail.metrics.learning_curve import Points, fit_curve
 from vitrail.runs.device import device_for
 from vitrail.runs.train_options import TrainOptions
-from vitrail.studies.learning_curves import Parts, redrawn_points, stratified
+from vitrail.studies.learning_curves import REDRAWS, Parts, redrawn_points, stratified
 from vitrail.training.draft import ProbeData, probe_data
 from vitrail.training.feature_cache import Frozen
 from vitrail.training.initialization import build_from_recipe
@@ -80,39 +80,60 @@ def main() -> None:
     words.add_argument("--imgsz", default="56")
     words.add_argument("--data", type=Path, default=SHARED / "data" / "cifar10-10k.zip")
     words.add_argument("--weights", type=Path, default=SHARED / "weights" / "dinov2-small-saliency")
-    words.add_argument("--keep", type=Path, help="write what was measured to this .npz")
+    words.add_argument(
+        "--keep",
+        type=Path,
+        help="an .npz for what was measured; one that is there is read in place of measuring",
+    )
     asked = words.parse_args()
     if not asked.data.exists() or not asked.weights.exists():
         print("skipped: ../shared/data/cifar10-10k.zip or ../shared/weights is not here")
         return
-    world = World(*features(asked.data, asked.weights, asked.imgsz))
-    draw = np.random.default_rng(1)
+    if asked.keep and asked.keep.exists():
+        measured = dict(np.load(asked.keep))
+    else:
+        measured = measure(World(*features(asked.data, asked.weights, asked.imgsz)), asked.redraws)
+        if asked.keep:
+            np.savez(asked.keep, **measured)
+    told(foretold(measured), asked.imgsz, len(measured["now"]))
+
+
+def measure(world: World, redraws: int) -> dict[str, np.ndarray]:
+    """Score the heads of all persons, and what came true: errors of heads from more images, and of their own."""
+    draw, began = np.random.default_rng(1), time.monotonic()
     came = {
-        size: [world.missed(world.some(size, draw)).mean() for _ in range(heads)]
+        f"came{size}": np.array([world.missed(world.some(size, draw)).mean() for _ in range(heads)])
         for size, heads in HEADS.items()
     }
-    began, found, kept = time.monotonic(), [], []
-    for number in range(asked.redraws):
+    wrong, now = [], []
+    for number in range(redraws):
         parts, learnt = world.person(number)
         points = redrawn_points(world.probe, parts, number)
-        now = world.missed(learnt).mean()
-        forecast = fit_curve(points, FAR, seed=number)
-        assert forecast is not None
-        for size in FAR:
-            true = came[size][number % len(came[size])]
-            found.append((size, true, now - true, *forecast.error(size), *forecast.gain(size)))
-        kept.append(np.concatenate([one.astype(bool) for one in points.wrong]))
+        now.append(world.missed(learnt).mean())
+        wrong.append(np.concatenate([one.astype(bool) for one in points.wrong]))
         if number % 10 == 9:
             print(f"{number + 1} redraws, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    if asked.keep:
-        nows = [row[2] + row[1] for row in found[:: len(FAR)]]
-        np.savez(asked.keep, wrong=np.array(kept), came5=came[5000], came8=came[8000], now=nows)
-    told(np.array(found), asked)
+    return {**came, "sizes": points.sizes, "wrong": np.array(wrong), "now": np.array(now)}
 
 
-def told(found: np.ndarray, asked: argparse.Namespace) -> None:
+def foretold(measured: dict[str, np.ndarray]) -> np.ndarray:
+    """Return a row a person and size: size, error and gain that came true, error and gain foretold (three each)."""
+    found = []
+    ends = np.cumsum([REDRAWS] * (len(measured["sizes"]) - 1))
+    for number, (wrong, now) in enumerate(zip(measured["wrong"], measured["now"], strict=True)):
+        parts = tuple(np.split(wrong.astype(float), ends))
+        forecast = fit_curve(Points(measured["sizes"], parts, np.arange(wrong.shape[1])), FAR, seed=number)
+        assert forecast is not None
+        for size in FAR:
+            came = measured[f"came{size}"]
+            true = came[number % len(came)]
+            found.append((size, true, now - true, *forecast.error(size), *forecast.gain(size)))
+    return np.array(found)
+
+
+def told(found: np.ndarray, imgsz: str, redraws: int) -> None:
     """Print the table: how often the intervals held what came true, and how wide they are."""
-    print(f"{machine()}; ViT-S/14 at {asked.imgsz} px, {asked.redraws} redraws")
+    print(f"{machine()}; ViT-S/14 at {imgsz} px, {redraws} redraws")
     print("| images | error that came true | held by the error's interval | width | gain that came true | "
           "held by the gain's interval | width | below | above |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")

@@ -189,15 +189,21 @@ def _binomial(points: Points) -> Floats:
 
 
 def _bootstrap(points: Points, spread: Floats, draw: np.random.Generator, draws: int) -> Floats:
-    """Return the errors of each size with test groups drawn anew and points moved as redraws would: (d, j)."""
+    """Return the errors of each size with test groups drawn anew and points moved as redraws would: (d, j).
+
+    What one more test image would say moves each size by chance, as much as under Jeffreys' prior: a dozen images that
+    are all right do not say that nothing can be gained.
+    """
     _, member = np.unique(points.groups, return_inverse=True)
     units = int(member.max()) + 1
     weights = draw.multinomial(units, np.full(units, 1 / units), size=draws)[:, member].astype(np.float64)
     weights /= np.maximum(weights.sum(1, keepdims=True), 1)
     means = np.stack([one.mean(0) for one in points.wrong], axis=1)  # (n, j)
     noise = np.sqrt(spread / [len(one) for one in points.wrong])
-    moved: Floats = weights @ means + noise * draw.normal(size=(draws, len(points.sizes)))
-    return moved
+    moved = weights @ means + noise * draw.normal(size=(draws, len(points.sizes)))
+    unseen = draw.beta(0.5, 0.5, size=moved.shape)
+    found: Floats = moved + (unseen - 0.5) / (units + 1)
+    return found
 
 
 def _fit(sizes: Floats, errors: Floats, weights: Floats, wanted: Floats) -> Floats:
