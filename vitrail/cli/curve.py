@@ -149,7 +149,7 @@ def _said(found: HalfAndWhole) -> list[str]:
     from vitrail.studies.learning_curve_words import points
 
     each = [
-        f"{one.images:,} training images: {found.score} {one.score.text()} ({one.score.span()})"
+        f"{one.images:,} training images: {found.score} {one.score.text()} ({one.score.span()}), {one.run}"
         for one in (found.half, found.whole)
     ]
     gain, most = found.gain(), found.most()
