@@ -105,24 +105,28 @@ def measure(world: World, redraws: int) -> dict[str, np.ndarray]:
         f"came{size}": np.array([world.missed(world.some(size, draw)).mean() for _ in range(heads)])
         for size, heads in HEADS.items()
     }
-    wrong, now = [], []
+    wrong, sizes, now = {}, [], []
     for number in range(redraws):
         parts, learnt = world.person(number)
         points = redrawn_points(world.probe, parts, number)
         now.append(world.missed(learnt).mean())
-        wrong.append(np.concatenate([one.astype(bool) for one in points.wrong]))
+        sizes.append(points.sizes)
+        wrong[f"wrong{number}"] = np.concatenate([one.astype(bool) for one in points.wrong])
         if number % 10 == 9:
             print(f"{number + 1} redraws, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    return {**came, "sizes": points.sizes, "wrong": np.array(wrong), "now": np.array(now)}
+    return {**came, **wrong, "sizes": np.array(sizes), "now": np.array(now)}
 
 
 def foretold(measured: dict[str, np.ndarray]) -> np.ndarray:
     """Return a row a person and size: size, error and gain that came true, error and gain foretold (three each)."""
     found = []
-    ends = np.cumsum([REDRAWS] * (len(measured["sizes"]) - 1))
-    for number, (wrong, now) in enumerate(zip(measured["wrong"], measured["now"], strict=True)):
+    ends = np.cumsum([REDRAWS] * (measured["sizes"].shape[1] - 1))
+    for number, now in enumerate(measured["now"]):
+        wrong = measured[f"wrong{number}"]
         parts = tuple(np.split(wrong.astype(float), ends))
-        forecast = fit_curve(Points(measured["sizes"], parts, np.arange(wrong.shape[1])), FAR, seed=number)
+        forecast = fit_curve(
+            Points(measured["sizes"][number], parts, np.arange(wrong.shape[1])), FAR, seed=number
+        )
         assert forecast is not None
         for size in FAR:
             came = measured[f"came{size}"]
