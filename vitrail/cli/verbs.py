@@ -18,6 +18,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         "eval": ("vitrail.cli.eval:evaluate", "evaluate a model on its own or on new images"),
         "compare": ("vitrail.cli.compare:compare", "say which of several networks is better on your images"),
+        "curve": ("vitrail.cli.curve:curve", "see whether more images would help"),
         "bench": ("vitrail.cli.bench:bench", "measure the speed of networks on this machine"),
         "export": ("vitrail.cli.export:export", "export a model for other programs, checked against it"),
         "push": ("vitrail.cli.push:push", "upload a run to the model hub, without its images"),

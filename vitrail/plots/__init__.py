@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vitrail.plots.colours import (
     ACCENT,
+    FAINT,
     FRAME,
     INK,
     PAPER,
@@ -16,7 +17,9 @@ from vitrail.plots.encoding import (
     write_image,
 )
 from vitrail.plots.figures import (
+    Fan,
     curves,
+    fan,
     reach,
     reliability,
     similarity_tiles,
@@ -50,6 +53,7 @@ from vitrail.plots.intervals import (
 
 __all__ = [
     "ACCENT",
+    "FAINT",
     "FRAME",
     "HEAT",
     "INK",
@@ -58,12 +62,14 @@ __all__ = [
     "SECOND",
     "THIN",
     "Bar",
+    "Fan",
     "below",
     "beside",
     "costs",
     "curves",
     "data_uri",
     "distinct_colours",
+    "fan",
     "framed",
     "heat",
     "heat_colours",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from vitrail.plots.colours import ACCENT, SECOND
+from vitrail.plots.colours import ACCENT, FAINT, INK, SECOND
 from vitrail.plots.images import THIN
 
 
@@ -27,6 +28,43 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) 
     axes.spines[["top", "right"]].set_visible(False)
     if len(series) > 1:
         axes.legend(frameon=False)
+    return figure
+
+
+class Fan(NamedTuple):
+    """A learning curve to draw, in per cent: redraws (size, score), and at sizes (m,) low, middle, high; all images."""
+
+    redraws: Sequence[tuple[float, float]]
+    sizes: Sequence[float]
+    band: tuple[Sequence[float], Sequence[float], Sequence[float]]
+    largest: float
+
+
+def fan(one: Fan, score: str) -> Figure:
+    """Return a learning curve: what was measured, the median curve, its 80 % band to twice the images, grey beyond."""
+    figure = Figure(figsize=(6.2, 3.6))
+    axes = figure.subplots()
+    sizes = np.asarray(one.sizes)
+    low, middle, high = (np.asarray(part) for part in one.band)
+    sure, weak = sizes <= 2.001 * one.largest, sizes >= 1.999 * one.largest
+    for part, colour, name in ((sure, ACCENT, "80 % sure"), (weak, FAINT, "a weak guess")):
+        axes.fill_between(
+            sizes[part], low[part], high[part], color=colour, alpha=0.22, linewidth=0, label=name
+        )
+        axes.plot(sizes[part], middle[part], color=colour, linewidth=2)
+    if one.redraws:
+        xs, ys = zip(*one.redraws, strict=True)
+        axes.scatter(xs, ys, s=22, color=SECOND, edgecolor=INK, linewidth=0.5, zorder=3, label="measured")
+    axes.axvline(one.largest, color=INK, linewidth=1, linestyle=":")
+    axes.set_xscale("log")
+    ticks = sorted({*(x for x, _ in one.redraws), 2 * one.largest, 4 * one.largest})
+    axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("training images")
+    axes.set_ylabel(f"{score}, %")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right", fontsize="small")
     return figure
 
 

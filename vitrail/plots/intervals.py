@@ -7,6 +7,7 @@ from itertools import cycle
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from vitrail.plots.colours import ACCENT, INK, SECOND
 
@@ -63,6 +64,9 @@ def costs(panels: Sequence[tuple[str, Sequence[tuple[float, Bar]]]], y: str) -> 
                 fontsize=9,
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator([cost for cost, _ in found]))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.margins(x=0.35, y=0.2)
         axes.set_xlabel(name)
         axes.grid(alpha=0.25)

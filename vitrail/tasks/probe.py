@@ -123,6 +123,15 @@ class DenseProbe(Probe, Protocol):
         ...
 
 
+@runtime_checkable
+class PerImageProbe(Protocol):
+    """A probe that tells of each image how wrong its answer is: what learning curves are drawn from."""
+
+    def wrong(self, logits: Vectors, truth: Whole) -> NDArray[np.float64]:
+        """Return how wrong the answers of images are, 0 … 1 each: (n,)."""
+        ...
+
+
 def regression() -> Any:
     """Return scikit-learn's logistic regression with the options that drafts use."""
     from sklearn.linear_model import LogisticRegression

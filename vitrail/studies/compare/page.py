@@ -126,7 +126,7 @@ def _pairs(
                 _shot(row, manifest, [(name, predictors[name]) for name in (first, second)]) for row in rows
             ]
             sides.append({"winner": winner, "other": other, "images": one[key]["images"], "shots": shots})
-        found.append({"first": first, "second": second, "sides": sides})
+        found.append({"sides": sides, "images": sum(side["images"] for side in sides)})
     return found
 
 

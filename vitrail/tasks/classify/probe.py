@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
 
@@ -64,6 +65,11 @@ class ClassProbe:
     def share(self, logits: Vectors, truth: Whole) -> float:
         """Return the accuracy."""
         return self.worth(logits, truth)
+
+    def wrong(self, logits: Vectors, truth: Whole) -> NDArray[np.float64]:
+        """Return 1 for an image whose likeliest class is not its own: (n,)."""
+        found: NDArray[np.float64] = (logits.argmax(1) != truth).astype(np.float64)
+        return found
 
     def result(self, evaluation: ClassEvaluation, scope: Scope) -> Result:
         """Return the result, calibrated with the temperature of each fold."""

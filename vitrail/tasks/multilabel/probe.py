@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from vitrail.metrics.ranking import mean_average_precision
@@ -55,6 +56,11 @@ class LabelProbe:
     def share(self, logits: Vectors, truth: Whole) -> float:
         """Return the mean average precision."""
         return mean_average_precision(logits.astype(np.float64), truth.astype(bool))
+
+    def wrong(self, logits: Vectors, truth: Whole) -> NDArray[np.float64]:
+        """Return 1 for an image whose labels, those above one half, are not exactly its own: (n,)."""
+        found: NDArray[np.float64] = ((logits > 0) != (truth > 0)).any(1).astype(np.float64)
+        return found
 
     def result(self, evaluation: LabelEvaluation, scope: Scope) -> Result:
         """Return the result, with the temperature fitted on the predictions of all folds."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from vitrail.data.batch import Geometry
@@ -95,6 +96,13 @@ class SegmentProbe:
     def share(self, logits: Vectors, truth: Whole) -> float:
         """Return mean IoU over patches."""
         return self.worth(logits, truth)
+
+    def wrong(self, logits: Vectors, truth: Whole) -> NDArray[np.float64]:
+        """Return the share of each image's patches of a class that are taken for another: (n,)."""
+        known = truth < len(self.labels)
+        missed = ((logits.argmax(-1) != truth) & known).sum(1)
+        found: NDArray[np.float64] = missed / np.maximum(known.sum(1), 1)
+        return found
 
     def output(self, logits: Vectors, grid: tuple[int, int]) -> Output:
         """Return the logits of patches as a map: (n, p, k) -> (n, k, row, col)."""
