@@ -1,8 +1,8 @@
 """Duels of a network with itself: how often is a winner called where there is none? Heads on real frozen features.
 
-`python -m bench.aa [--duels 20] [--images 1000] [--imgsz 56]`. Wants ../shared beside the repository. Each duel draws so
-many images of CIFAR-10; in every one of ten folds each of the two contestants fits a head on a random four fifths of
-the fold's training images of its own, on the same features of ViT-S/14.
+`python -m bench.aa [--duels 20] [--images 1000] [--imgsz 56]`. Wants ../shared beside the repository. Each duel draws
+so many images of CIFAR-10; in every one of ten folds each of the two contestants fits a head on a random four fifths
+of the fold's training images of its own, on the same features of ViT-S/14.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vitrail.core.errors import UsageError
+from vitrail.core.errors import UnknownNameError, UsageError
 from vitrail.data.labels import shorten
 from vitrail.data.prepare import Prepared
 from vitrail.models.factory import config_of
@@ -37,7 +37,7 @@ class Contestant:
 
 
 def named(words: Sequence[str]) -> dict[str, TrainOptions]:
-    """Return what each word names: a network, NAME=WEIGHTS, or a file of weights by itself.
+    """Return what each word names: a network, NAME=WEIGHTS, or weights by themselves.
 
     Raises:
         UsageError: fewer than two, or one of them twice.
@@ -45,18 +45,32 @@ def named(words: Sequence[str]) -> dict[str, TrainOptions]:
     """
     found: dict[str, TrainOptions] = {}
     for word in words:
-        name, equals, weights = word.partition("=")
-        if not equals and os.path.exists(word):
-            label, options = Path(word).stem, TrainOptions(weights=word)
-        else:
-            config_of(name)
-            label, options = name, TrainOptions(model=name, weights=weights or None)
+        name, _, weights = word.partition("=")
+        label, options = (
+            _of_weights(word) if not weights and os.path.exists(word) else (name, _of(name, weights))
+        )
         if label in found:
             raise UsageError(f"{label} stands twice in --models. Name each network once.")
         found[label] = options
     if len(found) < 2:
         raise UsageError("A comparison takes two networks or more: --models vit_s16,resnet50")
     return found
+
+
+def _of_weights(path: str) -> tuple[str, TrainOptions]:
+    """Return a file or folder of weights under its own name."""
+    return Path(path).stem, TrainOptions(weights=path)
+
+
+def _of(name: str, weights: str) -> TrainOptions:
+    """Return a network with weights; where weights are there, their name may be any, for they know their network."""
+    try:
+        config_of(name)
+    except UnknownNameError:
+        if not os.path.exists(weights):
+            raise
+        return TrainOptions(weights=weights)
+    return TrainOptions(model=name, weights=weights or None)
 
 
 def planned(
