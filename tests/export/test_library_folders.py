@@ -211,5 +211,5 @@ def test_a_written_folder_states_the_preprocessing_that_is_read_again(
 def test_an_exported_file_names_its_own_device(written, pictures, tmp_path):
     done = export(written("vit_digits", pool="cls"), "onnx", tmp_path / "a.onnx", data=pictures)
     assert load(done.path, "cpu").labels
-    with pytest.raises(SettingError, match="leave --device cuda out"):
+    with pytest.raises(SettingError, match="Remove --device cuda"):
         load(done.path, "cuda")

@@ -50,7 +50,7 @@ def test_a_page_is_one_file_that_works_without_a_network(vitrail, trained, wide,
         text=True,
         timeout=120,
     )
-    assert "most to one place" in shown.stdout
+    assert "largest weight on one patch" in shown.stdout
     assert '<b id="layer-now">4</b>' in shown.stdout
 
 

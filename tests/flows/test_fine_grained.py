@@ -105,7 +105,7 @@ def test_what_cannot_overlap_is_refused(vitrail, digits, weights):
         create_encoder("swin_t", stride=2)
     with pytest.raises(SettingError, match="takes no --stride"):
         create_encoder("resnet10t", stride=2)
-    with pytest.raises(WeightsError, match="no overlapping patches"):
+    with pytest.raises(WeightsError, match="does not support overlapping patches"):
         table_for(ViTConfig(image=448, patch=(16, 12)), "timm")
     done = vitrail("train", digits, "--recipe", "fine_grained", "--weights", weights)
     assert done.returncode == 1

@@ -91,7 +91,7 @@ def test_a_recipe_of_the_draft_alone_is_not_for_the_fine_tune():
 def test_a_run_that_was_stopped_is_named_in_quotes():
     report = {"run": "runs/my photos", "verdict": "", "stopped": {"step": 3, "total": 9}}
     lines = _ending(report, "", TrainOptions())
-    assert lines[-1].endswith("go on with: vitrail train --resume 'runs/my photos'")
+    assert lines[-1].endswith("continue with: vitrail train --resume 'runs/my photos'")
 
 
 def test_check_says_what_was_said_to_it(digits, vitrail, tmp_path):

@@ -290,7 +290,10 @@ def test_no_more_processes_read_than_shared_memory_has_room_for(monkeypatch, tmp
         status = SimpleNamespace(f_bavail=room // 4096 + 1, f_frsize=4096)
         monkeypatch.setattr(loader.os, "statvfs", lambda path, status=status: status)
         assert roomy(4, pictures, 32) == workers
-    assert ["of 3 in place of 4" in caplog.messages[0], "of 0 in place of 4" in caplog.messages[1]] == [
+    assert [
+        "room for 3 instead of 4" in caplog.messages[0],
+        "room for 0 instead of 4" in caplog.messages[1],
+    ] == [
         True,
         True,
     ]

@@ -91,7 +91,7 @@ def test_ctrl_c_stops_keeps_the_best_and_can_go_on(digits, tmp_path):
     assert "images it never saw" in told
     state = load_file(out / "state" / "last.safetensors")
     assert state
-    assert f"go on with: vitrail train --resume {out}" in told
+    assert f"continue with: vitrail train --resume {out}" in told
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint_whole(small_disk):

@@ -193,7 +193,7 @@ def open_run(path: str | Path) -> Run:
         runs = shorten(sorted((str(recipe.parent) for recipe in within or beside), key=natural), 5)
         examples = f": {runs}" if runs else ", such as runs/photos"
         raise RunError(
-            f"{path} is not a run folder (it has no recipe.yaml). Name one that vitrail train made{examples}."
+            f"{path} is not a run folder (it has no recipe.yaml). Give a folder that a training wrote{examples}."
         )
     run.recipe()
     return run
