@@ -90,15 +90,15 @@ def planned(
         options = replace(common, model=one.model, weights=one.weights or common.weights, **shared)
         recipe = _recipe(source, prepared, options)
         found.append(Contestant(label, recipe))
-        if not own_augmentation and not shared:
+        if not own_augmentation and not shared and common.tune != "draft":
             shared = augmentation_of(recipe)
     return found
 
 
 def _recipe(source: str, prepared: Prepared, options: TrainOptions) -> Recipe:
-    """Return the recipe of a training; in the place of a draft stands the fine-tune that follows it."""
+    """Return the recipe of a training; unless a draft is asked for, the fine-tune that follows stands in its place."""
     made = plan(source, prepared, options)
-    return made.full or made.recipe
+    return made.recipe if options.tune == "draft" or made.full is None else made.full
 
 
 def augmentation_of(recipe: Recipe) -> dict[str, Any]:

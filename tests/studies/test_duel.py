@@ -113,14 +113,14 @@ def test_verdicts_in_words():
     assert "more test images would" in unknown
 
 
-def tested(images):
+def same_images(images):
     ids = tuple(f"{i}.png" for i in range(images))
     classes = tuple(("cat" if i % 4 else "dog",) for i in range(images))
     return SharedImages(ids, classes, ids, np.arange(images) % 10, images * 9 // 10)
 
 
 def test_a_contestant_that_crashes_loses_and_counts_as_the_most_frequent_class():
-    where = tested(200)
+    where = same_images(200)
     rng = np.random.default_rng(0)
     fine = Side("vit", (rng.random(200) < 0.9).astype(float)[None])
     broken = Side("cnn", None, crashed="memory ran out")
@@ -130,7 +130,7 @@ def test_a_contestant_that_crashes_loses_and_counts_as_the_most_frequent_class()
 
 
 def test_pairs_name_the_images_that_only_one_gets_right():
-    where = tested(40)
+    where = same_images(40)
     first, second = np.ones(40), np.ones(40)
     second[:3], first[7] = 0, 0
     (pair,) = pairs([Side("a", first[None]), Side("b", second[None])], where, 0.01)

@@ -15,7 +15,7 @@ WORDS = ("--models", "vit_digits,resnet10t", "--weights", "none", "--imgsz", "32
 
 
 def test_two_networks_from_scratch_to_the_page(vitrail, digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("vitrail.studies.compare.duel.HALVES", 1)
+    monkeypatch.setattr("vitrail.studies.compare.duel.HALVES", 0)
     out = tmp_path / "duel"
     done = vitrail("compare", digits, *WORDS, "--epochs", "1", "--rounds", "2", "--out", out, "--json")
     assert done.returncode == 0, done.stderr
