@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -37,10 +38,38 @@ def test_two_networks_from_scratch_to_the_page(vitrail, digits, tmp_path, monkey
     assert json.loads(again.stdout)["pairs"][0]["difference"] == pair["difference"]
 
 
-def test_two_trained_models_on_the_same_images(vitrail, trained, tmp_path):
-    done = vitrail("compare", "--runs", trained, trained / "model.safetensors", "--out", tmp_path / "x")
-    assert done.returncode == 1  # a file by itself knows no test images
-    assert "model.safetensors" in done.stderr
+@pytest.fixture
+def again(trained, tmp_path):
+    """The same run in another folder."""
+    return shutil.copytree(trained, tmp_path / "again")
+
+
+def test_two_trained_models_on_the_same_images(vitrail, trained, again, tmp_path):
+    done = vitrail("compare", "--runs", trained, again, "--out", tmp_path / "x", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    (pair,) = report["pairs"]
+    assert pair["difference"] == 0
+    assert pair["kind"] == "unknown", "twelve images on which both agree prove nothing"
+    assert "McNemar's exact test" in " ".join(report["verdict"])
+    assert "nothing is said of the architectures" in report["verdict"][-1]
+    assert (tmp_path / "x" / "compare.html").is_file()
+
+
+def test_runs_with_other_test_images_are_refused_and_the_missing_named(vitrail, trained, again, tmp_path):
+    lines = (again / "manifest.csv").read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if ",test," in line)
+    gone = lines.pop(at).split(",")[0]
+    (again / "manifest.csv").write_text("\n".join(lines) + "\n")
+    done = vitrail("compare", "--runs", trained, again, "--out", tmp_path / "y")
+    assert done.returncode == 1
+    assert f"again was not scored on 1 of 12 images: {gone}" in done.stderr
+    alone = vitrail("compare", "--runs", trained, trained / "model.safetensors", "--out", tmp_path / "z")
+    assert alone.returncode == 1  # a file by itself knows no test images
+    assert "model.safetensors" in alone.stderr
+    once = vitrail("compare", "--runs", trained, "--out", tmp_path / "z")
+    assert once.returncode == 2
+    assert "two models or more" in once.stderr
 
 
 @pytest.fixture
