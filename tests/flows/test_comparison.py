@@ -18,7 +18,7 @@ WORDS = ("--models", "vit_digits,resnet10t", "--weights", "none", "--imgsz", "32
 def test_two_networks_from_scratch_to_the_page(vitrail, digits, tmp_path, monkeypatch):
     monkeypatch.setattr("vitrail.studies.compare.duel.HALVES", 0)
     out = tmp_path / "duel"
-    done = vitrail("compare", digits, *WORDS, "--epochs", "1", "--rounds", "2", "--out", out, "--json")
+    done = vitrail("compare", digits, *WORDS, "--epochs", "2", "--rounds", "2", "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert {row["name"] for row in report["contestants"]} == {"vit_digits", "resnet10t"}
@@ -31,11 +31,17 @@ def test_two_networks_from_scratch_to_the_page(vitrail, digits, tmp_path, monkey
     assert report["verdict"][0] in page.replace("&#39;", "'")
     assert str(tmp_path) not in page
     assert (out / "compare.md").read_text(encoding="utf-8").startswith("# Which network is better")
+    assert {row["epochs"] for row in report["contestants"]} == {2.0}
+    gone = out / "trainings" / "vit_digits" / "round-02" / "result.json"
+    gone.unlink()  # as after an interruption: this training is done again, and no other
     results = {path: path.stat().st_mtime_ns for path in out.glob("trainings/*/*/result.json")}
-    again = vitrail("compare", "--resume", out, "--json")  # everything is done: nothing is trained again
+    again = vitrail("compare", "--resume", out, "--json")
     assert again.returncode == 0, again.stderr
+    assert gone.is_file()
     assert {path: path.stat().st_mtime_ns for path in results} == results
     assert json.loads(again.stdout)["pairs"][0]["difference"] == pair["difference"]
+    moved = vitrail("compare", digits, "--resume", out)
+    assert "--resume goes on with what was asked for" in moved.stderr
 
 
 @pytest.fixture
@@ -106,10 +112,23 @@ def test_frozen_networks_are_compared_in_seconds_and_it_says_so(vitrail, digits,
     assert report["rounds"] == {**report["rounds"], "kind": "folds", "number": 10}
 
 
+def test_a_network_that_cannot_run_loses_and_the_others_go_on(vitrail, digits, tmp_path):
+    words = ["--models", "vit_digits,inception_v3", "--weights", "none", "--imgsz", "32", "--batch", "16"]
+    done = vitrail(
+        "compare", digits, *words, "--epochs", "1", "--rounds", "2", "--out", tmp_path / "c", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["verdict"][0] == "vit_digits is better than inception_v3, which crashed."
+    lost = next(row for row in report["contestants"] if row["crashed"])
+    assert lost["name"] == "inception_v3"
+    assert lost["crashed"] in done.stderr
+
+
 def test_a_time_too_short_for_one_epoch_says_what_it_would_take(vitrail, digits, tmp_path):
     done = vitrail("compare", digits, *WORDS, "--time", "1s", "--out", tmp_path / "short")
     assert done.returncode == 2
-    assert "0 s are too short" in done.stderr
+    assert "1 s are too short" in done.stderr
     assert "Give --time" in done.stderr
 
 
@@ -121,9 +140,13 @@ def test_a_time_too_short_for_one_epoch_says_what_it_would_take(vitrail, digits,
         ([], "Name the networks to compare"),
         (["--models", "vit_digits,resnet10t", "--time", "soon"], "cannot be read"),
         (["--models", "vit_digits,resnet10t", "--region", "-1"], "--region"),
+        (["--models", "vit_digits,resnet10t", "--epochs", "0"], "--epochs 0"),
+        (["--models", "vit_digits,resnet10t", "--rounds", "1"], "--rounds 1"),
+        (["--models", "vit_digits,resnet10t", "--tune", "draft", "--time", "1m"], "--time changes nothing"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(vitrail, digits, tmp_path, words, message):
     done = vitrail("compare", digits, *words, "--out", tmp_path / "no")
     assert done.returncode in {1, 2}
     assert message in done.stderr
+    assert not (tmp_path / "no").exists()

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from vitrail.core.errors import DataError, UnknownNameError, UsageError
 from vitrail.data.manifest import TEST, TRAIN, VAL
 from vitrail.data.prepare import prepare
-from vitrail.metrics.paired_difference import Difference, verdict
+from vitrail.metrics.paired_difference import Difference, over_seeds, verdict
+from vitrail.models.factory import build, config_of
 from vitrail.runs.train_options import TrainOptions
 from vitrail.studies.compare.contestants import augmentation_differs, augmentation_of, named, planned
 from vitrail.studies.compare.design import Cost, halved, is_given, rounds, share_out
 from vitrail.studies.compare.outcome import SharedImages, Side, matched, pairs, said, scored
-from vitrail.studies.compare.report import credit, markdown_of
+from vitrail.studies.compare.sentences import credit, markdown_of, pair_lines
 from vitrail.studies.compare.worker import Job, main
+from vitrail.weights.convert import _write_own
+from vitrail.weights.pretrained import Pretrained
 
 
 @pytest.fixture
@@ -68,7 +72,9 @@ def test_time_is_shared_out_evenly_and_what_is_left_out_is_said():
     costs = [Cost(5, 2), Cost(5, 4)]
     ample = share_out(3600, costs, (10, 5, 3))
     assert (ample.rounds, ample.halves, ample.said) == (10, 3, "")
-    assert 2 * (3 * ample.search + ample.rounds * ample.training + 3 * ample.half) == pytest.approx(3600)
+    steps = ample.of("round", 5)
+    assert ample.of("half", 5) == steps / 2
+    assert 2 * (3 * ample.search + 10 * ample.training + 3 * (5 + steps / 2)) == pytest.approx(3600)
     less = share_out(300, costs, (10, 5, 3))
     assert less.rounds == 5
     assert "5 rounds in place of 10" in less.said
@@ -78,15 +84,15 @@ def test_time_is_shared_out_evenly_and_what_is_left_out_is_said():
 
 def test_one_network_unknown_ones_and_twice_the_same_are_refused():
     with pytest.raises(UsageError, match="two networks or more"):
-        named(["vit_s16"])
+        named("vit_s16")
     with pytest.raises(UsageError, match="stands twice"):
-        named(["vit_s16", "vit_s16"])
+        named("vit_s16,vit_s16")
     with pytest.raises(UnknownNameError, match="resnet50"):
-        named(["vit_s16", "resnett50"])
+        named("vit_s16,resnett50")
 
 
 def test_all_have_the_augmentation_of_the_first_unless_each_shall_keep_its_own(prepared, some_digits):
-    words, options = ("vit_digits", "resnet10t"), TrainOptions(weights="none", imgsz="32")
+    words, options = "vit_digits,resnet10t", TrainOptions(weights="none", imgsz="32")
     equal = planned(str(some_digits("01", 4)), prepared, words, options)
     assert augmentation_of(equal[0].recipe) == augmentation_of(equal[1].recipe)
     assert not augmentation_differs(equal)
@@ -126,6 +132,8 @@ def test_a_contestant_that_crashes_loses_and_counts_as_the_most_frequent_class()
     broken = Side("cnn", None, crashed="memory ran out")
     (pair,) = pairs([fine, broken], where, 0.01)
     assert pair.sentence() == "vit is better than cnn, which crashed."
+    (none,) = pairs([Side("gnn", None, crashed="no memory"), broken], where, 0.01)
+    assert none.sentence() == "Neither gnn nor cnn could be trained."
     assert scored(broken, where) == {"value": 0.75, "low": None, "high": None}
 
 
@@ -164,13 +172,55 @@ def test_markdown_has_a_row_for_each(prepared):
     row = {
         "name": "vit", "score": {"value": 0.9, "low": 0.88, "high": 0.92}, "crashed": "", "weights": "none",
         "parameters": 22_000_000, "macs": 4_600_000_000, "latency": 0.02, "throughput": 80.0, "peak": 1_500_000_000,
-        "epochs": 12.0,
+        "epochs": 12.0, "seconds": 300.0, "calibration_error": 0.031, "by_class": {},
     }  # fmt: skip
     report = {
         "verdict": ["a is better."], "contestants": [row, {**row, "name": "cnn", "crashed": "memory ran out"}],
         "rounds": {"kind": "folds", "number": 10, "seconds": 60.0, "epochs": None, "changed": "", "on_half": 0},
-        "data": {"source": "x", "images": 200}, "minutes": 30.0,
+        "data": {"source": "x", "images": 200}, "minutes": 30.0, "pairs": [],
     }  # fmt: skip
     text = markdown_of(report)
-    assert "| vit | 90.0 % (88.0 to 92.0) | none | 22.0 M | 4.6 G | 20.0 ms | 80 | 1.5 GB | 12.0 |" in text
+    assert (
+        "| vit | 90.0 % (88.0 to 92.0) | none | 22.0 M | 4.6 G | 20.0 ms | 80 | 1.5 GB | 12.0 | 5.0 | 3.1 % |"
+        in text
+    )
     assert "cnn crashed: memory ran out" in text
+
+
+def test_a_headline_says_who_is_best_or_that_nobody_is():
+    where = same_images(400)
+    rng = np.random.default_rng(0)
+    right = {"a": rng.random(400) < 0.95, "c": rng.random(400) < 0.5}
+    right["b"] = right["a"].copy()
+    right["b"][:2] = ~right["b"][:2]
+    sides = [Side(name, right[name].astype(float)[None]) for name in "abc"]
+    first = pair_lines(pairs(sides, where, 0.01), ["a", "b", "c"])
+    assert first[0].startswith("No single winner: a scores highest, but is not told apart from b")
+    assert "98.3 % (Holm's correction)" in first[-1]
+    right["b"] = rng.random(400) < 0.6
+    sides[1] = Side("b", right["b"].astype(float)[None])
+    assert pair_lines(pairs(sides, where, 0.01), ["a", "b", "c"])[0] == "a is the best of all."
+
+
+def test_two_trained_models_are_never_told_to_make_more_rounds():
+    rng = np.random.default_rng(0)
+    for gap in (0.0, 0.005, 0.011):
+        one = (rng.random(1000) < 0.9).astype(float)
+        other = np.where(rng.random(1000) < 0.1, rng.random(1000) < 0.9 - gap, one).astype(float)
+        found = verdict(over_seeds((one - other)[None], np.arange(1000)))
+        if found.kind == "unknown":
+            assert found.more is not None
+            assert "more rounds would" not in said(found, "a", "b")
+
+
+def test_pretrained_networks_are_fine_tuned_and_not_drafted(prepared, tmp_path):
+    paths = []
+    for seed, name in enumerate(("one", "two")):
+        torch.manual_seed(seed)
+        config = config_of("vit_digits")
+        paths.append(tmp_path / f"{name}.safetensors")
+        _write_own(Pretrained(name, config, build(config).state_dict(), {}, "vitrail"), paths[-1])
+    found = planned("x", prepared, ",".join(map(str, paths)), TrainOptions(imgsz="32", batch=8))
+    assert [one.name for one in found] == ["one", "two"]
+    assert {one.recipe.training.tune for one in found} == {"full"}
+    assert "the architecture gets no credit" in credit(found, {})

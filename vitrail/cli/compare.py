@@ -17,7 +17,7 @@ def compare(
     *,
     models: str = "",
     runs: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
-    time: str = "30m",
+    time: str | None = None,
     epochs: int | None = None,
     rounds: int | None = None,
     weights: str | None = None,
@@ -57,7 +57,7 @@ def compare(
     runs
         runs or model files that are trained already
     time
-        of all trainings together, such as 30m or 2h
+        of all trainings together, such as 2h; 30m by default
     epochs
         of every training, in place of a time; then the learning rates are the recipes'
     rounds
@@ -108,19 +108,25 @@ def compare(
     from vitrail.runs.train_options import TrainOptions
     from vitrail.studies.compare import comparison
 
+    _refuse_idle(
+        bool(runs), tune == "draft", {"time": time, "epochs": epochs, "rounds": rounds, "models": models}
+    )
     if resume:
+        if data or models or runs:
+            raise UsageError("--resume goes on with what was asked for. Leave the other words out.")
         found = comparison.resume(Path(resume), say)
     elif runs:
-        found = comparison.compare_runs(runs, data, options, region, out)
+        found = comparison.compare_runs(runs, data, options, region, device, out)
     else:
-        words = tuple(word for word in models.split(",") if word)
-        comparison.refuse_missing(data, words)
+        comparison.refuse_missing(data, models)
         stated = {field.name: getattr(options, field.name) for field in fields(LayoutOptions)}
         shared = TrainOptions(
             weights=weights, tune=tune, imgsz=imgsz, batch=batch, recipe=recipe, augment=augment, mixup=mixup,
             cutmix=cutmix, seed=seed, device=device, **{key: one for key, one in stated.items() if one is not None},
         )  # fmt: skip
-        asked = comparison.Asked(data, words, time, epochs, rounds, region, own_augmentation, shared)
+        asked = comparison.Asked(
+            data, models, time or "30m", epochs, rounds, region, own_augmentation, shared
+        )
         found = comparison.compare(asked, say, out)
     if json:
         print_json(found.report)
@@ -130,9 +136,23 @@ def compare(
     return 0
 
 
+def _refuse_idle(runs: bool, draft: bool, given: dict[str, object]) -> None:
+    """Refuse (UsageError) options that say nothing here."""
+    from vitrail.core.errors import UsageError
+
+    idle = ["time", "epochs", "rounds"] if runs else ["time", "epochs"] if draft else []
+    what = "trained models" if runs else "frozen networks"
+    if names := [f"--{name}" for name in idle if given[name]]:
+        raise UsageError(
+            f"{' and '.join(names)} changes nothing for {what}, which are not trained here. Leave it out."
+        )
+    if given["time"] and given["epochs"]:
+        raise UsageError("--time and --epochs both say how long trainings are. Give one of them.")
+
+
 def _lines(report: dict[str, object]) -> list[str]:
     from vitrail.cli.output import table
-    from vitrail.studies.compare.report import HEAD, notes_of, table_of
+    from vitrail.studies.compare.sentences import HEAD, notes_of, table_of
 
     verdict = report["verdict"]
     assert isinstance(verdict, list)

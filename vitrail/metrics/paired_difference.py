@@ -23,12 +23,13 @@ CONFIDENCE = 0.95
 REGION = 0.01
 """Differences of the accuracy up to this size do not matter to most users; `--region` sets another."""
 
-
 POOLED = 0.25
 """Above this p-value of the test for a variance between runs none is taken to be there (Bancroft 1944, Ann. Math. Stat.
-15). Without it the intervals of `over_folds` are wider than they have to be, with 0.1 they are too narrow where
-trainings differ by 1.5 points: `bench/duels.py` has the figures."""
+15), where there are at least `FEW_RUNS`. Without it the intervals of `over_folds` are wider than they have to be, with
+0.1 they are too narrow where trainings differ by 1.5 points: `bench/duels.py` has the figures."""
 
+FEW_RUNS = 10
+"""With fewer runs than these a variance between them is seldom noticed, so it is never left out."""
 
 USUAL = 0.004
 """The usual standard deviation of a network's accuracy from one training to the next, in parts of one, where the runs
@@ -117,10 +118,13 @@ def over_seeds(differences: Array, units: NDArray[np.int64]) -> Difference:
     ms_rest = float((rest**2).sum()) / ((k - 1) * max(n - 1, 1))
     ms_runs = n * float((runs**2).sum()) / (k - 1)
     run = max(0.0, (ms_runs - ms_rest) / n)
-    variance = image / n + run / k
-    parts = ((image / n) ** 2 / max(n - 1, 1)) + (run / k) ** 2 / (k - 1)
+    freedom = float(n - 1)
+    if run > 0:
+        parts = (image / n, ms_runs / (n * k), -ms_rest / (n * k))
+        spread = parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (k - 1) + parts[2] ** 2 / ((k - 1) * (n - 1))
+        freedom = sum(parts) ** 2 / spread
     least = max(0.0, (ms_runs / float(f.ppf(CONFIDENCE, k - 1, (k - 1) * max(n - 1, 1))) - ms_rest) / n)
-    return Difference(value, image, run, n, k, 1 / k, variance**2 / parts if parts else n - 1, least)
+    return Difference(value, image, run, n, k, 1 / k, freedom, least)
 
 
 def _composed(value: float, within: float, between: float, n: int, k: int, weight: float) -> Difference:
@@ -128,7 +132,8 @@ def _composed(value: float, within: float, between: float, n: int, k: int, weigh
     from scipy.stats import f
 
     run = (between - within) / (n / k)
-    if run <= 0 or (within > 0 and f.sf(between / within, k - 1, n - k) > POOLED):
+    pooled = k >= FEW_RUNS and within > 0 and f.sf(between / within, k - 1, n - k) > POOLED
+    if run <= 0 or pooled:
         return Difference(value, within, 0.0, n, k, weight, n - k)
     share = weight / (n / k)
     parts = (share * between, (1 / n - share) * within)
@@ -194,8 +199,12 @@ def more_images(difference: Difference, region: float = REGION, confidence: floa
     taken to be the least that they allow, or the usual one if that is larger.
     """
     half = max(abs(difference.value), region - abs(difference.value))
-    run = max(difference.least, 2 * USUAL**2) * difference.weight
-    allowed = (half / NormalDist().inv_cdf(0.5 + confidence / 2)) ** 2 - run
+    squared = (half / NormalDist().inv_cdf(0.5 + confidence / 2)) ** 2
+    allowed = (
+        squared - max(difference.least, 2 * USUAL**2 if difference.runs > 1 else 0.0) * difference.weight
+    )
+    if allowed <= 0 and difference.least == 0:
+        allowed = squared
     more = math.ceil(difference.image / allowed) - difference.images if allowed > 0 else 0
     return more if more > 0 else None
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitrail.core.environment import runs_dir
 from vitrail.core.errors import RunError, SettingError, UsageError
 from vitrail.core.files import refuse_unwritable_folder, write_json, write_text
+from vitrail.core.text import command
 from vitrail.data.manifest import Manifest
 from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import Prepared
@@ -18,11 +20,13 @@ from vitrail.metrics.paired_difference import REGION
 from vitrail.runs.train_options import TrainOptions, seconds
 from vitrail.studies.compare.contestants import Contestant, named, planned
 from vitrail.studies.compare.design import Times, choices, rounds
-from vitrail.studies.compare.duel import Duel, Outcome, new_folder, tested_of
+from vitrail.studies.compare.duel import Duel, Outcome
 from vitrail.studies.compare.frozen import NOTE, frozen_side, ordered, refuse_given_split
 from vitrail.studies.compare.given import compare_given
 from vitrail.studies.compare.page import page_of
-from vitrail.studies.compare.report import given_report, markdown_of, report_of
+from vitrail.studies.compare.places import new_folder, tested_of
+from vitrail.studies.compare.report import given_report, report_of
+from vitrail.studies.compare.sentences import markdown_of
 from vitrail.studies.compare.speed import speeds
 from vitrail.training.fit import prepared_for
 from vitrail.training.validate_options import validate
@@ -35,10 +39,10 @@ SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class Asked:
-    """What is compared: a source, networks, the time of all trainings, and what is shared by them."""
+    """What is compared: a source, networks as --models names them, the time of all, and what is shared by them."""
 
     data: str
-    models: tuple[str, ...]
+    models: str
     time: str = "30m"
     epochs: int | None = None  # of every training, in place of the time
     rounds: int | None = None
@@ -54,6 +58,13 @@ class Comparison(NamedTuple):
     report: dict[str, Any]
 
 
+class _Ready(NamedTuple):
+    """Images that were checked, and contestants with complete recipes."""
+
+    prepared: Prepared
+    contestants: list[Contestant]
+
+
 def compare(asked: Asked, say: Say, out: str = "") -> Comparison:
     """Compare networks on a user's own images and write what was found.
 
@@ -61,44 +72,75 @@ def compare(asked: Asked, say: Say, out: str = "") -> Comparison:
         UsageError: fewer than two networks, or too little time for one epoch of each; it says what that would take.
         UnknownNameError: no such network.
     """
-    if not 0 <= asked.region < 100:
-        raise SettingError(f"--region {asked.region:g} is no difference in points. Give 1, or 0 for none.")
+    _refuse_region(asked.region)
+    if asked.epochs is not None and asked.epochs < 1:
+        raise SettingError(f"--epochs {asked.epochs} trains nothing. Give 1 or more.")
     named(asked.models)
     seconds(asked.time)
     validate(asked.options)
     wanted = Path(out) if out else runs_dir() / f"compare-{Path(asked.data).resolve().name or 'images'}"
     refuse_unwritable_folder(wanted.parent)
+    ready = _ready(asked, say)
     folder = new_folder(wanted)
-    write_json(folder / SETTINGS, asdict(asked))
-    return _compared(asked, folder, say)
+    place = str(Path(asked.data).resolve()) if Path(asked.data).exists() else asked.data
+    write_json(folder / SETTINGS, asdict(replace(asked, data=place)) | {"images": _images(ready.prepared)})
+    return _compared(asked, ready, folder, say)
 
 
 def resume(folder: Path, say: Say) -> Comparison:
-    """Go on with a comparison that was interrupted: trainings that are done are not done again."""
+    """Go on with a comparison that was interrupted: trainings that are done are not done again.
+
+    Raises:
+        RunError: it is no folder of a comparison, or its images are others now.
+    """
     path = folder / SETTINGS
     if not path.is_file():
         raise RunError(f"{folder} is no folder of a comparison: it has no {SETTINGS}.")
     stated = json.loads(path.read_text(encoding="utf-8"))
-    options = TrainOptions(**stated.pop("options"))
-    return _compared(Asked(**{**stated, "models": tuple(stated["models"])}, options=options), folder, say)
+    images, options = stated.pop("images"), TrainOptions(**stated.pop("options"))
+    asked = Asked(**stated, options=options)
+    ready = _ready(asked, say)
+    if _images(ready.prepared) != images:
+        raise RunError(
+            f"The images of {asked.data} are not those that the comparison in {folder} began with. Start a new one."
+        )
+    return _compared(asked, ready, folder, say, resumed=True)
 
 
-def _compared(asked: Asked, folder: Path, say: Say) -> Comparison:
+def _ready(asked: Asked, say: Say) -> _Ready:
+    """Check the images and plan every training, before anything is written."""
     prepared = prepared_for(asked.data, asked.options)
     say(prepared.summary())
-    contestants = planned(asked.data, prepared, asked.models, asked.options, asked.own_augmentation)
-    seed = asked.options.seed or 0
+    rounds(prepared, choices(prepared, asked.rounds)[-1], asked.options.seed or 0)
+    found = planned(asked.data, prepared, asked.models, asked.options, asked.own_augmentation)
+    return _Ready(prepared, found)
+
+
+def _images(prepared: Prepared) -> str:
+    """Return a fingerprint of the images: their names, contents, truths and splits."""
+    digest = blake2b(digest_size=16)
+    for row in prepared.manifest.rows():
+        digest.update("\0".join(row).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _compared(asked: Asked, ready: _Ready, folder: Path, say: Say, resumed: bool = False) -> Comparison:
+    seed, limit = asked.options.seed or 0, seconds(asked.time) or 0.0
     duel = Duel(
-        folder, prepared, contestants, seconds(asked.time) or 0.0, seed, say, asked.epochs, asked.rounds
+        folder, ready.prepared, ready.contestants, limit, seed, say, asked.epochs, asked.rounds, resumed
     )
     frozen = asked.options.tune == "draft"
-    outcome = _frozen(duel, contestants, prepared) if frozen else duel.run()
+    try:
+        outcome = _frozen(duel, ready.contestants, ready.prepared) if frozen else duel.run()
+    except KeyboardInterrupt:
+        say(f"stopped; go on with: {command('compare', '--resume', folder)}")
+        raise
     models = {
         one.name: duel.model(one.name) for one in outcome.sides if one.scores is not None and not frozen
     }
     if models:
         say("measuring how fast they answer")
-    report = report_of(duel, outcome, asked.region / 100, speeds(models))
+    report = report_of(duel, outcome, asked.region / 100, speeds(models, asked.options.device or "auto"))
     if frozen:
         report["verdict"].append(NOTE)
     return _written(folder, report, None if frozen else outcome.drawn.manifests[0], models)
@@ -115,17 +157,22 @@ def _frozen(duel: Duel, contestants: Sequence[Contestant], prepared: Prepared) -
 
 
 def compare_runs(
-    models: Sequence[str], source: str, read: LayoutOptions, region: float, out: str
+    models: Sequence[str], source: str, read: LayoutOptions, region: float, device: str, out: str
 ) -> Comparison:
     """Compare trained models on the same test images, or on those of `source`."""
+    _refuse_region(region)
+    names = "-".join(dict.fromkeys(Path(model).name for model in models))
+    wanted = Path(out) if out else runs_dir() / f"compare-{names}"
+    refuse_unwritable_folder(wanted.parent)
+    given = compare_given(models, source, read=read, device=device)
+    paths = {side.name: Path(model) for side, model in zip(given.sides, models, strict=True)}
+    report = given_report(given, region / 100, source, speeds(paths, device))
+    return _written(new_folder(wanted), report, given.manifest, paths)
+
+
+def _refuse_region(region: float) -> None:
     if not 0 <= region < 100:
         raise SettingError(f"--region {region:g} is no difference in points. Give 1, or 0 for none.")
-    given = compare_given(models, source, read=read)
-    names = "-".join(one.name for one in given.sides)
-    folder = new_folder(Path(out) if out else runs_dir() / f"compare-{names}".replace("/", "-"))
-    paths = {side.name: Path(model) for side, model in zip(given.sides, models, strict=True)}
-    report = given_report(given, region / 100, source, speeds(paths))
-    return _written(folder, report, None, {})
 
 
 def _written(
@@ -137,7 +184,7 @@ def _written(
     return Comparison(folder, report)
 
 
-def refuse_missing(data: str, models: Sequence[str]) -> None:
+def refuse_missing(data: str, models: str) -> None:
     """Refuse (UsageError) a comparison of nothing."""
     if not data:
         raise UsageError("Name images to compare on: vitrail compare photos/ --models vit_s16,resnet50")

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vitrail.core.errors import UnknownNameError, UsageError
+from vitrail.core.errors import UsageError
 from vitrail.data.labels import shorten
 from vitrail.data.prepare import Prepared
-from vitrail.models.factory import config_of
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.task_settings import settings_class
 from vitrail.runs.train_options import TrainOptions
+from vitrail.studies.model_choice import ModelChoice, choices
 from vitrail.training.resolve_recipe import plan
 
 OF_TRAINING = ("augment", "erase")
@@ -36,47 +36,37 @@ class Contestant:
         return Path(weights).name if os.path.exists(weights) else weights
 
 
-def named(words: Sequence[str]) -> dict[str, TrainOptions]:
-    """Return what each word names: a network, NAME=WEIGHTS, or weights by themselves.
+def named(models: str) -> dict[str, ModelChoice]:
+    """Return what --models names, each under the name that tables call it.
 
     Raises:
         UsageError: fewer than two, or one of them twice.
         UnknownNameError: no such network; the error names the nearest.
     """
-    found: dict[str, TrainOptions] = {}
-    for word in words:
-        name, _, weights = word.partition("=")
-        label, options = (
-            _of_weights(word) if not weights and os.path.exists(word) else (name, _of(name, weights))
-        )
+    found: dict[str, ModelChoice] = {}
+    for one in choices(models, None):
+        label = _label(one)
         if label in found:
             raise UsageError(f"{label} stands twice in --models. Name each network once.")
-        found[label] = options
+        found[label] = one
     if len(found) < 2:
         raise UsageError("A comparison takes two networks or more: --models vit_s16,resnet50")
     return found
 
 
-def _of_weights(path: str) -> tuple[str, TrainOptions]:
-    """Return a file or folder of weights under its own name."""
-    return Path(path).stem, TrainOptions(weights=path)
-
-
-def _of(name: str, weights: str) -> TrainOptions:
-    """Return a network with weights; where weights are there, their name may be any, for they know their network."""
-    try:
-        config_of(name)
-    except UnknownNameError:
-        if not os.path.exists(weights):
-            raise
-        return TrainOptions(weights=weights)
-    return TrainOptions(model=name, weights=weights or None)
+def _label(one: ModelChoice) -> str:
+    """Return the name of a network, or of a file of weights without its folder and suffix."""
+    if one.model:
+        return one.model
+    path = Path(one.text)
+    plain = path.stem if path.suffix else path.name
+    return path.resolve().parent.name if plain in {"model", "pytorch_model"} else plain
 
 
 def planned(
     source: str,
     prepared: Prepared,
-    words: Sequence[str],
+    models: str,
     common: TrainOptions,
     own_augmentation: bool = False,
 ) -> list[Contestant]:
@@ -86,11 +76,13 @@ def planned(
     """
     found: list[Contestant] = []
     shared: dict[str, Any] = {}
-    for label, one in named(words).items():
-        options = replace(common, model=one.model, weights=one.weights or common.weights, **shared)
+    for label, one in named(models).items():
+        weights = common.weights if common.weights and one.weights == "auto" else one.weights
+        tune = common.tune or (None if weights == "none" or common.recipe else "full")
+        options = replace(common, model=one.model, weights=weights, tune=tune, **shared)
         recipe = _recipe(source, prepared, options)
         found.append(Contestant(label, recipe))
-        if not own_augmentation and not shared and common.tune != "draft":
+        if not own_augmentation and not shared and tune != "draft":
             shared = augmentation_of(recipe)
     return found
 
@@ -119,11 +111,3 @@ def augmentation_differs(contestants: Sequence[Contestant]) -> str:
     each = [augmentation_of(one.recipe) for one in contestants]
     names = [name for name in each[0] if len({repr(one.get(name)) for one in each}) > 1]
     return shorten(names)
-
-
-def pretraining_differs(contestants: Sequence[Contestant]) -> bool:
-    """Tell whether some start from other weights than others, so that a difference is no merit of the architecture.
-
-    Weights of two architectures are always two files: only trainings from scratch compare the architectures alone.
-    """
-    return any(one.recipe.model.weights != "none" for one in contestants)

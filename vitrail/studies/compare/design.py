@@ -61,7 +61,11 @@ def choices(prepared: Prepared, most: int | None = None) -> tuple[int, ...]:
     if is_given(prepared):
         return wanted
     units = len({group_key(row) for row in prepared.manifest.rows()})
-    possible = [number for number in wanted if number <= units]
+    possible = [number for number in wanted if 2 * number <= units]
+    if most is not None and most not in possible:
+        raise UsageError(
+            f"--rounds {most} leaves fewer than two images (groups count once) to a fold. Give fewer."
+        )
     if not possible:
         raise DataError(
             f"{count(units, 'image')} (groups count once) cannot be split into 3 folds. Add images."
@@ -160,28 +164,29 @@ class Times:
     training: float
     said: str = ""
 
-    @property
-    def half(self) -> float:
-        """The seconds of a training on half of the images."""
-        return self.training / 2
+    def of(self, kind: str, overhead: float) -> float:
+        """Return the seconds of a training's steps: `half` of the images get half of the time."""
+        steps = self.training - overhead
+        return steps / 2 if kind == "half" else steps
 
 
-def share_out(seconds: float, costs: Sequence[Cost], possible: Sequence[int]) -> Times:
+def share_out(seconds: float, costs: Sequence[Cost], possible: Sequence[int], spent: float = 0.0) -> Times:
     """Share the time out evenly: as many rounds as leave each training enough epochs, at least one.
 
-    `seconds` are those left for all contestants, `possible` the numbers of rounds, the best first.
+    `seconds` are those of the whole comparison, of which measuring has `spent` some; `possible` are the numbers of
+    rounds, the best first.
 
     Raises:
         UsageError: not even the fewest rounds of one epoch fit; it says what they would take.
     """
-    each = seconds / len(costs)
+    each = (seconds - spent) / len(costs)
     for number in possible:
         for halves in dict.fromkeys((min(HALVES, number), 0)):
             times = _times(each, number, halves, costs)
             least = EPOCHS if (number, halves) != (possible[-1], 0) else 1
             if all(times.training - cost.overhead >= least * cost.epoch for cost in costs):
                 return _told(times, possible[0])
-    needed = max(cost.overhead + cost.epoch for cost in costs) * possible[-1] / (1 - SEARCH) * len(costs)
+    needed = max(cost.overhead + cost.epoch for cost in costs) * possible[-1] * len(costs) + spent
     slowest = max(costs, key=lambda cost: cost.overhead + cost.epoch)
     raise UsageError(
         f"{clock(seconds)} are too short: {len(costs)} networks of {possible[-1]} trainings each leave less than one "
@@ -194,7 +199,9 @@ def _times(each: float, number: int, halves: int, costs: Sequence[Cost]) -> Time
     search = SEARCH * each / len(FACTORS)
     if any(search - cost.overhead < 0.5 * cost.epoch for cost in costs):
         search = 0.0
-    return Times(number, halves, search, (each - len(FACTORS) * search) / (number + halves / 2))
+    overhead = max(cost.overhead for cost in costs)
+    left = each - len(FACTORS) * search - halves * overhead / 2
+    return Times(number, halves, search, left / (number + halves / 2))
 
 
 def _told(times: Times, best: int) -> Times:

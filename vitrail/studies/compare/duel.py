@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vitrail.core.config import to_yaml
-from vitrail.core.errors import RunError, UsageError
+from vitrail.core.errors import RunError
 from vitrail.core.files import make_folder, write_json, write_text
-from vitrail.core.text import clock, command
-from vitrail.data.manifest import TEST, Manifest, group_key
+from vitrail.core.text import clock
+from vitrail.data.manifest import Manifest
 from vitrail.data.prepare import Prepared
 from vitrail.studies.compare.contestants import Contestant
 from vitrail.studies.compare.design import (
@@ -29,10 +26,13 @@ from vitrail.studies.compare.design import (
     Times,
     choices,
     halved,
+    is_given,
     rounds,
     share_out,
 )
-from vitrail.studies.compare.outcome import RIGHT, SharedImages, Side, matched
+from vitrail.studies.compare.jobs import done_before, read_result, result_of_file, run_job
+from vitrail.studies.compare.outcome import SharedImages, Side, matched
+from vitrail.studies.compare.places import tested_of
 from vitrail.studies.compare.worker import KINDS, Job
 
 SCORED = 1 / 3
@@ -55,6 +55,7 @@ class Duel:
     epochs: int | None = None  # of every training, in place of a time
     most_rounds: int | None = None
     began: float = field(default_factory=time.monotonic)
+    resumed: bool = False
     failed: dict[str, str] = field(default_factory=dict)
     overheads: dict[str, float] = field(default_factory=dict)
 
@@ -65,8 +66,7 @@ class Duel:
         if not alive:
             raise RunError(f"No contestant can be trained. {' '.join(self.failed.values())}")
         times = self._times(alive)
-        drawn = rounds(self.prepared, times.rounds, self.seed)
-        self._write_manifests(drawn, times)
+        drawn = self._drawn(times)
         rates = {name: self._search(name, times, alive[name]) for name in alive if name not in self.failed}
         self._train(times, rates, alive)
         return self._outcome(times, drawn, rates, measured)
@@ -95,7 +95,7 @@ class Duel:
         times = (
             Times(possible[0], min(HALVES, possible[0]), 0.0, 0.0)
             if self.epochs
-            else share_out(self.seconds - self._elapsed(), costs, possible)
+            else share_out(self.seconds, costs, possible, self._elapsed())
         )
         write_json(path, asdict(times))
         each = f"{self.epochs} epochs" if self.epochs else clock(times.training)
@@ -124,7 +124,8 @@ class Duel:
             done = self._job(name, f"search-{lr:g}", "search", manifest, seconds, lr=lr)
             if "failed" not in done and done["score"] is not None:
                 tried[f"{lr:g}"] = done["score"]
-        best = max(tried, key=tried.__getitem__) if tried else f"{usual:g}"
+        usual_first = sorted(tried, key=lambda lr: lr != f"{usual:g}")  # of equal ones the recipe's
+        best = max(usual_first, key=tried.__getitem__) if tried else f"{usual:g}"
         self.failed.pop(name, None)  # a rate at which it diverges is no crash of the network
         self.say(f"{name}: learning rate {best} of {', '.join(tried) or 'none that trained'}")
         return {"lr": float(best), "tried": tried}
@@ -136,8 +137,7 @@ class Duel:
         for done, (kind, number, name) in enumerate(plan, 1):
             if name in self.failed:
                 continue
-            whole = times.half if kind == "half" else times.training
-            seconds = whole - self._overhead(name, measured[name])
+            seconds = self._left(times, plan[done - 1 :]).of(kind, self._overhead(name, measured[name]))
             manifest = self.folder / "rounds" / f"{number:02d}{'-half' if kind == 'half' else ''}.csv"
             label = f"{kind}-{number:02d}"
             lr, keep = rates[name]["lr"], kind == "round" and number == 1
@@ -150,6 +150,14 @@ class Duel:
                 f"[{done}/{total}] {name} {label}: {100 * mean:.1f} %, {found['epochs']:g} epochs in "
                 f"{clock(found['seconds'])}"
             )
+
+    def _left(self, times: Times, plan: Sequence[tuple[str, int, str]]) -> Times:
+        """Return the times with a shorter training where those so far took longer than planned."""
+        if self.resumed or self.epochs:
+            return times
+        weights = sum(0.5 if kind == "half" else 1.0 for kind, _, name in plan if name not in self.failed)
+        left = (self.seconds - self._elapsed()) / weights
+        return replace(times, training=min(times.training, left))
 
     def _overhead(self, name: str, measured: Mapping[str, Any]) -> float:
         """Return the seconds of a training that are no training: as the last one had, else as foretold."""
@@ -174,8 +182,10 @@ class Duel:
         folder = self.folder / "trainings" / name / label
         root, looked = str(self.prepared.manifest.root), self.prepared.looked
         recipe = str(self._recipe(name))
-        job = Job(kind, str(folder), recipe, str(manifest), root, seconds, self.seed + seed, lr, looked, keep)
-        found = _done(folder) or _run(job)
+        job = Job(
+            kind, str(folder), recipe, str(manifest), root, seconds, self.seed + seed, lr, looked, keep, self.epochs
+        )  # fmt: skip
+        found = done_before(folder) or run_job(job)
         if "failed" in found:
             self.failed[name] = found["failed"]
             self.say(f"{name} failed: {found['failed']}")
@@ -205,7 +215,7 @@ class Duel:
         if one.name in self.failed:
             return Side(one.name, None, facts, self.failed[one.name])
         labels = [f"round-{number:02d}" for number in range(1, times.rounds + 1)]
-        results = [_read(self.folder / "trainings" / one.name / label) for label in labels]
+        results = [read_result(self.folder / "trainings" / one.name / label) for label in labels]
         answers = [dict(zip(*self._answers(one.name, label), strict=True)) for label in labels]
         if drawn.folds:
             every = {id: score for part in answers for id, score in part.items()}
@@ -222,30 +232,32 @@ class Duel:
 
     def _answers(self, name: str, label: str) -> tuple[list[str], np.ndarray]:
         with np.load(self.folder / "trainings" / name / label / "answers.npz", allow_pickle=False) as file:
-            return file["ids"].tolist(), np.asarray(file[self._name(list(file))], dtype=np.float64)
+            return file["ids"].tolist(), np.asarray(file["scores"], dtype=np.float64)
 
-    def _name(self, names: Sequence[str] = ()) -> str:
-        """Return which number of each image is compared: whether it is answered correctly, else the task's main one."""
-        if not names:
-            first = next((self.folder / "trainings").glob("*/round-01/answers.npz"), None)
-            if first is None:
-                return RIGHT
-            with np.load(first, allow_pickle=False) as file:
-                names = list(file)
-        return RIGHT if RIGHT in names else next(name for name in names if name != "ids")
+    def _name(self) -> str:
+        """Return what the compared number of an image is called."""
+        done = (self.folder / "trainings").glob("*/round-*/result.json")
+        return next((found["score"] for found in map(result_of_file, done) if "score" in found), "accuracy")
 
     def _manifest(self, label: str, manifest: Manifest) -> Path:
         path = self.folder / "rounds" / f"{label}.csv"
         make_folder(path.parent)
         return manifest.write(path) if not path.is_file() else path
 
-    def _write_manifests(self, drawn: Rounds, times: Times) -> None:
+    def _drawn(self, times: Times) -> Rounds:
+        """Draw the rounds and write them down; those of a comparison that goes on are read."""
+        folder = self.folder / "rounds"
+        if (folder / f"{times.rounds:02d}.csv").is_file():
+            root, numbers = self.prepared.manifest.root, range(1, times.rounds + 1)
+            read = tuple(Manifest.read(folder / f"{number:02d}.csv", root) for number in numbers)
+            return Rounds(not is_given(self.prepared), read)
+        drawn = rounds(self.prepared, times.rounds, self.seed)
         for number, manifest in enumerate(drawn.manifests, 1):
-            self._manifest(f"{number:02d}", manifest)
             if number <= times.halves:
-                self._manifest(
-                    f"{number:02d}-half", halved(manifest, self.prepared.targets, self.seed + number)
-                )
+                half = halved(manifest, self.prepared.targets, self.seed + number)
+                self._manifest(f"{number:02d}-half", half)
+            self._manifest(f"{number:02d}", manifest)
+        return drawn
 
     def _recipe(self, name: str) -> Path:
         make_folder(self.folder / "recipes")
@@ -274,68 +286,3 @@ def _order(times: Times, names: Sequence[str]) -> Iterator[tuple[str, int, str]]
             yield "round", number, name
             if number <= times.halves:
                 yield "half", number, name
-
-
-def tested_of(drawn: Rounds, prepared: Prepared) -> SharedImages:
-    """Return the images that the rounds test, each once."""
-    rows = [
-        (number if drawn.folds else -1, row)
-        for number, manifest in enumerate(drawn.manifests if drawn.folds else drawn.manifests[:1])
-        for row in manifest.rows(TEST)
-    ]
-    return SharedImages(
-        tuple(row.id for _, row in rows),
-        tuple(prepared.targets.strata(row) for _, row in rows),
-        tuple(group_key(row) for _, row in rows),
-        np.array([number for number, _ in rows]),
-        drawn.trained,
-    )
-
-
-def _done(folder: Path) -> dict[str, Any] | None:
-    """Return what a job found before; nothing where it was not finished, or failed."""
-    if not (folder / "result.json").is_file():
-        return None
-    found = _read(folder)
-    return None if "failed" in found else found
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    return found
-
-
-def _run(job: Job) -> dict[str, Any]:
-    """Run a job to its end in a process that Ctrl-C does not reach by itself; a signal that ends it is its failure."""
-    folder, path = Path(job.folder), job.write()
-    (folder / "result.json").unlink(missing_ok=True)
-    words = [sys.executable, "-m", "vitrail.studies.compare.worker", str(path)]
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-        try:
-            code = process.wait()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-    if (folder / "result.json").is_file():
-        return _read(folder)
-    if code < 0:
-        memory = ", perhaps because memory ran out" if -code == signal.SIGKILL else ""
-        return {"failed": f"its process was ended by {signal.Signals(-code).name}{memory}"}
-    return {"failed": f"its process ended with exit code {code}; see {folder / 'log.txt'}"}
-
-
-def new_folder(wanted: Path) -> Path:
-    """Make the folder of a duel: as wanted, or with -2, -3 … where that exists already."""
-    for number in range(1, 10_000):
-        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
-        if not folder.exists():
-            make_folder(folder)
-            return folder
-    raise UsageError(f"There are too many folders called {wanted}. Choose another name with --out.")
-
-
-def go_on(folder: Path) -> str:
-    """Return the command that continues an interrupted duel."""
-    return command("compare", "--resume", folder)

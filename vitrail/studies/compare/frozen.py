@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from vitrail.core.errors import SettingError, UsageError
 from vitrail.data.manifest import TEST
 from vitrail.data.prepare import Prepared
 from vitrail.evaluate.cross_validation import Answered, score_by_folds
 from vitrail.models.factory import count_macs, count_params
+from vitrail.runs.device import device_for
 from vitrail.studies.compare.contestants import Contestant
 from vitrail.studies.compare.design import Rounds
-from vitrail.studies.compare.outcome import RIGHT, Side
+from vitrail.studies.compare.outcome import Side, score_of
 from vitrail.tasks.probe import DenseProbe
 from vitrail.training.draft import probe_data
 from vitrail.training.feature_cache import Frozen
@@ -48,7 +48,7 @@ def frozen_side(
             f"The task {one.recipe.task.name} has no linear probe of whole images. Leave --tune out."
         )
     rows = prepared.manifest.rows()
-    frozen = Frozen(start.network.encoder, start.preprocess, torch.device("cpu"))
+    frozen = Frozen(start.network.encoder, start.preprocess, device_for(one.recipe.training.device))
     vectors = frozen.vectors(prepared.manifest, rows)
     found = probe_data(start, probe, rows, prepared.manifest)
     at = {row.id: i for i, row in enumerate(rows)}
@@ -62,10 +62,9 @@ def frozen_side(
         logits = np.zeros((len(rows), answers.shape[1]), dtype=answers.dtype) if logits is None else logits
         logits[held], folds[held] = answers, number
     folded = score_by_folds(start.task, one.recipe.task.name, Answered(rows, found.targets, logits, folds))
-    numbers = folded.evaluation.per_image()
-    score = RIGHT if RIGHT in numbers else next(iter(numbers))
-    say(f"{one.name}: {100 * float(np.mean(numbers[score])):.1f} %")
-    return Side(one.name, np.asarray(numbers[score], dtype=np.float64)[None], _facts(start, one)), score
+    score = score_of(folded.evaluation)
+    say(f"{one.name}: {100 * float(score.values.mean()):.1f} %")
+    return Side(one.name, score.values[None], _facts(start, one)), score.name
 
 
 def _facts(start: Any, one: Contestant) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vitrail.core.errors import DataError, UsageError
 from vitrail.data.labels import count, shorten
-from vitrail.data.manifest import Row, group_key
+from vitrail.data.manifest import TEST, Manifest, Row, group_key
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.evaluate.collect_answers import evaluate
 from vitrail.evaluate.new_data import open_new_data, own_tests, training_rows
@@ -18,7 +18,7 @@ from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.metrics.mcnemar import paired
 from vitrail.models.factory import count_macs, count_params
 from vitrail.runs.run import open_run
-from vitrail.studies.compare.outcome import RIGHT, SharedImages, Side, matched
+from vitrail.studies.compare.outcome import SharedImages, Side, matched, score_of
 
 
 class Given(NamedTuple):
@@ -28,6 +28,7 @@ class Given(NamedTuple):
     sides: tuple[Side, ...]
     score: str
     notes: tuple[str, ...]
+    manifest: Manifest
 
 
 class _Images(NamedTuple):
@@ -50,18 +51,20 @@ def compare_given(
     for model in models:
         refuse_exported(Path(model))
     predictors = {model: Predictor(model, device) for model in models}
+    tasks = {model: one.header.task["name"] for model, one in predictors.items()}
+    if len(set(tasks.values())) > 1:
+        each = ", ".join(f"{model}: {task}" for model, task in tasks.items())
+        raise UsageError(f"Models of different tasks cannot be compared ({each}).")
     names = {model: Path(model).name for model in models}
     if len(set(names.values())) < len(models):
         names = {model: model for model in models}
     images = _of_source(source, predictors, read) if source else _own(list(models))
     kept, notes = _unseen(images, models)
-    answers = {model: evaluate(one, kept, images.root).per_image() for model, one in predictors.items()}
-    first = next(iter(answers.values()))
-    score = RIGHT if RIGHT in first else next(iter(first))
+    answers = {model: score_of(evaluate(one, kept, images.root)) for model, one in predictors.items()}
+    score = next(iter(answers.values())).name
     ids = tuple(row.id for row in kept)
     sides = tuple(
-        Side(names[model], np.asarray(answers[model][score], dtype=np.float64)[None], _facts(one))
-        for model, one in predictors.items()
+        Side(names[model], answers[model].values[None], _facts(one)) for model, one in predictors.items()
     )
     task = next(iter(predictors.values())).task
     tested = SharedImages(
@@ -71,7 +74,8 @@ def compare_given(
         np.full(len(ids), -1),
         0,
     )
-    return Given(tested, sides, score, (*images.notes, *notes, *_mcnemar(sides, ids, score)))
+    manifest = Manifest.of([row._replace(split=TEST) for row in kept], images.root)
+    return Given(tested, sides, score, (*images.notes, *notes, *_mcnemar(sides, ids, score)), manifest)
 
 
 def _of_source(source: str, predictors: dict[str, Predictor], read: LayoutOptions) -> _Images:
@@ -130,7 +134,7 @@ def _facts(predictor: Predictor) -> dict[str, Any]:
 
 def _mcnemar(sides: Sequence[Side], ids: Sequence[str], score: str) -> list[str]:
     """Return McNemar's exact test of two models that answer correctly or not."""
-    if len(sides) != 2 or score != RIGHT:
+    if len(sides) != 2 or score != "accuracy":
         return []
     first, second = (
         dict(zip(ids, (side.scores[0] > 0.5).tolist(), strict=True))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.core.errors import DataError
+from vitrail.core.errors import DataError, SettingError
 from vitrail.data.labels import shorten
 from vitrail.metrics.intervals import of_groups
 from vitrail.metrics.paired_difference import (
@@ -22,6 +22,7 @@ from vitrail.metrics.paired_difference import (
     over_seeds,
     verdict,
 )
+from vitrail.tasks.result import Evaluation, kept_by
 
 Array = NDArray[np.float64]
 
@@ -66,6 +67,31 @@ class Side:
         return tested.constant if self.scores is None else float(self.scores.mean())
 
 
+class Score(NamedTuple):
+    """The number of each image that is compared, (n,), higher always better, and what it is called."""
+
+    name: str
+    values: Array
+
+
+def score_of(evaluation: Evaluation) -> Score:
+    """Return whether each image is answered correctly, else the task's main number of each image.
+
+    Raises:
+        SettingError: the task has no such number; then two of its models cannot be compared image by image.
+    """
+    numbers = evaluation.per_image()
+    if RIGHT in numbers:
+        return Score("accuracy", np.asarray(numbers[RIGHT], dtype=np.float64))
+    kept = kept_by(evaluation)
+    if kept.name not in numbers:
+        raise SettingError(
+            f"Models of this task cannot be compared image by image: its score is {kept.name}, and of an image it has "
+            f"{', '.join(numbers)} alone."
+        )
+    return Score(kept.name, kept.sign * np.asarray(numbers[kept.name], dtype=np.float64))
+
+
 def matched(ids: Sequence[str], answers: Mapping[str, float], name: str) -> Array:
     """Return the scores of these images in their order; DataError names those that `name` was not tested on."""
     missing = [one for one in ids if one not in answers]
@@ -87,13 +113,15 @@ class Pair:
     verdict: Verdict | None
     only_first: tuple[str, ...] = ()
     only_second: tuple[str, ...] = ()
-    crashed: str = ""  # the one of the two that did
+    crashed: tuple[str, ...] = ()  # those of the two that did
 
     def sentence(self, unit: str = "points") -> str:
         """Return the verdict in one of its forms."""
         if self.verdict is None:
-            other = self.first if self.crashed == self.second else self.second
-            return f"{other} is better than {self.crashed}, which crashed."
+            if len(self.crashed) == 2:
+                return f"Neither {self.first} nor {self.second} could be trained."
+            other = self.first if self.second in self.crashed else self.second
+            return f"{other} is better than {self.crashed[0]}, which crashed."
         return said(self.verdict, self.first, self.second, unit)
 
 
@@ -133,8 +161,8 @@ def pairs(sides: Sequence[Side], tested: SharedImages, region: float) -> list[Pa
     made = []
     for (one, other), found in zip(couples, measured, strict=True):
         if found is None:
-            crashed = one if one.crashed else other
-            made.append(Pair(one.name, other.name, None, None, crashed=crashed.name))
+            crashed = tuple(side.name for side in (one, other) if side.crashed)
+            made.append(Pair(one.name, other.name, None, None, crashed=crashed))
             continue
         level = next(levels)
         made.append(

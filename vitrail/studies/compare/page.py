@@ -18,7 +18,7 @@ from vitrail.explainers.explanation import explain
 from vitrail.infer.predictor import Predictor
 from vitrail.pages import render
 from vitrail.plots import Bar
-from vitrail.studies.compare.report import HEAD, notes_of, table_of
+from vitrail.studies.compare.sentences import HEAD, class_table, notes_of, table_of
 
 SHOWN = 4
 """Images a pair of which only one of two networks is correct, on the page."""
@@ -37,7 +37,7 @@ def page_of(report: Mapping[str, Any], manifest: Manifest | None, models: Mappin
         "notes": notes_of(report),
         "score": report["score"],
         "figures": _figures(report, rows),
-        "classes": _classes(report, rows),
+        "classes": class_table(report),
         "pairs": _pairs(report, manifest, models),
         "contestants": report["contestants"],
     }
@@ -86,24 +86,6 @@ def _bar(row: Mapping[str, Any]) -> Bar:
     score = row["score"]
     values = (100 * score["value"], 100 * score["low"], 100 * score["high"])
     return Bar(row["name"], *values, [100 * one for one in row["rounds"]])
-
-
-def _classes(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return one row a class: its images, and each contestant's score with its interval."""
-    names = list(rows[0]["by_class"]) if rows else []
-    if len(names) < 2:
-        return []
-    made = [["class", "images", *(row["name"] for row in rows)]]
-    for name in names:
-        cells = [row["by_class"][name] for row in rows]
-        made.append(
-            [name, f"{cells[0]['images']:,}"]
-            + [
-                f"{100 * one['value']:.1f} ({100 * one['low']:.0f} to {100 * one['high']:.0f})"
-                for one in cells
-            ]
-        )
-    return made
 
 
 def _pairs(

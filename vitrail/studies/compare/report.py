@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from vitrail.core.text import clock
-from vitrail.data.labels import count
 from vitrail.runs.versions import environment
-from vitrail.studies.compare.contestants import Contestant, augmentation_differs, augmentation_of
+from vitrail.studies.compare.contestants import Contestant, augmentation_of
 from vitrail.studies.compare.duel import Duel, Outcome
 from vitrail.studies.compare.given import Given
 from vitrail.studies.compare.outcome import Pair, SharedImages, Side, by_class, pairs, scored
+from vitrail.studies.compare.sentences import pair_lines, verdict_lines
 from vitrail.studies.compare.speed import Speed
 
 SHOWN = 50
@@ -27,13 +26,14 @@ def report_of(duel: Duel, outcome: Outcome, region: float, speeds: Mapping[str, 
     by_name = {one.name: one for one in duel.contestants}
     rows = [_contestant(side, by_name[side.name], tested, speeds.get(side.name)) for side in sides]
     rows.sort(key=lambda row: (row["crashed"] != "", -row["score"]["value"]))
+    origins = {row["name"]: row["origin"] for row in rows}
     return {
         "data": {
             "source": duel.prepared.source,
             "images": len(tested.ids),
             "classes": list(duel.prepared.manifest.truth.names),
         },
-        "score": "accuracy" if outcome.score == "right" else outcome.score,
+        "score": outcome.score,
         "rounds": {
             "kind": "folds" if outcome.drawn.folds else "seeds on the given split",
             "number": outcome.times.rounds,
@@ -44,11 +44,11 @@ def report_of(duel: Duel, outcome: Outcome, region: float, speeds: Mapping[str, 
         },
         "region": region,
         "verdict": verdict_lines(
-            found, duel.contestants, {row["name"]: row.get("origin", "") for row in rows}
+            found, [row["name"] for row in rows], duel.contestants, origins, not duel.epochs
         ),
         "contestants": rows,
         "pairs": [_pair(one) for one in found],
-        "minutes": round(duel.seconds / 60, 1),
+        "minutes": round(sum(row["seconds"] for row in rows) / 60, 1),
         "environment": environment(),
     }
 
@@ -101,7 +101,12 @@ def _rounds(side: Side, tested: SharedImages) -> list[float]:
 
 def _pair(pair: Pair) -> dict[str, Any]:
     found = pair.verdict
-    plain = {"first": pair.first, "second": pair.second, "sentence": pair.sentence(), "crashed": pair.crashed}
+    plain = {
+        "first": pair.first,
+        "second": pair.second,
+        "sentence": pair.sentence(),
+        "crashed": list(pair.crashed),
+    }
     if found is None or pair.difference is None:
         return plain
     return {
@@ -120,38 +125,6 @@ def _pair(pair: Pair) -> dict[str, Any]:
     }
 
 
-def verdict_lines(
-    found: Sequence[Pair], contestants: Sequence[Contestant], origins: Mapping[str, str]
-) -> list[str]:
-    """Return the sentences at the head: of each pair, and whether the architecture gets the credit."""
-    lines = [pair.sentence() for pair in found]
-    if len(found) > 1:
-        lines.append(
-            f"{count(len(found), 'pair')} are compared, so each has to be clearer (Holm's correction)."
-        )
-    return [*lines, credit(contestants, origins)]
-
-
-def credit(contestants: Sequence[Contestant], origins: Mapping[str, str]) -> str:
-    """Say whether a difference is one of the architectures."""
-    if differing := augmentation_differs(contestants):
-        return (
-            f"No verdict on the architectures: the augmentation differs in {differing}. "
-            "Leave --own-augmentation out to compare them."
-        )
-    weights = {one.name: one.pretrained for one in contestants}
-    if set(weights.values()) == {"none"}:
-        return (
-            "All start from scratch, with equal augmentation and time: the difference is one of the architectures, "
-            "each with its family's recipe."
-        )
-    each = ", ".join(f"{name}: {origins.get(name) or weights[name]}" for name in weights)
-    return (
-        f"Pretraining differs ({each}), so the architecture gets no credit for a difference. "
-        "To compare the architectures alone: --weights none"
-    )
-
-
 def given_report(given: Given, region: float, source: str, speeds: Mapping[str, Speed]) -> dict[str, Any]:
     """Return the comparison of trained models in the same form."""
     found = pairs(given.sides, given.tested, region)
@@ -164,7 +137,7 @@ def given_report(given: Given, region: float, source: str, speeds: Mapping[str, 
     classes = sorted({name for classes in given.tested.classes for name in classes})
     return {
         "data": {"source": source, "images": len(given.tested.ids), "classes": classes},
-        "score": "accuracy" if given.score == "right" else given.score,
+        "score": given.score,
         "rounds": {
             "kind": "given models",
             "number": 1,
@@ -174,7 +147,7 @@ def given_report(given: Given, region: float, source: str, speeds: Mapping[str, 
             "changed": "",
         },
         "region": region,
-        "verdict": [*(pair.sentence() for pair in found), *given.notes, line],
+        "verdict": [*pair_lines(found, [row["name"] for row in rows]), *given.notes, line],
         "contestants": rows,
         "pairs": [_pair(one) for one in found],
         "minutes": 0.0,
@@ -206,88 +179,3 @@ def _given_row(side: Side, given: Given, speed: Speed | None) -> dict[str, Any]:
         "halves": [],
         "by_class": by_class(side, given.tested),
     }
-
-
-HEAD = (
-    "network",
-    "score",
-    "weights",
-    "parameters",
-    "multiply-adds",
-    "one image",
-    "images/s",
-    "memory",
-    "epochs",
-)
-
-
-def table_of(report: Mapping[str, Any]) -> list[list[str]]:
-    """Return one row a contestant for people, under `HEAD`."""
-    return [
-        [
-            row["name"],
-            _score(row),
-            row["weights"],
-            _in_units(row["parameters"], ((1e6, " M"), (1e3, " k"))),
-            _in_units(row["macs"], ((1e9, " G"), (1e6, " M"))),
-            "–" if row["latency"] is None else f"{1000 * row['latency']:.1f} ms",
-            "–" if row["throughput"] is None else f"{row['throughput']:,.0f}",
-            _in_units(row["peak"], ((1e9, " GB"), (1e6, " MB"))),
-            "–" if row["epochs"] is None else f"{row['epochs']:.1f}",
-        ]
-        for row in report["contestants"]
-    ]
-
-
-def _score(row: Mapping[str, Any]) -> str:
-    if row["crashed"]:
-        return "crashed"
-    score = row["score"]
-    return f"{100 * score['value']:.1f} % ({100 * score['low']:.1f} to {100 * score['high']:.1f})"
-
-
-def _in_units(value: float | None, units: Sequence[tuple[float, str]]) -> str:
-    if value is None:
-        return "–"
-    size, name = next((one for one in units if value >= one[0]), (1.0, ""))
-    return f"{value / size:.1f}{name}"
-
-
-def notes_of(report: Mapping[str, Any]) -> list[str]:
-    """Return how the comparison was made, in sentences."""
-    made, data = report["rounds"], report["data"]
-    if made["kind"] == "given models":
-        return [
-            f"{count(data['images'], 'test image')}, on which every model was scored; images of a group count once."
-        ]
-    if not made["seconds"] and not made["epochs"]:
-        return [
-            f"{count(data['images'], 'image')}, each tested once in {made['number']} folds by heads that never saw it; "
-            "images of a group count once."
-        ]
-    kind = (
-        f"{made['number']} folds: every image is tested once, by networks that never saw it"
-        if made["kind"] == "folds"
-        else f"{made['number']} trainings with other seeds, tested on the images that the source gives for it"
-    )
-    length = (
-        f"A training took {clock(made['seconds'])} of the {report['minutes']:g} minutes, the same for all."
-        if made["seconds"]
-        else f"Every training had {count(made['epochs'], 'epoch')}."
-    )
-    lines = [
-        f"{count(data['images'], 'test image')}; {kind}. {length}",
-        "Each round draws split, order, augmentation and initial weights anew. The intervals (95 %) count both that "
-        "the images are a sample and that trainings differ; images of a group count once.",
-    ]
-    lines += [f"Changed for want of time: {made['changed']}."] if made["changed"] else []
-    lines += [f"{row['name']} crashed: {row['crashed']}" for row in report["contestants"] if row["crashed"]]
-    return lines
-
-
-def markdown_of(report: Mapping[str, Any]) -> str:
-    """Return the comparison as Markdown: verdict, table, how it was made."""
-    rows = [HEAD, ["---"] * len(HEAD), *table_of(report)]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    verdict = "\n".join(f"- {line}" for line in report["verdict"])
-    return f"# Which network is better\n\n{verdict}\n\n{table}\n\n" + "\n\n".join(notes_of(report)) + "\n"

@@ -25,9 +25,9 @@ class Speed(NamedTuple):
     images: float
 
 
-def speeds(models: Mapping[str, Path]) -> dict[str, Speed]:
+def speeds(models: Mapping[str, Path], device: str = "auto") -> dict[str, Speed]:
     """Measure models, each a run folder, in turn."""
-    predictors = {name: Predictor(path) for name, path in models.items()}
+    predictors = {name: Predictor(path, device) for name, path in models.items()}
     found = {}
     for batch in (1, BATCH):
         things = {

@@ -7,9 +7,11 @@ Called as `python -m vitrail.studies.compare.worker JOB`, JOB a JSON file; it wr
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vitrail.core.config import read, read_mapping
-from vitrail.core.errors import VitrailError
+from vitrail.core.errors import TrainingError, VitrailError
 from vitrail.core.files import write_json, writing
 from vitrail.core.text import reason
 from vitrail.data.manifest import TEST, TRAIN, VAL, Manifest
@@ -89,11 +91,14 @@ def _trained(job: Job, recipe: Any, manifest: Manifest) -> dict[str, Any]:
     """Train, and return the best validation score, or the answers to the test images."""
     from vitrail.evaluate.collect_answers import evaluate, result_of, rows_of, scope_of
     from vitrail.reports.calibrate_model import calibrate_on_validation
+    from vitrail.studies.compare.outcome import score_of
     from vitrail.training.fit import Checked, train_checked, with_class_weights
 
     out = Path(job.folder) / "run"
     shutil.rmtree(out, ignore_errors=True)
     trained = train_checked(with_class_weights(recipe, manifest), Checked(manifest, {}, job.looked), str(out))
+    if not trained.finished:
+        raise TrainingError("The training was stopped before its end.")
     run = trained.context.run
     events = run.effective_history()
     rows = len(manifest.rows(TRAIN))
@@ -106,15 +111,15 @@ def _trained(job: Job, recipe: Any, manifest: Manifest) -> dict[str, Any]:
     tests = rows_of(manifest, TEST)
     evaluation = evaluate(predictor, tests, manifest.root)
     result = result_of(evaluation, tests, scope_of(manifest, TEST))
-    numbers = {name: np.asarray(values) for name, values in evaluation.per_image().items()}
+    score = score_of(evaluation)
     path = Path(job.folder) / "answers.npz"
     with writing(path):
-        np.savez(path, allow_pickle=False, ids=np.array([row.id for row in tests]), **numbers)
+        np.savez(path, allow_pickle=False, ids=np.array([row.id for row in tests]), scores=score.values)
     if not job.keep:
         shutil.rmtree(out)
     return {
         **common,
-        "main": result.main,
+        "score": score.name,
         "result": result.to_dict(),
         "images": {split: len(manifest.rows(split)) for split in (TRAIN, VAL, TEST)},
     }
@@ -126,9 +131,17 @@ def _best(scores: list[dict[str, Any]]) -> dict[str, Any]:
     return {"score": better[-1][better[-1]["main"]] if better else None, "scored": len(scores)}
 
 
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone: nobody would read what it finds."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def main(path: str) -> int:
     """Do the job of a file; what fails is written down, with the reason, and not raised."""
     began = time.monotonic()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     job = Job(**json.loads(Path(path).read_text(encoding="utf-8")))
     found: dict[str, Any]
     try:
