@@ -12,7 +12,16 @@ from vitrail.models.factory import build, config_of
 from vitrail.weights.convert import _write_own
 from vitrail.weights.pretrained import Pretrained
 
-WORDS = ("--models", "vit_digits,resnet10t", "--weights", "none", "--imgsz", "32", "--batch", "16")
+WORDS = (
+    "--models",
+    "vit_digits,resnet10t",
+    "--weights",
+    "none",
+    "--imgsz",
+    "32",
+    "--batch",
+    "16",
+)
 
 
 def test_two_networks_from_scratch_to_the_page(vitrail, digits, tmp_path, monkeypatch):
@@ -21,17 +30,18 @@ def test_two_networks_from_scratch_to_the_page(vitrail, digits, tmp_path, monkey
     done = vitrail("compare", digits, *WORDS, "--epochs", "2", "--rounds", "2", "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert {row["name"] for row in report["contestants"]} == {"vit_digits", "resnet10t"}
+    rows = report["contestants"]
+    assert {row["name"] for row in rows} == {"vit_digits", "resnet10t"}
     assert report["data"]["images"] == 80
     (pair,) = report["pairs"]
     assert pair["sentence"] in report["verdict"]
-    assert all(row["parameters"] and row["latency"] and row["peak"] for row in report["contestants"])
+    assert all(row["parameters"] and row["latency"] and row["peak"] for row in rows)
     assert "All start from scratch" in report["verdict"][-1]
     page = (out / "compare.html").read_text(encoding="utf-8")
     assert report["verdict"][0] in page.replace("&#39;", "'")
     assert str(tmp_path) not in page
     assert (out / "compare.md").read_text(encoding="utf-8").startswith("# Which network is better")
-    assert {row["epochs"] for row in report["contestants"]} == {2.0}
+    assert {row["epochs"] for row in rows} == {2.0}
     gone = out / "trainings" / "vit_digits" / "round-02" / "result.json"
     gone.unlink()  # as after an interruption: this training is done again, and no other
     results = {path: path.stat().st_mtime_ns for path in out.glob("trainings/*/*/result.json")}
@@ -39,7 +49,11 @@ def test_two_networks_from_scratch_to_the_page(vitrail, digits, tmp_path, monkey
     assert again.returncode == 0, again.stderr
     assert gone.is_file()
     assert {path: path.stat().st_mtime_ns for path in results} == results
-    assert json.loads(again.stdout)["pairs"][0]["difference"] == pair["difference"]
+    assert (
+        json.loads(again.stdout)["pairs"][0]["difference"]
+        == pair["difference"]
+        == report["pairs"][0]["difference"]
+    )
     moved = vitrail("compare", digits, "--resume", out)
     assert "--resume goes on with what was asked for" in moved.stderr
 
@@ -110,26 +124,6 @@ def test_frozen_networks_are_compared_in_seconds_and_it_says_so(vitrail, digits,
     assert "Only linear heads on frozen, cached features" in report["verdict"][-1]
     assert "the architecture gets no credit" in " ".join(report["verdict"])
     assert report["rounds"] == {**report["rounds"], "kind": "folds", "number": 10}
-
-
-def test_a_network_that_cannot_run_loses_and_the_others_go_on(vitrail, digits, tmp_path):
-    words = ["--models", "vit_digits,inception_v3", "--weights", "none", "--imgsz", "32", "--batch", "16"]
-    done = vitrail(
-        "compare", digits, *words, "--epochs", "1", "--rounds", "2", "--out", tmp_path / "c", "--json"
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert report["verdict"][0] == "vit_digits is better than inception_v3, which crashed."
-    lost = next(row for row in report["contestants"] if row["crashed"])
-    assert lost["name"] == "inception_v3"
-    assert lost["crashed"] in done.stderr
-
-
-def test_a_time_too_short_for_one_epoch_says_what_it_would_take(vitrail, digits, tmp_path):
-    done = vitrail("compare", digits, *WORDS, "--time", "1s", "--out", tmp_path / "short")
-    assert done.returncode == 2
-    assert "1 s are too short" in done.stderr
-    assert "Give --time" in done.stderr
 
 
 @pytest.mark.parametrize(

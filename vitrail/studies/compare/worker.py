@@ -89,6 +89,7 @@ def _measured(recipe: Any, manifest: Manifest) -> dict[str, Any]:
 
 def _trained(job: Job, recipe: Any, manifest: Manifest) -> dict[str, Any]:
     """Train, and return the best validation score, or the answers to the test images."""
+    from vitrail.data.loader import Order
     from vitrail.evaluate.collect_answers import evaluate, result_of, rows_of, scope_of
     from vitrail.reports.calibrate_model import calibrate_on_validation
     from vitrail.studies.compare.outcome import score_of
@@ -101,8 +102,9 @@ def _trained(job: Job, recipe: Any, manifest: Manifest) -> dict[str, Any]:
         raise TrainingError("The training was stopped before its end.")
     run = trained.context.run
     events = run.effective_history()
-    rows = len(manifest.rows(TRAIN))
-    epochs = events[-1]["step"] * min(recipe.training.batch, rows) / rows  # the last event tells how it ended
+    images = len(manifest.rows(TRAIN))
+    order = Order(images, min(recipe.training.batch, images), recipe.training.seed)
+    epochs = events[-1]["step"] / order.steps  # the last event tells how it ended
     common = {"epochs": round(epochs, 2), "trained_seconds": round(trained.seconds, 2)}
     if job.kind == "search":
         shutil.rmtree(out)
