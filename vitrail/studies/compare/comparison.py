@@ -127,7 +127,15 @@ def _images(prepared: Prepared) -> str:
 def _compared(asked: Asked, ready: _Ready, folder: Path, say: Say, resumed: bool = False) -> Comparison:
     seed, limit = asked.options.seed or 0, seconds(asked.time) or 0.0
     duel = Duel(
-        folder, ready.prepared, ready.contestants, limit, seed, say, asked.epochs, asked.rounds, resumed
+        folder,
+        ready.prepared,
+        ready.contestants,
+        limit,
+        seed,
+        say,
+        asked.epochs,
+        asked.rounds,
+        resumed=resumed,
     )
     frozen = asked.options.tune == "draft"
     try:

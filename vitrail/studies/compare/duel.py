@@ -54,8 +54,8 @@ class Duel:
     say: Callable[[str], None]
     epochs: int | None = None  # of every training, in place of a time
     most_rounds: int | None = None
-    began: float = field(default_factory=time.monotonic)
     resumed: bool = False
+    began: float = field(default_factory=time.monotonic)
     failed: dict[str, str] = field(default_factory=dict)
     overheads: dict[str, float] = field(default_factory=dict)
 
