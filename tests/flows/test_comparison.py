@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -144,3 +145,12 @@ def test_what_cannot_be_compared_is_refused(vitrail, digits, tmp_path, words, me
     assert done.returncode in {1, 2}
     assert message in done.stderr
     assert not (tmp_path / "no").exists()
+
+
+def test_a_time_too_short_for_one_epoch_says_what_it_would_take(vitrail, digits, tmp_path):
+    done = vitrail("compare", digits, *WORDS, "--time", "1s", "--out", tmp_path / "short")
+    assert done.returncode == 2
+    assert "1 s are too short: 2 networks of 3 trainings each" in done.stderr
+    minutes = re.search(r"Give --time (\d+)m or more", done.stderr)
+    assert minutes is not None
+    assert 1 <= int(minutes[1]) < 60
