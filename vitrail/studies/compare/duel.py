@@ -106,10 +106,11 @@ class Duel:
         return times
 
     def _cost(self, measured: Mapping[str, Any]) -> Cost:
-        """Foretell what a training costs beside its steps: the start of the process, and answering the test images."""
+        """Foretell what a training costs beside its steps: starting, a first head, and answering the test images."""
         total = len(self.prepared.manifest.rows())
         answers = SCORED * measured["image"] * (total - measured["images"])
-        return Cost(SLACK * (measured["seconds"] + answers), measured["image"] * measured["images"])
+        beside = measured["seconds"] + measured["head"] + answers
+        return Cost(SLACK * beside, measured["image"] * measured["images"])
 
     def _search(self, name: str, times: Times, measured: Mapping[str, Any]) -> dict[str, Any]:
         """Choose the learning rate by validation score from three, on the first round's training images."""
