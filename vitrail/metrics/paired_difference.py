@@ -183,7 +183,7 @@ class Verdict(NamedTuple):
 def verdict(difference: Difference, region: float = REGION, confidence: float = CONFIDENCE) -> Verdict:
     """Return what may be said of a difference at a confidence, which `holm` raises where several pairs are compared."""
     low, high = difference.interval(confidence)
-    found = Verdict("unknown", difference.value, low, high, region, confidence)
+    found = Verdict("unknown", difference.value, low, high, region, confidence, runs=difference.runs)
     if low > 0 or high < 0:
         return found._replace(kind="better", passes=low > region or high < -region)
     if -region < low and high < region:

@@ -15,6 +15,7 @@ from vitrail.data.labels import shorten
 from vitrail.metrics.intervals import of_groups
 from vitrail.metrics.paired_difference import (
     CONFIDENCE,
+    FEW_RUNS,
     Difference,
     Verdict,
     holm,
@@ -144,6 +145,8 @@ def said(found: Verdict, first: str, second: str, unit: str = "points") -> str:
         if found.more is not None
         else "More images would not: trainings differ too much from one another; more rounds would."
     )
+    if found.more is not None and 1 < found.runs < FEW_RUNS:
+        way += " More rounds would narrow the interval too: give it more time."
     return f"Can't tell whether {first} or {second} is better: {size}. {way}"
 
 
@@ -185,7 +188,8 @@ def _only(one: Side, other: Side, ids: Sequence[str]) -> tuple[tuple[str, ...], 
     assert one.scores is not None
     assert other.scores is not None
     apart = one.scores.mean(0) - other.scores.mean(0)
-    order = np.argsort(-np.abs(apart), kind="stable")
+    mixed = np.random.default_rng(0).permutation(len(ids))  # not one class after another
+    order = mixed[np.argsort(-np.abs(apart[mixed]), kind="stable")]
     first = tuple(ids[i] for i in order if apart[i] > 0.5)
     return first, tuple(ids[i] for i in order if apart[i] < -0.5)
 
