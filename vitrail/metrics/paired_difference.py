@@ -166,7 +166,11 @@ def _quantile(confidence: float, freedom: float) -> float:
 
 
 class Verdict(NamedTuple):
-    """What a difference allows to say: `better` (`sign` tells who), `same` (inside the region), or `unknown`."""
+    """What a difference allows to say: `better` (its sign tells who), `same` (inside the region), or `unknown`.
+
+    `passes`: better, and by more than the region. `more`: how many more test images would tell if the difference stays;
+    None where images alone would not.
+    """
 
     kind: Kind
     difference: float
@@ -174,16 +178,15 @@ class Verdict(NamedTuple):
     high: float
     region: float
     confidence: float
-    passes: bool = False  # better, and by more than the region
-    more: int | None = (
-        None  # test images that would tell, if the difference stays; None: images alone would not
-    )
+    runs: int = 1
+    passes: bool = False
+    more: int | None = None
 
 
 def verdict(difference: Difference, region: float = REGION, confidence: float = CONFIDENCE) -> Verdict:
     """Return what may be said of a difference at a confidence, which `holm` raises where several pairs are compared."""
     low, high = difference.interval(confidence)
-    found = Verdict("unknown", difference.value, low, high, region, confidence, runs=difference.runs)
+    found = Verdict("unknown", difference.value, low, high, region, confidence, difference.runs)
     if low > 0 or high < 0:
         return found._replace(kind="better", passes=low > region or high < -region)
     if -region < low and high < region:
