@@ -360,6 +360,7 @@ LONG = {
     "tasks/result.py": "what reports lay out, as data",
     "tasks/segment/targets.py": "masks as truths of a training",
     "tasks/segment/task.py": "the task of segmentation",
+    "training/fit.py": "the wiring of a training, new or resumed",
     "training/loop.py": "the steps of a training",
     "training/resolve_recipe.py": "from options and images to a complete recipe",
     "weights/hub_folder.py": "a folder in the layout of a hub",

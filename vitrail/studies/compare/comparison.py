@@ -21,13 +21,14 @@ from vitrail.runs.train_options import TrainOptions, seconds
 from vitrail.studies.compare.contestants import Contestant, named, planned
 from vitrail.studies.compare.design import Times, choices, rounds
 from vitrail.studies.compare.duel import Duel, Outcome
-from vitrail.studies.compare.frozen import NOTE, frozen_side, ordered, refuse_given_split
-from vitrail.studies.compare.given import compare_given
+from vitrail.studies.compare.frozen_features import NOTE, frozen_side, ordered, refuse_given_split
 from vitrail.studies.compare.page import page_of
 from vitrail.studies.compare.places import new_folder, tested_of
 from vitrail.studies.compare.report import given_report, report_of
 from vitrail.studies.compare.sentences import markdown_of
 from vitrail.studies.compare.speed import speeds
+from vitrail.studies.compare.trained_models import compare_given
+from vitrail.studies.compare_options import CompareOptions
 from vitrail.training.fit import prepared_for
 from vitrail.training.validate_options import validate
 
@@ -165,17 +166,17 @@ def _frozen(duel: Duel, contestants: Sequence[Contestant], prepared: Prepared) -
 
 
 def compare_runs(
-    models: Sequence[str], source: str, read: LayoutOptions, region: float, device: str, out: str
+    models: Sequence[str], source: str, read: LayoutOptions, wanted: CompareOptions, out: str
 ) -> Comparison:
     """Compare trained models on the same test images, or on those of `source`."""
-    _refuse_region(region)
+    _refuse_region(wanted.region)
     names = "-".join(dict.fromkeys(Path(model).name for model in models))
-    wanted = Path(out) if out else runs_dir() / f"compare-{names}"
-    refuse_unwritable_folder(wanted.parent)
-    given = compare_given(models, source, read=read, device=device)
+    place = Path(out) if out else runs_dir() / f"compare-{names}"
+    refuse_unwritable_folder(place.parent)
+    given = compare_given(models, source, read=read, device=wanted.device)
     paths = {side.name: Path(model) for side, model in zip(given.sides, models, strict=True)}
-    report = given_report(given, region / 100, source, speeds(paths, device))
-    return _written(new_folder(wanted), report, given.manifest, paths)
+    report = given_report(given, wanted.region / 100, source, speeds(paths, wanted.device))
+    return _written(new_folder(place), report, given.manifest, paths)
 
 
 def _refuse_region(region: float) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 from vitrail.runs.versions import environment
 from vitrail.studies.compare.contestants import Contestant, augmentation_of
 from vitrail.studies.compare.duel import Duel, Outcome
-from vitrail.studies.compare.given import Given
 from vitrail.studies.compare.outcome import Pair, SharedImages, Side, by_class, pairs, scored
 from vitrail.studies.compare.sentences import pair_lines, verdict_lines
 from vitrail.studies.compare.speed import Speed
+from vitrail.studies.compare.trained_models import Given
 
 SHOWN = 50
 """Images that only one of two gets right, of which the report keeps the ids."""
