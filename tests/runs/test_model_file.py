@@ -110,9 +110,9 @@ def test_a_folder_that_is_no_run_is_told_which_are(tmp_path):
     for number in range(7):
         (tmp_path / f"run-{number}").mkdir()
         (tmp_path / f"run-{number}" / "recipe.yaml").touch()
-    with pytest.raises(RunError, match=r"made: .*run-0, .*run-4 and 2 more\."):
+    with pytest.raises(RunError, match=r"wrote: .*run-0, .*run-4 and 2 more\."):
         open_run(tmp_path)
-    with pytest.raises(RunError, match=r"made: .*run-0, .*run-4 and 2 more\."):
+    with pytest.raises(RunError, match=r"wrote: .*run-0, .*run-4 and 2 more\."):
         open_run(tmp_path / "nosuch")
 
 
