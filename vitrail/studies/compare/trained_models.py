@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitrail.core.errors import DataError, UsageError
+from vitrail.core.text import command
 from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import TEST, Manifest, Row, group_key
 from vitrail.data.options import DEFAULTS, LayoutOptions
@@ -96,7 +97,7 @@ def _own(models: Sequence[str]) -> _Images:
         if other := [id for id in here if here[id] != there[id]]:
             raise DataError(
                 f"{first} and {model} mean different images by {shorten(other)}. Name the images to compare on: "
-                f"vitrail compare IMAGES --runs {' '.join(models)}"
+                f"{command('compare', 'IMAGES', '--runs', *models)}"
             )
     notes = tuple(dict.fromkeys(note for own in found.values() for note in own.notes))
     return _Images(found[first].scored.root, tuple(rows[first]), notes)
