@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PARTS = $(wildcard tests/[a-z]*/)
+LONG := tests/flows/ tests/export/ tests/contracts/ tests/training/
+PARTS = $(LONG) $(filter-out $(LONG),$(wildcard tests/[a-z]*/))
 QUICK := $(addprefix tests/,architecture/ core/ data/ evaluate/ explainers/ parity/ runs/ tasks/)
 
 .PHONY: demo test check lint bench learn clean
@@ -27,10 +28,13 @@ demo: $(READY)
 	$(BIN)/vitrail demo --out demo
 
 # A process a folder: a crash names its folder, and none inherits the threads and memory of a thousand other tests.
-# All folders run, whatever fails; the last line names those that failed.
+# Two run at once, one thread each, the long ones first. All folders run, whatever fails; each line says whose it is,
+# and the last lines are the sums of all folders and the names of those that failed.
 test: $(READY)
-	@failed=; for part in $(PARTS); do $(BIN)/python -m pytest $$part || failed="$$failed $$part"; done; \
-	test -z "$$failed" || { echo "Tests failed in:$$failed"; exit 1; }
+	@logs=$$(mktemp -d); printf '%s\n' $(PARTS) | OMP_NUM_THREADS=1 xargs -P 2 -I PART bash -o pipefail -c \
+	"$(BIN)/python -u -m pytest PART 2>&1 | tee $$logs/\$$(basename PART) | sed -u 's|^|PART  |' || echo PART >> $$logs/.failed"; \
+	tail -qn 1 $$logs/*; names=$$(cat $$logs/.failed 2>/dev/null); rm -rf $$logs; \
+	test -z "$$names" || { echo "Tests failed in:" $$names; exit 1; }
 
 # What a change is tried with before `make test`: lint, and the folders whose tests are quick.
 check:
