@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-LONG := tests/flows/ tests/export/ tests/contracts/ tests/training/
+LONG := $(wildcard tests/flows/ tests/export/ tests/contracts/ tests/training/)
 PARTS = $(LONG) $(filter-out $(LONG),$(wildcard tests/[a-z]*/))
 QUICK := $(addprefix tests/,architecture/ core/ data/ evaluate/ explainers/ parity/ runs/ tasks/)
 

@@ -85,7 +85,7 @@ def make(tmp_path):
 
 def test_make_test_runs_every_folder_and_names_those_that_failed(make):
     done, asked = make("test", broken="tests/core")
-    assert asked == [f"python -m pytest tests/{name}/" for name in ("core", "data", "tasks")]
+    assert sorted(asked) == [f"python -u -m pytest tests/{name}/" for name in ("core", "data", "tasks")]
     assert done.returncode != 0
     assert "Tests failed in: tests/core/" in done.stdout
     assert make("test", broken="nothing")[0].returncode == 0
@@ -95,7 +95,7 @@ def test_make_check_is_lint_and_quick_folders_that_there_are(make):
     done, asked = make("check", broken="nothing")
     assert done.returncode == 0
     assert "mypy " in asked
-    parts = [line.split()[-1] for line in asked if line.startswith("python -m pytest")]
+    parts = [line.split()[-1] for line in asked if line.startswith("python -u -m pytest")]
     assert parts
     assert all((ROOT.parent / part).is_dir() for part in parts)
     for broken in ("format", parts[0]):

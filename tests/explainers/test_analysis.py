@@ -23,7 +23,7 @@ def official(shared):
         source = {key: torch.from_numpy(file[key]) for key in file.files}
     encoder = build(config).eval().requires_grad_(False)
     shapes = {key: tuple(value.shape) for key, value in encoder.state_dict().items()}
-    encoder.load_state_dict(load(google.vit(), google.spelt(source), shapes).encoder)
+    encoder.load_state_dict(load(google.vit(), google.renamed(source), shapes).encoder)
     images = load_file(shared("goldens/vit_flax_token.io.safetensors"))["input"]
     return encoder, images, load_file(shared("goldens/vit_analysis.io.safetensors"))
 
