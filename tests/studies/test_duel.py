@@ -153,7 +153,7 @@ def test_images_that_one_was_not_scored_on_are_named():
 
 def test_a_training_that_fails_writes_down_why(tmp_path, prepared):
     prepared.manifest.write(tmp_path / "all.csv")
-    recipe = tmp_path / "recipe.yaml"
+    recipe = tmp_path / "vit.yaml"
     recipe.write_text("recipe: digits_vit\n")
     job = Job(
         "train",

@@ -162,7 +162,15 @@ class Run:
 
 def create_run(recipe: Recipe, out: str | None, command: str) -> Run:
     """Create a new run folder: `out`, or runs/<name of the data>, with -2, -3 … if it already exists."""
-    wanted = Path(out) if out else runs_dir() / (Path(recipe.data.source).resolve().name or "run")
+    run = Run(
+        new_folder(Path(out) if out else runs_dir() / (Path(recipe.data.source).resolve().name or "run"))
+    )
+    write_text(run.recipe_path, to_yaml(recipe, f"Made by: {command}"))
+    return run
+
+
+def new_folder(wanted: Path) -> Path:
+    """Create a folder of results, with -2, -3 … if it already exists, and return it. RunError if it cannot be made."""
     for number in range(1, 10_000):
         folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
         try:
@@ -172,9 +180,7 @@ def create_run(recipe: Recipe, out: str | None, command: str) -> Run:
         except OSError as error:
             why = error.strerror or str(error)
             raise RunError(f"{folder} cannot be created: {why}. Choose another place with --out.") from None
-        run = Run(folder)
-        write_text(run.recipe_path, to_yaml(recipe, f"Made by: {command}"))
-        return run
+        return folder
     raise RunError(f"There are too many runs with the name {wanted}. Choose another name with --out.")
 
 

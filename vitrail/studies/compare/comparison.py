@@ -17,13 +17,14 @@ from vitrail.data.manifest import Manifest
 from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import Prepared
 from vitrail.metrics.paired_difference import REGION
+from vitrail.runs.run import new_folder
 from vitrail.runs.train_options import TrainOptions, seconds
 from vitrail.studies.compare.contestants import Contestant, named, planned
 from vitrail.studies.compare.design import Times, choices, rounds
 from vitrail.studies.compare.duel import Duel, Outcome
 from vitrail.studies.compare.frozen_features import NOTE, frozen_side, ordered, refuse_given_split
 from vitrail.studies.compare.page import page_of
-from vitrail.studies.compare.places import new_folder, tested_of
+from vitrail.studies.compare.places import tested_of
 from vitrail.studies.compare.report import given_report, report_of
 from vitrail.studies.compare.sentences import markdown_of
 from vitrail.studies.compare.speed import speeds

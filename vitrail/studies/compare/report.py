@@ -54,17 +54,27 @@ def report_of(duel: Duel, outcome: Outcome, region: float, speeds: Mapping[str, 
 
 
 def _contestant(side: Side, one: Contestant, tested: SharedImages, speed: Speed | None) -> dict[str, Any]:
+    return _row(side, tested, speed) | {
+        "weights": one.pretrained,
+        "augmentation": augmentation_of(one.recipe),
+        "imgsz": list(one.recipe.model.imgsz),
+        "rounds": [] if side.scores is None else _rounds(side, tested),
+    }
+
+
+def _row(side: Side, tested: SharedImages, speed: Speed | None) -> dict[str, Any]:
+    """Return what stands in the report of every contestant, trained here or before."""
     facts = side.facts
     results: Sequence[Mapping[str, Any]] = facts.get("results", ())
-    halves: Sequence[Mapping[str, float]] = facts.get("halves", ())
+    calibrations = [result["result"].get("calibration", {}) for result in results]
     return {
         "name": side.name,
         "score": scored(side, tested),
         "crashed": side.crashed,
-        "weights": one.pretrained,
+        "weights": "",
         "origin": facts.get("origin", ""),
-        "augmentation": augmentation_of(one.recipe),
-        "imgsz": list(one.recipe.model.imgsz),
+        "augmentation": {},
+        "imgsz": [],
         "lr": facts.get("lr"),
         "lr_tried": facts.get("tried", {}),
         "parameters": facts.get("parameters"),
@@ -72,17 +82,11 @@ def _contestant(side: Side, one: Contestant, tested: SharedImages, speed: Speed 
         "epochs": _mean([result["epochs"] for result in results]),
         "seconds": sum(result["seconds"] for result in results),
         "peak": max((result["peak"] for result in results), default=None),
-        "calibration_error": _mean(
-            [
-                result["result"]["calibration"]["ece_after"]
-                for result in results
-                if "ece_after" in result["result"].get("calibration", {})
-            ]
-        ),
+        "calibration_error": _mean([one["ece_after"] for one in calibrations if "ece_after" in one]),
         "latency": speed.one if speed else None,
         "throughput": speed.images if speed else None,
-        "rounds": [] if side.scores is None else _rounds(side, tested),
-        "halves": list(halves),
+        "rounds": [],
+        "halves": list(facts.get("halves", ())),
         "by_class": by_class(side, tested),
     }
 
@@ -156,26 +160,4 @@ def given_report(given: Given, region: float, source: str, speeds: Mapping[str, 
 
 
 def _given_row(side: Side, given: Given, speed: Speed | None) -> dict[str, Any]:
-    facts = side.facts
-    return {
-        "name": side.name,
-        "score": scored(side, given.tested),
-        "crashed": "",
-        "weights": facts["origin"],
-        "origin": facts["origin"],
-        "augmentation": {},
-        "imgsz": facts["imgsz"],
-        "lr": None,
-        "lr_tried": {},
-        "parameters": facts["parameters"],
-        "macs": facts["macs"],
-        "epochs": None,
-        "seconds": 0.0,
-        "peak": None,
-        "calibration_error": None,
-        "latency": speed.one if speed else None,
-        "throughput": speed.images if speed else None,
-        "rounds": [],
-        "halves": [],
-        "by_class": by_class(side, given.tested),
-    }
+    return _row(side, given.tested, speed) | {"weights": side.facts["origin"], "imgsz": side.facts["imgsz"]}
