@@ -1,0 +1,41 @@
+"""What every page of the studio uses: its parts, and how a page is returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+
+from vitrail.studio.database import Database
+from vitrail.studio.jobs import Queue
+from vitrail.studio.language import translations
+from vitrail.studio.views import render_page
+from vitrail.studio.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Studio:
+    """The parts that every page uses."""
+
+    workspace: Workspace
+    database: Database
+    queue: Queue
+
+
+def studio_of(request: Request) -> Studio:
+    """Return the parts of the studio that a request belongs to (a FastAPI dependency)."""
+    studio: Studio = request.app.state.studio
+    return studio
+
+
+def page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> HTMLResponse:
+    """Return a page of the studio in the language of the request."""
+    path = request.url.path
+    shared = {"path": path, "root": "../" * (path.count("/") - 1) or "./"}
+    text = render_page(
+        template, {**shared, **values}, translations(request.headers.get("accept-language", ""))
+    )
+    return HTMLResponse(text, status)

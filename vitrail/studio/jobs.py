@@ -1,0 +1,214 @@
+"""The queue: trainings as child processes that outlive the studio, one at a time.
+
+A job is a row in the database. Its process is known by its number and start time, so that a studio that was killed and
+started again adopts a training that still runs. What a training does is read from its run folder, never from its
+process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from vitrail.core.errors import RunError
+from vitrail.studio.database import Database
+from vitrail.studio.workspace import Workspace
+
+State = Literal["queued", "running", "done", "failed", "stopped"]
+
+PAUSE = 0.25
+"""Seconds between two looks at the queue."""
+
+PATIENCE = 20.0
+"""Seconds after which a training that was asked to stop, and still runs, is ended; its best weights are on disk."""
+
+SAME_START = 0.05
+"""Seconds by which two statements of the start time of one process may differ."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job: the words after `vitrail`, the run it writes, and how far it is."""
+
+    id: int
+    dataset: str
+    words: tuple[str, ...]
+    title: str
+    run: str
+    revision: int
+    state: State
+    queued: float
+    pid: int | None
+    started: float | None
+    ended: float | None
+    error: str
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in ("queued", "running")
+
+
+class Queue:
+    """The jobs of a studio. `start` runs them one after another in a thread; `stop` leaves a running one alone."""
+
+    def __init__(self, workspace: Workspace, database: Database) -> None:
+        self.workspace, self.database = workspace, database
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._stopping: dict[int, float] = {}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="vitrail-queue", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work on the queue."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the work on the queue. A running training goes on, and the next studio adopts it."""
+        self._end.set()
+        self._thread.join()
+
+    def add(self, dataset: str, words: Sequence[str], title: str, run: str, revision: int = 0) -> int:
+        """Queue a job and return its number."""
+        with self.database.transaction() as connection:
+            cursor = connection.execute(
+                "INSERT INTO jobs (dataset, words, title, run, revision, state, queued) VALUES (?,?,?,?,?,'queued',?)",
+                (dataset, json.dumps(list(words)), title, run, revision, time.time()),
+            )
+            assert cursor.lastrowid is not None, "an inserted row has a number"
+            return cursor.lastrowid
+
+    def jobs(self, limit: int = 200) -> list[Job]:
+        """Return the jobs, the newest first."""
+        with self.database.transaction() as connection:
+            rows = connection.execute("SELECT * FROM jobs ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
+        return [_job(row) for row in rows]
+
+    def job(self, number: int) -> Job:
+        """Return a job. RunError if there is none with this number."""
+        with self.database.transaction() as connection:
+            row = connection.execute("SELECT * FROM jobs WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            raise RunError(f"There is no job {number}.")
+        return _job(row)
+
+    def of_run(self, run: str) -> Job | None:
+        """Return the newest job that writes or continues a run."""
+        return next((job for job in self.jobs() if job.run == run), None)
+
+    def cancel(self, number: int) -> None:
+        """Take a job out of the queue, or ask its training to stop: it keeps the best weights and can be resumed."""
+        job = self.job(number)
+        if job.state == "queued" and self._end_job(number, "stopped", only="queued"):
+            return
+        process = _process(self.job(number))
+        if process is not None and number not in self._stopping:
+            self._stopping[number] = time.monotonic()
+            process.send_signal(signal.SIGINT)
+
+    def stopping(self, number: int) -> bool:
+        """Whether a job was asked to stop and still runs."""
+        return number in self._stopping
+
+    def log(self, number: int) -> Path:
+        """Return the file with the output of a job."""
+        return self.workspace.logs / f"{number}.log"
+
+    def _work(self) -> None:
+        while not self._end.is_set():
+            running = [job for job in reversed(self.jobs()) if job.state == "running"]
+            for job in running:
+                self._look(job)
+            if not running:
+                waiting = [job for job in reversed(self.jobs()) if job.state == "queued"]
+                if waiting:
+                    self._begin(waiting[0])
+            self._end.wait(PAUSE)
+
+    def _begin(self, job: Job) -> None:
+        """Start the process of a job, with a session of its own: Ctrl-C in the studio's terminal does not reach it."""
+        words = [sys.executable, "-m", "vitrail", *job.words]
+        try:
+            with self.log(job.id).open("wb") as log:
+                child = subprocess.Popen(
+                    words, cwd=self.workspace.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    start_new_session=True,
+                )  # fmt: skip
+        except OSError as error:
+            self._end_job(job.id, "failed", f"The training could not be started: {error.strerror}.")
+            return
+        self._children[job.id] = child
+        with self.database.transaction() as connection:
+            connection.execute(
+                "UPDATE jobs SET state = 'running', pid = ?, started = ? WHERE id = ?",
+                (child.pid, psutil.Process(child.pid).create_time(), job.id),
+            )
+
+    def _look(self, job: Job) -> None:
+        """Note that a job has ended, or end one that does not stop."""
+        child = self._children.get(job.id)
+        code = child.poll() if child is not None else None
+        process = _process(job)
+        if code is None and process is not None:
+            asked = self._stopping.get(job.id)
+            if asked is not None and time.monotonic() - asked > PATIENCE:
+                os.killpg(process.pid, signal.SIGKILL)
+            return
+        self._children.pop(job.id, None)
+        asked_to_stop = self._stopping.pop(job.id, None) is not None
+        finished = (self.workspace.runs / job.run / "report.json").is_file() if code is None else code == 0
+        if asked_to_stop:
+            self._end_job(job.id, "stopped")
+        elif finished:
+            self._end_job(job.id, "done")
+        else:
+            self._end_job(job.id, "failed", last_words(self.log(job.id)))
+
+    def _end_job(self, number: int, state: State, error: str = "", only: State | None = None) -> bool:
+        """Write how a job ended; with `only`, if it still is in that state. Return whether something was written."""
+        with self.database.transaction() as connection:
+            cursor = connection.execute(
+                "UPDATE jobs SET state = ?, ended = ?, error = ? WHERE id = ? AND (? IS NULL OR state = ?)",
+                (state, time.time(), error, number, only, only),
+            )
+            return cursor.rowcount > 0
+
+
+def _job(row: object) -> Job:
+    values = dict(row)  # type: ignore[call-overload]
+    return Job(**{**values, "words": tuple(json.loads(values["words"]))})
+
+
+def _process(job: Job) -> psutil.Process | None:
+    """Return the process of a job if it still runs: the same number may belong to another process by now."""
+    if job.pid is None or job.started is None:
+        return None
+    try:
+        process = psutil.Process(job.pid)
+        same = abs(process.create_time() - job.started) < SAME_START
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None
+
+
+def last_words(log: Path) -> str:
+    """Return the last sentence that a job printed, without a traceback."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "It ended, and its output is gone."
+    spoken = [line.strip() for line in lines if line.strip()]
+    if any(line.startswith("Traceback") for line in spoken):
+        return f"It ended with an error that vitrail did not expect ({spoken[-1]}). The whole output: {log.name}."
+    return spoken[-1] if spoken else "It ended without a word; the system may have ended it to free memory."
