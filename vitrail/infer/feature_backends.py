@@ -1,0 +1,174 @@
+"""Choose the backend in which a frozen encoder gives its features: the fastest one that agrees with float32.
+
+Backends are measured on real images of the job, once for a network and a machine. Their features are compared with
+float32 on the same images, so that nothing else has to be proven.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vitrail.core.cache import keep_json
+from vitrail.infer.backend_check import Away
+from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, backends_for
+from vitrail.infer.bf16_check import Bf16Check, check_bf16, noise
+from vitrail.layers.encoder import Encoder
+from vitrail.layers.heads import NO_INPUTS, Head, Output
+from vitrail.layers.pooling import Pool
+from vitrail.layers.tokens import Features
+from vitrail.runs.device import fast_bf16
+from vitrail.runs.network import Network
+
+FEATURES_OFF = 0.1
+"""Largest allowed distance of features from float32, relative to their spread over images: bf16 is 0.005 to 0.03 off
+on photographs, features that ignore the image are 1 off."""
+
+FEW = 64
+"""Jobs with fewer images take the usual backend without measuring."""
+
+SETUP_SECONDS = 10.0
+"""Assumed setup time of an engine that translates the network, before it is measured."""
+
+EXPECTED_SPEEDUP = 1.5
+"""Assumed speedup of such an engine over the fastest eager backend, before it is measured."""
+
+
+class VectorHead(Head):
+    """From features to vectors: one per image, (b, d), by a pool; without a pool one per patch, (b, p, d)."""
+
+    def __init__(self, pool: Pool | None) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
+        """Features -> {"vectors": …}."""
+        return {"vectors": features.tokens.patches if self.pool is None else self.pool(features)}
+
+
+def feature_network(encoder: Encoder, pool: Pool | None) -> Network:
+    """Return a frozen encoder with its pool as a network whose output is `vectors`."""
+    return Network(encoder, VectorHead(pool), ("vectors",)).eval().requires_grad_(False)
+
+
+class Measured(NamedTuple):
+    """Images a second, seconds of setup, and the distance of the features from float32."""
+
+    speed: float
+    setup: float
+    off: float
+
+    @property
+    def faithful(self) -> bool:
+        """Whether the features agree with float32."""
+        return self.off <= FEATURES_OFF
+
+
+class FeatureBackends:
+    """The backends of a feature network for batches of one shape, and what is known of their speed on this machine.
+
+    `shape` is (b, channels, height, width); `path` is the cache file of the measurements. Images of different sizes
+    (`fixed` is False) exclude engines that translate the network for one size.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        shape: tuple[int, int, int, int],
+        device: torch.device,
+        path: Path,
+        fixed: bool = True,
+    ) -> None:
+        self.network, self.shape, self.device, self.path = network, shape, device, path
+        self.check = Bf16Check()
+        if fast_bf16(device):
+            self.check = check_bf16(network.encoder, noise(shape[1:], device))
+        last = network.spec.attention == "none"
+        usual: Backend = Backend("bf16" if fast_bf16(device) and self.check.faithful else "float32", last)
+        eager = [Backend(usual.precision), Backend("float32", last), PLAIN]
+        engines = [one for one in backends_for(network, device) if one.engine == "openvino"]
+        translated = [one for one in engines if one.precision == usual.precision and fixed]
+        self.plans = tuple(dict.fromkeys([usual, *eager, *translated]))
+        self.seen = self._known()
+        self._made: dict[Backend, BackendNetwork] = {}
+
+    def _known(self) -> dict[Backend, Measured]:
+        try:
+            rows = json.loads(self.path.read_text(encoding="utf-8"))
+            return {Backend(**row["plan"]): Measured(**row["seen"]) for row in rows}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}  # missing, or written by another version: measure again
+
+    def choose(self, missing: Mapping[Backend, int], images: Callable[[], Tensor]) -> Backend:
+        """Return the backend that soonest has the features of a job.
+
+        `missing` says how many images each backend would have to compute; `images` returns a batch of the job, which
+        is called only if something has to be measured.
+        """
+        done = [plan for plan in self.plans if not missing[plan]]
+        if done:
+            return done[0]
+        if not self.seen and min(missing.values()) < FEW:
+            return self.plans[0]
+        eager = [plan for plan in self.plans if plan.engine == "eager"]
+        batch = None if all(plan in self.seen for plan in eager) else images()
+        if batch is not None:
+            self._measure(eager, batch)
+        for plan in self.plans:
+            if plan not in self.seen and self._pays(plan, missing):
+                self._measure([plan], images() if batch is None else batch)
+        usable = [plan for plan in self.plans if plan in self.seen and self.seen[plan].faithful]
+        return min(usable, key=lambda plan: self._seconds(plan, missing))
+
+    def _pays(self, plan: Backend, missing: Mapping[Backend, int]) -> bool:
+        """Whether measuring an engine, with its setup, may shorten this job."""
+        best = min(
+            (one for one in self.seen if self.seen[one].faithful), key=lambda one: self._seconds(one, missing)
+        )
+        speed = EXPECTED_SPEEDUP * self.seen[best].speed
+        return SETUP_SECONDS + missing[plan] / speed < self._seconds(best, missing)
+
+    def _seconds(self, plan: Backend, missing: Mapping[Backend, int]) -> float:
+        seen = self.seen[plan]
+        setup = 0.0 if plan in self._made else seen.setup
+        return setup + missing[plan] / seen.speed
+
+    def _measure(self, plans: Sequence[Backend], images: Tensor) -> None:
+        """Time backends in turn on a batch, after one call that sets them up, and compare them with float32."""
+        exact = self._timed(PLAIN, images)[0]
+        for plan in plans:
+            began = time.perf_counter()
+            try:
+                vectors, first = self._timed(plan, images)
+                setup = max(0.0, time.perf_counter() - began - first)
+                seconds = min(self._timed(plan, images)[1] for _ in range(2))
+            except Exception:  # an engine may fail in any way; another backend works
+                self.seen[plan] = Measured(1e-9, 0.0, float("inf"))
+                continue
+            apart = Away()
+            apart.add(exact, vectors)
+            off = apart.distance() if plan != PLAIN else 0.0
+            self.seen[plan] = Measured(len(images) / seconds, setup if plan.engine != "eager" else 0.0, off)
+        keep_json(
+            self.path, [{"plan": asdict(plan), "seen": seen._asdict()} for plan, seen in self.seen.items()]
+        )
+
+    def _timed(self, plan: Backend, images: Tensor) -> tuple[Tensor, float]:
+        run = self.made(plan)
+        began = time.perf_counter()
+        with torch.inference_mode():
+            vectors = run({"images": images.to(self.device)})["vectors"].cpu()
+        return vectors, time.perf_counter() - began
+
+    def made(self, plan: Backend) -> BackendNetwork:
+        """Return the network that runs with a backend."""
+        if plan not in self._made:
+            self._made[plan] = BackendNetwork(self.network, plan, self.shape)
+        return self._made[plan]
