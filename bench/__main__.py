@@ -6,7 +6,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TOOLS = {
-    "__init__", "__main__", "apart", "commits", "commits_side", "golden", "golden_compare", "golden_data",
+    "__init__", "__main__", "apart", "commits", "first_job", "commits_side", "golden", "golden_compare", "golden_data",
     "golden_side", "kept", "pairs", "toy",
 }  # fmt: skip
 HOURS = {"family", "positions", "learn", "int8"}
