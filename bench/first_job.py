@@ -11,6 +11,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -48,10 +49,7 @@ def measure(trees: dict[str, Path], folder: Path, counts: list[int], rounds: int
         photos = toy.photographs(folder / f"photos{count}", count)
         told: dict[str, list[str]] = {name: [] for name in trees}
         times = in_turn(
-            {
-                name: lambda tree=tree, name=name, photos=photos: job(tree, folder, model, photos, told[name])
-                for name, tree in trees.items()
-            },
+            {name: partial(job, tree, folder, model, photos, told[name]) for name, tree in trees.items()},
             rounds,
             0,
         )
