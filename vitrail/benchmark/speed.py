@@ -16,11 +16,12 @@ from vitrail.benchmark.peers import Run, forward, peers
 from vitrail.core.errors import SettingError
 from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, backends_for
 from vitrail.infer.openvino_backend import OfImages
-from vitrail.infer.predictor import Predictor, refuse_exported
+from vitrail.infer.predictor import load, refuse_exported
 from vitrail.infer.quantize_int8 import Scales
 from vitrail.infer.timing import Peak, Ratio, in_turn, matmul_peak, ratio
 from vitrail.models.factory import config_of, count_macs, create_encoder
 from vitrail.runs.device import device_for, fast_bf16
+from vitrail.runs.model_source import is_published
 from vitrail.runs.network import Network, build_network, build_task
 
 OURS = "vitrail "
@@ -72,7 +73,7 @@ def refuse_unknown(name: str) -> None:
     """Raise a SettingError or RunError for a name that cannot be measured, before anything is measured."""
     if Path(name).exists():
         refuse_exported(Path(name))
-    else:
+    elif not _names_weights(name):
         config_of(name)
 
 
@@ -102,12 +103,17 @@ def bench(name: str, setting: Setting) -> list[Row]:
 
 
 def _network(name: str, device: torch.device) -> tuple[Network, tuple[int, int]]:
-    if Path(name).exists():
-        predictor = Predictor(name, str(device))
+    if Path(name).exists() or _names_weights(name):
+        predictor = load(name, str(device))
         return predictor.network, predictor.preprocess.size
     encoder = create_encoder(name)
     network = build_network(encoder, build_task("classify", [str(i) for i in range(CLASSES)], {}))
     return network.eval().requires_grad_(False).to(device), encoder.image_size
+
+
+def _names_weights(name: str) -> bool:
+    """Return whether a name is of published weights, with organisation or tag; one of a network stands for itself."""
+    return ("/" in name or "." in name) and is_published(name)
 
 
 def _ways(

@@ -34,11 +34,12 @@ def evaluate(
         vitrail eval runs/photos other-photos/ --html other.html
         vitrail eval runs/photos --points all
         vitrail eval model.safetensors other-photos/ --json
+        vitrail eval tf_efficientnet_lite0 photos/
 
     Parameters
     ----------
     model
-        a run folder, or a model.safetensors
+        a run folder, a model.safetensors, or published weights: a timm name, org/repo, a folder
     data
         new images with their classes: a folder, table or archive as for training; its test split, if it has one
     html
@@ -51,13 +52,15 @@ def evaluate(
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json, say
-    from vitrail.cli.path_checks import data_there, model_there
+    from vitrail.cli.path_checks import data_there, images_named, model_file
+    from vitrail.core.text import command
 
-    model_there(model)
+    images_named(model, data, command("eval", model, "FOLDER"))
     if data:
         data_there(data)
     from vitrail.reports.evaluate_model import PageError, evaluate_on, evaluate_run
 
+    model = model_file(model)
     if points:
         return _points(model, points, data, options, device, json)
     if html and not data:

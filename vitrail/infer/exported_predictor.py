@@ -20,7 +20,10 @@ from vitrail.infer.runtimes import KINDS, contradicts, open_exported, output_nam
 from vitrail.layers.elastic import OperatingPoint
 from vitrail.layers.heads import Output
 from vitrail.runs.network import Network
-from vitrail.runs.proof import proof_image_for
+from vitrail.runs.proof import TOLERANCE, proof_image_for
+
+ROUNDED = 1e-3
+"""Largest allowed difference from the proof if the preprocessing rounds pixels: that of an export from its model."""
 
 
 class ExportedPredictor(Predictor):
@@ -52,6 +55,11 @@ class ExportedPredictor(Predictor):
     def at(self, point: OperatingPoint) -> Network:
         """Raise a RunError: a graph has one operating point."""
         return self.network
+
+    @property
+    def _tolerance(self) -> float:
+        # Where pixels are rounded, a graph may round the few that lie between two numbers to the other one.
+        return ROUNDED if self.preprocess.rounded else TOLERANCE
 
     def ready(self, image: Any, point: OperatingPoint | None = None) -> Ready:
         """Decode an image to (height, width, channels); the graph does the rest, so `pixels` is empty."""

@@ -30,6 +30,9 @@ FOLDER_FILES = (
     "pytorch_model.bin.index.json",
 )
 
+BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json")
+"""Files that describe the weights in their folder."""
+
 Kind = Literal["safetensors", "npz", "pickle"]
 
 OTHERS: Mapping[bytes, str] = MappingProxyType(
@@ -232,6 +235,20 @@ def _folder(path: Path) -> Opened:
         raise WeightsError(f"{path} holds no weights ({', '.join(FOLDER_FILES)}); name another folder.")
     opened = _shards(path, name) if name.endswith(".json") else _alone(path / name)
     return _described(opened, path)._replace(path=path)
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Return the files that `open_weights` reads of a path: the weights with their shards, and what describes them."""
+    folder = path if path.is_dir() else path.parent
+    name = (
+        next((one for one in FOLDER_FILES if (path / one).is_file()), None) or _only(path)
+        if path.is_dir()
+        else None
+    )
+    whole = path if name is None else path / name
+    shards = [folder / one for one in shard_names(whole)] if whole.name.endswith(".index.json") else []
+    beside = [folder / one for one in BESIDE] if path.is_dir() or path.name in FOLDER_FILES else []
+    return [one for one in (whole, *shards, *beside) if one.is_file()]
 
 
 def _only(path: Path) -> str | None:
