@@ -49,8 +49,8 @@ def resize(
     """Return the shown part of a resized image: (height, width, c) -> float32 (c, rows.size, cols.size).
 
     Values are uint8, uint16 or float32. Missing data (NaN) has weight zero, and the other weights are increased to
-    sum 1; if less than `LEAST_DATA` of the weight is left, the result is NaN. `exact` computes the weights as Pillow and
-    exported graphs do, with positions in float64; torch has float32, which is off by up to 0.006 of 255.
+    sum 1; if less than `LEAST_DATA` of the weight is left, the result is NaN. `exact` computes positions in float64, as
+    Pillow does, and as precisely as exported graphs; those in float32, torch's, change pixels by up to 0.006 of 255.
     """
     if image.dtype.kind == "f" and (gaps := np.isnan(image)).any():
         known = resize(np.where(gaps, 0, image), rows, cols, interpolation)

@@ -20,10 +20,7 @@ from vitrail.infer.runtimes import KINDS, contradicts, open_exported, output_nam
 from vitrail.layers.elastic import OperatingPoint
 from vitrail.layers.heads import Output
 from vitrail.runs.network import Network
-from vitrail.runs.proof import TOLERANCE, proof_image_for
-
-ROUNDED = 1e-3
-"""Largest allowed difference from the proof if the preprocessing rounds pixels: that of an export from its model."""
+from vitrail.runs.proof import ROUNDED, TOLERANCE, proof_image_for
 
 
 class ExportedPredictor(Predictor):
@@ -58,7 +55,6 @@ class ExportedPredictor(Predictor):
 
     @property
     def _tolerance(self) -> float:
-        # Where pixels are rounded, a graph may round the few that lie between two numbers to the other one.
         return ROUNDED if self.preprocess.rounded else TOLERANCE
 
     def ready(self, image: Any, point: OperatingPoint | None = None) -> Ready:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +19,13 @@ from safetensors import SafetensorError, safe_open
 
 from vitrail import __version__
 from vitrail.core.cache import place, places
-from vitrail.core.errors import VitrailError, WeightsError, nearest
+from vitrail.core.errors import WeightsError, nearest
+from vitrail.core.files import write_text
 from vitrail.core.text import command
 from vitrail.data.preprocess import EIGHT_BITS, Preprocess
 from vitrail.data.truth import Truth
 from vitrail.models.factory import describe
-from vitrail.runs.model_file import Header, parse_header, write_model
+from vitrail.runs.model_file import Header, write_model
 from vitrail.runs.model_source import has_our_header
 from vitrail.runs.network import Network, build_network, build_task, take_head
 from vitrail.runs.proof import answer
@@ -42,6 +43,9 @@ MADE = 1
 
 NOTES = "vitrail_notes"
 """The entry of the file's metadata with the notes for the user, as JSON."""
+
+DIGEST = "digest"
+"""The file beside it with its digest, by which a damaged file is found and made again."""
 
 EVALUATED_IN_PILLOW = ("timm", "huggingface", "official")
 """Sources whose figures were measured on images that Pillow resized, which rounds to whole numbers."""
@@ -86,11 +90,13 @@ def _key(located: Located) -> str:
     versions = (MADE, __version__, torch.__version__, _timm_version())
     state = blake2b(repr((versions, located._replace(path=Path()))).encode(), digest_size=16)
     for part in parts_of(located.path):
-        state.update(part.name.encode())
-        with part.open("rb") as handle:
-            while piece := handle.read(1 << 22):
-                state.update(piece)
+        state.update(f"{part.name} {_digest(part)}".encode())
     return state.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as handle:
+        return file_digest(handle, lambda: blake2b(digest_size=16)).hexdigest()
 
 
 def _timm_version() -> str:
@@ -111,11 +117,12 @@ def _file_name(located: Located) -> str:
 def _notes_of(path: Path) -> tuple[str, ...] | None:
     """Return the notes of a file in the cache, or None if it is missing or broken and must be made again."""
     try:
+        if path.with_name(DIGEST).read_text("utf-8") != _digest(path):
+            return None
         with safe_open(path, framework="pt") as handle:
             metadata = handle.metadata() or {}
-        parse_header(metadata["vitrail"], path)
         return tuple(json.loads(metadata[NOTES]))
-    except (OSError, SafetensorError, KeyError, ValueError, VitrailError):
+    except (OSError, SafetensorError, KeyError, ValueError):
         return None
 
 
@@ -145,6 +152,7 @@ def _made(path: Path, source: str, located: Located) -> Published:
     )
     notes = tuple(_notes(source, found, located, classes))
     write_model(path, network, header, {NOTES: json.dumps(notes)})
+    write_text(path.with_name(DIGEST), _digest(path))
     return Published(path, notes)
 
 
