@@ -160,6 +160,7 @@ def test_the_hub_is_asked_once(vitrail, hub, photographs, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     gone = vitrail("predict", "them/nothing", image)
     assert gone.returncode == 1
+    assert "There is no such path here, and them/nothing cannot be had" in gone.stderr
     assert "knows no such repository" in gone.stderr
 
 

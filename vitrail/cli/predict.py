@@ -78,8 +78,7 @@ def predict(
     from vitrail.infer.predictor import load
     from vitrail.tasks.base import asked_of
 
-    model = model_file(model)
-    predictor = load(model, device, trust=trust, point=options.point)
+    predictor = load(model := model_file(model), device, trust=trust, point=options.point)
     ask = asked_of(predictor.task, options.threshold)
     piped = sys.stdin.buffer.read() if "-" in images else None
     sources = list(expand(images, piped, say))

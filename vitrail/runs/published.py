@@ -32,8 +32,8 @@ from vitrail.runs.proof import answer
 from vitrail.tasks.base import Task
 from vitrail.weights.class_names import ClassNames, class_names
 from vitrail.weights.download import WeightsUnavailableError, ways_out
-from vitrail.weights.files import parts_of
 from vitrail.weights.local_registry import known
+from vitrail.weights.parts import parts_of
 from vitrail.weights.preprocessing import deviations, published_preprocess
 from vitrail.weights.pretrained import Pretrained
 from vitrail.weights.resolve import Located, locate_classifier
@@ -82,7 +82,8 @@ def _located(source: str) -> Located:
     except WeightsUnavailableError as error:
         near = nearest(source, [entry.name for entry in known()])
         hint = f" Did you mean {near!r}, which you added?" if near else ""
-        raise WeightsError(f"{error.trouble}{hint} {ways_out(error.ways[:-1])}") from error
+        here = "There is no such path here, and " if "/" in source else ""
+        raise WeightsError(f"{here}{error.trouble}{hint} {ways_out(error.ways[:-1])}") from error
 
 
 def _key(located: Located) -> str:

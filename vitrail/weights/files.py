@@ -30,9 +30,6 @@ FOLDER_FILES = (
     "pytorch_model.bin.index.json",
 )
 
-BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json")
-"""Files that describe the weights in their folder."""
-
 Kind = Literal["safetensors", "npz", "pickle"]
 
 OTHERS: Mapping[bytes, str] = MappingProxyType(
@@ -230,28 +227,14 @@ def _trained(content: Any) -> dict[str, Any]:
 
 
 def _folder(path: Path) -> Opened:
-    name = next((name for name in FOLDER_FILES if (path / name).is_file()), None) or _only(path)
+    name = next((name for name in FOLDER_FILES if (path / name).is_file()), None) or only_file(path)
     if name is None:
         raise WeightsError(f"{path} holds no weights ({', '.join(FOLDER_FILES)}); name another folder.")
     opened = _shards(path, name) if name.endswith(".json") else _alone(path / name)
     return _described(opened, path)._replace(path=path)
 
 
-def parts_of(path: Path) -> list[Path]:
-    """Return the files that `open_weights` reads of a path: the weights with their shards, and what describes them."""
-    folder = path if path.is_dir() else path.parent
-    name = (
-        next((one for one in FOLDER_FILES if (path / one).is_file()), None) or _only(path)
-        if path.is_dir()
-        else None
-    )
-    whole = path if name is None else path / name
-    shards = [folder / one for one in shard_names(whole)] if whole.name.endswith(".index.json") else []
-    beside = [folder / one for one in BESIDE] if path.is_dir() or path.name in FOLDER_FILES else []
-    return [one for one in (whole, *shards, *beside) if one.is_file()]
-
-
-def _only(path: Path) -> str | None:
+def only_file(path: Path) -> str | None:
     """Return the only weight file in a folder without files of the usual names."""
     names = [one.name for one in sorted(path.iterdir()) if one.suffix.lower() in SUFFIXES and one.is_file()]
     if len(names) > 1:
