@@ -40,7 +40,7 @@ def explain(
     Parameters
     ----------
     model
-        a run folder or a model.safetensors
+        a run folder, a model.safetensors, or published weights: a timm name, org/repo, a folder
     images
         files, folders, patterns, zip or tar files, or - for standard input
     method
@@ -56,7 +56,7 @@ def explain(
         auto, cpu, cuda, mps
     """
     from vitrail.cli.output import print_json, say, unread
-    from vitrail.cli.path_checks import model_there
+    from vitrail.cli.path_checks import model_file, model_there
     from vitrail.core.errors import UsageError
 
     if not images:
@@ -66,6 +66,7 @@ def explain(
     from vitrail.infer.inputs import expand
     from vitrail.infer.predictor import Predictor
 
+    model = model_file(model)
     if options.at is not None:
         of = f"{of or ''} at {options.at}".strip()
     wish = Wish(method, of, Path(out), options.check, options.given())

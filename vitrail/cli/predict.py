@@ -30,12 +30,13 @@ def predict(
     trust: bool = False,
     options: Annotated[AnswerOptions, Parameter(name="*")] = AnswerOptions(),
 ) -> int:
-    """Predict images with a trained model.
+    """Predict images with a trained model, or with a published classifier without any training.
 
     An image that cannot be read gets an error and the others are still predicted; the exit code is then 1. Long
     jobs use a faster backend if its predictions agree with the model in float32; the backend is reported.
 
         vitrail predict runs/photos new/*.jpg
+        vitrail predict tf_efficientnet_lite0 photo.jpg
         vitrail predict runs/photos new/ --csv answers.csv
         vitrail predict runs/photos new/ --point 160px/0.7
         vitrail predict runs/street drive.jpg --out masks/ --threshold 0.6
@@ -44,7 +45,8 @@ def predict(
     Parameters
     ----------
     model
-        a run folder, a model.safetensors, or an exported .onnx, .xml or .pt2
+        a run folder, a model.safetensors, an exported .onnx, .xml or .pt2, or published weights: a timm name, org/repo,
+        a folder
     images
         files, folders, patterns such as 'new/*.jpg', zip or tar files, or - for standard input
     json
@@ -60,7 +62,7 @@ def predict(
         open a .pt2, which can run any code
     """
     from vitrail.cli.output import print_json, say, table, unread
-    from vitrail.cli.path_checks import model_there
+    from vitrail.cli.path_checks import model_file, model_there
     from vitrail.core.errors import UsageError
 
     if not images:
@@ -76,7 +78,7 @@ def predict(
     from vitrail.infer.predictor import load
     from vitrail.tasks.base import asked_of
 
-    predictor = load(model, device, trust=trust, point=options.point)
+    predictor = load(model := model_file(model), device, trust=trust, point=options.point)
     ask = asked_of(predictor.task, options.threshold)
     piped = sys.stdin.buffer.read() if "-" in images else None
     sources = list(expand(images, piped, say))

@@ -20,6 +20,7 @@ from vitrail.explainers.methods import build_explainer, compatible_methods
 from vitrail.explainers.target import Subject, shuffled
 from vitrail.explainers.to_original import Map, onto_original
 from vitrail.infer.predictor import Predictor, Ready
+from vitrail.runs.model_source import model_path
 from vitrail.runs.network import Network
 from vitrail.runs.run import Run
 from vitrail.runs.run_network import ASK
@@ -182,5 +183,6 @@ def explain(
 
     `of` names another class than the predicted one. Methods: rollout, relevance, gradcam, occlusion, attention.
     """
-    predictor = model if isinstance(model, Predictor) else Predictor(model)
-    return ImageExplainer(predictor, image).explain(method, of)
+    if not isinstance(model, Predictor):
+        model = Predictor(model if isinstance(model, Run) else model_path(model))
+    return ImageExplainer(model, image).explain(method, of)
