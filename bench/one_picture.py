@@ -31,7 +31,7 @@ from PIL import Image
 from safetensors.torch import load_file
 model = timm.create_model({TIMM!r}, img_size=224, num_classes={CLASSES}).eval()
 model.load_state_dict(load_file(sys.argv[1]))
-steps = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+steps = timm.data.create_transform(**timm.data.resolve_data_config({{"input_size": (3, 224, 224)}}, model=model))
 with torch.inference_mode():
     answer = model(steps(Image.open(sys.argv[2]).convert("RGB"))[None]).softmax(1)
 print(answer.max(1))

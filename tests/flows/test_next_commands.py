@@ -131,7 +131,7 @@ def test_a_fine_tune_is_foretold_from_the_quickest_of_several_steps(monkeypatch)
     """Other work takes the machine away for moments, the first step pays for set-up: neither is what training costs."""
     took, asked = chain([50.0], cycle([0.4, 0.8, 0.08, 0.1, 0.2])), []
 
-    def seconds(self, count, precision):
+    def seconds(self, count, form):
         asked.append(count)
         return next(took) if count == 8 else 4.0
 
