@@ -58,7 +58,7 @@ def everything() -> TrainOptions:
         "distill": "soft",
         "pool": "mean",
     }
-    first |= {"balance": "loss", "precision": "bf16"}
+    first |= {"balance": "loss", "precision": "bf16", "memory_format": "channels_last"}
     samples = {"str": "a 'b' $c", "int": -3, "float": 0.25, "bool": False}
     kinds = {field.name: str(field.type).split(" | ")[0] for field in fields(TrainOptions)}
     return TrainOptions(**{name: first.get(name, samples.get(kind, "x")) for name, kind in kinds.items()})
