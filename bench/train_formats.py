@@ -23,9 +23,10 @@ from vitrail.runs.device import autocast, device_for
 from vitrail.runs.network import Network, build_network, build_task
 from vitrail.runs.recipe import Recipe, compose
 from vitrail.tasks.base import Task
-from vitrail.training.batch_size_finder import END, measure
+from vitrail.training.batch_size_finder import measure
 from vitrail.training.optim import adamw
 from vitrail.training.step_format import StepFormat
+from vitrail.training.step_timing import END
 
 NETWORKS = ("resnet50", "tf_efficientnet_lite0", "mobilenetv3_large_100", "convnext_tiny")
 FORMATS = tuple(

@@ -135,7 +135,7 @@ def test_a_fine_tune_is_foretold_from_the_quickest_of_several_steps(monkeypatch)
         asked.append(count)
         return next(took) if count == 8 else 4.0
 
-    monkeypatch.setattr(batch_size_finder._Trial, "seconds", seconds)
+    monkeypatch.setattr(batch_size_finder.Trial, "seconds", seconds)
     batch = Batch({"images": torch.zeros(40, 3, 8, 8)}, [0] * 40, ("",) * 40)
     found = forecast(
         torch.nn.Linear(1, 1), type("Free", (), {"couples": False}), batch, torch.device("cpu"), "float32"

@@ -53,7 +53,7 @@ def test_the_micro_batch_is_measured_once_and_remembered(tmp_path, monkeypatch):
     network, task = assembled(recipe)
     batch = Batch({"images": torch.randn(32, 3, 32, 32)}, [0, 1] * 16, tuple(map(str, range(32))))
     noise = cycle([0.01, 0.002, 0.03, 0.001, 0.02])
-    monkeypatch.setattr(batch_size_finder._Trial, "cost", lambda self, count, form: next(noise))
+    monkeypatch.setattr(batch_size_finder.Trial, "cost", lambda self, count, form: next(noise))
     found = {measure(recipe, network, task, batch, torch.device("cpu")).micro for _ in range(5)}
     assert len(found) == 1
     for path in tmp_path.rglob("*.json"):

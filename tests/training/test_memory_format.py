@@ -21,7 +21,7 @@ from vitrail.runs.proof import answer, drift
 from vitrail.runs.recipe import compose
 from vitrail.runs.reproduce import train_command
 from vitrail.runs.train_options import TrainOptions
-from vitrail.training import batch_size_finder, step_format
+from vitrail.training import batch_size_finder, step_format, step_timing
 from vitrail.training.batch_size_finder import checked_again, measure, summary_line, with_measured_settings
 from vitrail.training.fit import resume, train
 from vitrail.training.loop import restore, snapshot, take_step
@@ -57,7 +57,7 @@ def made(model="resnet10t", **training):
 
 def measured(monkeypatch, seconds, **training):
     """Return the recipe after its step was measured, on a machine where the formats take these seconds."""
-    monkeypatch.setattr(batch_size_finder._Trial, "seconds", lambda self, count, form: seconds[str(form)])
+    monkeypatch.setattr(batch_size_finder.Trial, "seconds", lambda self, count, form: seconds[str(form)])
     recipe, network, task, batch = made(**training)
     step = measure(recipe, network, task, batch, CPU)
     return with_measured_settings(recipe, step), step
@@ -92,7 +92,7 @@ def test_the_fastest_format_is_measured_once_and_written_into_the_recipe(quick, 
 
 def test_what_is_wrong_in_bf16_is_not_measured_in_bf16(monkeypatch):
     unfaithful = batch_size_finder.Bf16Check(off=1.0)
-    monkeypatch.setattr(batch_size_finder, "check_bf16", lambda network, images: unfaithful)
+    monkeypatch.setattr(step_timing, "check_bf16", lambda network, images: unfaithful)
     recipe, step = measured(monkeypatch, SLOW | {"bf16": 0.1, "bf16, channels last": 0.1})
     assert (recipe.training.precision, recipe.training.memory_format) == ("float32", "channels_last")
     assert "Computed in float32" in step.check.lines()[0]

@@ -6,46 +6,31 @@ import json
 import platform
 import resource
 import sys
-import time
 from copy import deepcopy
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from vitrail.core.cache import keep_json
 from vitrail.core.environment import cache_dir
-from vitrail.core.errors import TrainingError
 from vitrail.data.batch import Batch
-from vitrail.infer.bf16_check import IMAGES, Bf16Check, check_bf16, keep_in_float32, noise
+from vitrail.infer.bf16_check import Bf16Check, check_bf16, noise
 from vitrail.models.factory import describe
-from vitrail.runs.device import autocast
 from vitrail.runs.network import Network
 from vitrail.runs.recipe import MemoryFormat, Precision, Recipe
 from vitrail.tasks.base import Task
 from vitrail.training.micro_batches import refuse_lone, smallest_piece
 from vitrail.training.step_format import StepFormat, formats_for, layout_of
+from vitrail.training.step_timing import FEWEST, PATIENCE, REPEATS, Trial, largest_in_memory
 
 SMALLEST = 8
 """Smallest micro-batch that is tried, in images."""
 
 CLEARLY = 0.9
 """A micro-batch or a format is clearly faster than another when it takes at most this fraction of its time."""
-
-END = 1.0
-"""Training progress at which a step is measured: a task may leave out a part of the network at the beginning."""
-
-PATIENCE = 2.0
-"""Seconds: no larger micro-batch is tried after one that takes longer, and repeats of one stop after this time."""
-
-REPEATS = 5
-"""Most timings of a step (`FEWEST`: least). The fastest counts: other work on the machine only makes steps slower."""
-
-FEWEST = 2
 
 LARGER = 32
 """Images of the second step that is timed: the fixed cost of a step matters less there than in the smallest one."""
@@ -80,7 +65,7 @@ def measure(
     formats = formats_for(recipe, network, device)
     least = smallest_piece(network, task, recipe.model)
     refuse_lone(least, recipe, size)
-    trial = _Trial(deepcopy(network).to(device).train(), task, batch, device, least)
+    trial = Trial(deepcopy(network).to(device).train(), task, batch, device, least)
     checks = _faithful(trial, formats)
     form = _fastest_format(recipe, trial, checks)
     trial.use(form, checks[form])
@@ -91,7 +76,7 @@ def measure(
         given = recipe.training.micro
     else:
         given = size if device.type != "cpu" else _cached(path)
-    start = _largest_in_memory(trial, min(max(least, given or SMALLEST), size), form)  # also warms up
+    start = largest_in_memory(trial, min(max(least, given or SMALLEST), size), form)  # also warms up
     micro, cost = start, trial.cost(start, form)
     if given is None:
         micro, cost = _fastest(trial, size, {start: cost}, form)
@@ -101,7 +86,7 @@ def measure(
     )
 
 
-def _faithful(trial: _Trial, formats: tuple[StepFormat, ...]) -> dict[StepFormat, Bf16Check]:
+def _faithful(trial: Trial, formats: tuple[StepFormat, ...]) -> dict[StepFormat, Bf16Check]:
     """Return the formats with their bf16 check; float32 takes the place of bf16 that does not agree with it."""
     checks: dict[StepFormat, Bf16Check] = {}
     for form in formats:
@@ -113,7 +98,7 @@ def _faithful(trial: _Trial, formats: tuple[StepFormat, ...]) -> dict[StepFormat
     return checks
 
 
-def _fastest_format(recipe: Recipe, trial: _Trial, checks: dict[StepFormat, Bf16Check]) -> StepFormat:
+def _fastest_format(recipe: Recipe, trial: Trial, checks: dict[StepFormat, Bf16Check]) -> StepFormat:
     """Return the fastest format of a step, cached or measured; the first unless another one is clearly faster."""
     first = next(iter(checks))
     if len(checks) == 1:
@@ -127,14 +112,14 @@ def _fastest_format(recipe: Recipe, trial: _Trial, checks: dict[StepFormat, Bf16
     count = min(size, max(trial.least, SMALLEST)) if trial.device.type == "cpu" else size
     if trial.task.couples:
         count = size
-    seconds = _compare(trial, checks, _largest_in_memory(trial, count, first))
+    seconds = _compare(trial, checks, largest_in_memory(trial, count, first))
     best = min(seconds, key=lambda form: seconds[form])
     chosen = best if seconds[best] <= CLEARLY * seconds[first] else first
     keep_json(path, chosen._asdict())
     return chosen
 
 
-def _compare(trial: _Trial, checks: dict[StepFormat, Bf16Check], count: int) -> dict[StepFormat, float]:
+def _compare(trial: Trial, checks: dict[StepFormat, Bf16Check], count: int) -> dict[StepFormat, float]:
     """Return the seconds of the fastest of several steps of `count` images in each format.
 
     The formats take turns, so that other work on the machine slows them alike. The first round warms up.
@@ -176,7 +161,7 @@ def forecast(
     `smallest` is the smallest number of images in a step.
     """
     layout = layout_of(memory_format)
-    trial = _Trial(
+    trial = Trial(
         deepcopy(network).to(device).to(memory_format=layout).train(), task, batch, device, smallest
     )
     form = StepFormat(
@@ -185,7 +170,7 @@ def forecast(
     )
     timings: dict[int, list[float]] = {}
     first = len(batch) if task.couples else max(smallest, min(SMALLEST, len(batch)))
-    least = _largest_in_memory(trial, first, form)  # also warms up
+    least = largest_in_memory(trial, first, form)  # also warms up
     for count in sorted({least, max(least, min(LARGER, len(batch)))}):
         if timings and min(timings[least]) * count > PATIENCE:
             break
@@ -195,24 +180,6 @@ def forecast(
             break
     best = min(timings.values(), key=min)
     return Forecast(min(best), median(best))
-
-
-def _largest_in_memory(trial: _Trial, micro: int, form: StepFormat) -> int:
-    """Return the micro-batch, halved until it fits into memory."""
-    while True:
-        try:
-            trial.seconds(micro, form)
-            return micro
-        except torch.OutOfMemoryError:
-            if micro <= trial.least or trial.task.couples:
-                many = "one image at a time" if micro == 1 else f"{micro} images at once"
-                raise TrainingError(
-                    f"Memory does not hold the training of {many}. Choose a smaller network or --imgsz."
-                ) from None
-            micro = max(trial.least, micro // 2)
-        trial.network.zero_grad(set_to_none=True)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def _cache_path(recipe: Recipe, network: Network, batch: Batch[Any], formats: str) -> Path:
@@ -242,7 +209,7 @@ def _cached_format(path: Path) -> StepFormat | None:
         return None  # missing, or of another version: measure again
 
 
-def _fastest(trial: _Trial, size: int, costs: dict[int, float], form: StepFormat) -> tuple[int, float]:
+def _fastest(trial: Trial, size: int, costs: dict[int, float], form: StepFormat) -> tuple[int, float]:
     """Double the micro-batch while time allows. Return the largest that is not clearly slower than the fastest."""
     micro = max(costs)
     while micro < size and costs[micro] * micro < PATIENCE:
@@ -251,54 +218,6 @@ def _fastest(trial: _Trial, size: int, costs: dict[int, float], form: StepFormat
     best = min(costs.values())
     chosen = max(micro for micro, cost in costs.items() if cost <= best / CLEARLY)
     return chosen, costs[chosen]
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """A copy of a network for timing."""
-
-    network: Network
-    task: Task[Any, Any]
-    batch: Batch[Any]
-    device: torch.device
-    least: int  # smallest number of images in a piece
-
-    def use(self, form: StepFormat, check: Bf16Check) -> None:
-        """Convert the network to a format."""
-        self.network.to(memory_format=form.layout)
-        keep_in_float32(self.network.encoder, check.float32 if form.precision == "bf16" else ())
-
-    def check(self, form: StepFormat) -> Bf16Check:
-        """Compare the network in this format with float32."""
-        if form.precision == "float32":
-            return Bf16Check()
-        self.use(form, Bf16Check())
-        images = self.batch.slice(0, IMAGES).to(self.device, form.layout).images
-        return check_bf16(self.network.encoder, images)
-
-    def cost(self, count: int, form: StepFormat) -> float:
-        """Return the seconds per image of the fastest of several steps of `count` images."""
-        return min(self.times(count, form)) / count
-
-    def times(self, count: int, form: StepFormat) -> list[float]:
-        """Return the seconds of several steps of `count` images; fewer steps if they are slow."""
-        times: list[float] = []
-        while len(times) < FEWEST or (len(times) < REPEATS and sum(times) < PATIENCE):
-            times.append(self.seconds(count, form))
-        return times
-
-    def seconds(self, count: int, form: StepFormat) -> float:
-        """Return the seconds of one step of `count` images."""
-        piece = self.batch.slice(0, count).to(self.device, form.layout)
-        began = time.perf_counter()
-        with torch.random.fork_rng(devices=[]):
-            with autocast(self.device, form.precision):
-                loss = self.task.training_loss(self.network, piece, np.random.default_rng(0), END).total
-            torch.autograd.backward(loss)
-        float(loss.detach())  # waits for a GPU
-        took = time.perf_counter() - began
-        self.network.zero_grad(set_to_none=True)
-        return took
 
 
 def _peak_memory(device: torch.device) -> int:
