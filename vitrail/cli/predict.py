@@ -15,7 +15,7 @@ from vitrail.infer.predict_options import AnswerOptions
 if TYPE_CHECKING:
     from vitrail.infer.draw_predictions import Drawing
     from vitrail.infer.inputs import Source
-    from vitrail.infer.predictor import Answer
+    from vitrail.infer.predictor import Answer, Predictor, Request
 
 
 def predict(
@@ -72,8 +72,6 @@ def predict(
         from vitrail.core.files import refuse_unwritable
 
         refuse_unwritable(Path(csv))
-    from vitrail.infer.autotune import speed_up
-    from vitrail.infer.draw_predictions import Drawing
     from vitrail.infer.inputs import expand
     from vitrail.infer.predictor import load
     from vitrail.tasks.base import asked_of
@@ -82,11 +80,8 @@ def predict(
     ask = asked_of(predictor.task, options.threshold)
     piped = sys.stdin.buffer.read() if "-" in images else None
     sources = list(expand(images, piped, say))
-    choice = speed_up(predictor, model, sources)
-    if choice.why:
-        say(choice.why)
-    drawing = None if out is None else Drawing(predictor, Path(out), sources)
-    request = replace(choice.request, ask=ask)
+    request = replace(_request(predictor, model, sources), ask=ask)
+    drawing = None if out is None else _drawing(predictor, out, sources)
     answers = list(_answers(sources, predictor.answers(sources, request=request), drawing))
     written = bool(csv) and _written(csv or "", answers, predictor.task.columns)
     if drawing is not None:
@@ -101,6 +96,30 @@ def predict(
     if failed:
         say(unread(failed, len(answers)))
     return 1 if failed or (csv and not written) else 0
+
+
+def _request(predictor: Predictor, model: str, sources: Sequence[Source]) -> Request:
+    """Return the request with the fastest faithful backend, and say which; a single image is predicted in float32.
+
+    To prepare another backend takes longer than one image, and so does the import of what chooses it.
+    """
+    from vitrail.infer.predictor import Request
+
+    if len(sources) == 1:
+        return Request(predictor.point)
+    from vitrail.cli.output import say
+    from vitrail.infer.autotune import speed_up
+
+    choice = speed_up(predictor, model, sources)
+    if choice.why:
+        say(choice.why)
+    return choice.request
+
+
+def _drawing(predictor: Predictor, out: str, sources: Sequence[Source]) -> Drawing:
+    from vitrail.infer.draw_predictions import Drawing
+
+    return Drawing(predictor, Path(out), sources)
 
 
 def _written(csv: str, answers: Sequence[Answer], columns: Sequence[str]) -> bool:

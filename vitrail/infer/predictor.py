@@ -27,6 +27,7 @@ from vitrail.infer.prefetch import prefetch, read_then_compute
 from vitrail.infer.runtimes import KINDS
 from vitrail.layers.elastic import OperatingPoint, at_size, set_keep
 from vitrail.layers.heads import Output
+from vitrail.layers.weight_init import ZerosForRandom
 from vitrail.models.factory import rebuild
 from vitrail.runs.device import device_for
 from vitrail.runs.model_file import Header, read_model
@@ -142,10 +143,11 @@ class Predictor:
     def _network(self, tensors: dict[str, Tensor]) -> Network:
         # Initializing random weights only to overwrite them costs more than reading the trained ones, so the network
         # is built on the meta device. Computed buffers, which are not stored, need a second, real build.
-        with torch.device("meta"):
+        with torch.device("meta"), ZerosForRandom():
             network = build_network(rebuild(self.header.encoder), self.task)
         if any(name not in tensors for name, _ in network.named_buffers()):
-            network = build_network(rebuild(self.header.encoder), self.task)
+            with ZerosForRandom():
+                network = build_network(rebuild(self.header.encoder), self.task)
         try:
             network.load_state_dict(tensors, strict=True, assign=True)
         except RuntimeError as error:
