@@ -38,6 +38,12 @@ class MaskedImages:
         """Return only the images at these places: (m,)."""
         return replace(self, masks=self.masks[places], chosen=self.chosen[places])
 
+    def others(self, places: Tensor) -> Tensor:
+        """Return the places of all other images, in order."""
+        left = torch.ones(len(self), dtype=torch.bool)
+        left[places] = False
+        return left.nonzero()[:, 0]
+
     def key(self) -> bytes:
         """Return a digest that is equal for equal masks with equal fills; the image is not part of it."""
         digest = blake2b(digest_size=16)
