@@ -3,7 +3,7 @@
 `python -m bench.explain_page [IMAGES] [--size 112] [--old COMMIT] [--rounds 3] [--run RUN --photos FOLDER]`. A draft is
 trained on photographs as in `bench/draft.py`, or RUN is used. Whole commands take turns with those of an old commit.
 Then the tests of IMAGES photographs, at `--size`, by the procedure before bf16 (float32, shuffled networks occluded at
-every cell, twelve steps) and by the one of today: in how many are the verdicts equal? Wants ../shared.
+every cell) and by the one of today: in how many are the verdicts equal? Wants ../shared.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from vitrail.explainers.methods import build_explainer
 from vitrail.explainers.target import Subject
 from vitrail.infer.predictor import Predictor
 
-OLD_STEPS = 12
 WEIGHTS = SHARED / "weights" / "dinov2-small-saliency"
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIDE = Path(__file__).with_name("explain_page_side.py")
@@ -84,7 +83,7 @@ def old_tests(
     """Return explanations with the tests of the old procedure; the maps too are made again, in float32."""
     plain = look.subject()
     subject = Subject(plain.network, plain.task, plain.prediction, plain.name)
-    baseline = Baseline(subject, look.ready.pixels, steps=OLD_STEPS)
+    baseline = Baseline(subject, look.ready.pixels)
     twins = [subject.in_network(twin.network) for twin in networks.twins]
     results = []
     for one in found:

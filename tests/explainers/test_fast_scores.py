@@ -130,10 +130,12 @@ def test_a_stride_leaves_no_cell_out(stride):
 def test_squares_side_by_side_cover_every_cell_once():
     subject = ask(ViTConfig(image=(10, 14), patch=2, width=24, depth=2, heads=3))
     image = pictures(subject, 1)
-    coarse = Occlusion().coarse()(subject, image)[0]
+    coarse = Occlusion(OcclusionSettings(window=2, stride=2))(subject, image)[0]
     assert coarse.shape == (5, 7)
     assert torch.equal(coarse[0:2, 2:4], coarse[0, 2].expand(2, 2))
     assert len(coarse.unique()) == 3 * 4
+    assert Occlusion().coarse((14, 14)).settings == OcclusionSettings(window=3, stride=3)
+    assert Occlusion().coarse((8, 8)).settings == OcclusionSettings()
 
 
 def test_an_offset_is_no_error():

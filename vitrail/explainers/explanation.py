@@ -135,9 +135,9 @@ class ImageExplainer:
     def test(self, found: Explanation, settings: Mapping[str, Any] | None = None) -> Explanation:
         """Test an explanation and return it with the result."""
         explainer = self._explainer(found.method, settings)
-        if isinstance(explainer, Occlusion):
-            explainer = explainer.coarse()
         baseline = self._baseline(found.of)
+        if isinstance(explainer, Occlusion):
+            explainer = explainer.coarse(baseline.cells)
         others = [baseline.subject.in_network(fast.scoring.network, fast) for fast in self._fast_twins]
         return replace(found, faithful=tested(explainer, found.grid, baseline, others))
 

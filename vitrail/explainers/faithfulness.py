@@ -25,8 +25,8 @@ from vitrail.explainers.target import Subject
 RANDOM = 8
 """Number of random orders to compare with."""
 
-STEPS = 10
-"""Number of steps in which the image is deleted or inserted: a tenth of the cells at a time."""
+STEPS = 12
+"""Number of steps in which the image is deleted or inserted; with ten, gains on a grid of 8 × 8 differ by a tenth."""
 
 SHUFFLES = 2
 """Number of networks with shuffled weights to compare with."""
@@ -119,8 +119,8 @@ def mean_gain(values: Sequence[float]) -> Gain:
 class Baseline:
     """Scores of random orders for one image and target, computed once and shared by all methods."""
 
-    def __init__(self, subject: Subject, image: Tensor, seed: int = 0, steps: int = STEPS) -> None:
-        self.subject, self.image, self.steps = subject, image, steps
+    def __init__(self, subject: Subject, image: Tensor, seed: int = 0) -> None:
+        self.subject, self.image = subject, image
         self.cells = cell_grid(subject.spec, image)
         draw = np.random.default_rng(seed)
         orders = [draw.permutation(self.cells[0] * self.cells[1]) for _ in range(RANDOM)]
@@ -143,9 +143,7 @@ class Baseline:
 
     def _areas(self, orders: Sequence[NDArray[np.integer]]) -> list[tuple[float, float]]:
         """Return the mean score over the steps, when cells are deleted and when they are inserted, for each order."""
-        taken = torch.stack(
-            [_portions(order, self.cells, self.steps) for order in orders]
-        )  # (orders, steps, row, col)
+        taken = torch.stack([_portions(order, self.cells) for order in orders])  # (orders, steps, row, col)
         masks = torch.stack([taken, 1 - taken], 1)
         chosen = torch.arange(2).repeat_interleave(taken.shape[1]).repeat(len(orders))
         images = MaskedImages(self.image, masks.flatten(0, 2), self.fills, chosen, "deletion and insertion")
@@ -153,9 +151,9 @@ class Baseline:
         return [(float(deleted), float(inserted)) for deleted, inserted in scores.mean(-1)]
 
 
-def _portions(order: NDArray[np.integer], cells: tuple[int, int], steps: int) -> Tensor:
+def _portions(order: NDArray[np.integer], cells: tuple[int, int]) -> Tensor:
     """Return which cells are selected after each step: (steps, row, col) of 0 and 1."""
-    ends = np.unique(np.linspace(0, len(order), min(steps, len(order)) + 1).round().astype(int))[1:-1]
+    ends = np.unique(np.linspace(0, len(order), min(STEPS, len(order)) + 1).round().astype(int))[1:-1]
     taken = torch.zeros(len(ends), len(order))
     for turn, end in enumerate(ends):
         taken[turn, torch.as_tensor(order[:end].copy())] = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ from vitrail.runs.network import Network
 
 CELLS = 14
 """Cells along the shorter side, unless patches are larger."""
+
+
+FINE = 150
+"""Cells of a grid from which ranks are compared on larger squares."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,15 @@ class Occlusion:
         """Return True: occlusion only needs predictions."""
         return True
 
-    def coarse(self) -> Occlusion:
-        """Return the same method with squares side by side: a fraction of the forward passes, to compare ranks."""
-        return Occlusion(replace(self.settings, stride=self.settings.window))
+    def coarse(self, cells: tuple[int, int]) -> Occlusion:
+        """Return a version with a fraction of the forward passes, to compare ranks: squares side by side, a cell wider.
+
+        On a small grid too few squares would be left: the method itself.
+        """
+        wide = self.settings.window + 1
+        if cells[0] * cells[1] < FINE or wide > min(cells):
+            return self
+        return Occlusion(OcclusionSettings(wide, stride=wide))
 
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
         """Return how far the score falls without each cell: (b, channels, height, width) -> (b, row, col).
