@@ -2,7 +2,7 @@
 
 `python -m bench.features [ROUNDS]`, by default 5. DINOv2 ViT-S/14 at 224 px with real weights; wants ../shared (weights
 and photographs) beside the repository. "Before" is what a draft did until then: one process reads while the network
-runs under autocast. The convnets have random weights, which changes no speed.
+runs under autocast. The convnets have random weights, which change no speed, unless theirs are in ../shared.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from bench import toy
 from bench.draft import SHARED, photographs
 from bench.pairs import in_turn, machine, ratio
+from vitrail.data.decode import decode
 from vitrail.data.loader import ImageDataset, Share, evaluation
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.prepare import prepare
@@ -26,6 +30,7 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.targets import NoTargets
 from vitrail.data.truth import Truth
 from vitrail.infer.feature_backends import FeatureBackends, feature_network
+from vitrail.layers.encoder import Encoder
 from vitrail.layers.pooling import Pool
 from vitrail.models.factory import create_encoder
 from vitrail.runs.device import fast_bf16
@@ -55,7 +60,7 @@ def timm_features(manifest: Manifest, rows: list[Row]) -> Callable[[bool], int]:
     from timm.data import create_transform, resolve_data_config
 
     network = timm.create_model("vit_small_patch14_dinov2", img_size=224).eval()
-    transform = create_transform(**resolve_data_config({}, model=network))
+    transform = create_transform(**resolve_data_config({"input_size": (3, 224, 224)}, model=network))
 
     class Photographs(torch.utils.data.Dataset[torch.Tensor]):
         def __len__(self) -> int:
@@ -104,24 +109,35 @@ def columns(rounds: int, folder: Path) -> Iterator[str]:
         yield f"| {name} | {IMAGES / median(seconds):.1f} | {faster} |"
 
 
+def prepared(folder: Path) -> torch.Tensor:
+    """Return prepared photographs: on noise the features of an untrained network are all alike."""
+    steps = Preprocess.for_size(224)
+    windows = toy.windows(BATCH) if not (folder / "photos").is_dir() else ()
+    paths = sorted((folder / "photos").rglob("*.jpg"))[:: 1000 // BATCH][:BATCH]
+    arrays = [decode(path, 3).image for path in paths] or [np.asarray(one.image) for one in windows]
+    return torch.stack([steps.eval(array)[0] for array in arrays])
+
+
+def convnet(name: str) -> Encoder:
+    """Return a convnet, with real weights if they are in ../shared."""
+    torch.manual_seed(0)
+    weights = SHARED / "weights" / name
+    return from_path(weights).build() if weights.is_dir() else create_encoder(name, image=(224, 224)).eval()
+
+
 def convnets(rounds: int, folder: Path) -> Iterator[str]:
     """Measure every backend of the convnets on prepared images; yield the rows of a table."""
     yield "\n| 16 at once, 224 px | chosen for 1,000 | images/s of each backend | faster than the best of the four by |"
     yield "|---|---|---|---|"
-    shape = (BATCH, 3, 224, 224)
+    images = prepared(folder)
     for name in CONVNETS:
-        torch.manual_seed(0)
-        encoder = create_encoder(name, image=(224, 224)).eval()
+        encoder = convnet(name)
         network = feature_network(encoder, Pool(encoder.spec, pool_kind(encoder.spec)))
-        images = torch.randn(shape)
-        found = FeatureBackends(network, shape, CPU, folder / f"{name}.json")
-        chosen = found.choose(dict.fromkeys(found.plans, 1_000), lambda images=images: images)
+        found = FeatureBackends(network, (BATCH, 3, 224, 224), CPU, folder / f"{name}.json")
+        chosen = found.choose(dict.fromkeys(found.plans, 1_000), lambda: images)
         ways = {plan: found.made(plan) for plan in found.plans}
         with torch.inference_mode():
-            times = in_turn(
-                {str(p): lambda run=run, images=images: run({"images": images}) for p, run in ways.items()},
-                rounds,
-            )
+            times = in_turn({str(p): partial(run, {"images": images}) for p, run in ways.items()}, rounds)
         eager = [str(plan) for plan in ways if plan.engine == "eager"]
         best = min(eager, key=lambda plan: median(times[plan]))
         each = "; ".join(f"{plan} {BATCH / median(seconds):.1f}" for plan, seconds in times.items())

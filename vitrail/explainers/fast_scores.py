@@ -20,7 +20,7 @@ from vitrail.runs.network import Network
 from vitrail.runs.run_network import ASK, run_network
 from vitrail.tasks.base import Task
 
-BATCH = 32
+BATCH = 16
 """Images in a forward pass."""
 
 PROBES = 6

@@ -44,7 +44,7 @@ BATCH = 16
 LARGEST = 4_000_000_000
 """Largest size of the patch features of all images, in bytes."""
 
-READ = 4 * BATCH
+READ = 8 * BATCH
 """Images that are read at a time, between batches of a network on the CPU."""
 
 AS_PREDICTED = -1
