@@ -1,6 +1,6 @@
 """A page of explanations of one photograph, ViT-S/14: seconds and forwards with and without tests, and the verdicts.
 
-`python -m bench.explain_page [IMAGES] [--size 112] [--old COMMIT] [--rounds 3] [--run RUN --photos FOLDER]`. A draft is
+`python -m bench.explain_page [IMAGES] [--size 224] [--old COMMIT] [--rounds 3] [--run RUN --photos FOLDER]`. A draft is
 trained on photographs as in `bench/draft.py`, or RUN is used. Whole commands take turns with those of an old commit.
 Then the tests of IMAGES photographs, at `--size`, by the procedure before bf16 (float32, shuffled networks occluded at
 every cell) and by the one of today: in how many are the verdicts equal? Wants ../shared.
@@ -128,7 +128,7 @@ def verdicts(predictor: Predictor, photos: Sequence[Path]) -> None:
 def main() -> None:
     words = argparse.ArgumentParser(prog="bench.explain_page")
     words.add_argument("images", nargs="?", type=int, default=20)
-    words.add_argument("--size", type=int, default=112)
+    words.add_argument("--size", type=int, default=224)
     words.add_argument("--old", default="")
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--run", type=Path)

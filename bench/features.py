@@ -135,7 +135,7 @@ def convnets(rounds: int, folder: Path) -> Iterator[str]:
         network = feature_network(encoder, Pool(encoder.spec, pool_kind(encoder.spec)))
         found = FeatureBackends(network, (BATCH, 3, 224, 224), CPU, folder / f"{name}.json")
         chosen = found.choose(dict.fromkeys(found.plans, 1_000), lambda: images)
-        ways = {plan: found.made(plan) for plan in found.plans}
+        ways = {plan: found.network_of(plan) for plan in found.plans}
         with torch.inference_mode():
             times = in_turn({str(p): partial(run, {"images": images}) for p, run in ways.items()}, rounds)
         eager = [str(plan) for plan in ways if plan.engine == "eager"]

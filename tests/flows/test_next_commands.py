@@ -23,6 +23,7 @@ from vitrail.runs.train_options import TrainOptions, words_of
 from vitrail.training import batch_size_finder
 from vitrail.training.batch_size_finder import forecast
 from vitrail.training.resolve_recipe import after_draft
+from vitrail.training.step_format import StepFormat
 
 PAGES = sorted(Path(batch_size_finder.__file__).parents[1].rglob("*.py"))
 
@@ -138,7 +139,11 @@ def test_a_fine_tune_is_foretold_from_the_quickest_of_several_steps(monkeypatch)
     monkeypatch.setattr(batch_size_finder.Trial, "seconds", seconds)
     batch = Batch({"images": torch.zeros(40, 3, 8, 8)}, [0] * 40, ("",) * 40)
     found = forecast(
-        torch.nn.Linear(1, 1), type("Free", (), {"couples": False}), batch, torch.device("cpu"), "float32"
+        torch.nn.Linear(1, 1),
+        type("Free", (), {"couples": False}),
+        batch,
+        torch.device("cpu"),
+        StepFormat("float32"),
     )
     assert asked == [8] * 6 + [32] * 2
     assert found == (0.08 / 8, 0.2 / 8)

@@ -244,6 +244,36 @@ def test_the_check_is_as_large_as_the_job_deserves(model, plans, shown, monkeypa
     assert asked == [100, backend_check.PROOF_IMAGES]
 
 
+def test_a_backend_without_a_kernel_stops_no_job_and_is_not_tried_again(model, shown, monkeypatch):
+    monkeypatch.setattr(autotune, "backends_for", lambda network, device: [PLAIN, BF16])
+    honest, calls = BackendNetwork.forward, []
+
+    def refuse(self, inputs):
+        calls.append(1)
+        if self.plan == BF16:
+            raise RuntimeError("not implemented for BFloat16")
+        return honest(self, inputs)
+
+    monkeypatch.setattr(BackendNetwork, "forward", refuse)
+    predictor = Predictor(model)
+    choice = choose_backend(predictor, 400, never)
+    assert choice.plan == PLAIN
+    assert "bf16 (cannot run this network: RuntimeError)" in choice.why
+    assert calls == [1]
+    assert choose_backend(predictor, 100_000, never).plan == PLAIN, "more images do not mend it"
+    assert calls == [1]
+
+
+def test_what_was_measured_for_a_smaller_job_is_known_to_a_larger_one(model, plans, shown, monkeypatch):
+    """bf16 that turned out slower than float32 is not checked once more."""
+    monkeypatch.setattr(autotune, "eager_speeds", lambda *given: {})
+    predictor = Predictor(model)
+    memory = BackendCache(predictor)
+    memory.keep(PLAIN, replace(seen(20.0), wanted=0))
+    memory.keep(BF16, replace(seen(16.0), wanted=48))
+    assert choose_backend(predictor, 100_000, never).plan == PLAIN
+
+
 def test_convolutions_in_another_memory_format_need_no_images(model, shown, monkeypatch):
     last = Backend(channels_last=True)
     monkeypatch.setattr(autotune, "backends_for", lambda network, device: [PLAIN, last])

@@ -9,7 +9,7 @@ import torch
 
 from vitrail.infer import feature_backends
 from vitrail.infer.backends import PLAIN, Backend, BackendNetwork
-from vitrail.infer.feature_backends import FeatureBackends, Measured, feature_network
+from vitrail.infer.feature_backends import FeatureBackends, FeatureSpeed, feature_network
 from vitrail.layers.pooling import Pool
 from vitrail.models.factory import create_encoder
 
@@ -39,8 +39,8 @@ def never():
     raise AssertionError("nothing was to be measured")
 
 
-def missing(found, count, **cached):
-    return dict.fromkeys(found.plans, count) | cached
+def missing(found, count):
+    return dict.fromkeys(found.plans, count)
 
 
 def test_a_short_job_measures_nothing_and_a_longer_one_does_it_once(machine, tmp_path):
@@ -58,9 +58,9 @@ def test_a_short_job_measures_nothing_and_a_longer_one_does_it_once(machine, tmp
 def test_the_fastest_for_the_job_is_taken_with_what_is_cached(machine, tmp_path):
     found = backends_of(tmp_path)
     found.seen = {
-        PLAIN: Measured(20.0, 0.0, 0.0),
-        BF16: Measured(60.0, 0.0, 0.01),
-        THROUGH: Measured(110.0, 9.0, 0.01),
+        PLAIN: FeatureSpeed(20.0, 0.0, 0.0),
+        BF16: FeatureSpeed(60.0, 0.0, 0.01),
+        THROUGH: FeatureSpeed(110.0, 9.0, 0.01),
     }
     assert found.choose(missing(found, 1_000), never) == BF16
     assert found.choose(missing(found, 10_000), never) == THROUGH
@@ -105,6 +105,28 @@ def test_convolutions_are_measured_in_both_memory_formats_and_give_the_same(mach
     found.choose(missing(found, 200), lambda: pixels)
     assert four <= set(found.seen)
     with torch.inference_mode():
-        exact = found.made(PLAIN)({"images": pixels})["vectors"]
-        last = found.made(replace(PLAIN, channels_last=True))({"images": pixels})["vectors"]
+        exact = found.network_of(PLAIN)({"images": pixels})["vectors"]
+        last = found.network_of(replace(PLAIN, channels_last=True))({"images": pixels})["vectors"]
     torch.testing.assert_close(last, exact, rtol=1e-4, atol=1e-5)
+
+
+def test_images_of_different_sizes_take_the_usual_backend_unmeasured(machine, tmp_path):
+    torch.manual_seed(0)
+    encoder = create_encoder("vit_digits", image=(32, 32)).eval()
+    network = feature_network(encoder, None)
+    found = FeatureBackends(network, (8, 3, 32, 32), CPU, tmp_path / "speeds.json", fixed=False)
+    assert found.choose(missing(found, 10_000), never) == BF16
+    assert THROUGH not in found.plans
+
+
+def test_few_new_images_are_computed_as_those_in_the_cache(machine, tmp_path):
+    found = backends_of(tmp_path)
+    assert found.choose({PLAIN: 10, BF16: 1_010, THROUGH: 1_010}, never) == PLAIN
+
+
+def test_only_the_chosen_network_stays_in_memory(machine, tmp_path):
+    found = backends_of(tmp_path)
+    plan = found.choose(missing(found, 200), images)
+    kept = found.network_of(plan)
+    assert found.network_of(plan) is kept
+    assert found.network_of(PLAIN) is found.network

@@ -105,7 +105,7 @@ def test_features_are_right_where_a_convolution_is_wrong_in_bf16(cnn, monkeypatc
     assert maker.path(usual) != right.path(usual)  # what was computed wrongly is not remembered
     with torch.no_grad():
         exact = maker.encoder(batch.images).pooled
-        rounded = maker.backends.made(usual)({"images": batch.images})["vectors"]
+        rounded = maker.backends.network_of(usual)({"images": batch.images})["vectors"]
     assert (rounded - exact).square().mean().sqrt() < 0.05 * exact.square().mean().sqrt()
 
 

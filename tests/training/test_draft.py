@@ -121,6 +121,8 @@ def test_the_network_answers_as_its_head_on_cached_features(digits, weights, tmp
     assert str(tmp_path) not in run.report_path.read_text()
     assert report["full_seconds"] > 0
     assert 0 <= report["gain_from_twice"] < 1
+    drafted = next(event for event in run.history() if event["event"] == "drafted")
+    assert drafted["features"] in {"bf16", "float32"}
     assert (run.folder / "doubts.csv").read_text().startswith("id,label,looks_like,probability")
     predictor = Predictor(run.folder)
     rows = prepare(digits).manifest.rows()

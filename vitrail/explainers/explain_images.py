@@ -141,7 +141,13 @@ def _title(one: Explanation) -> str:
 
 
 def summary(results: Sequence[Result]) -> list[str]:
-    """Summarize the tests over all images: one line per method with intervals, and which method to trust."""
+    """Summarize all images: the tests of each method, which method to trust, how masked images were scored."""
+    precision = precision_line([one for result in results for one in result.precisions])
+    return [*_verdicts(results), *filter(None, [precision])]
+
+
+def _verdicts(results: Sequence[Result]) -> list[str]:
+    """Return one line per method with intervals, and which method to trust; nothing if none was tested."""
     tested: dict[str, list[Explanation]] = {}
     for one in (one for result in results for one in result.explanations if one.faithful):
         tested.setdefault(one.method, []).append(one)
@@ -166,8 +172,6 @@ def summary(results: Sequence[Result]) -> list[str]:
             best = (method, deletion.mean + insertion.mean)
     if len(tested) > 1:
         lines.append(f"Trust {best[0]} here." if best[0] else "Trust none of them here.")
-    if precision := precision_line([one for result in results for one in result.precisions]):
-        lines.append(precision)
     return lines
 
 
@@ -176,7 +180,8 @@ def free_name(folder: Path, stem: str, suffix: str) -> Path:
 
     A name that is longer than file systems allow is cut.
     """
-    base, ending = os.path.splitext(suffix)
+    base, dot, last = suffix.rpartition(".")
+    ending = dot + last
     short = os.fsencode(stem)[: NAME_BYTES - len(os.fsencode(suffix))].decode("utf-8", "ignore")
     wanted = folder / f"{short}{suffix}"
     number = 2

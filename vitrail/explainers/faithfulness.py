@@ -144,6 +144,8 @@ class Baseline:
     def _areas(self, orders: Sequence[NDArray[np.integer]]) -> list[tuple[float, float]]:
         """Return the mean score over the steps, when cells are deleted and when they are inserted, for each order."""
         taken = torch.stack([_portions(order, self.cells) for order in orders])  # (orders, steps, row, col)
+        if not taken.shape[1]:  # a single cell has no order
+            return [(0.0, 0.0)] * len(orders)
         masks = torch.stack([taken, 1 - taken], 1)
         chosen = torch.arange(2).repeat_interleave(taken.shape[1]).repeat(len(orders))
         images = MaskedImages(self.image, masks.flatten(0, 2), self.fills, chosen, "deletion and insertion")

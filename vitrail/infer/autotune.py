@@ -27,6 +27,7 @@ from vitrail.infer.backend_check import (
     Shown,
     check_backend,
     compare_proof,
+    failure,
     proof_answer,
     timed,
 )
@@ -88,9 +89,20 @@ class BackendCache:
             self.seen = {}  # missing, or written by another version: measure again
 
     def valid_for(self, pictures: int) -> dict[Backend, BackendResult]:
-        """Return the results that are valid for a job: those of a check on at least as many images as it deserves."""
+        """Return the results that are valid for a job: those of a check on at least as many images as it deserves.
+
+        A backend that could not run, or was far off, is not checked again on more images.
+        """
         wanted = proof_size(pictures)
-        return {plan: seen for plan, seen in self.seen.items() if plan == PLAIN or seen.wanted >= wanted}
+        return {
+            plan: seen
+            for plan, seen in self.seen.items()
+            if plan == PLAIN or seen.wanted >= wanted or seen.hopeless
+        }
+
+    def speeds(self) -> dict[Backend, float]:
+        """Return images/s of the backends that were measured, for whatever job."""
+        return {plan: seen.speed for plan, seen in self.seen.items() if not seen.failed}
 
     def keep(self, plan: Backend, seen: BackendResult) -> None:
         """Store the measurement of a backend; results that failed for a passing reason are not written to disk."""
@@ -135,7 +147,8 @@ def choose_backend(
     proof_images = Shown(predictor, memory.point, partial(proof, proof_size(pictures)), memory.at_once)
     proven: dict[Backend, BackendNetwork] = {}
     while True:
-        job = Job(pictures, memory.valid_for(pictures), timed_speeds)
+        lower = any(plan.engine == "eager" and not needs_no_proof(plan) for plan in plans)
+        job = Job(pictures, memory.valid_for(pictures), {**memory.speeds(), **timed_speeds}, lower)
         plan = min(allowed(plans, job), key=job.seconds)
         if plan == PLAIN:
             return Choice(PLAIN, _why(PLAIN, memory), Request(memory.point))
@@ -155,8 +168,12 @@ def _check(
     scales = Scales(proof_images.learnt)
     make = partial(_backend_network, predictor, plan, memory, scales)
     if needs_no_proof(plan):
-        exact = make()
-        result = compare_proof(predictor, Request(memory.point, exact), job.expected(plan))
+        try:
+            exact = make()
+            result = compare_proof(predictor, Request(memory.point, exact), job.expected(plan))
+        except Exception as error:  # an engine may fail in any way; float32 still works
+            memory.keep(plan, failure(error))
+            return None
         memory.keep(plan, result)
         return exact if result.faithful else None
     if PLAIN not in job.seen:
@@ -212,10 +229,16 @@ def eager_speeds(
     for plan in plans:
         if plan.engine != "eager" or plan in memory.seen:
             continue
-        network = None if plan == PLAIN else _backend_network(predictor, plan, memory, Scales())
-        request = Request(memory.point, network)
-        seconds = [timed(predictor, request, few)[1] for _ in range(2)]  # the first call includes setup
-        speeds[plan] = len(few) / seconds[1]
+        try:
+            network = None if plan == PLAIN else _backend_network(predictor, plan, memory, Scales())
+            request = Request(memory.point, network)
+            seconds = [timed(predictor, request, few)[1] for _ in range(3)]  # the first call includes setup
+        except Exception as error:  # an operation may lack this precision; float32 still works
+            if plan == PLAIN:
+                raise
+            memory.keep(plan, failure(error))
+            continue
+        speeds[plan] = len(few) / min(seconds[1:])
     return speeds
 
 
@@ -269,7 +292,7 @@ def _why(plan: Backend, memory: BackendCache) -> str:
 
 def _fault(result: BackendResult) -> str:
     if result.failed:
-        return f"cannot run this network: {result.failed}"
+        return result.failed
     fault = f"{result.same_top:.1%} of top answers as in float32, a probability differs by {result.drift:.2g}"
     if result.off > SPREAD:
         fault += f", outputs differ by {result.off:.0%} of the difference between images"

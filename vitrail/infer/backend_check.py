@@ -74,6 +74,11 @@ class BackendResult:
         near = self.drift <= DRIFT and self.off <= SPREAD
         return not self.failed and self.same_top >= SAME_TOP and near
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether more images cannot make it faithful."""
+        return bool(self.failed) or self.drift > DRIFT or self.off > SPREAD
+
 
 class Shown:
     """Images for int8 calibration and for the check, in batches of `at_once`. They are decoded once, on first use.
@@ -140,9 +145,7 @@ def check_backend(plan: Backend, make: Callable[[], Twin], shown: Shown) -> tupl
         found = _Compared(shown, request)
         known = proof_answer(predictor, request)
     except Exception as error:  # an engine may fail in any way; float32 still works
-        why = str(error) if isinstance(error, VitrailError) else type(error).__name__
-        passing = isinstance(error, MemoryError | OSError | torch.OutOfMemoryError)
-        return BackendResult(0.0, 0.0, 0.0, 1.0, count, why, passing), None
+        return failure(error, count), None
     result = BackendResult(
         speed(shown.batches, found.seconds),
         setup,
@@ -204,6 +207,15 @@ def proof_answer(predictor: Predictor, request: Request) -> list[float]:
     ready = predictor.ready(proof_image_for(predictor.preprocess), request.point)
     found: list[float] = predictor.task.fingerprint(predictor.outputs([ready], request)).flatten().tolist()
     return found
+
+
+def failure(error: Exception, pictures: int = 0) -> BackendResult:
+    """Return the result of a backend that cannot run the network."""
+    why = str(error) if isinstance(error, VitrailError) else type(error).__name__
+    passing = isinstance(error, MemoryError | OSError | torch.OutOfMemoryError)
+    return BackendResult(
+        0.0, 0.0, 0.0, 1.0, pictures, f"cannot run this network: {why}", passing, wanted=PROOF_IMAGES
+    )
 
 
 def compare_proof(predictor: Predictor, request: Request, speed: float) -> BackendResult:

@@ -57,6 +57,7 @@ class Job:
     images: int
     seen: Mapping[Backend, BackendResult]
     timed: Mapping[Backend, float]
+    eager: bool = True  # whether there is an eager backend in a lower precision
 
     @property
     def proof(self) -> int:
@@ -86,17 +87,19 @@ class Job:
         """Return the images/s that a backend is expected to reach before it is measured."""
         if plan.engine == "eager":
             return self.timed.get(plan, self.plain * (1 if needs_no_proof(plan) else EAGER_SPEEDUP))
-        speed = EXPECTED_SPEEDUP[plan.engine] * self._fastest_eager()
+        speed = self.timed.get(plan, EXPECTED_SPEEDUP[plan.engine] * self._fastest_eager())
         if plan.precision != "int8":
             return speed
-        measured = [
-            seen.speed for one, seen in self.seen.items() if one.engine == plan.engine and not seen.failed
-        ]
+        known = {**self.timed, **{one: seen.speed for one, seen in self.seen.items() if not seen.failed}}
+        if plan in known:
+            return known[plan]
+        measured = [speed for one, speed in known.items() if one.engine == plan.engine]
         amx = bf16_unit(torch.device("cpu")) == "amx_bf16"
         return (INT8_WITH_AMX if amx else INT8_SPEEDUP) * max(measured, default=speed)
 
     def _fastest_eager(self) -> float:
         """Return the highest images/s of an eager backend, measured or timed, or else assumed."""
-        measured = [seen.speed for plan, seen in self.seen.items() if plan.engine == "eager"]
-        known = [*measured, *self.timed.values()]
-        return max(known) if len(known) > 1 else EAGER_SPEEDUP * self.plain
+        measured = {plan: seen.speed for plan, seen in self.seen.items() if not seen.failed}
+        known = {plan: speed for plan, speed in {**self.timed, **measured}.items() if plan.engine == "eager"}
+        assumed = (EAGER_SPEEDUP if self.eager and len(known) < 2 else 1) * self.plain
+        return max([*known.values(), assumed])

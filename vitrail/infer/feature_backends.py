@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitrail.core.cache import keep_json
 from vitrail.infer.backend_check import Away
@@ -31,11 +31,11 @@ FEATURES_OFF = 0.1
 """Largest allowed distance of features from float32, relative to their spread over images: bf16 is 0.005 to 0.03 off
 on photographs, features that ignore the image are 1 off."""
 
-FEW = 64
-"""Jobs with fewer images take the usual backend without measuring."""
+SMALLEST_MEASURED_JOB = 64
+"""Jobs with fewer images take the backend with most of them in the cache, or the usual one, without measuring."""
 
 TIMED = 8
-"""Images of a timed call."""
+"""Images of a timed call of an eager backend."""
 
 ROUNDS = 3
 """Timed calls of a backend that is among the fastest; others get one."""
@@ -46,14 +46,14 @@ NEAR = 1.5
 SLOWEST = 1e-9
 """Images a second of a backend that cannot run the network."""
 
-SETUP_SECONDS = 10.0
+OPENVINO_SETUP = 10.0
 """Assumed setup time of an engine that translates the network, before it is measured."""
 
-EXPECTED_SPEEDUP = 1.2
-"""Assumed speedup of such an engine over the fastest eager backend, before it is measured; `OF_CONVOLUTIONS` for
+OPENVINO_SPEEDUP = 1.2
+"""Assumed speedup of such an engine over the fastest eager backend, before it is measured; `ON_CONVOLUTIONS` for
 networks without attention. Measured: 1.0 to 1.3, and 1.1 to 4."""
 
-OF_CONVOLUTIONS = 2.0
+ON_CONVOLUTIONS = 2.0
 
 
 class VectorHead(Head):
@@ -73,7 +73,7 @@ def feature_network(encoder: Encoder, pool: Pool | None) -> Network:
     return Network(encoder, VectorHead(pool), ("vectors",)).eval().requires_grad_(False)
 
 
-class Measured(NamedTuple):
+class FeatureSpeed(NamedTuple):
     """Images a second, seconds of setup, and the distance of the features from float32."""
 
     speed: float
@@ -101,7 +101,7 @@ class FeatureBackends:
         path: Path,
         fixed: bool = True,
     ) -> None:
-        self.network, self.shape, self.device, self.path = network, shape, device, path
+        self.network, self.shape, self.device, self.path, self.fixed = network, shape, device, path, fixed
         self.check = Bf16Check()
         if fast_bf16(device):
             self.check = check_bf16(network.encoder, noise(shape[1:], device))
@@ -112,12 +112,12 @@ class FeatureBackends:
         translated = [one for one in engines if one.precision == usual.precision and fixed]
         self.plans = tuple(dict.fromkeys([usual, *eager, *translated]))
         self.seen = self._known()
-        self._made: dict[Backend, BackendNetwork] = {}
+        self._networks: dict[Backend, nn.Module] = {PLAIN: network}
 
-    def _known(self) -> dict[Backend, Measured]:
+    def _known(self) -> dict[Backend, FeatureSpeed]:
         try:
             rows = json.loads(self.path.read_text(encoding="utf-8"))
-            return {Backend(**row["plan"]): Measured(**row["seen"]) for row in rows}
+            return {Backend(**row["plan"]): FeatureSpeed(**row["seen"]) for row in rows}
         except (OSError, ValueError, KeyError, TypeError):
             return {}  # missing, or written by another version: measure again
 
@@ -125,13 +125,14 @@ class FeatureBackends:
         """Return the backend that soonest has the features of a job.
 
         `missing` says how many images each backend would have to compute; `images` returns a batch of the job, which
-        is called only if something has to be measured.
+        is called only if something has to be measured. Images of different sizes cannot be compared in a batch, so
+        nothing is measured for them.
         """
-        done = [plan for plan in self.plans if not missing[plan]]
-        if done:
-            return done[0]
-        if not self.seen and min(missing.values()) < FEW:
-            return self.plans[0]
+        least = min(self.plans, key=missing.__getitem__)
+        if not missing[least] or not self.fixed:
+            return least
+        if not self.seen and missing[least] < SMALLEST_MEASURED_JOB:
+            return least
         eager = [plan for plan in self.plans if plan.engine == "eager"]
         batch = None if all(plan in self.seen for plan in eager) else images()
         if batch is not None:
@@ -140,58 +141,67 @@ class FeatureBackends:
             if plan not in self.seen and self._pays(plan, missing):
                 self._measure([plan], images() if batch is None else batch)
         usable = [plan for plan in self.plans if plan in self.seen and self.seen[plan].faithful]
-        return min(usable, key=lambda plan: self._seconds(plan, missing))
+        chosen = min(usable, key=lambda plan: self._seconds(plan, missing))
+        self._networks = {
+            PLAIN: self.network,
+            chosen: self.network_of(chosen),
+        }  # release the memory of the others
+        return chosen
 
     def _pays(self, plan: Backend, missing: Mapping[Backend, int]) -> bool:
         """Whether measuring an engine, with its setup, may shorten this job."""
         best = min(
             (one for one in self.seen if self.seen[one].faithful), key=lambda one: self._seconds(one, missing)
         )
-        speedup = OF_CONVOLUTIONS if self.network.spec.attention == "none" else EXPECTED_SPEEDUP
+        speedup = ON_CONVOLUTIONS if self.network.spec.attention == "none" else OPENVINO_SPEEDUP
         speed = speedup * self.seen[best].speed
-        return SETUP_SECONDS + missing[plan] / speed < self._seconds(best, missing)
+        return OPENVINO_SETUP + missing[plan] / speed < self._seconds(best, missing)
 
     def _seconds(self, plan: Backend, missing: Mapping[Backend, int]) -> float:
         seen = self.seen[plan]
-        setup = 0.0 if plan in self._made else seen.setup
+        setup = 0.0 if plan in self._networks else seen.setup
         return setup + missing[plan] / seen.speed
 
     def _measure(self, plans: Sequence[Backend], images: Tensor) -> None:
         """Set backends up on some images, compare them with float32, and time them in turn: the fastest call counts."""
-        images = images[:TIMED]
         exact = self._timed(PLAIN, images)[0]
-        ready: dict[Backend, Measured] = {}
+        ready: dict[Backend, FeatureSpeed] = {}
         for plan in plans:
             began = time.perf_counter()
             try:
                 vectors = self._timed(plan, images)[0] if plan != PLAIN else exact
             except Exception:  # an engine may fail in any way; another backend works
-                self.seen[plan] = Measured(SLOWEST, 0.0, float("inf"))
+                self.seen[plan] = FeatureSpeed(SLOWEST, 0.0, float("inf"))
                 continue
             setup = time.perf_counter() - began if plan.engine != "eager" else 0.0
-            ready[plan] = Measured(0.0, setup, 0.0 if plan == PLAIN else _distance(exact, vectors))
-        best = {plan: self._timed(plan, images)[1] for plan in ready}
+            ready[plan] = FeatureSpeed(0.0, setup, 0.0 if plan == PLAIN else _distance(exact, vectors))
+        best = {plan: self._timed(plan, self._some(plan, images))[1] for plan in ready}
         near = [plan for plan in ready if best[plan] <= NEAR * min(best.values())]
         for plan in near * (ROUNDS - 1):
-            best[plan] = min(best[plan], self._timed(plan, images)[1])
+            best[plan] = min(best[plan], self._timed(plan, self._some(plan, images))[1])
         for plan, seen in ready.items():
-            self.seen[plan] = seen._replace(speed=len(images) / best[plan])
+            self.seen[plan] = seen._replace(speed=len(self._some(plan, images)) / best[plan])
         keep_json(
             self.path, [{"plan": asdict(plan), "seen": seen._asdict()} for plan, seen in self.seen.items()]
         )
 
+    @staticmethod
+    def _some(plan: Backend, images: Tensor) -> Tensor:
+        """Return the images of a timed call: an engine gets whole batches, which it would otherwise fill up."""
+        return images[:TIMED] if plan.engine == "eager" else images
+
     def _timed(self, plan: Backend, images: Tensor) -> tuple[Tensor, float]:
-        run = self.made(plan)
+        run = self.network_of(plan)
         began = time.perf_counter()
         with torch.inference_mode():
-            vectors = run({"images": images.to(self.device)})["vectors"].cpu()
+            vectors: Tensor = run({"images": images.to(self.device)})["vectors"].float().cpu()
         return vectors, time.perf_counter() - began
 
-    def made(self, plan: Backend) -> BackendNetwork:
-        """Return the network that runs with a backend."""
-        if plan not in self._made:
-            self._made[plan] = BackendNetwork(self.network, plan, self.shape)
-        return self._made[plan]
+    def network_of(self, plan: Backend) -> nn.Module:
+        """Return the network that runs with a backend: dict of float32 images -> dict of float32 vectors."""
+        if plan not in self._networks:
+            self._networks[plan] = BackendNetwork(self.network, plan, self.shape)
+        return self._networks[plan]
 
 
 def _distance(exact: Tensor, vectors: Tensor) -> float:

@@ -13,6 +13,9 @@ from vitrail.core.errors import nearest
 FILES = (".safetensors", ".npz", ".bin", ".pth", ".pt", ".tar", ".pyth", ".ckpt")
 """Suffixes of files that may hold weights of others."""
 
+EXPORTED = "vitrail_export"
+"""The entry in the metadata of weights that vitrail wrote for another library."""
+
 NO_NAMES = (*FILES, ".onnx", ".xml", ".pt2", ".json", ".zip")
 """Suffixes of files, which end no name of weights."""
 
@@ -28,6 +31,12 @@ def is_ours(path: Path) -> bool:
 def has_our_header(path: Path) -> bool:
     """Return whether a path is a safetensors file with the header of a model file."""
     return "vitrail" in (_metadata(path) or {})
+
+
+def is_exported(path: Path) -> bool:
+    """Return whether a file or folder holds weights that vitrail wrote for another library."""
+    whole = path / "model.safetensors" if path.is_dir() else path
+    return EXPORTED in (_metadata(whole) or {})
 
 
 def holds_weights(path: Path) -> bool:

@@ -26,7 +26,7 @@ from vitrail.data.preprocess import EIGHT_BITS, Preprocess
 from vitrail.data.truth import Truth
 from vitrail.models.factory import describe
 from vitrail.runs.model_file import Header, write_model
-from vitrail.runs.model_source import has_our_header
+from vitrail.runs.model_source import has_our_header, is_exported
 from vitrail.runs.network import Network, build_network, build_task, take_head
 from vitrail.runs.proof import answer
 from vitrail.tasks.base import Task
@@ -131,7 +131,7 @@ def _made(path: Path, source: str, located: Located) -> Published:
     found = located.open()
     classes = _classes(found, located)
     network, task = _network(found, classes)
-    steps = _preprocess(found)
+    steps = _preprocess(found, is_exported(located.path))
     proof = answer(network, task, steps)
     if not all(map(math.isfinite, proof)):
         raise WeightsError(
@@ -190,12 +190,14 @@ def _network(found: Pretrained, classes: ClassNames) -> tuple[Network, Task[Any,
     return network.eval().requires_grad_(False), task
 
 
-def _preprocess(found: Pretrained) -> Preprocess:
-    """Return the published preprocessing, to whole numbers where the figures of the weights were measured so."""
+def _preprocess(found: Pretrained, ours: bool) -> Preprocess:
+    """Return the published preprocessing, to whole numbers where the figures of the weights were measured so.
+
+    Weights that vitrail itself exported (`ours`) were measured without rounding.
+    """
     steps = published_preprocess(found)
-    return replace(
-        steps, rounded=found.source in EVALUATED_IN_PILLOW and steps.scale == EIGHT_BITS and not steps.raw
-    )
+    rounds = found.source in EVALUATED_IN_PILLOW and not ours
+    return replace(steps, rounded=rounds and steps.scale == EIGHT_BITS and not steps.raw)
 
 
 def _notes(source: str, found: Pretrained, located: Located, classes: ClassNames) -> Iterator[str]:

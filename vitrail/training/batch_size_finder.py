@@ -69,7 +69,7 @@ def measure(
     checks = _faithful(trial, formats)
     form = _fastest_format(recipe, trial, checks)
     trial.use(form, checks[form])
-    path = _cache_path(recipe, network, batch, str(form))
+    path = _cache_path(recipe, network, batch, str(form), device)
     if task.couples:
         given: int | None = size
     elif recipe.training.micro is not None:
@@ -103,7 +103,7 @@ def _fastest_format(recipe: Recipe, trial: Trial, checks: dict[StepFormat, Bf16C
     first = next(iter(checks))
     if len(checks) == 1:
         return first
-    path = _cache_path(recipe, trial.network, trial.batch, " | ".join(map(str, checks)))
+    path = _cache_path(recipe, trial.network, trial.batch, " | ".join(map(str, checks)), trial.device)
     cached = _cached_format(path)
     if cached in checks:
         return cached
@@ -152,21 +152,15 @@ def forecast(
     task: Task[Any, Any],
     batch: Batch[Any],
     device: torch.device,
-    precision: str,
+    form: StepFormat,
     smallest: int = 1,
-    memory_format: str = "contiguous",
 ) -> Forecast:
     """Time several steps of a few images on a copy of the network; a larger step only while it takes little time.
 
     `smallest` is the smallest number of images in a step.
     """
-    layout = layout_of(memory_format)
     trial = Trial(
-        deepcopy(network).to(device).to(memory_format=layout).train(), task, batch, device, smallest
-    )
-    form = StepFormat(
-        "bf16" if precision == "bf16" else "float32",
-        "channels_last" if layout == torch.channels_last else "contiguous",
+        deepcopy(network).to(device).to(memory_format=form.layout).train(), task, batch, device, smallest
     )
     timings: dict[int, list[float]] = {}
     first = len(batch) if task.couples else max(smallest, min(SMALLEST, len(batch)))
@@ -182,16 +176,22 @@ def forecast(
     return Forecast(min(best), median(best))
 
 
-def _cache_path(recipe: Recipe, network: Network, batch: Batch[Any], formats: str) -> Path:
+def _cache_path(
+    recipe: Recipe, network: Network, batch: Batch[Any], formats: str, device: torch.device
+) -> Path:
     """Return the cache file with what was measured of such a training in these formats on such a machine."""
     key = (
         describe(network.encoder),
         (recipe.task.name, recipe.training.compile, recipe.training.grad_checkpointing),
         (tuple(batch.images.shape), formats),
         (platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()),
-        torch.__version__,
+        (torch.__version__, *_gpu(device)),
     )
     return cache_dir() / "steps" / f"{blake2b(repr(key).encode(), digest_size=12).hexdigest()}.json"
+
+
+def _gpu(device: torch.device) -> tuple[str, ...]:
+    return (torch.cuda.get_device_name(device),) if device.type == "cuda" else ()
 
 
 def _cached(path: Path) -> int | None:

@@ -130,9 +130,12 @@ def _noise(recipe: Recipe, start: InitialState, batch: Batch[Any]) -> float:
     device = device_for(recipe.training.device)
     smallest = smallest_piece(start.network, start.task, recipe.model)
     measured = recipe.training
-    times = forecast(
-        start.network, start.task, batch, device, measured.precision, smallest, measured.memory_format
+    # The recipe is measured: no setting is left to be chosen.
+    form = StepFormat(
+        "bf16" if measured.precision == "bf16" else "float32",
+        "channels_last" if measured.memory_format == "channels_last" else "contiguous",
     )
+    times = forecast(start.network, start.task, batch, device, form, smallest)
     return times.usual / times.quickest
 
 

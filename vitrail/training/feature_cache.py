@@ -100,6 +100,11 @@ class Frozen:
         digest.update(json.dumps([str(plan), *float32]).encode())
         return cache_dir() / "features" / f"{digest.hexdigest()}.safetensors"
 
+    @property
+    def usual(self) -> Backend:
+        """The backend by rule, whatever this machine's speed: for features that a training starts from."""
+        return self.backends.plans[0]
+
     def _measurements(self, shape: tuple[int, ...]) -> Path:
         """Return the cache file of what backends of this network cost on this machine."""
         digest = self._digest.copy()
@@ -107,15 +112,21 @@ class Frozen:
         return cache_dir() / "features" / f"{digest.hexdigest()}.json"
 
     def vectors(
-        self, manifest: Manifest, rows: Sequence[Row], progress: Callable[[int, int], None] | None = None
+        self,
+        manifest: Manifest,
+        rows: Sequence[Row],
+        progress: Callable[[int, int], None] | None = None,
+        plan: Backend | None = None,
     ) -> Vectors:
         """Return one vector per row, (n, d), or per patch, (n, p, d). Only images that are not cached are computed.
+
+        `plan` is the backend; None: the one that has them soonest, which depends on the speed of this machine.
 
         Raises:
             SettingError: the patch features of all images are larger than `LARGEST`.
         """
         self._refuse_huge(len(rows))
-        plan = self.backend(manifest, rows)
+        plan = plan or self.backend(manifest, rows)
         known = self._read(plan)
         new = _distinct(row for row in rows if row.hash not in known)
         if new:
@@ -178,10 +189,10 @@ class Frozen:
         self, manifest: Manifest, rows: Sequence[Row], plan: Backend
     ) -> Iterator[tuple[list[str], Vectors]]:
         """Yield hashes and vectors, batch by batch."""
-        run = self.backends.made(plan)
+        run = self.backends.network_of(plan)
         for hashes, images in self._batches(manifest, rows):
             with torch.inference_mode():
-                vectors = run({"images": images.to(self.device)})["vectors"].cpu().numpy()
+                vectors = run({"images": images.to(self.device)})["vectors"].float().cpu().numpy()
             yield hashes, vectors.astype(np.float16) if self.patches else vectors
 
     def _batches(self, manifest: Manifest, rows: Sequence[Row]) -> Iterator[tuple[list[str], Tensor]]:
@@ -189,10 +200,10 @@ class Frozen:
         images = ImageDataset(rows, manifest.root, self.preprocess, NoTargets(Truth("none")))
         at = [(index, AS_PREDICTED) for index in range(len(rows))]
         make = images.__getitem__
-        read = (
-            read_then_compute(make, at, READ) if self.device.type == "cpu" else prefetch(make, at, 2 * BATCH)
-        )
-        size = BATCH if self.preprocess.zoom is None else 1  # with a zoom, images have different sizes
+        # With a zoom, images are large and of different sizes: one at a time.
+        size, ahead = (BATCH, READ) if self.preprocess.zoom is None else (1, 1)
+        cpu = self.device.type == "cpu"
+        read = read_then_compute(make, at, ahead) if cpu else prefetch(make, at, 2 * size)
         left = iter(rows)
         while some := list(islice(read, size)):
             batch = listed(some)

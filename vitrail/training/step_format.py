@@ -51,6 +51,12 @@ def precision_for(recipe: Recipe, network: Network, device: torch.device) -> Pre
     return "bf16" if faster else "float32"
 
 
+def likely_formats(recipe: Recipe, network: Network, device: torch.device) -> tuple[StepFormat, ...]:
+    """Return the formats that a step will most likely have: of several, those in channels-last order."""
+    formats = formats_for(recipe, network, device)
+    return tuple(form for form in formats if form.memory_format == "channels_last") or formats
+
+
 def formats_for(recipe: Recipe, network: Network, device: torch.device) -> tuple[StepFormat, ...]:
     """Return the formats of a step to choose from, the usual one first.
 
