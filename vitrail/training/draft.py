@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,14 @@ from vitrail.data.manifest import Manifest, Row
 from vitrail.data.open_image import load
 from vitrail.data.prepare import Prepared
 from vitrail.evaluate.cross_validation import Answered, gain_from_twice, score_by_folds
+from vitrail.infer.backends import Backend
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft_report import Outlook, write_draft_report
 from vitrail.runs.device import device_for
 from vitrail.runs.image_changes import look_event
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import ReportError, Run, create_run, elsewhere
-from vitrail.tasks.probe import DenseProbe, Probe
+from vitrail.tasks.probe import DenseProbe, Probe, Vectors
 from vitrail.training.batch_size_finder import LARGER, forecast
 from vitrail.training.checkpointing import write_best
 from vitrail.training.feature_cache import Frozen
@@ -94,11 +96,7 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
         )
     rows = manifest.rows()
     clock.end("weights and set-up")
-    plan = frozen.backend(manifest, rows)
-    note(listeners, [f"features in {plan}"])
-    vectors = frozen.vectors(
-        manifest, rows, lambda done, total: _report_progress(listeners, done, total), plan
-    )
+    vectors, plan = _features(frozen, manifest, listeners)
     clock.end("features")
     data = probe_data(start, probe, rows, manifest)
     scored = out_of_fold(probe, vectors, data.truth, data.groups)
@@ -126,6 +124,15 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
         again = f"Make the draft again from the cached features: {command('train', recipe.data.source)}"
         raise ReportError(run, error, again) from error
     return run
+
+
+def _features(frozen: Frozen, manifest: Manifest, listeners: Sequence[Listener]) -> tuple[Vectors, Backend]:
+    """Return the features of all rows, and the backend that gave them, which is reported."""
+    rows = manifest.rows()
+    plan = frozen.backend(manifest, rows)
+    note(listeners, [f"features in {plan}"])
+    progress = partial(_report_progress, listeners)
+    return frozen.vectors(manifest, rows, progress, plan), plan
 
 
 def _probe_of(start: InitialState) -> Probe | None:
