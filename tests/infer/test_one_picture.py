@@ -55,3 +55,14 @@ def test_computed_buffers_are_those_of_a_random_network(name):
     for key, buffer in zeros.named_buffers():
         assert key in stored or torch.equal(buffer, computed[key])
     assert any(not weight.any() for weight in zeros.parameters())
+
+
+def test_no_lazily_loaded_name_is_that_of_a_module_of_plots():
+    """Importing the module would put it in the place of the function."""
+    from pkgutil import iter_modules
+
+    from vitrail import plots
+
+    modules = {one.name for one in iter_modules(plots.__path__)}
+    assert not modules & set(plots.__all__)
+    assert all(callable(getattr(plots, name)) for name in ("intervals", "curves", "Bar", "fan"))

@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from vitrail.plots.figures import reach as reach
     from vitrail.plots.figures import reliability as reliability
     from vitrail.plots.figures import similarity_tiles as similarity_tiles
-    from vitrail.plots.intervals import Bar as Bar
-    from vitrail.plots.intervals import costs as costs
-    from vitrail.plots.intervals import intervals as intervals
+    from vitrail.plots.interval_figures import Bar as Bar
+    from vitrail.plots.interval_figures import costs as costs
+    from vitrail.plots.interval_figures import intervals as intervals
 
 _FIGURES = {
     "Fan": "vitrail.plots.figures",
@@ -62,9 +62,9 @@ _FIGURES = {
     "reach": "vitrail.plots.figures",
     "reliability": "vitrail.plots.figures",
     "similarity_tiles": "vitrail.plots.figures",
-    "Bar": "vitrail.plots.intervals",
-    "costs": "vitrail.plots.intervals",
-    "intervals": "vitrail.plots.intervals",
+    "Bar": "vitrail.plots.interval_figures",
+    "costs": "vitrail.plots.interval_figures",
+    "intervals": "vitrail.plots.interval_figures",
 }
 
 __all__ = [
