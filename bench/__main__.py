@@ -6,8 +6,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TOOLS = {
-    "__init__", "__main__", "apart", "commits", "commits_side", "golden", "golden_compare", "golden_data",
-    "golden_side", "kept", "pairs", "toy",
+    "__init__", "__main__", "apart", "commits", "commits_side", "explain_page_side", "first_job", "golden",
+    "golden_compare", "golden_data", "golden_side", "kept", "pairs", "toy",
 }  # fmt: skip
 HOURS = {"family", "positions", "learn", "int8"}
 """Benches that train for long, or need trained runs: run when they are named."""

@@ -12,7 +12,8 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -77,21 +78,28 @@ def measure(trees: dict[str, Path], folder: Path, rounds: int) -> list[str]:
     return rows
 
 
+@contextmanager
+def checked_out(old: str, new: str) -> Iterator[tuple[dict[str, Path], Path]]:
+    """Check two commits out; yield their trees, `old` and `new`, and a temporary folder."""
+    repository = Path(__file__).resolve().parents[1]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())).resolve()
+        trees = {}
+        for name, given in (("old", old), ("new", new)):
+            commit = commit_of(repository, given)
+            print(f"{name}: {commit[:12]}")
+            trees[name] = stack.enter_context(worktree(repository, commit, folder / name))
+        yield trees, folder
+
+
 def main() -> None:
     words = argparse.ArgumentParser(prog="bench.commits")
     words.add_argument("old")
     words.add_argument("new")
     words.add_argument("--rounds", type=int, default=12)
     asked = words.parse_args()
-    repository = Path(__file__).resolve().parents[1]
     print(machine())
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())).resolve()
-        trees = {}
-        for name in ("old", "new"):
-            commit = commit_of(repository, getattr(asked, name))
-            print(f"{name}: {commit[:12]}")
-            trees[name] = stack.enter_context(worktree(repository, commit, folder / name))
+    with checked_out(asked.old, asked.new) as (trees, folder):
         print("\n".join(measure(trees, folder, asked.rounds)))
 
 

@@ -271,7 +271,7 @@ APART = {
     "runs/run_network.py": "the one way",
     "training/elastic_recipe.py": "on the meta device, which computes nothing",
     "training/loop.py": "a step of a training",
-    "training/batch_size_finder.py": "a step of a training, measured",
+    "training/step_timing.py": "a step of a training, measured",
     "training/distillation.py": "inside a step of a training, in its precision",
 }
 """Pages that run a network themselves, and why."""

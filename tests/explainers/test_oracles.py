@@ -10,7 +10,8 @@ from torch import nn
 
 from vitrail.core.errors import SettingError
 from vitrail.explainers.gradcam import GradCam
-from vitrail.explainers.occlusion import Occlusion, OcclusionSettings, cell_grid, mean_colour, on_pixels
+from vitrail.explainers.masked_images import on_pixels
+from vitrail.explainers.occlusion import Occlusion, OcclusionSettings, cell_grid, mean_colour
 from vitrail.models.swin import SwinConfig
 from vitrail.models.timm_wrapper import TimmConfig
 

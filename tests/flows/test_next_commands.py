@@ -23,6 +23,7 @@ from vitrail.runs.train_options import TrainOptions, words_of
 from vitrail.training import batch_size_finder
 from vitrail.training.batch_size_finder import forecast
 from vitrail.training.resolve_recipe import after_draft
+from vitrail.training.step_format import StepFormat
 
 PAGES = sorted(Path(batch_size_finder.__file__).parents[1].rglob("*.py"))
 
@@ -58,7 +59,7 @@ def everything() -> TrainOptions:
         "distill": "soft",
         "pool": "mean",
     }
-    first |= {"balance": "loss", "precision": "bf16"}
+    first |= {"balance": "loss", "precision": "bf16", "memory_format": "channels_last"}
     samples = {"str": "a 'b' $c", "int": -3, "float": 0.25, "bool": False}
     kinds = {field.name: str(field.type).split(" | ")[0] for field in fields(TrainOptions)}
     return TrainOptions(**{name: first.get(name, samples.get(kind, "x")) for name, kind in kinds.items()})
@@ -131,14 +132,18 @@ def test_a_fine_tune_is_foretold_from_the_quickest_of_several_steps(monkeypatch)
     """Other work takes the machine away for moments, the first step pays for set-up: neither is what training costs."""
     took, asked = chain([50.0], cycle([0.4, 0.8, 0.08, 0.1, 0.2])), []
 
-    def seconds(self, count, precision):
+    def seconds(self, count, form):
         asked.append(count)
         return next(took) if count == 8 else 4.0
 
-    monkeypatch.setattr(batch_size_finder._Trial, "seconds", seconds)
+    monkeypatch.setattr(batch_size_finder.Trial, "seconds", seconds)
     batch = Batch({"images": torch.zeros(40, 3, 8, 8)}, [0] * 40, ("",) * 40)
     found = forecast(
-        torch.nn.Linear(1, 1), type("Free", (), {"couples": False}), batch, torch.device("cpu"), "float32"
+        torch.nn.Linear(1, 1),
+        type("Free", (), {"couples": False}),
+        batch,
+        torch.device("cpu"),
+        StepFormat("float32"),
     )
     assert asked == [8] * 6 + [32] * 2
     assert found == (0.08 / 8, 0.2 / 8)

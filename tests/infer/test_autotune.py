@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from vitrail.core.environment import compiler
-from vitrail.infer import autotune, backend_check
+from vitrail.infer import autotune, backend_check, backend_costs
 from vitrail.infer import backends as plans_page
-from vitrail.infer.autotune import BackendCache, choose_backend, speed_up
-from vitrail.infer.backend_check import Shown
+from vitrail.infer.autotune import BackendCache, allowed, choose_backend, eager_speeds, speed_up
+from vitrail.infer.backend_check import BackendResult, Shown
+from vitrail.infer.backend_costs import Job, proof_size
 from vitrail.infer.backends import PLAIN, Backend, BackendNetwork
 from vitrail.infer.inputs import Source
 from vitrail.infer.predictor import Predictor, Request
@@ -29,9 +30,10 @@ BF16 = Backend("bf16")
 def plans(monkeypatch):
     """Machines differ in what is worth asking; these are asked on all of them."""
     monkeypatch.setattr(autotune, "backends_for", lambda network, device: [PLAIN, BF16])
+    monkeypatch.setattr(autotune, "eager_speeds", lambda *given: {PLAIN: 20.0, BF16: 600.0})
 
 
-def never():
+def never(count):
     raise AssertionError("nothing was to be proven")
 
 
@@ -45,7 +47,7 @@ def test_a_short_job_pays_for_no_proof(model, plans):
 def test_a_long_job_is_proven_once_and_remembered(model, plans, shown, monkeypatch):
     monkeypatch.setattr(backend_check, "speed", lambda batches, times: 100.0)
     predictor = Predictor(model)
-    choose_backend(predictor, 100_000, lambda: shown)
+    choose_backend(predictor, 100_000, lambda count: shown)
     seen = BackendCache(predictor).seen
     assert seen[BF16].pictures == len(shown) - len(
         shown[:: backend_check.EVERY]
@@ -74,7 +76,7 @@ def test_a_plan_that_answers_otherwise_is_never_used(model, plans, shown, monkey
 
     monkeypatch.setattr(BackendNetwork, "forward", flipped)
     predictor = Predictor(model)
-    choice = choose_backend(predictor, 1_000_000, lambda: shown)
+    choice = choose_backend(predictor, 1_000_000, lambda count: shown)
     assert choice.plan == PLAIN
     assert "Not used: bf16" in choice.why
     assert choice.request == Request(predictor.point)
@@ -92,7 +94,7 @@ def test_a_plan_that_answers_to_nothing_is_not_used_however_near_the_probabiliti
     honest = BackendNetwork.forward
     mirrored = lambda self, inputs: honest(self, {"images": inputs["images"].flip(-1)})  # noqa: E731
     monkeypatch.setattr(BackendNetwork, "forward", mirrored)
-    choice = choose_backend(predictor, 1_000_000, lambda: shown)
+    choice = choose_backend(predictor, 1_000_000, lambda count: shown)
     seen = BackendCache(predictor).seen[BF16]
     assert (seen.same_top, seen.drift < 0.01) == (1.0, True)
     assert choice.plan == PLAIN
@@ -103,14 +105,13 @@ def test_a_plan_says_which_convolutions_stay_in_float32(model, plans, shown, mon
     monkeypatch.setattr(backend_check, "speed", lambda batches, times: 100.0)
     monkeypatch.setattr(BackendNetwork, "kept_in_float32", lambda self: ["1 convolution …"])
     predictor = Predictor(model)
-    choose_backend(predictor, 100_000, lambda: shown)
+    choose_backend(predictor, 100_000, lambda count: shown)
     memory = BackendCache(predictor)
     memory.keep(BF16, replace(memory.seen[BF16], speed=900.0, setup=0.0, same_top=1.0))
     assert choose_backend(Predictor(model), 3, never).why.endswith("1 convolution …")
 
 
 def test_a_model_alone_is_proven_on_the_pictures_of_the_job(model, plans, shown, tmp_path, monkeypatch):
-    monkeypatch.setattr(autotune, "ASSUMED_SPEED", 0.001)  # any job is long to a network this slow
     from PIL import Image
 
     sources = []
@@ -162,7 +163,7 @@ def test_a_cache_that_cannot_be_written_costs_no_answer(model, plans, shown, tmp
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(backend_check, "speed", lambda batches, times: 100.0)
     predictor = Predictor(model)
-    choice = choose_backend(predictor, 1_000_000, lambda: shown)
+    choice = choose_backend(predictor, 1_000_000, lambda count: shown)
     assert choice.plan in {PLAIN, BF16}
     assert len(predictor.predict([shown[0]], choice.request)) == 1
 
@@ -194,17 +195,101 @@ def test_proof_pictures_come_from_everywhere():
     assert spread([1, 2], 0) == []
 
 
-def test_a_slow_network_is_worth_a_proof_sooner(model, plans, monkeypatch):
+def test_a_slow_network_is_worth_a_proof_sooner(model, monkeypatch):
     """A job of 1,000 images is short for a quick network and long for a slow one: one small batch tells."""
     predictor = Predictor(model)
-    quick = Backend("bf16", engine="openvino")
+    memory, quick = BackendCache(predictor), Backend("bf16", engine="openvino")
     for seconds, plan in ((0.001, PLAIN), (100.0, quick)):
         monkeypatch.setattr(autotune, "timed", lambda *given, took=seconds: (None, took))
-        plain = autotune.plain_speed(predictor, BackendCache(predictor), 1000)
-        found = min(
-            (PLAIN, quick), key=lambda one: autotune._seconds(one, BackendCache(predictor), 1000, plain)
-        )
-        assert (found, plain) == (plan, 4 / seconds)
+        speeds = eager_speeds(predictor, memory, [PLAIN, quick], 1000)
+        assert speeds == {PLAIN: 4 / seconds}
+        assert min((PLAIN, quick), key=Job(1000, {}, speeds).seconds) == plan
+    assert eager_speeds(predictor, memory, [PLAIN], 8) == {}, "a short job times nothing"
+
+
+def seen(speed, **more):
+    return BackendResult(speed, 1.0, 1.0, 0.001, 200, wanted=backend_check.PROOF_IMAGES, **more)
+
+
+@pytest.mark.parametrize(("unit", "checked"), [("amx_bf16", False), ("avx512_bf16", True)])
+def test_int8_waits_for_what_is_more_exact_and_has_to_be_clearly_faster(unit, checked, monkeypatch):
+    """On a CPU whose bf16 products are as fast as int8's, the check of int8 is never paid for, or int8 not taken."""
+    through, int8 = Backend("bf16", engine="openvino"), Backend("int8", engine="openvino")
+    plans, timed = [PLAIN, BF16, through, int8], {PLAIN: 20.0, BF16: 60.0}
+    monkeypatch.setattr(backend_costs, "bf16_unit", lambda device: unit)
+    first = Job(20_000, {}, timed)
+    assert allowed(plans, first) == [PLAIN, BF16, through]
+    assert min(allowed(plans, first), key=first.seconds) == through
+    measured = {PLAIN: seen(20.0), through: seen(110.0)}
+    assert min(plans, key=Job(2_000, measured, timed).seconds) == through, (
+        "int8 would save too little to check it"
+    )
+    longer = Job(20_000, measured, timed)
+    assert min(allowed(plans, longer), key=longer.seconds) == (int8 if checked else through)
+    for speed, chosen in ((92.0, through), (115.0, through), (150.0, int8)):
+        both = Job(20_000, {**measured, int8: seen(speed)}, timed)
+        assert min(plans, key=both.seconds) == chosen
+
+
+def test_the_check_is_as_large_as_the_job_deserves(model, plans, shown, monkeypatch):
+    assert [proof_size(count) for count in (3, 400, 10_000)] == [48, 100, backend_check.PROOF_IMAGES]
+    monkeypatch.setattr(backend_check, "speed", lambda batches, times: 100.0)
+    asked = []
+    predictor = Predictor(model)
+    choose_backend(predictor, 400, lambda count: asked.append(count) or shown)
+    assert asked == [100]
+    assert BackendCache(predictor).seen[BF16].wanted == 100
+    choose_backend(predictor, 300, never)  # deserves less
+    choose_backend(predictor, 100_000, lambda count: asked.append(count) or shown)
+    assert asked == [100, backend_check.PROOF_IMAGES]
+
+
+def test_a_backend_without_a_kernel_stops_no_job_and_is_not_tried_again(model, shown, monkeypatch):
+    monkeypatch.setattr(autotune, "backends_for", lambda network, device: [PLAIN, BF16])
+    honest, calls = BackendNetwork.forward, []
+
+    def refuse(self, inputs):
+        calls.append(1)
+        if self.plan == BF16:
+            raise RuntimeError("not implemented for BFloat16")
+        return honest(self, inputs)
+
+    monkeypatch.setattr(BackendNetwork, "forward", refuse)
+    predictor = Predictor(model)
+    choice = choose_backend(predictor, 400, never)
+    assert choice.plan == PLAIN
+    assert "bf16 (cannot run this network: RuntimeError)" in choice.why
+    assert calls == [1]
+    assert choose_backend(predictor, 100_000, never).plan == PLAIN, "more images do not mend it"
+    assert calls == [1]
+
+
+def test_what_was_measured_for_a_smaller_job_is_known_to_a_larger_one(model, plans, shown, monkeypatch):
+    """bf16 that turned out slower than float32 is not checked once more."""
+    monkeypatch.setattr(autotune, "eager_speeds", lambda *given: {})
+    predictor = Predictor(model)
+    memory = BackendCache(predictor)
+    memory.keep(PLAIN, replace(seen(20.0), wanted=0))
+    memory.keep(BF16, replace(seen(16.0), wanted=48))
+    assert choose_backend(predictor, 100_000, never).plan == PLAIN
+
+
+def test_convolutions_in_another_memory_format_need_no_images(model, shown, monkeypatch):
+    last = Backend(channels_last=True)
+    monkeypatch.setattr(autotune, "backends_for", lambda network, device: [PLAIN, last])
+    monkeypatch.setattr(autotune, "eager_speeds", lambda *given: {PLAIN: 20.0, last: 30.0})
+    predictor = Predictor(model)
+    choice = choose_backend(predictor, 100, never)
+    assert (choice.plan, choice.why) == (last, "Answered in float32, channels last.")
+    wanted, found = predictor.predict(shown[0])[0], predictor.predict(shown[0], choice.request)[0]
+    assert found.probability == pytest.approx(wanted.probability, abs=1e-5)
+    monkeypatch.setattr(
+        BackendNetwork, "forward", lambda self, inputs: {"logits": torch.zeros(len(inputs["images"]), 3)}
+    )
+    BackendCache(predictor).path.unlink()
+    choice = choose_backend(predictor, 100, never)
+    assert choice.plan == PLAIN
+    assert "otherwise to the proof image" in choice.why
 
 
 def test_channels_last_changes_no_answer(model):

@@ -42,6 +42,7 @@ def only(monkeypatch):
 
     def choose(*found):
         monkeypatch.setattr(autotune, "backends_for", lambda network, device: [PLAIN, *found])
+        monkeypatch.setattr(autotune, "eager_speeds", lambda *given: {PLAIN: 20.0})
 
     return choose
 
@@ -158,7 +159,7 @@ def same_as_plain(model, predictor, request, apart=1e-5):
     return found.probability == pytest.approx(wanted.probability, abs=apart)
 
 
-def never():
+def never(count):
     raise AssertionError("nothing was to be proven")
 
 
@@ -167,7 +168,7 @@ def test_what_was_translated_is_opened_again_and_damage_is_seen(model, shown, on
     made = []
     honest = openvino_backend.translate
     monkeypatch.setattr(openvino_backend, "translate", lambda *given: made.append(1) or honest(*given))
-    choice = choose_backend(Predictor(model), 10_000_000, lambda: shown)
+    choice = choose_backend(Predictor(model), 10_000_000, lambda count: shown)
     assert choice.plan == PLAIN  # no quicker
     assert len(made) == 1
     favour(model, FLOAT)
@@ -179,7 +180,7 @@ def test_what_was_translated_is_opened_again_and_damage_is_seen(model, shown, on
     weights = next(autotune._translation_path(again, again.point).glob("*.bin"))
     weights.write_bytes(bytes(len(weights.read_bytes())))  # all zero
     mended = Predictor(model)
-    choose_backend(mended, 10_000_000, lambda: shown)  # proven anew, with a translation of its own
+    choose_backend(mended, 10_000_000, lambda count: shown)  # proven anew, with a translation of its own
     assert len(made) == 2
     favour(model, FLOAT)
     choice = choose_backend(mended, 1000, never)
@@ -192,7 +193,7 @@ def test_what_was_translated_is_opened_again_and_damage_is_seen(model, shown, on
 
 def test_int8_is_remembered_with_what_it_learnt(model, shown, only, quick):
     only(INT8)
-    choose_backend(Predictor(model), 10_000_000, lambda: shown)
+    choose_backend(Predictor(model), 10_000_000, lambda count: shown)
     seen = BackendCache(Predictor(model)).seen[INT8]
     assert not seen.failed
     assert seen.drift > 0
@@ -209,14 +210,14 @@ def test_int8_is_remembered_with_what_it_learnt(model, shown, only, quick):
     memory = BackendCache(again)
     for broken in (b"nothing", save({"another": np.zeros((2, 3), np.float32)})):
         memory.scales.write_bytes(broken)
-        choose_backend(Predictor(model), 10_000_000, lambda: shown)  # other scales want another proof
+        choose_backend(Predictor(model), 10_000_000, lambda count: shown)  # other scales want another proof
         favour(model, INT8)
         assert choose_backend(Predictor(model), 1000, never).plan == INT8
 
 
 def test_a_cache_that_may_not_be_touched_still_serves(model, shown, only, quick, monkeypatch):
     only(INT8)
-    choose_backend(Predictor(model), 10_000_000, lambda: shown)
+    choose_backend(Predictor(model), 10_000_000, lambda count: shown)
     favour(model, INT8)
 
     def denied(*given, **more):
@@ -265,7 +266,7 @@ def test_an_engine_that_refuses_a_network_is_said_and_left_out(model, shown, onl
 
     monkeypatch.setattr(openvino_backend, "translate", refuse)
     predictor = Predictor(model)
-    choice = choose_backend(predictor, 10_000_000, lambda: shown)
+    choice = choose_backend(predictor, 10_000_000, lambda count: shown)
     assert choice.plan == PLAIN
     assert "through OpenVINO (cannot run this network: NotImplementedError)" in choice.why
     assert choice.request == Request(predictor.point)
@@ -273,7 +274,7 @@ def test_an_engine_that_refuses_a_network_is_said_and_left_out(model, shown, onl
 
 def test_pictures_that_come_one_by_one_have_a_memory_of_their_own(model, shown, only, quick):
     only(INT8)
-    choose_backend(Predictor(model), 10_000_000, lambda: shown, singly=True)
+    choose_backend(Predictor(model), 10_000_000, lambda count: shown, singly=True)
     assert not BackendCache(Predictor(model), singly=True).seen[INT8].failed
     assert BackendCache(Predictor(model)).seen == {}
 
@@ -355,12 +356,11 @@ def test_a_cache_that_cannot_be_written_still_lets_int8_answer(model, shown, onl
     only(INT8)
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("VITRAIL_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(autotune, "plain_speed", lambda *given: 0.01)
     speeds = iter([0.01, 9000.0])
     monkeypatch.setattr(backend_check, "speed", lambda batches, times: next(speeds))
     monkeypatch.setattr(backend_check, "SAME_TOP", 0.0)
     predictor = Predictor(model)
-    choice = choose_backend(predictor, 10_000_000, lambda: shown)
+    choice = choose_backend(predictor, 10_000_000, lambda count: shown)
     assert choice.plan == INT8
     assert len(predictor.predict([shown[0]], choice.request)) == 1
     with pytest.raises(AssertionError, match="nothing was to be proven"):  # the next job knows nothing
@@ -374,6 +374,6 @@ def test_what_may_be_gone_tomorrow_is_not_remembered(model, shown, only, quick, 
         raise OSError("no space left")
 
     monkeypatch.setattr(openvino_backend, "translate", full)
-    choice = choose_backend(Predictor(model), 10_000_000, lambda: shown)
+    choice = choose_backend(Predictor(model), 10_000_000, lambda count: shown)
     assert (choice.plan, "OSError" in choice.why) == (PLAIN, True)
     assert FLOAT not in BackendCache(Predictor(model)).seen

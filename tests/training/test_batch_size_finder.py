@@ -12,8 +12,9 @@ from vitrail.data.batch import Batch
 from vitrail.models.factory import create_encoder
 from vitrail.runs.network import build_network, build_task
 from vitrail.runs.recipe import compose
-from vitrail.training import batch_size_finder
-from vitrail.training.batch_size_finder import measure, precision_for
+from vitrail.training import batch_size_finder, step_format
+from vitrail.training.batch_size_finder import measure
+from vitrail.training.step_format import precision_for
 
 
 def made(model: str, size: int, **training):
@@ -38,11 +39,11 @@ def test_precision_is_a_function_of_machine_and_network(model, size, expected, m
     recipe = made(model, size)
     with torch.device("meta"):
         network, _ = assembled(recipe)
-    monkeypatch.setattr(batch_size_finder, "fast_bf16", lambda device: True)
+    monkeypatch.setattr(step_format, "fast_bf16", lambda device: True)
     assert precision_for(recipe, network, torch.device("cpu")) == expected
     asked = made(model, size, precision="bf16")
     assert precision_for(asked, network, torch.device("cpu")) == "bf16"
-    monkeypatch.setattr(batch_size_finder, "fast_bf16", lambda device: False)
+    monkeypatch.setattr(step_format, "fast_bf16", lambda device: False)
     assert precision_for(recipe, network, torch.device("cpu")) == "float32"
 
 
@@ -52,7 +53,7 @@ def test_the_micro_batch_is_measured_once_and_remembered(tmp_path, monkeypatch):
     network, task = assembled(recipe)
     batch = Batch({"images": torch.randn(32, 3, 32, 32)}, [0, 1] * 16, tuple(map(str, range(32))))
     noise = cycle([0.01, 0.002, 0.03, 0.001, 0.02])
-    monkeypatch.setattr(batch_size_finder._Trial, "cost", lambda self, count, precision: next(noise))
+    monkeypatch.setattr(batch_size_finder.Trial, "cost", lambda self, count, form: next(noise))
     found = {measure(recipe, network, task, batch, torch.device("cpu")).micro for _ in range(5)}
     assert len(found) == 1
     for path in tmp_path.rglob("*.json"):

@@ -13,11 +13,12 @@ from torch import nn
 from vitrail.core.files import write_text
 from vitrail.data.batch import Batch
 from vitrail.data.preprocess import Preprocess
+from vitrail.infer import feature_backends
 from vitrail.models.factory import create_encoder, rebuild
 from vitrail.runs.network import build_network, build_task
 from vitrail.runs.recipe import compose
 from vitrail.runs.train_options import TrainOptions
-from vitrail.training import feature_cache, initialization
+from vitrail.training import initialization
 from vitrail.training.batch_size_finder import checked_again, measure, with_measured_settings
 from vitrail.training.distillation import Teacher, _Opened
 from vitrail.training.feature_cache import Frozen
@@ -94,17 +95,17 @@ def test_a_network_that_is_wrong_in_bf16_is_trained_in_float32(cnn):
 
 def test_features_are_right_where_a_convolution_is_wrong_in_bf16(cnn, monkeypatch):
     _, network, _, batch = cnn
-    monkeypatch.setattr(feature_cache, "fast_bf16", lambda device: True)
+    monkeypatch.setattr(feature_backends, "fast_bf16", lambda device: True)
     right = Frozen(network.encoder, Preprocess.for_size(32), torch.device("cpu"))
     network.encoder.get_submodule(FIRST).__class__ = Wrong
     maker = Frozen(network.encoder, Preprocess.for_size(32), torch.device("cpu"))
-    assert maker.precision == "bf16"
-    assert FIRST in maker.check.float32
-    assert maker.path != right.path  # what was computed wrongly is not remembered
+    usual = maker.backends.plans[0]
+    assert usual.precision == "bf16"
+    assert FIRST in maker.backends.check.float32
+    assert maker.path(usual) != right.path(usual)  # what was computed wrongly is not remembered
     with torch.no_grad():
         exact = maker.encoder(batch.images).pooled
-        with torch.autocast("cpu", torch.bfloat16):
-            rounded = maker.encoder(batch.images).pooled
+        rounded = maker.backends.network_of(usual)({"images": batch.images})["vectors"]
     assert (rounded - exact).square().mean().sqrt() < 0.05 * exact.square().mean().sqrt()
 
 

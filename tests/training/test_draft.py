@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.data.prepare import prepare
 from vitrail.data.preprocess import Preprocess
+from vitrail.infer.backends import PLAIN
 from vitrail.infer.predictor import Predictor
 from vitrail.models.factory import create_encoder, describe
 from vitrail.runs.train_options import TrainOptions
@@ -56,7 +57,7 @@ def test_features_are_computed_once_and_new_pictures_only_cost_themselves(digits
     asked = []
     compute = Frozen.compute
     monkeypatch.setattr(
-        Frozen, "compute", lambda self, m, r, workers=0: asked.append(len(r)) or compute(self, m, r, 0)
+        Frozen, "compute", lambda self, m, r, plan: asked.append(len(r)) or compute(self, m, r, plan)
     )
     first = maker.vectors(manifest, rows[:40])
     again = maker.vectors(manifest, rows)
@@ -65,14 +66,15 @@ def test_features_are_computed_once_and_new_pictures_only_cost_themselves(digits
     maker.vectors(manifest, rows)
     assert len(asked) == 2
     other = Frozen(create_encoder("vit_digits"), Preprocess.for_size(32), torch.device("cpu"))
-    assert other.path != maker.path, "other weights are another cache"
+    usual = maker.backends.plans[0]
+    assert other.path(usual) != maker.path(usual), "other weights are another cache"
 
 
 def test_a_broken_cache_is_computed_again(digits, weights):
     manifest = prepare(digits).manifest
     maker = Frozen(create_encoder("vit_digits"), Preprocess.for_size(32), torch.device("cpu"))
     first = maker.vectors(manifest, manifest.rows()[:5])
-    maker.path.write_bytes(b"broken")
+    maker.path(maker.backends.plans[0]).write_bytes(b"broken")
     assert np.array_equal(maker.vectors(manifest, manifest.rows()[:5]), first)
 
 
@@ -119,13 +121,14 @@ def test_the_network_answers_as_its_head_on_cached_features(digits, weights, tmp
     assert str(tmp_path) not in run.report_path.read_text()
     assert report["full_seconds"] > 0
     assert 0 <= report["gain_from_twice"] < 1
+    drafted = next(event for event in run.history() if event["event"] == "drafted")
+    assert drafted["features"] in {"bf16", "float32"}
     assert (run.folder / "doubts.csv").read_text().startswith("id,label,looks_like,probability")
     predictor = Predictor(run.folder)
     rows = prepare(digits).manifest.rows()
     maker = Frozen(predictor.network.encoder, predictor.preprocess, torch.device("cpu"))
-    maker.precision = "float32"
-    maker.path = tmp_path / "other.safetensors"
-    vectors = maker.vectors(prepare(digits).manifest, rows)
+    computed = maker.compute(prepare(digits).manifest, rows, PLAIN)
+    vectors = np.concatenate([some for _, some in computed])
     linear = predictor.network.head.linear
     expected = torch.from_numpy(vectors) @ linear.weight.T + linear.bias
     found = predictor.outputs([predictor.ready(digits / row.path) for row in rows])

@@ -21,7 +21,9 @@ from vitrail.infer.quantize_int8 import Scales
 from vitrail.infer.timing import Peak, Ratio, in_turn, matmul_peak, ratio
 from vitrail.models.factory import config_of, count_macs, create_encoder
 from vitrail.runs.device import device_for, fast_bf16
+from vitrail.runs.model_source import is_published
 from vitrail.runs.network import Network, build_network, build_task
+from vitrail.runs.published import published_model
 
 OURS = "vitrail "
 """Prefix of the names of our own backends."""
@@ -72,7 +74,7 @@ def refuse_unknown(name: str) -> None:
     """Raise a SettingError or RunError for a name that cannot be measured, before anything is measured."""
     if Path(name).exists():
         refuse_exported(Path(name))
-    else:
+    elif not _names_weights(name):
         config_of(name)
 
 
@@ -102,12 +104,19 @@ def bench(name: str, setting: Setting) -> list[Row]:
 
 
 def _network(name: str, device: torch.device) -> tuple[Network, tuple[int, int]]:
-    if Path(name).exists():
-        predictor = Predictor(name, str(device))
+    if Path(name).exists() or _names_weights(name):
+        # What is assumed of names and preprocessing changes no speed, so the notes are not for this table.
+        path = published_model(name).path if is_published(name) else name
+        predictor = Predictor(path, str(device))
         return predictor.network, predictor.preprocess.size
     encoder = create_encoder(name)
     network = build_network(encoder, build_task("classify", [str(i) for i in range(CLASSES)], {}))
     return network.eval().requires_grad_(False).to(device), encoder.image_size
+
+
+def _names_weights(name: str) -> bool:
+    """Return whether a name is of published weights, with organisation or tag; one of a network stands for itself."""
+    return ("/" in name or "." in name) and is_published(name)
 
 
 def _ways(

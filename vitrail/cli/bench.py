@@ -29,7 +29,8 @@ def bench(
     Parameters
     ----------
     models
-        names of networks, run folders or model files
+        names of networks, with random weights; run folders, model files, and published weights: a timm name with its
+        tag (resnet18.a1_in1k), org/repo, a folder
     peers
         also measure timm, transformers, ONNX Runtime and OpenVINO, if installed, with the same weights
     batch

@@ -41,7 +41,7 @@ def compare(
     data
         images with their truth, as for training; with --runs: new images to compare them on
     runs
-        runs or model files that are trained already
+        runs, model files or published weights that are trained already
     out
         folder for the comparison, runs/compare-<data> by default
     resume
@@ -50,16 +50,18 @@ def compare(
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json, say
-    from vitrail.cli.path_checks import data_there, model_there
+    from vitrail.cli.path_checks import data_there, images_named, model_file
     from vitrail.core.errors import UsageError
+    from vitrail.core.text import command
 
     refuse_idle(wanted, bool(runs))
     if resume and (data or runs or wanted.models):
         raise UsageError("--resume goes on with what was asked for. Leave the other words out.")
     for model in runs:
-        model_there(model)
+        images_named(model, data, command("compare", "IMAGES", "--runs", *runs))
     if data:
         data_there(data)
+    runs = tuple(map(model_file, runs))
     found = _resumed(resume) if resume else _made(data, wanted, runs, options, out)
     if json:
         print_json(found.report)

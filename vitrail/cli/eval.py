@@ -11,7 +11,10 @@ from cyclopts import Parameter
 from vitrail.data.options import DEFAULTS, LayoutOptions
 
 if TYPE_CHECKING:
-    from vitrail.tasks.result import Cell, Column, Result
+    from vitrail.tasks.result import Cell, Column, Result, Table
+
+ABSENT = 20
+"""Largest number of classes without an image that are shown."""
 
 
 def evaluate(
@@ -34,11 +37,12 @@ def evaluate(
         vitrail eval runs/photos other-photos/ --html other.html
         vitrail eval runs/photos --points all
         vitrail eval model.safetensors other-photos/ --json
+        vitrail eval tf_efficientnet_lite0 photos/
 
     Parameters
     ----------
     model
-        a run folder, or a model.safetensors
+        a run folder, a model.safetensors, or published weights: a timm name, org/repo, a folder
     data
         new images with their classes: a folder, table or archive as for training; its test split, if it has one
     html
@@ -51,13 +55,15 @@ def evaluate(
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json, say
-    from vitrail.cli.path_checks import data_there, model_there
+    from vitrail.cli.path_checks import data_there, images_named, model_file
+    from vitrail.core.text import command
 
-    model_there(model)
+    images_named(model, data, command("eval", model, "FOLDER"))
     if data:
         data_there(data)
     from vitrail.reports.evaluate_model import PageError, evaluate_on, evaluate_run
 
+    model = model_file(model)
     if points:
         return _points(model, points, data, options, device, json)
     if html and not data:
@@ -132,7 +138,8 @@ def _lines(result: Result) -> Iterator[str]:
     from vitrail.cli.output import table
 
     yield result.verdict
-    for one in result.tables:
+    for whole in result.tables:
+        one, absent = _of_images(whole)
         yield ""
         heads = [head for column in one.columns for head in _heads(column)]
         rows = [
@@ -141,6 +148,8 @@ def _lines(result: Result) -> Iterator[str]:
         ]
         flush = [column.right and not between for column in one.columns for between in _between(column)]
         yield table(heads, rows, right=[i for i, right in enumerate(flush) if right])
+        if absent:
+            yield f"{absent:,} classes without an image are not shown."
     wide = [[one.name, one.text(), one.span()] for one in result.numbers.values() if one.name]
     if wide:
         yield ""
@@ -149,6 +158,16 @@ def _lines(result: Result) -> Iterator[str]:
         if section.line:
             yield ""
             yield section.line
+
+
+def _of_images(whole: Table) -> tuple[Table, int]:
+    """Return a table without its classes that no image has, if they are many, and their number."""
+    names = [column.name for column in whole.columns]
+    if "pictures" not in names:
+        return whole, 0
+    rows = tuple(row for row in whole.rows if row[names.index("pictures")] != 0)
+    absent = len(whole.rows) - len(rows)
+    return (whole._replace(rows=rows), absent) if absent > ABSENT else (whole, 0)
 
 
 def _heads(column: Column) -> list[str]:

@@ -40,7 +40,7 @@ def explain(
     Parameters
     ----------
     model
-        a run folder or a model.safetensors
+        a run folder, a model.safetensors, or published weights: a timm name, org/repo, a folder
     images
         files, folders, patterns, zip or tar files, or - for standard input
     method
@@ -56,16 +56,17 @@ def explain(
         auto, cpu, cuda, mps
     """
     from vitrail.cli.output import print_json, say, unread
-    from vitrail.cli.path_checks import model_there
+    from vitrail.cli.path_checks import model_file, model_there
     from vitrail.core.errors import UsageError
 
     if not images:
         raise UsageError("Name images to look at: vitrail explain runs/photos cat.jpg")
     model_there(model)
-    from vitrail.explainers.explain_images import Wish, explain_all
+    from vitrail.explainers.explain_images import Wish, explain_all, summary
     from vitrail.infer.inputs import expand
     from vitrail.infer.predictor import Predictor
 
+    model = model_file(model)
     if options.at is not None:
         of = f"{of or ''} at {options.at}".strip()
     wish = Wish(method, of, Path(out), options.check, options.given())
@@ -76,8 +77,11 @@ def explain(
         say(result.error or f"{result.path}: {result.answer} -> {result.file}")
     if json:
         print_json([one.to_dict() for one in results])
-    elif any(one.explanations for one in results) and options.check:
-        sys.stdout.write(_table(results))
+    elif any(one.explanations for one in results):
+        lines = "\n".join(summary(results))
+        sys.stdout.write(f"{_table(results)}\n\n{lines}\n" if options.check else "")
+        if lines and not options.check:
+            say(lines)
     failed = [one for one in results if one.error]
     if failed:
         done = "read" if all(one.unread for one in failed) else "explained"
@@ -86,9 +90,8 @@ def explain(
 
 
 def _table(results: list[Result]) -> str:
-    """Return a table of the tests of every map, and their summary."""
+    """Return a table of the tests of every map."""
     from vitrail.cli.output import table
-    from vitrail.explainers.explain_images import summary
 
     rows = [
         [Path(result.path).name, one.of, one.method, str(f.deletion), str(f.insertion), f"{f.alike:z.2f}"]
@@ -97,4 +100,4 @@ def _table(results: list[Result]) -> str:
         if (f := one.faithful)
     ]
     head = ["picture", "explained", "method", "deletion", "insertion", "alike with shuffled weights"]
-    return "\n".join([table(head, rows), "", *summary(results)]) + "\n"
+    return table(head, rows)

@@ -26,11 +26,12 @@ def export(
         vitrail export runs/photos
         vitrail predict photos.onnx new/*.jpg
         vitrail export runs/photos --format timm
+        vitrail export tf_efficientnet_lite0 --data photos/
 
     Parameters
     ----------
     model
-        a run folder, or a model.safetensors with --data
+        a run folder; or, with --data, a model.safetensors or published weights: a timm name, org/repo, a folder
     format
         onnx, openvino, torch, timm or huggingface
     out
@@ -45,11 +46,13 @@ def export(
         print one JSON value, for programs
     """
     from vitrail.cli.output import print_json, say
-    from vitrail.cli.path_checks import model_there
+    from vitrail.cli.path_checks import images_named, model_file
+    from vitrail.core.text import command
 
-    model_there(model)
+    images_named(model, data, command("export", model, "--data", "IMAGES"))
     from vitrail.export.export import export as write
 
+    model = model_file(model)
     done = write(model, format, out, data=data, attention=attention, batch=batch)
     if json:
         print_json(done.to_dict())

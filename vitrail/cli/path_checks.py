@@ -9,11 +9,43 @@ from vitrail.core.environment import expanded
 from vitrail.core.errors import DataError, RunError, nearest
 
 
-def model_there(model: str) -> None:
-    """Raise a RunError if a run folder or model file does not exist."""
-    path = Path(model)
-    if not path.exists():
-        raise RunError(f"{model} does not exist.{_near(path)} Name a run folder or a model file.")
+def model_there(model: str) -> bool:
+    """Return whether a model is published weights, by path or name; RunError if it is neither this nor a path.
+
+    Whether weights of the hub exist is asked later, by `model_file`.
+    """
+    from vitrail.runs.model_source import is_published, nearest_name
+
+    path = expanded(model)
+    if is_published(model):
+        return True
+    if path.exists():
+        return False
+    hint = _near(path)
+    if not hint and (near := nearest_name(model)):
+        hint = f" Did you mean the network {near!r}?"
+    raise RunError(f"{model} does not exist.{hint} Name a run folder, a model file or published weights.")
+
+
+def model_file(model: str) -> str:
+    """Return the model file made of published weights, after saying what was assumed; other paths unchanged."""
+    if not model_there(model):
+        return model
+    from vitrail.cli.output import say
+    from vitrail.runs.published import published_model
+
+    found = published_model(model)
+    for note in found.notes:
+        say(note)
+    return str(found.path)
+
+
+def images_named(model: str, data: str | None, way: str) -> None:
+    """Raise a RunError, with the command `way`, for published weights without images: they belong to no run."""
+    if not data and model_there(model):
+        raise RunError(
+            f"{model} names published weights, which have no images of their own. Name some: {way}"
+        )
 
 
 def run_there(run: str) -> None:

@@ -15,7 +15,7 @@ from vitrail.infer.predict_options import AnswerOptions
 if TYPE_CHECKING:
     from vitrail.infer.draw_predictions import Drawing
     from vitrail.infer.inputs import Source
-    from vitrail.infer.predictor import Answer
+    from vitrail.infer.predictor import Answer, Predictor, Request
 
 
 def predict(
@@ -30,12 +30,13 @@ def predict(
     trust: bool = False,
     options: Annotated[AnswerOptions, Parameter(name="*")] = AnswerOptions(),
 ) -> int:
-    """Predict images with a trained model.
+    """Predict images with a trained model, or with a published classifier without any training.
 
     An image that cannot be read gets an error and the others are still predicted; the exit code is then 1. Long
     jobs use a faster backend if its predictions agree with the model in float32; the backend is reported.
 
         vitrail predict runs/photos new/*.jpg
+        vitrail predict tf_efficientnet_lite0 photo.jpg
         vitrail predict runs/photos new/ --csv answers.csv
         vitrail predict runs/photos new/ --point 160px/0.7
         vitrail predict runs/street drive.jpg --out masks/ --threshold 0.6
@@ -44,7 +45,8 @@ def predict(
     Parameters
     ----------
     model
-        a run folder, a model.safetensors, or an exported .onnx, .xml or .pt2
+        a run folder, a model.safetensors, an exported .onnx, .xml or .pt2, or published weights: a timm name, org/repo,
+        a folder
     images
         files, folders, patterns such as 'new/*.jpg', zip or tar files, or - for standard input
     json
@@ -60,7 +62,7 @@ def predict(
         open a .pt2, which can run any code
     """
     from vitrail.cli.output import print_json, say, table, unread
-    from vitrail.cli.path_checks import model_there
+    from vitrail.cli.path_checks import model_file, model_there
     from vitrail.core.errors import UsageError
 
     if not images:
@@ -70,21 +72,16 @@ def predict(
         from vitrail.core.files import refuse_unwritable
 
         refuse_unwritable(Path(csv))
-    from vitrail.infer.autotune import speed_up
-    from vitrail.infer.draw_predictions import Drawing
     from vitrail.infer.inputs import expand
     from vitrail.infer.predictor import load
     from vitrail.tasks.base import asked_of
 
-    predictor = load(model, device, trust=trust, point=options.point)
+    predictor = load(model := model_file(model), device, trust=trust, point=options.point)
     ask = asked_of(predictor.task, options.threshold)
     piped = sys.stdin.buffer.read() if "-" in images else None
     sources = list(expand(images, piped, say))
-    choice = speed_up(predictor, model, sources)
-    if choice.why:
-        say(choice.why)
-    drawing = None if out is None else Drawing(predictor, Path(out), sources)
-    request = replace(choice.request, ask=ask)
+    request = replace(_request(predictor, model, sources), ask=ask)
+    drawing = None if out is None else _drawing(predictor, out, sources)
     answers = list(_answers(sources, predictor.answers(sources, request=request), drawing))
     written = bool(csv) and _written(csv or "", answers, predictor.task.columns)
     if drawing is not None:
@@ -99,6 +96,30 @@ def predict(
     if failed:
         say(unread(failed, len(answers)))
     return 1 if failed or (csv and not written) else 0
+
+
+def _request(predictor: Predictor, model: str, sources: Sequence[Source]) -> Request:
+    """Return the request with the fastest faithful backend, and say which; a single image is predicted in float32.
+
+    To prepare another backend takes longer than one image, and so does the import of what chooses it.
+    """
+    from vitrail.infer.predictor import Request
+
+    if len(sources) == 1:
+        return Request(predictor.point)
+    from vitrail.cli.output import say
+    from vitrail.infer.autotune import speed_up
+
+    choice = speed_up(predictor, model, sources)
+    if choice.why:
+        say(choice.why)
+    return choice.request
+
+
+def _drawing(predictor: Predictor, out: str, sources: Sequence[Source]) -> Drawing:
+    from vitrail.infer.draw_predictions import Drawing
+
+    return Drawing(predictor, Path(out), sources)
 
 
 def _written(csv: str, answers: Sequence[Answer], columns: Sequence[str]) -> bool:

@@ -68,6 +68,7 @@ def weights(
     cells = [[r["name"], r["model"] or "", r["where"], r["licence"] or "not stated"] for r in rows]
     sys.stdout.write(table(["name", "network", "where", "licence"], cells) + "\n")
     say("Others of timm, and owner/repository of the hub, work too: vitrail train photos/ --weights NAME")
+    say("Those with a classifier answer without training: vitrail predict NAME photo.jpg")
     return 0
 
 

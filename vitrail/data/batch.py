@@ -55,9 +55,17 @@ class Batch(Generic[Target]):
         """Return the batch with other images and targets, for example after mixing."""
         return replace(self, inputs={**self.inputs, "images": images}, targets=targets)
 
-    def to(self, device: torch.device) -> Batch[Target]:
-        """Return the batch with its tensors on a device; from pinned memory the copy is asynchronous."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+    def to(
+        self, device: torch.device, layout: torch.memory_format = torch.contiguous_format
+    ) -> Batch[Target]:
+        """Return the batch with its tensors on a device, its images in a memory format.
+
+        From pinned memory the copy is asynchronous.
+        """
+        moved = self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        if layout == torch.contiguous_format:
+            return moved
+        return moved.with_images(moved.images.contiguous(memory_format=layout), moved.targets)
 
     def pin_memory(self) -> Batch[Target]:
         """Return the batch in page-locked memory, for asynchronous copies to a GPU; a DataLoader calls it."""

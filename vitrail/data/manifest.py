@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import polars as pl
-
 from vitrail.core.errors import DataError
 from vitrail.core.files import replace, write_text, writing
 from vitrail.data.labels import natural, split_labels
 from vitrail.data.truth import Truth
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from vitrail.data.targets import Targets
 
 KEPT, QUARANTINED, DROPPED = "kept", "quarantined", "dropped"
@@ -67,7 +67,6 @@ _LONG = "truths_in_targets_jsonl"
 """The key of the header with the number of truths in targets.jsonl."""
 
 _WAY_OUT = "Put back a copy of it, or train again to have a new one."
-_SCHEMA = dict.fromkeys(COLUMNS, pl.String)
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,10 @@ class Manifest:
     @classmethod
     def of(cls, rows: Iterable[Row], root: Path, truth: Truth | None = None) -> Manifest:
         """Build a manifest from rows, in natural order of their ids; the default header is built from the rows."""
+        import polars as pl  # slow to import, and a prediction reads no table
+
         ordered = sorted(rows, key=lambda row: natural(row.id))
-        frame = pl.DataFrame(ordered, schema=_SCHEMA, orient="row")
+        frame = pl.DataFrame(ordered, schema=dict.fromkeys(COLUMNS, pl.String), orient="row")
         return cls(frame, root, truth or _truth_of_labels(frame))
 
     @classmethod
@@ -92,6 +93,8 @@ class Manifest:
         Raises:
             DataError: a file is missing, broken, or lacks a column.
         """
+        import polars as pl
+
         path = Path(path)
         try:
             frame = pl.read_csv(path, infer_schema=False).fill_null("")
@@ -115,6 +118,8 @@ class Manifest:
 
     def write(self, path: str | Path) -> Path:
         """Write the manifest as CSV, with its header and its long truths beside it; each file atomically."""
+        import polars as pl
+
         path = Path(path)
         long = self.frame.filter(
             (pl.col("target").str.len_chars() > LONGEST) | pl.col("target").str.contains(r"^[\[{]")
@@ -137,6 +142,8 @@ class Manifest:
 
     def rows(self, split: str | None = None, state: str | None = KEPT) -> list[Row]:
         """Return the rows of one split (None: all) in one state (None: any), in the manifest's order."""
+        import polars as pl
+
         frame = self.frame if state is None else self.frame.filter(pl.col("state") == state)
         frame = frame if split is None else frame.filter(pl.col("split") == split)
         return [Row(*cells) for cells in frame.iter_rows()]
@@ -177,6 +184,8 @@ def dump_target(value: Any) -> str:
 
 def _truth_of_labels(frame: pl.DataFrame) -> Truth:
     """Return the header built from the labels of kept rows: classes in natural order, 2 before 10."""
+    import polars as pl
+
     cells = frame.filter(pl.col("state") == KEPT)["target"].unique().to_list()
     labels = [split_labels(cell) for cell in cells]
     names = sorted({one for some in labels for one in some}, key=natural)

@@ -36,6 +36,7 @@ class Preprocess:
     image, and `whole` shows all of it.
     `scale` is the value that counts as 1, 255 for 8-bit images; `mean` and `std` are relative to it, one number per
     channel. Missing data (NaN) becomes zero in the input.
+    `rounded`, for images of 8 bits: resized pixels are whole numbers from 0 to 255, as Pillow leaves them.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -47,6 +48,7 @@ class Preprocess:
     interpolation: Interpolation = "bicubic"
     scale: float = EIGHT_BITS
     zoom: float | None = None
+    rounded: bool = False
 
     def __post_init__(self) -> None:
         if cast(float | None, self.crop_fraction) is None:
@@ -143,7 +145,8 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-        return {key: value for key, value in values.items() if key != "zoom" or value is not None}
+        unset = {"zoom": None, "rounded": False}
+        return {key: value for key, value in values.items() if key not in unset or value != unset[key]}
 
     def whole(self, shape: tuple[int, int]) -> Preprocess:
         """Return steps that show a whole image (height, width): these, or with a `zoom` those of a larger input.

@@ -12,7 +12,8 @@ class Truth:
     """The kind of the truths, and the meaning of their values and names.
 
     A mask contains values or colours: `values` and `colours` are those of each name, () if class i has the value i;
-    entries after the names do not count, like `void`.
+    entries after the names do not count, like `void`. `ids` are what the names are called in a public list of classes,
+    such as WordNet's numbers of ImageNet, in the same order.
 
     class: one name per image; classes: any number of names; mask: an image of class values, by its path;
     boxes: a list of classes with corners, as JSON; caption: a text; none: only images.
@@ -25,6 +26,7 @@ class Truth:
     bands: tuple[str, ...] = ()
     unit: str = ""
     values: tuple[int, ...] = ()
+    ids: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without defaults."""
@@ -35,6 +37,7 @@ class Truth:
             "bands": list(self.bands),
             "unit": self.unit,
             "values": list(self.values),
+            "ids": list(self.ids),
         }
         return {
             "kind": self.kind,
@@ -53,4 +56,5 @@ class Truth:
             tuple(map(str, values.get("bands", ()))),
             str(values.get("unit", "")),
             tuple(map(int, values.get("values", ()))),
+            tuple(map(str, values.get("ids", ()))),
         )

@@ -116,7 +116,10 @@ class View:
     def _shown(self, image: NDArray[Any]) -> Tensor:
         """Return the visible part of the resized image: (c, at most *size)."""
         rows, cols = map(_span, self.plan.resized, self.plan.corner, self.geometry.size)
-        shown = resize(image, rows, cols, self.preprocess.interpolation)
+        whole = self.preprocess.rounded and image.dtype == np.uint8
+        shown = resize(image, rows, cols, self.preprocess.interpolation, exact=whole)
+        if whole:
+            shown = shown.round().clamp(0, 255)
         return _filled(shown, self.preprocess.ground) if image.dtype.kind == "f" else shown
 
     def _framed(self, shown: Tensor, ground: tuple[float, ...] = ()) -> Tensor:

@@ -18,6 +18,7 @@ from vitrail.data.manifest import KEPT, TEST, Manifest, Row
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.data.prepare import decided, find
 from vitrail.data.targets import Targets
+from vitrail.evaluate.match_classes import match_classes
 from vitrail.runs.image_changes import without_changes
 from vitrail.runs.run import Run
 
@@ -41,7 +42,8 @@ def open_new_data(
     read: LayoutOptions = DEFAULTS,
     progress: Progress | None = None,
 ) -> NewData:
-    """Check a source of images with targets for the model's task; classes are matched by name.
+    """Check a source of images with targets for the model's task; classes are matched by name, and those of
+    ImageNet by their WordNet ids.
 
     If the source has its own test split, only this is scored. `learnt` are the training rows of the model (None if
     unknown): images that are byte-identical with one of them are listed in `known`.
@@ -53,11 +55,12 @@ def open_new_data(
     layout = decided(source, place, read, _kind_of(task))
     if layout.refusal and layout.truth.kind != task.truth.kind:
         raise DataError(layout.refusal)
+    layout, matched = match_classes(layout, task.truth)
     report = _examined(layout, task, progress)
     rows, taken = History.read(history_path(place)).apply(report.rows, report.again)
     manifest = Manifest.of(rows, layout.root, task.gather(layout.truth, [r for r in rows if r.state == KEPT]))
     _check_classes(source, manifest.truth.names, task.truth.names)
-    notes = list(taken)
+    notes = [*([matched] if matched else []), *taken]
     unusable = report.decided(rows, task).unusable()
     if unusable:
         which = shorten(row.id for row in unusable)

@@ -17,9 +17,10 @@ from vitrail.core.errors import DataError, SettingError, UnknownNameError, Vitra
 from vitrail.core.files import refuse_unwritable_folder, write_text
 from vitrail.core.text import reason
 from vitrail.explainers.attention_maps import looks_of
-from vitrail.explainers.explanation import Explanation, ImageExplainer, twins_of
+from vitrail.explainers.explanation import Explanation, ImageExplainer, ScoringNetworks
 from vitrail.explainers.explanation_page import build_page, every, recommend
 from vitrail.explainers.faithfulness import Faithfulness, mean_gain
+from vitrail.explainers.fast_scores import Precision, precision_line
 from vitrail.explainers.methods import stranger
 from vitrail.infer.inputs import Source
 from vitrail.infer.predictor import Predictor
@@ -48,7 +49,8 @@ class Wish:
 class Result:
     """The result for one image: a file and explanations, or an error message.
 
-    `unread` is True if the image could not be read, False if the explanation failed.
+    `unread` is True if the image could not be read, False if the explanation failed. `precisions` tell how images with
+    masked cells were scored.
     """
 
     path: str
@@ -57,13 +59,22 @@ class Result:
     explanations: tuple[Explanation, ...] = ()
     error: str = ""
     unread: bool = False
+    precisions: tuple[Precision, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         if self.error:
             return {"path": self.path, "error": self.error}
         entries = [one.to_dict() for one in self.explanations]
-        return {"path": self.path, "answer": self.answer, "file": str(self.file), "explanations": entries}
+        precision = precision_line(self.precisions)
+        scored = {"precision": precision} if precision else {}
+        return {
+            "path": self.path,
+            "answer": self.answer,
+            "file": str(self.file),
+            **scored,
+            "explanations": entries,
+        }
 
 
 def explain_all(predictor: Predictor, sources: Iterable[Source], wish: Wish) -> Iterator[Result]:
@@ -75,10 +86,10 @@ def explain_all(predictor: Predictor, sources: Iterable[Source], wish: Wish) -> 
     """
     _refuse(wish)
     refuse_unwritable_folder(wish.folder)
-    twins = twins_of(predictor) if wish.check else None
+    networks = ScoringNetworks(predictor)
     for source in sources:
         try:
-            yield _explained(ImageExplainer(predictor, source, twins), source.name, wish)
+            yield _explained(ImageExplainer(predictor, source, networks), source.name, wish)
         except SettingError:  # the same error for every image
             raise
         except VitrailError as error:
@@ -103,7 +114,7 @@ def _explained(look: ImageExplainer, name: str, wish: Wish) -> Result:
         page = build_page(look, Path(name).name, of=wish.of, check=wish.check)
         path = free_name(wish.folder, stem, ".html")
         write_text(path, page.html)
-        return Result(name, answer, path, page.explanations)
+        return Result(name, answer, path, page.explanations, precisions=look.precisions)
     if wish.method == ALL:
         found = tuple(every(look, wish.of)[0])
     else:
@@ -112,7 +123,7 @@ def _explained(look: ImageExplainer, name: str, wish: Wish) -> Result:
         found = tuple(look.test(one, wish.settings) for one in found)
     file = free_name(wish.folder, stem, f"-{wish.method.replace(':', '.')}.png")
     plots.write_image(file, _figure(look, found, wish))
-    return Result(name, answer, file, found)
+    return Result(name, answer, file, found, precisions=look.precisions)
 
 
 def _figure(look: ImageExplainer, found: Sequence[Explanation], wish: Wish) -> Image.Image:
@@ -130,7 +141,13 @@ def _title(one: Explanation) -> str:
 
 
 def summary(results: Sequence[Result]) -> list[str]:
-    """Summarize the tests over all images: one line per method with intervals, and which method to trust."""
+    """Summarize all images: the tests of each method, which method to trust, how masked images were scored."""
+    precision = precision_line([one for result in results for one in result.precisions])
+    return [*_verdicts(results), *filter(None, [precision])]
+
+
+def _verdicts(results: Sequence[Result]) -> list[str]:
+    """Return one line per method with intervals, and which method to trust; nothing if none was tested."""
     tested: dict[str, list[Explanation]] = {}
     for one in (one for result in results for one in result.explanations if one.faithful):
         tested.setdefault(one.method, []).append(one)
@@ -163,7 +180,8 @@ def free_name(folder: Path, stem: str, suffix: str) -> Path:
 
     A name that is longer than file systems allow is cut.
     """
-    base, ending = os.path.splitext(suffix)
+    base, dot, last = suffix.rpartition(".")
+    ending = dot + last
     short = os.fsencode(stem)[: NAME_BYTES - len(os.fsencode(suffix))].decode("utf-8", "ignore")
     wanted = folder / f"{short}{suffix}"
     number = 2

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from vitrail import plots
 from vitrail.core.errors import SettingError
 from vitrail.data.decode import preview
 from vitrail.explainers.faithfulness import SHUFFLES, Baseline, Faithfulness, tested
+from vitrail.explainers.fast_scores import FastScores, Precision, ScoringNetwork
 from vitrail.explainers.methods import build_explainer, compatible_methods
+from vitrail.explainers.occlusion import Occlusion
 from vitrail.explainers.target import Subject, shuffled
 from vitrail.explainers.to_original import Map, onto_original
 from vitrail.infer.predictor import Predictor, Ready
+from vitrail.runs.model_source import model_path
 from vitrail.runs.network import Network
 from vitrail.runs.run import Run
 from vitrail.runs.run_network import ASK
@@ -81,18 +85,19 @@ class Explanation:
 class ImageExplainer:
     """One image and one model: the prediction, and any number of explanations of it.
 
-    `image` is a path, bytes, Pillow image or array; DataError if it cannot be read. `twins` are shuffled copies of the
-    network for the tests, made once for many images (`twins_of`).
+    `image` is a path, bytes, Pillow image or array; DataError if it cannot be read. `networks` are made once for many
+    images.
     """
 
-    def __init__(self, predictor: Predictor, image: Any, twins: Sequence[Network] | None = None) -> None:
+    def __init__(self, predictor: Predictor, image: Any, networks: ScoringNetworks | None = None) -> None:
         if predictor.preprocess.zoom is not None:
             raise SettingError(
                 "This model uses sliding windows, so there is no map of the whole image. Train with --set zoom=0 "
                 "to explain whole images."
             )
         self.predictor = predictor
-        self._twins = twins
+        self._networks = networks or ScoringNetworks(predictor)
+        self._fast = FastScores(self._networks.own)
         self._baselines: dict[str, Baseline] = {}
         self.ready: Ready = predictor.ready(image)
         self.output = predictor.outputs([self.ready])
@@ -107,8 +112,7 @@ class ImageExplainer:
         """Return what to explain: the prediction itself, or another choice (UnknownNameError names the nearest)."""
         task = self.predictor.task
         chosen = self.prediction if of is None else task.focus(self.prediction, of)
-        network = self.predictor.at(self.predictor.point)
-        return Subject(network, task, chosen, self.predictor.header.name)
+        return Subject(self._networks.own.network, task, chosen, self.predictor.header.name, self._fast)
 
     def explain(
         self, method: str, of: str | None = None, settings: Mapping[str, Any] | None = None
@@ -133,10 +137,20 @@ class ImageExplainer:
         """Test an explanation and return it with the result."""
         explainer = self._explainer(found.method, settings)
         baseline = self._baseline(found.of)
-        if self._twins is None:
-            self._twins = twins_of(self.predictor)
-        others = [replace(baseline.subject, network=twin) for twin in self._twins]
+        if isinstance(explainer, Occlusion):
+            explainer = explainer.coarse(baseline.cells)
+        others = [baseline.subject.in_network(fast.scoring.network, fast) for fast in self._fast_twins]
         return replace(found, faithful=tested(explainer, found.grid, baseline, others))
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """How the images with masked cells were scored so far."""
+        twins = self.__dict__.get("_fast_twins", [])  # empty if there was no test: do not make them
+        return tuple(one for fast in (self._fast, *twins) for one in fast.precisions)
+
+    @cached_property
+    def _fast_twins(self) -> list[FastScores]:
+        return [FastScores(twin) for twin in self._networks.twins]
 
     def _explainer(self, method: str, settings: Mapping[str, Any] | None) -> Explainer:
         explainer: Any = build_explainer(method, settings)
@@ -156,9 +170,21 @@ class ImageExplainer:
         return self._baselines[of]
 
 
-def twins_of(predictor: Predictor) -> list[Network]:
-    """Return shuffled copies of a model's network, for the test with shuffled weights."""
-    return [shuffled(predictor.network, seed) for seed in range(SHUFFLES)]
+class ScoringNetworks:
+    """The network of a predictor, and shuffled copies of it for the test, each made when it is first needed."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.own = ScoringNetwork(predictor.at(predictor.point), predictor.task)
+
+    @cached_property
+    def twins(self) -> list[ScoringNetwork]:
+        """Copies of the network with shuffled weights."""
+        network, task = self.predictor.network, self.predictor.task
+        return [
+            ScoringNetwork(shuffled(network, seed), task, f"shuffled weights {seed + 1}")
+            for seed in range(SHUFFLES)
+        ]
 
 
 def _misfit(method: str, attention: str) -> str:
@@ -182,5 +208,6 @@ def explain(
 
     `of` names another class than the predicted one. Methods: rollout, relevance, gradcam, occlusion, attention.
     """
-    predictor = model if isinstance(model, Predictor) else Predictor(model)
-    return ImageExplainer(predictor, image).explain(method, of)
+    if not isinstance(model, Predictor):
+        model = Predictor(model if isinstance(model, Run) else model_path(model))
+    return ImageExplainer(model, image).explain(method, of)

@@ -16,6 +16,7 @@ from vitrail.explainers.attention_maps import looks_of
 from vitrail.explainers.attention_viewer import hover_data
 from vitrail.explainers.explanation import Explanation, ImageExplainer
 from vitrail.explainers.faithfulness import NOTHING
+from vitrail.explainers.fast_scores import precision_line
 from vitrail.explainers.methods import compatible_methods
 from vitrail.pages import render
 
@@ -58,19 +59,21 @@ def build_page(look: ImageExplainer, name: str, *, of: str | None = None, check:
     choices = asked.others if asked else look.choices
     others = [choice for choice in choices if choice != found[0].of][:OTHERS]
     beside = [look.explain(specific, choice) for choice in others]
+    picture = _small(found[0])
     values = {
         "name": name,
         "model": look.predictor.header.name,
         "answer": asked.answer if asked else str(look.prediction),
         "heading": _heading(found[0]),
-        "picture": plots.photo_uri(found[0].marked(plots.shown(_small(found[0])))),
-        "found": [_shown(one) for one in found],
-        "beside": [_shown(one) for one in beside],
+        "picture": plots.photo_uri(found[0].marked(plots.shown(picture))),
+        "found": [_shown(one, picture) for one in found],
+        "beside": [_shown(one, picture) for one in beside],
         "refused": refused,
         "cropped": bool(np.isnan(found[0].heat).any()),
         "words": [words for method, words in WORDS if method in made],
         "has_class": "cls" in spec.prefix,
         "verdict": recommend(found) if check else "",
+        "precision": precision_line(look.precisions),
         **_attention(look, "attention" in compatible_methods(look.predictor.network)),
     }
     return Page(render("explain.html", values), (*found, *beside))
@@ -113,14 +116,14 @@ def _gain(one: Explanation) -> float:
     return one.faithful.deletion.mean + one.faithful.insertion.mean
 
 
-def _shown(one: Explanation) -> dict[str, Any]:
-    image = plots.photo_uri(one.marked(plots.heat(_small(one), one.heat)))
+def _shown(one: Explanation, picture: Image.Image) -> dict[str, Any]:
+    image = plots.photo_uri(one.marked(plots.heat(picture, one.heat)))
     note = " One cell covers the whole input: it shows no location." if one.grid.size == 1 else ""
     return {"method": one.method, "of": one.of, "image": image, "faithful": one.faithful, "note": note}
 
 
 def _small(one: Explanation) -> Image.Image:
-    """Return the image at page size; the map is drawn on it afterwards, so that its scale is readable."""
+    """Return the image at page size; maps are drawn on it afterwards, so that their scale is readable."""
     picture = one.original()
     picture.thumbnail((WIDTH, WIDTH))
     return picture

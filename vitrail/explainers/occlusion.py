@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from vitrail.core.errors import SettingError
-from vitrail.explainers.target import AT_ONCE, Subject
+from vitrail.explainers.masked_images import MaskedImages
+from vitrail.explainers.target import Subject
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.runs.network import Network
 
@@ -16,16 +17,23 @@ CELLS = 14
 """Cells along the shorter side, unless patches are larger."""
 
 
+FINE = 150
+"""Cells of a grid from which ranks are compared on larger squares."""
+
+
 @dataclass(frozen=True)
 class OcclusionSettings:
-    """Width and height of the covering square in cells; it moves by one cell."""
+    """Width and height of the covering square in cells, and by how many cells it moves: at most by its width."""
 
     window: int = 2
+    stride: int = 1
 
     def __post_init__(self) -> None:
         """Raise a SettingError for a window without a cell."""
         if self.window < 1:
             raise SettingError(f"--window must be 1 cell or more, not {self.window}.")
+        if not 1 <= self.stride <= self.window:
+            raise SettingError(f"The stride must be 1 to {self.window} cells, the window, not {self.stride}.")
 
 
 class Occlusion:
@@ -42,6 +50,16 @@ class Occlusion:
         """Return True: occlusion only needs predictions."""
         return True
 
+    def coarse(self, cells: tuple[int, int]) -> Occlusion:
+        """Return a version with a fraction of the forward passes, to compare ranks: squares side by side, a cell wider.
+
+        On a small grid too few squares would be left: the method itself.
+        """
+        wide = self.settings.window + 1
+        if cells[0] * cells[1] < FINE or wide > min(cells):
+            return self
+        return Occlusion(OcclusionSettings(wide, stride=wide))
+
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
         """Return how far the score falls without each cell: (b, channels, height, width) -> (b, row, col).
 
@@ -52,14 +70,12 @@ class Occlusion:
     def _one(self, subject: Subject, image: Tensor) -> Tensor:
         rows, cols = cell_grid(subject.spec, image)
         wide = self._wide(rows, cols)
-        # Squares extend over the border, so that every cell is covered equally often.
-        down, across = rows + wide - 1, cols + wide - 1
-        covered = torch.zeros(down * across, rows, cols)
-        for turn in range(down * across):
-            top, left = turn // across - wide + 1, turn % across - wide + 1
-            covered[turn, max(0, top) : top + wide, max(0, left) : left + wide] = 1
-        whole = subject.scores(image[None])
-        falls = whole - covered_scores(subject, image, covered, mean_colour(image))
+        covered = _squares(rows, cols, wide, min(self.settings.stride, wide))
+        masks = torch.cat([torch.zeros(1, rows, cols), covered])  # the whole image is first
+        none = torch.zeros(len(masks), dtype=torch.long)
+        images = MaskedImages(image, masks, mean_colour(image)[None], none, "occlusion")
+        scores = subject.masked_scores(images)
+        falls = scores[0] - scores[1:]
         return (falls[:, None, None] * covered).sum(0) / covered.sum(0)
 
     def _wide(self, rows: int, cols: int) -> int:
@@ -73,31 +89,25 @@ class Occlusion:
         return min(self.settings.window, most)
 
 
+def _squares(rows: int, cols: int, wide: int, stride: int) -> Tensor:
+    """Return squares of `wide` cells, one every `stride` cells: (m, row, col) of 0 and 1.
+
+    They extend over the border, so that every cell is covered equally often.
+    """
+    corners = [
+        (top, left)
+        for top in range(stride - wide, rows, stride)
+        for left in range(stride - wide, cols, stride)
+    ]
+    covered = torch.zeros(len(corners), rows, cols)
+    for square, (top, left) in zip(covered, corners, strict=True):
+        square[max(0, top) : top + wide, max(0, left) : left + wide] = 1
+    return covered
+
+
 def mean_colour(image: Tensor) -> Tensor:
     """Return an image filled with the mean of each channel: (channels, height, width)."""
     return image.mean((1, 2), keepdim=True).expand_as(image)
-
-
-def covered_scores(subject: Subject, image: Tensor, covered: Tensor, cover: Tensor) -> Tensor:
-    """Return the scores of the image with masked cells, (m, row, col), replaced by `cover`: (m,)."""
-    parts = []
-    for some in torch.split(covered, AT_ONCE):
-        masks = on_pixels(some, image.shape[1], image.shape[2])[:, None].to(image)
-        parts.append(subject.scores(image * (1 - masks) + cover * masks))
-    return torch.cat(parts)
-
-
-def on_pixels(cells: Tensor, height: int, width: int) -> Tensor:
-    """Enlarge (m, row, col) cells to pixels without smoothing: (m, height, width)."""
-    down = _edges(cells.shape[1], height)
-    across = _edges(cells.shape[2], width)
-    return cells.repeat_interleave(down, 1).repeat_interleave(across, 2)
-
-
-def _edges(cells: int, pixels: int) -> Tensor:
-    """Return the width of each cell in whole pixels: (cells,)."""
-    edges = torch.linspace(0, pixels, cells + 1, dtype=torch.float64).round().long()
-    return edges.diff()
 
 
 def cell_grid(spec: FeatureSpec, image: Tensor) -> tuple[int, int]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vitrail.core.catalog import family_of
@@ -23,6 +22,7 @@ from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.infer.proof_images import spread
 from vitrail.layers.encoder import Encoder
 from vitrail.runs.device import device_for
+from vitrail.runs.model_source import is_ours
 from vitrail.runs.run import open_run
 from vitrail.weights.preprocessing import answering_preprocess
 from vitrail.weights.resolve import find_weights
@@ -62,21 +62,6 @@ def open_encoder(model: str, device: str = "auto") -> Opened:
     found = find_weights("auto", model) if family_of(model) and not path.exists() else find_weights(model)
     encoder = found.build().to(device_for(device)).requires_grad_(False)
     return Opened(found.name, encoder, answering_preprocess(found))
-
-
-def is_ours(path: Path) -> bool:
-    """Return whether a path is a run or model file of vitrail, with classes and proof."""
-    return (path / "recipe.yaml").is_file() or _has_our_header(path)
-
-
-def _has_our_header(path: Path) -> bool:
-    if path.suffix != ".safetensors" or not path.is_file():
-        return False
-    try:
-        with safe_open(path, framework="pt") as handle:
-            return "vitrail" in (handle.metadata() or {})
-    except (SafetensorError, OSError):
-        return False  # the next reader will report the error
 
 
 def looked_at(opened: Opened) -> int:

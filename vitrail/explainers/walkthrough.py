@@ -15,13 +15,13 @@ from vitrail.core.environment import expanded
 from vitrail.core.errors import SettingError
 from vitrail.data.batch import Geometry
 from vitrail.data.preprocess import Preprocess
-from vitrail.explainers.open_encoder import is_ours
 from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.layers.heads import Output
 from vitrail.layers.position import placed
 from vitrail.layers.sdpa import AttentionMap, Recorder
 from vitrail.layers.tokens import Features, Tokens
 from vitrail.models.factory import create_encoder
+from vitrail.runs.model_source import is_ours
 from vitrail.runs.network import Network, build_network, build_task, take_head
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.base import Prediction, Task

@@ -20,6 +20,7 @@ from vitrail.export.words import Form
 from vitrail.infer.inputs import expand
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.proof_images import Pixels, Reader, readers_of, root_of, spread, usable
+from vitrail.runs.proof import ROUNDED
 from vitrail.runs.run import open_run
 
 SUFFIXES: Mapping[str, str] = MappingProxyType(
@@ -99,7 +100,8 @@ def export(
 
 def _check_graph(predictor: Predictor, format: str, pictures: Sequence[Reader], written: Path) -> Proven:
     """Require agreement of a graph in float32, and measure OpenVINO in its default precision."""
-    sides = {format: Side(graph_formats.asked_of_graph(predictor, written, format))}
+    allowed = ROUNDED if predictor.preprocess.rounded else agreement.ALLOWED
+    sides = {format: Side(graph_formats.asked_of_graph(predictor, written, format), allowed)}
     where, notes = "", []
     if format in ("onnx", "openvino") and find_spec("openvino") is not None:
         where = f"OpenVINO at its own default, {graph_formats.default_precision()}"

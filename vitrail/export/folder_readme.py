@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from vitrail.data.preprocess import Preprocess
 from vitrail.export.agreement import Proven
 from vitrail.export.words import decoding
 from vitrail.infer.predictor import Predictor
@@ -82,9 +83,7 @@ def readme(predictor: Predictor, library: str, proven: Proven) -> str:
         f"- The network, on inputs prepared by vitrail: {proven.agreement}.",
         *(f"- {note}" for note in proven.notes),
         "",
-        f"It was trained on images of {steps.size[0]} x {steps.size[1]} px, fit `{steps.fit}`, resized by",
-        f"antialiased {steps.interpolation} interpolation in float32. A library that resizes in 8 bits, or places an",
-        "odd margin differently, gives probabilities that differ slightly from vitrail's.",
+        *_resize_words(steps),
         "",
         "## Decoding",
         "",
@@ -96,6 +95,21 @@ def readme(predictor: Predictor, library: str, proven: Proven) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _resize_words(steps: Preprocess) -> list[str]:
+    shown = f"on images of {steps.size[0]} x {steps.size[1]} px, fit `{steps.fit}`, resized by"
+    if steps.rounded:
+        return [
+            f"Its published weights were evaluated {shown}",
+            f"antialiased {steps.interpolation} interpolation and rounded to whole numbers. A library that also rounds",
+            "between width and height gives probabilities that differ slightly from vitrail's.",
+        ]
+    return [
+        f"It was trained {shown}",
+        f"antialiased {steps.interpolation} interpolation in float32. A library that resizes in 8 bits, or places an",
+        "odd margin differently, gives probabilities that differ slightly from vitrail's.",
+    ]
 
 
 def _front(predictor: Predictor, library: str) -> dict[str, Any]:

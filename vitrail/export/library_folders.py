@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vitrail import __version__
 from vitrail.core.errors import RunError
 from vitrail.core.files import replace_folder, write_json, write_text
 from vitrail.data.batch import Batch, images_only
@@ -27,6 +28,7 @@ from vitrail.infer.predictor import Predictor
 from vitrail.infer.proof_images import Pixels
 from vitrail.infer.runtimes import need
 from vitrail.layers.heads import Output
+from vitrail.runs.model_source import EXPORTED
 from vitrail.runs.run_network import run_network
 from vitrail.weights.to_timm import for_timm
 from vitrail.weights.to_transformers import for_transformers
@@ -162,7 +164,7 @@ def _fill(tensors: Mapping[str, Tensor], files: Mapping[str, Mapping[str, Any]],
     save_file(
         {name: tensor.contiguous() for name, tensor in tensors.items()},
         folder / "model.safetensors",
-        metadata={"format": "pt"},
+        metadata={"format": "pt", EXPORTED: __version__},
     )
     for name, values in files.items():
         write_json(folder / name, values)

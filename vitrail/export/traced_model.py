@@ -7,6 +7,7 @@ shape depends on a value inside the graph.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -83,8 +84,10 @@ class Prepare(nn.Module):
         # the image, where all weights are zero, become zero.
         pixels = images.permute(0, 3, 1, 2).float()
         if not self.preprocess.raw:
-            shown: Tensor = rows @ ((pixels - self.mean) @ cols.T) / self.std
-            return shown
+            shown: Tensor = rows @ ((pixels - self.mean) @ cols.T)
+            if self.preprocess.rounded:
+                shown = self._whole(shown, places)
+            return shown / self.std
         gaps = torch.isnan(pixels)  # weighted as in `vitrail.data.resize`
         share = rows @ ((~gaps).float() @ cols.T)
         # 16-bit white overflows in f16 (largest number 65504); in float32 this bound changes nothing.
@@ -95,6 +98,12 @@ class Prepare(nn.Module):
         return torch.where(enough, known, torch.zeros_like(known)) / torch.where(
             enough, share, torch.ones_like(share)
         )
+
+    def _whole(self, shown: Tensor, places: Sequence[Places]) -> Tensor:
+        """Round the pixels on the image, given without their mean, to whole numbers from 0 to 255."""
+        whole = (shown + self.mean).round().clamp(0, 255) - self.mean
+        rows, cols = (place.on for place in places)
+        return torch.where(rows[:, None] & cols[None], whole, shown)
 
 
 def plan(preprocess: Preprocess, height: Tensor, width: Tensor) -> tuple[Axis, Axis]:

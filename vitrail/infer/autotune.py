@@ -13,7 +13,6 @@ from functools import partial
 from hashlib import blake2b, file_digest
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -23,15 +22,17 @@ from vitrail.core.environment import cache_dir
 from vitrail.core.errors import DataError, VitrailError
 from vitrail.data.manifest import VAL
 from vitrail.infer.backend_check import (
-    PROOF_IMAGES,
     SPREAD,
     BackendResult,
     Shown,
     check_backend,
+    compare_proof,
+    failure,
     proof_answer,
     timed,
 )
-from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, Engine, backends_for
+from vitrail.infer.backend_costs import Job, needs_no_proof, proof_size
+from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, backends_for
 from vitrail.infer.exported_predictor import ExportedPredictor
 from vitrail.infer.inputs import Source
 from vitrail.infer.predictor import BATCH, Predictor, Request
@@ -41,20 +42,14 @@ from vitrail.layers.elastic import OperatingPoint
 from vitrail.runs.proof import drift
 from vitrail.runs.run import open_run
 
-EXPECTED_SPEEDUP: Mapping[Engine, float] = MappingProxyType({"eager": 2.0, "compiled": 3.0, "openvino": 4.0})
-"""Assumed speedup over plain float32 before a backend is measured."""
-
-INT8_SPEEDUP = 1.5
-"""Assumed additional speedup of int8 before it is measured."""
-
 RECHECK_TOLERANCE = 0.01
 """Largest allowed change of a cached backend's output on the proof image, on the same machine."""
 
-FORMAT = 5
+FORMAT = 6
 """Cache format version. Increase it when backends change, to invalidate old measurements."""
 
-SETUP_SECONDS: Mapping[Engine, float] = MappingProxyType({"eager": 0.0, "compiled": 30.0, "openvino": 8.0})
-"""Assumed setup time of a backend, in seconds, before it is measured."""
+MIN_IMAGES_TO_TIME = 32
+"""Smallest job, in images, for which eager backends are timed on a small batch."""
 
 
 class BackendCache:
@@ -93,6 +88,22 @@ class BackendCache:
         except (OSError, ValueError, KeyError, TypeError):
             self.seen = {}  # missing, or written by another version: measure again
 
+    def valid_for(self, pictures: int) -> dict[Backend, BackendResult]:
+        """Return the results that are valid for a job: those of a check on at least as many images as it deserves.
+
+        A backend that could not run, or was far off, is not checked again on more images.
+        """
+        wanted = proof_size(pictures)
+        return {
+            plan: seen
+            for plan, seen in self.seen.items()
+            if plan == PLAIN or seen.wanted >= wanted or seen.hopeless
+        }
+
+    def speeds(self) -> dict[Backend, float]:
+        """Return images/s of the backends that were measured, for whatever job."""
+        return {plan: seen.speed for plan, seen in self.seen.items() if not seen.failed}
+
     def keep(self, plan: Backend, seen: BackendResult) -> None:
         """Store the measurement of a backend; results that failed for a passing reason are not written to disk."""
         self.seen[plan] = seen
@@ -118,44 +129,68 @@ class Choice(NamedTuple):
 def choose_backend(
     predictor: Predictor,
     pictures: int,
-    proof: Callable[[], Iterable[Pixels]],
+    proof: Callable[[int], Iterable[Pixels]],
     singly: bool = False,
     point: OperatingPoint | None = None,
 ) -> Choice:
     """Return the fastest faithful backend for `pictures` images; `singly` if they are processed one by one.
 
-    `proof` yields images for the comparison with float32 and for int8 calibration. It is called only if a backend is
-    not in the cache, or no longer gives its cached output. `point` is an operating point of the model (None: the
-    default of the predictor).
+    `proof` returns so many images for the comparison with float32 and for int8 calibration. It is called only if a
+    backend is not in the cache, or no longer gives its cached output. `point` is an operating point of the model (None:
+    the default of the predictor).
     """
     memory = BackendCache(predictor, point, singly)
     # Other engines only support networks whose single input is `images`.
     images = predictor.task.inputs == ("images",)
     plans = backends_for(predictor.network, predictor.device) if images else [PLAIN]
-    plain = plain_speed(predictor, memory, pictures)
-    proof_images = Shown(predictor, memory.point, proof, memory.at_once)
+    timed_speeds = eager_speeds(predictor, memory, plans, pictures)
+    proof_images = Shown(predictor, memory.point, partial(proof, proof_size(pictures)), memory.at_once)
     proven: dict[Backend, BackendNetwork] = {}
     while True:
-        allowed = [plan for plan in plans if plan not in memory.seen or memory.seen[plan].faithful]
-        plan = min(allowed, key=lambda one: _seconds(one, memory, pictures, plain))
+        lower = any(plan.engine == "eager" and not needs_no_proof(plan) for plan in plans)
+        job = Job(pictures, memory.valid_for(pictures), {**memory.speeds(), **timed_speeds}, lower)
+        plan = min(allowed(plans, job), key=job.seconds)
         if plan == PLAIN:
             return Choice(PLAIN, _why(PLAIN, memory), Request(memory.point))
-        network = proven.get(plan) or _load_cached(predictor, plan, memory)
+        network = proven.get(plan) or _load_cached(predictor, plan, memory, job)
         if network is not None:
             why = " ".join([_why(plan, memory), *network.kept_in_float32()])
             return Choice(plan, why, Request(memory.point, network))
-        if PLAIN not in memory.seen:
-            memory.keep(PLAIN, proof_images.plain)
-            plain = memory.seen[PLAIN].speed
-        scales = Scales(proof_images.learnt)
-        result, network = check_backend(
-            plan, partial(_backend_network, predictor, plan, memory, scales), proof_images
-        )
+        network = _check(predictor, plan, memory, job, proof_images)
         if network is not None:
             proven[plan] = network
-            if scales.known:
-                keep_ranges(memory.scales, scales.known)
-        memory.keep(plan, replace(result, scales=scales.digest()))
+
+
+def _check(
+    predictor: Predictor, plan: Backend, memory: BackendCache, job: Job, proof_images: Shown
+) -> BackendNetwork | None:
+    """Measure a backend and store the result; return its network if it may be used."""
+    scales = Scales(proof_images.learnt)
+    make = partial(_backend_network, predictor, plan, memory, scales)
+    if needs_no_proof(plan):
+        try:
+            exact = make()
+            result = compare_proof(predictor, Request(memory.point, exact), job.expected(plan))
+        except Exception as error:  # an engine may fail in any way; float32 still works
+            memory.keep(plan, failure(error))
+            return None
+        memory.keep(plan, result)
+        return exact if result.faithful else None
+    if PLAIN not in job.seen:
+        memory.keep(PLAIN, proof_images.plain)
+    result, network = check_backend(plan, make, proof_images)
+    if network is not None and scales.known:
+        keep_ranges(memory.scales, scales.known)
+    memory.keep(plan, replace(result, scales=scales.digest(), wanted=job.proof))
+    return network
+
+
+def allowed(plans: Sequence[Backend], job: Job) -> list[Backend]:
+    """Return the backends that may be used or checked: int8 only after what is more exact was measured."""
+    allowed = [plan for plan in plans if plan not in job.seen or job.seen[plan].faithful]
+    exact = [plan for plan in plans if plan.engine == "openvino" and plan.precision != "int8"]
+    waits = any(plan not in job.seen for plan in exact)
+    return [plan for plan in allowed if plan.precision != "int8" or plan in job.seen or not waits]
 
 
 def speed_up(
@@ -169,13 +204,13 @@ def speed_up(
     if isinstance(predictor, ExportedPredictor) or predictor.preprocess.zoom is not None:
         return plain  # an exported file has its own runtime; windows of one image are already a batch
 
-    def proof() -> Iterator[Pixels]:
+    def proof(count: int) -> Iterator[Pixels]:
         steps = predictor.preprocess
         try:
             run = open_run(model)
-            yield from readable(readers_of(run, root_of(run), (VAL,), steps, PROOF_IMAGES))
+            yield from readable(readers_of(run, root_of(run), (VAL,), steps, count))
         except VitrailError:  # no run, or its images were moved
-            yield from readable(partial(predictor.decoded, one) for one in spread(sources, PROOF_IMAGES))
+            yield from readable(partial(predictor.decoded, one) for one in spread(sources, count))
 
     try:
         return choose_backend(predictor, len(sources), proof, singly=len(sources) == 1, point=point)
@@ -183,34 +218,28 @@ def speed_up(
         return plain  # no image can be read; every answer will report its own error
 
 
-def plain_speed(predictor: Predictor, memory: BackendCache, pictures: int) -> float:
-    """Return the speed of float32 in images/s: cached, measured on one small batch for longer jobs, or assumed."""
-    if PLAIN in memory.seen:
-        return memory.seen[PLAIN].speed
+def eager_speeds(
+    predictor: Predictor, memory: BackendCache, plans: Sequence[Backend], pictures: int
+) -> Mapping[Backend, float]:
+    """Return images/s of the eager backends that are not in the cache, timed on a small batch; {} for short jobs."""
     if pictures < MIN_IMAGES_TO_TIME:
-        return ASSUMED_SPEED
+        return {}
     few = torch.zeros(min(4, memory.at_once), predictor.preprocess.channels, *memory.point.size)
-    seconds = [
-        timed(predictor, Request(memory.point), few)[1] for _ in range(2)
-    ]  # the first call includes setup
-    return len(few) / seconds[1]
-
-
-def _seconds(plan: Backend, memory: BackendCache, pictures: int, plain: float) -> float:
-    """Estimate the seconds of a job, including setup and check; `plain` is the speed of float32 in images/s."""
-    if plan in memory.seen:
-        return memory.seen[plan].setup + pictures / memory.seen[plan].speed
-    if plan == PLAIN:
-        return pictures / plain
-    expected = plain * EXPECTED_SPEEDUP[plan.engine] * (INT8_SPEEDUP if plan.precision == "int8" else 1)
-    return SETUP_SECONDS[plan.engine] + PROOF_IMAGES * (1 / plain + 1 / expected) + pictures / expected
-
-
-ASSUMED_SPEED = 20.0
-"""Assumed images/s of a network that was never measured."""
-
-MIN_IMAGES_TO_TIME = 32
-"""Smallest job, in images, for which one batch is timed to estimate the duration."""
+    speeds = {}
+    for plan in plans:
+        if plan.engine != "eager" or plan in memory.seen:
+            continue
+        try:
+            network = None if plan == PLAIN else _backend_network(predictor, plan, memory, Scales())
+            request = Request(memory.point, network)
+            seconds = [timed(predictor, request, few)[1] for _ in range(3)]  # the first call includes setup
+        except Exception as error:  # an operation may lack this precision; float32 still works
+            if plan == PLAIN:
+                raise
+            memory.keep(plan, failure(error))
+            continue
+        speeds[plan] = len(few) / min(seconds[1:])
+    return speeds
 
 
 def _backend_network(
@@ -221,9 +250,11 @@ def _backend_network(
     return BackendNetwork(predictor.at(memory.point), plan, shape, kept, scales)
 
 
-def _load_cached(predictor: Predictor, plan: Backend, memory: BackendCache) -> BackendNetwork | None:
+def _load_cached(
+    predictor: Predictor, plan: Backend, memory: BackendCache, job: Job
+) -> BackendNetwork | None:
     """Return the backend network that passed the check before, or None if there is none or its output changed."""
-    if plan not in memory.seen:
+    if plan not in job.seen:
         return None
     scales = Scales(known=read_ranges(memory.scales) if plan.precision == "int8" else None)
     if scales.digest() != memory.seen[plan].scales:
@@ -250,6 +281,8 @@ def _why(plan: Backend, memory: BackendCache) -> str:
     left_out = f" Not used: {'; '.join(failed)}." if failed else ""
     if plan == PLAIN:
         return f"Answered in {plan}.{left_out}" if failed else ""
+    if needs_no_proof(plan):
+        return f"Answered in {plan}.{left_out}"
     result = memory.seen[plan]
     return (
         f"Answered in {plan}: on {result.pictures} images {result.same_top:.1%} of top answers as in float32, "
@@ -259,7 +292,7 @@ def _why(plan: Backend, memory: BackendCache) -> str:
 
 def _fault(result: BackendResult) -> str:
     if result.failed:
-        return f"cannot run this network: {result.failed}"
+        return result.failed
     fault = f"{result.same_top:.1%} of top answers as in float32, a probability differs by {result.drift:.2g}"
     if result.off > SPREAD:
         fault += f", outputs differ by {result.off:.0%} of the difference between images"

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from statistics import median
 from typing import TypeVar
 
@@ -20,7 +19,7 @@ from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.proof_images import Pixels
 from vitrail.layers.elastic import OperatingPoint
 from vitrail.layers.heads import Output
-from vitrail.runs.proof import proof_image_for
+from vitrail.runs.proof import TOLERANCE, drift, proof_image_for
 
 Twin = TypeVar("Twin", bound=nn.Module)
 
@@ -54,6 +53,7 @@ class BackendResult:
     `off` is the distance of outputs from float32, relative to the spread over images; 0 for one image. `failed` is the
     reason if the backend could not run; `passing` means that this reason may be temporary. `answer` is its fingerprint
     of the model's proof image and `scales` the digest of the int8 scales: they identify the backend in the cache.
+    `wanted` is the number of images that the check asked for; there may be fewer.
     """
 
     speed: float
@@ -66,12 +66,18 @@ class BackendResult:
     answer: tuple[float, ...] = ()
     scales: str = ""
     off: float = 0.0
+    wanted: int = 0
 
     @property
     def faithful(self) -> bool:
         """Whether the backend may be used."""
         near = self.drift <= DRIFT and self.off <= SPREAD
         return not self.failed and self.same_top >= SAME_TOP and near
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether more images cannot make it faithful."""
+        return bool(self.failed) or self.drift > DRIFT or self.off > SPREAD
 
 
 class Shown:
@@ -90,9 +96,7 @@ class Shown:
 
     @cached_property
     def _parted(self) -> tuple[Tensor, list[Tensor]]:
-        pictures = [
-            self.predictor.ready(shot, self.point).pixels for shot in islice(self._proof(), PROOF_IMAGES)
-        ]
+        pictures = [self.predictor.ready(shot, self.point).pixels for shot in self._proof()]
         others = [picture for i, picture in enumerate(pictures) if i % EVERY] or pictures
         batches = [torch.stack(others[i : i + self.at_once]) for i in range(0, len(others), self.at_once)]
         return torch.stack(pictures[::EVERY]), batches
@@ -141,9 +145,7 @@ def check_backend(plan: Backend, make: Callable[[], Twin], shown: Shown) -> tupl
         found = _Compared(shown, request)
         known = proof_answer(predictor, request)
     except Exception as error:  # an engine may fail in any way; float32 still works
-        why = str(error) if isinstance(error, VitrailError) else type(error).__name__
-        passing = isinstance(error, MemoryError | OSError | torch.OutOfMemoryError)
-        return BackendResult(0.0, 0.0, 0.0, 1.0, count, why, passing), None
+        return failure(error, count), None
     result = BackendResult(
         speed(shown.batches, found.seconds),
         setup,
@@ -205,6 +207,26 @@ def proof_answer(predictor: Predictor, request: Request) -> list[float]:
     ready = predictor.ready(proof_image_for(predictor.preprocess), request.point)
     found: list[float] = predictor.task.fingerprint(predictor.outputs([ready], request)).flatten().tolist()
     return found
+
+
+def failure(error: Exception, pictures: int = 0) -> BackendResult:
+    """Return the result of a backend that cannot run the network."""
+    why = str(error) if isinstance(error, VitrailError) else type(error).__name__
+    passing = isinstance(error, MemoryError | OSError | torch.OutOfMemoryError)
+    return BackendResult(
+        0.0, 0.0, 0.0, 1.0, pictures, f"cannot run this network: {why}", passing, wanted=PROOF_IMAGES
+    )
+
+
+def compare_proof(predictor: Predictor, request: Request, speed: float) -> BackendResult:
+    """Return the result of a backend that computes in float32 too: its answer to the model's proof image is the same.
+
+    `speed` is its images/s, timed or expected.
+    """
+    answer = proof_answer(predictor, request)
+    apart = drift(proof_answer(predictor, Request(request.point)), answer)
+    failed = "" if apart <= TOLERANCE else f"it answers otherwise to the proof image, by {apart:.2g}"
+    return BackendResult(speed, 0.0, 1.0, apart, 1, failed, answer=tuple(answer), wanted=PROOF_IMAGES)
 
 
 def timed(predictor: Predictor, request: Request, batch: Tensor) -> tuple[Output, float]:

@@ -48,7 +48,7 @@ def backends_for(network: Network, device: torch.device) -> list[Backend]:
     """Return the backends that are worth measuring on this machine, plain float32 first."""
     last = network.spec.attention == "none"  # convolutions are faster in channels-last layout
     precision: Precision = "bf16" if fast_bf16(device) else "float32"
-    plans = [PLAIN, Backend(precision, last)]
+    plans = [PLAIN, Backend("float32", last), Backend(precision, last)]
     if device.type == "cpu" and find_spec("openvino"):
         plans.append(Backend(precision, engine="openvino"))
         if any(isinstance(part, nn.Linear) for part in network.encoder.modules()):

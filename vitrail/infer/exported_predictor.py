@@ -20,7 +20,7 @@ from vitrail.infer.runtimes import KINDS, contradicts, open_exported, output_nam
 from vitrail.layers.elastic import OperatingPoint
 from vitrail.layers.heads import Output
 from vitrail.runs.network import Network
-from vitrail.runs.proof import proof_image_for
+from vitrail.runs.proof import ROUNDED, TOLERANCE, proof_image_for
 
 
 class ExportedPredictor(Predictor):
@@ -52,6 +52,10 @@ class ExportedPredictor(Predictor):
     def at(self, point: OperatingPoint) -> Network:
         """Raise a RunError: a graph has one operating point."""
         return self.network
+
+    @property
+    def _tolerance(self) -> float:
+        return ROUNDED if self.preprocess.rounded else TOLERANCE
 
     def ready(self, image: Any, point: OperatingPoint | None = None) -> Ready:
         """Decode an image to (height, width, channels); the graph does the rest, so `pixels` is empty."""

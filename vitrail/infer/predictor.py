@@ -27,9 +27,11 @@ from vitrail.infer.prefetch import prefetch, read_then_compute
 from vitrail.infer.runtimes import KINDS
 from vitrail.layers.elastic import OperatingPoint, at_size, set_keep
 from vitrail.layers.heads import Output
+from vitrail.layers.weight_init import ZerosForRandom
 from vitrail.models.factory import rebuild
 from vitrail.runs.device import device_for
 from vitrail.runs.model_file import Header, read_model
+from vitrail.runs.model_source import model_path
 from vitrail.runs.network import Network, build_network, task_of
 from vitrail.runs.proof import TOLERANCE, answer, drift
 from vitrail.runs.run import Run, open_run
@@ -141,10 +143,11 @@ class Predictor:
     def _network(self, tensors: dict[str, Tensor]) -> Network:
         # Initializing random weights only to overwrite them costs more than reading the trained ones, so the network
         # is built on the meta device. Computed buffers, which are not stored, need a second, real build.
-        with torch.device("meta"):
+        with torch.device("meta"), ZerosForRandom():
             network = build_network(rebuild(self.header.encoder), self.task)
         if any(name not in tensors for name, _ in network.named_buffers()):
-            network = build_network(rebuild(self.header.encoder), self.task)
+            with ZerosForRandom():
+                network = build_network(rebuild(self.header.encoder), self.task)
         try:
             network.load_state_dict(tensors, strict=True, assign=True)
         except RuntimeError as error:
@@ -160,13 +163,18 @@ class Predictor:
                 f"{self.path} contains no proof, so its predictions cannot be trusted. Train or export again."
             )
         apart = drift(self.header.proof, self._answer_to_proof())
-        if not apart <= TOLERANCE:
+        if not apart <= self._tolerance:
             raise RunError(
                 f"{self.path} does not predict what it predicted after training: on its proof image a probability "
-                f"differs by {apart:.2g} (allowed: {TOLERANCE}). The file is damaged, or this version of torch "
+                f"differs by {apart:.2g} (allowed: {self._tolerance}). The file is damaged, or this version of torch "
                 "computes differently. Copy it again, or use the versions in its report."
             )
         return apart
+
+    @property
+    def _tolerance(self) -> float:
+        """The largest difference from the proof that is allowed."""
+        return TOLERANCE
 
     def _answer_to_proof(self) -> list[float]:
         return answer(self._built, self.task, self.preprocess)
@@ -340,6 +348,8 @@ def load(
 ) -> Predictor:
     """Load a run, its folder, a model file or an exported file (.onnx, .xml, .pt2), and check its proof.
 
+    Published weights with a classifier are loaded too: by a name of timm's or ours, organisation/repository, a path;
+    what was assumed about them is warned of.
     `trust` allows a torch program (.pt2), which can run arbitrary code on this machine; `point` as in `Predictor`.
     """
     if not isinstance(model, Run) and Path(model).suffix in KINDS:
@@ -350,7 +360,7 @@ def load(
                 f"An exported file runs in its own runtime on the CPU. Remove --device {device}."
             )
         return ExportedPredictor(Path(model), trust, point)
-    return Predictor(model, device, point)
+    return Predictor(model if isinstance(model, Run) else model_path(model), device, point)
 
 
 def build_header_task(header: Header) -> Task[Any, Any]:

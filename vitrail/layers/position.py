@@ -28,7 +28,7 @@ class LearnedPosition(nn.Module):
     ) -> None:
         super().__init__()
         self.grid, self.prefix, self.resize = grid, prefix, resize
-        self.table = nn.Parameter(0.02 * torch.randn(1, prefix + prod(grid), width))
+        self.table = nn.Parameter(torch.randn(1, prefix + prod(grid), width).mul_(0.02))
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Tokens of (b, prefix + n, d) -> the same with the position vectors added."""
@@ -80,8 +80,8 @@ class GridPosition(nn.Module):
 
     def __init__(self, width: int, grid: tuple[int, int]) -> None:
         super().__init__()
-        self.rows = nn.Parameter(0.02 * torch.randn(1, grid[0], width // 2))
-        self.cols = nn.Parameter(0.02 * torch.randn(1, grid[1], width // 2))
+        self.rows = nn.Parameter(torch.randn(1, grid[0], width // 2).mul_(0.02))
+        self.cols = nn.Parameter(torch.randn(1, grid[1], width // 2).mul_(0.02))
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Tokens of (b, row·col, d), without prefix -> the same with the position vectors added."""
@@ -105,7 +105,7 @@ class RelativeVectors(nn.Module):
     def __init__(self, e: int, grid: tuple[int, int]) -> None:
         super().__init__()
         self.reach = (2 * grid[0] - 1, 2 * grid[1] - 1)
-        self.table = nn.Parameter(0.02 * torch.randn(1, self.reach[0] * self.reach[1], e))
+        self.table = nn.Parameter(torch.randn(1, self.reach[0] * self.reach[1], e).mul_(0.02))
 
     def forward(self, q: Tensor, tokens: Tokens) -> Tensor:
         """Queries (b, h, n, e) of these tokens -> the bias of their scores, (b, h, n, n)."""

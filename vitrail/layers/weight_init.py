@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
+
+_FILLS = (
+    torch.Tensor.normal_,
+    torch.Tensor.uniform_,
+    nn.init.kaiming_uniform_,
+    nn.init.normal_,
+    nn.init.uniform_,
+)
+_DRAWS = (torch.randn, torch.rand)
+
+
+class ZerosForRandom(TorchFunctionMode):
+    """Zeros in place of random initial values, for a network whose weights are read from a file.
+
+    On the meta device random values have no use either, and there torch imports its compiler to draw them: a second.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call the function; a random one gives zeros."""
+        named = dict(kwargs or {})
+        if func in _FILLS:
+            tensor: torch.Tensor = args[0] if args else named["tensor"]
+            with torch.no_grad():
+                return tensor.zero_()
+        if func in _DRAWS:
+            named.pop("generator", None)
+            return torch.zeros(*args, **named)
+        return func(*args, **named)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 Array = NDArray[np.float64]
 
@@ -46,6 +45,8 @@ def fit_label_temperature(logits: Array, truth: NDArray[np.bool_]) -> float:
 
 
 def _least(loss: Callable[[float], float]) -> float:
+    from scipy.optimize import minimize_scalar  # slow to import, and no prediction needs it
+
     def whole(logarithm: float) -> float:
         return loss(float(np.exp(logarithm))) + 0.5 * (logarithm / SPREAD) ** 2
 

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError, UnknownNameError, nearest
@@ -238,6 +237,10 @@ def count_params(network: nn.Module) -> int:
 
 def count_macs(encoder: Encoder, image: Size, keep: float = 1.0) -> int:
     """Return the multiply-adds of matrix products and convolutions for one image; `keep` as in `OperatingPoint`."""
+    from torch.utils.flop_counter import (
+        FlopCounterMode,
+    )  # imports the compiler, which prediction does not need
+
     config = encoder.config
     with torch.device("meta"), torch.no_grad():
         copy = build(config).eval()

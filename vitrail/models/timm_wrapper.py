@@ -12,7 +12,6 @@ from itertools import pairwise
 from math import isqrt
 from typing import Any, ClassVar, NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -110,6 +109,8 @@ class TimmConfig:
     def size(self) -> tuple[int, int]:
         """The (height, width) in pixels for which the network is built; without an `image`, timm's own."""
         if self.image is None:
+            import timm  # a second, and only networks of timm need it
+
             cfg = timm.get_pretrained_cfg(self.name, allow_unregistered=True)
             return (cfg.input_size[1], cfg.input_size[2]) if cfg else (224, 224)
         return sides(self.image)
@@ -280,6 +281,8 @@ class _Shape(NamedTuple):
 
 def _settings(config: TimmConfig) -> dict[str, Any]:
     """Return the arguments of timm's constructor. SettingError for one that this network does not take."""
+    import timm
+
     if not timm.is_model(config.name):
         raise UnknownNameError("network", config.name, timm.list_models(), "See `vitrail models`.")
     with torch.device("meta"):
@@ -300,6 +303,8 @@ def _takes(net: nn.Module, argument: str) -> bool:
 
 
 def _create(config: TimmConfig, settings: Mapping[str, Any]) -> nn.Module:
+    import timm
+
     net: nn.Module = timm.create_model(config.name, pretrained=False, num_classes=0, **settings)
     for pattern, eps in config.eps.items():
         for name, part in net.named_modules():

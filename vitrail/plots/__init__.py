@@ -1,6 +1,12 @@
-"""Drawings on images, figures with axes, and their encoding."""
+"""Drawings on images, figures with axes, and their encoding.
+
+Figures with axes are resolved on first use (PEP 562): Matplotlib is slow to import, and no prediction needs it.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from vitrail.plots.colours import (
     ACCENT,
@@ -15,14 +21,6 @@ from vitrail.plots.encoding import (
     photo_uri,
     png_of,
     write_image,
-)
-from vitrail.plots.figures import (
-    Fan,
-    curves,
-    fan,
-    reach,
-    reliability,
-    similarity_tiles,
 )
 from vitrail.plots.images import (
     HEAT,
@@ -45,11 +43,29 @@ from vitrail.plots.images import (
     with_legend,
     with_palette,
 )
-from vitrail.plots.intervals import (
-    Bar,
-    costs,
-    intervals,
-)
+
+if TYPE_CHECKING:
+    from vitrail.plots.figures import Fan as Fan
+    from vitrail.plots.figures import curves as curves
+    from vitrail.plots.figures import fan as fan
+    from vitrail.plots.figures import reach as reach
+    from vitrail.plots.figures import reliability as reliability
+    from vitrail.plots.figures import similarity_tiles as similarity_tiles
+    from vitrail.plots.interval_figures import Bar as Bar
+    from vitrail.plots.interval_figures import costs as costs
+    from vitrail.plots.interval_figures import intervals as intervals
+
+_FIGURES = {
+    "Fan": "vitrail.plots.figures",
+    "curves": "vitrail.plots.figures",
+    "fan": "vitrail.plots.figures",
+    "reach": "vitrail.plots.figures",
+    "reliability": "vitrail.plots.figures",
+    "similarity_tiles": "vitrail.plots.figures",
+    "Bar": "vitrail.plots.interval_figures",
+    "costs": "vitrail.plots.interval_figures",
+    "intervals": "vitrail.plots.interval_figures",
+}
 
 __all__ = [
     "ACCENT",
@@ -91,3 +107,9 @@ __all__ = [
     "with_palette",
     "write_image",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FIGURES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_FIGURES[name]), name)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from vitrail.core.files import replace
 from vitrail.core.text import MADE_BY
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 JPEG_SIDE = 65_500
 """The longest side of a JPEG in pixels."""
@@ -24,16 +27,16 @@ def data_uri(picture: Image.Image | Figure) -> str:
 
 def _png(picture: Image.Image | Figure) -> bytes:
     buffer = BytesIO()
-    if isinstance(picture, Figure):
-        picture.savefig(buffer, format="png", dpi=130, bbox_inches="tight", metadata={"Software": MADE_BY})
-    else:
+    if isinstance(picture, Image.Image):
         picture.save(buffer, format="PNG", optimize=True)
+    else:
+        picture.savefig(buffer, format="png", dpi=130, bbox_inches="tight", metadata={"Software": MADE_BY})
     return buffer.getvalue()
 
 
 def write_image(path: Path, picture: Image.Image | Figure) -> None:
     """Write an image or figure atomically, in the format of the suffix; figures are PNG. A PNG names vitrail."""
-    if isinstance(picture, Figure):
+    if not isinstance(picture, Image.Image):
         replace(path, lambda temporary: temporary.write_bytes(_png(picture)))
     elif path.suffix.lower() == ".png":
         replace(path, lambda temporary: temporary.write_bytes(png_of(picture)))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import hsv_to_rgb
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -69,11 +67,19 @@ def _mixed(
     grey: NDArray[np.uint8], weight: NDArray[np.floating], alpha: NDArray[np.floating]
 ) -> NDArray[np.uint8]:
     """Blend the colours of a map with grey, each (height, width), with opacity `alpha`."""
-    colour = colormaps[HEAT](np.clip(weight, 0.0, 1.0))[..., :3] * 255
+    colour = _colour_map(HEAT, np.clip(weight, 0.0, 1.0)) * 255
     strength = alpha[..., None]
     mixed = np.clip(grey.astype(np.float32)[..., None] * (1 - strength) + colour * strength, 0, 255)
     rounded: NDArray[np.uint8] = mixed.astype(np.uint8)
     return rounded
+
+
+def _colour_map(name: str, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the colours of values from 0 to 1 in one of Matplotlib's maps: (…, 3), from 0 to 1."""
+    from matplotlib import colormaps  # slow to import, and only drawings need it
+
+    colours: NDArray[np.float64] = colormaps[name](values)[..., :3]
+    return colours
 
 
 def _text_size(image: Image.Image, part: int) -> int:
@@ -85,7 +91,7 @@ def _with_scale(image: Image.Image, top: float) -> Image.Image:
     bar, size = max(6, image.height // 40), _text_size(image, 26)
     sheet = Image.new("RGB", (image.width, image.height + bar + size + 7), PAPER)
     sheet.paste(image, (0, 0))
-    ramp = colormaps[HEAT](np.linspace(0, 1, image.width))[None, :, :3] * 255
+    ramp = _colour_map(HEAT, np.linspace(0, 1, image.width))[None] * 255
     sheet.paste(Image.fromarray(np.repeat(ramp, bar, axis=0).astype(np.uint8)), (0, image.height + 2))
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size)
@@ -124,7 +130,7 @@ def heat_colours(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Return a map (row, col), 0 or more, divided by its largest value, in the heat map colours: (row, col, 3)."""
     top = float(values.max())
     share = values / top if top > 0 else values
-    colours: NDArray[np.uint8] = (colormaps[HEAT](share)[..., :3] * 255).round().astype(np.uint8)
+    colours: NDArray[np.uint8] = (_colour_map(HEAT, share) * 255).round().astype(np.uint8)
     return colours
 
 
@@ -171,7 +177,7 @@ def framed(drawn: Image.Image, box: Sequence[float], width: int, least: int = 12
 def signed(values: NDArray[np.floating], width: int = 768) -> Image.Image:
     """Draw a matrix (rows, columns): red above zero, blue below, white at zero, as bright as its 99th percentile."""
     top = float(np.percentile(np.abs(values), 99)) or 1.0
-    ramp = (colormaps["RdBu_r"](np.linspace(0, 1, 255))[:, :3] * 255).astype(np.uint8)
+    ramp = (_colour_map("RdBu_r", np.linspace(0, 1, 255)) * 255).astype(np.uint8)
     places = (np.clip(values / top, -1, 1) * 127 + 127).round().astype(np.uint8)
     drawn = Image.fromarray(places)
     drawn.putpalette(ramp.tobytes())  # one byte per number: pages of large networks stay small
@@ -182,6 +188,8 @@ def signed(values: NDArray[np.floating], width: int = 768) -> Image.Image:
 
 def distinct_colours(count: int) -> tuple[tuple[int, int, int], ...]:
     """Return colours that are easy to distinguish: hues a golden angle apart, in three brightnesses."""
+    from matplotlib.colors import hsv_to_rgb  # slow to import, and only drawings need it
+
     hues = (np.arange(count) * 0.61803398875 + 0.58) % 1.0
     bright, full = np.array([0.95, 0.7, 0.85]), np.array([0.75, 0.9, 0.45])
     turns = np.arange(count) % 3

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator
@@ -51,10 +53,15 @@ class ModelFile(NamedTuple):
     tensors: dict[str, Tensor]
 
 
-def write_model(path: Path, network: nn.Module, header: Header) -> None:
-    """Write the weights and the header in one step, so that an interruption leaves the old file intact."""
+def write_model(
+    path: Path, network: nn.Module, header: Header, beside: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Write the weights and the header in one step, so that an interruption leaves the old file intact.
+
+    `beside` are other entries of the file's metadata, which prediction does not need.
+    """
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
-    metadata = {"vitrail": header.model_dump_json()}
+    metadata = {**beside, "vitrail": header.model_dump_json()}
     replace(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 

@@ -17,7 +17,6 @@ from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.models.factory import create_encoder
 from vitrail.runs.model_file import Header
 from vitrail.tasks.base import Task
-from vitrail.weights.resolve import find_weights
 
 
 class _Assembled(nn.Module):
@@ -121,6 +120,8 @@ def create_model(
     if pretrained is False:
         encoder = create_encoder(name, image=image, channels=channels)
         return Classifier(encoder, build_task("classify", labels, {"pool": pool}).head(encoder.spec))
+    from vitrail.weights.resolve import find_weights  # imports timm, which opening a model does not need
+
     weights = find_weights("auto" if pretrained is True else pretrained, name)
     for line in weights.assumed:
         warnings.warn(f"the weights {weights.name}: {line}", stacklevel=2)

@@ -25,6 +25,11 @@ SCHEMA: Literal[1] = 1
 
 Share = Annotated[float, Field(gt=0, lt=0.9)]
 
+Precision = Literal["float32", "bf16"]
+
+MemoryFormat = Literal["contiguous", "channels_last"]
+"""The order of an image's values in memory: channel by channel, or all channels of a pixel together."""
+
 
 class DataSettings(Settings):
     """Where the images are, how they are read (`data.options.LayoutOptions`) and how they are split."""
@@ -91,7 +96,8 @@ class TrainSettings(Settings):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     augment: Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene"] = "trivial"
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
-    precision: Literal["auto", "float32", "bf16"] = "auto"
+    precision: Literal["auto"] | Precision = "auto"
+    memory_format: Literal["auto"] | MemoryFormat = "auto"
     float32: tuple[str, ...] = ()  # convolutions that stay in float32 while the precision is bf16, by name
     compile: bool = False
     grad_checkpointing: bool = False

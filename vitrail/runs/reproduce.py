@@ -39,6 +39,8 @@ def train_command(recipe: Recipe, weights: str, kind: str) -> str:
             words += [f"--{name}", value]
     if training.precision != "auto":
         words += ["--precision", training.precision]
+    if training.memory_format == "channels_last":
+        words += ["--memory-format", training.memory_format]
     if training.micro:
         words += ["--micro", training.micro]
     words += ["--val", f"{data.val:g}", "--test", f"{data.test:g}", "--seed", training.seed]

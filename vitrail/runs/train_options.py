@@ -95,7 +95,11 @@ class TrainOptions:
     test
         share of the images for the final scores
     precision
-        float32, bf16, or auto: bf16 if the machine supports it and the network is large enough
+        float32, bf16, or auto: bf16 if the machine supports it and the network is large enough; for convolutional
+        networks measured once, then cached
+    memory_format
+        order of the values of an image: contiguous, channels_last, or auto: measured with --precision auto for
+        convolutional networks, else contiguous
     compile
         compile the network first (faster for long runs)
     grad_checkpointing
@@ -149,6 +153,7 @@ class TrainOptions:
     val: float | None = None
     test: float | None = None
     precision: Literal["auto", "float32", "bf16"] | None = None
+    memory_format: Literal["auto", "contiguous", "channels_last"] | None = None
     compile: bool | None = None
     grad_checkpointing: bool | None = None
     device: str | None = None

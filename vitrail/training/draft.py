@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,14 @@ from vitrail.data.manifest import Manifest, Row
 from vitrail.data.open_image import load
 from vitrail.data.prepare import Prepared
 from vitrail.evaluate.cross_validation import Answered, gain_from_twice, score_by_folds
+from vitrail.infer.backends import Backend
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft_report import Outlook, write_draft_report
-from vitrail.runs.device import device_for, fast_bf16
+from vitrail.runs.device import device_for
 from vitrail.runs.image_changes import look_event
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import ReportError, Run, create_run, elsewhere
-from vitrail.tasks.probe import DenseProbe, Probe
+from vitrail.tasks.probe import DenseProbe, Probe, Vectors
 from vitrail.training.batch_size_finder import LARGER, forecast
 from vitrail.training.checkpointing import write_best
 from vitrail.training.feature_cache import Frozen
@@ -37,6 +39,7 @@ from vitrail.training.micro_batches import smallest_piece
 from vitrail.training.progress import Listener, note
 from vitrail.training.resolve_recipe import Planned
 from vitrail.training.session import first_batch, training_images
+from vitrail.training.step_format import likely_formats
 
 MINUTE = 30.0
 """Largest time for computing features, in seconds. On a CPU without AMX bf16 tiles the input is reduced to meet it."""
@@ -93,7 +96,7 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
         )
     rows = manifest.rows()
     clock.end("weights and set-up")
-    vectors = frozen.vectors(manifest, rows, lambda done, total: _report_progress(listeners, done, total))
+    vectors, plan = _features(frozen, manifest, listeners)
     clock.end("features")
     data = probe_data(start, probe, rows, manifest)
     scored = out_of_fold(probe, vectors, data.truth, data.groups)
@@ -113,7 +116,7 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     write_best(run, recipe, start)
     run.log("checked", prepared.found())
     look = look_event(manifest.root, prepared.looked)
-    run.log("drafted", {**look, "phases": clock.phases, "strength": head.strength})
+    run.log("drafted", {**look, "phases": clock.phases, "strength": head.strength, "features": str(plan)})
     outlook = Outlook(clock.phases, *seconds, half, gain_from_twice(now, half))
     try:
         write_draft_report(run, manifest, folded, outlook)
@@ -121,6 +124,15 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
         again = f"Make the draft again from the cached features: {command('train', recipe.data.source)}"
         raise ReportError(run, error, again) from error
     return run
+
+
+def _features(frozen: Frozen, manifest: Manifest, listeners: Sequence[Listener]) -> tuple[Vectors, Backend]:
+    """Return the features of all rows, and the backend that gave them, which is reported."""
+    rows = manifest.rows()
+    plan = frozen.backend(manifest, rows)
+    note(listeners, [f"features in {plan}"])
+    progress = partial(_report_progress, listeners)
+    return frozen.vectors(manifest, rows, progress, plan), plan
 
 
 def _probe_of(start: InitialState) -> Probe | None:
@@ -202,12 +214,16 @@ def full_seconds(full: Recipe, manifest: Manifest) -> tuple[float, float]:
     start = build_from_recipe(full, manifest.truth)
     images = training_images(full, manifest, start.task, start.preprocess)
     device = device_for(full.training.device)
-    precision = "bf16" if fast_bf16(device) else "float32"
     few = full.model_copy(update={"training": full.training.model_copy(update={"batch": LARGER})})
     smallest = smallest_piece(start.network, start.task, full.model)
-    times = forecast(start.network, start.task, first_batch(few, images), device, precision, smallest)
+    batch = first_batch(few, images)
+    times = [
+        forecast(start.network, start.task, batch, device, form, smallest)
+        for form in likely_formats(full, start.network, device)
+    ]
     count = len(images) * full.training.epochs
-    return times.quickest * count, times.usual * count
+    best = min(times, key=lambda one: one.usual)
+    return best.quickest * count, best.usual * count
 
 
 def init_head_from_probe(start: InitialState, manifest: Manifest, split: str) -> None:
@@ -224,6 +240,6 @@ def init_head_from_probe(start: InitialState, manifest: Manifest, split: str) ->
     device = next(start.network.parameters()).device
     frozen = _frozen(start, device)
     data = probe_data(start, probe, rows, manifest)
-    vectors = frozen.vectors(manifest, rows)
+    vectors = frozen.vectors(manifest, rows, plan=frozen.usual)  # the same seed gives the same run
     fit_head(probe, vectors, data.truth, data.groups).put_into(layer)
     start.network.requires_grad_(True)

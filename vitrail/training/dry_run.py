@@ -27,6 +27,7 @@ from vitrail.training.resolve_recipe import plan
 from vitrail.training.resumption import Place, resumed_manifest
 from vitrail.training.session import first_batch, order_of, training_images
 from vitrail.training.setting_origins import table
+from vitrail.training.step_format import StepFormat
 from vitrail.training.time_budget import Budget
 from vitrail.training.validate_options import validate
 
@@ -65,7 +66,7 @@ class DryRun:
             f"images  {splits}",
             f"network   {model['name']}, {self.parameters / 1e6:.2f} M parameters, input {size} px",
             f"recipe    {self.recipe['recipe']}: lr {training['lr']:g}, augmentation {training['augment']}, "
-            f"{training['precision']}, {training['micro']} images at a time",
+            f"{StepFormat(training['precision'], training['memory_format'])}, {training['micro']} images at a time",
             f"batch     {self.batch} images",
             f"steps     {self.steps:,} of {self.seconds_a_step:.2f} s (measured), {self.epochs:.1f} epochs",
             f"memory    {self.memory / 1e9:.1f} GB at most, for this command up to its first step",
@@ -107,7 +108,7 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     steps = max(1, scoring.more(0.0)) if limited else recipe.training.epochs * epoch
     seconds = steps * cost.seconds + math.ceil(steps / epoch) * scoring.scoring
     follows = [FOLLOWS] if planned.full else []
-    noise = 1.0 if limited else _noise(recipe, start, first_batch(recipe, images), cost.precision)
+    noise = 1.0 if limited else _noise(recipe, start, first_batch(recipe, images))
     return DryRun(
         notes=(*prepared.lines(), *planned.reasons, *cost.check.lines(), *follows),
         origins={source: dict(settings) for source, settings in planned.origins.items()},
@@ -124,11 +125,17 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     )
 
 
-def _noise(recipe: Recipe, start: InitialState, batch: Batch[Any], precision: str) -> float:
+def _noise(recipe: Recipe, start: InitialState, batch: Batch[Any]) -> float:
     """Return the time of the median step divided by that of the fastest; other work on the machine raises it."""
     device = device_for(recipe.training.device)
     smallest = smallest_piece(start.network, start.task, recipe.model)
-    times = forecast(start.network, start.task, batch, device, precision, smallest)
+    measured = recipe.training
+    # The recipe is measured: no setting is left to be chosen.
+    form = StepFormat(
+        "bf16" if measured.precision == "bf16" else "float32",
+        "channels_last" if measured.memory_format == "channels_last" else "contiguous",
+    )
+    times = forecast(start.network, start.task, batch, device, form, smallest)
     return times.usual / times.quickest
 
 

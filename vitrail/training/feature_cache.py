@@ -8,32 +8,35 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from torch import Tensor
 
 from vitrail.core.cache import keep
 from vitrail.core.environment import cache_dir
-from vitrail.core.errors import SettingError
-from vitrail.data.batch import Batch
+from vitrail.core.errors import SettingError, VitrailError
 from vitrail.data.decode import RULES
-from vitrail.data.loader import ImageDataset, Share, evaluation
+from vitrail.data.loader import ImageDataset, listed
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.targets import NoTargets
 from vitrail.data.truth import Truth
-from vitrail.infer.bf16_check import Bf16Check, check_bf16, keep_in_float32, noise
+from vitrail.infer.backends import Backend
+from vitrail.infer.feature_backends import FeatureBackends, feature_network
+from vitrail.infer.prefetch import prefetch, read_then_compute
+from vitrail.infer.timing import machine
 from vitrail.layers.encoder import Encoder
-from vitrail.layers.heads import Output
 from vitrail.layers.pooling import Pool
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
-from vitrail.runs.device import fast_bf16
-from vitrail.runs.run_network import run_network
 from vitrail.tasks.probe import Vectors
 
 BATCH = 16
@@ -41,8 +44,15 @@ BATCH = 16
 LARGEST = 4_000_000_000
 """Largest size of the patch features of all images, in bytes."""
 
-FORMAT = 2
-"""Version of the computation, a part of the cache key. Version 1 was wrong in bf16 on some machines (bf16_check.py)."""
+READ = 8 * BATCH
+"""Images that are read at a time, between batches of a network on the CPU."""
+
+AS_PREDICTED = -1
+"""The key of an image that is prepared as in prediction (`ImageDataset`)."""
+
+FORMAT = 3
+"""Version of the computation, a part of the cache key. Version 1 was wrong in bf16 on some machines (bf16_check.py),
+version 2 ran under autocast."""
 
 
 def pool_kind(spec: FeatureSpec) -> Kind:
@@ -55,7 +65,8 @@ def pool_kind(spec: FeatureSpec) -> Kind:
 class Frozen:
     """A frozen encoder that turns images into vectors and caches them.
 
-    With `patches` an image gives one vector per patch, (p, d) in float16, instead of one vector, (d,).
+    With `patches` an image gives one vector per patch, (p, d) in float16, instead of one vector, (d,). The features of
+    each backend have their own cache file, so that the features of one job come from one backend.
     """
 
     def __init__(
@@ -64,44 +75,81 @@ class Frozen:
         self.patches = patches
         self.encoder = encoder.eval().requires_grad_(False).to(device)
         self.preprocess, self.device = preprocess, device
-        self.pool = Pool(encoder.spec, pool_kind(encoder.spec))
-        self.check = Bf16Check()
-        if fast_bf16(device):
-            self.check = check_bf16(self.encoder, noise((preprocess.channels, *preprocess.size), device))
-        self.precision = "bf16" if fast_bf16(device) and self.check.faithful else "float32"
-        keep_in_float32(self.encoder, self.check.float32)
-        self.path = cache_dir() / "features" / f"{self._key()}.safetensors"
+        self.kind = pool_kind(encoder.spec)
+        network = feature_network(self.encoder, None if patches else Pool(encoder.spec, self.kind))
+        self._digest = self._identity()
+        shape = (BATCH, preprocess.channels, *preprocess.size)
+        self.backends = FeatureBackends(
+            network, shape, device, self._measurements(shape), preprocess.zoom is None
+        )
 
-    def _key(self) -> str:
+    def _identity(self) -> Any:
+        """Return the digest of everything that features depend on, but for the backend and the image."""
         digest = blake2b(digest_size=16)
-        float32 = self.check.float32 if self.precision == "bf16" else ()
-        parts = [FORMAT, RULES, self.preprocess.to_dict(), self.pool.kind, self.precision, *float32]
-        if self.patches:
-            parts.append("patches")
+        parts = [FORMAT, RULES, self.preprocess.to_dict(), self.kind, "patches" if self.patches else "image"]
         digest.update(json.dumps(parts).encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return digest
+
+    def path(self, plan: Backend) -> Path:
+        """Return the cache file of the features that a backend gives."""
+        digest = self._digest.copy()
+        float32 = self.backends.check.float32 if plan.precision == "bf16" else ()
+        digest.update(json.dumps([str(plan), *float32]).encode())
+        return cache_dir() / "features" / f"{digest.hexdigest()}.safetensors"
+
+    @property
+    def usual(self) -> Backend:
+        """The backend by rule, whatever this machine's speed: for features that a training starts from."""
+        return self.backends.plans[0]
+
+    def _measurements(self, shape: tuple[int, ...]) -> Path:
+        """Return the cache file of what backends of this network cost on this machine."""
+        digest = self._digest.copy()
+        digest.update(repr((shape, str(self.device), machine())).encode())
+        return cache_dir() / "features" / f"{digest.hexdigest()}.json"
 
     def vectors(
-        self, manifest: Manifest, rows: Sequence[Row], progress: Callable[[int, int], None] | None = None
+        self,
+        manifest: Manifest,
+        rows: Sequence[Row],
+        progress: Callable[[int, int], None] | None = None,
+        plan: Backend | None = None,
     ) -> Vectors:
         """Return one vector per row, (n, d), or per patch, (n, p, d). Only images that are not cached are computed.
+
+        `plan` is the backend; None: the one that has them soonest, which depends on the speed of this machine.
 
         Raises:
             SettingError: the patch features of all images are larger than `LARGEST`.
         """
         self._refuse_huge(len(rows))
-        known = self._read()
-        new = list({row.hash: row for row in rows if row.hash not in known}.values())
+        plan = plan or self.backend(manifest, rows)
+        known = self._read(plan)
+        new = _distinct(row for row in rows if row.hash not in known)
         if new:
-            for done, (hashes, vectors) in enumerate(self.compute(manifest, new), 1):
+            done = 0
+            for hashes, vectors in self.compute(manifest, new, plan):
                 known |= zip(hashes, vectors, strict=True)
+                done += len(hashes)
                 if progress is not None:
-                    progress(min(len(new), done * BATCH), len(new))
-            self._write(known)
+                    progress(done, len(new))
+            self._write(plan, known)
         return np.stack([known[row.hash] for row in rows])
+
+    def backend(self, manifest: Manifest, rows: Sequence[Row]) -> Backend:
+        """Return the backend that soonest has the features of these rows, with what is cached."""
+        wanted = _distinct(rows)
+        missing = {
+            plan: len({row.hash for row in wanted} - self._hashes(plan)) for plan in self.backends.plans
+        }
+
+        def images() -> Tensor:
+            return next(iter(self._batches(manifest, wanted[:BATCH])))[1]
+
+        return self.backends.choose(missing, images)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -123,43 +171,67 @@ class Frozen:
             )
 
     def missing(self, rows: Sequence[Row]) -> int:
-        """Return the number of images that are not cached."""
-        return len({row.hash for row in rows} - self._read().keys())
+        """Return the number of images that no backend has in its cache."""
+        wanted = {row.hash for row in rows}
+        return min(len(wanted - self._hashes(plan)) for plan in self.backends.plans)
 
     def seconds_per_image(self, manifest: Manifest, rows: Sequence[Row]) -> float:
         """Measure the seconds per image: the faster of two batches, after one for warming up."""
         some = [*rows[:BATCH]] * (1 + (len(rows) < BATCH))
-        took = []
+        plan, took = self.backend(manifest, rows), []
         for _ in range(3):
             began = time.perf_counter()
-            next(iter(self.compute(manifest, some[:BATCH], workers=0)))
+            next(iter(self.compute(manifest, some[:BATCH], plan)))
             took.append(time.perf_counter() - began)
         return min(took[1:]) / min(BATCH, len(some))
 
     def compute(
-        self, manifest: Manifest, rows: Sequence[Row], workers: int = 1
+        self, manifest: Manifest, rows: Sequence[Row], plan: Backend
     ) -> Iterator[tuple[list[str], Vectors]]:
-        """Yield hashes and vectors, batch by batch. Another process reads the images at the same time."""
+        """Yield hashes and vectors, batch by batch."""
+        run = self.backends.network_of(plan)
+        for hashes, images in self._batches(manifest, rows):
+            with torch.inference_mode():
+                vectors = run({"images": images.to(self.device)})["vectors"].float().cpu().numpy()
+            yield hashes, vectors.astype(np.float16) if self.patches else vectors
+
+    def _batches(self, manifest: Manifest, rows: Sequence[Row]) -> Iterator[tuple[list[str], Tensor]]:
+        """Yield hashes and prepared images, read in turns with the network on the CPU, and ahead of a GPU."""
         images = ImageDataset(rows, manifest.root, self.preprocess, NoTargets(Truth("none")))
-        hashes = {row.id: row.hash for row in rows}
-        batches = evaluation(images, BATCH, Share(), workers)
-        for batch, output in run_network(self._pooled, batches, self.device, self.precision):
-            vectors = output["vectors"].numpy()
-            yield [hashes[id] for id in batch.ids], vectors.astype(np.float16) if self.patches else vectors
+        at = [(index, AS_PREDICTED) for index in range(len(rows))]
+        make = images.__getitem__
+        # With a zoom, images are large and of different sizes: one at a time.
+        size, ahead = (BATCH, READ) if self.preprocess.zoom is None else (1, 1)
+        cpu = self.device.type == "cpu"
+        read = read_then_compute(make, at, ahead) if cpu else prefetch(make, at, 2 * size)
+        left = iter(rows)
+        while some := list(islice(read, size)):
+            batch = listed(some)
+            if isinstance(batch, VitrailError):
+                raise batch
+            yield [row.hash for row in islice(left, len(some))], batch.images
 
-    def _pooled(self, batch: Batch[None]) -> Output:
-        features = self.encoder(batch.images)
-        return {"vectors": features.tokens.patches if self.patches else self.pool(features)}
-
-    def _read(self) -> dict[str, Vectors]:
+    def _hashes(self, plan: Backend) -> set[str]:
         try:
-            with safe_open(self.path, framework="np") as handle:
+            with safe_open(self.path(plan), framework="np") as handle:
+                return set(json.loads(handle.metadata()["hashes"]))
+        except (FileNotFoundError, SafetensorError, OSError, KeyError, ValueError):
+            return set()
+
+    def _read(self, plan: Backend) -> dict[str, Vectors]:
+        try:
+            with safe_open(self.path(plan), framework="np") as handle:
                 hashes = json.loads(handle.metadata()["hashes"])
                 return dict(zip(hashes, handle.get_tensor("vectors"), strict=True))
         except (FileNotFoundError, SafetensorError, OSError, KeyError, ValueError):
             return {}  # features in a broken cache are computed again
 
-    def _write(self, known: dict[str, Vectors]) -> None:
+    def _write(self, plan: Backend, known: dict[str, Vectors]) -> None:
         metadata = {"hashes": json.dumps(list(known))}
         tensors = {"vectors": np.stack(list(known.values()))}
-        keep(self.path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        keep(self.path(plan), lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def _distinct(rows: Iterable[Row]) -> list[Row]:
+    """Return the first row of each content."""
+    return list({row.hash: row for row in rows}.values())

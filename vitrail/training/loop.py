@@ -72,6 +72,7 @@ class Session:
     schedule: Schedule
     clip: float
     precision: str
+    layout: torch.memory_format = torch.contiguous_format  # of images, and of the weights of convolutions
     pieces: int = 1  # micro-batches that a process computes one after another in a step
     least: int = 1  # smallest number of images in a piece
     step: int = 0
@@ -136,7 +137,7 @@ def take_step(session: Session, batch: Batch[Any]) -> tuple[float, dict[str, flo
             nullcontext() if last else session.accelerator.no_sync(session.network),
         ):
             piece = batch.slice(int(part[0]), int(part[-1]) + 1)
-            losses = losses_of_piece(session, piece.to(session.accelerator.device), number)
+            losses = losses_of_piece(session, piece.to(session.accelerator.device, session.layout), number)
             counts = {IMAGES: len(part), **session.task.weights(piece.targets)}
             share = weighed(losses, counts, counted)
             session.accelerator.backward(share)
@@ -259,7 +260,10 @@ def deterministic(device: torch.device) -> Iterator[None]:
 
 
 def evaluate(session: Session, batches: Iterator[Batch[Any]], rows: Mapping[str, Row]) -> Evaluation:
-    """Return the task's evaluation of the batches, gathered from all processes. `rows` maps ids to images."""
+    """Return the task's evaluation of the batches, gathered from all processes. `rows` maps ids to images.
+
+    Convolutions compute in the memory format of their weights, so the images need not be converted.
+    """
     network, evaluation = session.evaluated(), session.task.evaluation()
     compute = answering(session.task, network, size=network.encoder.image_size)
     with evaluating(network):
@@ -318,6 +322,18 @@ def restore(session: Session, tensors: dict[str, Tensor], counters: dict[str, An
         memory[parameter][key] = tensor
     present["state"] = dict(memory)
     set_optimizer_state_dict(session.bare, inner, present, options=_WHOLE)
+    _match_layout(inner)
     session.step, session.pieces = counters["step"], counters["pieces"]
     session.seconds = counters["seconds"]
     session.schedule = Schedule(**counters["schedule"])
+
+
+def _match_layout(optimiser: torch.optim.Optimizer) -> None:
+    """Give the state of each weight the strides of the weight; saved tensors are contiguous.
+
+    Fused AdamW on a CPU combines weight and state in the order of memory: with other strides it is silently wrong.
+    """
+    for parameter, memory in optimiser.state.items():
+        for key, tensor in memory.items():
+            if tensor.shape == parameter.shape and tensor.stride() != parameter.stride():
+                memory[key] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)

@@ -250,7 +250,7 @@ _DATA = ("layout", "labels", "groups", "splits", "val", "test")
 
 _SAME = (
     "epochs", "batch", "micro", "lr", "layer_decay", "weight_decay", "warmup", "ema", "augment", "erase", "balance",
-    "precision", "compile", "grad_checkpointing", "device", "workers", "patience", "seed",
+    "precision", "memory_format", "compile", "grad_checkpointing", "device", "workers", "patience", "seed",
 )  # fmt: skip
 """Settings with the same name on the command line and in the `training` section of a recipe."""
 

@@ -24,6 +24,7 @@ from vitrail.tasks.base import Task
 from vitrail.training.loop import Session
 from vitrail.training.micro_batches import refuse_lone, smallest_piece
 from vitrail.training.optim import Average, Schedule, adamw
+from vitrail.training.step_format import layout_of
 
 
 def accelerator_for(device: str) -> Any:
@@ -99,7 +100,8 @@ def open_session(
     least = smallest_piece(network, task, recipe.model)
     refuse_lone(least, recipe, order.batch // accelerator.num_processes)
     optimiser = adamw(network, settings.lr, settings.weight_decay, settings.layer_decay, task.head_rate)
-    network.to(accelerator.device)
+    layout = layout_of(settings.memory_format)
+    network.to(accelerator.device).to(memory_format=layout)
     average = Average(network, settings.ema) if settings.ema else None
     prepared, optimiser = accelerator.prepare(_compiled(network, settings), optimiser)
     return Session(
@@ -113,6 +115,7 @@ def open_session(
         schedule=Schedule(settings.lr, round(settings.warmup * order.steps), settings.epochs * order.steps),
         clip=settings.clip,
         precision=settings.precision,
+        layout=layout,
         pieces=1 if task.couples else min(local, -(-local // (settings.micro or local))),
         least=least,
     )

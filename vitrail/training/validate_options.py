@@ -63,8 +63,8 @@ def refuse_apart(tune: str, weights: str) -> None:
 
 OF_STEPS = (
     "epochs", "time", "batch", "micro", "lr", "layer_decay", "weight_decay", "warmup", "drop_path", "ema", "augment",
-    "erase", "mixup", "cutmix", "smoothing", "loss", "teacher", "balance", "patience", "precision", "compile",
-    "grad_checkpointing", "workers",
+    "erase", "mixup", "cutmix", "smoothing", "loss", "teacher", "balance", "patience", "precision",
+    "memory_format", "compile", "grad_checkpointing", "workers",
 )  # fmt: skip
 """Options of training steps; a draft has no steps."""
 

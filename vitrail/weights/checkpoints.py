@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from vitrail.core import catalog
-from vitrail.models.factory import our_name, timm_name
+from vitrail.models.factory import config_of, our_name, timm_name
 from vitrail.weights.conventions import Preprocessing, of_timm
 from vitrail.weights.files import FOLDER_FILES
 
@@ -21,10 +21,16 @@ PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", 
 PREFERRED = ("augreg_in21k", "lvd142m", "augreg2_in21k_ft_in1k", "augreg_in21k_ft_in1k", "orig_in21k")
 """timm's tags in the order in which `auto` tries them: broad pretraining first, to be fine-tuned here."""
 
+IMAGENET = 1000
+"""Classes of ImageNet-1k."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A published set of weights; `files` are tried in order in the hub repository `repo`."""
+    """A published set of weights; `files` are tried in order in the hub repository `repo`.
+
+    `classes` is the number of outputs of its classifier: 0 without one, None if it is not stated.
+    """
 
     name: str
     model: str | None
@@ -33,6 +39,7 @@ class Checkpoint:
     beside: tuple[str, ...] = ()
     licence: str | None = None
     preprocessing: Preprocessing | None = None
+    classes: int | None = None
 
     @property
     def permissive(self) -> bool:
@@ -56,13 +63,27 @@ def find(name: str) -> Checkpoint | None:
     model = cfg.architecture or name.partition(".")[0]
     files = (cfg.hf_hub_filename,) if cfg.hf_hub_filename else ("model.safetensors", "pytorch_model.bin")
     full = f"{model}.{cfg.tag}" if cfg.tag else model
-    return Checkpoint(full, model, repo, files, (), cfg.license, of_timm(vars(cfg)))
+    return Checkpoint(full, model, repo, files, (), cfg.license, of_timm(vars(cfg)), cfg.num_classes)
 
 
 def defaults(model: str) -> list[Checkpoint]:
     """Return the checkpoints of a network (ours or timm's) with a permissive licence, the preferred first."""
     found = [row for row in listed(model) if row.permissive]
     return sorted(found, key=lambda row: (_rank(row), row.name))
+
+
+def classifiers(model: str) -> list[Checkpoint]:
+    """Return the permissively licensed checkpoints of a network with a classifier, the best to answer with first.
+
+    That is one for the thousand classes of ImageNet, at the image size of the network itself, pretrained broadly.
+    """
+    size = config_of(model).size
+
+    def rank(row: Checkpoint) -> tuple[bool, bool, int, bool]:
+        own = row.preprocessing is not None and row.preprocessing.image == size
+        return row.classes != IMAGENET, not own, _rank(row), "_ft_" not in row.name
+
+    return sorted((row for row in defaults(model) if row.classes), key=rank)
 
 
 def listed(model: str = "*") -> list[Checkpoint]:

@@ -161,6 +161,13 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, ordered)) if None not in ordered else ()
 
 
+def licence_of(config: Mapping[str, Any]) -> str | None:
+    """Return the licence in a config.json of timm, or None."""
+    cfg = config.get("pretrained_cfg") or {}
+    licence = cfg.get("license") if isinstance(cfg, Mapping) else None
+    return licence if isinstance(licence, str) and licence else None
+
+
 def _edge(size: Any, short: bool) -> int | None:
     """Return the target length of the short side, or None if each side has its own."""
     if isinstance(size, Mapping):

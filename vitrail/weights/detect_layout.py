@@ -16,7 +16,7 @@ from vitrail.core.errors import WeightsError
 from vitrail.layers.pooling import AttentionPool
 from vitrail.models.factory import config_of, rebuild
 from vitrail.weights import hub_folder, infer_config, rules
-from vitrail.weights.conventions import labels_of, of_converted, of_own, of_timm_folder
+from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_own, of_timm_folder
 from vitrail.weights.files import Opened
 from vitrail.weights.layouts import Layout, layout_of
 from vitrail.weights.read_request import Asked, Read, alternatives, beside, shapes
@@ -55,7 +55,8 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
         raise WeightsError(f"{opened.path} does not hold a {model}. {_hint(found.config)}")
     labels = labels_of(opened.config)
     known = labels if len(labels) == len(found.weights.head.get("linear.bias", ())) else ()
-    return found._replace(assumed=(*opened.notes, *found.assumed), labels=known)
+    licence = found.licence or licence_of(opened.config)
+    return found._replace(assumed=(*opened.notes, *found.assumed), labels=known, licence=licence)
 
 
 def _of_layout(asked: Asked) -> Read:

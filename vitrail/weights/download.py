@@ -20,7 +20,10 @@ SECONDS = 5
 
 
 class WeightsUnavailableError(WeightsError):
-    """Weights that are not available now; `ways` are alternatives, each a sentence with its command."""
+    """Weights that are not available now: `trouble` says why, `ways` are alternatives with their commands.
+
+    The last one, random weights, helps a training alone.
+    """
 
     def __init__(self, what: str, why: str, repo: str) -> None:
         self.ways = (
@@ -28,8 +31,13 @@ class WeightsUnavailableError(WeightsError):
             "Use a mirror: HF_ENDPOINT=https://… before the command",
             "Start from random weights: --weights none",
         )
-        ways = " ".join(f"({i}) {way}." for i, way in enumerate(self.ways, 1))
-        super().__init__(f"{what} cannot be had: {why}. Ways out: {ways}")
+        self.trouble = f"{what} cannot be had: {why}."
+        super().__init__(f"{self.trouble} {ways_out(self.ways)}")
+
+
+def ways_out(ways: Sequence[str]) -> str:
+    """Return alternatives as numbered sentences."""
+    return "Ways out: " + " ".join(f"({i}) {way}." for i, way in enumerate(ways, 1))
 
 
 class _Remote(NamedTuple):

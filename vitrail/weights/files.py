@@ -227,14 +227,14 @@ def _trained(content: Any) -> dict[str, Any]:
 
 
 def _folder(path: Path) -> Opened:
-    name = next((name for name in FOLDER_FILES if (path / name).is_file()), None) or _only(path)
+    name = next((name for name in FOLDER_FILES if (path / name).is_file()), None) or only_file(path)
     if name is None:
         raise WeightsError(f"{path} holds no weights ({', '.join(FOLDER_FILES)}); name another folder.")
     opened = _shards(path, name) if name.endswith(".json") else _alone(path / name)
     return _described(opened, path)._replace(path=path)
 
 
-def _only(path: Path) -> str | None:
+def only_file(path: Path) -> str | None:
     """Return the only weight file in a folder without files of the usual names."""
     names = [one.name for one in sorted(path.iterdir()) if one.suffix.lower() in SUFFIXES and one.is_file()]
     if len(names) > 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from vitrail.core.environment import cache_dir, expanded
 from vitrail.core.errors import WeightsError
 from vitrail.core.files import write_json
 from vitrail.weights.infer_config import preset_of
-from vitrail.weights.pretrained import Pretrained, from_path
+from vitrail.weights.pretrained import from_path
 
 
 class Added(NamedTuple):
@@ -64,14 +63,6 @@ def known() -> list[Added]:
         raise WeightsError(f"{_register()} is damaged; remove it and add your weights again.") from error
     entries = [Added(row["name"], Path(row["path"]), row["model"], row.get("network", {})) for row in rows]
     return [entry for entry in entries if os.path.exists(entry.path)]
-
-
-def open_added(
-    entry: Added, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})
-) -> Pretrained:
-    """Return the weights of an entry; `model` and `network` override the settings stated when it was added."""
-    found = from_path(entry.path, model or entry.model, {**entry.network, **network})
-    return replace(found, name=entry.name)
 
 
 def _register() -> Path:

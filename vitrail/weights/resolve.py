@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitrail.core import catalog
 from vitrail.core.environment import expanded
@@ -14,11 +15,37 @@ from vitrail.models.factory import config_of
 from vitrail.weights import checkpoints, download, local_registry
 from vitrail.weights.checkpoints import Checkpoint
 from vitrail.weights.infer_config import same_network
+from vitrail.weights.local_registry import Added
 from vitrail.weights.pretrained import Pretrained, from_path
+
+NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+
+
+class Located(NamedTuple):
+    """Weights on this machine, not opened yet: their path, and what is known of them beside their file.
+
+    `name` is None for weights that are called as their file; `row` is theirs in the list of published checkpoints.
+    """
+
+    path: Path
+    model: str | None = None
+    network: Mapping[str, Any] = NO_SETTINGS
+    name: str | None = None
+    row: Checkpoint | None = None
+
+    def open(self) -> Pretrained:
+        """Read the weights."""
+        found = from_path(self.path, self.model, self.network)
+        if self.name is not None:
+            found = replace(found, name=self.name)
+        if self.row is None:
+            return found
+        licence = self.row.licence or found.licence
+        return replace(found, licence=licence, preprocessing=self.row.preprocessing or found.preprocessing)
 
 
 def find_weights(
-    source: str, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})
+    source: str, model: str | None = None, network: Mapping[str, Any] = NO_SETTINGS
 ) -> Pretrained:
     """Return weights by path, by the name of added weights, or by a published name.
 
@@ -26,10 +53,15 @@ def find_weights(
     `auto` uses the best available weights for `model`: in the cache, among the added weights, on the hub.
     The WeightsError states the problem and the alternatives; weights are never replaced by random ones.
     """
+    return locate(source, model, network).open()
+
+
+def locate(source: str, model: str | None = None, network: Mapping[str, Any] = NO_SETTINGS) -> Located:
+    """Return where the weights are that `find_weights` reads, after a download if they were not here."""
     if source != "auto" and (path := expanded(source)).exists():
-        return from_path(path, model, network)
-    if entry := next((e for e in local_registry.known() if e.name == source), None):
-        return local_registry.open_added(entry, model, network)
+        return Located(path, model, network)
+    if entry := added(source):
+        return _of_entry(entry, model, network)
     if network:
         raise SettingError(f"The network of the weights {source} is known; remove --network.")
     if source == "auto":
@@ -37,38 +69,54 @@ def find_weights(
     row = checkpoints.find(source)
     if row is None:
         raise WeightsError(_unknown(source))
-    return get(row, model)
+    return _of_row(row, model)
 
 
-def get(row: Checkpoint, model: str | None = None) -> Pretrained:
-    """Return the weights of a published checkpoint, from the cache or the hub."""
+def locate_classifier(source: str) -> Located:
+    """Return where weights with a classifier are; one of our networks stands for its best published ones."""
+    if catalog.family_of(source) is None or expanded(source).exists() or added(source):
+        return locate(source)
+    rows = checkpoints.classifiers(source)
+    if not rows:
+        raise WeightsError(
+            f"No weights with a classifier are published for {source}. Train it on your images: vitrail train IMAGES "
+            f"--model {source}"
+        )
+    here = [row for row in rows if row.classes == rows[0].classes and download.cached(row.repo, row.files)]
+    return _of_row((here or rows)[0])
+
+
+def added(name: str) -> Added | None:
+    """Return the weights that the user added under this name, or None."""
+    return next((entry for entry in local_registry.known() if entry.name == name), None)
+
+
+def _of_row(row: Checkpoint, model: str | None = None) -> Located:
     path = download.fetch(row.repo, row.files, row.beside)
-    found = from_path(path.parent if row.beside else path, model or row.model)
-    return replace(
-        found,
-        name=row.name,
-        licence=row.licence,
-        preprocessing=row.preprocessing or found.preprocessing,
-    )
+    return Located(path.parent if row.beside else path, model or row.model, name=row.name, row=row)
 
 
-def _auto(model: str | None) -> Pretrained:
+def _of_entry(entry: Added, model: str | None = None, network: Mapping[str, Any] = NO_SETTINGS) -> Located:
+    return Located(entry.path, model or entry.model, {**entry.network, **network}, entry.name)
+
+
+def _auto(model: str | None) -> Located:
     if model is None:
         raise WeightsError("Automatic weights need the name of a network: --model vit_s16, say.")
     rows = checkpoints.defaults(model)
     for row in rows:
         if download.cached(row.repo, row.files):
-            return get(row, model)
+            return _of_row(row, model)
     config = config_of(model)
     for entry in local_registry.known():
         if entry.model and same_network(config_of(entry.model), config):
-            return local_registry.open_added(entry)
+            return _of_entry(entry)
     if not rows:
         raise WeightsError(
             f"No permissively licensed weights are published for {model}. Name a file or a checkpoint "
             "(--weights PATH), choose another network (`vitrail weights`), or start from nothing: --weights none."
         )
-    return get(rows[0], model)
+    return _of_row(rows[0], model)
 
 
 def _unknown(source: str) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 from torch import nn
 
 from vitrail.layers.heads import DistilledHead
@@ -73,6 +72,8 @@ class ClassProbe:
 
     def result(self, evaluation: ClassEvaluation, scope: Scope) -> Result:
         """Return the result, calibrated with the temperature of each fold."""
+        from scipy.special import softmax  # slow to import, and no prediction needs it
+
         logits = evaluation.kept["logits"].astype(np.float64)
         scaled = logits / evaluation.kept["temperature"][:, None]
         before, after = softmax(logits, axis=1).max(axis=1), softmax(scaled, axis=1).max(axis=1)

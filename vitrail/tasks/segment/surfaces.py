@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 
 Mask = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
@@ -70,6 +69,8 @@ def edges(answer: Mask, truth: Mask, classes: int, widths: Widths) -> NDArray[np
 
 def other_near(mask: Mask, width: int) -> Flags:
     """Return the pixels with another class at most `width` pixels away; the image border is not an edge."""
+    from scipy.ndimage import maximum_filter, minimum_filter  # slow to import, and no prediction needs it
+
     reach = 2 * width + 1
     near: Flags = (minimum_filter(mask, reach, mode="nearest") != mask) | (
         maximum_filter(mask, reach, mode="nearest") != mask
@@ -109,6 +110,8 @@ def _spread(bits: NDArray[np.uint64], width: int, axis: int) -> NDArray[np.uint6
 
 def surface(answer: Flags, truth: Flags, spacing: tuple[float, float]) -> tuple[float, float]:
     """Return the 95 % Hausdorff distance in mm and the surface Dice of one region; both NaN if a mask has no edge."""
+    from scipy.ndimage import distance_transform_edt
+
     edge, true_edge = inner_band(answer, 1), inner_band(truth, 1)
     if not edge.any() or not true_edge.any():
         return float("nan"), float("nan")
@@ -122,6 +125,8 @@ def surface(answer: Flags, truth: Flags, spacing: tuple[float, float]) -> tuple[
 
 def inner_band(region: Flags, width: int) -> Flags:
     """Return the pixels of a region at most `width` pixels from its outside; the image border is not outside."""
+    from scipy.ndimage import minimum_filter
+
     kept = minimum_filter(region.view(np.uint8), 2 * width + 1, mode="nearest")
     band: Flags = region & (kept == 0)
     return band

@@ -1,0 +1,21 @@
+"""The files of weights, for a digest of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vitrail.weights.files import FOLDER_FILES, only_file, shard_names
+
+BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json")
+"""Files that describe the weights in their folder."""
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Return the files that `open_weights` reads of a path: the weights with their shards, and what describes them."""
+    whole, folder = path, path.parent
+    if path.is_dir():
+        name = next((one for one in FOLDER_FILES if (path / one).is_file()), None) or only_file(path)
+        whole, folder = path / (name or FOLDER_FILES[0]), path
+    shards = shard_names(whole) if whole.name.endswith(".index.json") else []
+    beside = BESIDE if path.is_dir() or path.name in FOLDER_FILES else ()
+    return [one for one in (whole, *(folder / name for name in (*shards, *beside))) if one.is_file()]
