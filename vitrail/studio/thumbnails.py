@@ -62,6 +62,8 @@ class Thumbnails:
 
     def thumbnail(self, root: Path, row: Row, stamp: str) -> bytes:
         """Return the thumbnail of a row as WebP. DataError if the image is missing or broken."""
+        from PIL import Image as images
+
         from vitrail.data.open_image import content_hash, read
 
         content = self._contents.get(stamp, "")
@@ -75,7 +77,7 @@ class Thumbnails:
             file = _cached(content)
             if file.is_file():
                 return file.read_bytes()
-            small = encode(reduced(glanced(data, row, SIDE).image, SIDE))
+            small = encode(reduced(images.fromarray(glanced(data, row, SIDE).image), SIDE))
         keep(file, lambda draft: draft.write_bytes(small))
         return small
 
@@ -111,11 +113,10 @@ def glanced(data: bytes, row: Row, least: int) -> Decoded:
     return glance(data, row.path, least)[0]
 
 
-def reduced(pixels: object, side: int) -> Image:
+def reduced(image: Image, side: int) -> Image:
     """Return an image whose longest side is at most `side`; a tiny one is enlarged in whole pixels."""
     from PIL import Image as images
 
-    image = images.fromarray(pixels)
     longest = max(image.size)
     if longest < _COARSE:
         times = _COARSE // longest

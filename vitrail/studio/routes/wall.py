@@ -156,11 +156,10 @@ def view_image(request: Request, name: str, id: str, truth: bool = False) -> Res
         with studio.images.thumbnails.turns.turn():
             data = read(listing.root, row.path, row.part)
             pixels = glanced(data, row, LARGE if prepared is None else 1 << 20).image
+            shown = Image.fromarray(pixels)
             if prepared is not None:
-                drawn = prepared.targets.draw(Image.fromarray(pixels), row, listing.root)
-                encoded = encode(reduced(drawn, LARGE))
-            else:
-                encoded = encode(reduced(Image.fromarray(pixels), LARGE))
+                shown = prepared.targets.draw(shown, row, listing.root)
+            encoded = encode(reduced(shown, LARGE))
     except DataError:
         return Response(GONE, media_type="image/svg+xml", headers={"Cache-Control": "no-store"})
     return Response(encoded, media_type="image/webp", headers={"Cache-Control": "no-cache"})
