@@ -30,12 +30,12 @@ def studio(folder: Path) -> Iterator[TestClient]:
 
 @contextmanager
 def served(app: FastAPI) -> Iterator[str]:
-    """Serve an application on a free port of this machine, and yield its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none"))
+    """Serve the application of an open studio on a free port of this machine, and yield its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none", lifespan="off"))
     thread = Thread(target=server.run)
     thread.start()
     try:
-        while not server.started:
+        while thread.is_alive() and not server.started:
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}/"
