@@ -172,6 +172,22 @@ def test_a_wall_of_any_size_ends_at_its_last_image(page, opened):
         assert distinct == upto  # none is left out on the way
 
 
+def test_the_wall_shows_what_the_check_found_when_it_is_over(page, opened, workspace):
+    client, address = opened
+    root = folders(workspace / "planted", {"fern": 6, "moss": 6}, (8, 8), seed=9)
+    put(root / "fern" / "0.png", b"no image")
+    client.post("/data/new", data={"path": str(root)})
+    page.goto(f"{address}data/planted")
+    page.locator('#wall .tile.quarantined[data-index="0"]').wait_for()
+    page.get_by_text("1 thing to look at").wait_for()
+    page.get_by_text("Look and decide").click()
+    page.get_by_role("button", name="Leave 1 out").click()
+    page.get_by_text("Nothing to do.").wait_for()  # in its place, without another page
+    assert page.url == f"{address}data/planted/check"
+    page.locator("#done").get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Leave 1 out").wait_for()
+
+
 def test_keys_decide_and_take_back_but_not_in_a_text_field(page, opened):
     client, address = opened
     datasets = images_of(client).datasets

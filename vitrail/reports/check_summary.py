@@ -40,11 +40,16 @@ TITLES = {
 
 
 def verdict(prepared: Prepared) -> str:
-    """Return the result of a check in one or two sentences."""
+    """Return the result of a check in two sentences: what can be used, and what is to be looked at."""
+    serious = sum(finding.grave for finding in prepared.report.findings)
+    todo = f" {count(serious, 'finding')} to look at." if serious else " Nothing to do."
+    return usable(prepared) + todo
+
+
+def usable(prepared: Prepared) -> str:
+    """Return a sentence: how many images can be used, and how many are left out."""
     states = prepared.manifest.states()
     out = states["quarantined"] + states["dropped"]
-    serious = sum(finding.grave for finding in prepared.report.findings)
     used = f"{count(states['kept'], 'image')}{prepared.in_classes()} can be used for training"
     kept_out = f"; {out:,} {'is' if out == 1 else 'are'} left out" if out else ""
-    todo = f" {count(serious, 'finding')} to look at." if serious else " Nothing to do."
-    return f"{used}{kept_out}.{todo}"
+    return f"{used}{kept_out}."

@@ -78,7 +78,9 @@ class Thumbnails:
             if file.is_file():
                 return file.read_bytes()
             small = encode(reduced(images.fromarray(glanced(data, row, SIDE).image), SIDE))
-        keep(file, lambda draft: draft.write_bytes(small))
+        with self._lock:  # two threads may make the thumbnail of one content, and their drafts have one name
+            if not file.is_file():
+                keep(file, lambda draft: draft.write_bytes(small))
         return small
 
     def _remember(self, stamp: str, content: str) -> None:

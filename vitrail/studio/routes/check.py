@@ -125,7 +125,7 @@ def python_of(dataset: Dataset) -> str:
 
 def _result(studio: Studio, dataset: Dataset) -> dict[str, Any]:
     """Return the cards of a check that is over; `trouble` if nothing can be learned from the images."""
-    from vitrail.reports.check_summary import verdict
+    from vitrail.reports.check_summary import usable
     from vitrail.studio.finding_cards import cards
 
     none: dict[str, Any] = {"cards": [], "verdict": "", "about": "", "notes": [], "trouble": "", "todo": 0}
@@ -139,7 +139,7 @@ def _result(studio: Studio, dataset: Dataset) -> dict[str, Any]:
     found = cards(prepared, history)
     return none | {
         "cards": found,
-        "verdict": verdict(prepared),
+        "verdict": usable(prepared),
         "about": prepared.about(),
         "notes": [*prepared.layout.notes, *prepared.notes],
         "todo": sum(1 for card in found if card.finding.grave and not card.decided),

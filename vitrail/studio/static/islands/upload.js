@@ -156,7 +156,8 @@ class Upload {
         image.alt = "";
         image.decoding = "async";
         image.src = URL.createObjectURL(file);
-        image.onload = image.onerror = () => URL.revokeObjectURL(image.src);
+        image.onload = () => URL.revokeObjectURL(image.src);
+        image.onerror = () => image.remove();
         heap.append(image);
       }
       column.append(title, heap);

@@ -85,7 +85,9 @@ class Wall {
     new ResizeObserver(() => { if (Math.abs(this.element.clientWidth - this.width) > 1) { const index = this.top_index(); this.measure(); this.reveal(index, true); } }).observe(this.element);
     addEventListener("keydown", (event) => this.key(event));
     this.element.addEventListener("focusin", (event) => { const tile = event.target.closest(".tile"); if (tile) this.active = Number(tile.dataset.index); });
-    document.body.addEventListener("htmx:after:swap", () => this.checked());
+    const line = document.getElementById("check-line")?.parentElement; // htmx puts another line in its place
+    if (line) new MutationObserver(() => this.checked()).observe(line, { childList: true });
+    this.checked();
     const help = document.querySelector("[data-help]");
     help.hidden = false;
     help.onclick = () => document.getElementById("keys").showModal();
