@@ -126,7 +126,7 @@ class Datasets:
             )
         return folder
 
-    def answer(self, dataset: Dataset, values: Mapping[str, str]) -> Dataset:
+    def read_as(self, dataset: Dataset, values: Mapping[str, str]) -> Dataset:
         """Change how a data set is read; an empty value goes back to the default."""
         known = {one.name: getattr(DEFAULTS, one.name) for one in fields(LayoutOptions)}
         unknown = sorted(set(values) - set(known))

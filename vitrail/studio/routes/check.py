@@ -13,7 +13,7 @@ from vitrail.core.errors import VitrailError
 from vitrail.data.options import LayoutOptions
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.datasets import Dataset
-from vitrail.studio.routes.wall import Numbers, answer, told
+from vitrail.studio.routes.decisions import Numbers, answer, told
 
 router = APIRouter()
 
@@ -90,7 +90,7 @@ async def read_as(request: Request, name: str) -> Response:
     datasets = studio_of(request).images.datasets
     async with request.form() as form:
         values = {key: str(value) for key, value in form.items()}
-    datasets.answer(datasets.get(name), values)
+    datasets.read_as(datasets.get(name), values)
     return RedirectResponse("check", 303)
 
 

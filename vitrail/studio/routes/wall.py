@@ -1,17 +1,18 @@
-"""The images of a data set: the wall, one image alone, and decisions about images."""
+"""The images of a data set: the wall, its thumbnails, and one image alone."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Form, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from vitrail.core.errors import DataError, VitrailError
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.datasets import Dataset
 from vitrail.studio.listing import PAGE, Listing, Wanted
+from vitrail.studio.routes.decisions import Numbers, told
 from vitrail.studio.workspace import inside
 
 if TYPE_CHECKING:
@@ -23,15 +24,10 @@ router = APIRouter()
 COLUMN = 24
 """Images at the head of a column."""
 
-HISTORY = 50
-"""Decisions that are listed."""
-
 FOREVER = "private, max-age=31536000, immutable"
 GONE = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect width="64" height="64" fill="#8883"/>
 <path d="M14 46l12-14 8 9 6-7 10 12zM18 18l28 28M46 18L18 46" fill="none" stroke="#888" stroke-width="3"/></svg>"""
 """Shown in the place of an image that cannot be read."""
-
-Numbers = Annotated[list[int] | None, Query()]
 
 
 class Filter:
@@ -198,89 +194,6 @@ def image(
         **told(studio, dataset, done or []),
     }
     return page(request, "image.html", values)
-
-
-@router.post("/data/{name}/decide")
-def decide(
-    request: Request,
-    name: str,
-    what: Annotated[Literal["drop", "keep", "relabel"], Form()],
-    id: Annotated[list[str], Form(min_length=1)],
-    value: Annotated[list[str] | None, Form()] = None,
-    back: Annotated[str, Form()] = "",
-) -> Response:
-    """Write one decision about images. A script gets its number, a form the page that it came from."""
-    studio = studio_of(request)
-    dataset = studio.images.datasets.get(name)
-    number = write_decision(studio, dataset, what, id, value or [])
-    return answer(request, name, back, [number])
-
-
-@router.post("/data/{name}/undo")
-def undo(
-    request: Request,
-    name: str,
-    number: Annotated[list[int], Form(min_length=1)],
-    back: Annotated[str, Form()] = "",
-) -> Response:
-    """Undo decisions; an undo can be undone too."""
-    studio = studio_of(request)
-    dataset = studio.images.datasets.get(name)
-    return answer(request, name, back, studio.images.datasets.undo(dataset, number))
-
-
-def write_decision(
-    studio: Studio,
-    dataset: Dataset,
-    what: Literal["drop", "keep", "relabel"],
-    ids: list[str],
-    value: list[str],
-) -> int:
-    """Check a decision about images, write it, and return its number.
-
-    Raises:
-        DataError: an image is not there, or its truth cannot be changed by a word.
-    """
-    from vitrail.data.labels import join_labels
-
-    listing = studio.images.checks.listing(dataset)
-    for one in ids:
-        listing.row(one)
-    words = [one.strip() for one in value if one.strip()]
-    if what == "relabel" and not listing.named:
-        raise DataError(
-            "These labels are no names of classes, so they cannot be changed here. Change the files."
-        )
-    if what == "relabel" and not words:
-        raise DataError("A new label is missing. Choose a class, or write one.")
-    return studio.images.datasets.decide(dataset, what, ids, join_labels(words) if what == "relabel" else "")
-
-
-def answer(request: Request, name: str, back: str, numbers: list[int]) -> Response:
-    """Return the numbers of what was decided to a script, or lead a form back to a page of the data set.
-
-    `back` is a page below the data set with its query, such as "check" or "image?id=1.jpg"; other addresses are not
-    followed.
-    """
-    if "application/json" in request.headers.get("accept", ""):
-        return JSONResponse({"numbers": numbers})
-    target, _, rest = back.partition("?")
-    query, mark, fragment = rest.partition("#")
-    pairs = [pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0] != "done"]
-    pairs += [("done", str(number)) for number in numbers]
-    there = target if target in {"check", "image"} else f"../{quote(name, safe='')}"
-    return RedirectResponse(f"{there}?{urlencode(pairs)}{mark}{quote(fragment)}", 303)
-
-
-def told(studio: Studio, dataset: Dataset, done: list[int]) -> dict[str, Any]:
-    """Return what a page says of the decisions that were just made, and the last fifty."""
-    history = studio.images.datasets.history(dataset)
-    return {
-        "done": [one for one in history.decisions if one.number in done],
-        "history": history.decisions[: -HISTORY - 1 : -1],
-        "undone": history.undone(),
-        "revision": len(history.decisions),
-    }
 
 
 def tile(listing: Listing, row: Row) -> dict[str, str]:
