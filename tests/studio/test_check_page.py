@@ -122,6 +122,14 @@ def test_what_no_class_is_left_of_is_a_sentence_and_is_undone(client):
     assert "can be used for training" in client.get("/data/photos/check").text
 
 
+def test_a_label_that_no_image_had_becomes_a_class(client):
+    data = {"what": "relabel", "id": "cat/5.png", "value": "fox"}
+    assert client.post("/data/photos/decide", data=data, headers=SCRIPT).status_code == 200
+    assert ["fox", 1] in client.get("/data/photos/wall.json").json()["groups"]
+    assert states(client)["cat/5.png"] == "kept"
+    assert "in 3 classes" in client.get("/data/photos/check").text
+
+
 def test_an_image_that_arrives_later_is_checked_and_old_decisions_stay(client, tmp_path):
     press(client, client.get("/data/photos/check").text, "Almost one colour", "Leave 1 out")
     put(tmp_path / "photos" / "cat" / "new.png", encode(scene(999, (64, 64))))
