@@ -195,6 +195,7 @@ class Upload {
     let done = 0, failed = 0, here = 0;
     const all = files.length, bar = this.find("bar");
     const tell = () => { if (bar) { bar.max = all; bar.value = done + failed; } this.say("sending", { done: done.toLocaleString(), all: all.toLocaleString() }); };
+    tell();
     try {
       await this.start();
       const there = `${this.base}${encodeURIComponent(this.into)}`;
