@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from vitrail.core.errors import VitrailError
 from vitrail.studio.app_parts import Studio, page
 from vitrail.studio.database import Database
+from vitrail.studio.image_parts import ImageParts
 from vitrail.studio.jobs import Queue
 from vitrail.studio.routes import routers
 from vitrail.studio.security import LOCAL, Guard
@@ -28,12 +29,15 @@ def create_app(workspace: Workspace, token: str, hosts: Iterable[str] = LOCAL) -
     """
     workspace.make()
     database = Database(workspace.database)
-    studio = Studio(workspace, database, Queue(workspace, database))
+    queue = Queue(workspace, database)
+    studio = Studio(workspace, database, queue, ImageParts.of(workspace, database, queue))
 
     @asynccontextmanager
     async def alive(app: FastAPI) -> AsyncIterator[None]:
         studio.queue.start()
+        studio.images.start()
         yield
+        studio.images.close()
         studio.queue.close()
 
     app = FastAPI(title="vitrail studio", docs_url=None, redoc_url=None, openapi_url=None, lifespan=alive)
@@ -48,5 +52,7 @@ def create_app(workspace: Workspace, token: str, hosts: Iterable[str] = LOCAL) -
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Show an error as a sentence, with what to do; never a traceback."""
+    """Show an error as a sentence, with what to do; never a traceback. A script gets the sentence alone."""
+    if "application/json" in request.headers.get("accept", ""):
+        return JSONResponse({"sentence": str(error)}, 422)
     return page(request, "error.html", {"sentence": str(error)}, 422)

@@ -10,6 +10,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from vitrail.studio.database import Database
+from vitrail.studio.image_parts import ImageParts
 from vitrail.studio.jobs import Queue
 from vitrail.studio.language import translations
 from vitrail.studio.views import render_page
@@ -23,6 +24,7 @@ class Studio:
     workspace: Workspace
     database: Database
     queue: Queue
+    images: ImageParts
 
 
 def studio_of(request: Request) -> Studio:

@@ -1,0 +1,254 @@
+"""The data sets of a studio: folders of images that it holds, and places on this machine that were only named."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING
+
+from vitrail.core.errors import DataError, RunError
+from vitrail.core.files import writing
+from vitrail.core.text import command
+from vitrail.data.archives import is_archive
+from vitrail.data.options import DEFAULTS, LayoutOptions
+from vitrail.studio.database import Database
+from vitrail.studio.workspace import Workspace, inside, safe_name
+
+if TYPE_CHECKING:
+    from vitrail.data.decisions import History, What
+    from vitrail.data.findings import Finding
+
+RESERVED = frozenset(("new",))
+"""Names that are pages."""
+
+Signature = tuple[object, ...]
+"""Changes when the files of a data set do."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: `source` is what a command names in the studio's folder; `uploaded` if the studio holds it."""
+
+    name: str
+    source: str
+    uploaded: bool
+    options: LayoutOptions = DEFAULTS
+    opened: float = 0.0  # seconds since 1970
+
+    def command(self, verb: str, *more: object) -> str:
+        """Return the command for this data set, to be run in the folder of the studio."""
+        return command(verb, self.source, *self.options.words(), *more)
+
+
+class Datasets:
+    """The data sets of a workspace, and the decisions about them; every change is on disk when a method returns."""
+
+    def __init__(self, workspace: Workspace, database: Database) -> None:
+        self.workspace, self.database = workspace, database
+        self._lock = RLock()
+        self._changes: Counter[str] = Counter()
+        self._histories: dict[Path, tuple[tuple[int, int], History]] = {}
+
+    def all(self) -> list[Dataset]:
+        """Return the data sets, the last opened first; a folder in `data/` is one, whoever put it there."""
+        known = {one.name: one for one in self._rows()}
+        with os.scandir(self.workspace.data) as listing:
+            names = [one.name for one in listing if one.is_dir() or is_archive(one.name)]
+        for name in names:
+            if name not in known and not name.startswith(".") and self._holds(name):
+                changed = (self.workspace.data / name).stat().st_mtime
+                known[name] = Dataset(name, f"data/{name}", uploaded=True, opened=changed)
+        there = [one for one in known.values() if not one.uploaded or self._holds(one.name)]
+        return sorted(there, key=lambda one: -one.opened)
+
+    def get(self, name: str) -> Dataset:
+        """Return a data set. DataError if there is none with this name."""
+        found = next((one for one in self._rows(name) if not one.uploaded or self._holds(name)), None)
+        if found is not None:
+            return found
+        if safe_name(name) == name and not name.startswith(".") and self._holds(name):
+            return Dataset(name, f"data/{name}", uploaded=True)
+        raise DataError(f"There are no images called {name!r} here. See all: the page Images.")
+
+    def create(self, wanted: str) -> Dataset:
+        """Create an empty data set that the studio holds; a name that is taken gets a number."""
+        with self._lock:
+            name = self.free_name(wanted)
+            with writing(self.workspace.data / name):
+                (self.workspace.data / name).mkdir()
+            return self._write(Dataset(name, f"data/{name}", uploaded=True, opened=time.time()))
+
+    def add_place(self, source: str, wanted: str = "") -> Dataset:
+        """Add a place on this machine, or a built-in set; nothing is copied. DataError if nothing is there."""
+        from vitrail.data import builtin
+        from vitrail.data.prepare import find
+
+        source = source.strip()
+        if source not in builtin.names():
+            path = find(source)
+            if not source or not path.exists():
+                raise DataError(
+                    f"{source or 'An empty path'} does not exist on this computer. Check its spelling."
+                )
+            source = str(path.resolve())
+        with self._lock:
+            known = next((one for one in self._rows() if one.source == source), None)
+            if known is not None:
+                return self._write(replace(known, opened=time.time()))
+            name = self.free_name(wanted or Path(source).name or "images")
+            return self._write(Dataset(name, source, uploaded=False, opened=time.time()))
+
+    def free_name(self, wanted: str) -> str:
+        """Return a name that no data set has, like the wanted one."""
+        base = safe_name(wanted).lstrip(".") or "images"
+        taken = {one.name for one in self._rows()} | RESERVED
+        number, name = 2, base
+        while name in taken or (self.workspace.data / name).exists():
+            name, number = f"{base} {number}", number + 1
+        return name
+
+    def place(self, dataset: Dataset) -> Path:
+        """Return where the images are. DataError if an uploaded set leads out of the workspace."""
+        from vitrail.data.prepare import find
+
+        if not dataset.uploaded:
+            return find(dataset.source)
+        folder = self.workspace.data / dataset.name
+        if not inside(folder, self.workspace.data):
+            raise DataError(
+                f"{dataset.name} leads out of the studio's folder. Name its path as a place instead."
+            )
+        return folder
+
+    def read_as(self, dataset: Dataset, values: Mapping[str, str]) -> Dataset:
+        """Change how a data set is read; an empty value goes back to the default."""
+        known = {one.name: getattr(DEFAULTS, one.name) for one in fields(LayoutOptions)}
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise DataError(
+                f"{unknown[0]!r} says nothing about how images are read. Use: {', '.join(known)}."
+            )
+        given = {name: value.strip() or known[name] for name, value in values.items()}
+        return self._write(replace(dataset, options=replace(dataset.options, **given)))
+
+    def forget(self, dataset: Dataset) -> None:
+        """Take a data set out of the list; its images stay."""
+        with self.database.transaction() as connection:
+            connection.execute("DELETE FROM datasets WHERE name = ?", (dataset.name,))
+
+    def remember(self, dataset: Dataset) -> Dataset:
+        """Put a data set back into the list."""
+        return self._write(dataset)
+
+    # What changed
+
+    def changed(self, dataset: Dataset) -> None:
+        """Note that files of a data set changed."""
+        self._changes[dataset.name] += 1
+
+    def signature(self, dataset: Dataset) -> Signature:
+        """Return what changes with the files: times of the folders, and the number of changes through the studio."""
+        place = self.place(dataset)
+        stamps: list[object] = [_stamp(place)]
+        if place.is_dir():
+            with os.scandir(place) as listing:
+                stamps += sorted(
+                    (one.name, _stamp(Path(one.path))) for one in listing if not one.is_symlink()
+                )
+        return (dataset.source, dataset.options, self._changes[dataset.name], *stamps)
+
+    # Decisions
+
+    def history_file(self, dataset: Dataset) -> Path:
+        """Return the file with the decisions, the same as for `vitrail check`."""
+        from vitrail.data.decisions import history_path
+
+        return history_path(self.place(dataset))
+
+    def history(self, dataset: Dataset) -> History:
+        """Return the decisions about a data set."""
+        from vitrail.data.decisions import History
+
+        file = self.history_file(dataset)
+        stamp = _stamp(file)
+        known = self._histories.get(file)
+        if known is None or known[0] != stamp:
+            known = self._histories[file] = stamp, History.read(file)
+        return known[1]
+
+    def revision(self, dataset: Dataset) -> int:
+        """Return the number of decisions: what a run writes down of the data that it saw."""
+        return len(self.history(dataset).decisions)
+
+    def decide(
+        self, dataset: Dataset, what: What, ids: Iterable[str], value: str = "", reason: str = ""
+    ) -> int:
+        """Write one decision and return its number."""
+        with self._lock:
+            history = self.history(dataset).decide(what, ids, value, reason)
+            history.write(self.history_file(dataset))
+            return history.decisions[-1].number
+
+    def undo(self, dataset: Dataset, numbers: Sequence[int]) -> list[int]:
+        """Undo decisions, all or none, and return the numbers of the decisions that did it: undo those to redo."""
+        with self._lock:
+            history = self.history(dataset)
+            for number in numbers:
+                history = history.undo(number)
+            history.write(self.history_file(dataset))
+            return [one.number for one in history.decisions[-len(numbers) :]] if numbers else []
+
+    def note(self, dataset: Dataset, findings: Iterable[Finding]) -> History:
+        """Write down what a check decided by itself, so that it can be undone; return the history."""
+        with self._lock:
+            before = self.history(dataset)
+            after = before.note(findings)
+            if after != before:
+                try:
+                    after.write(self.history_file(dataset))
+                except RunError:  # a place that cannot be written: the check is right without it
+                    return before
+            return after
+
+    def _holds(self, name: str) -> bool:
+        folder = self.workspace.data / name
+        return folder.exists() and inside(folder, self.workspace.data)
+
+    def _rows(self, name: str | None = None) -> list[Dataset]:
+        with self.database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT * FROM datasets WHERE ? IS NULL OR name = ? ORDER BY opened DESC", (name, name)
+            ).fetchall()
+        return [
+            Dataset(
+                row["name"],
+                row["source"],
+                bool(row["uploaded"]),
+                LayoutOptions(**json.loads(row["options"])),
+                row["opened"],
+            )
+            for row in rows
+        ]
+
+    def _write(self, dataset: Dataset) -> Dataset:
+        given = {one.name: getattr(dataset.options, one.name) for one in fields(LayoutOptions)}
+        with self.database.transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO datasets (name, source, uploaded, options, opened) VALUES (?,?,?,?,?)",
+                (dataset.name, dataset.source, dataset.uploaded, json.dumps(given), dataset.opened),
+            )
+        return dataset
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_size)
