@@ -50,7 +50,7 @@ def export(
     model_there(model)
     from vitrail.export.export import export as write
 
-    done = write(model, format, out, data=data, attention=attention, batch=batch)
+    done = write(model, format, out, data=data, attention=attention, batch=batch, say=say)
     if json:
         print_json(done.to_dict())
     else:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from vitrail.studio.routes import home, queue
+from vitrail.studio.routes import background, compare, export, home, predict, queue, result, transfer
 
 
 def routers() -> list[APIRouter]:
     """Return the routers of all pages."""
-    return [home.router, queue.router]
+    return [
+        home.router,
+        queue.router,
+        result.router,
+        predict.router,
+        export.router,
+        transfer.router,
+        compare.router,
+        background.router,
+    ]

@@ -1,0 +1,12 @@
+"""What a click does, as a command line and as lines of Python."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Shown(NamedTuple):
+    """The command line, and the lines of Python that do the same."""
+
+    line: str
+    python: str
