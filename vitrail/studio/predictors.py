@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,17 +16,21 @@ MOST = 3
 """Number of models that stay in memory."""
 
 
+AT_ONCE = 2
+"""Number of requests that compute at the same time: a long test of a heat map leaves room for another one."""
+
+
 class Predictors:
     """A bounded cache of models, by their folder and the time of their file."""
 
     def __init__(self, most: int = MOST) -> None:
         self.most = most
         self._models: OrderedDict[tuple[Path, int], Predictor] = OrderedDict()
-        self._loading, self._computing = Lock(), Lock()
+        self._loading, self._computing = Lock(), BoundedSemaphore(AT_ONCE)
 
     @contextmanager
     def model(self, folder: Path) -> Iterator[Predictor]:
-        """Yield the model of a run, to one request at a time: two at once would only slow each other down.
+        """Yield the model of a run, to few requests at a time: many at once would only slow each other down.
 
         Raises:
             RunError: the run has no model, or its proof fails.

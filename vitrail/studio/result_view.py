@@ -67,6 +67,15 @@ class ResultView:
         rest = [one for one in self.result.numbers.values() if one is not first]
         return [one for one in [*([first] if first else []), *rest] if one.fact]
 
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """The measured operating points with their score as text; none for a model with one."""
+        rows = self.run.report().get("points", ())
+        return [
+            {**row, "told": Number.of(row["score"]).text(), "span": Number.of(row["score"]).span()}
+            for row in rows
+        ]
+
     def sections(self) -> Iterator[dict[str, Any]]:
         """Yield the sections for the template: their kind, their number in addresses, and what they show."""
         for number, section in enumerate(self.result.sections):
