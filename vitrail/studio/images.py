@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from fastapi.responses import FileResponse, Response
+from numpy.typing import NDArray
 from PIL import Image
 
 from vitrail.core.errors import VitrailError
-from vitrail.data.decode import preview
+from vitrail.data.decode import decode, preview
 from vitrail.data.manifest import Row
 from vitrail.data.open_image import load
 from vitrail.studio.run_files import RunFiles
@@ -46,17 +48,20 @@ def missing() -> Response:
 
 def image_of_row(run: RunFiles, row: Row) -> Image.Image:
     """Return an image of a run. DataError if it is not where the run saw it."""
-    root = run.root()
-    raw = bool(run.header().get("preprocess", {}).get("raw", False)) if run.model.is_file() else False
-    image = load(root if root is not None else run.folder, row.path, _channels(run), row.part, raw=raw).image
+    root, (channels, raw) = run.root(), run.bands()
+    image = load(root if root is not None else run.folder, row.path, channels, row.part, raw=raw).image
     return visible(preview(image) if raw else image)
 
 
-def visible(image: object) -> Image.Image:
-    """Return an array (height, width, channels) as an image."""
-    import numpy as np
+def image_of_file(run: RunFiles, path: Path) -> Image.Image:
+    """Return a file as an image, read as the model of a run reads it."""
+    channels, raw = run.bands()
+    image = decode(path, channels, path.name, raw).image
+    return visible(preview(image) if raw else image)
 
-    array = np.asarray(image)
+
+def visible(array: NDArray[Any]) -> Image.Image:
+    """Return an array (height, width, channels) as an image."""
     return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
 
 
@@ -66,9 +71,3 @@ def small_image_of_row(run: RunFiles, id: str, side: int) -> Response:
         return encoded(image_of_row(run, run.row(id)), side if side in SIZES else SIZES[0])
     except VitrailError:  # moved or changed since the training: the page is right without it
         return missing()
-
-
-def _channels(run: RunFiles) -> int:
-    if not run.model.is_file():
-        return 3
-    return int(run.header().get("preprocess", {}).get("channels", 3))

@@ -36,8 +36,8 @@ class Pictures:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def add(self, name: str, data: bytes) -> Picture:
-        """Keep a picture.
+    def add(self, name: str, data: bytes, bands: tuple[int, bool] = (3, False)) -> Picture:
+        """Keep a picture that a model reads with these `bands` (`RunFiles.bands`).
 
         Raises:
             DataError: it cannot be read as an image, or is too large.
@@ -45,7 +45,8 @@ class Pictures:
         shown = safe_name(name or "picture.png")
         if len(data) > MOST_BYTES:
             raise DataError(f"{shown} is larger than {MOST_BYTES >> 20} MB. Make it smaller.")
-        decode(data, 3, shown)
+        channels, raw = bands
+        decode(data, channels, shown, raw)
         key = blake2b(data, digest_size=12).hexdigest()
         path = self.folder / key / shown
         with writing(path):

@@ -86,6 +86,11 @@ class RunFiles:
         task = self.header().get("task", {})
         return tuple(map(str, task.get("labels", ()) or task.get("truth", {}).get("names", ())))
 
+    def bands(self) -> tuple[int, bool]:
+        """Return the number of channels that its model reads, and whether it reads the values of files as they are."""
+        steps = self.header().get("preprocess", {}) if self.model.is_file() else {}
+        return int(steps.get("channels", 3)), bool(steps.get("raw", False))
+
     def root(self) -> Path | None:
         """Return the folder that the paths of its images are relative to, or None if nothing names it."""
         state = self.folder / "state" / "last.safetensors"

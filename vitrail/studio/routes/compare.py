@@ -14,15 +14,15 @@ from vitrail.core.errors import RunError, SettingError
 from vitrail.core.text import command
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.background import Wish
+from vitrail.studio.equivalents import Equivalent
 from vitrail.studio.routes.result import SEALED
-from vitrail.studio.shown import Shown
 from vitrail.studio.workspace import inside, safe_name
 
 router = APIRouter(prefix="/compare")
 
 PAGE, REPORT = "compare.html", "compare.json"
 
-SHOWN = Shown(
+SHOWN = Equivalent(
     command("compare", "--runs", "runs/a", "runs/b"),
     "from vitrail.data.options import DEFAULTS\n"
     "from vitrail.studies.compare.comparison import compare_runs\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
@@ -19,10 +18,10 @@ from vitrail.data.open_image import read
 from vitrail.studio import answers
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.background import Wish
-from vitrail.studio.images import encoded, missing, visible
+from vitrail.studio.equivalents import Equivalent
+from vitrail.studio.images import encoded, image_of_file, image_of_row, missing
 from vitrail.studio.pictures import MOST_BYTES
 from vitrail.studio.run_files import RunFiles
-from vitrail.studio.shown import Shown
 from vitrail.studio.workspace import safe_name
 
 router = APIRouter(prefix="/runs/{name}")
@@ -71,7 +70,7 @@ def predict(request: Request, name: str) -> HTMLResponse:
 async def give(request: Request, name: str) -> Response:
     """Keep the pictures that were given and go to their answers."""
     studio = studio_of(request)
-    studio.run(name)
+    run = studio.run(name)
     _refuse_large(request, MOST_PICTURES * MOST_BYTES)
     async with request.form(max_files=MOST_FILES, max_fields=10) as form:
         files = [one for one in form.getlist("pictures") if isinstance(one, UploadFile) and one.filename]
@@ -80,7 +79,7 @@ async def give(request: Request, name: str) -> Response:
                 f"These are {len(files)} pictures; this page shows {MOST_PICTURES}. Make a table of them, below."
             )
         given = [(one.filename or "", await one.read()) for one in files]
-    keys, refused = await run_in_threadpool(_keep, studio, given)
+    keys, refused = await run_in_threadpool(_keep, studio, run, given)
     if not keys and not refused:
         return RedirectResponse("predict", 303)
     if len(keys) == 1 and not refused:
@@ -96,9 +95,11 @@ def predict_row(request: Request, name: str, id: str) -> Response:
     run = studio.run(name)
     row, root = run.row(id), run.root()
     data = read(root or run.folder, row.path, row.part)
-    if row.part or "!" in row.path:  # a part of a file: its pixels as an image of their own
-        data = bytes(encoded(visible(_row_image(run, id)), 4096).body)
-    picture = studio.pictures.add(f"{Path(row.path).stem}{_ending(data)}", data)
+    if (row.part or "!" in row.path) and not run.bands()[
+        1
+    ]:  # a part of a file: its pixels as an image of their own
+        data = bytes(encoded(image_of_row(run, row), 4096).body)
+    picture = studio.pictures.add(f"{Path(row.path).stem}{_ending(data, row.path)}", data, run.bands())
     return RedirectResponse(picture.key, 303)
 
 
@@ -137,10 +138,12 @@ def picture_page(request: Request, name: str, key: str, of: str = "", test: str 
 @router.get("/predict/{key}/picture")
 def picture_image(request: Request, name: str, key: str, size: int = 1024) -> Response:
     """Return a kept picture, decoded and encoded again."""
-    from vitrail.data.decode import decode
-
-    picture = studio_of(request).pictures.picture(key)
-    return encoded(visible(decode(picture.path, 3, picture.path.name).image), min(max(size, 32), 1600))
+    studio = studio_of(request)
+    run, picture = studio.run(name), studio.pictures.picture(key)
+    try:
+        return encoded(image_of_file(run, picture.path), min(max(size, 32), 1600))
+    except DataError:  # kept for a model with other bands
+        return missing()
 
 
 @router.get("/predict/{key}/drawn")
@@ -201,7 +204,7 @@ async def table(request: Request, name: str) -> Response:
         await run_in_threadpool(_store, folder / "in", files)
     what = _what(folder / "in") if files else str(Path(place).expanduser())
     words = ["predict", str(run.folder), what, "--csv", str(folder / "out" / f"{name}.csv")]
-    title = f"{len(files):,} files" if files else place
+    title = place if not files else str(files[0].filename) if len(files) == 1 else f"{len(files):,} files"
     started = studio.background.start(folder, Wish(words, title, name, "table"))
     return RedirectResponse(f"../../background/{started.id}", 303)
 
@@ -215,12 +218,12 @@ def examples_of(run: RunFiles) -> list[str]:
     return [row.id for row in rows[:: max(1, len(rows) // EXAMPLES)][:EXAMPLES]]
 
 
-def _keep(studio: Studio, given: list[tuple[str, bytes]]) -> tuple[list[str], list[str]]:
+def _keep(studio: Studio, run: RunFiles, given: list[tuple[str, bytes]]) -> tuple[list[str], list[str]]:
     """Keep pictures; return their keys, and why others were refused."""
-    keys, refused = [], []
+    keys, refused, bands = [], [], run.bands()
     for name, data in given:
         try:
-            keys.append(studio.pictures.add(name, data).key)
+            keys.append(studio.pictures.add(name, data, bands).key)
         except DataError as error:
             refused.append(str(error))
     return list(dict.fromkeys(keys)), refused
@@ -254,26 +257,25 @@ def _refuse_large(request: Request, most: int) -> None:
         )
 
 
-def _row_image(run: RunFiles, id: str) -> Any:
-    from vitrail.studio.images import image_of_row
-
-    return image_of_row(run, run.row(id))
-
-
-def _ending(data: bytes) -> str:
-    return ".png" if data.startswith(b"\x89PNG") else ".jpg" if data.startswith(b"\xff\xd8") else ""
+def _ending(data: bytes, path: str) -> str:
+    known = ".png" if data.startswith(b"\x89PNG") else ".jpg" if data.startswith(b"\xff\xd8") else ""
+    return known or Path(path).suffix
 
 
-def _shown(name: str, file: str) -> Shown:
+def _shown(name: str, file: str) -> Equivalent:
     line = command("predict", f"runs/{name}", file)
-    return Shown(line, f"import vitrail\n\nvitrail.load({f'runs/{name}'!r}).predict({file!r})")
+    return Equivalent(line, f"import vitrail\n\nvitrail.load({f'runs/{name}'!r}).predict({file!r})")
 
 
-def _table_shown(name: str, folder: str) -> Shown:
+def _table_shown(name: str, folder: str) -> Equivalent:
     line = command("predict", f"runs/{name}", folder, "--csv", "answers.csv")
-    return Shown(line, f"import vitrail\n\nanswers = vitrail.load({f'runs/{name}'!r}).predict({folder!r})")
+    return Equivalent(
+        line, f"import vitrail\n\nanswers = vitrail.load({f'runs/{name}'!r}).predict({folder!r})"
+    )
 
 
-def _explained(name: str, file: str) -> Shown:
+def _explained(name: str, file: str) -> Equivalent:
     line = command("explain", f"runs/{name}", file)
-    return Shown(line, f"import vitrail\n\nvitrail.explain({f'runs/{name}'!r}, {file!r}).save('map.png')")
+    return Equivalent(
+        line, f"import vitrail\n\nvitrail.explain({f'runs/{name}'!r}, {file!r}).save('map.png')"
+    )

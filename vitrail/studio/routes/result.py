@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +15,10 @@ from vitrail.core.errors import DataError, RunError
 from vitrail.core.text import command
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.corrections import Correction, What, holding
+from vitrail.studio.equivalents import Equivalent
 from vitrail.studio.images import encoded, missing, small_image_of_row
 from vitrail.studio.result_view import PAGE, ResultView
 from vitrail.studio.run_files import RunFiles
-from vitrail.studio.shown import Shown
 
 router = APIRouter(prefix="/runs/{name}")
 
@@ -76,7 +78,7 @@ def score_again(request: Request, name: str) -> Response:
 @router.get("/result/figure/{number}.png")
 def figure(request: Request, name: str, number: int) -> Response:
     """Return the figure of a section."""
-    from vitrail.plots import curves, png_of, reliability
+    from vitrail.plots import curves, reliability
     from vitrail.tasks.result import Curve, Reliability
 
     found = studio_of(request).run(name).result()
@@ -88,7 +90,10 @@ def figure(request: Request, name: str, number: int) -> Response:
         drawn = reliability([(one["sure"], *one["right"].values(), one["answers"]) for one in bins])
     else:
         return missing()
-    return Response(png_of(drawn), media_type="image/png", headers={"Cache-Control": "private, max-age=600"})
+    buffer = BytesIO()
+    drawn.savefig(buffer, format="png", dpi=130, bbox_inches="tight", facecolor="white")
+    headers = {"Cache-Control": "private, max-age=600"}
+    return Response(buffer.getvalue(), media_type="image/png", headers=headers)
 
 
 @router.get("/image")
@@ -207,7 +212,7 @@ def dataset_of(studio: Studio, run: RunFiles) -> str:
     return str(row["name"]) if row is not None else Path(source).name
 
 
-def _since(run: RunFiles, corrections: dict[str, Correction]) -> list[str]:
+def _since(run: RunFiles, corrections: Mapping[str, Correction]) -> list[str]:
     """Return the ids of its images that were corrected after a run had begun."""
     began = datetime.fromtimestamp((run.folder / "recipe.yaml").stat().st_mtime, UTC)
     rows = run.rows()
@@ -225,12 +230,12 @@ def _array(run: RunFiles, id: str, predictor: Any) -> Any:
     return load(root or run.folder, row.path, steps.channels, row.part, raw=steps.raw).image
 
 
-def _shown(name: str) -> Shown:
+def _shown(name: str) -> Equivalent:
     line = command("eval", f"runs/{name}")
     python = (
         f"from vitrail.reports.evaluate_model import evaluate_run\n\nevaluate_run({f'runs/{name}'!r}).result"
     )
-    return Shown(line, python)
+    return Equivalent(line, python)
 
 
 def _back(place: str) -> Response:

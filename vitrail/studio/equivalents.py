@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Shown(NamedTuple):
+class Equivalent(NamedTuple):
     """The command line, and the lines of Python that do the same."""
 
     line: str
