@@ -1,4 +1,4 @@
-"""The pages of a model in a browser: dropped and pasted pictures, the attention viewer, corrections without a reload."""
+"""The pages of a model in a browser: pictures dropped and pasted, the attention viewer, corrections in their place."""
 
 from __future__ import annotations
 
