@@ -80,8 +80,8 @@ def test_a_cell_opens_and_a_label_is_corrected_without_losing_the_place(tab):
     assert tab.evaluate("window.stays")
     assert tab.locator(".again").is_visible()
     tab.locator("#cell .decided button").first.click()
-    tab.wait_for_selector("#cell .photo:not(.decided)")
-    assert tab.locator(".again").count() == 0
+    tab.locator(".again").wait_for(state="detached")
+    assert tab.locator("#cell .decided").count() == 0
 
 
 def test_a_heat_map_is_tested_in_its_place(tab):

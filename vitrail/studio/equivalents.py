@@ -10,3 +10,8 @@ class Equivalent(NamedTuple):
 
     line: str
     python: str
+
+
+def joined(first: Equivalent, second: Equivalent) -> Equivalent:
+    """Return two clicks one after the other."""
+    return Equivalent(f"{first.line}\n{second.line}", f"{first.python}\n{second.python}")

@@ -18,7 +18,7 @@ from vitrail.data.open_image import read
 from vitrail.studio import answers
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.background import Wish
-from vitrail.studio.equivalents import Equivalent
+from vitrail.studio.equivalents import Equivalent, joined
 from vitrail.studio.images import encoded, image_of_file, image_of_row, missing
 from vitrail.studio.pictures import MOST_BYTES
 from vitrail.studio.run_files import RunFiles
@@ -60,8 +60,7 @@ def predict(request: Request, name: str) -> HTMLResponse:
         "examples": [] if found else examples_of(run),
         "recent": [] if found else studio.pictures.recent(RECENT),
         "tables": studio.background.of_run(name, "table"),
-        "shown": _shown(name, "photo.jpg"),
-        "table": _table_shown(name, "new/"),
+        "shown": joined(_shown(name, "photo.jpg"), _table_shown(name, "new/")),
     }
     return page(request, "predict.html", values)
 
@@ -129,8 +128,7 @@ def picture_page(request: Request, name: str, key: str, of: str = "", test: str 
         "of": of,
         "test": test,
         "faithful": faithful,
-        "shown": _shown(name, found.name),
-        "explained": _explained(name, found.name),
+        "shown": joined(_shown(name, found.name), _explained(name, found.name)),
     }
     return page(request, "picture.html", values)
 
