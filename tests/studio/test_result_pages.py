@@ -196,4 +196,4 @@ def test_many_classes_are_a_list_of_confusions():
     matrix = Matrix("", labels, counts, shots)
     assert matrix_rows(matrix) == []
     [only] = confusions(matrix)
-    assert (only.truth, only.answer, only.count, only.share) == ("class 1", "class 2", 3, 0.75)
+    assert (only.truth, only.answer, only.images, only.share) == ("class 1", "class 2", 3, 0.75)

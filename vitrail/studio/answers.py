@@ -56,11 +56,6 @@ class Views(NamedTuple):
     why: str = ""
 
 
-def answer(predictor: Predictor, picture: Picture) -> Answer:
-    """Return the answer of a model for one picture."""
-    return answers(predictor, [picture])[0]
-
-
 def answers(predictor: Predictor, pictures: Sequence[Picture]) -> list[Answer]:
     """Return the answers of a model for pictures, in order; one that cannot be read has an error."""
     from vitrail.infer.inputs import Source

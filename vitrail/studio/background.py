@@ -25,6 +25,7 @@ from typing import Literal
 
 import psutil
 
+from vitrail.core.environment import with_variables
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_json, write_text
 from vitrail.studio.jobs import SAME_START, last_words
@@ -154,7 +155,7 @@ class BackgroundCommands:
             with (folder / "log").open("wb") as log, (folder / "answer").open("wb") as answer:
                 child = subprocess.Popen(
                     words, cwd=self.workspace.folder, stdin=subprocess.DEVNULL, stdout=answer, stderr=log,
-                    start_new_session=True, env={**os.environ, **environment},
+                    start_new_session=True, env=with_variables(environment),
                 )  # fmt: skip
         except OSError as error:
             raise RunError(f"The command could not be started: {error.strerror}. Try again.") from error

@@ -33,7 +33,7 @@ class Entry(NamedTuple):
     at: str
     truth: str
     answer: str
-    count: int
+    images: int
     share: float
     right: bool
 

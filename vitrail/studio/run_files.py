@@ -127,7 +127,9 @@ class RunFiles:
             rows = list(csv.DictReader(handle))
         if rows and set(DOUBTS) - set(rows[0]):
             raise RunError(f"{path} is not the list of a draft. Delete it, or draft again.")
-        return [LabelError(*(row[key] for key in DOUBTS[:3]), float(row[DOUBTS[3]])) for row in rows]
+        return [
+            LabelError(row["id"], row["label"], row["looks_like"], float(row["probability"])) for row in rows
+        ]
 
     def _manifest(self) -> Manifest | None:
         path = self.folder / "manifest.csv"

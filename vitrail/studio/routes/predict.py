@@ -112,7 +112,7 @@ def picture_page(request: Request, name: str, key: str, of: str = "", test: str 
     choices: list[str] = []
     faithful = None
     with studio.predictors.model(run.folder) as predictor:
-        found, views = answers.answer(predictor, picture), answers.views_of(predictor)
+        [found], views = answers.answers(predictor, [picture]), answers.views_of(predictor)
         if views.methods and not found.error:
             look = ImageExplainer(predictor, picture.path)
             choices = look.choices[:MOST_PICTURES]
