@@ -197,3 +197,10 @@ def test_many_classes_are_a_list_of_confusions():
     assert matrix_rows(matrix) == []
     [only] = confusions(matrix)
     assert (only.truth, only.answer, only.images, only.share) == ("class 1", "class 2", 3, 0.75)
+
+
+def test_images_are_found_in_a_workspace_that_was_moved(client, workspace, studio, wrong):
+    (workspace.runs / RUN / "state" / "last.safetensors").unlink()
+    (workspace.runs / RUN / "history.jsonl").write_text('{"event": "checked", "root": "/gone/from/here"}\n')
+    assert studio.run(RUN).root() == workspace.data / RUN
+    assert client.get(f"{AT}/image", params={"id": wrong.id}).status_code == 200

@@ -92,7 +92,17 @@ class RunFiles:
         return int(steps.get("channels", 3)), bool(steps.get("raw", False))
 
     def root(self) -> Path | None:
-        """Return the folder that the paths of its images are relative to, or None if nothing names it."""
+        """Return the folder that the paths of its images are relative to, or None if nothing names it.
+
+        In a workspace that was moved, it is the place of its data set there.
+        """
+        stated = self._stated_root()
+        if stated is None or stated.exists():
+            return stated
+        moved = self.folder.parent.parent / self.source()
+        return moved if self.source() and moved.is_dir() else stated
+
+    def _stated_root(self) -> Path | None:
         state = self.folder / "state" / "last.safetensors"
         if state.is_file():
             counters = json.loads(model_header(state).get("counters", "{}"))
