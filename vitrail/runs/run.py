@@ -65,6 +65,11 @@ class Run:
         return self.folder / "report.json"
 
     @property
+    def result_path(self) -> Path:
+        """The sections of the report as data, with the names of its images; pages are laid out from it."""
+        return self.folder / "result.json"
+
+    @property
     def live_path(self) -> Path:
         """Some validation images with the predictions of the last validation, for tasks that draw them."""
         return self.folder / "live.png"
@@ -133,7 +138,13 @@ class Run:
         """Remove reports that are older than the present model."""
         with suppress(OSError):
             now = self.model_path.stat().st_mtime
-            for path in (self.report_path, self.folder / "report.html", self.folder / "README.md"):
+            reports = (
+                self.report_path,
+                self.result_path,
+                self.folder / "report.html",
+                self.folder / "README.md",
+            )
+            for path in reports:
                 if path.exists() and path.stat().st_mtime < now:
                     path.unlink()
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 
+from vitrail.studio.background import BackgroundCommands
+from vitrail.studio.corrections import Corrections
 from vitrail.studio.database import Database
 from vitrail.studio.image_parts import ImageParts
 from vitrail.studio.jobs import Queue
 from vitrail.studio.language import translations
+from vitrail.studio.pictures import Pictures
+from vitrail.studio.predictors import Predictors
+from vitrail.studio.run_files import RunFiles
 from vitrail.studio.views import render_page
 from vitrail.studio.workspace import Workspace
 
@@ -25,6 +30,22 @@ class Studio:
     database: Database
     queue: Queue
     images: ImageParts
+    predictors: Predictors = field(default_factory=Predictors)
+    corrections: Corrections = field(default_factory=Corrections)
+
+    @property
+    def background(self) -> BackgroundCommands:
+        """The commands beside the queue."""
+        return BackgroundCommands(self.workspace)
+
+    @property
+    def pictures(self) -> Pictures:
+        """The pictures that were given to models."""
+        return Pictures(self.workspace.own / "pictures")
+
+    def run(self, name: str) -> RunFiles:
+        """Return the files of a run. RunError if there is none with this name."""
+        return RunFiles(self.workspace.run(name))
 
 
 def studio_of(request: Request) -> Studio:

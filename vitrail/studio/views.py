@@ -10,6 +10,7 @@ from babel.support import NullTranslations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vitrail.core.text import clock, span
+from vitrail.pages import percent
 
 
 @lru_cache
@@ -22,7 +23,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.i18n"],
     )
-    environment.filters |= {"clock": clock, "span": span}
+    environment.filters |= {"clock": clock, "span": span, "percent": percent}
     return environment
 
 

@@ -4,9 +4,35 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from vitrail.studio.routes import check, data, decisions, home, queue, wall
+from vitrail.studio.routes import (
+    background,
+    check,
+    compare,
+    data,
+    decisions,
+    export,
+    home,
+    predict,
+    queue,
+    result,
+    transfer,
+    wall,
+)
 
 
 def routers() -> list[APIRouter]:
     """Return the routers of all pages."""
-    return [home.router, queue.router, data.router, wall.router, check.router, decisions.router]
+    return [
+        home.router,
+        queue.router,
+        data.router,
+        wall.router,
+        check.router,
+        decisions.router,
+        result.router,
+        predict.router,
+        export.router,
+        transfer.router,
+        compare.router,
+        background.router,
+    ]

@@ -24,3 +24,10 @@ def style() -> Response:
     """Return the style of the pages that vitrail writes, which the studio shares."""
     source = files("vitrail.pages") / "templates" / "style.css"
     return Response(source.read_text(encoding="utf-8"), media_type="text/css")
+
+
+@router.get("/report.css")
+def report_style() -> Response:
+    """Return the style of the parts that reports and the studio share."""
+    source = files("vitrail.pages") / "templates" / "report.css"
+    return Response(source.read_text(encoding="utf-8"), media_type="text/css")
