@@ -34,6 +34,7 @@ def create_app(workspace: Workspace, token: str, hosts: Iterable[str] = LOCAL) -
     async def alive(app: FastAPI) -> AsyncIterator[None]:
         studio.queue.start()
         yield
+        studio.close()
         studio.queue.close()
 
     app = FastAPI(title="vitrail studio", docs_url=None, redoc_url=None, openapi_url=None, lifespan=alive)

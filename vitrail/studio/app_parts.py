@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
@@ -23,6 +24,11 @@ class Studio:
     workspace: Workspace
     database: Database
     queue: Queue
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def close(self) -> None:
+        """Tell streams of events that the studio ends."""
+        self.ended.set()
 
 
 def studio_of(request: Request) -> Studio:
@@ -33,7 +39,7 @@ def studio_of(request: Request) -> Studio:
 
 def page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> HTMLResponse:
     """Return a page of the studio in the language of the request."""
-    path = request.url.path
+    path = request.url.path.removeprefix(request.scope.get("root_path", ""))
     shared = {"path": path, "root": "../" * (path.count("/") - 1) or "./"}
     text = render_page(
         template, {**shared, **values}, translations(request.headers.get("accept-language", ""))

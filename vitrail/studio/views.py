@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -22,8 +24,22 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.i18n"],
     )
-    environment.filters |= {"clock": clock, "span": span}
+    environment.filters |= {"clock": clock, "span": span, "moment": moment, "age": age}
     return environment
+
+
+def moment(seconds: float) -> str:
+    """Return a time, in seconds since 1970, as machines read it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def age(seconds: float) -> str:
+    """Return how long ago a time was: 45 s, 12 min, 3 h, 5 d."""
+    past = max(0.0, time.time() - seconds)
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if past >= length:
+            return f"{past // length:.0f} {unit}"
+    return f"{past:.0f} s"
 
 
 def render_page(template: str, values: Mapping[str, Any], language: NullTranslations) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from vitrail.studio.routes import home, queue
+from vitrail.studio.routes import home, queue, runs, train
 
 
 def routers() -> list[APIRouter]:
     """Return the routers of all pages."""
-    return [home.router, queue.router]
+    return [home.router, queue.router, runs.router, train.router]
