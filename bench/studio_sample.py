@@ -8,21 +8,28 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
+from PIL import Image
+
 import vitrail.studio
+from vitrail.core.text import command
 from vitrail.studio.sample import PLACE, RUN, SOURCE
 
-LEFT_OUT = ("report.html", "state")
+LEFT_OUT = ("README.md", "report.html", "state")
 """What the studio makes itself, or does not need."""
 
 STEPS = 5
 """One step of so many stays in the history."""
 
+COLOURS = 24
+"""Colours of the drawing of validation images."""
+
 WORDS = (
-    "--model", "vit_digits_narrow", "--epochs", "60", "--precision", "float32",
+    "--model", "vit_digits_narrow", "--epochs", "24", "--precision", "float32", "--workers", "0",
 )  # fmt: skip
 
 
@@ -39,6 +46,18 @@ def history(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def small(image: bytes) -> bytes:
+    """Return a PNG with few colours."""
+    data = BytesIO()
+    Image.open(BytesIO(image)).convert("RGB").quantize(COLOURS).save(data, "PNG", optimize=True)
+    return data.getvalue()
+
+
+def named(recipe: str) -> str:
+    """Return a recipe whose first line names the command, and no folder of this machine."""
+    return f"# Made by: {command('train', SOURCE, *WORDS)}\n" + recipe.partition("\n")[2]
+
+
 def main() -> None:
     target = Path(vitrail.studio.__file__).parent / "sample" / "run.zip"
     target.parent.mkdir(exist_ok=True)
@@ -53,6 +72,10 @@ def main() -> None:
                 data = file.read_bytes()
                 if file.name == "history.jsonl":
                     data = history(data.decode("utf-8")).encode("utf-8")
+                if file.name == "recipe.yaml":
+                    data = named(data.decode("utf-8")).encode("utf-8")
+                if file.name == "live.png":
+                    data = small(data)
                 archive.writestr(ZipInfo(file.name), data, ZIP_DEFLATED)
     print(f"{target}: {target.stat().st_size:,} bytes")
 

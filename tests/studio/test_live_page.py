@@ -58,7 +58,7 @@ def test_a_page_grows_with_its_run(opened, browser):
     }  # fmt: skip
     with (folder / "runs" / "mine" / "history.jsonl").open("a") as history:
         history.write(json.dumps(score) + "\n")
-    page.wait_for_function("document.getElementById('words').innerText.includes('71.0 %')")
+    page.locator("#words", has_text="71.0 %").wait_for()
     page.reload()
     page.wait_for_selector("#curves canvas")
     assert "71.0 %" in page.inner_text("#words")

@@ -48,12 +48,18 @@ def additions(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _lines(events: Sequence[dict[str, Any]], most: int) -> dict[str, Any]:
     loss = thin([(e["epoch"], e["loss"]) for e in events if e["event"] == "step"], most)
     scored = [e for e in events if e["event"] == "score"]
-    score = thin([(e["epoch"], e[e["main"]]) for e in scored], most)
+    score = thin([(e["epoch"], _shown(e)) for e in scored], most)
     return {
         "loss": [_short(point) for point in loss],
         "score": [_short(point) for point in score],
-        "main": scored[-1]["main"] if scored else None,
+        "main": f"{scored[-1]['main']} {scored[-1].get('unit', '')}".strip() if scored else None,
     }
+
+
+def _shown(event: dict[str, Any]) -> float:
+    """Return the main score of an epoch as it is printed: shares in per cent."""
+    value = float(event[event["main"]])
+    return 100 * value if event.get("unit") == "%" else value
 
 
 def _short(point: Point) -> list[float]:

@@ -14,8 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from vitrail.core.text import clock, span
 
 
-@lru_cache
-def _environment() -> Environment:
+@lru_cache(maxsize=8)
+def _environment(language: NullTranslations) -> Environment:
+    """Return the environment of a language: templates are compiled with its texts."""
     environment = Environment(
         loader=PackageLoader("vitrail.studio"),
         autoescape=True,
@@ -25,6 +26,7 @@ def _environment() -> Environment:
         extensions=["jinja2.ext.i18n"],
     )
     environment.filters |= {"clock": clock, "span": span, "moment": moment, "age": age}
+    environment.install_gettext_translations(language, newstyle=True)  # type: ignore[attr-defined]
     return environment
 
 
@@ -44,6 +46,4 @@ def age(seconds: float) -> str:
 
 def render_page(template: str, values: Mapping[str, Any], language: NullTranslations) -> str:
     """Return a template rendered in a language. A missing value is an error."""
-    environment = _environment().overlay()
-    environment.install_gettext_translations(language, newstyle=True)  # type: ignore[attr-defined]
-    return environment.get_template(template).render(dict(values))
+    return _environment(language).get_template(template).render(dict(values))
