@@ -19,6 +19,7 @@ from vitrail.core.files import append_line, replace, write_text
 from vitrail.core.text import command, reason
 from vitrail.data.labels import natural, shorten
 from vitrail.data.manifest import Manifest
+from vitrail.runs.history import effective
 from vitrail.runs.recipe import SCHEMA, Recipe
 
 
@@ -127,12 +128,7 @@ class Run:
 
     def effective_history(self) -> list[dict[str, Any]]:
         """Return the events without the steps that a later resume repeated, so that each step occurs once."""
-        events: list[dict[str, Any]] = []
-        for event in self.history():
-            if event["event"] == "resumed":
-                events = [earlier for earlier in events if earlier.get("step", 0) <= event["step"]]
-            events.append(event)
-        return events
+        return effective(self.history())
 
     def drop_stale_report(self) -> None:
         """Remove reports that are older than the present model."""

@@ -38,6 +38,7 @@ def create_app(workspace: Workspace, token: str, hosts: Iterable[str] = LOCAL) -
         studio.images.start()
         yield
         studio.images.close()
+        studio.close()
         studio.queue.close()
 
     app = FastAPI(title="vitrail studio", docs_url=None, redoc_url=None, openapi_url=None, lifespan=alive)

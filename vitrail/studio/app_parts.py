@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ class Studio:
     images: ImageParts
     predictors: Predictors = field(default_factory=Predictors)
     corrections: Corrections = field(default_factory=Corrections)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     @property
     def background(self) -> BackgroundCommands:
@@ -47,6 +49,10 @@ class Studio:
         """Return the files of a run. RunError if there is none with this name."""
         return RunFiles(self.workspace.run(name))
 
+    def close(self) -> None:
+        """Tell streams of events that the studio ends."""
+        self.ended.set()
+
 
 def studio_of(request: Request) -> Studio:
     """Return the parts of the studio that a request belongs to (a FastAPI dependency)."""
@@ -56,7 +62,7 @@ def studio_of(request: Request) -> Studio:
 
 def page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> HTMLResponse:
     """Return a page of the studio in the language of the request."""
-    path = request.url.path
+    path = request.url.path.removeprefix(request.scope.get("root_path", ""))
     shared = {"path": path, "root": "../" * (path.count("/") - 1) or "./"}
     text = render_page(
         template, {**shared, **values}, translations(request.headers.get("accept-language", ""))

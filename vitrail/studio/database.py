@@ -29,7 +29,13 @@ CREATE TABLE IF NOT EXISTS jobs (
     pid INTEGER,
     started REAL,                  -- start time of the process, as the system tells it
     ended REAL,
-    error TEXT NOT NULL DEFAULT ''
+    error TEXT NOT NULL DEFAULT '',
+    after INTEGER                  -- the job that has to be done before
+);
+CREATE TABLE IF NOT EXISTS summaries (
+    run TEXT PRIMARY KEY,
+    stamp TEXT NOT NULL,           -- different after each change of the run's files
+    summary TEXT NOT NULL          -- JSON
 );
 """
 

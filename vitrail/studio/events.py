@@ -1,19 +1,15 @@
-"""Follow a run's history while it grows. An event's id is the byte offset behind it, so that nothing is sent twice."""
+"""Read a run's history while it grows. An event's id is the byte offset behind it, so that nothing is sent twice."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import anyio
-
-PAUSE = 0.4
-"""Seconds between two looks at the file."""
-
-KEEP_ALIVE = 15.0
-"""Seconds of silence after which a sign of life is sent: proxies close silent connections."""
+TAIL = 64 * 1024
+"""Bytes at the end of a history that hold its last events."""
 
 
 class Told(NamedTuple):
@@ -44,19 +40,17 @@ def events_from(path: Path, offset: int) -> list[Told]:
     return found
 
 
-async def follow(path: Path, offset: int, ended: Callable[[], bool]) -> AsyncIterator[list[Told]]:
-    """Yield new events in portions, and an empty portion as a sign of life; end when `ended` and all is told."""
-    silent = 0.0
-    while True:
-        over = await anyio.to_thread.run_sync(ended)
-        found = await anyio.to_thread.run_sync(events_from, path, offset)
-        if found:
-            offset, silent = found[-1].offset, 0.0
-            yield found
-        elif over:
-            return
-        elif silent >= KEEP_ALIVE:
-            silent = 0.0
-            yield []
-        await anyio.sleep(PAUSE)
-        silent += PAUSE
+def last_events(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the last events of a history, without reading all of it."""
+    try:
+        with path.open("rb") as handle:
+            size = handle.seek(0, 2)
+            handle.seek(max(0, size - TAIL))
+            text = handle.read()
+    except OSError:
+        return
+    for line in text.splitlines():
+        with suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict) and "event" in event:
+                yield event

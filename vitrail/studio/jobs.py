@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from logging import getLogger
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ import psutil
 
 from vitrail.core.errors import RunError
 from vitrail.studio.database import Database
+from vitrail.studio.events import last_events
 from vitrail.studio.workspace import Workspace
 
 State = Literal["queued", "running", "done", "failed", "stopped"]
@@ -32,6 +34,9 @@ PAUSE = 0.25
 
 PATIENCE = 20.0
 """Seconds after which a training that was asked to stop, and still runs, is ended; its best weights are on disk."""
+
+LAST_PATIENCE = 600.0
+"""The same, while such a training writes the report of its best weights."""
 
 SAME_START = 0.05
 """Seconds by which two statements of the start time of one process may differ."""
@@ -53,6 +58,7 @@ class Job:
     started: float | None
     ended: float | None
     error: str
+    after: int | None
 
     @property
     def active(self) -> bool:
@@ -79,12 +85,22 @@ class Queue:
         self._end.set()
         self._thread.join()
 
-    def add(self, dataset: str, words: Sequence[str], title: str, run: str, revision: int = 0) -> int:
-        """Queue a job and return its number."""
+    def add(
+        self,
+        dataset: str,
+        words: Sequence[str],
+        title: str,
+        run: str,
+        revision: int = 0,
+        *,
+        after: int | None = None,
+    ) -> int:
+        """Queue a job and return its number; it is not begun if the job `after` which it comes fails."""
         with self.database.transaction() as connection:
             cursor = connection.execute(
-                "INSERT INTO jobs (dataset, words, title, run, revision, state, queued) VALUES (?,?,?,?,?,'queued',?)",
-                (dataset, json.dumps(list(words)), title, run, revision, time.time()),
+                "INSERT INTO jobs (dataset, words, title, run, revision, state, queued, after) "
+                "VALUES (?,?,?,?,?,'queued',?,?)",
+                (dataset, json.dumps(list(words)), title, run, revision, time.time(), after),
             )
             assert cursor.lastrowid is not None, "an inserted row has a number"
             return cursor.lastrowid
@@ -103,9 +119,25 @@ class Queue:
             raise RunError(f"There is no job {number}.")
         return _job(row)
 
+    def active(self) -> list[Job]:
+        """Return the jobs that run or wait, in the order in which they are done."""
+        with self.database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT * FROM jobs WHERE state IN ('queued', 'running') ORDER BY id"
+            ).fetchall()
+        return [_job(row) for row in rows]
+
     def of_run(self, run: str) -> Job | None:
         """Return the newest job that writes or continues a run."""
-        return next((job for job in self.jobs() if job.run == run), None)
+        return self.of_runs().get(run)
+
+    def of_runs(self) -> dict[str, Job]:
+        """Return the newest job of each run."""
+        with self.database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT * FROM jobs WHERE id IN (SELECT max(id) FROM jobs GROUP BY run)"
+            ).fetchall()
+        return {job.run: job for job in map(_job, rows)}
 
     def cancel(self, number: int) -> None:
         """Take a job out of the queue, or ask its training to stop: it keeps the best weights and can be resumed."""
@@ -127,17 +159,27 @@ class Queue:
 
     def _work(self) -> None:
         while not self._end.is_set():
-            running = [job for job in reversed(self.jobs()) if job.state == "running"]
-            for job in running:
-                self._look(job)
-            if not running:
-                waiting = [job for job in reversed(self.jobs()) if job.state == "queued"]
-                if waiting:
-                    self._begin(waiting[0])
+            try:
+                self._turn()
+            except RunError as error:  # such as a full disk: the queue goes on as soon as there is room
+                getLogger("vitrail").warning("The queue waits: %s", error)
+                self._end.wait(10 * PAUSE)
             self._end.wait(PAUSE)
+
+    def _turn(self) -> None:
+        """Look at the job that runs, or begin the next one."""
+        active = self.active()
+        running = [job for job in active if job.state == "running"]
+        for job in running:
+            self._look(job)
+        if active and not running:
+            self._begin(active[0])
 
     def _begin(self, job: Job) -> None:
         """Start the process of a job, with a session of its own: Ctrl-C in the studio's terminal does not reach it."""
+        if job.after is not None and self.job(job.after).state == "failed":
+            self._end_job(job.id, "stopped", "Not begun, because the job before it failed.")
+            return
         words = [sys.executable, "-m", "vitrail", *job.words]
         try:
             with self.log(job.id).open("wb") as log:
@@ -162,18 +204,50 @@ class Queue:
         process = _process(job)
         if code is None and process is not None:
             asked = self._stopping.get(job.id)
-            if asked is not None and time.monotonic() - asked > PATIENCE:
+            waited = 0.0 if asked is None else time.monotonic() - asked
+            if waited > PATIENCE and not (waited < LAST_PATIENCE and self._writes_report(job)):
                 os.killpg(process.pid, signal.SIGKILL)
             return
         self._children.pop(job.id, None)
         asked_to_stop = self._stopping.pop(job.id, None) is not None
-        finished = (self.workspace.runs / job.run / "report.json").is_file() if code is None else code == 0
+        if code is None and not asked_to_stop and self._begin_again(job):
+            return
+        finished = self._reported(job) if code is None else code == 0
         if asked_to_stop:
             self._end_job(job.id, "stopped")
         elif finished:
             self._end_job(job.id, "done")
         else:
             self._end_job(job.id, "failed", last_words(self.log(job.id)))
+
+    def _reported(self, job: Job) -> bool:
+        return (self.workspace.runs / job.run / "report.json").is_file()
+
+    def _writes_report(self, job: Job) -> bool:
+        """Whether a training has ended and saved its state, and only writes its report."""
+        events = list(last_events(self.workspace.runs / job.run / "history.jsonl"))
+        return bool(events) and events[-1]["event"] in ("stopped", "finished")
+
+    def _begin_again(self, job: Job) -> bool:
+        """Queue a job again that ended while no studio watched (a reboot); False if it is done, or cannot go on."""
+        folder = self.workspace.runs / job.run
+        ended = list(last_events(folder / "history.jsonl"))[-1:]
+        if ended and ended[0]["event"] in ("stopped", "finished", "drafted"):
+            return False
+        if (folder / "state" / "last.safetensors").is_file():
+            words: Sequence[str] = (
+                job.words if "--resume" in job.words else ("train", "--resume", f"runs/{job.run}")
+            )
+        elif folder.exists():
+            return False
+        else:
+            words = job.words
+        with self.database.transaction() as connection:
+            connection.execute(
+                "UPDATE jobs SET state = 'queued', pid = NULL, started = NULL, words = ? WHERE id = ?",
+                (json.dumps(list(words)), job.id),
+            )
+        return True
 
     def _end_job(self, number: int, state: State, error: str = "", only: State | None = None) -> bool:
         """Write how a job ended; with `only`, if it still is in that state. Return whether something was written."""

@@ -43,10 +43,20 @@ def translations(accepted: str) -> NullTranslations:
     """Return the translations for a browser's Accept-Language; English where there is no better one."""
     wanted = [part.partition(";")[0].strip() for part in accepted.split(",")]
     if wanted[0] == PSEUDO:
-        return Pseudo()
+        return _pseudo()
     known = languages()
     chosen = negotiate_locale([one.replace("-", "_") for one in wanted if one], ["en", *known])
-    return NullTranslations() if chosen in (None, "en") else _catalogue(chosen)
+    return _english() if chosen in (None, "en") else _catalogue(chosen)
+
+
+@lru_cache
+def _pseudo() -> Pseudo:
+    return Pseudo()
+
+
+@lru_cache
+def _english() -> NullTranslations:
+    return NullTranslations()
 
 
 @lru_cache

@@ -15,6 +15,8 @@ from vitrail.studio.routes import (
     predict,
     queue,
     result,
+    runs,
+    train,
     transfer,
     wall,
 )
@@ -35,4 +37,6 @@ def routers() -> list[APIRouter]:
         transfer.router,
         compare.router,
         background.router,
+        runs.router,
+        train.router,
     ]

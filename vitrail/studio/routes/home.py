@@ -8,15 +8,28 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from vitrail.studio.app_parts import page, studio_of
+from vitrail.studio.projects import projects, with_images
+from vitrail.studio.routes.runs import lines
+from vitrail.studio.run_list import RunList
 
 router = APIRouter()
+
+NEWEST, PROJECTS = 4, 12
+"""Runs and projects on the first page."""
 
 
 @router.get("/")
 def home(request: Request) -> HTMLResponse:
-    """Return the first page: a place to drop images, the projects, and a sample."""
+    """Return the first page: a place to drop images, the projects, and what runs."""
     studio = studio_of(request)
-    return page(request, "home.html", {"jobs": studio.queue.jobs(5)})
+    runs = RunList(studio.workspace, studio.database).all()
+    found = projects(studio.workspace, studio.database, runs)
+    values = {
+        "projects": [with_images(studio.workspace, one) for one in found[:PROJECTS]],
+        "active": studio.queue.active(),
+        "newest": lines(studio, runs[:NEWEST]),
+    }
+    return page(request, "home.html", values)
 
 
 @router.get("/style.css")

@@ -1,0 +1,90 @@
+"""The form of a training: one click, and every setting below it."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from vitrail.core.catalog import DEFAULT_TASKS
+from vitrail.core.config import read_mapping
+from vitrail.core.errors import SettingError
+from vitrail.studio.app_parts import Studio, page, studio_of
+from vitrail.studio.projects import Project, project
+from vitrail.studio.run_list import RunList
+from vitrail.studio.train_form import groups
+from vitrail.studio.trainings import Trainings
+
+router = APIRouter()
+
+
+@router.get("/data/{name}/train")
+def form(request: Request, name: str) -> HTMLResponse:
+    """Return the form, filled with the values of the address."""
+    return _form(request, name, dict(request.query_params))
+
+
+@router.get("/data/{name}/train/command")
+def commands(request: Request, name: str) -> HTMLResponse:
+    """Return the commands that do the same as the form."""
+    studio = studio_of(request)
+    try:
+        found = _planned(studio, project(studio.workspace, studio.database, name), dict(request.query_params))
+    except SettingError as error:
+        return page(request, "partials/sentence.html", {"sentence": str(error)})
+    return page(request, "partials/commands.html", {"commands": found})
+
+
+@router.post("/data/{name}/train")
+async def train(request: Request, name: str) -> Response:
+    """Queue what the form asks for, and lead to the page of its first run."""
+    sent = await request.form()
+    values = {key: value for key, value in sent.items() if isinstance(value, str)}
+    studio = studio_of(request)
+    trained = project(studio.workspace, studio.database, name)
+    try:
+        run = Trainings(studio.workspace, studio.queue).start(trained, values)
+    except SettingError as error:
+        return _form(request, name, values, str(error))
+    return RedirectResponse(f"../../runs/{quote(run)}", 303)
+
+
+def _form(request: Request, name: str, values: dict[str, str], sentence: str = "") -> HTMLResponse:
+    studio = studio_of(request)
+    runs = RunList(studio.workspace, studio.database).all()
+    trained = project(studio.workspace, studio.database, name, runs)
+    task = values.get("task") or _task(studio, trained)
+    try:
+        planned = _planned(studio, trained, values)
+    except SettingError as error:
+        planned, sentence = [], sentence or str(error)
+    shown: dict[str, Any] = {
+        "project": trained,
+        "groups": groups(values, task),
+        "values": values,
+        "task": task,
+        "tasks": tuple(DEFAULT_TASKS.values()),
+        "commands": planned,
+        "sentence": sentence,
+        "busy": studio.queue.active(),
+    }
+    return page(request, "train.html", shown, 422 if sentence else 200)
+
+
+def _planned(studio: Studio, trained: Project, values: dict[str, str]) -> list[Any]:
+    planned = Trainings(studio.workspace, studio.queue).planned(trained, values)
+    return [command for command, _ in planned]
+
+
+def _task(studio: Studio, trained: Project) -> str:
+    """Return the task of the newest run on these images; empty if there is none yet, or it is no registered one."""
+    for run in trained.runs:
+        try:
+            recipe = read_mapping(studio.workspace.run(run.name) / "recipe.yaml")
+        except SettingError:
+            continue
+        task = recipe.get("task", {}).get("name", "")
+        return task if task in DEFAULT_TASKS.values() else ""
+    return ""
