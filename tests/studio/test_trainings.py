@@ -23,8 +23,8 @@ from vitrail.studio.curves import additions, curves
 from vitrail.studio.database import Database
 from vitrail.studio.events import events_from
 from vitrail.studio.jobs import Queue
-from vitrail.studio.live import news
 from vitrail.studio.run_list import RunList, summary
+from vitrail.studio.run_news import news
 from vitrail.studio.train_form import ELSEWHERE, groups, help_of, options_of
 from vitrail.studio.workspace import Workspace
 
@@ -329,7 +329,10 @@ def test_pages_have_no_forgotten_words(client, workspace, pictures):
     for path in ("/", "/runs", "/runs/mine", "/queue", "/data/leaves/train"):
         text = client.get(path, headers={"accept-language": "x-pseudo"}).text
         body = re.sub(
-            r"<(script|style|option|pre|table|label)\b.*?</\1>", "", text[text.index("<body") :], flags=re.DOTALL
+            r"<(script|style|option|pre|table|label)\b.*?</\1>",
+            "",
+            text[text.index("<body") :],
+            flags=re.DOTALL,
         )
         body = re.sub(r"<[^>]*>", "\n", re.sub(r"⟦.*?⟧", "", body, flags=re.DOTALL))
         left = {word for line in body.splitlines() if (word := line.strip(NUMBERS))}
