@@ -23,8 +23,8 @@ from vitrail.studio.curves import additions, curves
 from vitrail.studio.database import Database
 from vitrail.studio.events import events_from
 from vitrail.studio.jobs import Queue
-from vitrail.studio.live import news
 from vitrail.studio.run_list import RunList, summary
+from vitrail.studio.run_news import news
 from vitrail.studio.train_form import ELSEWHERE, groups, help_of, options_of
 from vitrail.studio.workspace import Workspace
 

@@ -15,9 +15,9 @@ from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.curves import curves
 from vitrail.studio.events import events_from
 from vitrail.studio.jobs import Job
-from vitrail.studio.live import follow, news
 from vitrail.studio.projects import projects
 from vitrail.studio.run_list import PAGE, Condition, RunList, Summary
+from vitrail.studio.run_news import follow, news
 from vitrail.studio.run_view import RunView, run_folder, view
 from vitrail.studio.trainings import Trainings
 
