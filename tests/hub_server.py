@@ -6,25 +6,36 @@ import hashlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-class Hub(ThreadingHTTPServer):
-    """Answers as the hub does for one repository; counts what it is asked."""
+class LocalServer(ThreadingHTTPServer):
+    """A server on this machine, at a free port, that holds files by name."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, handler: type[QuietHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.files: dict[str, bytes] = {}
-        self.lie = False
-        self.ranges: list[str | None] = []
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: Hub
+class QuietHandler(BaseHTTPRequestHandler):
+    """Answers without a line for each request."""
 
     def log_message(self, *args: object) -> None:
         pass
+
+
+class Hub(LocalServer):
+    """Answers as the hub does for one repository; counts what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(Handler)
+        self.lie = False
+        self.ranges: list[str | None] = []
+
+
+class Handler(QuietHandler):
+    server: Hub
 
     def do_HEAD(self) -> None:
         self.answer(body=False)

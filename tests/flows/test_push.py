@@ -6,31 +6,23 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from hub_server import LocalServer, QuietHandler
 from huggingface_hub import constants
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(LocalServer):
     """Takes one repository and keeps what is committed to it."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
+        super().__init__(Handler)
         self.made: list[dict] = []
         self.refuse = False
 
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
-
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: Hub
-
-    def log_message(self, *args: object) -> None:
-        pass
 
     def do_GET(self) -> None:
         self.answer({"id": "me/few", "modelId": "me/few", "sha": "0" * 40, "siblings": []})

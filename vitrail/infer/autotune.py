@@ -146,8 +146,8 @@ def choose_backend(
     timed_speeds = eager_speeds(predictor, memory, plans, pictures)
     proof_images = Shown(predictor, memory.point, partial(proof, proof_size(pictures)), memory.at_once)
     proven: dict[Backend, BackendNetwork] = {}
+    lower = any(plan.engine == "eager" and not needs_no_proof(plan) for plan in plans)
     while True:
-        lower = any(plan.engine == "eager" and not needs_no_proof(plan) for plan in plans)
         job = Job(pictures, memory.valid_for(pictures), {**memory.speeds(), **timed_speeds}, lower)
         plan = min(allowed(plans, job), key=job.seconds)
         if plan == PLAIN:

@@ -52,7 +52,7 @@ def needs_no_proof(plan: Backend) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job: its number of images, the results that are valid for it, and images/s of eager backends by timing."""
+    """A job: its number of images, the results that are valid for it, and images/s by timing or for other jobs."""
 
     images: int
     seen: Mapping[Backend, BackendResult]
@@ -65,9 +65,14 @@ class Job:
         return proof_size(self.images)
 
     @property
+    def speeds(self) -> Mapping[Backend, float]:
+        """Images/s of the backends that were timed or measured."""
+        return {**self.timed, **{plan: seen.speed for plan, seen in self.seen.items() if not seen.failed}}
+
+    @property
     def plain(self) -> float:
         """Images/s of float32."""
-        return self.seen[PLAIN].speed if PLAIN in self.seen else self.timed.get(PLAIN, ASSUMED_SPEED)
+        return self.speeds.get(PLAIN, ASSUMED_SPEED)
 
     def seconds(self, plan: Backend) -> float:
         """Return the expected seconds of the job with a backend, including setup and check."""
@@ -84,22 +89,21 @@ class Job:
         return WAIT + SETUP_SECONDS[plan.engine] + check + self.images / speed
 
     def expected(self, plan: Backend) -> float:
-        """Return the images/s that a backend is expected to reach before it is measured."""
+        """Return the images/s that a backend is expected to reach before it is measured for this job."""
+        speeds = self.speeds
+        if plan in speeds:
+            return speeds[plan]
         if plan.engine == "eager":
-            return self.timed.get(plan, self.plain * (1 if needs_no_proof(plan) else EAGER_SPEEDUP))
-        speed = self.timed.get(plan, EXPECTED_SPEEDUP[plan.engine] * self._fastest_eager())
+            return self.plain * (1 if needs_no_proof(plan) else EAGER_SPEEDUP)
+        speed = EXPECTED_SPEEDUP[plan.engine] * self._fastest_eager()
         if plan.precision != "int8":
             return speed
-        known = {**self.timed, **{one: seen.speed for one, seen in self.seen.items() if not seen.failed}}
-        if plan in known:
-            return known[plan]
-        measured = [speed for one, speed in known.items() if one.engine == plan.engine]
+        measured = [images for one, images in speeds.items() if one.engine == plan.engine]
         amx = bf16_unit(torch.device("cpu")) == "amx_bf16"
         return (INT8_WITH_AMX if amx else INT8_SPEEDUP) * max(measured, default=speed)
 
     def _fastest_eager(self) -> float:
         """Return the highest images/s of an eager backend, measured or timed, or else assumed."""
-        measured = {plan: seen.speed for plan, seen in self.seen.items() if not seen.failed}
-        known = {plan: speed for plan, speed in {**self.timed, **measured}.items() if plan.engine == "eager"}
+        known = [images for plan, images in self.speeds.items() if plan.engine == "eager"]
         assumed = (EAGER_SPEEDUP if self.eager and len(known) < 2 else 1) * self.plain
-        return max([*known.values(), assumed])
+        return max([*known, assumed])
