@@ -204,3 +204,37 @@ def test_images_are_found_in_a_workspace_that_was_moved(client, workspace, studi
     (workspace.runs / RUN / "history.jsonl").write_text('{"event": "checked", "root": "/gone/from/here"}\n')
     assert studio.run(RUN).root() == workspace.data / RUN
     assert client.get(f"{AT}/image", params={"id": wrong.id}).status_code == 200
+
+
+def test_the_result_and_the_wall_decide_with_one_lock_and_one_undo(client, studio, workspace, wrong):
+    """A decision of either page is seen, and taken back, by the other; nothing is read from an old copy."""
+    client.post(f"{AT}/result/correct", data={"what": "drop", "id": wrong.id})
+    assert "Left out" in client.get(f"/data/{RUN}/image", params={"id": wrong.id}).text
+    client.post(f"/data/{RUN}/undo", data={"number": 1})
+    assert "corrected since this training" not in client.get(f"{AT}/result").text
+    form = {"what": "relabel", "id": wrong.id, "value": wrong.answer}
+    client.post(f"/data/{RUN}/decide", data=form)
+    assert f"now {wrong.answer}" in client.get(f"{AT}/result").text
+    client.post(f"{AT}/result/undo", data={"number": 3})
+    assert [one.what for one in decisions(workspace)] == ["drop", "undo", "relabel", "undo"]
+    assert studio.images.datasets.revision(studio.images.datasets.get(RUN)) == 4
+
+
+def test_a_correction_needs_a_word_and_images_that_are_here(client, workspace, wrong):
+    refused = client.post(f"{AT}/result/correct", data={"what": "relabel", "id": wrong.id, "label": " "})
+    assert "no single label" in refused.text
+    (workspace.data / RUN).rename(workspace.folder / "elsewhere")
+    refused = client.post(f"{AT}/result/correct", data={"what": "drop", "id": wrong.id})
+    assert refused.status_code == 422
+    assert f"were in data/{RUN}, which is not here" in refused.text
+
+
+def test_a_run_from_a_terminal_finds_its_images_outside_the_list(studio, tmp_path):
+    datasets = studio.images.datasets
+    (tmp_path / "mine").mkdir()
+    found = datasets.of_source(str(tmp_path / "mine"))
+    assert datasets.place(found) == tmp_path / "mine"
+    assert datasets.listed(str(tmp_path / "mine")) is None
+    assert datasets.of_source(f"{tmp_path}/studio/data/{RUN}/").name == RUN
+    assert datasets.of_source("") is None
+    assert datasets.of_source("gone") is None

@@ -11,7 +11,6 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from vitrail.studio.background import BackgroundCommands
-from vitrail.studio.corrections import Corrections
 from vitrail.studio.database import Database
 from vitrail.studio.image_parts import ImageParts
 from vitrail.studio.jobs import Queue
@@ -32,7 +31,6 @@ class Studio:
     queue: Queue
     images: ImageParts
     predictors: Predictors = field(default_factory=Predictors)
-    corrections: Corrections = field(default_factory=Corrections)
     ended: threading.Event = field(default_factory=threading.Event)
 
     @property

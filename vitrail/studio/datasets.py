@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING
@@ -57,24 +57,51 @@ class Datasets:
 
     def all(self) -> list[Dataset]:
         """Return the data sets, the last opened first; a folder in `data/` is one, whoever put it there."""
-        known = {one.name: one for one in self._rows()}
+        rows = self._rows()
+        known = {one.source for one in rows if one.uploaded}
         with os.scandir(self.workspace.data) as listing:
-            names = [one.name for one in listing if one.is_dir() or is_archive(one.name)]
-        for name in names:
-            if name not in known and not name.startswith(".") and self._holds(name):
-                changed = (self.workspace.data / name).stat().st_mtime
-                known[name] = Dataset(name, f"data/{name}", uploaded=True, opened=changed)
-        there = [one for one in known.values() if not one.uploaded or self._holds(one.name)]
-        return sorted(there, key=lambda one: -one.opened)
+            found = [_held(one.name) for one in listing if one.is_dir() or is_archive(one.name)]
+        new = [
+            replace(one, opened=(self.workspace.folder / one.source).stat().st_mtime)
+            for one in found
+            if one.source not in known and not one.name.startswith(".") and self._holds(one)
+        ]
+        there = [one for one in rows if not one.uploaded or self._holds(one)]
+        return sorted([*there, *new], key=lambda one: -one.opened)
 
     def get(self, name: str) -> Dataset:
         """Return a data set. DataError if there is none with this name."""
-        found = next((one for one in self._rows(name) if not one.uploaded or self._holds(name)), None)
+        rows = self._rows()
+        found = next(
+            (one for one in rows if one.name == name and (not one.uploaded or self._holds(one))), None
+        )
         if found is not None:
             return found
-        if safe_name(name) == name and not name.startswith(".") and self._holds(name):
-            return Dataset(name, f"data/{name}", uploaded=True)
+        held = _held(name)
+        plain = safe_name(name) == name and not name.startswith(".")
+        if plain and held.source not in {one.source for one in rows} and self._holds(held):
+            return held
         raise DataError(f"There are no images called {name!r} here. See all: the page Images.")
+
+    def listed(self, source: str) -> Dataset | None:
+        """Return the data set of the list that a run names as its source; None if it is not in the list."""
+        key = self.key(source)
+        return next((one for one in self.all() if self.key(one.source) == key), None) if source else None
+
+    def of_source(self, source: str) -> Dataset | None:
+        """Return the data set that a run names as its source, in the list or not; None if it is not here."""
+        known = self.listed(source)
+        if known is not None or not source:
+            return known
+        place = self._path(source)
+        return Dataset(place.name, str(place), uploaded=False) if os.path.exists(place) else None
+
+    def key(self, source: str) -> str:
+        """Return a source so that two ways to write it are equal."""
+        from vitrail.data import builtin
+
+        below = self.workspace.folder / source
+        return source if source in builtin.names() and not os.path.exists(below) else str(below.resolve())
 
     def create(self, wanted: str) -> Dataset:
         """Create an empty data set that the studio holds; a name that is taken gets a number."""
@@ -82,7 +109,7 @@ class Datasets:
             name = self.free_name(wanted)
             with writing(self.workspace.data / name):
                 (self.workspace.data / name).mkdir()
-            return self._write(Dataset(name, f"data/{name}", uploaded=True, opened=time.time()))
+            return self._write(replace(_held(name), opened=time.time()))
 
     def add_place(self, source: str, wanted: str = "") -> Dataset:
         """Add a place on this machine, or a built-in set; nothing is copied. DataError if nothing is there."""
@@ -98,7 +125,7 @@ class Datasets:
                 )
             source = str(path.resolve())
         with self._lock:
-            known = next((one for one in self._rows() if one.source == source), None)
+            known = self.listed(source)
             if known is not None:
                 return self._write(replace(known, opened=time.time()))
             name = self.free_name(wanted or Path(source).name or "images")
@@ -115,11 +142,9 @@ class Datasets:
 
     def place(self, dataset: Dataset) -> Path:
         """Return where the images are. DataError if an uploaded set leads out of the workspace."""
-        from vitrail.data.prepare import find
-
         if not dataset.uploaded:
-            return find(dataset.source)
-        folder = self.workspace.data / dataset.name
+            return self._path(dataset.source)
+        folder = self.workspace.folder / dataset.source
         if not inside(folder, self.workspace.data):
             raise DataError(
                 f"{dataset.name} leads out of the studio's folder. Name its path as a place instead."
@@ -216,15 +241,20 @@ class Datasets:
                     return before
             return after
 
-    def _holds(self, name: str) -> bool:
-        folder = self.workspace.data / name
+    def _holds(self, dataset: Dataset) -> bool:
+        folder = self.workspace.folder / dataset.source
         return folder.exists() and inside(folder, self.workspace.data)
 
-    def _rows(self, name: str | None = None) -> list[Dataset]:
+    def _path(self, source: str) -> Path:
+        """Return the path of a source; one that is relative is looked for in the studio's folder first."""
+        from vitrail.data.prepare import find
+
+        below = self.workspace.folder / source
+        return below if os.path.exists(below) else find(source)
+
+    def _rows(self) -> list[Dataset]:
         with self.database.transaction() as connection:
-            rows = connection.execute(
-                "SELECT * FROM datasets WHERE ? IS NULL OR name = ? ORDER BY opened DESC", (name, name)
-            ).fetchall()
+            rows = connection.execute("SELECT * FROM datasets").fetchall()
         return [
             Dataset(
                 row["name"],
@@ -237,13 +267,23 @@ class Datasets:
         ]
 
     def _write(self, dataset: Dataset) -> Dataset:
-        given = {one.name: getattr(dataset.options, one.name) for one in fields(LayoutOptions)}
         with self.database.transaction() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO datasets (name, source, uploaded, options, opened) VALUES (?,?,?,?,?)",
-                (dataset.name, dataset.source, dataset.uploaded, json.dumps(given), dataset.opened),
+                (
+                    dataset.name,
+                    dataset.source,
+                    dataset.uploaded,
+                    json.dumps(asdict(dataset.options)),
+                    dataset.opened,
+                ),
             )
         return dataset
+
+
+def _held(name: str) -> Dataset:
+    """Return a data set that lies in the studio's folder `data/`."""
+    return Dataset(name, f"data/{name}", uploaded=True)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -65,6 +65,12 @@ class Job:
         """Whether it waits or runs."""
         return self.state in ("queued", "running")
 
+    @property
+    def source(self) -> str:
+        """The data set that the command names; empty where it continues a run."""
+        first = self.words[1] if len(self.words) > 1 else ""
+        return "" if first.startswith("-") else first
+
 
 class Queue:
     """The jobs of a studio. `start` runs them one after another in a thread; `stop` leaves a running one alone."""

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from vitrail.core.cache import place
-from vitrail.core.errors import DataError
 from vitrail.data.builtin import names as builtin_names
 from vitrail.data.options import DEFAULTS
-from vitrail.studio.database import Database
+from vitrail.studio.datasets import Dataset, Datasets
 from vitrail.studio.run_list import Summary
-from vitrail.studio.workspace import Workspace, inside
 
 
 @dataclass(frozen=True)
 class Project:
-    """A data set: `source` is what a command names, from the folder of the studio; `options` how it is read."""
+    """A data set with its runs, and some of its images for a card."""
 
-    name: str
-    source: str
-    options: Mapping[str, str]
+    dataset: Dataset
     runs: tuple[Summary, ...] = ()
     images: tuple[str, ...] = ()
 
     @property
+    def name(self) -> str:
+        """The name of the data set."""
+        return self.dataset.name
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options of how it is read that are not the defaults."""
+        options = asdict(self.dataset.options)
+        return {name: value for name, value in options.items() if value != getattr(DEFAULTS, name)}
+
+    @property
     def builtin(self) -> bool:
         """Whether it comes with vitrail. Its images are too small for weights pretrained on photographs."""
-        return self.source in builtin_names()
+        return self.dataset.source in builtin_names()
 
     @property
     def best(self) -> Summary | None:
@@ -71,62 +76,24 @@ def some_images(folder: Path) -> tuple[str, ...]:
     return tuple(islice(turns, TILES))
 
 
-def projects(workspace: Workspace, database: Database, runs: Sequence[Summary] = ()) -> list[Project]:
-    """Return the data sets with their runs, the one that was opened last first.
-
-    A folder in `data/` is a data set also when the database does not know it.
-    """
-    with database.transaction() as connection:
-        rows = connection.execute("SELECT * FROM datasets ORDER BY opened DESC, name").fetchall()
-    found = [Project(row["name"], row["source"], _given(json.loads(row["options"]))) for row in rows]
-    known = {one.name for one in found}
-    found += [Project(name, f"data/{name}", {}) for name in _folders(workspace) if name not in known]
-    places = {run.name: _place(workspace, run.source) for run in runs}
-    return [
-        replace(one, runs=tuple(run for run in runs if places[run.name] == _place(workspace, one.source)))
-        for one in found
-    ]
+def projects(datasets: Datasets, runs: Sequence[Summary] = ()) -> list[Project]:
+    """Return the data sets with their runs, the one that was opened last first."""
+    found = datasets.all()
+    own: dict[str, list[Summary]] = {}
+    for run in runs:
+        own.setdefault(datasets.key(run.source), []).append(run)
+    return [Project(one, tuple(own.get(datasets.key(one.source), ()))) for one in found]
 
 
-def _given(options: Mapping[str, str]) -> dict[str, str]:
-    """Return the options that are not the defaults."""
-    return {
-        name: value for name, value in options.items() if value and value != getattr(DEFAULTS, name, None)
-    }
+def project(datasets: Datasets, name: str, runs: Sequence[Summary] = ()) -> Project:
+    """Return a data set with its runs. DataError if there is none with this name."""
+    dataset = datasets.get(name)
+    key = datasets.key(dataset.source)
+    return Project(dataset, tuple(run for run in runs if datasets.key(run.source) == key))
 
 
-def _folders(workspace: Workspace) -> Iterator[str]:
-    with suppress(OSError):
-        for one in sorted(workspace.data.iterdir()):
-            if one.is_dir() and not one.name.startswith(".") and inside(one, workspace.data):
-                yield one.name
-
-
-def _place(workspace: Workspace, source: str) -> str:
-    """Return a source so that two ways to write it are equal."""
-    if not source or source in builtin_names():
-        return source
-    return str((workspace.folder / source).resolve())
-
-
-def with_images(workspace: Workspace, project: Project) -> Project:
-    """Return a project with the names of some of its images."""
-    folder = place("data") / project.source if project.builtin else workspace.folder / project.source
+def with_images(datasets: Datasets, project: Project) -> Project:
+    """Return a project with the names of some of its images; a built-in set may not be on the disk yet."""
+    builtin = place("data") / project.dataset.source
+    folder = builtin if project.builtin else datasets.place(project.dataset)
     return replace(project, images=some_images(folder)) if folder.is_dir() else project
-
-
-def project(workspace: Workspace, database: Database, name: str, runs: Sequence[Summary] = ()) -> Project:
-    """Return a data set. DataError if there is none with this name."""
-    found = next((one for one in projects(workspace, database, runs) if one.name == name), None)
-    if found is None:
-        raise DataError(f"There are no images called {name!r} here. Add them first: the page Images.")
-    return found
-
-
-def revision(workspace: Workspace, project: Project) -> int:
-    """Return the number of decisions about the images of a data set."""
-    from vitrail.data.decisions import History, history_path
-
-    if project.builtin:
-        return 0
-    return len(History.read(history_path(workspace.folder / project.source)).decisions)

@@ -42,8 +42,7 @@ class RecycleBin:
         there = self.folder / key
         with writing(there):
             there.mkdir(parents=True)
-        values = asdict(dataset) | {"options": _given(dataset.options)}
-        write_json(there / _NOTE, {"dataset": values, "time": time.time()})
+        write_json(there / _NOTE, {"dataset": asdict(dataset), "time": time.time()})
         if dataset.uploaded:
             history = self.datasets.history_file(dataset)
             with writing(there):
@@ -60,10 +59,12 @@ class RecycleBin:
             raise RunError(f"This is no longer in the bin: it is emptied after {DAYS} days.")
         there, dataset = self.folder / key, deleted.dataset
         name = self.datasets.free_name(dataset.name)
-        source = f"data/{name}" if dataset.uploaded else dataset.source
+        source, workspace = dataset.source, self.datasets.workspace
+        if dataset.uploaded and (workspace.folder / source).exists():
+            source = f"data/{name}"
         back = Dataset(name, source, dataset.uploaded, dataset.options, time.time())
         if dataset.uploaded:
-            folder = self.datasets.workspace.data / name
+            folder = workspace.folder / source
             with writing(folder):
                 os.replace(there / "images", folder)
                 if (there / _HISTORY).exists():
@@ -82,10 +83,6 @@ class RecycleBin:
         for one in self.content():
             if time.time() - one.time > DAYS * 24 * 3600:
                 shutil.rmtree(self.folder / one.key, ignore_errors=True)
-
-
-def _given(options: LayoutOptions) -> dict[str, str]:
-    return {name: getattr(options, name) for name in ("layout", "labels", "groups", "splits")}
 
 
 def _read(folder: Path) -> Deleted | None:

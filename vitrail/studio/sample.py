@@ -17,6 +17,7 @@ from zipfile import ZipFile
 from vitrail.core.cache import place
 from vitrail.core.files import replace_folder
 from vitrail.studio.database import Database
+from vitrail.studio.datasets import Dataset, Datasets
 from vitrail.studio.workspace import Workspace
 
 SOURCE = "digits"
@@ -37,11 +38,7 @@ def add_sample(workspace: Workspace, database: Database) -> None:
     """
     if any(workspace.runs.iterdir()) or any(workspace.data.iterdir()):
         return
-    with database.transaction() as connection:
-        connection.execute(
-            "INSERT INTO datasets (name, source, uploaded, options, opened) VALUES (?, ?, 0, ?, ?)",
-            (SOURCE, SOURCE, json.dumps({}), time.time()),
-        )
+    Datasets(workspace, database).remember(Dataset(SOURCE, SOURCE, uploaded=False, opened=time.time()))
     images = place("data") / SOURCE
     if not images.exists():
         threading.Thread(target=_write_images, args=(images,), daemon=True).start()

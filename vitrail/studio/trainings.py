@@ -8,19 +8,20 @@ from dataclasses import replace
 from vitrail.core.errors import RunError
 from vitrail.runs.train_options import TrainOptions
 from vitrail.studio.commands import Command, training
+from vitrail.studio.datasets import Datasets
 from vitrail.studio.jobs import Queue
-from vitrail.studio.projects import Project, revision
+from vitrail.studio.projects import Project
 from vitrail.studio.run_list import summary
 from vitrail.studio.run_view import run_folder
 from vitrail.studio.train_form import options_of
-from vitrail.studio.workspace import Workspace, safe_name
+from vitrail.studio.workspace import safe_name
 
 
 class Trainings:
     """Makes jobs of a project's trainings."""
 
-    def __init__(self, workspace: Workspace, queue: Queue) -> None:
-        self.workspace, self.queue = workspace, queue
+    def __init__(self, datasets: Datasets, queue: Queue) -> None:
+        self.datasets, self.workspace, self.queue = datasets, datasets.workspace, queue
 
     def planned(self, project: Project, form: Mapping[str, str]) -> list[tuple[Command, str]]:
         """Return the commands of a form that was sent, each with its run: two where the draft comes first.
@@ -38,7 +39,7 @@ class Trainings:
     def start(self, project: Project, form: Mapping[str, str]) -> str:
         """Queue what a form asks for, and return the first run."""
         planned, before = self.planned(project, form), None
-        seen = revision(self.workspace, project)
+        seen = self.datasets.revision(project.dataset)
         for command, run in planned:
             title = _title(command)
             before = self.queue.add(project.name, command.words, title, run, seen, after=before)
@@ -48,7 +49,7 @@ class Trainings:
         self, project: Project, options: TrainOptions, name: str, taken: tuple[str, ...]
     ) -> tuple[Command, str]:
         run = self.free_name(name, taken)
-        return training(project.source, replace(options, out=f"runs/{run}")), run
+        return training(project.dataset.source, replace(options, out=f"runs/{run}")), run
 
     def free_name(self, wanted: str, taken: tuple[str, ...] = ()) -> str:
         """Return a name of a run that neither a folder nor a job has, like the wanted one."""

@@ -23,9 +23,10 @@ def home(request: Request) -> HTMLResponse:
     """Return the first page: a place to drop images, the projects, and what runs."""
     studio = studio_of(request)
     runs = RunList(studio.workspace, studio.database).all()
-    found = projects(studio.workspace, studio.database, runs)
+    datasets = studio.images.datasets
+    found = projects(datasets, runs)
     values = {
-        "projects": [with_images(studio.workspace, one) for one in found[:PROJECTS]],
+        "projects": [with_images(datasets, one) for one in found[:PROJECTS]],
         "active": studio.queue.active(),
         "newest": lines(studio, runs[:NEWEST]),
     }

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from io import BytesIO
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
 from vitrail.core.errors import DataError, RunError
 from vitrail.core.text import command
+from vitrail.data.decisions import History
 from vitrail.studio.app_parts import Studio, page, studio_of
-from vitrail.studio.corrections import Correction, What, holding
+from vitrail.studio.corrections import Correction, holding
+from vitrail.studio.datasets import Dataset
 from vitrail.studio.equivalents import Equivalent
 from vitrail.studio.images import encoded, missing, small_image_of_row
 from vitrail.studio.result_view import PAGE, ResultView
-from vitrail.studio.run_files import RunFiles
+from vitrail.studio.run_files import ONE_NAME, RunFiles
 
 router = APIRouter(prefix="/runs/{name}")
 
@@ -41,8 +42,7 @@ def result(request: Request, name: str, cell: str = "", look: int = -1, errors: 
     shared = {"name": name, "report": run.report(), "shown": _shown(name), "has_page": run.page.is_file()}
     if found is None:
         return page(request, "result_page_only.html", shared)
-    history = studio.corrections.history(run)
-    view = ResultView(run, found, holding(history))
+    view = ResultView(run, found, holding(_history(studio, run)))
     doubtful = run.label_errors()
     values: dict[str, Any] = {
         **shared,
@@ -153,14 +153,17 @@ def report_page(request: Request, name: str) -> Response:
 def correct(
     request: Request,
     name: str,
-    what: Annotated[What, Form()],
+    what: Annotated[Literal["relabel", "drop"], Form()],
     id: Annotated[list[str], Form()],
     label: Annotated[str, Form()] = "",
     back: Annotated[str, Form()] = "",
 ) -> Response:
     """Correct the label of images, or leave them out of the next training."""
     studio = studio_of(request)
-    studio.corrections.decide(studio.run(name), what, id, label)
+    run = studio.run(name)
+    _refuse_wrong(run, what, id, label.strip())
+    reason = f"seen in the result of {name}"
+    studio.images.datasets.decide(_images(studio, run), what, id, label.strip(), reason)
     return _back(back)
 
 
@@ -170,7 +173,7 @@ def undo(
 ) -> Response:
     """Take a correction back."""
     studio = studio_of(request)
-    studio.corrections.undo(studio.run(name), number)
+    studio.images.datasets.undo(_images(studio, studio.run(name)), [number])
     return _back(back)
 
 
@@ -181,8 +184,9 @@ def train_again(request: Request, name: str) -> Response:
     run = studio.run(name)
     new = free_run(studio, name)
     words = again_words(run, new)
-    revision = len(studio.corrections.history(run).decisions)
-    studio.queue.add(dataset_of(studio, run), words, f"{name}, with corrected labels", new, revision)
+    known = studio.images.datasets.listed(run.source())
+    revision = len(_history(studio, run).decisions)
+    studio.queue.add(known.name if known else "", words, f"{name}, with corrected labels", new, revision)
     return RedirectResponse(f"../{new}", 303)
 
 
@@ -204,12 +208,33 @@ def free_run(studio: Studio, name: str) -> str:
     return next(one for one in names if one not in waiting and not (studio.workspace.runs / one).exists())
 
 
-def dataset_of(studio: Studio, run: RunFiles) -> str:
-    """Return the name of the data set of a run in this studio, or what its source is called."""
+def _history(studio: Studio, run: RunFiles) -> History:
+    """Return the decisions about the images of a run; none if they are not on this machine."""
+    dataset = studio.images.datasets.of_source(run.source())
+    return History() if dataset is None else studio.images.datasets.history(dataset)
+
+
+def _images(studio: Studio, run: RunFiles) -> Dataset:
+    """Return the data set of a run. DataError if its images are not on this machine."""
     source = run.source()
-    with studio.database.transaction() as connection:
-        row = connection.execute("SELECT name FROM datasets WHERE source = ?", (source,)).fetchone()
-    return str(row["name"]) if row is not None else Path(source).name
+    dataset = studio.images.datasets.of_source(source)
+    if dataset is None:
+        raise DataError(
+            f"The images of {run.name} were in {source or 'a place that it does not name'}, which is not here. "
+            "Put them back to correct their labels."
+        )
+    return dataset
+
+
+def _refuse_wrong(run: RunFiles, what: str, ids: Sequence[str], label: str) -> None:
+    """Raise a DataError if the run has no such image, or a label cannot be corrected by a word."""
+    for id in ids:
+        run.row(id)
+    truth = run.truth()
+    if what == "relabel" and (not label or truth is None or truth.kind != ONE_NAME):
+        raise DataError(
+            "These images have no single label that a word could replace. Leave them out instead."
+        )
 
 
 def _since(run: RunFiles, corrections: Mapping[str, Correction]) -> list[str]:

@@ -15,7 +15,6 @@ from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.curves import curves
 from vitrail.studio.events import events_from
 from vitrail.studio.jobs import Job
-from vitrail.studio.projects import projects
 from vitrail.studio.run_list import PAGE, Condition, RunList, Summary
 from vitrail.studio.run_news import follow, news
 from vitrail.studio.run_view import RunView, run_folder, view
@@ -80,10 +79,9 @@ def _values(request: Request, name: str) -> dict[str, Any]:
 
 def _project(studio: Studio, found: RunView) -> str:
     """Return the name of the data set of a run; empty if the studio does not know it."""
-    if found.job is not None and found.job.dataset:
-        return found.job.dataset
-    known = projects(studio.workspace, studio.database, [found.summary])
-    return next((one.name for one in known if one.runs), "")
+    source = found.summary.source or (found.job.source if found.job else "")
+    known = studio.images.datasets.listed(source)
+    return known.name if known else ""
 
 
 def _following(studio: Studio, found: RunView) -> str:
@@ -150,7 +148,7 @@ def stop(request: Request, name: str) -> RedirectResponse:
 def go_on(request: Request, name: str, more: int = 0) -> RedirectResponse:
     """Continue a run that was stopped, or train it for more epochs."""
     studio = studio_of(request)
-    Trainings(studio.workspace, studio.queue).go_on(name, more)
+    Trainings(studio.images.datasets, studio.queue).go_on(name, more)
     return _back(name)
 
 

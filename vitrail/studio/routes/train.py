@@ -31,7 +31,7 @@ def commands(request: Request, name: str) -> HTMLResponse:
     """Return the commands that do the same as the form."""
     studio = studio_of(request)
     try:
-        found = _planned(studio, project(studio.workspace, studio.database, name), dict(request.query_params))
+        found = _planned(studio, project(studio.images.datasets, name), dict(request.query_params))
     except SettingError as error:
         return page(request, "partials/sentence.html", {"sentence": str(error)})
     return page(request, "partials/commands.html", {"commands": found})
@@ -43,9 +43,9 @@ async def train(request: Request, name: str) -> Response:
     sent = await request.form()
     values = {key: value for key, value in sent.items() if isinstance(value, str)}
     studio = studio_of(request)
-    trained = project(studio.workspace, studio.database, name)
+    trained = project(studio.images.datasets, name)
     try:
-        run = Trainings(studio.workspace, studio.queue).start(trained, values)
+        run = Trainings(studio.images.datasets, studio.queue).start(trained, values)
     except SettingError as error:
         return _form(request, name, values, str(error))
     return RedirectResponse(f"../../runs/{quote(run)}", 303)
@@ -54,7 +54,7 @@ async def train(request: Request, name: str) -> Response:
 def _form(request: Request, name: str, values: dict[str, str], sentence: str = "") -> HTMLResponse:
     studio = studio_of(request)
     runs = RunList(studio.workspace, studio.database).all()
-    trained = project(studio.workspace, studio.database, name, runs)
+    trained = project(studio.images.datasets, name, runs)
     task = values.get("task") or _task(studio, trained)
     try:
         planned = _planned(studio, trained, values)
@@ -74,7 +74,7 @@ def _form(request: Request, name: str, values: dict[str, str], sentence: str = "
 
 
 def _planned(studio: Studio, trained: Project, values: dict[str, str]) -> list[Any]:
-    planned = Trainings(studio.workspace, studio.queue).planned(trained, values)
+    planned = Trainings(studio.images.datasets, studio.queue).planned(trained, values)
     return [command for command, _ in planned]
 
 
