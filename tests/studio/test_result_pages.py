@@ -238,3 +238,23 @@ def test_a_run_from_a_terminal_finds_its_images_outside_the_list(studio, tmp_pat
     assert datasets.of_source(f"{tmp_path}/studio/data/{RUN}/").name == RUN
     assert datasets.of_source("") is None
     assert datasets.of_source("gone") is None
+
+
+def test_every_page_shows_its_click_as_a_command_and_in_python_in_one_way(client, studio):
+    key = client.get(f"{AT}/predict/of", params={"id": next(iter(studio.run(RUN).rows()))}).url.path
+    pages = {
+        AT: f"vitrail train --resume runs/{RUN}",
+        f"{AT}/result": f"vitrail eval runs/{RUN}",
+        f"{AT}/predict": "--csv answers.csv",
+        key: f"vitrail explain runs/{RUN}",
+        f"{AT}/export": "vitrail export",
+        "/import": "unzip",
+        "/compare": "vitrail compare",
+        f"/data/{RUN}/check": f"vitrail check data/{RUN}",
+        f"/data/{RUN}/train": f"vitrail train data/{RUN}",
+    }
+    for address, line in pages.items():
+        text = unescape(client.get(address).text)
+        shown = "".join(re.findall(r'<details class="command".*?</details>', text, re.S))
+        assert line in shown, address
+        assert "import" in shown, address

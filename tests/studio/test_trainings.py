@@ -16,9 +16,9 @@ from fastapi.testclient import TestClient
 from studio_runs import write_run
 
 from vitrail.core.errors import RunError, SettingError
-from vitrail.runs.train_options import TrainOptions
+from vitrail.runs.train_options import TrainOptions, words_of
 from vitrail.studio.app import create_app
-from vitrail.studio.commands import Command, training
+from vitrail.studio.commands import training
 from vitrail.studio.curves import additions, curves
 from vitrail.studio.database import Database
 from vitrail.studio.events import events_from
@@ -219,12 +219,13 @@ def test_a_choice_that_is_none_is_refused():
 
 
 def test_a_command_is_also_python():
-    shown = training("my leaves", TrainOptions(epochs=3, lr=0.1, compile=False, tune="full"))
+    options = TrainOptions(epochs=3, lr=0.1, compile=False, tune="full")
+    shown = training(("train", "my leaves", *words_of(options)))
     assert shown.line == "vitrail train 'my leaves' --tune full --epochs 3 --lr 0.1 --no-compile"
     assert shown.python.endswith(
         "vitrail.train('my leaves', vitrail.TrainOptions(tune='full', epochs=3, lr=0.1, compile=False))"
     )
-    resumed = Command(("train", "--resume", "runs/x", "--epochs", "10"))
+    resumed = training(("train", "--resume", "runs/x", "--epochs", "10"))
     assert "resume('runs/x', more=10)" in resumed.python
 
 

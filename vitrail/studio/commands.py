@@ -3,48 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, get_args, get_type_hints
+from dataclasses import fields
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from vitrail.core.text import command
-from vitrail.runs.train_options import TrainOptions, words_of
+from vitrail.runs.train_options import TrainOptions
 
 
-@dataclass(frozen=True)
-class Command:
-    """The words after `vitrail`, of a training."""
+class Command(NamedTuple):
+    """What a click does: the command line, and the lines of Python that do the same."""
 
-    words: tuple[str, ...]
+    line: str
+    python: str
 
-    @property
-    def line(self) -> str:
-        """The command line."""
-        verb, *words = self.words
-        return command(verb, *words)
 
-    @property
-    def python(self) -> str:
-        """The lines of Python that do the same."""
-        given, data = self.options(), self._data()
-        resumed = given.pop("resume", None)
-        if resumed is not None:
-            more = f", more={given['epochs']}" if "epochs" in given else ""
-            return f"from vitrail.training.fit import resume\n\nrun = resume({resumed!r}{more})"
+def training(words: Sequence[str]) -> Command:
+    """Return the words of a training, `train` first, as a command line and in Python."""
+    verb, *rest = words
+    given = dict(options_in(rest))
+    data = rest[0] if rest and not rest[0].startswith("--") else ""
+    resumed = given.pop("resume", None)
+    if resumed is not None:
+        more = f", more={given['epochs']}" if "epochs" in given else ""
+        python = f"from vitrail.training.fit import resume\n\nrun = resume({resumed!r}{more})"
+    else:
         options = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        return f"import vitrail\n\nrun = vitrail.train({data!r}, vitrail.TrainOptions({options}))"
-
-    def options(self) -> dict[str, Any]:
-        """The options that are given, by the names of their fields."""
-        return dict(options_in(self.words[1:]))
-
-    def _data(self) -> str:
-        first = self.words[1] if len(self.words) > 1 else ""
-        return "" if first.startswith("--") else first
-
-
-def training(data: str, options: TrainOptions) -> Command:
-    """Return the command of a training."""
-    return Command(("train", data, *words_of(options)))
+        python = f"import vitrail\n\nrun = vitrail.train({data!r}, vitrail.TrainOptions({options}))"
+    return Command(command(verb, *rest), python)
 
 
 def options_in(words: Sequence[str]) -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 from vitrail.core.config import read_mapping
 from vitrail.core.errors import RunError, SettingError
 from vitrail.runs.history import effective
-from vitrail.studio.commands import Command
+from vitrail.studio.commands import Command, training
 from vitrail.studio.events import events_from
 from vitrail.studio.jobs import Job, Queue, last_words
 from vitrail.studio.run_list import Condition, Summary, report_of, summary
@@ -66,7 +66,7 @@ class RunView:
     def commands(self) -> tuple[Command, ...]:
         """The commands that started it, or that continue it, for the command line and for Python."""
         words = self.job.words if self.job else ("train", "--resume", f"runs/{self.name}")
-        return (Command(tuple(words)),)
+        return (training(words),)
 
 
 def view(workspace: Workspace, queue: Queue, name: str) -> RunView:

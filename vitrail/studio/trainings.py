@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from vitrail.core.errors import RunError
-from vitrail.runs.train_options import TrainOptions
-from vitrail.studio.commands import Command, training
+from vitrail.runs.train_options import TrainOptions, words_of
+from vitrail.studio.commands import options_in
 from vitrail.studio.datasets import Datasets
 from vitrail.studio.jobs import Queue
 from vitrail.studio.projects import Project
@@ -16,6 +16,9 @@ from vitrail.studio.run_view import run_folder
 from vitrail.studio.train_form import options_of
 from vitrail.studio.workspace import safe_name
 
+Words = tuple[str, ...]
+"""The words after `vitrail`."""
+
 
 class Trainings:
     """Makes jobs of a project's trainings."""
@@ -23,8 +26,8 @@ class Trainings:
     def __init__(self, datasets: Datasets, queue: Queue) -> None:
         self.datasets, self.workspace, self.queue = datasets, datasets.workspace, queue
 
-    def planned(self, project: Project, form: Mapping[str, str]) -> list[tuple[Command, str]]:
-        """Return the commands of a form that was sent, each with its run: two where the draft comes first.
+    def planned(self, project: Project, form: Mapping[str, str]) -> list[tuple[Words, str]]:
+        """Return the words of the commands of a form that was sent, each with its run: two where the draft comes first.
 
         Raises:
             SettingError: a value of the form is none of its kind.
@@ -40,16 +43,15 @@ class Trainings:
         """Queue what a form asks for, and return the first run."""
         planned, before = self.planned(project, form), None
         seen = self.datasets.revision(project.dataset)
-        for command, run in planned:
-            title = _title(command)
-            before = self.queue.add(project.name, command.words, title, run, seen, after=before)
+        for words, run in planned:
+            before = self.queue.add(project.name, words, _title(words), run, seen, after=before)
         return planned[0][1]
 
     def _one(
         self, project: Project, options: TrainOptions, name: str, taken: tuple[str, ...]
-    ) -> tuple[Command, str]:
+    ) -> tuple[Words, str]:
         run = self.free_name(name, taken)
-        return training(project.dataset.source, replace(options, out=f"runs/{run}")), run
+        return ("train", project.dataset.source, *words_of(replace(options, out=f"runs/{run}"))), run
 
     def free_name(self, wanted: str, taken: tuple[str, ...] = ()) -> str:
         """Return a name of a run that neither a folder nor a job has, like the wanted one."""
@@ -87,6 +89,6 @@ def _only_draft(options: TrainOptions) -> TrainOptions:
     return TrainOptions(tune="draft", **{name: getattr(options, name) for name in (*kept, *read)})
 
 
-def _title(command: Command) -> str:
+def _title(words: Words) -> str:
     """Return what a job does, in a few words."""
-    return "First model" if command.options().get("tune") == "draft" else "Training"
+    return "First model" if dict(options_in(words[1:])).get("tune") == "draft" else "Training"

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from vitrail.core.errors import VitrailError
 from vitrail.data.options import LayoutOptions
 from vitrail.studio.app_parts import Studio, page, studio_of
+from vitrail.studio.commands import Command
 from vitrail.studio.datasets import Dataset
 from vitrail.studio.routes.decisions import Numbers, answer, told
 
@@ -38,8 +39,7 @@ def check(request: Request, name: str, done: Numbers = None) -> HTMLResponse:
         "progress": studio.images.checks.progress(dataset),
         "listing": studio.images.checks.listing(dataset),
         "readings": readings(dataset),
-        "command": dataset.command("check", "--html", "check.html"),
-        "python": python_of(dataset),
+        "commands": [Command(dataset.command("check", "--html", "check.html"), python_of(dataset))],
         **_result(studio, dataset),
         **told(studio, dataset, done or []),
     }

@@ -14,21 +14,13 @@ from vitrail.core.errors import RunError, SettingError
 from vitrail.core.text import command
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.background import Wish
-from vitrail.studio.equivalents import Equivalent
+from vitrail.studio.commands import Command
 from vitrail.studio.routes.result import SEALED
 from vitrail.studio.workspace import inside, safe_name
 
 router = APIRouter(prefix="/compare")
 
 PAGE, REPORT = "compare.html", "compare.json"
-
-SHOWN = Equivalent(
-    command("compare", "--runs", "runs/a", "runs/b"),
-    "from vitrail.data.options import DEFAULTS\n"
-    "from vitrail.studies.compare.comparison import compare_runs\n"
-    "from vitrail.studies.compare_options import CompareOptions\n\n"
-    "compare_runs(['runs/a', 'runs/b'], '', DEFAULTS, CompareOptions(), '')",
-)
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ def comparisons(request: Request) -> HTMLResponse:
         "comparisons": comparisons_of(studio),
         "runs": runs,
         "started": [one for one in studio.background.commands() if one.kind == "compare"][:3],
-        "shown": SHOWN,
+        "commands": [_shown()],
     }
     return page(request, "compare.html", values)
 
@@ -107,3 +99,13 @@ def _folder(studio: Studio, name: str) -> Path:
     if not (folder / PAGE).is_file() or not inside(folder, studio.workspace.runs):
         raise RunError(f"There is no comparison called {name!r} in {studio.workspace.runs}.")
     return folder
+
+
+def _shown() -> Command:
+    python = (
+        "from vitrail.data.options import DEFAULTS\n"
+        "from vitrail.studies.compare.comparison import compare_runs\n"
+        "from vitrail.studies.compare_options import CompareOptions\n\n"
+        "compare_runs(['runs/a', 'runs/b'], '', DEFAULTS, CompareOptions(), '')"
+    )
+    return Command(command("compare", "--runs", "runs/a", "runs/b"), python)

@@ -12,7 +12,7 @@ from vitrail.core.text import command
 from vitrail.export.formats import SUFFIXES, USES
 from vitrail.studio.app_parts import page, studio_of
 from vitrail.studio.background import Wish
-from vitrail.studio.equivalents import Equivalent
+from vitrail.studio.commands import Command
 
 router = APIRouter(prefix="/runs/{name}")
 
@@ -95,24 +95,24 @@ def push(
     return RedirectResponse(f"../../background/{started.id}", 303)
 
 
-def _export_shown(name: str, format: str) -> Equivalent:
+def _export_shown(name: str, format: str) -> Command:
     line = command("export", f"runs/{name}", "--format", format)
     run = repr(f"runs/{name}")
-    return Equivalent(line, f"from vitrail.export.export import export\n\nexport({run}, {format!r})")
+    return Command(line, f"from vitrail.export.export import export\n\nexport({run}, {format!r})")
 
 
-def _load_shown(name: str) -> Equivalent:
+def _load_shown(name: str) -> Command:
     line = command("predict", f"{name}.safetensors", "photo.jpg")
     python = (
         f"import vitrail\n\nmodel = vitrail.load({f'{name}.safetensors'!r})\nprint(model('photo.jpg')[0])"
     )
-    return Equivalent(line, python)
+    return Command(line, python)
 
 
-def _push_shown(name: str) -> Equivalent:
+def _push_shown(name: str) -> Command:
     run = repr(f"runs/{name}")
     python = (
         "from vitrail.runs.hub import push\nfrom vitrail.runs.run import open_run\n\n"
         f"push(open_run({run}), 'me/{name}', private=True)"
     )
-    return Equivalent(command("push", f"runs/{name}", f"me/{name}", "--private"), python)
+    return Command(command("push", f"runs/{name}", f"me/{name}", "--private"), python)

@@ -18,7 +18,7 @@ from vitrail.data.open_image import read
 from vitrail.studio import answers
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.background import Wish
-from vitrail.studio.equivalents import Equivalent, joined
+from vitrail.studio.commands import Command
 from vitrail.studio.images import encoded, image_of_file, image_of_row, missing
 from vitrail.studio.pictures import MOST_BYTES
 from vitrail.studio.run_files import RunFiles
@@ -60,7 +60,7 @@ def predict(request: Request, name: str) -> HTMLResponse:
         "examples": [] if found else examples_of(run),
         "recent": [] if found else studio.pictures.recent(RECENT),
         "tables": studio.background.of_run(name, "table"),
-        "shown": joined(_shown(name, "photo.jpg"), _table_shown(name, "new/")),
+        "commands": [_shown(name, "photo.jpg"), _table_shown(name, "new/")],
     }
     return page(request, "predict.html", values)
 
@@ -128,7 +128,7 @@ def picture_page(request: Request, name: str, key: str, of: str = "", test: str 
         "of": of,
         "test": test,
         "faithful": faithful,
-        "shown": joined(_shown(name, found.name), _explained(name, found.name)),
+        "commands": [_shown(name, found.name), _explained(name, found.name)],
     }
     return page(request, "picture.html", values)
 
@@ -260,20 +260,16 @@ def _ending(data: bytes, path: str) -> str:
     return known or Path(path).suffix
 
 
-def _shown(name: str, file: str) -> Equivalent:
+def _shown(name: str, file: str) -> Command:
     line = command("predict", f"runs/{name}", file)
-    return Equivalent(line, f"import vitrail\n\nvitrail.load({f'runs/{name}'!r}).predict({file!r})")
+    return Command(line, f"import vitrail\n\nvitrail.load({f'runs/{name}'!r}).predict({file!r})")
 
 
-def _table_shown(name: str, folder: str) -> Equivalent:
+def _table_shown(name: str, folder: str) -> Command:
     line = command("predict", f"runs/{name}", folder, "--csv", "answers.csv")
-    return Equivalent(
-        line, f"import vitrail\n\nanswers = vitrail.load({f'runs/{name}'!r}).predict({folder!r})"
-    )
+    return Command(line, f"import vitrail\n\nanswers = vitrail.load({f'runs/{name}'!r}).predict({folder!r})")
 
 
-def _explained(name: str, file: str) -> Equivalent:
+def _explained(name: str, file: str) -> Command:
     line = command("explain", f"runs/{name}", file)
-    return Equivalent(
-        line, f"import vitrail\n\nvitrail.explain({f'runs/{name}'!r}, {file!r}).save('map.png')"
-    )
+    return Command(line, f"import vitrail\n\nvitrail.explain({f'runs/{name}'!r}, {file!r}).save('map.png')")

@@ -14,9 +14,9 @@ from vitrail.core.errors import DataError, RunError
 from vitrail.core.text import command
 from vitrail.data.decisions import History
 from vitrail.studio.app_parts import Studio, page, studio_of
+from vitrail.studio.commands import Command
 from vitrail.studio.corrections import Correction, holding
 from vitrail.studio.datasets import Dataset
-from vitrail.studio.equivalents import Equivalent
 from vitrail.studio.images import encoded, missing, small_image_of_row
 from vitrail.studio.result_view import PAGE, ResultView
 from vitrail.studio.run_files import ONE_NAME, RunFiles
@@ -39,7 +39,12 @@ def result(request: Request, name: str, cell: str = "", look: int = -1, errors: 
     if not run.finished:
         return page(request, "result_waiting.html", {"name": name})
     found = run.result()
-    shared = {"name": name, "report": run.report(), "shown": _shown(name), "has_page": run.page.is_file()}
+    shared = {
+        "name": name,
+        "report": run.report(),
+        "commands": [_shown(name)],
+        "has_page": run.page.is_file(),
+    }
     if found is None:
         return page(request, "result_page_only.html", shared)
     view = ResultView(run, found, holding(_history(studio, run)))
@@ -255,12 +260,12 @@ def _array(run: RunFiles, id: str, predictor: Any) -> Any:
     return load(root or run.folder, row.path, steps.channels, row.part, raw=steps.raw).image
 
 
-def _shown(name: str) -> Equivalent:
+def _shown(name: str) -> Command:
     line = command("eval", f"runs/{name}")
     python = (
         f"from vitrail.reports.evaluate_model import evaluate_run\n\nevaluate_run({f'runs/{name}'!r}).result"
     )
-    return Equivalent(line, python)
+    return Command(line, python)
 
 
 def _back(place: str) -> Response:

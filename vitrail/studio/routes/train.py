@@ -12,6 +12,7 @@ from vitrail.core.catalog import DEFAULT_TASKS
 from vitrail.core.config import read_mapping
 from vitrail.core.errors import SettingError
 from vitrail.studio.app_parts import Studio, page, studio_of
+from vitrail.studio.commands import Command, training
 from vitrail.studio.projects import Project, project
 from vitrail.studio.run_list import RunList
 from vitrail.studio.train_form import groups
@@ -34,7 +35,7 @@ def commands(request: Request, name: str) -> HTMLResponse:
         found = _planned(studio, project(studio.images.datasets, name), dict(request.query_params))
     except SettingError as error:
         return page(request, "partials/sentence.html", {"sentence": str(error)})
-    return page(request, "partials/commands.html", {"commands": found})
+    return page(request, "partials/command.html", {"commands": found, "open": True})
 
 
 @router.post("/data/{name}/train")
@@ -73,9 +74,9 @@ def _form(request: Request, name: str, values: dict[str, str], sentence: str = "
     return page(request, "train.html", shown, 422 if sentence else 200)
 
 
-def _planned(studio: Studio, trained: Project, values: dict[str, str]) -> list[Any]:
+def _planned(studio: Studio, trained: Project, values: dict[str, str]) -> list[Command]:
     planned = Trainings(studio.images.datasets, studio.queue).planned(trained, values)
-    return [command for command, _ in planned]
+    return [training(words) for words, _ in planned]
 
 
 def _task(studio: Studio, trained: Project) -> str:

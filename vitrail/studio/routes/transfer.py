@@ -13,7 +13,7 @@ from vitrail.core.errors import DataError
 from vitrail.core.files import replace
 from vitrail.runs.run_archive import MOST_BYTES, name_in, pack_run, unpack_run
 from vitrail.studio.app_parts import Studio, page, studio_of
-from vitrail.studio.equivalents import Equivalent
+from vitrail.studio.commands import Command
 from vitrail.studio.workspace import safe_name
 
 router = APIRouter()
@@ -33,7 +33,7 @@ def import_page(request: Request) -> HTMLResponse:
     """Return the page to open a packed run."""
     python = "from pathlib import Path\n\nfrom vitrail.runs.run_archive import unpack_run\n\n"
     python += "unpack_run(Path('photos.zip'), Path('runs/photos'))"
-    return page(request, "import.html", {"shown": Equivalent("unzip photos.zip -d runs", python)})
+    return page(request, "import.html", {"commands": [Command("unzip photos.zip -d runs", python)]})
 
 
 @router.post("/import")

@@ -78,7 +78,6 @@ def wall(
         "next": rows[-1].id if more else "",
         "columns": _columns(listing) if view == "columns" else [],
         "link": lambda **more: "?" + urlencode({**filtered.query, **more}),
-        "train": dataset.command("train"),
         **told(studio, dataset, done or []),
     }
     return page(request, "wall.html", values)
