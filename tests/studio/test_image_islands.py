@@ -101,6 +101,30 @@ def page(browser, opened):
     assert errors == []
 
 
+def test_a_folder_that_is_dropped_anywhere_on_the_first_page_leads_to_its_images(page, opened, workspace):
+    _, address = opened
+    page.goto(address)
+    png = base64.b64encode(encode(scene(2, (8, 8)))).decode()
+    page.evaluate("(png) => { document.body.dataset.png = png; }", png)
+    page.evaluate(DROP.replace("form.drop", "main"), [141, ""])
+    page.wait_for_url("**/data/field%20trip")
+    page.locator("#wall .tile img").first.wait_for()
+    assert len(list((workspace / "ws" / "data" / "field trip").rglob("*.png"))) == 141
+    page.locator("summary", has_text="Decisions, reading, delete").click()
+    page.get_by_role("button", name="Move to the bin").click()
+    page.get_by_text("Moved to the bin").wait_for()
+
+
+def test_the_first_page_takes_files_without_script(opened):
+    client, _ = opened
+    text = client.get("/").text
+    assert 'action="./data/new" enctype="multipart/form-data"' in text
+    assert "<noscript><p><button>Send what was chosen" in text
+    assert 'href="./data/new"' in text
+    assert 'data-into="photos"' in client.get("/", params={"into": "photos"}).text
+    assert "data-into" not in client.get("/", params={"into": "gone"}).text
+
+
 def test_a_dropped_folder_arrives_whole_and_what_cannot_be_read_is_named(page, opened, workspace):
     _, address = opened
     page.goto(f"{address}data/new")

@@ -19,8 +19,8 @@ NEWEST, PROJECTS = 4, 12
 
 
 @router.get("/")
-def home(request: Request) -> HTMLResponse:
-    """Return the first page: a place to drop images, the projects, and what runs."""
+def home(request: Request, into: str = "") -> HTMLResponse:
+    """Return the first page: a place to drop images, the projects, and what runs; `into` goes on with an upload."""
     studio = studio_of(request)
     runs = RunList(studio.workspace, studio.database).all()
     datasets = studio.images.datasets
@@ -28,6 +28,7 @@ def home(request: Request) -> HTMLResponse:
     values = {
         "projects": [with_images(datasets, one) for one in found[:PROJECTS]],
         "active": studio.queue.active(),
+        "into": into if any(one.name == into for one in found) else "",
         "newest": lines(studio, runs[:NEWEST]),
     }
     return page(request, "home.html", values)

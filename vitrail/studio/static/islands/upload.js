@@ -58,9 +58,10 @@ class Upload {
     this.find = (name) => form.querySelector(`[data-${name}]`);
     const words = document.querySelector("template[data-words]");
     this.words = Object.fromEntries([...(words?.content.querySelectorAll("[data-word]") || [])].map((one) => [one.dataset.word, one.textContent]));
-    const zone = form.closest("[data-drop-class]") || form;
-    for (const name of ["dragenter", "dragover"]) zone.addEventListener(name, (event) => { event.preventDefault(); zone.classList.add("over"); });
-    for (const name of ["dragleave", "drop"]) zone.addEventListener(name, () => zone.classList.remove("over"));
+    const lit = form.closest("[data-drop-class]") || form;
+    const zone = "wholePage" in form.dataset ? document.documentElement : lit; // on the first page a folder may be dropped anywhere
+    for (const name of ["dragenter", "dragover"]) zone.addEventListener(name, (event) => { event.preventDefault(); lit.classList.add("over"); });
+    for (const name of ["dragleave", "drop"]) zone.addEventListener(name, () => lit.classList.remove("over"));
     zone.addEventListener("drop", (event) => { event.preventDefault(); this.dropped(event.dataTransfer); });
     for (const input of form.querySelectorAll("input[type=file]")) input.addEventListener("change", () => this.chosen(input));
     form.addEventListener("submit", (event) => event.preventDefault());
@@ -185,7 +186,7 @@ class Upload {
     body.set("name", this.name || "images");
     const made = await this.json(`${this.base}new`, { method: "POST", body });
     this.into = made.name;
-    if (location.pathname.endsWith("/data/new")) history.replaceState(null, "", `?into=${made.path}`); // a reload goes on
+    history.replaceState(null, "", `?into=${made.path}`); // a reload goes on
   }
 
   async send(files) {
