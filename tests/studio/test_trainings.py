@@ -7,6 +7,8 @@ import os
 import re
 import time
 from dataclasses import fields
+from html import unescape
+from urllib.parse import urljoin
 
 import pytest
 
@@ -128,6 +130,67 @@ def test_the_list_goes_on_behind_the_last_run(client, workspace):
     assert names == [f"run-{number:02}" for number in range(59, 11, -1)]
     older = re.search(r'href="\./(runs\?before=[^"]+)"', first)[1]
     assert re.findall(r"runs/(run-\d\d)", client.get("/" + older).text)[:2] == ["run-11", "run-10"]
+
+
+def test_models_of_a_data_set_say_which_decisions_they_saw(client, workspace, pictures):
+    """The same images named in two ways; one run began before the decisions, one after them."""
+    datasets = client.studio.images.datasets
+    leaves = datasets.get("leaves")
+    for label in ("moss", "fern"):
+        datasets.decide(leaves, "relabel", ["fern/1.jpg"], label)
+    write_run(workspace.runs, "before", end="finished", source="data/leaves")
+    after = write_run(workspace.runs, "after", end="finished", source=str(pictures)) / "history.jsonl"
+    after.write_text(after.read_text().replace('"time": 0.0', f'"time": 0.0, "looked": {time.time() + 1}', 1))
+    write_run(workspace.runs, "other")
+    text = client.get("/runs", params={"dataset": "leaves"}).text
+    assert re.findall(r"runs/(\w+)\"", text) == ["after", "before"]
+    assert re.findall(r"saw (\d of \d) decisions", text) == ["2 of 2", "0 of 2"]
+    assert "2 decisions were made about these images" in text
+    for address in (
+        "/data/leaves",
+        "/data/leaves/check",
+        "/data/leaves/train",
+        "/data/leaves/image?id=fern/1.jpg",
+    ):
+        text = client.get(address).text
+        assert "2 models from these images" in text, address
+        assert "runs?dataset=leaves" in text, address
+    assert "other" not in client.get("/runs?dataset=leaves").text
+    assert client.get("/runs?dataset=gone").status_code == 422
+    assert datasets.revision_at(leaves, time.time() - 3600) == 0
+
+
+def test_models_of_a_data_set_go_on_behind_the_last_one(client, workspace, pictures):
+    for number in range(50):
+        folder = write_run(workspace.runs, f"run-{number:02}", steps=1, source="data/leaves")
+        for file in folder.iterdir():
+            os.utime(file, (1000 + number, 1000 + number))
+    client.post("/data/leaves/train", data={"tune": "draft"})
+    first = client.get("/runs?dataset=leaves").text
+    assert "runs/leaves" in first
+    older = re.search(r'href="\./(runs\?before=[^"]+)"', first)[1].replace("&amp;", "&")
+    assert re.findall(r"runs/(run-\d\d)", client.get("/" + older).text) == ["run-01", "run-00"]
+
+
+def test_every_kind_of_page_is_reached_from_the_bar(client, workspace, pictures):
+    """Links and forms alone lead everywhere: a comparison and a packed model too."""
+    write_run(workspace.runs, "mine", end="finished", source="data/leaves")
+    seen, waiting = set(), ["/"]
+    while waiting:
+        address = waiting.pop()
+        if address in seen or address.startswith("/style"):
+            continue
+        seen.add(address)
+        answer = client.get(address)
+        if not answer.headers["content-type"].startswith("text/html"):
+            continue
+        assert answer.status_code == 200, address
+        links = re.findall(r'<a\b[^>]*href="([^"#]*)"', answer.text)
+        waiting += [urljoin(address, unescape(link)) for link in links]
+    pages = {one.partition("?")[0] for one in seen}
+    assert {"/", "/data", "/data/new", "/runs", "/queue", "/compare", "/import"} <= pages
+    assert {f"/data/leaves{one}" for one in ("", "/check", "/train", "/image")} <= pages
+    assert {f"/runs/mine{one}" for one in ("", "/result", "/predict", "/export")} <= pages
 
 
 def test_runs_appear_again_without_their_database(client, workspace):
@@ -341,7 +404,7 @@ def test_pages_have_no_forgotten_words(client, workspace, pictures):
             "vitrail",
             *("data", "model", "task", "training"),  # sections of a recipe
             "mine",
-            "leaves",
+            *("leaves", "/ leaves"),
             "vit_digits",
             "vit_digits · scratch",
             "scratch",

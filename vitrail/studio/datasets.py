@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING
@@ -210,6 +211,12 @@ class Datasets:
     def revision(self, dataset: Dataset) -> int:
         """Return the number of decisions: what a run writes down of the data that it saw."""
         return len(self.history(dataset).decisions)
+
+    def revision_at(self, dataset: Dataset, seconds: float) -> int:
+        """Return the number of decisions that there were at a time: what a run saw that read the images then."""
+        return sum(
+            datetime.fromisoformat(one.time).timestamp() <= seconds for one in self.history(dataset).decisions
+        )
 
     def decide(
         self, dataset: Dataset, what: What, ids: Iterable[str], value: str = "", reason: str = ""

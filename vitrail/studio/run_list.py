@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,9 @@ Condition = Literal["queued", "running", "done", "stopped", "failed"]
 ALIVE = 180.0
 """Seconds without an event after which a run that no job of this studio writes counts as stopped."""
 
+HEAD = 4
+"""Events at the beginning of a history among which a run says when it started."""
+
 PAGE = 48
 """Runs of one page of the list."""
 
@@ -31,7 +35,8 @@ PAGE = 48
 class Summary:
     """What lists and headlines say of a run; all of it is in the files of its folder.
 
-    `score` is the most important score on images that the run did not train on; `value` its number for sorting.
+    `score` is the most important score on images that the run did not train on; `value` its number for sorting;
+    `looked` when it read its images, in seconds since 1970.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Summary:
     ended: str = ""
     usable: bool = False
     resumable: bool = False
+    looked: float = 0.0
 
     def condition(self, job: Job | None) -> Condition:
         """Return how far the run is; `job` is the newest job that writes it."""
@@ -89,9 +95,7 @@ class RunList:
 
     def page(self, before: tuple[float, str] | None = None, count: int = PAGE) -> list[Summary]:
         """Return some runs, the newest first, from behind the place `before`."""
-        places = folders(self.workspace)
-        if before is not None:
-            places = [place for place in places if place < before]
+        places = [place for place in folders(self.workspace) if before is None or place < before]
         return self._summaries([name for _, name in places[:count]])
 
     def all(self) -> list[Summary]:
@@ -163,7 +167,20 @@ def summary(folder: Path) -> Summary:
         ended=ends[-1] if ends and ends[-1] != "resumed" else "",
         usable=(folder / "model.safetensors").is_file(),
         resumable=(folder / "state" / "last.safetensors").is_file(),
+        looked=_looked(folder),
     )
+
+
+def _looked(folder: Path) -> float:
+    """Return when a run read its images: as it says at its beginning, else when its folder was made."""
+    with suppress(OSError, ValueError), (folder / "history.jsonl").open(encoding="utf-8") as history:
+        for line in islice(history, HEAD):
+            event = json.loads(line)
+            if event["event"] == "started":
+                return float(event.get("looked") or event["time"])
+    with suppress(OSError):
+        return (folder / "recipe.yaml").stat().st_mtime
+    return 0.0
 
 
 def _text(recipe: Mapping[str, Any], part: str, name: str) -> str:

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from vitrail.core.errors import DataError
 from vitrail.studio.app_parts import Studio, studio_of
 from vitrail.studio.datasets import Dataset
+from vitrail.studio.routes.runs import lines_of
 
 router = APIRouter()
 
@@ -94,11 +95,12 @@ def answer(request: Request, name: str, back: str, numbers: list[int]) -> Respon
 
 
 def told(studio: Studio, dataset: Dataset, done: list[int]) -> dict[str, Any]:
-    """Return what a page says of the decisions that were just made, and the last fifty."""
+    """Return what a page says of the decisions that were just made, the last fifty, and the models from the images."""
     history = studio.images.datasets.history(dataset)
     return {
         "done": [one for one in history.decisions if one.number in done],
         "history": history.decisions[: -HISTORY - 1 : -1],
         "undone": history.undone(),
         "revision": len(history.decisions),
+        "models": lines_of(studio, dataset),
     }

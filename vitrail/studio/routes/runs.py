@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,8 +13,10 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from vitrail.core.errors import RunError
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.curves import curves
+from vitrail.studio.datasets import Dataset
 from vitrail.studio.events import events_from
 from vitrail.studio.jobs import Job
+from vitrail.studio.projects import project
 from vitrail.studio.run_list import PAGE, Condition, RunList, Summary
 from vitrail.studio.run_news import follow, news
 from vitrail.studio.run_view import RunView, run_folder, view
@@ -25,11 +27,12 @@ router = APIRouter()
 
 @dataclass(frozen=True)
 class Line:
-    """A run in a list."""
+    """A run in a list; `seen` is the number of decisions about the images that it saw, None where it is not asked."""
 
     run: Summary
     condition: Condition
     job: Job | None
+    seen: int | None = None
 
 
 def lines(studio: Studio, runs: list[Summary]) -> list[Line]:
@@ -38,15 +41,41 @@ def lines(studio: Studio, runs: list[Summary]) -> list[Line]:
     return [Line(run, run.condition(jobs.get(run.name)), jobs.get(run.name)) for run in runs]
 
 
+def lines_of(studio: Studio, dataset: Dataset) -> list[Line]:
+    """Return the runs on a data set, the newest first, each with the number of decisions that it saw."""
+    found = project(studio.images.datasets, dataset.name, RunList(studio.workspace, studio.database).all())
+    seen = studio.images.datasets.revision_at
+    return [replace(one, seen=seen(dataset, one.run.looked)) for one in lines(studio, list(found.runs))]
+
+
 @router.get("/runs")
-def runs(request: Request, before: str = "") -> HTMLResponse:
-    """Return a page of the list of runs, from behind a place `before`: time and name."""
-    studio = studio_of(request)
-    found = RunList(studio.workspace, studio.database).page(_place(before))
-    last = found[-1] if len(found) == PAGE else None
-    waiting = [job for job in studio.queue.active() if not (studio.workspace.runs / job.run).exists()]
-    values = {"lines": lines(studio, found), "waiting": [] if before else waiting, "before": before}
-    return page(request, "runs.html", {**values, "older": f"{last.changed!r}:{last.name}" if last else ""})
+def runs(request: Request, before: str = "", dataset: str = "") -> HTMLResponse:
+    """Return a page of the list of runs, from behind a place `before` (time and name); or those on one data set."""
+    studio, place = studio_of(request), _place(before)
+    chosen = studio.images.datasets.get(dataset) if dataset else None
+    if chosen is None:
+        found = lines(studio, RunList(studio.workspace, studio.database).page(place))
+    else:
+        own = lines_of(studio, chosen)
+        found = [one for one in own if place is None or (one.run.changed, one.run.name) < place][:PAGE]
+    last = found[-1].run if len(found) == PAGE else None
+    values = {
+        "lines": found,
+        "waiting": [] if before else _waiting(studio, chosen),
+        "older": f"{last.changed!r}:{last.name}" if last else "",
+        "dataset": chosen,
+        "revision": studio.images.datasets.revision(chosen) if chosen else 0,
+    }
+    return page(request, "runs.html", values)
+
+
+def _waiting(studio: Studio, dataset: Dataset | None) -> list[Job]:
+    """Return the jobs whose run has not begun."""
+    jobs = [job for job in studio.queue.active() if not (studio.workspace.runs / job.run).exists()]
+    if dataset is None:
+        return jobs
+    key = studio.images.datasets.key
+    return [job for job in jobs if key(job.source) == key(dataset.source)]
 
 
 def _place(before: str) -> tuple[float, str] | None:

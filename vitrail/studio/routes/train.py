@@ -14,6 +14,7 @@ from vitrail.core.errors import SettingError
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.commands import Command, training
 from vitrail.studio.projects import Project, project
+from vitrail.studio.routes.runs import lines_of
 from vitrail.studio.run_list import RunList
 from vitrail.studio.train_form import groups
 from vitrail.studio.trainings import Trainings
@@ -70,6 +71,9 @@ def _form(request: Request, name: str, values: dict[str, str], sentence: str = "
         "commands": planned,
         "sentence": sentence,
         "busy": studio.queue.active(),
+        "dataset": trained.dataset,
+        "models": lines_of(studio, trained.dataset),
+        "revision": studio.images.datasets.revision(trained.dataset),
     }
     return page(request, "train.html", shown, 422 if sentence else 200)
 
