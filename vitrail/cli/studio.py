@@ -57,7 +57,8 @@ def studio(
 
     workspace = Workspace(Path(expanded(folder)).resolve())
     names = tuple(name.strip() for name in allow.split(",") if name.strip())
-    address = Address(host, port, root_path.rstrip("/"), names)
+    below = "/" + root_path.strip("/") if root_path.strip("/") else ""
+    address = Address(host, port, below, names)
     if address.open_to_others:
         say(
             "Other machines can reach this studio, and the connection is not encrypted: "

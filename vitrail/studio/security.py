@@ -14,6 +14,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 COOKIE = "vitrail"
+"""The cookie of a studio at the usual port of its protocol; others name their port (`cookie_of`)."""
+
+USUAL = (None, 80, 443)
+"""Ports that an address need not name; None is a socket without one."""
+
+DAYS = 30
+"""Days that a browser keeps the cookie."""
+
 CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
@@ -63,9 +71,17 @@ class Guard:
         if given and request.method == "GET" and secrets.compare_digest(given, self.token):
             url = request.url.remove_query_params("token")
             answer = RedirectResponse(f"{url.path}?{url.query}".rstrip("?"), 303)
-            answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict", max_age=30 * 24 * 3600)
+            place = request.scope.get("root_path") or "/"
+            answer.set_cookie(
+                cookie_of(request),
+                self.token,
+                path=place,
+                httponly=True,
+                samesite="strict",
+                max_age=DAYS * 24 * 3600,
+            )
             return answer
-        if not secrets.compare_digest(request.cookies.get(COOKIE, ""), self.token):
+        if not secrets.compare_digest(request.cookies.get(cookie_of(request), ""), self.token):
             return PlainTextResponse("Open the link that `vitrail studio` printed: it holds the key.", 401)
         return None
 
@@ -76,6 +92,12 @@ class Guard:
             return False
         origin = request.headers.get("origin")
         return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+def cookie_of(request: Request) -> str:
+    """Return the name of the cookie, with the port that the studio listens at: browsers share cookies between ports."""
+    _, port = request.scope.get("server") or ("", None)
+    return COOKIE if port in USUAL else f"{COOKIE}-{port}"
 
 
 def host_of(header: str) -> str:

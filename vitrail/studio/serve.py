@@ -18,6 +18,7 @@ from vitrail.core.files import write_json, writing
 from vitrail.studio.app import create_app
 from vitrail.studio.database import Database
 from vitrail.studio.jobs import SAME_START
+from vitrail.studio.prefix import Prefix
 from vitrail.studio.sample import add_sample
 from vitrail.studio.security import LOCAL, new_token
 from vitrail.studio.workspace import Workspace
@@ -96,7 +97,7 @@ def serve(workspace: Workspace, address: Address, ready: Callable[[str], None]) 
     port = listener.getsockname()[1]
     link = f"http://{address.shown()}:{port}{address.root_path}/"
     config = uvicorn.Config(
-        app, root_path=address.root_path, log_level="warning", timeout_graceful_shutdown=PATIENCE, ws="none"
+        Prefix(app, address.root_path), log_level="warning", timeout_graceful_shutdown=PATIENCE, ws="none"
     )
     server = _Server(config)
     server.ready = lambda: ready(f"{link}?token={token}")
