@@ -444,6 +444,25 @@ def test_the_sample_predicts(tmp_path):
     assert (files("vitrail.studio") / "sample" / "run.zip").stat().st_size < 300_000
 
 
+def test_the_result_of_the_sample_is_whole(client, workspace):
+    """Its sections, and behind each cell of the matrix its images."""
+    from vitrail.studio.sample import add_sample
+    from vitrail.tasks.result import Matrix
+
+    add_sample(workspace, Database(workspace.database))
+    run = client.studio.run("sample")
+    assert {"matrix", "gallery", "reliability"} <= {one.kind for one in run.result().sections}
+    matrix = next(one for one in run.result().sections if isinstance(one, Matrix))
+    (i, j), shots = next((at, shots) for at, shots in matrix.shots.items() if at[0] != at[1])
+    text = client.get(f"/runs/sample/result?cell={i}-{j}").text
+    assert shots[0].id in text[text.index('id="cell"') :]
+    assert f"It is {shots[0].answer}" in text
+    client.studio.images.datasets.place(client.studio.images.datasets.get("digits"))  # its images are written
+    image = client.get("/runs/sample/image", params={"id": shots[0].id})
+    assert (image.status_code, image.headers["content-type"]) == (200, "image/png")
+    assert "1 model from these images" in client.get("/data/digits/train").text
+
+
 def test_one_studio_serves_a_folder(workspace):
     import psutil
 
