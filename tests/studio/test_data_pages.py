@@ -288,3 +288,72 @@ def test_every_page_names_its_parts_in_the_language_of_the_browser(client):
         own = re.compile(r"cat|dog|photos|vitrail|png|Class folders|image|layout|labels|groups|splits|what it is|"
                          r"the table|the column|Fewer|Random|split")  # fmt: skip
         assert [one for one in words if not own.search(one)] == [], address
+
+
+def test_a_class_is_renamed_by_one_decision_and_undone(tmp_path):
+    root = folders(tmp_path / "photos", {"fern": 3, "moss": 2}, (8, 8))
+    with studio(tmp_path / "ws") as client:
+        client.post("/data/new", data={"path": str(root)})
+        form = {"old": "fern", "new": " bracken "}
+        answer = client.post("/data/photos/rename-class", data=form, follow_redirects=False)
+        assert answer.headers["location"] == "../photos?group=bracken&done=1"
+        assert "3 images" in client.get("/data/photos?group=bracken&done=1").text
+        classes = client.get("/data/photos/wall.json").json()["classes"]
+        assert classes == ["bracken", "moss"]
+        assert {one.name for one in root.iterdir()} == {"fern", "moss"}
+        client.post("/data/photos/undo", data={"number": 1})
+        assert client.get("/data/photos/wall.json").json()["classes"] == ["fern", "moss"]
+        for old, new in (("gone", "x"), ("fern", " "), ("fern", "fern")):
+            assert client.post("/data/photos/rename-class", data={"old": old, "new": new}).status_code == 422
+
+
+def test_one_of_several_classes_is_renamed_and_the_others_stay(tmp_path):
+    root = folders(tmp_path / "photos", {"all": 3}, (8, 8))
+    names = sorted(one.name for one in (root / "all").iterdir())
+    rows = zip(names, ("wet|green", "wet", "green"), strict=True)
+    (root / "labels.csv").write_text(
+        "image,labels\n" + "".join(f"all/{name},{truth}\n" for name, truth in rows)
+    )
+    with studio(tmp_path / "ws") as client:
+        client.post("/data/new", data={"path": str(root)})
+        client.post("/data/photos/rename-class", data={"old": "wet", "new": "damp"})
+        listing = images_of(client).checks.listing(images_of(client).datasets.get("photos"))
+        assert sorted(row.target for row in listing.rows) == ["damp", "damp|green", "green"]
+
+
+def test_a_data_set_is_renamed_and_keeps_its_files_runs_and_decisions(tmp_path):
+    root = folders(tmp_path / "ws" / "data" / "old", {"fern": 2, "moss": 2}, (8, 8))
+    with studio(tmp_path / "ws") as client:
+        datasets = images_of(client).datasets
+        client.post("/data/old/decide", data={"what": "drop", "id": "fern/0.png"})
+        answer = client.post("/data/old/rename", data={"wanted": "new name"}, follow_redirects=False)
+        assert answer.headers["location"] == "../new%20name"
+        assert [one.name for one in datasets.all()] == ["new name"]
+        assert datasets.listed("data/old").name == "new name"
+        assert datasets.revision(datasets.get("new name")) == 1
+        assert datasets.place(datasets.get("new name")) == root
+        assert client.get("/data/old").status_code == 422
+        assert client.post("/data/new", data={"name": "old"}, headers=SCRIPT).json()["name"] == "old 2"
+        assert client.post("/data/old 2/rename", data={"wanted": "new name"}).status_code == 422
+        key = (
+            client.post("/data/new name/delete", follow_redirects=False).headers["location"].partition("=")[2]
+        )
+        assert not root.exists()
+        client.post(f"/bin/{key}/restore")
+        assert datasets.listed("data/old").name == "new name"
+        assert client.post("/data/new name/rename", data={"wanted": "old"}).status_code == 200
+        assert datasets.get("old").source == "data/old"
+
+
+def test_what_is_between_two_images_can_be_chosen_up_to_a_limit(tmp_path, monkeypatch):
+    root = folders(tmp_path / "photos", {"fern": 3, "moss": 2}, (8, 8))
+    with studio(tmp_path / "ws") as client:
+        client.post("/data/new", data={"path": str(root)})
+        everything = client.get("/data/photos/ids").json()
+        assert len(everything) == 5
+        between = client.get("/data/photos/ids", params={"first": everything[3], "last": everything[1]})
+        assert between.json() == everything[1:4]
+        assert client.get("/data/photos/ids", params={"group": "moss"}).json() == everything[3:]
+        assert client.get("/data/photos/ids", params={"first": "gone", "last": "gone"}).status_code == 422
+        monkeypatch.setattr("vitrail.studio.listing.MOST_CHOSEN", 4)
+        assert "At most 4 images" in client.get("/data/photos/ids", headers=SCRIPT).json()["sentence"]

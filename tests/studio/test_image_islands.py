@@ -254,3 +254,47 @@ def test_a_wider_text_leaves_every_control_reachable(page, opened):
         page.evaluate("() => { document.documentElement.style.fontSize = '200%'; }")
         wide = page.evaluate(WIDE)
         assert wide == [], name
+
+
+def test_several_images_are_chosen_and_decided_about_at_once(page, opened):
+    client, address = opened
+    datasets = images_of(client).datasets
+    photos = datasets.get("photos")
+    page.goto(f"{address}data/photos?group=moss")
+    tile = '#wall .tile.at[data-index="%d"]'
+    page.locator(f"{tile % 1} img").wait_for()
+    page.wait_for_function("() => document.querySelector('#check-line[data-over]')")
+    start = datasets.revision(photos)
+    page.locator(tile % 1).click()
+    page.go_back()  # a plain click still opens the image
+    page.locator(f"{tile % 1} img").wait_for()
+    page.locator(tile % 1).click(modifiers=["Control"])
+    page.locator(tile % 4).click(modifiers=["Shift"])
+    page.get_by_text("4 chosen").wait_for()
+    page.locator(tile % 2).click(modifiers=["Control"])
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("s")
+    page.keyboard.press("Shift+ArrowRight")
+    page.get_by_text("5 chosen").wait_for()  # 1, 3, 4, 5, 6
+    assert page.locator("#wall .tile.chosen").count() == 5
+    page.keyboard.press("x")
+    page.get_by_text("5 images · Left out").wait_for()
+    page.locator("#wall .tile.dropped").nth(4).wait_for()
+    (made,) = datasets.history(photos).decisions[start:]
+    assert (made.what, len(made.ids)) == ("drop", 5)
+    page.locator("#toasts").get_by_role("button", name="Undo").click()
+    page.locator("#toasts").get_by_text("Taken back").wait_for()
+    page.wait_for_function("() => !document.querySelector('#wall .tile.dropped')")
+    page.keyboard.press("Control+a")
+    page.get_by_role("button", name="Choose none").click()
+    assert not page.locator("#chosen").is_visible()
+    page.get_by_role("button", name="Choose several").click()
+    page.locator(tile % 0).click()
+    page.locator(tile % 1).click()
+    page.get_by_label("New label of the chosen images").fill("lichen")
+    page.get_by_role("button", name="Set the label").click()
+    page.get_by_text("2 images · New label: lichen").wait_for()
+    last = datasets.history(photos).decisions[-1]
+    assert (last.what, last.value, len(last.ids)) == ("relabel", "lichen", 2)

@@ -132,6 +132,23 @@ class Datasets:
             name = self.free_name(wanted or Path(source).name or "images")
             return self._write(Dataset(name, source, uploaded=False, opened=time.time()))
 
+    def rename(self, dataset: Dataset, wanted: str) -> Dataset:
+        """Give a data set another name. Its folder stays where it is: runs and decisions refer to it.
+
+        Raises:
+            DataError: the name is taken, or none.
+        """
+        with self._lock:
+            name = safe_name(wanted).lstrip(".")
+            own = self.workspace.data / name == self.workspace.folder / dataset.source
+            if name == dataset.name:
+                return dataset
+            if not own and self.free_name(name) != name:
+                raise DataError(f"There are images called {name!r} already. Choose another name.")
+            renamed = self._write(replace(dataset, name=name))
+            self.forget(dataset)
+            return renamed
+
     def free_name(self, wanted: str) -> str:
         """Return a name that no data set has, like the wanted one."""
         base = safe_name(wanted).lstrip(".") or "images"

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 PAGE = 200
 """Images of one page of a list."""
 
+MOST_CHOSEN = 20_000
+"""Images that one decision may be about."""
+
+GONE = "These images have changed. Load the page again."
+
 _FILTERS = 8
 
 
@@ -70,6 +75,17 @@ class Listing:
             raise DataError(f"There is no image {name!r} here any more. Load the page again.")
         return self.by_id[name]
 
+    def with_class(self, name: str) -> dict[tuple[str, ...], list[str]]:
+        """Return the images of a class, those that are left out too: their other classes → ids."""
+        from vitrail.data.labels import split_labels
+
+        found: dict[tuple[str, ...], list[str]] = {}
+        for row in self.rows if self.named else ():
+            names = split_labels(row.target)
+            if name in names:
+                found.setdefault(tuple(one for one in names if one != name), []).append(row.id)
+        return found
+
     def chosen(self, wanted: Wanted) -> Selection:
         """Return the rows that a filter lets through, in order; the last filters are remembered."""
         if wanted not in self.remembered:
@@ -109,10 +125,27 @@ class Selection:
     def _places(self) -> dict[str, int]:
         return {row.id: i for i, row in enumerate(self.rows)}
 
+    def ids_between(self, first: str, last: str) -> list[str]:
+        """Return the ids from one image to another, both included; all of them for two empty words.
+
+        Raises:
+            DataError: an image is gone, or they are too many to be chosen at once.
+        """
+        if any(name and name not in self._places for name in (first, last)):
+            raise DataError(GONE)
+        ends = (
+            sorted((self._places[first], self._places[last])) if first and last else [0, len(self.rows) - 1]
+        )
+        if ends[1] - ends[0] >= MOST_CHOSEN:
+            raise DataError(
+                f"At most {MOST_CHOSEN:,} images can be chosen at once. Choose a class, or search, to show fewer."
+            )
+        return [row.id for row in self.rows[ends[0] : ends[1] + 1]]
+
     def after(self, name: str) -> Sequence[Row]:
         """Return the page behind an id, or the first for "". DataError if the id is gone."""
         if name and name not in self._places:
-            raise DataError("These images have changed. Load the page again.")
+            raise DataError(GONE)
         start = self._places[name] + 1 if name else 0
         return self.rows[start : start + PAGE]
 

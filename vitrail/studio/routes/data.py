@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
@@ -133,6 +133,14 @@ async def add_files(request: Request, name: str) -> Response:
             raise DataError("Nothing was chosen. Choose images first.")
         await _store_all(studio, dataset, files, form)
     return RedirectResponse(f"../{quote(name, safe='')}", 303)
+
+
+@router.post("/data/{name}/rename")
+def rename(request: Request, name: str, wanted: Annotated[str, Form()]) -> Response:
+    """Give a data set another name; its files stay where they are."""
+    datasets = studio_of(request).images.datasets
+    renamed = datasets.rename(datasets.get(name), wanted)
+    return RedirectResponse(f"../{quote(renamed.name, safe='')}", 303)
 
 
 @router.post("/data/{name}/delete")

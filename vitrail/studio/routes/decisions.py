@@ -51,6 +51,28 @@ def undo(
     return answer(request, name, back, studio.images.datasets.undo(dataset, number))
 
 
+@router.post("/data/{name}/rename-class")
+def rename_class(
+    request: Request, name: str, old: Annotated[str, Form()], new: Annotated[str, Form()]
+) -> Response:
+    """Give all images of a class another label; one decision for each set of other classes that they have."""
+    from vitrail.data.labels import join_labels
+
+    studio = studio_of(request)
+    dataset, wanted = studio.images.datasets.get(name), new.strip()
+    found = studio.images.checks.listing(dataset).with_class(old)
+    if not found:
+        raise DataError(f"There is no class {old!r} here that a word could rename. Change the files.")
+    if not wanted or wanted == old:
+        raise DataError("A new name is missing. Write what the class is to be called.")
+    decide = studio.images.datasets.decide
+    numbers = [
+        decide(dataset, "relabel", ids, join_labels([wanted, *others]), f"{old} renamed")
+        for others, ids in found.items()
+    ]
+    return answer(request, name, f"wall?{urlencode({'group': wanted})}", numbers)
+
+
 def write_decision(
     studio: Studio,
     dataset: Dataset,

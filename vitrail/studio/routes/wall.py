@@ -115,6 +115,15 @@ def tiles(request: Request, name: str, filtered: Filtered, after: str = "") -> J
     return JSONResponse([tile(listing, row) for row in rows], headers={"Cache-Control": "no-store"})
 
 
+@router.get("/data/{name}/ids")
+def ids(request: Request, name: str, filtered: Filtered, first: str = "", last: str = "") -> JSONResponse:
+    """Return the ids from one image of the wall to another, or all of them."""
+    studio = studio_of(request)
+    dataset = studio.images.datasets.get(name)
+    chosen = studio.images.checks.listing(dataset).chosen(filtered.wanted(studio, dataset))
+    return JSONResponse(chosen.ids_between(first, last), headers={"Cache-Control": "no-store"})
+
+
 @router.get("/data/{name}/thumb")
 def thumb(request: Request, name: str, id: str, v: str = "") -> Response:
     """Return the thumbnail of an image as WebP; with its stamp it never changes."""

@@ -74,6 +74,8 @@ class Wall {
     this.pages = new Map();
     this.active = 0;
     this.decided = [];
+    this.chosen = new Set(); // ids
+    this.anchor = null; // the image from which shift chooses
   }
 
   async begin() {
@@ -91,6 +93,7 @@ class Wall {
     const help = document.querySelector("[data-help]");
     help.hidden = false;
     help.onclick = () => document.getElementById("keys").showModal();
+    this.choosing();
     document.getElementById("zoom").addEventListener("click", (event) => this.zoomed(event));
     this.measure();
     const at = Number(location.hash.match(/^#at-(\d+)$/)?.[1] || 0);
@@ -232,9 +235,11 @@ class Wall {
   }
 
   show(tile, one) {
-    if (!one || tile.dataset.id === one.id + one.v + one.state + one.label) return;
+    if (!one) return;
+    if (tile.dataset.id === one.id + one.v + one.state + one.label) { this.mark(tile, one); return; }
     tile.dataset.id = one.id + one.v + one.state + one.label;
     tile.className = `tile at ${one.state}`;
+    this.mark(tile, one);
     tile.href = this.address("image", { id: one.id });
     tile.title = [one.label, one.id, one.reason].filter(Boolean).join(" · ");
     const address = `${this.base}thumb?id=${encodeURIComponent(one.id)}&v=${one.v}`;
@@ -248,7 +253,8 @@ class Wall {
     if (!this.known.total) return;
     const { y } = place_of(this.plan, Math.min(index, this.known.total - 1));
     const ratio = this.plan.height > this.tall ? this.spare / (this.plan.height - innerHeight) : 1;
-    const above = y - HEAD, below = y + this.plan.step - innerHeight;
+    const bar = document.getElementById("chosen")?.offsetHeight || 0; // it covers the lower edge
+    const above = y - HEAD, below = y + this.plan.step - innerHeight + bar * 1.3;
     let wanted = null;
     if (top || above < this.from) wanted = above; else if (below > this.from) wanted = below;
     if (wanted !== null) scrollTo(0, this.offset + Math.max(0, wanted) * ratio);
@@ -278,9 +284,85 @@ class Wall {
     return this.focus(Math.min(target.start + target.count - 1, target.start + line * this.plan.columns + column));
   }
 
+  async stretch(dx, dy) {
+    this.anchor ??= (await this.current())?.id;
+    this.step(dx, dy);
+    await this.choose_to(this.active);
+  }
+
   async current() {
     const page = await this.page(Math.floor(this.active / this.known.page));
     return page[this.active % this.known.page];
+  }
+
+  // Several images: Ctrl-click or S one by one, shift-click or shift and an arrow from one to another.
+  choosing() {
+    const pick = document.querySelector("[data-pick]"), bar = document.getElementById("chosen");
+    pick.hidden = false;
+    pick.onclick = () => pick.setAttribute("aria-pressed", String(pick.getAttribute("aria-pressed") !== "true"));
+    this.element.addEventListener("click", (event) => {
+      const tile = event.target.closest(".tile"), one = event.ctrlKey || event.metaKey || pick.getAttribute("aria-pressed") === "true";
+      if (!tile || !(event.shiftKey || one)) return;
+      event.preventDefault();
+      this.focus(Number(tile.dataset.index));
+      if (event.shiftKey) this.choose_to(this.active); else this.toggle();
+    });
+    bar.addEventListener("click", (event) => {
+      const act = event.target.closest("[data-act]")?.dataset.act;
+      if (act === "none") { this.choose_none(); this.focus(this.active); } else if (act === "all") this.choose_all(); else if (act) this.decide(act);
+    });
+    bar.querySelector("form")?.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const label = event.target.elements.label.value.trim();
+      if (label) this.decide("relabel", label);
+    });
+  }
+
+  async ids(more) {
+    const reply = await fetch(this.address("ids", more), { headers: { Accept: "application/json" } });
+    const told = await reply.json().catch(() => ({}));
+    if (!reply.ok) { toast(told.sentence || `${reply.status}`); return []; }
+    return told;
+  }
+
+  async toggle() {
+    const one = await this.current();
+    if (!one) return;
+    this.anchor = one.id;
+    if (!this.chosen.delete(one.id)) this.chosen.add(one.id);
+    this.told();
+  }
+
+  async choose_to(index) {
+    const page = await this.page(Math.floor(index / this.known.page)), last = page[index % this.known.page];
+    if (!last) return;
+    this.anchor ??= last.id;
+    for (const id of await this.ids({ first: this.anchor, last: last.id })) this.chosen.add(id);
+    this.told();
+  }
+
+  async choose_all() {
+    for (const id of await this.ids({})) this.chosen.add(id);
+    this.told();
+  }
+
+  choose_none() {
+    this.chosen.clear();
+    this.anchor = null;
+    this.told();
+  }
+
+  told() {
+    const bar = document.getElementById("chosen"), n = this.chosen.size.toLocaleString();
+    bar.hidden = !this.chosen.size;
+    bar.querySelector("[data-count]").textContent = (words.chosen || "{n}").replace("{n}", n);
+    this.draw();
+  }
+
+  mark(tile, one) {
+    const chosen = this.chosen.has(one.id);
+    tile.classList.toggle("chosen", chosen);
+    if (chosen) tile.setAttribute("aria-describedby", "is-chosen"); else tile.removeAttribute("aria-describedby");
   }
 
   async post(path, values) {
@@ -295,10 +377,13 @@ class Wall {
   async decide(what, value = "") {
     const one = await this.current();
     if (!one) return;
-    const numbers = await this.post("decide", [["what", what], ["id", one.id], ...(value ? [["value", value]] : [])]);
+    const several = this.chosen.size && !document.getElementById("zoom").open, ids = several ? [...this.chosen] : [one.id];
+    const numbers = await this.post("decide", [["what", what], ...ids.map((id) => ["id", id]), ...(value ? [["value", value]] : [])]);
     if (!numbers) return;
     this.decided.push(numbers);
-    toast((words[what] || what).replace("{value}", value), () => this.undo());
+    const about = several ? `${(words.many || "{n}").replace("{n}", ids.length.toLocaleString())} · ` : "";
+    toast(about + (words[what] || what).replace("{value}", value), () => this.undo());
+    if (several) { this.choose_none(); await this.refresh(); this.focus(this.active); return; }
     const page = this.pages.get(Math.floor((this.active + 1) / this.known.page));
     const next = Array.isArray(page) ? page[(this.active + 1) % this.known.page] : null;
     await this.refresh();
@@ -323,16 +408,21 @@ class Wall {
 
   key(event) {
     const field = event.target.closest("input, textarea, select, [contenteditable]"); // keys are dead in text fields
+    const on_wall = this.element.contains(event.target);
+    if (on_wall && (event.ctrlKey || event.metaKey) && event.key === "a") { event.preventDefault(); this.choose_all(); return; }
     if (field || event.ctrlKey || event.metaKey || event.altKey) return;
     const zoom = document.getElementById("zoom"), inside = this.element.contains(event.target) || zoom.open || event.target === document.body;
     if (event.key === "?") { document.getElementById("keys").showModal(); event.preventDefault(); return; }
+    if (event.key === "Escape" && this.chosen.size && !document.querySelector("dialog[open]")) { this.choose_none(); return; }
     if (!inside || document.getElementById("keys").open) return;
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const name = /^[1-9]$/.test(event.key) ? this.known.classes[Number(event.key) - 1] : "";
     const on_tile = event.target.closest(".tile, dialog");
     const sideways = event.key === "ArrowLeft" || event.key === "ArrowRight"; // up and down scroll until a tile has the focus
-    if (moves[event.key] && (on_tile || sideways)) this.step(...moves[event.key]);
+    if (moves[event.key] && event.shiftKey && on_wall) this.stretch(...moves[event.key]);
+    else if (moves[event.key] && (on_tile || sideways)) this.step(...moves[event.key]);
     else if (!on_tile) return;
+    else if (event.key === "s" || event.key === "S") this.toggle();
     else if (event.key === "Home") this.focus(0);
     else if (event.key === "End") this.focus(this.known.total - 1);
     else if (event.key === " ") { if (zoom.open) zoom.close(); else this.zoom(); }
