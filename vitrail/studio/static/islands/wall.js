@@ -127,7 +127,7 @@ class Wall {
   checked() {
     if (this.element.dataset.checked || !document.querySelector("#check-line[data-over]")) return;
     this.element.dataset.checked = "1";
-    this.refresh();
+    this.refresh().catch(() => {}); // the images were just deleted, or the studio ended: what is shown stays
   }
 
   measure() {
