@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 RUN = "few"
 TOKEN = "a-token-of-the-tests"
@@ -19,3 +21,13 @@ def trained_workspace(folder: Path, digits: Path) -> Path:
     done = subprocess.run([*command, "--out", f"runs/{RUN}"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def ended(client: Any, address: str) -> str:
+    """Return the page of a command beside the queue when the command has ended."""
+    for _ in range(1200):
+        page: str = client.get(address, headers={"hx-request": "true"}).text
+        if "hx-trigger" not in page:
+            return page
+        time.sleep(0.1)
+    raise AssertionError("the command did not end")

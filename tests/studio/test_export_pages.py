@@ -9,7 +9,7 @@ import time
 import zipfile
 
 import pytest
-from trained_studio import RUN
+from trained_studio import RUN, ended
 
 from vitrail.core.errors import RunError
 from vitrail.infer.predictor import Predictor
@@ -17,15 +17,6 @@ from vitrail.runs.run_archive import FILES, pack_run, unpack_run
 from vitrail.studio.background import BackgroundCommands, Wish
 
 AT = f"/runs/{RUN}"
-
-
-def ended(client, address):
-    for _ in range(1200):
-        page = client.get(address, headers={"hx-request": "true"}).text
-        if "hx-trigger" not in page:
-            return page
-        time.sleep(0.1)
-    raise AssertionError("the command did not end")
 
 
 def sent(client, data):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 import zipfile
 
 import pytest
 from PIL import Image
-from trained_studio import RUN
+from trained_studio import RUN, ended
 
 from vitrail.infer.predictor import Predictor
 from vitrail.studio.predictors import Predictors
@@ -25,16 +24,6 @@ def picture(workspace):
 def given(client, *pictures):
     files = [("pictures", (name, data, "image/png")) for name, data in pictures]
     return client.post(f"{AT}/predict", files=files, follow_redirects=False)
-
-
-def wait(client, address):
-    """Return the page of a command when the command has ended."""
-    for _ in range(600):
-        page = client.get(address, headers={"hx-request": "true"}).text
-        if "hx-trigger" not in page:
-            return page
-        time.sleep(0.1)
-    raise AssertionError("the command did not end")
 
 
 def test_a_picture_has_a_page_with_the_answer_of_the_model(client, workspace, picture):
@@ -123,7 +112,7 @@ def test_a_zip_becomes_a_table(client, workspace, picture):
         f"{AT}/table", files={"files": ("new.zip", packed.getvalue())}, follow_redirects=False
     )
     at = f"{AT}/{started.headers['location']}".replace(f"{AT}/../..", "")
-    page = wait(client, at)
+    page = ended(client, at)
     rows = list(csv.DictReader(io.StringIO(client.get(f"{at}/files/{RUN}.csv").text)))
     said = Predictor(workspace.runs / RUN)(picture)[0]
     assert len(rows) == 2, page

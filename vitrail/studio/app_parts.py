@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Query, Request
 from fastapi.responses import HTMLResponse
 
 from vitrail.studio.background import BackgroundCommands
@@ -20,6 +20,9 @@ from vitrail.studio.predictors import Predictors
 from vitrail.studio.run_files import RunFiles
 from vitrail.studio.views import render_page
 from vitrail.studio.workspace import Workspace
+
+Root = Annotated[str, Query(pattern=r"^(\./|(\.\./){1,4})$")]
+"""The way from a page to the first page, in the address of a part that the page asks for."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ import psutil
 from vitrail.core.environment import with_variables
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_json, write_text
-from vitrail.studio.jobs import SAME_START, last_words
+from vitrail.studio.jobs import last_words
+from vitrail.studio.processes import running
 from vitrail.studio.workspace import Workspace
 
 State = Literal["running", "done", "failed", "stopped"]
@@ -78,7 +79,7 @@ class BackgroundCommand:
         if code.is_file():
             word = code.read_text(encoding="utf-8")
             return "done" if word == "0" else "stopped" if word == "stopped" else "failed"
-        if self._process() is not None:
+        if running(self.pid, self.started) is not None:
             return "running"
         return "done" if self.files() else "failed"
 
@@ -111,19 +112,11 @@ class BackgroundCommand:
 
     def stop(self) -> None:
         """End it."""
-        process = self._process()
+        process = running(self.pid, self.started)
         if process is not None:
             write_text(self.folder / "code", "stopped")
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
-
-    def _process(self) -> psutil.Process | None:
-        try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.started) < SAME_START
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.Error:
-            return None
 
 
 class BackgroundCommands:

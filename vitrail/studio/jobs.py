@@ -25,6 +25,7 @@ import psutil
 from vitrail.core.errors import RunError
 from vitrail.studio.database import Database
 from vitrail.studio.events import last_events
+from vitrail.studio.processes import running
 from vitrail.studio.workspace import Workspace
 
 State = Literal["queued", "running", "done", "failed", "stopped"]
@@ -37,9 +38,6 @@ PATIENCE = 20.0
 
 LAST_PATIENCE = 600.0
 """The same, while such a training writes the report of its best weights."""
-
-SAME_START = 0.05
-"""Seconds by which two statements of the start time of one process may differ."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,8 @@ class Queue:
         job = self.job(number)
         if job.state == "queued" and self._end_job(number, "stopped", only="queued"):
             return
-        process = _process(self.job(number))
+        job = self.job(number)
+        process = running(job.pid, job.started)
         if process is not None and number not in self._stopping:
             self._stopping[number] = time.monotonic()
             process.send_signal(signal.SIGINT)
@@ -207,7 +206,7 @@ class Queue:
         """Note that a job has ended, or end one that does not stop."""
         child = self._children.get(job.id)
         code = child.poll() if child is not None else None
-        process = _process(job)
+        process = running(job.pid, job.started)
         if code is None and process is not None:
             asked = self._stopping.get(job.id)
             waited = 0.0 if asked is None else time.monotonic() - asked
@@ -268,18 +267,6 @@ class Queue:
 def _job(row: object) -> Job:
     values = dict(row)  # type: ignore[call-overload]
     return Job(**{**values, "words": tuple(json.loads(values["words"]))})
-
-
-def _process(job: Job) -> psutil.Process | None:
-    """Return the process of a job if it still runs: the same number may belong to another process by now."""
-    if job.pid is None or job.started is None:
-        return None
-    try:
-        process = psutil.Process(job.pid)
-        same = abs(process.create_time() - job.started) < SAME_START
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
-        return None
 
 
 def last_words(log: Path) -> str:

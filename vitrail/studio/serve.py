@@ -17,8 +17,8 @@ from vitrail.core.errors import RunError
 from vitrail.core.files import write_json, writing
 from vitrail.studio.app import create_app
 from vitrail.studio.database import Database
-from vitrail.studio.jobs import SAME_START
 from vitrail.studio.prefix import Prefix
+from vitrail.studio.processes import running
 from vitrail.studio.sample import add_sample
 from vitrail.studio.security import LOCAL, new_token
 from vitrail.studio.workspace import Workspace
@@ -117,13 +117,12 @@ def refuse_second(workspace: Workspace) -> None:
     """Raise a RunError if a studio already serves this workspace: two would start each job twice."""
     try:
         other = json.loads((workspace.own / "studio.json").read_text(encoding="utf-8"))
-        process = psutil.Process(other["pid"])
-        if abs(process.create_time() - other["started"]) < SAME_START and process.is_running():
+        if running(other["pid"], other["started"]) is not None:
             raise RunError(
                 f"A studio for {workspace.folder} already runs at {other['link']} (process {other['pid']}). "
                 "Open that page, or stop it first with Ctrl-C."
             )
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+    except (OSError, ValueError, KeyError, TypeError):
         return  # none, or one that was killed
 
 

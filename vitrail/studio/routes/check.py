@@ -6,19 +6,17 @@ from dataclasses import fields
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
 
-from fastapi import APIRouter, Form, Query, Request
+from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from vitrail.core.errors import VitrailError
 from vitrail.data.options import LayoutOptions
-from vitrail.studio.app_parts import Studio, page, studio_of
+from vitrail.studio.app_parts import Root, Studio, page, studio_of
 from vitrail.studio.commands import Command
 from vitrail.studio.datasets import Dataset
 from vitrail.studio.routes.decisions import Numbers, answer, told
 
 router = APIRouter()
-
-ROOT = r"^(\./|(\.\./){1,4})$"
 
 
 class Reading(NamedTuple):
@@ -47,9 +45,7 @@ def check(request: Request, name: str, done: Numbers = None) -> HTMLResponse:
 
 
 @router.get("/data/{name}/check/progress")
-def progress(
-    request: Request, name: str, root: Annotated[str, Query(pattern=ROOT)] = "../../"
-) -> HTMLResponse:
+def progress(request: Request, name: str, root: Root = "../../") -> HTMLResponse:
     """Return one line for the wall: how far the check is, or what it found."""
     studio = studio_of(request)
     dataset = studio.images.datasets.get(name)

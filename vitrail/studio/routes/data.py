@@ -15,7 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from vitrail.core.errors import DataError
 from vitrail.data.archives import is_archive
-from vitrail.studio.app_parts import Studio, page, studio_of
+from vitrail.studio.app_parts import Root, Studio, page, studio_of
 from vitrail.studio.datasets import Dataset
 from vitrail.studio.recycle_bin import DAYS
 from vitrail.studio.uploads import Incoming
@@ -27,8 +27,6 @@ STRIP = 6
 
 MOST_IN_FORM = 20_000
 """Files that a form without script may send at once."""
-
-ROOT = r"^(\./|(\.\./){1,4})$"
 
 CHUNK = 1 << 20
 
@@ -85,7 +83,7 @@ async def add(request: Request) -> Response:
 
 
 @router.get("/data/{name}/card")
-def card(request: Request, name: str, root: Annotated[str, Query(pattern=ROOT)] = "./") -> HTMLResponse:
+def card(request: Request, name: str, root: Root = "./") -> HTMLResponse:
     """Return the inside of the card of a data set, for a page from which `root` leads to the first page."""
     studio = studio_of(request)
     dataset = studio.images.datasets.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
@@ -60,18 +61,14 @@ def start_export(request: Request, name: str, format: str) -> Response:
 def model_file(request: Request, name: str) -> Response:
     """Return the model file as a download."""
     run = studio_of(request).run(name)
-    if not run.model.is_file():
-        raise RunError(f"{name} has no model yet. Let its training finish the first epoch.")
-    return FileResponse(run.model, filename=f"{name}.safetensors", media_type="application/octet-stream")
+    return _download(run.model, f"{name} has no model yet. Let its training finish the first epoch.", name)
 
 
 @router.get("/page.html")
 def page_file(request: Request, name: str) -> Response:
     """Return the report as a download."""
     run = studio_of(request).run(name)
-    if not run.page.is_file():
-        raise RunError(f"{name} has no page yet. It is written at the end of the training.")
-    return FileResponse(run.page, filename=f"{name}.html", media_type="application/octet-stream")
+    return _download(run.page, f"{name} has no page yet. It is written at the end of the training.", name)
 
 
 @router.post("/push")
@@ -93,6 +90,13 @@ def push(
     folder = studio.background.new_folder()
     started = studio.background.start(folder, Wish(words, wanted, name, "push"), environment)
     return RedirectResponse(f"../../background/{started.id}", 303)
+
+
+def _download(file: Path, missing: str, name: str) -> Response:
+    """Return a file of a run under the name of the run; RunError if it is missing."""
+    if not file.is_file():
+        raise RunError(missing)
+    return FileResponse(file, filename=f"{name}{file.suffix}", media_type="application/octet-stream")
 
 
 def _export_shown(name: str, format: str) -> Command:
