@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from vitrail.core.errors import VitrailError
 from vitrail.core.text import reason
-from vitrail.studio.datasets import Dataset, Datasets, Signature
+from vitrail.studio.dataset_table import Dataset
+from vitrail.studio.datasets import Datasets, Signature
 
 if TYPE_CHECKING:
     from vitrail.data.layouts import Layout

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from threading import RLock
@@ -15,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from vitrail.core.errors import DataError, RunError
 from vitrail.core.files import writing
-from vitrail.core.text import command
 from vitrail.data.archives import is_archive
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.studio.database import Database
+from vitrail.studio.dataset_table import Dataset, DatasetTable
 from vitrail.studio.workspace import Workspace, inside, safe_name
 
 if TYPE_CHECKING:
@@ -32,33 +31,18 @@ Signature = tuple[object, ...]
 """Changes when the files of a data set do."""
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A data set: `source` is what a command names in the studio's folder; `uploaded` if the studio holds it."""
-
-    name: str
-    source: str
-    uploaded: bool
-    options: LayoutOptions = DEFAULTS
-    opened: float = 0.0  # seconds since 1970
-
-    def command(self, verb: str, *more: object) -> str:
-        """Return the command for this data set, to be run in the folder of the studio."""
-        return command(verb, self.source, *self.options.words(), *more)
-
-
 class Datasets:
     """The data sets of a workspace, and the decisions about them; every change is on disk when a method returns."""
 
     def __init__(self, workspace: Workspace, database: Database) -> None:
-        self.workspace, self.database = workspace, database
+        self.workspace, self._table = workspace, DatasetTable(database)
         self._lock = RLock()
         self._changes: Counter[str] = Counter()
         self._histories: dict[Path, tuple[tuple[int, int], History]] = {}
 
     def all(self) -> list[Dataset]:
         """Return the data sets, the last opened first; a folder in `data/` is one, whoever put it there."""
-        rows = self._rows()
+        rows = self._table.rows()
         known = {one.source for one in rows if one.uploaded}
         with os.scandir(self.workspace.data) as listing:
             found = [_held(one.name) for one in listing if one.is_dir() or is_archive(one.name)]
@@ -72,7 +56,7 @@ class Datasets:
 
     def get(self, name: str) -> Dataset:
         """Return a data set. DataError if there is none with this name."""
-        rows = self._rows()
+        rows = self._table.rows()
         found = next(
             (one for one in rows if one.name == name and (not one.uploaded or self._holds(one))), None
         )
@@ -110,7 +94,7 @@ class Datasets:
             name = self.free_name(wanted)
             with writing(self.workspace.data / name):
                 (self.workspace.data / name).mkdir()
-            return self._write(replace(_held(name), opened=time.time()))
+            return self._table.write(replace(_held(name), opened=time.time()))
 
     def add_place(self, source: str, wanted: str = "") -> Dataset:
         """Add a place on this machine, or a built-in set; nothing is copied. DataError if nothing is there."""
@@ -128,9 +112,9 @@ class Datasets:
         with self._lock:
             known = self.listed(source)
             if known is not None:
-                return self._write(replace(known, opened=time.time()))
+                return self._table.write(replace(known, opened=time.time()))
             name = self.free_name(wanted or Path(source).name or "images")
-            return self._write(Dataset(name, source, uploaded=False, opened=time.time()))
+            return self._table.write(Dataset(name, source, uploaded=False, opened=time.time()))
 
     def rename(self, dataset: Dataset, wanted: str) -> Dataset:
         """Give a data set another name. Its folder stays where it is: runs and decisions refer to it.
@@ -145,14 +129,14 @@ class Datasets:
                 return dataset
             if not own and self.free_name(name) != name:
                 raise DataError(f"There are images called {name!r} already. Choose another name.")
-            renamed = self._write(replace(dataset, name=name))
+            renamed = self._table.write(replace(dataset, name=name))
             self.forget(dataset)
             return renamed
 
     def free_name(self, wanted: str) -> str:
         """Return a name that no data set has, like the wanted one."""
         base = safe_name(wanted).lstrip(".") or "images"
-        taken = {one.name for one in self._rows()} | RESERVED
+        taken = {one.name for one in self._table.rows()} | RESERVED
         number, name = 2, base
         while name in taken or (self.workspace.data / name).exists():
             name, number = f"{base} {number}", number + 1
@@ -178,16 +162,15 @@ class Datasets:
                 f"{unknown[0]!r} says nothing about how images are read. Use: {', '.join(known)}."
             )
         given = {name: value.strip() or known[name] for name, value in values.items()}
-        return self._write(replace(dataset, options=replace(dataset.options, **given)))
+        return self._table.write(replace(dataset, options=replace(dataset.options, **given)))
 
     def forget(self, dataset: Dataset) -> None:
         """Take a data set out of the list; its images stay."""
-        with self.database.transaction() as connection:
-            connection.execute("DELETE FROM datasets WHERE name = ?", (dataset.name,))
+        self._table.remove(dataset)
 
     def remember(self, dataset: Dataset) -> Dataset:
         """Put a data set back into the list."""
-        return self._write(dataset)
+        return self._table.write(dataset)
 
     # What changed
 
@@ -275,34 +258,6 @@ class Datasets:
 
         below = self.workspace.folder / source
         return below if os.path.exists(below) else find(source)
-
-    def _rows(self) -> list[Dataset]:
-        with self.database.transaction() as connection:
-            rows = connection.execute("SELECT * FROM datasets").fetchall()
-        return [
-            Dataset(
-                row["name"],
-                row["source"],
-                bool(row["uploaded"]),
-                LayoutOptions(**json.loads(row["options"])),
-                row["opened"],
-            )
-            for row in rows
-        ]
-
-    def _write(self, dataset: Dataset) -> Dataset:
-        with self.database.transaction() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO datasets (name, source, uploaded, options, opened) VALUES (?,?,?,?,?)",
-                (
-                    dataset.name,
-                    dataset.source,
-                    dataset.uploaded,
-                    json.dumps(asdict(dataset.options)),
-                    dataset.opened,
-                ),
-            )
-        return dataset
 
 
 def _held(name: str) -> Dataset:

@@ -11,7 +11,8 @@ from pathlib import Path
 from vitrail.core.cache import place
 from vitrail.data.builtin import names as builtin_names
 from vitrail.data.options import DEFAULTS
-from vitrail.studio.datasets import Dataset, Datasets
+from vitrail.studio.dataset_table import Dataset
+from vitrail.studio.datasets import Datasets
 from vitrail.studio.run_list import Summary
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_json, writing
 from vitrail.data.options import LayoutOptions
-from vitrail.studio.datasets import Dataset, Datasets
+from vitrail.studio.dataset_table import Dataset
+from vitrail.studio.datasets import Datasets
 
 DAYS = 30
 """Days after which what was deleted is gone."""

@@ -17,7 +17,8 @@ from zipfile import ZipFile
 from vitrail.core.cache import place
 from vitrail.core.files import replace_folder
 from vitrail.studio.database import Database
-from vitrail.studio.datasets import Dataset, Datasets
+from vitrail.studio.dataset_table import Dataset
+from vitrail.studio.datasets import Datasets
 from vitrail.studio.workspace import Workspace
 
 SOURCE = "digits"

@@ -14,7 +14,8 @@ from vitrail.core.files import writing
 from vitrail.core.text import one_line
 from vitrail.data import archives
 from vitrail.data.walk_files import is_hidden
-from vitrail.studio.datasets import Dataset, Datasets
+from vitrail.studio.dataset_table import Dataset
+from vitrail.studio.datasets import Datasets
 from vitrail.studio.workspace import inside
 
 LARGEST_ARCHIVE = 1 << 36

@@ -13,7 +13,7 @@ from vitrail.core.errors import VitrailError
 from vitrail.data.options import LayoutOptions
 from vitrail.studio.app_parts import Root, Studio, page, studio_of
 from vitrail.studio.commands import Command
-from vitrail.studio.datasets import Dataset
+from vitrail.studio.dataset_table import Dataset
 from vitrail.studio.routes.decisions import Numbers, answer, told
 
 router = APIRouter()

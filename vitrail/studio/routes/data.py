@@ -16,7 +16,7 @@ from starlette.datastructures import FormData, UploadFile
 from vitrail.core.errors import DataError
 from vitrail.data.archives import is_archive
 from vitrail.studio.app_parts import Root, Studio, page, studio_of
-from vitrail.studio.datasets import Dataset
+from vitrail.studio.dataset_table import Dataset
 from vitrail.studio.recycle_bin import DAYS
 from vitrail.studio.uploads import Incoming
 

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from vitrail.core.errors import DataError
 from vitrail.studio.app_parts import Studio, studio_of
-from vitrail.studio.datasets import Dataset
+from vitrail.studio.dataset_table import Dataset
 from vitrail.studio.routes.runs import lines_of
 
 router = APIRouter()

@@ -16,7 +16,7 @@ from vitrail.data.decisions import History
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.commands import Command
 from vitrail.studio.corrections import Correction, holding
-from vitrail.studio.datasets import Dataset
+from vitrail.studio.dataset_table import Dataset
 from vitrail.studio.images import encoded, missing, small_image_of_row
 from vitrail.studio.result_view import PAGE, ResultView
 from vitrail.studio.run_files import ONE_NAME, RunFiles

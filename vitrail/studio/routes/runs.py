@@ -13,7 +13,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from vitrail.core.errors import RunError
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.curves import curves
-from vitrail.studio.datasets import Dataset
+from vitrail.studio.dataset_table import Dataset
 from vitrail.studio.events import events_from
 from vitrail.studio.jobs import Job
 from vitrail.studio.projects import project

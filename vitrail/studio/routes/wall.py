@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from vitrail.core.errors import DataError, VitrailError
 from vitrail.studio.app_parts import Studio, page, studio_of
-from vitrail.studio.datasets import Dataset
+from vitrail.studio.dataset_table import Dataset
 from vitrail.studio.listing import PAGE, Listing, Wanted
 from vitrail.studio.routes.decisions import Numbers, told
 from vitrail.studio.workspace import inside
