@@ -404,7 +404,7 @@ def test_pages_have_no_forgotten_words(client, workspace, pictures):
             "vitrail",
             *("data", "model", "task", "training"),  # sections of a recipe
             "mine",
-            *("leaves", "/ leaves"),
+            *("leaves", "/ leaves", "/"),  # a path of pages
             "vit_digits",
             "vit_digits · scratch",
             "scratch",
