@@ -70,6 +70,20 @@ def test_features_are_computed_once_and_new_pictures_only_cost_themselves(digits
     assert other.path(usual) != maker.path(usual), "other weights are another cache"
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_processes_and_threads_read_the_same_for_a_gpu(digits, weights, monkeypatch):
+    manifest = prepare(digits).manifest
+    maker = Frozen(create_encoder("vit_digits"), Preprocess.for_size(32), torch.device("cuda"))
+    rows = manifest.rows()
+    first = [*maker.compute(manifest, rows, maker.usual)]
+    monkeypatch.setattr("vitrail.training.feature_cache.FEW", 1)
+    second = [*maker.compute(manifest, rows, maker.usual)]
+    assert [name for names, _ in first for name in names] == [name for names, _ in second for name in names]
+    np.testing.assert_allclose(
+        np.concatenate([x for _, x in first]), np.concatenate([x for _, x in second]), atol=0.02
+    )
+
+
 def test_a_broken_cache_is_computed_again(digits, weights):
     manifest = prepare(digits).manifest
     maker = Frozen(create_encoder("vit_digits"), Preprocess.for_size(32), torch.device("cpu"))

@@ -35,7 +35,7 @@ SMALLEST_MEASURED_JOB = 64
 """Jobs with fewer images take the backend with most of them in the cache, or the usual one, without measuring."""
 
 TIMED = 8
-"""Images of a timed call of an eager backend."""
+"""Images of a timed call of an eager backend on a CPU."""
 
 ROUNDS = 3
 """Timed calls of a backend that is among the fastest; others get one."""
@@ -185,10 +185,9 @@ class FeatureBackends:
             self.path, [{"plan": asdict(plan), "seen": seen._asdict()} for plan, seen in self.seen.items()]
         )
 
-    @staticmethod
-    def _some(plan: Backend, images: Tensor) -> Tensor:
-        """Return the images of a timed call: an engine gets whole batches, which it would otherwise fill up."""
-        return images[:TIMED] if plan.engine == "eager" else images
+    def _some(self, plan: Backend, images: Tensor) -> Tensor:
+        """Return the images of a timed call: whole batches for a GPU, which idles on few images, and for an engine."""
+        return images[:TIMED] if plan.engine == "eager" and self.device.type == "cpu" else images
 
     def _timed(self, plan: Backend, images: Tensor) -> tuple[Tensor, float]:
         run = self.network_of(plan)

@@ -13,7 +13,8 @@ import torch
 
 
 def machine() -> str:
-    """Describe this machine (CPU, threads, versions), without its host name."""
+    """Describe this machine (GPU, CPU, threads, versions), without its host name."""
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -22,7 +23,7 @@ def machine() -> str:
     has = torch.cpu.get_capabilities()
     kinds = [name for name in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if has.get(name)]
     return (
-        f"{model}, {torch.get_num_threads()} threads, {'/'.join(kinds[:2])}, torch {torch.__version__}, "
+        f"{gpu}{model}, {torch.get_num_threads()} threads, {'/'.join(kinds[:2])}, torch {torch.__version__}, "
         f"Python {platform.python_version()}"
     )
 

@@ -109,7 +109,7 @@ class TrainOptions:
     workers
         processes that read images, -1: one fewer than the cores
     seed
-        the same seed gives the same run, on one machine and with the same number of epochs
+        the same seed gives the same run, on one CPU and with the same number of epochs; on a GPU nearly the same
     out
         run folder, runs/<data> by default; never overwritten
     """

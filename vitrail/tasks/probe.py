@@ -5,6 +5,7 @@ A task with a `probe` supports drafts. `truth` is the target of its regression, 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -137,3 +138,15 @@ def regression() -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(max_iter=200, tol=1e-3, warm_start=True)
+
+
+def fit_regression(model: Any, strength: float, scaled: Vectors, truth: Whole) -> None:
+    """Fit one regression at a strength; one that ends at its last iteration is used as it is.
+
+    To end early regularises a little more, and the scores of the other folds include what it costs.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.set_params(C=strength).fit(scaled, truth)

@@ -270,6 +270,13 @@ def summary_line(recipe: Recipe, step: Measured, parameters: int) -> str:
     )
 
 
+def repeatable(device: torch.device) -> list[str]:
+    """Return a line for devices on which the same seed does not give the same bits."""
+    if device.type == "cpu":
+        return []
+    return ["The same seed gives nearly the same run on this device: its attention adds in no fixed order."]
+
+
 def images_per_step(recipe: Recipe, step: Measured) -> str:
     """Return the number of images in a step, with the reason if it is not the recipe's batch."""
     if step.batch == recipe.training.batch:

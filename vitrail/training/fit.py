@@ -31,7 +31,13 @@ from vitrail.runs.network import build_task
 from vitrail.runs.recipe import Recipe, layered
 from vitrail.runs.run import ReportError, Run, create_run, elsewhere, open_run
 from vitrail.runs.train_options import TrainOptions
-from vitrail.training.batch_size_finder import checked_again, measure, summary_line, with_measured_settings
+from vitrail.training.batch_size_finder import (
+    checked_again,
+    measure,
+    repeatable,
+    summary_line,
+    with_measured_settings,
+)
 from vitrail.training.checkpointing import conditions
 from vitrail.training.draft import draft, init_head_from_probe
 from vitrail.training.initialization import build_from_recipe, rebuild_from_state
@@ -175,6 +181,7 @@ def train_checked(
         step = measure(recipe, initial.network, initial.task, first_batch(recipe, images), accelerator.device)
         recipe = with_measured_settings(recipe, step)
         note(listeners, [summary_line(recipe, step, count_params(initial.network)), *step.check.lines()])
+        note(listeners, repeatable(accelerator.device))
         run = create_run(recipe, out, quoted(sys.argv))
         note(listeners, elsewhere(run, out))
         manifest.write(run.manifest_path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -244,7 +245,7 @@ def seeded_dropout(session: Session, piece: int) -> Iterator[None]:
 
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """Use deterministic algorithms. On a GPU, operations without one only warn."""
+    """Use deterministic algorithms. On a GPU, operations without one (attention) run as they are."""
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     settings: Any = torch.utils.deterministic
@@ -253,7 +254,11 @@ def deterministic(device: torch.device) -> Iterator[None]:
     settings.fill_uninitialized_memory = False
     torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
     try:
-        yield
+        with warnings.catch_warnings():
+            # A run on a GPU says so itself, once, and in plain words.
+            warnings.filterwarnings("ignore", ".*does not have a deterministic implementation")
+            warnings.filterwarnings("ignore", ".*defaults to a non-deterministic algorithm")
+            yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
         settings.fill_uninitialized_memory = filled

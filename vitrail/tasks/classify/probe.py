@@ -12,7 +12,7 @@ from torch import nn
 from vitrail.layers.heads import DistilledHead
 from vitrail.metrics.calibration import calibration
 from vitrail.tasks.classify.evaluation import ClassEvaluation, from_details
-from vitrail.tasks.probe import NOISE, OTHER_HEADS, Doubt, Linear, Vectors, Whole, regression
+from vitrail.tasks.probe import NOISE, OTHER_HEADS, Doubt, Linear, Vectors, Whole, fit_regression, regression
 from vitrail.tasks.result import Result, Scope
 
 NEVER = -30.0
@@ -50,7 +50,7 @@ class ClassProbe:
             if len(present) == 1:
                 bias[present] = 0.0
             else:
-                model.set_params(C=strength).fit(scaled, truth)
+                fit_regression(model, strength, scaled, truth)
                 weight[present], bias[present] = _rows(model.coef_), _rows(model.intercept_)
             yield Linear(weight, bias, strength)
 

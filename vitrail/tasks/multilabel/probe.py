@@ -12,7 +12,7 @@ from torch import nn
 from vitrail.metrics.ranking import mean_average_precision
 from vitrail.tasks.classify.probe import last_layer
 from vitrail.tasks.multilabel.evaluation import LabelEvaluation, from_details, multi_hot
-from vitrail.tasks.probe import NOISE, OTHER_HEADS, Doubt, Linear, Vectors, Whole, regression
+from vitrail.tasks.probe import NOISE, OTHER_HEADS, Doubt, Linear, Vectors, Whole, fit_regression, regression
 from vitrail.tasks.result import Result, Scope
 
 
@@ -39,7 +39,7 @@ class LabelProbe:
             # If all images have the same value of a label, only its frequency can be fitted: the bias.
             bias = np.log((positives + 0.5) / (len(truth) - positives + 0.5)).astype(np.float32)
             for i in np.flatnonzero((positives > 0) & (positives < len(truth))):
-                models[i].set_params(C=strength).fit(scaled, truth[:, i])
+                fit_regression(models[i], strength, scaled, truth[:, i])
                 weight[i], bias[i] = models[i].coef_[0], models[i].intercept_[0]
             yield Linear(weight, bias, strength)
 
