@@ -22,7 +22,7 @@ from vitrail.studio.commands import Command, training
 from vitrail.studio.curves import additions, curves
 from vitrail.studio.database import Database
 from vitrail.studio.events import events_from
-from vitrail.studio.jobs import Queue
+from vitrail.studio.jobs import Queue, says
 from vitrail.studio.run_list import RunList, summary
 from vitrail.studio.run_news import news
 from vitrail.studio.train_form import ELSEWHERE, groups, help_of, options_of
@@ -283,6 +283,15 @@ def test_a_job_behind_one_that_failed_is_not_begun(workspace):
     assert "Traceback" not in queue.job(first).error
     assert queue.job(second).state == "stopped"
     assert "before it failed" in queue.job(second).error
+
+
+def test_a_job_that_has_said_nothing_yet_is_not_said_to_have_ended(tmp_path):
+    log = tmp_path / "log"
+    assert says(log) == ""
+    log.touch()
+    assert says(log) == ""
+    log.write_text("260 images\nepoch 1 of 6\n")
+    assert says(log) == "epoch 1 of 6"
 
 
 def test_a_job_that_ended_while_nobody_watched_goes_on(workspace):

@@ -28,7 +28,7 @@ import psutil
 from vitrail.core.environment import with_variables
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_json, write_text
-from vitrail.studio.jobs import SAME_START, last_words
+from vitrail.studio.jobs import SAME_START, says
 from vitrail.studio.workspace import Workspace
 
 State = Literal["running", "done", "failed", "stopped"]
@@ -85,7 +85,7 @@ class BackgroundCommand:
     @property
     def line(self) -> str:
         """The last line that it printed for people: what it does, or why it failed."""
-        return last_words(self.folder / "log") if (self.folder / "log").stat().st_size else ""
+        return says(self.folder / "log")
 
     @property
     def lines(self) -> list[str]:
