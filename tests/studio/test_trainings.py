@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 from dataclasses import fields
 
@@ -95,12 +96,22 @@ def test_a_resumed_run_fetches_its_curves_again(workspace):
 
 
 def test_a_tick_is_small_whatever_the_history_holds(client, workspace):
-    """Complaint 7: 50 runs of 2,000 steps; only what is new is sent, and a list reads no history twice."""
-    for number in range(50):
-        write_run(workspace.runs, f"run-{number}", steps=2000 if number == 0 else 20, end="stopped")
+    """Complaint 7: 50 runs of 2,000 steps; only what is new is sent, whatever page is open."""
+    first = write_run(workspace.runs, "run-0", steps=2000)
+    for number in range(1, 50):
+        shutil.copytree(first, workspace.runs / f"run-{number}")
     everything = news(client.studio, "run-0", 0)
     assert len(json.dumps(everything.values)) < 5000
     assert news(client.studio, "run-0", everything.offset, everything.mark).values is None
+    with (first / "history.jsonl").open("a") as history:
+        step = {"event": "step", "step": 2001, "loss": 0.1, "epoch": 200.1, "seconds": 0.5}
+        history.write(json.dumps(step) + "\n")
+    tick = news(client.studio, "run-0", everything.offset, everything.mark)
+    assert tick.values["loss"] == [[200.1, 0.1]]
+    assert len(json.dumps(tick.values)) < 200
+    assert len(client.get(f"/runs/run-0/news?offset={everything.offset}").content) < 5000
+    assert len(client.get("/runs/run-0/words").content) < 5000
+    assert len(client.get("/queue/list").content) < 5000
     assert len(client.get("/runs/run-0/curves").content) < 20_000
 
 
