@@ -60,6 +60,13 @@ def until(what: Callable[[], object], why: str) -> object:
     raise AssertionError(f"did not happen: {why}")
 
 
+def opened(workspace: Workspace) -> TestClient:
+    """Return a browser without scripts that opened the link of a studio."""
+    client = TestClient(create_app(workspace, "key", ("testserver",)))
+    client.get("/?token=key")
+    return client
+
+
 def kinds(run: Path) -> list[str]:
     return [one.event["event"] for one in events_from(run / "history.jsonl", 0)]
 
@@ -107,8 +114,7 @@ def test_a_full_disk_at_the_thumbnails_costs_no_thumbnail(
     workspace = Workspace(tmp_path / "ws")
     folders(workspace.data / "photos", {"fern": 3, "moss": 3}, (400, 300))
     fill(small_disk)
-    app = create_app(workspace, "key", ("testserver",))
-    client = TestClient(app, cookies={"vitrail": "key"})
+    client = opened(workspace)
     for _ in range(2):
         answer = client.get("/data/photos/thumb?id=fern/1.png")
         assert (answer.status_code, answer.headers["content-type"]) == (200, "image/webp")
@@ -127,7 +133,7 @@ def test_a_full_disk_at_a_checkpoint_is_a_sentence_on_the_page_of_the_run(
     workspace.make()
     place = tmp_path / "digits"
     shutil.copytree(some_digits("01", 20), place)
-    with TestClient(create_app(workspace, "key", ("testserver",)), cookies={"vitrail": "key"}) as client:
+    with opened(workspace) as client:
         client.post("/data/new", data={"path": str(place)})
         client.post("/data/digits/train", data={**TINY, "model": "vit_digits"})
         queue = client.app.state.studio.queue
@@ -146,7 +152,7 @@ def test_a_full_disk_at_the_queue_is_a_sentence(small_disk: Path) -> None:
     """Complaint 11: what was asked is refused in words, and can be asked again."""
     workspace = Workspace(small_disk / "ws")
     folders(workspace.data / "photos", {"fern": 2, "moss": 2}, (8, 8))
-    client = TestClient(create_app(workspace, "key", ("testserver",)), cookies={"vitrail": "key"})
+    client = opened(workspace)
     queue = client.app.state.studio.queue
     fill(small_disk)
     answer = client.post("/data/photos/train", data=TINY)
