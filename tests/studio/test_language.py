@@ -62,7 +62,7 @@ def test_no_text_of_any_page_was_forgotten(pages: EveryPage) -> None:
         forgotten: dict[str, list[str]] = {}
         for page in pages.pages:
             tab.goto(f"{pages.address}{page}", wait_until="load")
-            tab.wait_for_function("document.body.innerText.includes('⟦')")
+            tab.wait_for_function("() => document.body.innerText.includes('⟦')")
             for one in found(tab):
                 forgotten.setdefault(one, []).append(page)
     assert not forgotten, "\n".join(f"{one}: {', '.join(where[:3])}" for one, where in forgotten.items())
