@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from every_page import EveryPage, every_page
 from fastapi.testclient import TestClient
 from trained_studio import TOKEN, trained_workspace
 
@@ -34,3 +35,12 @@ def client(workspace: Workspace) -> Iterator[TestClient]:
     app = create_app(workspace, TOKEN, hosts=("testserver",))
     with TestClient(app, cookies={COOKIE: TOKEN}, follow_redirects=True) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def pages(trained_studio: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EveryPage]:
+    """Return a studio with something on every page, and the addresses of its pages; no test changes it."""
+    folder = tmp_path_factory.mktemp("pages") / "studio"
+    shutil.copytree(trained_studio, folder)
+    with every_page(folder) as served:
+        yield served

@@ -31,7 +31,7 @@ def test_a_picture_has_a_page_with_the_answer_of_the_model(client, workspace, pi
     assert answer.status_code == 303
     page = client.get(f"{AT}/{answer.headers['location']}")
     said = Predictor(workspace.runs / RUN)(picture)[0]
-    assert f'<h2 class="said">{said.label}</h2>' in page.text
+    assert f'<h2 class="said" translate="no">{said.label}</h2>' in page.text
     assert f"{100 * said.probability:.1f} %" in page.text
     assert "three.png" in page.text
     assert f"vitrail explain runs/{RUN} three.png" in page.text
@@ -60,7 +60,7 @@ def test_several_pictures_are_answered_together_and_a_broken_one_is_named(client
     )
     page = client.get(f"{AT}/{answer.headers['location']}").text
     assert "2 answers" in page
-    assert 'role="alert"><p>c.png' in page
+    assert 'role="alert"><p lang="en">c.png' in page
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 from dataclasses import fields
 from html import unescape
@@ -24,7 +25,7 @@ from vitrail.studio.commands import training
 from vitrail.studio.curves import additions, curves
 from vitrail.studio.database import Database
 from vitrail.studio.events import events_from
-from vitrail.studio.jobs import Queue
+from vitrail.studio.jobs import Queue, says
 from vitrail.studio.run_list import RunList, summary
 from vitrail.studio.run_news import news
 from vitrail.studio.train_form import ELSEWHERE, groups, help_of, options_of
@@ -97,12 +98,22 @@ def test_a_resumed_run_fetches_its_curves_again(workspace):
 
 
 def test_a_tick_is_small_whatever_the_history_holds(client, workspace):
-    """Complaint 7: 50 runs of 2,000 steps; only what is new is sent, and a list reads no history twice."""
-    for number in range(50):
-        write_run(workspace.runs, f"run-{number}", steps=2000 if number == 0 else 20, end="stopped")
+    """Complaint 7: 50 runs of 2,000 steps; only what is new is sent, whatever page is open."""
+    first = write_run(workspace.runs, "run-0", steps=2000)
+    for number in range(1, 50):
+        shutil.copytree(first, workspace.runs / f"run-{number}")
     everything = news(client.studio, "run-0", 0)
     assert len(json.dumps(everything.values)) < 5000
     assert news(client.studio, "run-0", everything.offset, everything.mark).values is None
+    with (first / "history.jsonl").open("a") as history:
+        step = {"event": "step", "step": 2001, "loss": 0.1, "epoch": 200.1, "seconds": 0.5}
+        history.write(json.dumps(step) + "\n")
+    tick = news(client.studio, "run-0", everything.offset, everything.mark)
+    assert tick.values["loss"] == [[200.1, 0.1]]
+    assert len(json.dumps(tick.values)) < 200
+    assert len(client.get(f"/runs/run-0/news?offset={everything.offset}").content) < 5000
+    assert len(client.get("/runs/run-0/words").content) < 5000
+    assert len(client.get("/queue/list").content) < 5000
     assert len(client.get("/runs/run-0/curves").content) < 20_000
 
 
@@ -347,6 +358,15 @@ def test_a_job_behind_one_that_failed_is_not_begun(workspace):
     assert "Traceback" not in queue.job(first).error
     assert queue.job(second).state == "stopped"
     assert "before it failed" in queue.job(second).error
+
+
+def test_a_job_that_has_said_nothing_yet_is_not_said_to_have_ended(tmp_path):
+    log = tmp_path / "log"
+    assert says(log) == ""
+    log.touch()
+    assert says(log) == ""
+    log.write_text("260 images\nepoch 1 of 6\n")
+    assert says(log) == "epoch 1 of 6"
 
 
 def test_a_job_that_ended_while_nobody_watched_goes_on(workspace):

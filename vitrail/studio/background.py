@@ -86,7 +86,7 @@ class BackgroundCommand:
     @property
     def line(self) -> str:
         """The last line that it printed for people: what it does, or why it failed."""
-        return last_words(self.folder / "log") if (self.folder / "log").stat().st_size else ""
+        return says(self.folder / "log")
 
     @property
     def lines(self) -> list[str]:

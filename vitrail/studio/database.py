@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import disk_usage
 
 from vitrail.core.errors import RunError
 
@@ -41,6 +42,9 @@ CREATE TABLE IF NOT EXISTS summaries (
 
 VERSION = 1
 
+SPACE = 1 << 18
+"""Bytes that the files of SQLite need beside the database for a change."""
+
 
 class Database:
     """A connection for each transaction: SQLite connections belong to one thread."""
@@ -70,8 +74,13 @@ class Database:
             with connection:
                 yield connection
         except sqlite3.DatabaseError as error:
-            raise RunError(
-                f"{self.path} cannot be used: {error}. Move it away; runs and images are not in it."
-            ) from error
+            raise RunError(f"{self.path} cannot be used: {error}. {self._way_out()}") from error
         finally:
             connection.close()
+
+    def _way_out(self) -> str:
+        """Return what to do about a database that cannot be used."""
+        with suppress(OSError):
+            if disk_usage(self.path.parent).free < SPACE:
+                return "The disk is full. Free some disk space, then do it again."
+        return "Move it away; runs and images are not in it."

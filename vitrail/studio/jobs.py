@@ -279,3 +279,11 @@ def last_words(log: Path) -> str:
     if any(line.startswith("Traceback") for line in spoken):
         return f"It ended with an error that vitrail did not expect ({spoken[-1]}). The whole output: {log.name}."
     return spoken[-1] if spoken else "It ended without a word; the system may have ended it to free memory."
+
+
+def says(log: Path) -> str:
+    """Return the last sentence of a job that runs; empty before it has printed one."""
+    try:
+        return last_words(log) if log.stat().st_size else ""
+    except OSError:
+        return ""

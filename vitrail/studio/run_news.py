@@ -12,7 +12,7 @@ import anyio
 from vitrail.studio.app_parts import Studio
 from vitrail.studio.curves import additions
 from vitrail.studio.events import events_from
-from vitrail.studio.jobs import last_words
+from vitrail.studio.jobs import says
 from vitrail.studio.run_list import RunList
 from vitrail.studio.run_view import run_folder
 
@@ -51,7 +51,7 @@ def _mark(studio: Studio, name: str) -> tuple[str, bool]:
     job = studio.queue.of_run(name)
     brief = RunList(studio.workspace, studio.database).one(name) if job is None or not job.active else None
     condition = job.state if job is not None and job.active else brief.condition(job) if brief else "failed"
-    said = last_words(studio.queue.log(job.id)) if job is not None and job.state == "running" else ""
+    said = says(studio.queue.log(job.id)) if job is not None and job.state == "running" else ""
     stopping = job is not None and studio.queue.stopping(job.id)
     return f"{condition}|{stopping}|{said}", condition not in ("queued", "running")
 

@@ -12,7 +12,7 @@ from vitrail.core.errors import RunError, SettingError
 from vitrail.runs.history import effective
 from vitrail.studio.commands import Command, training
 from vitrail.studio.events import events_from
-from vitrail.studio.jobs import Job, Queue, last_words
+from vitrail.studio.jobs import Job, Queue, says
 from vitrail.studio.run_list import Condition, Summary, report_of, summary
 from vitrail.studio.workspace import Workspace, inside, safe_name
 from vitrail.tasks.result import Number
@@ -97,7 +97,7 @@ def view(workspace: Workspace, queue: Queue, name: str) -> RunView:
         epochs=epochs,
         left=seconds_left(history, epoch, epochs) if condition == "running" else None,
         live=_changed(folder / "live.png"),
-        log=last_words(queue.log(job.id)) if job is not None and job.state == "running" else "",
+        log=says(queue.log(job.id)) if job is not None and job.state == "running" else "",
         offset=told[-1].offset if told else 0,
         recipe=recipe,
         report=report_of(folder) if condition != "running" else {},

@@ -35,7 +35,7 @@ function draw(kind, label) {
 
 function redraw(main) {
   if (main) box.dataset.main = main;
-  draw("score", box.dataset.main || "");
+  draw("score", box.dataset.main || box.dataset.score);
   draw("loss", box.dataset.loss);
 }
 
