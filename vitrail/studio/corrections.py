@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 
 from vitrail.core.errors import DataError
 from vitrail.data.decisions import Decision, History, history_path
-from vitrail.data.prepare import find
 from vitrail.studio.run_files import RunFiles
 
 What = Literal["relabel", "drop"]
@@ -72,6 +71,8 @@ def holding(history: History) -> dict[str, Correction]:
 
 def place_of(run: RunFiles) -> Path | None:
     """Return where the data set of a run lies, None if it is not here; its name is relative to the workspace."""
+    from vitrail.data.prepare import find
+
     source = run.source()
     if not source:
         return None
