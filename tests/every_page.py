@@ -45,6 +45,7 @@ ADDRESSES = {
         f"/data/{PHOTOS}/train", f"/data/{RUN}/train", f"/data/{PHOTOS}/train?epochs=many",
         f"/data/{PHOTOS}/train?weights=none&task=classify",
     ],
+    "/connections": ["/connections"],
     "/queue": ["/queue"],
     "/runs": ["/runs"],
     "/runs/{name}": [f"/runs/{RUN}", "/runs/live", "/runs/half", "/runs/waits", "/runs/lost", "/runs/gone"],
@@ -67,6 +68,7 @@ PARTS = {
     "/data/{name}/card",
     "/data/{name}/check/progress",
     "/data/{name}/train/command",
+    "/data/{name}/train/weights",
     "/queue/list",
     "/runs/{name}/words",
 }
@@ -98,6 +100,7 @@ def every_page(folder: Path) -> Iterator[EveryPage]:
     workspace = Workspace(folder)
     _write_runs(workspace)
     _write_commands(workspace)
+    _write_connections(workspace)
     app = create_app(workspace, TOKEN)
     client = TestClient(app, base_url="http://127.0.0.1")
     client.get(f"/?token={TOKEN}")
@@ -122,6 +125,12 @@ def _write_runs(workspace: Workspace) -> None:
         "<!doctype html><html lang=en><title>few or old</title><h1>few or old</h1>"
     )
     (compared / "compare.json").write_text(json.dumps({"verdict": ["few is better by 3.1 points."]}))
+
+
+def _write_connections(workspace: Workspace) -> None:
+    reached = [("train", "hub.example", False), ("train", "192.0.2.7:443", True)]
+    lines = [dict(zip(("who", "where", "opened"), one, strict=True), time=time.time()) for one in reached]
+    workspace.connections.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def _write_commands(workspace: Workspace) -> None:

@@ -196,6 +196,7 @@ def test_each_decision_is_written_at_once_and_undone_by_its_number(client, photo
 
 
 def test_a_decision_survives_the_studio_and_another_data_set_in_between(client, tmp_path):
+    """Complaint 3: what is opened between changes nothing of it."""
     other = folders(tmp_path / "other", {"ant": 4, "bee": 4}, (24, 24), seed=3)
     decide(client, ids=["cat/3.png"])
     before = (tmp_path / "photos.vitrail.jsonl").read_bytes()

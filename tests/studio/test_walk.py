@@ -113,6 +113,7 @@ def the_first_page_has_a_finished_sample(walk: Walk) -> None:
 
 
 def a_folder_is_dropped_and_what_cannot_be_read_is_named(walk: Walk, images: Path) -> None:
+    """Complaint 8."""
     walk.go("data/new")
     drop(walk.tab, "form.drop", [images])
     walk.sees("256 of 257 files have arrived")

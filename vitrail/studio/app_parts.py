@@ -11,6 +11,7 @@ from fastapi import Query, Request
 from fastapi.responses import HTMLResponse
 
 from vitrail.studio.background import BackgroundCommands
+from vitrail.studio.connections import Connections
 from vitrail.studio.database import Database
 from vitrail.studio.image_parts import ImageParts
 from vitrail.studio.jobs import Queue
@@ -46,6 +47,11 @@ class Studio:
         """The pictures that were given to models."""
         return Pictures(self.workspace.own / "pictures")
 
+    @property
+    def connections(self) -> Connections:
+        """The connections to the outside."""
+        return Connections(self.workspace.connections)
+
     def run(self, name: str) -> RunFiles:
         """Return the files of a run. RunError if there is none with this name."""
         return RunFiles(self.workspace.run(name))
@@ -64,7 +70,8 @@ def studio_of(request: Request) -> Studio:
 def page(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> HTMLResponse:
     """Return a page of the studio in the language of the request."""
     path = request.url.path.removeprefix(request.scope.get("root_path", ""))
-    shared = {"path": path, "root": "../" * (path.count("/") - 1) or "./"}
+    opened = studio_of(request).connections.opened()
+    shared = {"path": path, "root": "../" * (path.count("/") - 1) or "./", "opened": opened}
     text = render_page(
         template, {**shared, **values}, translations(request.headers.get("accept-language", ""))
     )

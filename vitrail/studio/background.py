@@ -13,7 +13,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -28,8 +27,9 @@ import psutil
 from vitrail.core.environment import with_variables
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_json, write_text
-from vitrail.studio.jobs import last_words
+from vitrail.studio.jobs import says
 from vitrail.studio.processes import running
+from vitrail.studio.watched import watched
 from vitrail.studio.workspace import Workspace
 
 State = Literal["running", "done", "failed", "stopped"]
@@ -143,7 +143,7 @@ class BackgroundCommands:
         if sum(one.state == "running" for one in self.commands()) >= MOST_RUNNING:
             shutil.rmtree(folder)
             raise RunError(f"{MOST_RUNNING} commands run already. Wait until one of them is done.")
-        words = [sys.executable, "-m", "vitrail", *wish.words]
+        words = watched(self.workspace.connections, wish.words)
         try:
             with (folder / "log").open("wb") as log, (folder / "answer").open("wb") as answer:
                 child = subprocess.Popen(

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from vitrail.core.errors import RunError
 from vitrail.studio.database import Database
 from vitrail.studio.events import last_events
 from vitrail.studio.processes import running
+from vitrail.studio.watched import watched
 from vitrail.studio.workspace import Workspace
 
 State = Literal["queued", "running", "done", "failed", "stopped"]
@@ -185,7 +185,7 @@ class Queue:
         if job.after is not None and self.job(job.after).state == "failed":
             self._end_job(job.id, "stopped", "Not begun, because the job before it failed.")
             return
-        words = [sys.executable, "-m", "vitrail", *job.words]
+        words = watched(self.workspace.connections, job.words)
         try:
             with self.log(job.id).open("wb") as log:
                 child = subprocess.Popen(

@@ -16,6 +16,7 @@ import uvicorn
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_json, writing
 from vitrail.studio.app import create_app
+from vitrail.studio.connections import Connections
 from vitrail.studio.database import Database
 from vitrail.studio.prefix import Prefix
 from vitrail.studio.processes import running
@@ -99,6 +100,7 @@ def serve(workspace: Workspace, address: Address, ready: Callable[[str], None]) 
     config = uvicorn.Config(
         Prefix(app, address.root_path), log_level="warning", timeout_graceful_shutdown=PATIENCE, ws="none"
     )
+    Connections(workspace.connections).watch("studio")
     server = _Server(config)
     server.ready = lambda: ready(f"{link}?token={token}")
     server.closing = app.state.studio.close

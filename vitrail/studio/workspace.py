@@ -49,6 +49,11 @@ class Workspace:
         """The output of jobs."""
         return self.own / "jobs"
 
+    @property
+    def connections(self) -> Path:
+        """The list of connections to the outside."""
+        return self.own / "connections.jsonl"
+
     def make(self) -> None:
         """Create the folders. RunError if that is not possible."""
         for folder in (self.data, self.runs, self.own, self.logs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -10,13 +11,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from vitrail.core.catalog import DEFAULT_TASKS
 from vitrail.core.config import read_mapping
-from vitrail.core.errors import SettingError
+from vitrail.core.environment import hub_endpoint
+from vitrail.core.errors import SettingError, VitrailError
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.commands import Command, training
 from vitrail.studio.projects import Project, project
 from vitrail.studio.routes.runs import lines_of
 from vitrail.studio.run_list import RunList
-from vitrail.studio.train_form import groups
+from vitrail.studio.train_form import groups, options_of
 from vitrail.studio.trainings import Trainings
 
 router = APIRouter()
@@ -37,6 +39,23 @@ def commands(request: Request, name: str) -> HTMLResponse:
     except SettingError as error:
         return page(request, "partials/sentence.html", {"sentence": str(error)})
     return page(request, "partials/command.html", {"commands": found, "open": True})
+
+
+@router.get("/data/{name}/train/weights")
+def weights(request: Request, name: str) -> HTMLResponse:
+    """Return what a training with the values of the form would download first; empty if it downloads nothing."""
+    # Slow to import: the page is there first, and asks for this part.
+    from vitrail.training.network_choice import weights_to_download
+
+    studio = studio_of(request)
+    trained = project(studio.images.datasets, name)
+    with suppress(VitrailError):  # the form says what is wrong with its values
+        options = options_of(dict(request.query_params), trained.options)
+        repo = None if trained.builtin else weights_to_download(options)
+        return page(
+            request, "partials/download.html", {"project": trained, "repo": repo, "hub": hub_endpoint()}
+        )
+    return HTMLResponse("")
 
 
 @router.post("/data/{name}/train")

@@ -25,6 +25,7 @@ class Attention {
     this.canvas.width = Math.round(this.picture.naturalWidth * scale);
     this.canvas.height = Math.round(this.picture.naturalHeight * scale);
     this.canvas.tabIndex = 0;
+    this.canvas.translate = false; // its label holds the names of tokens
     this.canvas.setAttribute("role", "img");
     viewer.querySelector(".still").replaceWith(this.canvas);
     const asked = new URLSearchParams(location.search);
