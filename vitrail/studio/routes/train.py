@@ -52,9 +52,7 @@ def weights(request: Request, name: str) -> HTMLResponse:
     with suppress(VitrailError):  # the form says what is wrong with its values
         options = options_of(dict(request.query_params), trained.options)
         repo = None if trained.builtin else weights_to_download(options)
-        return page(
-            request, "partials/download.html", {"project": trained, "repo": repo, "hub": hub_endpoint()}
-        )
+        return page(request, "partials/download.html", {"repo": repo, "hub": hub_endpoint()})
     return HTMLResponse("")
 
 
