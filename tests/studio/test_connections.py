@@ -31,7 +31,8 @@ for host in ("hub.invalid", b"hub.invalid", "localhost", "127.0.0.1", "192.0.2.7
 
 def test_what_leaves_the_machine_is_written_down_and_nothing_else(tmp_path):
     found = Connections(tmp_path / "list")
-    assert found.all() == [] and found.opened() == 0
+    assert found.all() == []
+    assert found.opened() == 0
     subprocess.run([sys.executable, "-c", REACH, str(found.path)], check=True)
     assert [(one.who, one.where, one.opened) for one in found.all()] == [
         ("a test", "hub.invalid", False),
@@ -65,7 +66,8 @@ def test_pages_count_connections_and_list_them(tmp_path):
         )
         assert ">1</span> connection to the outside" in client.get("/data").text
         listed = client.get("/connections").text
-        assert "&lt;b&gt;hub&lt;/b&gt;:443" in listed and "<b>hub</b>" not in listed
+        assert "&lt;b&gt;hub&lt;/b&gt;:443" in listed
+        assert "<b>hub</b>" not in listed
 
 
 def test_a_download_is_announced_before_the_click(tmp_path, monkeypatch):

@@ -278,7 +278,7 @@ def test_several_images_are_chosen_and_decided_about_at_once(page, opened):
     page.keyboard.press("s")
     page.keyboard.press("Shift+ArrowRight")
     page.get_by_text("5 chosen").wait_for()  # 1, 3, 4, 5, 6
-    assert page.locator("#wall .tile.chosen").count() == 5
+    page.wait_for_function("() => document.querySelectorAll('#wall .tile.chosen').length === 5")
     page.keyboard.press("x")
     page.get_by_text("5 images · Left out").wait_for()
     page.locator("#wall .tile.dropped").nth(4).wait_for()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -178,6 +179,31 @@ def test_a_full_disk_is_a_sentence_and_nothing_is_half_written(small_disk):
         )
     assert everything(workspace.data) == []
     assert everything(workspace.own / "uploads") == []
+
+
+def test_small_files_arrive_together_and_each_is_told_apart(tmp_path):
+    files = [("cat/1.png", PNG), ("../out.png", PNG), ("cat/2.png", PNG), ("dog/1.png", PNG)]
+    line = json.dumps([[path, len(content), 1000] for path, content in files]).encode() + b"\n"
+    whole = line + b"".join(content for _, content in files)
+    with studio(tmp_path) as client:
+        client.post("/data/new", data={"name": "pets"}, headers=SCRIPT)
+        told = client.post("/data/pets/files", content=whole, headers=SCRIPT).json()
+        assert list(told["refused"]) == ["1"]
+        assert "no path of a file" in told["refused"]["1"]
+        place = tmp_path / "data" / "pets"
+        assert everything(place) == ["cat/1.png", "cat/2.png", "dog/1.png"]
+        assert all((place / path).read_bytes() == PNG for path, _ in files if ".." not in path)
+        assert not (tmp_path / "data" / "out.png").exists()
+        again = client.post("/data/pets/files", content=whole[:-5], headers=SCRIPT).json()
+        assert list(again["refused"]) == ["1"], "what is here is not written again"
+        short = json.dumps([["fox/1.png", len(PNG), 1000]]).encode() + b"\n" + PNG[:-3]
+        told = client.post("/data/pets/files", content=short, headers=SCRIPT).json()
+        assert "cut off" in told["refused"]["0"]
+        assert not (place / "fox" / "1.png").exists()
+        for torn in (b"", b"no line", b"[1]\n", b"{}x\n", b'[["a.png", -1, 0]]\n', b'[["a.png"]]\n'):
+            answer = client.post("/data/pets/files", content=torn, headers=SCRIPT)
+            assert answer.status_code == 422
+            assert "not sent whole" in answer.json()["sentence"]
 
 
 def test_a_form_without_script_sends_a_folder_and_single_images_of_a_class(tmp_path):

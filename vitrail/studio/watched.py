@@ -1,4 +1,4 @@
-"""`python -m vitrail.studio.watched FILE WORDS…` runs `vitrail WORDS…` and writes its connections to the outside down."""
+"""`python -m vitrail.studio.watched FILE WORDS…` runs `vitrail WORDS…` and writes down what it connects to."""
 
 from __future__ import annotations
 

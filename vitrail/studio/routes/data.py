@@ -18,6 +18,7 @@ from vitrail.data.archives import is_archive
 from vitrail.studio.app_parts import Root, Studio, page, studio_of
 from vitrail.studio.dataset_table import Dataset
 from vitrail.studio.recycle_bin import DAYS
+from vitrail.studio.upload_batch import receive_batch
 from vitrail.studio.uploads import Incoming
 
 router = APIRouter()
@@ -118,6 +119,14 @@ async def receive(
         raise DataError("The size of a file must be told before it is sent. Use a current browser.")
     stored = await parts.uploads.receive(dataset, Incoming(path, int(length), modified), request.stream())
     return JSONResponse({"path": stored})
+
+
+@router.post("/data/{name}/files")
+async def receive_many(request: Request, name: str) -> JSONResponse:
+    """Take in many small files; each is there whole, or not at all."""
+    parts = studio_of(request).images
+    dataset = await run_in_threadpool(parts.datasets.get, name)
+    return JSONResponse({"refused": await receive_batch(parts.uploads, dataset, request.stream())})
 
 
 @router.post("/data/{name}/add")

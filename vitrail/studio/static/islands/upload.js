@@ -3,6 +3,8 @@
 
 const PAGE = 2000; // files of one question to the studio
 const AT_ONCE = 3; // connections: browsers have six a host, and thumbnails want some
+const SMALL = 1 << 20; // bytes: smaller files travel together
+const TOGETHER = 48; // files of one request
 const TRIES = 4;
 const SHOWN = 60;
 const HIDDEN = /(^|\/)(\.[^/]*|__MACOSX|@eaDir|Thumbs\.db|ehthumbs\.db|desktop\.ini)(\/|$)/i;
@@ -47,6 +49,18 @@ export function without_top(files) {
   }
   const [name] = tops;
   return { name, files: files.map(({ path, file }) => ({ path: path.slice(name.length + 1), file })) };
+}
+
+// Small files travel together: a request of its own costs each more than its bytes.
+function parcels(files) {
+  const found = [];
+  let small = [];
+  for (const one of files) {
+    if (one.file.size > SMALL) found.push([one]);
+    else if (small.push(one) === TOGETHER) { found.push(small); small = []; }
+  }
+  if (small.length) found.push(small);
+  return found;
 }
 
 class Upload {
@@ -189,6 +203,31 @@ class Upload {
     history.replaceState(null, "", `?into=${made.path}`); // a reload goes on
   }
 
+  // A file without permission fails here, not as a lost connection.
+  async readable(parcel) {
+    const tried = await Promise.all(parcel.map((one) => one.file.slice(0, 1).arrayBuffer().then(() => true, () => false)));
+    parcel.forEach((one, number) => {
+      if (tried[number]) return;
+      this.trouble(this.words.unreadable?.replace("{name}", one.path) || one.path);
+      if (this.find("retry")) this.find("retry").hidden = false;
+    });
+    return parcel.filter((_, number) => tried[number]);
+  }
+
+  // Send files and return the sentences about those that were refused.
+  async post(there, parcel) {
+    if (parcel.length === 1) {
+      const [{ path, file }] = parcel;
+      const address = `${there}/files/${path.split("/").map(encodeURIComponent).join("/")}?modified=${Math.max(0, file.lastModified)}`;
+      await this.json(address, { method: "PUT", body: file });
+      return [];
+    }
+    const announced = JSON.stringify(parcel.map(({ path, file }) => [path, file.size, Math.max(0, file.lastModified)]));
+    const body = new Blob([announced, "\n", ...parcel.map(({ file }) => file)]);
+    const told = await this.json(`${there}/files`, { method: "POST", body, headers: { "Content-Type": "application/octet-stream" } });
+    return Object.values(told.refused);
+  }
+
   async send(files) {
     this.files = files;
     this.busy = true;
@@ -207,19 +246,19 @@ class Upload {
         const refused = Object.keys(told.refused).length;
         here += some.length - told.missing.length - refused;
         done += some.length - told.missing.length - refused;
-        const queue = told.missing.map((number) => some[number]);
+        const queue = parcels(told.missing.map((number) => some[number]));
         const work = async () => {
-          for (let one = queue.shift(); one; one = queue.shift()) {
-            const address = `${there}/files/${one.path.split("/").map(encodeURIComponent).join("/")}?modified=${Math.max(0, one.file.lastModified)}`;
+          for (let parcel = queue.shift(); parcel; parcel = queue.shift()) {
+            const readable = await this.readable(parcel);
+            failed += parcel.length - readable.length;
             try {
-              await one.file.slice(0, 1).arrayBuffer(); // a file without permission fails here, not as a lost connection
-              one.readable = true;
-              await this.json(address, { method: "PUT", body: one.file });
-              done += 1;
+              const refused = readable.length ? await this.post(there, readable) : [];
+              for (const sentence of refused) this.trouble(sentence);
+              failed += refused.length;
+              done += readable.length - refused.length;
             } catch (error) {
-              failed += 1;
-              if (!one.readable) this.trouble(this.words.unreadable?.replace("{name}", one.path) || one.path);
-              else this.trouble(error.refused ? error.message : (this.words.lost || "{name}").replace("{name}", one.path));
+              failed += readable.length;
+              this.trouble(error.refused ? error.message : (this.words.lost || "{name}").replace("{name}", readable[0].path));
               if (this.find("retry")) this.find("retry").hidden = false;
             }
             tell();
