@@ -7,11 +7,12 @@ LONG := $(wildcard tests/flows/ tests/export/ tests/contracts/ tests/training/)
 PARTS = $(LONG) $(filter-out $(LONG),$(wildcard tests/[a-z]*/))
 QUICK := $(addprefix tests/,architecture/ core/ data/ evaluate/ explainers/ parity/ runs/ tasks/)
 
-.PHONY: demo test check lint bench learn clean
+.PHONY: demo studio test check lint bench learn clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the main job on real handwritten digits, ends with demo/demo.html"
+	@echo "make studio images, training, results and predictions in the browser, in the folder studio"
 	@echo "make test   all tests"
 	@echo "make check  lint and the quick half of the tests, in less than four minutes"
 	@echo "make lint   format, style, types, import ranks"
@@ -26,6 +27,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/vitrail demo --out demo
+
+studio: $(READY)
+	$(BIN)/vitrail studio studio
 
 # A process a folder: a crash names its folder, and none inherits the threads and memory of a thousand other tests.
 # Two run at once, one thread each, the long ones first. All folders run, whatever fails; each line says whose it is,

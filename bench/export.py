@@ -13,7 +13,8 @@ from pathlib import Path
 from bench import toy
 from bench.pairs import machine
 from vitrail.core.errors import VitrailError
-from vitrail.export.export import SUFFIXES, export
+from vitrail.export.export import export
+from vitrail.export.formats import SUFFIXES
 
 MODELS = (
     "vit_ti16",

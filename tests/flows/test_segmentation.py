@@ -47,7 +47,7 @@ def test_the_whole_way(data, place, vitrail, tmp_path):
     page = (place / "report.html").read_text(encoding="utf-8")
     assert "The images, the worst first" in page
     assert "Most frequent mistakes" in page
-    assert "Validation images after the last epoch" in page
+    assert "Validation images at the end of the training" in page
     assert json.loads(good(vitrail("eval", place, "--json")).stdout)["verdict"] == report["verdict"]
     again = json.loads(good(vitrail("eval", place, data, "--json")).stdout)
     assert again["test"]["pictures"] == 14

@@ -53,7 +53,7 @@ def export(
     from vitrail.export.export import export as write
 
     model = model_file(model)
-    done = write(model, format, out, data=data, attention=attention, batch=batch)
+    done = write(model, format, out, data=data, attention=attention, batch=batch, say=say)
     if json:
         print_json(done.to_dict())
     else:

@@ -8,6 +8,10 @@ from types import MappingProxyType
 VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "demo": ("vitrail.cli.demo:demo", "show every feature once, on real handwritten digits, in minutes"),
+        "studio": (
+            "vitrail.cli.studio:studio",
+            "open the studio in the browser: everything below without code, on this machine",
+        ),
         "check": ("vitrail.cli.check:check", "check a data set: its layout, its problems, what to do next"),
         "train": ("vitrail.cli.train:train", "train a network on a folder of images"),
         "predict": ("vitrail.cli.predict:predict", "predict images with a trained model"),

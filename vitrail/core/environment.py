@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -54,6 +55,11 @@ def offline() -> bool:
 def is_main_process() -> bool:
     """Tell whether this is the first process of a launcher (`RANK`), or the only one."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def with_variables(more: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of this process with some variables more, for a child process."""
+    return {**os.environ, **more}
 
 
 def compiler() -> str | None:

@@ -26,7 +26,11 @@ _CONFLICT = "one image, several labels"
 
 
 class Decision(NamedTuple):
-    """One line of the history; `value` is the new label of a relabel, or the number of the decision to undo."""
+    """One line of the history.
+
+    `value` is the new label of a relabel, the number of the decision to undo, or the key of the finding that was
+    answered; such an answer may concern no image, as "kept" for classes of unequal size.
+    """
 
     number: int
     what: What
@@ -46,7 +50,8 @@ class Decision(NamedTuple):
             "relabel": f"labelled {self.value!r}",
         }
         why = f": {self.reason}" if self.reason else ""
-        return f"{self.number}  {done[self.what]} {shorten(self.ids)}{why}"
+        which = f" {shorten(self.ids)}" if self.ids else ""
+        return f"{self.number}  {done[self.what]}{which}{why}"
 
 
 @dataclass(frozen=True)

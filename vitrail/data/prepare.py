@@ -21,7 +21,7 @@ from vitrail.data.layouts import Layout, sniff
 from vitrail.data.manifest import KEPT, Manifest, Row
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.data.split import assign
-from vitrail.data.targets import Targets, targets_for
+from vitrail.data.targets import Gather, Targets, targets_for
 
 _KEPT = 100  # largest number of ids per finding that is stored with a run
 
@@ -134,22 +134,53 @@ def prepare(
         UndecidedError: two readings contradict each other, and no option decides between them.
         DataError: nothing can be learned from the source; the message states the reason and the remedy.
     """
+    examined = examine_source(source, read, progress=progress, task=task)
+    known = history if history is not None else History.read(history_path(find(source)))
+    return examined.with_decisions(known, seed=seed, val=val, test=test)
+
+
+def examine_source(
+    source: str | Path,
+    read: LayoutOptions | Layout = DEFAULTS,
+    *,
+    progress: Progress | None = None,
+    task: str | None = None,
+) -> Examined:
+    """Decode every image of a source once, before any decision; arguments and errors as for `prepare`."""
     place, began = find(source), time.time()
     understood = read if isinstance(read, Layout) else decided(source, place, read, task)
     gather = targets_for(understood.truth, task, refusal=understood.refusal)
     report = examine(understood, targets=gather, cache=cache_dir() / "check.sqlite", progress=progress)
-    known = history if history is not None else History.read(history_path(place))
-    rows, taken = known.apply(report.rows, report.again)
-    kept = [row for row in rows if row.state == KEPT]
-    targets = gather(kept)
-    report = report.decided(rows, targets)
-    _refuse_useless(source, targets, kept, report)
-    manifest = Manifest.of(rows, understood.root, targets.truth)
-    done = assign(manifest, targets.strata, seed=seed, val=val, test=test)
-    report = replace(report, rows=tuple(done.manifest.rows(state=None)))
-    notes = (*taken, *done.notes)
     options = (*understood.asked.words(), *(("--task", task) if task else ()))
-    return Prepared(done.manifest, report, understood, targets, notes, str(source), began, options)
+    return Examined(str(source), understood, report, gather, began, options)
+
+
+class Examined(NamedTuple):
+    """A source whose images were decoded; decisions are applied to it as often as they change."""
+
+    source: str
+    layout: Layout
+    report: Report
+    gather: Gather
+    looked: float
+    options: tuple[str, ...]
+
+    def with_decisions(
+        self, history: History, *, seed: int = 0, val: float | None = None, test: float | None = None
+    ) -> Prepared:
+        """Return the prepared source after the decisions, with its splits; DataError if it is of no use then."""
+        rows, taken = history.apply(self.report.rows, self.report.again)
+        kept = [row for row in rows if row.state == KEPT]
+        targets = self.gather(kept)
+        report = self.report.decided(rows, targets)
+        _refuse_useless(self.source, targets, kept, report)
+        manifest = Manifest.of(rows, self.layout.root, targets.truth)
+        done = assign(manifest, targets.strata, seed=seed, val=val, test=test)
+        report = replace(report, rows=tuple(done.manifest.rows(state=None)))
+        notes = (*taken, *done.notes)
+        return Prepared(
+            done.manifest, report, self.layout, targets, notes, self.source, self.looked, self.options
+        )
 
 
 def decided(source: str | Path, place: Path, read: LayoutOptions, task: str | None = None) -> Layout:

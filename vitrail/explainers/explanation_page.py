@@ -133,14 +133,20 @@ def _attention(look: ImageExplainer, there: bool) -> dict[str, Any]:
     """Return the grid of heat maps and the data of the sliders; empty if the network shows no attention."""
     if not there:
         return {"heads": "", "hover": ""}
-    subject, pixels = look.subject(), look.ready.pixels[None]
-    grids = [maps[0].float().numpy() for maps in looks_of(subject, pixels)]
+    grids = [maps[0].float().numpy() for maps in looks_of(look.subject(), look.ready.pixels[None])]
+    return {"heads": plots.data_uri(plots.heat_grid(grids)), "hover": json.dumps(viewer_data(look))}
+
+
+def viewer_data(look: ImageExplainer) -> dict[str, Any]:
+    """Return the attention of an image for a page with sliders, as plain data (`hover_data`).
+
+    `box` is the part of the image that the network sees (top, left, bottom, right), as shares of its sides.
+    """
     geometry = look.ready.geometry
     top, left, bottom, right = geometry.box
     height, width = geometry.original
     box = [top / height, left / width, bottom / height, right / width]
-    data = {**hover_data(subject, pixels), "box": box, "colours": _colours()}
-    return {"heads": plots.data_uri(plots.heat_grid(grids)), "hover": json.dumps(data)}
+    return {**hover_data(look.subject(), look.ready.pixels[None]), "box": box, "colours": _colours()}
 
 
 def _colours() -> list[list[int]]:

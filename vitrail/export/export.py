@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from vitrail.core.errors import RunError, SettingError, UnknownNameError
@@ -15,6 +14,7 @@ from vitrail.core.files import make_folder, refuse_unwritable
 from vitrail.data.manifest import TEST, TRAIN, VAL
 from vitrail.export import agreement, graph_formats
 from vitrail.export.agreement import Agreement, Proven, Side
+from vitrail.export.formats import SUFFIXES
 from vitrail.export.library_folders import FOLDERS, Library
 from vitrail.export.words import Form
 from vitrail.infer.inputs import expand
@@ -22,11 +22,6 @@ from vitrail.infer.predictor import Predictor
 from vitrail.infer.proof_images import Pixels, Reader, readers_of, root_of, spread, usable
 from vitrail.runs.proof import ROUNDED
 from vitrail.runs.run import open_run
-
-SUFFIXES: Mapping[str, str] = MappingProxyType(
-    {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "timm": "-timm", "huggingface": "-huggingface"}
-)
-"""The formats, and the suffix of the written file or folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +52,10 @@ class Exported:
         }
 
 
+def _silent(line: str) -> None:
+    """Ignore a message."""
+
+
 def export(
     model: str | Path,
     format: str = "onnx",
@@ -65,11 +64,13 @@ def export(
     data: str | Path | None = None,
     attention: bool = False,
     batch: bool = False,
+    say: Callable[[str], None] = _silent,
 ) -> Exported:
     """Export a model for other programs, checked on images of the run.
 
     `model` is a run folder, or a model file with `data`, images for the check. `attention` adds the attention of the
-    class token in the last block to a graph's outputs; `batch` lets it take several images of one size.
+    class token in the last block to a graph's outputs; `batch` lets it take several images of one size. `say`
+    hears what is being done.
 
     Raises:
         SettingError: an unknown format, or an option that the format does not support.
@@ -89,6 +90,7 @@ def export(
     asked = _pictures(Path(model), predictor, data)
     pictures = usable(asked)
     make_folder(path.parent)
+    say(f"Writing {path.name}, then comparing it with the model on {agreement.LEAST} images.")
     if format in FOLDERS:
         check = partial(_check_folder, predictor, FOLDERS[format], pictures)
         proven = FOLDERS[format].write(predictor, path, check)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -23,9 +24,18 @@ class _Packaged(BaseLoader):
 
 def render(template: str, values: Mapping[str, Any]) -> str:
     """Render the file `template` of pages/templates; every value is escaped, a missing value is an error."""
+    return _environment().get_template(template).render(dict(values))
+
+
+@lru_cache
+def _environment() -> Environment:
     environment = Environment(
         loader=_Packaged(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f} %"
-    environment.filters |= {"clock": clock, "span": span}
-    return environment.get_template(template).render(dict(values))
+    environment.filters |= {"percent": percent, "clock": clock, "span": span}
+    return environment
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share as text: 91.3 %."""
+    return f"{100 * share:.{digits}f} %"

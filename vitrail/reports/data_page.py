@@ -11,12 +11,12 @@ from PIL import Image
 from vitrail.core.errors import DataError
 from vitrail.data.decisions import History
 from vitrail.data.findings import Finding
-from vitrail.data.labels import count
 from vitrail.data.manifest import Row
 from vitrail.data.open_image import load
 from vitrail.data.prepare import Prepared
 from vitrail.pages import render
 from vitrail.plots import data_uri, photo_uri
+from vitrail.reports.check_summary import TITLES, verdict
 
 _THUMB = 144
 _IMAGES = 8  # images shown per finding
@@ -24,38 +24,6 @@ _DRAWN, _DRAWN_THUMB = 6, 208  # the same if labels are drawn on the images, whi
 _FINDINGS = 40
 _CLASSES = 12
 _ALL = "all images"
-
-_TITLES = {
-    "unreadable": "Cannot be used",
-    "conflict": "One image, several labels",
-    "doubtful": "Almost equal, but labelled differently",
-    "leak": "Duplicates in two splits",
-    "group leak": "Groups in two splits",
-    "flat": "Almost one colour",
-    "empty class": "Empty classes",
-    "missing class": "Classes missing in a split",
-    "spelling": "Classes with almost the same name",
-    "twins": "Duplicates",
-    "similar": "Near duplicates",
-    "alike": "Large groups of similar images",
-    "converted": "Converted",
-    "odd size": "Unusual size",
-    "tiny class": "Very small classes",
-    "no label": "Without a label",
-    "several labels": "Several labels, but the task needs one",
-    "unreadable truth": "Labels that cannot be read",
-    "imbalance": "Classes of unequal size",
-    "no mask": "Without a mask",
-    "mask size": "Masks of another size",
-    "mask values": "Masks with unknown values",
-    "unknown values": "Values or colours that belong to no class",
-    "lossy mask": "Masks in JPEG",
-    "void mask": "Masks with only void pixels",
-    "mask turn": "Masks with another orientation",
-    "mask turn kept": "EXIF orientation in only one of image and mask",
-    "absent class": "Classes that are in no mask",
-    "class areas": "Areas of the classes",
-}
 
 
 def data_page(name: str, prepared: Prepared, history: History) -> str:
@@ -67,7 +35,7 @@ def data_page(name: str, prepared: Prepared, history: History) -> str:
         "name": name,
         "train": prepared.command("train"),
         "check": prepared.command("check"),
-        "verdict": _verdict(prepared),
+        "verdict": verdict(prepared),
         "about": prepared.about(),
         "notes": [*prepared.layout.notes, *prepared.notes],
         "findings": [_shown(one, rows, prepared) for one in findings[:_FINDINGS]],
@@ -87,22 +55,12 @@ def data_page(name: str, prepared: Prepared, history: History) -> str:
     return render("check.html", values)
 
 
-def _verdict(prepared: Prepared) -> str:
-    states = prepared.manifest.states()
-    out = states["quarantined"] + states["dropped"]
-    serious = sum(finding.grave for finding in prepared.report.findings)
-    used = f"{count(states['kept'], 'image')}{prepared.in_classes()} can be used for training"
-    kept_out = f"; {out:,} {'is' if out == 1 else 'are'} left out" if out else ""
-    todo = f" {count(serious, 'finding')} to look at." if serious else " Nothing to do."
-    return f"{used}{kept_out}.{todo}"
-
-
 def _shown(finding: Finding, rows: dict[str, Row], prepared: Prepared) -> dict[str, Any]:
     named = [rows[one] for one in finding.ids if one in rows]
     unreadable = finding.kind == "unreadable"
     most = _most(prepared)
     return {
-        "title": _TITLES.get(finding.kind, finding.kind.capitalize()),
+        "title": TITLES.get(finding.kind, finding.kind.capitalize()),
         "grave": finding.grave,
         "text": finding.text,
         "pictures": [] if unreadable else [_picture(row, prepared) for row in named[:most]],

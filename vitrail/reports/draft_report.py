@@ -21,6 +21,7 @@ from vitrail.runs.run import Run
 from vitrail.runs.versions import environment
 from vitrail.tasks.base import Task
 from vitrail.tasks.probe import DenseProbe, Doubt
+from vitrail.tasks.result_file import result_to_dict
 
 SHOWN = 48
 """Number of label errors on the page; the CSV table contains all of them."""
@@ -41,7 +42,7 @@ class Outlook:
 
 
 def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Outlook) -> dict[str, Any]:
-    """Write report.json, report.html, README.md and the label errors of a draft into its run."""
+    """Write the reports of a draft, as data and as a page, and its label errors into its run."""
     doubtful = found.task.probe.doubts(found.evaluation) if found.task.probe else None
     predictor = Predictor(run.folder)
     header = predictor.header
@@ -68,6 +69,7 @@ def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Out
         "proof_drift": predictor.proof_drift,
     }
     write_json(run.report_path, report)
+    write_json(run.result_path, result_to_dict(found.result))
     shown = None
     if doubtful is not None:
         write_doubts(run.folder / "doubts.csv", doubtful)

@@ -7,6 +7,7 @@ from typing import Any
 from vitrail.core.files import write_json, write_text
 from vitrail.data.manifest import TEST, VAL, Manifest
 from vitrail.evaluate.collect_answers import evaluate, result_of, rows_of, scope_of
+from vitrail.evaluate.new_data import own_tests
 from vitrail.infer.predictor import Predictor
 from vitrail.models.factory import count_params
 from vitrail.reports.calibrate_model import calibrate_on_validation
@@ -18,10 +19,11 @@ from vitrail.runs.reproduce import train_command
 from vitrail.runs.run import Run
 from vitrail.runs.versions import environment
 from vitrail.tasks.result import Result
+from vitrail.tasks.result_file import result_to_dict
 
 
 def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool) -> dict[str, Any]:
-    """Evaluate the run's model on its test split; write report.json, report.html and README.md into the run.
+    """Evaluate the run's model on its test split; write its reports into the run.
 
     First the model is calibrated on the validation split (`calibrate_on_validation`), and operating points are measured
     on it (`with_operating_points`). Images of both splits that changed since the run began are left out; the report
@@ -34,9 +36,21 @@ def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool
     report |= result.to_dict() | ({"left_out": left_out} if left_out else {})
     html = page(run, manifest, predictor, result, report)
     write_json(run.report_path, report)
+    write_json(run.result_path, result_to_dict(result))
     write_text(run.folder / "report.html", html)
     write_text(run.folder / "README.md", card(predictor.header, predictor.task, report, result))
     return report
+
+
+def score_again(run: Run) -> Result:
+    """Score a run's model on its test images again, write result.json, and return the result.
+
+    Raises:
+        DataError: the images are missing, or all of them changed.
+    """
+    result = tested(Predictor(run), own_tests(run).scored)
+    write_json(run.result_path, result_to_dict(result))
+    return result
 
 
 def tested(predictor: Predictor, manifest: Manifest) -> Result:

@@ -19,6 +19,7 @@ from vitrail.core.files import append_line, replace, write_text
 from vitrail.core.text import command, reason
 from vitrail.data.labels import natural, shorten
 from vitrail.data.manifest import Manifest
+from vitrail.runs.history import effective
 from vitrail.runs.recipe import SCHEMA, Recipe
 
 
@@ -63,6 +64,11 @@ class Run:
     def report_path(self) -> Path:
         """The final scores as JSON."""
         return self.folder / "report.json"
+
+    @property
+    def result_path(self) -> Path:
+        """The sections of the report as data, with the names of its images; pages are laid out from it."""
+        return self.folder / "result.json"
 
     @property
     def live_path(self) -> Path:
@@ -122,18 +128,19 @@ class Run:
 
     def effective_history(self) -> list[dict[str, Any]]:
         """Return the events without the steps that a later resume repeated, so that each step occurs once."""
-        events: list[dict[str, Any]] = []
-        for event in self.history():
-            if event["event"] == "resumed":
-                events = [earlier for earlier in events if earlier.get("step", 0) <= event["step"]]
-            events.append(event)
-        return events
+        return effective(self.history())
 
     def drop_stale_report(self) -> None:
         """Remove reports that are older than the present model."""
         with suppress(OSError):
             now = self.model_path.stat().st_mtime
-            for path in (self.report_path, self.folder / "report.html", self.folder / "README.md"):
+            reports = (
+                self.report_path,
+                self.result_path,
+                self.folder / "report.html",
+                self.folder / "README.md",
+            )
+            for path in reports:
                 if path.exists() and path.stat().st_mtime < now:
                     path.unlink()
 

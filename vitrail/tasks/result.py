@@ -248,7 +248,11 @@ class Evaluation(Protocol):
     """Collects predictions batch by batch, for each epoch of training and for reports; it can be pickled."""
 
     main: str
-    """The score that selects the best weights; optional members are `unit` ("%", "", "px") and `better` ("lower")."""
+    """The score that selects the best weights.
+
+    Optional members are `unit` ("%", "", "px"), `better` ("lower") and `quick_headline` (True: the most important score
+    and its interval take no resampling, so that every epoch may state them).
+    """
 
     def update(
         self,

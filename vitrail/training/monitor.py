@@ -58,9 +58,8 @@ class Monitor:
             note(self.context.listeners, self.live.draw(self.session))
         best = main.sign * self.validation.best[0]
         values = {**event.values, **scores, "main": main.name, "best": best, "better": better}
-        values["seconds"] = round(self.time.elapsed(), 2)
-        self._log(Event("score", event.step, values))
-        self.context.publish(Event("score", event.step, {**values, "unit": main.unit}))
+        values |= {"seconds": round(self.time.elapsed(), 2), "unit": main.unit, **scored.span}
+        self._publish(Event("score", event.step, values))
 
     def _score(self) -> Scored:
         scored = self.validation.score()

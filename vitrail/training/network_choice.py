@@ -19,7 +19,7 @@ from vitrail.runs.train_options import TrainOptions, image_size, network_setting
 from vitrail.weights.local_registry import known
 from vitrail.weights.preprocessing import deviations, published_preprocess
 from vitrail.weights.pretrained import Pretrained
-from vitrail.weights.resolve import find_weights
+from vitrail.weights.resolve import find_weights, to_download
 from vitrail.weights.stated_config import of_user
 
 TINY = 64
@@ -97,6 +97,16 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
     stated = view if weights.preprocessing else None
     choice = NetworkChoice(model, name, encoder, size, wanted.settings, stated)
     return choice, [*reasons, *deviations(weights)]
+
+
+def weights_to_download(options: TrainOptions) -> str | None:
+    """Return the hub repository from which a training with these options starts; None if it needs no download."""
+    source, named = options.weights or "auto", named_network(options).name
+    if source == "none":
+        return None
+    if source == "auto" and named is None:
+        return None if known() else to_download("auto", DRAFT_MODEL)
+    return to_download(source, named)
 
 
 def _weights(source: str, wanted: NamedNetwork) -> Pretrained:

@@ -8,16 +8,20 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from vitrail.data.loader import ImageDataset, Share, evaluation
-from vitrail.tasks.result import Kept, kept_by
+from vitrail.tasks.result import Evaluation, Kept, headline, kept_by
 from vitrail.training.loop import Session, evaluate
+
+ROUNDED = 1e-5
+"""Largest difference of one score that was rounded in two places."""
 
 
 class Scored(NamedTuple):
-    """Scores by name, the main score, and the seconds that the evaluation took."""
+    """Scores by name, the main score, the seconds that the evaluation took, and the 95 % interval if it is cheap."""
 
     scores: dict[str, float]
     main: Kept
     seconds: float
+    span: dict[str, float]
 
 
 class Validation:
@@ -38,7 +42,8 @@ class Validation:
         batch = max(64, -(-self.session.order.batch // self.session.pieces))
         rows = {row.id: row for row in self.images.rows}
         result = evaluate(self.session, evaluation(self.images, batch, share), rows)
-        return Scored(result.scores(), kept_by(result), time.monotonic() - began)
+        scores, main, seconds = result.scores(), kept_by(result), time.monotonic() - began
+        return Scored(scores, main, seconds, _span(result, scores[main.name]))
 
     def is_best(self, scored: Scored) -> bool:
         """Tell whether these scores are the best so far, and if so remember them. Ties are broken by the loss."""
@@ -57,3 +62,18 @@ class Validation:
             session.schedule.start / session.order.steps
         )  # the epoch where the run was extended
         return session.epoch - max(self.best_epoch, extended) >= self.patience
+
+
+def _span(evaluation: Evaluation, main: float) -> dict[str, float]:
+    """Return the interval of the main score as "low" and "high"; nothing if it takes resampling, or has none."""
+    if not getattr(evaluation, "quick_headline", False):
+        return {}
+    number = headline(evaluation)
+    if (
+        number.value is None
+        or number.low is None
+        or number.high is None
+        or abs(number.value - main) > ROUNDED
+    ):
+        return {}  # the most important score is not the one that selects the weights
+    return {"low": number.low, "high": number.high}

@@ -72,6 +72,24 @@ def locate(source: str, model: str | None = None, network: Mapping[str, Any] = N
     return _of_row(row, model)
 
 
+def to_download(source: str, model: str | None = None) -> str | None:
+    """Return the hub repository that `locate` would download from; None if the weights are here, or not known."""
+    if added(source) or (source != "auto" and expanded(source).exists()):
+        return None
+    row = checkpoints.find(source) if source != "auto" else None
+    rows = [row] if row is not None else checkpoints.defaults(model) if model else []
+    if not rows or any(download.cached(one.repo, one.files) for one in rows):
+        return None
+    config = config_of(model) if model and source == "auto" else None
+    if any(
+        entry.model and same_network(config_of(entry.model), config)
+        for entry in local_registry.known()
+        if config
+    ):
+        return None
+    return rows[0].repo
+
+
 def locate_classifier(source: str) -> Located:
     """Return where weights with a classifier are; one of our networks stands for its best published ones."""
     if catalog.family_of(source) is None or expanded(source).exists() or added(source):

@@ -47,6 +47,7 @@ class ClassEvaluation:
     """Accuracy and mean cross entropy during training; all scores of report.json afterwards."""
 
     main, unit = "accuracy", "%"
+    quick_headline = True
 
     def __init__(self, labels: Sequence[str], temperature: float = 1.0) -> None:
         self.labels, self.temperature = tuple(labels), temperature

@@ -76,6 +76,7 @@ class LabelEvaluation:
     """Mean average precision and mean cross entropy during training; all scores of report.json afterwards."""
 
     main, unit = "map", "%"
+    quick_headline = True
 
     def __init__(self, labels: Sequence[str], temperature: float, thresholds: Sequence[float]) -> None:
         self.labels, self.temperature, self.thresholds = tuple(labels), temperature, tuple(thresholds)

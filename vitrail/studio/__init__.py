@@ -1,0 +1,1 @@
+"""The studio: data, training, results and predictions in the browser, on this machine."""

@@ -1,0 +1,44 @@
+"""The pages of the studio: one file a subject, each with its router."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from vitrail.studio.routes import (
+    background,
+    check,
+    compare,
+    connections,
+    data,
+    decisions,
+    export,
+    home,
+    predict,
+    queue,
+    result,
+    runs,
+    train,
+    transfer,
+    wall,
+)
+
+
+def routers() -> list[APIRouter]:
+    """Return the routers of all pages."""
+    return [
+        home.router,
+        queue.router,
+        data.router,
+        wall.router,
+        check.router,
+        decisions.router,
+        result.router,
+        predict.router,
+        export.router,
+        transfer.router,
+        compare.router,
+        connections.router,
+        background.router,
+        runs.router,
+        train.router,
+    ]

@@ -1,0 +1,142 @@
+"""Small images for pages: made at first sight, cached by content, decoded at a fraction of the size."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from io import BytesIO
+from pathlib import Path
+from threading import Condition, Lock
+from typing import TYPE_CHECKING
+
+from vitrail.core.cache import keep
+from vitrail.core.environment import cache_dir
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vitrail.data.decode import Decoded
+    from vitrail.data.manifest import Row
+
+SIDE = 256
+"""The longest side of a thumbnail in pixels."""
+
+LARGE = 1600
+"""The longest side of an image that is looked at alone."""
+
+_COARSE = 128  # a smaller image is shown in whole pixels, not smoothed
+_REMEMBERED = 200_000
+_RULES = 1  # increase it when thumbnails look different, to invalidate cached ones
+
+
+class Turns:
+    """Lets only so many threads decode at once; `allowed` says how many, each time."""
+
+    def __init__(self, allowed: Callable[[], int]) -> None:
+        self._allowed, self._busy = allowed, 0
+        self._free = Condition()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for a turn, and hold it."""
+        with self._free:
+            self._free.wait_for(lambda: self._busy < self._allowed())
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._free:
+                self._busy -= 1
+                self._free.notify_all()
+
+
+class Thumbnails:
+    """Makes and keeps thumbnails. What a stamp's content is remembered, so that a cached one needs no original."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
+        self._contents: OrderedDict[str, str] = OrderedDict()
+        self._lock = Lock()
+
+    def thumbnail(self, root: Path, row: Row, stamp: str) -> bytes:
+        """Return the thumbnail of a row as WebP. DataError if the image is missing or broken."""
+        from PIL import Image as images
+
+        from vitrail.data.open_image import content_hash, read
+
+        content = self._contents.get(stamp, "")
+        file = _cached(content)
+        if content and file.is_file():
+            return file.read_bytes()
+        with self.turns.turn():
+            data = read(root, row.path, row.part)
+            content = content_hash(data, row.path, row.part)
+            self._remember(stamp, content)
+            file = _cached(content)
+            if file.is_file():
+                return file.read_bytes()
+            small = encode(reduced(images.fromarray(glanced(data, row, SIDE).image), SIDE))
+        with self._lock:  # two threads may make the thumbnail of one content, and their drafts have one name
+            if not file.is_file():
+                keep(file, lambda draft: draft.write_bytes(small))
+        return small
+
+    def _remember(self, stamp: str, content: str) -> None:
+        with self._lock:
+            self._contents[stamp] = content
+            if len(self._contents) > _REMEMBERED:
+                self._contents.popitem(last=False)
+
+
+def stamp_of(root: Path, row: Row) -> str:
+    """Return what changes when the file of a row does; of a missing file "0"."""
+    from vitrail.core.errors import DataError
+    from vitrail.data.open_image import place
+
+    try:
+        file = place(root, row.path).file
+        status = file.stat()
+    except (OSError, DataError):
+        return "0"
+    told = f"{file}\0{row.path}\0{row.part}\0{status.st_mtime_ns}\0{status.st_size}"
+    return blake2b(told.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+
+
+def glanced(data: bytes, row: Row, least: int) -> Decoded:
+    """Return an image that is at least so large on each side, or whole if it is smaller."""
+    from vitrail.data.decode import decode, glance
+    from vitrail.data.open_image import cut_out
+    from vitrail.data.parts import is_window
+
+    if is_window(row.part) or ("!" in row.path and "," in row.path):
+        return cut_out(decode(data, name=row.path), row.path, row.part)
+    return glance(data, row.path, least)[0]
+
+
+def reduced(image: Image, side: int) -> Image:
+    """Return an image whose longest side is at most `side`; a tiny one is enlarged in whole pixels."""
+    from PIL import Image as images
+
+    longest = max(image.size)
+    if longest < _COARSE:
+        times = _COARSE // longest
+        size = (image.width * times, image.height * times)
+        return image.resize(size, images.Resampling.NEAREST)
+    image.thumbnail((side, side), images.Resampling.BICUBIC, reducing_gap=2.0)
+    return image
+
+
+def encode(image: Image) -> bytes:
+    """Return an image as WebP, without loss if it has few pixels."""
+    buffer = BytesIO()
+    if max(image.size) <= _COARSE:
+        image.save(buffer, "WEBP", lossless=True, method=2)
+    else:
+        image.save(buffer, "WEBP", quality=82, method=2)
+    return buffer.getvalue()
+
+
+def _cached(content: str) -> Path:
+    return cache_dir() / "thumbnails" / f"{_RULES}-{SIDE}" / content[:2] / f"{content}.webp"
