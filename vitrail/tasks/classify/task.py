@@ -18,10 +18,13 @@ from vitrail.data.batch import Batch, Geometry
 from vitrail.data.labels import count
 from vitrail.data.truth import Truth
 from vitrail.layers.heads import NO_INPUTS, DenseHead, DistilledHead, Head, Output, PooledHead
+from vitrail.layers.mahalanobis import Novelty
 from vitrail.layers.pooling import Pool
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
-from vitrail.tasks.base import Ask, Following, Losses, Task, within
+from vitrail.tasks.abstention import Abstention, novelty_of
+from vitrail.tasks.base import FINGERPRINT, Ask, Following, Losses, Task, within
+from vitrail.tasks.classify import label_sets
 from vitrail.tasks.classify.evaluation import ClassEvaluation
 from vitrail.tasks.classify.probe import ClassProbe
 from vitrail.tasks.classify.settings import ClassifySettings
@@ -63,7 +66,16 @@ NamedT = TypeVar("NamedT", bound=Names)
 
 @dataclass(frozen=True, slots=True)
 class Ranked(Names):
-    """All classes of one image, the most probable first, with their probabilities."""
+    """All classes of one image, the most probable first, with their probabilities.
+
+    `unlike` is the share of known images that fit their classes better than this one, `none_of_these` whether the
+    image is of none of the classes by the model's novelty score; both are None if the model has none. `label_set` are
+    the labels that cannot be ruled out, if they were asked for.
+    """
+
+    unlike: float | None = None
+    none_of_these: bool | None = None
+    label_set: tuple[str, ...] | None = None
 
     @property
     def label(self) -> str:
@@ -77,15 +89,28 @@ class Ranked(Names):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the row of a table of predictions."""
-        return [{"label": self.label, "probability": round(self.probability, 6)}]
+        row = {"label": self.label, "probability": round(self.probability, 6), **self._abstention()}
+        return [row if self.label_set is None else {**row, "set": "|".join(self.label_set)}]
 
     def to_dict(self) -> dict[str, Any]:
         """Return label, probability and the five most probable classes."""
         top = [{"label": label, "probability": round(p, 6)} for label, p in self.top()]
-        return {"label": self.label, "probability": round(self.probability, 6), "top": top}
+        plain = {"label": self.label, "probability": round(self.probability, 6), "top": top}
+        plain |= self._abstention()
+        return plain if self.label_set is None else {**plain, "set": list(self.label_set)}
+
+    def _abstention(self) -> dict[str, Any]:
+        if self.unlike is None:
+            return {}
+        return {"none_of_these": self.none_of_these, "unlike": round(self.unlike, 6)}
 
     def __str__(self) -> str:
-        return f"{self.label} {self.probability:.1%}"
+        text = f"{self.label} {self.probability:.1%}"
+        if self.none_of_these and self.unlike is not None:
+            text = f"none of these ({self.unlike:.1%}), most like {text}"
+        if self.label_set is None:
+            return text
+        return f"{text}, set: {', '.join(self.label_set) or 'empty, none of these'}"
 
 
 def first(labels: Sequence[str], probabilities: Sequence[float], choice: str) -> Order:
@@ -194,7 +219,31 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
 
     @property
     def outputs(self) -> Mapping[str, tuple[str, ...]]:
-        return {"logits": ("class",)}
+        return {"logits": ("class",)} if self._novelty is None else {"logits": ("class",), "novelty": ()}
+
+    @property
+    def _novelty(self) -> Abstention | None:
+        """What the model file holds, if the model has a novelty score."""
+        return self.abstention if self.abstention is not None and self.abstention.parts else None
+
+    def reader(self) -> Novelty | None:
+        """Return the module that computes the novelty score from features, if the model has one."""
+        return None if self._novelty is None else novelty_of(self._novelty)
+
+    def nonconformity(self, output: Output) -> Tensor:
+        """Return how badly each label fits: the cross entropy, (b, k)."""
+        scaled: Tensor = output["logits"].float() / self.settings.temperature
+        return -scaled.log_softmax(dim=-1)
+
+    def refuse_sets(self, error: float) -> None:
+        """Raise a SettingError if the model cannot promise this error for label sets."""
+        label_sets.refuse_sets(self.abstention, error)
+
+    def remarks(self, ask: Ask, novel: bool) -> Sequence[str]:
+        """Return sentences that explain the numbers of predictions, of which some are `novel`."""
+        if self.abstention is None:
+            return ()
+        return list(label_sets.remarks(self.abstention, self.labels, ask.sets, ask.each_class, novel))
 
     def head(self, spec: FeatureSpec) -> Head:
         """Return pooling and one linear layer; two heads for a network with a distillation token."""
@@ -247,7 +296,7 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
             )
 
     def evaluation(self) -> ClassEvaluation:
-        return ClassEvaluation(self.labels, self.settings.temperature)
+        return ClassEvaluation(self.labels, self.settings.temperature, self.abstention)
 
     @property
     def probe(self) -> ClassProbe:
@@ -259,18 +308,51 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
         return scaled.softmax(dim=-1)
 
     def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[Ranked]:
-        """Return the classes in order of probability."""
+        """Return the classes in order of probability, with "none of these" and the label set if there are any."""
         values, order = self.probabilities(output).sort(dim=-1, descending=True, stable=True)
-        return [
+        ranked = [
             Ranked(tuple(self.labels[i] for i in row), tuple(p))
             for row, p in zip(order.tolist(), values.tolist(), strict=True)
         ]
+        stored, novelty = self._novelty, output.get("novelty")
+        if stored is not None and novelty is not None:
+            flags = label_sets.is_novel(stored, novelty).tolist()
+            shares = [label_sets.unlike(stored, score) for score in novelty.tolist()]
+            pairs = zip(ranked, shares, flags, strict=True)
+            ranked = [replace(one, unlike=share, none_of_these=flag) for one, share, flag in pairs]
+        return ranked if ask.sets is None else self._with_sets(ranked, output, ask.sets, ask.each_class)
+
+    def _with_sets(
+        self, ranked: Sequence[Ranked], output: Output, error: float, each_class: bool
+    ) -> list[Ranked]:
+        """Return predictions with the labels that cannot be ruled out, the most probable first."""
+        self.refuse_sets(error)
+        assert self.abstention is not None, "refuse_sets raises without it"
+        limits = label_sets.set_limits(self.abstention, error, each_class)
+        members = (self.nonconformity(output).double().cpu() <= limits).tolist()
+        return [
+            replace(one, label_set=tuple(label for label in one.labels if row[self.place(label)]))
+            for one, row in zip(ranked, members, strict=True)
+        ]
+
+    def fingerprint(self, output: Output) -> Tensor:
+        """Return the probabilities, and the novelty score as a number from 0 to 1."""
+        probabilities = self.probabilities(output)
+        if self._novelty is None:
+            return within(probabilities)
+        score = label_sets.squashed(self._novelty, output["novelty"])[:, None]
+        return torch.cat([within(probabilities, FINGERPRINT - 1), score], -1)
 
     def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
-        """Return where the predicted class is the same."""
+        """Return where the predicted class is the same, and both or none are "none of these"."""
         p, q = self.probabilities(one), self.probabilities(other)
         gap = p.amax(-1) - p.gather(-1, q.argmax(-1, keepdim=True))[..., 0]
-        return (p.argmax(-1) == q.argmax(-1)) | (gap < tolerance)
+        same = (p.argmax(-1) == q.argmax(-1)) | (gap < tolerance)
+        if self._novelty is None:
+            return same
+        found, again = (label_sets.is_novel(self._novelty, output["novelty"]) for output in (one, other))
+        values, others = (label_sets.squashed(self._novelty, output["novelty"]) for output in (one, other))
+        return same & ((found == again) | ((values - others).abs() < max(tolerance, label_sets.NEAR)))
 
     def score(self, output: Output, prediction: Ranked) -> Tensor:
         """Return the logit of the predicted class: (b,)."""
@@ -278,6 +360,8 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
 
     def render(self, image: Image, prediction: Ranked) -> Image:
         """Return the image above a bar for each of the three most probable classes."""
+        if prediction.none_of_these and prediction.unlike is not None:
+            return plots.label_bars(image, [("none of these", prediction.unlike), *prediction.top(2)])
         return plots.label_bars(image, prediction.top(3))
 
     def prepare(self, batch: Batch[int], rng: np.random.Generator, progress: float) -> Batch[Any]:
