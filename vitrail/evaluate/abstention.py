@@ -43,6 +43,9 @@ FAR = 64
 
 Split = Literal["validation", "held-out"]
 
+Places = dict[str, NDArray[np.float64]]
+"""Vectors (n, d) of the same images by place."""
+
 
 class Evidence(NamedTuple):
     """What is fitted on: vectors of training images, of images kept out of the fit, and of other kinds of images.
@@ -53,7 +56,7 @@ class Evidence(NamedTuple):
 
     train: Known
     held: Known
-    far: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    far: Mapping[str, Places]
     label_scores: Sequence[Sequence[float]]
     learned: bool = True
     split: Split = "validation"
@@ -142,9 +145,11 @@ def module_of(detector: Detector, abstention: Abstention) -> Novelty:
 
 
 def of_run(
-    predictor: Predictor, train: Sequence[Row], held: Sequence[Row], root: Path, learned: bool
+    predictor: Predictor, train: Sequence[Row], held: Sequence[Row], root: Path, source: str
 ) -> Evidence:
     """Compute what a trained model is fitted on: some images of each class, and some of `held`, one of each group.
+
+    `source` is the data that the model was trained on, as the recipe names it.
 
     Raises:
         DataError: an image can no longer be read.
@@ -157,20 +162,22 @@ def of_run(
     compute = _Vectors(predictor)
     fitted, kept = compute.rows(some, root), compute.rows(apart, root)
     truth = np.array([task.read(row, root) for row in apart])
-    channels = predictor.preprocess.channels
-    far = (
-        {}
-        if predictor.preprocess.raw
-        else {kind: compute.images(far_images(kind, FAR, channels)) for kind in KINDS}
-    )
+    far = far_vectors(predictor.preprocess, source, lambda images: compute.vectors(compute.images(images)))
     scores = label_scores(task.nonconformity(kept), truth, len(task.labels))
     return Evidence(
         Known(compute.vectors(fitted), classes[some_of_each(classes)]),
         Known(compute.vectors(kept), truth),
-        {kind: compute.vectors(found) for kind, found in far.items()},
+        far,
         scores,
-        learned,
     )
+
+
+def far_vectors(
+    steps: Preprocess, source: str, compute: Callable[[Sequence[NDArray[np.uint8]]], Places]
+) -> dict[str, Places]:
+    """Return the vectors of other kinds of images; not of the kind that the model was trained on."""
+    kinds = [] if steps.raw else [kind for kind in KINDS if kind != source]
+    return {kind: compute(far_images(kind, FAR, steps.channels)) for kind in kinds}
 
 
 def some_of_each(classes: NDArray[np.int64]) -> list[int]:
@@ -216,7 +223,7 @@ class _Vectors:
         """Return the outputs of decoded images."""
         return self._collected(images, self.predictor.ready)
 
-    def vectors(self, output: Output) -> dict[str, NDArray[np.float64]]:
+    def vectors(self, output: Output) -> Places:
         """Return the vectors of outputs, by place."""
         return {place: output[output_of(place)].double().numpy() for place in self.places}
 

@@ -369,6 +369,9 @@ def load(
     return Predictor(model if isinstance(model, Run) else model_path(model), device, point)
 
 
-def build_header_task(header: Header) -> Task[Any, Any]:
-    """Return the task that a model file header describes."""
+def build_header_task(header: Header, abstaining: bool = True) -> Task[Any, Any]:
+    """Return the task that a model file header describes; without `abstaining`, it has no label sets."""
+    if not abstaining:
+        kept = {key: value for key, value in header.task.items() if key != "abstention"}
+        header = header.model_copy(update={"task": kept})
     return task_of(header, {})

@@ -30,9 +30,10 @@ def with_abstention(run: Run, manifest: Manifest, predictor: Predictor) -> Predi
         or not train
     ):
         return predictor
-    learned = run.recipe().training.tune not in ("head", "draft")
+    recipe = run.recipe()
     try:
-        fitted = fit_abstention(of_run(predictor, train, held, manifest.root, learned))
+        evidence = of_run(predictor, train, held, manifest.root, recipe.data.source)
+        fitted = fit_abstention(evidence._replace(learned=recipe.training.tune != "head"))
     except DataError as error:  # an image of the training is gone, which must not stop the report
         fitted = Fitted(Abstention(reason=str(error).rstrip(".")), None)
     store(run.model_path, predictor, fitted)
