@@ -76,7 +76,7 @@ def predict(
         refuse_unwritable(Path(csv))
     from vitrail.infer.inputs import expand
     from vitrail.infer.predictor import load
-    from vitrail.tasks.base import asked_of
+    from vitrail.tasks.ask import asked_of
 
     predictor = load(model := model_file(model), device, trust=trust, point=options.point)
     ask = asked_of(predictor.task, options.threshold, options.sets, options.each_class)
@@ -122,9 +122,12 @@ def _request(predictor: Predictor, model: str, sources: Sequence[Source]) -> Req
 
 def _remarks(predictor: Predictor, ask: Ask, answers: Sequence[Answer]) -> Sequence[str]:
     """Return sentences of the task that explain the numbers of the answers."""
-    remarks = getattr(predictor.task, "remarks", None)
+    from vitrail.tasks.abstention import Abstaining
+
+    if not isinstance(predictor.task, Abstaining):
+        return []
     novel = any(not one.error and one.prediction.to_dict().get("none_of_these") for one in answers)
-    return [] if remarks is None else list(remarks(ask, novel))
+    return predictor.task.remarks(ask, novel)
 
 
 def _drawing(predictor: Predictor, out: str, sources: Sequence[Source]) -> Drawing:

@@ -66,7 +66,8 @@ def _textures(draw: np.random.Generator, count: int) -> list[Pixels]:
             np.sin(2 * np.pi * waves * np.hypot(rows, cols)),
             np.sin(along + 2 * np.sin(across / 3)),
         )[number % 4]
-        one, other = draw.integers(0, 256, (2, 3))
+        one = draw.integers(0, 256, 3)
+        other = (one + 128) % 256  # contrast in every channel, and in grey
         share = (height[..., None] + 1) / 2
         images.append(np.rint(one * share + other * (1 - share)).astype(np.uint8))
     return images

@@ -36,7 +36,8 @@ from vitrail.runs.network import Network, build_network, task_of
 from vitrail.runs.proof import TOLERANCE, answer, drift
 from vitrail.runs.run import Run, open_run
 from vitrail.runs.run_network import ASK, answering, run_network
-from vitrail.tasks.base import Ask, Task, asked_of
+from vitrail.tasks.ask import asked_of
+from vitrail.tasks.base import Ask, Task
 from vitrail.tasks.wrappers.elastic import points_of
 
 BATCH = 32

@@ -33,7 +33,7 @@ from torch.nn.functional import pad
 
 from vitrail.core.config import Settings as AnySettings
 from vitrail.core.config import read
-from vitrail.core.errors import SettingError, UnknownNameError
+from vitrail.core.errors import UnknownNameError
 from vitrail.data.batch import Batch, Geometry
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.targets import Targets
@@ -96,35 +96,6 @@ class Ask:
     top: int = 5
     sets: float | None = None
     each_class: bool = False
-
-
-def asked_of(
-    task: Task[Any, Any], threshold: float | None, sets: float | None = None, each_class: bool = False
-) -> Ask:
-    """Return the request options; raise SettingError for one that the task does not support or that is invalid."""
-    _refuse_threshold(task, threshold)
-    if sets is None and each_class:
-        raise SettingError("--each-class has no effect without label sets. Add --sets 0.05.")
-    if sets is not None:
-        refuse = getattr(task, "refuse_sets", None)
-        if refuse is None:
-            raise SettingError(
-                f"The task {task.name} has no label sets; a classification with one label per image has them. Remove "
-                "--sets."
-            )
-        refuse(sets)
-    return Ask(threshold=threshold, sets=sets, each_class=each_class)
-
-
-def _refuse_threshold(task: Task[Any, Any], threshold: float | None) -> None:
-    if threshold is None:
-        return
-    if not task.takes_threshold:
-        raise SettingError(
-            f"The task {task.name} takes no threshold: its predictions contain probabilities. Remove --threshold."
-        )
-    if not 0 <= threshold <= 1:
-        raise SettingError(f"A threshold is a probability from 0 to 1, got {threshold:g}.")
 
 
 class Asked(NamedTuple):

@@ -22,18 +22,16 @@ from vitrail.data.open_image import load
 from vitrail.data.prepare import Prepared
 from vitrail.evaluate.cross_validation import Answered, gain_from_twice, score_by_folds
 from vitrail.infer.backends import Backend
-from vitrail.infer.predictor import Predictor
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft_report import Outlook, write_draft_report
-from vitrail.reports.fit_abstention import store
 from vitrail.runs.device import device_for
 from vitrail.runs.image_changes import look_event
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import ReportError, Run, create_run, elsewhere
-from vitrail.tasks.probe import AbstainingProbe, DenseProbe, Probe, Vectors
+from vitrail.tasks.probe import DenseProbe, Probe, Vectors
 from vitrail.training.batch_size_finder import LARGER, forecast
 from vitrail.training.checkpointing import write_best
-from vitrail.training.draft_abstention import Cached, fit_on_features
+from vitrail.training.draft_abstention import Cached, fit_on_features, stored
 from vitrail.training.feature_cache import Frozen
 from vitrail.training.initialization import InitialState, build_from_recipe
 from vitrail.training.linear_probe import fit_head, out_of_fold
@@ -97,34 +95,32 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
             f"The task {recipe.task.name} has no draft with this head: it has no linear probe. Train the network: "
             f"{command('train', recipe.data.source, '--tune', 'full')}"
         )
-    rows = manifest.rows()
     clock.end("weights and set-up")
     vectors, plan = _features(frozen, manifest, listeners)
     clock.end("features")
-    data = probe_data(start, probe, rows, manifest)
+    data = probe_data(start, probe, manifest.rows(), manifest)
     scored = out_of_fold(probe, vectors, data.truth, data.groups)
     head = fit_head(probe, vectors, data.truth, data.groups)
     head.put_into(layer)
     clock.end("heads")
-    answered = Answered(rows, data.targets, scored.logits, scored.folds, data.truth, data.at, frozen.grid)
+    answered = Answered(
+        data.rows, data.targets, scored.logits, scored.folds, data.truth, data.at, frozen.grid
+    )
     folded = score_by_folds(start.task, recipe.task.name, answered)
-    start = replace(start, task=folded.task)
     clock.end("scores")
     fitted = fit_on_features(Cached(frozen, manifest, plan), answered, folded.task, recipe.data.source)
     clock.end("none of these")
-    now, half = (probe.share(logits, data.truth) for logits in (scored.logits, scored.half))
     seconds = full_seconds(planned.full or recipe, manifest)
     clock.end("measuring the fine-tune")
     run = create_run(recipe, out, quoted(sys.argv))
     note(listeners, elsewhere(run, out))
     manifest.write(run.manifest_path)
-    write_best(run, recipe, start)
-    if fitted is not None and isinstance(probe, AbstainingProbe):
-        store(run.model_path, Predictor(run.folder), fitted)
-        folded = folded._replace(result=probe.with_abstention(folded.result, fitted.abstention))
+    write_best(run, recipe, replace(start, task=folded.task))
+    folded = stored(run, folded, fitted)
     run.log("checked", prepared.found())
-    look = look_event(manifest.root, prepared.looked)
-    run.log("drafted", {**look, "phases": clock.phases, "strength": head.strength, "features": str(plan)})
+    known = {"phases": clock.phases, "strength": head.strength, "features": str(plan)}
+    run.log("drafted", {**look_event(manifest.root, prepared.looked), **known})
+    now, half = (probe.share(logits, data.truth) for logits in (scored.logits, scored.half))
     outlook = Outlook(clock.phases, *seconds, half, gain_from_twice(now, half))
     try:
         write_draft_report(run, manifest, folded, outlook)

@@ -23,12 +23,15 @@ from vitrail.evaluate.abstention import (
     label_scores,
     some_of_each,
 )
-from vitrail.evaluate.cross_validation import Answered
+from vitrail.evaluate.cross_validation import Answered, Folded
 from vitrail.infer.backends import Backend
+from vitrail.infer.predictor import Predictor
 from vitrail.metrics.novelty import Known
+from vitrail.reports.fit_abstention import store
+from vitrail.runs.run import Run
 from vitrail.tasks.abstention import Abstaining
 from vitrail.tasks.base import Task
-from vitrail.tasks.probe import Vectors
+from vitrail.tasks.probe import AbstainingProbe, Vectors
 from vitrail.training.feature_cache import Frozen
 
 HELD = 0.4
@@ -66,6 +69,15 @@ def fit_on_features(cached: Cached, answered: Answered, task: Task[Any, Any], so
         frozen.preprocess, source, lambda images: _doubled(frozen.of_images(images, cached.plan))
     )
     return fit_abstention(Evidence(train, kept, far, labels, learned=False, split="held-out"))
+
+
+def stored(run: Run, folded: Folded, fitted: Fitted | None) -> Folded:
+    """Store a fit in the model file of a draft, and return its scores with what a report says of the fit."""
+    probe: Any = folded.task.probe
+    if fitted is None or not isinstance(probe, AbstainingProbe):
+        return folded
+    store(run.model_path, Predictor(run.folder), fitted)
+    return folded._replace(result=probe.with_abstention(folded.result, fitted.abstention))
 
 
 def _doubled(vectors: dict[str, Vectors]) -> dict[str, NDArray[np.float64]]:

@@ -17,10 +17,10 @@ from vitrail.tasks.abstention import EACH_CLASS, Abstention
 
 Array = NDArray[np.float64]
 
-SPREADS = 2.0
-"""Scores so far from the limit, in spreads of known images, are 0.25 or 0.75 in a proof."""
+FARTHEST = 1e6
+"""The distance from the limit, in spreads of known images, that is 0 or 1 in a proof."""
 
-NEAR = 0.01
+NEAR = 0.003
 """Two answers "none of these" and not are the same if their values in a proof differ by less: rounding of a backend."""
 
 
@@ -35,9 +35,13 @@ def is_novel(abstention: Abstention, novelty: Tensor) -> Tensor:
 
 
 def squashed(abstention: Abstention, novelty: Tensor) -> Tensor:
-    """Return scores (b,) as numbers from 0 to 1 for a proof, 0.5 at the limit; far from it they still change."""
+    """Return scores (b,) as numbers from 0 to 1 for a proof, 0.5 at the limit.
+
+    Far from it, where the proof image mostly is, a change by a hundredth is still seen.
+    """
     away = novelty.float() - limit(abstention.novelty, abstention.error)
-    return 0.5 + torch.atan(away / SPREADS) / math.pi
+    grown = torch.log1p(away.abs()).copysign(away) / (2 * math.log1p(FARTHEST))
+    return (0.5 + grown).clamp(0, 1)
 
 
 def set_limits(abstention: Abstention, error: float, each_class: bool) -> Tensor:

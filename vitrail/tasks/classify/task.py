@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrail import plots
 from vitrail.core.errors import DataError
 from vitrail.data.batch import Batch, Geometry
 from vitrail.data.labels import count
 from vitrail.data.truth import Truth
-from vitrail.layers.heads import NO_INPUTS, DenseHead, DistilledHead, Head, Output, PooledHead
+from vitrail.layers.heads import Head, Output
 from vitrail.layers.mahalanobis import Novelty
-from vitrail.layers.pooling import Pool
-from vitrail.layers.tokens import Features, FeatureSpec
-from vitrail.layers.tokens import Pool as Kind
+from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.abstention import Abstention, novelty_of
 from vitrail.tasks.base import FINGERPRINT, Ask, Following, Losses, Task, within
 from vitrail.tasks.classify import label_sets
 from vitrail.tasks.classify.evaluation import ClassEvaluation
+from vitrail.tasks.classify.head import class_head
+from vitrail.tasks.classify.prediction import Names, Ranked, first
 from vitrail.tasks.classify.probe import ClassProbe
 from vitrail.tasks.classify.settings import ClassifySettings
 from vitrail.tasks.classify.targets import ClassTargets, NamedTargets, labels_of
@@ -37,123 +37,8 @@ if TYPE_CHECKING:
     from vitrail.data.manifest import Row
 
 
-class Order(TypedDict):
-    """Classes and their probabilities, in the same order."""
-
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Names(ABC):
-    """All labels of one image, the most probable first, with their probabilities."""
-
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
-
-    def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """Return the most probable labels with their probabilities."""
-        return list(zip(self.labels, self.probabilities, strict=True))[:count]
-
-    @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """Return the prediction as plain data for JSON."""
-
-
 T = TypeVar("T")
 NamedT = TypeVar("NamedT", bound=Names)
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked(Names):
-    """All classes of one image, the most probable first, with their probabilities.
-
-    `unlike` is the share of known images that fit their classes better than this one, `none_of_these` whether the
-    image is of none of the classes by the model's novelty score; both are None if the model has none. `label_set` are
-    the labels that cannot be ruled out, if they were asked for.
-    """
-
-    unlike: float | None = None
-    none_of_these: bool | None = None
-    label_set: tuple[str, ...] | None = None
-
-    @property
-    def label(self) -> str:
-        """The predicted class."""
-        return self.labels[0]
-
-    @property
-    def probability(self) -> float:
-        """The probability of the predicted class."""
-        return self.probabilities[0]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the row of a table of predictions."""
-        row = {"label": self.label, "probability": round(self.probability, 6), **self._abstention()}
-        return [row if self.label_set is None else {**row, "set": "|".join(self.label_set)}]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return label, probability and the five most probable classes."""
-        top = [{"label": label, "probability": round(p, 6)} for label, p in self.top()]
-        plain = {"label": self.label, "probability": round(self.probability, 6), "top": top}
-        plain |= self._abstention()
-        return plain if self.label_set is None else {**plain, "set": list(self.label_set)}
-
-    def _abstention(self) -> dict[str, Any]:
-        if self.unlike is None:
-            return {}
-        return {"none_of_these": self.none_of_these, "unlike": round(self.unlike, 6)}
-
-    def __str__(self) -> str:
-        text = f"{self.label} {self.probability:.1%}"
-        if self.none_of_these and self.unlike is not None:
-            text = f"none of these ({self.unlike:.1%}), most like {text}"
-        if self.label_set is None:
-            return text
-        return f"{text}, set: {', '.join(self.label_set) or 'empty, none of these'}"
-
-
-def first(labels: Sequence[str], probabilities: Sequence[float], choice: str) -> Order:
-    """Return labels and probabilities with `choice` moved to the front."""
-    place = labels.index(choice)
-    order = [place, *(i for i in range(len(labels)) if i != place)]
-    return {
-        "labels": tuple(labels[i] for i in order),
-        "probabilities": tuple(probabilities[i] for i in order),
-    }
-
-
-class ClassHead(PooledHead):
-    """Pool the features and compute one logit per class: Features -> logits (b, k)."""
-
-    def __init__(self, spec: FeatureSpec, classes: int, pool: Kind | None, dropout: float) -> None:
-        super().__init__()
-        self.read_pool(Pool(spec, pool))
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(self.pool.width, classes)
-        # Some published classifiers read every token (`DenseHead`); the head of such a network does the same.
-        self.dense = nn.Linear(spec.width, classes) if spec.dense and pool is None else None
-        if self.dense is not None:
-            self.reads = "patches"
-        for layer in (self.linear, self.dense):
-            if layer is not None:
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
-
-    def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
-        """Return logits."""  # -> (b, k)
-        logits: Tensor = self.linear(self.dropout(self.pool(features)))
-        if self.dense is not None:
-            best: Tensor = self.dense(self.dropout(features.tokens.patches)).amax(1)
-            logits = logits + DenseHead.SHARE * best
-        return {"logits": logits}
-
-
-def class_head(spec: FeatureSpec, classes: int, pool: Kind | None, dropout: float) -> Head:
-    """Return the head from Features to (b, k); two heads if there is a distillation token and no pool is set."""
-    if pool is None and "dist" in spec.prefix:
-        return DistilledHead(spec, classes, dropout=dropout)
-    return ClassHead(spec, classes, pool, dropout)
 
 
 def binary(output: Tensor, truth: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
