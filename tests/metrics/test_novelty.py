@@ -102,6 +102,14 @@ def test_an_auroc_is_that_of_scikit_learn():
     assert found.unknown == int(unknown.sum())
 
 
+def test_classes_of_one_held_out_image_have_an_interval_too():
+    held = known(200, seed=2)
+    rare = np.concatenate([np.flatnonzero(held.truth == 0), [1, 2, 3, 4]])
+    few = Known({place: x[rare] for place, x in held.vectors.items()}, held.truth[rare])
+    found = select(known(300), few, {}, 0.05).near
+    assert 0 <= found.auroc.low <= found.auroc.value <= found.auroc.high <= 1
+
+
 @pytest.fixture(scope="module")
 def fitted():
     far = {"strange": places(strange(60))}

@@ -120,15 +120,15 @@ def select(train: Known, held: Known, far: Mapping[str, Vectors], error: float) 
     The choice is by the mean of two AUROCs: over classes that are left out of the fit, and of the kind of images in
     `far` that is noticed worst. `error` is the share of known images that may be taken for unknown.
     """
-    gaussians = _fitted(train)
-    own = _distances(gaussians, held.vectors)
-    others = {kind: _distances(gaussians, vectors) for kind, vectors in far.items()}
-    rounds = list(_leave_one_out(train, held, error))
+    gaussians = fit_places(train)
+    own = distances_at(gaussians, held.vectors)
+    others = {kind: distances_at(gaussians, vectors) for kind, vectors in far.items()}
+    rounds = list(leave_one_out(train, held, error))
 
     def tried(parts: tuple[Part, ...]) -> _Tried:
-        detector = Detector(parts, _scales(parts, own), gaussians)
+        detector = Detector(parts, scales_of(parts, own), gaussians)
         scores = detector.scores(own)
-        pairs = {kind: _against(scores, detector.scores(one)) for kind, one in others.items()}
+        pairs = {kind: against(scores, detector.scores(one)) for kind, one in others.items()}
         return _Tried(detector, scores, [one.scored(parts) for one in rounds], pairs)
 
     best = max(map(tried, _possible(gaussians)), key=_Tried.worth)
@@ -158,8 +158,10 @@ def noticed(pairs: Sequence[Pair], error: float) -> Noticed:
     The interval of the AUROC is the percentile bootstrap over images, drawn alike for all pairs of the same images.
     """
     draws = resampled([str(i) for i in range(len(pairs[0].scores))])
-    samples = np.mean([ranking(pair.scores, pair.unknown, draws).auroc for pair in pairs], axis=0)
-    low, high = np.nanquantile(samples, [0.025, 0.975])
+    areas = np.stack([ranking(pair.scores, pair.unknown, draws).auroc for pair in pairs])
+    # A draw without any image of a class says nothing of this class.
+    samples = np.nanmean(areas[:, np.isfinite(areas).any(0)], axis=0)
+    low, high = np.quantile(samples, [0.025, 0.975])
     value = float(np.mean([pair.auroc for pair in pairs]))
     above = [
         pair.scores[pair.unknown] > limit(np.sort(pair.scores[~pair.unknown]).tolist(), error)
@@ -180,10 +182,10 @@ class _Round(NamedTuple):
     def scored(self, parts: tuple[Part, ...]) -> Pair:
         """Return the scores of all images by these parts."""
         known = {place: _some(one, ~self.unknown) for place, one in self.found.items()}
-        return Pair(Detector(parts, _scales(parts, known), {}).scores(self.found), self.unknown)
+        return Pair(Detector(parts, scales_of(parts, known), {}).scores(self.found), self.unknown)
 
 
-def _leave_one_out(train: Known, held: Known, error: float) -> Iterator[_Round]:
+def leave_one_out(train: Known, held: Known, error: float) -> Iterator[_Round]:
     """Leave out some classes in turn, evenly chosen from those with images on both sides."""
     classes = np.intersect1d(train.truth, held.truth)
     if len(classes) < FEWEST_CLASSES:
@@ -194,14 +196,16 @@ def _leave_one_out(train: Known, held: Known, error: float) -> Iterator[_Round]:
         if int((~unknown).sum()) < least_images(error):
             continue
         part = Known({place: x[rest] for place, x in train.vectors.items()}, train.truth[rest])
-        yield _Round(_distances(_fitted(part), held.vectors), unknown)
+        yield _Round(distances_at(fit_places(part), held.vectors), unknown)
 
 
-def _fitted(train: Known) -> dict[str, Gaussians]:
+def fit_places(train: Known) -> dict[str, Gaussians]:
+    """Fit Gaussians at each place."""
     return {place: fit_gaussians(x, train.truth) for place, x in train.vectors.items()}
 
 
-def _distances(gaussians: Mapping[str, Gaussians], vectors: Vectors) -> dict[str, Distances]:
+def distances_at(gaussians: Mapping[str, Gaussians], vectors: Vectors) -> dict[str, Distances]:
+    """Return the distances of images at each place."""
     return {place: distances(one, vectors[place]) for place, one in gaussians.items()}
 
 
@@ -213,7 +217,8 @@ def _possible(gaussians: Mapping[str, Gaussians]) -> list[tuple[Part, ...]]:
     return [parts for parts in CANDIDATES if all(map(fits, parts))]
 
 
-def _scales(parts: Sequence[Part], found: Mapping[str, Distances]) -> tuple[Scale, ...]:
+def scales_of(parts: Sequence[Part], found: Mapping[str, Distances]) -> tuple[Scale, ...]:
+    """Return the scale of each distance on known images."""
     values = [found[part.place].of(part.relative) for part in parts]
     return tuple(Scale(float(np.median(one)), max(float(one.std()), 1e-9)) for one in values)
 
@@ -222,6 +227,7 @@ def _some(found: Distances, chosen: Flags) -> Distances:
     return Distances(found.nearest[chosen], found.whole[chosen])
 
 
-def _against(known: Array, unknown: Array) -> Pair:
+def against(known: Array, unknown: Array) -> Pair:
+    """Return scores of known and of unknown images as one."""
     scores = np.concatenate([known, unknown])
     return Pair(scores, np.arange(len(scores)) >= len(known))

@@ -17,7 +17,8 @@ A task may have these optional members, which are looked up by name (`getattr`):
     reader()          the module that makes outputs from feature vectors (`vitrail.layers.mahalanobis`), or None
     temperature       the divisor of the logits in exported folders; `problem` is the task's name in transformers
 
-A prediction may have `rows()`, the rows of a table of predictions, and `files()`, bytes by file name suffix.
+A prediction may have `rows()`, the rows of a table of predictions, `files()`, bytes by file name suffix, and
+`none_of_these` with `unlike`, whether the image is of none of the classes, and the number for it.
 """
 
 from __future__ import annotations

@@ -103,9 +103,8 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     head = fit_head(probe, vectors, data.truth, data.groups)
     head.put_into(layer)
     clock.end("heads")
-    answered = Answered(
-        data.rows, data.targets, scored.logits, scored.folds, data.truth, data.at, frozen.grid
-    )
+    answers = (scored.logits, scored.folds, data.truth, data.at, frozen.grid)
+    answered = Answered(data.rows, data.targets, *answers)
     folded = score_by_folds(start.task, recipe.task.name, answered)
     clock.end("scores")
     fitted = fit_on_features(Cached(frozen, manifest, plan), answered, folded.task, recipe.data.source)
