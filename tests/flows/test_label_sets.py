@@ -58,7 +58,7 @@ def test_a_picture_of_something_else_is_none_of_these(vitrail, drafted, pictures
     assert table["noise.png"]["none_of_these"] == "True"
     assert table["0.png"]["set"] == "|".join(found["0.png"]["set"])
     assert "promised 90 %, this file delivers" in done.stderr
-    assert "held-out images fit their classes better" in done.stderr
+    assert "held-out images that fit their classes better" in done.stderr
     plain = vitrail("predict", drafted, pictures / "noise.png")
     assert "none of these (" in plain.stdout
 

@@ -85,8 +85,8 @@ def remarks(
     """Yield sentences that explain the numbers of predictions, each for all of them."""
     if novel:
         yield (
-            f"none of these (…%): so many of {len(abstention.novelty):,} {abstention.split} images fit their classes "
-            f"better than this one. Of images of known classes, {100 * abstention.error:g} % get this answer."
+            f"none of these (…%): the share of {len(abstention.novelty):,} {abstention.split} images that fit their "
+            f"classes better. Of images of known classes, {100 * abstention.error:g} % get this answer by mistake."
         )
     if sets is None:
         return
