@@ -69,6 +69,7 @@ ALLOWED: Mapping[tuple[str, str], str] = {
     ("*", "header/task.abstention*"): "new: none of these, and label sets",
     ("*", "header/proof.10"): "new: the novelty score is part of the proof",
     ("*", "weights/reader.*"): "new: the Gaussians of the novelty score",
+    ("*", "logits/novelty"): "new: the novelty score itself",
     ("*", "*/abstention*"): "new: what is noticed, and what label sets promise",
     ("*", "predictions/*none_of_these"): "new: whether an image is of none of the classes",
     ("*", "predictions/*unlike"): "new: the number for it",
