@@ -25,6 +25,8 @@ from vitrail.infer.predictor import Predictor, Request, load
 from vitrail.reports.fit_abstention import store
 from vitrail.runs.model_file import read_model
 from vitrail.runs.network import build_network, build_task, create_model, without_reader
+from vitrail.studio.answers import answers
+from vitrail.studio.pictures import Picture
 
 LABELS = ("red", "green", "blue")
 
@@ -181,6 +183,17 @@ def test_an_exported_file_answers_alike(abstaining, rows, tmp_path):
 def test_a_folder_of_a_library_says_that_it_has_the_classes_only(abstaining, rows, tmp_path):
     done = export(abstaining, "timm", tmp_path / "folder", data=rows[0])
     assert any("none of these" in note for note in done.proven.notes)
+
+
+def test_the_studio_shows_it_first_with_its_explanation(abstaining, tmp_path):
+    for name, image in (("noise", far_images("noise", 4)[3]), ("red", images()[0])):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    given = [Picture(name, tmp_path / f"{name}.png") for name in ("noise", "red")]
+    noise, red = answers(Predictor(abstaining, "cpu"), given)
+    assert noise.bars[0][0] == "none of these"
+    assert "images that fit their classes better" in noise.remarks[0]
+    assert red.bars[0][0] in LABELS
+    assert red.remarks == ()
 
 
 def test_a_group_counts_once_and_classes_are_drawn_evenly():

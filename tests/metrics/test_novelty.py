@@ -145,6 +145,14 @@ def test_too_few_images_get_the_reason_and_no_score():
     assert "18 validation images are too few" in found.abstention.reason
 
 
+def test_a_network_that_sees_no_difference_gets_the_reason():
+    train = known(100)
+    flat = Known({"last": np.ones((100, 13)) + 1e-7 * train.vectors["last"]}, train.truth)
+    found = fit_abstention(Evidence(flat, known(40, seed=2), {}, [[0.1]] * 5))
+    assert found.novelty is None
+    assert "the same features for every image" in found.abstention.reason
+
+
 def test_the_same_images_give_the_same_fit(fitted):
     far = {"strange": places(strange(60))}
     again = fit_abstention(Evidence(known(300), known(200, seed=2), far, [[0.1, 0.2]] * 5))

@@ -23,6 +23,7 @@ from vitrail.layers.heads import Output
 from vitrail.layers.mahalanobis import Distance, Novelty, VectorOutputs, output_of
 from vitrail.metrics.conformal import least_images
 from vitrail.metrics.intervals import Interval
+from vitrail.metrics.mahalanobis import unit
 from vitrail.metrics.novelty import Detector, Known, Noticed, Selection, select
 from vitrail.runs.network import with_reader
 from vitrail.runs.proof import proof_image_for
@@ -37,6 +38,9 @@ FEW, MANY = 5, 200
 
 HELD = 1000
 """Largest number of images that set the limits: a promise of 95 % is then kept within 1.4 points."""
+
+FLAT = 1e-4
+"""Vectors of length 1 whose values vary less than this over images: distances would be rounding errors."""
 
 FAR = 64
 """Images of each other kind."""
@@ -104,6 +108,8 @@ def _obstacle(evidence: Evidence) -> str:
         return f"{held} {evidence.split} images are too few: a limit of {100 * ERROR:g} % false alarms takes {least}"
     if len(np.unique(evidence.train.truth)) < 2:
         return "there are training images of one class only"
+    if min(float(unit(x).std(0).max()) for x in evidence.train.vectors.values()) < FLAT:
+        return "the network gives nearly the same features for every image"
     return ""
 
 
