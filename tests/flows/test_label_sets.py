@@ -11,7 +11,14 @@ import torch
 from PIL import Image
 
 from vitrail.data.far_images import far_images
+from vitrail.data.manifest import Manifest
+from vitrail.infer.predictor import Predictor
 from vitrail.models.factory import build, config_of
+from vitrail.reports.fit_abstention import with_abstention
+from vitrail.runs.model_file import read_model
+from vitrail.runs.run import open_run
+from vitrail.runs.train_options import TrainOptions
+from vitrail.training.fit import train
 from vitrail.weights.convert import _write_own
 from vitrail.weights.pretrained import Pretrained
 
@@ -19,9 +26,6 @@ from vitrail.weights.pretrained import Pretrained
 @pytest.fixture(scope="session")
 def drafted(digits, cache, tmp_path_factory):
     """A draft of four digits on a random network."""
-    from vitrail.runs.train_options import TrainOptions
-    from vitrail.training.fit import train
-
     folder = tmp_path_factory.mktemp("drafted")
     torch.manual_seed(0)
     config = config_of("vit_digits")
@@ -105,8 +109,60 @@ def test_too_few_validation_images_say_so_and_promise_nothing(vitrail, trained, 
     assert "none of these (" not in done.stdout
 
 
-def test_a_finished_run_is_not_fitted_again(vitrail, drafted, trained):
-    before = (trained / "model.safetensors").read_bytes()
-    again = vitrail("train", "--resume", trained)
+@pytest.fixture(scope="session")
+def learned(some_digits, cache, tmp_path_factory):
+    """A training of one epoch with enough validation images."""
+    out = tmp_path_factory.mktemp("learned") / "run"
+    options = TrainOptions(model="vit_digits", weights="none", epochs=1, batch=16, micro=16, out=str(out))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("VITRAIL_CACHE", str(cache))
+        return train(some_digits("0123", 60), options).folder
+
+
+def test_a_training_fits_it_and_counts_false_alarms_on_test_images(learned):
+    found = json.loads((learned / "report.json").read_text())["abstention"]
+    assert found["learned"]
+    assert found["pictures"] >= 19
+    assert found["false_alarms"]["low"] <= found["false_alarms"]["value"] <= found["false_alarms"]["high"]
+    assert "kept out" not in found["reason"]
+    assert "The network itself has learned the class" in (learned / "report.html").read_text()
+    header, tensors = read_model(learned / "model.safetensors")
+    assert header.task["abstention"]["parts"]
+    assert any(name.startswith("reader.") for name in tensors)
+
+
+def test_a_fine_tune_starts_from_a_model_with_a_score(vitrail, learned, digits, tmp_path):
+    words = [
+        "--weights",
+        learned / "model.safetensors",
+        "--imgsz",
+        "32",
+        "--out",
+        tmp_path / "tuned",
+        "--dry-run",
+    ]
+    done = vitrail("train", digits, "--tune", "full", *words)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_training_image_that_is_gone_is_the_reason(learned, cache, monkeypatch):
+    """A report that is made again later needs no training image for anything else."""
+    monkeypatch.setenv("VITRAIL_CACHE", str(cache))
+    run = open_run(learned)
+    manifest = run.manifest(run.root())
+    gone = manifest.rows("train")[0]._replace(path="gone.png")
+    rows = [gone, *(row for row in manifest.rows() if row.id != gone.id)]
+    predictor = Predictor(run.folder, "cpu")
+    predictor.task.abstention = None
+    kept = run.model_path.read_bytes()
+    found = with_abstention(run, Manifest.of(rows, manifest.root, manifest.truth), predictor)
+    run.model_path.write_bytes(kept)
+    assert "gone.png" in found.task.abstention.reason
+    assert found.predict(np.zeros((32, 32, 3), np.uint8))[0].none_of_these is None
+
+
+def test_a_finished_run_is_not_fitted_again(vitrail, learned):
+    before = (learned / "model.safetensors").read_bytes()
+    again = vitrail("train", "--resume", learned)
     assert again.returncode == 0, again.stderr
-    assert (trained / "model.safetensors").read_bytes() == before
+    assert (learned / "model.safetensors").read_bytes() == before

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vitrail.data.labels import count
 from vitrail.metrics.conformal import Promise, least_images, promise
-from vitrail.metrics.intervals import of_groups
+from vitrail.metrics.intervals import Interval, of_groups, wilson
 from vitrail.tasks.abstention import EACH_CLASS, Abstention
 from vitrail.tasks.classify import label_sets
 from vitrail.tasks.result import Column, Number, Table, TableSection
@@ -144,12 +144,17 @@ def _summary(details: Mapping[str, Any]) -> str:
     parts = []
     if near := details["near"]:
         what = "a class left out of the fit" if details["learned"] else "a class it never saw"
-        parts.append(f"{what} is noticed in {Number.of(near['noticed']).text(0)}")
+        parts.append(f"{what} is noticed in {_share(Interval(**near['noticed']), near['unknown'])}")
     if far := details["far"]:
-        shares = [one["noticed"]["value"] for one in far.values()]
-        parts.append(f"a picture of something else in {100 * sum(shares) / len(shares):.0f} %")
-    found = ", ".join(parts) or "not measured"
-    return f"none of these: {found}, at {100 * details['error']:g} % false alarms"
+        images = sum(one["unknown"] for one in far.values())
+        found = sum(one["noticed"]["value"] * one["unknown"] for one in far.values())
+        parts.append(f"a picture of something else in {_share(wilson(found, images), images)}")
+    measured = ", ".join(parts) or "not measured"
+    return f"none of these: {measured}, at {100 * details['error']:g} % false alarms"
+
+
+def _share(share: Interval, images: int) -> str:
+    return f"{100 * share.value:.0f} % ({100 * share.low:.0f} – {100 * share.high:.0f}, {images:,} images)"
 
 
 def _sets(details: Mapping[str, Any]) -> TableSection:
