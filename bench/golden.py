@@ -66,6 +66,13 @@ ALLOWED: Mapping[tuple[str, str], str] = {
     ("*", "header/preprocess.interpolation"): "new: said where it went without saying",
     ("*", "header/preprocess.scale"): "new: said where it went without saying",
     ("*", "history/*parts*"): "new: a loss of several parts is logged part by part",
+    ("*", "header/task.abstention*"): "new: none of these, and label sets",
+    ("*", "header/proof.10"): "new: the novelty score is part of the proof",
+    ("*", "weights/reader.*"): "new: the Gaussians of the novelty score",
+    ("*", "logits/novelty"): "new: the novelty score itself",
+    ("*", "*/abstention*"): "new: what is noticed, and what label sets promise",
+    ("*", "predictions/*none_of_these"): "new: whether an image is of none of the classes",
+    ("*", "predictions/*unlike"): "new: the number for it",
     ("*", "manifest/*part"): "new: the part of a file that holds several samples",
     (
         "elastic",

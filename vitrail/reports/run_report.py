@@ -11,6 +11,7 @@ from vitrail.evaluate.new_data import own_tests
 from vitrail.infer.predictor import Predictor
 from vitrail.models.factory import count_params
 from vitrail.reports.calibrate_model import calibrate_on_validation
+from vitrail.reports.fit_abstention import with_abstention
 from vitrail.reports.operating_points import with_operating_points
 from vitrail.reports.run_page import page
 from vitrail.runs.image_changes import without_changes
@@ -25,12 +26,13 @@ from vitrail.tasks.result_file import result_to_dict
 def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool) -> dict[str, Any]:
     """Evaluate the run's model on its test split; write its reports into the run.
 
-    First the model is calibrated on the validation split (`calibrate_on_validation`), and operating points are measured
-    on it (`with_operating_points`). Images of both splits that changed since the run began are left out; the report
-    lists them in `left_out`.
+    First the model is calibrated on the validation split (`calibrate_on_validation`), operating points are measured on
+    it (`with_operating_points`), and "none of these" and label sets are fitted (`with_abstention`). Images of both
+    splits that changed since the run began are left out; the report lists them in `left_out`.
     """
     manifest, left_out = without_changes(run, manifest, (VAL, TEST))
     predictor = with_operating_points(run, manifest, calibrate_on_validation(run, manifest))
+    predictor = with_abstention(run, manifest, predictor)
     report = about(run, manifest, predictor) | {"finished": finished, "seconds": round(seconds, 1)}
     result = tested(predictor, manifest)
     report |= result.to_dict() | ({"left_out": left_out} if left_out else {})

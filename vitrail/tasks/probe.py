@@ -17,6 +17,7 @@ from torch import nn
 from vitrail.data.batch import Geometry
 from vitrail.data.manifest import Row
 from vitrail.layers.heads import Output
+from vitrail.tasks.abstention import Abstention
 from vitrail.tasks.result import Result, Scope
 
 Vectors = NDArray[np.float32]
@@ -130,6 +131,15 @@ class PerImageProbe(Protocol):
 
     def wrong(self, logits: Vectors, truth: Whole) -> NDArray[np.float64]:
         """Return how wrong the answers of images are, 0 … 1 each: (n,)."""
+        ...
+
+
+@runtime_checkable
+class AbstainingProbe(Protocol):
+    """A probe whose reports tell of "none of these" and of label sets."""
+
+    def with_abstention(self, result: Result, abstention: Abstention) -> Result:
+        """Return a result of cross-validation with what was fitted after it."""
         ...
 
 

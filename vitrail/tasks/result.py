@@ -131,12 +131,18 @@ class Section:
 
 @dataclass(frozen=True)
 class TableSection(Section):
-    """A table with a note below; `card` is its heading on a model card."""
+    """A table with a note below; `card` is its heading on a model card, `summary` the line for the command line."""
 
     kind: ClassVar[str] = "table"
     table: Table
     note: str = ""
     card: str = f"Scores on {NEVER_SEEN}"
+    summary: str = ""
+
+    @property
+    def line(self) -> str:
+        """Return the summary."""
+        return self.summary
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from torch import nn
 
 from vitrail.layers.heads import DistilledHead
 from vitrail.metrics.calibration import calibration
+from vitrail.tasks.abstention import Abstention
+from vitrail.tasks.classify.abstention_report import abstention_details
 from vitrail.tasks.classify.evaluation import ClassEvaluation, from_details
 from vitrail.tasks.probe import NOISE, OTHER_HEADS, Doubt, Linear, Vectors, Whole, fit_regression, regression
 from vitrail.tasks.result import Result, Scope
@@ -80,10 +82,18 @@ class ClassProbe:
         calibrated = calibration(before, after, self.temperature, evaluation.right())
         return evaluation.calibrated(calibrated, scope, OTHER_HEADS)
 
+    def with_abstention(self, result: Result, abstention: Abstention) -> Result:
+        """Return the result with the figures of "none of these" and the promise of label sets."""
+        details = {**result.details, "abstention": abstention_details(abstention, self.labels)}
+        *sections, _ = result.sections
+        added = from_details(details, result.verdict).sections[2:]
+        return result._replace(sections=(*sections, *added), details=details)
+
     def reopen(self, report: Mapping[str, Any]) -> Result:
         """Return the result that the report.json of a draft contains."""
+        kept = ("test", "calibration", "abstention")
         return from_details(
-            {key: report[key] for key in ("test", "calibration")}, report["verdict"], OTHER_HEADS
+            {key: report[key] for key in kept if key in report}, report["verdict"], OTHER_HEADS
         )
 
     def doubts(self, evaluation: ClassEvaluation) -> list[Doubt]:

@@ -18,7 +18,9 @@ from vitrail.data.truth import Truth
 from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Following, Losses
-from vitrail.tasks.classify.task import NamedAnswers, Names, class_head
+from vitrail.tasks.classify.head import class_head
+from vitrail.tasks.classify.prediction import Names
+from vitrail.tasks.classify.task import NamedAnswers
 from vitrail.tasks.multilabel.evaluation import LabelEvaluation, multi_hot
 from vitrail.tasks.multilabel.probe import LabelProbe
 from vitrail.tasks.multilabel.settings import MultiLabelSettings
