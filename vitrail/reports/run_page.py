@@ -239,7 +239,7 @@ class _Layout:
         return beside
 
     def _curve(self, curve: Curve) -> dict[str, Any]:
-        figure = plots.curves(curve.series, curve.x, curve.y)
+        figure = plots.curves(curve.series, curve.x, curve.y, curve.bands)
         return {"image": plots.data_uri(figure), "note": curve.note}
 
     def _reliability(self, section: Reliability) -> dict[str, Any]:

@@ -13,6 +13,8 @@ A task may have these optional members, which are looked up by name (`getattr`):
     in_image(…)       the output of an exported graph in the pixels of the image itself (`picture_outputs`)
     compare(…)        the image with truth, prediction and their difference drawn on it, for pages
     glance(…)         a small image of truth beside prediction, shown while a training runs
+    losses(output, truths)  the loss of each image, (b,), without smoothing or weights: what an attack on the pixels
+                      raises; with it, and `right` among `Evaluation.per_image`, robustness can be measured
     temperature       the divisor of the logits in exported folders; `problem` is the task's name in transformers
 
 A prediction may have `rows()`, the rows of a table of predictions, and `files()`, bytes by file name suffix.
