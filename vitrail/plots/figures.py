@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from vitrail.plots.colours import ACCENT, FAINT, INK, SECOND
+from vitrail.plots.colours import ACCENT, FAINT, INK, SECOND, SERIES
 from vitrail.plots.images import THIN
 
 Line = Sequence[tuple[float, float]]
@@ -27,7 +27,7 @@ def curves(
     """
     figure = Figure(figsize=(6.2, 3.2))
     axes = figure.subplots()
-    for (name, points), colour in zip(series.items(), cycle((ACCENT, SECOND, "#009e73", "#cc79a7"))):
+    for (name, points), colour in zip(series.items(), cycle(SERIES)):
         xs, ys = zip(*points, strict=True) if points else ((), ())
         axes.plot(xs, ys, label=name, color=colour, linewidth=2, marker="o", markersize=3)
         if band := bands.get(name):

@@ -37,11 +37,12 @@ class Table(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What a corruption is done with: its parameter, the factor of lengths, and a random generator."""
+    """What a corruption is done with: its parameter, the factor of lengths, a random generator, and for which table."""
 
     parameter: Any
     scale: float
     draw: Generator
+    small: bool
 
 
 Corruption = Callable[[Pixels, Setting], Pixels]
@@ -69,7 +70,7 @@ def corrupt(kind: str, severity: int, image: NDArray[np.uint8], seed: int) -> ND
     scale = min(image.shape[:2]) / (32 if small else 224)
     parameter = (table.small if small else table.photographs)[severity - 1]
     colours = image[..., :3] if image.shape[2] == 4 else image
-    changed = change(colours / 255.0, Setting(parameter, scale, np.random.default_rng(seed)))
+    changed = change(colours / 255.0, Setting(parameter, scale, np.random.default_rng(seed), small))
     rounded = np.rint(np.clip(changed, 0, 1) * 255).astype(np.uint8)
     return np.concatenate([rounded, image[..., 3:]], 2) if image.shape[2] == 4 else rounded
 
@@ -85,17 +86,30 @@ def _shot_noise(image: Pixels, how: Setting) -> Pixels:
 
 
 def _defocus_blur(image: Pixels, how: Setting) -> Pixels:
-    """Convolve with a disk whose edge is smoothed."""
+    """Convolve with a disk whose edge is smoothed.
+
+    Radii of CIFAR-10-C are no whole numbers. Those of ImageNet-C are, and between two of them lies their mean.
+    """
     radius, smoothing = how.parameter[0] * how.scale, how.parameter[1]
-    reach = max(1, math.ceil(radius)) + 2
-    at = np.arange(-reach, reach + 1)
-    disk = (at[:, None] ** 2 + at[None] ** 2 <= radius**2).astype(np.float64)
+    reach = math.ceil(radius) + 3
+    if how.small:
+        disk = _disk(radius, reach)
+    else:
+        part = radius - math.floor(radius)
+        disk = (1 - part) * _disk(math.floor(radius), reach) + part * _disk(math.ceil(radius), reach)
     near = np.arange(-1, 2) if radius <= 8 else np.arange(-2, 3)
     bell = np.exp(-(near**2) / (2 * smoothing**2))
-    return _convolved(image, _convolved_kernel(disk / disk.sum(), bell / bell.sum()))
+    return _convolved(image, _smoothed(disk, bell / bell.sum()))
 
 
-def _convolved_kernel(kernel: Pixels, bell: Pixels) -> Pixels:
+def _disk(radius: float, reach: int) -> Pixels:
+    """Return equal weights within a radius, with sum 1: (2 · reach + 1, 2 · reach + 1)."""
+    at = np.arange(-reach, reach + 1)
+    inside: Pixels = (at[:, None] ** 2 + at[None] ** 2 <= radius**2).astype(np.float64)
+    return inside / inside.sum()
+
+
+def _smoothed(kernel: Pixels, bell: Pixels) -> Pixels:
     from scipy.ndimage import convolve1d
 
     once = convolve1d(kernel, bell, axis=0, mode="constant")

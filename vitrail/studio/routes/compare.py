@@ -24,10 +24,9 @@ PAGE, REPORT = "compare.html", "compare.json"
 
 SHOWN = Equivalent(
     command("compare", "--runs", "runs/a", "runs/b"),
-    "from vitrail.data.options import DEFAULTS\n"
     "from vitrail.studies.compare.comparison import compare_runs\n"
-    "from vitrail.studies.compare_options import CompareOptions\n\n"
-    "compare_runs(['runs/a', 'runs/b'], '', DEFAULTS, CompareOptions(), '')",
+    "from vitrail.studies.compare_options import RunsAsked\n\n"
+    "compare_runs(RunsAsked(['runs/a', 'runs/b']), print)",
 )
 
 
