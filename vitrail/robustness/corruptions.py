@@ -105,8 +105,9 @@ def _defocus_blur(image: Pixels, how: Setting) -> Pixels:
 def _disk(radius: float, reach: int) -> Pixels:
     """Return equal weights within a radius, with sum 1: (2 · reach + 1, 2 · reach + 1)."""
     at = np.arange(-reach, reach + 1)
-    inside: Pixels = (at[:, None] ** 2 + at[None] ** 2 <= radius**2).astype(np.float64)
-    return inside / inside.sum()
+    inside = (at[:, None] ** 2 + at[None] ** 2 <= radius**2).astype(np.float64)
+    weights: Pixels = inside / inside.sum()
+    return weights
 
 
 def _smoothed(kernel: Pixels, bell: Pixels) -> Pixels:

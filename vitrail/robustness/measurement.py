@@ -80,7 +80,6 @@ class Measured:
     right: dict[Disturbance, Flags]
     lasting: dict[float, NDArray[np.int64]] = field(default_factory=dict)
     grid: Grid = (1, 1)
-    notes: tuple[str, ...] = ()
 
     @property
     def groups(self) -> list[str]:
@@ -168,12 +167,8 @@ def measure(
             found.setdefault(one, []).append(right)
         done += len(batch.rows)
         say(f"{done} of {len(rows)} images")
-    salient = any(one.kind == SALIENT for one in found)
-    notes = (
-        () if salient else (f"Nothing cheap tells where {predictor.header.name} looks: no salient patches.",)
-    )
     whole = {one: np.concatenate(parts) for one, parts in found.items()}
-    return Measured(tuple(rows), whole, lasting, grid, notes)
+    return Measured(tuple(rows), whole, lasting, grid)
 
 
 def answers_of(predictor: Predictor, batch: Scored, grid: Grid, seed: int) -> dict[Disturbance, Flags]:
@@ -204,9 +199,10 @@ def _disturbed(
             ]
             images = torch.stack([predictor.preprocess.normalise(one) for one in made])
             yield Disturbance(CORRUPTED, kind, severity), images
-    orders = {RANDOM: [random_order(grid, one, seed) for one in batch.ids]}
-    if (maps := saliency(predictor, batch, output, grid)) is not None:
-        orders[SALIENT] = [salient_order(one) for one in maps]
+    orders = {
+        RANDOM: [random_order(grid, one, seed) for one in batch.ids],
+        SALIENT: [salient_order(one) for one in saliency(predictor, batch, output, grid)],
+    }
     for kind, order in orders.items():
         for share in SHARES:
             yield Disturbance(DROPPED, kind, share), dropped(batch.images, order, grid, share)

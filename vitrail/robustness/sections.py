@@ -50,7 +50,7 @@ NOTES: Mapping[str, str] = MappingProxyType(
         ),
         DROPPED: (
             "Patches are squares of one grid of {grid}, replaced by the mean colour: the same random ones for every "
-            "model, and those where the model itself looks most."
+            "model, and those that count most for the model's own answer (gradient × input)."
         ),
         SHUFFLED: "The image is cut into so many pieces a side, which change places. 1 is the image as it is.",
         ATTACKED: (
@@ -96,7 +96,7 @@ def summary(measured: Measured) -> dict[str, list[Disturbance]]:
         "as they are": [UNCHANGED],
         "with corruptions": [one for one in measured.right if one.category == CORRUPTED],
         "without half of the patches": [Disturbance(DROPPED, RANDOM, 0.5)],
-        "without the half it looks at most": [Disturbance(DROPPED, SALIENT, 0.5)],
+        "without the half that counts most": [Disturbance(DROPPED, SALIENT, 0.5)],
         "with shuffled patches": [one for one in measured.right if one.category == SHUFFLED],
     }
     if measured.strengths(ATTACKED):
@@ -234,9 +234,7 @@ def _verdict(name: str, measured: Measured) -> str:
         right = f"{100 * found.value:.1f} % ({100 * found.low:.1f} – {100 * found.high:.1f})"
         on = "" if images == len(measured.rows) else f", on {count(images, 'image')}"
         parts.append(f"{right} right {what}" if what == "as they are" else f"{right} {what}{on}")
-    return f"{name + ': ' if name else ''}{'; '.join(parts)}." + "".join(
-        f" {note}" for note in measured.notes
-    )
+    return f"{name + ': ' if name else ''}{'; '.join(parts)}."
 
 
 def _details(models: Models, called: str) -> dict[str, Any]:
@@ -247,7 +245,6 @@ def _details(models: Models, called: str) -> dict[str, Any]:
             {
                 "model": name,
                 "grid": list(measured.grid),
-                "notes": list(measured.notes),
                 "scores": [
                     {**one._asdict(), "images": len(right), **interval(measured, [one]).to_dict()}
                     for one, right in measured.right.items()
