@@ -145,6 +145,16 @@ def test_unchanged_pixels_are_exactly_the_inputs_and_gradients_pass_the_normalis
     torch.testing.assert_close(some.gradient, found.gradient[3:4], rtol=1e-4, atol=1e-6)
 
 
+def test_gradients_of_few_images_at_a_time_are_the_same(vit, monkeypatch):
+    batch = next(batches_of(vit.predictor, vit.rows[:5], vit.root))
+    target, which = ModelTarget(vit.predictor, batch), torch.tensor([4, 0, 2])
+    whole = target.look(target.pixels[which], which)
+    monkeypatch.setattr("vitrail.robustness.attack_target.AT_ONCE", 2 * 32 * 32)
+    parts = target.look(target.pixels[which], which)
+    torch.testing.assert_close(parts.gradient, whole.gradient, rtol=1e-4, atol=1e-6)
+    assert parts.right.tolist() == whole.right.tolist()
+
+
 def test_an_attack_leaves_the_network_as_it_was(vit):
     before = {name: tensor.clone() for name, tensor in vit.predictor.network.state_dict().items()}
     measure(vit.predictor, vit.rows[:4], vit.root, SETTINGS)

@@ -103,6 +103,15 @@ def test_a_result_is_the_same_after_its_file():
     }
 
 
+def test_a_curve_of_an_earlier_version_has_no_bands():
+    plain = result_to_dict(result_of({"": made()}, "40 test images"))
+    curve = plain["sections"][0]
+    curve["values"] = curve["values"][:-1]
+    found = result_from_dict(plain).sections[0]
+    assert found.bands == {}
+    assert plots.curves(found.series, found.x, found.y, found.bands).axes[0].lines
+
+
 def test_duplicates_count_once():
     alone, grouped = made(), made(group="g")
     kinds = summary(alone)["with corruptions"]

@@ -91,7 +91,7 @@ def evaluate(
         sys.stdout.flush()
     if failed:
         say(failed)
-    elif not json and (page := html or (f"{model}/report.html" if wanted.robustness and not data else "")):
+    elif not json and (page := html or (_own_page(model) if wanted.robustness and not data else "")):
         say(f"page    {page}")
     return 1 if failed else 0
 
@@ -119,6 +119,14 @@ def _told(
     if data:
         return robustness_on(model, data, wanted, html=html, read=options, device=device, say=say)
     return robustness_of_run(model, wanted, device, say)
+
+
+def _own_page(model: str) -> str:
+    """Return the page of a run, or "" if it has none yet."""
+    from pathlib import Path
+
+    path = Path(model, "report.html")
+    return str(path) if path.is_file() else ""
 
 
 def _refuse_own_page(model: str) -> None:

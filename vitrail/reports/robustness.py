@@ -70,6 +70,7 @@ def robustness_of_run(model: str, wanted: RobustnessOptions, device: str = "auto
     images = _Images(rows_of(own.scored, TEST), own.manifest.root, "test images", own.notes)
     told = _measured(predictor, images, wanted, how, say)
     if not run.report_path.is_file():
+        told.report["notes"].append(f"{run.folder} has no report yet, so these numbers stand here alone.")
         return told
     try:
         _add(run, own.manifest, predictor, told.result)

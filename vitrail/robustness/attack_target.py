@@ -23,6 +23,11 @@ RIGHT = "right"
 """What an evaluation calls whether an image was answered correctly."""
 
 
+AT_ONCE = 4 * 224 * 224
+"""Pixels of the images whose gradients are computed together: a backward pass keeps every activation (a ViT-L at 224 px
+about 1 GB an image)."""
+
+
 class Scored(NamedTuple):
     """A batch that can be scored: network inputs (b, channels, height, width), their rows, truths and places."""
 
@@ -73,7 +78,15 @@ class ModelTarget:
         return self.images[which] + (pixels - self.pixels[which]) / self.deviation
 
     def look(self, pixels: Tensor, which: Tensor) -> Look:
-        """Return the gradient of the task's loss, and which answers are still right."""
+        """Return the gradient of the task's loss, and which answers are still right; a few images at a time."""
+        step = max(1, AT_ONCE // (pixels.shape[-2] * pixels.shape[-1]))
+        parts = [
+            self._look(*part)
+            for part in zip(torch.split(pixels, step), torch.split(which, step), strict=True)
+        ]
+        return Look(torch.cat([part.gradient for part in parts]), torch.cat([part.right for part in parts]))
+
+    def _look(self, pixels: Tensor, which: Tensor) -> Look:
         some = self.batch.some(which.tolist())
         with torch.enable_grad():
             changed = pixels.detach().requires_grad_()
