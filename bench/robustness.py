@@ -17,6 +17,7 @@ from vitrail.evaluate.new_data import own_tests
 from vitrail.infer.predictor import Predictor
 from vitrail.metrics.paired_difference import REGION
 from vitrail.models.factory import count_params
+from vitrail.robustness.measurement import FGSM, SALIENT
 from vitrail.robustness.options import RobustnessOptions
 from vitrail.runs.run import Run, open_run
 from vitrail.runs.train_options import TrainOptions
@@ -26,6 +27,7 @@ from vitrail.training.fit import train
 
 CIFAR = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10-10k.zip"
 MODELS = {"ViT": "vit_digits", "CNN": "resnet10t"}
+DASHED = (SALIENT, FGSM)
 EPSILONS = "0.25,0.5,1,2,4,8"
 
 
@@ -51,7 +53,7 @@ def markdown(table: Table) -> str:
 
 
 def figure(found: Robustness, path: Path) -> None:
-    """Draw the four curves side by side: accuracy over strength, bands are 95 % intervals."""
+    """Draw the four curves: accuracy over strength, a colour a model, a stroke a kind; bands are 95 % intervals."""
     from matplotlib.figure import Figure
 
     from vitrail.plots.colours import SERIES
@@ -59,10 +61,13 @@ def figure(found: Robustness, path: Path) -> None:
     curves = [one for one in found.result.sections if isinstance(one, Curve)]
     drawn = Figure(figsize=(10, 7), layout="constrained")
     for axes, curve in zip(drawn.subplots(2, 2).flat, curves, strict=True):
-        for (name, points), colour in zip(curve.series.items(), SERIES, strict=False):
+        for name, points in curve.series.items():
+            model, _, kind = name.partition(", ")
+            colour = SERIES[list(MODELS).index(model)]
             xs, ys = zip(*points, strict=True)
             low, high = zip(*curve.bands[name], strict=True)
-            axes.plot(xs, ys, color=colour, marker="o", markersize=3, linewidth=2, label=name)
+            stroke = "--" if kind in DASHED else "-"
+            axes.plot(xs, ys, stroke, color=colour, marker="o", markersize=3, linewidth=2, label=name)
             axes.fill_between(xs, low, high, color=colour, alpha=0.13, linewidth=0)
         axes.set(xlabel=curve.x, ylabel=curve.y, ylim=(0, None), title=curve.heading)
         axes.grid(alpha=0.25)
