@@ -36,6 +36,7 @@ from vitrail.tasks.result import (
     Result,
     Section,
     Shot,
+    TableSection,
     measured,
 )
 
@@ -165,6 +166,17 @@ def _notes(manifest: Manifest) -> Iterator[str]:
         )
 
 
+def plain_layout(section: Section) -> dict[str, Any] | None:
+    """Return the template values of a table or a curve, which need no image; None for other sections."""
+    shared = {"kind": section.kind, "heading": section.heading}
+    if isinstance(section, TableSection):
+        return {**shared, "table": section.table, "note": section.note}
+    if isinstance(section, Curve):
+        figure = plots.curves(section.series, section.x, section.y, section.bands)
+        return {**shared, "image": plots.data_uri(figure), "note": section.note}
+    return None
+
+
 class _Layout:
     """Converts sections to template values: loads images, draws curves.
 
@@ -179,12 +191,12 @@ class _Layout:
 
     def __call__(self, section: Section) -> dict[str, Any] | None:
         """Return the template values of a section, or None if there is nothing to show."""
+        if plain := plain_layout(section):
+            return plain
         lay: Mapping[str, Callable[[Any], dict[str, Any] | None]] = {
-            "table": lambda one: {"table": one.table, "note": one.note},
             "matrix": self._matrix,
             "gallery": self._gallery,
             "overlays": self._overlays,
-            "curve": self._curve,
             "reliability": self._reliability,
         }
         values = lay[section.kind](section) if section.kind in lay else None
@@ -237,10 +249,6 @@ class _Layout:
             return task.render(shown, answer)
         beside: Image = compare(shown, answer, task.read(self.rows[shot.id], self.root))
         return beside
-
-    def _curve(self, curve: Curve) -> dict[str, Any]:
-        figure = plots.curves(curve.series, curve.x, curve.y)
-        return {"image": plots.data_uri(figure), "note": curve.note}
 
     def _reliability(self, section: Reliability) -> dict[str, Any]:
         calibration = section.calibration

@@ -15,6 +15,8 @@ A task may have these optional members, which are looked up by name (`getattr`):
     glance(…)         a small image of truth beside prediction, shown while a training runs
     nonconformity(…), refuse_sets(…), remarks(…)   label sets and "none of these": `vitrail.tasks.abstention.Abstaining`
     reader()          the module that makes outputs from feature vectors (`vitrail.layers.mahalanobis`), or None
+    losses(output, truths)  the loss of each image, (b,), without smoothing or weights: what an attack on the pixels
+                      raises; with it, and `right` among `Evaluation.per_image`, robustness can be measured
     temperature       the divisor of the logits in exported folders; `problem` is the task's name in transformers
 
 A prediction may have `rows()`, the rows of a table of predictions, `files()`, bytes by file name suffix, and

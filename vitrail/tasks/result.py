@@ -176,13 +176,14 @@ class Overlays(Section):
 
 @dataclass(frozen=True)
 class Curve(Section):
-    """Named lines of points (x, y), and the labels of the axes."""
+    """Named lines of points (x, y), and the labels of the axes; `bands` holds the intervals of a line's points."""
 
     kind: ClassVar[str] = "curve"
     series: Mapping[str, Sequence[tuple[float, float]]]
     x: str
     y: str
     note: str = ""
+    bands: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

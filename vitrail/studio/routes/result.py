@@ -89,7 +89,7 @@ def figure(request: Request, name: str, number: int) -> Response:
     found = studio_of(request).run(name).result()
     section = found.sections[number] if found is not None and 0 <= number < len(found.sections) else None
     if isinstance(section, Curve):
-        drawn = curves(section.series, section.x, section.y)
+        drawn = curves(section.series, section.x, section.y, section.bands)
     elif isinstance(section, Reliability):
         bins = section.calibration["bins"]
         drawn = reliability([(one["sure"], *one["right"].values(), one["answers"]) for one in bins])

@@ -146,6 +146,11 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
         entropy = F.cross_entropy(logits, truth, weight=weight, label_smoothing=smoothing)
         return Losses({"cross_entropy": entropy})
 
+    def losses(self, output: Output, truths: Sequence[int]) -> Tensor:
+        """Return the plain cross entropy of each image: (b,)."""
+        logits = output["logits"].float()
+        return F.cross_entropy(logits, torch.as_tensor(truths, device=logits.device), reduction="none")
+
     def weights(self, targets: Sequence[int] | Tensor) -> Mapping[str, float]:
         """Return the denominator of weighted cross entropy: the sum of the weights of the true classes.
 

@@ -105,6 +105,12 @@ class MultiLabel(NamedAnswers[tuple[int, ...], Labelled], LabelTargets):
         weight = None if weights is None else torch.tensor(weights, device=logits.device)
         return Losses({"bce": F.binary_cross_entropy_with_logits(logits, soft, pos_weight=weight)})
 
+    def losses(self, output: Output, truths: Sequence[tuple[int, ...]]) -> Tensor:
+        """Return the binary cross entropy of each image, the mean over labels: (b,)."""
+        logits = output["logits"].float()
+        truth = multi_hot(truths, logits.shape[1]).to(logits.device)
+        return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)
+
     def follow(self, output: Output, teacher: Output, by: Following) -> Tensor:
         """Return the binary cross entropy against the output of a teacher, the mean over labels and images.
 
