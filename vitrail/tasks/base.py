@@ -15,6 +15,8 @@ A task may have these optional members, which are looked up by name (`getattr`):
     glance(…)         a small image of truth beside prediction, shown while a training runs
     temperature       the divisor of the logits in exported folders; `problem` is the task's name in transformers
 
+Its `probe` may have these, too (`tasks/probe.py`): `wrong(…)` for learning curves, `label_scores(…)` for label errors.
+
 A prediction may have `rows()`, the rows of a table of predictions, and `files()`, bytes by file name suffix.
 """
 
