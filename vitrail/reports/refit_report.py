@@ -8,8 +8,9 @@ from vitrail.core.files import write_json, write_text
 from vitrail.data.manifest import Manifest
 from vitrail.infer.predictor import Predictor
 from vitrail.reports.run_page import page_of_refit
-from vitrail.reports.run_report import about
+from vitrail.reports.run_report import about, values_of
 from vitrail.runs.model_card import card
+from vitrail.runs.passport import passport_of
 from vitrail.runs.run import Run
 from vitrail.tasks.result import Result
 from vitrail.tasks.result_file import result_to_dict
@@ -22,6 +23,7 @@ def write_refit_report(
     again, seconds = made
     told = {"finished": True, "seconds": round(seconds, 1), "reproduce": again}
     report = about(run, manifest, predictor) | told | result.to_dict()
+    report["passport"] = passport_of(run, manifest, ("refit", again), values_of(result))
     write_json(run.report_path, report)
     write_json(run.result_path, result_to_dict(result))
     write_text(run.folder / "report.html", page_of_refit(manifest, predictor, result, report))

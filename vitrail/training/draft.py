@@ -26,6 +26,7 @@ from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft_report import Outlook, write_draft_report
 from vitrail.runs.device import device_for
 from vitrail.runs.image_changes import look_event
+from vitrail.runs.passport import hash_of
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import ReportError, Run, create_run, elsewhere
 from vitrail.tasks.probe import DenseProbe, Probe, Vectors
@@ -116,7 +117,9 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     write_best(run, recipe, start)
     run.log("checked", prepared.found())
     look = look_event(manifest.root, prepared.looked)
-    run.log("drafted", {**look, "phases": clock.phases, "strength": head.strength, "features": str(plan)})
+    made = {"strength": head.strength, "features": str(plan)}
+    weights = hash_of(start.network.encoder.state_dict())
+    run.log("drafted", {**look, "phases": clock.phases, **made, "weights": weights})
     outlook = Outlook(clock.phases, *seconds, half, gain_from_twice(now, half))
     try:
         write_draft_report(run, manifest, folded, outlook)
