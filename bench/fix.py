@@ -61,7 +61,7 @@ def planted(clean: Path, folder: Path, seed: int) -> tuple[Path, dict[str, str]]
     test = set(order[: round(0.15 * len(files))].tolist())
     val = set(order[round(0.15 * len(files)) : round(0.30 * len(files))].tolist())
     others = [i for i in order.tolist() if i not in test]
-    wrong = set(others[: round(SHARE * len(others))])
+    wrong = set(draw.permutation(others)[: round(SHARE * len(others))].tolist())
     folder.mkdir()
     truth = {}
     with (folder / "labels.csv").open("w", newline="") as handle:

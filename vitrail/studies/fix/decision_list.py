@@ -13,7 +13,7 @@ from vitrail.core.files import replace
 from vitrail.core.text import command
 from vitrail.data.decisions import Decision, What
 from vitrail.data.labels import count, shorten
-from vitrail.data.manifest import KEPT, TRAIN, Row
+from vitrail.data.manifest import KEPT, TEST, Row
 from vitrail.data.own_outputs import FIX
 from vitrail.studies.fix.doubts import Doubts
 from vitrail.studies.fix.run_images import RunImages
@@ -129,11 +129,11 @@ def _refuse_empty(images: RunImages, made: Mapping[str, Decision]) -> None:
     before, after = Counter[str](), Counter[str]()
     for row in images.now.rows(state=None):
         decision = made.get(row.id)
-        if row.state == KEPT and row.split == TRAIN:
+        if row.state == KEPT and row.split != TEST:
             before.update(targets.strata(row))
         stays = row.state == KEPT if decision is None else decision.what != "drop"
         label = decision.value if decision and decision.what == "relabel" else row.target
-        if stays and row.split in ("", TRAIN):
+        if stays and row.split != TEST:
             after.update(targets.strata(row._replace(target=label)))
     emptied = [name for name in before if not after[name]]
     if emptied:

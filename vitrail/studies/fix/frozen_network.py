@@ -72,7 +72,7 @@ def open_network(run: Run, device: str = "auto") -> FrozenNetwork:
         settings["pool"] = frozen.kind
     task = build_task(name, predictor.task.truth, settings)
     start = replace(start, task=task, network=build_network(frozen.encoder, task))
-    _refuse_unable(start, name, recipe)
+    refuse_unable(start, name, recipe.data.source)
     recipe = recipe.model_copy(
         update={
             "task": TaskSettings(name=name, settings=settings),
@@ -110,19 +110,20 @@ def _start(
         return own, (f"The pretrained weights are not here any more ({error}) {LEARNED}",)
 
 
-def _refuse_unable(start: InitialState, name: str, recipe: Recipe) -> None:
+def refuse_unable(start: InitialState, name: str, source: str) -> None:
+    """Raise a SettingError if the task called `name` cannot tell of an image whether its target is wrong."""
     probe: Any = start.task.probe
     dense = isinstance(probe, DenseProbe)
     if dense or not isinstance(probe, ScoresLabels) or not isinstance(probe, PerImageProbe):
         raise SettingError(
             f"The task {name} cannot tell of an image whether its target is wrong: its probe has no label_scores. "
-            f"What can be checked is checked by: {command('check', recipe.data.source or 'IMAGES')}"
+            f"What can be checked is checked by: {command('check', source or 'IMAGES')}"
         )
     layer: Any = start.task.probe
     if layer.layer(start.network.head) is None:
         raise SettingError(
             "The head of this run has no layer that a probe can fit, so its labels cannot be compared. Make a draft: "
-            f"{command('train', recipe.data.source or 'IMAGES', '--tune', 'draft')}"
+            f"{command('train', source or 'IMAGES', '--tune', 'draft')}"
         )
 
 

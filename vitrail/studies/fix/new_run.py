@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from vitrail.core.text import command, quoted
-from vitrail.data.manifest import TEST, VAL, Row
-from vitrail.evaluate.collect_answers import result_of, scope_of
+from vitrail.data.manifest import TEST
+from vitrail.evaluate.collect_answers import scope_of
 from vitrail.infer.predictor import Predictor
 from vitrail.metrics.intervals import Interval
 from vitrail.reports.refit_report import write_refit_report
@@ -19,17 +18,15 @@ from vitrail.runs.run import Run, create_run
 from vitrail.studies.fix.frozen_network import FrozenNetwork, evaluated
 from vitrail.studies.fix.refit import Comparison, Refitted
 from vitrail.studies.fix.run_images import RunImages
-from vitrail.tasks.base import Task
-from vitrail.tasks.probe import Linear, Vectors
 from vitrail.tasks.result import Column, Number, Result, Table, TableSection
 from vitrail.training.checkpointing import write_best
 
 
 def write_run(images: RunImages, network: FrozenNetwork, refitted: Refitted, out: str, seconds: float) -> Run:
     """Write a new run with the new head and the labels as they are now; the old run stays as it is."""
-    head, scored = refitted.head, refitted.scored
-    task = network.start.task
-    settings = {**network.recipe.task.settings, **_calibration(images, task, head, scored)}
+    head, task = refitted.head, network.start.task
+    fitted = evaluated(task, images.now, *refitted.learned).calibrate()
+    settings = {**network.recipe.task.settings, **fitted}
     task = build_task(network.recipe.task.name, task.truth, settings)
     assembled = build_network(network.frozen.encoder, task)
     probe: Any = task.probe
@@ -41,9 +38,8 @@ def write_run(images: RunImages, network: FrozenNetwork, refitted: Refitted, out
     look = look_event(images.now.root, images.examined.looked)
     run.log("fixed", {"parent": images.run.folder.name, **look, **refitted.comparison.to_dict()})
     write_best(run, recipe, replace(network.start, task=task, network=assembled))
-    rows, vectors = scored[TEST]
-    evaluation = evaluated(task, images.now, rows, head.logits(vectors))
-    result = result_of(evaluation, rows, scope_of(images.now, TEST))
+    evaluation = evaluated(task, images.now, *refitted.tests)
+    result: Result = probe.result(evaluation, scope_of(images.now, TEST))
     result = with_comparison(result, refitted.comparison)
     again = command("fix", images.run.folder.name, "--apply", "fix.csv")
     write_refit_report(run, images.now, Predictor(run.folder), result, (again, seconds))
@@ -71,13 +67,3 @@ def comparison_section(found: Comparison) -> TableSection:
 
 def _number(share: Interval) -> Number:
     return Number(share.value, share.low, share.high)
-
-
-def _calibration(
-    images: RunImages, task: Task[Any, Any], head: Linear, scored: Mapping[str, tuple[list[Row], Vectors]]
-) -> Mapping[str, Any]:
-    """Return the settings that are fitted on the validation images; without any, those of the run stay."""
-    if VAL not in scored:
-        return {}
-    rows, vectors = scored[VAL]
-    return evaluated(task, images.now, rows, head.logits(vectors)).calibrate()

@@ -6,23 +6,24 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
-from vitrail.core.files import append_line
+from vitrail.core.files import append_line, make_folder
 from vitrail.core.text import command
 from vitrail.data.labels import count, shorten
-from vitrail.data.manifest import TEST, TRAIN, VAL, Row, group_key
+from vitrail.data.manifest import TEST, Row, group_key
 from vitrail.metrics.intervals import Interval, of_groups, wilson
 from vitrail.metrics.paired_difference import Difference, over_seeds
 from vitrail.runs.run import Run
 from vitrail.studies.fix.frozen_network import FrozenNetwork
 from vitrail.studies.fix.run_images import RunImages, changes
 from vitrail.tasks.probe import Linear, Vectors
-from vitrail.training.linear_probe import fit_head
+from vitrail.training.linear_probe import fit_head, held_out
 from vitrail.training.progress import Listener
 
 
@@ -104,20 +105,26 @@ class Comparison:
 
 
 class Refitted(NamedTuple):
-    """The comparison, the new head, and the features and rows of validation and test images, labels as they are now."""
+    """The comparison, the new head, and rows with logits: of the images it learned from, by folds, and of the test.
+
+    The labels are those of now.
+    """
 
     comparison: Comparison
     head: Linear
-    scored: dict[str, tuple[list[Row], Vectors]]
+    learned: tuple[list[Row], Vectors]
+    tests: tuple[list[Row], Vectors]
 
 
 def refit(images: RunImages, network: FrozenNetwork, listeners: Sequence[Listener] = ()) -> Refitted:
-    """Fit a head on the training images as they were labelled, and one as they are now; compare both.
+    """Fit a head on all images but the test, as they were labelled, and one as they are now; compare both.
+
+    Validation images learn, too: nothing is chosen by them here, and their wrong labels count like all others.
 
     Raises:
         DataError: the run has no test image that no decision is about, or no training images.
     """
-    before, after = images.before.rows(TRAIN), images.now.rows(TRAIN)
+    before, after = (images.rows(one, test=False) for one in (images.before, images.now))
     touched = touched_tests(images)
     tests = [row for row in images.before.rows(TEST) if row.id not in touched]
     if not tests or not before or not after:
@@ -125,15 +132,16 @@ def refit(images: RunImages, network: FrozenNetwork, listeners: Sequence[Listene
             f"{images.run.folder} has {len(tests):,} test images that no decision is about, and {len(after):,} "
             "training images: nothing can be compared. Undo decisions about test images (--undo), or add images."
         )
-    validation, present = images.now.rows(VAL), images.now.rows(TEST)
-    every = list({row.id: row for row in (*before, *after, *tests, *validation, *present)}.values())
+    present = images.now.rows(TEST) or tests
+    every = list({row.id: row for row in (*before, *after, *tests, *present)}.values())
     vectors = dict(zip((row.id for row in every), network.vectors(images.now, every, listeners), strict=True))
     heads = [_head(network, images, rows, vectors) for rows in (before, after)]
     wrong = [_wrong(network, images, head, tests, vectors) for head in heads]
     comparison = _comparison(images, tests, wrong, touched)
-    parts = {VAL: validation, TEST: present}
-    scored = {name: (rows, _of(rows, vectors)) for name, rows in parts.items() if rows}
-    return Refitted(comparison, heads[1], scored)
+    data = network.data(images.now, after)
+    folds = held_out(network.probe, _of(after, vectors), data.truth, data.groups)
+    scored = heads[1].logits(_of(present, vectors))
+    return Refitted(comparison, heads[1], (after, folds.logits), (present, scored))
 
 
 def touched_tests(images: RunImages) -> dict[str, Row]:
@@ -149,15 +157,20 @@ def touched_tests(images: RunImages) -> dict[str, Row]:
 
 def note_list(run: Run, *, test: bool) -> None:
     """Note that a list of doubts was made, and whether test images stood in it."""
-    append_line(_rounds(run), {"event": "listed", "time": time.time(), "test": test})
+    _append(run, {"event": "listed", "time": time.time(), "test": test})
 
 
 def note_comparison(run: Run, comparison: Comparison) -> None:
     """Note that the test images of a run told a comparison."""
-    append_line(_rounds(run), {"event": "compared", "time": time.time(), **comparison.to_dict()})
+    _append(run, {"event": "compared", "time": time.time(), **comparison.to_dict()})
 
 
-def _rounds(run: Run) -> Any:
+def _append(run: Run, event: dict[str, Any]) -> None:
+    make_folder(_rounds(run).parent)
+    append_line(_rounds(run), event)
+
+
+def _rounds(run: Run) -> Path:
     return run.folder / "fix" / "rounds.jsonl"
 
 
