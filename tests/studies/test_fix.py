@@ -18,7 +18,8 @@ from vitrail.models.factory import build, config_of
 from vitrail.runs.passport import EMBEDDED, Passport, causes, read_passport
 from vitrail.runs.run import Run, open_run
 from vitrail.runs.train_options import TrainOptions
-from vitrail.studies.fix.fix_loop import Asked, decide, list_doubts
+from vitrail.studies.fix.fix_loop import decide, list_doubts
+from vitrail.studies.fix.fix_options import FixOptions
 from vitrail.studies.fix.frozen_network import open_network
 from vitrail.studies.fix.run_images import open_images
 from vitrail.studies.rerun import Places, rerun
@@ -66,7 +67,7 @@ def listed(place, **more):
 
 
 def decided(place, **asked):
-    return decide(str(place / "run"), Asked(**asked), str(place / "few"))
+    return decide(str(place / "run"), FixOptions(**asked), str(place / "few"))
 
 
 def ids_of_tests(place):

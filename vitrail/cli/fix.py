@@ -7,27 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from vitrail.studies.fix.fix_options import FixOptions
+
 if TYPE_CHECKING:
     from vitrail.studies.fix.fix_loop import Fixed, Listed
 
 SHOWN = 15
 """Number of labels that are printed; the table holds all of them."""
 
-Words = Annotated[tuple[str, ...], Parameter(consume_multiple=True)]
-
 
 def fix(
     run: str,
     /,
     *,
-    apply: str = "",
-    relabel: Words = (),
-    drop: Words = (),
-    keep: Words = (),
-    undo: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
+    decisions: Annotated[FixOptions, Parameter(name="*")] = FixOptions(),
     data: str = "",
     with_test: bool = False,
-    out: str = "",
     device: str = "auto",
     json: bool = False,
 ) -> int:
@@ -46,22 +41,10 @@ def fix(
     ----------
     run
         a run folder, a draft or a training
-    apply
-        a table that this command wrote, with the column decision filled in: keep, drop or relabel
-    relabel
-        the right label of an image, IMAGE=LABEL
-    drop
-        leave this image out
-    keep
-        the label of this image is right: do not list it again
-    undo
-        take back the decision with this number
     data
         where the images are now, if they were moved
     with_test
         look at the test images, too: then the comparison is no longer on images that played no part
-    out
-        folder of the new run, RUN-fixed by default
     device
         auto, cpu, cuda, mps
     json
@@ -74,18 +57,17 @@ def fix(
     run_there(run)
     if data:
         data_there(data)
-    from vitrail.studies.fix.fix_loop import Asked, decide, list_doubts
+    from vitrail.studies.fix.fix_loop import decide, list_doubts
     from vitrail.training.progress import Teller
 
-    asked = Asked(apply, relabel, drop, keep, undo, out)
-    if with_test and asked.decides():
+    if with_test and decisions.decides():
         raise UsageError("--with-test lists doubts, it decides nothing. Leave it out, or the decisions.")
-    if out and not asked.decides():
+    if decisions.out and not decisions.decides():
         raise UsageError("--out names the run after decisions, and there are none. Leave it out.")
     with Teller(say) as teller:
         found = (
-            decide(run, asked, data, device=device, listeners=[teller])
-            if asked.decides()
+            decide(run, decisions, data, device=device, listeners=[teller])
+            if decisions.decides()
             else list_doubts(run, data, test=with_test, device=device, listeners=[teller])
         )
     if json:

@@ -15,7 +15,7 @@ from vitrail.data.decisions import Decision, What
 from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import KEPT, TEST, Row
 from vitrail.data.own_outputs import FIX
-from vitrail.studies.fix.doubts import Doubts
+from vitrail.studies.fix.label_doubts import Doubts
 from vitrail.studies.fix.run_images import RunImages
 
 WORDS: Mapping[str, What] = MappingProxyType({"keep": "keep", "drop": "drop", "relabel": "relabel"})

@@ -14,8 +14,9 @@ from vitrail.data.decisions import Decision, History
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.run import Run, open_run
 from vitrail.studies.fix.decision_list import asked_for, read_list, write_list
-from vitrail.studies.fix.doubts import Doubts, find_doubts
+from vitrail.studies.fix.fix_options import FixOptions
 from vitrail.studies.fix.frozen_network import FrozenNetwork, open_network
+from vitrail.studies.fix.label_doubts import Doubts, find_doubts
 from vitrail.studies.fix.list_page import next_commands, page_of_list, result_of_list
 from vitrail.studies.fix.new_run import write_run
 from vitrail.studies.fix.refit import (
@@ -29,22 +30,6 @@ from vitrail.studies.fix.run_images import RunImages, open_images
 from vitrail.tasks.result import Result
 from vitrail.tasks.result_file import result_to_dict
 from vitrail.training.progress import Listener
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a user decides: a table, single images, decisions to take back; and where the new run goes."""
-
-    apply: str = ""
-    relabel: tuple[str, ...] = ()
-    drop: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
-    undo: tuple[int, ...] = ()
-    out: str = ""
-
-    def decides(self) -> bool:
-        """Tell whether anything is decided or taken back."""
-        return bool(self.apply or self.relabel or self.drop or self.keep or self.undo)
 
 
 @dataclass(frozen=True)
@@ -100,7 +85,12 @@ def list_doubts(
 
 
 def decide(
-    folder: str, asked: Asked, data: str = "", *, device: str = "auto", listeners: Sequence[Listener] = ()
+    folder: str,
+    asked: FixOptions,
+    data: str = "",
+    *,
+    device: str = "auto",
+    listeners: Sequence[Listener] = (),
 ) -> Fixed:
     """Note decisions beside the data, fit the head again, compare it on the test images, and write a new run.
 
@@ -129,7 +119,7 @@ def _opened(
     return open_images(run, network.recipe.task.name, data, listeners), network
 
 
-def _decided(images: RunImages, asked: Asked) -> tuple[History, tuple[Decision, ...]]:
+def _decided(images: RunImages, asked: FixOptions) -> tuple[History, tuple[Decision, ...]]:
     history = images.history
     for number in asked.undo:
         history = history.undo(number)

@@ -13,7 +13,7 @@ from vitrail.infer.predictor import Predictor
 from vitrail.metrics.intervals import wilson
 from vitrail.pages import render
 from vitrail.reports.run_page import lay_out
-from vitrail.studies.fix.doubts import Doubts, Entry, Why
+from vitrail.studies.fix.label_doubts import Doubts, Entry, Why
 from vitrail.studies.fix.run_images import RunImages
 from vitrail.tasks.result import Column, Gallery, Number, Result, Section, Shot, Table, TableSection
 
