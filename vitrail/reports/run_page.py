@@ -78,6 +78,24 @@ def page_of_new(new: NewData, predictor: Predictor, result: Result, report: dict
     return _page(_layout(new.manifest, predictor), result, report, values)
 
 
+def page_of_refit(manifest: Manifest, predictor: Predictor, result: Result, report: dict[str, Any]) -> str:
+    """Return the page of a run whose head was fitted again after decisions about labels."""
+    classes = f" on {count(len(predictor.labels), 'class', 'classes')}" if predictor.labels else ""
+    values = {
+        "title": f"{report['model']}{classes}, labels fixed",
+        "subtitle": "A frozen network and a head fitted again after decisions about labels, scored on test images",
+        "notes": list(_notes(manifest)),
+        "learnt": False,
+    }
+    return _page(_layout(manifest, predictor), result, report, values)
+
+
+def lay_out(manifest: Manifest, predictor: Predictor, sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """Return the template values of sections with the images of a manifest, for other pages (partials/<kind>.html)."""
+    layout = _layout(manifest, predictor)
+    return [laid for section in sections if (laid := layout(section))]
+
+
 class Drawer(NamedTuple):
     """Draws predictions on images: a task, its preprocessing, and a function that predicts one image."""
 

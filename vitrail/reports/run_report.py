@@ -16,6 +16,7 @@ from vitrail.reports.operating_points import with_operating_points
 from vitrail.reports.run_page import page
 from vitrail.runs.image_changes import without_changes
 from vitrail.runs.model_card import card
+from vitrail.runs.passport import passport_of
 from vitrail.runs.reproduce import train_command
 from vitrail.runs.run import Run
 from vitrail.runs.versions import environment
@@ -36,6 +37,7 @@ def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool
     report = about(run, manifest, predictor) | {"finished": finished, "seconds": round(seconds, 1)}
     result = tested(predictor, manifest)
     report |= result.to_dict() | ({"left_out": left_out} if left_out else {})
+    report["passport"] = passport_of(run, manifest, ("training", report["reproduce"]), values_of(result))
     html = page(run, manifest, predictor, result, report)
     write_json(run.report_path, report)
     write_json(run.result_path, result_to_dict(result))
@@ -59,6 +61,11 @@ def tested(predictor: Predictor, manifest: Manifest) -> Result:
     """Return the result of a model on the test split of its run."""
     rows = rows_of(manifest, TEST)
     return result_of(evaluate(predictor, rows, manifest.root), rows, scope_of(manifest, TEST))
+
+
+def values_of(result: Result) -> dict[str, float | None]:
+    """Return the scores of a result without their intervals, as a passport holds them."""
+    return {name: number.value for name, number in result.numbers.items()}
 
 
 def about(run: Run, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:

@@ -19,6 +19,8 @@ A task may have these optional members, which are looked up by name (`getattr`):
                       raises; with it, and `right` among `Evaluation.per_image`, robustness can be measured
     temperature       the divisor of the logits in exported folders; `problem` is the task's name in transformers
 
+Its `probe` may have these, too (`tasks/probe.py`): `wrong(…)` for learning curves, `label_scores(…)` for label errors.
+
 A prediction may have `rows()`, the rows of a table of predictions, `files()`, bytes by file name suffix, and
 `none_of_these` with `unlike`, whether the image is of none of the classes, and the number for it.
 """

@@ -31,6 +31,9 @@ OTHER_HEADS = (
 NOISE = 0.02
 """Share of wrong labels that is assumed when label errors are searched."""
 
+ALONE = "no other image of this class: nothing else tells what it looks like"
+"""The note of a label that only one image (or its duplicates) has: heads without it never saw the label."""
+
 
 class Linear(NamedTuple):
     """A linear layer, logits = x weightᵀ + bias, and the inverse strength of its regularisation."""
@@ -122,6 +125,32 @@ class DenseProbe(Probe, Protocol):
 
     def calibrate(self, logits: Vectors, truth: Whole) -> Mapping[str, Any]:
         """Return the task settings that are fitted on the predictions of patches."""
+        ...
+
+
+class LabelScore(NamedTuple):
+    """How well the target of an image fits the predictions of heads that were not trained on it.
+
+    `label` and `proposal` are cells of a table: the target, and the one that fits better. `confidence` is the
+    probability of the target (of several labels: of the least fitting one), `margin` that minus the probability of the
+    proposal. `doubted`: the target is more probably wrong than right. `note` says what limits this, or is "".
+    """
+
+    row: Row
+    label: str
+    proposal: str
+    confidence: float
+    margin: float
+    doubted: bool
+    note: str = ""
+
+
+@runtime_checkable
+class ScoresLabels(Protocol):
+    """A probe that can tell of the target of each image how well it fits: what label errors are found with."""
+
+    def label_scores(self, evaluation: Any) -> list[LabelScore]:
+        """Return one score per image of an evaluation of out-of-fold predictions, in the order of its rows."""
         ...
 
 

@@ -26,6 +26,7 @@ from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft_report import Outlook, write_draft_report
 from vitrail.runs.device import device_for
 from vitrail.runs.image_changes import look_event
+from vitrail.runs.passport import hash_of
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import ReportError, Run, create_run, elsewhere
 from vitrail.tasks.probe import DenseProbe, Probe, Vectors
@@ -103,8 +104,9 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     head = fit_head(probe, vectors, data.truth, data.groups)
     head.put_into(layer)
     clock.end("heads")
-    answers = (scored.logits, scored.folds, data.truth, data.at, frozen.grid)
-    answered = Answered(data.rows, data.targets, *answers)
+    answered = Answered(
+        data.rows, data.targets, scored.logits, scored.folds, data.truth, data.at, frozen.grid
+    )
     folded = score_by_folds(start.task, recipe.task.name, answered)
     clock.end("scores")
     fitted = fit_on_features(Cached(frozen, manifest, plan), answered, folded.task, recipe.data.source)
@@ -117,8 +119,9 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     write_best(run, recipe, replace(start, task=folded.task))
     folded = stored(run, folded, fitted)
     run.log("checked", prepared.found())
-    known = {"phases": clock.phases, "strength": head.strength, "features": str(plan)}
-    run.log("drafted", {**look_event(manifest.root, prepared.looked), **known})
+    weights = hash_of(start.network.encoder.state_dict())
+    made = {"strength": head.strength, "features": str(plan), "weights": weights}
+    run.log("drafted", {**look_event(manifest.root, prepared.looked), "phases": clock.phases, **made})
     now, half = (probe.share(logits, data.truth) for logits in (scored.logits, scored.half))
     outlook = Outlook(clock.phases, *seconds, half, gain_from_twice(now, half))
     try:
