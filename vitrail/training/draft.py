@@ -104,9 +104,8 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     head = fit_head(probe, vectors, data.truth, data.groups)
     head.put_into(layer)
     clock.end("heads")
-    answered = Answered(
-        data.rows, data.targets, scored.logits, scored.folds, data.truth, data.at, frozen.grid
-    )
+    answers = (scored.logits, scored.folds, data.truth, data.at, frozen.grid)
+    answered = Answered(data.rows, data.targets, *answers)
     folded = score_by_folds(start.task, recipe.task.name, answered)
     clock.end("scores")
     fitted = fit_on_features(Cached(frozen, manifest, plan), answered, folded.task, recipe.data.source)
@@ -119,9 +118,8 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
     write_best(run, recipe, replace(start, task=folded.task))
     folded = stored(run, folded, fitted)
     run.log("checked", prepared.found())
-    weights = hash_of(start.network.encoder.state_dict())
-    made = {"strength": head.strength, "features": str(plan), "weights": weights}
-    run.log("drafted", {**look_event(manifest.root, prepared.looked), "phases": clock.phases, **made})
+    made = {"phases": clock.phases, "strength": head.strength, "features": str(plan)}
+    run.log("drafted", {**look_event(manifest.root, prepared.looked), **made, **_weights_of(start)})
     now, half = (probe.share(logits, data.truth) for logits in (scored.logits, scored.half))
     outlook = Outlook(clock.phases, *seconds, half, gain_from_twice(now, half))
     try:
@@ -139,6 +137,10 @@ def _features(frozen: Frozen, manifest: Manifest, listeners: Sequence[Listener])
     note(listeners, [f"features in {plan}"])
     progress = partial(_report_progress, listeners)
     return frozen.vectors(manifest, rows, progress, plan), plan
+
+
+def _weights_of(start: InitialState) -> dict[str, str]:
+    return {"weights": hash_of(start.network.encoder.state_dict())}
 
 
 def _probe_of(start: InitialState) -> Probe | None:
