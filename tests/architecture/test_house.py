@@ -357,7 +357,6 @@ LONG = {
     "models/timm_wrapper.py": "any network of timm as an encoder",
     "plots/images.py": "drawings on images",
     "tasks/classify/evaluation.py": "the scores of one label an image",
-    "tasks/classify/task.py": "the task of one label an image",
     "tasks/multilabel/evaluation.py": "the scores of several labels an image",
     "tasks/result.py": "what reports lay out, as data",
     "tasks/segment/targets.py": "masks as truths of a training",
