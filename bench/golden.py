@@ -73,6 +73,7 @@ ALLOWED: Mapping[tuple[str, str], str] = {
     ("*", "*/abstention*"): "new: what is noticed, and what label sets promise",
     ("*", "predictions/*none_of_these"): "new: whether an image is of none of the classes",
     ("*", "predictions/*unlike"): "new: the number for it",
+    ("*", "*/passport*"): "new: everything a rerun needs",
     ("*", "manifest/*part"): "new: the part of a file that holds several samples",
     (
         "elastic",
