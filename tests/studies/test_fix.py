@@ -265,7 +265,7 @@ def test_a_rerun_says_what_differs(place):
     History().decide("drop", [decided_ids[0].id]).write(history_path(place / "few"))
     found = rerun(place / "run", Places(str(place / "few"), run.recipe().model.weights, str(place / "again")))
     assert not found.equal
-    assert {"images", "labels", "split"} <= {one.what for one in found.causes}
+    assert {"images", "truths", "split"} <= {one.what for one in found.causes}
     assert decided_ids[0].id in found.pictures
     assert "Not equal to the bit" in found.lines()[0]
 

@@ -8,7 +8,7 @@ import sys
 def reproduce(report: str, /, *, data: str = "", weights: str = "", out: str = "", json: bool = False) -> int:
     """Run a training again from the page of its report, and say whether the result is equal, or what differs.
 
-    The page holds the hashes of images, labels, split and weights, the seed, the settings and the versions. On the same
+    The page holds the hashes of images, truths, split and weights, the seed, the settings and the versions. On the same
     machine a training is equal to the bit; elsewhere the differences are named.
 
         vitrail reproduce runs/photos/report.html

@@ -1,6 +1,6 @@
 """The passport of a run: everything that a rerun needs, in report.json and in report.html, without places of a machine.
 
-It holds the recipe, the hashes of images, labels, split and weights, the seed, versions and conditions, and what came
+It holds the recipe, the hashes of images, truths, split and weights, the seed, versions and conditions, and what came
 out: the hash of the trained weights and the scores.
 """
 
@@ -39,13 +39,13 @@ Kind = Literal["training", "draft", "refit"]
 
 
 class DataHashes(Settings):
-    """The name of the data, the number of kept images, and hashes of their contents, labels and splits."""
+    """The name of the data, the number of kept images, and hashes of their contents, truths and splits."""
 
     name: str
     images: int
     splits: dict[str, int]
     contents: str
-    labels: str
+    truths: str
     split: str
 
 
@@ -132,7 +132,7 @@ def data_hashes(manifest: Manifest, name: str) -> DataHashes:
         images=len(rows),
         splits=splits,
         contents=_hash_of_rows(rows, lambda row: row.hash),
-        labels=_hash_of_rows(rows, lambda row: row.target),
+        truths=_hash_of_rows(rows, lambda row: row.target),
         split=_hash_of_rows(rows, lambda row: row.split),
     )
 
@@ -223,7 +223,7 @@ def causes(then: Passport, now: Passport) -> list[Difference]:
     """Return what differs in what two runs were made of: data, split, weights, recipe, versions, conditions."""
     pairs: list[tuple[str, Any, Any]] = [
         ("images", _contents(then.data), _contents(now.data)),
-        ("labels", f"hash {then.data.labels[:8]}", f"hash {now.data.labels[:8]}"),
+        ("truths", f"hash {then.data.truths[:8]}", f"hash {now.data.truths[:8]}"),
         ("split", _split(then.data), _split(now.data)),
         ("initial weights", _weights(then), _weights(now)),
         ("vitrail", then.vitrail, now.vitrail),

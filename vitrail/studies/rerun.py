@@ -199,7 +199,7 @@ def _early(then: Passport, prepared: Prepared) -> list[str]:
     """Return what differs in the data, before the training begins."""
     now = data_hashes(prepared.manifest, then.data.name)
     parts = [
-        name for name in ("contents", "labels", "split") if getattr(now, name) != getattr(then.data, name)
+        name for name in ("contents", "truths", "split") if getattr(now, name) != getattr(then.data, name)
     ]
     if not parts:
         return []

@@ -51,7 +51,7 @@ def test_a_training_is_made_again_from_its_report(vitrail, run):
     found = json.loads(done.stdout)
     assert found["run"] == f"{run}-again"
     made_of = {one["what"] for one in found["differs"]}
-    assert not made_of & {"images", "labels", "split", "initial weights"}
+    assert not made_of & {"images", "truths", "split", "initial weights"}
     assert found["equal"] or made_of, "where nothing differs in how it was made, the bits are equal"
 
 
