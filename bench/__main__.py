@@ -9,8 +9,8 @@ TOOLS = {
     "__init__", "__main__", "apart", "commits", "commits_side", "explain_page_side", "first_job", "golden",
     "golden_compare", "golden_data", "golden_side", "kept", "pairs", "toy",
 }  # fmt: skip
-HOURS = {"family", "positions", "learn", "int8"}
-"""Benches that train for long, or need trained runs: run when they are named."""
+HOURS = {"family", "positions", "learn", "int8", "robustness", "robustness_oracles"}
+"""Benches that train for long, or need trained runs or an environment of their own: run when they are named."""
 
 
 def main() -> None:

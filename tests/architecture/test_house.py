@@ -267,6 +267,7 @@ APART = {
     "infer/bf16_check.py": "the features of two precisions are compared",
     "infer/reparameterize.py": "two networks are compared on noise",
     "infer/openvino_backend.py": "traced",
+    "robustness/attack_target.py": "with gradients",
     "runs/network.py": "the network itself",
     "runs/run_network.py": "the one way",
     "training/elastic_recipe.py": "on the meta device, which computes nothing",

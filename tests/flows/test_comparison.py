@@ -66,7 +66,8 @@ def again(trained, tmp_path):
 
 
 def test_two_trained_models_on_the_same_images(vitrail, trained, again, tmp_path):
-    done = vitrail("compare", "--runs", trained, again, "--out", tmp_path / "x", "--json")
+    few = ("--robustness", "--sample", "4", "--attacked", "2", "--epsilons", "4")
+    done = vitrail("compare", "--runs", trained, again, *few, "--out", tmp_path / "x", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     (pair,) = report["pairs"]
@@ -74,7 +75,20 @@ def test_two_trained_models_on_the_same_images(vitrail, trained, again, tmp_path
     assert pair["kind"] == "unknown", "twelve images on which both agree prove nothing"
     assert "McNemar's exact test" in " ".join(report["verdict"])
     assert "nothing is said of the architectures" in report["verdict"][-1]
-    assert (tmp_path / "x" / "compare.html").is_file()
+    robustness = report["robustness"]
+    first, second = robustness["models"]
+    assert first["scores"] == second["scores"], "the same model, the same noise, the same patches"
+    assert len(robustness["sentences"]) == 6
+    assert all("Can't tell" in line for line in robustness["sentences"])
+    page = (tmp_path / "x" / "compare.html").read_text(encoding="utf-8")
+    for heading in (
+        "How robust they are",
+        "Robustness to attacks",
+        "Robustness to missing patches, in numbers",
+    ):
+        assert heading in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert "How robust they are" in (tmp_path / "x" / "compare.md").read_text(encoding="utf-8")
 
 
 def test_runs_with_other_test_images_are_refused_and_the_missing_named(vitrail, trained, again, tmp_path):

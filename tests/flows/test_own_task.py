@@ -215,7 +215,7 @@ def test_its_score_is_told_in_its_own_unit():
 
 
 def words_of(page):
-    return html.unescape(re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.S))
+    return html.unescape(re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.S))
 
 
 def test_its_reports_say_nothing_of_classes(own, vitrail, digits, tmp_path):

@@ -43,6 +43,11 @@ def test_what_leaves_the_machine_is_written_down_and_nothing_else(tmp_path):
     with found.path.open("a") as handle:
         handle.write('{"time": 1, "wh')  # the disk was full here
     assert found.opened() == 1
+    with found.path.open("a") as handle:
+        handle.write('\n{"time": 1, "who": "train", "where": "hub.invalid:443", "opened": true}\n')
+    assert found.opened() == Connections(found.path).opened() == 2
+    found.path.write_text("")
+    assert found.opened() == 0
 
 
 def test_a_command_of_the_studio_is_watched(tmp_path, monkeypatch):
@@ -60,7 +65,7 @@ def test_a_command_of_the_studio_is_watched(tmp_path, monkeypatch):
 def test_pages_count_connections_and_list_them(tmp_path):
     with studio(tmp_path) as client:
         assert '<span id="outside">0</span> connections to the outside' in client.get("/").text
-        assert "Nothing has left this computer" in client.get("/connections").text
+        assert "have reached nothing outside of this computer" in client.get("/connections").text
         (tmp_path / ".vitrail" / "connections.jsonl").write_text(
             '{"time": 1.0, "who": "train", "where": "<b>hub</b>:443", "opened": true}\n', encoding="utf-8"
         )

@@ -15,6 +15,8 @@ from PIL import Image
 from trained_studio import RUN, TOKEN
 
 from vitrail.data.decisions import History
+from vitrail.reports.robustness import robustness_of_run
+from vitrail.robustness.options import RobustnessOptions
 from vitrail.runs.run import Run
 from vitrail.studio.app_parts import Studio
 from vitrail.studio.result_view import confusions, matrix_rows
@@ -50,6 +52,31 @@ def test_the_page_shows_the_verdict_and_every_section(client, studio):
             assert section.heading in text
     assert "?cell=" in text
     assert f"vitrail eval runs/{RUN}" in text
+
+
+@pytest.fixture
+def measured(studio):
+    """The run with its robustness measured; afterwards its files are as before."""
+    run = studio.run(RUN)
+    kept = {path: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
+    few = RobustnessOptions(robustness=True, sample=3, attacked=2, epsilons="4")
+    robustness_of_run(str(run.folder), few, say=lambda _: None)
+    yield run.result()
+    for path, content in kept.items():
+        path.write_bytes(content)
+
+
+def test_robustness_is_shown_as_any_other_section(client, measured):
+    text = unescape(client.get(f"{AT}/result").text)
+    numbers = [i for i, one in enumerate(measured.sections) if one.heading.startswith("Robustness")]
+    assert len(numbers) == 9
+    for number in numbers:
+        section = measured.sections[number]
+        assert section.heading in text
+        if section.kind == "curve":
+            assert f"figure/{number}.png" in text
+            image = client.get(f"{AT}/result/figure/{number}.png")
+            assert Image.open(BytesIO(image.content)).size[0] > 300
 
 
 def test_the_page_needs_no_torch(workspace):

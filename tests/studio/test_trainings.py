@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 from dataclasses import fields
 from html import unescape
@@ -25,7 +26,8 @@ from vitrail.studio.commands import training
 from vitrail.studio.curves import additions, curves
 from vitrail.studio.database import Database
 from vitrail.studio.events import events_from
-from vitrail.studio.jobs import Queue, says
+from vitrail.studio.jobs import Queue
+from vitrail.studio.output import says
 from vitrail.studio.run_list import RunList, summary
 from vitrail.studio.run_news import news
 from vitrail.studio.train_form import ELSEWHERE, groups, help_of, options_of
@@ -360,6 +362,75 @@ def test_a_job_behind_one_that_failed_is_not_begun(workspace):
     assert "before it failed" in queue.job(second).error
 
 
+UNTIL_TOLD = """
+import sys, time
+from pathlib import Path
+with open(sys.argv[1] + ".begun", "a") as file:
+    file.write("x")
+while not Path(sys.argv[1] + ".go").exists():
+    time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def stuck(workspace, monkeypatch, caplog):
+    """A queue on a disk too full to write that a job runs; its processes wait for a file."""
+    monkeypatch.setattr("vitrail.studio.jobs.PAUSE", 0.01)
+    monkeypatch.setattr(
+        "vitrail.studio.jobs.watched",
+        lambda path, words: [sys.executable, "-c", UNTIL_TOLD, str(workspace.folder / words[-1])],
+    )
+    queue = Queue(workspace, Database(workspace.database))
+    with queue.database.transaction() as connection:
+        connection.execute(
+            "CREATE TRIGGER full BEFORE UPDATE ON jobs WHEN NEW.state = 'running' "
+            "BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
+        )
+    queue.add("", ("train", "one"), "Training", "one")
+    queue.start()
+    until(lambda: caplog.text.count("The queue waits") > 3 and (workspace.folder / "one.begun").exists())
+    yield queue
+    for name in ("one", "two"):
+        (workspace.folder / f"{name}.go").touch()
+    queue.close()
+
+
+def room(queue):
+    with queue.database.transaction() as connection:
+        connection.execute("DROP TRIGGER full")
+
+
+def until(true):
+    limit = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def test_a_job_whose_start_cannot_be_written_is_begun_once(stuck, workspace):
+    (job,) = stuck.active()
+    assert job.state == "queued"
+    room(stuck)
+    until(lambda: stuck.job(job.id).state == "running")
+    (workspace.folder / "one.go").touch()
+    until(lambda: not stuck.active())
+    assert stuck.job(job.id).state == "done"
+    assert (workspace.folder / "one.begun").read_text() == "x"
+
+
+def test_a_job_whose_start_cannot_be_written_ends_when_it_is_taken_out(stuck, workspace):
+    (job,) = stuck.active()
+    second = stuck.add("", ("train", "two"), "Training", "two")
+    stuck.cancel(job.id)
+    room(stuck)
+    until(lambda: (workspace.folder / "two.begun").exists())
+    assert "KeyboardInterrupt" in stuck.log(job.id).read_text()
+    (workspace.folder / "two.go").touch()
+    until(lambda: not stuck.active())
+    assert [stuck.job(number).state for number in (job.id, second)] == ["stopped", "done"]
+    assert not stuck.stopping(job.id)
+
+
 def test_a_job_that_has_said_nothing_yet_is_not_said_to_have_ended(tmp_path):
     log = tmp_path / "log"
     assert says(log) == ""
@@ -388,11 +459,13 @@ def test_a_job_that_ended_while_nobody_watched_goes_on(workspace):
             (folder / "state").mkdir()
             if saved:
                 (folder / "state" / "last.safetensors").touch()
+        queue.log(number).write_text("epoch 1 of 6\n")
     queue._turn()
     jobs = {job.run: job for job in queue.jobs()}
     assert (jobs["half"].state, jobs["half"].words) == ("queued", ("train", "--resume", "runs/half"))
     assert jobs["over"].state == "done"
     assert jobs["lost"].state == "failed"
+    assert jobs["lost"].error.endswith("Train again. Its last line: epoch 1 of 6")
     assert (jobs["new"].state, jobs["new"].words[-1]) == ("queued", "runs/new")
 
 

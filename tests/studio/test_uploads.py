@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -204,6 +205,46 @@ def test_small_files_arrive_together_and_each_is_told_apart(tmp_path):
             answer = client.post("/data/pets/files", content=torn, headers=SCRIPT)
             assert answer.status_code == 422
             assert "not sent whole" in answer.json()["sentence"]
+
+
+def packed(*numbers: int) -> bytes:
+    """Return a tar.gz with some images of cats."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for number in numbers:
+            info = tarfile.TarInfo(f"cat/{number}.png")
+            info.size = len(PNG)
+            archive.addfile(info, io.BytesIO(PNG))
+    return buffer.getvalue()
+
+
+def test_a_number_is_given_once_and_an_archive_keeps_its_suffix(tmp_path):
+    files = {"cat/1.png": PNG, "photos.TAR.gz": packed(1)}
+    others = {"cat/1.png": encode(scene(2, (32, 24))), "photos.TAR.gz": packed(1, 2)}
+    assert all(len(files[path]) != len(others[path]) for path in files)
+    told = {"files": [[path, len(content), 1700000000000] for path, content in others.items()]}
+    with studio(tmp_path) as client:
+        client.post("/data/new", data={"name": "pets"}, headers=SCRIPT)
+        send(client, "pets", files)
+        assert client.post("/data/pets/missing", json=told).json()["missing"] == [0, 1]
+        for _ in range(3):  # dropped again: it is here, under its number
+            assert send(client, "pets", others) == [{"path": "cat/1 (2).png"}, {"path": "photos (2).TAR.gz"}]
+            assert client.post("/data/pets/missing", json=told).json()["missing"] == []
+    assert sorted(everything(tmp_path / "data" / "pets")) == [
+        "cat/1 (2).png", "cat/1.png", "photos (2).TAR.gz", "photos.TAR.gz"
+    ]  # fmt: skip
+
+
+def test_a_time_of_change_that_no_disk_can_keep_is_refused(tmp_path):
+    with studio(tmp_path) as client:
+        client.post("/data/new", data={"name": "pets"}, headers=SCRIPT)
+        late = client.put(f"/data/pets/files/cat/1.png?modified={10**30}", content=PNG, headers=SCRIPT)
+        assert late.status_code == 422
+        for modified in ("1e400", 10**30):
+            body = f'[["cat/1.png", {len(PNG)}, {modified}]]\n'.encode() + PNG
+            answer = client.post("/data/pets/files", content=body, headers=SCRIPT)
+            assert "not sent whole" in answer.json()["sentence"]
+    assert everything(tmp_path / "data") == []
 
 
 def test_a_form_without_script_sends_a_folder_and_single_images_of_a_class(tmp_path):

@@ -142,7 +142,7 @@ def test_the_network_answers_as_its_head_on_cached_features(digits, weights, tmp
     rows = prepare(digits).manifest.rows()
     maker = Frozen(predictor.network.encoder, predictor.preprocess, torch.device("cpu"))
     computed = maker.compute(prepare(digits).manifest, rows, PLAIN)
-    vectors = np.concatenate([some for _, some in computed])
+    vectors = np.concatenate([some for _, (some, _) in computed])
     linear = predictor.network.head.linear
     expected = torch.from_numpy(vectors) @ linear.weight.T + linear.bias
     found = predictor.outputs([predictor.ready(digits / row.path) for row in rows])

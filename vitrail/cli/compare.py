@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from vitrail.data.options import DEFAULTS, LayoutOptions
-from vitrail.studies.compare_options import CompareOptions, refuse_idle, shared_options
+from vitrail.robustness.options import DEFAULTS as PLAIN
+from vitrail.robustness.options import RobustnessOptions
+from vitrail.studies.compare_options import CompareOptions, RunsAsked, refuse_idle, shared_options
 
 if TYPE_CHECKING:
     from vitrail.studies.compare.comparison import Comparison
@@ -20,6 +22,7 @@ def compare(
     *,
     wanted: Annotated[CompareOptions, Parameter(name="*")] = CompareOptions(),
     runs: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    robust: Annotated[RobustnessOptions, Parameter(name="*")] = PLAIN,
     options: Annotated[LayoutOptions, Parameter(name="*")] = DEFAULTS,
     out: str = "",
     resume: str = "",
@@ -35,6 +38,7 @@ def compare(
         vitrail compare photos/ --models vit_s16,resnet50 --weights none
         vitrail compare photos/ --models vit_s16=vit.safetensors,resnet50=cnn.safetensors --tune draft
         vitrail compare --runs runs/a runs/b
+        vitrail compare --runs runs/a runs/b --robustness
 
     Parameters
     ----------
@@ -55,6 +59,9 @@ def compare(
     from vitrail.core.text import command
 
     refuse_idle(wanted, bool(runs))
+    robust.refuse_idle()
+    if robust.robustness and not runs:
+        raise UsageError("--robustness compares trained models. Name them: --runs runs/a runs/b")
     if resume and (data or runs or wanted.models):
         raise UsageError("--resume goes on with what was asked for. Leave the other words out.")
     for model in runs:
@@ -62,7 +69,12 @@ def compare(
     if data:
         data_there(data)
     runs = tuple(map(model_file, runs))
-    found = _resumed(resume) if resume else _made(data, wanted, runs, options, out)
+    if resume:
+        found = _resumed(resume)
+    elif runs:
+        found = _given(RunsAsked(runs, data, options, wanted, robust), out)
+    else:
+        found = _made(data, wanted, options, out)
     if json:
         print_json(found.report)
         return 0
@@ -80,14 +92,17 @@ def _resumed(folder: str) -> Comparison:
     return comparison.resume(Path(folder), say)
 
 
-def _made(
-    data: str, wanted: CompareOptions, runs: tuple[str, ...], options: LayoutOptions, out: str
-) -> Comparison:
+def _given(asked: RunsAsked, out: str) -> Comparison:
     from vitrail.cli.output import say
     from vitrail.studies.compare import comparison
 
-    if runs:
-        return comparison.compare_runs(runs, data, options, wanted, out)
+    return comparison.compare_runs(asked, say, out)
+
+
+def _made(data: str, wanted: CompareOptions, options: LayoutOptions, out: str) -> Comparison:
+    from vitrail.cli.output import say
+    from vitrail.studies.compare import comparison
+
     comparison.refuse_missing(data, wanted.models or "")
     asked = comparison.Asked(
         data, wanted.models or "", wanted.time or "30m", wanted.epochs, wanted.rounds, wanted.region,
@@ -101,6 +116,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
     from vitrail.studies.compare.sentences import HEAD, notes_of, table_of
 
     rows = table_of(report)
+    found = report.get("robustness", {})
+    robust = ["", found["verdict"], *found["sentences"]] if found else []
     return [
-        *report["verdict"], "", table(list(HEAD), rows, right=range(3, len(HEAD))), "", *notes_of(report)
+        *report["verdict"], "", table(list(HEAD), rows, right=range(3, len(HEAD))), "", *notes_of(report), *robust
     ]  # fmt: skip

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from vitrail.data.options import DEFAULTS, LayoutOptions
+from vitrail.robustness.options import DEFAULTS as PLAIN
+from vitrail.robustness.options import RobustnessOptions
 
 if TYPE_CHECKING:
+    from vitrail.reports.evaluate_model import Told
     from vitrail.tasks.result import Cell, Column, Result, Table
 
 ABSENT = 20
@@ -26,6 +29,7 @@ def evaluate(
     options: Annotated[LayoutOptions, Parameter(name="*")] = DEFAULTS,
     device: str = "auto",
     points: str | None = None,
+    wanted: Annotated[RobustnessOptions, Parameter(name="*")] = PLAIN,
     json: bool = False,
 ) -> int:
     """Evaluate a trained model on its own test images, or on new ones.
@@ -36,6 +40,7 @@ def evaluate(
         vitrail eval runs/photos
         vitrail eval runs/photos other-photos/ --html other.html
         vitrail eval runs/photos --points all
+        vitrail eval runs/photos --robustness
         vitrail eval model.safetensors other-photos/ --json
         vitrail eval tf_efficientnet_lite0 photos/
 
@@ -56,25 +61,25 @@ def evaluate(
     """
     from vitrail.cli.output import print_json, say
     from vitrail.cli.path_checks import data_there, images_named, model_file
+    from vitrail.core.errors import UsageError
     from vitrail.core.text import command
 
     images_named(model, data, command("eval", model, "FOLDER"))
+    wanted.refuse_idle()
+    if points and wanted.robustness:
+        raise UsageError("--points and --robustness are two measurements. Give one of them.")
     if data:
         data_there(data)
-    from vitrail.reports.evaluate_model import PageError, evaluate_on, evaluate_run
-
     model = model_file(model)
     if points:
         return _points(model, points, data, options, device, json)
     if html and not data:
         _refuse_own_page(model)
+    from vitrail.reports.evaluate_model import PageError
+
     failed = ""
     try:
-        report, result = (
-            evaluate_on(model, data, html=html, read=options, device=device)
-            if data
-            else evaluate_run(model, device)
-        )
+        report, result = _told(model, data, html, options, device, wanted)
     except PageError as error:
         (report, result), failed = error.told, str(error)
     if json:
@@ -86,9 +91,42 @@ def evaluate(
         sys.stdout.flush()
     if failed:
         say(failed)
-    elif html and not json:
-        say(f"page    {html}")
+    elif not json and (page := html or (_own_page(model) if wanted.robustness and not data else "")):
+        say(f"page    {page}")
     return 1 if failed else 0
+
+
+def _told(
+    model: str,
+    data: str,
+    html: str | None,
+    options: LayoutOptions,
+    device: str,
+    wanted: RobustnessOptions,
+) -> Told:
+    """Return the report and the result that were asked for."""
+    if not wanted.robustness:
+        from vitrail.reports.evaluate_model import evaluate_on, evaluate_run
+
+        return (
+            evaluate_on(model, data, html=html, read=options, device=device)
+            if data
+            else evaluate_run(model, device)
+        )
+    from vitrail.cli.output import say
+    from vitrail.reports.robustness import robustness_of_run, robustness_on
+
+    if data:
+        return robustness_on(model, data, wanted, html=html, read=options, device=device, say=say)
+    return robustness_of_run(model, wanted, device, say)
+
+
+def _own_page(model: str) -> str:
+    """Return the page of a run, or "" if it has none yet."""
+    from pathlib import Path
+
+    path = Path(model, "report.html")
+    return str(path) if path.is_file() else ""
 
 
 def _refuse_own_page(model: str) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vitrail.infer.draw_predictions import Drawing
     from vitrail.infer.inputs import Source
     from vitrail.infer.predictor import Answer, Predictor, Request
+    from vitrail.tasks.base import Ask
 
 
 def predict(
@@ -38,6 +39,7 @@ def predict(
         vitrail predict runs/photos new/*.jpg
         vitrail predict tf_efficientnet_lite0 photo.jpg
         vitrail predict runs/photos new/ --csv answers.csv
+        vitrail predict runs/photos new/ --sets 0.05
         vitrail predict runs/photos new/ --point 160px/0.7
         vitrail predict runs/street drive.jpg --out masks/ --threshold 0.6
         cat photo.jpg | vitrail predict runs/photos -
@@ -74,10 +76,10 @@ def predict(
         refuse_unwritable(Path(csv))
     from vitrail.infer.inputs import expand
     from vitrail.infer.predictor import load
-    from vitrail.tasks.base import asked_of
+    from vitrail.tasks.ask import asked_of
 
     predictor = load(model := model_file(model), device, trust=trust, point=options.point)
-    ask = asked_of(predictor.task, options.threshold)
+    ask = asked_of(predictor.task, options.threshold, options.sets, options.each_class)
     piped = sys.stdin.buffer.read() if "-" in images else None
     sources = list(expand(images, piped, say))
     request = replace(_request(predictor, model, sources), ask=ask)
@@ -92,6 +94,8 @@ def predict(
         sys.stdout.write(
             table(["picture", "answer"], [[a.path, a.error or str(a.prediction)] for a in answers]) + "\n"
         )
+    for line in _remarks(predictor, ask, answers):
+        say(line)
     failed = sum(bool(one.error) for one in answers)
     if failed:
         say(unread(failed, len(answers)))
@@ -114,6 +118,16 @@ def _request(predictor: Predictor, model: str, sources: Sequence[Source]) -> Req
     if choice.why:
         say(choice.why)
     return choice.request
+
+
+def _remarks(predictor: Predictor, ask: Ask, answers: Sequence[Answer]) -> Sequence[str]:
+    """Return sentences of the task that explain the numbers of the answers."""
+    from vitrail.tasks.abstention import Abstaining
+
+    if not isinstance(predictor.task, Abstaining):
+        return []
+    novel = any(not one.error and one.prediction.to_dict().get("none_of_these") for one in answers)
+    return predictor.task.remarks(ask, novel)
 
 
 def _drawing(predictor: Predictor, out: str, sources: Sequence[Source]) -> Drawing:

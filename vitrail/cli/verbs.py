@@ -21,6 +21,14 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "show the inside of a network, or the steps of one image through it",
         ),
         "eval": ("vitrail.cli.eval:evaluate", "evaluate a model on its own or on new images"),
+        "fix": (
+            "vitrail.cli.fix:fix",
+            "list the images whose label the model doubts, decide, and compare before and after",
+        ),
+        "reproduce": (
+            "vitrail.cli.reproduce:reproduce",
+            "run a training again from its report, and say what differs",
+        ),
         "compare": ("vitrail.cli.compare:compare", "say which of several networks is better on your images"),
         "curve": ("vitrail.cli.curve:curve", "see whether more images would help"),
         "bench": ("vitrail.cli.bench:bench", "measure the speed of networks on this machine"),

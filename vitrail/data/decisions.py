@@ -29,7 +29,8 @@ class Decision(NamedTuple):
     """One line of the history.
 
     `value` is the new label of a relabel, the number of the decision to undo, or the key of the finding that was
-    answered; such an answer may concern no image, as "kept" for classes of unequal size.
+    answered; such an answer may concern no image, as "kept" for classes of unequal size. `hashes` are the contents of
+    the images that were decided about, if they were noted: a decision does not hold for another image of that name.
     """
 
     number: int
@@ -38,6 +39,11 @@ class Decision(NamedTuple):
     value: str = ""
     reason: str = ""
     time: str = ""
+    hashes: tuple[str, ...] = ()
+
+    def contents(self) -> dict[str, str]:
+        """Return the noted content hash of each image, by its id; {} if none were noted."""
+        return dict(zip(self.ids, self.hashes, strict=False))
 
     def text(self) -> str:
         """Return the decision as one line of text."""
@@ -83,7 +89,8 @@ class History:
         for line, text in enumerate(whole.splitlines(), 1):
             try:
                 values: dict[str, Any] = json.loads(text)
-                decision = Decision(**values | {"ids": tuple(values["ids"])})
+                lists = {name: tuple(values.get(name, ())) for name in ("ids", "hashes")}
+                decision = Decision(**values | lists)
                 if decision.what not in get_args(What):
                     raise ValueError(f"unknown decision {decision.what!r}")
             except (ValueError, TypeError, KeyError) as error:
@@ -95,16 +102,29 @@ class History:
 
     def write(self, path: Path) -> None:
         """Write the history atomically."""
-        lines = [
-            json.dumps(one._asdict() | {"ids": list(one.ids)}, ensure_ascii=False) for one in self.decisions
-        ]
+        lines = [json.dumps(_plain(one), ensure_ascii=False) for one in self.decisions]
         write_text(path, "".join(line + "\n" for line in lines))
 
     def decide(self, what: What, ids: Iterable[str], value: str = "", reason: str = "") -> History:
         """Return the history with one more decision."""
-        number = self.decisions[-1].number + 1 if self.decisions else 1
+        return self.add([Decision(0, what, tuple(ids), value, reason)])
+
+    def add(self, decisions: Iterable[Decision]) -> History:
+        """Return the history with more decisions, which get their numbers and the present time."""
+        number = self.decisions[-1].number if self.decisions else 0
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return History((*self.decisions, Decision(number, what, tuple(ids), value, reason, now)))
+        more = [one._replace(number=number + i, time=now) for i, one in enumerate(decisions, 1)]
+        return History((*self.decisions, *more))
+
+    def latest(self) -> dict[str, Decision]:
+        """Return the last decision by hand about each image that holds, by its id."""
+        undone = self.undone()
+        return {
+            id: one
+            for one in self.decisions
+            if one.what in ("keep", "drop", "relabel") and one.number not in undone
+            for id in one.ids
+        }
 
     def undo(self, number: int) -> History:
         """Return the history with a decision that undoes an earlier one; an undo can also be undone.
@@ -145,18 +165,35 @@ class History:
         cannot be used, stays excluded.
         """
         gone, done = self.undone(), 0
+        other: list[str] = []
         by_id = {row.id: row for row in rows}
         for one in self.decisions:
             if one.what == "undo" or (one.what == "quarantine") == (one.number not in gone):
                 continue  # the rows already contain the automatic decisions, unless they are undone
+            contents = one.contents()
             for known in one.ids:
                 row = by_id.get(known)
-                if row is not None and (changed := _decided(row, one, again)) != row:
+                if row is not None and contents.get(known, row.hash) != row.hash:
+                    other.append(known)
+                elif row is not None and (changed := _decided(row, one, again)) != row:
                     by_id[known], done = changed, done + 1
-        if not done:
-            return list(by_id.values()), []
-        note = f"{count(done, 'image')} as decided before: vitrail check DATA --history shows it."
-        return list(by_id.values()), [note]
+        notes = (
+            [f"{count(done, 'image')} as decided before: vitrail check DATA --history shows it."]
+            if done
+            else []
+        )
+        if other:
+            notes.append(
+                f"{count(len(other), 'decision')} not applied, because the image is another one now: "
+                f"{shorten(other)}. Look at it, and decide again."
+            )
+        return list(by_id.values()), notes
+
+
+def _plain(decision: Decision) -> dict[str, Any]:
+    """Return a decision as plain data; contents are left out if none were noted, as in earlier versions."""
+    values = decision._asdict() | {"ids": list(decision.ids), "hashes": list(decision.hashes)}
+    return values if decision.hashes else {key: value for key, value in values.items() if key != "hashes"}
 
 
 def _decided(row: Row, decision: Decision, again: Callable[[Row], Row]) -> Row:

@@ -12,6 +12,11 @@ from vitrail.data.manifest import COLUMNS, OLD_COLUMNS
 DOUBTS = ("id", "label", "looks_like", "probability")
 """The columns of a draft's list of label errors."""
 
+FIX = (
+    "id", "split", "label", "looks_like", "confidence", "margin", "why", "decision", "new_label", "hash"
+)  # fmt: skip
+"""The columns of the list of `vitrail fix`."""
+
 _RUN = frozenset(("recipe.yaml", "history.jsonl"))
 
 HEAD = 256
@@ -70,6 +75,8 @@ def what_is(name: str, read: Callable[[str], bytes]) -> str:
         return "the manifest of a run"
     if head == DOUBTS:
         return "the doubtful labels of a draft"
+    if head == FIX:
+        return "the list of vitrail fix"
     if len(head) > 2 and (head[0], head[-1]) == ("path", "error"):
         return "answers of vitrail predict"
     return ""

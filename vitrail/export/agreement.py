@@ -171,7 +171,7 @@ class _Tally:
 
     def add(self, ours: Output, part: Sequence[Pixels]) -> None:
         theirs = self.side.ask(part)
-        _refuse_other_shapes(ours, theirs)
+        _refuse_other_shapes({name: ours[name] for name in self.task.outputs}, theirs)
         apart = float((self.task.fingerprint(ours) - self.task.fingerprint(theirs)).abs().max())
         self.drift = max(self.drift, apart if apart == apart else float("inf"))  # NaN must not count as equal
         equal = self.task.agree(ours, theirs)

@@ -18,10 +18,16 @@ from vitrail.export.formats import SUFFIXES
 from vitrail.export.library_folders import FOLDERS, Library
 from vitrail.export.words import Form
 from vitrail.infer.inputs import expand
-from vitrail.infer.predictor import Predictor
+from vitrail.infer.predictor import Predictor, build_header_task
 from vitrail.infer.proof_images import Pixels, Reader, readers_of, root_of, spread, usable
 from vitrail.runs.proof import ROUNDED
 from vitrail.runs.run import open_run
+from vitrail.tasks.base import Task
+
+CLASSES_ONLY = (
+    "The folder answers with one of the classes for every image; “none of these” is in the formats onnx, openvino and "
+    "torch."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,7 @@ def _check_graph(predictor: Predictor, format: str, pictures: Sequence[Reader], 
             sides[where] = Side(graph_formats.asked_by_default(predictor, written), agreement.FEW_BITS)
         except RunError as error:
             notes.append(f"{where}: {error}")
-    found = _compared(predictor, sides, agreement.many_sizes(pictures), pictures)
+    found = _compared(predictor, predictor.task, sides, agreement.many_sizes(pictures), pictures)
     agreement.demand(found[format], f"{format} export")
     elsewhere = {name: one for name, one in found.items() if name != format}
     notes += _notes(elsewhere, "Set OpenVINO to float32: INFERENCE_PRECISION_HINT f32.")
@@ -123,25 +129,32 @@ def _check_folder(
 ) -> Proven:
     """Require agreement of the library's network on our inputs, and measure it with its own preprocessing."""
     sides = {library.format: Side(library.asked(predictor, written))}
-    found = _compared(predictor, sides, agreement.many_sizes(pictures), pictures)
+    # A library's network has the classes only.
+    task = build_header_task(predictor.header, abstaining=False)
+    found = _compared(predictor, task, sides, agreement.many_sizes(pictures), pictures)
     agreement.demand(found[library.format], f"{library.format} export")
+    classes_only = (CLASSES_ONLY,) if len(task.outputs) < len(predictor.task.outputs) else ()
     if why := library.unprepared(predictor.preprocess):
-        return Proven(found[library.format], {}, (why,), prepares=False)
+        return Proven(found[library.format], {}, (why, *classes_only), prepares=False)
     own = {library.steps: Side(library.prepared(predictor, written), agreement.FEW_BITS)}
-    elsewhere = _compared(predictor, own, (read() for read in pictures), pictures)
+    elsewhere = _compared(predictor, task, own, (read() for read in pictures), pictures)
     hint = "Its preprocessing differs from ours; the formats onnx, openvino and torch contain ours."
     near = elsewhere[library.steps].near
     if left_out := not near and library.left_out(written, predictor.preprocess):
         hint = "So the folder does not include it: prepare the images yourself, or use the format onnx."
-    notes = tuple(_notes(elsewhere, hint))
+    notes = (*_notes(elsewhere, hint), *classes_only)
     return Proven(found[library.format], elsewhere, notes, prepares=not left_out)
 
 
 def _compared(
-    predictor: Predictor, sides: Mapping[str, Side], shown: Iterator[Pixels], pictures: Sequence[Reader]
+    predictor: Predictor,
+    task: Task[Any, Any],
+    sides: Mapping[str, Side],
+    shown: Iterator[Pixels],
+    pictures: Sequence[Reader],
 ) -> dict[str, Agreement]:
     ours = agreement.model_side(predictor)
-    return agreement.compare(predictor.task, ours, sides, shown, agreement.shown(pictures))
+    return agreement.compare(task, ours, sides, shown, agreement.shown(pictures))
 
 
 def _notes(elsewhere: Mapping[str, Agreement], hint: str) -> list[str]:

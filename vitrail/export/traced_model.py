@@ -265,7 +265,7 @@ class EndToEndWithAttention(EndToEnd):
         """Return the outputs and the attention of the class token to the patches (b, row, col)."""
         recorder, inputs = Recorder(), {"images": self.prepare(images)}
         features = self.network.encode(inputs, recorder)
-        output = self.network.head(features, inputs)
+        output = self.network.read(features, inputs)
         looks = recorder.maps[-1].weights[:, :, self.asks, self.skipped :].mean(1)
         return *self.named(output, images), looks.reshape(-1, *features.tokens.grid)
 

@@ -11,6 +11,8 @@ from typing import Any
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.runtimes import output_names
+from vitrail.metrics.conformal import limit
+from vitrail.tasks.abstention import Abstention
 
 COLOURS: Mapping[int, str] = MappingProxyType({1: "grey", 3: "RGB", 4: "RGBA"})
 """The order of the channels of 8-bit images."""
@@ -77,6 +79,7 @@ def output_words(predictor: Predictor, form: Form) -> list[dict[str, str]]:
             name: f"raw output of the network, ({', '.join(axes)}), before the task {predictor.task.name} decodes it"
             for name, axes in predictor.task.outputs.items()
         },
+        **_novelty_words(predictor.task.abstention),
     }
     in_image = getattr(predictor.task, "picture_outputs", ())
     known |= {name: f"{name} of the pixels of the original image: (height, width)" for name in in_image}
@@ -89,6 +92,17 @@ def output_words(predictor: Predictor, form: Form) -> list[dict[str, str]]:
         }
         for name in names(predictor, form)
     ]
+
+
+def _novelty_words(abstention: Abstention | None) -> dict[str, str]:
+    """Describe the output `novelty`: from which value on an image is of none of the classes."""
+    if abstention is None or not abstention.novelty:
+        return {}
+    above = limit(abstention.novelty, abstention.error)
+    return {
+        "novelty": f"how unlike all classes the image is; above {above:.6g} the answer is none of these, as it is for "
+        f"{100 * abstention.error:g} % of images of the classes"
+    }
 
 
 def decoding(steps: Preprocess) -> str:

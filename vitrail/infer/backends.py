@@ -19,8 +19,9 @@ from vitrail.infer.openvino_backend import OfImages, Precision, Translated
 from vitrail.infer.quantize_int8 import Scales
 from vitrail.infer.reparameterize import folded
 from vitrail.layers.heads import Output
+from vitrail.layers.mahalanobis import output_of
 from vitrail.runs.device import fast_bf16
-from vitrail.runs.network import Network
+from vitrail.runs.network import Network, without_reader
 
 Engine = Literal["eager", "compiled", "openvino"]
 
@@ -73,6 +74,7 @@ class BackendNetwork(nn.Module):
         scales: Scales | None = None,
     ) -> None:
         super().__init__()
+        network, self.reader = without_reader(network)
         self.plan, self.batch, self.outputs = plan, shape[0], network.outputs
         self.dtype = torch.bfloat16 if plan.precision == "bf16" else torch.float32
         self.layout = torch.channels_last if plan.channels_last else torch.contiguous_format
@@ -100,7 +102,11 @@ class BackendNetwork(nn.Module):
         if self.plan.engine == "compiled" and count < self.batch:  # another size would be recompiled
             images = torch.cat([images, images.new_zeros(self.batch - count, *images.shape[1:])])
         outputs = self.run(images.to(self.dtype).contiguous(memory_format=self.layout))
-        return {name: out[:count].float() for name, out in zip(self.outputs, outputs, strict=True)}
+        output = {name: out[:count].float() for name, out in zip(self.outputs, outputs, strict=True)}
+        if self.reader is None:
+            return output
+        vectors = {place: output.pop(output_of(place)) for place in self.reader.places}
+        return {**output, **self.reader(vectors)}
 
 
 def _to_bf16(copy: Network, shape: tuple[int, int, int, int], layout: torch.memory_format) -> Bf16Check:

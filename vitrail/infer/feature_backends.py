@@ -22,6 +22,7 @@ from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, backends_for
 from vitrail.infer.bf16_check import Bf16Check, check_bf16, noise
 from vitrail.layers.encoder import Encoder
 from vitrail.layers.heads import NO_INPUTS, Head, Output
+from vitrail.layers.mahalanobis import MIDDLE, VectorOutputs
 from vitrail.layers.pooling import Pool
 from vitrail.layers.tokens import Features
 from vitrail.runs.device import fast_bf16
@@ -69,8 +70,13 @@ class VectorHead(Head):
 
 
 def feature_network(encoder: Encoder, pool: Pool | None) -> Network:
-    """Return a frozen encoder with its pool as a network whose output is `vectors`."""
-    return Network(encoder, VectorHead(pool), ("vectors",)).eval().requires_grad_(False)
+    """Return a frozen encoder with its pool as a network whose first output is `vectors`.
+
+    A column with a pool also gives the vectors halfway through it.
+    """
+    reader = VectorOutputs((MIDDLE,)) if pool is not None and encoder.middle else None
+    names = ("vectors", *(reader.makes if reader is not None else ()))
+    return Network(encoder, VectorHead(pool), names, reader).eval().requires_grad_(False)
 
 
 class FeatureSpeed(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions:
-    """The operating point of the model, and the probability threshold.
+    """The operating point of the model, the probability threshold, and label sets.
 
     Parameters
     ----------
@@ -16,7 +16,13 @@ class AnswerOptions:
         (list them: vitrail eval MODEL --points all)
     threshold
         probability, 0 to 1, below which nothing is predicted; in a mask, such pixels are void
+    sets
+        also return every label that cannot be ruled out; the number is the share of such sets without the right label
+    each_class
+        the share of --sets holds for each class alone, where the model had enough validation images
     """
 
     point: str | None = None
     threshold: float | None = None
+    sets: float | None = None
+    each_class: bool = False

@@ -36,6 +36,7 @@ from vitrail.runs.network import Network, build_network, task_of
 from vitrail.runs.proof import TOLERANCE, answer, drift
 from vitrail.runs.run import Run, open_run
 from vitrail.runs.run_network import ASK, answering, run_network
+from vitrail.tasks.ask import asked_of
 from vitrail.tasks.base import Ask, Task
 from vitrail.tasks.wrappers.elastic import points_of
 
@@ -188,12 +189,18 @@ class Predictor:
         """Return one prediction per image, as `predict` does."""
         return self.predict(images)
 
-    def predict(self, images: Any, request: Request | None = None) -> list[Any]:
+    def predict(self, images: Any, request: Request | None = None, *, sets: float | None = None) -> list[Any]:
         """Return one prediction per image, for a path, a folder, a Pillow image, an array, or a list of them.
+
+        `sets` is the allowed share of label sets without the right label (`vitrail.tasks.base.Ask`).
 
         Raises:
             DataError: an image cannot be read. `answers` continues with the other images instead.
+            SettingError: the model has no label sets, or cannot promise this share.
         """
+        if sets is not None:
+            request = request or Request(self.point)
+            request = replace(request, ask=asked_of(self.task, request.ask.threshold, sets))
         many = images if isinstance(images, list | tuple) else [images]
         if not all(isinstance(one, str | Path) for one in many):
             request = request or Request(self.point)
@@ -363,6 +370,9 @@ def load(
     return Predictor(model if isinstance(model, Run) else model_path(model), device, point)
 
 
-def build_header_task(header: Header) -> Task[Any, Any]:
-    """Return the task that a model file header describes."""
+def build_header_task(header: Header, abstaining: bool = True) -> Task[Any, Any]:
+    """Return the task that a model file header describes; without `abstaining`, it has no label sets."""
+    if not abstaining:
+        kept = {key: value for key, value in header.task.items() if key != "abstention"}
+        header = header.model_copy(update={"task": kept})
     return task_of(header, {})

@@ -22,7 +22,8 @@ def folded(network: Network) -> Network:
     if encoder is network.encoder:
         return network
     # The folded encoder shares no tensor with the branches, so they are not copied.
-    twin = Network(encoder, deepcopy(network.head), network.outputs).eval()
+    head, reader = deepcopy((network.head, network.reader))
+    twin = Network(encoder, head, network.outputs, reader).eval()
     return twin if _equal(network, twin) else network
 
 

@@ -74,12 +74,15 @@ class Encoder(nn.Module):
         `given` holds additional inputs of some networks (a time step, a padding mask); `record` collects the attention.
         """
 
-    def summarise(self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING) -> Features:
+    def summarise(
+        self, images: Tensor, blocks: tuple[int, ...] = (), *, given: Mapping[str, Tensor] = NOTHING
+    ) -> Features:
         """Encode images for a head that reads the prefix tokens only; other tokens may be missing.
 
-        A column skips the patches in its last block: the same prefix with less computation.
+        A column skips the patches in its last block: the same prefix with less computation. The maps after `blocks`
+        are the levels, as in `tap`.
         """
-        return self(images, given=given)
+        return self.tap(images, blocks, given=given) if blocks else self(images, given=given)
 
     def tap(
         self,
@@ -100,6 +103,11 @@ class Encoder(nn.Module):
                 "DINOv2, whose blocks can be read, or a pyramid such as Swin."
             )
         return self(images, given=given, record=record)
+
+    @property
+    def middle(self) -> int:
+        """The block halfway through a column, counted from 1, whose map `tap` and `summarise` return; 0 without one."""
+        return 0
 
     def folded(self) -> Encoder:
         """Return an equal network without branches that only training needs, or itself if it has none."""
@@ -135,12 +143,18 @@ class Column(nn.ModuleList):
             tokens = self._run(turn, block, tokens, record)
         return tokens
 
-    def summarise(self, tokens: Tokens) -> Tokens:
-        """Tokens of (b, n, d) -> the prefix only, (b, prefix, d): the last block computes no other token."""
+    def summarise(self, tokens: Tokens, blocks: tuple[int, ...] = ()) -> tuple[Tokens, dict[int, Tokens]]:
+        """Tokens of (b, n, d) -> the prefix only, (b, prefix, d), and the tokens after each of `blocks`.
+
+        The last block computes no other token.
+        """
+        tapped: dict[int, Tokens] = {}
         count, last = tokens.prefix, len(self) - 1
         for turn, block in enumerate(self):
             tokens = self._run(turn, block, tokens, None, count if turn == last else None)
-        return tokens
+            if turn + 1 in blocks:
+                tapped[turn + 1] = tokens
+        return tokens, tapped
 
     def tap(
         self, tokens: Tokens, blocks: tuple[int, ...], record: Recorder | None = None
@@ -177,6 +191,11 @@ class ColumnEncoder(Encoder):
     blocks: Column
     norm: nn.Module
 
+    @property
+    def middle(self) -> int:
+        """Half of the blocks."""
+        return len(self.blocks) // 2
+
     @abstractmethod
     def start(self, images: Tensor) -> Tokens:
         """Return the input tokens of the first block: (b, channels, height, width) -> (b, n, d)."""
@@ -189,13 +208,15 @@ class ColumnEncoder(Encoder):
         tokens = self.blocks(self.start(images), record)
         return Features(tokens.with_x(self.norm(tokens.x)))
 
-    def summarise(self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING) -> Features:
+    def summarise(
+        self, images: Tensor, blocks: tuple[int, ...] = (), *, given: Mapping[str, Tensor] = NOTHING
+    ) -> Features:
         """(b, channels, height, width) -> Features with the prefix only, (b, prefix, d); without one all tokens."""
         self.refuse(given)
         if not self.spec.prefix:
-            return self(images)
-        tokens = self.blocks.summarise(self.start(images))
-        return Features(tokens.with_x(self.norm(tokens.x)))
+            return super().summarise(images, blocks)
+        tokens, tapped = self.blocks.summarise(self.start(images), blocks)
+        return Features(tokens.with_x(self.norm(tokens.x)), self._levels(tapped, blocks))
 
     def tap(
         self,
@@ -213,10 +234,12 @@ class ColumnEncoder(Encoder):
                 f"{type(self).__name__} has the blocks 1 to {depth}, so {blocks or 'none'} cannot be read."
             )
         tokens, tapped = self.blocks.tap(self.start(images), blocks, record)
-        levels = tuple(
-            level.with_x(self.norm(level.x)).map() for level in (tapped[block] for block in blocks)
-        )
-        return Features(tokens.with_x(self.norm(tokens.x)), levels)
+        return Features(tokens.with_x(self.norm(tokens.x)), self._levels(tapped, blocks))
+
+    def _levels(self, tapped: Mapping[int, Tokens], blocks: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """Return the normalised maps after these blocks."""
+        levels = (tapped[block] for block in blocks)
+        return tuple(level.with_x(self.norm(level.x)).map() for level in levels)
 
 
 class Pyramid(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -11,17 +12,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from vitrail.plots.colours import ACCENT, FAINT, INK, SECOND
+from vitrail.plots.colours import ACCENT, FAINT, INK, SECOND, SERIES
 from vitrail.plots.images import THIN
 
+Line = Sequence[tuple[float, float]]
 
-def curves(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> Figure:
-    """Return a figure with one line per name, each a sequence of (x, y)."""
+
+def curves(
+    series: Mapping[str, Line], x: str, y: str, bands: Mapping[str, Line] = MappingProxyType({})
+) -> Figure:
+    """Return a figure with one line per name, each a sequence of (x, y).
+
+    `bands` holds the intervals (low, high) of the points of some lines, which are shaded.
+    """
     figure = Figure(figsize=(6.2, 3.2))
     axes = figure.subplots()
-    for (name, points), colour in zip(series.items(), cycle((ACCENT, SECOND, "#009e73", "#cc79a7"))):
+    for (name, points), colour in zip(series.items(), cycle(SERIES)):
         xs, ys = zip(*points, strict=True) if points else ((), ())
         axes.plot(xs, ys, label=name, color=colour, linewidth=2, marker="o", markersize=3)
+        if band := bands.get(name):
+            low, high = zip(*band, strict=True)
+            axes.fill_between(xs, low, high, color=colour, alpha=0.13, linewidth=0)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.25)

@@ -9,9 +9,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from vitrail.plots.colours import ACCENT, INK, SECOND
-
-COLOURS = (ACCENT, SECOND, "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+from vitrail.plots.colours import ACCENT, INK, SERIES
 
 
 class Bar(NamedTuple):
@@ -32,7 +30,7 @@ def intervals(bars: Sequence[Bar], x: str, region: float | None = None) -> Figur
         axes.axvspan(-region, region, color=INK, alpha=0.08, linewidth=0)
         axes.axvline(0, color=INK, linewidth=1, alpha=0.6)
     for row, bar in enumerate(reversed(bars)):
-        colour = ACCENT if region is not None else COLOURS[(len(bars) - 1 - row) % len(COLOURS)]
+        colour = ACCENT if region is not None else SERIES[(len(bars) - 1 - row) % len(SERIES)]
         axes.plot(bar.points, [row] * len(bar.points), ".", color=colour, alpha=0.35, markersize=5)
         axes.plot((bar.low, bar.high), (row, row), color=colour, linewidth=2.5, solid_capstyle="round")
         axes.plot(bar.value, row, "o", color=colour, markersize=8)
@@ -50,7 +48,7 @@ def costs(panels: Sequence[tuple[str, Sequence[tuple[float, Bar]]]], y: str) -> 
     figure = Figure(figsize=(3.7 * len(panels), 3.3), layout="constrained")
     every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (name, found) in zip(every, panels, strict=True):
-        for (cost, bar), colour in zip(found, cycle(COLOURS)):
+        for (cost, bar), colour in zip(found, cycle(SERIES)):
             axes.errorbar(
                 cost, bar.value, yerr=[[bar.value - bar.low], [bar.high - bar.value]], fmt="o", color=colour,
                 markersize=7, capsize=3,

@@ -6,7 +6,7 @@ from vitrail.data.manifest import VAL, Manifest
 from vitrail.evaluate.collect_answers import evaluate, rows_of
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.model_file import write_model
-from vitrail.runs.network import task_of
+from vitrail.runs.network import task_of, with_reader
 from vitrail.runs.proof import answer
 from vitrail.runs.run import Run
 
@@ -24,12 +24,11 @@ def calibrate_on_validation(run: Run, manifest: Manifest) -> Predictor:
     task = task_of(header, fitted)
     if not fitted or task.settings == predictor.task.settings:
         return predictor
-    network = predictor.network.to("cpu")
-    header = header.model_copy(
-        update={
-            "task": {**header.task, "settings": task.settings.model_dump()},
-            "proof": answer(network, task, predictor.preprocess),
-        }
-    )
+    # Label sets depend on the temperature: they are fitted again (`with_abstention`).
+    kept = {name: value for name, value in header.task.items() if name != "abstention"}
+    header = header.model_copy(update={"task": {**kept, "settings": task.settings.model_dump()}})
+    task = task_of(header, {})
+    network = with_reader(predictor.network.to("cpu"), tuple(task.outputs), None)
+    header = header.model_copy(update={"proof": answer(network, task, predictor.preprocess)})
     write_model(run.model_path, network, header)
     return Predictor(run.folder)

@@ -16,7 +16,10 @@ from vitrail.evaluate.label_errors import write_doubts
 from vitrail.infer.predictor import Predictor
 from vitrail.models.factory import count_params
 from vitrail.reports.run_page import DraftPage, Drawer, page_of_draft
+from vitrail.reports.run_report import values_of
 from vitrail.runs.model_card import card
+from vitrail.runs.passport import passport_of
+from vitrail.runs.reproduce import train_command
 from vitrail.runs.run import Run
 from vitrail.runs.versions import environment
 from vitrail.tasks.base import Task
@@ -68,6 +71,8 @@ def write_draft_report(run: Run, manifest: Manifest, found: Folded, outlook: Out
         "environment": environment(),
         "proof_drift": predictor.proof_drift,
     }
+    again = train_command(run.recipe(), header.weights, manifest.truth.kind)
+    report["passport"] = passport_of(run, manifest, ("draft", again), values_of(found.result))
     write_json(run.report_path, report)
     write_json(run.result_path, result_to_dict(found.result))
     shown = None

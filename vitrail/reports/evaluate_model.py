@@ -56,7 +56,7 @@ def evaluate_run(model: str, device: str = "auto") -> Told:
         return _drafted(run, predictor)
     own = own_tests(run)
     result = tested(predictor, own.scored)
-    report = _report(predictor, result, own.manifest.counts(predictor.task))
+    report = report_of(predictor, result, own.manifest.counts(predictor.task))
     return Told(report | {"notes": list(own.notes)}, result)
 
 
@@ -101,7 +101,7 @@ def evaluate_on(
         predictor.task.accepts(row)
     evaluation = evaluate(predictor, new.rows, new.manifest.root)
     result = result_of(evaluation, new.rows, Scope(new.called, frozenset(new.known)))
-    report = _report(predictor, result, {}) | {"notes": list(new.notes)}
+    report = report_of(predictor, result, {}) | {"notes": list(new.notes)}
     scored = Told(report, result)
     if html:
         try:
@@ -111,7 +111,8 @@ def evaluate_on(
     return scored
 
 
-def _report(predictor: Predictor, result: Result, splits: dict[str, dict[str, int]]) -> dict[str, Any]:
+def report_of(predictor: Predictor, result: Result, splits: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """Return what programs read of an evaluation: the model, its scores, and the versions that counted them."""
     header = predictor.header
     return {
         "model": header.name,

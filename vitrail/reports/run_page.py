@@ -36,6 +36,7 @@ from vitrail.tasks.result import (
     Result,
     Section,
     Shot,
+    TableSection,
     measured,
 )
 
@@ -75,6 +76,24 @@ def page_of_new(new: NewData, predictor: Predictor, result: Result, report: dict
         "learnt": False,
     }
     return _page(_layout(new.manifest, predictor), result, report, values)
+
+
+def page_of_refit(manifest: Manifest, predictor: Predictor, result: Result, report: dict[str, Any]) -> str:
+    """Return the page of a run whose head was fitted again after decisions about labels."""
+    classes = f" on {count(len(predictor.labels), 'class', 'classes')}" if predictor.labels else ""
+    values = {
+        "title": f"{report['model']}{classes}, labels fixed",
+        "subtitle": "A frozen network and a head fitted again after decisions about labels, scored on test images",
+        "notes": list(_notes(manifest)),
+        "learnt": False,
+    }
+    return _page(_layout(manifest, predictor), result, report, values)
+
+
+def lay_out(manifest: Manifest, predictor: Predictor, sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """Return the template values of sections with the images of a manifest, for other pages (partials/<kind>.html)."""
+    layout = _layout(manifest, predictor)
+    return [laid for section in sections if (laid := layout(section))]
 
 
 class Drawer(NamedTuple):
@@ -165,6 +184,17 @@ def _notes(manifest: Manifest) -> Iterator[str]:
         )
 
 
+def plain_layout(section: Section) -> dict[str, Any] | None:
+    """Return the template values of a table or a curve, which need no image; None for other sections."""
+    shared = {"kind": section.kind, "heading": section.heading}
+    if isinstance(section, TableSection):
+        return {**shared, "table": section.table, "note": section.note}
+    if isinstance(section, Curve):
+        figure = plots.curves(section.series, section.x, section.y, section.bands)
+        return {**shared, "image": plots.data_uri(figure), "note": section.note}
+    return None
+
+
 class _Layout:
     """Converts sections to template values: loads images, draws curves.
 
@@ -179,12 +209,12 @@ class _Layout:
 
     def __call__(self, section: Section) -> dict[str, Any] | None:
         """Return the template values of a section, or None if there is nothing to show."""
+        if plain := plain_layout(section):
+            return plain
         lay: Mapping[str, Callable[[Any], dict[str, Any] | None]] = {
-            "table": lambda one: {"table": one.table, "note": one.note},
             "matrix": self._matrix,
             "gallery": self._gallery,
             "overlays": self._overlays,
-            "curve": self._curve,
             "reliability": self._reliability,
         }
         values = lay[section.kind](section) if section.kind in lay else None
@@ -237,10 +267,6 @@ class _Layout:
             return task.render(shown, answer)
         beside: Image = compare(shown, answer, task.read(self.rows[shot.id], self.root))
         return beside
-
-    def _curve(self, curve: Curve) -> dict[str, Any]:
-        figure = plots.curves(curve.series, curve.x, curve.y)
-        return {"image": plots.data_uri(figure), "note": curve.note}
 
     def _reliability(self, section: Reliability) -> dict[str, Any]:
         calibration = section.calibration

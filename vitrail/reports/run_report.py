@@ -11,10 +11,12 @@ from vitrail.evaluate.new_data import own_tests
 from vitrail.infer.predictor import Predictor
 from vitrail.models.factory import count_params
 from vitrail.reports.calibrate_model import calibrate_on_validation
+from vitrail.reports.fit_abstention import with_abstention
 from vitrail.reports.operating_points import with_operating_points
 from vitrail.reports.run_page import page
 from vitrail.runs.image_changes import without_changes
 from vitrail.runs.model_card import card
+from vitrail.runs.passport import passport_of
 from vitrail.runs.reproduce import train_command
 from vitrail.runs.run import Run
 from vitrail.runs.versions import environment
@@ -25,15 +27,17 @@ from vitrail.tasks.result_file import result_to_dict
 def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool) -> dict[str, Any]:
     """Evaluate the run's model on its test split; write its reports into the run.
 
-    First the model is calibrated on the validation split (`calibrate_on_validation`), and operating points are measured
-    on it (`with_operating_points`). Images of both splits that changed since the run began are left out; the report
-    lists them in `left_out`.
+    First the model is calibrated on the validation split (`calibrate_on_validation`), operating points are measured on
+    it (`with_operating_points`), and "none of these" and label sets are fitted (`with_abstention`). Images of both
+    splits that changed since the run began are left out; the report lists them in `left_out`.
     """
     manifest, left_out = without_changes(run, manifest, (VAL, TEST))
     predictor = with_operating_points(run, manifest, calibrate_on_validation(run, manifest))
+    predictor = with_abstention(run, manifest, predictor)
     report = about(run, manifest, predictor) | {"finished": finished, "seconds": round(seconds, 1)}
     result = tested(predictor, manifest)
     report |= result.to_dict() | ({"left_out": left_out} if left_out else {})
+    report["passport"] = passport_of(run, manifest, ("training", report["reproduce"]), values_of(result))
     html = page(run, manifest, predictor, result, report)
     write_json(run.report_path, report)
     write_json(run.result_path, result_to_dict(result))
@@ -57,6 +61,11 @@ def tested(predictor: Predictor, manifest: Manifest) -> Result:
     """Return the result of a model on the test split of its run."""
     rows = rows_of(manifest, TEST)
     return result_of(evaluate(predictor, rows, manifest.root), rows, scope_of(manifest, TEST))
+
+
+def values_of(result: Result) -> dict[str, float | None]:
+    """Return the scores of a result without their intervals, as a passport holds them."""
+    return {name: number.value for name, number in result.numbers.items()}
 
 
 def about(run: Run, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:

@@ -25,8 +25,9 @@ FORMAT: Literal[1] = 1
 class Header(Settings):
     """The header of a model file.
 
-    `task` holds the task's name and settings, its `labels`, and its `truth`, the description of its training labels.
-    Files of earlier versions hold the labels only.
+    `task` holds the task's name and settings, its `labels`, its `truth`, the description of its training labels, and
+    its `abstention` (`vitrail.tasks.abstention`), if the task supports it. Files of earlier versions hold the labels
+    only.
     """
 
     format: Literal[1] = FORMAT

@@ -9,20 +9,24 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitrail.core.catalog import load
+from vitrail.core.config import read
 from vitrail.data.truth import Truth
 from vitrail.layers.encoder import Encoder
 from vitrail.layers.heads import Head, Output
+from vitrail.layers.mahalanobis import LAST, MIDDLE, VectorOutputs, VectorReader
 from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.models.factory import create_encoder
 from vitrail.runs.model_file import Header
+from vitrail.tasks.abstention import Abstention
 from vitrail.tasks.base import Task
 
 
 class _Assembled(nn.Module):
-    """An encoder with a head."""
+    """An encoder with a head; `blocks` are those of a column whose maps are wanted besides."""
 
     encoder: Encoder
+    blocks: tuple[int, ...] = ()
 
     def __init__(self, encoder: Encoder, head: Head) -> None:
         super().__init__()
@@ -47,25 +51,76 @@ class _Assembled(nn.Module):
         if self.head.reads == "levels":
             return self.encoder.tap(images, self.head.taps, given=given, record=record)
         if record is None and not whole and self.head.reads == "prefix":
-            return self.encoder.summarise(images, given=given)
+            return self.encoder.summarise(images, self.blocks, given=given)
+        if self.blocks:
+            return self.encoder.tap(images, self.blocks, given=given, record=record)
         return self.encoder(images, given=given, record=record)
 
 
 class Network(_Assembled):
     """An encoder with the head of a task: the inputs of a batch by name → the task's outputs by name.
 
-    `outputs` names the outputs outside of training, in order.
+    `outputs` names the outputs outside of training, in order. `reader` makes additional outputs from the vectors of an
+    image at some places of the network (`vitrail.layers.mahalanobis`).
     """
 
     __call__: Callable[..., Output]
 
-    def __init__(self, encoder: Encoder, head: Head, outputs: Sequence[str] = ("logits",)) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        head: Head,
+        outputs: Sequence[str] = ("logits",),
+        reader: VectorReader | None = None,
+    ) -> None:
         super().__init__(encoder, head)
-        self.outputs = tuple(outputs)
+        self.outputs, self.reader = tuple(outputs), reader
+        if reader is not None and MIDDLE in reader.places and encoder.middle:
+            self.blocks = (encoder.middle,)
 
     def forward(self, inputs: Mapping[str, Tensor], record: Recorder | None = None) -> Output:
         """Return the outputs of the head; with a recorder, the attention is recorded."""
-        return self.head(self.encode(inputs, record), inputs)
+        return self.read(self.encode(inputs, record), inputs)
+
+    def read(self, features: Features, inputs: Mapping[str, Tensor]) -> Output:
+        """Return the outputs from the features that `encode` returned."""
+        output = self.head(features, inputs)
+        if self.reader is None:
+            return output
+        return {
+            **output,
+            **self.reader({place: self._vector(place, features) for place in self.reader.places}),
+        }
+
+    def places(self, features: Features) -> tuple[str, ...]:
+        """Return the places with one vector per image, of which the last is what the head reads."""
+        last = (LAST,) if self.head.pools else ()
+        return (*last, MIDDLE) if self.encoder.middle or len(features.levels) > 1 else last
+
+    def _vector(self, place: str, features: Features) -> Tensor:
+        """Return the vectors at a place: (b, d); halfway, the mean of the map."""
+        if place == LAST:
+            return self.head.vectors(features)
+        level = features.levels[0 if self.blocks else len(features.levels) // 2]
+        return level.mean((2, 3))
+
+
+def with_reader(network: Network, outputs: Sequence[str], reader: VectorReader | None) -> Network:
+    """Return a network that shares encoder and head, with other outputs."""
+    return Network(network.encoder, network.head, outputs, reader).train(network.training)
+
+
+def without_reader(network: Network) -> tuple[Network, VectorReader | None]:
+    """Return a network whose outputs are vectors where a reader makes numbers of them, and this reader.
+
+    Backends of few bits compute the first; the second always computes in float32.
+    """
+    reader = network.reader
+    if reader is None or isinstance(reader, VectorOutputs):
+        return network, None
+    plain = VectorOutputs(reader.places)
+    names = [name for name in network.outputs if name not in reader.makes]
+    return with_reader(network, (*names, *plain.makes), plain), reader
 
 
 class Classifier(_Assembled):
@@ -89,12 +144,16 @@ def task_of(header: Header, learnt: Mapping[str, Any]) -> Task[Any, Any]:
     """Return the task of a model file; `learnt` are settings that override its own."""
     stored = header.task
     truth = Truth.from_dict(stored["truth"]) if "truth" in stored else stored["labels"]
-    return build_task(stored["name"], truth, {**stored["settings"], **learnt})
+    task = build_task(stored["name"], truth, {**stored["settings"], **learnt})
+    if stored.get("abstention") is not None:
+        task.abstention = read(Abstention, stored["abstention"], "abstention")
+    return task
 
 
 def build_network(encoder: Encoder, task: Task[Any, Any]) -> Network:
     """Return the encoder with the head of this task."""
-    return Network(encoder, task.head(encoder.spec), tuple(task.outputs))
+    reader: VectorReader | None = getattr(task, "reader", lambda: None)()
+    return Network(encoder, task.head(encoder.spec), tuple(task.outputs), reader)
 
 
 def create_model(

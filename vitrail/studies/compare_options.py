@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vitrail.core.errors import UsageError
+from vitrail.data.options import DEFAULTS as LAYOUT
 from vitrail.data.options import LayoutOptions
+from vitrail.robustness.options import DEFAULTS as ROBUSTNESS
+from vitrail.robustness.options import RobustnessOptions
 from vitrail.runs.train_options import TrainOptions
 
 
@@ -66,6 +70,16 @@ class CompareOptions:
     region: float = 1.0
     seed: int = 0
     device: str = "auto"
+
+
+class RunsAsked(NamedTuple):
+    """Trained models to compare on the same test images, or on those of `source`; `robustness` measures that too."""
+
+    models: Sequence[str]
+    source: str = ""
+    read: LayoutOptions = LAYOUT
+    wanted: CompareOptions = CompareOptions()
+    robustness: RobustnessOptions = ROBUSTNESS
 
 
 SHARED = ("weights", "tune", "imgsz", "batch", "recipe", "augment", "mixup", "cutmix", "seed", "device")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 BARS = 5
 """Number of labels that are shown with their probability."""
 
+NONE_OF_THESE = "none of these"
+"""The first bar of a prediction that is of none of the classes."""
+
 ROWS = 12
 """Number of rows of a prediction that a page shows."""
 
@@ -29,13 +32,17 @@ WIDTH = 720
 
 
 class Answer(NamedTuple):
-    """The answer for one picture: its text, and bars or rows; or why the picture cannot be read."""
+    """The answer for one picture: its text, and bars or rows; or why the picture cannot be read.
+
+    `remarks` are sentences of the task that explain its numbers.
+    """
 
     picture: Picture
     text: str = ""
     bars: tuple[tuple[str, float], ...] = ()
     rows: tuple[Mapping[str, Any], ...] = ()
     error: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -59,18 +66,26 @@ class Views(NamedTuple):
 def answers(predictor: Predictor, pictures: Sequence[Picture]) -> list[Answer]:
     """Return the answers of a model for pictures, in order; one that cannot be read has an error."""
     from vitrail.infer.inputs import Source
+    from vitrail.tasks.abstention import Abstaining
+    from vitrail.tasks.base import Ask
 
+    task = predictor.task
+    remarks = tuple(task.remarks(Ask(), novel=True)) if isinstance(task, Abstaining) else ()
     sources = [Source(one.path.name, one.path) for one in pictures]
     found = predictor.answers(sources)
-    return [_answer(one, told.prediction, told.error) for one, told in zip(pictures, found, strict=True)]
+    return [
+        _answer(one, told.prediction, told.error, remarks) for one, told in zip(pictures, found, strict=True)
+    ]
 
 
-def _answer(picture: Picture, prediction: Any, error: str) -> Answer:
+def _answer(picture: Picture, prediction: Any, error: str, remarks: tuple[str, ...]) -> Answer:
     if error:
         return Answer(picture, error=error)
     top, rows = getattr(prediction, "top", None), getattr(prediction, "rows", None)
     if top is not None:
-        return Answer(picture, str(prediction), tuple(top(BARS)))
+        novel = getattr(prediction, "none_of_these", None)
+        first = ((NONE_OF_THESE, prediction.unlike),) if novel else ()
+        return Answer(picture, str(prediction), (*first, *top(BARS)), remarks=remarks if novel else ())
     return Answer(picture, str(prediction), rows=tuple((rows() if rows is not None else [])[:ROWS]))
 
 

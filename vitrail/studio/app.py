@@ -52,7 +52,7 @@ def create_app(workspace: Workspace, token: str, hosts: Iterable[str] = LOCAL) -
     return app
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+def _refused(request: Request, error: Exception) -> Response:
     """Show an error as a sentence, with what to do; never a traceback. A script gets the sentence alone."""
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse({"sentence": str(error)}, 422)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any
 
 from fastapi import Query, Request
@@ -47,7 +48,7 @@ class Studio:
         """The pictures that were given to models."""
         return Pictures(self.workspace.own / "pictures")
 
-    @property
+    @cached_property
     def connections(self) -> Connections:
         """The connections to the outside."""
         return Connections(self.workspace.connections)

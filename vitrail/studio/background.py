@@ -27,7 +27,7 @@ import psutil
 from vitrail.core.environment import with_variables
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_json, write_text
-from vitrail.studio.jobs import says
+from vitrail.studio.output import says
 from vitrail.studio.processes import running
 from vitrail.studio.watched import watched
 from vitrail.studio.workspace import Workspace
@@ -151,6 +151,7 @@ class BackgroundCommands:
                     start_new_session=True, env=with_variables(environment),
                 )  # fmt: skip
         except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
             raise RunError(f"The command could not be started: {error.strerror}. Try again.") from error
         begun = psutil.Process(child.pid).create_time()
         command = BackgroundCommand(folder, wish.title, wish.run, wish.kind, time.time(), child.pid, begun)

@@ -26,7 +26,7 @@ _AT_ONCE = 2
 
 
 class _EndedError(Exception):
-    """The studio ends: a check in the background stops."""
+    """The studio ends, or the files have changed: a check in the background stops."""
 
 
 @dataclass
@@ -52,6 +52,11 @@ class _Entry:
     listing: tuple[int, bool, Listing] | None = (
         None  # with the number of decisions, and whether it was checked
     )
+
+    @property
+    def runs(self) -> bool:
+        """Whether its check is on its way."""
+        return self.progress is not None and not self.progress.over
 
 
 class Checks:
@@ -152,8 +157,9 @@ class Checks:
         if entry is None or entry.signature != signature:
             entry = self._entries[dataset.name] = _Entry(signature)
         self._entries.move_to_end(dataset.name)
-        while len(self._entries) > KEPT_CHECKS:
-            self._entries.popitem(last=False)
+        others = [name for name, one in self._entries.items() if one is not entry and not one.runs]
+        for name in others[: max(0, len(self._entries) - KEPT_CHECKS)]:
+            del self._entries[name]
         return entry
 
     def _work(self, dataset: Dataset, entry: _Entry) -> None:
@@ -161,6 +167,7 @@ class Checks:
         assert progress is not None, "it was set before the thread began"
         try:
             with self._places:
+                self._end_stale(dataset, entry)
                 examined = self._examine(dataset, entry, progress)
             with self._lock:
                 entry.examined = examined
@@ -173,14 +180,18 @@ class Checks:
             progress.error = f"The check ended with an error that vitrail did not expect ({reason(error)})."
         progress.over = True
 
+    def _end_stale(self, dataset: Dataset, entry: _Entry) -> None:
+        """Raise if the studio closes, or the files have changed: then another check looks at them anew."""
+        if self._end.is_set() or self._entries.get(dataset.name) is not entry:
+            raise _EndedError
+
     def _examine(self, dataset: Dataset, entry: _Entry, progress: Progress) -> Examined:
         from vitrail.data.layouts import sniff
         from vitrail.data.prepare import examine_source
 
         def tell(done: int, total: int) -> None:
             progress.done, progress.total = done, total
-            if self._end.is_set():
-                raise _EndedError
+            self._end_stale(dataset, entry)
 
         place: Path = self.datasets.place(dataset)
         layout = entry.layout or sniff(place, dataset.options)

@@ -7,6 +7,7 @@ themselves is not seen, but they too look names up through Python here.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 KEPT = 200
@@ -37,6 +39,8 @@ class Connections:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = Lock()
+        self._counted, self._opened = 0, 0  # bytes of the file, and what was opened in them
 
     def all(self) -> list[Connection]:
         """Return all that were written down, the newest first."""
@@ -47,8 +51,21 @@ class Connections:
         return [found for line in reversed(lines) if (found := _read(line)) is not None]
 
     def opened(self) -> int:
-        """Return how many connections were opened."""
-        return sum(one.opened for one in self.all())
+        """Return how many connections were opened; every page asks, so only what is new in the file is read."""
+        with self._lock:
+            try:
+                with self.path.open("rb") as handle:
+                    if handle.seek(0, os.SEEK_END) < self._counted:
+                        self._counted = self._opened = 0  # it was emptied
+                    handle.seek(self._counted)
+                    whole = handle.read()
+            except OSError:
+                whole, self._counted, self._opened = b"", 0, 0
+            whole = whole[: whole.rfind(b"\n") + 1]  # the last line may still be written
+            self._counted += len(whole)
+            found = map(_read, whole.decode("utf-8", "replace").splitlines())
+            self._opened += sum(one is not None and one.opened for one in found)
+            return self._opened
 
     def watch(self, who: str) -> None:
         """Write down what this process reaches from now on, until it ends; `who` names it."""

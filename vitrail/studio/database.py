@@ -83,4 +83,4 @@ class Database:
         with suppress(OSError):
             if disk_usage(self.path.parent).free < SPACE:
                 return "The disk is full. Free some disk space, then do it again."
-        return "Move it away; runs and images are not in it."
+        return "Move it away; runs and images are not in it, but the names and places of data sets are."

@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
@@ -24,6 +25,7 @@ import psutil
 from vitrail.core.errors import RunError
 from vitrail.studio.database import Database
 from vitrail.studio.events import last_events
+from vitrail.studio.output import last_words, unwatched_end
 from vitrail.studio.processes import running
 from vitrail.studio.watched import watched
 from vitrail.studio.workspace import Workspace
@@ -75,6 +77,7 @@ class Queue:
 
     def __init__(self, workspace: Workspace, database: Database) -> None:
         self.workspace, self.database = workspace, database
+        self.naming = threading.RLock()  # held from the choice of a free name until its job is queued
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._stopping: dict[int, float] = {}
         self._end = threading.Event()
@@ -174,6 +177,8 @@ class Queue:
     def _turn(self) -> None:
         """Look at the job that runs, or begin the next one."""
         active = self.active()
+        if self._stops_taken_out({job.id for job in active}):
+            return
         running = [job for job in active if job.state == "running"]
         for job in running:
             self._look(job)
@@ -185,45 +190,71 @@ class Queue:
         if job.after is not None and self.job(job.after).state == "failed":
             self._end_job(job.id, "stopped", "Not begun, because the job before it failed.")
             return
-        words = watched(self.workspace.connections, job.words)
         try:
-            with self.log(job.id).open("wb") as log:
-                child = subprocess.Popen(
-                    words, cwd=self.workspace.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    start_new_session=True,
-                )  # fmt: skip
+            # Its process runs already if the disk was full when that was to be written.
+            child = self._children.get(job.id) or self._process(job)
         except OSError as error:
             self._end_job(job.id, "failed", f"The training could not be started: {error.strerror}.")
             return
         self._children[job.id] = child
         with self.database.transaction() as connection:
             connection.execute(
-                "UPDATE jobs SET state = 'running', pid = ?, started = ? WHERE id = ?",
+                "UPDATE jobs SET state = 'running', pid = ?, started = ? WHERE id = ? AND state = 'queued'",
                 (child.pid, psutil.Process(child.pid).create_time(), job.id),
             )
+
+    def _process(self, job: Job) -> subprocess.Popen[bytes]:
+        words = watched(self.workspace.connections, job.words)
+        with self.log(job.id).open("wb") as log:
+            return subprocess.Popen(
+                words, cwd=self.workspace.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def _stops_taken_out(self, active: set[int]) -> bool:
+        """Stop a process whose job was taken out of the queue before its start was written; False if none runs."""
+        for number in self._children.keys() - active:
+            child = self._children[number]
+            if child.poll() is not None:
+                self._forget(number)
+                continue
+            if number not in self._stopping:
+                self._stopping[number] = time.monotonic()
+                child.send_signal(signal.SIGINT)
+            elif time.monotonic() - self._stopping[number] > PATIENCE:
+                os.killpg(child.pid, signal.SIGKILL)
+            return True
+        return False
 
     def _look(self, job: Job) -> None:
         """Note that a job has ended, or end one that does not stop."""
         child = self._children.get(job.id)
         code = child.poll() if child is not None else None
         process = running(job.pid, job.started)
-        if code is None and process is not None:
+        if code is None and (child or process):
             asked = self._stopping.get(job.id)
             waited = 0.0 if asked is None else time.monotonic() - asked
-            if waited > PATIENCE and not (waited < LAST_PATIENCE and self._writes_report(job)):
-                os.killpg(process.pid, signal.SIGKILL)
+            if waited > PATIENCE and not (waited < LAST_PATIENCE and self._writes_report(job)) and process:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             return
-        self._children.pop(job.id, None)
-        asked_to_stop = self._stopping.pop(job.id, None) is not None
-        if code is None and not asked_to_stop and self._begin_again(job):
-            return
-        finished = self._reported(job) if code is None else code == 0
-        if asked_to_stop:
+        if job.id in self._stopping:
             self._end_job(job.id, "stopped")
-        elif finished:
-            self._end_job(job.id, "done")
-        else:
-            self._end_job(job.id, "failed", last_words(self.log(job.id)))
+        elif code is not None or not self._begin_again(job):
+            done = self._reported(job) if code is None else code == 0
+            self._end_job(job.id, "done" if done else "failed", "" if done else self._why(job, code))
+        self._forget(job.id)  # now that it is written: on a full disk it is tried again
+
+    def _forget(self, number: int) -> None:
+        self._children.pop(number, None)
+        self._stopping.pop(number, None)
+
+    def _why(self, job: Job, code: int | None) -> str:
+        """Return why a job failed; without a code nobody watched its end."""
+        saved = (self.workspace.runs / job.run / "state" / "last.safetensors").is_file()
+        if code is not None or saved:
+            return last_words(self.log(job.id))
+        return unwatched_end(self.log(job.id))
 
     def _reported(self, job: Job) -> bool:
         return (self.workspace.runs / job.run / "report.json").is_file()
@@ -267,23 +298,3 @@ class Queue:
 def _job(row: object) -> Job:
     values = dict(row)  # type: ignore[call-overload]
     return Job(**{**values, "words": tuple(json.loads(values["words"]))})
-
-
-def last_words(log: Path) -> str:
-    """Return the last sentence that a job printed, without a traceback."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return "It ended, and its output is gone."
-    spoken = [line.strip() for line in lines if line.strip()]
-    if any(line.startswith("Traceback") for line in spoken):
-        return f"It ended with an error that vitrail did not expect ({spoken[-1]}). The whole output: {log.name}."
-    return spoken[-1] if spoken else "It ended without a word; the system may have ended it to free memory."
-
-
-def says(log: Path) -> str:
-    """Return the last sentence of a job that runs; empty before it has printed one."""
-    try:
-        return last_words(log) if log.stat().st_size else ""
-    except OSError:
-        return ""

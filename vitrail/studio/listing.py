@@ -88,11 +88,13 @@ class Listing:
 
     def chosen(self, wanted: Wanted) -> Selection:
         """Return the rows that a filter lets through, in order; the last filters are remembered."""
-        if wanted not in self.remembered:
+        found = self.remembered.get(wanted)
+        if found is None:
             if len(self.remembered) >= _FILTERS:
                 self.remembered.clear()
-            self.remembered[wanted] = Selection([row for row in self.rows if self._lets_through(row, wanted)])
-        return self.remembered[wanted]
+            found = Selection([row for row in self.rows if self._lets_through(row, wanted)])
+            self.remembered[wanted] = found
+        return found
 
     def _lets_through(self, row: Row, wanted: Wanted) -> bool:
         from vitrail.data.manifest import KEPT

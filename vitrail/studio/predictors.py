@@ -41,7 +41,7 @@ class Predictors:
 
     def folders(self) -> list[Path]:
         """Return the folders of the models in memory, the last used last."""
-        return [folder for folder, _ in self._models]
+        return [folder for folder, _ in tuple(self._models)]
 
     def _loaded(self, folder: Path) -> Predictor:
         from vitrail.infer.predictor import Predictor

@@ -12,7 +12,7 @@ import anyio
 from vitrail.studio.app_parts import Studio
 from vitrail.studio.curves import additions
 from vitrail.studio.events import events_from
-from vitrail.studio.jobs import says
+from vitrail.studio.output import says
 from vitrail.studio.run_list import RunList
 from vitrail.studio.run_view import run_folder
 

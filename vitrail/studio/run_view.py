@@ -12,7 +12,8 @@ from vitrail.core.errors import RunError, SettingError
 from vitrail.runs.history import effective
 from vitrail.studio.commands import Command, training
 from vitrail.studio.events import events_from
-from vitrail.studio.jobs import Job, Queue, says
+from vitrail.studio.jobs import Job, Queue
+from vitrail.studio.output import says
 from vitrail.studio.run_list import Condition, Summary, report_of, summary
 from vitrail.studio.workspace import Workspace, inside, safe_name
 from vitrail.tasks.result import Number

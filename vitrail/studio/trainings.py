@@ -41,10 +41,11 @@ class Trainings:
 
     def start(self, project: Project, form: Mapping[str, str]) -> str:
         """Queue what a form asks for, and return the first run."""
-        planned, before = self.planned(project, form), None
-        seen = self.datasets.revision(project.dataset)
-        for words, run in planned:
-            before = self.queue.add(project.name, words, _title(words), run, seen, after=before)
+        seen, before = self.datasets.revision(project.dataset), None
+        with self.queue.naming:
+            planned = self.planned(project, form)
+            for words, run in planned:
+                before = self.queue.add(project.name, words, _title(words), run, seen, after=before)
         return planned[0][1]
 
     def _one(
@@ -69,17 +70,18 @@ class Trainings:
             RunError: it has no saved state, or it is in the queue already.
         """
         folder = run_folder(self.workspace, name)
-        job = self.queue.of_run(folder.name)
-        if job is not None and job.active:
-            raise RunError(f"{folder.name} is in the queue already.")
-        if not summary(folder).resumable:
-            raise RunError(
-                f"{folder.name} has no saved state, so that it cannot go on. Train the images again instead."
-            )
         words = ("train", "--resume", f"runs/{folder.name}", *(("--epochs", str(more)) if more else ()))
         title = f"{more} more epochs" if more else "Go on"
-        dataset, seen = (job.dataset, job.revision) if job is not None else ("", 0)
-        self.queue.add(dataset, words, title, folder.name, seen)
+        with self.queue.naming:
+            job = self.queue.of_run(folder.name)
+            if job is not None and job.active:
+                raise RunError(f"{folder.name} is in the queue already.")
+            if not summary(folder).resumable:
+                raise RunError(
+                    f"{folder.name} has no saved state, so that it cannot go on. Train the images again instead."
+                )
+            dataset, seen = (job.dataset, job.revision) if job is not None else ("", 0)
+            self.queue.add(dataset, words, title, folder.name, seen)
 
 
 def _only_draft(options: TrainOptions) -> TrainOptions:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from vitrail.core.errors import DataError
 from vitrail.studio.dataset_table import Dataset
-from vitrail.studio.uploads import Incoming, Uploads
+from vitrail.studio.uploads import LATEST, Incoming, Uploads
 
 LONGEST_LINE = 1 << 20
 """Largest length of the announcement in bytes."""
@@ -66,8 +66,8 @@ async def receive_batch(uploads: Uploads, dataset: Dataset, body: AsyncIterator[
 def _announced(line: bytes) -> list[Incoming]:
     try:
         files = [Incoming(str(path), int(size), int(modified)) for path, size, modified in json.loads(line)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise DataError(TORN) from None
-    if any(one.size < 0 or one.modified < 0 for one in files):
+    if any(one.size < 0 or not 0 <= one.modified <= LATEST for one in files):
         raise DataError(TORN)
     return files

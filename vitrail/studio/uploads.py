@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
+from threading import Lock
+
+from starlette.concurrency import run_in_threadpool
 
 from vitrail.core.errors import DataError, RunError
 from vitrail.core.files import writing
@@ -26,6 +30,9 @@ MOST_FILES = 1_000_000
 
 RESERVE = 64 << 20
 """Bytes of the disk that stay free, for the queue and the runs."""
+
+LATEST = 10**14
+"""Latest time of a change in milliseconds: the year 5138."""
 
 _LONGEST = 255  # bytes of a name on usual file systems
 _DEEPEST = 32
@@ -47,6 +54,7 @@ class Uploads:
         self.datasets, self.reserve = datasets, reserve
         self.folder = datasets.workspace.own / "uploads"
         self._numbers: dict[str, int] = {}
+        self._storing = Lock()
 
     def clear(self) -> None:
         """Remove what was cut off by the end of an earlier studio."""
@@ -62,7 +70,7 @@ class Uploads:
             except DataError as error:
                 refused[number] = str(error)
                 continue
-            if not _same(target, one):
+            if _arrived(target, one) is None:
                 wanted.append(number)
         return wanted, refused
 
@@ -73,25 +81,36 @@ class Uploads:
             DataError: the name or the size is refused, or it is cut off.
             RunError: the disk is full, or cannot be written.
         """
+        target = await run_in_threadpool(self._ready, dataset, file)
+        stored = await run_in_threadpool(_arrived, target, file)
+        if stored is None:
+            draft = self.folder / f"{uuid.uuid4().hex}{_packing(target.name)}"
+            try:
+                with writing(target):
+                    await _pour(draft, file, body)
+                    stored = await run_in_threadpool(self._keep, draft, target, file)
+            finally:
+                draft.unlink(missing_ok=True)
+            self._numbers[dataset.name] += 1
+            self.datasets.changed(dataset)
+        return stored.relative_to(self.datasets.place(dataset)).as_posix()
+
+    def _ready(self, dataset: Dataset, file: Incoming) -> Path:
+        """Return where a file goes. VitrailError if it cannot be taken in."""
         target = self._target(dataset, file.path)
         self._refuse_many(dataset)
         self._refuse_full(file.size)
         _refuse_large(file.path, file.size)
-        if _same(target, file):
-            return file.path
-        draft = self.folder / f"{uuid.uuid4().hex}{_packing(target.name)}"
-        try:
-            with writing(target):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                await _pour(draft, file, body)
-                _refuse_broken(draft, target)
-                os.utime(draft, ns=(file.modified * 1_000_000, file.modified * 1_000_000))
-                stored = _store(draft, target)
-        finally:
-            draft.unlink(missing_ok=True)
-        self._numbers[dataset.name] += 1
-        self.datasets.changed(dataset)
-        return stored.relative_to(self.datasets.place(dataset)).as_posix()
+        with writing(target):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return target
+
+    def _keep(self, draft: Path, target: Path, file: Incoming) -> Path:
+        """Move a whole file to its place and return it."""
+        _refuse_broken(draft, target)
+        os.utime(draft, ns=(file.modified * 1_000_000, file.modified * 1_000_000))
+        with self._storing:  # a disk without links has a moment between looking and writing
+            return _store(draft, target)
 
     def _target(self, dataset: Dataset, path: str) -> Path:
         """Return where a file goes. DataError for a name that is refused, or that leads out of the data set."""
@@ -106,7 +125,7 @@ class Uploads:
     def _refuse_many(self, dataset: Dataset) -> None:
         if dataset.name not in self._numbers:
             place = self.datasets.place(dataset)
-            self._numbers[dataset.name] = sum(len(files) for _, _, files in os.walk(place))
+            self._numbers.setdefault(dataset.name, sum(len(files) for _, _, files in os.walk(place)))
         if self._numbers[dataset.name] >= MOST_FILES:
             raise DataError(
                 f"{dataset.name} holds {MOST_FILES:,} files, the most that the studio takes. "
@@ -156,6 +175,21 @@ def _same(target: Path, file: Incoming) -> bool:
     return status.st_size == file.size and abs(status.st_mtime_ns // 1_000_000 - file.modified) < 2
 
 
+def _arrived(target: Path, file: Incoming) -> Path | None:
+    """Return where a file that has arrived before is: under its name, or a number that it got as its name was taken."""
+    taken = takewhile(os.path.exists, _names(target))  # False for a name that a number made too long
+    return next((one for one in taken if _same(one, file)), None)
+
+
+def _names(target: Path) -> Iterator[Path]:
+    """Yield the names that a file may get: its own, then with numbers; an archive keeps its suffix."""
+    suffix = _packing(target.name) or target.suffix
+    stem = target.name[: len(target.name) - len(suffix)]
+    yield target
+    for number in count(2):
+        yield target.with_name(f"{stem} ({number}){target.name[len(stem) :]}")
+
+
 async def _pour(draft: Path, file: Incoming, body: AsyncIterator[bytes]) -> None:
     size = 0
     with draft.open("wb") as handle:
@@ -185,15 +219,14 @@ def _refuse_broken(draft: Path, target: Path) -> None:
 def _store(draft: Path, target: Path) -> Path:
     """Move a whole file to its place; a name that is taken gets a number, so that nothing is overwritten."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    number, free = 2, target
-    while True:
+    for free in _names(target):
         try:
             os.link(draft, free)  # fails if it exists: no moment between looking and writing
             return free
         except FileExistsError:
-            free, number = target.with_name(f"{target.stem} ({number}){target.suffix}"), number + 1
+            continue
         except OSError:  # a disk without links
             if not free.exists():
                 os.replace(draft, free)
                 return free
-            free, number = target.with_name(f"{target.stem} ({number}){target.suffix}"), number + 1
+    raise AssertionError("there is always another number")

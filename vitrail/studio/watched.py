@@ -12,7 +12,8 @@ from vitrail.studio.connections import Connections
 
 def watched(path: Path, words: Sequence[str]) -> list[str]:
     """Return the command line of a vitrail command whose connections are written to a file."""
-    return [sys.executable, "-m", "vitrail.studio.watched", str(path), *words]
+    # -P: a file of the user called queue.py in the studio's folder must not be imported.
+    return [sys.executable, "-P", "-m", "vitrail.studio.watched", str(path), *words]
 
 
 def main() -> None:

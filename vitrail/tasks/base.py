@@ -13,9 +13,16 @@ A task may have these optional members, which are looked up by name (`getattr`):
     in_image(…)       the output of an exported graph in the pixels of the image itself (`picture_outputs`)
     compare(…)        the image with truth, prediction and their difference drawn on it, for pages
     glance(…)         a small image of truth beside prediction, shown while a training runs
+    nonconformity(…), refuse_sets(…), remarks(…)   label sets and "none of these": `vitrail.tasks.abstention.Abstaining`
+    reader()          the module that makes outputs from feature vectors (`vitrail.layers.mahalanobis`), or None
+    losses(output, truths)  the loss of each image, (b,), without smoothing or weights: what an attack on the pixels
+                      raises; with it, and `right` among `Evaluation.per_image`, robustness can be measured
     temperature       the divisor of the logits in exported folders; `problem` is the task's name in transformers
 
-A prediction may have `rows()`, the rows of a table of predictions, and `files()`, bytes by file name suffix.
+Its `probe` may have these, too (`tasks/probe.py`): `wrong(…)` for learning curves, `label_scores(…)` for label errors.
+
+A prediction may have `rows()`, the rows of a table of predictions, `files()`, bytes by file name suffix, and
+`none_of_these` with `unlike`, whether the image is of none of the classes, and the number for it.
 """
 
 from __future__ import annotations
@@ -31,13 +38,14 @@ from torch.nn.functional import pad
 
 from vitrail.core.config import Settings as AnySettings
 from vitrail.core.config import read
-from vitrail.core.errors import SettingError, UnknownNameError
+from vitrail.core.errors import UnknownNameError
 from vitrail.data.batch import Batch, Geometry
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.targets import Targets
 from vitrail.data.truth import Truth
 from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
+from vitrail.tasks.abstention import Abstention
 from vitrail.tasks.probe import Probe
 from vitrail.tasks.result import Evaluation, Exports
 
@@ -84,23 +92,15 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Options of a prediction request: the confidence threshold, and the number of choices to return."""
+    """Options of a prediction request: the confidence threshold, the number of choices to return, and label sets.
+
+    `sets` is the allowed share of sets without the right label; with `each_class` it holds for each class alone.
+    """
 
     threshold: float | None = None
     top: int = 5
-
-
-def asked_of(task: Task[Any, Any], threshold: float | None) -> Ask:
-    """Return the request options; raise SettingError if the task takes no threshold or the threshold is invalid."""
-    if threshold is None:
-        return Ask()
-    if not task.takes_threshold:
-        raise SettingError(
-            f"The task {task.name} takes no threshold: its predictions contain probabilities. Remove --threshold."
-        )
-    if not 0 <= threshold <= 1:
-        raise SettingError(f"A threshold is a probability from 0 to 1, got {threshold:g}.")
-    return Ask(threshold=threshold)
+    sets: float | None = None
+    each_class: bool = False
 
 
 class Asked(NamedTuple):
@@ -153,6 +153,9 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     settings: Any
     exports: Exports | None = None
     """The names of the task on model hubs, if they have one."""
+
+    abstention: Abstention | None = None
+    """What the model file holds of "none of these" and of label sets; opening the file sets it."""
 
     columns: tuple[str, ...] = ()
     """The columns that a table of predictions always has, even without any prediction."""
@@ -280,11 +283,11 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
         return name, self
 
 
-def within(numbers: Tensor) -> Tensor:  # (b, …) -> (b, at most 4,096)
+def within(numbers: Tensor, most: int = FINGERPRINT) -> Tensor:  # (b, …) -> (b, at most `most`)
     """Return the values of a fingerprint; too many are replaced by sums over equal spans, so no change is lost."""
     flat = numbers.flatten(1)
-    if flat.shape[1] <= FINGERPRINT:
+    if flat.shape[1] <= most:
         return flat
-    span = -(-flat.shape[1] // FINGERPRINT)
+    span = -(-flat.shape[1] // most)
     filled = pad(flat, (0, -flat.shape[1] % span))
     return filled.view(len(flat), -1, span).sum(-1)

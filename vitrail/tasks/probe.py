@@ -17,6 +17,7 @@ from torch import nn
 from vitrail.data.batch import Geometry
 from vitrail.data.manifest import Row
 from vitrail.layers.heads import Output
+from vitrail.tasks.abstention import Abstention
 from vitrail.tasks.result import Result, Scope
 
 Vectors = NDArray[np.float32]
@@ -29,6 +30,9 @@ OTHER_HEADS = (
 
 NOISE = 0.02
 """Share of wrong labels that is assumed when label errors are searched."""
+
+ALONE = "no other image of this class: nothing else tells what it looks like"
+"""The note of a label that only one image (or its duplicates) has: heads without it never saw the label."""
 
 
 class Linear(NamedTuple):
@@ -124,12 +128,47 @@ class DenseProbe(Probe, Protocol):
         ...
 
 
+class LabelScore(NamedTuple):
+    """How well the target of an image fits the predictions of heads that were not trained on it.
+
+    `label` and `proposal` are cells of a table: the target, and the one that fits better. `confidence` is the
+    probability of the target (of several labels: of the least fitting one), `margin` that minus the probability of the
+    proposal. `doubted`: the target is more probably wrong than right. `note` says what limits this, or is "".
+    """
+
+    row: Row
+    label: str
+    proposal: str
+    confidence: float
+    margin: float
+    doubted: bool
+    note: str = ""
+
+
+@runtime_checkable
+class ScoresLabels(Protocol):
+    """A probe that can tell of the target of each image how well it fits: what label errors are found with."""
+
+    def label_scores(self, evaluation: Any) -> list[LabelScore]:
+        """Return one score per image of an evaluation of out-of-fold predictions, in the order of its rows."""
+        ...
+
+
 @runtime_checkable
 class PerImageProbe(Protocol):
     """A probe that tells of each image how wrong its answer is: what learning curves are drawn from."""
 
     def wrong(self, logits: Vectors, truth: Whole) -> NDArray[np.float64]:
         """Return how wrong the answers of images are, 0 … 1 each: (n,)."""
+        ...
+
+
+@runtime_checkable
+class AbstainingProbe(Protocol):
+    """A probe whose reports tell of "none of these" and of label sets."""
+
+    def with_abstention(self, result: Result, abstention: Abstention) -> Result:
+        """Return a result of cross-validation with what was fitted after it."""
         ...
 
 

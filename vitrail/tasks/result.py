@@ -131,12 +131,18 @@ class Section:
 
 @dataclass(frozen=True)
 class TableSection(Section):
-    """A table with a note below; `card` is its heading on a model card."""
+    """A table with a note below; `card` is its heading on a model card, `summary` the line for the command line."""
 
     kind: ClassVar[str] = "table"
     table: Table
     note: str = ""
     card: str = f"Scores on {NEVER_SEEN}"
+    summary: str = ""
+
+    @property
+    def line(self) -> str:
+        """Return the summary."""
+        return self.summary
 
 
 @dataclass(frozen=True)
@@ -170,13 +176,14 @@ class Overlays(Section):
 
 @dataclass(frozen=True)
 class Curve(Section):
-    """Named lines of points (x, y), and the labels of the axes."""
+    """Named lines of points (x, y), and the labels of the axes; `bands` holds the intervals of a line's points."""
 
     kind: ClassVar[str] = "curve"
     series: Mapping[str, Sequence[tuple[float, float]]]
     x: str
     y: str
     note: str = ""
+    bands: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

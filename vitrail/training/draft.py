@@ -26,11 +26,13 @@ from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft_report import Outlook, write_draft_report
 from vitrail.runs.device import device_for
 from vitrail.runs.image_changes import look_event
+from vitrail.runs.passport import hash_of
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import ReportError, Run, create_run, elsewhere
 from vitrail.tasks.probe import DenseProbe, Probe, Vectors
 from vitrail.training.batch_size_finder import LARGER, forecast
 from vitrail.training.checkpointing import write_best
+from vitrail.training.draft_abstention import Cached, fit_on_features, stored
 from vitrail.training.feature_cache import Frozen
 from vitrail.training.initialization import InitialState, build_from_recipe
 from vitrail.training.linear_probe import fit_head, out_of_fold
@@ -94,29 +96,31 @@ def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequ
             f"The task {recipe.task.name} has no draft with this head: it has no linear probe. Train the network: "
             f"{command('train', recipe.data.source, '--tune', 'full')}"
         )
-    rows = manifest.rows()
     clock.end("weights and set-up")
     vectors, plan = _features(frozen, manifest, listeners)
     clock.end("features")
-    data = probe_data(start, probe, rows, manifest)
+    data = probe_data(start, probe, manifest.rows(), manifest)
     scored = out_of_fold(probe, vectors, data.truth, data.groups)
     head = fit_head(probe, vectors, data.truth, data.groups)
     head.put_into(layer)
     clock.end("heads")
-    answered = Answered(rows, data.targets, scored.logits, scored.folds, data.truth, data.at, frozen.grid)
+    answers = (scored.logits, scored.folds, data.truth, data.at, frozen.grid)
+    answered = Answered(data.rows, data.targets, *answers)
     folded = score_by_folds(start.task, recipe.task.name, answered)
-    start = replace(start, task=folded.task)
-    now, half = (probe.share(logits, data.truth) for logits in (scored.logits, scored.half))
     clock.end("scores")
+    fitted = fit_on_features(Cached(frozen, manifest, plan), answered, folded.task, recipe.data.source)
+    clock.end("none of these")
     seconds = full_seconds(planned.full or recipe, manifest)
     clock.end("measuring the fine-tune")
     run = create_run(recipe, out, quoted(sys.argv))
     note(listeners, elsewhere(run, out))
     manifest.write(run.manifest_path)
-    write_best(run, recipe, start)
+    write_best(run, recipe, replace(start, task=folded.task))
+    folded = stored(run, folded, fitted)
     run.log("checked", prepared.found())
-    look = look_event(manifest.root, prepared.looked)
-    run.log("drafted", {**look, "phases": clock.phases, "strength": head.strength, "features": str(plan)})
+    made = {"phases": clock.phases, "strength": head.strength, "features": str(plan)}
+    run.log("drafted", {**look_event(manifest.root, prepared.looked), **made, **_weights_of(start)})
+    now, half = (probe.share(logits, data.truth) for logits in (scored.logits, scored.half))
     outlook = Outlook(clock.phases, *seconds, half, gain_from_twice(now, half))
     try:
         write_draft_report(run, manifest, folded, outlook)
@@ -133,6 +137,10 @@ def _features(frozen: Frozen, manifest: Manifest, listeners: Sequence[Listener])
     note(listeners, [f"features in {plan}"])
     progress = partial(_report_progress, listeners)
     return frozen.vectors(manifest, rows, progress, plan), plan
+
+
+def _weights_of(start: InitialState) -> dict[str, str]:
+    return {"weights": hash_of(start.network.encoder.state_dict())}
 
 
 def _probe_of(start: InitialState) -> Probe | None:

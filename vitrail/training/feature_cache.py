@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
@@ -34,6 +35,7 @@ from vitrail.infer.feature_backends import FeatureBackends, feature_network
 from vitrail.infer.prefetch import prefetch, read_then_compute
 from vitrail.infer.timing import machine
 from vitrail.layers.encoder import Encoder
+from vitrail.layers.mahalanobis import LAST, MIDDLE
 from vitrail.layers.pooling import Pool
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
@@ -56,9 +58,9 @@ READ = 8 * BATCH
 AS_PREDICTED = -1
 """The key of an image that is prepared as in prediction (`ImageDataset`)."""
 
-FORMAT = 3
+FORMAT = 4
 """Version of the computation, a part of the cache key. Version 1 was wrong in bf16 on some machines (bf16_check.py),
-version 2 ran under autocast."""
+version 2 ran under autocast, version 3 had no vectors from halfway through the network."""
 
 
 def pool_kind(spec: FeatureSpec) -> Kind:
@@ -83,6 +85,7 @@ class Frozen:
         self.preprocess, self.device = preprocess, device
         self.kind = pool_kind(encoder.spec)
         network = feature_network(self.encoder, None if patches else Pool(encoder.spec, self.kind))
+        self.outputs = network.outputs
         self._digest = self._identity()
         self.batch = BATCH if device.type == "cpu" else GPU_BATCH
         shape = (self.batch, preprocess.channels, *preprocess.size)
@@ -132,19 +135,45 @@ class Frozen:
         Raises:
             SettingError: the patch features of all images are larger than `LARGEST`.
         """
+        known = self._computed(manifest, rows, progress, plan or self.backend(manifest, rows))
+        return np.stack([known[row.hash][0] for row in rows])
+
+    def by_place(self, manifest: Manifest, rows: Sequence[Row], plan: Backend) -> dict[str, Vectors]:
+        """Return the vectors of rows at each place of the network that has one: (n, d) each."""
+        known = self._computed(manifest, rows, None, plan)
+        return self._placed([known[row.hash] for row in rows])
+
+    def of_images(self, images: Sequence[NDArray[Any]], plan: Backend) -> dict[str, Vectors]:
+        """Return the same for decoded images, which are not cached."""
+        pixels = torch.stack([self.preprocess.eval(image)[0] for image in images])
+        parts = [self._run(plan, batch) for batch in torch.split(pixels, BATCH)]
+        return self._placed([one for part in parts for one in zip(*part, strict=True)])
+
+    def _placed(self, known: Sequence[tuple[Vectors, ...]]) -> dict[str, Vectors]:
+        places = (LAST, MIDDLE)[: len(self.outputs)]
+        return {place: np.stack([one[i] for one in known]) for i, place in enumerate(places)}
+
+    def _computed(
+        self,
+        manifest: Manifest,
+        rows: Sequence[Row],
+        progress: Callable[[int, int], None] | None,
+        plan: Backend,
+    ) -> dict[str, tuple[Vectors, ...]]:
+        """Return the outputs of images by the hash of their content; those of new images are computed and cached."""
         self._refuse_huge(len(rows))
-        plan = plan or self.backend(manifest, rows)
         known = self._read(plan)
         new = _distinct(row for row in rows if row.hash not in known)
-        if new:
-            done = 0
-            for hashes, vectors in self.compute(manifest, new, plan):
-                known |= zip(hashes, vectors, strict=True)
-                done += len(hashes)
-                if progress is not None:
-                    progress(done, len(new))
-            self._write(plan, known)
-        return np.stack([known[row.hash] for row in rows])
+        if not new:
+            return known
+        done = 0
+        for hashes, outputs in self.compute(manifest, new, plan):
+            known |= zip(hashes, zip(*outputs, strict=True), strict=True)
+            done += len(hashes)
+            if progress is not None:
+                progress(done, len(new))
+        self._write(plan, known)
+        return known
 
     def backend(self, manifest: Manifest, rows: Sequence[Row]) -> Backend:
         """Return the backend that soonest has the features of these rows, with what is cached."""
@@ -194,13 +223,17 @@ class Frozen:
 
     def compute(
         self, manifest: Manifest, rows: Sequence[Row], plan: Backend
-    ) -> Iterator[tuple[list[str], Vectors]]:
-        """Yield hashes and vectors, batch by batch."""
-        run = self.backends.network_of(plan)
+    ) -> Iterator[tuple[list[str], tuple[Vectors, ...]]]:
+        """Yield hashes and the network's outputs, batch by batch."""
         for hashes, images in self._batches(manifest, rows):
-            with torch.inference_mode():
-                vectors = run({"images": images.to(self.device)})["vectors"].float().cpu().numpy()
-            yield hashes, vectors.astype(np.float16) if self.patches else vectors
+            yield hashes, self._run(plan, images)
+
+    def _run(self, plan: Backend, images: Tensor) -> tuple[Vectors, ...]:
+        """Return the outputs for prepared images: the vectors, then those halfway."""
+        with torch.inference_mode():
+            found = self.backends.network_of(plan)({"images": images.to(self.device)})
+        arrays = [found[name].float().cpu().numpy() for name in self.outputs]
+        return tuple(array.astype(np.float16) if self.patches else array for array in arrays)
 
     def _batches(self, manifest: Manifest, rows: Sequence[Row]) -> Iterator[tuple[list[str], Tensor]]:
         """Yield hashes and prepared images, read in turns with the network on the CPU, and ahead of a GPU."""
@@ -235,17 +268,19 @@ class Frozen:
         except (FileNotFoundError, SafetensorError, OSError, KeyError, ValueError):
             return set()
 
-    def _read(self, plan: Backend) -> dict[str, Vectors]:
+    def _read(self, plan: Backend) -> dict[str, tuple[Vectors, ...]]:
         try:
             with safe_open(self.path(plan), framework="np") as handle:
                 hashes = json.loads(handle.metadata()["hashes"])
-                return dict(zip(hashes, handle.get_tensor("vectors"), strict=True))
+                outputs = [handle.get_tensor(name) for name in self.outputs]
+                return dict(zip(hashes, zip(*outputs, strict=True), strict=True))
         except (FileNotFoundError, SafetensorError, OSError, KeyError, ValueError):
             return {}  # features in a broken cache are computed again
 
-    def _write(self, plan: Backend, known: dict[str, Vectors]) -> None:
+    def _write(self, plan: Backend, known: dict[str, tuple[Vectors, ...]]) -> None:
         metadata = {"hashes": json.dumps(list(known))}
-        tensors = {"vectors": np.stack(list(known.values()))}
+        outputs = zip(*known.values(), strict=True)
+        tensors = {name: np.stack(output) for name, output in zip(self.outputs, outputs, strict=True)}
         keep(self.path(plan), lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 

@@ -28,6 +28,7 @@ from vitrail.models.factory import count_params
 from vitrail.reports.run_report import write_report
 from vitrail.runs.image_changes import look_event
 from vitrail.runs.network import build_task
+from vitrail.runs.passport import hash_of
 from vitrail.runs.recipe import Recipe, layered
 from vitrail.runs.run import ReportError, Run, create_run, elsewhere, open_run
 from vitrail.runs.train_options import TrainOptions
@@ -169,6 +170,7 @@ def train_checked(
     accelerator = accelerator_for(recipe.training.device)
     torch.manual_seed(of_64_bits(recipe.training.seed))
     initial = build_from_recipe(recipe, manifest.truth)
+    initial_hash = hash_of(initial.network.encoder.state_dict())
     began = time.monotonic()
     if recipe.training.tune != "scratch":
         init_head_from_probe(initial, manifest, TRAIN)
@@ -187,7 +189,8 @@ def train_checked(
         manifest.write(run.manifest_path)
         run.log("checked", dict(checked.found))
         look = look_event(manifest.root, checked.looked)
-        run.log("started", {"time": time.time(), "conditions": conditions(accelerator), **look})
+        began_as = {"conditions": conditions(accelerator), "weights": initial_hash}
+        run.log("started", {"time": time.time(), **began_as, **look})
         known = (run, recipe, step.seconds)
     run, recipe, cost = _from_main(accelerator, known)
     return _train(RunContext(run, recipe, manifest, initial, listeners, cost, spent), accelerator, None)

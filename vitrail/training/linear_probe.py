@@ -68,8 +68,7 @@ def out_of_fold(probe: Probe, vectors: Vectors, truth: Whole, groups: Whole, fol
     logits: list[Vectors] = []
     halves: list[Vectors] = []
     number, order = np.zeros(len(vectors), dtype=np.int64), []
-    for fold, (fitted, held) in enumerate(_folds(probe.strata(truth), groups, folds)):
-        head = fit_head(probe, vectors[fitted], truth[fitted], groups[fitted])
+    for fold, (fitted, held, head) in enumerate(_heads(probe, vectors, truth, groups, folds)):
         logits.append(head.logits(vectors[held]))
         order.append(held)
         number[held] = fold
@@ -80,6 +79,36 @@ def out_of_fold(probe: Probe, vectors: Vectors, truth: Whole, groups: Whole, fol
         halves.append(fit(probe, vectors[part], truth[part], head.strength).logits(vectors[held]))
     back = np.argsort(np.concatenate(order))
     return OutOfFold(np.concatenate(logits)[back], np.concatenate(halves)[back], number)
+
+
+class HeldOut(NamedTuple):
+    """Predictions on held-out images: logits (n, k), and which fold held each image (n,)."""
+
+    logits: Vectors
+    folds: Whole
+
+
+def held_out(probe: Probe, vectors: Vectors, truth: Whole, groups: Whole, folds: int = 5) -> HeldOut:
+    """Predict every image once as `out_of_fold` does, without the heads of half the images.
+
+    Raises:
+        DataError: there are too few images.
+    """
+    number, order = np.zeros(len(vectors), dtype=np.int64), []
+    logits: list[Vectors] = []
+    for fold, (_, held, head) in enumerate(_heads(probe, vectors, truth, groups, folds)):
+        logits.append(head.logits(vectors[held]))
+        order.append(held)
+        number[held] = fold
+    return HeldOut(np.concatenate(logits)[np.argsort(np.concatenate(order))], number)
+
+
+def _heads(
+    probe: Probe, vectors: Vectors, truth: Whole, groups: Whole, folds: int
+) -> Iterator[tuple[Whole, Whole, Linear]]:
+    """Yield of each fold the images that its head is fitted on, those it holds out, and the head."""
+    for fitted, held in _folds(probe.strata(truth), groups, folds):
+        yield fitted, held, fit_head(probe, vectors[fitted], truth[fitted], groups[fitted])
 
 
 def _folds(strata: Whole, groups: Whole, most: int) -> list[tuple[Whole, Whole]]:

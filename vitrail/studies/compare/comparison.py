@@ -14,8 +14,8 @@ from vitrail.core.errors import RunError, SettingError, UsageError
 from vitrail.core.files import refuse_unwritable_folder, write_json, write_text
 from vitrail.core.text import command
 from vitrail.data.manifest import Manifest
-from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import Prepared
+from vitrail.infer.predictor import Predictor
 from vitrail.metrics.paired_difference import REGION
 from vitrail.runs.run import new_folder
 from vitrail.runs.train_options import TrainOptions, seconds
@@ -26,10 +26,12 @@ from vitrail.studies.compare.frozen_features import NOTE, frozen_side, ordered, 
 from vitrail.studies.compare.page import page_of
 from vitrail.studies.compare.places import tested_of
 from vitrail.studies.compare.report import given_report, report_of
+from vitrail.studies.compare.robustness import compared
 from vitrail.studies.compare.sentences import markdown_of
 from vitrail.studies.compare.speed import speeds
 from vitrail.studies.compare.trained_models import compare_given
-from vitrail.studies.compare_options import CompareOptions
+from vitrail.studies.compare_options import RunsAsked
+from vitrail.tasks.result import Section
 from vitrail.training.fit import prepared_for
 from vitrail.training.validate_options import validate
 
@@ -166,18 +168,23 @@ def _frozen(duel: Duel, contestants: Sequence[Contestant], prepared: Prepared) -
     return Outcome(Times(number, 0, 0.0, 0.0), drawn, tested, sides, made[0][1])
 
 
-def compare_runs(
-    models: Sequence[str], source: str, read: LayoutOptions, wanted: CompareOptions, out: str
-) -> Comparison:
-    """Compare trained models on the same test images, or on those of `source`."""
+def compare_runs(asked: RunsAsked, say: Say, out: str = "") -> Comparison:
+    """Compare trained models and write what was found."""
+    models, source, wanted = asked.models, asked.source, asked.wanted
     _refuse_region(wanted.region)
+    asked.robustness.refuse_idle()
     names = "-".join(dict.fromkeys(Path(model).name for model in models))
     place = Path(out) if out else runs_dir() / f"compare-{names}"
     refuse_unwritable_folder(place.parent)
-    given = compare_given(models, source, read=read, device=wanted.device)
+    given = compare_given(models, source, read=asked.read, device=wanted.device)
     paths = {side.name: Path(model) for side, model in zip(given.sides, models, strict=True)}
     report = given_report(given, wanted.region / 100, source, speeds(paths, wanted.device))
-    return _written(new_folder(place), report, given.manifest, paths)
+    sections: Sequence[Section] = ()
+    if asked.robustness.robustness:
+        predictors = {name: Predictor(path, wanted.device) for name, path in paths.items()}
+        found = compared(predictors, given.manifest, asked.robustness, wanted.region / 100, say)
+        sections, report["robustness"] = found.result.sections, found.to_dict()
+    return _written(new_folder(place), report, given.manifest, paths, sections)
 
 
 def _refuse_region(region: float) -> None:
@@ -186,11 +193,15 @@ def _refuse_region(region: float) -> None:
 
 
 def _written(
-    folder: Path, report: dict[str, Any], manifest: Manifest | None, models: dict[str, Path]
+    folder: Path,
+    report: dict[str, Any],
+    manifest: Manifest | None,
+    models: dict[str, Path],
+    robustness: Sequence[Section] = (),
 ) -> Comparison:
     write_json(folder / "compare.json", report)
     write_text(folder / "compare.md", markdown_of(report))
-    write_text(folder / "compare.html", page_of(report, manifest, models))
+    write_text(folder / "compare.html", page_of(report, manifest, models, robustness))
     return Comparison(folder, report)
 
 

@@ -18,7 +18,9 @@ from vitrail.explainers.explanation import explain
 from vitrail.infer.predictor import Predictor
 from vitrail.pages import render
 from vitrail.plots import Bar
+from vitrail.reports.run_page import plain_layout
 from vitrail.studies.compare.sentences import HEAD, class_table, notes_of, table_of
+from vitrail.tasks.result import Section
 
 SHOWN = 4
 """Images a pair of which only one of two networks is correct, on the page."""
@@ -27,7 +29,12 @@ METHODS = ("rollout", "gradcam", "occlusion")
 """What draws where a network looked: the first of these that fits it."""
 
 
-def page_of(report: Mapping[str, Any], manifest: Manifest | None, models: Mapping[str, Path]) -> str:
+def page_of(
+    report: Mapping[str, Any],
+    manifest: Manifest | None,
+    models: Mapping[str, Path],
+    robustness: Sequence[Section] = (),
+) -> str:
     """Return the page; `models` are the kept runs of the first round, `manifest` that round's images."""
     rows = [row for row in report["contestants"] if not row["crashed"]]
     values = {
@@ -40,6 +47,8 @@ def page_of(report: Mapping[str, Any], manifest: Manifest | None, models: Mappin
         "classes": class_table(report),
         "pairs": _pairs(report, manifest, models),
         "contestants": report["contestants"],
+        "robust": report["robustness"]["sentences"] if "robustness" in report else [],
+        "sections": [laid for section in robustness if (laid := plain_layout(section))],
     }
     return render("compare.html", values)
 

@@ -175,7 +175,14 @@ def markdown_of(report: Mapping[str, Any]) -> str:
     parts += ["\n".join(alone)] if alone else []
     classes = class_table(report)
     parts += [_markdown(classes)] if classes else []
+    parts += [f"## How robust they are\n\n{lines}"] if (lines := _robust(report)) else []
     return "\n\n".join([*parts, *notes_of(report)]) + "\n"
+
+
+def _robust(report: Mapping[str, Any]) -> str:
+    """Return how robust the models are, as a list; empty where it was not measured."""
+    found = report.get("robustness", {})
+    return "\n".join(f"- {line}" for line in (found["verdict"], *found["sentences"])) if found else ""
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

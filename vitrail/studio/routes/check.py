@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
 
 from vitrail.core.errors import VitrailError
 from vitrail.data.options import LayoutOptions
@@ -86,7 +87,7 @@ async def read_as(request: Request, name: str) -> Response:
     datasets = studio_of(request).images.datasets
     async with request.form() as form:
         values = {key: str(value) for key, value in form.items()}
-    datasets.read_as(datasets.get(name), values)
+    await run_in_threadpool(lambda: datasets.read_as(datasets.get(name), values))
     return RedirectResponse("check", 303)
 
 

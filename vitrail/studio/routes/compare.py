@@ -103,9 +103,8 @@ def _folder(studio: Studio, name: str) -> Path:
 
 def _shown() -> Command:
     python = (
-        "from vitrail.data.options import DEFAULTS\n"
         "from vitrail.studies.compare.comparison import compare_runs\n"
-        "from vitrail.studies.compare_options import CompareOptions\n\n"
-        "compare_runs(['runs/a', 'runs/b'], '', DEFAULTS, CompareOptions(), '')"
+        "from vitrail.studies.compare_options import RunsAsked\n\n"
+        "compare_runs(RunsAsked(['runs/a', 'runs/b']), print)"
     )
     return Command(command("compare", "--runs", "runs/a", "runs/b"), python)

@@ -19,7 +19,7 @@ from vitrail.studio.app_parts import Root, Studio, page, studio_of
 from vitrail.studio.dataset_table import Dataset
 from vitrail.studio.recycle_bin import DAYS
 from vitrail.studio.upload_batch import receive_batch
-from vitrail.studio.uploads import Incoming
+from vitrail.studio.uploads import LATEST, Incoming
 
 router = APIRouter()
 
@@ -109,7 +109,7 @@ def missing(request: Request, name: str, announced: Announced) -> JSONResponse:
 
 @router.put("/data/{name}/files/{path:path}")
 async def receive(
-    request: Request, name: str, path: str, modified: Annotated[int, Query(ge=0)] = 0
+    request: Request, name: str, path: str, modified: Annotated[int, Query(ge=0, le=LATEST)] = 0
 ) -> JSONResponse:
     """Take in one file; it is there whole, or not at all."""
     parts = studio_of(request).images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -10,14 +11,16 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from vitrail.core.environment import expanded
 from vitrail.core.errors import DataError, RunError, VitrailError
+from vitrail.core.files import writing
 from vitrail.core.text import command
 from vitrail.data.archives import is_archive
 from vitrail.data.manifest import TEST
 from vitrail.data.open_image import read
 from vitrail.studio import answers
 from vitrail.studio.app_parts import Studio, page, studio_of
-from vitrail.studio.background import Wish
+from vitrail.studio.background import BackgroundCommand, Wish
 from vitrail.studio.commands import Command
 from vitrail.studio.images import encoded, image_of_file, image_of_row, missing
 from vitrail.studio.pictures import MOST_BYTES
@@ -196,15 +199,21 @@ async def table(request: Request, name: str) -> Response:
         files = [one for one in form.getlist("files") if isinstance(one, UploadFile) and one.filename]
         if not files and not place:
             raise DataError("Choose a folder or a zip file, or name a folder of this computer.")
-        if place and not Path(place).expanduser().exists():
-            raise DataError(f"{place} does not exist on this computer. Check its spelling.")
-        folder = studio.background.new_folder()
-        await run_in_threadpool(_store, folder / "in", files)
-    what = _what(folder / "in") if files else str(Path(place).expanduser())
-    words = ["predict", str(run.folder), what, "--csv", str(folder / "out" / f"{name}.csv")]
-    title = place if not files else str(files[0].filename) if len(files) == 1 else f"{len(files):,} files"
-    started = studio.background.start(folder, Wish(words, title, name, "table"))
+        started = await run_in_threadpool(_start_table, studio, run, place, files)
     return RedirectResponse(f"../../background/{started.id}", 303)
+
+
+def _start_table(studio: Studio, run: RunFiles, place: str, files: list[UploadFile]) -> BackgroundCommand:
+    """Start the command of a table of the files that were sent, else of a place on this machine."""
+    named = studio.workspace.folder / expanded(place)  # commands run in the studio's folder
+    if place and not named.exists():
+        raise DataError(f"{place} does not exist on this computer. Check its spelling.")
+    folder = studio.background.new_folder()
+    _store(folder, files)
+    what = _what(folder / "in") if files else str(named)
+    words = ["predict", str(run.folder), what, "--csv", str(folder / "out" / f"{run.name}.csv")]
+    title = place if not files else str(files[0].filename) if len(files) == 1 else f"{len(files):,} files"
+    return studio.background.start(folder, Wish(words, title, run.name, "table"))
 
 
 def examples_of(run: RunFiles) -> list[str]:
@@ -228,17 +237,23 @@ def _keep(studio: Studio, run: RunFiles, given: list[tuple[str, bytes]]) -> tupl
 
 
 def _store(folder: Path, files: list[UploadFile]) -> None:
-    """Write the files of a table, with their folders, each part of a name made safe."""
-    from shutil import copyfileobj
+    """Write the files of a table into the folder of its command; nothing of it stays if one cannot be written."""
+    try:
+        with writing(folder):
+            for one in files:
+                _store_one(folder / "in", one)
+    except VitrailError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
-    for one in files:
-        parts = [
-            part for part in (one.filename or "").replace("\\", "/").split("/") if part not in ("", ".", "..")
-        ]
-        path = folder.joinpath(*map(safe_name, parts))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as target:
-            copyfileobj(one.file, target)
+
+def _store_one(folder: Path, file: UploadFile) -> None:
+    """Write a file with its folders, each part of its name made safe."""
+    parts = (file.filename or "").replace("\\", "/").split("/")
+    path = folder.joinpath(*(safe_name(part) for part in parts if part not in ("", ".", "..")))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as target:
+        shutil.copyfileobj(file.file, target)
 
 
 def _what(folder: Path) -> str:

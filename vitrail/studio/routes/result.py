@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
@@ -89,7 +90,7 @@ def figure(request: Request, name: str, number: int) -> Response:
     found = studio_of(request).run(name).result()
     section = found.sections[number] if found is not None and 0 <= number < len(found.sections) else None
     if isinstance(section, Curve):
-        drawn = curves(section.series, section.x, section.y)
+        drawn = curves(section.series, section.x, section.y, section.bands)
     elif isinstance(section, Reliability):
         bins = section.calibration["bins"]
         drawn = reliability([(one["sure"], *one["right"].values(), one["answers"]) for one in bins])
@@ -164,11 +165,14 @@ def correct(
     back: Annotated[str, Form()] = "",
 ) -> Response:
     """Correct the label of images, or leave them out of the next training."""
+    from vitrail.data.labels import join_labels
+
     studio = studio_of(request)
     run = studio.run(name)
     _refuse_wrong(run, what, id, label.strip())
     reason = f"seen in the result of {name}"
-    studio.images.datasets.decide(_images(studio, run), what, id, label.strip(), reason)
+    written = join_labels([label.strip()]) if what == "relabel" else ""
+    studio.images.datasets.decide(_images(studio, run), what, id, written, reason)
     return _back(back)
 
 
@@ -187,12 +191,13 @@ def train_again(request: Request, name: str) -> Response:
     """Train with the same settings on the corrected images."""
     studio = studio_of(request)
     run = studio.run(name)
-    new = free_run(studio, name)
-    words = again_words(run, new)
     known = studio.images.datasets.listed(run.source())
     revision = len(_history(studio, run).decisions)
-    studio.queue.add(known.name if known else "", words, f"{name}, with corrected labels", new, revision)
-    return RedirectResponse(f"../{new}", 303)
+    with studio.queue.naming:
+        new = free_run(studio, name)
+        words, title = again_words(run, new), f"{name}, with corrected labels"
+        studio.queue.add(known.name if known else "", words, title, new, revision)
+    return RedirectResponse(f"../{quote(new, safe='')}", 303)
 
 
 def again_words(run: RunFiles, new: str) -> list[str]:

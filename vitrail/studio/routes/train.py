@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
 
 from vitrail.core.catalog import DEFAULT_TASKS
 from vitrail.core.config import read_mapping
@@ -61,6 +62,10 @@ async def train(request: Request, name: str) -> Response:
     """Queue what the form asks for, and lead to the page of its first run."""
     sent = await request.form()
     values = {key: value for key, value in sent.items() if isinstance(value, str)}
+    return await run_in_threadpool(_queued, request, name, values)
+
+
+def _queued(request: Request, name: str, values: dict[str, str]) -> Response:
     studio = studio_of(request)
     trained = project(studio.images.datasets, name)
     try:

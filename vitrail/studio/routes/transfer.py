@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
@@ -48,7 +49,7 @@ async def import_run(request: Request) -> Response:
         if not isinstance(file, UploadFile) or not file.filename:
             raise DataError("Choose a run that was packed as a zip.")
         name = await run_in_threadpool(_unpacked, studio, file)
-    return RedirectResponse(f"runs/{name}/result", 303)
+    return RedirectResponse(f"runs/{quote(name, safe='')}/result", 303)
 
 
 def _unpacked(studio: Studio, upload: UploadFile) -> str:

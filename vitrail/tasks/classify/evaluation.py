@@ -17,6 +17,8 @@ from vitrail.metrics.calibration import Calibration, calibration
 from vitrail.metrics.intervals import Interval, of_groups, wilson
 from vitrail.metrics.per_class import Counts, PerClass, per_class
 from vitrail.metrics.temperature import fit_temperature
+from vitrail.tasks.abstention import Abstention
+from vitrail.tasks.classify.abstention_report import Scored, abstention_details, abstention_sections
 from vitrail.tasks.result import (
     Column,
     Gallery,
@@ -49,8 +51,10 @@ class ClassEvaluation:
     main, unit = "accuracy", "%"
     quick_headline = True
 
-    def __init__(self, labels: Sequence[str], temperature: float = 1.0) -> None:
-        self.labels, self.temperature = tuple(labels), temperature
+    def __init__(
+        self, labels: Sequence[str], temperature: float = 1.0, abstention: Abstention | None = None
+    ) -> None:
+        self.labels, self.temperature, self.abstention = tuple(labels), temperature, abstention
         self.kept = Gathered()
 
     def update(
@@ -69,6 +73,8 @@ class ClassEvaluation:
             "loss": losses.double().numpy(),
             "temperature": np.full(len(truth), self.temperature, dtype=np.float32),
         }
+        if "novelty" in output:
+            arrays["novelty"] = output["novelty"].numpy()
         self.kept.add(rows, arrays)
 
     def merge(self, other: ClassEvaluation) -> None:
@@ -160,6 +166,8 @@ class ClassEvaluation:
         """Return the result with this calibration; `fitted_on` names the data that its temperature was fitted on."""
         scores = ClassScores(self, scope.leaked)
         details = {"test": scores.to_dict(), "calibration": calibration.to_dict()}
+        if self.abstention is not None:
+            details["abstention"] = abstention_details(self.abstention, self.labels, self._scored())
         result = from_details(details, scores.verdict(calibration, scope.called), fitted_on)
         sections = [*result.sections]
         sections[1:1] = [self._matrix(scores.matrix()), *self._galleries()]
@@ -175,6 +183,13 @@ class ClassEvaluation:
             strict=True,
         )
         return [Shot(row.id, self.labels[t], self.labels[a], p, t == a) for row, t, a, p in entries]
+
+    def _scored(self) -> Scored:
+        """Return what label sets and "none of these" are measured on."""
+        logits, temperatures = (torch.from_numpy(self.kept[name]) for name in ("logits", "temperature"))
+        scores = -(logits / temperatures[:, None]).log_softmax(dim=-1).double().numpy()
+        novelty = self.kept["novelty"] if "novelty" in self.kept.parts else None
+        return Scored(scores, novelty, self.truth, [group_key(row) for row in self.rows])
 
     def _matrix(self, counts: NDArray[np.int64]) -> Matrix:
         cells: dict[tuple[int, int], list[Shot]] = {}
@@ -310,7 +325,8 @@ def from_details(details: Mapping[str, Any], verdict: str, fitted_on: str = Reli
     sections: tuple[Section, ...] = (
         TableSection("Class by class", _page_table(test), _NOTE),
         Reliability("Calibration", details["calibration"], fitted_on),
-        limits(test),
+        *(abstention_sections(details["abstention"]) if "abstention" in details else ()),
+        limits(test, noticing=bool(details.get("abstention", {}).get("distances"))),
     )
     return Result("accuracy", numbers(details), verdict, (_table(test),), sections, details)
 
@@ -354,9 +370,11 @@ def honesty(calibration: Mapping[str, Any]) -> Number:
     )
 
 
-def limits(test: Mapping[str, Any]) -> Limits:
-    """Return the limits of a classifier, for the model card."""
+def limits(test: Mapping[str, Any], noticing: bool = False) -> Limits:
+    """Return the limits of a classifier, for the model card; `noticing`: it may answer "none of these"."""
     lines = ["It answers with one of these classes for every image. It was not tested on other images."]
+    if noticing:
+        lines = ["It may answer “none of these”, but misses images of other things: see None of these."]
     few = [name for name, row in test["per_class"].items() if row["pictures"] < FEW]
     if few:
         names = ", ".join(few[:8]) + (f" and {len(few) - 8} more" if len(few) > 8 else "")

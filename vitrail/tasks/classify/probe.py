@@ -9,10 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from vitrail.data.labels import join_labels
+from vitrail.data.manifest import group_key
 from vitrail.layers.heads import DistilledHead
+from vitrail.metrics import label_quality
 from vitrail.metrics.calibration import calibration
+from vitrail.tasks.abstention import Abstention
+from vitrail.tasks.classify.abstention_report import abstention_details
 from vitrail.tasks.classify.evaluation import ClassEvaluation, from_details
-from vitrail.tasks.probe import NOISE, OTHER_HEADS, Doubt, Linear, Vectors, Whole, fit_regression, regression
+from vitrail.tasks.probe import (
+    ALONE,
+    NOISE,
+    OTHER_HEADS,
+    Doubt,
+    LabelScore,
+    Linear,
+    Vectors,
+    Whole,
+    fit_regression,
+    regression,
+)
 from vitrail.tasks.result import Result, Scope
 
 NEVER = -30.0
@@ -80,10 +96,18 @@ class ClassProbe:
         calibrated = calibration(before, after, self.temperature, evaluation.right())
         return evaluation.calibrated(calibrated, scope, OTHER_HEADS)
 
+    def with_abstention(self, result: Result, abstention: Abstention) -> Result:
+        """Return the result with the figures of "none of these" and the promise of label sets."""
+        details = {**result.details, "abstention": abstention_details(abstention, self.labels)}
+        *sections, _ = result.sections
+        added = from_details(details, result.verdict).sections[2:]
+        return result._replace(sections=(*sections, *added), details=details)
+
     def reopen(self, report: Mapping[str, Any]) -> Result:
         """Return the result that the report.json of a draft contains."""
+        kept = ("test", "calibration", "abstention")
         return from_details(
-            {key: report[key] for key in ("test", "calibration")}, report["verdict"], OTHER_HEADS
+            {key: report[key] for key in kept if key in report}, report["verdict"], OTHER_HEADS
         )
 
     def doubts(self, evaluation: ClassEvaluation) -> list[Doubt]:
@@ -107,6 +131,30 @@ class ClassProbe:
             if true_other * stray > true_own * (1 - NOISE):
                 errors.append((own / best, Doubt(row, shot.truth, shot.truth, shot.answer, best)))
         return [error for _, error in sorted(errors, key=lambda pair: pair[0])]
+
+    def label_scores(self, evaluation: ClassEvaluation) -> list[LabelScore]:
+        """Return for each image how well its class fits.
+
+        A class is doubted if it is one of `doubts` and another class is as probable as it usually is for its own images
+        (`label_quality.alternatives`): heads know a rare class badly, which is no reason to doubt all of its images.
+        """
+        p, truth = evaluation.probabilities(), evaluation.truth
+        doubtful = {one.row.id for one in self.doubts(evaluation)}
+        other, sure = label_quality.best_others(p, truth), label_quality.alternatives(p, truth)
+        own, margin = label_quality.self_confidence(p, truth), label_quality.margins(p, truth)
+        units: dict[int, set[str]] = {}
+        for row, place in zip(evaluation.rows, truth.tolist(), strict=True):
+            units.setdefault(place, set()).add(group_key(row))
+        scores = []
+        for i, row in enumerate(evaluation.rows):
+            alone = len(units[int(truth[i])]) == 1
+            doubted = not alone and row.id in doubtful and sure[i] != label_quality.NONE
+            label, proposal = (join_labels([self.labels[at]]) for at in (truth[i], other[i]))
+            note = ALONE if alone else ""
+            scores.append(
+                LabelScore(row, label, proposal, float(own[i]), float(margin[i]), bool(doubted), note)
+            )
+        return scores
 
 
 def _rows(numbers: Vectors) -> Vectors:

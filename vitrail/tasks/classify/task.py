@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrail import plots
 from vitrail.core.errors import DataError
 from vitrail.data.batch import Batch, Geometry
 from vitrail.data.labels import count
 from vitrail.data.truth import Truth
-from vitrail.layers.heads import NO_INPUTS, DenseHead, DistilledHead, Head, Output, PooledHead
-from vitrail.layers.pooling import Pool
-from vitrail.layers.tokens import Features, FeatureSpec
-from vitrail.layers.tokens import Pool as Kind
-from vitrail.tasks.base import Ask, Following, Losses, Task, within
+from vitrail.layers.heads import Head, Output
+from vitrail.layers.mahalanobis import Novelty
+from vitrail.layers.tokens import FeatureSpec
+from vitrail.tasks.abstention import Abstention, novelty_of
+from vitrail.tasks.base import FINGERPRINT, Ask, Following, Losses, Task, within
+from vitrail.tasks.classify import label_sets
 from vitrail.tasks.classify.evaluation import ClassEvaluation
+from vitrail.tasks.classify.head import class_head
+from vitrail.tasks.classify.prediction import Names, Ranked, first
 from vitrail.tasks.classify.probe import ClassProbe
 from vitrail.tasks.classify.settings import ClassifySettings
 from vitrail.tasks.classify.targets import ClassTargets, NamedTargets, labels_of
@@ -34,101 +37,8 @@ if TYPE_CHECKING:
     from vitrail.data.manifest import Row
 
 
-class Order(TypedDict):
-    """Classes and their probabilities, in the same order."""
-
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Names(ABC):
-    """All labels of one image, the most probable first, with their probabilities."""
-
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
-
-    def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """Return the most probable labels with their probabilities."""
-        return list(zip(self.labels, self.probabilities, strict=True))[:count]
-
-    @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """Return the prediction as plain data for JSON."""
-
-
 T = TypeVar("T")
 NamedT = TypeVar("NamedT", bound=Names)
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked(Names):
-    """All classes of one image, the most probable first, with their probabilities."""
-
-    @property
-    def label(self) -> str:
-        """The predicted class."""
-        return self.labels[0]
-
-    @property
-    def probability(self) -> float:
-        """The probability of the predicted class."""
-        return self.probabilities[0]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the row of a table of predictions."""
-        return [{"label": self.label, "probability": round(self.probability, 6)}]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return label, probability and the five most probable classes."""
-        top = [{"label": label, "probability": round(p, 6)} for label, p in self.top()]
-        return {"label": self.label, "probability": round(self.probability, 6), "top": top}
-
-    def __str__(self) -> str:
-        return f"{self.label} {self.probability:.1%}"
-
-
-def first(labels: Sequence[str], probabilities: Sequence[float], choice: str) -> Order:
-    """Return labels and probabilities with `choice` moved to the front."""
-    place = labels.index(choice)
-    order = [place, *(i for i in range(len(labels)) if i != place)]
-    return {
-        "labels": tuple(labels[i] for i in order),
-        "probabilities": tuple(probabilities[i] for i in order),
-    }
-
-
-class ClassHead(PooledHead):
-    """Pool the features and compute one logit per class: Features -> logits (b, k)."""
-
-    def __init__(self, spec: FeatureSpec, classes: int, pool: Kind | None, dropout: float) -> None:
-        super().__init__()
-        self.read_pool(Pool(spec, pool))
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(self.pool.width, classes)
-        # Some published classifiers read every token (`DenseHead`); the head of such a network does the same.
-        self.dense = nn.Linear(spec.width, classes) if spec.dense and pool is None else None
-        if self.dense is not None:
-            self.reads = "patches"
-        for layer in (self.linear, self.dense):
-            if layer is not None:
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
-
-    def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
-        """Return logits."""  # -> (b, k)
-        logits: Tensor = self.linear(self.dropout(self.pool(features)))
-        if self.dense is not None:
-            best: Tensor = self.dense(self.dropout(features.tokens.patches)).amax(1)
-            logits = logits + DenseHead.SHARE * best
-        return {"logits": logits}
-
-
-def class_head(spec: FeatureSpec, classes: int, pool: Kind | None, dropout: float) -> Head:
-    """Return the head from Features to (b, k); two heads if there is a distillation token and no pool is set."""
-    if pool is None and "dist" in spec.prefix:
-        return DistilledHead(spec, classes, dropout=dropout)
-    return ClassHead(spec, classes, pool, dropout)
 
 
 def binary(output: Tensor, truth: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
@@ -194,7 +104,31 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
 
     @property
     def outputs(self) -> Mapping[str, tuple[str, ...]]:
-        return {"logits": ("class",)}
+        return {"logits": ("class",)} if self._novelty is None else {"logits": ("class",), "novelty": ()}
+
+    @property
+    def _novelty(self) -> Abstention | None:
+        """What the model file holds, if the model has a novelty score."""
+        return self.abstention if self.abstention is not None and self.abstention.parts else None
+
+    def reader(self) -> Novelty | None:
+        """Return the module that computes the novelty score from features, if the model has one."""
+        return None if self._novelty is None else novelty_of(self._novelty)
+
+    def nonconformity(self, output: Output) -> Tensor:
+        """Return how badly each label fits: the cross entropy, (b, k)."""
+        scaled: Tensor = output["logits"].float() / self.settings.temperature
+        return -scaled.log_softmax(dim=-1)
+
+    def refuse_sets(self, error: float) -> None:
+        """Raise a SettingError if the model cannot promise this error for label sets."""
+        label_sets.refuse_sets(self.abstention, error)
+
+    def remarks(self, ask: Ask, novel: bool) -> Sequence[str]:
+        """Return sentences that explain the numbers of predictions, of which some are `novel`."""
+        if self.abstention is None:
+            return ()
+        return list(label_sets.remarks(self.abstention, self.labels, ask.sets, ask.each_class, novel))
 
     def head(self, spec: FeatureSpec) -> Head:
         """Return pooling and one linear layer; two heads for a network with a distillation token."""
@@ -211,6 +145,11 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
             return Losses({"bce": binary(logits, truth, weight, smoothing)})
         entropy = F.cross_entropy(logits, truth, weight=weight, label_smoothing=smoothing)
         return Losses({"cross_entropy": entropy})
+
+    def losses(self, output: Output, truths: Sequence[int]) -> Tensor:
+        """Return the plain cross entropy of each image: (b,)."""
+        logits = output["logits"].float()
+        return F.cross_entropy(logits, torch.as_tensor(truths, device=logits.device), reduction="none")
 
     def weights(self, targets: Sequence[int] | Tensor) -> Mapping[str, float]:
         """Return the denominator of weighted cross entropy: the sum of the weights of the true classes.
@@ -247,7 +186,7 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
             )
 
     def evaluation(self) -> ClassEvaluation:
-        return ClassEvaluation(self.labels, self.settings.temperature)
+        return ClassEvaluation(self.labels, self.settings.temperature, self.abstention)
 
     @property
     def probe(self) -> ClassProbe:
@@ -259,18 +198,51 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
         return scaled.softmax(dim=-1)
 
     def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[Ranked]:
-        """Return the classes in order of probability."""
+        """Return the classes in order of probability, with "none of these" and the label set if there are any."""
         values, order = self.probabilities(output).sort(dim=-1, descending=True, stable=True)
-        return [
+        ranked = [
             Ranked(tuple(self.labels[i] for i in row), tuple(p))
             for row, p in zip(order.tolist(), values.tolist(), strict=True)
         ]
+        stored, novelty = self._novelty, output.get("novelty")
+        if stored is not None and novelty is not None:
+            flags = label_sets.is_novel(stored, novelty).tolist()
+            shares = [label_sets.unlike(stored, score) for score in novelty.tolist()]
+            pairs = zip(ranked, shares, flags, strict=True)
+            ranked = [replace(one, unlike=share, none_of_these=flag) for one, share, flag in pairs]
+        return ranked if ask.sets is None else self._with_sets(ranked, output, ask.sets, ask.each_class)
+
+    def _with_sets(
+        self, ranked: Sequence[Ranked], output: Output, error: float, each_class: bool
+    ) -> list[Ranked]:
+        """Return predictions with the labels that cannot be ruled out, the most probable first."""
+        self.refuse_sets(error)
+        assert self.abstention is not None, "refuse_sets raises without it"
+        limits = label_sets.set_limits(self.abstention, error, each_class)
+        members = (self.nonconformity(output).double().cpu() <= limits).tolist()
+        return [
+            replace(one, label_set=tuple(label for label in one.labels if row[self.place(label)]))
+            for one, row in zip(ranked, members, strict=True)
+        ]
+
+    def fingerprint(self, output: Output) -> Tensor:
+        """Return the probabilities, and the novelty score as a number from 0 to 1."""
+        probabilities = self.probabilities(output)
+        if self._novelty is None:
+            return within(probabilities)
+        score = label_sets.squashed(self._novelty, output["novelty"])[:, None]
+        return torch.cat([within(probabilities, FINGERPRINT - 1), score], -1)
 
     def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
-        """Return where the predicted class is the same."""
+        """Return where the predicted class is the same, and both or none are "none of these"."""
         p, q = self.probabilities(one), self.probabilities(other)
         gap = p.amax(-1) - p.gather(-1, q.argmax(-1, keepdim=True))[..., 0]
-        return (p.argmax(-1) == q.argmax(-1)) | (gap < tolerance)
+        same = (p.argmax(-1) == q.argmax(-1)) | (gap < tolerance)
+        if self._novelty is None:
+            return same
+        found, again = (label_sets.is_novel(self._novelty, output["novelty"]) for output in (one, other))
+        values, others = (label_sets.squashed(self._novelty, output["novelty"]) for output in (one, other))
+        return same & ((found == again) | ((values - others).abs() < max(tolerance, label_sets.NEAR)))
 
     def score(self, output: Output, prediction: Ranked) -> Tensor:
         """Return the logit of the predicted class: (b,)."""
@@ -278,6 +250,8 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
 
     def render(self, image: Image, prediction: Ranked) -> Image:
         """Return the image above a bar for each of the three most probable classes."""
+        if prediction.none_of_these and prediction.unlike is not None:
+            return plots.label_bars(image, [("none of these", prediction.unlike), *prediction.top(2)])
         return plots.label_bars(image, prediction.top(3))
 
     def prepare(self, batch: Batch[int], rng: np.random.Generator, progress: float) -> Batch[Any]:

@@ -9,10 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from vitrail.data.labels import join_labels
 from vitrail.metrics.ranking import mean_average_precision
 from vitrail.tasks.classify.probe import last_layer
 from vitrail.tasks.multilabel.evaluation import LabelEvaluation, from_details, multi_hot
-from vitrail.tasks.probe import NOISE, OTHER_HEADS, Doubt, Linear, Vectors, Whole, fit_regression, regression
+from vitrail.tasks.probe import (
+    ALONE,
+    NOISE,
+    OTHER_HEADS,
+    Doubt,
+    LabelScore,
+    Linear,
+    Vectors,
+    Whole,
+    fit_regression,
+    regression,
+)
 from vitrail.tasks.result import Result, Scope
 
 
@@ -90,3 +102,32 @@ class LabelProbe:
                     cell = "|".join(self.labels[one] for one in evaluation.kept["places"][i])
                     errors.append((own, Doubt(row, shot.truth, cell, looks_like, 1 - own)))
         return [error for _, error in sorted(errors, key=lambda pair: pair[0])]
+
+    def label_scores(self, evaluation: LabelEvaluation) -> list[LabelScore]:
+        """Return for each image how well its labels fit: those of the one label that fits least.
+
+        As for classes, it is doubted only if the other value (has it, or not) is as probable as usual for its images.
+        """
+        p, truth = evaluation.kept["probabilities"], evaluation.truth
+        own = np.where(truth, p, 1 - p)
+        present, absent = truth.sum(0), (~truth).sum(0)
+        usual = [
+            np.where(truth, p, 0).sum(0) / np.maximum(present, 1),
+            np.where(truth, 0, 1 - p).sum(0) / np.maximum(absent, 1),
+        ]
+        doubtful = {one.row.id for one in self.doubts(evaluation)}
+        scores = []
+        for i, row in enumerate(evaluation.rows):
+            at = int(own[i].argmin())
+            confidence, alone = float(own[i, at]), bool(truth[i, at]) and present[at] == 1
+            sure = 1 - confidence >= usual[int(truth[i, at])][at]
+            flipped = truth[i].copy()
+            flipped[at] = not flipped[at]
+            label, proposal = (
+                join_labels(name for name, has in zip(self.labels, one, strict=True) if has)
+                for one in (truth[i], flipped)
+            )
+            doubted = row.id in doubtful and bool(sure) and not alone
+            note = ALONE if alone else ""
+            scores.append(LabelScore(row, label, proposal, confidence, 2 * confidence - 1, doubted, note))
+        return scores

@@ -18,7 +18,9 @@ from vitrail.data.truth import Truth
 from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Following, Losses
-from vitrail.tasks.classify.task import NamedAnswers, Names, class_head
+from vitrail.tasks.classify.head import class_head
+from vitrail.tasks.classify.prediction import Names
+from vitrail.tasks.classify.task import NamedAnswers
 from vitrail.tasks.multilabel.evaluation import LabelEvaluation, multi_hot
 from vitrail.tasks.multilabel.probe import LabelProbe
 from vitrail.tasks.multilabel.settings import MultiLabelSettings
@@ -102,6 +104,12 @@ class MultiLabel(NamedAnswers[tuple[int, ...], Labelled], LabelTargets):
         weights = self.settings.class_weights
         weight = None if weights is None else torch.tensor(weights, device=logits.device)
         return Losses({"bce": F.binary_cross_entropy_with_logits(logits, soft, pos_weight=weight)})
+
+    def losses(self, output: Output, truths: Sequence[tuple[int, ...]]) -> Tensor:
+        """Return the binary cross entropy of each image, the mean over labels: (b,)."""
+        logits = output["logits"].float()
+        truth = multi_hot(truths, logits.shape[1]).to(logits.device)
+        return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)
 
     def follow(self, output: Output, teacher: Output, by: Following) -> Tensor:
         """Return the binary cross entropy against the output of a teacher, the mean over labels and images.

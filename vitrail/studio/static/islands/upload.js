@@ -79,7 +79,7 @@ class Upload {
     zone.addEventListener("drop", (event) => { event.preventDefault(); this.dropped(event.dataTransfer); });
     for (const input of form.querySelectorAll("input[type=file]")) input.addEventListener("change", () => this.chosen(input));
     form.addEventListener("submit", (event) => event.preventDefault());
-    this.find("retry")?.addEventListener("click", () => this.send(this.files));
+    this.find("retry")?.addEventListener("click", () => { this.open(); this.send(this.files); });
     addEventListener("beforeunload", (event) => { if (this.busy) event.preventDefault(); });
   }
 
@@ -107,13 +107,17 @@ class Upload {
   }
 
   async dropped(transfer) {
+    if (this.busy) return this.trouble(this.words.busy);
     const entries = [...transfer.items].filter((one) => one.kind === "file").map((one) => one.webkitGetAsEntry?.()).filter(Boolean);
     this.open();
+    this.busy = true;
     const found = await gather(entries, (n) => this.say("reading", { n }));
+    this.busy = false;
     await this.take(found.files, found.unreadable);
   }
 
   async chosen(input) {
+    if (this.busy) { input.value = ""; return this.trouble(this.words.busy); } // emptied: the same choice later is a change
     const files = [...input.files].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
     this.open();
     await this.take(files, []);
@@ -282,8 +286,8 @@ class Upload {
     if (this.form.dataset.fixed) { if (!this.troubles) location.reload(); return; }
     if (here && here < all && this.find("now")) this.find("now").textContent += ` ${this.words.resumed.replace("{n}", here)}`;
     const link = this.find("open");
-    if (link) link.href = there;
-    if (this.find("after")) this.find("after").hidden = !this.into;
+    if (link) { link.href = there; link.hidden = !this.into; }
+    if (this.find("after")) this.find("after").hidden = !this.into && (this.find("retry")?.hidden ?? true);
     if (!this.troubles && this.into) location.href = there;
   }
 }

@@ -1,0 +1,1 @@
+"""How a model answers when its images are disturbed: corruptions, missing patches, attacks."""
