@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from pathlib import Path
 from threading import Condition, Lock
 from typing import TYPE_CHECKING
 
-from vitrail.core.cache import keep
+from vitrail.core.cache import unkept
 from vitrail.core.environment import cache_dir
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ LARGE = 1600
 """The longest side of an image that is looked at alone."""
 
 _COARSE = 128  # a smaller image is shown in whole pixels, not smoothed
+_HEADER = 12  # bytes of a WebP file before its image: RIFF, the size of what follows, WEBP
 _REMEMBERED = 200_000
 _RULES = 1  # increase it when thumbnails look different, to invalidate cached ones
 
@@ -67,20 +70,16 @@ class Thumbnails:
         from vitrail.data.open_image import content_hash, read
 
         content = self._contents.get(stamp, "")
-        file = _cached(content)
-        if content and file.is_file():
-            return file.read_bytes()
+        if content and (known := _whole(_cached(content))):
+            return known
         with self.turns.turn():
             data = read(root, row.path, row.part)
             content = content_hash(data, row.path, row.part)
             self._remember(stamp, content)
-            file = _cached(content)
-            if file.is_file():
-                return file.read_bytes()
+            if known := _whole(_cached(content)):
+                return known
             small = encode(reduced(images.fromarray(glanced(data, row, SIDE).image), SIDE))
-        with self._lock:  # two threads may make the thumbnail of one content, and their drafts have one name
-            if not file.is_file():
-                keep(file, lambda draft: draft.write_bytes(small))
+        _keep(_cached(content), small)
         return small
 
     def _remember(self, stamp: str, content: str) -> None:
@@ -136,6 +135,27 @@ def encode(image: Image) -> bytes:
     else:
         image.save(buffer, "WEBP", quality=82, method=2)
     return buffer.getvalue()
+
+
+def _whole(file: Path) -> bytes | None:
+    """Return a file of the cache; None if there is none, or not all of it was written when the power went."""
+    try:
+        data = file.read_bytes()
+    except OSError:
+        return None
+    return data if len(data) > _HEADER and int.from_bytes(data[4:8], "little") + 8 == len(data) else None
+
+
+def _keep(file: Path, data: bytes) -> None:
+    """Write a file of the cache. It does not wait for the disk: what is cut off is made again (`_whole`)."""
+    draft = file.with_name(f"{uuid.uuid4().hex}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(data)
+        os.replace(draft, file)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        unkept(error)
 
 
 def _cached(content: str) -> Path:

@@ -76,6 +76,7 @@ class Wall {
     this.decided = [];
     this.chosen = new Set(); // ids
     this.anchor = null; // the image from which shift chooses
+    this.range = []; // what shift chose from there: another shift replaces it
   }
 
   async begin() {
@@ -86,7 +87,7 @@ class Wall {
     addEventListener("scroll", () => this.later(), { passive: true });
     new ResizeObserver(() => { if (Math.abs(this.element.clientWidth - this.width) > 1) { const index = this.top_index(); this.measure(); this.reveal(index, true); } }).observe(this.element);
     addEventListener("keydown", (event) => this.key(event));
-    this.element.addEventListener("focusin", (event) => { const tile = event.target.closest(".tile"); if (tile) this.active = Number(tile.dataset.index); });
+    this.element.addEventListener("focusin", (event) => { const tile = event.target.closest(".tile"); if (!tile) return; this.before = this.active; this.active = Number(tile.dataset.index); });
     const line = document.getElementById("check-line")?.parentElement; // htmx puts another line in its place
     if (line) new MutationObserver(() => this.checked()).observe(line, { childList: true });
     this.checked();
@@ -117,11 +118,30 @@ class Wall {
 
   // After a check or a decision: the same images, with other states, perhaps in another order.
   async refresh() {
-    const index = this.active;
+    const index = this.active, name = this.id_of(index), had = this.element.contains(document.activeElement) || document.getElementById("zoom").open;
     await this.load();
+    const moved = this.active - index; // keys went on while the answer was on its way
+    const last = Math.max(0, this.known.total - 1), near = Math.min(index, last);
+    const at = name ? await this.index_of(name, near) : near;
     this.measure();
-    this.active = Math.min(index, Math.max(0, this.known.total - 1));
+    this.active = Math.max(0, Math.min(at + moved, last));
     this.draw();
+    if (had) this.focus(this.active);
+  }
+
+  id_of(index) {
+    const page = this.pages.get(Math.floor(index / this.known.page));
+    return Array.isArray(page) ? page[index % this.known.page]?.id : undefined;
+  }
+
+  // After a decision the next image has the focus at once; the list is asked for again when the keys rest.
+  soon() {
+    clearTimeout(this.waiting);
+    this.waiting = setTimeout(async () => {
+      if (this.asking) { this.soon(); return; }
+      this.asking = true;
+      try { await this.refresh(); } catch { /* the studio ended: what is shown stays */ } finally { this.asking = false; }
+    }, 250);
   }
 
   checked() {
@@ -304,8 +324,10 @@ class Wall {
       const tile = event.target.closest(".tile"), one = event.ctrlKey || event.metaKey || pick.getAttribute("aria-pressed") === "true";
       if (!tile || !(event.shiftKey || one)) return;
       event.preventDefault();
-      this.focus(Number(tile.dataset.index));
-      if (event.shiftKey) this.choose_to(this.active); else this.toggle();
+      const index = Number(tile.dataset.index);
+      if (event.shiftKey) this.anchor ??= this.id_of(this.before ?? index); // the click gave the tile the focus already
+      this.focus(index);
+      if (event.shiftKey) this.choose_to(index); else this.toggle();
     });
     bar.addEventListener("click", (event) => {
       const act = event.target.closest("[data-act]")?.dataset.act;
@@ -328,16 +350,29 @@ class Wall {
   async toggle() {
     const one = await this.current();
     if (!one) return;
-    this.anchor = one.id;
+    this.begin_at(one.id);
     if (!this.chosen.delete(one.id)) this.chosen.add(one.id);
     this.told();
   }
 
+  // Another place to choose from; what was chosen stays.
+  begin_at(id) {
+    this.anchor = id;
+    this.range = [];
+  }
+
+  // Choose from the anchor to an image, in place of what shift chose from there before. The last of several quick keys counts.
   async choose_to(index) {
+    const turn = this.turn = (this.turn || 0) + 1;
     const page = await this.page(Math.floor(index / this.known.page)), last = page[index % this.known.page];
     if (!last) return;
     this.anchor ??= last.id;
-    for (const id of await this.ids({ first: this.anchor, last: last.id })) this.chosen.add(id);
+    const ids = await this.ids({ first: this.anchor, last: last.id });
+    if (turn !== this.turn) return;
+    for (const id of this.range) this.chosen.delete(id);
+    if (!ids.length) this.begin_at(null); // the anchor is gone from the list, or they are too many
+    this.range = ids.filter((id) => !this.chosen.has(id));
+    for (const id of this.range) this.chosen.add(id);
     this.told();
   }
 
@@ -348,7 +383,8 @@ class Wall {
 
   choose_none() {
     this.chosen.clear();
-    this.anchor = null;
+    this.turn = (this.turn || 0) + 1; // an answer that is still on its way chooses nothing
+    this.begin_at(null);
     this.told();
   }
 
@@ -375,19 +411,20 @@ class Wall {
   }
 
   async decide(what, value = "") {
-    const one = await this.current();
+    const index = this.active, one = await this.current();
     if (!one) return;
     const several = this.chosen.size && !document.getElementById("zoom").open, ids = several ? [...this.chosen] : [one.id];
+    if (!several) this.focus(Math.min(index + 1, this.known.total - 1)); // the next key is about the next image, however slow the answer
     const numbers = await this.post("decide", [["what", what], ...ids.map((id) => ["id", id]), ...(value ? [["value", value]] : [])]);
-    if (!numbers) return;
+    if (!numbers) { if (!several) this.focus(index); return; }
     this.decided.push(numbers);
     const about = several ? `${(words.many || "{n}").replace("{n}", ids.length.toLocaleString())} · ` : "";
     toast(about + (words[what] || what).replace("{value}", value), () => this.undo());
     if (several) { this.choose_none(); await this.refresh(); this.focus(this.active); return; }
-    const page = this.pages.get(Math.floor((this.active + 1) / this.known.page));
-    const next = Array.isArray(page) ? page[(this.active + 1) % this.known.page] : null;
-    await this.refresh();
-    this.focus(next ? await this.index_of(next.id, this.active) : this.active);
+    one.state = what === "drop" ? "dropped" : "kept";
+    if (what === "relabel") one.label = value;
+    this.draw();
+    this.soon();
   }
 
   async index_of(name, near) {
@@ -410,17 +447,18 @@ class Wall {
     const field = event.target.closest("input, textarea, select, [contenteditable]"); // keys are dead in text fields
     const on_wall = this.element.contains(event.target);
     if (on_wall && (event.ctrlKey || event.metaKey) && event.key === "a") { event.preventDefault(); this.choose_all(); return; }
+    if (field && event.key === "Escape" && !document.querySelector("dialog[open]")) { field.blur(); this.focus(this.active); event.preventDefault(); return; }
     if (field || event.ctrlKey || event.metaKey || event.altKey) return;
     const zoom = document.getElementById("zoom"), inside = this.element.contains(event.target) || zoom.open || event.target === document.body;
     if (event.key === "?") { document.getElementById("keys").showModal(); event.preventDefault(); return; }
-    if (event.key === "Escape" && this.chosen.size && !document.querySelector("dialog[open]")) { this.choose_none(); return; }
+    if (event.key === "Escape" && this.chosen.size && !document.querySelector("dialog[open]")) { this.choose_none(); this.focus(this.active); return; }
     if (!inside || document.getElementById("keys").open) return;
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const name = /^[1-9]$/.test(event.key) ? this.known.classes[Number(event.key) - 1] : "";
     const on_tile = event.target.closest(".tile, dialog");
     const sideways = event.key === "ArrowLeft" || event.key === "ArrowRight"; // up and down scroll until a tile has the focus
     if (moves[event.key] && event.shiftKey && on_wall) this.stretch(...moves[event.key]);
-    else if (moves[event.key] && (on_tile || sideways)) this.step(...moves[event.key]);
+    else if (moves[event.key] && (on_tile || sideways)) { this.begin_at(null); this.step(...moves[event.key]); }
     else if (!on_tile) return;
     else if (event.key === "s" || event.key === "S") this.toggle();
     else if (event.key === "Home") this.focus(0);
@@ -428,10 +466,16 @@ class Wall {
     else if (event.key === " ") { if (zoom.open) zoom.close(); else this.zoom(); }
     else if (event.key === "x" || event.key === "X") this.decide("drop");
     else if (event.key === "k" || event.key === "K") this.decide("keep");
+    else if (event.key === "l" || event.key === "L") this.like();
     else if (event.key === "z" || event.key === "Z") this.undo();
     else if (name) this.decide("relabel", name);
     else return;
     event.preventDefault();
+  }
+
+  async like() {
+    const one = await this.current();
+    if (one) location.assign(`${this.base.replace(/\/$/, "")}?like=${encodeURIComponent(one.id)}`);
   }
 
   async zoom() {
@@ -443,6 +487,7 @@ class Wall {
     dialog.querySelector("[data-name]").textContent = one.id;
     dialog.querySelector("[data-reason]").textContent = one.state === "kept" ? "" : one.reason;
     dialog.querySelector("[data-open]").href = this.address("image", { id: one.id });
+    dialog.querySelector("[data-like]").href = `${this.base.replace(/\/$/, "")}?like=${encodeURIComponent(one.id)}`;
     if (!dialog.open) dialog.showModal();
   }
 
