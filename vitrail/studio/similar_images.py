@@ -1,4 +1,4 @@
-"""Similar images by the features that trainings have cached: cosine, read piece by piece, so that memory stays small."""
+"""Similar images by the features that trainings have cached, read piece by piece, so that memory stays small."""
 
 from __future__ import annotations
 

@@ -117,16 +117,16 @@ class Wall {
   }
 
   // After a check or a decision: the same images, with other states, perhaps in another order.
-  async refresh() {
-    const index = this.active, name = this.id_of(index), had = this.element.contains(document.activeElement) || document.getElementById("zoom").open;
+  async refresh(to_wall = false) {
+    const name = this.id_of(this.active), had = to_wall || this.element.contains(document.activeElement) || document.getElementById("zoom").open;
     await this.load();
-    const moved = this.active - index; // keys went on while the answer was on its way
-    const last = Math.max(0, this.known.total - 1), near = Math.min(index, last);
-    const at = name ? await this.index_of(name, near) : near;
     this.measure();
-    this.active = Math.max(0, Math.min(at + moved, last));
-    this.draw();
-    if (had) this.focus(this.active);
+    const shown = this.active = Math.max(0, Math.min(this.active, this.known.total - 1));
+    if (had) this.focus(shown); else this.draw();
+    const place = name ? await this.index_of(name, shown) : shown;
+    if (place === shown) return;
+    this.active = Math.max(0, Math.min(place + this.active - shown, this.known.total - 1)); // keys may have gone on meanwhile
+    if (had) this.focus(this.active); else this.draw();
   }
 
   id_of(index) {
@@ -420,7 +420,7 @@ class Wall {
     this.decided.push(numbers);
     const about = several ? `${(words.many || "{n}").replace("{n}", ids.length.toLocaleString())} · ` : "";
     toast(about + (words[what] || what).replace("{value}", value), () => this.undo());
-    if (several) { this.choose_none(); await this.refresh(); this.focus(this.active); return; }
+    if (several) { this.choose_none(); await this.refresh(true); return; }
     one.state = what === "drop" ? "dropped" : "kept";
     if (what === "relabel") one.label = value;
     this.draw();
@@ -440,7 +440,7 @@ class Wall {
   async undo() {
     const last = this.decided.pop();
     if (!last) { toast(words.none); return; }
-    if (await this.post("undo", last.map((number) => ["number", number]))) { toast(words.undone); await this.refresh(); this.focus(this.active); }
+    if (await this.post("undo", last.map((number) => ["number", number]))) { toast(words.undone); await this.refresh(true); }
   }
 
   key(event) {
@@ -459,6 +459,7 @@ class Wall {
     const sideways = event.key === "ArrowLeft" || event.key === "ArrowRight"; // up and down scroll until a tile has the focus
     if (moves[event.key] && event.shiftKey && on_wall) this.stretch(...moves[event.key]);
     else if (moves[event.key] && (on_tile || sideways)) { this.begin_at(null); this.step(...moves[event.key]); }
+    else if (event.key === "z" || event.key === "Z") this.undo();
     else if (!on_tile) return;
     else if (event.key === "s" || event.key === "S") this.toggle();
     else if (event.key === "Home") this.focus(0);
@@ -467,7 +468,6 @@ class Wall {
     else if (event.key === "x" || event.key === "X") this.decide("drop");
     else if (event.key === "k" || event.key === "K") this.decide("keep");
     else if (event.key === "l" || event.key === "L") this.like();
-    else if (event.key === "z" || event.key === "Z") this.undo();
     else if (name) this.decide("relabel", name);
     else return;
     event.preventDefault();
