@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpx
 import numpy as np
@@ -80,13 +82,22 @@ def timed(what: str, do: Callable[[], object]) -> object:
 
 
 def thumbnails(client: httpx.Client, name: str, tiles: list[dict[str, str]]) -> None:
-    """Fetch thumbnails, six at once as browsers do."""
+    """Fetch thumbnails over six connections, as browsers do, by the library's plain client, which takes little time."""
+    cookie = "; ".join(f"{one.name}={one.value}" for one in client.cookies.jar)
+    base = client.base_url
+
+    def some(tiles: list[dict[str, str]]) -> None:
+        connection = HTTPConnection(base.host, base.port)
+        for one in tiles:
+            connection.request("GET", f"/data/{name}/thumb?" + urlencode(one), headers={"Cookie": cookie})
+            answer = connection.getresponse()
+            assert answer.status == 200
+            answer.read()
+        connection.close()
+
+    wanted = [{"id": one["id"], "v": one["v"]} for one in tiles]
     with ThreadPoolExecutor(6) as threads:
-        wanted = [f"data/{name}/thumb?v={one['v']}" for one in tiles]
-        got = threads.map(
-            lambda at, one: client.get(at, params={"id": one["id"], "v": one["v"]}), wanted, tiles
-        )
-        assert all(one.status_code == 200 for one in got)
+        list(threads.map(some, [wanted[i::6] for i in range(6)]))
 
 
 def wall(client: httpx.Client, name: str, memory: Callable[[], None]) -> None:

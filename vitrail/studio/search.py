@@ -55,9 +55,8 @@ def found_like(name: str, listing: Listing) -> Found:
     row = listing.row(name)
     if not row.hash:
         return Found("like", like=name, problem="not checked")
-    if name not in listing.alike:
-        listing.alike[name] = similar(row, listing.rows)
-    ids = listing.alike[name]
+    ids = listing.alike.get(name) or similar(row, listing.rows)
+    listing.alike[name] = ids
     return Found("like", ids, like=name, problem="" if ids else "no features")
 
 

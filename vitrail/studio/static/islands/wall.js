@@ -80,7 +80,7 @@ class Wall {
   }
 
   async begin() {
-    await this.load();
+    this.take(await this.plan_now());
     this.element.replaceChildren();
     this.element.setAttribute("role", "group");
     history.scrollRestoration = "manual";
@@ -108,25 +108,57 @@ class Wall {
     return `${this.base}${path}?${query}`;
   }
 
-  async load() {
+  async plan_now() {
     const reply = await fetch(this.address("wall.json"));
     if (!reply.ok) throw new Error(`${reply.status}`);
-    this.known = await reply.json();
-    this.pages.clear();
+    return reply.json();
+  }
+
+  async tiles_of(known, number) {
+    const reply = await fetch(this.address("tiles", { after: known.anchors[number] }));
+    return reply.ok ? reply.json() : null;
+  }
+
+  take(known, pages = new Map()) {
+    this.known = known;
+    this.pages = pages;
     this.round = (this.round || 0) + 1;
   }
 
-  // After a check or a decision: the same images, with other states, perhaps in another order.
+  // After a check or a decision: the same images, with other states, perhaps in another order. Nothing changes on the page
+  // until it is known where the image that has the focus is now: a key is never about another image than the one in its frame.
   async refresh(to_wall = false) {
-    const name = this.id_of(this.active), had = to_wall || this.element.contains(document.activeElement) || document.getElementById("zoom").open;
-    await this.load();
+    this.focus_after ||= to_wall;
+    const turn = this.asked = (this.asked || 0) + 1, known = await this.plan_now(), pages = new Map();
+    const place = await this.place_in(known, pages);
+    if (turn !== this.asked) return; // a later one is on its way
+    const had = this.focus_after || this.element.contains(document.activeElement) || document.getElementById("zoom").open;
+    this.focus_after = false;
+    this.take(known, pages);
     this.measure();
-    const shown = this.active = Math.max(0, Math.min(this.active, this.known.total - 1));
-    if (had) this.focus(shown); else this.draw();
-    const place = name ? await this.index_of(name, shown) : shown;
-    if (place === shown) return;
-    this.active = Math.max(0, Math.min(place + this.active - shown, this.known.total - 1)); // keys may have gone on meanwhile
+    this.active = Math.max(0, Math.min(place, known.total - 1));
     if (had) this.focus(this.active); else this.draw();
+  }
+
+  // Where the image that has the focus is in a new list; its pages around there are filled in.
+  async place_in(known, pages) {
+    for (let turn = 0; turn < 3; turn += 1) {
+      const near = Math.min(Math.floor(this.active / known.page), known.anchors.length - 1);
+      for (const number of [near, near - 1, near + 1]) {
+        if (number < 0 || number >= known.anchors.length) continue;
+        if (!pages.has(number)) {
+          const tiles = await this.tiles_of(known, number);
+          if (tiles) pages.set(number, tiles);
+        }
+        const name = this.id_of(this.active); // keys may have gone on meanwhile
+        if (!name) return this.active;
+        for (const [place, tiles] of pages) {
+          const at = tiles.findIndex((tile) => tile.id === name);
+          if (at >= 0) return place * known.page + at;
+        }
+      }
+    }
+    return this.active;
   }
 
   id_of(index) {
@@ -246,11 +278,10 @@ class Wall {
   async page(number) {
     const round = this.round, known = this.pages.get(number);
     if (Array.isArray(known)) return known;
-    const reply = await fetch(this.address("tiles", { after: this.known.anchors[number] }));
+    const tiles = await this.tiles_of(this.known, number);
     if (round !== this.round) return [];
-    if (!reply.ok) { this.pages.delete(number); await this.refresh(); return []; }
-    const tiles = await reply.json();
-    if (round === this.round) this.pages.set(number, tiles);
+    if (!tiles) { this.pages.delete(number); await this.refresh(); return []; }
+    this.pages.set(number, tiles);
     return tiles;
   }
 
@@ -401,7 +432,14 @@ class Wall {
     if (chosen) tile.setAttribute("aria-describedby", "is-chosen"); else tile.removeAttribute("aria-describedby");
   }
 
-  async post(path, values) {
+  // One after the other: the journal has the order of the keys.
+  post(path, values) {
+    const mine = (this.posting || Promise.resolve()).then(() => this.send(path, values));
+    this.posting = mine.catch(() => {});
+    return mine;
+  }
+
+  async send(path, values) {
     const body = new URLSearchParams();
     for (const [key, value] of values) body.append(key, value);
     const reply = await fetch(`${this.base}${path}`, { method: "POST", body, headers: { Accept: "application/json" } });
@@ -425,16 +463,6 @@ class Wall {
     if (what === "relabel") one.label = value;
     this.draw();
     this.soon();
-  }
-
-  async index_of(name, near) {
-    const number = Math.floor(near / this.known.page);
-    for (const one of [number, number + 1, number - 1]) {
-      if (one < 0 || one >= this.known.anchors.length) continue;
-      const at = (await this.page(one)).findIndex((tile) => tile.id === name);
-      if (at >= 0) return one * this.known.page + at;
-    }
-    return near;
   }
 
   async undo() {
