@@ -19,6 +19,8 @@ from vitrail.core.catalog import DEFAULT_TASKS
 from vitrail.export.formats import USES
 from vitrail.reports.check_summary import TITLES
 from vitrail.studio import finding_cards
+from vitrail.studio.dataset_table import Dataset
+from vitrail.studio.routes.check import readings
 from vitrail.studio.sentence_list import MARKS, PHRASES, TEMPLATES
 from vitrail.studio.train_form import groups
 
@@ -64,6 +66,7 @@ def _of_python() -> Iterator[str]:
         for name, value in vars(finding_cards).items()
         if name.isupper() and isinstance(value, str) and value[0].isupper()
     )
+    yield from (one.help for one in readings(Dataset("", "", uploaded=False)))
     for task in ("", *dict.fromkeys(DEFAULT_TASKS.values())):
         for group in groups({}, task):
             yield group.heading
