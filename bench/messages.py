@@ -29,10 +29,16 @@ STUDIO = Path(__file__).parents[1] / "vitrail" / "studio"
 OPTIONS = {"silent": "false", "trimmed": "false", "trim_blocks": "true", "lstrip_blocks": "true"}
 """Options of the extraction: those of the studio's environment."""
 
+SENTENCES = "sentence_list.py"
+"""The place of sentences, which no template formats."""
+
 Text = str | tuple[str, str]
 """A text, or its singular and plural."""
 
-PLACES = re.compile(r"%\([a-z_]+\)s|\{[a-z_]+\d*\}|%%")
+PLACES = re.compile(r"%\([a-z_]+\)s|\{[a-z_]+\d*\}")
+
+LONE = re.compile(r"(?<!%)%(?![%(])")
+"""A per cent sign that is not doubled: templates take it for the beginning of a placeholder."""
 
 
 def texts() -> dict[Text, str]:
@@ -45,7 +51,7 @@ def texts() -> dict[Text, str]:
         if text:
             found.setdefault(text, "Python")
     for text in (*PHRASES, *TEMPLATES, *MARKS):
-        found.setdefault(text, "sentence_list.py")
+        found.setdefault(text, SENTENCES)
     return found
 
 
@@ -97,6 +103,8 @@ def missing(found: Catalog) -> list[str]:
         else:
             wanted = placeholders(text[-1] if isinstance(text, tuple) else text)
             faults += [f"other placeholders: {text}: {one}" for one in said if placeholders(one) != wanted]
+            if place != SENTENCES:
+                faults += [f"write %% for a per cent sign: {one}" for one in said if LONE.search(one)]
     return faults
 
 

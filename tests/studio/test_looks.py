@@ -42,7 +42,9 @@ def test_the_first_bytes_name_language_and_theme(tmp_path: Path) -> None:
         assert '<meta name="color-scheme" content="light dark">' in plain
         assert '<html lang="zh-Hans"' in head_of(client, **{"accept-language": "zh-CN,en;q=0.5"})
         assert '<html lang="en"' in head_of(client, **{"accept-language": PSEUDO})
-        answer = client.post("/looks", data={"language": "zh", "back": "/data?deleted="}, follow_redirects=False)
+        answer = client.post(
+            "/looks", data={"language": "zh", "back": "/data?deleted="}, follow_redirects=False
+        )
         assert answer.headers["location"] == "./data?deleted="
         assert "vitrail-language=zh" in answer.headers["set-cookie"]
         client.post("/looks", data={"theme": "dark"})
@@ -54,7 +56,9 @@ def test_the_first_bytes_name_language_and_theme(tmp_path: Path) -> None:
         assert '<html lang="en" class="studio">' in head_of(client)
 
 
-@pytest.mark.parametrize("back", ["//evil.example/x", "https://evil.example", "/\\evil.example", "\\\\evil.example"])
+@pytest.mark.parametrize(
+    "back", ["//evil.example/x", "https://evil.example", "/\\evil.example", "\\\\evil.example"]
+)
 def test_the_switch_leads_to_no_other_place(tmp_path: Path, back: str) -> None:
     with studio(tmp_path / "ws") as client:
         answer = client.post("/looks", data={"theme": "dark", "back": back}, follow_redirects=False)
@@ -109,7 +113,9 @@ def test_language_and_theme_are_chosen_by_keys_alone(chromium: Any, opened: Any)
     order = []
     for _ in range(9):
         tab.keyboard.press("Tab")
-        order.append(tab.evaluate("() => document.activeElement.innerText.trim() || document.activeElement.ariaLabel"))
+        order.append(
+            tab.evaluate("() => document.activeElement.innerText.trim() || document.activeElement.ariaLabel")
+        )
         if tab.evaluate("() => document.activeElement.matches('.looks summary')"):
             break
     assert [one.partition("\n")[0] for one in order[:6]] == [
@@ -121,7 +127,7 @@ def test_language_and_theme_are_chosen_by_keys_alone(chromium: Any, opened: Any)
     tab.keyboard.press("Enter")
     tab.wait_for_function("() => document.documentElement.lang === 'zh-Hans'")
     assert tab.url == f"{address}data/photos?q=fern"  # the same page
-    tab.get_by_placeholder("文件名或类别").wait_for()
+    tab.get_by_placeholder("名称、类别").wait_for()
     tab.locator(".looks summary").click()
     tab.get_by_role("button", name="深色").click()
     tab.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
@@ -131,8 +137,19 @@ def test_language_and_theme_are_chosen_by_keys_alone(chromium: Any, opened: Any)
 
 def test_a_phone_in_chinese_has_every_control_in_its_width(chromium: Any, opened: Any) -> None:
     _, address = opened
-    tab = page_of(chromium, address, viewport={"width": 390, "height": 844}, locale="zh-CN", color_scheme="dark")
-    for path in ("", "data", "data/new", "data/photos", "data/photos/check", "data/photos/train", "runs", "connections"):
+    tab = page_of(
+        chromium, address, viewport={"width": 390, "height": 844}, locale="zh-CN", color_scheme="dark"
+    )
+    for path in (
+        "",
+        "data",
+        "data/new",
+        "data/photos",
+        "data/photos/check",
+        "data/photos/train",
+        "runs",
+        "connections",
+    ):
         tab.goto(f"{address}{path}")
         assert tab.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), path
         tab.locator(".looks summary").click()
@@ -147,8 +164,9 @@ def test_what_is_chosen_shows_in_forced_colours(chromium: Any, opened: Any) -> N
     tab = page_of(chromium, address, forced_colors="active")
     tab.goto(f"{address}data")
     tab.locator(".looks summary").click()
+    buttons = "[...document.querySelectorAll('.looks button')]"
     styles = tab.evaluate(
-        "() => [...document.querySelectorAll('.looks button')].map((one) => [one.ariaPressed, getComputedStyle(one).outlineStyle])"
+        f"() => {buttons}.map((one) => [one.ariaPressed, getComputedStyle(one).outlineStyle])"
     )
     assert {style for pressed, style in styles if pressed == "true"} == {"solid"}
     assert {style for pressed, style in styles if pressed == "false"} == {"none"}

@@ -43,10 +43,11 @@ def test_what_is_wrong_with_a_catalogue_is_named() -> None:
     found.get("Test it").flags.add("fuzzy")
     found.get("%(number)s left out").string = "排除 %(count)s 张"
     found.get("%(num)s image").string = ("",)
+    found.get("95 per cent interval").string = "95% 区间"
     faults = missing(found)
-    assert len(faults) == 4
+    assert len(faults) == 5
     assert {one.partition(":")[0] for one in faults} == {
-        "fuzzy", "other placeholders", "not translated (templates/check.html)",
+        "fuzzy", "other placeholders", "write %% for a per cent sign", "not translated (templates/check.html)",
         "not translated (templates/partials/data_card.html)",
     }  # fmt: skip
 
@@ -129,6 +130,11 @@ def test_the_verdict_of_a_training_is_told_in_chinese() -> None:
 def test_the_verdict_of_a_comparison_is_told_in_chinese(kind: str) -> None:
     found = Verdict(kind, 0.031, 0.01, 0.05, 0.01, 0.95, 2, True, 400)
     assert not english(said(found, "vit small", "deit")), said(found, "vit small", "deit")
+
+
+def test_the_reason_of_a_decision_is_the_title_of_its_finding() -> None:
+    assert plain("one image, several labels", ZH) == "同一图片，多个标签"
+    assert plain("100% fern renamed", ZH) == "100% fern 已重命名"
 
 
 def test_names_stay_as_they_are_and_are_escaped() -> None:

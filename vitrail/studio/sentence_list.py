@@ -46,6 +46,9 @@ TEMPLATES: tuple[str, ...] = (
     "Not used: {one} says the same; to take it: {option}",
     "Not used: {one} says something else of {n} of {count}; to take it: {option}",
     "Too few images to stand in every split: {names}.",
+    "{count} as decided before: vitrail check DATA --history shows it.",
+    "Put them into one folder a class: {name}.",
+    "{name} holds text, not an image.",
     "The splits given stay; {what} drawn from train.",
     # findings
     "{count} cannot be used and [are|is] kept out: {reasons}.",
@@ -197,6 +200,7 @@ PHRASES: tuple[str, ...] = (
     "comes first",
     "val and test",
     "No test split was given: the given val scores (as test), and a val to choose the best epoch is drawn from train.",
+    "Delete it, or give it the name of what it is.",
     # the check
     "Nothing to do.",
     "Delete the wrong one.",

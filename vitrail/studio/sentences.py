@@ -59,6 +59,8 @@ def _found(text: str, language: NullTranslations) -> str | None:
     """
     if text in PHRASES:
         return str(language.gettext(text))
+    if (title := text[:1].upper() + text[1:]) in _titles():  # as the reason of a decision, it begins small
+        return str(language.gettext(title))
     for parts, mark, end in _cuts(text, language):
         found = [_found(one, language) for one in parts]
         if None not in found:
@@ -89,6 +91,13 @@ def filled(text: str, values: dict[str, str]) -> str:
         return match[3].partition("|")[0] if match[3] else values.get(f"{match[1]}{match[2]}", match[0])
 
     return _PLACE.sub(value, text)
+
+
+@lru_cache(maxsize=1)
+def _titles() -> frozenset[str]:
+    from vitrail.reports.check_summary import TITLES
+
+    return frozenset(TITLES.values())
 
 
 @lru_cache(maxsize=1)
