@@ -13,6 +13,7 @@ from vitrail.studio.routes import (
     decisions,
     export,
     home,
+    looks,
     predict,
     queue,
     result,
@@ -41,4 +42,5 @@ def routers() -> list[APIRouter]:
         background.router,
         runs.router,
         train.router,
+        looks.router,
     ]
