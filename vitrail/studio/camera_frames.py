@@ -47,11 +47,12 @@ def answer_of(live: LiveAttention, data: bytes) -> dict[str, Any]:
 
 
 def _looked(glance: Glance) -> dict[str, Any] | None:
-    """Return weights as bytes (255: the largest) in base64, their grid, and the part of the frame under it."""
+    """Return weights as bytes in base64 (0: the median or less, 255: the largest), their grid, and what is under it."""
     if glance.looked is None:
         return None
     weights = glance.looked
-    shares = (weights / weights.max().clamp(min=1e-12) * 255).round().byte().numpy()
+    above = (weights - weights.median()).clamp(min=0)
+    shares = (above / above.max().clamp(min=1e-12) * 255).round().byte().numpy()
     (top, left, bottom, right), (height, width) = glance.geometry.box, glance.geometry.original
     return {
         "rows": weights.shape[0],

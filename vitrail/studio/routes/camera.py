@@ -27,6 +27,7 @@ def camera(request: Request, name: str) -> HTMLResponse:
     values = {
         "name": name,
         "usable": run.model.is_file(),
+        "colour": run.bands() == (3, False),
         "dataset": dataset,
         "classes": classes,
         "commands": [_shown(name)],
