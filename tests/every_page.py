@@ -55,6 +55,7 @@ ADDRESSES = {
     "/runs/{name}/predict": [
         f"/runs/{RUN}/predict", f"/runs/{RUN}/predict?p={{picture}}&p={{other}}", "/runs/live/predict",
     ],
+    "/runs/{name}/camera": [f"/runs/{RUN}/camera", "/runs/live/camera"],
     "/runs/{name}/predict/{key}": [f"/runs/{RUN}/predict/{{picture}}"],
     "/runs/{name}/export": [f"/runs/{RUN}/export", "/runs/live/export"],
     "/import": ["/import"],

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from vitrail.studio.routes import (
     background,
+    camera,
     check,
     compare,
     connections,
@@ -35,6 +36,7 @@ def routers() -> list[APIRouter]:
         decisions.router,
         result.router,
         predict.router,
+        camera.router,
         export.router,
         transfer.router,
         compare.router,
