@@ -58,6 +58,9 @@ ADDRESSES = {
     "/runs/{name}/camera": [f"/runs/{RUN}/camera", "/runs/live/camera"],
     "/runs/{name}/predict/{key}": [f"/runs/{RUN}/predict/{{picture}}"],
     "/runs/{name}/export": [f"/runs/{RUN}/export", "/runs/live/export"],
+    "/gallery": ["/gallery", "/gallery?words=swin&kind=transformer&size=medium", "/gallery?words=nothing&deleted=ab"],
+    "/gallery/of/{name}": ["/gallery/of/vit_s16", "/gallery/of/swin_t", "/gallery/of/vvt_t", "/gallery/of/resnet50"],
+    "/gallery/mine/{name}": ["/gallery/mine/my swin"],
     "/import": ["/import"],
     "/compare": ["/compare"],
     "/compare/{name}": ["/compare/few-or-old"],
@@ -70,6 +73,7 @@ PARTS = {
     "/data/{name}/check/progress",
     "/data/{name}/train/command",
     "/data/{name}/train/weights",
+    "/gallery/of/{name}/weights",
     "/queue/list",
     "/runs/{name}/words",
 }

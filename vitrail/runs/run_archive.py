@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shutil import copyfileobj
 from typing import Any
@@ -36,6 +36,14 @@ FILES = (
 )
 """The files of a run that are packed; not the state for resuming, which is larger than all others."""
 
+SAMPLES = "samples"
+"""The folder of sample images in a packed run, which are there only if someone chose them."""
+
+SAMPLE = re.compile(r"samples/\d{1,3}\.jpg")
+"""The name of a sample image."""
+
+MOST_SAMPLES = 24
+
 MOST_BYTES = 8 << 30
 """Largest size of all files of a packed run together: 8 GB."""
 
@@ -55,8 +63,8 @@ NAMES_OF_CLASSES = ("labels", "truth")
 """Keys of a task under which any text may stand."""
 
 
-def pack_run(folder: Path, file: Path) -> Path:
-    """Write the files of a run folder into a zip file and return its path.
+def pack_run(folder: Path, file: Path, samples: Sequence[bytes] = ()) -> Path:
+    """Write the files of a run folder into a zip file and return its path; `samples` are JPEGs to go with it.
 
     Raises:
         RunError: the run has no model yet, or the file cannot be written.
@@ -69,6 +77,8 @@ def pack_run(folder: Path, file: Path) -> Path:
                 if (folder / name).is_file():
                     how = zipfile.ZIP_STORED if name == "model.safetensors" else zipfile.ZIP_DEFLATED
                     archive.write(folder / name, f"{folder.name}/{name}", how)
+            for number, data in enumerate(samples[:MOST_SAMPLES]):
+                archive.writestr(f"{folder.name}/{SAMPLES}/{number}.jpg", data)
 
     replace(file, write)
     return file
@@ -95,6 +105,7 @@ def unpack_run(file: Path, folder: Path) -> Path:
     def fill(draft: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             for name, info in members.items():
+                (draft / name).parent.mkdir(exist_ok=True)
                 with archive.open(info) as source, (draft / name).open("wb") as target:
                     copyfileobj(source, target)
         refuse_own_code(draft)
@@ -150,8 +161,8 @@ def _members(file: Path) -> dict[str, zipfile.ZipInfo]:
         raise RunError(f"{file.name} holds no packed run: it needs one recipe.yaml. Choose another file.")
     prefix = found[0].filename.removesuffix(NEEDED[0])
     return {
-        name: info for info in infos if (name := info.filename.removeprefix(prefix)) in FILES
-        and info.filename == prefix + name
+        name: info for info in infos if info.filename.startswith(prefix)
+        and ((name := info.filename.removeprefix(prefix)) in FILES or SAMPLE.fullmatch(name))
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from vitrail.core.errors import DataError, RunError
 from vitrail.data.manifest import Manifest, Row
 from vitrail.data.own_outputs import DOUBTS
 from vitrail.data.truth import Truth
-from vitrail.runs.run_archive import model_header
+from vitrail.runs.run_archive import SAMPLES, model_header
 from vitrail.tasks.result import Result
 from vitrail.tasks.result_file import result_from_dict
 
@@ -127,6 +127,10 @@ class RunFiles:
         if row is None:
             raise DataError(f"{self.name} has no image {id!r}.")
         return row
+
+    def samples(self) -> list[Path]:
+        """Return the sample images that came with a packed run."""
+        return sorted((self.folder / SAMPLES).glob("*.jpg"))
 
     def label_errors(self) -> list[LabelError]:
         """Return the probable label errors that a draft found, the most probable first."""

@@ -61,6 +61,7 @@ def predict(request: Request, name: str) -> HTMLResponse:
         "refused": request.query_params.getlist("refused")[:5],
         "usable": run.model.is_file(),
         "examples": [] if found else examples_of(run),
+        "samples": [] if found else [one.name for one in run.samples()],
         "recent": [] if found else studio.pictures.recent(RECENT),
         "tables": studio.background.of_run(name, "table"),
         "commands": [_shown(name, "photo.jpg"), _table_shown(name, "new/")],
@@ -103,6 +104,29 @@ def predict_row(request: Request, name: str, id: str) -> Response:
         data = bytes(encoded(image_of_row(run, row), 4096).body)
     picture = studio.pictures.add(f"{Path(row.path).stem}{_ending(data, row.path)}", data, run.bands())
     return RedirectResponse(picture.key, 303)
+
+
+@router.get("/samples/{file}")
+def sample_image(request: Request, name: str, file: str) -> Response:
+    """Return a sample image that came with the run, decoded and encoded again."""
+    run = studio_of(request).run(name)
+    path = next((one for one in run.samples() if one.name == file), None)
+    try:
+        return encoded(image_of_file(run, path), 512) if path else missing()
+    except DataError:
+        return missing()
+
+
+@router.post("/samples/{file}")
+def predict_sample(request: Request, name: str, file: str) -> Response:
+    """Go to the answer for a sample image that came with the run."""
+    studio = studio_of(request)
+    run = studio.run(name)
+    path = next((one for one in run.samples() if one.name == file), None)
+    if path is None:
+        raise DataError(f"{name} has no sample image {file!r}.")
+    picture = studio.pictures.add(path.name, path.read_bytes(), run.bands())
+    return RedirectResponse(f"../predict/{picture.key}", 303)
 
 
 @router.get("/predict/{key}")
