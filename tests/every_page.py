@@ -56,6 +56,7 @@ ADDRESSES = {
         f"/runs/{RUN}/predict", f"/runs/{RUN}/predict?p={{picture}}&p={{other}}", "/runs/live/predict",
     ],
     "/runs/{name}/predict/{key}": [f"/runs/{RUN}/predict/{{picture}}"],
+    "/runs/{name}/camera": [f"/runs/{RUN}/camera", "/runs/live/camera"],
     "/runs/{name}/export": [f"/runs/{RUN}/export", "/runs/live/export"],
     "/import": ["/import"],
     "/compare": ["/compare"],

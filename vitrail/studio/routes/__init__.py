@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from vitrail.studio.routes import (
     background,
+    camera,
     check,
     compare,
     connections,
@@ -34,6 +35,7 @@ def routers() -> list[APIRouter]:
         decisions.router,
         result.router,
         predict.router,
+        camera.router,
         export.router,
         transfer.router,
         compare.router,
