@@ -82,6 +82,7 @@ def test_the_live_picture_is_answered_kept_and_stopped(workspace, film):
         tab.wait_for_selector("[data-speed][data-value]", state="attached")
         assert tab.locator("[data-bars] dt").count() >= 2
         assert tab.evaluate(GLOWS)
+        assert not tab.locator("[data-start]").is_visible()
         tab.evaluate(HIDE, True)
         assert tab.evaluate("document.querySelector('video').srcObject === null")
         tab.evaluate(HIDE, False)
