@@ -64,6 +64,10 @@ ADDRESSES = {
     "/import": ["/import"],
     "/compare": ["/compare"],
     "/compare/{name}": ["/compare/few-or-old"],
+    "/studies/{kind}/{name}": [
+        f"/studies/duel/{PHOTOS}", f"/studies/curve/{PHOTOS}", f"/studies/labels/{RUN}", f"/studies/robustness/{RUN}",
+        f"/studies/again/{RUN}",
+    ],
     "/background/{id}": [f"/background/{COMMAND}", f"/background/{FAILED}"],
 }  # fmt: skip
 """Addresses of each page, by its route. Values in braces are known when the studio is there."""
