@@ -20,6 +20,7 @@ from vitrail.export.formats import USES
 from vitrail.reports.check_summary import TITLES
 from vitrail.studio import finding_cards
 from vitrail.studio.dataset_table import Dataset
+from vitrail.studio.gallery import KINDS
 from vitrail.studio.routes.check import readings
 from vitrail.studio.sentence_list import MARKS, PHRASES, TEMPLATES
 from vitrail.studio.train_form import groups
@@ -67,6 +68,7 @@ def _of_python() -> Iterator[str]:
     """Yield the texts that Python hands to templates, which look them up."""
     yield from TITLES.values()
     yield from USES.values()
+    yield from KINDS
     yield from (
         value
         for name, value in vars(finding_cards).items()
