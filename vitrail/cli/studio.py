@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+UNENCRYPTED = (
+    "Other machines can reach this studio, and the connection is not encrypted: whoever has the link sees the images. "
+    "Use it in a network that you trust, or add --tls."
+)
+
 
 def studio(
     folder: str = ".",
@@ -64,10 +69,7 @@ def studio(
     below = "/" + root_path.strip("/") if root_path.strip("/") else ""
     address = Address(host, port, below, names, tls)
     if address.open_to_others and not tls:
-        say(
-            "Other machines can reach this studio, and the connection is not encrypted: "
-            "whoever has the link sees the images. Use it in a network that you trust."
-        )
+        say(UNENCRYPTED)
 
     def ready(link: str) -> None:
         if json:

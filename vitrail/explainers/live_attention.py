@@ -16,7 +16,7 @@ from vitrail.infer.predictor import Predictor, batch_of
 from vitrail.layers.heads import Output
 from vitrail.layers.sdpa import AttentionMap, Recorder, TokenIndex
 from vitrail.runs.network import Network
-from vitrail.runs.run_network import ASK, run_network
+from vitrail.runs.run_network import ASK, answering, run_network
 
 
 class Glance(NamedTuple):
@@ -45,12 +45,8 @@ class LiveAttention:
             return Glance(predictor.predict([image])[0], None, ready.geometry)
         recorder = _LastRow(predictor.network.spec.prefix, self._calls)
         watched = _Watched(predictor.at(predictor.point), recorder)
-        batch = batch_of([ready])
-
-        def compute(given: Any) -> Output:
-            return predictor.task.answer(watched, given, ASK)
-
-        _, output = next(run_network(compute, [batch], predictor.device))
+        compute = answering(predictor.task, watched)
+        _, output = next(run_network(compute, [batch_of([ready])], predictor.device))
         self._calls = recorder.calls
         [prediction] = predictor.task.decode(output, [ready.geometry], ASK)
         return Glance(prediction, recorder.found(), ready.geometry)
@@ -64,7 +60,7 @@ class _Watched(nn.Module):
         self.network, self.record = network, record
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:
-        return self.network(inputs, self.record)
+        return self.network.read(self.network.encode(inputs, self.record), inputs)
 
 
 class _LastRow(Piecewise):

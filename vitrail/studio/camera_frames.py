@@ -6,13 +6,12 @@ from base64 import b64encode
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from vitrail.studio.answers import BARS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vitrail.explainers.live_attention import Glance, LiveAttention
-
-BARS = 5
-"""Number of labels that are shown with their probability."""
 
 SIDES = (224, 640)
 """Smallest and largest longest side of a frame, in pixels."""

@@ -106,29 +106,6 @@ def predict_row(request: Request, name: str, id: str) -> Response:
     return RedirectResponse(picture.key, 303)
 
 
-@router.get("/samples/{file}")
-def sample_image(request: Request, name: str, file: str) -> Response:
-    """Return a sample image that came with the run, decoded and encoded again."""
-    run = studio_of(request).run(name)
-    path = next((one for one in run.samples() if one.name == file), None)
-    try:
-        return encoded(image_of_file(run, path), 512) if path else missing()
-    except DataError:
-        return missing()
-
-
-@router.post("/samples/{file}")
-def predict_sample(request: Request, name: str, file: str) -> Response:
-    """Go to the answer for a sample image that came with the run."""
-    studio = studio_of(request)
-    run = studio.run(name)
-    path = next((one for one in run.samples() if one.name == file), None)
-    if path is None:
-        raise DataError(f"{name} has no sample image {file!r}.")
-    picture = studio.pictures.add(path.name, path.read_bytes(), run.bands())
-    return RedirectResponse(f"../predict/{picture.key}", 303)
-
-
 @router.get("/predict/{key}")
 def picture_page(request: Request, name: str, key: str, of: str = "", test: str = "") -> HTMLResponse:
     """Return the page of one picture: the answer, the attention, heat maps; `of` is another choice to explain."""
