@@ -11,6 +11,7 @@ import zipfile
 
 import pytest
 import timm
+from browsers import browser
 from fastapi.testclient import TestClient
 from trained_studio import RUN, TOKEN
 
@@ -182,3 +183,16 @@ def test_samples_travel_with_a_run_only_if_they_are_chosen(client, workspace, tm
         assert "/predict/" in answered.url.path
         assert answered.status_code == 200
     shutil.rmtree(other.folder)
+
+
+def test_the_report_page_opens_without_any_server(client, tmp_path):
+    page = tmp_path / "few.html"
+    page.write_bytes(client.get(f"/runs/{RUN}/page.html").content)
+    with browser() as chromium:
+        tab = chromium.new_page()
+        asked: list[str] = []
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(page.as_uri())
+        assert tab.locator(".verdict, h1").first.inner_text()
+        assert tab.evaluate("() => [...document.images].every((one) => one.complete && one.naturalWidth)")
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
