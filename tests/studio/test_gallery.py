@@ -194,5 +194,6 @@ def test_the_report_page_opens_without_any_server(client, tmp_path):
         tab.on("request", lambda request: asked.append(request.url))
         tab.goto(page.as_uri())
         assert tab.locator(".verdict, h1").first.inner_text()
-        assert tab.evaluate("() => [...document.images].every((one) => one.complete && one.naturalWidth)")
+        tab.evaluate("() => { for (const one of document.images) one.loading = 'eager'; }")
+        tab.wait_for_function("() => [...document.images].every((one) => one.naturalWidth > 0)")
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from vitrail.core.errors import DataError
+from vitrail.core.errors import DataError, RunError
 from vitrail.core.text import command
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.camera_frames import MOST_BYTES, answer_of
@@ -23,11 +23,12 @@ def camera(request: Request, name: str) -> HTMLResponse:
     """Return the page of the live camera."""
     studio = studio_of(request)
     run = studio.run(name)
-    dataset, classes = _collects(studio, run)
+    colour, names = _described(run)
+    dataset, classes = _collects(studio, run, names)
     values = {
         "name": name,
         "usable": run.model.is_file(),
-        "colour": run.bands() == (3, False),
+        "colour": colour,
         "dataset": dataset,
         "classes": classes,
         "commands": [_shown(name)],
@@ -49,14 +50,21 @@ def _answer(studio: Studio, name: str, data: bytes) -> dict[str, object]:
         return answer_of(live, data)
 
 
-def _collects(studio: Studio, run: RunFiles) -> tuple[str, list[str]]:
+def _described(run: RunFiles) -> tuple[bool, tuple[str, ...]]:
+    """Return whether a model reads colour pictures, and its names; of a damaged file the first frame says more."""
+    try:
+        return run.bands() == (3, False), run.names()
+    except RunError:
+        return True, ()
+
+
+def _collects(studio: Studio, run: RunFiles, names: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """Return the data set of a run and its classes, if a new image is put into it as a file in a class's folder."""
-    dataset = studio.images.datasets.listed(run.source()) if run.model.is_file() else None
+    dataset = studio.images.datasets.listed(run.source()) if names else None
     if dataset is None or not dataset.uploaded:
-        return "", []
+        return "", ()
     place: Path = studio.images.datasets.place(dataset)
-    names = run.names()
-    return (dataset.name, list(names)) if names and all((place / one).is_dir() for one in names) else ("", [])
+    return (dataset.name, names) if all((place / one).is_dir() for one in names) else ("", ())
 
 
 def _shown(name: str) -> Command:
