@@ -21,12 +21,13 @@ FILM = (160, 120)
 
 SPREAD = """
 () => {
-  const pen = document.querySelector(".stage canvas").getContext("2d");
-  const values = [...pen.getImageData(80, 60, 60, 60).data].filter((_, place) => place % 4 < 3);
-  return Math.max(...values) - Math.min(...values);
+  const glow = document.querySelector(".screen canvas");
+  const values = [...glow.getContext("2d").getImageData(0, 0, glow.width, glow.height).data];
+  const alpha = values.filter((_, place) => place % 4 === 3), red = values.filter((_, place) => place % 4 === 0);
+  return [glow.hidden, Math.max(...alpha) - Math.min(...alpha), new Set(red).size];
 }
 """
-"""Between the darkest and the brightest value in the middle of the live picture."""
+"""Whether nothing glows, between the thinnest and the thickest of the veil, and how many colours it has."""
 
 
 def film(path: Path, shown: Path) -> Path:
@@ -116,7 +117,10 @@ def test_the_picture_glows_and_a_kept_one_has_its_page(tab):
     tab.wait_for_function("() => Number(document.querySelector('[data-live]').dataset.answers) > 5")
     assert tab.locator("[data-said]").inner_text() in "0123"
     assert "a second" in tab.locator("[data-speed]").inner_text()
-    assert tab.evaluate(SPREAD) > 20
+    hidden, spread, colours = tab.evaluate(SPREAD)
+    assert not hidden
+    assert spread > 20
+    assert colours >= 2
     tab.click("[data-pause]")
     assert tab.locator("[data-pause]").inner_text() == "Go on"
     tab.click("[data-pause]")

@@ -5,13 +5,9 @@ class Camera {
   constructor(place) {
     this.place = place;
     this.words = Object.fromEntries([...place.querySelectorAll("[data-word]")].map(one => [one.dataset.word, one.textContent]));
-    this.canvas = place.querySelector("canvas");
-    this.pen = this.canvas.getContext("2d");
-    this.video = document.createElement("video");
-    this.video.playsInline = this.video.muted = true;
+    this.glow = place.querySelector("canvas");
+    this.video = place.querySelector("video");
     this.frame = document.createElement("canvas");
-    this.mask = document.createElement("canvas");
-    this.lit = document.createElement("canvas");
     this.side = 384;
     this.times = [];
     this.answers = 0;
@@ -44,8 +40,7 @@ class Camera {
       return this.tell("refused");
     }
     this.tell("");
-    this.canvas.width = this.video.videoWidth;
-    this.canvas.height = this.video.videoHeight;
+    this.place.querySelector(".screen").style.aspectRatio = `${this.video.videoWidth} / ${this.video.videoHeight}`;
     this.find("start").hidden = true;
     this.find("pause").hidden = false;
     this.find("status").textContent = this.words.running;
@@ -73,17 +68,7 @@ class Camera {
 
   get live() { return Boolean(this.video.srcObject) && !this.paused; }
 
-  run() {
-    if (!this.asking) this.ask();
-    if (this.drawing) return;
-    this.drawing = true;
-    const draw = () => {
-      if (!this.live) { this.drawing = false; return; }
-      this.draw();
-      requestAnimationFrame(draw);
-    };
-    requestAnimationFrame(draw);
-  }
+  run() { if (!this.asking) this.ask(); }
 
   // The next frame is sent when the last one is answered: nothing queues up, so the answer is always of now.
   async ask() {
@@ -148,54 +133,29 @@ class Camera {
     }
   }
 
+  // A dark veil over the picture that opens, warmed with gold, where the network looks: a few pixels, which the browser
+  // stretches over the part of the picture that the network saw. Weights glide from answer to answer.
   looked(looked) {
-    this.box = looked?.box;
+    this.glow.hidden = !looked || !this.find("glow").checked;
     if (!looked) return;
     const given = Uint8Array.from(atob(looked.data), sign => sign.charCodeAt(0));
-    const same = this.weights?.length === given.length;
-    this.target = given;
-    if (!same) this.weights = Float32Array.from(given);
-    this.mask.width = looked.cols;
-    this.mask.height = looked.rows;
-  }
-
-  async drawn(data) {
-    const picture = new Image();
-    picture.src = `data:image/jpeg;base64,${data}`;
-    await picture.decode();
-    this.picture = picture;
-  }
-
-  draw() {
-    const { width, height } = this.canvas;
-    this.pen.drawImage(this.picture ?? this.video, 0, 0, width, height);
-    if (!this.box || !this.find("glow").checked) return;
-    this.light();
-    this.pen.fillStyle = "rgb(6 10 24 / .62)";
-    this.pen.fillRect(0, 0, width, height);
-    this.pen.drawImage(this.lit, 0, 0);
-  }
-
-  // The bright picture where the network looks, warmed with gold; weights glide from answer to answer.
-  light() {
-    const { width, height } = this.canvas;
-    const pixels = new ImageData(this.mask.width, this.mask.height);
-    for (let i = 0; i < this.weights.length; i += 1) {
-      this.weights[i] += (this.target[i] - this.weights[i]) * 0.3;
-      pixels.data.set([255, 190, 40, 255 * Math.sqrt(this.weights[i] / 255)], 4 * i);
+    if (this.weights?.length !== given.length) this.weights = Float32Array.from(given);
+    const pixels = new ImageData(looked.cols, looked.rows);
+    for (let i = 0; i < given.length; i += 1) {
+      this.weights[i] += (given[i] - this.weights[i]) * 0.6;
+      const light = Math.sqrt(this.weights[i] / 255);
+      pixels.data.set(light > 0.5 ? [255, 190, 40, 90 * (2 * light - 1)] : [6, 10, 24, 170 * (1 - 2 * light)], 4 * i);
     }
-    this.mask.getContext("2d").putImageData(pixels, 0, 0);
-    if (this.lit.width !== width || this.lit.height !== height) Object.assign(this.lit, { width, height });
-    const [top, left, bottom, right] = this.box, pen = this.lit.getContext("2d");
-    const area = [left * width, top * height, (right - left) * width, (bottom - top) * height];
-    pen.globalCompositeOperation = "copy";
-    pen.imageSmoothingQuality = "high";
-    pen.drawImage(this.mask, ...area);
-    pen.globalCompositeOperation = "source-in";
-    pen.drawImage(this.video, 0, 0, width, height);
-    pen.globalCompositeOperation = "soft-light";
-    pen.drawImage(this.mask, ...area);
-    pen.globalCompositeOperation = "source-over";
+    Object.assign(this.glow, { width: looked.cols, height: looked.rows });
+    this.glow.getContext("2d").putImageData(pixels, 0, 0);
+    const [top, left, bottom, right] = looked.box.map(share => 100 * share);
+    Object.assign(this.glow.style, { top: `${top}%`, left: `${left}%`, height: `${bottom - top}%`, width: `${right - left}%` });
+  }
+
+  drawn(data) {
+    const picture = this.place.querySelector(".drawn");
+    picture.hidden = false;
+    picture.src = `data:image/jpeg;base64,${data}`;
   }
 
   async keep(event) {
