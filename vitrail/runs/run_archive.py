@@ -98,7 +98,7 @@ def unpack_run(file: Path, folder: Path) -> Path:
     """
     members = _members(file)
     _refuse_incomplete(set(members), file.name)
-    _refuse_large(members, file.name)
+    refuse_large(members, file.name)
     if folder.exists():
         raise RunError(f"{folder} exists already. Choose another name.")
 
@@ -132,7 +132,8 @@ def model_header(path: Path) -> dict[str, Any]:
 
 def refuse_own_code(folder: Path) -> None:
     """Raise a RunError if a run names code to import: a file from elsewhere must not choose what is executed."""
-    metadata = model_header(folder / "model.safetensors")
+    model = folder / "model.safetensors"
+    metadata = model_header(model) if model.is_file() else {}  # a saved network may have no weights
     try:
         stated = [read_mapping(folder / "recipe.yaml"), json.loads(metadata.get("vitrail", "{}"))]
     except (VitrailError, ValueError) as error:
@@ -172,7 +173,8 @@ def _refuse_incomplete(names: set[str], called: str) -> None:
         raise RunError(f"{called} has no {' and no '.join(missing)}. Choose a run that has a model.")
 
 
-def _refuse_large(members: Mapping[str, zipfile.ZipInfo], called: str) -> None:
+def refuse_large(members: Mapping[str, zipfile.ZipInfo], called: str) -> None:
+    """Raise a RunError if files of a zip are too large together, or one of them is packed as only a bomb is."""
     if sum(info.file_size for info in members.values()) > MOST_BYTES:
         raise RunError(f"{called} would need more than {MOST_BYTES >> 30} GB. Copy the run folder by hand.")
     for info in members.values():

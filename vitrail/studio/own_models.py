@@ -11,6 +11,8 @@ import os
 import shutil
 import time
 import zipfile
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ from typing import Any
 import yaml
 
 from vitrail.core.config import read_mapping
-from vitrail.core.errors import DataError, RunError
+from vitrail.core.errors import DataError, RunError, VitrailError
 from vitrail.core.files import replace, replace_folder, write_json, write_text, writing
+from vitrail.runs.run_archive import refuse_large, refuse_own_code
 from vitrail.studio.run_files import RunFiles
 from vitrail.studio.workspace import Workspace, inside, safe_name
 
@@ -62,9 +65,11 @@ class OwnModels:
 
     def all(self) -> list[OwnModel]:
         """Return the saved models, the newest first."""
-        found = [
-            self._read(path.parent) for path in self.place.glob(f"*/{RECIPE}") if inside(path, self.place)
-        ]
+        found = []
+        for path in self.place.glob(f"*/{RECIPE}"):
+            if inside(path, self.place):
+                with suppress(VitrailError):  # a broken folder put there by hand must not hide the others
+                    found.append(self._read(path.parent))
         return sorted(found, key=lambda one: -one.saved)
 
     def get(self, name: str) -> OwnModel:
@@ -135,22 +140,29 @@ class OwnModels:
         """Make a saved model of a packed one, under its name or a free one like it.
 
         Raises:
-            DataError: the file is no packed model.
+            DataError: the file is no packed model, or is damaged.
+            RunError: it is too large, or names code to import.
         """
         try:
             with zipfile.ZipFile(file) as archive:
                 names = {Path(one).name: one for one in archive.namelist() if Path(one).name in PARTS}
+                refuse_large({part: archive.getinfo(one) for part, one in names.items()}, stem)
                 if RECIPE not in names:
                     raise DataError(
                         "This is no saved model: it has no recipe. A packed run is opened at Models."
                     )
                 folder = self._free(next(iter(Path(names[RECIPE]).parts[:-1]), stem))
-                replace_folder(folder, lambda draft: _extract(archive, names, draft))
-        except zipfile.BadZipFile:
+
+                def fill(draft: Path) -> None:
+                    _extract(archive, names, draft)
+                    self._read(draft)
+                    refuse_own_code(draft)
+
+                replace_folder(folder, fill)
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error):
             raise DataError(
                 "This is no saved model: the file is no zip, or is damaged. Send it again."
             ) from None
-        read_mapping(folder / RECIPE)
         return self._read(folder)
 
     def _save(self, name: str, recipe: dict[str, Any], weights: Path | None, made_of: str) -> OwnModel:
@@ -182,15 +194,25 @@ class OwnModels:
             raise DataError(f"There is a saved model called {folder.name} already. Choose another name.")
 
     def _read(self, folder: Path) -> OwnModel:
-        network = str(read_mapping(folder / RECIPE).get("model", {}).get("name", ""))
-        try:
-            about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # a folder that was put there by hand
-            about = {}
+        model = read_mapping(folder / RECIPE).get("model")
+        if not isinstance(model, dict) or not isinstance(model.get("name"), str):
+            raise DataError(
+                f"The recipe of {folder.name} names no network. Write model: {{name: vit_s16}} into it."
+            )
+        about = _about(folder)
         saved = float(about.get("saved", (folder / RECIPE).stat().st_mtime))
-        return OwnModel(
-            folder.name, network, (folder / WEIGHTS).is_file(), str(about.get("made_of", "")), saved
-        )
+        weights = (folder / WEIGHTS).is_file()
+        return OwnModel(folder.name, model["name"], weights, str(about.get("made_of", "")), saved)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """Return what is written about a saved model; nothing for a folder that was put there by hand."""
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        float(about.get("saved", 0))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+    return dict(about)
 
 
 def _extract(archive: zipfile.ZipFile, names: dict[str, str], folder: Path) -> None:
