@@ -7,7 +7,7 @@ LONG := $(wildcard tests/flows/ tests/export/ tests/contracts/ tests/training/)
 PARTS = $(LONG) $(filter-out $(LONG),$(wildcard tests/[a-z]*/))
 QUICK := $(addprefix tests/,architecture/ core/ data/ evaluate/ explainers/ parity/ runs/ tasks/)
 
-.PHONY: demo studio test check lint bench learn clean
+.PHONY: demo studio test check lint bench learn messages clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make check  lint and the quick half of the tests, in less than four minutes"
 	@echo "make lint   format, style, types, import ranks"
 	@echo "make bench  the figures of docs/benchmarks.md, measured on this machine"
+	@echo "make messages  the studio's catalogues of translations, and the texts that have none yet"
 	@echo "make learn  every architecture, tiny, learns the digits to 95 %"
 
 $(READY): pyproject.toml constraints.txt
@@ -56,6 +57,9 @@ bench: $(READY)
 
 learn: $(READY)
 	$(BIN)/python -m bench.learn
+
+messages: $(READY)
+	$(BIN)/python -m bench.messages
 
 clean:
 	rm -rf demo

@@ -7,7 +7,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,13 @@ RIGHTS = "-dac_override,-dac_read_search"
 
 
 @contextmanager
-def browser(program: Path = CHROMIUM) -> Iterator[Any]:
+def browser(program: Path = CHROMIUM, flags: Sequence[str] = ()) -> Iterator[Any]:
     """Yield a Chromium that Playwright drives."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not CHROMIUM.is_file():
         pytest.skip(f"there is no {CHROMIUM}: the browser that the tests of pages drive")
     with playwright.sync_playwright() as drive:
-        opened = drive.chromium.launch(executable_path=str(program), args=list(FLAGS))
+        opened = drive.chromium.launch(executable_path=str(program), args=[*FLAGS, *flags])
         yield opened
         opened.close()
 

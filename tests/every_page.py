@@ -55,11 +55,19 @@ ADDRESSES = {
     "/runs/{name}/predict": [
         f"/runs/{RUN}/predict", f"/runs/{RUN}/predict?p={{picture}}&p={{other}}", "/runs/live/predict",
     ],
+    "/runs/{name}/camera": [f"/runs/{RUN}/camera", "/runs/live/camera"],
     "/runs/{name}/predict/{key}": [f"/runs/{RUN}/predict/{{picture}}"],
     "/runs/{name}/export": [f"/runs/{RUN}/export", "/runs/live/export"],
+    "/gallery": ["/gallery", "/gallery?words=swin&kind=transformer&size=medium", "/gallery?words=nothing&deleted=ab"],
+    "/gallery/of/{name}": ["/gallery/of/vit_s16", "/gallery/of/swin_t", "/gallery/of/vvt_t", "/gallery/of/resnet50"],
+    "/gallery/mine/{name}": ["/gallery/mine/my swin"],
     "/import": ["/import"],
     "/compare": ["/compare"],
     "/compare/{name}": ["/compare/few-or-old"],
+    "/studies/{kind}/{name}": [
+        f"/studies/duel/{PHOTOS}", f"/studies/curve/{PHOTOS}", f"/studies/labels/{RUN}", f"/studies/robustness/{RUN}",
+        f"/studies/again/{RUN}",
+    ],
     "/background/{id}": [f"/background/{COMMAND}", f"/background/{FAILED}"],
 }  # fmt: skip
 """Addresses of each page, by its route. Values in braces are known when the studio is there."""
@@ -69,6 +77,7 @@ PARTS = {
     "/data/{name}/check/progress",
     "/data/{name}/train/command",
     "/data/{name}/train/weights",
+    "/gallery/of/{name}/weights",
     "/queue/list",
     "/runs/{name}/words",
 }

@@ -356,6 +356,7 @@ LONG = {
     "infer/predictor.py": "a trained model that answers",
     "models/timm_wrapper.py": "any network of timm as an encoder",
     "plots/images.py": "drawings on images",
+    "studio/sentence_list.py": "the sentences that pages show in another language",
     "tasks/classify/evaluation.py": "the scores of one label an image",
     "tasks/multilabel/evaluation.py": "the scores of several labels an image",
     "tasks/result.py": "what reports lay out, as data",

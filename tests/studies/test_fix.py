@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from data.pictures import encode, scene
 
 from vitrail.core.errors import DataError, RunError, SettingError, UnknownNameError, VitrailError
 from vitrail.data.decisions import Decision, History, history_path
@@ -199,6 +200,30 @@ def test_no_class_is_emptied(place):
     ids = tuple(row.id for row in rows if row.target == "2" and row.split != TEST)
     with pytest.raises(DataError, match="no training image of 2"):
         decided(place, drop=ids)
+
+
+def test_words_and_a_table_are_looked_at_together(place):
+    found = listed(place)
+    entry = found.doubts.entries[0].row
+    table = filled(place, found.table, **{entry.id: ("drop", "")})
+    with pytest.raises(DataError, match="two decisions"):
+        decided(place, keep=(entry.id,), apply=str(table))
+    rows = open_run(place / "run").manifest(place / "few").rows()
+    ids = [row.id for row in rows if row.target == "2" and row.split != TEST]
+    listed_ids = [one.row.id for one in found.doubts.entries if one.row.id in ids]
+    if listed_ids:
+        table = filled(place, found.table, **dict.fromkeys(listed_ids, ("drop", "")))
+        with pytest.raises(DataError, match="no training image of 2"):
+            decided(place, drop=tuple(set(ids) - set(listed_ids)), apply=str(table))
+    assert not history_path(place / "few").exists()
+
+
+def test_an_image_that_changed_is_not_called_unknown(place):
+    row = open_run(place / "run").manifest(place / "few").rows()[0]
+    file = place / "few" / row.path
+    file.write_bytes(encode(scene(7, (20, 20))))
+    with pytest.raises(DataError, match="changed since"):
+        decided(place, keep=(row.id,))
 
 
 def test_a_run_whose_images_are_gone_or_changed(place):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 
 import pytest
@@ -298,3 +299,154 @@ def test_several_images_are_chosen_and_decided_about_at_once(page, opened):
     page.get_by_text("2 images · New label: lichen").wait_for()
     last = datasets.history(photos).decisions[-1]
     assert (last.what, last.value, len(last.ids)) == ("relabel", "lichen", 2)
+
+
+@pytest.fixture(scope="module")
+def hundred(tmp_path_factory):
+    """An open studio with a wall of 100,000 images: hard links of 40 small ones, in 20 classes."""
+    root = tmp_path_factory.mktemp("hundred")
+    seeds = [put(root / "seeds" / f"{i}.png", encode(scene(i, (8, 8)))) for i in range(40)]
+    for kind in range(20):
+        place = root / "many" / f"class {kind:02d}"
+        place.mkdir(parents=True)
+        for i in range(5000):
+            os.link(seeds[2 * kind + i % 2], place / f"{i:04d}.png")
+    with studio(root / "ws") as client:
+        client.post("/data/new", data={"path": str(root / "many")}, follow_redirects=False)
+        with served(client.app) as address:
+            yield client, address
+            images_of(client).checks.close()
+
+
+def test_a_hundred_thousand_images_in_one_column_end_at_the_last(browser, hundred):
+    """On a fine screen a column of them is taller than a browser can draw: the wall maps its height onto less."""
+    _, address = hundred
+    context = browser.new_context(viewport={"width": 236, "height": 700}, device_scale_factor=2)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.route("**/check/progress*", lambda route: route.abort())  # the check is not what is looked at here
+    page.goto(f"{address}?token={TOKEN}")
+    page.goto(f"{address}data/many")
+    page.locator("#wall .tile.at img").first.wait_for()
+    plan = page.evaluate(
+        "() => { const { plan, tall } = document.getElementById('wall').wall; return [plan, tall]; }"
+    )
+    assert plan[0]["columns"] == 1
+    assert plan[0]["total"] == 100_000
+    assert plan[0]["height"] > plan[1]  # too tall to be as it is
+    page.evaluate("() => scrollTo(0, document.documentElement.scrollHeight / 2)")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#wall .tile.at[data-id]')].some((one) => one.title.includes('class 10'))"
+    )
+    page.evaluate(
+        "() => scrollTo(0, document.getElementById('wall').getBoundingClientRect().bottom + scrollY - innerHeight)"
+    )
+    last = page.locator('#wall .tile[data-index="99999"] img')
+    last.wait_for()
+    assert last.get_attribute("alt") == "class 19 class 19/4999.png"
+    box = last.bounding_box()
+    assert box["y"] >= 0
+    assert box["y"] + box["height"] <= 701
+    assert tiles(page) < 60
+    page.locator('#wall .tile[data-index="99999"]').focus()
+    page.keyboard.press("Home")
+    page.wait_for_function("() => document.activeElement.dataset.index === '0'")
+    page.keyboard.press("End")
+    page.wait_for_function("() => document.activeElement.dataset.index === '99999'")
+    page.wait_for_url("**#at-*")
+    page.reload()
+    page.locator('#wall .tile[data-index="99998"] img').wait_for()
+    context.close()
+
+
+def test_a_decision_among_a_hundred_thousand_changes_one_image(hundred):
+    client, _ = hundred
+    before = client.get("/data/many/wall.json").json()
+    client.post("/data/many/decide", data={"what": "relabel", "id": "class 00/0002.png", "value": "class 19"})
+    client.post("/data/many/decide", data={"what": "drop", "id": "class 00/0003.png"})
+    after = client.get("/data/many/wall.json").json()
+    assert [n for _, n in before["groups"]] == [5000] * 20
+    assert [n for _, n in after["groups"]] == [4999, *[5000] * 18, 5001]
+    anchors = after["anchors"]
+    assert len(anchors) == 500
+    tail = client.get("/data/many/tiles", params={"group": "class 19"}).json()
+    assert tail[0]["id"] == "class 00/0002.png"  # the order of the names goes on inside the group
+    head = client.get("/data/many/tiles").json()
+    assert [one["state"] for one in head[:3]] == ["kept", "kept", "dropped"]
+    assert client.get("/data/many/wall.json", params={"q": "/4999"}).json()["total"] == 20
+
+
+def test_twenty_labels_by_keyboard_alone(page, opened):
+    client, address = opened
+    datasets = images_of(client).datasets
+    photos = datasets.get("photos")
+    page.goto(f"{address}data/photos?group=fern")
+    page.wait_for_function("() => document.querySelector('#check-line[data-over]')")
+    page.locator('#wall .tile.at[data-index="24"] img').wait_for()
+    start = datasets.revision(photos)
+    page.locator("h1").evaluate("(one) => { one.tabIndex = -1; one.focus(); }")
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("() => !!document.activeElement.closest('.tile')"):
+            break
+    shown = page.evaluate(
+        "async () => (await document.getElementById('wall').wall.page(0)).map((one) => one.id)"
+    )
+    first, second = page.evaluate("() => document.getElementById('wall').wall.known.classes")[:2]
+    at = page.evaluate("() => Number(document.activeElement.dataset.index)")
+    keys = ["2", "x", "k", "1"] * 5
+    for key in keys:
+        page.keyboard.press(key)
+    page.wait_for_function(f"() => document.querySelector('#wall').wall.known.revision >= {start + 20}")
+    made = datasets.history(photos).decisions[start:]
+    what = {"2": ("relabel", second), "1": ("relabel", first), "x": ("drop", ""), "k": ("keep", "")}
+    assert [(one.ids, one.what, one.value) for one in made] == [
+        ((shown[at + i],), *what[key]) for i, key in enumerate(keys)
+    ]
+    assert page.evaluate("() => !!document.activeElement.closest('.tile')")
+
+
+def test_shift_chooses_again_from_its_anchor_and_escape_ends(page, opened):
+    _, address = opened
+    page.goto(f"{address}data/photos?group=moss")
+    page.wait_for_function("() => document.querySelector('#check-line[data-over]')")
+    tile = '#wall .tile.at[data-index="%d"]'
+    page.locator(f"{tile % 9} img").wait_for()
+    chosen = "[...document.querySelectorAll('#wall .tile.chosen')].map((one) => one.dataset.index).join()"
+
+    def wait(which: str) -> None:
+        page.wait_for_function(f"() => {chosen} === '{which}'")
+
+    page.locator(tile % 3).focus()
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowRight")
+    wait("3,4,5,6")
+    page.keyboard.press("Shift+ArrowLeft")
+    wait("3,4,5")  # smaller again
+    page.keyboard.press("Escape")
+    wait("")
+    assert page.evaluate("() => document.activeElement.dataset.index") == "5"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowRight")
+    wait("6,7")  # from where the arrows went, not from the old anchor
+    page.keyboard.press("Escape")
+    page.locator(tile % 1).focus()
+    page.locator(tile % 4).click(modifiers=["Shift"])
+    wait("1,2,3,4")
+    page.keyboard.press("Control+a")
+    page.get_by_label("New label of the chosen images").press_sequentially("1")
+    page.keyboard.press("Escape")  # leaves the field first
+    assert page.evaluate("() => document.activeElement.dataset.index") == "4"
+    assert page.locator("#chosen").is_visible()
+    page.keyboard.press("Escape")
+    wait("")
+
+
+def test_similar_images_by_the_key(page, opened):
+    _, address = opened
+    page.goto(f"{address}data/photos?group=moss")
+    page.locator('#wall .tile.at[data-index="2"] img').wait_for()
+    page.locator('#wall .tile[data-index="2"]').focus()
+    page.keyboard.press("l")
+    page.wait_for_url("**/data/photos?like=moss*")
+    page.get_by_text("Nothing is known of what this image looks like").wait_for()

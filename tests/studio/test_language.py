@@ -28,7 +28,8 @@ FORGOTTEN = """() => {
   const own = "bdi, code, pre, kbd, script, style, template, [translate=no], body [lang=en]";
   const again = "[translate=yes]";
   const units = /[\\d.,]+ (s|min|h|d|MB)(?!\\p{L})/gu;
-  const left = (text) => text.replace(/⟦[^⟧]*⟧/g, "").replace(/<[^>]*>/g, "").replace(units, "").trim();
+  const bare = (text) => { const inner = text.replace(/⟦[^⟦⟧]*⟧/g, ""); return inner === text ? text : bare(inner); };
+  const left = (text) => bare(text).replace(/<[^>]*>/g, "").replace(units, "").trim();
   const english = (text) => /\\p{L}/u.test(left(text));
   const named = (one) => one.closest(own) && !(one.closest(again) && one.closest(own).contains(one.closest(again)));
   const found = [];

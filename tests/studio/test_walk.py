@@ -214,7 +214,7 @@ def the_model_is_taken_away_with_its_proof(walk: Walk) -> None:
     walk.tab.get_by_role("link", name="Take it away").click()
     model = walk.take(walk.tab.get_by_text("Download the model").click)
     assert model.read_bytes() == (walk.folder / "workspace" / "runs" / RUN / "model.safetensors").read_bytes()
-    report = walk.take(walk.tab.get_by_text("The report page").click)
+    report = walk.take(walk.tab.get_by_role("link", name="The report page").click)
     assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
     card = walk.tab.locator(".card", has=walk.tab.get_by_role("heading", name="onnx", exact=True))
     card.get_by_role("button", name="Export").click()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+UNENCRYPTED = (
+    "Other machines can reach this studio, and the connection is not encrypted: whoever has the link sees the images. "
+    "Use it in a network that you trust, or add --tls."
+)
+
 
 def studio(
     folder: str = ".",
@@ -11,6 +16,7 @@ def studio(
     port: int | None = None,
     root_path: str = "",
     allow: str = "",
+    tls: bool = False,
     browser: bool = True,
     json: bool = False,
 ) -> int:
@@ -35,6 +41,8 @@ def studio(
         the prefix under which a proxy shows the studio, such as /studio
     allow
         other host names under which it may be opened, such as that of a proxy: a.example,b.example
+    tls
+        encrypt the connection, with a certificate that the studio signs itself: the camera of a phone needs it
     browser
         open the page in the browser
     json
@@ -48,6 +56,7 @@ def studio(
     from vitrail.core.errors import RunError
 
     try:
+        from vitrail.studio.certificate import certificate_of
         from vitrail.studio.serve import Address, serve
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("vitrail"):
@@ -58,17 +67,17 @@ def studio(
     workspace = Workspace(Path(expanded(folder)).resolve())
     names = tuple(name.strip() for name in allow.split(",") if name.strip())
     below = "/" + root_path.strip("/") if root_path.strip("/") else ""
-    address = Address(host, port, below, names)
-    if address.open_to_others:
-        say(
-            "Other machines can reach this studio, and the connection is not encrypted: "
-            "whoever has the link sees the images. Use it in a network that you trust."
-        )
+    address = Address(host, port, below, names, tls)
+    if address.open_to_others and not tls:
+        say(UNENCRYPTED)
 
     def ready(link: str) -> None:
         if json:
             print_json({"link": link, "folder": str(workspace.folder)})
         else:
+            if tls:
+                mark = certificate_of(workspace.own, "").fingerprint()
+                say(f"The browser warns once of a certificate that nobody else signed. Its SHA-256 is {mark}")
             say(f"The studio of {workspace.folder} is open; Ctrl-C ends it, and trainings go on.")
             sys.stdout.write(link + "\n")
         sys.stdout.flush()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shutil import copyfileobj
 from typing import Any
@@ -36,6 +36,14 @@ FILES = (
 )
 """The files of a run that are packed; not the state for resuming, which is larger than all others."""
 
+SAMPLES = "samples"
+"""The folder of sample images in a packed run, which are there only if someone chose them."""
+
+SAMPLE = re.compile(r"samples/\d{1,3}\.jpg")
+"""The name of a sample image."""
+
+MOST_SAMPLES = 24
+
 MOST_BYTES = 8 << 30
 """Largest size of all files of a packed run together: 8 GB."""
 
@@ -55,8 +63,8 @@ NAMES_OF_CLASSES = ("labels", "truth")
 """Keys of a task under which any text may stand."""
 
 
-def pack_run(folder: Path, file: Path) -> Path:
-    """Write the files of a run folder into a zip file and return its path.
+def pack_run(folder: Path, file: Path, samples: Sequence[bytes] = ()) -> Path:
+    """Write the files of a run folder into a zip file and return its path; `samples` are JPEGs to go with it.
 
     Raises:
         RunError: the run has no model yet, or the file cannot be written.
@@ -69,6 +77,8 @@ def pack_run(folder: Path, file: Path) -> Path:
                 if (folder / name).is_file():
                     how = zipfile.ZIP_STORED if name == "model.safetensors" else zipfile.ZIP_DEFLATED
                     archive.write(folder / name, f"{folder.name}/{name}", how)
+            for number, data in enumerate(samples[:MOST_SAMPLES]):
+                archive.writestr(f"{folder.name}/{SAMPLES}/{number}.jpg", data)
 
     replace(file, write)
     return file
@@ -88,13 +98,14 @@ def unpack_run(file: Path, folder: Path) -> Path:
     """
     members = _members(file)
     _refuse_incomplete(set(members), file.name)
-    _refuse_large(members, file.name)
+    refuse_large(members, file.name)
     if folder.exists():
         raise RunError(f"{folder} exists already. Choose another name.")
 
     def fill(draft: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             for name, info in members.items():
+                (draft / name).parent.mkdir(exist_ok=True)
                 with archive.open(info) as source, (draft / name).open("wb") as target:
                     copyfileobj(source, target)
         refuse_own_code(draft)
@@ -121,7 +132,8 @@ def model_header(path: Path) -> dict[str, Any]:
 
 def refuse_own_code(folder: Path) -> None:
     """Raise a RunError if a run names code to import: a file from elsewhere must not choose what is executed."""
-    metadata = model_header(folder / "model.safetensors")
+    model = folder / "model.safetensors"
+    metadata = model_header(model) if model.is_file() else {}  # a saved network may have no weights
     try:
         stated = [read_mapping(folder / "recipe.yaml"), json.loads(metadata.get("vitrail", "{}"))]
     except (VitrailError, ValueError) as error:
@@ -150,8 +162,8 @@ def _members(file: Path) -> dict[str, zipfile.ZipInfo]:
         raise RunError(f"{file.name} holds no packed run: it needs one recipe.yaml. Choose another file.")
     prefix = found[0].filename.removesuffix(NEEDED[0])
     return {
-        name: info for info in infos if (name := info.filename.removeprefix(prefix)) in FILES
-        and info.filename == prefix + name
+        name: info for info in infos if info.filename.startswith(prefix)
+        and ((name := info.filename.removeprefix(prefix)) in FILES or SAMPLE.fullmatch(name))
     }  # fmt: skip
 
 
@@ -161,7 +173,8 @@ def _refuse_incomplete(names: set[str], called: str) -> None:
         raise RunError(f"{called} has no {' and no '.join(missing)}. Choose a run that has a model.")
 
 
-def _refuse_large(members: Mapping[str, zipfile.ZipInfo], called: str) -> None:
+def refuse_large(members: Mapping[str, zipfile.ZipInfo], called: str) -> None:
+    """Raise a RunError if files of a zip are too large together, or one of them is packed as only a bomb is."""
     if sum(info.file_size for info in members.values()) > MOST_BYTES:
         raise RunError(f"{called} would need more than {MOST_BYTES >> 30} GB. Copy the run folder by hand.")
     for info in members.values():

@@ -17,6 +17,7 @@ from vitrail.studio.database import Database
 from vitrail.studio.image_parts import ImageParts
 from vitrail.studio.jobs import Queue
 from vitrail.studio.language import translations
+from vitrail.studio.looks import Looks
 from vitrail.studio.pictures import Pictures
 from vitrail.studio.predictors import Predictors
 from vitrail.studio.run_files import RunFiles
@@ -72,8 +73,13 @@ def page(request: Request, template: str, values: Mapping[str, Any], status: int
     """Return a page of the studio in the language of the request."""
     path = request.url.path.removeprefix(request.scope.get("root_path", ""))
     opened = studio_of(request).connections.opened()
-    shared = {"path": path, "root": "../" * (path.count("/") - 1) or "./", "opened": opened}
-    text = render_page(
-        template, {**shared, **values}, translations(request.headers.get("accept-language", ""))
-    )
+    looks = Looks.of(request)
+    shared = {
+        "path": path,
+        "root": "../" * (path.count("/") - 1) or "./",
+        "opened": opened,
+        "looks": looks,
+        "back_here": f"{path}?{request.url.query}".rstrip("?") if request.method == "GET" else "/",
+    }
+    text = render_page(template, {**shared, **values}, translations(looks.language))
     return HTMLResponse(text, status)

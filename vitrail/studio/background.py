@@ -37,6 +37,9 @@ State = Literal["running", "done", "failed", "stopped"]
 MOST_RUNNING = 3
 """Largest number of commands at once: each may load a network."""
 
+SETTLING = 3.0
+"""Seconds after the last output in which a command without an exit code still counts as running."""
+
 KEPT = 60
 """Number of ended commands that are kept with their files."""
 
@@ -76,12 +79,24 @@ class BackgroundCommand:
     def state(self) -> State:
         """What it does; a command that nobody waited for is done if it wrote something."""
         code = self.folder / "code"
-        if code.is_file():
-            word = code.read_text(encoding="utf-8")
-            return "done" if word == "0" else "stopped" if word == "stopped" else "failed"
-        if running(self.pid, self.started) is not None:
-            return "running"
-        return "done" if self.files() else "failed"
+        if not code.is_file():
+            if running(self.pid, self.started) is not None or self._just_ended():
+                return "running"
+            return "done" if self.files() else "failed"
+        word = code.read_text(encoding="utf-8")
+        return "done" if word == "0" else "stopped" if word == "stopped" else "failed"
+
+    def _just_ended(self) -> bool:
+        """Whether it printed something a moment ago: then its exit code is about to be written."""
+        last = max(
+            (
+                file.stat().st_mtime
+                for file in (self.folder / "log", self.folder / "answer")
+                if file.is_file()
+            ),
+            default=0.0,
+        )
+        return time.time() - last < SETTLING
 
     @property
     def line(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,7 @@ class _Entry:
     progress: Progress | None = None
     examined: Examined | None = None
     layout: Layout | None = None
+    names: list[Row] = field(default_factory=list)
     problem: str = ""
     prepared: tuple[int, Prepared] | None = None  # with the number of decisions
     listing: tuple[int, bool, Listing] | None = (
@@ -105,7 +106,7 @@ class Checks:
 
     def listing(self, dataset: Dataset) -> Listing:
         """Return the list of the images: from the check if it is over, else from their names."""
-        from vitrail.studio.listing import list_checked, list_files, list_names
+        from vitrail.studio.listing import list_checked, list_files, list_names, rows_of
 
         with self._lock:
             entry, history = self._entry(dataset), self.datasets.history(dataset)
@@ -116,10 +117,13 @@ class Checks:
                     problem = ""
                 except VitrailError as error:
                     prepared, problem = None, str(error)
+                layout = prepared.layout if prepared is not None else self._layout(dataset, entry)
+                if layout is not None and not entry.names:
+                    entry.names = rows_of(layout)
                 if prepared is not None:
-                    found = list_checked(prepared)
-                elif (layout := self._layout(dataset, entry)) is not None:
-                    found = list_names(layout.root, layout, history)
+                    found = list_checked(prepared, entry.names)
+                elif layout is not None:
+                    found = list_names(layout, entry.names, history)
                 else:
                     found = list_files(self.datasets.place(dataset), entry.problem)
                 entry.listing = (*known, replace(found, problem=problem or found.problem))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from threading import Lock
 
 from vitrail.core.text import command
 from vitrail.data.options import DEFAULTS, LayoutOptions
@@ -30,9 +31,17 @@ class DatasetTable:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._lock = Lock()
+        self._known: tuple[Dataset, ...] | None = None  # a wall asks for each of its thumbnails
 
     def rows(self) -> list[Dataset]:
-        """Return the data sets that are in the table."""
+        """Return the data sets that are in the table; only this process changes it."""
+        with self._lock:
+            if self._known is None:
+                self._known = tuple(self._read())
+            return list(self._known)
+
+    def _read(self) -> list[Dataset]:
         with self.database.transaction() as connection:
             rows = connection.execute("SELECT * FROM datasets").fetchall()
         return [
@@ -48,7 +57,8 @@ class DatasetTable:
 
     def write(self, dataset: Dataset) -> Dataset:
         """Write a data set, and return it; one of the same name is replaced."""
-        with self.database.transaction() as connection:
+        with self._lock, self.database.transaction() as connection:
+            self._known = None
             connection.execute(
                 "INSERT OR REPLACE INTO datasets (name, source, uploaded, options, opened) VALUES (?,?,?,?,?)",
                 (
@@ -63,5 +73,6 @@ class DatasetTable:
 
     def remove(self, dataset: Dataset) -> None:
         """Take a data set out of the table."""
-        with self.database.transaction() as connection:
+        with self._lock, self.database.transaction() as connection:
+            self._known = None
             connection.execute("DELETE FROM datasets WHERE name = ?", (dataset.name,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 
 from vitrail.studio.checks import Checks
@@ -13,6 +14,20 @@ from vitrail.studio.recycle_bin import RecycleBin
 from vitrail.studio.thumbnails import Thumbnails, Turns
 from vitrail.studio.uploads import Uploads
 from vitrail.studio.workspace import Workspace
+
+
+class _Threads:
+    """How many threads may decode: one while a training runs, else one a core. It looks once a second."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue, self._looked, self._number = queue, -1.0, 1
+
+    def __call__(self) -> int:
+        now = time.monotonic()
+        if now > self._looked + 1:
+            training = any(job.state == "running" for job in self._queue.jobs(20))
+            self._looked, self._number = now, 1 if training else os.cpu_count() or 1
+        return self._number
 
 
 @dataclass(frozen=True)
@@ -30,11 +45,7 @@ class ImageParts:
         """Return the parts of a workspace; thumbnails take one thread while a training runs, else one a core."""
         datasets = Datasets(workspace, database)
 
-        def threads() -> int:
-            training = any(job.state == "running" for job in queue.jobs(20))
-            return 1 if training else os.cpu_count() or 1
-
-        thumbnails = Thumbnails(Turns(threads))
+        thumbnails = Thumbnails(Turns(_Threads(queue)))
         return cls(datasets, Checks(datasets), thumbnails, Uploads(datasets), RecycleBin(datasets))
 
     def start(self) -> None:

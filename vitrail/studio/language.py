@@ -11,6 +11,12 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.support import NullTranslations, Translations
 
+ENGLISH = "en"
+"""The language of all texts in the code."""
+
+NAMES = {ENGLISH: "English", "zh": "中文"}
+"""Language → its own name for itself."""
+
 PSEUDO = "x-pseudo"
 """A language of which every string is longer and in brackets: what shows without brackets was forgotten."""
 
@@ -39,14 +45,22 @@ def languages() -> list[str]:
     return sorted(one.name.removesuffix(".po") for one in folder.iterdir() if one.name.endswith(".po"))
 
 
-def translations(accepted: str) -> NullTranslations:
-    """Return the translations for a browser's Accept-Language; English where there is no better one."""
+def chosen(accepted: str, stated: str = "") -> str:
+    """Return the language of a page: the one that was chosen, else by a browser's Accept-Language, else English."""
+    known = [ENGLISH, *languages()]
     wanted = [part.partition(";")[0].strip() for part in accepted.split(",")]
+    if stated in known:
+        return stated
     if wanted[0] == PSEUDO:
+        return PSEUDO
+    return negotiate_locale([one.replace("-", "_") for one in wanted if one], known) or ENGLISH
+
+
+def translations(language: str) -> NullTranslations:
+    """Return the translations into a language; English for one without a catalogue."""
+    if language == PSEUDO:
         return _pseudo()
-    known = languages()
-    chosen = negotiate_locale([one.replace("-", "_") for one in wanted if one], ["en", *known])
-    return _english() if chosen in (None, "en") else _catalogue(chosen)
+    return _catalogue(language) if language in languages() else _english()
 
 
 @lru_cache

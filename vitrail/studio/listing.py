@@ -49,6 +49,7 @@ class Listing:
     checked: bool = False
     named: bool = False  # whether a truth is the name of a class, which a person can change by a word
     remembered: dict[Wanted, Selection] = field(default_factory=dict, repr=False, compare=False)
+    alike: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def groups(self) -> dict[str, int]:
@@ -92,9 +93,13 @@ class Listing:
         if found is None:
             if len(self.remembered) >= _FILTERS:
                 self.remembered.clear()
-            found = Selection([row for row in self.rows if self._lets_through(row, wanted)])
+            rows = self.rows if wanted.order is None else self._in_order(wanted.order)
+            found = Selection([row for row in rows if self._lets_through(row, wanted)])
             self.remembered[wanted] = found
         return found
+
+    def _in_order(self, ids: Iterable[str]) -> list[Row]:
+        return [self.by_id[name] for name in ids if name in self.by_id]
 
     def _lets_through(self, row: Row, wanted: Wanted) -> bool:
         from vitrail.data.manifest import KEPT
@@ -109,12 +114,16 @@ class Listing:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A filter: one group, the images that are left out, those of a finding, those whose name or class has a text."""
+    """A filter: one group, the images that are left out, those of a finding, those whose name or class has a text.
+
+    `order` are the only images, in the order in which they are shown, without groups.
+    """
 
     group: str | None = None
     out: bool = False
     ids: frozenset[str] | None = None
     text: str = ""
+    order: tuple[str, ...] | None = None
 
 
 class Selection:
@@ -164,18 +173,24 @@ class Selection:
         return ["", *(self.rows[end - 1].id for end in range(PAGE, len(self.rows), PAGE))]
 
 
-def list_names(place: Path, layout: Layout, history: History, task: str | None = None) -> Listing:
-    """Return the images of a layout, with the decisions about them; nothing is decoded."""
+def rows_of(layout: Layout) -> list[Row]:
+    """Return the images of a layout in the natural order of their names; nothing is decoded."""
     from vitrail.data.manifest import KEPT, QUARANTINED, Row
-    from vitrail.data.targets import targets_for
 
-    entries = list({entry.id: entry for entry in layout.entries()}.values())
-    rows = [
+    entries = {entry.id: entry for entry in layout.entries()}.values()
+    return [
         Row(one.id, one.path, one.part, one.target, one.split, one.group, "",
             QUARANTINED if one.trouble else KEPT, one.trouble)
         for one in entries
     ]  # fmt: skip
-    rows, _ = history.apply(rows, lambda row: row)
+
+
+def list_names(layout: Layout, names: Sequence[Row], history: History, task: str | None = None) -> Listing:
+    """Return the images of a layout (`rows_of`) with the decisions about them."""
+    from vitrail.data.manifest import KEPT
+    from vitrail.data.targets import targets_for
+
+    rows, _ = history.apply(names, lambda row: row)
     try:
         targets = targets_for(layout.truth, task, refusal=layout.refusal)(
             [r for r in rows if r.state == KEPT]
@@ -185,11 +200,12 @@ def list_names(place: Path, layout: Layout, history: History, task: str | None =
     return _ordered(layout.root, rows, targets, layout)
 
 
-def list_checked(prepared: Prepared) -> Listing:
-    """Return the images of a check, with their states."""
+def list_checked(prepared: Prepared, names: Sequence[Row]) -> Listing:
+    """Return the images of a check, with their states, in the order of `names`."""
     from dataclasses import replace
 
-    rows = prepared.manifest.rows(state=None)
+    places = {row.id: i for i, row in enumerate(names)}
+    rows = sorted(prepared.manifest.rows(state=None), key=lambda row: places.get(row.id, len(places)))
     found = _ordered(prepared.manifest.root, rows, prepared.targets, prepared.layout)
     return replace(found, checked=True, notes=(*prepared.layout.notes, *prepared.notes))
 
@@ -210,21 +226,25 @@ def list_files(place: Path, problem: str) -> Listing:
 
 def _of_folders(root: Path, rows: Iterable[Row], problem: str, layout: Layout | None) -> Listing:
     by_folder = {row.id: row.path.rpartition("/")[0].rpartition("/")[2] for row in rows}
-    ordered = _in_order(list(rows), by_folder)
+    ordered = _in_groups(sorted(rows, key=lambda row: natural(row.id)), by_folder)
     question = layout.question if layout else None
     return Listing(root, ordered, by_folder, by_folder, problem=problem, question=question)
 
 
 def _ordered(root: Path, rows: Sequence[Row], targets: Targets[Any], layout: Layout) -> Listing:
+    """Return a list of rows that are in the order of their names."""
     strata = {row.id: targets.strata(row) for row in rows}
     named = targets.truth.kind in {"class", "classes"}
     group = {name: own[0] if len(own) == 1 and named else "" for name, own in strata.items()}
     words = {row.id: targets.words(row) if named else "" for row in rows}
     why = f"{layout.why[:1].upper()}{layout.why[1:]}"
     return Listing(
-        root, _in_order(rows, group), group, words, why, layout.notes, question=layout.question, named=named
+        root, _in_groups(rows, group), group, words, why, layout.notes, question=layout.question, named=named
     )
 
 
-def _in_order(rows: Sequence[Row], group: Mapping[str, str]) -> tuple[Row, ...]:
-    return tuple(sorted(rows, key=lambda row: (group[row.id] == "", natural(group[row.id]), natural(row.id))))
+def _in_groups(rows: Sequence[Row], group: Mapping[str, str]) -> tuple[Row, ...]:
+    """Return rows group by group, those without a group last; inside a group the order stays."""
+    names = sorted(set(group.values()), key=lambda name: (name == "", natural(name)))
+    rank = {name: place for place, name in enumerate(names)}
+    return tuple(sorted(rows, key=lambda row: rank[group[row.id]]))

@@ -6,13 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from markupsafe import Markup
-
 from vitrail.data.manifest import Row
-from vitrail.pages import render
 from vitrail.studio.corrections import Correction
 from vitrail.studio.run_files import ONE_NAME, LabelError, RunFiles
-from vitrail.tasks.result import Gallery, Matrix, Number, Overlays, Result, Section, Shot
+from vitrail.tasks.result import Gallery, Matrix, Number, Overlays, Result, Shot
 
 WIDEST = 30
 """With more classes than this, the most frequent confusions are listed instead of a matrix."""
@@ -22,9 +19,6 @@ PAIRS = 60
 
 PAGE = 60
 """Images of a cell, or label errors, on one page."""
-
-FROM_REPORT = frozenset(("table",))
-"""Kinds of sections that are shown as the report shows them; figures and images have addresses here instead."""
 
 
 class Entry(NamedTuple):
@@ -80,9 +74,7 @@ class ResultView:
         """Yield the sections for the template: their kind, their number in addresses, and what they show."""
         for number, section in enumerate(self.result.sections):
             shared = {"kind": section.kind, "number": number, "heading": section.heading}
-            if section.kind in FROM_REPORT:
-                yield {**shared, "html": report_part(section)}
-            elif isinstance(section, Matrix):
+            if isinstance(section, Matrix):
                 yield {
                     **shared,
                     "matrix": section,
@@ -93,7 +85,7 @@ class ResultView:
                 explained = isinstance(section, Gallery) and section.explain
                 photos = self.photos(section.shots)
                 yield {**shared, "hint": section.hint, "photos": photos, "explained": explained}
-            elif section.kind in ("curve", "reliability"):
+            elif section.kind in ("table", "curve", "reliability"):
                 yield {**shared, "section": section}
 
     def photos(self, shots: Sequence[Shot]) -> list[Photo]:
@@ -132,11 +124,6 @@ class ResultView:
         return self.photos(
             [Shot(one.id, one.label, one.looks_like, one.probability, False) for one in errors]
         )
-
-
-def report_part(section: Section) -> Markup:
-    """Return a section as the report lays it out; its template escapes every value."""
-    return Markup(render(f"partials/{section.kind}.html", {"section": section}))
 
 
 def matrix_rows(matrix: Matrix) -> list[tuple[str, list[Entry]]]:

@@ -13,14 +13,18 @@ from typing import Any, NamedTuple
 from vitrail.core.config import read_mapping
 from vitrail.core.errors import DataError, RunError
 from vitrail.data.manifest import Manifest, Row
-from vitrail.data.own_outputs import DOUBTS
+from vitrail.data.own_outputs import DOUBTS, FIX
 from vitrail.data.truth import Truth
-from vitrail.runs.run_archive import model_header
+from vitrail.runs.run_archive import SAMPLES, model_header
 from vitrail.tasks.result import Result
 from vitrail.tasks.result_file import result_from_dict
 
 ONE_NAME = "class"
 """The kind of truth of which an image has exactly one name, which a click can replace by another."""
+
+
+UNCERTAIN = "uncertain"
+"""Why `vitrail fix` lists an image whose label is more probably right than wrong."""
 
 
 class LabelError(NamedTuple):
@@ -128,8 +132,15 @@ class RunFiles:
             raise DataError(f"{self.name} has no image {id!r}.")
         return row
 
+    def samples(self) -> list[Path]:
+        """Return the sample images that came with a packed run."""
+        return sorted((self.folder / SAMPLES).glob("*.jpg"))
+
     def label_errors(self) -> list[LabelError]:
-        """Return the probable label errors that a draft found, the most probable first."""
+        """Return the probable label errors, the most probable first: the last list of `vitrail fix`, or the draft's."""
+        lists = sorted((self.folder / "fix").glob("fix*.csv"), key=_changed)
+        if lists:
+            return _listed_by_fix(lists[-1])
         path = self.folder / "doubts.csv"
         if not path.is_file():
             return []
@@ -144,6 +155,19 @@ class RunFiles:
     def _manifest(self) -> Manifest | None:
         path = self.folder / "manifest.csv"
         return Manifest.read(path, self.folder) if path.is_file() else None
+
+
+def _listed_by_fix(path: Path) -> list[LabelError]:
+    """Return the images of a list of `vitrail fix` that look like another label, in its order."""
+    with path.open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    if rows and set(FIX) - set(rows[0]):
+        raise RunError(f"{path} is not a list of vitrail fix. Delete it, or run vitrail fix again.")
+    return [
+        LabelError(row["id"], row["label"], row["looks_like"], float(row["confidence"]))
+        for row in rows
+        if row["looks_like"] and row["why"] != UNCERTAIN
+    ]
 
 
 def _changed(path: Path) -> int:

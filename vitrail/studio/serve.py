@@ -16,6 +16,7 @@ import uvicorn
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_json, writing
 from vitrail.studio.app import create_app
+from vitrail.studio.certificate import certificate_of
 from vitrail.studio.connections import Connections
 from vitrail.studio.database import Database
 from vitrail.studio.prefix import Prefix
@@ -42,6 +43,7 @@ class Address:
     port: int | None = None
     root_path: str = ""
     allow: tuple[str, ...] = ()
+    tls: bool = False
 
     @property
     def open_to_others(self) -> bool:
@@ -96,9 +98,15 @@ def serve(workspace: Workspace, address: Address, ready: Callable[[str], None]) 
     app = create_app(workspace, token, address.hosts())
     listener = listen(address)
     port = listener.getsockname()[1]
-    link = f"http://{address.shown()}:{port}{address.root_path}/"
+    link = f"{'https' if address.tls else 'http'}://{address.shown()}:{port}{address.root_path}/"
+    own = certificate_of(workspace.own, socket.gethostname()) if address.tls else None
     config = uvicorn.Config(
-        Prefix(app, address.root_path), log_level="warning", timeout_graceful_shutdown=PATIENCE, ws="none"
+        Prefix(app, address.root_path),
+        log_level="warning",
+        timeout_graceful_shutdown=PATIENCE,
+        ws="none",
+        ssl_certfile=own.file if own else None,
+        ssl_keyfile=own.key if own else None,
     )
     Connections(workspace.connections).watch("studio")
     server = _Server(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from babel.support import NullTranslations
@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vitrail.core.text import clock, span
 from vitrail.pages import percent
+from vitrail.studio.sentences import told
 
 
 @lru_cache(maxsize=8)
@@ -27,6 +28,8 @@ def _environment(language: NullTranslations) -> Environment:
         extensions=["jinja2.ext.i18n"],
     )
     environment.filters |= {"clock": clock, "span": span, "percent": percent, "moment": moment, "age": age}
+    english = type(language) is NullTranslations
+    environment.filters["told"] = partial(told, language=language, english=english)
     environment.install_gettext_translations(language, newstyle=True)  # type: ignore[attr-defined]
     return environment
 

@@ -83,7 +83,13 @@ def asked_for(
             raise UsageError(f"--relabel {text}: name the image and its label: --relabel cat/7.jpg=dog")
         id = ways[-1] if ways else text.rpartition("=")[0]
         decisions.append(("relabel", id, text[len(id) + 1 :]))
+    trained = {row.id for row in images.run.manifest(images.now.root).rows(state=None)}
     for _, id, _ in decisions:
+        if id in trained - known:
+            raise DataError(
+                f"{id} changed since {images.run.folder} was trained, or is gone. Nothing was decided. Look at the "
+                f"list again: {command('fix', images.run.folder)}"
+            )
         if id not in known:
             raise UnknownNameError("image", id, known, f"See the list: {command('fix', images.run.folder)}")
     return checked(decisions, images)

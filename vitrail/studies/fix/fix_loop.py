@@ -13,7 +13,7 @@ from vitrail.core.files import make_folder, write_json, write_text
 from vitrail.data.decisions import Decision, History
 from vitrail.infer.predictor import Predictor
 from vitrail.runs.run import Run, open_run
-from vitrail.studies.fix.decision_list import asked_for, read_list, write_list
+from vitrail.studies.fix.decision_list import asked_for, checked, read_list, write_list
 from vitrail.studies.fix.fix_options import FixOptions
 from vitrail.studies.fix.frozen_network import FrozenNetwork, open_network
 from vitrail.studies.fix.label_doubts import Doubts, find_doubts
@@ -30,6 +30,12 @@ from vitrail.studies.fix.run_images import RunImages, open_images
 from vitrail.tasks.result import Result
 from vitrail.tasks.result_file import result_to_dict
 from vitrail.training.progress import Listener
+
+LOST = (
+    "The new head has no label sets and never answers “none of these”: they were set for the head before it. Train "
+    "again to have them."
+)
+"""What a refitted head lacks."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,8 @@ def decide(
     notes = (*network.notes, *images.notes)
     if why := nothing_to_compare(images):
         return Fixed(decisions, notes, why=why)
+    if network.abstains:
+        notes += (LOST,)
     refitted = refit(images, network, listeners)
     note_comparison(images.run, refitted.comparison)
     run = write_run(images, network, refitted, asked.out, time.monotonic() - began)
@@ -125,8 +133,9 @@ def _decided(images: RunImages, asked: FixOptions) -> tuple[History, tuple[Decis
         history = history.undo(number)
     images = images.decided(history)
     made = asked_for(asked.relabel, asked.drop, asked.keep, images)
-    if asked.apply:
-        made += read_list(Path(asked.apply), images)
+    if asked.apply:  # looked at together: each part alone may leave a class some images
+        both = (*made, *read_list(Path(asked.apply), images))
+        made = checked(((one.what, one.ids[0], one.value) for one in both), images)
     history = history.add(made)
     return history, history.decisions[len(images.history.decisions) - len(asked.undo) :]
 

@@ -36,12 +36,16 @@ LEARNED = (
 
 @dataclass(frozen=True)
 class FrozenNetwork:
-    """A network whose features are cached, the task with its probe, the recipe of a head on it, and notes."""
+    """A network whose features are cached, the task with its probe, the recipe of a head on it, and notes.
+
+    `abstains` is whether the model of the run knows label sets and "none of these".
+    """
 
     start: InitialState
     frozen: Frozen
     recipe: Recipe
     notes: tuple[str, ...]
+    abstains: bool = False
 
     @property
     def probe(self) -> Any:
@@ -79,7 +83,8 @@ def open_network(run: Run, device: str = "auto") -> FrozenNetwork:
             "training": recipe.training.model_copy(update={"tune": "head"}),
         }
     )
-    return FrozenNetwork(start, frozen, recipe, notes)
+    abstains = getattr(predictor.task, "abstention", None) is not None
+    return FrozenNetwork(start, frozen, recipe, notes, abstains)
 
 
 def evaluated(task: Task[Any, Any], manifest: Manifest, rows: list[Row], logits: Vectors) -> Evaluation:

@@ -14,6 +14,7 @@ from vitrail.export.formats import SUFFIXES, USES
 from vitrail.studio.app_parts import page, studio_of
 from vitrail.studio.background import Wish
 from vitrail.studio.commands import Command
+from vitrail.studio.routes.predict import examples_of
 
 router = APIRouter(prefix="/runs/{name}")
 
@@ -35,6 +36,7 @@ def export(request: Request, name: str) -> HTMLResponse:
         "finished": run.finished,
         "megabytes": run.model.stat().st_size / 1e6 if run.model.is_file() else 0.0,
         "has_page": run.page.is_file(),
+        "examples": examples_of(run),
         "formats": formats,
         "uploads": studio.background.of_run(name, "push")[:3],
         "load": _load_shown(name),

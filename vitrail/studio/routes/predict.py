@@ -61,6 +61,7 @@ def predict(request: Request, name: str) -> HTMLResponse:
         "refused": request.query_params.getlist("refused")[:5],
         "usable": run.model.is_file(),
         "examples": [] if found else examples_of(run),
+        "samples": [] if found else [one.name for one in run.samples()],
         "recent": [] if found else studio.pictures.recent(RECENT),
         "tables": studio.background.of_run(name, "table"),
         "commands": [_shown(name, "photo.jpg"), _table_shown(name, "new/")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,21 +13,38 @@ from starlette.datastructures import UploadFile
 
 from vitrail.core.errors import DataError
 from vitrail.core.files import replace
-from vitrail.runs.run_archive import MOST_BYTES, name_in, pack_run, unpack_run
+from vitrail.runs.run_archive import MOST_BYTES, MOST_SAMPLES, name_in, pack_run, unpack_run
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.commands import Command
+from vitrail.studio.images import image_of_row
+from vitrail.studio.run_files import RunFiles
 from vitrail.studio.workspace import safe_name
 
 router = APIRouter()
 
+SAMPLE_SIDE = 1024
+"""Longest side of a sample image in pixels."""
+
 
 @router.get("/runs/{name}/run.zip")
 def packed(request: Request, name: str) -> Response:
-    """Return a run as a zip: its model, its recipe, its list of images and its reports, but no image."""
+    """Return a run as a zip: its model, its recipe, its list of images and its reports, and images named `sample`."""
     studio = studio_of(request)
+    run = studio.run(name)
+    chosen = request.query_params.getlist("sample")[:MOST_SAMPLES]
+    samples = [_sample(run, id) for id in chosen]
     file = studio.workspace.own / "packed" / f"{name}.zip"
-    pack_run(studio.run(name).folder, file)
+    pack_run(run.folder, file, samples)
     return FileResponse(file, filename=f"{name}.zip", media_type="application/zip")
+
+
+def _sample(run: RunFiles, id: str) -> bytes:
+    """Return an image of a run as a JPEG of its own, without what the file says of place and camera."""
+    image = image_of_row(run, run.row(id)).convert("RGB")
+    image.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 @router.get("/import")

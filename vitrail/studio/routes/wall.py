@@ -11,8 +11,11 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from vitrail.core.errors import DataError, VitrailError
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.dataset_table import Dataset
-from vitrail.studio.listing import PAGE, Listing, Wanted
+from vitrail.studio.listing import PAGE, Listing, Selection, Wanted
 from vitrail.studio.routes.decisions import Numbers, told
+from vitrail.studio.routes.runs import lines_of
+from vitrail.studio.run_files import RunFiles
+from vitrail.studio.search import Found, found_by, found_like, name_in
 from vitrail.studio.workspace import inside
 
 if TYPE_CHECKING:
@@ -33,18 +36,31 @@ GONE = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect widt
 class Filter:
     """The filter of a wall, as its address states it (a FastAPI dependency)."""
 
-    def __init__(self, group: str | None = None, out: bool = False, finding: str = "", q: str = "") -> None:
-        self.group, self.out, self.finding, self.text = group, out, finding, q.strip()
+    def __init__(
+        self, group: str | None = None, out: bool = False, finding: str = "", q: str = "", like: str = ""
+    ) -> None:
+        self.group, self.out, self.finding, self.text, self.like = group, out, finding, q.strip(), like
 
-    def wanted(self, studio: Studio, dataset: Dataset) -> Wanted:
+    def found(self, studio: Studio, dataset: Dataset, listing: Listing) -> Found | None:
+        """Return what a search found that is not about names; None for any other filter."""
+        if self.like:
+            return found_like(self.like, listing)
+        return found_by(self.text.casefold(), lambda: _runs(studio, dataset)) if self.text else None
+
+    def wanted(self, studio: Studio, dataset: Dataset, found: Found | None) -> Wanted:
         """Return the filter for a list."""
         ids = _ids_of_finding(studio, dataset, self.finding) if self.finding else None
-        return Wanted(self.group, self.out, ids, self.text.casefold())
+        text = name_in(self.text.casefold()) if found is None or self.like else ""
+        return Wanted(self.group, self.out, ids, text, None if found is None else found.ids)
+
+    def chosen(self, studio: Studio, dataset: Dataset, listing: Listing) -> Selection:
+        """Return the images that the filter lets through."""
+        return listing.chosen(self.wanted(studio, dataset, self.found(studio, dataset, listing)))
 
     @property
     def query(self) -> dict[str, str]:
         """The filter as the query of an address."""
-        values = {"finding": self.finding, "q": self.text, "out": "1" if self.out else ""}
+        values = {"finding": self.finding, "q": self.text, "like": self.like, "out": "1" if self.out else ""}
         group = {} if self.group is None else {"group": self.group}
         return {**{key: value for key, value in values.items() if value}, **group}
 
@@ -65,13 +81,15 @@ def wall(
     studio = studio_of(request)
     dataset = studio.images.datasets.get(name)
     listing = studio.images.checks.listing(dataset)
-    chosen = listing.chosen(filtered.wanted(studio, dataset))
+    found = filtered.found(studio, dataset, listing)
+    chosen = listing.chosen(filtered.wanted(studio, dataset, found))
     rows = chosen.after(after) if view == "groups" else []
     more = bool(rows) and rows[-1].id != chosen.rows[-1].id
     values = {
         "dataset": dataset,
         "listing": listing,
         "filtered": filtered,
+        "found": found,
         "view": view,
         "count": len(chosen.rows),
         "rows": [tile(listing, row) for row in rows],
@@ -89,10 +107,11 @@ def plan(request: Request, name: str, filtered: Filtered) -> JSONResponse:
     studio = studio_of(request)
     dataset = studio.images.datasets.get(name)
     listing = studio.images.checks.listing(dataset)
-    chosen = listing.chosen(filtered.wanted(studio, dataset))
+    found = filtered.found(studio, dataset, listing)
+    chosen = listing.chosen(filtered.wanted(studio, dataset, found))
     groups: dict[str, int] = {}
     for row in chosen.rows:
-        group = listing.group[row.id]
+        group = listing.group[row.id] if found is None else ""
         groups[group] = groups.get(group, 0) + 1
     values = {
         "total": len(chosen.rows),
@@ -111,7 +130,7 @@ def tiles(request: Request, name: str, filtered: Filtered, after: str = "") -> J
     studio = studio_of(request)
     dataset = studio.images.datasets.get(name)
     listing = studio.images.checks.listing(dataset)
-    rows = listing.chosen(filtered.wanted(studio, dataset)).after(after)
+    rows = filtered.chosen(studio, dataset, listing).after(after)
     return JSONResponse([tile(listing, row) for row in rows], headers={"Cache-Control": "no-store"})
 
 
@@ -120,7 +139,7 @@ def ids(request: Request, name: str, filtered: Filtered, first: str = "", last: 
     """Return the ids from one image of the wall to another, or all of them."""
     studio = studio_of(request)
     dataset = studio.images.datasets.get(name)
-    chosen = studio.images.checks.listing(dataset).chosen(filtered.wanted(studio, dataset))
+    chosen = filtered.chosen(studio, dataset, studio.images.checks.listing(dataset))
     return JSONResponse(chosen.ids_between(first, last), headers={"Cache-Control": "no-store"})
 
 
@@ -182,7 +201,7 @@ def image(
     dataset = studio.images.datasets.get(name)
     listing = studio.images.checks.listing(dataset)
     row = listing.row(id)
-    before, behind = listing.chosen(filtered.wanted(studio, dataset)).beside(id)
+    before, behind = filtered.chosen(studio, dataset, listing).beside(id)
     prepared = _prepared(studio, dataset)
     drawn = prepared is not None and any(
         prepared.targets.colour(one) for one in prepared.manifest.truth.names
@@ -227,6 +246,11 @@ def refuse_outside(studio: Studio, dataset: Dataset, row: Row) -> None:
         root = folder if folder.is_dir() else folder.parent
         if not inside(place(root, row.path).file, studio.workspace.data):
             raise DataError(f"{row.id} leads out of the studio's folder through a link, and is not shown.")
+
+
+def _runs(studio: Studio, dataset: Dataset) -> list[RunFiles]:
+    """Return the runs on a data set, the newest first."""
+    return [studio.run(line.run.name) for line in lines_of(studio, dataset)]
 
 
 def _columns(listing: Listing) -> list[dict[str, Any]]:

@@ -76,17 +76,18 @@ class Wall {
     this.decided = [];
     this.chosen = new Set(); // ids
     this.anchor = null; // the image from which shift chooses
+    this.range = []; // what shift chose from there: another shift replaces it
   }
 
   async begin() {
-    await this.load();
+    this.take(await this.plan_now());
     this.element.replaceChildren();
     this.element.setAttribute("role", "group");
     history.scrollRestoration = "manual";
     addEventListener("scroll", () => this.later(), { passive: true });
     new ResizeObserver(() => { if (Math.abs(this.element.clientWidth - this.width) > 1) { const index = this.top_index(); this.measure(); this.reveal(index, true); } }).observe(this.element);
     addEventListener("keydown", (event) => this.key(event));
-    this.element.addEventListener("focusin", (event) => { const tile = event.target.closest(".tile"); if (tile) this.active = Number(tile.dataset.index); });
+    this.element.addEventListener("focusin", (event) => { const tile = event.target.closest(".tile"); if (!tile) return; this.before = this.active; this.active = Number(tile.dataset.index); });
     const line = document.getElementById("check-line")?.parentElement; // htmx puts another line in its place
     if (line) new MutationObserver(() => this.checked()).observe(line, { childList: true });
     this.checked();
@@ -107,21 +108,72 @@ class Wall {
     return `${this.base}${path}?${query}`;
   }
 
-  async load() {
+  async plan_now() {
     const reply = await fetch(this.address("wall.json"));
     if (!reply.ok) throw new Error(`${reply.status}`);
-    this.known = await reply.json();
-    this.pages.clear();
+    return reply.json();
+  }
+
+  async tiles_of(known, number) {
+    const reply = await fetch(this.address("tiles", { after: known.anchors[number] }));
+    return reply.ok ? reply.json() : null;
+  }
+
+  take(known, pages = new Map()) {
+    this.known = known;
+    this.pages = pages;
     this.round = (this.round || 0) + 1;
   }
 
-  // After a check or a decision: the same images, with other states, perhaps in another order.
-  async refresh() {
-    const index = this.active;
-    await this.load();
+  // After a check or a decision: the same images, with other states, perhaps in another order. Nothing changes on the page
+  // until it is known where the image that has the focus is now: a key is never about another image than the one in its frame.
+  async refresh(to_wall = false) {
+    this.focus_after ||= to_wall;
+    const turn = this.asked = (this.asked || 0) + 1, known = await this.plan_now(), pages = new Map();
+    const place = await this.place_in(known, pages);
+    if (turn !== this.asked) return; // a later one is on its way
+    const had = this.focus_after || this.element.contains(document.activeElement) || document.getElementById("zoom").open;
+    this.focus_after = false;
+    this.take(known, pages);
     this.measure();
-    this.active = Math.min(index, Math.max(0, this.known.total - 1));
-    this.draw();
+    this.active = Math.max(0, Math.min(place, known.total - 1));
+    if (had) this.focus(this.active); else this.draw();
+  }
+
+  // Where the image that has the focus is in a new list; its pages around there are filled in.
+  async place_in(known, pages) {
+    for (let turn = 0; turn < 3; turn += 1) {
+      const near = Math.min(Math.floor(this.active / known.page), known.anchors.length - 1);
+      for (const number of [near, near - 1, near + 1]) {
+        if (number < 0 || number >= known.anchors.length) continue;
+        if (!pages.has(number)) {
+          const tiles = await this.tiles_of(known, number);
+          if (tiles) pages.set(number, tiles);
+        }
+        const name = this.id_of(this.active); // keys may have gone on meanwhile
+        if (!name) return this.active;
+        for (const [place, tiles] of pages) {
+          const at = tiles.findIndex((tile) => tile.id === name);
+          if (at >= 0) return place * known.page + at;
+        }
+      }
+    }
+    return this.active;
+  }
+
+  id_of(index) {
+    const page = this.pages.get(Math.floor(index / this.known.page));
+    return Array.isArray(page) ? page[index % this.known.page]?.id : undefined;
+  }
+
+  // After a decision the next image has the focus at once; the list is asked for again when the keys rest.
+  soon() {
+    clearTimeout(this.waiting);
+    this.waiting = setTimeout(async () => {
+      if (this.asking) { this.soon(); return; }
+      this.asking = true;
+      try { await this.refresh(); } catch { /* the studio ended: what is shown stays */ } finally { this.asking = false; }
+    }, 250);
   }
 
   checked() {
@@ -226,11 +278,10 @@ class Wall {
   async page(number) {
     const round = this.round, known = this.pages.get(number);
     if (Array.isArray(known)) return known;
-    const reply = await fetch(this.address("tiles", { after: this.known.anchors[number] }));
+    const tiles = await this.tiles_of(this.known, number);
     if (round !== this.round) return [];
-    if (!reply.ok) { this.pages.delete(number); await this.refresh(); return []; }
-    const tiles = await reply.json();
-    if (round === this.round) this.pages.set(number, tiles);
+    if (!tiles) { this.pages.delete(number); await this.refresh(); return []; }
+    this.pages.set(number, tiles);
     return tiles;
   }
 
@@ -304,8 +355,10 @@ class Wall {
       const tile = event.target.closest(".tile"), one = event.ctrlKey || event.metaKey || pick.getAttribute("aria-pressed") === "true";
       if (!tile || !(event.shiftKey || one)) return;
       event.preventDefault();
-      this.focus(Number(tile.dataset.index));
-      if (event.shiftKey) this.choose_to(this.active); else this.toggle();
+      const index = Number(tile.dataset.index);
+      if (event.shiftKey) this.anchor ??= this.id_of(this.before ?? index); // the click gave the tile the focus already
+      this.focus(index);
+      if (event.shiftKey) this.choose_to(index); else this.toggle();
     });
     bar.addEventListener("click", (event) => {
       const act = event.target.closest("[data-act]")?.dataset.act;
@@ -328,16 +381,29 @@ class Wall {
   async toggle() {
     const one = await this.current();
     if (!one) return;
-    this.anchor = one.id;
+    this.begin_at(one.id);
     if (!this.chosen.delete(one.id)) this.chosen.add(one.id);
     this.told();
   }
 
+  // Another place to choose from; what was chosen stays.
+  begin_at(id) {
+    this.anchor = id;
+    this.range = [];
+  }
+
+  // Choose from the anchor to an image, in place of what shift chose from there before. The last of several quick keys counts.
   async choose_to(index) {
+    const turn = this.turn = (this.turn || 0) + 1;
     const page = await this.page(Math.floor(index / this.known.page)), last = page[index % this.known.page];
     if (!last) return;
     this.anchor ??= last.id;
-    for (const id of await this.ids({ first: this.anchor, last: last.id })) this.chosen.add(id);
+    const ids = await this.ids({ first: this.anchor, last: last.id });
+    if (turn !== this.turn) return;
+    for (const id of this.range) this.chosen.delete(id);
+    if (!ids.length) this.begin_at(null); // the anchor is gone from the list, or they are too many
+    this.range = ids.filter((id) => !this.chosen.has(id));
+    for (const id of this.range) this.chosen.add(id);
     this.told();
   }
 
@@ -348,7 +414,8 @@ class Wall {
 
   choose_none() {
     this.chosen.clear();
-    this.anchor = null;
+    this.turn = (this.turn || 0) + 1; // an answer that is still on its way chooses nothing
+    this.begin_at(null);
     this.told();
   }
 
@@ -365,7 +432,14 @@ class Wall {
     if (chosen) tile.setAttribute("aria-describedby", "is-chosen"); else tile.removeAttribute("aria-describedby");
   }
 
-  async post(path, values) {
+  // One after the other: the journal has the order of the keys.
+  post(path, values) {
+    const mine = (this.posting || Promise.resolve()).then(() => this.send(path, values));
+    this.posting = mine.catch(() => {});
+    return mine;
+  }
+
+  async send(path, values) {
     const body = new URLSearchParams();
     for (const [key, value] of values) body.append(key, value);
     const reply = await fetch(`${this.base}${path}`, { method: "POST", body, headers: { Accept: "application/json" } });
@@ -375,52 +449,45 @@ class Wall {
   }
 
   async decide(what, value = "") {
-    const one = await this.current();
+    const index = this.active, one = await this.current();
     if (!one) return;
     const several = this.chosen.size && !document.getElementById("zoom").open, ids = several ? [...this.chosen] : [one.id];
+    if (!several) this.focus(Math.min(index + 1, this.known.total - 1)); // the next key is about the next image, however slow the answer
     const numbers = await this.post("decide", [["what", what], ...ids.map((id) => ["id", id]), ...(value ? [["value", value]] : [])]);
-    if (!numbers) return;
+    if (!numbers) { if (!several) this.focus(index); return; }
     this.decided.push(numbers);
     const about = several ? `${(words.many || "{n}").replace("{n}", ids.length.toLocaleString())} · ` : "";
     toast(about + (words[what] || what).replace("{value}", value), () => this.undo());
-    if (several) { this.choose_none(); await this.refresh(); this.focus(this.active); return; }
-    const page = this.pages.get(Math.floor((this.active + 1) / this.known.page));
-    const next = Array.isArray(page) ? page[(this.active + 1) % this.known.page] : null;
-    await this.refresh();
-    this.focus(next ? await this.index_of(next.id, this.active) : this.active);
-  }
-
-  async index_of(name, near) {
-    const number = Math.floor(near / this.known.page);
-    for (const one of [number, number + 1, number - 1]) {
-      if (one < 0 || one >= this.known.anchors.length) continue;
-      const at = (await this.page(one)).findIndex((tile) => tile.id === name);
-      if (at >= 0) return one * this.known.page + at;
-    }
-    return near;
+    if (several) { this.choose_none(); await this.refresh(true); return; }
+    one.state = what === "drop" ? "dropped" : "kept";
+    if (what === "relabel") one.label = value;
+    this.draw();
+    this.soon();
   }
 
   async undo() {
     const last = this.decided.pop();
     if (!last) { toast(words.none); return; }
-    if (await this.post("undo", last.map((number) => ["number", number]))) { toast(words.undone); await this.refresh(); this.focus(this.active); }
+    if (await this.post("undo", last.map((number) => ["number", number]))) { toast(words.undone); await this.refresh(true); }
   }
 
   key(event) {
     const field = event.target.closest("input, textarea, select, [contenteditable]"); // keys are dead in text fields
     const on_wall = this.element.contains(event.target);
     if (on_wall && (event.ctrlKey || event.metaKey) && event.key === "a") { event.preventDefault(); this.choose_all(); return; }
+    if (field && event.key === "Escape" && !document.querySelector("dialog[open]")) { field.blur(); this.focus(this.active); event.preventDefault(); return; }
     if (field || event.ctrlKey || event.metaKey || event.altKey) return;
     const zoom = document.getElementById("zoom"), inside = this.element.contains(event.target) || zoom.open || event.target === document.body;
     if (event.key === "?") { document.getElementById("keys").showModal(); event.preventDefault(); return; }
-    if (event.key === "Escape" && this.chosen.size && !document.querySelector("dialog[open]")) { this.choose_none(); return; }
+    if (event.key === "Escape" && this.chosen.size && !document.querySelector("dialog[open]")) { this.choose_none(); this.focus(this.active); return; }
     if (!inside || document.getElementById("keys").open) return;
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const name = /^[1-9]$/.test(event.key) ? this.known.classes[Number(event.key) - 1] : "";
     const on_tile = event.target.closest(".tile, dialog");
     const sideways = event.key === "ArrowLeft" || event.key === "ArrowRight"; // up and down scroll until a tile has the focus
     if (moves[event.key] && event.shiftKey && on_wall) this.stretch(...moves[event.key]);
-    else if (moves[event.key] && (on_tile || sideways)) this.step(...moves[event.key]);
+    else if (moves[event.key] && (on_tile || sideways)) { this.begin_at(null); this.step(...moves[event.key]); }
+    else if (event.key === "z" || event.key === "Z") this.undo();
     else if (!on_tile) return;
     else if (event.key === "s" || event.key === "S") this.toggle();
     else if (event.key === "Home") this.focus(0);
@@ -428,10 +495,15 @@ class Wall {
     else if (event.key === " ") { if (zoom.open) zoom.close(); else this.zoom(); }
     else if (event.key === "x" || event.key === "X") this.decide("drop");
     else if (event.key === "k" || event.key === "K") this.decide("keep");
-    else if (event.key === "z" || event.key === "Z") this.undo();
+    else if (event.key === "l" || event.key === "L") this.like();
     else if (name) this.decide("relabel", name);
     else return;
     event.preventDefault();
+  }
+
+  async like() {
+    const one = await this.current();
+    if (one) location.assign(`${this.base.replace(/\/$/, "")}?like=${encodeURIComponent(one.id)}`);
   }
 
   async zoom() {
@@ -443,6 +515,7 @@ class Wall {
     dialog.querySelector("[data-name]").textContent = one.id;
     dialog.querySelector("[data-reason]").textContent = one.state === "kept" ? "" : one.reason;
     dialog.querySelector("[data-open]").href = this.address("image", { id: one.id });
+    dialog.querySelector("[data-like]").href = `${this.base.replace(/\/$/, "")}?like=${encodeURIComponent(one.id)}`;
     if (!dialog.open) dialog.showModal();
   }
 
