@@ -96,6 +96,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "classify": "vitrail.tasks.classify.task:Classify",
         "multilabel": "vitrail.tasks.multilabel.task:MultiLabel",
         "segment": "vitrail.tasks.segment.task:Segment",
+        "detect": "vitrail.tasks.detect.task:Detect",
         "elastic": "vitrail.tasks.wrappers.elastic:Elastic",
         "elastic_multilabel": "vitrail.tasks.wrappers.elastic:ElasticMultiLabel",
         "distill": "vitrail.tasks.wrappers.distill:Distill",
@@ -112,6 +113,7 @@ TARGETS: Mapping[str, str] = MappingProxyType(
         "classify": "vitrail.tasks.classify.targets:ClassTargets",
         "multilabel": "vitrail.tasks.multilabel.targets:LabelTargets",
         "segment": "vitrail.tasks.segment.targets:SegmentTargets",
+        "detect": "vitrail.tasks.detect.targets:DetectTargets",
         "elastic": "vitrail.tasks.classify.targets:ClassTargets",
         "elastic_multilabel": "vitrail.tasks.multilabel.targets:LabelTargets",
     }
@@ -123,6 +125,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "classify": "vitrail.tasks.classify.settings:ClassifySettings",
         "multilabel": "vitrail.tasks.multilabel.settings:MultiLabelSettings",
         "segment": "vitrail.tasks.segment.settings:SegmentSettings",
+        "detect": "vitrail.tasks.detect.settings:DetectSettings",
         "elastic": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "elastic_multilabel": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "distill": "vitrail.tasks.wrappers.settings:DistillSettings",
@@ -131,7 +134,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
 """Task → the class of its settings, in a module without torch."""
 
 DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
-    {"class": "classify", "classes": "multilabel", "mask": "segment"}
+    {"class": "classify", "classes": "multilabel", "mask": "segment", "boxes": "detect"}
 )
 """Kind of labels → the default task."""
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from vitrail.data.view import points_in_original, scaled, strips_in_original
 from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Asked, Following, Losses, Task, within
+from vitrail.tasks.freezing import frozen_encoder
 from vitrail.tasks.result import Exports
 from vitrail.tasks.segment import loss
 from vitrail.tasks.segment.areas import Areas, Mask, colours_of
@@ -172,7 +172,7 @@ class Segment(Task[Mask, Areas], SegmentTargets):
 
         In distributed training the encoder is never frozen, because its gradients are expected in every step.
         """
-        with _frozen_encoder(network, progress < self.settings.frozen):
+        with frozen_encoder(network, progress < self.settings.frozen):
             output = self.answer(network, batch, Ask())
         losses = self.loss(output, batch.targets)
         if not self.settings.lovasz or progress < LATE:
@@ -377,17 +377,3 @@ def _weight(prediction: Areas, place: int, grid: Sequence[int]) -> Tensor:
             cells = distance == distance.min()
     weight = cells.astype(np.float32) if cells.any() else np.ones((rows, cols), np.float32)
     return torch.from_numpy(weight / weight.sum())
-
-
-@contextmanager
-def _frozen_encoder(network: nn.Module, frozen: bool) -> Iterator[None]:
-    """Freeze the encoder during a forward pass if `frozen`; a distributed wrapper has no `encoder`, so never there."""
-    encoder = getattr(network, "encoder", None) if frozen else None
-    trainable = [one for one in encoder.parameters() if one.requires_grad] if encoder is not None else []
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)

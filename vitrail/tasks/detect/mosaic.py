@@ -1,0 +1,50 @@
+"""Mosaics: four images of a batch in one input, for more objects of more sizes (Bochkovskiy et al. 2020, arXiv:2004.10934)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitrail.data.batch import Batch
+
+MIDDLE = (0.4, 0.6)
+"""Where the four images meet, in shares of the sides."""
+
+Truth = tuple[Tensor, Tensor, Tensor]
+
+
+def mosaic(batch: Batch[Any], rng: np.random.Generator, share: float) -> Batch[Any]:
+    """Return the batch with this share of its inputs replaced by mosaics of four whole images, boxes included.
+
+    Boxes are (n, 4), centre and sides in shares of the input.
+    """
+    images, targets = batch.images.clone(), list(batch.targets)
+    for place in range(len(batch)):
+        if rng.random() >= share:
+            continue
+        others = [place, *rng.integers(len(batch), size=3).tolist()]
+        y, x = rng.uniform(*MIDDLE, size=2)
+        images[place], targets[place] = _one(batch, others, (y, x))
+    return batch.with_images(images, targets)
+
+
+def _one(batch: Batch[Any], others: list[int], middle: tuple[float, float]) -> tuple[Tensor, Truth]:
+    """Return one mosaic (channels, height, width) and its objects."""
+    height, width = batch.images.shape[-2:]
+    row, col = round(height * middle[0]), round(width * middle[1])
+    image, parts = torch.empty_like(batch.images[0]), []
+    spans = [(0, row, 0, col), (0, row, col, width), (row, height, 0, col), (row, height, col, width)]
+    for other, (top, bottom, left, right) in zip(others, spans, strict=True):
+        size = (bottom - top, right - left)
+        shown = F.interpolate(batch.images[other][None], size, mode="bilinear", antialias=True)[0]
+        image[:, top:bottom, left:right] = shown
+        scale = shown.new_tensor([size[1] / width, size[0] / height] * 2)
+        shift = shown.new_tensor([left / width, top / height, 0, 0])
+        boxes, kinds, crowds = batch.targets[other]
+        parts.append((boxes * scale + shift, kinds, crowds * scale + shift))
+    boxes, kinds, crowds = (torch.cat(part) for part in zip(*parts, strict=True))
+    return image, (boxes, kinds, crowds)

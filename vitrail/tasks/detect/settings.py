@@ -1,0 +1,37 @@
+"""Settings of detection. No torch, so that help and option errors appear at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from vitrail.core.config import Settings
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class DetectSettings(Settings):
+    """Settings of the detector, its training and its predictions.
+
+    `width`, `layers` and `hidden` are the sizes of the decoder, `points` the places that each of its heads reads.
+    `queries` is the most boxes that an image can have, `groups` the groups of queries while training; None: chosen from
+    the numbers of boxes in the training images. `mosaic` is the share of inputs that are put together from four images
+    in the first half of a training. `frozen` is the share of a training in which only the detector is trained;
+    `head_rate` multiplies its learning rate relative to the encoder. `threshold` is the least confidence of a predicted
+    box, `temperature` divides the logits; both are fitted on validation images. `nms` leaves out boxes that overlap a
+    more confident box of their class by at least this much (0: none).
+    """
+
+    width: PositiveInt = 256
+    layers: PositiveInt = 3
+    hidden: PositiveInt = 1024
+    points: PositiveInt = 2
+    queries: PositiveInt | None = None
+    groups: PositiveInt | None = None
+    mosaic: Share = 0.0
+    frozen: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    head_rate: PositiveFloat = 1.0
+    threshold: Share = 0.3
+    temperature: PositiveFloat = 1.0
+    nms: Share = 0.0
