@@ -18,6 +18,10 @@ LEAST_SIDE = 1.0
 """Boxes with a shorter side in a view, in pixels, are left out: nothing of the object can be seen."""
 
 
+SMALL, MEDIUM = 32, 96
+"""COCO calls boxes below SMALL² square pixels small, and those above MEDIUM² large."""
+
+
 class Boxes(NamedTuple):
     """The true boxes of one image.
 
@@ -104,11 +108,19 @@ def iou_table(
     return np.divide(common, whole, out=np.zeros_like(common), where=whole > 0)
 
 
+def clip_to(boxes: Boxes, size: tuple[int, int]) -> Boxes:
+    """Return boxes clipped at the border of their image (height, width), without those that lie outside."""
+    far = np.array([*size[::-1], *size[::-1]], np.float64)
+    xyxy = np.clip(boxes.xyxy, 0, far)
+    return take_boxes(boxes._replace(xyxy=xyxy), box_areas(xyxy) > 0)
+
+
 def view_boxes(boxes: Boxes, view: Any) -> Boxes:
     """Return the boxes that a `View` of the image shows, clipped, in pixels of its input.
 
     A box is kept if its centre and `VISIBLE` of its area are inside, and no side is shorter than `LEAST_SIDE`.
     """
+    boxes = clip_to(boxes, view.geometry.original)
     if not len(boxes.xyxy):
         return boxes
     xyxy, shares = view.boxes(boxes.xyxy)
