@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -27,7 +26,7 @@ from vitrail.explainers.explanation_page import build_page
 from vitrail.explainers.permutation_test import shuffle_test
 from vitrail.explainers.walkthrough import Subject, trace
 from vitrail.explainers.walkthrough_page import steps
-from vitrail.export.traced_model import spread_onto
+from vitrail.export.traced_model import InGraph
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.runtimes import contradicts
 from vitrail.layers.pixel_map import ScaleBlock
@@ -438,11 +437,10 @@ def test_an_exported_graph_answers_in_the_picture_s_pixels(fit):
     maps = torch.randn(1, 3, 8, 12, generator=torch.Generator().manual_seed(0))
     for shape in ((97, 61), (31, 200), (32, 48)):
         geometry = steps.geometry(*shape)
-        ours, theirs = weights_in_original(geometry, 8, 12), spread_onto(steps, shape, 8, 12)
+        ours, theirs = weights_in_original(geometry, 8, 12), InGraph(steps, shape).weights(8, 12)
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
-        spread = partial(spread_onto, steps, shape)
-        found = task.in_image({"map": maps}, spread)["classes"]
+        found = task.in_image({"map": maps}, InGraph(steps, shape))["classes"]
         mine = torch.from_numpy(task.mask(maps[0], geometry))
         assert (found[0] == mine)[mine != VOID].float().mean() > 0.999
         assert found.shape == (1, *shape)

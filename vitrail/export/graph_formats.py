@@ -7,7 +7,6 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +19,6 @@ from torch import Tensor
 from vitrail import __version__
 from vitrail.core.errors import RunError
 from vitrail.core.files import replace, write_json, writing
-from vitrail.data.view import weights_in_original
 from vitrail.export import words
 from vitrail.export.agreement import Asked, Check, Proven
 from vitrail.export.traced_model import EndToEnd, EndToEndWithAttention, Single
@@ -30,6 +28,7 @@ from vitrail.infer.predictor import Predictor
 from vitrail.infer.proof_images import Pixels
 from vitrail.infer.runtimes import (
     KEY,
+    OfGeometry,
     Opened,
     by_default,
     contradicts,
@@ -231,7 +230,7 @@ def _refuse_contradiction(predictor: Predictor, image: Pixels, found: Output) ->
     """Raise a RunError if the readable outputs are not those that the task computes from the raw outputs."""
     geometry = predictor.preprocess.geometry(image.shape[0], image.shape[1])
     raw = {name: found[name][None] for name in predictor.task.outputs}
-    for name, again in readable(predictor.task, raw, partial(weights_in_original, geometry)).items():
+    for name, again in readable(predictor.task, raw, OfGeometry(geometry)).items():
         if contradicts(again[0], found[name]):
             raise RunError(
                 f"The export contradicts itself: its output {name} does not match its raw outputs. "

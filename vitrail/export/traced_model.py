@@ -8,7 +8,6 @@ shape depends on a value inside the graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -177,18 +176,38 @@ def kernel(apart: Tensor, interpolation: Interpolation) -> Tensor:
     return (1 - x) * torch.where(x < 1, 1 + x - 1.5 * x * x, 0.5 * (x - 2) * (x - 2))
 
 
-def spread_onto(
-    preprocess: Preprocess, picture: tuple[int, int], rows: int, cols: int
-) -> tuple[Tensor, Tensor]:
-    """Return the weights that resize a map of the input to an image: (height, rows) and (width, cols).
+class InGraph(NamedTuple):
+    """Where outputs lie in an image (height, width) whose size a graph computes with."""
 
-    The same as in `vitrail.data.view.maps_in_original`; beyond the input the nearest cell is used.
-    """
-    height, width = picture
-    tall = torch.full((), height, dtype=torch.int64)
-    wide = torch.full((), width, dtype=torch.int64)
-    down, across = plan(preprocess, tall, wide)
-    return _linear(height, tall, down, rows), _linear(width, wide, across, cols)
+    preprocess: Preprocess
+    picture: tuple[int, int]
+
+    def weights(self, rows: int, cols: int) -> tuple[Tensor, Tensor]:
+        """Return the weights that resize a map of the input to the image: (height, rows) and (width, cols).
+
+        The same as in `vitrail.data.view.maps_in_original`; beyond the input the nearest cell is used.
+        """
+        (height, width), (tall, wide) = self.picture, self._sides()
+        down, across = plan(self.preprocess, tall, wide)
+        return _linear(height, tall, down, rows), _linear(width, wide, across, cols)
+
+    def boxes(self, xyxy: Tensor) -> Tensor:
+        """Return boxes (…, 4) in shares of the input as pixels of the image, clipped at its border."""
+        tall, wide = self._sides()
+        down, across = plan(self.preprocess, tall, wide)
+        y, x = (_along(xyxy[..., i::2], full, axis) for i, full, axis in ((1, tall, down), (0, wide, across)))
+        return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)
+
+    def _sides(self) -> tuple[Tensor, Tensor]:
+        """Return height and width as tensors, so that exporters compute with them."""
+        height, width = self.picture
+        return torch.full((), height, dtype=torch.int64), torch.full((), width, dtype=torch.int64)
+
+
+def _along(shares: Tensor, full: Tensor, axis: Axis) -> Tensor:
+    """Return positions in shares of one side of the input as pixels of that side of the image, inside it."""
+    at = (shares * axis.size + axis.corner) * (full.float() / axis.new.float())
+    return torch.minimum(at.clamp(min=0), full.float())
 
 
 def _linear(length: int, full: Tensor, axis: Axis, cells: int) -> Tensor:
@@ -244,8 +263,8 @@ class EndToEnd(nn.Module):
 
     def named(self, output: Output, images: Tensor) -> tuple[Tensor, ...]:
         """Return readable and raw outputs in the order of `output_names`."""
-        spread = partial(spread_onto, self.prepare.preprocess, (images.shape[1], images.shape[2]))
-        every = {**readable(self.task, output, spread), **output}
+        onto = InGraph(self.prepare.preprocess, (images.shape[1], images.shape[2]))
+        every = {**readable(self.task, output, onto), **output}
         return tuple(every[name] for name in output_names(self.task))
 
 

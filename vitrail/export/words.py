@@ -81,13 +81,13 @@ def output_words(predictor: Predictor, form: Form) -> list[dict[str, str]]:
         },
         **_novelty_words(predictor.task.abstention),
     }
-    in_image = getattr(predictor.task, "picture_outputs", ())
-    known |= {name: f"{name} of the pixels of the original image: (height, width)" for name in in_image}
+    in_image = {one.name: one for one in getattr(predictor.task, "picture_outputs", ())}
+    known |= {name: one.words for name, one in in_image.items()}
     first = "batch axis first: " if form.batch else ""
     return [
         {
             "name": name,
-            "dtype": "int64" if name in in_image else "float32",
+            "dtype": in_image[name].dtype if name in in_image else "float32",
             "is": first + known.get(name, f"{name} of the task"),
         }
         for name in names(predictor, form)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ from torch import Tensor
 from vitrail.core.errors import RunError
 from vitrail.data.batch import Batch, Geometry
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.view import weights_in_original
 from vitrail.infer.predictor import Predictor, Ready, Request, build_header_task
-from vitrail.infer.runtimes import KINDS, contradicts, open_exported, output_names, readable
+from vitrail.infer.runtimes import KINDS, OfGeometry, contradicts, open_exported, output_names, readable
 from vitrail.layers.elastic import OperatingPoint
 from vitrail.layers.heads import Output
 from vitrail.runs.network import Network
@@ -95,9 +93,8 @@ class ExportedPredictor(Predictor):
     def _answer_to_proof(self) -> list[float]:
         outputs = self._named(self._opened.one(proof_image_for(self.preprocess)))
         output = {name: outputs[name][None] for name in self.task.outputs}
-        for name, again in readable(
-            self.task, output, partial(weights_in_original, self._geometry(proof_image_for(self.preprocess)))
-        ).items():
+        onto = OfGeometry(self._geometry(proof_image_for(self.preprocess)))
+        for name, again in readable(self.task, output, onto).items():
             if contradicts(again[0], outputs[name]):
                 raise RunError(
                     f"{self.path}: the outputs for its proof image contradict each other. Export it again."

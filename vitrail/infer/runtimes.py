@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitrail.core.errors import RunError, SettingError
+from vitrail.data.batch import Geometry
 from vitrail.data.preprocess import Preprocess
+from vitrail.data.view import boxes_in_original, weights_in_original
 from vitrail.layers.heads import Output
 from vitrail.runs.model_file import Header, parse_header
-from vitrail.tasks.base import Task
+from vitrail.tasks.base import InOriginal, Task
 
 KEY = "vitrail"
 """Key of the header in the metadata of every exported file."""
@@ -42,10 +44,6 @@ NEEDED: Mapping[str, str] = MappingProxyType(
     {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 )
 
-
-Spread = Callable[[int, int], tuple[Tensor, Tensor]]
-"""From the rows and columns of a map to the weights that resize it to an image: (height, rows), (width, cols)."""
-
 TIES = 0.005
 """Largest allowed share of integers that differ between two computations."""
 
@@ -53,16 +51,30 @@ Engine = Callable[[NDArray[Any]], tuple[Tensor, ...]]
 """From the input of a graph, a decoded image or a batch, to its outputs, in order."""
 
 
-def readable(task: Task[Any, Any], output: Output, spread: Spread) -> Output:
+def readable(task: Task[Any, Any], output: Output, onto: InOriginal) -> Output:
     """Return the readable outputs of a graph, which precede the raw outputs, if the task has any.
 
-    These are probabilities, or maps at the size of the original image, resized by `spread`.
+    These are probabilities, or what `onto` places in the pixels of the original image: maps and boxes.
     """
     made, drawn = getattr(task, "readable", None), getattr(task, "in_image", None)
     return {
         **({} if made is None else made(output)),
-        **({} if drawn is None else drawn(output, spread)),
+        **({} if drawn is None else drawn(output, onto)),
     }
+
+
+class OfGeometry(NamedTuple):
+    """An `InOriginal` of one input whose position is known."""
+
+    geometry: Geometry
+
+    def weights(self, rows: int, cols: int) -> tuple[Tensor, Tensor]:
+        return weights_in_original(self.geometry, rows, cols)
+
+    def boxes(self, xyxy: Tensor) -> Tensor:
+        (height, width), flat = self.geometry.size, xyxy.detach().double().reshape(-1, 4).numpy()
+        placed = boxes_in_original(self.geometry, flat * [width, height, width, height])
+        return torch.from_numpy(placed).reshape(xyxy.shape).to(xyxy.dtype)
 
 
 def contradicts(one: Tensor, other: Tensor) -> bool:
@@ -73,13 +85,15 @@ def contradicts(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return True
     if one.is_floating_point():
-        return not float((one - other).abs().max()) <= 1e-5  # a NaN contradicts
+        largest = max(1.0, float(one.abs().max()))
+        return not float((one - other).abs().max()) <= 1e-5 * largest  # a NaN contradicts
     return float((one != other).float().mean()) > TIES
 
 
 def output_names(task: Task[Any, Any]) -> tuple[str, ...]:
     """Return the names of a graph's outputs, in order: readable outputs first, then the task's raw outputs."""
-    return (*getattr(task, "readable_outputs", ()), *getattr(task, "picture_outputs", ()), *task.outputs)
+    pictured = (one.name for one in getattr(task, "picture_outputs", ()))
+    return (*getattr(task, "readable_outputs", ()), *pictured, *task.outputs)
 
 
 class Opened(NamedTuple):

@@ -35,8 +35,12 @@ def moved(references: Tensor, change: Tensor) -> Tensor:
 def overlaps(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Return IoU and generalised IoU (Rezatofighi et al. 2019, arXiv:1902.09630) of corners that broadcast: (…,)."""
     area, other_area = (_area(boxes) for boxes in (one, other))
-    shared = torch.cat([torch.maximum(one[..., :2], other[..., :2]), torch.minimum(one[..., 2:], other[..., 2:])], -1)
-    around = torch.cat([torch.minimum(one[..., :2], other[..., :2]), torch.maximum(one[..., 2:], other[..., 2:])], -1)
+    shared = torch.cat(
+        [torch.maximum(one[..., :2], other[..., :2]), torch.minimum(one[..., 2:], other[..., 2:])], -1
+    )
+    around = torch.cat(
+        [torch.minimum(one[..., :2], other[..., :2]), torch.maximum(one[..., 2:], other[..., 2:])], -1
+    )
     common = _area(shared)
     union = (area + other_area - common).clamp(min=1e-12)
     whole = _area(around).clamp(min=1e-12)

@@ -1,4 +1,4 @@
-"""Deformable attention: each query reads a few points of a map, near its own box (Zhu et al. 2021, arXiv:2010.04159)."""
+"""Deformable attention: each query reads a few places of a map near its own box (arXiv:2010.04159)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vitrail.layers.sdpa import Recorder, TokenIndex
 
 
 class DeformableAttention(nn.Module):
-    """Eq. 2 of arXiv:2010.04159 with one level and boxes as references.
+    """Eq. 2 of Zhu et al. 2021, arXiv:2010.04159, with one level and boxes as references.
 
     Every head of a query reads `points` places of the map, each at an offset of the query's box in units of half the
     side of the box, by bilinear interpolation; outside the map there is zero.

@@ -29,12 +29,14 @@ class ChannelNorm(nn.LayerNorm):
 class _Convolution(nn.Sequential):
     def __init__(self, width: int, out: int, kernel: int) -> None:
         super().__init__(
-            nn.Conv2d(width, out, kernel, padding=kernel // 2, bias=False), ChannelNorm(out, eps=1e-6), nn.SiLU()
+            nn.Conv2d(width, out, kernel, padding=kernel // 2, bias=False),
+            ChannelNorm(out, eps=1e-6),
+            nn.SiLU(),
         )
 
 
 class Projector(nn.Module):
-    """Features -> (b, width, row, col): a C2f block, with layer norm over channels (Chen et al. 2024, arXiv:2406.03459).
+    """Features -> (b, width, row, col): a C2f block with layer norms (Chen et al. 2024, arXiv:2406.03459, §3.2).
 
     The maps, `taps` of a column or the stages of a pyramid, are stacked; of what a first layer makes of them one half
     goes through `DEPTH` pairs of convolutions, and all intermediate maps are joined.

@@ -74,6 +74,7 @@ class BoxChange(nn.Sequential):
 def class_layer(width: int, classes: int) -> nn.Linear:
     """Return the layer from a vector to the logits of the classes; it starts with the probability `RARE`."""
     layer = nn.Linear(width, classes)
+    nn.init.trunc_normal_(layer.weight, std=0.02)
     nn.init.constant_(layer.bias, -math.log((1 - RARE) / RARE))
     return layer
 
@@ -174,7 +175,9 @@ class QueryDecoder(nn.Module):
             x = layer(x, place, record)
             y = self.norm(x)
             found.append(Answers(moved(references, self.change(y)), self.classes(y).float()))
-        layers = Answers(torch.stack([one.boxes for one in found], 1), torch.stack([one.logits for one in found], 1))
+        layers = Answers(
+            torch.stack([one.boxes for one in found], 1), torch.stack([one.logits for one in found], 1)
+        )
         return Decoded(layers, first, proposed[0].logits)
 
     def _best(self, proposed: Answers) -> Answers:

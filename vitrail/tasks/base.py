@@ -125,6 +125,26 @@ class Following:
     temperature: float = 1.0
 
 
+class InOriginal(Protocol):
+    """How outputs of an input are placed in the pixels of its image, as numbers or inside a graph."""
+
+    def weights(self, rows: int, cols: int) -> tuple[Tensor, Tensor]:
+        """Return the weights that resize a map of so many cells to the image: (height, rows), (width, cols)."""
+        ...
+
+    def boxes(self, xyxy: Tensor) -> Tensor:
+        """Return boxes (…, 4) in shares of the input as pixels of the image, clipped at its border."""
+        ...
+
+
+class PictureOutput(NamedTuple):
+    """An output of an exported graph in the pixels of the image itself: its name, its type, and what it is."""
+
+    name: str
+    dtype: str
+    words: str
+
+
 class Task(Targets[Target], Generic[Target, PredictionT]):
     """Base class of all tasks: targets, head, loss, prediction, proof and evaluation.
 
@@ -192,7 +212,7 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     def prepare(self, batch: Batch[Any], rng: np.random.Generator, progress: float) -> Batch[Any]:
         """Return the batch for training (mixing, masking, noise); `progress` of the training is 0 … 1.
 
-        It must not change anything that `weights` counts: a step counts before it calls `prepare`.
+        A step counts what `weights` counts before it calls `prepare`; micro-batches are weighted by these numbers.
         """
         return batch
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 CLASS, CORNERS, OVERLAP = 2.0, 5.0, 2.0
-"""Weights of the costs of class, distance and overlap (Carion et al. 2020, arXiv:2005.12872, with a focal class cost)."""
+"""Weights of the costs of class, distance and overlap (arXiv:2005.12872, with a focal cost of the class)."""
 
 ALPHA, GAMMA = 0.25, 2.0
 """Of the focal cost of a class (Lin et al. 2017, arXiv:1708.02002)."""

@@ -42,7 +42,12 @@ class DetectHead(Head):
         if not self.training:
             return output
         every = {"train.boxes": boxes, "train.logits": logits}
-        return {**output, **every, "train.first.boxes": found.first.boxes, "train.first.logits": found.first.logits}
+        return {
+            **output,
+            **every,
+            "train.first.boxes": found.first.boxes,
+            "train.first.logits": found.first.logits,
+        }
 
     def decoded(self, features: Features, record: Recorder | None = None) -> Decoded:
         """Return what all layers found; a recorder gets their attention to the map."""

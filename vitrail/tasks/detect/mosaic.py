@@ -1,4 +1,4 @@
-"""Mosaics: four images of a batch in one input, for more objects of more sizes (Bochkovskiy et al. 2020, arXiv:2004.10934)."""
+"""Mosaics: four images of a batch in one input, for more objects of more sizes (arXiv:2004.10934, §3.3)."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from vitrail.data.batch import Batch, Geometry
 from vitrail.data.boxes import Boxes, FoundBoxes, make_found
 from vitrail.data.truth import Truth
-from vitrail.data.view import points_in_input, boxes_in_original, corners, around
+from vitrail.data.view import around, boxes_in_original, corners, points_in_input
 from vitrail.layers.boxes import overlaps, to_corners
 from vitrail.layers.heads import Output
 from vitrail.layers.query_decoder import Answers, DecoderShape
 from vitrail.layers.tokens import FeatureSpec
-from vitrail.tasks.base import Ask, Asked, Losses, Task, within
+from vitrail.tasks.base import Ask, Asked, InOriginal, Losses, PictureOutput, Task, within
 from vitrail.tasks.detect.evaluation import BoxEvaluation
 from vitrail.tasks.detect.head import DetectHead
 from vitrail.tasks.detect.loss import Sums, Truths, summed
@@ -44,8 +44,8 @@ USUAL, MOST = 100, 300
 BUDGET = 500
 """Queries of all groups while training, about: they cost a tenth of a step of a ViT-S (docs/benchmarks.md)."""
 
-SAME = 0.9
-"""IoU from which two boxes are the same in a proof."""
+SAME = 1e-3
+"""Largest difference of a corner, in shares of the input, of boxes that are the same in a proof."""
 
 
 class Detect(Task[Boxes, Objects], DetectTargets):
@@ -62,9 +62,16 @@ class Detect(Task[Boxes, Objects], DetectTargets):
     }  # fmt: skip
     columns = ("class", "number", "confidence", "left", "top", "right", "bottom")
     exports = Exports("object-detection", ("map", "map50"))
-    picture_outputs = ("found",)
+    picture_outputs = (
+        PictureOutput(
+            "found",
+            "float32",
+            "a row for each query, in no order: left, top, right, bottom in pixels of the original image, confidence, "
+            "and the index of the class in labels; leave out rows below the threshold: (query, 6)",
+        ),
+    )
     takes_threshold = True
-    agreement = f"sets of boxes are the same (IoU {SAME:g}, same class)"
+    agreement = f"sets of boxes are the same (class, and corners to {SAME:g} of a side)"
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
@@ -77,11 +84,13 @@ class Detect(Task[Boxes, Objects], DetectTargets):
         own = self.settings
         queries = own.queries or USUAL
         groups = own.groups or groups_for(queries)
-        shape = DecoderShape(own.width, own.layers, queries, groups, max(1, own.width // 32), own.points, own.hidden)
+        shape = DecoderShape(
+            own.width, own.layers, queries, groups, max(1, own.width // 32), own.points, own.hidden
+        )
         return DetectHead(spec, len(self.labels), shape)
 
     def learn(self, rows: Sequence[Row], root: Path) -> Mapping[str, Any]:
-        """Return the number of queries, twice the most boxes of a training image, and of groups, if they are not set."""
+        """Return the numbers of queries, twice the most boxes of an image, and of groups, if they are not set."""
         own = self.settings
         most = max((len(self.read(row, root).kinds) for row in rows), default=0)
         queries = own.queries or min(MOST, max(USUAL, 2 * most))
@@ -225,11 +234,20 @@ class Detect(Task[Boxes, Objects], DetectTargets):
         ways = ((one, other), (other, one))
         return torch.stack([_contained(self, *way, tolerance) for way in ways]).all(0)
 
+    def in_image(self, output: Output, onto: InOriginal) -> Output:
+        """Return corners in pixels of the image, confidence and class of each query, for exported graphs: (b, q, 6)."""
+        score, kind = (output["logits"].float() / self.settings.temperature).sigmoid().max(-1)
+        boxes = onto.boxes(to_corners(output["boxes"].float()))
+        return {"found": torch.cat([boxes, score[..., None], kind[..., None].float()], -1)}
+
     # Evaluation
 
     def evaluation(self) -> BoxEvaluation:
         return BoxEvaluation(
-            self.labels, find=self.find, threshold=self.settings.threshold, temperature=self.settings.temperature
+            self.labels,
+            find=self.find,
+            threshold=self.settings.threshold,
+            temperature=self.settings.temperature,
         )
 
 
@@ -261,8 +279,9 @@ def _contained(task: Detect, one: Output, other: Output, tolerance: float) -> Te
     p, q = ((output["logits"].float() / task.settings.temperature).sigmoid() for output in (one, other))
     sure, kind = p.max(-1)
     wanted = sure >= task.settings.threshold + tolerance
-    iou = overlaps(to_corners(one["boxes"].float())[:, :, None], to_corners(other["boxes"].float())[:, None])[0]
+    corners = (to_corners(output["boxes"].float()) for output in (one, other))
+    apart = torch.cdist(*corners, p=float("inf"))
     theirs, their_kind = q.max(-1)
-    same = (iou >= SAME) & (kind[:, :, None] == their_kind[:, None])
+    same = (apart <= max(SAME, tolerance)) & (kind[:, :, None] == their_kind[:, None])
     near = theirs >= task.settings.threshold - max(tolerance, 1e-6)
     return ((same & near[:, None]).any(2) | ~wanted).all(1)

@@ -21,7 +21,7 @@ from vitrail.data.truth import Truth
 from vitrail.data.view import points_in_original, scaled, strips_in_original
 from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
-from vitrail.tasks.base import Ask, Asked, Following, Losses, Task, within
+from vitrail.tasks.base import Ask, Asked, Following, InOriginal, Losses, PictureOutput, Task, within
 from vitrail.tasks.freezing import frozen_encoder
 from vitrail.tasks.result import Exports
 from vitrail.tasks.segment import loss
@@ -83,7 +83,9 @@ class Segment(Task[Mask, Areas], SegmentTargets):
     outputs: Mapping[str, tuple[str, ...]] = {"map": ("class", "row", "col")}
     columns = ("class", "pixels", "share")
     exports = Exports("image-segmentation", ("mean_iou",))
-    picture_outputs = ("classes",)
+    picture_outputs = (
+        PictureOutput("classes", "int64", "classes of the pixels of the original image: (height, width)"),
+    )
     measures = True
     takes_threshold = True
     agreement = f"masks are the same in at least {100 * SAME:g} % of their pixels"
@@ -335,13 +337,10 @@ class Segment(Task[Mask, Areas], SegmentTargets):
         gap = (p.amax(1, keepdim=True) - p.gather(1, answer))[:, 0]
         return (gap <= tolerance).float().mean((1, 2)) >= SAME
 
-    def in_image(self, output: Output, spread: Callable[[int, int], tuple[Tensor, Tensor]]) -> Output:
-        """Return the class of each pixel of the image, for exported graphs: (b, height, width).
-
-        `spread` returns the matrices that resize this number of rows and columns to those of the image.
-        """
+    def in_image(self, output: Output, onto: InOriginal) -> Output:
+        """Return the class of each pixel of the image, for exported graphs: (b, height, width)."""
         maps = output["map"].float()
-        rows, cols = spread(maps.shape[-2], maps.shape[-1])
+        rows, cols = onto.weights(maps.shape[-2], maps.shape[-1])
         return {"classes": (rows @ (maps @ cols.mT)).argmax(1)}
 
     # Evaluation

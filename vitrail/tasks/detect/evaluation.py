@@ -1,0 +1,3 @@
+class BoxEvaluation:
+    def __init__(self, labels, find, threshold, temperature):
+        pass
