@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-LONG := $(wildcard tests/flows/ tests/export/ tests/contracts/ tests/training/)
+LONG := $(wildcard tests/studio/ tests/flows/ tests/export/ tests/contracts/ tests/training/)
 PARTS = $(LONG) $(filter-out $(LONG),$(wildcard tests/[a-z]*/))
 QUICK := $(addprefix tests/,architecture/ core/ data/ evaluate/ explainers/ parity/ runs/ tasks/)
 
@@ -34,11 +34,11 @@ studio: $(READY)
 
 # A process a folder: a crash names its folder, and none inherits the threads and memory of a thousand other tests.
 # Two run at once, one thread each, the long ones first. All folders run, whatever fails; each line says whose it is,
-# and the last lines are the sums of all folders and the names of those that failed.
+# and the last lines are the sums of all folders, the tests that failed, and the folders that did.
 test: $(READY)
 	@logs=$$(mktemp -d); printf '%s\n' $(PARTS) | OMP_NUM_THREADS=1 xargs -P 2 -I PART bash -o pipefail -c \
 	"$(BIN)/python -u -m pytest PART 2>&1 | tee $$logs/\$$(basename PART) | sed -u 's|^|PART  |' || echo PART >> $$logs/.failed"; \
-	tail -qn 1 $$logs/*; names=$$(cat $$logs/.failed 2>/dev/null); rm -rf $$logs; \
+	tail -qn 1 $$logs/*; grep -hE '^(FAILED|ERROR) ' $$logs/*; names=$$(cat $$logs/.failed 2>/dev/null); rm -rf $$logs; \
 	test -z "$$names" || { echo "Tests failed in:" $$names; exit 1; }
 
 # What a change is tried with before `make test`: lint, and the folders whose tests are quick.
