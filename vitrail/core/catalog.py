@@ -112,6 +112,7 @@ TARGETS: Mapping[str, str] = MappingProxyType(
         "classify": "vitrail.tasks.classify.targets:ClassTargets",
         "multilabel": "vitrail.tasks.multilabel.targets:LabelTargets",
         "segment": "vitrail.tasks.segment.targets:SegmentTargets",
+        "detect": "vitrail.tasks.detect.targets:DetectTargets",
         "elastic": "vitrail.tasks.classify.targets:ClassTargets",
         "elastic_multilabel": "vitrail.tasks.multilabel.targets:LabelTargets",
     }

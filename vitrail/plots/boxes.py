@@ -87,7 +87,10 @@ def compare_boxes(
     true_ones, found_ones = {one for one, _ in pairs}, {other for _, other in pairs}
     missed = [not box.faint and i not in true_ones for i, box in enumerate(truth)]
     invented = [not box.faint and i not in found_ones for i, box in enumerate(found)]
-    left = [_judged(box, i in true_ones, bad, "missed", MISSED) for i, (box, bad) in enumerate(zip(truth, missed, strict=True))]
+    left = [
+        _judged(box, i in true_ones, bad, "missed", MISSED)
+        for i, (box, bad) in enumerate(zip(truth, missed, strict=True))
+    ]
     right = [
         _judged(box, i in found_ones, bad, "invented", INVENTED)
         for i, (box, bad) in enumerate(zip(found, invented, strict=True))
@@ -98,7 +101,10 @@ def compare_boxes(
     drawings = (draw_boxes(image, one) for one in (left, right))
     size = max(13, min(ground.size) // 26)
     return beside(
-        *(titled(drawn, title, size) for drawn, title in zip(drawings, (left_title, right_title), strict=True))
+        *(
+            titled(drawn, title, size)
+            for drawn, title in zip(drawings, (left_title, right_title), strict=True)
+        )
     )
 
 

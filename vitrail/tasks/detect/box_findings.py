@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.data.boxes import MEDIUM, SMALL, Boxes, box_areas, clip_to, iou_table
+from vitrail.data.boxes import MEDIUM, SMALL, Boxes, box_areas, iou_table
 from vitrail.data.decode import EXIF
 from vitrail.data.findings import Finding, Strata, missing
 from vitrail.data.labels import count, shorten
@@ -34,9 +33,7 @@ ROUNDING = 1.0
 _SAME_SHAPE = 0.02  # relative difference of two aspect ratios that come from rounding sides
 
 
-def check_frame(
-    row: Row, stated: Sequence[StatedBox], facts: Facts, root: Path
-) -> Iterator[Finding]:
+def check_frame(row: Row, stated: Sequence[StatedBox], facts: Facts, root: Path) -> Iterator[Finding]:
     """Report boxes that were written for another frame: rotated by an EXIF tag, or an image of another size."""
     size, turned = facts.size, facts.size[::-1]
     swaps = EXIF in facts.notes and not row.part and orientation(read_bytes(root, row.path)) >= 5
@@ -54,7 +51,9 @@ def check_frame(
     elif other is not None:
         text = f"boxes for an image of {other[1]} × {other[0]} px on one of {size[1]} × {size[0]}"
         alike = abs(other[0] * size[1] / (other[1] * size[0]) - 1) < _SAME_SHAPE
-        hint = "Use the images in the size in which they were annotated, or correct the size in the annotations."
+        hint = (
+            "Use the images in the size in which they were annotated, or correct the size in the annotations."
+        )
         yield Finding("box size", text, (row.id,), grave=True, out=alike or not fits, hint=hint)
 
 
@@ -80,7 +79,7 @@ def check_boxes(
     far = np.array(size[::-1], np.float64)
     over = np.maximum(-boxes.xyxy[:, :2], boxes.xyxy[:, 2:] - far).max(1, initial=0)
     inside = box_areas(np.clip(boxes.xyxy, 0, [*far, *far])) > 0
-    if (cut := int(((over > ROUNDING) & inside).sum())):
+    if cut := int(((over > ROUNDING) & inside).sum()):
         text = f"{count(cut, 'box', 'boxes')} beyond the border, clipped there"
         yield Finding("box outside", text, (row.id,))
     if gone := int((~inside).sum()):
@@ -105,14 +104,18 @@ def check_set(
 
     `noted` contains the boxes of every checked image, by the id and the target of its row.
     """
-    images = [noted[row.id, row.target] for row in rows if row.state == KEPT and (row.id, row.target) in noted]
+    images = [
+        noted[row.id, row.target] for row in rows if row.state == KEPT and (row.id, row.target) in noted
+    ]
     if not images:
         return
     table = [_class_row(name, kind, images) for kind, name in enumerate(names)]
     present = [line["class"] for line in table if line["boxes"]]
     absent = [name for name in names if name not in present]
     if absent:
-        text = f"No box of {shorten(absent, 8)}, so it cannot be learned. Add images of it, or remove the class."
+        text = (
+            f"No box of {shorten(absent, 8)}, so it cannot be learned. Add images of it, or remove the class."
+        )
         yield Finding("absent class", text, grave=True)
     yield from missing(rows, present, strata)
     few = [f"{line['class']} ({line['boxes']})" for line in table if 0 < line["boxes"] < FEW_BOXES]
@@ -153,8 +156,8 @@ def _sizes(images: Sequence[Boxes]) -> Finding:
     )
     middle = f", the median box has a side of {np.median(sides):.0f} px" if len(sides) else ""
     text = (
-        f"Sizes: {small:,} small boxes (below {SMALL} × {SMALL} px), {medium:,} medium, {parts['large']:,} large (above "
-        f"{MEDIUM} × {MEDIUM}){middle}."
+        f"Sizes: {small:,} small boxes (below {SMALL} × {SMALL} px), {medium:,} medium, {parts['large']:,} large "
+        f"(above {MEDIUM} × {MEDIUM}){middle}."
     )
     return Finding("box sizes", text, table=table)
 

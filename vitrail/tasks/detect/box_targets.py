@@ -53,4 +53,6 @@ def _stated_box(stated: dict[str, Any]) -> StatedBox:
         raise ValueError("a corner is not a number")
     height, width = stated.get("of") or (0, 0)
     ignored = bool(stated.get("crowd") or stated.get("difficult"))
-    return StatedBox(label(str(stated["class"])), (left, top, right, bottom), ignored, (int(height), int(width)))
+    return StatedBox(
+        label(str(stated["class"])), (left, top, right, bottom), ignored, (int(height), int(width))
+    )

@@ -90,9 +90,7 @@ class DetectTargets(Targets[Boxes]):
         if not parts.is_window(row.part):
             return boxes
         left, top, right, bottom = parts.Part.of(row.part, row.path).numbers
-        return clip_to(
-            boxes._replace(xyxy=boxes.xyxy - (left, top, left, top)), (bottom - top, right - left)
-        )
+        return clip_to(boxes._replace(xyxy=boxes.xyxy - (left, top, left, top)), (bottom - top, right - left))
 
     def transform(self, target: Boxes, view: Any) -> Boxes:
         """Return the boxes that a view of the image shows, in pixels of its input."""
