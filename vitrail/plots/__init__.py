@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vitrail.plots.boxes import DrawnBox, compare_boxes, draw_boxes
 from vitrail.plots.colours import (
     ACCENT,
     FAINT,
@@ -78,13 +79,16 @@ __all__ = [
     "SECOND",
     "THIN",
     "Bar",
+    "DrawnBox",
     "Fan",
     "below",
     "beside",
+    "compare_boxes",
     "costs",
     "curves",
     "data_uri",
     "distinct_colours",
+    "draw_boxes",
     "fan",
     "framed",
     "heat",

@@ -8,6 +8,7 @@ from pathlib import Path
 from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.data.labels import count
+from vitrail.data.layouts import box_tables
 from vitrail.data.layouts.base import Entry as Entry
 from vitrail.data.layouts.base import Layout as Layout
 from vitrail.data.layouts.base import Question as Question
@@ -34,6 +35,8 @@ def sniff(
     look: Look = decide if name == "auto" else catalog.load("layout", name)
     kinds = {learns: kind for kind, learns in catalog.DEFAULT_TASKS.items()}
     tree = replace(Tree.look(source, options), wanted=kinds.get(task or "", ""))
+    if options.layout == "auto" and tree.wanted in {"", "boxes"} and box_tables.asked(tree):
+        look = catalog.load("layout", "boxes")  # its rows are boxes, not labels
     found = look(tree)
     if found is None and name == "auto":
         raise _unlabelled(tree)

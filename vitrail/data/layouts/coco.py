@@ -9,9 +9,10 @@ from typing import Any
 
 from vitrail.core.errors import DataError
 from vitrail.data.image_finder import Finder, folder_of, plain_path
-from vitrail.data.labels import count, shorten, split_of
+from vitrail.data.labels import count, natural, shorten, split_of
 from vitrail.data.layouts.annotations import few, is_coco_classes
 from vitrail.data.layouts.base import Tree
+from vitrail.data.layouts.mask_files import paint
 from vitrail.data.layouts.outline_masks import Box, Drawn, OutlinedImage
 
 
@@ -40,13 +41,15 @@ def read(tree: Tree) -> Drawn:
     find = Finder({name: name for name in tree.pictures}, tree.root)
     pictures: list[OutlinedImage] = []
     notes: list[str] = []
+    names: dict[str, None] = {}
     for name in few(tree, ".json"):
         content = content_of(tree, name)
         if content is not None:
             own = _File(find, name, content)
             pictures += own.pictures()
+            names.update(dict.fromkeys(own.names()))
             notes += own.notes
-    return Drawn(pictures, tuple(notes))
+    return Drawn(pictures, tuple(notes), tuple(names))
 
 
 class _File:
@@ -100,6 +103,27 @@ class _File:
         elif gone:
             self.notes.append(f"{count(len(gone), 'image')} of {self.name} not here: {shorten(gone)}.")
 
+    def names(self) -> list[str]:
+        """Return the categories by their ids, those without boxes, too.
+
+        A category without boxes that is only the supercategory of the others is no class: Roboflow adds one.
+        """
+        used = {one["category_id"] for one in self.content["annotations"]}
+        above = {one.get("supercategory") for one in self.content["categories"]}
+        ordered = sorted(self.content["categories"], key=lambda one: natural(str(one["id"])))
+        groups = [
+            str(one["name"])
+            for one in ordered
+            if one["id"] not in used
+            and one["name"] in above
+            and one.get("supercategory") in {None, "", "none"}
+        ]
+        if groups:
+            self.notes.append(
+                f"{shorten(groups)} of {self.name} is no class: a group of classes without boxes."
+            )
+        return [str(one["name"]) for one in ordered if str(one["name"]) not in groups]
+
     def pictures(self) -> list[OutlinedImage]:
         """Return the images with their objects; an annotation of an unknown category sets `trouble`."""
         names = {one["id"]: str(one["name"]) for one in self.content["categories"]}
@@ -131,8 +155,21 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _corners(annotation: Mapping[str, Any]) -> tuple[float, float, float, float]:
-    x, y, width, height = annotation["bbox"]
-    return x, y, x + width, y + height
+    """Return the corners of a box; without a box, of the outline around it."""
+    if annotation.get("bbox"):
+        x, y, width, height = annotation["bbox"]
+        return x, y, x + width, y + height
+    outline = annotation["segmentation"]
+    if isinstance(outline, list):
+        xs = [x for polygon in outline for x in polygon[::2]]
+        ys = [y for polygon in outline for y in polygon[1::2]]
+        return min(xs), min(ys), max(xs), max(ys)
+    height, width = outline["size"]
+    there = (
+        paint([{"class": "", "rle": outline}], (height, width), {"": 1}, "An annotation without a box") > 0
+    )
+    rows, cols = (there.any(axis).nonzero()[0].tolist() or [0, -1] for axis in (1, 0))
+    return cols[0], rows[0], cols[-1] + 1, rows[-1] + 1
 
 
 def _more(annotation: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from vitrail.core.errors import DataError
 from vitrail.data.labels import count, shorten
 from vitrail.data.layouts import mask_files, mask_pairs, mask_tables, outlines, series
 from vitrail.data.layouts.base import Entry, Layout, Tree
-from vitrail.data.layouts.boxes import listed_splits
 from vitrail.data.layouts.known_palettes import known
 from vitrail.data.layouts.mask_header import Header, decide_header
 from vitrail.data.layouts.mask_tables import BACKGROUND, FOREGROUND
+from vitrail.data.layouts.voc import listed_splits
 from vitrail.data.manifest import dump_target
 from vitrail.data.medical import affine_of, labels_of, slices
 from vitrail.data.open_image import read

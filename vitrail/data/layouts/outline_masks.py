@@ -36,7 +36,11 @@ class OutlinedImage(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What files of annotations say: the images, and what was left aside, as sentences."""
+    """What files of annotations say: the images, what was left aside, as sentences, and the classes in their order.
+
+    Classes that occur in boxes only are missing in `names`; formats without a list of classes have none.
+    """
 
     pictures: list[OutlinedImage]
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ import polars as pl
 from vitrail.core.errors import DataError, UnknownNameError
 from vitrail.data.image_finder import FREELY, GONE, Finder, folder_of
 from vitrail.data.labels import count, join_labels, natural, shorten, split_in, split_labels
+from vitrail.data.layouts import box_tables
 from vitrail.data.layouts.annotations import as_json, few
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.table_files import (
@@ -92,7 +93,8 @@ def readings(tree: Tree) -> Readings:
         return Readings([], [])
     around = replace(Tree.look(tree.root, tree.options), notes=tree.notes) if tree.table else tree
     asked, column = _asked(tree)
-    names = [asked] if asked else _candidates(tree)
+    boxes = set(box_tables.names(tree)) if not asked and tree.wanted not in {"class", "classes"} else set()
+    names = [asked] if asked else [name for name in _candidates(tree) if name not in boxes]
     find = Finder({name: around.files[name] for name in around.pictures}, around.root)
     read: list[_Read] = []
     aside: list[Aside] = []

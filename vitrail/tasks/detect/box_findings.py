@@ -156,8 +156,8 @@ def _sizes(images: Sequence[Boxes]) -> Finding:
     )
     middle = f", the median box has a side of {np.median(sides):.0f} px" if len(sides) else ""
     text = (
-        f"Sizes: {small:,} small boxes (below {SMALL} × {SMALL} px), {medium:,} medium, {parts['large']:,} large (above "
-        f"{MEDIUM} × {MEDIUM}){middle}."
+        f"Sizes: {small:,} small boxes (below {SMALL} × {SMALL} px), {medium:,} medium, {parts['large']:,} large "
+        f"(above {MEDIUM} × {MEDIUM}){middle}."
     )
     return Finding("box sizes", text, table=table)
 
