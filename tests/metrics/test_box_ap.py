@@ -31,7 +31,9 @@ def image(draw: np.random.Generator, objects: int, answers: int) -> tuple[FoundB
         far = np.sort(draw.uniform(0, 300, (answers, 2, 2)), 1).reshape(answers, 4)
         pick = draw.random(answers) < 0.7
         boxes = np.where(pick[:, None], near, far)
-        called = np.where(pick & (draw.random(answers) < 0.8), kinds[which], draw.integers(0, CLASSES, answers))
+        called = np.where(
+            pick & (draw.random(answers) < 0.8), kinds[which], draw.integers(0, CLASSES, answers)
+        )
     else:
         boxes = np.sort(draw.uniform(0, 300, (answers, 2, 2)), 1).reshape(answers, 4)
         called = draw.integers(0, CLASSES, answers)
@@ -46,19 +48,31 @@ def coco_scores(pairs):
     from pycocotools.cocoeval import COCOeval
 
     truth, answers, number = COCO(), [], 0
-    content = {"images": [], "annotations": [], "categories": [{"id": i + 1, "name": str(i)} for i in range(CLASSES)]}
+    content = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": i + 1, "name": str(i)} for i in range(CLASSES)],
+    }
     for place, (found, true) in enumerate(pairs, 1):
         content["images"].append({"id": place, "width": 500, "height": 500})
         for box, kind, crowd in zip(true.xyxy, true.kinds, true.crowd, strict=True):
             number += 1
             x, y, w, h = box[0], box[1], box[2] - box[0], box[3] - box[1]
             content["annotations"].append(
-                {"id": number, "image_id": place, "category_id": int(kind) + 1, "bbox": [x, y, w, h], "area": w * h}
+                {
+                    "id": number,
+                    "image_id": place,
+                    "category_id": int(kind) + 1,
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                }
                 | {"iscrowd": int(crowd)}
             )
         for box, kind, score in zip(found.xyxy, found.kinds, found.scores, strict=True):
             x, y, w, h = box[0], box[1], box[2] - box[0], box[3] - box[1]
-            answers.append({"image_id": place, "category_id": int(kind) + 1, "bbox": [x, y, w, h], "score": float(score)})
+            answers.append(
+                {"image_id": place, "category_id": int(kind) + 1, "bbox": [x, y, w, h], "score": float(score)}
+            )
     truth.dataset = content
     truth.createIndex()
     run = COCOeval(truth, truth.loadRes(answers), "bbox")
@@ -93,7 +107,9 @@ def test_an_image_that_counts_twice_is_an_image_twice():
         found.scores[:] = np.sort(draw.random(len(found.scores)))[::-1]
     matches = [matches_of(*pair) for pair in pairs]
     once = mean_precisions(sorted_by_class(matches, CLASSES), np.array([1, 0, 1, 1]))
-    np.testing.assert_allclose(once, mean_precisions(sorted_by_class([matches[i] for i in (0, 2, 3)], CLASSES)))
+    np.testing.assert_allclose(
+        once, mean_precisions(sorted_by_class([matches[i] for i in (0, 2, 3)], CLASSES))
+    )
     every = mean_precisions(sorted_by_class(matches, CLASSES))
     np.testing.assert_array_equal(every, mean_precisions(sorted_by_class(matches, CLASSES), np.ones(4)))
 
@@ -101,7 +117,9 @@ def test_an_image_that_counts_twice_is_an_image_twice():
 def test_precision_recall_and_the_best_threshold_by_hand():
     truth = make_boxes([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], [0, 0, 1])
     found = make_found(
-        [[0, 0, 10, 10], [20, 1, 30, 10], [60, 0, 70, 10], [40, 0, 50, 10]], [0, 0, 0, 0], [0.9, 0.8, 0.5, 0.3]
+        [[0, 0, 10, 10], [20, 1, 30, 10], [60, 0, 70, 10], [40, 0, 50, 10]],
+        [0, 0, 0, 0],
+        [0.9, 0.8, 0.5, 0.3],
     )
     curve = threshold_curve(sorted_by_class([matches_of(found, truth, 2)], 2))
     np.testing.assert_allclose(curve.confidence, [0.3, 0.5, 0.8, 0.9])
@@ -113,7 +131,9 @@ def test_precision_recall_and_the_best_threshold_by_hand():
 def test_nothing_found_and_nothing_there_are_numbers():
     empty, one = make_boxes(), make_boxes([[0, 0, 9, 9]], [0])
     nothing = matches_of(make_found(), empty, 2)
-    assert mean_of(mean_precisions(sorted_by_class([nothing], 2))) != 0  # not a number: no class has an object
+    assert (
+        mean_of(mean_precisions(sorted_by_class([nothing], 2))) != 0
+    )  # not a number: no class has an object
     missed = matches_of(make_found(), one, 2)
     assert mean_of(mean_precisions(sorted_by_class([nothing, missed], 2))) == 0
     curve = threshold_curve(sorted_by_class([nothing, missed], 2))
@@ -121,7 +141,9 @@ def test_nothing_found_and_nothing_there_are_numbers():
 
 
 def test_what_was_taken_for_what_by_hand():
-    truth = make_boxes([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 90, 30]], [0, 1, 1, 0], [0, 0, 0, 1])
+    truth = make_boxes(
+        [[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 90, 30]], [0, 1, 1, 0], [0, 0, 0, 1]
+    )
     found = make_found(
         [[0, 0, 10, 9], [20, 0, 30, 10], [0, 50, 9, 59], [61, 1, 70, 10]], [0, 0, 1, 0], [0.9, 0.8, 0.7, 0.6]
     )

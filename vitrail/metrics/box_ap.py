@@ -34,9 +34,12 @@ class Sorted(NamedTuple):
 def sorted_by_class(matches: Sequence[Matches], classes: int, area: int = ALL) -> list[Sorted]:
     """Return the predicted boxes of each class; equal scores keep the order of the images."""
     image = np.concatenate([np.full(len(one.scores), i) for i, one in enumerate(matches)]).astype(np.int64)
-    scores, kinds = (np.concatenate(part) for part in zip(*((m.scores, m.kinds) for m in matches), strict=True))
+    scores, kinds = (
+        np.concatenate(part) for part in zip(*((m.scores, m.kinds) for m in matches), strict=True)
+    )
     right, ignored = (
-        np.concatenate(part) for part in zip(*((m.right[:, area], m.ignored[:, area]) for m in matches), strict=True)
+        np.concatenate(part)
+        for part in zip(*((m.right[:, area], m.ignored[:, area]) for m in matches), strict=True)
     )
     objects = np.stack([one.objects[:, area] for one in matches])
     found = []

@@ -18,6 +18,7 @@ from vitrail.layers.heads import Output
 from vitrail.layers.query_decoder import Answers, DecoderShape
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Asked, InOriginal, Losses, PictureOutput, Task, within
+from vitrail.tasks.detect.drawings import draw_beside, draw_found
 from vitrail.tasks.detect.evaluation import BoxEvaluation
 from vitrail.tasks.detect.head import DetectHead
 from vitrail.tasks.detect.loss import Sums, Truths, summed
@@ -212,9 +213,16 @@ class Detect(Task[Boxes, Objects], DetectTargets):
 
     def render(self, image: Image, prediction: Objects) -> Image:
         """Return the image with its boxes, in the colours of their classes."""
-        from vitrail.tasks.detect.drawings import draw_found
-
         return draw_found(image, prediction.found, self.labels)
+
+    def compare(self, image: Image, prediction: Objects, truth: Boxes) -> Image:
+        """Return truth and prediction side by side, with what is matched, missed and invented."""
+        return draw_beside(image, prediction.found, truth, self.labels)
+
+    def glance(self, image: Image, output: Output, geometry: Geometry, truth: Boxes) -> Image:
+        """Return truth and prediction side by side, for pages shown while a training runs."""
+        (prediction,) = self.decode(output, [geometry], Ask())
+        return self.compare(image, prediction, truth)
 
     # Proof
 
