@@ -125,9 +125,10 @@ def _columns(header: Sequence[str]) -> _Columns | None:
         return next((header.index(one) for one in known if one in header), -1)
 
     image = place(_IMAGE)
-    corners, sides = next((one for one in _CORNERS if set(one) <= set(header)), ()), False
-    if not corners:
-        corners, sides = next((one for one in _SIDES if set(one) <= set(header)), ()), True
+    corners: tuple[str, ...] = next((one for one in _CORNERS if set(one) <= set(header)), ())
+    sides = not corners
+    if sides:
+        corners = next((one for one in _SIDES if set(one) <= set(header)), ())
     if not corners and "bbox" in header:
         corners = ("bbox",)
     if image < 0 or not corners:

@@ -195,7 +195,7 @@ def _with_tables(tree: Tree, drawn: Drawn, name: str) -> Drawn:
     known = {one.name for one in drawn.pictures}
     others = [one for one in box_tables.read(tree).pictures if one.name not in known]
     added = len({one.name for one in others})
-    note = f"{shorten(tables)} left aside: the {name} annotations describe its images."
+    note = f"{shorten(tables)} left aside: {name} annotations describe the same images."
     if added:
         note = (
             f"{count(added, 'image')} only in {shorten(tables)} taken from there; for others {name} is used."

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from vitrail.core.errors import DataError
 from vitrail.data.image_finder import Finder, folder_of, plain_path
 from vitrail.data.labels import count, natural, shorten, split_of
@@ -168,7 +170,7 @@ def _corners(annotation: Mapping[str, Any]) -> tuple[float, float, float, float]
     there = (
         paint([{"class": "", "rle": outline}], (height, width), {"": 1}, "An annotation without a box") > 0
     )
-    rows, cols = (there.any(axis).nonzero()[0].tolist() or [0, -1] for axis in (1, 0))
+    rows, cols = (np.flatnonzero(there.any(axis)).tolist() or [0, -1] for axis in (1, 0))
     return cols[0], rows[0], cols[-1] + 1, rows[-1] + 1
 
 

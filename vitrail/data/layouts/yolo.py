@@ -189,6 +189,8 @@ def _stated_splits(tree: Tree, classes: Classes) -> _Stated:
         notes.append(
             f"{classes.file} names the images for training as another split, too: used for training."
         )
+    if set(found.values()) == {"train"}:  # no split at all
+        found = dict.fromkeys(found, "")
     return _Stated(found, tuple(notes))
 
 
