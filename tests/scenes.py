@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -38,4 +39,48 @@ def folder(root: Path, count: int) -> Path:
         Image.fromarray(pixels).save(root / "images" / f"{number}.png")
         Image.fromarray(mask).save(root / "masks" / f"{number}.png")
     (root / "classes.txt").write_text("\n".join(NAMES))
+    return root
+
+
+SHAPES = ("disc", "square")
+
+
+def objects(number: int, size: tuple[int, int] = (48, 64)) -> tuple[np.ndarray, list[dict[str, object]]]:
+    """Return an image (height, width, 3) with one to three discs and squares, and its boxes as a manifest has them."""
+    draw = np.random.default_rng(1000 + number)
+    height, width = size
+    pixels = draw.integers(100, 130, (height, width, 3)).astype(np.uint8)
+    y, x = np.mgrid[:height, :width]
+    boxes: list[dict[str, object]] = []
+    for place in draw.permutation(6)[: draw.integers(1, 4)].tolist():  # of six cells, so that none overlaps
+        row, col = divmod(place, 3)
+        side = int(draw.integers(8, min(height // 2, width // 3) - 2))
+        top = row * (height // 2) + int(draw.integers(0, height // 2 - side))
+        left = col * (width // 3) + int(draw.integers(0, width // 3 - side))
+        kind = int(draw.integers(2))
+        inside = (y >= top) & (y < top + side) & (x >= left) & (x < left + side)
+        if kind == 0:
+            inside &= (y + 0.5 - top - side / 2) ** 2 + (x + 0.5 - left - side / 2) ** 2 < (side / 2) ** 2
+        pixels[inside] = ((210, 60, 50), (40, 80, 210))[kind]
+        boxes.append({"class": SHAPES[kind], "box": [left, top, left + side, top + side]})
+    return pixels, boxes
+
+
+def boxed(root: Path, count: int, empty: int = 0) -> Path:
+    """Write so many images with COCO's file of their boxes; the last `empty` ones show no object."""
+    (root / "images").mkdir(parents=True)
+    content: dict[str, list[dict[str, object]]] = {"images": [], "annotations": [], "categories": []}
+    content["categories"] = [{"id": 3 + 4 * i, "name": name} for i, name in enumerate(SHAPES)]
+    for number in range(count):
+        pixels, boxes = objects(number)
+        if number >= count - empty:
+            pixels, boxes = np.full_like(pixels, 115), []
+        Image.fromarray(pixels).save(root / "images" / f"{number}.png")
+        content["images"].append({"id": number, "file_name": f"{number}.png", "height": 48, "width": 64})
+        for one in boxes:
+            left, top, right, bottom = one["box"]  # type: ignore[misc]
+            kind = content["categories"][SHAPES.index(str(one["class"]))]["id"]
+            number_of = {"id": len(content["annotations"]), "image_id": number, "category_id": kind}
+            content["annotations"].append({**number_of, "bbox": [left, top, right - left, bottom - top]})
+    (root / "boxes.json").write_text(json.dumps(content))
     return root

@@ -24,6 +24,7 @@ from vitrail.tasks.result import VALIDATION, Gathered, Number, Result, Scope
 Array = NDArray[Any]
 Find = Callable[[Mapping[str, Tensor], Sequence[Geometry]], list[FoundBoxes]]
 
+
 class Judged(NamedTuple):
     """What is kept of one image: matches of all boxes, and at the threshold confusion and boxes found twice."""
 
