@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -174,9 +175,10 @@ def speeds(studio: Studio) -> dict[str, float]:
     for one in studio.background.of_run("", SPEED):
         if one.state != "done" or one.title in found:
             continue
-        rows: Sequence[dict[str, Any]] = json.loads(one.answer or "{}").get("rows", ())
-        if rows:
-            found[one.title] = max(row["images"] for row in rows)
+        with suppress(ValueError):  # a command that was killed while it printed
+            rows: Sequence[dict[str, Any]] = json.loads(one.answer).get("rows", ())
+            if rows:
+                found[one.title] = max(row["images"] for row in rows)
     return found
 
 
