@@ -69,7 +69,13 @@ class _Pieces:
 
     @property
     def whole(self) -> NDArray[np.bool_]:
-        return ~self.cut.any(1)
+        whole: NDArray[np.bool_] = np.logical_not(self.cut.any(1))
+        return whole
+
+    def cut_along(self, axis: int) -> NDArray[np.bool_]:
+        """Return which boxes are cut at a border across an axis: at the left or right one for 0."""
+        cut: NDArray[np.bool_] = self.cut[:, axis] | self.cut[:, axis + 2]
+        return cut
 
 
 def merge_tiles(found: Sequence[FoundBoxes], tiles: Sequence[Tile], size: tuple[int, int]) -> FoundBoxes:
@@ -100,7 +106,7 @@ def merge_tiles(found: Sequence[FoundBoxes], tiles: Sequence[Tile], size: tuple[
 
 def _pieces(found: FoundBoxes, tile: Tile, size: tuple[int, int]) -> _Pieces:
     left, top, right, bottom = tile
-    xyxy = found.xyxy + (left, top, left, top)
+    xyxy = found.xyxy + np.array((left, top, left, top), np.float64)
     near = [max(2.0, RIM * side) for side in (right - left, bottom - top)] * 2
     inner = np.array([left > 0, top > 0, right < size[1], bottom < size[0]])
     distance = np.abs(xyxy - np.array(tile, np.float64))
@@ -137,7 +143,7 @@ def _halves(one: _Pieces, other: _Pieces) -> NDArray[np.bool_]:
     alike = iou_table(one.xyxy, visible) >= AGREE
     inside = overlap_table(one.xyxy, visible) >= INSIDE * np.maximum(box_areas(one.xyxy), 1e-9)[:, None]
     # A thin slice changes its overlap with every pixel of error: along the border its ends must agree.
-    across, down = one.cut[:, [0, 2]].any(1), one.cut[:, [1, 3]].any(1)
+    across, down = one.cut_along(0), one.cut_along(1)
     slices = (across & ~down)[:, None] & (_span_table(one.xyxy, visible, 1) >= AGREE)
     slices |= (down & ~across)[:, None] & (_span_table(one.xyxy, visible, 0) >= AGREE)
     pieces = (alike | (inside & slices)) & (box_areas(visible) > 0)[None]
@@ -155,9 +161,7 @@ def _same_object(one: _Pieces, other: _Pieces) -> NDArray[np.bool_]:
     else:  # tiles that only touch: the pieces end at the same border, at the same height
         axis = 1 if common[0] == common[2] else 0
         meets = _span_table(first, second, axis) >= AGREE
-        ends = (
-            one.cut[:, [1 - axis, 3 - axis]].any(1)[:, None] & other.cut[:, [1 - axis, 3 - axis]].any(1)[None]
-        )
+        ends = one.cut_along(1 - axis)[:, None] & other.cut_along(1 - axis)[None]
         same = meets & ends
     both = (~one.whole)[:, None] & (~other.whole)[None]
     found: NDArray[np.bool_] = same & both & (one.kinds[:, None] == other.kinds[None])
@@ -167,18 +171,17 @@ def _same_object(one: _Pieces, other: _Pieces) -> NDArray[np.bool_]:
 def _clip(xyxy: NDArray[np.float64], tile: Tile) -> NDArray[np.float64]:
     """Return the parts of boxes (n, 4) inside a tile; those outside have no area."""
     low, high = np.array(tile[:2], np.float64), np.array(tile[2:], np.float64)
-    clipped = np.concatenate([np.clip(xyxy[:, :2], low, high), np.clip(xyxy[:, 2:], low, high)], 1)
-    return clipped
+    return np.concatenate([np.clip(xyxy[:, :2], low, high), np.clip(xyxy[:, 2:], low, high)], 1)
 
 
 def _span_table(a: NDArray[np.float64], b: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     """Return the intersection over union (n, m) of the sides of boxes along an axis, 0 for x."""
     low = np.maximum(a[:, None, axis], b[None, :, axis])
     high = np.minimum(a[:, None, axis + 2], b[None, :, axis + 2])
-    lengths = (one[:, axis + 2] - one[:, axis] for one in (a, b))
     common = np.clip(high - low, 0, None)
-    whole = next(lengths)[:, None] + next(lengths)[None] - common
-    return np.divide(common, whole, out=np.zeros_like(common), where=whole > 0)
+    whole = (a[:, axis + 2] - a[:, axis])[:, None] + (b[:, axis + 2] - b[:, axis])[None] - common
+    shares: NDArray[np.float64] = np.divide(common, whole, out=np.zeros_like(common), where=whole > 0)
+    return shares
 
 
 def _groups(number: int, links: Sequence[tuple[int, int]]) -> list[list[int]]:
