@@ -236,7 +236,7 @@ def test_boxes_for_another_size_are_named(tmp_path: Path) -> None:
 def test_a_class_without_boxes_and_a_set_without_any(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     prepared = checked(tmp_path / "one", [RIGHT[:1]] * 4)
-    assert texts(prepared)["absent class"].startswith("No box of core, so it cannot be learned.")
+    assert texts(prepared)["boxless class"].startswith("No box of core, so it cannot be learned.")
     assert prepared.manifest.truth.names == NAMES
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="no box that can be used"):
