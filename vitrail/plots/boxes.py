@@ -18,11 +18,14 @@ MATCHED, MISSED, INVENTED = "#009e73", SECOND, FRAME
 Colour = tuple[int, int, int] | str
 Corners = tuple[float, float, float, float]
 
-_LINE, _TEXT = 300, 42
+_LINE, _TEXT = 220, 42
 """Shares of the image: the width of a line, and the size of the text."""
 
 _OVERLAP = 0.15
 """A plate of text that covers a larger share of its area of other plates is left out; the legend names its class."""
+
+_COVERED = 0.12
+"""Plates that would cover a larger share of the image are all left out: the legend names the classes instead."""
 
 _DASH = 5  # the length of a dash, in widths of the line
 
@@ -56,19 +59,21 @@ class _Pen:
     tall: int
 
 
-def draw_boxes(image: Image.Image, boxes: Sequence[DrawnBox]) -> Image.Image:
+def draw_boxes(image: Image.Image, boxes: Sequence[DrawnBox], *, weight: float = 1.0) -> Image.Image:
     """Return the image with boxes and their texts; a small image is enlarged first.
 
     The first box lies on top, so give the highest scores first. Plates of text stay inside the image and do not cover
-    each other; a legend below names the classes if a plate had no place.
+    each other; a legend below names the classes if a plate had no place. `weight` multiplies the width of lines, for
+    drawings that are shown smaller.
     """
     ground = shown(image).copy()
-    pen = _pen(ground, ground.width / image.width)
+    pen = _pen(ground, ground.width / image.width, weight)
     for box in reversed(boxes):
         _outline(pen, box)
     placed: list[Corners] = []
-    hidden = False
-    for box in boxes:
+    texts = sum(pen.font.getlength(box.text) for box in boxes)
+    hidden = texts * pen.tall > _COVERED * ground.width * ground.height
+    for box in () if hidden else boxes:
         hidden |= not _plate(pen, box, placed)
     return _legend(ground, boxes) if hidden else ground
 
@@ -114,12 +119,17 @@ def _judged(box: DrawnBox, matched: bool, bad: bool, word: str, colour: str) -> 
     return box._replace(text=f"{word} {box.text}", colour=colour, kind=word) if bad else box
 
 
-def _pen(ground: Image.Image, scale: float) -> _Pen:
+def _pen(ground: Image.Image, scale: float, weight: float) -> _Pen:
     side = min(min(ground.size) * 1.5, max(ground.size))
     font = ImageFont.load_default(max(11, round(side / _TEXT)))
     top, bottom = font.getbbox("Åy")[1::2]
     return _Pen(
-        ImageDraw.Draw(ground), ground.size, scale, max(2, round(side / _LINE)), font, round(bottom - top) + 4
+        ImageDraw.Draw(ground),
+        ground.size,
+        scale,
+        max(2, round(weight * side / _LINE)),
+        font,
+        round(bottom - top) + 4,
     )
 
 

@@ -35,6 +35,18 @@ TITLES = {
     "mask turn kept": "EXIF orientation in only one of image and mask",
     "absent class": "Classes that are in no mask",
     "class areas": "Areas of the classes",
+    "flat box": "Boxes of no size",
+    "box outside": "Boxes beyond the border",
+    "box lost": "Boxes outside the image",
+    "doubled box": "Boxes that are there twice",
+    "box turn": "Boxes for another orientation",
+    "box size": "Boxes for an image of another size",
+    "boxless class": "Classes without boxes",
+    "few boxes": "Classes with few boxes",
+    "box classes": "Boxes of each class",
+    "box sizes": "Sizes of the boxes",
+    "objects": "Objects in an image",
+    "background": "Images of background",
 }
 """Kind of finding → its title."""
 

@@ -116,14 +116,17 @@ def check_set(
         text = (
             f"No box of {shorten(absent, 8)}, so it cannot be learned. Add images of it, or remove the class."
         )
-        yield Finding("absent class", text, grave=True)
+        yield Finding("boxless class", text, grave=True)
     yield from missing(rows, present, strata)
     few = [f"{line['class']} ({line['boxes']})" for line in table if 0 < line["boxes"] < FEW_BOXES]
     if few:
         text = f"Fewer than {FEW_BOXES} boxes of {shorten(few)}. Add more: scores there mean little."
         yield Finding("few boxes", text)
     shown = sorted((line for line in table if line["boxes"]), key=lambda line: -line["boxes"])
-    yield Finding("box classes", f"Boxes: {shorten(map(_class_words, shown), 8)}.", table=tuple(shown))
+    text = f"Boxes: {shorten(map(_class_words, shown), 8)}."
+    dropped = set() if any(line["not counted"] for line in shown) else {"not counted"}
+    columns = tuple({key: value for key, value in line.items() if key not in dropped} for line in shown)
+    yield Finding("box classes", text, table=columns)
     yield _sizes(images)
     yield from _background(rows, noted)
     yield _objects(images)
@@ -131,11 +134,13 @@ def check_set(
 
 def _class_row(name: str, kind: int, images: Sequence[Boxes]) -> dict[str, Any]:
     own = [one.kinds == kind for one in images]
+    left = int(sum((mine & one.crowd).sum() for mine, one in zip(own, images, strict=True)))
+    boxes = int(sum(mine.sum() for mine in own)) - left
     return {
         "class": name,
-        "boxes": int(sum((mine & ~one.crowd).sum() for mine, one in zip(own, images, strict=True))),
+        "boxes": boxes,
         "images": sum(bool(mine.any()) for mine in own),
-        "not counted": int(sum((mine & one.crowd).sum() for mine, one in zip(own, images, strict=True))),
+        "not counted": left,
     }
 
 

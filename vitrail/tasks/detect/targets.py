@@ -169,7 +169,7 @@ class DetectTargets(Targets[Boxes]):
     # Drawing
 
     def draw(self, image: Image, row: Row, root: Path, about: str = "") -> Image:
-        """Return the image with its boxes drawn on it, or only those of the class `about`."""
+        """Return the image with its boxes drawn on it, or only those of the class `about`, without its name."""
         from vitrail import plots
 
         try:
@@ -177,14 +177,14 @@ class DetectTargets(Targets[Boxes]):
         except DataError:
             return image
         boxes = clip_to(boxes, (image.height, image.width))
+        names, colours = self.truth.names, self._colours()
+        columns = zip(boxes.xyxy.tolist(), boxes.kinds.tolist(), boxes.crowd.tolist(), strict=True)
         drawn = [
-            plots.DrawnBox(
-                tuple(corners), self.truth.names[kind], self._colours()[kind], faint=bool(boxes.crowd[i])
-            )
-            for i, (corners, kind) in enumerate(zip(boxes.xyxy.tolist(), boxes.kinds.tolist(), strict=True))
-            if about in ("", self.truth.names[kind])
+            plots.DrawnBox(tuple(corners), "" if about else names[kind], colours[kind], names[kind], crowd)
+            for corners, kind, crowd in columns
+            if about in ("", names[kind])
         ]
-        return plots.draw_boxes(image, drawn)
+        return plots.draw_boxes(image, drawn, weight=2.0 if about else 1.0)
 
     def colour(self, name: str) -> str:
         """Return the colour of a class as text; "" for an unknown class."""
