@@ -15,6 +15,7 @@ from vitrail.infer.predict_options import AnswerOptions
 if TYPE_CHECKING:
     from vitrail.infer.draw_predictions import Drawing
     from vitrail.infer.inputs import Source
+    from vitrail.infer.label_files import LabelFiles
     from vitrail.infer.predictor import Answer, Predictor, Request
     from vitrail.tasks.base import Ask
 
@@ -42,6 +43,8 @@ def predict(
         vitrail predict runs/photos new/ --sets 0.05
         vitrail predict runs/photos new/ --point 160px/0.7
         vitrail predict runs/street drive.jpg --out masks/ --threshold 0.6
+        vitrail predict runs/cells new/ --yolo labelled/
+        vitrail predict runs/trees map.tif --tiles 400 --out shown/
         cat photo.jpg | vitrail predict runs/photos -
 
     Parameters
@@ -80,11 +83,18 @@ def predict(
 
     predictor = load(model := model_file(model), device, trust=trust, point=options.point)
     ask = asked_of(predictor.task, options.threshold, options.sets, options.each_class)
+    if options.tiles is not None:
+        from vitrail.infer.tiling import refuse_tiles
+
+        refuse_tiles(predictor, options.tiles)
+    labels = _labels(predictor, options)
     piped = sys.stdin.buffer.read() if "-" in images else None
     sources = list(expand(images, piped, say))
     request = replace(_request(predictor, model, sources), ask=ask)
     drawing = None if out is None else _drawing(predictor, out, sources)
-    answers = list(_answers(sources, predictor.answers(sources, request=request), drawing))
+    made = _made(predictor, sources, request, options.tiles)
+    answers = list(_answers(sources, made, drawing, labels))
+    labels.write(say)
     written = bool(csv) and _written(csv or "", answers, predictor.task.columns)
     if drawing is not None:
         say(f"{drawing.count} files written to {out}")
@@ -130,6 +140,22 @@ def _remarks(predictor: Predictor, ask: Ask, answers: Sequence[Answer]) -> Seque
     return predictor.task.remarks(ask, novel)
 
 
+def _made(
+    predictor: Predictor, sources: Sequence[Source], request: Request, tiles: int | None
+) -> Iterator[Answer]:
+    if tiles is None:
+        return predictor.answers(sources, request=request)
+    from vitrail.infer.tiling import tiled_answers
+
+    return tiled_answers(predictor, sources, tiles, request)
+
+
+def _labels(predictor: Predictor, options: AnswerOptions) -> LabelFiles:
+    from vitrail.infer.label_files import LabelFiles
+
+    return LabelFiles(predictor.task, {"coco": options.coco, "yolo": options.yolo})
+
+
 def _drawing(predictor: Predictor, out: str, sources: Sequence[Source]) -> Drawing:
     from vitrail.infer.draw_predictions import Drawing
 
@@ -151,13 +177,14 @@ def _written(csv: str, answers: Sequence[Answer], columns: Sequence[str]) -> boo
 
 
 def _answers(
-    sources: Sequence[Source], answers: Iterable[Answer], drawing: Drawing | None
+    sources: Sequence[Source], answers: Iterable[Answer], drawing: Drawing | None, labels: LabelFiles
 ) -> Iterator[Answer]:
     """Yield answers without pixels, after their files are written: masks of many images need too much memory."""
     from vitrail.infer.draw_predictions import told
 
     for source, answer in zip(sources, answers, strict=True):
         written = drawing.write(source, answer) if drawing is not None and not answer.error else {}
+        labels.add(source, answer)
         yield told(answer, written)
 
 

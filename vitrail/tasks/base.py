@@ -12,6 +12,8 @@ A task may have these optional members, which are looked up by name (`getattr`):
     in_windows(…)     the output for images larger than the input, from the outputs of their windows
     in_image(…)       the output of an exported graph in the pixels of the image itself (`picture_outputs`)
     compare(…)        the image with truth, prediction and their difference drawn on it, for pages
+    tiles(…), join_tiles(…)  where the tiles of a large image lie, and its prediction from those of its tiles
+    write_labels(…)   predictions as files that programs for labelling read ("coco", "yolo")
     glance(…)         a small image of truth beside prediction, shown while a training runs
     nonconformity(…), refuse_sets(…), remarks(…)   label sets and "none of these": `vitrail.tasks.abstention.Abstaining`
     reader()          the module that makes outputs from feature vectors (`vitrail.layers.mahalanobis`), or None

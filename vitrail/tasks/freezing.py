@@ -1,4 +1,4 @@
-"""Train only the head of a network in some steps."""
+"""Train only a part of a network in some steps."""
 
 from __future__ import annotations
 
@@ -7,12 +7,39 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from vitrail.layers.encoder import ColumnEncoder
+
 
 @contextmanager
 def frozen_encoder(network: nn.Module, frozen: bool) -> Iterator[None]:
     """Freeze the encoder during a forward pass if `frozen`; a distributed wrapper has no `encoder`, so never there."""
     encoder = getattr(network, "encoder", None) if frozen else None
-    trainable = [one for one in encoder.parameters() if one.requires_grad] if encoder is not None else []
+    with _frozen([] if encoder is None else list(encoder.parameters())):
+        yield
+
+
+@contextmanager
+def frozen_below(network: nn.Module, last: int | None) -> Iterator[None]:
+    """Freeze all of a column but its `last` blocks during a forward pass: nothing is computed backward below them.
+
+    None freezes nothing; other encoders, and a distributed wrapper, are never frozen.
+    """
+    encoder = getattr(network, "encoder", None)
+    if last is None or not isinstance(encoder, ColumnEncoder):
+        yield
+        return
+    kept = [
+        *encoder.norm.parameters(),
+        *(one for block in list(encoder.blocks)[-last:] for one in block.parameters()),
+    ]
+    trained = {id(one) for one in kept}
+    with _frozen([one for one in encoder.parameters() if id(one) not in trained]):
+        yield
+
+
+@contextmanager
+def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
+    trainable = [one for one in parameters if one.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:

@@ -20,13 +20,15 @@ from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Asked, InOriginal, Losses, PictureOutput, Task, within
 from vitrail.tasks.detect.drawings import draw_beside, draw_found
 from vitrail.tasks.detect.evaluation import BoxEvaluation
+from vitrail.tasks.detect.files import ImageBoxes, write_coco, write_yolo
 from vitrail.tasks.detect.head import DetectHead
 from vitrail.tasks.detect.loss import Sums, Truths, summed
 from vitrail.tasks.detect.mosaic import mosaic
 from vitrail.tasks.detect.prediction import Objects
 from vitrail.tasks.detect.settings import DetectSettings
 from vitrail.tasks.detect.targets import DetectTargets
-from vitrail.tasks.freezing import frozen_encoder
+from vitrail.tasks.detect.tiles import Tile, merge_tiles, tiles_of
+from vitrail.tasks.freezing import frozen_below, frozen_encoder
 from vitrail.tasks.result import Exports
 
 if TYPE_CHECKING:
@@ -117,8 +119,12 @@ class Detect(Task[Boxes, Objects], DetectTargets):
     def training_loss(
         self, network: nn.Module, batch: Batch[Any], rng: np.random.Generator, progress: float
     ) -> Losses:
-        """Return the loss; the encoder is frozen in the first `frozen` share of a training."""
-        with frozen_encoder(network, progress < self.settings.frozen):
+        """Return the loss; the encoder is frozen in the first `frozen` share of a training, then below `last_blocks`."""
+        frozen = progress < self.settings.frozen
+        with (
+            frozen_encoder(network, frozen),
+            frozen_below(network, None if frozen else self.settings.last_blocks),
+        ):
             return super().training_loss(network, batch, rng, progress)
 
     def loss(self, output: Output, targets: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Losses:
@@ -169,6 +175,23 @@ class Detect(Task[Boxes, Objects], DetectTargets):
             xyxy = boxes_in_original(geometry, (to_corners(boxes.float()) * scale).double().cpu().numpy())
             found.append(make_found(xyxy, kind.cpu().numpy(), score.cpu().numpy()))
         return found
+
+    def tiles(self, size: tuple[int, int], side: int) -> list[Tile]:
+        """Return square tiles (left, top, right, bottom) that cover an image of (height, width) and overlap."""
+        return tiles_of(size, side)
+
+    def join_tiles(self, found: Sequence[Objects], tiles: Sequence[Tile], geometry: Geometry) -> Objects:
+        """Return the prediction of a whole image from those of its tiles."""
+        merged = merge_tiles([one.found for one in found], tiles, geometry.original)
+        return Objects(merged, self.labels, geometry)
+
+    def write_labels(self, form: str, place: Path, answers: Sequence[tuple[str, Objects]]) -> None:
+        """Write predictions as labels: a COCO file, or a folder for YOLO; `answers` are names and predictions."""
+        images = [ImageBoxes(name, one.geometry.original, one.found) for name, one in answers]
+        if form == "coco":
+            write_coco(place, images, self.labels)
+        else:
+            write_yolo(place, images, self.labels)
 
     def choices(self, prediction: Objects) -> Sequence[str]:
         """Return what the boxes are called, "platelet #1", the most confident first; the classes if there are none."""
