@@ -8,7 +8,7 @@ import torch
 
 from vitrail.core.errors import SettingError, UnknownNameError
 from vitrail.data.batch import Batch, Geometry
-from vitrail.data.boxes import make_boxes
+from vitrail.data.manifest import Row, dump_target
 from vitrail.data.preprocess import Preprocess
 from vitrail.export.traced_model import InGraph
 from vitrail.infer.runtimes import OfGeometry
@@ -205,15 +205,15 @@ def test_a_graph_places_boxes_where_the_package_does(task, fit):
 
 
 def test_queries_follow_the_data(task):
-    class Fixed(Detect):
-        def read(self, row, root):
-            return make_boxes([[0, 0, 1, 1]] * row, [0] * row)
+    def row(many):
+        one = {"class": "red", "box": [0, 0, 20, 5], "of": [50, 50]}
+        return Row("a", "a.png", target=dump_target([one] * many))
 
-    assert Fixed(NAMES).learn([3, 9], None) == {"queries": 100, "groups": 5}
-    assert Fixed(NAMES).learn([3, 90], None) == {"queries": 180, "groups": 3}
-    assert Fixed(NAMES).learn([900], None) == {"queries": 300, "groups": 2}
-    assert Fixed(NAMES, {"queries": 50}).learn([3], None) == {"groups": 10}
-    assert Fixed(NAMES, {"queries": 50, "groups": 1}).learn([3], None) == {}
+    assert task.learn([row(3), row(9)], None) == {"queries": 100, "groups": 2, "anchor": 0.2}
+    assert task.learn([row(3), row(90)], None) == {"queries": 180, "groups": 1, "anchor": 0.2}
+    assert task.learn([row(900)], None)["queries"] == 300
+    assert Detect(NAMES, {"queries": 50}).learn([row(3)], None) == {"groups": 4, "anchor": 0.2}
+    assert Detect(NAMES, {"queries": 50, "groups": 1, "anchor": 0.1}).learn([row(3)], None) == {}
 
 
 def test_a_mosaic_moves_its_boxes_with_its_images():

@@ -11,13 +11,13 @@ LARGEST = 8.0
 
 def to_corners(boxes: Tensor) -> Tensor:
     """Return boxes (…, 4) of centre and sides as corners left, top, right, bottom: (…, 4)."""
-    centre, sides = boxes.split(2, -1)
+    centre, sides = boxes[..., :2], boxes[..., 2:]
     return torch.cat([centre - sides / 2, centre + sides / 2], -1)
 
 
 def to_centre(boxes: Tensor) -> Tensor:
     """Return boxes (…, 4) of corners as centre x, centre y, width, height: (…, 4)."""
-    low, high = boxes.split(2, -1)
+    low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(low + high) / 2, high - low], -1)
 
 
@@ -27,8 +27,8 @@ def moved(references: Tensor, change: Tensor) -> Tensor:
     The centre moves by shares of the sides, and the sides are multiplied by an exponential (Lin et al. 2023,
     arXiv:2308.01904, §3.2), so that a change means the same for small and large boxes.
     """
-    centre, sides = references.float().split(2, -1)
-    shift, growth = change.float().split(2, -1)
+    centre, sides = references.float()[..., :2], references.float()[..., 2:]
+    shift, growth = change.float()[..., :2], change.float()[..., 2:]
     return torch.cat([centre + shift * sides, sides * growth.clamp(max=LARGEST).exp()], -1)
 
 

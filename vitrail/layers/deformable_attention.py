@@ -75,8 +75,8 @@ class DeformableAttention(nn.Module):
         heads, points = self.heads, self.points
         offsets = rearrange(self.offsets(queries), "b q (h p c) -> b h q p c", h=heads, p=points).float()
         weights = rearrange(self.weights(queries), "b q (h p) -> b h q p", h=heads).float().softmax(-1)
-        centre, sides = references.float()[:, None, :, None].split(2, -1)
-        return centre + offsets * sides * (0.5 / points), weights
+        boxes = references.float()[:, None, :, None]
+        return boxes[..., :2] + offsets * boxes[..., 2:] * (0.5 / points), weights
 
 
 def _sampled(values: Tensor, at: Tensor, weights: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -20,16 +20,16 @@ from vitrail.layers.boxes import moved
 from vitrail.layers.deformable_attention import DeformableAttention
 from vitrail.layers.sdpa import Recorder, attend
 
-ANCHOR = 0.05
-"""Sides of the box that every cell starts from, in shares of the input."""
-
 RARE = 0.01
 """Probability of every class in a decoder without training: most queries see no object."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderShape:
-    """Sizes of a decoder; `groups` counts the groups of queries while training."""
+    """Sizes of a decoder; `groups` counts the groups of queries while training.
+
+    `anchor` is the side of the box that every cell starts from, in shares of the input.
+    """
 
     width: int = 256
     layers: int = 3
@@ -38,6 +38,7 @@ class DecoderShape:
     heads: int = 8
     points: int = 2
     hidden: int = 1024
+    anchor: float = 0.05
 
 
 class Answers(NamedTuple):
@@ -160,8 +161,8 @@ class QueryDecoder(nn.Module):
         grid = (maps.shape[-2], maps.shape[-1])
         memory = maps.flatten(2).transpose(1, 2)
         groups = self.shape.groups if self.training else 1
-        anchors = _anchors(grid, maps.device)
-        proposed = [proposer(memory, anchors) for proposer in self.proposers[:groups]]  # type: ignore[index]
+        anchors = _anchors(grid, self.shape.anchor, maps.device)
+        proposed = [proposer(memory, anchors) for proposer in self.proposers[:groups]]
         best = [self._best(one) for one in proposed]
         first = Answers(torch.cat([one.boxes for one in best], 1), torch.cat([one.logits for one in best], 1))
         queries = groups * min(self.shape.queries, memory.shape[1])
@@ -195,13 +196,13 @@ class QueryDecoder(nn.Module):
         return (torch.arange(groups, device=device)[:, None] * queries + each).flatten()
 
 
-def _anchors(grid: tuple[int, int], device: torch.device) -> Tensor:
+def _anchors(grid: tuple[int, int], side: float, device: torch.device) -> Tensor:
     """Return a small box at the centre of each cell: (row·col, 4), centre and sides in shares."""
     rows, cols = grid
     y = (torch.arange(rows, device=device) + 0.5) / rows
     x = (torch.arange(cols, device=device) + 0.5) / cols
     centres = torch.stack([x.expand(rows, cols), y[:, None].expand(rows, cols)], -1).view(-1, 2)
-    return torch.cat([centres, torch.full_like(centres, ANCHOR)], -1)
+    return torch.cat([centres, torch.full_like(centres, side)], -1)
 
 
 def _waves(boxes: Tensor, width: int) -> Tensor:

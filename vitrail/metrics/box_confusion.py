@@ -15,7 +15,7 @@ DOUBLED = 0.9
 
 
 class Sides(NamedTuple):
-    """Predicted and true boxes of one image: IoU (d, n), classes (d,) and (n,), and which true boxes are crowds (n,)."""
+    """Predicted and true boxes of one image: IoU (d, n), classes (d,) and (n,), and which are crowds (n,)."""
 
     overlaps: NDArray[np.float64]
     found: NDArray[np.int64]
@@ -44,12 +44,12 @@ def confusion(sides: Sides, classes: int) -> NDArray[np.int64]:
         rest = np.where(open_[:, None] & free[None], left, 0.0)
         if not rest.size or rest.max() < OVERLAP:
             break
-        place, best = np.unravel_index(int(rest.argmax()), rest.shape)
+        place, best = divmod(int(rest.argmax()), rest.shape[1])
         free[best], open_[place] = False, False
         table[sides.true[best], sides.found[place]] += 1
     in_crowd = ((sides.overlaps >= OVERLAP) & sides.crowd[None]).any(1)
-    np.add.at(table, (classes, sides.found[open_ & ~in_crowd]), 1)
-    np.add.at(table, (sides.true[free], classes), 1)
+    table[classes] += np.bincount(sides.found[open_ & ~in_crowd], minlength=classes + 1)
+    table[:, classes] += np.bincount(sides.true[free], minlength=classes + 1)
     return table
 
 

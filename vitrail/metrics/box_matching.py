@@ -27,7 +27,8 @@ class Matches(NamedTuple):
     """The predicted boxes of one image, class by class, the most confident first, and which of them are right.
 
     `scores` and `kinds` (d,); `places` (d,) their numbers among the predicted boxes of the image; `right` and `ignored`
-    (d, area, threshold); `objects` (k, area), the numbers of true boxes that count. Areas are all, small, medium, large.
+    (d, area, threshold); `objects` (k, area), the numbers of true boxes that count. The areas are all, small, medium
+    and large.
     """
 
     scores: NDArray[np.float64]

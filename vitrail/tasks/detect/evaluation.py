@@ -1,4 +1,4 @@
-"""Evaluation of detection: average precision, precision and recall by threshold, confusion, and calibration of boxes."""
+"""Evaluation of detection: average precision, precision and recall, confusion, calibration of boxes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Judged(NamedTuple):
 
 
 class BoxEvaluation:
-    """Evaluation in the pixels of the originals, over all boxes that `find` gives; classes without objects are left out.
+    """Evaluation in the pixels of the originals, over all boxes that `find` gives; no class without objects counts.
 
     `threshold` is that of the confusion and of missed and invented boxes; average precision has none.
     """

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import group_key
@@ -76,7 +77,7 @@ class _Report:
         self.table = mean_precisions(self.classes)
         self.drawn = evaluation.drawn(self.classes)
         self.confusion = evaluation.confusions().sum(0)
-        self.present = ~np.isnan(self.table).any(1)
+        self.present: NDArray[np.bool_] = np.logical_not(np.isnan(self.table).any(1))
         self.curve = threshold_curve(self.classes)
 
     def result(self, fitted_on: str) -> Result:

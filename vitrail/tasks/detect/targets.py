@@ -17,6 +17,7 @@ from vitrail.data.boxes import Boxes, clip_to, iou_table, make_boxes, view_boxes
 from vitrail.data.findings import Finding
 from vitrail.data.labels import count, natural
 from vitrail.data.manifest import Row
+from vitrail.data.open_image import load
 from vitrail.data.targets import Targets, read_truth
 from vitrail.data.truth import Truth
 from vitrail.tasks.detect import box_findings
@@ -31,6 +32,9 @@ ALIKE = 0.8
 """Share of boxes with a partner, from which the truths of near-duplicate images do not contradict each other."""
 
 MOST_CLASSES = 10_000
+
+MEASURED = 64
+"""Images whose boxes are measured, at least, if there are as many."""
 
 
 class DetectTargets(Targets[Boxes]):
@@ -100,6 +104,23 @@ class DetectTargets(Targets[Boxes]):
         """Return the largest number of boxes of one image, without crowds."""
         numbers = (sum(one.has_area and not one.ignored for one in stated_boxes(row)) for row in rows)
         return max(numbers, default=0)
+
+    def usual_side(self, rows: Sequence[Row], root: Path) -> float | None:
+        """Return the median side of boxes, in shares of their image, from some of the rows; None without any box.
+
+        The side of a box is the root of its area. Sizes of images are those of the annotations, else of the files.
+        """
+        sides: list[float] = []
+        for row in rows[:: max(1, len(rows) // MEASURED)]:
+            boxes = [one for one in stated_boxes(row) if one.has_area and not one.ignored]
+            if not boxes or parts.is_window(row.part):
+                continue
+            height, width = boxes[0].stated_size
+            if not height:
+                height, width = load(root, row.path, part=row.part).image.shape[:2]
+            xyxy = np.array([one.corners for one in boxes])
+            sides += np.sqrt((xyxy[:, 2:] - xyxy[:, :2]).prod(1) / (height * width)).tolist()
+        return None if not sides else round(float(np.clip(np.median(sides), 0.01, 1.0)), 4)
 
     # Findings
 

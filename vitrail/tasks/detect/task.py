@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.data.batch import Batch, Geometry
-from vitrail.data.boxes import Boxes, FoundBoxes, make_found
+from vitrail.data.boxes import Boxes, FoundBoxes, make_found, take_found
 from vitrail.data.truth import Truth
 from vitrail.data.view import around, boxes_in_original, corners, points_in_input
 from vitrail.layers.boxes import overlaps, to_corners
@@ -44,8 +44,11 @@ CORNERS, OVERLAP = 5.0, 2.0
 USUAL, MOST = 100, 300
 """The fewest and the most queries that are chosen from the data."""
 
-BUDGET = 500
-"""Queries of all groups while training, about: they cost a tenth of a step of a ViT-S (docs/benchmarks.md)."""
+BUDGET = 200
+"""Queries of all groups while training, about: more learned no quicker on a processor (docs/benchmarks.md)."""
+
+ANCHOR = 0.05
+"""The side that boxes start from, in shares of the input, where the data do not say it."""
 
 SAME = 1e-3
 """Largest difference of a corner, in shares of the input, of boxes that are the same in a proof."""
@@ -87,18 +90,19 @@ class Detect(Task[Boxes, Objects], DetectTargets):
         own = self.settings
         queries = own.queries or USUAL
         groups = own.groups or groups_for(queries)
+        anchor = own.anchor or ANCHOR
         shape = DecoderShape(
-            own.width, own.layers, queries, groups, max(1, own.width // 32), own.points, own.hidden
+            own.width, own.layers, queries, groups, max(1, own.width // 32), own.points, own.hidden, anchor
         )
         return DetectHead(spec, len(self.labels), shape)
 
     def learn(self, rows: Sequence[Row], root: Path) -> Mapping[str, Any]:
-        """Return the numbers of queries, twice the most boxes of an image, and of groups, if they are not set."""
+        """Return what is not set of queries (twice the most boxes of an image), groups and anchor."""
         own = self.settings
-        most = max((len(self.read(row, root).kinds) for row in rows), default=0)
-        queries = own.queries or min(MOST, max(USUAL, 2 * most))
+        queries = own.queries or min(MOST, max(USUAL, 2 * self.most_objects(rows)))
         groups = own.groups or groups_for(queries)
-        found = {"queries": queries, "groups": groups}
+        anchor = own.anchor or self.usual_side(rows, root) or ANCHOR
+        found = {"queries": queries, "groups": groups, "anchor": anchor}
         return {name: value for name, value in found.items() if getattr(own, name) is None}
 
     def transform(self, target: Boxes, view: Any) -> Boxes:
@@ -119,7 +123,7 @@ class Detect(Task[Boxes, Objects], DetectTargets):
     def training_loss(
         self, network: nn.Module, batch: Batch[Any], rng: np.random.Generator, progress: float
     ) -> Losses:
-        """Return the loss; the encoder is frozen in the first `frozen` share of a training, then below `last_blocks`."""
+        """Return the loss; the encoder is frozen in the first `frozen` share of a training, then its first blocks."""
         frozen = progress < self.settings.frozen
         with (
             frozen_encoder(network, frozen),
@@ -161,11 +165,11 @@ class Detect(Task[Boxes, Objects], DetectTargets):
         answers = []
         for found, geometry in zip(self.find(output, at), at, strict=True):
             kept = int((found.scores >= least).sum())
-            one = Objects(FoundBoxes(*(part[:kept] for part in found)), self.labels, geometry)
+            one = Objects(take_found(found, slice(kept)), self.labels, geometry)
             answers.append(one.without_overlap(self.settings.nms) if self.settings.nms else one)
         return answers
 
-    def find(self, output: Output, at: Sequence[Geometry]) -> list[FoundBoxes]:
+    def find(self, output: Mapping[str, Tensor], at: Sequence[Geometry]) -> list[FoundBoxes]:
         """Return all boxes in pixels of the originals, the most confident first; none is left out for its score."""
         scores, kinds = (output["logits"].float() / self.settings.temperature).sigmoid().max(-1)
         found = []
@@ -232,7 +236,8 @@ class Detect(Task[Boxes, Objects], DetectTargets):
         height, width = geometry.size
         share = output["boxes"].new_tensor((wanted / [width, height, width, height]).tolist())
         iou = overlaps(to_corners(output["boxes"].float()), share.float())[0]
-        return iou[..., None] * (output["logits"].float() / self.settings.temperature).sigmoid()
+        fit: Tensor = iou[..., None] * (output["logits"].float() / self.settings.temperature).sigmoid()
+        return fit
 
     def render(self, image: Image, prediction: Objects) -> Image:
         """Return the image with its boxes, in the colours of their classes."""
@@ -310,9 +315,10 @@ def _contained(task: Detect, one: Output, other: Output, tolerance: float) -> Te
     p, q = ((output["logits"].float() / task.settings.temperature).sigmoid() for output in (one, other))
     sure, kind = p.max(-1)
     wanted = sure >= task.settings.threshold + tolerance
-    corners = (to_corners(output["boxes"].float()) for output in (one, other))
-    apart = torch.cdist(*corners, p=float("inf"))
+    mine, others = (to_corners(output["boxes"].float()) for output in (one, other))
+    apart = torch.cdist(mine, others, p=float("inf"))
     theirs, their_kind = q.max(-1)
     same = (apart <= max(SAME, tolerance)) & (kind[:, :, None] == their_kind[:, None])
     near = theirs >= task.settings.threshold - max(tolerance, 1e-6)
-    return ((same & near[:, None]).any(2) | ~wanted).all(1)
+    contained: Tensor = ((same & near[:, None]).any(2) | ~wanted).all(1)
+    return contained
