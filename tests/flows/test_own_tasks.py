@@ -145,13 +145,13 @@ def test_the_whole_way(case, vitrail, tmp_path):
     assert [list(one) for one in here] == [list(one) for one in there]
 
 
-def test_boxes_without_a_task_are_told_to_come_later(case, vitrail):
+def test_truths_of_another_kind_than_the_default_task_takes_are_told(case, vitrail):
     (task, *_), data, _ = case
     done = vitrail("check", data)
     if task == "own_tasks:Paint":
         assert done.returncode == 0  # there is a task for masks
         return
-    assert ("not classes" if task == "own_tasks:ReadValue" else "later") in done.stderr
+    assert ("not classes" if task == "own_tasks:ReadValue" else "--task detect") in done.stderr
     assert done.returncode == 1
 
 
