@@ -238,3 +238,21 @@ def test_a_head_may_learn_at_a_rate_of_its_own():
     share = {id(p): group["share"] for group in groups for p in group["params"]}
     assert {share[id(p)] for p in network.head.parameters()} == {10.0}
     assert max(share[id(p)] for p in network.encoder.parameters()) == 1.0
+
+
+def test_an_evaluation_that_fails_stops_a_training_before_its_first_step(tmp_path, monkeypatch):
+    """Not after the first epoch, which may take an hour."""
+    from vitrail.tasks.classify.evaluation import ClassEvaluation
+    from vitrail.training.fit import TrainOptions, train
+
+    def fails(self):
+        raise ZeroDivisionError("no score")
+
+    monkeypatch.setattr(ClassEvaluation, "scores", fails)
+    options = TrainOptions(model="vit_digits", epochs=1, out=str(tmp_path / "run"), device="cpu")
+    steps = []
+    with pytest.raises(ZeroDivisionError, match="no score"):
+        train(
+            "digits", options, listeners=[lambda event: steps.append(event) if event.kind == "step" else None]
+        )
+    assert not steps

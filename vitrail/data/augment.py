@@ -16,12 +16,12 @@ from vitrail.core.errors import SettingError, UnknownNameError
 if TYPE_CHECKING:
     from torchvision.transforms import v2
 
-RECIPES = ("none", "light", "flip_crop", "trivial", "rand", "three", "scene")
-MOVING_TRUTH = ("none", "light", "flip_crop", "three", "scene")
+RECIPES = ("none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale")
+MOVING_TRUTH = ("none", "light", "flip_crop", "three", "scene", "flip_scale")
 """The recipes that move masks, points and boxes together with the image."""
 
-ZOOM = (0.5, 2.0)
-"""Range of scales for `scene`."""
+ZOOM, SLIGHT_ZOOM = (0.5, 2.0), (0.75, 4 / 3)
+"""Range of scales for `scene`, and for `flip_scale`."""
 
 _SEED_BITS = 63
 
@@ -177,7 +177,8 @@ def build(
     RandAugment with 2 operations at 9/10 of their range, arXiv:1909.13719, as in DeiT's recipe) · `three`
     (flip_crop, one of grey, inverted highlights and blur, and a colour jitter of 0.3: DeiT III,
     arXiv:2204.07118, §3) · `scene` (half to twice the size, any part of it, flip, and a change of light and
-    colour: for masks and boxes).
+    colour: for masks and boxes) · `flip_scale` (the same with three quarters to four thirds of the size: for objects
+    that always have about the same size).
 
     Raises:
         SettingError: the name is unknown, or the recipe does not support such images.
@@ -194,10 +195,11 @@ def build(
         return Augment(name, erase=erase)
     if name == "light":
         return Augment(name, affine=v2.RandomAffine(10, (0.1, 0.1), (0.9, 1.1)), erase=erase)
-    if name == "scene":
+    if name in {"scene", "flip_scale"}:
         light = v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.05)], p=0.8)
+        zoom = ZOOM if name == "scene" else SLIGHT_ZOOM
         eight_bits = channels in {1, 3} and not raw
-        return Augment(name, flip=True, change=light if eight_bits else None, erase=erase, zoom=ZOOM)
+        return Augment(name, flip=True, change=light if eight_bits else None, erase=erase, zoom=zoom)
     size = (1, 1)  # only the random region is used; `Preprocess` resizes
     crop = v2.RandomResizedCrop(size, scale=(least_area, 1.0))
     return Augment(name, crop, True, None, _colours(name), erase, name in MOVING_TRUTH)

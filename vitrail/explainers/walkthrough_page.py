@@ -25,6 +25,9 @@ CLASSES = 4
 MAP = 3
 """Number of axes of a map: class, row, column."""
 
+SET = 2
+"""Number of axes of a set: query, number."""
+
 LINES = 400
 """Largest number of tokens drawn of a matrix: a page cannot show more separate lines."""
 
@@ -54,7 +57,7 @@ def steps(subject: Subject, walk: Trace) -> list[Step]:
         _projection(walk, chosen),
         _positions(subject, walk),
         _encoder(subject, walk),
-        *(_stage(one) for one in walk.stages),
+        *(_stage(walk, one) for one in walk.stages),
         _head(subject, walk),
     ]
 
@@ -160,9 +163,18 @@ def _encoder(subject: Subject, walk: Trace) -> Step:
     return Step("Encoder", words, shape, tuple(figures))
 
 
-def _stage(stage: Stage) -> Step:
-    figures = tuple((plots.data_uri(plots.shown(_in_colours(one))), caption) for caption, one in stage.maps)
+def _stage(walk: Trace, stage: Stage) -> Step:
+    figures = tuple((_drawn(walk, one), caption) for caption, one in stage.maps)
     return Step(stage.name, stage.words, _shape("numbers × rows × columns", stage.maps[-1][1]), figures)
+
+
+def _drawn(walk: Trace, values: Tensor) -> str:
+    """Draw a map (d, row, col): a single number a cell as heat over the input, several numbers as colours."""
+    if len(values) > 1:
+        return plots.data_uri(plots.shown(_in_colours(values)))
+    return plots.photo_uri(
+        plots.heat(_large(walk), _array(maps_in_original(whole_of(walk.pixels), values)[0]))
+    )
 
 
 def _in_colours(values: Tensor) -> Image.Image:
@@ -180,6 +192,8 @@ def _in_colours(values: Tensor) -> Image.Image:
 def _head(subject: Subject, walk: Trace) -> Step:
     if walk.logits.ndim == MAP:
         return _map_head(subject, walk)
+    if walk.logits.ndim == SET:
+        return _set_head(subject, walk)
     words = (
         f"After a last norm (eq. 4), the head reads {subject.network.head.words} and returns one number per class; "
         "converted to probabilities, they are the prediction."
@@ -207,6 +221,19 @@ def _map_head(subject: Subject, walk: Trace) -> Step:
     answer = plots.photo_uri(subject.task.render(_large(walk), walk.answer), 90)
     caption = "the prediction" if subject.answers else RANDOM_HEAD
     return Step("Classes", words, f"{k} classes × {row} × {col}", (*figures, (answer, caption)))
+
+
+def _set_head(subject: Subject, walk: Trace) -> Step:
+    """Draw the prediction of a head with one output per query."""
+    many, k = len(walk.logits), len(subject.task.labels)
+    words = (
+        f"The head reads {subject.network.head.words} and returns a place and one number per class for each of {many} "
+        "queries. Each object of a training image was learned by one query alone, so none is answered twice; most "
+        "queries see no object."
+    )
+    drawn = plots.photo_uri(subject.task.render(_image(walk.pixels), walk.answer), 90)
+    caption = "the prediction" if subject.answers else RANDOM_HEAD
+    return Step("Objects", words, f"{many} queries × {k} classes", ((drawn, caption),))
 
 
 def _matrix(tokens: Tensor, words: str) -> tuple[str, str]:

@@ -94,7 +94,9 @@ class TrainSettings(Settings):
     warmup: NonNegativeFloat = 5.0
     clip: NonNegativeFloat = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    augment: Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene"] = "trivial"
+    augment: Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale"] = (
+        "trivial"
+    )
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     precision: Literal["auto"] | Precision = "auto"
     memory_format: Literal["auto"] | MemoryFormat = "auto"

@@ -134,7 +134,9 @@ class TrainOptions:
     warmup: float | None = None
     drop_path: float | None = None
     ema: float | None = None
-    augment: Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene"] | None = None
+    augment: (
+        Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale"] | None
+    ) = None
     erase: float | None = None
     mixup: float | None = None
     cutmix: float | None = None

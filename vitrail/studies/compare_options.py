@@ -63,7 +63,9 @@ class CompareOptions:
     imgsz: str | None = None
     batch: int | None = None
     recipe: str | None = None
-    augment: Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene"] | None = None
+    augment: (
+        Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale"] | None
+    ) = None
     mixup: float | None = None
     cutmix: float | None = None
     own_augmentation: bool = False

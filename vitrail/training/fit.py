@@ -265,6 +265,8 @@ def _train(context: RunContext, accelerator: Any, saved: tuple[Any, Any] | None,
         Event("begun", session.step, {"total": session.schedule.total, "seconds": monitor.time.left()})
     )
     with deterministic(accelerator.device), stop_on_interrupt() as stop:
+        if not saved:
+            monitor.validation.rehearse()
         try:
             _steps(session, monitor, images, stop)
         except DivergedError as error:

@@ -15,6 +15,10 @@ ROUNDED = 1e-5
 """Largest difference of one score that was rounded in two places."""
 
 
+REHEARSED = 2
+"""Images that are evaluated before the first step."""
+
+
 class Scored(NamedTuple):
     """Scores by name, the main score, the seconds that the evaluation took, and the 95 % interval if it is cheap."""
 
@@ -34,16 +38,26 @@ class Validation:
         self.best: list[float] = counters.get("best", [])
         self.best_epoch: float = counters.get("best_epoch", 0.0)
 
+    def rehearse(self) -> None:
+        """Evaluate a few images before the first step: what fails there would fail after the first epoch."""
+        rows = self.images.rows[:REHEARSED]
+        self._evaluated(
+            ImageDataset(rows, self.images.root, self.images.preprocess, self.images.targets)
+        ).scores()
+
     def score(self) -> Scored:
         """Evaluate the validation images once, distributed over the processes."""
         began = time.monotonic()
+        result = self._evaluated(self.images)
+        scores, main, seconds = result.scores(), kept_by(result), time.monotonic() - began
+        return Scored(scores, main, seconds, _span(result, scores[main.name]))
+
+    def _evaluated(self, images: ImageDataset) -> Evaluation:
         accelerator = self.session.accelerator
         share = Share(accelerator.process_index, accelerator.num_processes)
         batch = max(64, -(-self.session.order.batch // self.session.pieces))
-        rows = {row.id: row for row in self.images.rows}
-        result = evaluate(self.session, evaluation(self.images, batch, share), rows)
-        scores, main, seconds = result.scores(), kept_by(result), time.monotonic() - began
-        return Scored(scores, main, seconds, _span(result, scores[main.name]))
+        rows = {row.id: row for row in images.rows}
+        return evaluate(self.session, evaluation(images, batch, share), rows)
 
     def is_best(self, scored: Scored) -> bool:
         """Tell whether these scores are the best so far, and if so remember them. Ties are broken by the loss."""

@@ -12,6 +12,9 @@ from vitrail.layers.query_decoder import Decoded, DecoderShape, QueryDecoder
 from vitrail.layers.sdpa import AttentionMap, Recorder
 from vitrail.layers.tokens import Features, FeatureSpec
 
+SHOWN = 3
+"""Boxes whose attention is drawn."""
+
 
 class DetectHead(Head):
     """Features -> `boxes` (b, q, 4), centre and sides in shares of the input, `logits` (b, q, k), `proposals` (b, n).
@@ -58,3 +61,41 @@ class DetectHead(Head):
         recorder = Recorder()
         self.decoded(features, recorder)
         return recorder.maps
+
+    def stages(
+        self, features: Features, images: Tensor
+    ) -> list[tuple[str, str, tuple[tuple[str, Tensor], ...]]]:
+        """Return the intermediate steps for one image: a name, an explanation, and maps with captions."""
+        recorder = Recorder()
+        maps = self.projector(features)
+        found = self.decoder(maps, recorder)
+        grid = maps.shape[-2:]
+        proposed = found.proposals.amax(-1).sigmoid().view(1, *grid)
+        logits = found.layers.logits[0, -1].amax(-1)
+        looks = tuple(
+            (f"box {turn}, layer {layer}", one.weights[0, :, query].mean(0).view(1, *grid))
+            for turn, query in enumerate(logits.topk(min(SHOWN, len(logits))).indices.tolist(), 1)
+            for layer, one in enumerate(recorder.maps, 1)
+        )
+        queries, layers = found.layers.boxes.shape[2], len(recorder.maps)
+        return [
+            (
+                "One map",
+                "Convolutions join the maps of several depths to one. The image shows its first three principal "
+                "components.",
+                (("the map that proposals and queries read", maps[0]),),
+            ),
+            (
+                "Proposals",
+                f"Every cell proposes a box and how probable an object is there. The best {queries} become the places "
+                "where queries start.",
+                (("how probable an object is at each cell", proposed),),
+            ),
+            (
+                "Decoder",
+                f"In each of {layers} layers the queries attend to each other, and then each reads a few places of the "
+                "map near its box. Bright cells are those that it reads, the mean over heads, for the most confident "
+                "boxes.",
+                looks,
+            ),
+        ]

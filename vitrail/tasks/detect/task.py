@@ -44,8 +44,8 @@ CORNERS, OVERLAP = 5.0, 2.0
 USUAL, MOST = 100, 300
 """The fewest and the most queries that are chosen from the data."""
 
-BUDGET = 200
-"""Queries of all groups while training, about: more learned no quicker on a processor (docs/benchmarks.md)."""
+BUDGET, MOST_GROUPS = 200, 5
+"""Queries of all groups while training, about, and most groups: more learned no quicker (docs/benchmarks.md)."""
 
 ANCHOR = 0.05
 """The side that boxes start from, in shares of the input, where the data do not say it."""
@@ -289,7 +289,7 @@ class Detect(Task[Boxes, Objects], DetectTargets):
 
 def groups_for(queries: int) -> int:
     """Return the number of groups of queries while training."""
-    return max(1, round(BUDGET / queries))
+    return max(1, min(MOST_GROUPS, round(BUDGET / queries)))
 
 
 def _truths(boxes: Boxes) -> tuple[Tensor, Tensor, Tensor]:
