@@ -618,7 +618,7 @@ def test_coco_yolo_and_voc_are_named_and_their_crops_offered(tmp_path: Path) -> 
         put(tmp_path / "voc" / "Annotations" / f"{i}.xml", f"<annotation>{one}</annotation>")
     for name, called in (("coco", "COCO"), ("yolo", "YOLO"), ("voc", "Pascal VOC")):
         with pytest.raises(DataError, match=f"boxes \\({called}, because.*--layout crops"):
-            prepare(tmp_path / name)
+            prepare(tmp_path / name, task="classify")
         layout = sniff(tmp_path / name, layout="crops")
         assert found(layout)["images/0.png!10,20,40,40"] == ("dog", "")
         assert found(layout)["images/1.png!0,0,5,5"] == ("cat", "")

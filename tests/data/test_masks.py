@@ -445,7 +445,7 @@ def test_outlines_of_coco_are_masks_where_these_are_asked_for(tmp_path: Path) ->
         DataError,
         match=r"holds boxes \(COCO, .* as masks: --task segment\. As classification .*--layout crops\.",
     ):
-        prepare(tmp_path)
+        prepare(tmp_path, task="classify")
     for layout in (look(tmp_path, layout="masks"), sniff(tmp_path, task="segment")):
         assert layout.truth.names == ("background", "car", "road")
         found = read(layout)
