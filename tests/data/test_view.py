@@ -94,7 +94,7 @@ def as_it_was(steps: Preprocess, image: np.ndarray, name: str, erasing: float, k
         return v2.RandomErasing(p=erasing, value=0)(steps.normalise(shown))
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "scene"])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in {"scene", "flip_scale"}])
 @pytest.mark.parametrize("fit", FITS)
 def test_an_image_is_what_torchvision_s_transforms_make_of_it(name: str, fit: Fit) -> None:
     for channels in (1, 3):
@@ -183,8 +183,10 @@ def test_a_disc_lies_where_its_centre_lies(shape: tuple[int, int], fit: Fit) -> 
         np.testing.assert_allclose((boxes[0, :2] + boxes[0, 2:]) / 2, where, atol=1e-6)
         shown = view.image(np.round(255 * drawn)[..., None].astype(np.uint8))
         assert np.abs(middle(shown[0].numpy().clip(0, 1)) - where).max() < 0.25
-        mask = (drawn > 0.5).astype(np.uint8)  # whose own middle is not quite the disc's
-        assert np.abs(middle(view.mask(mask, 0)) - view.points([middle(mask)])[0]).max() < 0.25
+        mask = (drawn > 0.5).astype(
+            np.uint8
+        )  # whose own middle is not quite the disc's, and which has whole pixels
+        assert np.abs(middle(view.mask(mask, 0)) - view.points([middle(mask)])[0]).max() < 0.3
         back = view.back(shown.clamp(0, 1), 0.0)[0].numpy()
         assert back.shape == shape
         assert np.abs(middle(back) - centre).max() < 0.25

@@ -83,10 +83,6 @@ def predict(
 
     predictor = load(model := model_file(model), device, trust=trust, point=options.point)
     ask = asked_of(predictor.task, options.threshold, options.sets, options.each_class)
-    if options.tiles is not None:
-        from vitrail.infer.tiling import refuse_tiles
-
-        refuse_tiles(predictor, options.tiles)
     labels = _labels(predictor, options)
     piped = sys.stdin.buffer.read() if "-" in images else None
     sources = list(expand(images, piped, say))
@@ -101,9 +97,8 @@ def predict(
     if json:
         print_json([one.to_dict() for one in answers])
     elif not written:
-        sys.stdout.write(
-            table(["picture", "answer"], [[a.path, a.error or str(a.prediction)] for a in answers]) + "\n"
-        )
+        rows = [[a.path, a.error or str(a.prediction)] for a in answers]
+        sys.stdout.write(table(["picture", "answer"], rows) + "\n")
     for line in _remarks(predictor, ask, answers):
         say(line)
     failed = sum(bool(one.error) for one in answers)
@@ -151,7 +146,12 @@ def _made(
 
 
 def _labels(predictor: Predictor, options: AnswerOptions) -> LabelFiles:
+    """Return the label files to write; raise a SettingError for options that the task does not support."""
     from vitrail.infer.label_files import LabelFiles
+    from vitrail.infer.tiling import refuse_tiles
+
+    if options.tiles is not None:
+        refuse_tiles(predictor, options.tiles)
 
     return LabelFiles(predictor.task, {"coco": options.coco, "yolo": options.yolo})
 

@@ -15,13 +15,14 @@ class DetectSettings(Settings):
     """Settings of the detector, its training and its predictions.
 
     `width`, `layers` and `hidden` are the sizes of the decoder, `points` the places that each of its heads reads.
-    `queries` is the most boxes that an image can have, `groups` the groups of queries while training, `anchor` the side
-    of the boxes that all cells start from, in shares of the input; None: chosen from the training images. `mosaic` is the share of inputs that are put together from four images
-    in the first half of a training. `frozen` is the share of a training in which only the detector is trained, and
-    `last_blocks` the blocks of a plain column that are trained after it (None: all). `head_rate` multiplies the
-    learning rate of the detector relative to the encoder. `threshold` is the least confidence of a predicted box, `temperature`
-    divides the logits; both are fitted on validation images. `nms` leaves out boxes that overlap a more confident box
-    of their class by at least this much (0: none).
+    `queries` is the most boxes that an image can have, `groups` the groups of queries while training, `anchor` the
+    side of the boxes that all cells start from, in shares of the input; None: chosen from the training images.
+    `mosaic` is the share of inputs that are put together from four images in the first half of a training. `frozen`
+    is the share of a training in which only the detector is trained, and `last_blocks` the blocks of a plain column
+    that are trained after it (None: all). `head_rate` multiplies the learning rate of the detector relative to the
+    encoder. `threshold` is the least confidence of a predicted box, `temperature` divides the logits; both are
+    fitted on validation images. `nms` leaves out boxes that overlap a more confident box of their class by at least
+    this much (0: none).
     """
 
     width: PositiveInt = 256
