@@ -5,11 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 from scenes import SHAPES, boxed
 
 from vitrail.infer.predictor import load
@@ -200,3 +205,26 @@ def test_a_model_knows_its_classes_and_no_more(run):
     predictor = load(run)
     assert predictor.labels == SHAPES
     assert predictor.network.head.decoder.classes.out_features == len(SHAPES)
+
+
+def test_killed_and_resumed_is_equal_bit_by_bit(data, tmp_path):
+    words = "--model vit_digits --imgsz 48x64 --weights none --set width=32,hidden=64,queries=8 --epochs 3 --batch 8"
+    fixed = "--precision float32 --micro 8 --seed 3 --device cpu"
+    start = [sys.executable, "-m", "vitrail.cli.main", "train"]
+    quiet, killed = tmp_path / "quiet", tmp_path / "killed"
+    subprocess.run(
+        [*start, data, *words.split(), *fixed.split(), "--out", quiet], check=True, capture_output=True
+    )
+    child = subprocess.Popen(
+        [*start, data, *words.split(), *fixed.split(), "--out", killed],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while child.poll() is None and not (killed / "model.safetensors").is_file():
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    subprocess.run([*start, "--resume", killed], check=True, capture_output=True)
+    for name in ("state/last.safetensors", "model.safetensors"):
+        first, second = load_file(quiet / name), load_file(killed / name)
+        assert [key for key in first if not torch.equal(first[key], second[key])] == []

@@ -210,8 +210,8 @@ def _weights(folder):
 
 
 def test_unknown_names_are_named():
-    with pytest.raises(UnknownNameError, match="no task called 'detect'"):
-        settings_class("detect")
+    with pytest.raises(UnknownNameError, match="no task called 'guess'"):
+        settings_class("guess")
     assert task_settings("a=1,b=[2, 3], c=x") == {"a": 1, "b": [2, 3], "c": "x"}
 
 

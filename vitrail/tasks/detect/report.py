@@ -89,7 +89,8 @@ class _Report:
             TableSection(
                 "What was taken for what", self._taken(), self._taken_note(), summary=self._doubled()
             ),
-            Reliability("Calibration", calibrated, fitted_on),
+            # Without a confident box there is nothing to compare.
+            *([Reliability("Calibration", calibrated, fitted_on)] if calibrated["answers"] else []),
             *self._galleries(),
             Limits("Limits", self._limits()),
         ]
