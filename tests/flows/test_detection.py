@@ -220,7 +220,7 @@ def test_killed_and_resumed_is_equal_bit_by_bit(data, tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while child.poll() is None and not (killed / "model.safetensors").is_file():
+    while child.poll() is None and not (killed / "state" / "last.safetensors").is_file():
         time.sleep(0.02)
     child.kill()
     child.wait()
