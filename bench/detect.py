@@ -54,7 +54,7 @@ def trained(epochs, name):
     model.train(folder + "/data.yaml", epochs=epochs, batch=8, imgsz=448, device="cpu", workers=2, amp=False,
                 project=folder, name=name, exist_ok=True, eval_interval=10_000, ema_decay=0.99, no_aug_epochs=2)
     return model, time.monotonic() - began
-one = trained(2, "pilot")[1] / 2
+one = trained(1, "pilot")[1]
 model, seconds = trained(max(3, int(60 * minutes / one)), "run")
 answers = []
 for image in images:
@@ -88,7 +88,7 @@ def peer(asked: argparse.Namespace) -> dict[str, Any]:
     else:
         network = torchvisions(asked, len(task.labels))
         fit(network, manifest, task, asked.minutes)
-        found = [answer(network, load(manifest.root, row.path).image) for row in rows]
+        found = [answer(network, load(manifest.root, row.path).image.copy()) for row in rows]
     return scored(manifest, task, rows, found)
 
 
@@ -162,9 +162,7 @@ def fit(network: nn.Module, manifest: Manifest, task: Detect, minutes: float) ->
 
 def _example(image: Any, truth: Boxes, *, mirrored: bool) -> tuple[Tensor, dict[str, Tensor]]:
     truth = clip_to(truth, image.shape[:2])
-    pixels = (
-        torch.from_numpy(np.ascontiguousarray(image[:, ::-1] if mirrored else image)).permute(2, 0, 1) / 255
-    )
+    pixels = torch.from_numpy((image[:, ::-1] if mirrored else image).copy()).permute(2, 0, 1) / 255
     boxes = torch.from_numpy(truth.xyxy).float()
     if mirrored:
         boxes = torch.stack(
