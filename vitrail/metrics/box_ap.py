@@ -97,6 +97,21 @@ def average_precision(boxes: BoxSet, weights: Array | None = None, size: str = "
     return BoxAP(precision, recall)
 
 
+def recall_curves(boxes: BoxSet) -> Array:
+    """Return the precision of each class at each of `RECALLS` and IoU 0.5, (k, recalls): its mean is AP50.
+
+    It is NaN for a class without a true box.
+    """
+    curves = np.full((boxes.truths.shape[1], len(RECALLS)), np.nan)
+    present = boxes.truths[:, :, 0].sum(0).astype(np.float64)
+    for kind, ranked in _by_class(boxes, "all"):
+        places = np.flatnonzero(ranked.right[0])
+        hits, answers = np.arange(1.0, len(places) + 1), np.cumsum(~ranked.ignored[0])[places]
+        needed = _needed(present[kind : kind + 1])
+        curves[kind] = _interpolated(hits[None], answers[None], needed)[0] if len(places) else 0.0
+    return curves
+
+
 class _Ranked(NamedTuple):
     """The boxes of one class, the highest score first: image (n,), and flags (thresholds, n)."""
 
@@ -121,7 +136,7 @@ class _Ranked(NamedTuple):
                 less = np.cumsum(heavy[:, left_out], axis=1)
                 before = np.searchsorted(left_out, places)
                 answers -= np.where(before > 0, less[:, before - 1], 0.0)
-            precision[:, t] = _interpolated(hits, answers, needed)
+            precision[:, t] = _interpolated(hits, answers, needed).mean(1)
             recall[:, t] = hits[:, -1]
         absent = present == 0
         recall /= np.where(absent, 1.0, present)[:, None]
@@ -157,7 +172,7 @@ def _needed(present: Array) -> Array:
 
 
 def _interpolated(hits: Array, answers: Array, needed: Array) -> Array:
-    """Return the mean over recalls of the best precision at this recall or a higher one: (draws,).
+    """Return the best precision at each recall or a higher one: (draws, recalls).
 
     `hits` and `answers` (draws, n) count the right boxes and all boxes up to each right one.
     """
@@ -169,5 +184,4 @@ def _interpolated(hits: Array, answers: Array, needed: Array) -> Array:
     found = np.searchsorted((hits + offset).ravel(), (needed + offset).ravel()).reshape(needed.shape)
     place = found - np.arange(draws)[:, None] * n
     values = np.take_along_axis(best, np.minimum(place, n - 1), 1)
-    mean: Array = np.where(place < n, values, 0.0).mean(axis=1)
-    return mean
+    return np.where(place < n, values, 0.0)
