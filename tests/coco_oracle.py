@@ -51,7 +51,9 @@ def coco_eval(truths, found, classes):
                             "area": flat[2] * flat[3], "iscrowd": int(crowd)})  # fmt: skip
         for box, kind, score in zip(one.xyxy, one.kinds, one.scores, strict=True):
             flat = [*box[:2], *(box[2:] - box[:2])]
-            answers.append({"image_id": number, "category_id": int(kind), "bbox": flat, "score": float(score)})
+            answers.append(
+                {"image_id": number, "category_id": int(kind), "bbox": flat, "score": float(score)}
+            )
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = {

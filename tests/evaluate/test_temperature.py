@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score
 from vitrail.core.errors import UnknownNameError
 from vitrail.data.batch import Batch
 from vitrail.data.manifest import Row
+from vitrail.metrics.score_threshold import best_threshold
 from vitrail.metrics.temperature import fit_label_temperature, fit_temperature
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.classify.task import Classify

@@ -62,7 +62,9 @@ def test_a_bootstrap_sample_is_the_score_of_its_pictures():
     rng = np.random.default_rng(0)
     found = [one._replace(scores=np.sort(rng.random(len(one.scores)))[::-1]) for one in found]
     boxes = matched(truths, found, 4)
-    counts = np.array([[1] * 9, [0, 2, 1, 0, 3, 1, 1, 0, 1], [9, *[0] * 8], [0, 0, 0, 0, 9, 0, 0, 0, 0]], float)
+    counts = np.array(
+        [[1] * 9, [0, 2, 1, 0, 3, 1, 1, 0, 1], [9, *[0] * 8], [0, 0, 0, 0, 9, 0, 0, 0, 0]], float
+    )
     for size in SIZES:
         drawn = average_precision(boxes, counts, size)
         for row, count in enumerate(counts.astype(int)):

@@ -47,7 +47,12 @@ def pair_boxes(found: Found, truths: Truths, matches: MatchedBoxes, least: float
     invented, missed = np.delete(invented, crossed[0]), np.delete(missed, crossed[1])
     answers = np.concatenate([hits, wrong, invented])
     scores = np.concatenate([matches.scores[answers], np.zeros(len(missed))])
-    true = (truths[1][matches.partner[hits]], truths[1][taken], np.full(len(invented), none), truths[1][missed])
+    true = (
+        truths[1][matches.partner[hits]],
+        truths[1][taken],
+        np.full(len(invented), none),
+        truths[1][missed],
+    )
     return BoxPairs(
         np.concatenate(true), np.concatenate([matches.kinds[answers], np.full(len(missed), none)]), scores
     )
@@ -56,7 +61,9 @@ def pair_boxes(found: Found, truths: Truths, matches: MatchedBoxes, least: float
 def _across(overlaps: Array) -> tuple[list[int], list[int]]:
     """Return rows and columns of pairs with enough overlap, the largest first, each row and column once."""
     rows, columns = np.nonzero(overlaps >= FIRST_IOU)
-    order = np.argsort(-overlaps[rows, columns], kind="stable")  # of equal overlaps the higher score comes first
+    order = np.argsort(
+        -overlaps[rows, columns], kind="stable"
+    )  # of equal overlaps the higher score comes first
     pairs: dict[int, int] = {}
     for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
         if row not in pairs and column not in pairs.values():

@@ -44,6 +44,7 @@ from vitrail.tasks.result import (
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
+
 def multi_hot(targets: Sequence[Sequence[int]], labels: int) -> Tensor:
     """Return one row per image with 1 at its labels: float32 (b, k)."""
     rows = torch.zeros(len(targets), labels)
