@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.metrics.box_matching import MOST, SIZES, THRESHOLDS, MatchedBoxes, bit
+from vitrail.metrics.box_matching import MOST, SIZES, THRESHOLDS, MatchedBoxes, bit, no_boxes
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -48,7 +48,8 @@ def mean_of_classes(values: Array) -> Array:
     known = np.isfinite(values)
     count = known.sum(-1)
     total = np.where(known, values, 0.0).sum(-1)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    mean: Array = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return mean
 
 
 class BoxSet(NamedTuple):
@@ -69,12 +70,10 @@ class BoxSet(NamedTuple):
     def of(cls, images: Sequence[MatchedBoxes], classes: int) -> BoxSet:
         """Return the boxes of images in their order."""
         counts = [len(one.scores) for one in images]
-        columns = [
-            np.concatenate([np.asarray(one[i], kind) for one in images] or [np.zeros(0, kind)])
-            for i, kind in ((0, np.int64), (1, np.float64), (2, np.int64), (3, np.int64), (4, np.int64))
-        ]
+        columns = list(zip(*(images or [no_boxes(classes)]), strict=True))
+        kinds, scores, ranks, right, ignored = (np.concatenate(column) for column in columns[:5])
         truths = np.array([one.truths for one in images], np.int64).reshape(-1, classes, len(SIZES))
-        return cls(np.repeat(np.arange(len(images)), counts), *columns, truths)
+        return cls(np.repeat(np.arange(len(images)), counts), kinds, scores, ranks, right, ignored, truths)
 
 
 def average_precision(boxes: BoxSet, weights: Array | None = None, size: str = "all") -> BoxAP:

@@ -69,7 +69,7 @@ def match_boxes(found: Found, truths: Truths, classes: int) -> MatchedBoxes:
     ignored.
     """
     order = np.argsort(-found[2], kind="stable")
-    corners, kinds, scores = (part[order] for part in found)
+    corners, kinds, scores = found[0][order], found[1][order], found[2][order]
     own = _inside(areas(truths[0])) & ~truths[2][:, None]
     matching = _Matching(_bits(own), truths[2])
     overlaps = ious(corners, truths[0], truths[2])
@@ -80,6 +80,12 @@ def match_boxes(found: Found, truths: Truths, classes: int) -> MatchedBoxes:
     counts = np.zeros((classes, len(SIZES)), np.int64)
     np.add.at(counts, truths[1], own.astype(np.int64))
     return MatchedBoxes(kinds, scores, _ranks(kinds), right, ignored, partner, counts)
+
+
+def no_boxes(classes: int) -> MatchedBoxes:
+    """Return the matches of an image without boxes."""
+    corners, whole = np.zeros((0, 4)), np.zeros(0, np.int64)
+    return match_boxes((corners, whole, np.zeros(0)), (corners, whole, np.zeros(0, np.bool_)), classes)
 
 
 def areas(corners: Array) -> Array:
@@ -99,7 +105,8 @@ def ious(found: Array, true: Array, crowd: Flags) -> Array:
     common = sides[..., 0] * sides[..., 1]
     own = areas(found)[:, None]
     whole = np.where(crowd[None], own, own + areas(true)[None] - common)
-    return np.divide(common, whole, out=np.zeros_like(common), where=common > 0)
+    overlap: Array = np.divide(common, whole, out=np.zeros_like(common), where=common > 0)
+    return overlap
 
 
 class _Matching:
@@ -169,7 +176,8 @@ def _inside(area: Array) -> Flags:
 def _bits(sizes: Flags) -> Integers:
     """Return size ranges (n, sizes) as bits of all thresholds: (n,)."""
     each = np.array([_ONE << _EACH * i for i in range(len(SIZES))], np.int64)
-    return (sizes * each).sum(1, dtype=np.int64)
+    bits: Integers = (sizes * each).sum(1, dtype=np.int64)
+    return bits
 
 
 def _ranks(kinds: Integers) -> Integers:

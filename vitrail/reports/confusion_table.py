@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vitrail.data.manifest import Row
 from vitrail.reports.thumbnails import Album, Thumb
-from vitrail.tasks.result import Matrix, Shot
+from vitrail.tasks.result import Matrix
 
 WIDEST = 30
 """With more classes than this, the most frequent confusions are listed instead of a matrix."""

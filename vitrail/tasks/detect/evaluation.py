@@ -141,7 +141,8 @@ class BoxEvaluation:
     def calibrate(self) -> Mapping[str, Any]:
         """Return the temperature of the scores, and the threshold with the best F1 at this temperature."""
         scores, right, truths = self.answers()
-        plain, sure = scale_scores(scores, 1 / self.temperature), scores >= LEAST
+        plain = scale_scores(scores, 1 / self.temperature)
+        sure = plain >= LEAST
         temperature = fit_label_temperature(score_logits(plain[sure])[:, None], right[sure][:, None])
         threshold = best_threshold(scale_scores(plain, temperature), right, truths)
         return {"temperature": temperature, "threshold": threshold}
@@ -180,7 +181,8 @@ class BoxEvaluation:
         """Return F1 at the threshold for each image: (images,); 1 without any box."""
         right, missed, invented, mistaken = self.tallies().T.astype(np.float64)
         whole = 2 * right + missed + invented + 2 * mistaken
-        return np.divide(2 * right, whole, out=np.ones_like(whole), where=whole > 0)
+        f1: Array = np.divide(2 * right, whole, out=np.ones_like(whole), where=whole > 0)
+        return f1
 
     def resample(self, counts: Array) -> Mapping[str, float]:
         """Return the scores of a bootstrap sample; each box counts as often as its image."""

@@ -28,7 +28,8 @@ LINES = 6
 INVENTED, MISSED = "invented", "missed"
 
 LEAST = 0.05
-"""Boxes with a lower score do not count in the calibration: almost all are wrong, and nobody sees them."""
+"""Boxes with a lower score at temperature 1 do not count in the calibration: almost all are wrong, and nobody sees them.
+"""
 
 
 def matrix_of(evaluation: BoxEvaluation, counts: NDArray[np.int64]) -> Matrix:
@@ -95,9 +96,9 @@ def calibrated(evaluation: BoxEvaluation) -> dict[str, Any]:
     Boxes of an image are not independent, so no error expected by chance is reported.
     """
     scores, right, _ = evaluation.answers()
-    sure = scores >= LEAST
-    plain = scale_scores(scores[sure], 1 / evaluation.temperature)
-    values = calibration(plain, scores[sure], evaluation.temperature, right[sure]).to_dict()
+    plain = scale_scores(scores, 1 / evaluation.temperature)
+    sure = plain >= LEAST
+    values = calibration(plain[sure], scores[sure], evaluation.temperature, right[sure]).to_dict()
     del values["ece_noise"]
     return {**values, "least": LEAST}
 
