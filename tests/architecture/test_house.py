@@ -358,7 +358,6 @@ LONG = {
     "plots/images.py": "drawings on images",
     "studio/sentence_list.py": "the sentences that pages show in another language",
     "tasks/classify/evaluation.py": "the scores of one label an image",
-    "tasks/multilabel/evaluation.py": "the scores of several labels an image",
     "tasks/result.py": "what reports lay out, as data",
     "tasks/segment/targets.py": "masks as truths of a training",
     "tasks/segment/task.py": "the task of segmentation",

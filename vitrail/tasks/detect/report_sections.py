@@ -28,8 +28,7 @@ LINES = 6
 INVENTED, MISSED = "invented", "missed"
 
 LEAST = 0.05
-"""Boxes with a lower score at temperature 1 do not count in the calibration: almost all are wrong, and nobody sees them.
-"""
+"""Boxes with a lower score at temperature 1 do not count in the calibration: almost all are wrong and never seen."""
 
 
 def matrix_of(evaluation: BoxEvaluation, counts: NDArray[np.int64]) -> Matrix:
