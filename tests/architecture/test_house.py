@@ -361,7 +361,6 @@ LONG = {
     "tasks/base.py": "what a task is",
     "tasks/classify/evaluation.py": "the scores of one label an image",
     "tasks/detect/task.py": "the task of detection",
-    "tasks/multilabel/evaluation.py": "the scores of several labels an image",
     "tasks/result.py": "what reports lay out, as data",
     "tasks/segment/targets.py": "masks as truths of a training",
     "tasks/segment/task.py": "the task of segmentation",

@@ -13,10 +13,11 @@ from sklearn.metrics import f1_score
 from vitrail.core.errors import UnknownNameError
 from vitrail.data.batch import Batch
 from vitrail.data.manifest import Row
+from vitrail.metrics.score_threshold import best_threshold
 from vitrail.metrics.temperature import fit_label_temperature, fit_temperature
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.classify.task import Classify
-from vitrail.tasks.multilabel.evaluation import best_threshold, multi_hot
+from vitrail.tasks.multilabel.evaluation import multi_hot
 from vitrail.tasks.multilabel.task import MultiLabel
 
 
@@ -56,9 +57,9 @@ def test_the_threshold_is_the_one_with_the_best_f1():
     draw = np.random.default_rng(2)
     truth = draw.random(83) < 0.25
     p = np.round(np.clip(draw.normal(0.3, 0.2, 83) + 0.25 * truth, 0, 1), 2)  # with ties
-    found = f1_score(truth, p >= best_threshold(p, truth))
+    found = f1_score(truth, p >= best_threshold(p, truth, int(truth.sum())))
     assert found == pytest.approx(max(f1_score(truth, p >= at) for at in np.unique(p)))
-    assert best_threshold(p, np.arange(83) < 4) == 0.5  # too rare to choose
+    assert best_threshold(p, np.arange(83) < 4, 4) == 0.5  # too rare to choose
 
 
 def test_each_label_is_a_question_of_its_own():

@@ -56,10 +56,10 @@ def test_training_reports_scores_with_intervals_and_what_was_missed(run):
     assert test["map50"]["value"] > 0.5
     assert test["map"]["low"] is None or test["map"]["low"] <= test["map"]["value"] <= test["map"]["high"]
     assert set(test["per_class"]) == set(SHAPES)
-    assert test["max_found"] == 100
+    assert test["max_boxes"] == 100
     page = (run / "report.html").read_text(encoding="utf-8")
-    for words in ("Class by class", "What was taken for what", "missed", "invented: nothing is there",
-                  "Precision, recall and F1 by threshold", "Calibration", "The worst images"):  # fmt: skip
+    for words in ("Class by class", "Confusion matrix", "missed", "invented",
+                  "Scores by threshold", "Calibration", "The worst images"):  # fmt: skip
         assert words in page
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     assert {"queries": 12, "groups": 5}.items() <= recipe["task"]["settings"].items()

@@ -1,130 +1,230 @@
-"""The evaluation of detection: the same numbers however it is gathered, and a report of anything."""
+"""Evaluation of detection: equal to pycocotools, whatever the batches; its report says what it counted."""
 
 from __future__ import annotations
 
+import json
+import math
 import pickle
-from functools import partial
+import re
 
 import numpy as np
 import pytest
-import torch
+from coco_oracle import coco_eval, pictures
 
-from vitrail.data.batch import Geometry
-from vitrail.data.boxes import Boxes, make_boxes
+from vitrail.data.boxes import make_boxes, make_found
 from vitrail.data.manifest import Row
+from vitrail.pages import render
+from vitrail.reports.confusion_table import cells
 from vitrail.tasks.detect.evaluation import BoxEvaluation
-from vitrail.tasks.detect.task import Detect
+from vitrail.tasks.result import Overlays, kept_by
+from vitrail.tasks.result_file import result_from_dict, result_to_dict
 
-NAMES = ("cell", "nucleus", "never")
-SIZE = (100, 200)
-AT = Geometry(SIZE, (50, 100), (0.0, 0.0, 100.0, 200.0))
-
-
-def case(number: int) -> tuple[Row, dict[str, torch.Tensor], Boxes]:
-    """Return an image with a few objects, most of them found, one box invented and one of another class."""
-    draw = np.random.default_rng(number)
-    many = int(draw.integers(1, 5))
-    corner, side = draw.uniform(5, 60, (many, 2)), draw.uniform(8, 30, (many, 2))
-    kinds = draw.integers(0, 2, many)
-    truth = make_boxes(np.concatenate([corner, corner + side], 1), kinds)
-    centres = (truth.xyxy[:, :2] + truth.xyxy[:, 2:]) / 2 + draw.normal(0, 1.5, (many, 2))
-    boxes = np.concatenate([centres, side], 1) / [200, 100, 200, 100]
-    boxes = np.concatenate([boxes, [[0.9, 0.8, 0.1, 0.1]], [[0.8, 0.1, 0.1, 0.1]]])
-    called = np.where(draw.random(many) < 0.8, kinds, 1 - kinds)
-    logits = np.full((many + 2, 3), -6.0)
-    logits[np.arange(many), called] = draw.uniform(-1, 3, many)
-    logits[many, 0] = draw.uniform(-3, 1)
-    output = {"boxes": torch.tensor(boxes[None]).float(), "logits": torch.tensor(logits[None]).float()}
-    return Row(f"{number:03d}", f"{number}.png", group=f"g{number // 2}"), output, truth
+LABELS = ("ant", "bee", "cow", "dodo")
+THRESHOLD = 0.4
 
 
-def gathered(numbers, task=None) -> BoxEvaluation:
-    evaluation = (task or Detect(NAMES, {"threshold": 0.4})).evaluation()
-    for number in numbers:
-        row, output, truth = case(number)
-        evaluation.update([row], output, [truth], [AT])
+def found_in(output, at):
+    return output["found"]
+
+
+def evaluated(truths, found, places=None, threshold=THRESHOLD, temperature=1.0):
+    evaluation = BoxEvaluation(LABELS, found_in, threshold, temperature)
+    places = range(len(truths)) if places is None else places
+    rows = [Row(f"{i:03}.png", f"{i:03}.png", group=f"scene {i // 2}") for i in places]
+    for start in range(0, len(rows), 5):
+        part = list(places)[start : start + 5]
+        evaluation.update(
+            rows[start : start + 5], {"found": [found[i] for i in part]}, [truths[i] for i in part], []
+        )
     return evaluation
 
 
-def test_halves_of_two_processes_are_the_whole():
-    whole, first, second = gathered(range(24)), gathered(range(0, 24, 2)), gathered(range(1, 24, 2))
-    first.merge(pickle.loads(pickle.dumps(second)))
-    assert [row.id for row in first.rows] == [row.id for row in whole.rows]
-    assert first.scores() == whole.scores()
-    assert first.result().to_dict() == whole.result().to_dict()
+@pytest.fixture(scope="module")
+def data():
+    return pictures(7, count=40)
 
 
-def test_a_report_says_what_was_scored_and_how():
-    result = gathered(range(24)).result()
-    test = result.details["test"]
-    low, value, high = (test["map50"][key] for key in ("low", "value", "high"))
-    assert 0 < low < value < high < 1
-    assert set(test["per_class"]) == {"cell", "nucleus"}
-    assert test["absent"] == ["never"]
-    assert result.verdict.startswith("mAP50 ")
-    words = " ".join(section.note for section in result.sections if hasattr(section, "note"))
-    assert "No image contains never" in words
-    assert "the 100 most confident boxes of a class" in words
-    for name in ("map", "map50", "precision", "recall", "f1"):
-        assert result.numbers[name].low is not None, name
+@pytest.fixture(scope="module")
+def whole(data):
+    return evaluated(*data)
 
 
-def test_the_confusion_counts_every_object_and_every_box_once():
-    evaluation = gathered(range(24))
-    table = evaluation.confusions().sum(0)
-    objects = sum(len(case(number)[2].kinds) for number in range(24))
-    sure = sum(int((case(n)[1]["logits"].sigmoid().amax(-1) >= 0.4).sum()) for n in range(24))
-    assert table[:-1].sum() == objects
-    assert table[:, :-1].sum() == sure
-    each = evaluation.per_image()
-    assert each["missed"].sum() == table[:-1, -1].sum()
-    assert each["invented"].sum() == table[-1, :-1].sum()
+def test_the_report_equals_pycocotools(data, whole):
+    pytest.importorskip("pycocotools")
+    coco = coco_eval(*data, len(LABELS))
+    result = whole.result()
+    names = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
+    told = whole.resample(np.ones(40))
+    np.testing.assert_allclose([told[name] for name in names], coco.stats[:6], rtol=0, atol=1e-9)
+    assert told["ar"] == pytest.approx(coco.stats[8], abs=1e-9)
+    scores = whole.scores()
+    assert (scores["map"], scores["map50"]) == pytest.approx(tuple(coco.stats[:2]), abs=1e-9)
+    for name, value in zip(names, coco.stats, strict=False):
+        assert result.numbers[name].value == pytest.approx(value, abs=1e-6)  # six digits are written
+    assert "100 boxes" in result.sections[0].note
+    assert result.details["test"]["max_boxes"] == 100
 
 
-def test_all_images_drawn_once_are_the_scores():
-    evaluation = gathered(range(12))
-    scores = evaluation.scores()
-    again = evaluation.resample(np.ones(12))
-    assert again == {name: scores[name] for name in ("map", "map50")}
+def test_two_halves_are_the_whole(data, whole):
+    half, other = evaluated(*data, range(1, 40, 2)), evaluated(*data, range(0, 40, 2))
+    half.scores()
+    half.merge(pickle.loads(pickle.dumps(other)))
+    assert [row.id for row in half.rows] == [row.id for row in whole.rows]
+    assert half.scores() == whole.scores()
+    assert half.calibrate() == whole.calibrate()
+    assert np.array_equal(half.matrix(), whole.matrix())
+    for name, values in half.per_image().items():
+        assert np.array_equal(values, whole.per_image()[name])
 
 
-def test_calibration_fits_the_threshold_in_the_scores_that_predictions_then_have():
-    """The temperature changes every confidence; the threshold must choose the same boxes afterwards."""
-    before = gathered(range(24), Detect(NAMES, {}))
-    fitted = before.calibrate()
-    after = gathered(range(24), Detect(NAMES, fitted))
-    assert after.scores() == before.scores()
-    best = before.result().numbers["f1"].value
-    assert after.result().numbers["f1"].value >= best
-    again = after.calibrate()
-    assert again["temperature"] == pytest.approx(fitted["temperature"], rel=0.02)
-    assert again["threshold"] == pytest.approx(fitted["threshold"], abs=0.02)
+def test_every_image_once_is_the_score(whole):
+    once = whole.resample(np.ones(40))
+    assert once["map"] == whole.scores()["map"]
+    draws = np.array([np.ones(40), np.arange(40) % 3, np.full(40, 2)], float)
+    drawn = whole.drawn(draws)
+    assert drawn["map"][0] == once["map"]
+    assert all(np.isfinite(values).all() for values in drawn.values())
+    for name in ("precision", "recall", "f1"):
+        assert drawn[name][2] == pytest.approx(once[name])
 
 
-def nothing(output, at, found):
-    return [found for _ in at]
+def test_numbers_tables_and_matrix_agree(whole):
+    result, matrix = whole.result(), whole.matrix()
+    k = len(LABELS)
+    own = np.trace(matrix[:k, :k])
+    assert result.numbers["precision"].value == pytest.approx(own / matrix[:, :k].sum(), abs=1e-6)
+    assert result.numbers["recall"].value == pytest.approx(own / matrix[:k].sum(), abs=1e-6)
+    tallies = whole.tallies()
+    assert tallies.sum(0).tolist() == [own, matrix[:k, k].sum(), matrix[k, :k].sum(),
+                                       matrix[:k, :k].sum() - own]  # fmt: skip
+    for row in result.tables[0].rows:
+        i = LABELS.index(row[0])
+        assert row[2] == matrix[i].sum()
+        assert row[6].value == pytest.approx(matrix[i, i] / matrix[i].sum())
+    curve = {one.heading: one for one in result.sections if one.kind == "curve"}["Scores by threshold"]
+    assert dict(curve.series["recall"])[THRESHOLD] == pytest.approx(result.numbers["recall"].value, abs=1e-6)
+    assert dict(curve.series["precision"])[THRESHOLD] == pytest.approx(
+        result.numbers["precision"].value, abs=1e-6
+    )
 
 
-def test_a_model_that_finds_nothing_has_a_report():
-    from vitrail.data.boxes import make_found
-
-    evaluation = BoxEvaluation(NAMES, find=partial(nothing, found=make_found()))
-    for number in range(12):
-        row, output, truth = case(number)
-        evaluation.update([row], output, [truth], [AT])
-    result = evaluation.result()
-    assert result.numbers["map"].value == 0
-    assert "reliability" not in {section.kind for section in result.sections}
-    assert evaluation.calibrate()["temperature"] == 1
-    assert evaluation.per_image()["invented"].sum() == 0
+def test_intervals_contain_the_values(whole):
+    result = whole.result()
+    for number in (result.numbers["map"], result.numbers["f1"], result.tables[0].rows[0][3]):
+        assert number.low < number.value < number.high
+    headline = whole.headline()
+    assert (headline.value, headline.low) == (result.numbers["map"].value, result.numbers["map"].low)
+    assert whole.quick_headline
+    assert kept_by(whole) == ("map", "%", 1)
 
 
-def test_images_without_any_object_have_a_report():
-    evaluation = Detect(NAMES, {}).evaluation()
-    for number in range(12):
-        row, output, _ = case(number)
-        evaluation.update([row], output, [make_boxes()], [AT])
-    result = evaluation.result()
-    assert result.numbers["map"].value is None
-    assert evaluation.scores()["map"] == 0
-    assert "no class" in result.verdict or "–" in result.verdict
+def test_a_class_without_truth_is_named(whole):
+    result = whole.result()
+    assert "No image shows dodo" in result.sections[0].note
+    assert [row[0] for row in result.tables[0].rows] == ["ant", "bee", "cow"]
+    assert result.details["test"]["absent"] == ["dodo"]
+    assert "over 3 classes, on 40" in result.verdict
+
+
+def test_the_result_is_written_and_read(whole):
+    result = whole.result()
+    again = result_from_dict(json.loads(json.dumps(result_to_dict(result))))
+    assert again.numbers == result.numbers
+    assert result_to_dict(again) == result_to_dict(result)
+    assert json.loads(json.dumps(result.details)) == result.details
+
+
+def test_the_matrix_names_what_is_missed_and_invented(whole):
+    matrix = next(one for one in whole.result().sections if one.kind == "matrix")
+    assert (matrix.labels[-1], matrix.answers[-1]) == ("invented", "missed")
+    assert matrix.mistake(0, 4) == "ant missed"
+    assert matrix.mistake(4, 1) == "bee invented"
+    assert matrix.mistake(0, 1) == "ant taken for bee"
+    assert "at least 0.4" in matrix.note
+    for (i, j), shots in matrix.shots.items():
+        assert 0 < len({shot.id for shot in shots}) == len(shots) <= matrix.counts[i][j]
+
+
+def test_a_page_shows_the_counts_of_boxes_and_a_card_the_words(whole):
+    matrix = next(one for one in whole.result().sections if one.kind == "matrix")
+    table = cells(matrix, {row.id: row for row in whole.rows}, NoThumbs())
+    assert [[cell.count for cell in row] for row in table.rows] == whole.matrix().tolist()
+    assert table.columns[-1] == "missed"
+    assert table.rows[0][-1].mistake == "ant missed"
+    assert not any(cell.right for i, row in enumerate(table.rows) for j, cell in enumerate(row) if i != j)
+    section = {"heading": "x", "matrix": table, "left_out": 0}
+    html = render("partials/matrix.html", {"section": section})
+    assert "bee invented" in html
+    assert "at least 0.4" in html
+
+
+class NoThumbs:
+    def thumb(self, row):
+        return None
+
+
+def test_the_worst_images_come_first(whole):
+    worst, best = (one for one in whole.result().sections if isinstance(one, Overlays))
+    numbers, names = whole.per_image(), [row.id for row in whole.rows]
+    f1 = [numbers["f1"][names.index(shot.id)] for shot in (*worst.shots, *best.shots[::-1])]
+    assert f1 == sorted(f1)
+    first = names.index(worst.shots[0].id)
+    for n, name in re.findall(r"(\d+) (missed|invented)", worst.shots[0].caption):
+        assert int(n) == numbers[name][first]
+
+
+def test_calibration_is_learnt_and_used():
+    """Scores that are too sure get a temperature above 1, and the threshold is one of the scores as they are then."""
+    rng = np.random.default_rng(0)
+    truths, found, scaled = [], [], []
+    for _ in range(60):
+        x = np.arange(8) * 30.0
+        boxes = np.stack([x, x, x + 20, x + 20], 1)
+        logit = rng.normal(0.5, 1.5, 8)
+        right = rng.random(8) < 1 / (1 + np.exp(-logit))
+        truths.append(make_boxes(boxes[right], np.zeros(right.sum())))
+        found.append(make_found(boxes, np.zeros(8), 1 / (1 + np.exp(-2 * logit))))
+    before = evaluated(truths, found)
+    settings = before.calibrate()
+    assert settings["temperature"] == pytest.approx(2, rel=0.2)
+    scaled = [
+        one._replace(scores=1 / (1 + (1 / one.scores - 1) ** (1 / settings["temperature"]))) for one in found
+    ]
+    after = evaluated(truths, scaled, threshold=settings["threshold"], temperature=settings["temperature"])
+    assert after.calibrate() == pytest.approx(settings, rel=1e-3)
+    assert after.scores()["map"] == pytest.approx(before.scores()["map"])
+    details = after.result().details["calibration"]
+    assert details["ece_after"] < details["ece_before"]
+    assert after.result().numbers["f1"].value >= max(
+        evaluated(truths, scaled, threshold=t).resample(np.ones(60))["f1"] for t in (0.2, 0.4, 0.6, 0.8)
+    )
+
+
+def test_pairs_of_answers_in_one_place_are_counted():
+    box = [[10, 10, 50, 50]]
+    evaluation = evaluated([make_boxes(box, [0])], [make_found(box * 3, [0, 0, 1], [0.9, 0.8, 0.1])])
+    section = evaluation.result().sections[0]
+    assert section.line == "1 pair of answers overlaps by more than 0.9"
+    assert section.line in section.note
+
+
+def test_images_without_boxes():
+    box = [[10, 10, 50, 50]]
+    evaluation = evaluated(
+        [make_boxes(), make_boxes(), make_boxes(box, [0])],
+        [make_found(), make_found(box, [1], [0.9]), make_found()],
+    )
+    assert evaluation.per_image()["f1"].tolist() == [1, 0, 0]
+    assert evaluation.per_image()["map"].tolist() == [1, 0, 0]
+    assert evaluation.scores() == {"map": 0.0, "map50": 0.0, "pictures": 3}
+    assert "50 % " not in evaluation.result().verdict
+
+
+def test_nothing_at_all():
+    empty = BoxEvaluation(LABELS, found_in)
+    assert empty.scores() == {"map": 0.0, "map50": 0.0, "pictures": 0}
+    assert empty.calibrate() == {"temperature": 1.0, "threshold": 0.5}
+    assert not empty.quick_headline
+    without = evaluated([make_boxes()] * 3, [make_found()] * 3)
+    assert not math.isnan(without.scores()["map"])
+    assert "nothing can be scored" in without.result().verdict

@@ -1,119 +1,186 @@
-"""Average precision of boxes, equal to COCO's to the last digits, and precision and recall at every threshold."""
+"""Average precision of boxes over many images, as COCO computes it, also for many bootstrap samples in one pass.
+
+A bootstrap sample weighs the matched boxes of an image by how often the image is drawn, so nothing is matched again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.metrics.box_matching import ALL, THRESHOLDS, Matches
+from vitrail.metrics.box_matching import MOST, SIZES, THRESHOLDS, MatchedBoxes, bit, no_boxes
 
-Array = NDArray[Any]
+Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 RECALLS = np.linspace(0.0, 1.0, 101)
-"""Recalls at which precision is read."""
+"""The recalls at which precision is read off."""
 
-_TINY = float(np.spacing(1))
+AT_ONCE = 1 << 20
+"""Numbers in memory at a time for a class: bootstrap samples × boxes. More would not fit into the CPU cache."""
 
 
-class Sorted(NamedTuple):
-    """The predicted boxes of one class of a whole set, the most confident first, in one range of areas.
+class BoxAP(NamedTuple):
+    """Average precision and largest recall, both (draws, k, thresholds); NaN for classes without a true box."""
 
-    `right` and `ignored` (d, threshold), `image` (d,) the number of the image, `scores` (d,), `objects` (images,).
+    precision: Array
+    recall: Array
+
+    def mean(self) -> Array:
+        """Return mAP over the classes with a true box and all thresholds, (draws,); NaN without such a class."""
+        return mean_of_classes(self.precision.mean(2))
+
+    def at(self, threshold: int) -> Array:
+        """Return mAP at one IoU threshold, given by its index: (draws,)."""
+        return mean_of_classes(self.precision[..., threshold])
+
+    def mean_recall(self) -> Array:
+        """Return average recall (AR) over classes and thresholds: (draws,)."""
+        return mean_of_classes(self.recall.mean(2))
+
+
+def mean_of_classes(values: Array) -> Array:
+    """Return the mean over the classes that are not NaN: (…, k) -> (…); NaN if all are."""
+    known = np.isfinite(values)
+    count = known.sum(-1)
+    total = np.where(known, values, 0.0).sum(-1)
+    mean: Array = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return mean
+
+
+class BoxSet(NamedTuple):
+    """The matched boxes of many images in one table; `image` (n,) is the index of the image of each box.
+
+    `truths` is (images, k, sizes); the other columns are those of `MatchedBoxes`.
     """
 
-    right: NDArray[np.bool_]
-    ignored: NDArray[np.bool_]
-    image: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    objects: NDArray[np.int64]
+    image: Integers
+    kinds: Integers
+    scores: Array
+    ranks: Integers
+    right: Integers
+    ignored: Integers
+    truths: Integers
+
+    @classmethod
+    def of(cls, images: Sequence[MatchedBoxes], classes: int) -> BoxSet:
+        """Return the boxes of images in their order."""
+        counts = [len(one.scores) for one in images]
+        columns = list(zip(*(images or [no_boxes(classes)]), strict=True))
+        kinds, scores, ranks, right, ignored = (np.concatenate(column) for column in columns[:5])
+        truths = np.array([one.truths for one in images], np.int64).reshape(-1, classes, len(SIZES))
+        return cls(np.repeat(np.arange(len(images)), counts), kinds, scores, ranks, right, ignored, truths)
 
 
-def sorted_by_class(matches: Sequence[Matches], classes: int, area: int = ALL) -> list[Sorted]:
-    """Return the predicted boxes of each class; equal scores keep the order of the images."""
-    image = np.concatenate([np.full(len(one.scores), i) for i, one in enumerate(matches)]).astype(np.int64)
-    scores, kinds = (
-        np.concatenate(part) for part in zip(*((m.scores, m.kinds) for m in matches), strict=True)
-    )
-    right, ignored = (
-        np.concatenate(part)
-        for part in zip(*((m.right[:, area], m.ignored[:, area]) for m in matches), strict=True)
-    )
-    objects = np.stack([one.objects[:, area] for one in matches])
-    found = []
-    for kind in range(classes):
-        own = np.flatnonzero(kinds == kind)
-        order = own[np.argsort(-scores[own], kind="stable")]
-        found.append(Sorted(right[order], ignored[order], image[order], scores[order], objects[:, kind]))
-    return found
+def average_precision(boxes: BoxSet, weights: Array | None = None, size: str = "all") -> BoxAP:
+    """Return average precision of each class at each IoU threshold, for boxes of one size range.
 
-
-def average_precision(one: Sorted, weights: Array | None = None) -> NDArray[np.float64]:
-    """Return the average precision of a class at each threshold, NaN without objects: (threshold,).
-
-    `weights` (images,) says how often each image counts, for a bootstrap.
+    `weights` (draws, images) are whole numbers, how often each image is drawn; None takes each image once. The best
+    `MOST` boxes of a class in an image count. Precision is interpolated at 101 recalls. Equal scores are taken in the
+    order of images.
     """
-    every = np.ones(len(one.objects)) if weights is None else np.asarray(weights, np.float64)
-    total = float(every @ one.objects)
-    if total == 0:
-        return np.full(len(THRESHOLDS), np.nan)
-    if not len(one.scores):
-        return np.zeros(len(THRESHOLDS))
-    weight = every[one.image][:, None]
-    right = np.cumsum(weight * one.right, 0)
-    wrong = np.cumsum(weight * ~(one.right | one.ignored), 0)
-    recall, precision = right / total, right / (right + wrong + _TINY)
-    envelope = np.maximum.accumulate(precision[::-1], 0)[::-1]
-    values = [_read(recall[:, level], envelope[:, level]) for level in range(len(THRESHOLDS))]
-    return np.array(values)
+    images, classes = boxes.truths.shape[:2]
+    each = np.ones((1, images)) if weights is None else weights
+    shape = (len(each), classes, len(THRESHOLDS))
+    precision, recall = np.full(shape, np.nan), np.full(shape, np.nan)
+    present = each @ boxes.truths[:, :, tuple(SIZES).index(size)]
+    for kind, ranked in _by_class(boxes, size):
+        rows = max(1, AT_ONCE // max(1, len(ranked.image)))
+        for start in range(0, len(each), rows):
+            part = slice(start, start + rows)
+            precision[part, kind], recall[part, kind] = ranked.scores(each[part], present[part, kind])
+    return BoxAP(precision, recall)
 
 
-def _read(recall: Array, envelope: Array) -> float:
-    """Return the mean of the precisions at `RECALLS`; 0 where a recall is never reached."""
-    at = np.searchsorted(recall, RECALLS, side="left")
-    reached = at < len(recall)
-    return float(envelope[at[reached]].sum() / len(RECALLS))
+def recall_curves(boxes: BoxSet) -> Array:
+    """Return the precision of each class at each of `RECALLS` and IoU 0.5, (k, recalls): its mean is AP50.
+
+    It is NaN for a class without a true box.
+    """
+    curves = np.full((boxes.truths.shape[1], len(RECALLS)), np.nan)
+    present = boxes.truths[:, :, 0].sum(0).astype(np.float64)
+    for kind, ranked in _by_class(boxes, "all"):
+        places = np.flatnonzero(ranked.right[0])
+        hits, answers = np.arange(1.0, len(places) + 1), np.cumsum(~ranked.ignored[0])[places]
+        needed = _needed(present[kind : kind + 1])
+        curves[kind] = _interpolated(hits[None], answers[None], needed)[0] if len(places) else 0.0
+    return curves
 
 
-def mean_precisions(classes: Sequence[Sorted], weights: Array | None = None) -> NDArray[np.float64]:
-    """Return the average precision of each class at each threshold, NaN for classes without objects: (k, threshold)."""
-    return np.stack([average_precision(one, weights) for one in classes])
+class _Ranked(NamedTuple):
+    """The boxes of one class, the highest score first: image (n,), and flags (thresholds, n)."""
+
+    image: Integers
+    right: Flags
+    ignored: Flags
+
+    def scores(self, weights: Array, present: Array) -> tuple[Array, Array]:
+        """Return average precision and recall (draws, thresholds) for weights (draws, images) and the true boxes."""
+        heavy = weights[:, self.image]
+        total = np.cumsum(heavy, axis=1)
+        shape = (len(weights), len(THRESHOLDS))
+        precision, recall = np.zeros(shape), np.zeros(shape)
+        needed = _needed(present)
+        for t in range(len(THRESHOLDS)):
+            places = np.flatnonzero(self.right[t])
+            if not len(places):
+                continue
+            hits = np.cumsum(heavy[:, places], axis=1)
+            answers = total[:, places]
+            if (left_out := np.flatnonzero(self.ignored[t])).size:
+                less = np.cumsum(heavy[:, left_out], axis=1)
+                before = np.searchsorted(left_out, places)
+                answers -= np.where(before > 0, less[:, before - 1], 0.0)
+            precision[:, t] = _interpolated(hits, answers, needed).mean(1)
+            recall[:, t] = hits[:, -1]
+        absent = present == 0
+        recall /= np.where(absent, 1.0, present)[:, None]
+        precision[absent], recall[absent] = np.nan, np.nan
+        return precision, recall
 
 
-def mean_of(table: Array) -> float:
-    """Return the mean over the classes that have objects; NaN if none has."""
-    with_objects = ~np.isnan(table).reshape(len(table), -1).any(1)
-    return float(table[with_objects].mean()) if with_objects.any() else float("nan")
+def _by_class(boxes: BoxSet, size: str) -> Iterator[tuple[int, _Ranked]]:
+    """Yield the classes that have a true box, with their boxes; those ignored at every threshold are left out."""
+    low = bit(size, 0)
+    mask = ((1 << len(THRESHOLDS)) - 1) << low
+    counted = (boxes.ranks < MOST) & ((boxes.ignored & mask) != mask)
+    places = np.flatnonzero(counted)
+    places = places[np.lexsort((-boxes.scores[places], boxes.kinds[places]))]
+    kinds, shifts = boxes.kinds[places], np.arange(low, low + len(THRESHOLDS))[:, None]
+    present = boxes.truths[:, :, tuple(SIZES).index(size)].sum(0) > 0
+    for kind in np.flatnonzero(present).tolist():
+        own = places[np.searchsorted(kinds, kind, "left") : np.searchsorted(kinds, kind, "right")]
+        hits = np.flatnonzero(boxes.right[own] & mask)
+        own = own[: int(hits[-1]) + 1 if len(hits) else 0]  # boxes below the last right one change nothing
+        right, ignored = ((bits[own] >> shifts & 1).astype(bool) for bits in (boxes.right, boxes.ignored))
+        yield kind, _Ranked(boxes.image[own], right, ignored)
 
 
-class ThresholdCurve(NamedTuple):
-    """Precision, recall and F1 of all boxes of at least a confidence, at IoU 0.5: (n,) each, the confidence rising."""
-
-    confidence: NDArray[np.float64]
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    f1: NDArray[np.float64]
-
-    def best(self) -> float:
-        """Return the confidence with the best F1, the largest of equal ones; 0.5 without any right box."""
-        if not len(self.f1) or not self.f1.max() > 0:
-            return 0.5
-        return float(self.confidence[len(self.f1) - 1 - int(self.f1[::-1].argmax())])
+def _needed(present: Array) -> Array:
+    """Return the fewest right boxes whose share of the true ones (draws,) reaches each recall: (draws, recalls)."""
+    whole = np.maximum(present, 1.0)[:, None]
+    needed = np.ceil(RECALLS * whole)
+    # The product is rounded; a share of right boxes is compared with a recall as a quotient.
+    needed = np.where((needed - 1) / whole >= RECALLS, needed - 1, needed)
+    needed = np.where(needed / whole < RECALLS, needed + 1, needed)
+    return np.maximum(needed, 0.0)
 
 
-def threshold_curve(classes: Sequence[Sorted]) -> ThresholdCurve:
-    """Return precision, recall and F1 over the classes together, for every confidence that a box has."""
-    scores = np.concatenate([one.scores for one in classes])
-    right = np.concatenate([one.right[:, 0] for one in classes])
-    ignored = np.concatenate([one.ignored[:, 0] for one in classes])
-    total = sum(int(one.objects.sum()) for one in classes)
-    order = np.argsort(-scores, kind="stable")
-    scores, right, counted = scores[order], right[order], ~ignored[order]
-    hits, found = np.cumsum(right), np.cumsum(counted)
-    last = np.flatnonzero(np.append(np.diff(scores) != 0, True)) if len(scores) else np.zeros(0, np.int64)
-    hits, found, scores = hits[last][::-1], found[last][::-1], scores[last][::-1]
-    precision, recall = hits / np.maximum(found, 1), hits / max(total, 1)
-    f1 = 2 * hits / np.maximum(found + total, 1)
-    return ThresholdCurve(scores, precision, recall, f1)
+def _interpolated(hits: Array, answers: Array, needed: Array) -> Array:
+    """Return the best precision at each recall or a higher one: (draws, recalls).
+
+    `hits` and `answers` (draws, n) count the right boxes and all boxes up to each right one.
+    """
+    precision = hits / (answers + np.spacing(1.0))
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    draws, n = hits.shape
+    # One search for all draws: the counts of a draw rise, and an offset puts the draws one after another.
+    offset = np.arange(draws)[:, None] * (max(hits[:, -1].max(), needed.max()) + 2.0)
+    found = np.searchsorted((hits + offset).ravel(), (needed + offset).ravel()).reshape(needed.shape)
+    place = found - np.arange(draws)[:, None] * n
+    values = np.take_along_axis(best, np.minimum(place, n - 1), 1)
+    return np.where(place < n, values, 0.0)

@@ -1,58 +1,89 @@
-"""What was taken for what, what was missed, and what was invented, at one threshold."""
+"""Which classes of boxes are taken for which, which boxes are missed or invented, and which are predicted twice."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-OVERLAP = 0.5
-"""IoU from which a predicted box is about an object."""
+from vitrail.metrics.box_matching import FIRST_IOU, Found, MatchedBoxes, Truths, bit, ious
 
-DOUBLED = 0.9
-"""IoU from which two predicted boxes are about the same object."""
+Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
-
-class Sides(NamedTuple):
-    """Predicted and true boxes of one image: IoU (d, n), classes (d,) and (n,), and which are crowds (n,)."""
-
-    overlaps: NDArray[np.float64]
-    found: NDArray[np.int64]
-    true: NDArray[np.int64]
-    crowd: NDArray[np.bool_]
+SAME_PLACE = 0.9
+"""Predicted boxes with a larger IoU are most likely of one object."""
 
 
-def confusion(sides: Sides, classes: int) -> NDArray[np.int64]:
-    """Return counts (k + 1, k + 1): rows are true classes and, last, *invented*; columns answers and, last, *missed*.
+class BoxPairs(NamedTuple):
+    """True and predicted boxes of an image in pairs, by class: `truth` and `answer` (m,).
 
-    Boxes are the most confident first. Each takes the object of its class that it overlaps most; what is left is
-    paired across classes by overlap. A box left over inside a crowd counts nowhere.
+    The number of classes stands for no true box (invented) or no predicted one (missed). `scores` (m,) is that of the
+    prediction, 0 without one.
     """
-    table = np.zeros((classes + 1, classes + 1), np.int64)
-    own = sides.found[:, None] == sides.true[None]
-    left = np.where(sides.crowd[None], 0.0, sides.overlaps)
-    free = np.ones(len(sides.true), np.bool_) & ~sides.crowd
-    open_ = np.ones(len(sides.found), np.bool_)
-    for place in range(len(sides.found)):
-        row = np.where(free & own[place], left[place], 0.0)
-        if len(row) and row.max() >= OVERLAP:
-            best = int(row.argmax())
-            free[best], open_[place] = False, False
-            table[sides.true[best], sides.found[place]] += 1
-    while True:
-        rest = np.where(open_[:, None] & free[None], left, 0.0)
-        if not rest.size or rest.max() < OVERLAP:
-            break
-        place, best = divmod(int(rest.argmax()), rest.shape[1])
-        free[best], open_[place] = False, False
-        table[sides.true[best], sides.found[place]] += 1
-    in_crowd = ((sides.overlaps >= OVERLAP) & sides.crowd[None]).any(1)
-    table[classes] += np.bincount(sides.found[open_ & ~in_crowd], minlength=classes + 1)
-    table[:, classes] += np.bincount(sides.true[free], minlength=classes + 1)
-    return table
+
+    truth: Integers
+    answer: Integers
+    scores: Array
 
 
-def doubled(overlaps: NDArray[np.float64]) -> int:
-    """Return the number of pairs of predicted boxes that are about the same object: IoU (d, d) among them."""
-    return int((np.triu(overlaps, 1) >= DOUBLED).sum())
+def pair_boxes(found: Found, truths: Truths, matches: MatchedBoxes, least: float) -> BoxPairs:
+    """Return the pairs of one image at IoU 0.5, for predictions with a score of at least `least`.
+
+    `found` has the highest score first, as `matches` has. A prediction is paired with the true box that it matches in
+    its class, so that the diagonal of a confusion matrix agrees with precision and recall. What is left is paired
+    across classes, the largest IoU first. Crowds are not missed, and predictions that match them are left out.
+    """
+    none = matches.truths.shape[0]
+    ignored = (matches.ignored >> bit("all", 0) & 1).astype(bool)
+    counted = (matches.scores >= least) & ~ignored
+    hits = np.flatnonzero(counted & (matches.partner >= 0))
+    invented = np.flatnonzero(counted & (matches.partner < 0))
+    missed = np.setdiff1d(np.flatnonzero(~truths[2]), matches.partner[hits])
+    crossed = _across(ious(found[0][invented], truths[0][missed], truths[2][missed]))
+    wrong, taken = invented[crossed[0]], missed[crossed[1]]
+    invented, missed = np.delete(invented, crossed[0]), np.delete(missed, crossed[1])
+    answers = np.concatenate([hits, wrong, invented])
+    scores = np.concatenate([matches.scores[answers], np.zeros(len(missed))])
+    true = (
+        truths[1][matches.partner[hits]],
+        truths[1][taken],
+        np.full(len(invented), none),
+        truths[1][missed],
+    )
+    return BoxPairs(
+        np.concatenate(true), np.concatenate([matches.kinds[answers], np.full(len(missed), none)]), scores
+    )
+
+
+def _across(overlaps: Array) -> tuple[list[int], list[int]]:
+    """Return rows and columns of pairs with enough overlap, the largest first, each row and column once."""
+    rows, columns = np.nonzero(overlaps >= FIRST_IOU)
+    order = np.argsort(
+        -overlaps[rows, columns], kind="stable"
+    )  # of equal overlaps the higher score comes first
+    pairs: dict[int, int] = {}
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if row not in pairs and column not in pairs.values():
+            pairs[row] = column
+    return list(pairs), list(pairs.values())
+
+
+def confusion(pairs: Iterable[BoxPairs], classes: int) -> Integers:
+    """Return how often each class is taken for each, (k + 1, k + 1): rows truth, columns predictions.
+
+    The last row counts invented boxes, the last column missed ones.
+    """
+    side = classes + 1
+    cells = [one.truth * side + one.answer for one in pairs]
+    whole = np.concatenate([*cells, np.zeros(0, np.int64)])
+    return np.bincount(whole, minlength=side * side).reshape(side, side)
+
+
+def count_duplicates(corners: Array, kinds: Integers) -> tuple[int, int]:
+    """Return the number of pairs of predicted boxes with an IoU above `SAME_PLACE`, and of those of two classes."""
+    overlaps = ious(corners, corners, np.zeros(len(corners), np.bool_))
+    rows, columns = np.nonzero(np.triu(overlaps, 1) > SAME_PLACE)
+    return len(rows), int((kinds[rows] != kinds[columns]).sum())

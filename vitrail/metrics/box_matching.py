@@ -1,115 +1,189 @@
-"""Which predicted boxes of an image are right, as COCO matches them (Lin et al. 2014, arXiv:1405.0312)."""
+"""Match the predicted boxes of one image with its true boxes, as COCO does (Lin et al. 2014, arXiv:1405.0312).
+
+Boxes are matched once, for all IoU thresholds and size ranges together: the state of each is one bit of an integer.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
-THRESHOLDS: tuple[float, ...] = tuple(0.5 + 0.05 * i for i in range(10))
-"""Overlaps (IoU) from which a box is right."""
+Found = tuple[Array, Integers, Array]
+"""Predicted boxes of an image: corners (n, 4) in pixels, classes (n,), scores (n,)."""
 
-MOST_FOUND = 100
-"""Predicted boxes of a class in an image that count, the most confident first (COCO's maxDets)."""
+Truths = tuple[Array, Integers, Flags]
+"""True boxes of an image: corners (n, 4) in pixels, classes (n,), whether each is a crowd (n,)."""
 
-ALL, SMALL, MEDIUM, LARGE = range(4)
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+"""The IoU thresholds of COCO; the first one decides whether a box is right in precision, recall and confusion."""
 
-SIDES = (32.0, 96.0)
-"""Sides, in pixels, of the squares whose areas divide small, medium and large objects."""
+FIRST_IOU = 0.5
+"""The first of the IoU thresholds."""
 
-_FAR = 1e10
+SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+"""Size range → its smallest and its largest area in square pixels, both included."""
+
+MOST = 100
+"""Average precision takes the best 100 boxes of each class in an image, as COCO's `maxDets` does."""
+
+_EACH = len(THRESHOLDS)
+_ONE = (1 << _EACH) - 1
+_EVERY = (1 << _EACH * len(SIZES)) - 1
 
 
-class Matches(NamedTuple):
-    """The predicted boxes of one image, class by class, the most confident first, and which of them are right.
+def bit(size: str, threshold: int) -> int:
+    """Return the place of the bit of a size range and the index of an IoU threshold."""
+    return tuple(SIZES).index(size) * _EACH + threshold
 
-    `scores` and `kinds` (d,); `places` (d,) their numbers among the predicted boxes of the image; `right` and `ignored`
-    (d, area, threshold); `objects` (k, area), the numbers of true boxes that count. The areas are all, small, medium
-    and large.
+
+class MatchedBoxes(NamedTuple):
+    """The predicted boxes of one image with the highest score first, and what each is by IoU threshold and size.
+
+    `kinds`, `scores`, `ranks` are (n,); a rank is the place among the boxes of the same class. Bit `bit(size, t)` of
+    `right` (n,) tells whether a true box of its class was matched, that of `ignored` (n,) whether the box counts
+    neither as right nor as wrong. `partner` (n,) is the index of the true box at IoU 0.5, -1 without one. `truths`
+    (k, sizes) counts the true boxes that can be missed.
     """
 
-    scores: NDArray[np.float64]
-    kinds: NDArray[np.int64]
-    places: NDArray[np.int64]
-    right: NDArray[np.bool_]
-    ignored: NDArray[np.bool_]
-    objects: NDArray[np.int64]
+    kinds: Integers
+    scores: Array
+    ranks: Integers
+    right: Integers
+    ignored: Integers
+    partner: Integers
+    truths: Integers
 
 
-class Answer(NamedTuple):
-    """Predicted boxes: overlaps with the true boxes (d, n), areas (d,), classes (d,) and scores (d,)."""
+def match_boxes(found: Found, truths: Truths, classes: int) -> MatchedBoxes:
+    """Return the matches of the predicted boxes of one image.
 
-    overlaps: NDArray[np.float64]
-    areas: NDArray[np.float64]
-    kinds: NDArray[np.int64]
-    scores: NDArray[np.float64]
-
-
-class Objects(NamedTuple):
-    """True boxes: areas (n,), classes (n,), and which are crowds (n,)."""
-
-    areas: NDArray[np.float64]
-    kinds: NDArray[np.int64]
-    crowd: NDArray[np.bool_]
-
-
-def area_ranges() -> NDArray[np.float64]:
-    """Return the smallest and the largest area of each range, in square pixels: (area, 2)."""
-    small, large = (side**2 for side in SIDES)
-    return np.array([(0, _FAR), (0, small), (small, large), (large, _FAR)], np.float64)
-
-
-def match(answer: Answer, objects: Objects, classes: int) -> Matches:
-    """Return which predicted boxes of an image are right, in every range of areas and at every threshold."""
-    ranges = area_ranges()
-    outside = (objects.areas[:, None] < ranges[:, 0]) | (objects.areas[:, None] > ranges[:, 1])
-    ignored = outside | objects.crowd[:, None]  # (n, area)
-    counts = np.stack([(~ignored[objects.kinds == kind]).sum(0) for kind in range(classes)])
-    order = np.argsort(-answer.scores, kind="stable")
-    parts = [order[answer.kinds[order] == kind][:MOST_FOUND] for kind in range(classes)]
-    flags = [
-        _of_class(answer, objects, ignored, places, np.flatnonzero(objects.kinds == kind))
-        for kind, places in enumerate(parts)
-    ]
-    places = np.concatenate(parts)
-    far = (answer.areas[places, None] < ranges[:, 0]) | (answer.areas[places, None] > ranges[:, 1])
-    right, beside = (np.concatenate(part) for part in zip(*flags, strict=True))
-    beside = np.where(right, beside, far[:, :, None])
-    return Matches(answer.scores[places], answer.kinds[places], places, right & ~beside, beside, counts)
+    In the order of scores each box takes the free true box of its class with the largest IoU of at least the
+    threshold. True boxes outside the size range, and crowds, are taken only if no other is left, and then the
+    prediction is ignored; a crowd is taken many times. Predictions outside the size range that match nothing are
+    ignored.
+    """
+    order = np.argsort(-found[2], kind="stable")
+    corners, kinds, scores = found[0][order], found[1][order], found[2][order]
+    own = _inside(areas(truths[0])) & ~truths[2][:, None]
+    matching = _Matching(_bits(own), truths[2])
+    overlaps = ious(corners, truths[0], truths[2])
+    overlaps[kinds[:, None] != truths[1][None]] = 0.0
+    right, ignored, partner = matching.run(overlaps)
+    outside = ~_bits(_inside(areas(corners))) & _EVERY
+    ignored |= outside & ~right
+    counts = np.zeros((classes, len(SIZES)), np.int64)
+    np.add.at(counts, truths[1], own.astype(np.int64))
+    return MatchedBoxes(kinds, scores, _ranks(kinds), right, ignored, partner, counts)
 
 
-def _of_class(
-    answer: Answer, objects: Objects, ignored: NDArray[np.bool_], places: Array, own: Array
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which boxes of one class have an object, and which have one that does not count: (d, area, threshold)."""
-    levels = np.minimum(np.array(THRESHOLDS), 1 - 1e-10)
-    ranges = ignored.shape[1] if ignored.ndim == 2 else 4
-    found = np.zeros((len(places), ranges, len(levels)), np.bool_)
-    beside = np.zeros_like(found)
-    if not len(own) or not len(places):
-        return found, beside
-    crowd, aside = objects.crowd[own], ignored[own].T[:, None]  # (n,), (area, 1, n)
-    taken = np.zeros((ranges, len(levels), len(own)), np.bool_)
-    table = answer.overlaps[np.ix_(places, own)]
-    near = table.max(1) >= levels[0]
-    for turn in np.flatnonzero(near).tolist():
-        row = table[turn]
-        free = (~taken | crowd) & (row >= levels[:, None])
-        counted, other = free & ~aside, free & aside
-        some, rest = counted.any(-1), other.any(-1)
-        best = np.where(some, _last_best(counted, row), _last_best(other, row))
-        has = some | rest
-        found[turn], beside[turn] = has, has & ~some
-        area, level = np.nonzero(has)
-        taken[area, level, best[has]] = True
-    return found, beside
+def no_boxes(classes: int) -> MatchedBoxes:
+    """Return the matches of an image without boxes."""
+    corners, whole = np.zeros((0, 4)), np.zeros(0, np.int64)
+    return match_boxes((corners, whole, np.zeros(0)), (corners, whole, np.zeros(0, np.bool_)), classes)
 
 
-def _last_best(free: NDArray[np.bool_], row: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the free object with the largest overlap; of equal ones the last, as COCO's loop ends with it."""
-    values = np.where(free, row, -1.0)[..., ::-1]
-    places: NDArray[np.int64] = free.shape[-1] - 1 - values.argmax(-1)
-    return places
+def areas(corners: Array) -> Array:
+    """Return the areas (n,) of boxes (n, 4) in square pixels."""
+    area: Array = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    return area
+
+
+def ious(found: Array, true: Array, crowd: Flags) -> Array:
+    """Return the intersection over union of boxes (n, 4) and (m, 4): (n, m).
+
+    For a crowd the common area is divided by the area of the predicted box alone.
+    """
+    low = np.maximum(found[:, None, :2], true[None, :, :2])
+    high = np.minimum(found[:, None, 2:], true[None, :, 2:])
+    sides = np.clip(high - low, 0.0, None)
+    common = sides[..., 0] * sides[..., 1]
+    own = areas(found)[:, None]
+    whole = np.where(crowd[None], own, own + areas(true)[None] - common)
+    overlap: Array = np.divide(common, whole, out=np.zeros_like(common), where=common > 0)
+    return overlap
+
+
+class _Matching:
+    """The state of the true boxes of one image: `free` and `real` are integers with one bit by threshold and size."""
+
+    def __init__(self, real: Integers, crowd: Flags) -> None:
+        self.real: list[int] = real.tolist()
+        self.crowd: list[bool] = crowd.tolist()
+        self.free = [_EVERY] * len(self.real)
+
+    def run(self, overlaps: Array) -> tuple[Integers, Integers, Integers]:
+        """Match all predictions in order; return `right`, `ignored` and `partner` of each."""
+        right, ignored, partner = (np.full(len(overlaps), start, np.int64) for start in (0, 0, -1))
+        for one, candidates in _candidates(overlaps):
+            hits, taken, best = self._take(candidates)
+            right[one], partner[one] = hits, best
+            ignored[one] = self._ignore(candidates, _EVERY & ~hits) if taken != hits else 0
+        return right, ignored, partner
+
+    def _take(self, candidates: list[tuple[int, int]]) -> tuple[int, int, int]:
+        """Return the bits where a box that can be missed is taken, the bits of all candidates, and the box at 0.5."""
+        hits, possible, partner = 0, 0, -1
+        for place, near in candidates:
+            possible |= near
+            new = near & self.real[place] & self.free[place] & ~hits
+            hits |= new
+            self.free[place] &= ~new
+            partner = place if new & 1 else partner
+        return hits, possible, partner
+
+    def _ignore(self, candidates: list[tuple[int, int]], left: int) -> int:
+        """Return the bits where only a box that does not count is taken."""
+        ignored = 0
+        for place, near in candidates:
+            new = near & ~self.real[place] & left & ~ignored
+            if not self.crowd[place]:
+                new &= self.free[place]
+                self.free[place] &= ~new
+            ignored |= new
+        return ignored
+
+
+def _candidates(overlaps: Array) -> list[tuple[int, list[tuple[int, int]]]]:
+    """Return for each prediction near a true box the (box, bits of the thresholds reached), the largest IoU first.
+
+    Of equal overlaps the later true box comes first, as in COCO.
+    """
+    rows, places = np.nonzero(overlaps >= THRESHOLDS[0])
+    values = overlaps[rows, places]
+    order = np.lexsort((-places, -values, rows))
+    reached = np.searchsorted(THRESHOLDS, values, side="right")
+    repeated = sum(1 << _EACH * i for i in range(len(SIZES)))
+    bits = [((1 << count) - 1) * repeated for count in range(_EACH + 1)]
+    grouped: dict[int, list[tuple[int, int]]] = {}
+    for row, place, count in zip(*(part[order].tolist() for part in (rows, places, reached)), strict=True):
+        grouped.setdefault(row, []).append((place, bits[count]))
+    return list(grouped.items())
+
+
+def _inside(area: Array) -> Flags:
+    """Return which size ranges boxes of these areas lie in: (n, sizes)."""
+    low, high = np.array(list(SIZES.values())).T
+    inside: Flags = (area[:, None] >= low) & (area[:, None] <= high)
+    return inside
+
+
+def _bits(sizes: Flags) -> Integers:
+    """Return size ranges (n, sizes) as bits of all thresholds: (n,)."""
+    each = np.array([_ONE << _EACH * i for i in range(len(SIZES))], np.int64)
+    bits: Integers = (sizes * each).sum(1, dtype=np.int64)
+    return bits
+
+
+def _ranks(kinds: Integers) -> Integers:
+    """Return the place of each box among the boxes of its class: (n,)."""
+    order = np.argsort(kinds, kind="stable")
+    ordered = kinds[order]
+    ranks = np.empty_like(kinds)
+    ranks[order] = np.arange(len(kinds)) - np.searchsorted(ordered, ordered, side="left")
+    return ranks

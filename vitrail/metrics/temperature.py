@@ -20,6 +20,10 @@ images the prior has almost no effect.
 """
 
 
+SMALLEST = 1e-7
+"""Scores nearer to 0 or 1 have no finite logit in float32."""
+
+
 def fit_temperature(logits: Array, truth: NDArray[np.int64]) -> float:
     """Return the temperature that maximises the likelihood of the true classes: logits (n, k), classes (n,).
 
@@ -42,6 +46,21 @@ def fit_label_temperature(logits: Array, truth: NDArray[np.bool_]) -> float:
         return float(np.logaddexp(0.0, np.where(truth, -logits, logits) / at).sum())
 
     return _least(loss) if len(truth) else 1.0
+
+
+def score_logits(scores: Array) -> Array:
+    """Return the logits of scores from 0 to 1; scores of 0 and 1 are taken as `SMALLEST` away from them."""
+    inner = np.clip(scores, SMALLEST, 1.0 - SMALLEST)
+    logits: Array = np.log(inner) - np.log1p(-inner)
+    return logits
+
+
+def scale_scores(scores: Array, temperature: float) -> Array:
+    """Return independent scores from 0 to 1 at a temperature; at temperature 1 they are unchanged."""
+    if temperature == 1.0:
+        return scores
+    scaled: Array = 1.0 / (1.0 + np.exp(-score_logits(scores) / temperature))
+    return scaled
 
 
 def _least(loss: Callable[[float], float]) -> float:

@@ -143,15 +143,10 @@ def _cells(cell: Cell, spread: bool) -> list[str]:
 
 
 def _confused(matrix: Matrix) -> list[str]:
-    labels, counts = matrix.labels, matrix.counts
-    pairs = [
-        (counts[i][j], labels[i], labels[j])
-        for i in range(len(labels))
-        for j in range(len(labels))
-        if i != j and counts[i][j]
-    ]
+    k, counts = range(len(matrix.labels)), matrix.counts
+    pairs = [(counts[i][j], matrix.mistake(i, j)) for i in k for j in k if i != j and counts[i][j]]
     pairs.sort(key=lambda pair: -pair[0])
-    lines = [f"- {true} taken for {prediction}: {number}" for number, true, prediction in pairs[:PAIRS]]
+    lines = [f"- {mistake}: {number}" for number, mistake in pairs[:PAIRS]]
     return ["## Most frequent confusions", "", *(lines or ["- none"]), ""]
 
 

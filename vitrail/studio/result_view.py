@@ -137,11 +137,11 @@ def matrix_rows(matrix: Matrix) -> list[tuple[str, list[Entry]]]:
 def confusions(matrix: Matrix) -> list[Entry]:
     """Return the most frequent confusions."""
     wrong = [(i, j) for i, j in matrix.shots if i != j]
-    wrong.sort(key=lambda at: -len(matrix.shots[at]))
+    wrong.sort(key=lambda at: -matrix.counts[at[0]][at[1]])
     return [_entry(matrix, i, j) for i, j in wrong[:PAIRS]]
 
 
 def _entry(matrix: Matrix, i: int, j: int) -> Entry:
     count = matrix.counts[i][j]
     share = count / max(1, sum(matrix.counts[i]))
-    return Entry(f"{i}-{j}", matrix.labels[i], matrix.labels[j], count, share, i == j)
+    return Entry(f"{i}-{j}", matrix.labels[i], matrix.answers[j], count, share, i == j)

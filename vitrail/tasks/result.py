@@ -147,12 +147,31 @@ class TableSection(Section):
 
 @dataclass(frozen=True)
 class Matrix(Section):
-    """Confusion matrix: counts (k, k) with truth as rows, and the images of each cell, the most confident first."""
+    """Confusion matrix: counts (k, k) with truth as rows, and images of each cell, the most confident first.
+
+    `columns` are the names of the columns if they differ from those of the rows, `labels`: the last row then counts
+    predictions without truth, the last column truths without prediction. `note` says what is counted.
+    """
 
     kind: ClassVar[str] = "matrix"
     labels: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
     shots: Mapping[tuple[int, int], Sequence[Shot]]
+    columns: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return self.columns or self.labels
+
+    def mistake(self, i: int, j: int) -> str:
+        """Return what a cell off the diagonal means: "fern taken for moss", "fern missed", "moss invented"."""
+        if self.columns and i == len(self.labels) - 1:
+            return f"{self.answers[j]} {self.labels[i]}"
+        if self.columns and j == len(self.columns) - 1:
+            return f"{self.labels[i]} {self.columns[j]}"
+        return f"{self.labels[i]} taken for {self.answers[j]}"
 
 
 @dataclass(frozen=True)
@@ -276,7 +295,7 @@ class Evaluation(Protocol):
         ...
 
     def scores(self) -> dict[str, float]:
-        """Return the cheap scores for every epoch: the main one, "loss", "images"."""
+        """Return the cheap scores for every epoch: the main one, "pictures" (images), and "loss" if one is known."""
         ...
 
     def calibrate(self) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitrail.data.boxes import Boxes, FoundBoxes, iou_table
-from vitrail.metrics.box_confusion import OVERLAP
+from vitrail.metrics.box_matching import FIRST_IOU
 from vitrail.plots import distinct_colours
 from vitrail.plots.boxes import DrawnBox, compare_boxes, draw_boxes
 
@@ -38,7 +38,7 @@ def pairs_of(found: FoundBoxes, truth: Boxes) -> list[tuple[int, int]]:
     free, pairs = ~truth.crowd, []
     for place, kind in enumerate(found.kinds):
         row = np.where(free & (truth.kinds == kind), table[place], 0.0)
-        if len(row) and row.max() >= OVERLAP:
+        if len(row) and row.max() >= FIRST_IOU:
             best = int(row.argmax())
             free = free & (np.arange(len(free)) != best)
             pairs.append((best, place))

@@ -1,8 +1,8 @@
-"""Evaluation of detection: average precision, precision and recall, confusion, calibration of boxes."""
+"""Evaluation of detection: average precision of boxes as COCO computes it, and what a threshold finds and misses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,33 +10,47 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitrail.data.batch import Geometry
-from vitrail.data.boxes import Boxes, FoundBoxes, box_areas, iou_table, take_found
+from vitrail.data.boxes import Boxes, FoundBoxes
 from vitrail.data.manifest import Row, group_key
-from vitrail.metrics.box_ap import Sorted, mean_of, mean_precisions, sorted_by_class, threshold_curve
-from vitrail.metrics.box_confusion import Sides, confusion, doubled
-from vitrail.metrics.box_matching import Answer, Matches, Objects, match
-from vitrail.metrics.intervals import bootstrap, resampled
-from vitrail.metrics.temperature import fit_label_temperature
-from vitrail.tasks.detect.confidences import DRAWS, confidences
+from vitrail.metrics.box_ap import BoxSet, average_precision
+from vitrail.metrics.box_confusion import BoxPairs, confusion, count_duplicates, pair_boxes
+from vitrail.metrics.box_matching import SIZES, MatchedBoxes, bit, match_boxes
+from vitrail.metrics.intervals import DRAWS, bootstrap, resampled
+from vitrail.metrics.score_threshold import best_threshold
+from vitrail.metrics.temperature import fit_label_temperature, scale_scores, score_logits
 from vitrail.tasks.detect.report import report_of
+from vitrail.tasks.detect.report_sections import LEAST
 from vitrail.tasks.result import VALIDATION, Gathered, Number, Result, Scope
 
-Array = NDArray[Any]
+Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
 Find = Callable[[Mapping[str, Tensor], Sequence[Geometry]], list[FoundBoxes]]
+"""Returns the boxes of each image of a batch in pixels of the original, without a threshold, the best 300 at most."""
+
+QUICK = 30_000_000
+"""Boxes × bootstrap samples up to which the interval of mAP takes about a second."""
+
+SCORES = (
+    "map", "map50", "map75", "map_small", "map_medium", "map_large", "ar", "precision", "recall", "f1"
+)  # fmt: skip
+"""The scores of a bootstrap sample; `ar` is average recall."""
 
 
-class Judged(NamedTuple):
-    """What is kept of one image: matches of all boxes, and at the threshold confusion and boxes found twice."""
+class Answers(NamedTuple):
+    """The boxes that count in precision and recall: scores and whether each is right, both (n,); and the true boxes."""
 
-    matches: Matches
-    confusion: NDArray[np.int64]
-    doubled: int
+    scores: Array
+    right: Flags
+    truths: int
 
 
 class BoxEvaluation:
-    """Evaluation in the pixels of the originals, over all boxes that `find` gives; no class without objects counts.
+    """Evaluation of boxes in the pixels of the originals. Classes that no truth shows are left out of every mean.
 
-    `threshold` is that of the confusion and of missed and invented boxes; average precision has none.
+    `find` gives scores at the `temperature`; `threshold` is the score from which a box counts in precision, recall and
+    confusion. Average precision has no threshold.
     """
 
     main, unit = "map", "%"
@@ -47,6 +61,7 @@ class BoxEvaluation:
         self.labels, self.find = tuple(labels), find
         self.threshold, self.temperature = threshold, temperature
         self.kept = Gathered()
+        self._set: BoxSet | None = None
 
     def update(
         self,
@@ -56,90 +71,162 @@ class BoxEvaluation:
         at: Sequence[Geometry],
     ) -> None:
         """Add the outputs of a batch and the true boxes of the originals."""
-        judged = np.empty(len(rows), object)
-        for place, (found, truth) in enumerate(zip(self.find(output, at), truths, strict=True)):
-            judged[place] = self._judged(found, truth)
-        self.kept.add(rows, {"judged": judged})
+        pairs = zip(self.find(output, at), truths, strict=True)
+        images = [self._one(found, true) for found, true in pairs]
+        self._set = None
+        self.kept.add(
+            rows,
+            {
+                "boxes": _objects(boxes for boxes, _, _ in images),
+                "pairs": _objects(one for _, one, _ in images),
+                "duplicates": np.array([two for _, _, two in images], np.int64),
+            },
+        )
 
-    def _judged(self, found: FoundBoxes, truth: Boxes) -> Judged:
-        k = len(self.labels)
-        table = iou_table(found.xyxy, truth.xyxy, truth.crowd)
-        answer = Answer(table, box_areas(found.xyxy), found.kinds, found.scores)
-        matches = match(answer, Objects(box_areas(truth.xyxy), truth.kinds, truth.crowd), k)
-        sure = found.scores >= self.threshold
-        shown = take_found(found, sure)
-        counts = confusion(Sides(table[sure], shown.kinds, truth.kinds, truth.crowd), k)
-        return Judged(matches, counts, doubled(iou_table(shown.xyxy, shown.xyxy)))
+    def _one(self, found: FoundBoxes, truths: Boxes) -> tuple[MatchedBoxes, BoxPairs, tuple[int, int]]:
+        """Return the matches, the pairs at the threshold and the duplicates of one image."""
+        matches = match_boxes(found, truths, len(self.labels))
+        order = np.argsort(-found.scores, kind="stable")
+        ordered = (found.xyxy[order], found.kinds[order], found.scores[order])
+        pairs = pair_boxes(ordered, truths, matches, self.threshold)
+        above = matches.scores >= self.threshold
+        duplicates = count_duplicates(ordered[0][above], ordered[1][above])
+        return matches._replace(partner=np.zeros(0, np.int64)), pairs, duplicates
 
     def merge(self, other: BoxEvaluation) -> None:
         """Add the images of another evaluation and sort all by id."""
         self.kept.merge(other.kept)
+        self._set = None
 
     @property
     def rows(self) -> list[Row]:
         return self.kept.rows
 
-    def matches(self) -> list[Matches]:
-        """Return the matches of each image."""
-        return [one.matches for one in self.kept["judged"]]
+    @property
+    def boxes(self) -> BoxSet:
+        """The matched boxes of all images."""
+        if self._set is None:
+            self._set = BoxSet.of(self.kept["boxes"].tolist(), len(self.labels))
+        return self._set
 
-    def by_class(self, area: int = 0) -> list[Sorted]:
-        """Return the boxes of each class in a range of areas, the most confident first."""
-        return sorted_by_class(self.matches(), len(self.labels), area)
+    @property
+    def pairs(self) -> list[BoxPairs]:
+        """The pairs of true and predicted boxes of each image, at the threshold."""
+        pairs: list[BoxPairs] = self.kept["pairs"].tolist()
+        return pairs
 
-    def confusions(self) -> NDArray[np.int64]:
-        """Return what was taken for what in each image, at the threshold: (images, k + 1, k + 1)."""
-        return np.stack([one.confusion for one in self.kept["judged"]])
+    @property
+    def truths(self) -> Counts:
+        """The true boxes of each class in each image, without crowds: (images, k)."""
+        counts: Counts = self.boxes.truths[:, :, 0]
+        return counts
+
+    def matrix(self) -> Counts:
+        """Return the confusion matrix (k + 1, k + 1) at the threshold; last row invented, last column missed."""
+        return confusion(self.pairs, len(self.labels))
 
     def scores(self) -> dict[str, float]:
-        """Return mAP over overlaps from 0.5 to 0.95, mAP at 0.5, and the number of images."""
-        if not len(self.kept):
-            return {"map": 0.0, "map50": 0.0, "pictures": 0}
-        return {**_means(mean_precisions(self.by_class())), "pictures": len(self.kept)}
+        """Return mAP (IoU 0.5 to 0.95), mAP at IoU 0.5 and the number of images; an output alone has no loss."""
+        found = average_precision(self.boxes)
+        mean, half = (float(np.nan_to_num(one[0])) for one in (found.mean(), found.at(0)))
+        return {"map": mean, "map50": half, "pictures": len(self.kept)}
+
+    def answers(self) -> Answers:
+        """Return all boxes that count at IoU 0.5."""
+        place = bit("all", 0)
+        counted = ~(self.boxes.ignored >> place & 1).astype(bool)
+        right = (self.boxes.right >> place & 1).astype(bool)
+        return Answers(self.boxes.scores[counted], right[counted], int(self.truths.sum()))
 
     def calibrate(self) -> Mapping[str, Any]:
-        """Return the temperature that calibrates the confidence of boxes, and then the threshold with the best F1."""
-        classes = self.by_class()
-        confidence, right = confidences(classes)
-        own = np.log(confidence) - np.log1p(-confidence)
-        temperature = fit_label_temperature(self.temperature * own[:, None], right[:, None])
-        best = float(np.clip(threshold_curve(classes).best(), 1e-6, 1 - 1e-6))
-        logit = (np.log(best) - np.log1p(-best)) * self.temperature / temperature
-        # Rounded down: the box that it was chosen for must stay above it.
-        threshold = float(np.floor(1e4 / (1 + np.exp(-logit))) / 1e4)
+        """Return the temperature of the scores, and the threshold with the best F1 at this temperature."""
+        scores, right, truths = self.answers()
+        plain = scale_scores(scores, 1 / self.temperature)
+        sure = plain >= LEAST
+        temperature = fit_label_temperature(score_logits(plain[sure])[:, None], right[sure][:, None])
+        threshold = best_threshold(scale_scores(plain, temperature), right, truths)
         return {"temperature": temperature, "threshold": threshold}
 
+    def tallies(self) -> Counts:
+        """Return right, missed, invented and mistaken boxes of each image at the threshold: (images, 4)."""
+        none = len(self.labels)
+        counts = np.zeros((len(self.kept), 4), np.int64)
+        for row, one in zip(counts, self.pairs, strict=True):
+            missed, invented = one.answer == none, one.truth == none
+            right = one.answer == one.truth
+            row[:] = right.sum(), missed.sum(), invented.sum(), (~(right | missed | invented)).sum()
+        return counts
+
     def per_image(self) -> Mapping[str, Array]:
-        """Return F1 at the threshold, and the numbers of missed, invented and wrongly named boxes of each image."""
-        tables = self.confusions()
-        named = tables[:, :-1, :-1]
-        right = np.trace(named, axis1=1, axis2=2)
-        wrong, missed, invented = named.sum((1, 2)) - right, tables[:, :-1, -1].sum(1), tables[:, -1].sum(1)
-        whole = 2 * right + 2 * wrong + missed + invented
-        f1 = np.where(whole > 0, 2 * right / np.maximum(whole, 1), 1.0)
-        return {"f1": f1, "missed": missed, "invented": invented, "misnamed": wrong}
+        """Return mAP, F1, and the numbers of missed, invented and mistaken boxes of each image.
+
+        An image without true boxes has 1 where nothing is predicted above the threshold, else 0.
+        """
+        right, missed, invented, mistaken = self.tallies().T.astype(np.float64)
+        f1, empty = self.f1(), self.truths.sum(1) == 0
+        each = [
+            average_precision(BoxSet.of([one], len(self.labels))).mean()[0]
+            for one in self.kept["boxes"].tolist()
+        ]
+        return {
+            "map": np.where(empty, f1, np.array(each, np.float64)),
+            "f1": f1,
+            "recall": np.where(empty, 1.0, right / np.maximum(right + missed + mistaken, 1)),
+            "missed": missed,
+            "invented": invented,
+            "mistaken": mistaken,
+        }
+
+    def f1(self) -> Array:
+        """Return F1 at the threshold for each image: (images,); 1 without any box."""
+        right, missed, invented, mistaken = self.tallies().T.astype(np.float64)
+        whole = 2 * right + missed + invented + 2 * mistaken
+        f1: Array = np.divide(2 * right, whole, out=np.ones_like(whole), where=whole > 0)
+        return f1
 
     def resample(self, counts: Array) -> Mapping[str, float]:
-        """Return the scores of a bootstrap sample; `counts` says how often each image is drawn."""
-        return _means(mean_precisions(self.by_class(), counts))
+        """Return the scores of a bootstrap sample; each box counts as often as its image."""
+        return {name: float(values[0]) for name, values in self.drawn(np.asarray(counts)[None]).items()}
 
-    def drawn(self, classes: Sequence[Sorted], draws: int = DRAWS) -> Array:
-        """Return the average precisions of bootstrap samples of groups: (draws, k, threshold)."""
-        samples = resampled([group_key(row) for row in self.rows])
-        return np.stack([mean_precisions(classes, counts) for counts in samples[:: len(samples) // draws]])
+    def drawn(self, draws: Array) -> dict[str, Array]:
+        """Return the scores of bootstrap samples by name: draws (draws, images) -> (draws,)."""
+        found = average_precision(self.boxes, draws)
+        sizes = [average_precision(self.boxes, draws, size).mean() for size in tuple(SIZES)[1:]]
+        rates = self.rates(draws)
+        values = (found.mean(), found.at(0), found.at(5), *sizes, found.mean_recall(), *rates)
+        return dict(zip(SCORES, values, strict=True))
+
+    def rates(self, draws: Array) -> tuple[Array, Array, Array]:
+        """Return precision, recall and F1 over all boxes at the threshold, in bootstrap samples: (draws,) each."""
+        right, missed, invented, mistaken = (draws @ self.tallies()).T.astype(np.float64)
+        answers, truths = right + invented + mistaken, right + missed + mistaken
+        parts = ((right, answers), (right, truths), (2 * right, answers + truths))
+        precision, recall, f1 = (
+            np.divide(part, whole, out=np.full(len(draws), np.nan), where=whole > 0) for part, whole in parts
+        )
+        return precision, recall, f1
 
     def headline(self) -> Number:
         """Return mAP with its interval."""
-        classes = self.by_class()
-        drawn = [mean_of(table) for table in self.drawn(classes)]
-        score = bootstrap(mean_of(mean_precisions(classes)), np.array(drawn), len(self.rows))
-        return Number.of(score.to_dict(), name="mAP50-95", fact="average precision (mAP, IoU 0.5 to 0.95)")
+        value = self.scores()["map"]
+        draws = resampled([group_key(row) for row in self.rows])
+        score = bootstrap(value, average_precision(self.boxes, draws).mean(), len(self.rows))
+        return Number.of(score.to_dict(), name="mAP50-95", fact="mean average precision, IoU 0.50 to 0.95")
+
+    @property
+    def quick_headline(self) -> bool:
+        """Whether the interval of mAP is cheap enough for every epoch."""
+        return len(self.kept) > 0 and len(self.boxes.scores) * DRAWS <= QUICK
 
     def result(self, scope: Scope = Scope(), fitted_on: str = VALIDATION) -> Result:
-        """Return everything that reports contain; `fitted_on` names the data of threshold and temperature."""
+        """Return everything that reports contain; `fitted_on` names the data of temperature and threshold."""
         return report_of(self, scope, fitted_on)
 
 
-def _means(table: Array) -> dict[str, float]:
-    values = {"map": mean_of(table), "map50": mean_of(table[:, :1])}
-    return {name: 0.0 if np.isnan(value) else value for name, value in values.items()}
+def _objects(values: Iterable[Any]) -> NDArray[Any]:
+    """Return values as an array of objects, one an image."""
+    listed = list(values)
+    array = np.empty(len(listed), object)
+    for place, value in enumerate(listed):
+        array[place] = value
+    return array

@@ -17,6 +17,7 @@ from vitrail.metrics.calibration import Calibration, calibration
 from vitrail.metrics.intervals import Interval, of_groups, wilson
 from vitrail.metrics.per_class import Counts, PerClass, per_class
 from vitrail.metrics.ranking import mean_average_precision, ranking
+from vitrail.metrics.score_threshold import best_threshold
 from vitrail.metrics.temperature import fit_label_temperature
 from vitrail.tasks.classify.evaluation import (
     galleries,
@@ -43,9 +44,6 @@ from vitrail.tasks.result import (
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-FEWEST = 5
-"""A label with fewer validation images keeps the threshold 0.5."""
-
 
 def multi_hot(targets: Sequence[Sequence[int]], labels: int) -> Tensor:
     """Return one row per image with 1 at its labels: float32 (b, k)."""
@@ -53,23 +51,6 @@ def multi_hot(targets: Sequence[Sequence[int]], labels: int) -> Tensor:
     for row, places in zip(rows, targets, strict=True):
         row[list(places)] = 1.0
     return rows
-
-
-def best_threshold(probabilities: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """Return the threshold with the best F1, half way between the two probabilities that it separates.
-
-    Return 0.5 for a label with too few images.
-    """
-    if truth.sum() < FEWEST:
-        return 0.5
-    order = np.argsort(-probabilities, kind="stable")
-    ordered = probabilities[order]
-    hits = np.cumsum(truth[order])
-    f1 = 2 * hits / (np.arange(1, len(order) + 1) + truth.sum())
-    last = np.append(np.diff(ordered) != 0, True)  # a threshold cannot separate equal probabilities
-    best = int(np.argmax(np.where(last, f1, -1.0)))
-    below = ordered[best + 1] if best + 1 < len(ordered) else 0.0
-    return round(float((ordered[best] + below) / 2), 6)
 
 
 class LabelEvaluation:
@@ -123,7 +104,10 @@ class LabelEvaluation:
         logits = self.kept["logits"].astype(np.float64)
         temperature = fit_label_temperature(logits, self.truth)
         probabilities = 1 / (1 + np.exp(-logits / temperature))
-        thresholds = [best_threshold(probabilities[:, i], self.truth[:, i]) for i in range(len(self.labels))]
+        thresholds = [
+            best_threshold(one, true, int(true.sum()))
+            for one, true in zip(probabilities.T, self.truth.T, strict=True)
+        ]
         return {"temperature": temperature, "thresholds": tuple(thresholds)}
 
     def per_image(self) -> Mapping[str, Array]:
