@@ -22,7 +22,10 @@ PAGE = 60
 
 
 class Entry(NamedTuple):
-    """A cell of the matrix: its place, its number of images, its share of the true class, and whether it is right."""
+    """A cell of the matrix: its place, its number of images, its share of the true class, and whether it is right.
+
+    Without an answer the true one was `missed`; an answer without truth is `invented`.
+    """
 
     at: str
     truth: str
@@ -30,6 +33,8 @@ class Entry(NamedTuple):
     images: int
     share: float
     right: bool
+    missed: bool = False
+    invented: bool = False
 
 
 class Photo(NamedTuple):
@@ -144,4 +149,8 @@ def confusions(matrix: Matrix) -> list[Entry]:
 def _entry(matrix: Matrix, i: int, j: int) -> Entry:
     count = matrix.counts[i][j]
     share = count / max(1, sum(matrix.counts[i]))
-    return Entry(f"{i}-{j}", matrix.labels[i], matrix.answers[j], count, share, i == j)
+    return Entry(
+        f"{i}-{j}", matrix.labels[i], matrix.answers[j], count, share, i == j,
+        missed=bool(matrix.columns) and j == len(matrix.columns) - 1,
+        invented=bool(matrix.columns) and i == len(matrix.labels) - 1,
+    )  # fmt: skip
