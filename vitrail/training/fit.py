@@ -118,7 +118,9 @@ def train(
     note(listeners, list(planned.reasons))
     if planned.full is not None:
         return draft(planned, prepared, options.out, listeners)
-    return start(with_class_weights(planned.recipe, prepared.manifest), prepared, options.out, listeners)
+    recipe = with_class_weights(planned.recipe, prepared.manifest)
+    note(listeners, _learned(planned.recipe, recipe))
+    return start(recipe, prepared, options.out, listeners)
 
 
 def with_class_weights(recipe: Recipe, manifest: Manifest) -> Recipe:
@@ -135,6 +137,18 @@ def with_class_weights(recipe: Recipe, manifest: Manifest) -> Recipe:
         learned = {"settings": learned}
     settings = layered(recipe.task.settings, learned)
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"settings": settings})})
+
+
+def _learned(before: Recipe, after: Recipe) -> list[str]:
+    """Return a line with the numbers that the task chose from the training images, if it chose any."""
+    stated, settings = (recipe.task.settings for recipe in (before, after))
+    numbers = {
+        name: value
+        for name, value in settings.items()
+        if isinstance(value, int | float) and stated.get(name) is None
+    }
+    chosen = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
+    return [f"chosen from the training images: {chosen}"] if chosen else []
 
 
 def prepared_for(data: str | Path, options: TrainOptions, listeners: Sequence[Listener] = ()) -> Prepared:
