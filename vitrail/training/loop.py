@@ -12,7 +12,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -326,11 +326,22 @@ def restore(session: Session, tensors: dict[str, Tensor], counters: dict[str, An
         parameter, _, key = name.rpartition(":")
         memory[parameter][key] = tensor
     present["state"] = dict(memory)
-    set_optimizer_state_dict(session.bare, inner, present, options=_WHOLE)
+    set_optimizer_state_dict(session.bare, inner, present, options=replace(_WHOLE, strict=False))
+    _without_state(session.bare, inner, memory)
     _match_layout(inner)
     session.step, session.pieces = counters["step"], counters["pieces"]
     session.seconds = counters["seconds"]
     session.schedule = Schedule(**counters["schedule"])
+
+
+def _without_state(network: nn.Module, optimiser: torch.optim.Optimizer, memory: Mapping[str, Any]) -> None:
+    """Remove the state of weights that had none when it was saved: a task froze them, so they had no gradient yet.
+
+    Loading gives them a state that counts a step which was never taken.
+    """
+    for name, parameter in network.named_parameters():
+        if name not in memory:
+            optimiser.state.pop(parameter, None)
 
 
 def _match_layout(optimiser: torch.optim.Optimizer) -> None:
