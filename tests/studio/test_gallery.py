@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 
@@ -96,6 +98,24 @@ def test_a_measured_speed_is_shown(client, workspace):
     (folder / "answer").write_text(json.dumps({"rows": [{"images": 12.0}, {"images": 47.6}]}))
     assert "48 images a second" in client.get("/gallery/of/vit_s16").text
     assert "<b>48</b>" in client.get("/gallery?words=vit_s16").text
+
+
+def test_an_exit_code_that_is_written_late_is_waited_for(client):
+    """Between the end of a process and the line that says how it ended there is a moment."""
+    commands = client.app.state.studio.background
+    folder = commands.new_folder()
+    commands.start(folder, Wish(["bench", "--help"], "vit_s16", "", "late"))
+    ended(folder)
+    for name in ("log", "answer"):  # nothing was printed for a while
+        os.utime(folder / name, (0, 0))
+    (folder / "code").unlink()
+    (one,) = commands.of_run("", "late")
+    timer = threading.Timer(0.1, (folder / "code").write_text, ("0",))
+    timer.start()
+    assert one.state == "done"
+    timer.join()
+    (folder / "code").unlink()
+    assert one.state == "failed"  # nobody waited for it, and it wrote nothing
 
 
 def test_a_network_becomes_a_model_of_ones_own_and_is_trained(client, workspace):

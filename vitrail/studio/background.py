@@ -37,6 +37,9 @@ State = Literal["running", "done", "failed", "stopped"]
 MOST_RUNNING = 3
 """Largest number of commands at once: each may load a network."""
 
+WRITING = 15
+"""Looks, each 20 ms apart, for the exit code of a command that has ended."""
+
 SETTLING = 3.0
 """Seconds after the last output in which a command without an exit code still counts as running."""
 
@@ -82,7 +85,8 @@ class BackgroundCommand:
         if not code.is_file():
             if running(self.pid, self.started) is not None or self._just_ended():
                 return "running"
-            return "done" if self.files() else "failed"
+            if not _appears(code):
+                return "done" if self.files() else "failed"
         word = code.read_text(encoding="utf-8")
         return "done" if word == "0" else "stopped" if word == "stopped" else "failed"
 
@@ -200,6 +204,15 @@ class BackgroundCommands:
 def _read(folder: Path) -> BackgroundCommand:
     values = json.loads((folder / "command.json").read_text(encoding="utf-8"))
     return BackgroundCommand(**{**values, "folder": folder})
+
+
+def _appears(code: Path) -> bool:
+    """Return whether the exit code is written within a moment: the process has ended, and another thread writes it."""
+    for _ in range(WRITING):
+        if code.is_file():
+            return True
+        time.sleep(0.02)
+    return code.is_file()
 
 
 def _wait(child: subprocess.Popen[bytes], code: Path) -> None:
