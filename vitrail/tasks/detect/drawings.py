@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from vitrail.data.boxes import Boxes, FoundBoxes, iou_table
-from vitrail.metrics.box_matching import FIRST_IOU
+from vitrail.data.boxes import Boxes, FoundBoxes
+from vitrail.metrics.box_matching import match_boxes
 from vitrail.plots import distinct_colours
 from vitrail.plots.boxes import DrawnBox, compare_boxes, draw_boxes
 
@@ -29,20 +27,13 @@ def draw_beside(image: Image, found: FoundBoxes, truth: Boxes, names: Sequence[s
             truth.xyxy, truth.kinds, truth.crowd, _colours(truth.kinds, names), strict=True
         )
     ]
-    return compare_boxes(image, true, _found(found, names), pairs_of(found, truth))
+    return compare_boxes(image, true, _found(found, names), pairs_of(found, truth, len(names)))
 
 
-def pairs_of(found: FoundBoxes, truth: Boxes) -> list[tuple[int, int]]:
-    """Return the matched boxes as (true, found): each box takes the free object of its class that it overlaps most."""
-    table = iou_table(found.xyxy, truth.xyxy)
-    free, pairs = ~truth.crowd, []
-    for place, kind in enumerate(found.kinds):
-        row = np.where(free & (truth.kinds == kind), table[place], 0.0)
-        if len(row) and row.max() >= FIRST_IOU:
-            best = int(row.argmax())
-            free = free & (np.arange(len(free)) != best)
-            pairs.append((best, place))
-    return pairs
+def pairs_of(found: FoundBoxes, truth: Boxes, classes: int) -> list[tuple[int, int]]:
+    """Return the boxes that the scores count as right at IoU 0.5, as (true, found); `found` has the best first."""
+    partners = match_boxes(found, truth, classes).partner.tolist()
+    return [(true, place) for place, true in enumerate(partners) if true >= 0]
 
 
 def _found(found: FoundBoxes, names: Sequence[str]) -> list[DrawnBox]:

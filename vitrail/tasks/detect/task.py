@@ -13,7 +13,7 @@ from vitrail.data.batch import Batch, Geometry
 from vitrail.data.boxes import Boxes, FoundBoxes, make_found, take_found
 from vitrail.data.truth import Truth
 from vitrail.data.view import around, boxes_in_original, corners, points_in_input
-from vitrail.layers.boxes import overlaps, to_corners
+from vitrail.layers.boxes import overlaps, to_centre, to_corners
 from vitrail.layers.heads import Output
 from vitrail.layers.query_decoder import Answers, DecoderShape
 from vitrail.layers.tokens import FeatureSpec
@@ -294,7 +294,7 @@ def groups_for(queries: int) -> int:
 
 def _truths(boxes: Boxes) -> tuple[Tensor, Tensor, Tensor]:
     xyxy = torch.from_numpy(boxes.xyxy.astype(np.float32))
-    centred = torch.cat([(xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]], 1)
+    centred = to_centre(xyxy)
     crowd = torch.from_numpy(boxes.crowd)
     return centred[~crowd], torch.from_numpy(boxes.kinds)[~crowd], centred[crowd]
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vitrail.core.errors import SettingError
 from vitrail.data.boxes import FoundBoxes, box_areas, iou_table, make_found, overlap_table
+from vitrail.data.duplicates import components
 
 Tile = tuple[int, int, int, int]
 """A part of an image: (left, top, right, bottom) in pixels."""
@@ -185,21 +186,10 @@ def _span_table(a: NDArray[np.float64], b: NDArray[np.float64], axis: int) -> ND
 
 
 def _groups(number: int, links: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Return the boxes 0 … number - 1 in groups that are connected by links."""
-    above = list(range(number))
-
-    def root(i: int) -> int:
-        while above[i] != i:
-            above[i] = above[above[i]]
-            i = above[i]
-        return i
-
-    for i, j in links:
-        above[root(j)] = root(i)
-    groups: dict[int, list[int]] = {}
-    for i in range(number):
-        groups.setdefault(root(i), []).append(i)
-    return list(groups.values())
+    """Return the boxes 0 … number - 1 in groups that are connected by links; most stand alone."""
+    linked = components(number, links)
+    together = {i for members in linked for i in members}
+    return sorted([*linked, *([i] for i in range(number) if i not in together)])
 
 
 def _joined(every: FoundBoxes, members: Sequence[int]) -> tuple[NDArray[np.float64], int, float]:
