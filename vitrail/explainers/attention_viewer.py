@@ -67,9 +67,11 @@ class _Cells(Piecewise):
         self._cell = torch.cat([torch.arange(self.prefix), patches, last]).to(place.rows.device)
         self.grids.append(small)
         self.sums.append(torch.empty(0))
-        self._queries.append(torch.bincount(self._cell[place.rows.flatten()], minlength=int(last) + 1))
+        rows = place.rows.flatten() if place.source is None else torch.arange(place.size[0])
+        self._queries.append(torch.bincount(self._cell[rows], minlength=int(last) + 1))
 
     def take(self, piece: AttentionMap) -> None:
+        piece = piece.unmerged()
         groups, heads, queries, _ = piece.weights.shape
         cells = int(self._cell[-1]) + 1
         key_cells = self._cell[piece.cols.view(groups, -1)][:, None, None].expand(piece.weights.shape)

@@ -55,7 +55,7 @@ class Relevance:
             *gradients, at_tokens = torch.autograd.grad(target.score.sum(), wanted, allow_unused=True)
         with torch.no_grad():
             shares = [_share(one, gradient) for one, gradient in zip(recorder.maps, gradients, strict=True)]
-            row = _read(subject, target.features, at_tokens)
+            row = shares[-1].evened(_read(subject, target.features, at_tokens))
             return on_grid(_pooled(shares, row, target.features))
 
 
@@ -132,6 +132,7 @@ def _sums(shares: Sequence[AttentionMap], features: Features) -> Tensor:
     column = shares[0].weights.new_zeros(features.tokens.x.shape[0], shares[0].size[1])
     for share in shares:
         column, grid = gathered(column, grid, share.grid, prefix), share.grid
+        column = share.evened(column)  # a merged token goes on with the mean of its patches
         column = column + share.right_multiply(column + 1)
     return gathered(column, grid, features.tokens.grid, prefix)
 

@@ -21,13 +21,13 @@ def pieces(
     q: Tensor, k: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
 ) -> Iterator[AttentionMap]:
     """Yield the attention of (b·g, h, q, e) to (b·g, h, k, e) for a few queries of every group at a time."""
-    rows, cols, size = where()
+    rows, cols, size, source = where()
     groups, heads, n_q = q.shape[:3]
     step = max(1, AT_ONCE // (groups * heads * k.shape[2]))
     for first in range(0, n_q, step):
         asked = slice(first, first + step)
         part = bias if bias is None or bias.shape[-2] == 1 else bias[..., asked, :]
-        yield AttentionMap(softmax(q[:, :, asked], k, k, part), rows[..., asked], cols, size)
+        yield AttentionMap(softmax(q[:, :, asked], k, k, part), rows[..., asked], cols, size, source)
 
 
 class Piecewise(Recorder):
@@ -47,7 +47,7 @@ class Piecewise(Recorder):
     def add(self, weights: Tensor, place: TokenIndex) -> None:
         """Process a whole call."""
         self.begin(place)
-        self.take(AttentionMap(weights, *place, self.grid, self.prefix))
+        self.take(AttentionMap(weights, *place, grid=self.grid, prefix=self.prefix))
         self.calls += 1
 
     def attend(
@@ -124,7 +124,7 @@ class Puller(Recorder):
         """Pull in pieces, and skip the rest of the block: values, projection, MLP."""
         place = where()
         asking = self._asking(place, q)
-        few = TokenIndex(place.rows[..., asking], place.cols, place.size)
+        few = place._replace(rows=place.rows[..., asking])
         some = bias if bias is None or bias.shape[-2] == 1 else bias[..., asking, :]
         for piece in pieces(q[:, :, asking], k, some, lambda: few):
             self._take(piece)

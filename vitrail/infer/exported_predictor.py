@@ -19,6 +19,7 @@ from vitrail.layers.elastic import OperatingPoint
 from vitrail.layers.heads import Output
 from vitrail.runs.network import Network
 from vitrail.runs.proof import ROUNDED, TOLERANCE, proof_image_for
+from vitrail.tasks.base import Task
 
 
 class ExportedPredictor(Predictor):
@@ -38,6 +39,21 @@ class ExportedPredictor(Predictor):
         self.device = torch.device("cpu")
         self.proof_drift = self._check_proof()
         self.point = OperatingPoint(self.preprocess.size)
+        self.points = (self.point,)
+
+    @property
+    def known_points(self) -> tuple[OperatingPoint, ...]:
+        """The operating point of the graph."""
+        return self.points
+
+    @property
+    def dial(self) -> tuple[OperatingPoint, ...]:
+        """The operating point of the graph: a graph has no dial."""
+        return self.points
+
+    def task_at(self, point: OperatingPoint) -> Task[Any, Any]:
+        """Return the task of the graph."""
+        return self.task
 
     @property
     def network(self) -> Network:

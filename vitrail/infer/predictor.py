@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +20,11 @@ from vitrail.data.decode import as_array, decode
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.spacing import Spacing, stated
 from vitrail.infer.inputs import Source, expand
-from vitrail.infer.operating_points import chosen
+from vitrail.infer.operating_points import chosen, dial
+from vitrail.infer.point_networks import PointNetworks
 from vitrail.infer.prefetch import prefetch, read_then_compute
 from vitrail.infer.runtimes import KINDS
-from vitrail.layers.elastic import OperatingPoint, at_size, set_keep
+from vitrail.layers.elastic import OperatingPoint, at_size
 from vitrail.layers.heads import Output
 from vitrail.layers.weight_init import ZerosForRandom
 from vitrail.models.factory import rebuild
@@ -38,7 +37,6 @@ from vitrail.runs.run import Run, open_run
 from vitrail.runs.run_network import ASK, answering, run_network
 from vitrail.tasks.ask import asked_of
 from vitrail.tasks.base import Ask, Task
-from vitrail.tasks.wrappers.elastic import points_of
 
 BATCH = 32
 
@@ -101,7 +99,8 @@ class Predictor:
     """A trained model with its classes and its preprocessing. Opening it checks the proof in the file.
 
     `model` is a run, its folder or a model file; `device` is a torch device name, or auto; `point` is the default
-    operating point, such as 160px/0.7, one of `points` (None: the whole network). A predictor is immutable: requests
+    operating point, such as 160px/0.7, one of `known_points` (None: the whole network). `points` are those that the
+    model was trained for. A predictor is immutable: requests
     with different operating points and backends may run concurrently.
     """
 
@@ -120,9 +119,10 @@ class Predictor:
         self.proof_drift = self._check_proof()
         self.device = device_for(device)
         self._built.to(self.device)
-        self._keeping: dict[float, Network] = {1.0: self._built}
-        self._making = Lock()
-        self.point = self.points[-1] if point is None else chosen(point, self.points)
+        self._at_points = PointNetworks(self._built, self.task, self.header)
+        self.points = self._at_points.trained
+        self.point = self.points[-1] if point is None else chosen(point, self.known_points, str(path))
+        self.task = self.task_at(self.point)
 
     @property
     def network(self) -> Network:
@@ -130,16 +130,34 @@ class Predictor:
         return self._built
 
     @property
-    def points(self) -> tuple[OperatingPoint, ...]:
-        """The operating points that the model was trained for, cheapest first."""
-        return points_of(self.task, self.preprocess.size)
+    def known_points(self) -> tuple[OperatingPoint, ...]:
+        """The operating points that the model was trained for, and those that were measured."""
+        return self._at_points.known
+
+    @property
+    def dial(self) -> tuple[OperatingPoint, ...]:
+        """The operating points that can be measured, the whole network last.
+
+        Those that the model was trained for, or, if it was trained for one cost only, what its network can do besides.
+        """
+        alone = len(self.points) == 1 and self.preprocess.zoom is None
+        return dial(self._built, self.preprocess.size) if alone else self.points
 
     def at(self, point: OperatingPoint) -> Network:
-        """Return the network for an operating point; all of them share one set of weights."""
-        with self._making:
-            if point.keep not in self._keeping:
-                self._keeping[point.keep] = _keeping(self._built, point.keep)
-            return self._keeping[point.keep]
+        """Return the network for an operating point; all of them share one set of weights.
+
+        Raises:
+            SettingError: the network cannot drop or merge tokens, or cannot have such patches.
+        """
+        return self._at_points.at(point)
+
+    def task_at(self, point: OperatingPoint) -> Task[Any, Any]:
+        """Return the task for an operating point: with the temperature and limits that were measured there, if any."""
+        return self._at_points.task_at(point)
+
+    def preprocess_at(self, point: OperatingPoint) -> Preprocess:
+        """Return the steps before the network at an operating point (`at_size` follows for trained sizes)."""
+        return self._at_points.preprocess_at(point)
 
     def _network(self, tensors: dict[str, Tensor]) -> Network:
         # Initializing random weights only to overwrite them costs more than reading the trained ones, so the network
@@ -218,8 +236,9 @@ class Predictor:
         if self.preprocess.zoom is not None:
             pixels, geometry = self.preprocess.whole((array.shape[0], array.shape[1])).eval(array)
             return Ready(pixels, replace(geometry, spacing=spacing), array)
-        pixels, geometry = self.preprocess.eval(array)
-        size = (point or self.point).size
+        point = point or self.point
+        pixels, geometry = self.preprocess_at(point).eval(array)
+        size = point.size
         return Ready(at_size(pixels[None], size)[0], replace(geometry, size=size, spacing=spacing), array)
 
     def spacing(self, image: Any) -> Spacing:
@@ -285,7 +304,7 @@ class Predictor:
         return [
             prediction
             for part in self.alike(ready)
-            for prediction in self.task.decode(
+            for prediction in self.task_at(request.point).decode(
                 self.outputs(part, request), [one.geometry for one in part], request.ask
             )
         ]
@@ -340,14 +359,6 @@ def batch_of(ready: Sequence[Ready]) -> Batch[None]:
     """Return prepared images as one batch without targets."""
     images = torch.stack([one.pixels for one in ready])
     return Batch({"images": images}, None, ("",) * len(ready), tuple(one.geometry for one in ready))
-
-
-def _keeping(network: Network, keep: float) -> Network:
-    """Return a copy that shares every tensor but keeps another share of its tokens."""
-    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    copy = deepcopy(network, shared)
-    set_keep(copy, keep)
-    return copy
 
 
 def load(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import SettingError
 from vitrail.layers.position import RelativeVectors
 from vitrail.layers.sdpa import Recorder, TokenIndex, attend, class_attention
+from vitrail.layers.token_merging import proportional
 from vitrail.layers.tokens import Tokens
 from vitrail.layers.weight_init import xavier
 
@@ -48,7 +49,7 @@ class SelfAttention(nn.Module):
     def forward(self, tokens: Tokens, record: Recorder | None = None, asking: int | None = None) -> Tensor:
         """Tokens of (b, n, d) -> (b, n, d); with `asking` only the first `asking` tokens are queries."""
         if asking is not None and self.relative is None and record is None:
-            return self._first(tokens.x, asking)
+            return self._first(tokens, asking)
         q, k, v = self._parts(tokens.x)
         mixed = self._mix(q, k, v, tokens, record)
         return mixed if asking is None else mixed[:, :asking]
@@ -58,6 +59,11 @@ class SelfAttention(nn.Module):
         q, k, v = self._parts(tokens.x)
         return self._mix(q, k, v, tokens, record), class_attention(q, k)
 
+    def with_keys(self, tokens: Tokens, record: Recorder | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens of (b, n, d) -> (b, n, d), and the keys of every token, the mean over heads: (b, n, e)."""
+        q, k, v = self._parts(tokens.x)
+        return self._mix(q, k, v, tokens, record), k.mean(1)
+
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (b, n, d) -> (b, h, n, e) of each
         q, k, v = rearrange(self.qkv(x), "b n (three h e) -> three b h n e", three=3, h=self.heads)
         return self._scaled(q), k, v
@@ -66,27 +72,35 @@ class SelfAttention(nn.Module):
         return q if self.rescale == 1 else q * self.rescale
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, tokens: Tokens, record: Recorder | None) -> Tensor:
-        bias = None if self.relative is None else self.relative(q, tokens)
-        where = None if tokens.kept is None else (lambda: places(tokens))
+        bias = proportional(tokens) if self.relative is None else self.relative(q, tokens)
+        whole = tokens.kept is None and tokens.merged is None
+        where = None if whole else (lambda: places(tokens))
         mixed = attend(q, k, v, bias=bias, record=record, where=where)
         out: Tensor = self.out(rearrange(mixed, "b h n e -> b n (h e)"))
         return out
 
-    def _first(self, x: Tensor, asking: int) -> Tensor:  # (b, n, d) -> (b, asking, d)
-        width = x.shape[-1]
+    def _first(self, tokens: Tokens, asking: int) -> Tensor:  # (b, n, d) -> (b, asking, d)
+        x, width = tokens.x, tokens.x.shape[-1]
         rows, more = self.qkv.weight, self.qkv.bias
         q = F.linear(x[:, :asking], rows[:width], None if more is None else more[:width])
         kv = F.linear(x, rows[width:], None if more is None else more[width:])
         q = self._scaled(rearrange(q, "b n (h e) -> b h n e", h=self.heads))
         k, v = rearrange(kv, "b n (two h e) -> two b h n e", two=2, h=self.heads)
-        mixed: Tensor = self.out(rearrange(attend(q, k, v), "b h n e -> b n (h e)"))
+        mixed: Tensor = self.out(
+            rearrange(attend(q, k, v, bias=proportional(tokens)), "b h n e -> b n (h e)")
+        )
         return mixed
 
 
 def places(tokens: Tokens) -> TokenIndex:
-    """Return the indices of kept tokens among all original tokens: rows and columns (b, 1, n)."""
-    assert tokens.kept is not None, "no tokens were dropped"
+    """Return the indices of tokens among all original tokens, after some were dropped or merged."""
+    whole = tokens.prefix + prod(tokens.grid)
+    if tokens.merged is not None:
+        source = tokens.merged.source
+        front = torch.arange(tokens.prefix, device=source.device).expand(len(source), -1)
+        here = torch.arange(tokens.x.shape[1], device=source.device)[None]
+        return TokenIndex(here, here, (whole, whole), torch.cat([front, source + tokens.prefix], 1))
+    assert tokens.kept is not None, "no tokens were dropped or merged"
     front = torch.arange(tokens.prefix, device=tokens.kept.device).expand(len(tokens.kept), -1)
     at = torch.cat([front, tokens.kept + tokens.prefix], 1)[:, None]
-    whole = tokens.prefix + prod(tokens.grid)
     return TokenIndex(at, at, (whole, whole))

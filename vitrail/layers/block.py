@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.sdpa import Recorder
+from vitrail.layers.token_merging import merge
 from vitrail.layers.tokens import Tokens
 from vitrail.layers.weight_init import xavier
 
@@ -160,6 +161,15 @@ class PreNorm(nn.Module):
         # A stable sort: patches with equal attention stay in raster order.
         order = weights[:, tokens.prefix :].argsort(dim=1, descending=True, stable=True)
         return self._fed(tokens.only(order[:, : ceil(rate * tokens.x.shape[1])]))
+
+    def merging(self, tokens: Tokens, count: int, record: Recorder | None = None) -> Tokens:
+        """Run the block, but merge `count` pairs of patches with similar keys after the attention.
+
+        The attention must be `SelfAttention`, and the MLP must take each token separately (`token_merging`).
+        """
+        normed = tokens.with_x(self.norm1(tokens.x))
+        mixed, keys = cast(SelfAttention, self.attention).with_keys(normed, record)
+        return self._fed(merge(self._added(tokens, self.scale1(mixed)), keys, count))
 
     def _fed(self, tokens: Tokens) -> Tokens:
         return self._added(tokens, self.scale2(self.mlp(tokens.with_x(self.norm2(tokens.x)))))

@@ -1,4 +1,6 @@
-"""Elastic networks: one network for several costs, by input size and kept tokens (SuperViT, arXiv:2205.11397)."""
+"""One network for several costs: by input size, kept tokens (SuperViT, arXiv:2205.11397), merged tokens (ToMe,
+arXiv:2210.09461) and the size of patches (FlexiViT, arXiv:2212.08013).
+"""
 
 from __future__ import annotations
 
@@ -23,25 +25,46 @@ KEEPS = (0.5, 0.7)
 
 
 class OperatingPoint(NamedTuple):
-    """An operating point: the input size (height, width) and the share of tokens that each station keeps."""
+    """An operating point: the input size (height, width) and what is done about the number of tokens.
+
+    - `keep`: the share of tokens that each station of a column keeps.
+    - `merge`: how many pairs of patches each block but the last merges.
+    - `patch`: the side of a patch in pixels, if it is not that of the network; 0: the network's own.
+    """
 
     size: tuple[int, int]
     keep: float = 1.0
+    merge: int = 0
+    patch: int = 0
 
     def __str__(self) -> str:
         height, width = self.size
-        side = str(height) if height == width else f"{height}x{width}"
-        return f"{side}px/{self.keep:g}"
+        parts = [f"{height if height == width else f'{height}x{width}'}px"]
+        parts += [f"patch{self.patch}"] if self.patch else []
+        if self.keep < 1 or (len(parts) == 1 and not self.merge):
+            parts.append(f"{self.keep:g}")
+        return "/".join([*parts, *([f"merge{self.merge}"] if self.merge else [])])
+
+
+POINT = re.compile(
+    r"(?P<height>\d+)(?:[x×](?P<width>\d+))?(?:px)?(?:/patch(?P<patch>\d+))?(?:/(?P<keep>\d*\.?\d+))?"
+    r"(?:/merge(?P<merge>\d+))?"
+)
 
 
 def read_point(text: str) -> OperatingPoint:
-    """Parse an operating point such as 160px/0.7 or 160x224px/0.7 (height x width)."""
-    match = re.fullmatch(r"(\d+)(?:[x×](\d+))?(?:px)?(?:/(\d*\.?\d+))?", text.strip())
-    if not match or not 0 < float(match[3] or 1) <= 1 or int(match[1]) < 1 or int(match[2] or 1) < 1:
-        raise SettingError(
-            f"The operating point {text!r} cannot be read. Write input size and share of kept tokens: 160px/0.7"
-        )
-    return OperatingPoint((int(match[1]), int(match[2] or match[1])), float(match[3] or 1))
+    """Parse an operating point such as 160px/0.7, 160x224px/merge8 (height x width) or 224px/patch16/merge4."""
+    match = POINT.fullmatch(text.strip())
+    if match:
+        height = int(match["height"])
+        size, keep = (height, int(match["width"] or height)), float(match["keep"] or 1)
+        point = OperatingPoint(size, keep, int(match["merge"] or 0), int(match["patch"] or 0))
+        if min(size) > 0 and 0 < keep <= 1:
+            return point
+    raise SettingError(
+        f"The operating point {text!r} cannot be read. Write input size and share of kept tokens, 160px/0.7, or pairs "
+        "of patches that are merged in each block, 160px/merge8."
+    )
 
 
 def points(sizes: tuple[tuple[int, int], ...], keeps: tuple[float, ...]) -> tuple[OperatingPoint, ...]:
@@ -76,8 +99,8 @@ def at_size(images: Tensor, size: tuple[int, int]) -> Tensor:  # (b, c, height, 
 
 def set_keep(network: nn.Module, keep: float) -> None:
     """Set the share of tokens that every column of a network keeps. SettingError if one does not support it."""
-    columns = [module for module in network.modules() if isinstance(module, Column)]
-    if keep < 1 and not (columns and all(_keeps(column) for column in columns)):
+    columns = _columns(network)
+    if keep < 1 and not (columns and all(map(takes_any_tokens, columns))):
         raise SettingError(
             "This network needs all its tokens; only columns with a class token can drop some. "
             "Choose an operating point that keeps all of them (160px/1), or train a supervit or a vit."
@@ -86,10 +109,33 @@ def set_keep(network: nn.Module, keep: float) -> None:
         column.keep = keep
 
 
+def set_merge(network: nn.Module, merge: int) -> None:
+    """Set how many pairs of patches every block merges. SettingError if a column does not support it."""
+    columns = _columns(network)
+    if merge and not (columns and all(map(takes_any_tokens, columns))):
+        raise SettingError(
+            f"The tokens of this network cannot be merged. {WHO_MERGES} Choose an operating point without merge."
+        )
+    for column in columns:
+        column.merge = merge
+
+
+WHO_MERGES = "Tokens can be merged in ViT, DeiT, DINOv2, T2T-ViT and SuperViT, without relative positions."
+
+
+def _columns(network: nn.Module) -> list[Column]:
+    return [module for module in network.modules() if isinstance(module, Column)]
+
+
 def can_keep(encoder: Encoder) -> bool:
     """Tell whether an encoder can drop tokens: a column with a class token whose blocks accept any set of tokens."""
-    columns = [module for module in encoder.modules() if isinstance(module, Column)]
-    return encoder.spec.prefix[:1] == ("cls",) and bool(columns) and all(map(_keeps, columns))
+    return encoder.spec.prefix[:1] == ("cls",) and can_merge(encoder)
+
+
+def can_merge(encoder: Encoder) -> bool:
+    """Tell whether an encoder can merge tokens: a column whose blocks accept any set of tokens."""
+    columns = _columns(encoder)
+    return bool(columns) and all(map(takes_any_tokens, columns))
 
 
 def can_resize(spec: FeatureSpec) -> bool:
@@ -97,7 +143,8 @@ def can_resize(spec: FeatureSpec) -> bool:
     return spec.sizes != "fixed"
 
 
-def _keeps(column: Column) -> bool:
+def takes_any_tokens(column: Column) -> bool:
+    """Tell whether the blocks of a column accept any set of tokens."""
     return all(
         isinstance(block, PreNorm)
         and isinstance(block.attention, SelfAttention)

@@ -125,11 +125,13 @@ class Column(nn.ModuleList):
     """Blocks of one width, one after another; `checkpointing` saves their activations by a second forward pass.
 
     With `keep` below 1, the blocks in `stations` (counted from 0; by default the first ones of the second, third and
-    last quarter) keep only this share of their tokens. `vitrail.layers.elastic` sets it.
+    last quarter) keep only this share of their tokens. With `merge` above 0, every block but the last merges so many
+    pairs of patches. `vitrail.layers.elastic` sets both.
     """
 
     checkpointing: bool = False
     keep: float = 1.0
+    merge: int = 0
 
     def __init__(self, blocks: Iterable[nn.Module], stations: tuple[int, ...] | None = None) -> None:
         super().__init__(blocks)
@@ -177,6 +179,8 @@ class Column(nn.ModuleList):
         # With prefix queries only, no patch is computed, so there is none to drop.
         if self.keep < 1 and turn in self.stations and asking is None:
             run, arguments = cast(PreNorm, block).keeping, (tokens, self.keep, record)
+        elif self.merge and turn < len(self) - 1:
+            run, arguments = cast(PreNorm, block).merging, (tokens, self.merge, record)
         # A recorder must see every block once, but checkpointing runs its blocks twice.
         if self.checkpointing and record is None and torch.is_grad_enabled():
             checkpointed: Tokens = checkpoint(run, *arguments, use_reentrant=False)
@@ -206,7 +210,7 @@ class ColumnEncoder(Encoder):
         """(b, channels, height, width) -> Features with tokens (b, n, d), prefix first."""
         self.refuse(given)
         tokens = self.blocks(self.start(images), record)
-        return Features(tokens.with_x(self.norm(tokens.x)))
+        return Features(tokens.with_x(self.norm(tokens.x)).unmerged())
 
     def summarise(
         self, images: Tensor, blocks: tuple[int, ...] = (), *, given: Mapping[str, Tensor] = NOTHING
@@ -234,7 +238,7 @@ class ColumnEncoder(Encoder):
                 f"{type(self).__name__} has the blocks 1 to {depth}, so {blocks or 'none'} cannot be read."
             )
         tokens, tapped = self.blocks.tap(self.start(images), blocks, record)
-        return Features(tokens.with_x(self.norm(tokens.x)), self._levels(tapped, blocks))
+        return Features(tokens.with_x(self.norm(tokens.x)).unmerged(), self._levels(tapped, blocks))
 
     def _levels(self, tapped: Mapping[int, Tokens], blocks: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Return the normalised maps after these blocks."""

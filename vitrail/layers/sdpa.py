@@ -18,21 +18,28 @@ class TokenIndex(NamedTuple):
     """The token index of each row and each column of an attention map.
 
     There are `g` groups of queries (one for full attention, one per window for window attention); -1 is padding. If
-    every image kept other tokens, the indices have a batch axis in front.
+    every image kept other tokens, the indices have a batch axis in front. After tokens were merged, rows and columns
+    are numbered in their order, and `source` tells for each of all tokens, which of them stands for it.
     """
 
     rows: Tensor  # (g, q) or (b, g, q)
     cols: Tensor  # (g, k) or (b, g, k)
-    size: tuple[int, int]  # number of query tokens, number of key tokens
+    size: tuple[int, int]  # number of query tokens, number of key tokens, before any were dropped or merged
+    source: Tensor | None = None  # (b, n) the row and column of each token, after tokens were merged
 
 
 class AttentionMap(NamedTuple):
-    """One recorded attention call; `weights` is the tensor that multiplied the values, still in the autograd graph."""
+    """One recorded attention call; `weights` is the tensor that multiplied the values, still in the autograd graph.
+
+    Its methods speak of all tokens, also where some were merged: as a query, a patch has the row of its token; as a
+    key, an equal part of the weight of its token, which is what proportional attention gives to equal keys.
+    """
 
     weights: Tensor  # (b·g, h, q, k)
     rows: Tensor  # (g, q) or (b, g, q) the token of each query
     cols: Tensor  # (g, k) or (b, g, k) the token of each key, -1 for padding
     size: tuple[int, int]  # (n_q, n_k)
+    source: Tensor | None = None  # (b, n) as in `TokenIndex`
     grid: tuple[int, ...] = ()  # of the patch tokens, after `prefix` other tokens; () if unknown
     prefix: int = 0
 
@@ -43,6 +50,8 @@ class AttentionMap(NamedTuple):
 
     def dense(self) -> Tensor:
         """Return the full matrix (b, h, n_q, n_k), zero for pairs that do not attend; for display and tests."""
+        if self.source is not None:
+            return self._unmerged(self._of_merged().dense())
         n_q, n_k = self.size
         weights = rearrange(self.weights, "(b g) h q k -> b h (g q k)", g=self.groups)
         # Padding, -1, goes to an additional last row or column, which is removed below.
@@ -52,8 +61,53 @@ class AttentionMap(NamedTuple):
         flat = flat.scatter_add(2, at, weights)
         return flat.view(*flat.shape[:2], n_q + 1, n_k + 1)[:, :, :n_q, :n_k]
 
+    def unmerged(self) -> AttentionMap:
+        """Return a call, or a piece of it, as rows and columns of all tokens: (1, h, q, k) -> (1, h, rows, n).
+
+        For one image; a call without merged tokens is returned unchanged.
+        """
+        if self.source is None:
+            return self
+        source = self.source[0]
+        rows, of_row = (source[:, None] == self.rows.reshape(1, -1)).nonzero(as_tuple=True)
+        wide = self.weights[:, :, of_row][..., source] / self._counts()[0, source]
+        every = torch.arange(len(source), device=source.device)[None]
+        return self._replace(weights=wide, rows=rows[None], cols=every, source=None)
+
+    def _of_merged(self) -> AttentionMap:
+        """Return the same call as a map of the merged tokens themselves."""
+        tokens = self.cols.shape[-1]  # every token is a key
+        return self._replace(size=(tokens, tokens), source=None)
+
+    def _unmerged(self, weights: Tensor) -> Tensor:  # (b, h, m, m) of merged tokens -> (b, h, n, n)
+        assert self.source is not None
+        heads, (b, n) = weights.shape[1], self.source.shape
+        keys = self.source[:, None, None].expand(b, heads, weights.shape[2], n)
+        wide = weights.gather(3, keys) / self._counts().gather(1, self.source)[:, None, None]
+        return wide.gather(2, self.source[:, None, :, None].expand(b, heads, n, n))
+
+    def _counts(self) -> Tensor:
+        """Return how many tokens each merged token stands for: (b, m)."""
+        assert self.source is not None
+        ones = torch.ones_like(self.source, dtype=self.weights.dtype)
+        return self._summed(ones)
+
+    def _summed(self, row: Tensor) -> Tensor:  # (b, n) -> (b, m)
+        assert self.source is not None
+        zeros = row.new_zeros(len(self.source), self.cols.shape[-1])
+        return zeros.scatter_add(1, self.source.expand(len(row), -1), row)
+
+    def evened(self, values: Tensor) -> Tensor:
+        """Give all tokens that were merged the mean of their values: (b, n) -> (b, n)."""
+        if self.source is None:
+            return values
+        return (self._summed(values) / self._counts()).gather(1, self.source)
+
     def right_multiply(self, v: Tensor) -> Tensor:
         """Multiply the mean over heads with a column vector: (b, n_k) -> (b, n_q), 0 for tokens without a query."""
+        if self.source is not None:
+            column = self._of_merged().right_multiply(self._summed(v) / self._counts())
+            return column.gather(1, self.source)
         transposed = self._replace(
             weights=self.weights.transpose(-2, -1), rows=self.cols, cols=self.rows, size=self.size[::-1]
         )
@@ -61,6 +115,9 @@ class AttentionMap(NamedTuple):
 
     def left_multiply(self, r: Tensor) -> Tensor:
         """Multiply a row vector with the mean over heads, without an n × n matrix: (b, n_q) -> (b, n_k)."""
+        if self.source is not None:
+            row = self._of_merged().left_multiply(self._summed(r))
+            return (row / self._counts()).gather(1, self.source)
         n_q, n_k = self.size
         padded = F.pad(r, (0, 1))  # the additional entry is for padding, -1
         b, q, k = r.shape[0], self.rows.shape[-1], self.cols.shape[-1]
@@ -92,7 +149,7 @@ class Recorder:
 
     def add(self, weights: Tensor, place: TokenIndex) -> None:
         """Store one call: weights (b·g, h, q, k), and the tokens of its rows and columns."""
-        self.maps.append(AttentionMap(weights, *place, self.grid, self.prefix))
+        self.maps.append(AttentionMap(weights, *place, grid=self.grid, prefix=self.prefix))
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]

@@ -13,6 +13,13 @@ Attention = Literal["none", "softmax", "linear", "opaque"]
 Pool = Literal["cls", "mean", "cls_mean", "attention", "own"]
 
 
+class Merged(NamedTuple):
+    """Tokens that were merged: each stands for the mean of one or more patches of the grid."""
+
+    source: Tensor  # (b, prod(grid)) for each patch of the grid, the index of its token after the prefix
+    counts: Tensor  # (b, patches) for each token after the prefix, how many patches it stands for
+
+
 class Tokens(NamedTuple):
     """A token sequence with its grid: prefix tokens first, then the patches in raster order."""
 
@@ -20,6 +27,7 @@ class Tokens(NamedTuple):
     grid: tuple[int, ...] = ()  # (row, col) or (t, row, col); empty for text and queries
     prefix: int = 0  # class, distillation and register tokens in front
     kept: Tensor | None = None  # (b, patches) their indices in the grid, after tokens were dropped
+    merged: Merged | None = None  # which patches each token stands for, after tokens were merged
 
     def with_x(self, x: Tensor) -> Tokens:
         """Return the same grid and prefix with other vectors."""  # (b, n, d) -> Tokens
@@ -36,8 +44,17 @@ class Tokens(NamedTuple):
         kept = chosen if self.kept is None else self.kept.gather(1, chosen)
         return Tokens(torch.cat([self.x[:, : self.prefix], patches], 1), self.grid, self.prefix, kept)
 
+    def unmerged(self) -> Tokens:
+        """Return a token for every patch of the grid: patches that were merged get the same vector."""
+        if self.merged is None:
+            return self
+        patches = rows_at(self.patches, self.merged.source)
+        return Tokens(torch.cat([self.x[:, : self.prefix], patches], 1), self.grid, self.prefix)
+
     def map(self) -> Tensor:
-        """Return the patches as an image: (b, d, *grid), zero for dropped tokens."""
+        """Return the patches as an image: (b, d, *grid), zero for dropped tokens; merged ones fill all their places."""
+        if self.merged is not None:
+            return self.unmerged().map()
         b, n, d = self.patches.shape
         if self.kept is not None:
             at = self.kept[..., None].expand(-1, -1, d)
@@ -45,6 +62,13 @@ class Tokens(NamedTuple):
             return whole.transpose(1, 2).reshape(b, d, *self.grid)
         assert n == prod(self.grid), f"{n} patch tokens do not fill the grid {self.grid}"
         return self.patches.transpose(1, 2).reshape(b, d, *self.grid)
+
+
+def rows_at(x: Tensor, index: Tensor) -> Tensor:  # (b, n, d), (b, m) -> (b, m, d)
+    """Return the vectors with these indices in each image: whole rows are copied, unlike with `gather`."""
+    b, n, d = x.shape
+    first = torch.arange(b, device=x.device)[:, None] * n
+    return x.reshape(b * n, d).index_select(0, (index + first).flatten()).view(b, -1, d)
 
 
 class Features(NamedTuple):

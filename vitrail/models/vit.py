@@ -131,7 +131,7 @@ class ViT(ColumnEncoder):
         """(b, channels, height, width) -> Features with tokens (b, prefix + row·col, d)."""
         self.refuse(given)
         tokens = self.blocks(self.start(images), record)  # eqs. 2 and 3
-        return Features(tokens.with_x(self.norm(tokens.x)))  # eq. 4
+        return Features(tokens.with_x(self.norm(tokens.x)).unmerged())  # eq. 4
 
     def start(self, images: Tensor) -> Tokens:
         """(b, channels, height, width) -> input Tokens of the first block, (b, prefix + row·col, d)."""
