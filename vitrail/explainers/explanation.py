@@ -180,7 +180,7 @@ class ScoringNetworks:
     @cached_property
     def twins(self) -> list[ScoringNetwork]:
         """Copies of the network with shuffled weights."""
-        network, task = self.predictor.network, self.predictor.task
+        network, task = self.own.network, self.predictor.task
         return [
             ScoringNetwork(shuffled(network, seed), task, f"shuffled weights {seed + 1}")
             for seed in range(SHUFFLES)

@@ -64,7 +64,7 @@ def resize_patches(weight: Tensor, patch: int) -> Tensor:  # (d, c, p, p) -> (d,
         return weight
     inverse = torch.linalg.pinv(_resize_matrix(old, patch).T).to(weight)  # (patch², p²)
     resized: Tensor = weight.flatten(2) @ inverse.T
-    return resized.unflatten(2, (patch, patch))
+    return resized.view(*weight.shape[:2], patch, patch)
 
 
 def _resize_matrix(old: int, new: int) -> Tensor:
