@@ -12,7 +12,8 @@ import torch
 from vitrail.core.environment import compiler
 from vitrail.infer import autotune, backend_check, backend_costs
 from vitrail.infer import backends as plans_page
-from vitrail.infer.autotune import BackendCache, allowed, choose_backend, eager_speeds, speed_up
+from vitrail.infer.autotune import allowed, choose_backend, eager_speeds, speed_up
+from vitrail.infer.backend_cache import BackendCache
 from vitrail.infer.backend_check import BackendResult, Shown
 from vitrail.infer.backend_costs import Job, proof_size
 from vitrail.infer.backends import PLAIN, Backend, BackendNetwork

@@ -15,8 +15,17 @@ import torch
 from safetensors.numpy import save
 
 from vitrail.core.errors import SettingError
-from vitrail.infer import autotune, backend_check, backends, openvino_backend, quantize_int8, runtimes
-from vitrail.infer.autotune import BackendCache, choose_backend
+from vitrail.infer import (
+    autotune,
+    backend_cache,
+    backend_check,
+    backends,
+    openvino_backend,
+    quantize_int8,
+    runtimes,
+)
+from vitrail.infer.autotune import choose_backend
+from vitrail.infer.backend_cache import BackendCache
 from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, backends_for
 from vitrail.infer.openvino_backend import Translated
 from vitrail.infer.predictor import Predictor, Request
@@ -177,7 +186,7 @@ def test_what_was_translated_is_opened_again_and_damage_is_seen(model, shown, on
     assert choice.plan == FLOAT
     assert same_as_plain(model, again, choice.request)
     assert len(made) == 1
-    weights = next(autotune._translation_path(again, again.point).glob("*.bin"))
+    weights = next(backend_cache.translation_path(again, again.point).glob("*.bin"))
     weights.write_bytes(bytes(len(weights.read_bytes())))  # all zero
     mended = Predictor(model)
     choose_backend(mended, 10_000_000, lambda count: shown)  # proven anew, with a translation of its own
@@ -186,7 +195,7 @@ def test_what_was_translated_is_opened_again_and_damage_is_seen(model, shown, on
     choice = choose_backend(mended, 1000, never)
     assert choice.plan == FLOAT
     assert same_as_plain(model, mended, choice.request)
-    next(autotune._translation_path(again, again.point).glob("*.xml")).write_text("no graph")
+    next(backend_cache.translation_path(again, again.point).glob("*.xml")).write_text("no graph")
     assert choose_backend(Predictor(model), 1000, never).plan == FLOAT
     assert len(made) == 3
 
@@ -204,7 +213,7 @@ def test_int8_is_remembered_with_what_it_learnt(model, shown, only, quick):
     assert choice.plan == INT8
     assert same_as_plain(model, again, choice.request, 0.05)
     shutil.rmtree(
-        autotune._translation_path(again, again.point)
+        backend_cache.translation_path(again, again.point)
     )  # others were used since: translated again, with the same scales
     assert choose_backend(Predictor(model), 1000, never).plan == INT8
     memory = BackendCache(again)

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from vitrail.data.options import DEFAULTS, LayoutOptions
+from vitrail.evaluate.point_options import DEFAULTS as NO_POINTS
+from vitrail.evaluate.point_options import PointOptions
 from vitrail.robustness.options import DEFAULTS as PLAIN
 from vitrail.robustness.options import RobustnessOptions
 
 if TYPE_CHECKING:
     from vitrail.reports.evaluate_model import Told
+    from vitrail.reports.operating_points import PointsWish
     from vitrail.tasks.result import Cell, Column, Result, Table
 
 ABSENT = 20
@@ -28,7 +31,7 @@ def evaluate(
     html: str | None = None,
     options: Annotated[LayoutOptions, Parameter(name="*")] = DEFAULTS,
     device: str = "auto",
-    points: str | None = None,
+    dial: Annotated[PointOptions, Parameter(name="*")] = NO_POINTS,
     wanted: Annotated[RobustnessOptions, Parameter(name="*")] = PLAIN,
     json: bool = False,
 ) -> int:
@@ -40,6 +43,7 @@ def evaluate(
         vitrail eval runs/photos
         vitrail eval runs/photos other-photos/ --html other.html
         vitrail eval runs/photos --points all
+        vitrail eval runs/photos --points all --beside runs/smaller
         vitrail eval runs/photos --robustness
         vitrail eval model.safetensors other-photos/ --json
         vitrail eval tf_efficientnet_lite0 photos/
@@ -51,11 +55,9 @@ def evaluate(
     data
         new images with their classes: a folder, table or archive as for training; its test split, if it has one
     html
-        write the page for new images to this file (a run's own page is its report.html)
+        write the page for new images, or of --points, to this file (a run's own page is its report.html)
     device
         auto, cpu, cuda, mps
-    points
-        measure operating points instead: all, or a list such as 160px/0.7,224px/1
     json
         print one JSON value, for programs
     """
@@ -66,13 +68,19 @@ def evaluate(
 
     images_named(model, data, command("eval", model, "FOLDER"))
     wanted.refuse_idle()
-    if points and wanted.robustness:
+    dial.refuse_idle()
+    if dial.points and wanted.robustness:
         raise UsageError("--points and --robustness are two measurements. Give one of them.")
     if data:
         data_there(data)
     model = model_file(model)
-    if points:
-        return _points(model, points, data, options, device, json)
+    if dial.points:
+        from vitrail.reports.operating_points import PointsWish
+
+        wish = PointsWish(
+            wanted=dial.points, data=data, beside=dial.beside, html=html, read=options, device=device
+        )
+        return _points(model, wish, json)
     if html and not data:
         _refuse_own_page(model)
     from vitrail.reports.evaluate_model import PageError
@@ -144,12 +152,12 @@ def _refuse_own_page(model: str) -> None:
     )
 
 
-def _points(model: str, points: str, data: str, options: LayoutOptions, device: str, json: bool) -> int:
+def _points(model: str, wish: PointsWish, json: bool) -> int:
     from vitrail.cli.output import print_json, say, table
     from vitrail.reports.operating_points import evaluate_points
     from vitrail.tasks.result import Number
 
-    report, score_name = evaluate_points(model, points, data, read=options, device=device)
+    report, score_name = evaluate_points(model, wish, say)
     if json:
         print_json(report)
         return 0
@@ -157,18 +165,31 @@ def _points(model: str, points: str, data: str, options: LayoutOptions, device: 
         say(note)
     rows = [
         [
-            row["point"],
+            row.get("network") or row["point"],
             (score := Number.of(row["score"])).text(),
             score.span(),
             f"{row['gmacs']:.3g}",
             f"{row['images_per_second']:.0f}",
+            f"{row['latency_ms']:.1f}",
             f"beaten by {row['beaten_by']}" if row["beaten_by"] else "",
         ]
         for row in report["points"]
     ]
-    head = ["point", score_name, "95 % interval", "GMACs", "images/s here", ""]
-    sys.stdout.write(table(head, rows, right=(1, 3, 4)) + "\n")
-    say("A point is beaten if another is at least as accurate and as fast, and better in one of both.")
+    head = ["point", score_name, "95 % interval", "GMACs", "images/s", "latency, ms", ""]
+    sys.stdout.write(table(head, rows, right=(1, 3, 4, 5)) + "\n")
+    say(report["verdict"])
+    first = report["points"][0]
+    say(
+        f"On {first['pictures']:,} {first['called']}, on this machine. Latency: from file to answer, one image at a "
+        "time, of which 95 of 100 take no longer. Beaten: another is at least as accurate and as fast, and better in "
+        "one of both."
+    )
+    if not report["stored"]:
+        say(
+            "These are other images than the run's own, so its model file still holds what was measured there."
+        )
+    if report["page"]:
+        say(f"page    {report['page']}")
     return 0
 
 

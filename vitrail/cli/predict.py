@@ -41,7 +41,8 @@ def predict(
         vitrail predict tf_efficientnet_lite0 photo.jpg
         vitrail predict runs/photos new/ --csv answers.csv
         vitrail predict runs/photos new/ --sets 0.05
-        vitrail predict runs/photos new/ --point 160px/0.7
+        vitrail predict runs/photos new/ --point 160px/merge8
+        vitrail predict runs/photos new/ --latency 15ms
         vitrail predict runs/street drive.jpg --out masks/ --threshold 0.6
         vitrail predict runs/cells new/ --yolo labelled/
         vitrail predict runs/trees map.tif --tiles 400 --out shown/
@@ -72,6 +73,7 @@ def predict(
 
     if not images:
         raise UsageError("Name images to look at: vitrail predict runs/photos new/*.jpg")
+    _refuse_both(options)
     model_there(model)
     if csv:
         from vitrail.core.files import refuse_unwritable
@@ -82,13 +84,14 @@ def predict(
     from vitrail.tasks.ask import asked_of
 
     predictor = load(model := model_file(model), device, trust=trust, point=options.point)
-    ask = asked_of(predictor.task, options.threshold, options.sets, options.each_class)
-    labels = _labels(predictor, options)
     piped = sys.stdin.buffer.read() if "-" in images else None
     sources = list(expand(images, piped, say))
-    request = replace(_request(predictor, model, sources), ask=ask)
+    predictor, request = _ready(predictor, model, sources, options)
+    ask = asked_of(predictor.task, options.threshold, options.sets, options.each_class)
+    request = replace(request, ask=ask)
+    labels = _labels(predictor, options)
     drawing = None if out is None else _drawing(predictor, out, sources)
-    made = _made(predictor, sources, request, options.tiles)
+    made = _made(predictor, sources, request, options)
     answers = list(_answers(sources, made, drawing, labels))
     labels.write(say)
     written = bool(csv) and _written(csv or "", answers, predictor.task.columns)
@@ -107,22 +110,42 @@ def predict(
     return 1 if failed or (csv and not written) else 0
 
 
-def _request(predictor: Predictor, model: str, sources: Sequence[Source]) -> Request:
-    """Return the request with the fastest faithful backend, and say which; a single image is predicted in float32.
+def _refuse_both(options: AnswerOptions) -> None:
+    """Raise a UsageError for a latency together with what it chooses, or with tiles, of which an image has many."""
+    from vitrail.core.errors import UsageError
 
-    To prepare another backend takes longer than one image, and so does the import of what chooses it.
+    if options.latency is None:
+        return
+    for name in ("point", "tiles"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--latency and --{name} contradict each other. Give one of them.")
+
+
+def _ready(
+    predictor: Predictor, model: str, sources: Sequence[Source], options: AnswerOptions
+) -> tuple[Predictor, Request]:
+    """Return the predictor at its operating point, and the request with the fastest faithful backend; say which.
+
+    A single image is predicted in float32: to prepare another backend takes longer, and so does the import of what
+    chooses it.
     """
+    from vitrail.cli.output import say
     from vitrail.infer.predictor import Request
 
+    if options.latency is not None:
+        from vitrail.infer.latency import within_latency
+
+        found = within_latency(predictor, model, sources, options.latency, say)
+        say(found.why)
+        return found.predictor, found.request
     if len(sources) == 1:
-        return Request(predictor.point)
-    from vitrail.cli.output import say
+        return predictor, Request(predictor.point)
     from vitrail.infer.autotune import speed_up
 
     choice = speed_up(predictor, model, sources)
     if choice.why:
         say(choice.why)
-    return choice.request
+    return predictor, choice.request
 
 
 def _remarks(predictor: Predictor, ask: Ask, answers: Sequence[Answer]) -> Sequence[str]:
@@ -136,13 +159,21 @@ def _remarks(predictor: Predictor, ask: Ask, answers: Sequence[Answer]) -> Seque
 
 
 def _made(
-    predictor: Predictor, sources: Sequence[Source], request: Request, tiles: int | None
+    predictor: Predictor, sources: Sequence[Source], request: Request, options: AnswerOptions
 ) -> Iterator[Answer]:
-    if tiles is None:
-        return predictor.answers(sources, request=request)
-    from vitrail.infer.tiling import tiled_answers
+    if options.tiles is not None:
+        from vitrail.infer.tiling import tiled_answers
 
-    return tiled_answers(predictor, sources, tiles, request)
+        yield from tiled_answers(predictor, sources, options.tiles, request)
+    elif options.latency is None:
+        yield from predictor.answers(sources, request=request)
+    else:
+        from vitrail.cli.output import say
+        from vitrail.infer.latency import Stopwatch
+
+        watch = Stopwatch()
+        yield from watch.watch(predictor.answers(sources, 1, request))
+        say(watch.line(options.latency))
 
 
 def _labels(predictor: Predictor, options: AnswerOptions) -> LabelFiles:

@@ -34,7 +34,8 @@ def evaluate(
     if not rows:
         raise DataError("There is no image to score. Add images to the split, or name another one.")
     request = request or Request(predictor.point)
-    evaluation, task = predictor.task.evaluation(), predictor.task
+    task = predictor.task_at(request.point)
+    evaluation = task.evaluation()
     steps = predictor.preprocess
     step = BATCH if steps.zoom is None else 1  # keep only one large image in memory
 

@@ -2,70 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from statistics import median
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-from vitrail.data.batch import images_only
+from vitrail.core.errors import SettingError, VitrailError
 from vitrail.data.manifest import Manifest, Row
+from vitrail.data.open_image import load
 from vitrail.evaluate.collect_answers import evaluate
+from vitrail.infer.backends import PLAIN
 from vitrail.infer.operating_points import beaten
+from vitrail.infer.point_speeds import Runner, fastest_backend, groups, measure_speeds, runner_at
 from vitrail.infer.predictor import Predictor, Request
-from vitrail.infer.timing import in_turn
-from vitrail.layers.elastic import OperatingPoint, at_size
+from vitrail.infer.proof_images import Reader, spread
+from vitrail.infer.timing import machine
+from vitrail.layers.elastic import OperatingPoint
 from vitrail.models.factory import count_macs
-from vitrail.tasks.result import headline
+from vitrail.tasks.abstention import Abstaining
+from vitrail.tasks.base import Task
+from vitrail.tasks.result import Evaluation, Number, headline
 
-BATCH = 16
-"""Batch size of the speed measurement."""
+MOST_IMAGES = 2000
+"""Largest number of images on which points are scored."""
 
-ROUNDS = 5
+Say = Callable[[str], None]
 
 
 class MeasuredPoints(NamedTuple):
-    """The name of the score, and one row per operating point."""
+    """The name of the score, one row per operating point, and what there is to say about points that cannot run."""
 
     score: str
     rows: list[dict[str, Any]]
+    notes: tuple[str, ...] = ()
+
+
+class Images(NamedTuple):
+    """The images that points are measured on, and what they are called."""
+
+    manifest: Manifest
+    rows: Sequence[Row]
+    called: str = "validation images"
 
 
 def measure_points(
-    predictor: Predictor, wanted: Sequence[OperatingPoint], manifest: Manifest, rows: Sequence[Row]
+    predictor: Predictor, wanted: Sequence[OperatingPoint], images: Images, say: Say, *, plain: bool = False
 ) -> MeasuredPoints:
-    """Return one row per operating point: score with interval, GMACs of the encoder, images/s of the network.
+    """Return one row per operating point: score with interval, GMACs of the encoder, speed on this machine.
 
-    The speeds are medians over rounds in which all points run in turn, in float32 with batches of 16.
+    A row also holds what was calibrated at the point (`task`). Each point runs in the backend that is fastest for the
+    whole network, where that answers as float32 does; with `plain`, in float32.
     """
-    speeds = _speeds(predictor, wanted)
-    measured, name = [], ""
-    for point in wanted:
-        score = headline(evaluate(predictor, rows, manifest.root, Request(point)))
-        name = score.name
-        macs = count_macs(predictor.network.encoder, point.size, point.keep)
-        measured.append(
-            {
-                "point": str(point),
-                "score": score.to_dict(),
-                "pictures": len(rows),
-                "gmacs": round(macs / 1e9, 4),
-                "images_per_second": round(speeds[point], 1),
-            }
-        )
-    table = [row | {"beaten_by": by} for row, by in zip(measured, beaten(measured), strict=True)]
-    return MeasuredPoints(name, table)
+    images = images._replace(rows=spread(images.rows, MOST_IMAGES))
+    readers = _readers(predictor, images)
+    plan = PLAIN if plain else fastest_backend(predictor, readers)
+    found: list[dict[str, Any]] = []
+    notes: list[str] = []
+    name = ""
+    for some in groups(predictor, wanted):
+        scored: dict[OperatingPoint, dict[str, Any]] = {}
+        runners: dict[OperatingPoint, Runner] = {}
+        for point in some:
+            try:
+                runner = runner_at(predictor, plan, point, readers)
+                name, row = _scored(predictor, point, runner, images)
+            except VitrailError as error:
+                notes.append(f"{point} cannot run: {error}")
+                continue
+            scored[point], runners[point] = row, runner
+            say(f"{point!s:20} {headline_text(row)}")
+        speeds = measure_speeds(predictor, runners, readers)
+        found += [scored[point] | speeds[point].to_dict() | {"machine": machine()} for point in runners]
+    if not found:
+        raise SettingError(" ".join(notes) or "There is no operating point to measure.")
+    return MeasuredPoints(name, with_beaten(found), tuple(notes))
 
 
-def _speeds(predictor: Predictor, wanted: Sequence[OperatingPoint]) -> dict[OperatingPoint, float]:
-    height, width = predictor.preprocess.size
-    images = torch.randn(BATCH, predictor.preprocess.channels, height, width)
-    runs = {str(point): _forward(predictor, point, at_size(images, point.size)) for point in wanted}
-    times = in_turn(runs, ROUNDS, warmup=1)
-    return {point: BATCH / median(times[str(point)]) for point in wanted}
+def with_beaten(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with the name of a point that dominates each, or ""."""
+    return [{**row, "beaten_by": by} for row, by in zip(rows, beaten(rows), strict=True)]
 
 
-def _forward(predictor: Predictor, point: OperatingPoint, images: Tensor) -> Callable[[], object]:
-    batch, request = images_only(images), Request(point)
-    return lambda: predictor.run(batch, request)
+def headline_text(row: Mapping[str, Any]) -> str:
+    """Return the score of a row as text."""
+    return Number.of(row["score"]).text()
+
+
+def _readers(predictor: Predictor, images: Images) -> list[Reader]:
+    steps, root = predictor.preprocess, images.manifest.root
+    return [partial(_read, root, row, steps.channels, steps.raw) for row in images.rows]
+
+
+def _read(root: Any, row: Row, channels: int, raw: bool) -> Any:
+    return load(root, row.path, channels, row.part, raw=raw).image
+
+
+def _scored(
+    predictor: Predictor, point: OperatingPoint, runner: Runner, images: Images
+) -> tuple[str, dict[str, Any]]:
+    """Return the name of the score, and the row of a point without its speed."""
+    request = Request(point, runner.batched.backend)
+    evaluation = evaluate(predictor, images.rows, images.manifest.root, request)
+    score = headline(evaluation)
+    encoder = predictor.at(point).encoder
+    return score.name, {
+        "point": str(point),
+        "score": score.to_dict(),
+        "pictures": len(images.rows),
+        "called": images.called,
+        "gmacs": round(count_macs(encoder, point.size, point.keep, point.merge) / 1e9, 4),
+        # The whole network has its own calibration in the model file.
+        "task": {} if point == predictor.points[-1] else calibration(predictor.task, evaluation),
+    }
+
+
+def calibration(task: Task[Any, Any], evaluation: Evaluation) -> dict[str, Any]:
+    """Return the settings, and the limits of an abstention, that fit these images."""
+    settings = dict(evaluation.calibrate())
+    if isinstance(task, Abstaining) and task.abstention is not None:
+        return {"settings": settings, "abstention": dict(task.limits(evaluation, settings))}
+    return {"settings": settings}

@@ -6,21 +6,17 @@ time for this check and for compilation is compared with the time that the job s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from hashlib import blake2b, file_digest
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from vitrail.core.cache import keep_json
-from vitrail.core.environment import cache_dir
 from vitrail.core.errors import DataError, VitrailError
 from vitrail.data.manifest import VAL
+from vitrail.infer.backend_cache import BackendCache, translation_path
 from vitrail.infer.backend_check import (
     SPREAD,
     BackendResult,
@@ -31,11 +27,11 @@ from vitrail.infer.backend_check import (
     proof_answer,
     timed,
 )
-from vitrail.infer.backend_costs import Job, needs_no_proof, proof_size
+from vitrail.infer.backend_costs import FEWEST_PROOF_IMAGES, Job, needs_no_proof, proof_size
 from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, backends_for
 from vitrail.infer.exported_predictor import ExportedPredictor
 from vitrail.infer.inputs import Source
-from vitrail.infer.predictor import BATCH, Predictor, Request
+from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.proof_images import Pixels, readable, readers_of, root_of, spread
 from vitrail.infer.quantize_int8 import Scales, keep_ranges, read_ranges
 from vitrail.layers.elastic import OperatingPoint
@@ -45,77 +41,8 @@ from vitrail.runs.run import open_run
 RECHECK_TOLERANCE = 0.01
 """Largest allowed change of a cached backend's output on the proof image, on the same machine."""
 
-FORMAT = 6
-"""Cache format version. Increase it when backends change, to invalidate old measurements."""
-
 MIN_IMAGES_TO_TIME = 32
 """Smallest job, in images, for which eager backends are timed on a small batch."""
-
-
-class BackendCache:
-    """Measurements of one model on this machine, stored as JSON in the cache; plain float32 is one of the entries.
-
-    Single images (`singly`) have their own cache entry: the fastest backend for a batch may not be the fastest for one.
-    """
-
-    def __init__(
-        self, predictor: Predictor, point: OperatingPoint | None = None, singly: bool = False
-    ) -> None:
-        self.point = point or predictor.point
-        self.at_once = 1 if singly else BATCH
-        identity = (
-            predictor.header.model_dump_json(),
-            *map(
-                _version, ("vitrail", "torch", "timm", "openvino")
-            ),  # the measurements are valid for these versions only
-            torch.get_num_threads(),
-            predictor.device,
-            torch.cuda.get_device_name(predictor.device) if predictor.device.type == "cuda" else "",
-            *((str(self.point),) if self.point != predictor.points[-1] else ()),
-            torch.backends.cpu.get_cpu_capability(),
-            self.at_once,
-            FORMAT,
-        )
-        key = blake2b(repr(identity).encode(), digest_size=12).hexdigest()
-        self.path: Path = cache_dir() / "fast" / f"{key}.json"
-        self.scales: Path = self.path.with_suffix(".scales.safetensors")
-        self.seen: dict[Backend, BackendResult] = {}
-        try:
-            for row in json.loads(self.path.read_text(encoding="utf-8")):
-                self.seen[Backend(**row["plan"])] = BackendResult(
-                    **row["seen"] | {"answer": tuple(row["seen"]["answer"])}
-                )
-        except (OSError, ValueError, KeyError, TypeError):
-            self.seen = {}  # missing, or written by another version: measure again
-
-    def valid_for(self, pictures: int) -> dict[Backend, BackendResult]:
-        """Return the results that are valid for a job: those of a check on at least as many images as it deserves.
-
-        A backend that could not run, or was far off, is not checked again on more images.
-        """
-        wanted = proof_size(pictures)
-        return {
-            plan: seen
-            for plan, seen in self.seen.items()
-            if plan == PLAIN or seen.wanted >= wanted or seen.hopeless
-        }
-
-    def speeds(self) -> dict[Backend, float]:
-        """Return images/s of the backends that were measured, for whatever job."""
-        return {plan: seen.speed for plan, seen in self.seen.items() if not seen.failed}
-
-    def keep(self, plan: Backend, seen: BackendResult) -> None:
-        """Store the measurement of a backend; results that failed for a passing reason are not written to disk."""
-        self.seen[plan] = seen
-        lasting = ((p, s) for p, s in self.seen.items() if not s.passing)
-        keep_json(self.path, [{"plan": asdict(p), "seen": asdict(s)} for p, s in lasting])
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 class Choice(NamedTuple):
@@ -152,16 +79,16 @@ def choose_backend(
         plan = min(allowed(plans, job), key=job.seconds)
         if plan == PLAIN:
             return Choice(PLAIN, _why(PLAIN, memory), Request(memory.point))
-        network = proven.get(plan) or _load_cached(predictor, plan, memory, job)
+        network = proven.get(plan) or load_cached(predictor, plan, memory, job)
         if network is not None:
             why = " ".join([_why(plan, memory), *network.kept_in_float32()])
             return Choice(plan, why, Request(memory.point, network))
-        network = _check(predictor, plan, memory, job, proof_images)
+        network = checked(predictor, plan, memory, job, proof_images)
         if network is not None:
             proven[plan] = network
 
 
-def _check(
+def checked(
     predictor: Predictor, plan: Backend, memory: BackendCache, job: Job, proof_images: Shown
 ) -> BackendNetwork | None:
     """Measure a backend and store the result; return its network if it may be used."""
@@ -204,18 +131,45 @@ def speed_up(
     if isinstance(predictor, ExportedPredictor) or predictor.preprocess.zoom is not None:
         return plain  # an exported file has its own runtime; windows of one image are already a batch
 
-    def proof(count: int) -> Iterator[Pixels]:
-        steps = predictor.preprocess
-        try:
-            run = open_run(model)
-            yield from readable(readers_of(run, root_of(run), (VAL,), steps, count))
-        except VitrailError:  # no run, or its images were moved
-            yield from readable(partial(predictor.decoded, one) for one in spread(sources, count))
-
+    proof = partial(proof_pixels, predictor, model, sources)
     try:
         return choose_backend(predictor, len(sources), proof, singly=len(sources) == 1, point=point)
     except DataError:
         return plain  # no image can be read; every answer will report its own error
+
+
+def proof_pixels(
+    predictor: Predictor, model: str | Path, sources: Sequence[Source], count: int
+) -> Iterator[Pixels]:
+    """Yield images for a check: validation images of the run, or of the job if there is no run with its images."""
+    try:
+        run = open_run(model)
+        yield from readable(readers_of(run, root_of(run), (VAL,), predictor.preprocess, count))
+    except VitrailError:  # no run, or its images were moved
+        yield from readable(partial(predictor.decoded, one) for one in spread(sources, count))
+
+
+def request_with(
+    predictor: Predictor,
+    plan: Backend,
+    point: OperatingPoint,
+    proof: Callable[[int], Iterable[Pixels]],
+    singly: bool = False,
+) -> Request:
+    """Return a request with this backend at an operating point, or with float32 where it is not faithful.
+
+    It is checked on few images, as for a short job, unless the cache knows it.
+    """
+    memory = BackendCache(predictor, point, singly)
+    few = FEWEST_PROOF_IMAGES
+    job = Job(few, memory.valid_for(few), memory.speeds())
+    if plan == PLAIN or (plan in job.seen and not job.seen[plan].faithful):
+        return Request(point)
+    network = load_cached(predictor, plan, memory, job)
+    if network is None:
+        shown = Shown(predictor, point, partial(proof, few), memory.at_once)
+        network = checked(predictor, plan, memory, job, shown)
+    return Request(point, network)
 
 
 def eager_speeds(
@@ -246,13 +200,11 @@ def _backend_network(
     predictor: Predictor, plan: Backend, memory: BackendCache, scales: Scales
 ) -> BackendNetwork:
     shape = (memory.at_once, predictor.preprocess.channels, *memory.point.size)
-    kept = _translation_path(predictor, memory.point) if plan.engine == "openvino" else None
+    kept = translation_path(predictor, memory.point) if plan.engine == "openvino" else None
     return BackendNetwork(predictor.at(memory.point), plan, shape, kept, scales)
 
 
-def _load_cached(
-    predictor: Predictor, plan: Backend, memory: BackendCache, job: Job
-) -> BackendNetwork | None:
+def load_cached(predictor: Predictor, plan: Backend, memory: BackendCache, job: Job) -> BackendNetwork | None:
     """Return the backend network that passed the check before, or None if there is none or its output changed."""
     if plan not in job.seen:
         return None
@@ -265,15 +217,6 @@ def _load_cached(
     except Exception:  # a damaged cache must never stop a job: measure again
         return None
     return network if apart <= RECHECK_TOLERANCE else None
-
-
-def _translation_path(predictor: Predictor, point: OperatingPoint) -> Path:
-    """Return the cache path of the OpenVINO translation of this model file at this operating point."""
-    with predictor.path.open("rb") as handle:
-        digest = file_digest(handle, lambda: blake2b(digest_size=12))
-    for part in (str(FORMAT), str(point), *map(_version, ("vitrail", "torch", "openvino"))):
-        digest.update(part.encode())
-    return cache_dir() / "fast" / f"{digest.hexdigest()}.openvino"
 
 
 def _why(plan: Backend, memory: BackendCache) -> str:

@@ -101,20 +101,20 @@ def beaten(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     names = []
     for row in rows:
-        score, speed = _good(row), row["images_per_second"]
+        score, speed = good(row), row["images_per_second"]
         better = [
             other
             for other in rows
-            if _good(other) >= score
+            if good(other) >= score
             and other["images_per_second"] >= speed
-            and (_good(other) > score or other["images_per_second"] > speed)
+            and (good(other) > score or other["images_per_second"] > speed)
         ]
-        best = max(better, key=lambda one: (_good(one), one["images_per_second"]), default=None)
+        best = max(better, key=lambda one: (good(one), one["images_per_second"]), default=None)
         names.append(str(best["point"]) if best else "")
     return names
 
 
-def _good(row: Mapping[str, Any]) -> float:
-    """Return the score of a row, negated if lower is better."""
+def good(row: Mapping[str, Any]) -> float:
+    """Return the score of a measured point, negated if lower is better."""
     value: float = row["score"]["value"]
     return -value if row["score"].get("better") == "lower" else value

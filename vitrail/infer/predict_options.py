@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions:
-    """The operating point of the model, the probability threshold, label sets, tiles, and predictions as labels.
+    """The operating point or a latency, the probability threshold, label sets, tiles, and predictions as labels.
 
     Parameters
     ----------
     point
-        operating point of a model trained for several: input size and share of kept tokens
-        (list them: vitrail eval MODEL --points all)
+        operating point: input size, and share of kept tokens (160px/0.7), merged pairs of patches (160px/merge8) or
+        larger patches (224px/patch16); it was trained or measured (vitrail eval RUN --points all)
+    latency
+        choose the most accurate measured point that answers an image within this time on this machine, such as 15ms;
+        images are then answered one at a time
     threshold
         probability, 0 to 1, below which nothing is predicted; in a mask, such pixels are void
     sets
@@ -29,6 +32,7 @@ class AnswerOptions:
     """
 
     point: str | None = None
+    latency: str | None = None
     threshold: float | None = None
     sets: float | None = None
     each_class: bool = False

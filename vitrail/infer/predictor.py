@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -150,6 +151,12 @@ class Predictor:
             SettingError: the network cannot drop or merge tokens, or cannot have such patches.
         """
         return self._at_points.at(point)
+
+    def turned(self, point: OperatingPoint) -> Predictor:
+        """Return this predictor with another default operating point; both share their networks."""
+        other = copy(self)
+        other.point, other.task = point, self.task_at(point)
+        return other
 
     def task_at(self, point: OperatingPoint) -> Task[Any, Any]:
         """Return the task for an operating point: with the temperature and limits that were measured there, if any."""

@@ -35,10 +35,8 @@ def merge(tokens: Tokens, keys: Tensor, count: int) -> Tokens:
     best, partner = _most_alike(F.normalize(keys[:, tokens.prefix :].float(), dim=-1), first, second)
     order = best.argsort(dim=1, descending=True, stable=True)
     gone, left = order[:, :count], order[:, count:].sort(dim=1).values
-    b = len(order)
-    stay = torch.cat(
-        [first[left], second.expand(b, -1)], 1
-    )  # (b, m - count) patches that go on, in this order
+    # The patches that go on, in this order: (b, m - count). `len` would fix the number of images in exported graphs.
+    stay = torch.cat([first[left], second.expand(order.shape[0], -1)], 1)
     into = partner.gather(1, gone) + left.shape[1]  # (b, count) their places in `stay`
     return _joined(tokens, stay, first[gone], into)
 
@@ -67,11 +65,11 @@ def _joined(tokens: Tokens, stay: Tensor, gone: Tensor, into: Tensor) -> Tokens:
         added = patches.new_ones(gone.shape)
     else:
         counts, added = old.counts.gather(1, stay), old.counts.gather(1, gone)
-    total = counts + (adding @ added[..., None])[..., 0]
+    total = counts + (adding * added[:, None]).sum(-1)
     sums = rows_at(patches, stay) * counts[..., None] + adding @ (rows_at(patches, gone) * added[..., None])
     x = torch.cat([tokens.x[:, : tokens.prefix], sums / total[..., None]], 1)
     # Where each token of before is now.
-    now = torch.zeros(len(stay), patches.shape[1], dtype=torch.long, device=stay.device)
+    now = stay.new_zeros(patches.shape[:2])
     now = now.scatter(1, stay, places.expand(stay.shape)).scatter(1, gone, into)
     source = now if old is None else now.gather(1, old.source)
     return Tokens(x, tokens.grid, tokens.prefix, merged=Merged(source, total))

@@ -15,7 +15,7 @@ from torch import nn
 
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError, UnknownNameError, nearest
-from vitrail.layers.elastic import set_keep
+from vitrail.layers.elastic import set_keep, set_merge
 from vitrail.layers.encoder import Encoder
 from vitrail.layers.patch_embedding import sides
 
@@ -235,8 +235,11 @@ def count_params(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def count_macs(encoder: Encoder, image: Size, keep: float = 1.0) -> int:
-    """Return the multiply-adds of matrix products and convolutions for one image; `keep` as in `OperatingPoint`."""
+def count_macs(encoder: Encoder, image: Size, keep: float = 1.0, merge: int = 0) -> int:
+    """Return the multiply-adds of matrix products and convolutions for one image.
+
+    `keep` and `merge` as in `OperatingPoint`.
+    """
     from torch.utils.flop_counter import (
         FlopCounterMode,
     )  # imports the compiler, which prediction does not need
@@ -245,6 +248,7 @@ def count_macs(encoder: Encoder, image: Size, keep: float = 1.0) -> int:
     with torch.device("meta"), torch.no_grad():
         copy = build(config).eval()
         set_keep(copy, keep)
+        set_merge(copy, merge)
         counter = FlopCounterMode(display=False)
         with counter:
             copy(torch.zeros(1, config.channels, *sides(image)))

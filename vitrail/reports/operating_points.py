@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vitrail.core.errors import RunError
+from vitrail.core.errors import RunError, SettingError
+from vitrail.core.files import refuse_unwritable, write_json, write_text
 from vitrail.core.text import command
-from vitrail.data.manifest import TEST, VAL, Manifest
+from vitrail.data.manifest import VAL, Manifest
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.evaluate.collect_answers import rows_of
-from vitrail.evaluate.new_data import open_new_data, own_tests, training_rows
-from vitrail.evaluate.operating_points import MeasuredPoints, measure_points
-from vitrail.infer.operating_points import asked_for
-from vitrail.infer.predictor import Predictor
+from vitrail.evaluate.new_data import open_new_data, training_rows
+from vitrail.evaluate.operating_points import Images, MeasuredPoints, measure_points, with_beaten
+from vitrail.infer.operating_points import WHO_HAS_A_DIAL, asked_for
+from vitrail.infer.predictor import Predictor, refuse_exported
+from vitrail.infer.proof_images import root_of
+from vitrail.reports.points_page import points_page, verdict
+from vitrail.reports.run_page import page
+from vitrail.runs.image_changes import without_changes
 from vitrail.runs.model_file import write_model
 from vitrail.runs.run import Run, open_run
+from vitrail.tasks.result_file import result_from_dict
+
+Say = Callable[[str], None]
+
+PAGE = "points.html"
+"""The page of the operating points in the folder of a run."""
+
+
+def _silent(line: str) -> None:
+    """Ignore a message."""
 
 
 def with_operating_points(run: Run, manifest: Manifest, predictor: Predictor) -> Predictor:
-    """Measure the operating points of a run and store them in its model file; one point needs no table.
+    """Measure the points that a run was trained for, in float32, and store them in its model file.
 
-    A file that already contains measurements is not changed.
+    A file that already contains measurements is not changed; one point needs no table.
     """
     if len(predictor.points) == 1 or predictor.header.points:
         return predictor
-    rows = measure_points(predictor, predictor.points, manifest, rows_of(manifest, VAL)).rows
-    header = predictor.header.model_copy(update={"points": rows})
-    write_model(run.model_path, predictor.network.to("cpu"), header)
+    images = Images(manifest, rows_of(manifest, VAL))
+    measured = measure_points(predictor, predictor.points, images, _silent, plain=True)
+    store(predictor, measured)
     return Predictor(run.folder)
+
+
+def store(predictor: Predictor, measured: MeasuredPoints) -> None:
+    """Write measured points into the model file, beside those of other points that were measured before."""
+    new = {row["point"] for row in measured.rows}
+    kept = [row for row in predictor.header.points if row["point"] not in new]
+    order = {str(point): place for place, point in enumerate(predictor.dial)}
+    rows = sorted([*kept, *measured.rows], key=lambda row: order.get(row["point"], len(order)))
+    header = predictor.header.model_copy(update={"points": with_beaten(rows)})
+    write_model(predictor.path, predictor.network.to("cpu"), header)
 
 
 class PointsTold(NamedTuple):
@@ -39,33 +66,131 @@ class PointsTold(NamedTuple):
     score: str
 
 
-def evaluate_points(
-    model: str, wanted: str, data: str = "", *, read: LayoutOptions = DEFAULTS, device: str = "auto"
-) -> PointsTold:
-    """Measure operating points of a model (`all`, or a list) on its run's own test images, or on new ones.
+@dataclass(frozen=True, kw_only=True)
+class PointsWish:
+    """What to measure: `wanted` points (`all`, or a list) on `data` or, without, on the run's validation images.
+
+    `beside` are other models that are measured on the same images, `html` is the file of the page.
+    """
+
+    wanted: str = "all"
+    data: str = ""
+    beside: Sequence[str] = ()
+    html: str | None = None
+    read: LayoutOptions = DEFAULTS
+    device: str = "auto"
+
+
+def evaluate_points(model: str, wish: PointsWish, say: Say = _silent) -> PointsTold:
+    """Measure operating points of a model, write its page, and store them in the model file.
+
+    Points that were measured on images other than the validation images of the run are stored only where it has none:
+    in a draft, and in a lone model file.
 
     Raises:
-        SettingError: a point that the model was not trained for.
-        RunError: `model` is a file, which has no images.
+        SettingError: a point that the network does not have, or a network with one point only.
+        RunError: the model has no validation images, and no others were named.
     """
-    predictor = Predictor(model, device)
-    points = asked_for(wanted, predictor.points)
-    if data:
-        new = open_new_data(data, predictor.task, training_rows(model), read=read)
-        measured = measure_points(predictor, points, new.manifest, new.rows)
-        return _report(predictor, measured, new.notes)
-    if not Path(model).is_dir():
-        raise RunError(
-            f"{model} is a model file without test images. Name some: "
-            f"{command('eval', model, 'FOLDER', '--points', wanted)}"
+    refuse_exported(Path(model))
+    if wish.html:
+        refuse_unwritable(Path(wish.html))
+    predictor = Predictor(model, wish.device)
+    points = _points(predictor, model, wish.wanted)
+    images, notes, own = _images(predictor, model, wish)
+    measured = measure_points(predictor, points, images, say)
+    if own:
+        store(predictor, measured)
+    rows = with_beaten([*shown(measured.rows), *_beside(wish, images, say)])
+    whole = str(predictor.points[-1])
+    told = [*notes, *measured.notes]
+    path = _written(model, rows, measured.score, whole, told, wish.html)
+    report = {
+        "model": predictor.header.name,
+        "points": rows,
+        "verdict": verdict(rows, whole),
+        "stored": own,
+        "notes": told,
+        "page": path,
+    }
+    return PointsTold(report, measured.score)
+
+
+def _points(predictor: Predictor, model: str, wanted: str) -> list[Any]:
+    if len(predictor.dial) == 1:
+        windows = " It predicts in sliding windows." if predictor.preprocess.zoom is not None else ""
+        raise SettingError(
+            f"{model} has one operating point only, {predictor.points[-1]}: {predictor.header.name} takes one size and "
+            f"all its tokens.{windows} {WHO_HAS_A_DIAL}"
         )
-    run = open_run(model)
-    own = own_tests(run)
-    measured = measure_points(predictor, points, own.scored, rows_of(own.scored, TEST))
-    return _report(predictor, measured, own.notes)
+    return asked_for(wanted, predictor.dial)
 
 
-def _report(predictor: Predictor, measured: MeasuredPoints, notes: Sequence[str]) -> PointsTold:
-    return PointsTold(
-        {"model": predictor.header.name, "points": measured.rows, "notes": list(notes)}, measured.score
-    )
+def _images(predictor: Predictor, model: str, wish: PointsWish) -> tuple[Images, tuple[str, ...], bool]:
+    """Return the images to measure on, notes about them, and whether the points go into the model file."""
+    run = open_run(model) if Path(model).is_dir() else None
+    draft = run is not None and run.recipe().training.tune == "draft"
+    if wish.data:
+        new = open_new_data(wish.data, predictor.task, training_rows(model), read=wish.read)
+        alone = Path(model).is_file() or draft
+        return Images(new.manifest, new.rows, new.called), new.notes, alone
+    more = command("eval", model, "FOLDER", "--points", wish.wanted)
+    if run is None:
+        raise RunError(f"{model} is a model file without validation images. Name some: {more}")
+    if draft:
+        raise RunError(f"{model} is a draft, which is trained on all its images. Name new ones: {more}")
+    manifest, changed = without_changes(run, run.manifest(root_of(run)), (VAL,))
+    notes = (f"{changed}: left out of the score.",) if changed else ()
+    return Images(manifest, rows_of(manifest, VAL)), notes, True
+
+
+def _beside(wish: PointsWish, images: Images, say: Say) -> list[dict[str, Any]]:
+    """Return a row for each other model, at the cost of its whole network."""
+    known = {row.id for row in images.rows}
+    rows = []
+    for model in wish.beside:
+        refuse_exported(Path(model))
+        seen = {row.id for row in training_rows(model) or () if row.split != VAL} & known
+        if seen:
+            raise RunError(
+                f"{model} was trained on {len(seen):,} of these images, so its score would be too high. Compare runs "
+                "with the same split: train them with the same data and --seed."
+            )
+        other = Predictor(model, wish.device)
+        measured = measure_points(other, [other.points[-1]], images, say)
+        rows += [{**row, "network": Path(model).name} for row in measured.rows]
+    return shown(rows)
+
+
+def _written(
+    model: str, rows: Sequence[dict[str, Any]], score: str, whole: str, notes: Sequence[str], html: str | None
+) -> str:
+    """Write the page, and the points into the report of a run; return the file of the page, "" if there is none."""
+    folder = Path(model) if Path(model).is_dir() else None
+    path = Path(html) if html else folder and folder / PAGE
+    if path:
+        write_text(path, points_page(model, rows, score, whole, notes))
+    if folder is not None:
+        _into_report(open_run(model))
+    return str(path or "")
+
+
+def _into_report(run: Run) -> None:
+    """Show the stored points in the report and on the page of a run."""
+    if not run.report_path.is_file():
+        return
+    predictor = Predictor(run)
+    report = json.loads(run.report_path.read_text(encoding="utf-8"))
+    report["points"] = shown(predictor.header.points)
+    if report.get("draft") or not run.result_path.is_file():
+        write_json(run.report_path, report)
+        return
+    result = result_from_dict(json.loads(run.result_path.read_text(encoding="utf-8")))
+    manifest = run.manifest(run.root())
+    html = page(run, manifest, predictor, result, report)
+    write_json(run.report_path, report)
+    write_text(run.folder / "report.html", html)
+
+
+def shown(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return measured points as reports hold them, without what was calibrated there."""
+    return [{key: value for key, value in row.items() if key != "task"} for row in rows]

@@ -23,6 +23,7 @@ from vitrail.infer.predictor import Predictor
 from vitrail.pages import render
 from vitrail.reports.confusion_table import cells
 from vitrail.reports.curves import loss_curve, score_curve
+from vitrail.reports.points_page import laid_out
 from vitrail.reports.thumbnails import Album
 from vitrail.runs.run import Run
 from vitrail.tasks.base import Task
@@ -37,7 +38,6 @@ from vitrail.tasks.result import (
     Section,
     Shot,
     TableSection,
-    measured,
 )
 
 WIDTH = 520
@@ -149,16 +149,14 @@ def _page(layout: _Layout, result: Result, report: dict[str, Any], values: Mappi
         "intervals": "%" if units == {"%"} else "mixed" if units else "",
         "sections": [laid for section in result.sections if (laid := layout(section))],
         "score_name": next((one.name for one in result.numbers.values()), result.main),
-        "points": [_point(row) for row in report.get("points", ())],
+        "points": points_laid_out(report.get("points", ()), result),
     }
     return render("report.html", laid_out)
 
 
-def _point(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a measured operating point with its score as text."""
-    score = row["score"]
-    texts = [measured(score[key], score.get("unit", "%")) for key in ("value", "low", "high")]
-    return {**row, **dict(zip(("told", "low", "high"), texts, strict=True))}
+def points_laid_out(rows: Sequence[Mapping[str, Any]], result: Result) -> dict[str, Any] | None:
+    """Return measured operating points for the template, or None if there are none."""
+    return laid_out(rows, next((one.name for one in result.numbers.values()), result.main)) if rows else None
 
 
 def _checked(run: Run, manifest: Manifest) -> list[str]:

@@ -12,7 +12,7 @@ from vitrail.infer.predictor import Predictor
 from vitrail.models.factory import count_params
 from vitrail.reports.calibrate_model import calibrate_on_validation
 from vitrail.reports.fit_abstention import with_abstention
-from vitrail.reports.operating_points import with_operating_points
+from vitrail.reports.operating_points import shown, with_operating_points
 from vitrail.reports.run_page import page
 from vitrail.runs.image_changes import without_changes
 from vitrail.runs.model_card import card
@@ -91,5 +91,5 @@ def about(run: Run, manifest: Manifest, predictor: Predictor) -> dict[str, Any]:
         "reproduce": train_command(recipe, header.weights, manifest.truth.kind),
         "environment": environment(),
         "proof_drift": predictor.proof_drift,
-        **({"points": header.points} if header.points else {}),
+        **({"points": shown(header.points)} if header.points else {}),
     }

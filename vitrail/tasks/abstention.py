@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vitrail.tasks.base import Ask
+    from vitrail.tasks.result import Evaluation
 
 ERROR = 0.05
 """Share of images of known classes that may be taken for none of them."""
@@ -31,6 +32,10 @@ class Abstaining(Protocol):
 
     def nonconformity(self, output: Output) -> Tensor:
         """Return how badly each label fits: (b, k)."""
+        ...
+
+    def limits(self, evaluation: Evaluation, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the limits of an `Abstention` from evaluated images of known classes, with these settings."""
         ...
 
     def refuse_sets(self, error: float) -> None:

@@ -45,6 +45,11 @@ FEW = 30
 """With fewer test images of a class, its score is only a rough estimate."""
 
 
+def _sorted(scores: Array) -> list[float]:
+    """Return scores in order, with six digits: a model file holds many of them."""
+    return [float(f"{score:.6g}") for score in np.sort(scores).tolist()]
+
+
 class ClassEvaluation:
     """Accuracy and mean cross entropy during training; all scores of report.json afterwards."""
 
@@ -190,6 +195,16 @@ class ClassEvaluation:
         scores = -(logits / temperatures[:, None]).log_softmax(dim=-1).double().numpy()
         novelty = self.kept["novelty"] if "novelty" in self.kept.parts else None
         return Scored(scores, novelty, self.truth, [group_key(row) for row in self.rows])
+
+    def limits(self, temperature: float) -> dict[str, Any]:
+        """Return what "none of these" and label sets are decided by, from these images, as `Abstention` holds it."""
+        logits = torch.from_numpy(self.kept["logits"]).double() / temperature
+        own = -logits.log_softmax(dim=-1).numpy()[np.arange(len(self.kept)), self.truth]
+        by_class = [own[self.truth == place] for place in range(len(self.labels))]
+        limits: dict[str, Any] = {"label_scores": [_sorted(scores) for scores in by_class]}
+        if "novelty" in self.kept.parts:
+            limits["novelty"] = _sorted(self.kept["novelty"])
+        return limits
 
     def _matrix(self, counts: NDArray[np.int64]) -> Matrix:
         cells: dict[tuple[int, int], list[Shot]] = {}

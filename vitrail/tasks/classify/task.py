@@ -29,7 +29,7 @@ from vitrail.tasks.classify.prediction import Names, Ranked, first
 from vitrail.tasks.classify.probe import ClassProbe
 from vitrail.tasks.classify.settings import ClassifySettings
 from vitrail.tasks.classify.targets import ClassTargets, NamedTargets, labels_of
-from vitrail.tasks.result import Exports
+from vitrail.tasks.result import Evaluation, Exports
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -119,6 +119,11 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
         """Return how badly each label fits: the cross entropy, (b, k)."""
         scaled: Tensor = output["logits"].float() / self.settings.temperature
         return -scaled.log_softmax(dim=-1)
+
+    def limits(self, evaluation: Evaluation, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the limits of "none of these" and label sets from evaluated images, with these settings."""
+        assert isinstance(evaluation, ClassEvaluation), "the evaluation of this task"
+        return evaluation.limits(settings["temperature"])
 
     def refuse_sets(self, error: float) -> None:
         """Raise a SettingError if the model cannot promise this error for label sets."""

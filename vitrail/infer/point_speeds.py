@@ -1,0 +1,173 @@
+"""How quick the operating points of a model are on this machine, each with the backend that is fastest here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from itertools import cycle
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from vitrail.core.cache import keep_json
+from vitrail.core.environment import cache_dir
+from vitrail.data.batch import images_only
+from vitrail.infer.autotune import choose_backend, request_with
+from vitrail.infer.backends import PLAIN, Backend, BackendNetwork
+from vitrail.infer.predictor import BATCH, Predictor, Request
+from vitrail.infer.proof_images import Pixels, Reader, readable, spread
+from vitrail.infer.timing import in_turn, machine
+from vitrail.layers.elastic import OperatingPoint, read_point
+from vitrail.models.factory import count_params
+
+MANY = 20_000
+"""Images of the job for which the backend is chosen: so many that the fastest one pays."""
+
+SINGLES = 40
+"""Images that are answered one by one."""
+
+ROUNDS = 5
+
+SHARE = 95
+"""The latency of a point is that of this percentile of single images."""
+
+COPIES = 6
+"""Memory of a network in two backends, relative to its weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointSpeed:
+    """The speed of an operating point.
+
+    `latency` and `middle`: milliseconds from a file to its prediction, one image at a time, of which 95 and 50 per cent
+    take no longer; `images_per_second`: of the network alone, in batches; `backend`: with which it was measured.
+    """
+
+    latency: float
+    middle: float
+    images_per_second: float
+    backend: Backend
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> PointSpeed:
+        """Return the speed that `to_dict` wrote."""
+        return cls(row["latency_ms"], row["middle_ms"], row["images_per_second"], Backend(**row["backend"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for a model file."""
+        return {
+            "latency_ms": round(self.latency, 3),
+            "middle_ms": round(self.middle, 3),
+            "images_per_second": round(self.images_per_second, 1),
+            "backend": asdict(self.backend),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """A model at an operating point, ready for batches and for single images."""
+
+    batched: Request
+    single: Request
+
+    @property
+    def backend(self) -> Backend:
+        """The backend of single images."""
+        return self.single.backend.plan if isinstance(self.single.backend, BackendNetwork) else PLAIN
+
+
+def fastest_backend(predictor: Predictor, readers: Sequence[Reader]) -> Backend:
+    """Return the fastest faithful backend of the whole network for a long job on these images."""
+    whole = predictor.points[-1]
+    return choose_backend(predictor, MANY, lambda count: _shown(readers, count), point=whole).plan
+
+
+def runner_at(
+    predictor: Predictor, plan: Backend, point: OperatingPoint, readers: Sequence[Reader]
+) -> Runner:
+    """Return a model at an operating point with this backend, where its answers are those of float32."""
+    batched, single = (
+        request_with(predictor, plan, point, lambda count: _shown(readers, count), singly)
+        for singly in (False, True)
+    )
+    return Runner(batched, single)
+
+
+def _shown(readers: Sequence[Reader], count: int) -> Iterator[Pixels]:
+    return readable(spread(readers, count))
+
+
+def measure_speeds(
+    predictor: Predictor, runners: Mapping[OperatingPoint, Runner], readers: Sequence[Reader]
+) -> dict[OperatingPoint, PointSpeed]:
+    """Return the speed of every operating point; all take turns, so that a busy moment meets all alike."""
+    images = list(readable(spread(readers, BATCH)))
+    batches = {str(point): _batch(predictor, point, runner, images) for point, runner in runners.items()}
+    rates = in_turn(batches, ROUNDS, warmup=1)
+    some = spread(readers, SINGLES)
+    singles = {str(point): _single(predictor, point, runner, some) for point, runner in runners.items()}
+    times = in_turn(singles, len(some), warmup=2)
+    return {
+        point: PointSpeed(
+            1000 * float(np.percentile(times[str(point)], SHARE)),
+            1000 * median(times[str(point)]),
+            len(images) / median(rates[str(point)]),
+            runner.backend,
+        )
+        for point, runner in runners.items()
+    }
+
+
+def _batch(
+    predictor: Predictor, point: OperatingPoint, runner: Runner, images: Sequence[Pixels]
+) -> Callable[[], object]:
+    batch = images_only(torch.stack([predictor.ready(image, point).pixels for image in images]))
+    return lambda: predictor.run(batch, runner.batched)
+
+
+def _single(
+    predictor: Predictor, point: OperatingPoint, runner: Runner, readers: Sequence[Reader]
+) -> Callable[[], object]:
+    turns = cycle(readers)
+    return lambda: predictor.predict([next(turns)()], runner.single)
+
+
+def groups(predictor: Predictor, points: Sequence[OperatingPoint]) -> Iterator[Sequence[OperatingPoint]]:
+    """Yield the points in groups whose networks fit into half of the free memory: usually all at once."""
+    each = COPIES * 4 * count_params(predictor.network)
+    step = max(1, int(psutil.virtual_memory().available / 2 / each))
+    yield from (points[start : start + step] for start in range(0, len(points), step))
+
+
+def speeds_here(
+    predictor: Predictor, readers: Sequence[Reader], say: Callable[[str], None]
+) -> dict[str, PointSpeed]:
+    """Return the speed on this machine of each measured point that no other one beats, by name.
+
+    Those of another machine are measured again, which is said, and kept in the cache.
+    """
+    rows = [row for row in predictor.header.points if not row["beaten_by"]]
+    if all(row.get("machine") == machine() for row in rows):
+        return {row["point"]: PointSpeed.of(row) for row in rows}
+    identity = repr((predictor.header.proof, [row["point"] for row in rows], machine()))
+    path = cache_dir() / "points" / f"{blake2b(identity.encode(), digest_size=12).hexdigest()}.json"
+    try:
+        return {
+            name: PointSpeed.of(row) for name, row in json.loads(path.read_text(encoding="utf-8")).items()
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not measured here yet, or by another version
+    say(f"The {len(rows)} operating points were timed on another machine; they are timed here once.")
+    found: dict[str, PointSpeed] = {}
+    plan = fastest_backend(predictor, readers)
+    for some in groups(predictor, [read_point(row["point"]) for row in rows]):
+        runners = {point: runner_at(predictor, plan, point, readers) for point in some}
+        speeds = measure_speeds(predictor, runners, readers)
+        found |= {str(point): speed for point, speed in speeds.items()}
+    keep_json(path, {name: speed.to_dict() for name, speed in found.items()})
+    return found
