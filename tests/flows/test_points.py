@@ -46,7 +46,7 @@ def test_points_of_a_run(vitrail, elastic, digits):
     assert [row["point"] for row in rows] == ["20px/0.5", "32px/1"]
     shown = vitrail("eval", elastic, str(digits), "points=all")
     assert len(shown.stdout.splitlines()) == 13
-    assert "images/s here" in shown.stdout
+    assert "latency, ms" in shown.stdout
     wrong = vitrail("eval", elastic, "--points", "21px/1")
     assert wrong.returncode == 1
     assert "20px/0.5" in wrong.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -21,17 +22,18 @@ from vitrail.infer.autotune import choose_backend, request_with
 from vitrail.infer.backends import PLAIN, Backend, BackendNetwork
 from vitrail.infer.predictor import BATCH, Predictor, Request
 from vitrail.infer.proof_images import Pixels, Reader, readable, spread
-from vitrail.infer.timing import in_turn, machine
+from vitrail.infer.timing import SETTLE, in_turn, machine
 from vitrail.layers.elastic import OperatingPoint, read_point
 from vitrail.models.factory import count_params
 
 MANY = 20_000
 """Images of the job for which the backend is chosen: so many that the fastest one pays."""
 
-SINGLES = 40
-"""Images that are answered one by one."""
-
 ROUNDS = 5
+"""Rounds in which all points take turns with a batch."""
+
+TURNS, SINGLES = 8, 5
+"""Rounds of single images, and how many images a point answers in its turn."""
 
 SHARE = 95
 """The latency of a point is that of this percentile of single images."""
@@ -109,9 +111,7 @@ def measure_speeds(
     images = list(readable(spread(readers, BATCH)))
     batches = {str(point): _batch(predictor, point, runner, images) for point, runner in runners.items()}
     rates = in_turn(batches, ROUNDS, warmup=1)
-    some = spread(readers, SINGLES)
-    singles = {str(point): _single(predictor, point, runner, some) for point, runner in runners.items()}
-    times = in_turn(singles, len(some), warmup=2)
+    times = _singles(predictor, runners, spread(readers, TURNS * SINGLES))
     return {
         point: PointSpeed(
             1000 * float(np.percentile(times[str(point)], SHARE)),
@@ -130,11 +130,21 @@ def _batch(
     return lambda: predictor.run(batch, runner.batched)
 
 
-def _single(
-    predictor: Predictor, point: OperatingPoint, runner: Runner, readers: Sequence[Reader]
-) -> Callable[[], object]:
-    turns = cycle(readers)
-    return lambda: predictor.predict([next(turns)()], runner.single)
+def _singles(
+    predictor: Predictor, runners: Mapping[OperatingPoint, Runner], readers: Sequence[Reader]
+) -> dict[str, list[float]]:
+    """Return seconds from file to prediction, image by image, of every point by name."""
+    times: dict[str, list[float]] = {str(point): [] for point in runners}
+    turns = {point: cycle(readers) for point in runners}
+    for number in range(TURNS + 1):  # the first round warms up
+        for point, runner in runners.items():
+            time.sleep(SETTLE)
+            for _ in range(SINGLES):
+                began = time.perf_counter()
+                predictor.predict([next(turns[point])()], runner.single)
+                if number:
+                    times[str(point)].append(time.perf_counter() - began)
+    return times
 
 
 def groups(predictor: Predictor, points: Sequence[OperatingPoint]) -> Iterator[Sequence[OperatingPoint]]:
