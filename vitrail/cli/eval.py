@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -16,7 +16,6 @@ from vitrail.robustness.options import RobustnessOptions
 
 if TYPE_CHECKING:
     from vitrail.reports.evaluate_model import Told
-    from vitrail.reports.operating_points import PointsWish
     from vitrail.tasks.result import Cell, Column, Result, Table
 
 ABSENT = 20
@@ -75,12 +74,7 @@ def evaluate(
         data_there(data)
     model = model_file(model)
     if dial.points:
-        from vitrail.reports.operating_points import PointsWish
-
-        wish = PointsWish(
-            wanted=dial.points, data=data, beside=dial.beside, html=html, read=options, device=device
-        )
-        return _points(model, wish, json)
+        return _points(model, data, dial, html, options, device, json)
     if html and not data:
         _refuse_own_page(model)
     from vitrail.reports.evaluate_model import PageError
@@ -152,31 +146,27 @@ def _refuse_own_page(model: str) -> None:
     )
 
 
-def _points(model: str, wish: PointsWish, json: bool) -> int:
-    from vitrail.cli.output import print_json, say, table
-    from vitrail.reports.operating_points import evaluate_points
-    from vitrail.tasks.result import Number
+def _points(
+    model: str,
+    data: str,
+    dial: PointOptions,
+    html: str | None,
+    options: LayoutOptions,
+    device: str,
+    json: bool,
+) -> int:
+    from vitrail.cli.output import print_json, say
+    from vitrail.reports.operating_points import PointsWish, evaluate_points
 
+    wanted = dial.points or "all"
+    wish = PointsWish(wanted=wanted, data=data, beside=dial.beside, html=html, read=options, device=device)
     report, score_name = evaluate_points(model, wish, say)
     if json:
         print_json(report)
         return 0
     for note in report["notes"]:
         say(note)
-    rows = [
-        [
-            row.get("network") or row["point"],
-            (score := Number.of(row["score"])).text(),
-            score.span(),
-            f"{row['gmacs']:.3g}",
-            f"{row['images_per_second']:.0f}",
-            f"{row['latency_ms']:.1f}",
-            f"beaten by {row['beaten_by']}" if row["beaten_by"] else "",
-        ]
-        for row in report["points"]
-    ]
-    head = ["point", score_name, "95 % interval", "GMACs", "images/s", "latency, ms", ""]
-    sys.stdout.write(table(head, rows, right=(1, 3, 4, 5)) + "\n")
+    sys.stdout.write(_points_table(report["points"], score_name) + "\n")
     say(report["verdict"])
     first = report["points"][0]
     say(
@@ -191,6 +181,27 @@ def _points(model: str, wish: PointsWish, json: bool) -> int:
     if report["page"]:
         say(f"page    {report['page']}")
     return 0
+
+
+def _points_table(points: Sequence[Mapping[str, Any]], score_name: str) -> str:
+    """Return measured points as a table."""
+    from vitrail.cli.output import table
+    from vitrail.tasks.result import Number
+
+    rows = [
+        [
+            row.get("network") or row["point"],
+            (score := Number.of(row["score"])).text(),
+            score.span(),
+            f"{row['gmacs']:.3g}",
+            f"{row['images_per_second']:.0f}",
+            f"{row['latency_ms']:.1f}",
+            f"beaten by {row['beaten_by']}" if row["beaten_by"] else "",
+        ]
+        for row in points
+    ]
+    head = ["point", score_name, "95 % interval", "GMACs", "images/s", "latency, ms", ""]
+    return table(head, rows, right=(1, 3, 4, 5))
 
 
 def _lines(result: Result) -> Iterator[str]:

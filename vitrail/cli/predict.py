@@ -75,10 +75,7 @@ def predict(
         raise UsageError("Name images to look at: vitrail predict runs/photos new/*.jpg")
     _refuse_both(options)
     model_there(model)
-    if csv:
-        from vitrail.core.files import refuse_unwritable
-
-        refuse_unwritable(Path(csv))
+    _refuse_unwritable(csv)
     from vitrail.infer.inputs import expand
     from vitrail.infer.predictor import load
     from vitrail.tasks.ask import asked_of
@@ -87,8 +84,9 @@ def predict(
     piped = sys.stdin.buffer.read() if "-" in images else None
     sources = list(expand(images, piped, say))
     predictor, request = _ready(predictor, model, sources, options)
-    ask = asked_of(predictor.task, options.threshold, options.sets, options.each_class)
-    request = replace(request, ask=ask)
+    request = replace(
+        request, ask=asked_of(predictor.task, options.threshold, options.sets, options.each_class)
+    )
     labels = _labels(predictor, options)
     drawing = None if out is None else _drawing(predictor, out, sources)
     made = _made(predictor, sources, request, options)
@@ -102,12 +100,19 @@ def predict(
     elif not written:
         rows = [[a.path, a.error or str(a.prediction)] for a in answers]
         sys.stdout.write(table(["picture", "answer"], rows) + "\n")
-    for line in _remarks(predictor, ask, answers):
+    for line in _remarks(predictor, request.ask, answers):
         say(line)
     failed = sum(bool(one.error) for one in answers)
     if failed:
         say(unread(failed, len(answers)))
     return 1 if failed or (csv and not written) else 0
+
+
+def _refuse_unwritable(csv: str | None) -> None:
+    from vitrail.core.files import refuse_unwritable
+
+    if csv:
+        refuse_unwritable(Path(csv))
 
 
 def _refuse_both(options: AnswerOptions) -> None:
