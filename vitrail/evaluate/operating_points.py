@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vitrail.core.errors import SettingError, VitrailError
-from vitrail.data.manifest import Manifest, Row
+from vitrail.data.manifest import Manifest, Row, group_key
 from vitrail.data.open_image import load
 from vitrail.evaluate.collect_answers import evaluate
 from vitrail.infer.backends import PLAIN
@@ -17,6 +20,7 @@ from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.proof_images import Reader, spread
 from vitrail.infer.timing import machine
 from vitrail.layers.elastic import OperatingPoint
+from vitrail.metrics.intervals import bootstrap, resampled
 from vitrail.models.factory import count_macs
 from vitrail.tasks.abstention import Abstaining
 from vitrail.tasks.base import Task
@@ -57,6 +61,7 @@ def measure_points(
     plan = PLAIN if plain else fastest_backend(predictor, readers)
     found: list[dict[str, Any]] = []
     notes: list[str] = []
+    right: dict[str, NDArray[Any]] = {}
     name = ""
     for some in groups(predictor, wanted):
         scored: dict[OperatingPoint, dict[str, Any]] = {}
@@ -64,17 +69,21 @@ def measure_points(
         for point in some:
             try:
                 runner = runner_at(predictor, plan, point, readers)
-                name, row = _scored(predictor, point, runner, images)
+                evaluation = _evaluated(predictor, point, runner, images)
             except VitrailError as error:
                 notes.append(f"{point} cannot run: {error}")
                 continue
+            name, row = _scored(predictor, point, evaluation, images)
+            right |= _right(row, evaluation)
             scored[point], runners[point] = row, runner
             say(f"{point!s:20} {headline_text(row)}")
         speeds = measure_speeds(predictor, runners, readers)
         found += [scored[point] | speeds[point].to_dict() | {"machine": machine()} for point in runners]
     if not found:
         raise SettingError(" ".join(notes) or "There is no operating point to measure.")
-    return MeasuredPoints(name, with_beaten(found), tuple(notes))
+    whole = right.get(str(predictor.points[-1]))
+    rows = [row | _lost(whole, right.get(row["point"]), images.rows) for row in found]
+    return MeasuredPoints(name, with_beaten(rows), tuple(notes))
 
 
 def with_beaten(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -96,12 +105,15 @@ def _read(root: Any, row: Row, channels: int, raw: bool) -> Any:
     return load(root, row.path, channels, row.part, raw=raw).image
 
 
+def _evaluated(predictor: Predictor, point: OperatingPoint, runner: Runner, images: Images) -> Evaluation:
+    request = Request(point, runner.batched.backend)
+    return evaluate(predictor, images.rows, images.manifest.root, request)
+
+
 def _scored(
-    predictor: Predictor, point: OperatingPoint, runner: Runner, images: Images
+    predictor: Predictor, point: OperatingPoint, evaluation: Evaluation, images: Images
 ) -> tuple[str, dict[str, Any]]:
     """Return the name of the score, and the row of a point without its speed."""
-    request = Request(point, runner.batched.backend)
-    evaluation = evaluate(predictor, images.rows, images.manifest.root, request)
     score = headline(evaluation)
     encoder = predictor.at(point).encoder
     return score.name, {
@@ -113,6 +125,24 @@ def _scored(
         # The whole network has its own calibration in the model file.
         "task": {} if point == predictor.points[-1] else calibration(predictor.task, evaluation),
     }
+
+
+def _right(row: Mapping[str, Any], evaluation: Evaluation) -> dict[str, NDArray[Any]]:
+    """Return by the name of the point which images are right, if the score is their mean."""
+    right = evaluation.per_image().get("right")
+    if right is None or not np.isclose(float(np.mean(right)), row["score"]["value"]):
+        return {}
+    return {row["point"]: np.asarray(right, np.float64)}
+
+
+def _lost(whole: NDArray[Any] | None, point: NDArray[Any] | None, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what a point loses against the whole network on the same images, with its paired interval."""
+    if whole is None or point is None or whole is point:
+        return {}
+    apart = whole - point
+    counts = resampled([group_key(row) for row in rows])
+    samples = counts @ apart / counts.sum(1)
+    return {"lost": bootstrap(float(apart.mean()), samples, len(rows)).to_dict()}
 
 
 def calibration(task: Task[Any, Any], evaluation: Evaluation) -> dict[str, Any]:

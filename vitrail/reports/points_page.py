@@ -83,10 +83,16 @@ def verdict(rows: Sequence[Mapping[str, Any]], whole: str) -> str:
 
 
 def _lost(full: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Return in words what a point loses, with the paired interval."""
     lost = 100 * (full["score"]["value"] - row["score"]["value"])
-    if lost < 0.05:
-        return "loses nothing"
-    return f"loses {lost:.1f} points"
+    words = (
+        "loses nothing" if abs(lost) < 0.05 else f"{'loses' if lost > 0 else 'wins'} {abs(lost):.1f} points"
+    )
+    spread = row.get("lost", {})
+    if spread.get("low") is None:
+        return f"{words}; {row['pictures']:,} images are too few to be sure"
+    low, high = sorted((100 * spread["low"], 100 * spread["high"]))
+    return f"{words} (95 % interval of the loss: {low:+.1f} to {high:+.1f})"
 
 
 def points_page(
