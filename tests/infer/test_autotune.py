@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from vitrail.core.environment import compiler
 from vitrail.infer import autotune, backend_check, backend_costs
@@ -157,6 +158,18 @@ def test_a_compiled_plan_answers_as_the_network_does(model):
     images = torch.randn(3, 3, 32, 32)
     out = BackendNetwork(predictor.network, Backend(engine="compiled"), (4, 3, 32, 32))({"images": images})
     torch.testing.assert_close(out, predictor.network({"images": images}), rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
+def test_one_network_does_not_use_up_the_compilations_of_another():
+    """A model with many operating points has more networks than torch compiles of one function by default."""
+    images = torch.randn(2, 3)
+    before = counters["stats"]["unique_graphs"]
+    with torch._dynamo.config.patch(recompile_limit=1), torch.no_grad():
+        for width in (2, 5, 7):
+            network = torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.ReLU()).eval()
+            torch.testing.assert_close(plans_page.compiled(network)(images), network(images))
+    assert counters["stats"]["unique_graphs"] == before + 3
 
 
 def test_a_cache_that_cannot_be_written_costs_no_answer(model, plans, shown, tmp_path, monkeypatch):

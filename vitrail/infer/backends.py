@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -125,8 +125,13 @@ def _to_bf16(copy: Network, shape: tuple[int, int, int, int], layout: torch.memo
 
 
 def compiled(network: nn.Module) -> Callable[[Tensor], Sequence[Tensor]]:
-    """Return the network compiled with frozen weights, for one batch size; callers pad the last batch."""
-    if next(network.parameters()).device.type == "cuda":
-        # "reduce-overhead" uses CUDA graphs.
-        return torch.compile(network, mode="reduce-overhead", dynamic=False)
-    return torch.compile(network, dynamic=False, options={"freezing": True})
+    """Return the network compiled with frozen weights, for one batch size; callers pad the last batch.
+
+    The limit of recompilations counts for each network alone: with one for all, the ninth would run uncompiled.
+    """
+    on_cuda = next(network.parameters()).device.type == "cuda"
+    # "reduce-overhead" uses CUDA graphs.
+    how: dict[str, Any] = {"mode": "reduce-overhead"} if on_cuda else {"options": {"freezing": True}}
+    make: Any = torch.compile  # its stubs do not know `isolate_recompiles`
+    run: Callable[[Tensor], Sequence[Tensor]] = make(network, dynamic=False, isolate_recompiles=True, **how)
+    return run

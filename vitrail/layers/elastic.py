@@ -106,6 +106,7 @@ def set_keep(network: nn.Module, keep: float) -> None:
             "Choose an operating point that keeps all of them (160px/1), or train a supervit or a vit."
         )
     for column in columns:
+        _refuse_both(keep, column.merge)
         column.keep = keep
 
 
@@ -117,7 +118,17 @@ def set_merge(network: nn.Module, merge: int) -> None:
             f"The tokens of this network cannot be merged. {WHO_MERGES} Choose an operating point without merge."
         )
     for column in columns:
+        _refuse_both(column.keep, merge)
         column.merge = merge
+
+
+def _refuse_both(keep: float, merge: int) -> None:
+    # Which patches of a merged token were dropped is recorded nowhere.
+    if keep < 1 and merge:
+        raise SettingError(
+            f"A network either drops tokens or merges them, not both. Choose an operating point with {keep:g} or "
+            f"with merge{merge}."
+        )
 
 
 WHO_MERGES = "Tokens can be merged in ViT, DeiT, DINOv2, T2T-ViT and SuperViT, without relative positions."
