@@ -35,7 +35,7 @@ def merge(tokens: Tokens, keys: Tensor, count: int) -> Tokens:
     best, partner = _most_alike(F.normalize(keys[:, tokens.prefix :].float(), dim=-1), first, second)
     order = best.argsort(dim=1, descending=True, stable=True)
     gone, left = order[:, :count], order[:, count:].sort(dim=1).values
-    b = len(order)
+    b = order.shape[0]
     stay = torch.cat(
         [first[left], second.expand(b, -1)], 1
     )  # (b, m - count) patches that go on, in this order
@@ -71,7 +71,7 @@ def _joined(tokens: Tokens, stay: Tensor, gone: Tensor, into: Tensor) -> Tokens:
     sums = rows_at(patches, stay) * counts[..., None] + adding @ (rows_at(patches, gone) * added[..., None])
     x = torch.cat([tokens.x[:, : tokens.prefix], sums / total[..., None]], 1)
     # Where each token of before is now.
-    now = torch.zeros(len(stay), patches.shape[1], dtype=torch.long, device=stay.device)
+    now = torch.zeros(stay.shape[0], patches.shape[1], dtype=torch.long, device=stay.device)
     now = now.scatter(1, stay, places.expand(stay.shape)).scatter(1, gone, into)
     source = now if old is None else now.gather(1, old.source)
     return Tokens(x, tokens.grid, tokens.prefix, merged=Merged(source, total))
