@@ -14,6 +14,7 @@ def export(
     data: str | None = None,
     attention: bool = False,
     batch: bool = False,
+    point: str | None = None,
     json: bool = False,
 ) -> int:
     """Export a trained model for other programs, after checking that both give the same predictions.
@@ -27,6 +28,7 @@ def export(
         vitrail predict photos.onnx new/*.jpg
         vitrail export runs/photos --format timm
         vitrail export tf_efficientnet_lite0 --data photos/
+        vitrail export runs/photos --point 160px/merge8
 
     Parameters
     ----------
@@ -42,6 +44,9 @@ def export(
         add an output: the attention of the class token
     batch
         let a graph take several images of one size: batch x height x width x channels
+    point
+        operating point of the written network, one that was trained or measured (vitrail eval MODEL --points all):
+        input size, share of kept tokens, pairs of merged patches; by default the whole network
     json
         print one JSON value, for programs
     """
@@ -53,7 +58,7 @@ def export(
     from vitrail.export.export import export as write
 
     model = model_file(model)
-    done = write(model, format, out, data=data, attention=attention, batch=batch, say=say)
+    done = write(model, format, out, data=data, attention=attention, batch=batch, point=point, say=say)
     if json:
         print_json(done.to_dict())
     else:

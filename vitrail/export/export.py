@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,14 +12,15 @@ from typing import Any
 from vitrail.core.errors import RunError, SettingError, UnknownNameError
 from vitrail.core.files import make_folder, refuse_unwritable
 from vitrail.data.manifest import TEST, TRAIN, VAL
-from vitrail.export import agreement, graph_formats
+from vitrail.export import agreement, graph_formats, words
 from vitrail.export.agreement import Agreement, Proven, Side
 from vitrail.export.formats import SUFFIXES
-from vitrail.export.library_folders import FOLDERS, Library
+from vitrail.export.library_folders import FOLDERS, Library, refuse_point
 from vitrail.export.words import Form
 from vitrail.infer.inputs import expand
 from vitrail.infer.predictor import Predictor, build_header_task
 from vitrail.infer.proof_images import Pixels, Reader, readers_of, root_of, spread, usable
+from vitrail.layers.elastic import read_point
 from vitrail.runs.proof import ROUNDED
 from vitrail.runs.run import open_run
 from vitrail.tasks.base import Task
@@ -70,16 +71,18 @@ def export(
     data: str | Path | None = None,
     attention: bool = False,
     batch: bool = False,
+    point: str | None = None,
     say: Callable[[str], None] = _silent,
 ) -> Exported:
     """Export a model for other programs, checked on images of the run.
 
     `model` is a run folder, or a model file with `data`, images for the check. `attention` adds the attention of the
-    class token in the last block to a graph's outputs; `batch` lets it take several images of one size. `say`
-    hears what is being done.
+    class token in the last block to a graph's outputs; `batch` lets it take several images of one size. `point` is
+    the operating point of the written network, such as 160px/merge8 (None: the whole network). `say` hears what is
+    being done.
 
     Raises:
-        SettingError: an unknown format, or an option that the format does not support.
+        SettingError: an unknown format or operating point, or an option that the format does not support.
         RunError: the export disagrees with the model; nothing is written then.
         DataError: there are no images for the check.
     """
@@ -89,10 +92,12 @@ def export(
         raise SettingError(f"A {format} folder cannot have an attention output. Use --format onnx.")
     if format in FOLDERS and batch:
         raise SettingError(f"A {format} folder always takes batches. Remove --batch.")
-    path = _named(Path(model), format, out)
+    path = _named(Path(model), format, out, "" if point is None else str(read_point(point)))
     if path.suffix == SUFFIXES[format] or not path.exists():
         refuse_unwritable(path)
-    predictor = Predictor(model, "cpu")
+    predictor = Predictor(model, "cpu", point)
+    if format in FOLDERS:
+        refuse_point(predictor, format)
     asked = _pictures(Path(model), predictor, data)
     pictures = usable(asked)
     make_folder(path.parent)
@@ -103,6 +108,8 @@ def export(
     else:
         check = partial(_check_graph, predictor, format, pictures)
         proven = graph_formats.write(predictor, path, Form(attention, batch), check)
+    if said := words.point_words(predictor):
+        proven = replace(proven, notes=(said, *proven.notes))
     return Exported(path, format, _size(path), proven, len(asked) - len(pictures))
 
 
@@ -130,17 +137,18 @@ def _check_folder(
     """Require agreement of the library's network on our inputs, and measure it with its own preprocessing."""
     sides = {library.format: Side(library.asked(predictor, written))}
     # A library's network has the classes only.
-    task = build_header_task(predictor.header, abstaining=False)
+    steps = predictor.preprocess_at(predictor.point)
+    task = build_header_task(predictor.header_at(predictor.point), abstaining=False)
     found = _compared(predictor, task, sides, agreement.many_sizes(pictures), pictures)
     agreement.demand(found[library.format], f"{library.format} export")
     classes_only = (CLASSES_ONLY,) if len(task.outputs) < len(predictor.task.outputs) else ()
-    if why := library.unprepared(predictor.preprocess):
+    if why := library.unprepared(steps):
         return Proven(found[library.format], {}, (why, *classes_only), prepares=False)
     own = {library.steps: Side(library.prepared(predictor, written), agreement.FEW_BITS)}
     elsewhere = _compared(predictor, task, own, (read() for read in pictures), pictures)
     hint = "Its preprocessing differs from ours; the formats onnx, openvino and torch contain ours."
     near = elsewhere[library.steps].near
-    if left_out := not near and library.left_out(written, predictor.preprocess):
+    if left_out := not near and library.left_out(written, steps):
         hint = "So the folder does not include it: prepare the images yourself, or use the format onnx."
     notes = (*_notes(elsewhere, hint), *classes_only)
     return Proven(found[library.format], elsewhere, notes, prepares=not left_out)
@@ -161,11 +169,12 @@ def _notes(elsewhere: Mapping[str, Agreement], hint: str) -> list[str]:
     return [f"{name}: {one}.{'' if one.near else ' ' + hint}" for name, one in elsewhere.items()]
 
 
-def _named(model: Path, format: str, out: str | Path | None) -> Path:
+def _named(model: Path, format: str, out: str | Path | None, point: str) -> Path:
     suffix = SUFFIXES[format]
     if out is None:
         base = model.resolve()
-        return Path(f"{base.stem if base.is_file() else base.name}{suffix}")
+        parts = [base.stem if base.is_file() else base.name, *(point.split("/") if point else [])]
+        return Path(f"{'-'.join(parts)}{suffix}")
     path = Path(out)
     if suffix.startswith(".") and path.suffix != suffix:
         raise SettingError(

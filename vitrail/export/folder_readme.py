@@ -10,7 +10,7 @@ import yaml
 
 from vitrail.data.preprocess import Preprocess
 from vitrail.export.agreement import Proven
-from vitrail.export.words import decoding
+from vitrail.export.words import decoding, named, point_words
 from vitrail.infer.predictor import Predictor
 
 USE: Mapping[str, str] = MappingProxyType(
@@ -62,17 +62,20 @@ names = model.config.id2label""",
 
 def readme(predictor: Predictor, library: str, proven: Proven) -> str:
     """Return the README: usage, agreement with the model, decoding, and classes in order."""
-    steps = predictor.preprocess
+    steps = predictor.preprocess_at(predictor.point)
     several = getattr(predictor.task, "problem", "") == "multi_label_classification"
+    at_point = point_words(predictor)
     use = (USE if proven.prepares else UNPREPARED)[library]
+    if at_point:
+        use = use.replace('of the run")', f'of the run", point="{predictor.point}")')
     use = use.replace("SCORES", "sigmoid()" if several else "softmax(-1)")
     lines = [
         "---",
         yaml.safe_dump(_front(predictor, library), sort_keys=False, allow_unicode=True).strip(),
         "---",
-        f"# {predictor.header.name}, {len(predictor.labels)} classes",
+        f"# {named(predictor)}, {len(predictor.labels)} classes",
         "",
-        f"Written for {library} by vitrail export.",
+        " ".join([f"Written for {library} by vitrail export.", *([at_point] if at_point else [])]),
         "",
         "```python",
         use.replace("MODE", {1: "L", 4: "RGBA"}.get(steps.channels, "RGB")),
@@ -83,7 +86,7 @@ def readme(predictor: Predictor, library: str, proven: Proven) -> str:
         f"- The network, on inputs prepared by vitrail: {proven.agreement}.",
         *(f"- {note}" for note in proven.notes),
         "",
-        *_resize_words(steps),
+        *_resize_words(steps, bool(at_point)),
         "",
         "## Decoding",
         "",
@@ -97,16 +100,16 @@ def readme(predictor: Predictor, library: str, proven: Proven) -> str:
     return "\n".join(lines)
 
 
-def _resize_words(steps: Preprocess) -> list[str]:
+def _resize_words(steps: Preprocess, at_point: bool) -> list[str]:
     shown = f"on images of {steps.size[0]} x {steps.size[1]} px, fit `{steps.fit}`, resized by"
     if steps.rounded:
         return [
-            f"Its published weights were evaluated {shown}",
+            f"{'It answers here' if at_point else 'Its published weights were evaluated'} {shown}",
             f"antialiased {steps.interpolation} interpolation and rounded to whole numbers. A library that also rounds",
             "between width and height gives probabilities that differ slightly from vitrail's.",
         ]
     return [
-        f"It was trained {shown}",
+        f"It {'answers here' if at_point else 'was trained'} {shown}",
         f"antialiased {steps.interpolation} interpolation in float32. A library that resizes in 8 bits, or places an",
         "odd margin differently, gives probabilities that differ slightly from vitrail's.",
     ]

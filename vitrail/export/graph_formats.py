@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import tempfile
@@ -56,7 +57,9 @@ Writer = Callable[[Predictor, Path, Form, Check], Proven]
 def program(predictor: Predictor, form: Form) -> torch.export.ExportedProgram:
     """Return the complete model, for an image or a batch of any size, as a torch program."""
     kind = EndToEndWithAttention if form.attention else EndToEnd
-    whole = kind(predictor.network.cpu(), predictor.task, predictor.preprocess)
+    point = predictor.point
+    network = predictor.at(point).cpu()
+    whole = kind(network, predictor.task, predictor.preprocess_at(point), point.size)
     sample = torch.from_numpy(proof_image_for(predictor.preprocess))
     free = torch.export.Dim.DYNAMIC
     with torch.no_grad(), quietly():
@@ -70,14 +73,14 @@ def program(predictor: Predictor, form: Form) -> torch.export.ExportedProgram:
 def metadata(predictor: Predictor, form: Form) -> dict[str, str]:
     """Return the metadata of an exported graph, as text by name."""
     shown = proof_image_for(predictor.preprocess)
-    header = predictor.header.model_dump()
+    header = predictor.header_at(predictor.point)
     return {
-        KEY: json.dumps(header, ensure_ascii=False),
+        KEY: json.dumps(header.model_dump(), ensure_ascii=False),
         **words.metadata(predictor, form),
         "proof_dtype": shown.dtype.name,
         "proof_shape": json.dumps(list(shown.shape)),
         "proof_picture": base64.b64encode(shown.tobytes()).decode(),
-        "proof_fingerprint": json.dumps(predictor.header.proof),
+        "proof_fingerprint": json.dumps(header.proof),
     }
 
 
@@ -142,7 +145,7 @@ def onnx_model(predictor: Predictor, form: Form) -> Any:
     """Return the ONNX model of a predictor with this interface."""
     need("onnx")
     need("onnxscript")
-    if 4 * count_params(predictor.network) > LIMIT:
+    if 4 * count_params(predictor.at(predictor.point)) > LIMIT:
         raise RunError(
             f"{predictor.header.name} is too large for one ONNX file (2 GB). Export it with --format torch."
         )
@@ -154,6 +157,7 @@ def onnx_model(predictor: Predictor, form: Form) -> Any:
             input_names=[form.input],
             output_names=words.names(predictor, form),
             verbose=False,
+            custom_translation_table={torch.ops.aten.sort.stable: stable_sort},
         )
     if converted is None:
         raise RunError("torch returned no ONNX program. Use the versions in constraints.txt.")
@@ -161,6 +165,18 @@ def onnx_model(predictor: Predictor, form: Form) -> Any:
     _name_axes(model, form)
     _describe(model, predictor, form)
     return model
+
+
+def stable_sort(self: Any, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """Translate torch's stable sort, by which networks choose tokens, and for which torch has no translation.
+
+    Of equal numbers, TopK returns the first one first (ONNX operators, TopK); OpenVINO, in any order.
+    """
+    from onnxscript import opset18 as op
+
+    shape: Any = op.Shape(self)
+    size = op.Gather(shape, op.Constant(value_ints=[dim]))
+    return op.TopK(self, size, axis=dim, largest=int(descending), sorted=1)
 
 
 def _describe(model: Any, predictor: Predictor, form: Form) -> None:
@@ -228,7 +244,9 @@ def _accept(predictor: Predictor, image: Pixels, found: Output) -> None:
 
 def _refuse_contradiction(predictor: Predictor, image: Pixels, found: Output) -> None:
     """Raise a RunError if the readable outputs are not those that the task computes from the raw outputs."""
-    geometry = predictor.preprocess.geometry(image.shape[0], image.shape[1])
+    point = predictor.point
+    placed = predictor.preprocess_at(point).geometry(image.shape[0], image.shape[1])
+    geometry = dataclasses.replace(placed, size=point.size)
     raw = {name: found[name][None] for name in predictor.task.outputs}
     for name, again in readable(predictor.task, raw, OfGeometry(geometry)).items():
         if contradicts(again[0], found[name]):

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vitrail import __version__
-from vitrail.core.errors import RunError
+from vitrail.core.errors import RunError, SettingError
 from vitrail.core.files import replace_folder, write_json, write_text
 from vitrail.data.batch import Batch, images_only
 from vitrail.data.preprocess import Preprocess
@@ -28,18 +28,47 @@ from vitrail.infer.predictor import Predictor
 from vitrail.infer.proof_images import Pixels
 from vitrail.infer.runtimes import need
 from vitrail.layers.heads import Output
+from vitrail.models.patch_size import can_resize_patches
 from vitrail.runs.model_source import EXPORTED
+from vitrail.runs.network import Network
 from vitrail.runs.run_network import run_network
 from vitrail.weights.to_timm import for_timm
 from vitrail.weights.to_transformers import for_transformers
 
 
+def refuse_point(predictor: Predictor, format: str) -> None:
+    """Raise a SettingError if a library has no such network as the predictor's operating point needs."""
+    point = predictor.point
+    if point == predictor.points[-1]:
+        return
+    if point.keep < 1 or point.merge:
+        why = "that library has no network that drops or merges tokens"
+    elif predictor.preprocess_at(point).size != point.size:
+        why = "this model was trained on images that are resized twice, which that library does not do"
+    elif not can_resize_patches(predictor.network.encoder):
+        why = "of networks for another size it takes ViT, DeiT and DINOv2 with a learned position table alone"
+    else:
+        return
+    raise SettingError(
+        f"A {format} folder cannot hold the operating point {point}: {why}. "
+        "Use --format onnx, openvino or torch, or remove --point."
+    )
+
+
+def _network(predictor: Predictor) -> Network:
+    """Return the network at the predictor's operating point, with a position table for its size."""
+    point = predictor.point
+    if point == predictor.points[-1]:
+        return predictor.network.cpu()
+    return predictor.at(point._replace(patch=point.patch or predictor.network.spec.strides[0])).cpu()
+
+
 def write_timm(predictor: Predictor, folder: Path, check: Check) -> Proven:
     """Write a folder for `timm.create_model("local-dir:FOLDER", pretrained=True)`, if `check` passes."""
-    settings, tensors = for_timm(predictor.network.cpu(), _temperature(predictor))
+    settings, tensors = for_timm(_network(predictor), _temperature(predictor))
     settings["num_classes"] = len(predictor.labels)
     settings["pretrained_cfg"] = {
-        **processors.of_timm(predictor.preprocess),
+        **processors.of_timm(predictor.preprocess_at(predictor.point)),
         "num_classes": len(predictor.labels),
         "label_names": list(predictor.labels),
     }
@@ -50,7 +79,7 @@ def write_timm(predictor: Predictor, folder: Path, check: Check) -> Proven:
 def write_huggingface(predictor: Predictor, folder: Path, check: Check) -> Proven:
     """Write a folder for `AutoModelForImageClassification.from_pretrained(FOLDER)`, if `check` passes."""
     need("transformers")
-    settings, tensors = for_transformers(predictor.network.cpu(), _temperature(predictor))
+    settings, tensors = for_transformers(_network(predictor), _temperature(predictor))
     names = {str(i): label for i, label in enumerate(predictor.labels)}
     settings |= {
         "problem_type": _problem(predictor),
@@ -58,8 +87,9 @@ def write_huggingface(predictor: Predictor, folder: Path, check: Check) -> Prove
         "label2id": {label: int(i) for i, label in names.items()},
     }
     files = {"config.json": settings}
-    if not processors.transformers_cannot(predictor.preprocess):
-        files["preprocessor_config.json"] = processors.of_transformers(predictor.preprocess)
+    steps = predictor.preprocess_at(predictor.point)
+    if not processors.transformers_cannot(steps):
+        files["preprocessor_config.json"] = processors.of_transformers(steps)
     return _write(predictor, "transformers", folder, partial(_fill, tensors, files), check)
 
 

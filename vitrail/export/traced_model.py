@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
@@ -18,8 +19,9 @@ from vitrail.data.batch import Batch
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.resize import LEAST_DATA, Interpolation
 from vitrail.infer.runtimes import output_names, readable
+from vitrail.layers.elastic import at_size
 from vitrail.layers.heads import Output
-from vitrail.layers.sdpa import Recorder
+from vitrail.layers.sdpa import AttentionMap, Recorder
 from vitrail.runs.network import Network
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.base import Task
@@ -247,18 +249,46 @@ def _rounded(a: Tensor, b: Tensor) -> Tensor:
     return low + up.to(low.dtype)
 
 
-class EndToEnd(nn.Module):
-    """Images (b, height, width, channels) of one size -> readable outputs and the task's raw outputs."""
+class Resized(nn.Module):
+    """(b, channels, *old) -> (b, channels, *new): `vitrail.layers.elastic.at_size` as matrix products."""
 
-    def __init__(self, network: Network, task: Task[Any, Any], preprocess: Preprocess) -> None:
+    down: Tensor
+    across: Tensor
+
+    def __init__(self, old: tuple[int, int], new: tuple[int, int]) -> None:
+        super().__init__()
+        for name, before, after in zip(("down", "across"), old, new, strict=True):
+            weights = at_size(torch.eye(before)[None, None], (after, before))[0, 0]  # (after, before)
+            self.register_buffer(name, weights, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the smaller images."""
+        return self.down @ (images @ self.across.T)
+
+
+class EndToEnd(nn.Module):
+    """Images (b, height, width, channels) of one size -> readable outputs and the task's raw outputs.
+
+    The network is that of an operating point; `size` is the size of its input, to which prepared images are resized
+    again where it was trained for several.
+    """
+
+    def __init__(
+        self, network: Network, task: Task[Any, Any], preprocess: Preprocess, size: tuple[int, int]
+    ) -> None:
         super().__init__()
         self.prepare = Prepare(preprocess)
+        self.again = nn.Identity() if size == preprocess.size else Resized(preprocess.size, size)
         self.network, self.task = network, task
+
+    def inputs(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the inputs of the network by name."""
+        return {"images": self.again(self.prepare(images))}
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs listed by `output_names`, batch axis first."""
         # No ids: their number would be fixed in the graph.
-        batch: Batch[None] = Batch({"images": self.prepare(images)}, None, ())
+        batch: Batch[None] = Batch(self.inputs(images), None, ())
         return self.named(self.task.answer(self.network, batch, ASK), images)
 
     def named(self, output: Output, images: Tensor) -> tuple[Tensor, ...]:
@@ -271,8 +301,10 @@ class EndToEnd(nn.Module):
 class EndToEndWithAttention(EndToEnd):
     """The same with the attention of the class token in the last block, (b, row, col), mean over the heads."""
 
-    def __init__(self, network: Network, task: Task[Any, Any], preprocess: Preprocess) -> None:
-        super().__init__(network, task, preprocess)
+    def __init__(
+        self, network: Network, task: Task[Any, Any], preprocess: Preprocess, size: tuple[int, int]
+    ) -> None:
+        super().__init__(network, task, preprocess, size)
         spec = network.spec
         if spec.attention != "softmax" or "cls" not in spec.prefix:
             raise SettingError(
@@ -282,11 +314,22 @@ class EndToEndWithAttention(EndToEnd):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs and the attention of the class token to the patches (b, row, col)."""
-        recorder, inputs = Recorder(), {"images": self.prepare(images)}
+        recorder, inputs = Recorder(), self.inputs(images)
         features = self.network.encode(inputs, recorder)
         output = self.network.read(features, inputs)
-        looks = recorder.maps[-1].weights[:, :, self.asks, self.skipped :].mean(1)
+        looks = _row(recorder.maps[-1], self.asks)[:, self.skipped :]
         return *self.named(output, images), looks.reshape(-1, *features.tokens.grid)
+
+
+def _row(attention: AttentionMap, asks: int) -> Tensor:
+    """Return the attention of a prefix token to all tokens, also those that were dropped or merged: (b, n)."""
+    if attention.weights.shape[-1] == attention.size[1]:
+        return attention.weights[:, :, asks].mean(1)
+    row = attention._replace(
+        weights=attention.weights[:, :, asks : asks + 1], rows=attention.rows[..., asks : asks + 1]
+    )
+    one = F.one_hot(torch.tensor(asks), attention.size[0]).to(row.weights.dtype)
+    return row.left_multiply(one.expand(row.weights.shape[0], -1))
 
 
 class Single(nn.Module):

@@ -74,7 +74,9 @@ def output_words(predictor: Predictor, form: Form) -> list[dict[str, str]]:
     known = {
         "probabilities": "the probability of each class, in the order of labels"
         + ("; independent, so they do not sum to 1" if several else ", which sum to 1"),
-        "attention": "where the class token looks in the last block: (row, col) of the patches, mean over the heads",
+        "attention": "where the class token looks in the last block: (row, col) of the patches, mean over the heads"
+        + ("; 0 for patches that were dropped" if predictor.point.keep < 1 else "")
+        + ("; patches that were merged share it equally" if predictor.point.merge else ""),
         **{
             name: f"raw output of the network, ({', '.join(axes)}), before the task {predictor.task.name} decodes it"
             for name, axes in predictor.task.outputs.items()
@@ -117,13 +119,49 @@ def decoding(steps: Preprocess) -> str:
     )
 
 
+def point_words(predictor: Predictor) -> str:
+    """Say at which operating point an export answers, and what that means; "" for the whole network."""
+    point, whole = predictor.point, predictor.points[-1]
+    if point == whole:
+        return ""
+    height, width = point.size
+    parts = [f"the network sees {height} x {width} px"]
+    parts += [f"patches have a side of {point.patch} px"] if point.patch else []
+    parts += [f"each station keeps {100 * point.keep:g} % of the tokens"] if point.keep < 1 else []
+    parts += [f"each block but the last merges {point.merge} pairs of patches"] if point.merge else []
+    return (
+        f"It answers at the operating point {point}, not as the whole network, {whole}: {', '.join(parts)}."
+    )
+
+
+def named(predictor: Predictor) -> str:
+    """Return the name of the model, with its operating point if that is not the whole network."""
+    name = predictor.header.name
+    return f"{name} at {predictor.point}" if point_words(predictor) else name
+
+
+def preprocessing(predictor: Predictor) -> dict[str, Any]:
+    """Describe what is done to an image before the network, as plain data."""
+    point = predictor.point
+    steps = predictor.preprocess_at(point)
+    if steps.size == point.size:
+        return steps.to_dict()
+    again = {"size": list(point.size), "interpolation": "bilinear", "align_corners": True}
+    return {**steps.to_dict(), "resized_again": again}
+
+
+def _point_data(predictor: Predictor) -> dict[str, str]:
+    return {"operating_point": str(predictor.point)} if point_words(predictor) else {}
+
+
 def description(predictor: Predictor, form: Form) -> str:
     """Describe the file in a few sentences."""
     taken = input_words(predictor.preprocess, form)
     given = "; ".join(f"{one['name']}: {one['is']}" for one in output_words(predictor, form))
-    labels = predictor.labels
+    labels, said = predictor.labels, point_words(predictor)
+    said = said and f"{said} "
     return (
-        f"{predictor.header.name}, {len(labels)} classes, written by vitrail export. "
+        f"{named(predictor)}, {len(labels)} classes, written by vitrail export. {said}"
         f"Input {taken['name']}: {taken['is']} Outputs: {given}. "
         f"Class i of an output is labels[i]. {EXACT}"
     )
@@ -137,7 +175,8 @@ def metadata(predictor: Predictor, form: Form) -> dict[str, str]:
         "input": json.dumps(input_words(predictor.preprocess, form)),
         "outputs": json.dumps(output_words(predictor, form)),
         "decoding": decoding(predictor.preprocess),
-        "preprocessing": json.dumps(predictor.preprocess.to_dict()),
+        "preprocessing": json.dumps(preprocessing(predictor)),
+        **_point_data(predictor),
     }
 
 
@@ -150,7 +189,8 @@ def beside(predictor: Predictor, form: Form, file: str) -> dict[str, Any]:
         "input": input_words(predictor.preprocess, form),
         "outputs": output_words(predictor, form),
         "decoding": decoding(predictor.preprocess),
-        "preprocessing": predictor.preprocess.to_dict(),
+        "preprocessing": preprocessing(predictor),
+        **_point_data(predictor),
     }
 
 

@@ -15,8 +15,9 @@ from vitrail.data.batch import Batch, Geometry
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import Predictor, Ready, Request, build_header_task
 from vitrail.infer.runtimes import KINDS, OfGeometry, contradicts, open_exported, output_names, readable
-from vitrail.layers.elastic import OperatingPoint
+from vitrail.layers.elastic import OperatingPoint, read_point
 from vitrail.layers.heads import Output
+from vitrail.runs.model_file import Header
 from vitrail.runs.network import Network
 from vitrail.runs.proof import ROUNDED, TOLERANCE, proof_image_for
 from vitrail.tasks.base import Task
@@ -27,19 +28,20 @@ class ExportedPredictor(Predictor):
 
     def __init__(self, path: Path, trust: bool = False, point: str | OperatingPoint | None = None) -> None:
         self.path = path
-        if point is not None:
-            raise RunError(
-                f"{path} is an exported graph of the whole network. To choose an operating point, name the run or its "
-                "model.safetensors."
-            )
         self._opened = open_exported(path, KINDS[path.suffix], trust)
         self.header = self._opened.header
         self.preprocess = Preprocess.from_dict(self.header.preprocess)
         self.task = build_header_task(self.header)
         self.device = torch.device("cpu")
-        self.proof_drift = self._check_proof()
-        self.point = OperatingPoint(self.preprocess.size)
+        named = self.header.point
+        self.point = read_point(named) if named else OperatingPoint(self.preprocess.size)
         self.points = (self.point,)
+        if point is not None and (read_point(point) if isinstance(point, str) else point) != self.point:
+            raise RunError(
+                f"{path} is an exported graph of {named or 'the whole network'}. To choose another operating point, "
+                "name the run or its model.safetensors."
+            )
+        self.proof_drift = self._check_proof()
 
     @property
     def known_points(self) -> tuple[OperatingPoint, ...]:
@@ -54,6 +56,14 @@ class ExportedPredictor(Predictor):
     def task_at(self, point: OperatingPoint) -> Task[Any, Any]:
         """Return the task of the graph."""
         return self.task
+
+    def preprocess_at(self, point: OperatingPoint) -> Preprocess:
+        """Return the steps of the graph (`at_size` follows for trained sizes)."""
+        return self.preprocess
+
+    def header_at(self, point: OperatingPoint) -> Header:
+        """Return the header of the graph."""
+        return self.header
 
     @property
     def network(self) -> Network:
@@ -100,7 +110,8 @@ class ExportedPredictor(Predictor):
         )
 
     def _geometry(self, image: Any) -> Geometry:
-        return self.preprocess.geometry(image.shape[0], image.shape[1])
+        placed = self.preprocess.geometry(image.shape[0], image.shape[1])
+        return replace(placed, size=self.point.size)
 
     def _named(self, found: tuple[Tensor, ...]) -> Output:
         """Name the outputs; engines only keep their order."""

@@ -7,11 +7,13 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any
 
+from vitrail.data.batch import images_only
 from vitrail.data.preprocess import Preprocess
-from vitrail.layers.elastic import OperatingPoint, read_point, set_keep, set_merge
+from vitrail.layers.elastic import OperatingPoint, at_size, read_point, set_keep, set_merge
 from vitrail.models.patch_size import with_patch
 from vitrail.runs.model_file import Header
 from vitrail.runs.network import Network, task_of
+from vitrail.runs.proof import fingerprint, proof_image_for
 from vitrail.tasks.base import Task
 from vitrail.tasks.wrappers.elastic import points_of
 
@@ -59,15 +61,19 @@ class PointNetworks:
             return self._tasks[point]
 
     def _calibrated(self, point: OperatingPoint) -> Task[Any, Any]:
-        row = next((row for row in self.header.points if row["point"] == str(point)), {})
-        change = row.get("task", {})
-        if not change:
+        task = self._stored_task(point)
+        if task == self.header.task:
             return self._tasks[self.trained[-1]]
-        task = dict(self.header.task)
+        return task_of(self.header.model_copy(update={"task": task}), {})
+
+    def _stored_task(self, point: OperatingPoint) -> dict[str, Any]:
+        """Return the task of the header, changed as it was measured at an operating point."""
+        row = next((row for row in self.header.points if row["point"] == str(point)), {})
+        change, task = row.get("task", {}), dict(self.header.task)
         task["settings"] = {**task["settings"], **change.get("settings", {})}
         if task.get("abstention") is not None:
             task["abstention"] = {**task["abstention"], **change.get("abstention", {})}
-        return task_of(self.header.model_copy(update={"task": task}), {})
+        return task
 
     def preprocess_at(self, point: OperatingPoint) -> Preprocess:
         """Return the steps before the network at an operating point.
@@ -76,6 +82,27 @@ class PointNetworks:
         """
         trained = point.size in {one.size for one in self.trained}
         return self.preprocess if trained else replace(self.preprocess, size=point.size)
+
+    def header_at(self, point: OperatingPoint) -> Header:
+        """Return the header of a file that answers at one operating point only, with the proof of this point.
+
+        The networks must be on the CPU.
+        """
+        if point == self.trained[-1]:
+            return self.header
+        steps = self.preprocess_at(point)
+        shown, _ = steps.eval(proof_image_for(steps))
+        proof = fingerprint(
+            self.task_at(point), self.at(point), images_only(at_size(shown[None], point.size))
+        )
+        change = {
+            "task": self._stored_task(point),
+            "preprocess": steps.to_dict(),
+            "proof": proof,
+            "points": [row for row in self.header.points if row["point"] == str(point)],
+            "point": str(point),
+        }
+        return self.header.model_copy(update=change)
 
 
 def _at_point(network: Network, point: OperatingPoint) -> Network:

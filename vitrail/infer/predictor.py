@@ -166,6 +166,10 @@ class Predictor:
         """Return the steps before the network at an operating point (`at_size` follows for trained sizes)."""
         return self._at_points.preprocess_at(point)
 
+    def header_at(self, point: OperatingPoint) -> Header:
+        """Return the header of a file that answers at one operating point only; the model must be on the CPU."""
+        return self._at_points.header_at(point)
+
     def _network(self, tensors: dict[str, Tensor]) -> Network:
         # Initializing random weights only to overwrite them costs more than reading the trained ones, so the network
         # is built on the meta device. Computed buffers, which are not stored, need a second, real build.

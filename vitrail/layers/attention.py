@@ -97,10 +97,10 @@ def places(tokens: Tokens) -> TokenIndex:
     whole = tokens.prefix + prod(tokens.grid)
     if tokens.merged is not None:
         source = tokens.merged.source
-        front = torch.arange(tokens.prefix, device=source.device).expand(len(source), -1)
+        front = torch.arange(tokens.prefix, device=source.device).expand(source.shape[0], -1)
         here = torch.arange(tokens.x.shape[1], device=source.device)[None]
         return TokenIndex(here, here, (whole, whole), torch.cat([front, source + tokens.prefix], 1))
     assert tokens.kept is not None, "no tokens were dropped or merged"
-    front = torch.arange(tokens.prefix, device=tokens.kept.device).expand(len(tokens.kept), -1)
+    front = torch.arange(tokens.prefix, device=tokens.kept.device).expand(tokens.kept.shape[0], -1)
     at = torch.cat([front, tokens.kept + tokens.prefix], 1)[:, None]
     return TokenIndex(at, at, (whole, whole))

@@ -94,8 +94,8 @@ class AttentionMap(NamedTuple):
 
     def _summed(self, row: Tensor) -> Tensor:  # (b, n) -> (b, m)
         assert self.source is not None
-        zeros = row.new_zeros(len(self.source), self.cols.shape[-1])
-        return zeros.scatter_add(1, self.source.expand(len(row), -1), row)
+        zeros = row.new_zeros(self.source.shape[0], self.cols.shape[-1])
+        return zeros.scatter_add(1, self.source.expand(row.shape[0], -1), row)
 
     def evened(self, values: Tensor) -> Tensor:
         """Give all tokens that were merged the mean of their values: (b, n) -> (b, n)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +28,8 @@ class Header(Settings):
 
     `task` holds the task's name and settings, its `labels`, its `truth`, the description of its training labels, and
     its `abstention` (`vitrail.tasks.abstention`), if the task supports it. Files of earlier versions hold the labels
-    only.
+    only. `point` is the operating point of an exported graph that answers at another one than the whole network
+    (`vitrail.layers.elastic`); its input is what `preprocess` makes, resized to the size of this point.
     """
 
     format: Literal[1] = FORMAT
@@ -40,6 +42,8 @@ class Header(Settings):
     licence: str | None = None
     proof: list[float] = Field(default_factory=list)
     points: list[dict[str, Any]] = Field(default_factory=list)
+    # Left out where it says nothing, so that earlier versions read the file.
+    point: str = Field(default="", exclude_if=operator.not_)
 
     @field_validator("task")
     @classmethod
