@@ -174,9 +174,8 @@ def stable_sort(self: Any, *, stable: bool | None = None, dim: int = -1, descend
     """
     from onnxscript import opset18 as op
 
-    shape: Any = op.Shape(self)
-    size = op.Gather(shape, op.Constant(value_ints=[dim]))
-    return op.TopK(self, size, axis=dim, largest=int(descending), sorted=1)
+    axis: Any = op.Constant(value_ints=[dim])
+    return op.TopK(self, op.Gather(op.Shape(self), axis), axis=dim, largest=int(descending), sorted=1)
 
 
 def _describe(model: Any, predictor: Predictor, form: Form) -> None:
