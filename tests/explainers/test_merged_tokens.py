@@ -8,13 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from questions import ask, pictures
+from torch import nn
 
 from vitrail.explainers import attention_viewer, rollout, streaming
 from vitrail.explainers.attention_maps import looks_of
 from vitrail.explainers.relevance import Relevance
 from vitrail.explainers.rollout import Rollout, RolloutSettings, follow, on_grid, start
 from vitrail.layers.elastic import set_merge
-from vitrail.layers.heads import DistilledHead
+from vitrail.layers.heads import NO_INPUTS, DistilledHead, Head
 from vitrail.layers.sdpa import Recorder
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
@@ -23,12 +24,24 @@ from vitrail.models.vit import ViTConfig
 SMALL = {"image": (28, 35), "patch": 7, "channels": 5, "width": 33, "depth": 4, "heads": 3}
 
 
+class OnePatchHead(Head):
+    """Classes of one patch of (1, 2), as if a pixel of a mask was asked for."""
+
+    def __init__(self, spec, classes):
+        super().__init__()
+        self.linear = nn.Linear(spec.width, classes)
+
+    def forward(self, features, inputs=NO_INPUTS):
+        return {"logits": self.linear(features.tokens.map()[:, :, 1, 2])}
+
+
 ASKED = {
     "cls": (ViTConfig(**SMALL), {}),
     "mean": (ViTConfig(**SMALL, prefix=()), {"pool": "mean"}),
     "cls_mean": (ViTConfig(**SMALL), {"pool": "cls_mean"}),
     "attention": (ViTConfig(**SMALL), {"pool": "attention"}),
     "registers-mean": (DinoV2Config(**SMALL, registers=2), {"pool": "mean"}),
+    "one-patch": (ViTConfig(**SMALL), {"head": OnePatchHead}),
     "distilled": (DeiTConfig(**SMALL, prefix=("cls", "dist")), {"head": DistilledHead}),
 }
 

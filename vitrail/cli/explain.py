@@ -36,6 +36,7 @@ def explain(
         vitrail explain runs/photos new/ --method all
         vitrail explain runs/photos cat.jpg --method attention --layer 3 --head 2 --query 5,7
         vitrail explain runs/street drive.jpg --of pole --at 310,120
+        vitrail explain runs/photos cat.jpg --point 160px/merge8
 
     Parameters
     ----------
@@ -72,7 +73,7 @@ def explain(
     wish = Wish(method, of, Path(out), options.check, options.given())
     results = []
     piped = sys.stdin.buffer.read() if "-" in images else None
-    for result in explain_all(Predictor(model, device), expand(images, piped, say), wish):
+    for result in explain_all(Predictor(model, device, options.point), expand(images, piped, say), wish):
         results.append(result)
         say(result.error or f"{result.path}: {result.answer} -> {result.file}")
     if json:

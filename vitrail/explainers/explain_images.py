@@ -50,7 +50,7 @@ class Result:
     """The result for one image: a file and explanations, or an error message.
 
     `unread` is True if the image could not be read, False if the explanation failed. `precisions` tell how images with
-    masked cells were scored.
+    masked cells were scored; `point` is the operating point, empty for the whole network.
     """
 
     path: str
@@ -60,6 +60,7 @@ class Result:
     error: str = ""
     unread: bool = False
     precisions: tuple[Precision, ...] = ()
+    point: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -68,10 +69,12 @@ class Result:
         entries = [one.to_dict() for one in self.explanations]
         precision = precision_line(self.precisions)
         scored = {"precision": precision} if precision else {}
+        point = {"point": self.point} if self.point else {}
         return {
             "path": self.path,
             "answer": self.answer,
             "file": str(self.file),
+            **point,
             **scored,
             "explanations": entries,
         }
@@ -114,7 +117,7 @@ def _explained(look: ImageExplainer, name: str, wish: Wish) -> Result:
         page = build_page(look, Path(name).name, of=wish.of, check=wish.check)
         path = free_name(wish.folder, stem, ".html")
         write_text(path, page.html)
-        return Result(name, answer, path, page.explanations, precisions=look.precisions)
+        return Result(name, answer, path, page.explanations, precisions=look.precisions, point=look.point)
     if wish.method == ALL:
         found = tuple(every(look, wish.of)[0])
     else:
@@ -123,7 +126,7 @@ def _explained(look: ImageExplainer, name: str, wish: Wish) -> Result:
         found = tuple(look.test(one, wish.settings) for one in found)
     file = free_name(wish.folder, stem, f"-{wish.method.replace(':', '.')}.png")
     plots.write_image(file, _figure(look, found, wish))
-    return Result(name, answer, file, found, precisions=look.precisions)
+    return Result(name, answer, file, found, precisions=look.precisions, point=look.point)
 
 
 def _figure(look: ImageExplainer, found: Sequence[Explanation], wish: Wish) -> Image.Image:

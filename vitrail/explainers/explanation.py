@@ -108,6 +108,12 @@ class ImageExplainer:
         """What can be explained in the prediction, most likely first."""
         return list(self.predictor.task.choices(self.prediction))
 
+    @property
+    def point(self) -> str:
+        """The operating point at which the network is explained; empty for the whole network."""
+        point = self.predictor.point
+        return "" if point == self.predictor.points[-1] else str(point)
+
     def subject(self, of: str | None = None) -> Subject:
         """Return what to explain: the prediction itself, or another choice (UnknownNameError names the nearest)."""
         task = self.predictor.task

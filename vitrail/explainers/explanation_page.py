@@ -64,6 +64,7 @@ def build_page(look: ImageExplainer, name: str, *, of: str | None = None, check:
         "name": name,
         "model": look.predictor.header.name,
         "answer": asked.answer if asked else str(look.prediction),
+        "point": look.point,
         "heading": _heading(found[0]),
         "picture": plots.photo_uri(found[0].marked(plots.shown(picture))),
         "found": [_shown(one, picture) for one in found],

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_OF_ALL = ("check", "at")
+_OF_ALL = ("check", "at", "point")
 """Fields that are not settings of a method."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodOptions:
-    """Settings of a method, and whether maps are tested; options that are not given keep the method's default.
+    """Settings of a method, whether maps are tested, and the operating point; options not given keep their default.
 
     Parameters
     ----------
@@ -34,6 +34,9 @@ class MethodOptions:
         test each map; --no-check saves several hundred forward passes per image
     at
         for predictions with positions: the pixel x,y or the region left,top,right,bottom to explain
+    point
+        explain the network at this operating point, 160px/merge8; by default the whole network
+        (list them: vitrail eval MODEL --points all)
     """
 
     heads: str | None = None
@@ -45,6 +48,7 @@ class MethodOptions:
     window: int | None = None
     check: bool = True
     at: str | None = None
+    point: str | None = None
 
     def given(self) -> Mapping[str, Any]:
         """Return the settings of the method that were given."""
