@@ -7,7 +7,7 @@ from itertools import cycle
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from vitrail.plots.colours import ACCENT, FAINT, INK, SERIES
 from vitrail.plots.interval_figures import Bar
@@ -40,15 +40,16 @@ def front(points: Sequence[FrontPoint], x: str, y: str) -> Figure:
             color=colour, alpha=0.55 if one.beaten else 1.0, markersize=5 if one.beaten else 7,
             elinewidth=0.8, zorder=2 if one.beaten else 3,
         )  # fmt: skip
-        if one.other or not one.beaten:
-            axes.annotate(
-                one.bar.name, (one.cost, one.bar.value), xytext=(6, -11), textcoords="offset points", fontsize=8,
-                color=colour if one.other else INK,
-            )  # fmt: skip
+    named = sorted((one for one in points if one.other or not one.beaten), key=lambda one: one.cost)
+    for one, below in zip(named, cycle((True, False))):
+        axes.annotate(
+            one.bar.name, (one.cost, one.bar.value), xytext=(6, -12 if below else 7), textcoords="offset points",
+            fontsize=8, color=INK,
+        )  # fmt: skip
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
-    axes.minorticks_off()
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.12, y=0.12)
     axes.set_xlabel(x)
     axes.set_ylabel(y)

@@ -34,14 +34,13 @@ def laid_out(rows: Sequence[Mapping[str, Any]], score: str) -> dict[str, Any]:
 
 
 def _figure(rows: Sequence[Mapping[str, Any]], score: str) -> Any:
-    timed = all("latency_ms" in row for row in rows)
     scale = 100 if rows and rows[0]["score"].get("unit", "%") == "%" else 1
     points = []
     for row in rows:
         number, name = row["score"], row.get("network") or row["point"]
         value = number["value"]
         low, high = (value if number.get(side) is None else number[side] for side in ("low", "high"))
-        cost = row["latency_ms"] if timed else 1000 / row["images_per_second"]
+        cost = 1000 / row["images_per_second"]
         bar = Bar(name, scale * value, scale * low, scale * high)
         points.append(FrontPoint(cost, bar, bool(row["beaten_by"]), "network" in row))
     x = (
@@ -99,13 +98,14 @@ def points_page(
     model: str, rows: Sequence[Mapping[str, Any]], score: str, whole: str, notes: Sequence[str]
 ) -> str:
     """Return the page of the operating points of a model."""
+    named = next((row for row in rows if not row["beaten_by"] and "network" not in row), rows[0])
     values = {
         "model": model,
         "points": laid_out(rows, score),
         "verdict": verdict(rows, whole),
         "commands": [
             command("predict", model, "FOLDER", "--latency", "20ms"),
-            command("predict", model, "FOLDER", "--point", rows[0]["point"]),
+            command("predict", model, "FOLDER", "--point", named["point"]),
         ],
         "notes": list(notes),
     }
