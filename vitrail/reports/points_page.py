@@ -43,11 +43,7 @@ def _figure(rows: Sequence[Mapping[str, Any]], score: str) -> Any:
         cost = 1000 / row["images_per_second"]
         bar = Bar(name, scale * value, scale * low, scale * high)
         points.append(FrontPoint(cost, bar, bool(row["beaten_by"]), "network" in row))
-    x = (
-        "milliseconds from file to answer, 95 of 100 single images"
-        if timed
-        else "milliseconds an image, in batches"
-    )
+    x = "milliseconds of the network for an image, in batches"
     return front(points, x, f"{score}, %" if scale == 100 else score)
 
 
