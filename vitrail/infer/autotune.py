@@ -28,7 +28,7 @@ from vitrail.infer.backend_check import (
     timed,
 )
 from vitrail.infer.backend_costs import FEWEST_PROOF_IMAGES, Job, needs_no_proof, proof_size
-from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, backends_for
+from vitrail.infer.backends import ENGINES, PLAIN, Backend, BackendNetwork, Engine, backends_for
 from vitrail.infer.exported_predictor import ExportedPredictor
 from vitrail.infer.inputs import Source
 from vitrail.infer.predictor import Predictor, Request
@@ -59,17 +59,19 @@ def choose_backend(
     proof: Callable[[int], Iterable[Pixels]],
     singly: bool = False,
     point: OperatingPoint | None = None,
+    engines: Sequence[Engine] = ENGINES,
 ) -> Choice:
     """Return the fastest faithful backend for `pictures` images; `singly` if they are processed one by one.
 
     `proof` returns so many images for the comparison with float32 and for int8 calibration. It is called only if a
     backend is not in the cache, or no longer gives its cached output. `point` is an operating point of the model (None:
-    the default of the predictor).
+    the default of the predictor), `engines` are those to choose from.
     """
     memory = BackendCache(predictor, point, singly)
     # Other engines only support networks whose single input is `images`.
     images = predictor.task.inputs == ("images",)
     plans = backends_for(predictor.network, predictor.device) if images else [PLAIN]
+    plans = [plan for plan in plans if plan.engine in engines]
     timed_speeds = eager_speeds(predictor, memory, plans, pictures)
     proof_images = Shown(predictor, memory.point, partial(proof, proof_size(pictures)), memory.at_once)
     proven: dict[Backend, BackendNetwork] = {}
@@ -83,15 +85,24 @@ def choose_backend(
         if network is not None:
             why = " ".join([_why(plan, memory), *network.kept_in_float32()])
             return Choice(plan, why, Request(memory.point, network))
-        network = checked(predictor, plan, memory, job, proof_images)
+        scored = measured_with(predictor, memory.point) == plan
+        network = checked(predictor, plan, memory, job, proof_images, scored)
         if network is not None:
             proven[plan] = network
 
 
 def checked(
-    predictor: Predictor, plan: Backend, memory: BackendCache, job: Job, proof_images: Shown
+    predictor: Predictor,
+    plan: Backend,
+    memory: BackendCache,
+    job: Job,
+    proof_images: Shown,
+    scored: bool = False,
 ) -> BackendNetwork | None:
-    """Measure a backend and store the result; return its network if it may be used."""
+    """Measure a backend and store the result; return its network if it may be used.
+
+    `scored` says that the score of the operating point is one of this backend.
+    """
     scales = Scales(proof_images.learnt)
     make = partial(_backend_network, predictor, plan, memory, scales)
     if needs_no_proof(plan):
@@ -105,7 +116,7 @@ def checked(
         return exact if result.faithful else None
     if PLAIN not in job.seen:
         memory.keep(PLAIN, proof_images.plain)
-    result, network = check_backend(plan, make, proof_images)
+    result, network = check_backend(plan, make, proof_images, scored)
     if network is not None and scales.known:
         keep_ranges(memory.scales, scales.known)
     memory.keep(plan, replace(result, scales=scales.digest(), wanted=job.proof))
@@ -149,6 +160,13 @@ def proof_pixels(
         yield from readable(partial(predictor.decoded, one) for one in spread(sources, count))
 
 
+def measured_with(predictor: Predictor, point: OperatingPoint) -> Backend | None:
+    """Return the backend with which a cheaper operating point was scored, or None."""
+    rows = (row for row in predictor.header.points if row["point"] == str(point))
+    row = next((row for row in rows if point != predictor.points[-1] and "backend" in row), None)
+    return None if row is None else Backend(**row["backend"])
+
+
 def request_with(
     predictor: Predictor,
     plan: Backend,
@@ -158,7 +176,9 @@ def request_with(
 ) -> Request:
     """Return a request with this backend at an operating point, or with float32 where it is not faithful.
 
-    It is checked on few images, as for a short job, unless the cache knows it.
+    For callers that measure the score with this backend, or whose row was measured with it: a point other than the
+    whole network may then answer a little otherwise than in float32 (`backend_check.SCORED_SAME_TOP`). It is checked
+    on few images, as for a short job, unless the cache knows it.
     """
     memory = BackendCache(predictor, point, singly)
     few = FEWEST_PROOF_IMAGES
@@ -168,7 +188,7 @@ def request_with(
     network = load_cached(predictor, plan, memory, job)
     if network is None:
         shown = Shown(predictor, point, partial(proof, few), memory.at_once)
-        network = checked(predictor, plan, memory, job, shown)
+        network = checked(predictor, plan, memory, job, shown, scored=point != predictor.points[-1])
     return Request(point, network)
 
 

@@ -18,7 +18,7 @@ from vitrail.infer.backends import PLAIN, Backend
 from vitrail.infer.predictor import BATCH, Predictor
 from vitrail.layers.elastic import OperatingPoint
 
-FORMAT = 6
+FORMAT = 7
 """Cache format version. Increase it when backends change, to invalidate old measurements."""
 
 

@@ -40,6 +40,10 @@ HELD = 1 << 28
 """Largest size, in bytes, of float32 outputs that are kept for the next backend."""
 
 
+SCORED_SAME_TOP = 0.95
+"""The smallest share of equal top predictions where the score of an operating point was measured with the backend
+itself: merging chooses between tokens that are nearly alike, and rounding may choose others."""
+
 SPREAD = 0.5
 """Largest allowed distance of outputs from float32, relative to the spread of the outputs over images. Outputs that
 ignore the image are at distance 1 or more, even if all probabilities are similar (bf16 0.01 to 0.05, int8 up to
@@ -53,7 +57,8 @@ class BackendResult:
     `off` is the distance of outputs from float32, relative to the spread over images; 0 for one image. `failed` is the
     reason if the backend could not run; `passing` means that this reason may be temporary. `answer` is its fingerprint
     of the model's proof image and `scales` the digest of the int8 scales: they identify the backend in the cache.
-    `wanted` is the number of images that the check asked for; there may be fewer.
+    `wanted` is the number of images that the check asked for; there may be fewer. `scored` means that the score of the
+    operating point was measured with this backend, so that its answers may differ more from float32.
     """
 
     speed: float
@@ -67,17 +72,18 @@ class BackendResult:
     scales: str = ""
     off: float = 0.0
     wanted: int = 0
+    scored: bool = False
 
     @property
     def faithful(self) -> bool:
         """Whether the backend may be used."""
-        near = self.drift <= DRIFT and self.off <= SPREAD
-        return not self.failed and self.same_top >= SAME_TOP and near
+        least = SCORED_SAME_TOP if self.scored else SAME_TOP
+        return not self.hopeless and self.same_top >= least
 
     @property
     def hopeless(self) -> bool:
         """Whether more images cannot make it faithful."""
-        return bool(self.failed) or self.drift > DRIFT or self.off > SPREAD
+        return bool(self.failed) or (self.drift > DRIFT and not self.scored) or self.off > SPREAD
 
 
 class Shown:
@@ -130,7 +136,9 @@ class Shown:
         return BackendResult(speed(self.batches, self.seconds), 0.0, 1.0, 0.0, count)
 
 
-def check_backend(plan: Backend, make: Callable[[], Twin], shown: Shown) -> tuple[BackendResult, Twin | None]:
+def check_backend(
+    plan: Backend, make: Callable[[], Twin], shown: Shown, scored: bool = False
+) -> tuple[BackendResult, Twin | None]:
     """Compare the network that `make` returns with float32; also return this network if it may be used."""
     predictor, point = shown.predictor, shown.point
     count = sum(map(len, shown.batches))
@@ -154,6 +162,7 @@ def check_backend(plan: Backend, make: Callable[[], Twin], shown: Shown) -> tupl
         count,
         answer=tuple(known),
         off=found.off(),
+        scored=scored,
     )
     return result, network if result.faithful else None
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import blake2b
 from itertools import cycle
 from statistics import median
@@ -84,9 +85,12 @@ class Runner:
 
 
 def fastest_backend(predictor: Predictor, readers: Sequence[Reader]) -> Backend:
-    """Return the fastest faithful backend of the whole network for a long job on these images."""
-    whole = predictor.points[-1]
-    return choose_backend(predictor, MANY, lambda count: _shown(readers, count), point=whole).plan
+    """Return the fastest faithful backend of the whole network for a long job on these images.
+
+    Not a compiled one: every point would be compiled for most of a minute, by every command.
+    """
+    whole, proof = predictor.points[-1], partial(_shown, readers)
+    return choose_backend(predictor, MANY, proof, point=whole, engines=("eager", "openvino")).plan
 
 
 def runner_at(
@@ -94,8 +98,7 @@ def runner_at(
 ) -> Runner:
     """Return a model at an operating point with this backend, where its answers are those of float32."""
     batched, single = (
-        request_with(predictor, plan, point, lambda count: _shown(readers, count), singly)
-        for singly in (False, True)
+        request_with(predictor, plan, point, partial(_shown, readers), singly) for singly in (False, True)
     )
     return Runner(batched, single)
 
