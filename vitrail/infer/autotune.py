@@ -60,14 +60,18 @@ def choose_backend(
     singly: bool = False,
     point: OperatingPoint | None = None,
     engines: Sequence[Engine] = ENGINES,
+    scored: bool = False,
 ) -> Choice:
     """Return the fastest faithful backend for `pictures` images; `singly` if they are processed one by one.
 
     `proof` returns so many images for the comparison with float32 and for int8 calibration. It is called only if a
     backend is not in the cache, or no longer gives its cached output. `point` is an operating point of the model (None:
-    the default of the predictor), `engines` are those to choose from.
+    the default of the predictor), `engines` are those to choose from. `scored` says that the
+    score of the point is or will be measured with the backend (`backend_check.SCORED_SAME_TOP`).
     """
-    memory = BackendCache(predictor, point, singly)
+    memory = BackendCache(
+        predictor, point, singly, scored or is_measured(predictor, point or predictor.point)
+    )
     # Other engines only support networks whose single input is `images`.
     images = predictor.task.inputs == ("images",)
     plans = backends_for(predictor.network, predictor.device) if images else [PLAIN]
@@ -85,24 +89,15 @@ def choose_backend(
         if network is not None:
             why = " ".join([_why(plan, memory), *network.kept_in_float32()])
             return Choice(plan, why, Request(memory.point, network))
-        scored = measured_with(predictor, memory.point) == plan
-        network = checked(predictor, plan, memory, job, proof_images, scored)
+        network = checked(predictor, plan, memory, job, proof_images)
         if network is not None:
             proven[plan] = network
 
 
 def checked(
-    predictor: Predictor,
-    plan: Backend,
-    memory: BackendCache,
-    job: Job,
-    proof_images: Shown,
-    scored: bool = False,
+    predictor: Predictor, plan: Backend, memory: BackendCache, job: Job, proof_images: Shown
 ) -> BackendNetwork | None:
-    """Measure a backend and store the result; return its network if it may be used.
-
-    `scored` says that the score of the operating point is one of this backend.
-    """
+    """Measure a backend and store the result; return its network if it may be used."""
     scales = Scales(proof_images.learnt)
     make = partial(_backend_network, predictor, plan, memory, scales)
     if needs_no_proof(plan):
@@ -116,7 +111,7 @@ def checked(
         return exact if result.faithful else None
     if PLAIN not in job.seen:
         memory.keep(PLAIN, proof_images.plain)
-    result, network = check_backend(plan, make, proof_images, scored)
+    result, network = check_backend(plan, make, proof_images, memory.scored)
     if network is not None and scales.known:
         keep_ranges(memory.scales, scales.known)
     memory.keep(plan, replace(result, scales=scales.digest(), wanted=job.proof))
@@ -160,11 +155,10 @@ def proof_pixels(
         yield from readable(partial(predictor.decoded, one) for one in spread(sources, count))
 
 
-def measured_with(predictor: Predictor, point: OperatingPoint) -> Backend | None:
-    """Return the backend with which a cheaper operating point was scored, or None."""
+def is_measured(predictor: Predictor, point: OperatingPoint) -> bool:
+    """Tell whether the score of a cheaper operating point is known, as it was measured with a backend."""
     rows = (row for row in predictor.header.points if row["point"] == str(point))
-    row = next((row for row in rows if point != predictor.points[-1] and "backend" in row), None)
-    return None if row is None else Backend(**row["backend"])
+    return point != predictor.points[-1] and any("backend" in row for row in rows)
 
 
 def request_with(
@@ -176,11 +170,11 @@ def request_with(
 ) -> Request:
     """Return a request with this backend at an operating point, or with float32 where it is not faithful.
 
-    For callers that measure the score with this backend, or whose row was measured with it: a point other than the
-    whole network may then answer a little otherwise than in float32 (`backend_check.SCORED_SAME_TOP`). It is checked
-    on few images, as for a short job, unless the cache knows it.
+    For callers that measure the score of the point with this backend, or have done so: it may answer a little otherwise
+    than in float32 (`backend_check.SCORED_SAME_TOP`). It is checked on few images, as for a short job, unless the
+    cache knows it.
     """
-    memory = BackendCache(predictor, point, singly)
+    memory = BackendCache(predictor, point, singly, scored=True)
     few = FEWEST_PROOF_IMAGES
     job = Job(few, memory.valid_for(few), memory.speeds())
     if plan == PLAIN or (plan in job.seen and not job.seen[plan].faithful):
@@ -188,7 +182,7 @@ def request_with(
     network = load_cached(predictor, plan, memory, job)
     if network is None:
         shown = Shown(predictor, point, partial(proof, few), memory.at_once)
-        network = checked(predictor, plan, memory, job, shown, scored=point != predictor.points[-1])
+        network = checked(predictor, plan, memory, job, shown)
     return Request(point, network)
 
 

@@ -31,12 +31,17 @@ class BackendCache:
     """Measurements of one model on this machine, stored as JSON in the cache; plain float32 is one of the entries.
 
     Single images (`singly`) have their own cache entry: the fastest backend for a batch may not be the fastest for one.
+    So have points that are scored with the backend itself (`scored`), whose check is less strict.
     """
 
     def __init__(
-        self, predictor: Predictor, point: OperatingPoint | None = None, singly: bool = False
+        self,
+        predictor: Predictor,
+        point: OperatingPoint | None = None,
+        singly: bool = False,
+        scored: bool = False,
     ) -> None:
-        self.point = point or predictor.point
+        self.point, self.scored = point or predictor.point, scored
         self.at_once = 1 if singly else BATCH
         identity = (
             _header_of(predictor),
@@ -49,6 +54,7 @@ class BackendCache:
             *((str(self.point),) if self.point != predictor.points[-1] else ()),
             torch.backends.cpu.get_cpu_capability(),
             self.at_once,
+            scored,
             FORMAT,
         )
         key = blake2b(repr(identity).encode(), digest_size=12).hexdigest()

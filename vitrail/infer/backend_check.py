@@ -41,8 +41,9 @@ HELD = 1 << 28
 
 
 SCORED_SAME_TOP = 0.95
-"""The smallest share of equal top predictions where the score of an operating point was measured with the backend
-itself: merging chooses between tokens that are nearly alike, and rounding may choose others."""
+"""The smallest share of equal top predictions where the score of an operating point is measured with the backend
+itself: what rounding costs is then in the score. Merging chooses between tokens that are nearly alike, and rounding may
+choose others."""
 
 SPREAD = 0.5
 """Largest allowed distance of outputs from float32, relative to the spread of the outputs over images. Outputs that

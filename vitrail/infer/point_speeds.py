@@ -20,7 +20,7 @@ from vitrail.core.cache import keep_json
 from vitrail.core.environment import cache_dir
 from vitrail.data.batch import images_only
 from vitrail.infer.autotune import choose_backend, request_with
-from vitrail.infer.backends import PLAIN, Backend, BackendNetwork
+from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, Engine
 from vitrail.infer.predictor import BATCH, Predictor, Request
 from vitrail.infer.proof_images import Pixels, Reader, readable, spread
 from vitrail.infer.timing import SETTLE, in_turn, machine
@@ -90,7 +90,8 @@ def fastest_backend(predictor: Predictor, readers: Sequence[Reader]) -> Backend:
     Not a compiled one: every point would be compiled for most of a minute, by every command.
     """
     whole, proof = predictor.points[-1], partial(_shown, readers)
-    return choose_backend(predictor, MANY, proof, point=whole, engines=("eager", "openvino")).plan
+    engines: tuple[Engine, ...] = ("eager", "openvino")
+    return choose_backend(predictor, MANY, proof, point=whole, engines=engines, scored=True).plan
 
 
 def runner_at(
