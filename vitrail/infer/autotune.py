@@ -28,7 +28,7 @@ from vitrail.infer.backend_check import (
     timed,
 )
 from vitrail.infer.backend_costs import FEWEST_PROOF_IMAGES, Job, needs_no_proof, proof_size
-from vitrail.infer.backends import ENGINES, PLAIN, Backend, BackendNetwork, Engine, backends_for
+from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, backends_for
 from vitrail.infer.exported_predictor import ExportedPredictor
 from vitrail.infer.inputs import Source
 from vitrail.infer.predictor import Predictor, Request
@@ -59,23 +59,23 @@ def choose_backend(
     proof: Callable[[int], Iterable[Pixels]],
     singly: bool = False,
     point: OperatingPoint | None = None,
-    engines: Sequence[Engine] = ENGINES,
+    plans: Sequence[Backend] | None = None,
     scored: bool = False,
 ) -> Choice:
     """Return the fastest faithful backend for `pictures` images; `singly` if they are processed one by one.
 
     `proof` returns so many images for the comparison with float32 and for int8 calibration. It is called only if a
     backend is not in the cache, or no longer gives its cached output. `point` is an operating point of the model (None:
-    the default of the predictor), `engines` are those to choose from. `scored` says that the
-    score of the point is or will be measured with the backend (`backend_check.SCORED_SAME_TOP`).
+    the default of the predictor), `plans` are the backends to choose from (None: all). `scored` says that the score of
+    the point is or will be measured with the backend, which is then checked for gross errors only.
     """
     memory = BackendCache(
         predictor, point, singly, scored or is_measured(predictor, point or predictor.point)
     )
     # Other engines only support networks whose single input is `images`.
     images = predictor.task.inputs == ("images",)
-    plans = backends_for(predictor.network, predictor.device) if images else [PLAIN]
-    plans = [plan for plan in plans if plan.engine in engines]
+    if plans is None or not images:
+        plans = backends_for(predictor.network, predictor.device) if images else [PLAIN]
     timed_speeds = eager_speeds(predictor, memory, plans, pictures)
     proof_images = Shown(predictor, memory.point, partial(proof, proof_size(pictures)), memory.at_once)
     proven: dict[Backend, BackendNetwork] = {}
@@ -170,9 +170,8 @@ def request_with(
 ) -> Request:
     """Return a request with this backend at an operating point, or with float32 where it is not faithful.
 
-    For callers that measure the score of the point with this backend, or have done so: it may answer a little otherwise
-    than in float32 (`backend_check.SCORED_SAME_TOP`). It is checked on few images, as for a short job, unless the
-    cache knows it.
+    For callers that measure the score of the point with this backend, or have done so. It is checked on few images, as
+    for a short job, unless the cache knows it.
     """
     memory = BackendCache(predictor, point, singly, scored=True)
     few = FEWEST_PROOF_IMAGES

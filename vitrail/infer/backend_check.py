@@ -40,11 +40,6 @@ HELD = 1 << 28
 """Largest size, in bytes, of float32 outputs that are kept for the next backend."""
 
 
-SCORED_SAME_TOP = 0.95
-"""The smallest share of equal top predictions where the score of an operating point is measured with the backend
-itself: what rounding costs is then in the score. Merging chooses between tokens that are nearly alike, and rounding may
-choose others."""
-
 SPREAD = 0.5
 """Largest allowed distance of outputs from float32, relative to the spread of the outputs over images. Outputs that
 ignore the image are at distance 1 or more, even if all probabilities are similar (bf16 0.01 to 0.05, int8 up to
@@ -59,7 +54,8 @@ class BackendResult:
     reason if the backend could not run; `passing` means that this reason may be temporary. `answer` is its fingerprint
     of the model's proof image and `scales` the digest of the int8 scales: they identify the backend in the cache.
     `wanted` is the number of images that the check asked for; there may be fewer. `scored` means that the score of the
-    operating point was measured with this backend, so that its answers may differ more from float32.
+    operating point is measured with this backend, so that what rounding costs is in the score: merging chooses between
+    tokens that are nearly alike, and rounding chooses others. Then only the distance `off` counts.
     """
 
     speed: float
@@ -78,8 +74,7 @@ class BackendResult:
     @property
     def faithful(self) -> bool:
         """Whether the backend may be used."""
-        least = SCORED_SAME_TOP if self.scored else SAME_TOP
-        return not self.hopeless and self.same_top >= least
+        return not self.hopeless and (self.scored or self.same_top >= SAME_TOP)
 
     @property
     def hopeless(self) -> bool:

@@ -25,8 +25,6 @@ from vitrail.runs.network import Network, without_reader
 
 Engine = Literal["eager", "compiled", "openvino"]
 
-ENGINES: tuple[Engine, ...] = ("eager", "compiled", "openvino")
-
 _ENGINE_NAMES: Mapping[str, str] = MappingProxyType(
     {"eager": "", "compiled": ", compiled, weights frozen", "openvino": ", through OpenVINO"}
 )
