@@ -25,6 +25,7 @@ from bench.pairs import in_turn, machine, ratio
 from vitrail.data.batch import images_only
 from vitrail.infer.autotune import request_with
 from vitrail.infer.backends import Backend
+from vitrail.infer.operating_points import name_of
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.proof_images import readable
 from vitrail.layers.elastic import read_point
@@ -114,7 +115,7 @@ def printed(found: Measured) -> None:
     for row in found.rows:
         score = row["score"]
         print(
-            f"| {row.get('network') or row['point']} | {score['value']:.1%} | {score['low']:.1%} to "
+            f"| {name_of(row)} | {score['value']:.1%} | {score['low']:.1%} to "
             f"{score['high']:.1%} | {row['gmacs']:.3g} | {row['images_per_second']:.0f} | {row['latency_ms']:.1f} | "
             f"{row['beaten_by']} |"
         )

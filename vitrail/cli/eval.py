@@ -190,7 +190,7 @@ def _points_table(points: Sequence[Mapping[str, Any]], score_name: str) -> str:
 
     rows = [
         [
-            row.get("network") or row["point"],
+            name_of(row),
             (score := Number.of(row["score"])).text(),
             score.span(),
             f"{row['gmacs']:.3g}",

@@ -110,8 +110,13 @@ def beaten(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             and (good(other) > score or other["images_per_second"] > speed)
         ]
         best = max(better, key=lambda one: (good(one), one["images_per_second"]), default=None)
-        names.append(str(best["point"]) if best else "")
+        names.append(name_of(best) if best else "")
     return names
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """Return the name of a measured row: the point, or the network of another model beside it."""
+    return str(row.get("network") or row["point"])
 
 
 def good(row: Mapping[str, Any]) -> float:

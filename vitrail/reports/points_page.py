@@ -7,6 +7,7 @@ from typing import Any
 
 from vitrail import plots
 from vitrail.core.text import command
+from vitrail.infer.operating_points import name_of
 from vitrail.pages import render
 from vitrail.plots.front_figure import FrontPoint, front
 from vitrail.plots.interval_figures import Bar
@@ -22,7 +23,7 @@ def laid_out(rows: Sequence[Mapping[str, Any]], score: str) -> dict[str, Any]:
         "rows": [
             {
                 **row,
-                "name": row.get("network") or row["point"],
+                "name": name_of(row),
                 "told": number.text(),
                 "span": number.span(),
                 "latency": f"{row['latency_ms']:.1f}" if "latency_ms" in row else "–",
@@ -37,7 +38,7 @@ def _figure(rows: Sequence[Mapping[str, Any]], score: str) -> Any:
     scale = 100 if rows and rows[0]["score"].get("unit", "%") == "%" else 1
     points = []
     for row in rows:
-        number, name = row["score"], row.get("network") or row["point"]
+        number, name = row["score"], name_of(row)
         value = number["value"]
         low, high = (value if number.get(side) is None else number[side] for side in ("low", "high"))
         cost = 1000 / row["images_per_second"]
