@@ -186,6 +186,7 @@ def _points(
 def _points_table(points: Sequence[Mapping[str, Any]], score_name: str) -> str:
     """Return measured points as a table."""
     from vitrail.cli.output import table
+    from vitrail.infer.operating_points import name_of
     from vitrail.tasks.result import Number
 
     rows = [
