@@ -56,7 +56,7 @@ def test_every_point_answers_otherwise_and_the_same_when_recorded(asked):
 
 
 @pytest.mark.skipif(find_spec("openvino") is None, reason="pip install 'vitrail[export]'")
-@pytest.mark.parametrize("name", ["32px/patch8", "20px/merge7"])
+@pytest.mark.parametrize("name", ["32px/patch8", "20px/merge7", "24px/1", "28px/merge13", "32px/merge17"])
 def test_openvino_at_a_point(asked, name):
     point = read_point(name)
     images, logits = prepared(asked, point)

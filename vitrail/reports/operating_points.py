@@ -49,14 +49,21 @@ def with_operating_points(run: Run, manifest: Manifest, predictor: Predictor) ->
     return Predictor(run.folder)
 
 
-def store(predictor: Predictor, measured: MeasuredPoints) -> None:
-    """Write measured points into the model file, beside those of other points that were measured before."""
+def store(predictor: Predictor, measured: MeasuredPoints) -> tuple[str, ...]:
+    """Write measured points into the model file, beside those of other points that this machine measured before.
+
+    Speeds of two machines cannot be compared: points that another one measured are left out, and this is returned.
+    """
     new = {row["point"] for row in measured.rows}
-    kept = [row for row in predictor.header.points if row["point"] not in new]
+    old = [row for row in predictor.header.points if row["point"] not in new]
+    kept = [row for row in old if row.get("machine") == measured.rows[0]["machine"]]
     order = {str(point): place for place, point in enumerate(predictor.dial)}
     rows = sorted([*kept, *measured.rows], key=lambda row: order.get(row["point"], len(order)))
     header = predictor.header.model_copy(update={"points": with_beaten(rows)})
     write_model(predictor.path, predictor.network.to("cpu"), header)
+    if len(kept) == len(old):
+        return ()
+    return (f"{len(old) - len(kept)} points that another machine measured were left out of the model file.",)
 
 
 class PointsTold(NamedTuple):
@@ -98,12 +105,13 @@ def evaluate_points(model: str, wish: PointsWish, say: Say = _silent) -> PointsT
     points = _points(predictor, model, wish.wanted)
     images, notes, own = _images(predictor, model, wish)
     measured = measure_points(predictor, points, images, say)
-    if own:
-        store(predictor, measured)
+    left_out = store(predictor, measured) if own else ()
     rows = with_beaten([*shown(measured.rows), *_beside(wish, images, say)])
     whole = str(predictor.points[-1])
-    told = [*notes, *measured.notes]
-    path = _written(model, rows, measured.score, whole, told, wish.html)
+    told = [*notes, *measured.notes, *left_out]
+    path = _page(model, points_page(model, rows, measured.score, whole, told), wish.html)
+    if own and Path(model).is_dir():
+        _into_report(open_run(model))
     report = {
         "model": predictor.header.name,
         "points": rows,
@@ -161,16 +169,12 @@ def _beside(wish: PointsWish, images: Images, say: Say) -> list[dict[str, Any]]:
     return shown(rows)
 
 
-def _written(
-    model: str, rows: Sequence[dict[str, Any]], score: str, whole: str, notes: Sequence[str], html: str | None
-) -> str:
-    """Write the page, and the points into the report of a run; return the file of the page, "" if there is none."""
+def _page(model: str, page: str, html: str | None) -> str:
+    """Write the page to the named file, or into the folder of a run; return the file, "" if there is none."""
     folder = Path(model) if Path(model).is_dir() else None
     path = Path(html) if html else folder and folder / PAGE
     if path:
-        write_text(path, points_page(model, rows, score, whole, notes))
-    if folder is not None:
-        _into_report(open_run(model))
+        write_text(path, page)
     return str(path or "")
 
 
