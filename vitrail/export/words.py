@@ -161,8 +161,8 @@ def description(predictor: Predictor, form: Form) -> str:
     labels, said = predictor.labels, point_words(predictor)
     said = said and f"{said} "
     return (
-        f"{named(predictor)}, {len(labels)} classes, written by vitrail export. {said}"
-        f"Input {taken['name']}: {taken['is']} Outputs: {given}. "
+        f"{named(predictor)}, {len(labels)} classes, written by vitrail export. "
+        f"{said}Input {taken['name']}: {taken['is']} Outputs: {given}. "
         f"Class i of an output is labels[i]. {EXACT}"
     )
 
