@@ -80,7 +80,7 @@ def predict(
     from vitrail.infer.predictor import load
     from vitrail.tasks.ask import asked_of
 
-    predictor = load(model := model_file(model), device, trust=trust, point=options.point)
+    predictor = load(model_file(model), device, trust=trust, point=options.point)
     piped = sys.stdin.buffer.read() if "-" in images else None
     sources = list(expand(images, piped, say))
     predictor, request = _ready(predictor, model, sources, options)

@@ -15,10 +15,16 @@ from vitrail.data.open_image import load
 from vitrail.evaluate.collect_answers import evaluate
 from vitrail.infer.backends import PLAIN
 from vitrail.infer.operating_points import beaten
-from vitrail.infer.point_speeds import Runner, fastest_backend, groups, measure_speeds, runner_at
+from vitrail.infer.point_speeds import (
+    Runner,
+    fastest_backend,
+    groups,
+    measure_speeds,
+    place_of,
+    runner_at,
+)
 from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.proof_images import Reader, spread
-from vitrail.infer.timing import machine
 from vitrail.layers.elastic import OperatingPoint
 from vitrail.metrics.intervals import bootstrap, resampled
 from vitrail.models.factory import count_macs
@@ -58,6 +64,7 @@ def measure_points(
     """
     images = images._replace(rows=spread(images.rows, MOST_IMAGES))
     readers = _readers(predictor, images)
+    say(f"Measuring {len(wanted)} operating points on {len(images.rows):,} {images.called}.")
     plan = PLAIN if plain else fastest_backend(predictor, readers)
     found: list[dict[str, Any]] = []
     notes: list[str] = []
@@ -77,8 +84,10 @@ def measure_points(
             right |= _right(row, evaluation)
             scored[point], runners[point] = row, runner
             say(f"{point!s:20} {headline_text(row)}")
+        say("Timing them in turn.")
         speeds = measure_speeds(predictor, runners, readers)
-        found += [scored[point] | speeds[point].to_dict() | {"machine": machine()} for point in runners]
+        here = {"machine": place_of(predictor), "by_training": plain}
+        found += [scored[point] | speeds[point].to_dict() | here for point in runners]
     if not found:
         raise SettingError(" ".join(notes) or "There is no operating point to measure.")
     whole = right.get(str(predictor.points[-1]))

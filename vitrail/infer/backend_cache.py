@@ -46,7 +46,7 @@ class BackendCache:
         identity = (
             _header_of(predictor),
             *map(
-                _version, ("vitrail", "torch", "timm", "openvino")
+                version_of, ("vitrail", "torch", "timm", "openvino")
             ),  # the measurements are valid for these versions only
             torch.get_num_threads(),
             predictor.device,
@@ -92,7 +92,8 @@ class BackendCache:
         keep_json(self.path, [{"plan": asdict(p), "seen": asdict(s)} for p, s in lasting])
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Return the version of an installed package, "" if there is none."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -109,7 +110,7 @@ def translation_path(predictor: Predictor, point: OperatingPoint) -> Path:
         _header_of(predictor),
         str(FORMAT),
         str(point),
-        *map(_version, ("vitrail", "torch", "openvino")),
+        *map(version_of, ("vitrail", "torch", "openvino")),
     ):
         digest.update(part.encode())
     return cache_dir() / "fast" / f"{digest.hexdigest()}.openvino"

@@ -90,7 +90,14 @@ def asked_for(text: str, known: Sequence[OperatingPoint]) -> list[OperatingPoint
     """Return the points of a list such as 160px/0.7,224px/1, or all of them; SettingError lists those there are."""
     if text.strip() == "all":
         return list(known)
-    return [chosen(one, known) for one in text.split(",")]
+    points = [read_point(one) for one in text.split(",")]
+    for point in points:
+        if point not in known:
+            raise SettingError(
+                f"{point} is not among the operating points of this model that can be measured: "
+                f"{', '.join(map(str, known))}."
+            )
+    return points
 
 
 def beaten(rows: Sequence[Mapping[str, Any]]) -> list[str]:

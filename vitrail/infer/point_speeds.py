@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b
 from itertools import cycle
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -20,6 +21,7 @@ from vitrail.core.cache import keep_json
 from vitrail.core.environment import cache_dir
 from vitrail.data.batch import images_only
 from vitrail.infer.autotune import choose_backend, request_with
+from vitrail.infer.backend_cache import FORMAT, version_of
 from vitrail.infer.backends import PLAIN, Backend, BackendNetwork, backends_for
 from vitrail.infer.predictor import BATCH, Predictor, Request
 from vitrail.infer.proof_images import Pixels, Reader, readable, spread
@@ -33,8 +35,8 @@ MANY = 20_000
 ROUNDS = 5
 """Rounds in which all points take turns with a batch."""
 
-TURNS, SINGLES = 8, 5
-"""Rounds of single images, and how many images a point answers in its turn."""
+TURNS, SINGLES = 16, 3
+"""Rounds of single images, and how many images a point answers in its turn: few, so that a busy moment meets all."""
 
 SHARE = 95
 """The latency of a point is that of this percentile of single images."""
@@ -160,30 +162,44 @@ def groups(predictor: Predictor, points: Sequence[OperatingPoint]) -> Iterator[S
     yield from (points[start : start + step] for start in range(0, len(points), step))
 
 
-def speeds_here(
-    predictor: Predictor, readers: Sequence[Reader], say: Callable[[str], None]
-) -> dict[str, PointSpeed]:
-    """Return the speed on this machine of each measured point that no other one beats, by name.
+def place_of(predictor: Predictor) -> str:
+    """Return what speeds are valid for: the machine, and the device of the model."""
+    return f"{machine()}, on {predictor.device.type}"
 
-    Those of another machine are measured again, which is said, and kept in the cache.
+
+def speeds_here(
+    predictor: Predictor, readers: Sequence[Reader], say: Callable[[str], None], *, again: bool = False
+) -> dict[str, PointSpeed]:
+    """Return the speeds of measured operating points on this machine, by name.
+
+    Those of the model file, if they were measured here. Otherwise the points that no other one beats, and the whole
+    network, are timed, which is said, and kept in the cache; `again` times them in any case.
     """
-    rows = [row for row in predictor.header.points if not row["beaten_by"]]
-    if all(row.get("machine") == machine() for row in rows):
+    rows, here = predictor.header.points, place_of(predictor)
+    if not again and all(row.get("machine") == here for row in rows):
         return {row["point"]: PointSpeed.of(row) for row in rows}
-    identity = repr((predictor.header.proof, [row["point"] for row in rows], machine()))
+    whole = str(predictor.points[-1])
+    names = [row["point"] for row in rows if not row["beaten_by"] or row["point"] == whole]
+    identity = repr((predictor.header.proof, names, here, FORMAT, *map(version_of, ("vitrail", "openvino"))))
     path = cache_dir() / "points" / f"{blake2b(identity.encode(), digest_size=12).hexdigest()}.json"
-    try:
-        return {
-            name: PointSpeed.of(row) for name, row in json.loads(path.read_text(encoding="utf-8")).items()
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not measured here yet, or by another version
-    say(f"The {len(rows)} operating points were timed on another machine; they are timed here once.")
+    if not again and (kept := _kept(path)):
+        return kept
+    say(f"Timing {len(names)} operating points here ({here}); this is done once.")
     found: dict[str, PointSpeed] = {}
     plan = fastest_backend(predictor, readers)
-    for some in groups(predictor, [read_point(row["point"]) for row in rows]):
+    for some in groups(predictor, [read_point(name) for name in names]):
         runners = {point: runner_at(predictor, plan, point, readers) for point in some}
         speeds = measure_speeds(predictor, runners, readers)
         found |= {str(point): speed for point, speed in speeds.items()}
     keep_json(path, {name: speed.to_dict() for name, speed in found.items()})
     return found
+
+
+def _kept(path: Path) -> dict[str, PointSpeed]:
+    """Return speeds from the cache; empty if there are none, or of another version."""
+    try:
+        return {
+            name: PointSpeed.of(row) for name, row in json.loads(path.read_text(encoding="utf-8")).items()
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

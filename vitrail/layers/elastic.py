@@ -62,8 +62,8 @@ def read_point(text: str) -> OperatingPoint:
         if min(size) > 0 and 0 < keep <= 1:
             return point
     raise SettingError(
-        f"The operating point {text!r} cannot be read. Write input size and share of kept tokens, 160px/0.7, or pairs "
-        "of patches that are merged in each block, 160px/merge8."
+        f"The operating point {text!r} cannot be read. Write input size and share of kept tokens, 160px/0.7, pairs of "
+        "patches that are merged in each block, 160px/merge8, or a larger patch, 224px/patch16."
     )
 
 

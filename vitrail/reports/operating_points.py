@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,20 +50,25 @@ def with_operating_points(run: Run, manifest: Manifest, predictor: Predictor) ->
 
 
 def store(predictor: Predictor, measured: MeasuredPoints) -> tuple[str, ...]:
-    """Write measured points into the model file, beside those of other points that this machine measured before.
+    """Write measured points into the model file, beside others that were measured likewise before.
 
-    Speeds of two machines cannot be compared: points that another one measured are left out, and this is returned.
+    Points of another machine, of other images, or timed in float32 after training cannot be compared: they are left
+    out, and this is returned in words.
     """
     new = {row["point"] for row in measured.rows}
     old = [row for row in predictor.header.points if row["point"] not in new]
-    kept = [row for row in old if row.get("machine") == measured.rows[0]["machine"]]
+    alike = ("machine", "by_training", "pictures", "called")
+    kept = [row for row in old if all(row.get(key) == measured.rows[0][key] for key in alike)]
     order = {str(point): place for place, point in enumerate(predictor.dial)}
     rows = sorted([*kept, *measured.rows], key=lambda row: order.get(row["point"], len(order)))
     header = predictor.header.model_copy(update={"points": with_beaten(rows)})
     write_model(predictor.path, predictor.network.to("cpu"), header)
     if len(kept) == len(old):
         return ()
-    return (f"{len(old) - len(kept)} points that another machine measured were left out of the model file.",)
+    return (
+        f"{len(old) - len(kept)} points that were measured otherwise (another machine, other images, or in float32 "
+        "after training) are no longer in the model file.",
+    )
 
 
 class PointsTold(NamedTuple):
@@ -104,9 +109,10 @@ def evaluate_points(model: str, wish: PointsWish, say: Say = _silent) -> PointsT
     predictor = Predictor(model, wish.device)
     points = _points(predictor, model, wish.wanted)
     images, notes, own = _images(predictor, model, wish)
+    others = _others(predictor, wish, images)
     measured = measure_points(predictor, points, images, say)
     left_out = store(predictor, measured) if own else ()
-    rows = with_beaten([*shown(measured.rows), *_beside(wish, images, say)])
+    rows = with_beaten([*shown(measured.rows), *_beside(others, images, say)])
     whole = str(predictor.points[-1])
     told = [*notes, *measured.notes, *left_out]
     path = _page(model, points_page(model, rows, measured.score, whole, told), wish.html)
@@ -151,10 +157,14 @@ def _images(predictor: Predictor, model: str, wish: PointsWish) -> tuple[Images,
     return Images(manifest, rows_of(manifest, VAL)), notes, True
 
 
-def _beside(wish: PointsWish, images: Images, say: Say) -> list[dict[str, Any]]:
-    """Return a row for each other model, at the cost of its whole network."""
+def _others(predictor: Predictor, wish: PointsWish, images: Images) -> dict[str, Predictor]:
+    """Open the models beside, by name, before anything is measured.
+
+    Raises:
+        RunError: one was trained on some of the images, or predicts something else.
+    """
     known = {row.id for row in images.rows}
-    rows = []
+    found = {}
     for model in wish.beside:
         refuse_exported(Path(model))
         seen = {row.id for row in training_rows(model) or () if row.split != VAL} & known
@@ -164,8 +174,21 @@ def _beside(wish: PointsWish, images: Images, say: Say) -> list[dict[str, Any]]:
                 "with the same split: train them with the same data and --seed."
             )
         other = Predictor(model, wish.device)
+        if other.task.labels != predictor.task.labels or other.task.name != predictor.task.name:
+            raise RunError(
+                f"{model} predicts {other.task.name} of {len(other.task.labels)} classes, and this model "
+                f"{predictor.task.name} of {len(predictor.task.labels)}. Compare models with the same classes."
+            )
+        found[Path(model).name] = other
+    return found
+
+
+def _beside(others: Mapping[str, Predictor], images: Images, say: Say) -> list[dict[str, Any]]:
+    """Return a row for each other model, at the cost of its whole network."""
+    rows = []
+    for name, other in others.items():
         measured = measure_points(other, [other.points[-1]], images, say)
-        rows += [{**row, "network": Path(model).name} for row in measured.rows]
+        rows += [{**row, "network": name} for row in measured.rows]
     return shown(rows)
 
 
