@@ -19,6 +19,7 @@ from fastapi.testclient import TestClient
 from trained_studio import RUN, TOKEN
 
 from vitrail.core.errors import DataError, RunError
+from vitrail.core.files import write_text
 from vitrail.models.factory import list_models
 from vitrail.studio import gallery
 from vitrail.studio.app import create_app
@@ -110,7 +111,7 @@ def test_an_exit_code_that_is_written_late_is_waited_for(client):
         os.utime(folder / name, (0, 0))
     (folder / "code").unlink()
     (one,) = commands.of_run("", "late")
-    timer = threading.Timer(0.1, (folder / "code").write_text, ("0",))
+    timer = threading.Timer(0.1, write_text, (folder / "code", "0"))  # in one step, as the studio writes it
     timer.start()
     assert one.state == "done"
     timer.join()
