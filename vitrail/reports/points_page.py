@@ -82,7 +82,7 @@ def _lost(full: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """Return in words what a point loses, with the paired interval."""
     lost = 100 * (full["score"]["value"] - row["score"]["value"])
     words = (
-        "loses nothing" if abs(lost) < 0.05 else f"{'loses' if lost > 0 else 'wins'} {abs(lost):.1f} points"
+        "loses nothing" if abs(lost) < 0.05 else f"{'loses' if lost > 0 else 'gains'} {abs(lost):.1f} points"
     )
     spread = row.get("lost", {})
     if spread.get("low") is None:
