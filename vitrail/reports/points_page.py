@@ -53,7 +53,7 @@ def _note(rows: Sequence[Mapping[str, Any]]) -> str:
     called = first.get("called", "validation images")
     machine = f" ({first['machine']})" if first.get("machine") else ""
     return (
-        f"Measured on {first['pictures']:,} {called}, with the fastest faithful backend of this machine{machine}. "
+        f"Measured on {first['pictures']:,} {called}, in the backend that is fastest on this machine{machine}. "
         "Latency: from file to answer, one image at a time, of which 95 of 100 take no longer. A point is beaten if "
         "another is at least as accurate and as fast, and better in one of both."
     )
@@ -81,14 +81,13 @@ def verdict(rows: Sequence[Mapping[str, Any]], whole: str) -> str:
 def _lost(full: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """Return in words what a point loses, with the paired interval."""
     lost = 100 * (full["score"]["value"] - row["score"]["value"])
-    words = (
-        "loses nothing" if abs(lost) < 0.05 else f"{'loses' if lost > 0 else 'gains'} {abs(lost):.1f} points"
-    )
+    gains = lost <= -0.05
+    words = "loses nothing" if abs(lost) < 0.05 else f"{'gains' if gains else 'loses'} {abs(lost):.1f} points"
     spread = row.get("lost", {})
     if spread.get("low") is None:
         return f"{words}; {row['pictures']:,} images are too few to be sure"
-    low, high = sorted((100 * spread["low"], 100 * spread["high"]))
-    return f"{words} (95 % interval of the loss: {low:+.1f} to {high:+.1f})"
+    low, high = sorted(100 * (-spread[side] if gains else spread[side]) for side in ("low", "high"))
+    return f"{words} (95 % interval of the {'gain' if gains else 'loss'}: {low:+.1f} to {high:+.1f})"
 
 
 def points_page(
