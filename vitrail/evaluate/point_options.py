@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from vitrail.core.errors import UsageError
 
@@ -22,7 +24,7 @@ class PointOptions:
     """
 
     points: str | None = None
-    beside: Sequence[str] = ()
+    beside: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
 
     def refuse_idle(self) -> None:
         """Raise a UsageError for models beside points that are not measured."""
