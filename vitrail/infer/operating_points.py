@@ -93,9 +93,10 @@ def asked_for(text: str, known: Sequence[OperatingPoint]) -> list[OperatingPoint
     points = [read_point(one) for one in text.split(",")]
     for point in points:
         if point not in known:
+            more = " Training with --elastic makes a model for several." if len(known) == 1 else ""
             raise SettingError(
                 f"{point} is not among the operating points of this model that can be measured: "
-                f"{', '.join(map(str, known))}."
+                f"{', '.join(map(str, known))}.{more}"
             )
     return points
 
