@@ -8,13 +8,12 @@ import re
 import numpy as np
 import pytest
 import torch
+from live_looks import same_as_the_last_layer
 from PIL import Image
 
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError
-from vitrail.explainers.attention_maps import looks_of
 from vitrail.explainers.explanation import ImageExplainer
-from vitrail.explainers.live_attention import LiveAttention
 from vitrail.explainers.methods import compatible_methods
 from vitrail.explainers.target import Subject
 from vitrail.infer.predictor import Predictor
@@ -96,13 +95,7 @@ def test_other_points_are_refused_with_those_there_are(vitrail, measured, traine
 @pytest.mark.parametrize("point", [MERGED, PATCHES])
 def test_a_camera_sees_the_last_layer_at_a_point(measured, picture, point):
     model = Predictor(measured, point=point)
-    live, look = LiveAttention(model), ImageExplainer(model, picture)
-    image = model.decoded(picture)
-    last = looks_of(look.subject(), look.ready.pixels[None])[-1].mean(1)[0]
-    for _ in range(2):  # the second frame records the last layer only
-        glance = live(image)
-        assert glance.prediction.to_dict() == model.predict([image])[0].to_dict()
-        np.testing.assert_allclose(glance.looked, last, atol=1e-6)
+    look = same_as_the_last_layer(model, picture)
     assert look.point == point
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browsers import browser, served
+from live_looks import same_as_the_last_layer
 from PIL import Image
 from trained_studio import RUN, TOKEN
 
-from vitrail.explainers.attention_maps import looks_of
-from vitrail.explainers.explanation import ImageExplainer
 from vitrail.explainers.live_attention import LiveAttention
 from vitrail.infer.predictor import Predictor
 from vitrail.studio.app import create_app
@@ -55,13 +54,7 @@ def picture(workspace) -> Path:
 
 
 def test_one_pass_gives_the_answer_and_the_attention_of_the_last_layer(model, picture):
-    live, look = LiveAttention(model), ImageExplainer(model, picture)
-    image = model.decoded(picture)
-    last = looks_of(look.subject(), look.ready.pixels[None])[-1].mean(1)[0]
-    for _ in range(2):  # the second frame records the last layer only
-        glance = live(image)
-        assert glance.prediction.to_dict() == model.predict([image])[0].to_dict()
-        assert np.allclose(glance.looked, last, atol=1e-6)
+    same_as_the_last_layer(model, picture)
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -60,7 +60,7 @@ def measure_points(
     """Return one row per operating point: score with interval, GMACs of the encoder, speed on this machine.
 
     A row also holds what was calibrated at the point (`task`). Each point runs in the backend that is fastest for the
-    whole network, where that answers as float32 does; with `plain`, in float32.
+    whole network, or in float32 where that is far off; with `plain`, in float32.
     """
     images = images._replace(rows=spread(images.rows, MOST_IMAGES))
     readers = _readers(predictor, images)

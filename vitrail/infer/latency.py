@@ -16,9 +16,9 @@ from vitrail.data.manifest import VAL
 from vitrail.infer.autotune import request_with
 from vitrail.infer.inputs import Source
 from vitrail.infer.operating_points import WHO_HAS_A_DIAL, good
-from vitrail.infer.point_speeds import SHARE, PointSpeed, speeds_here
+from vitrail.infer.point_speeds import SHARE, PointSpeed, shown, speeds_here
 from vitrail.infer.predictor import Answer, Predictor, Request
-from vitrail.infer.proof_images import Pixels, Reader, readable, readers_of, root_of, spread, usable
+from vitrail.infer.proof_images import Reader, readers_of, root_of, spread, usable
 from vitrail.layers.elastic import read_point
 from vitrail.runs.run import open_run
 from vitrail.tasks.result import Number
@@ -63,14 +63,9 @@ def within_latency(
         speeds = speeds_here(predictor, readers, say, again=True)
     name = _chosen(rows, speeds, limit)
     point, speed = read_point(name), speeds[name]
-    proof = partial(_spread, readers)
-    request = request_with(predictor, speed.backend, point, proof, singly=True)
+    request = request_with(predictor, speed.backend, point, partial(shown, readers), singly=True)
     predictor.predict([readers[0]()], request)  # the first pass of a backend takes longer
     return InTime(predictor.turned(point), request, _why(rows, name, speed, predictor))
-
-
-def _spread(readers: Sequence[Reader], count: int) -> Iterator[Pixels]:
-    return readable(spread(readers, count))
 
 
 def _unmeasured(predictor: Predictor, model: str) -> str:

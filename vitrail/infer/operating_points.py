@@ -11,10 +11,10 @@ from vitrail.layers.elastic import (
     OperatingPoint,
     can_merge,
     can_resize,
+    columns_of,
     read_point,
     smaller_sizes,
 )
-from vitrail.layers.encoder import Column
 from vitrail.models.patch_size import can_resize_patches
 from vitrail.runs.network import Network
 
@@ -50,7 +50,7 @@ def dial(network: Network, size: tuple[int, int]) -> tuple[OperatingPoint, ...]:
 
 def _merges(network: Network, size: tuple[int, int], stride: int) -> list[int]:
     """Return how many pairs of patches each block merges, so that the shares in `MERGED` are gone in the end."""
-    columns = [part for part in network.encoder.modules() if isinstance(part, Column)]
+    columns = columns_of(network.encoder)
     if not can_merge(network.encoder) or len(columns) != 1 or len(columns[0]) < 2:
         return []
     patches = (size[0] // stride) * (size[1] // stride)

@@ -92,7 +92,7 @@ def fastest_backend(predictor: Predictor, readers: Sequence[Reader]) -> Backend:
     Not a compiled one: every point would be compiled for most of a minute, by every command. Not int8: with it, merged
     points gave another answer to every fifth image.
     """
-    whole, proof = predictor.points[-1], partial(_shown, readers)
+    whole, proof = predictor.points[-1], partial(shown, readers)
     every = backends_for(predictor.network, predictor.device)
     plans = [plan for plan in every if plan.engine != "compiled" and plan.precision != "int8"]
     return choose_backend(predictor, MANY, proof, point=whole, plans=plans, scored=True).plan
@@ -103,12 +103,13 @@ def runner_at(
 ) -> Runner:
     """Return a model at an operating point with this backend, or in float32 where that is far off."""
     batched, single = (
-        request_with(predictor, plan, point, partial(_shown, readers), singly) for singly in (False, True)
+        request_with(predictor, plan, point, partial(shown, readers), singly) for singly in (False, True)
     )
     return Runner(batched, single)
 
 
-def _shown(readers: Sequence[Reader], count: int) -> Iterator[Pixels]:
+def shown(readers: Sequence[Reader], count: int) -> Iterator[Pixels]:
+    """Yield so many images, evenly spaced, for the check of a backend."""
     return readable(spread(readers, count))
 
 

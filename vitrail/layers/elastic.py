@@ -99,7 +99,7 @@ def at_size(images: Tensor, size: tuple[int, int]) -> Tensor:  # (b, c, height, 
 
 def set_keep(network: nn.Module, keep: float) -> None:
     """Set the share of tokens that every column of a network keeps. SettingError if one does not support it."""
-    columns = _columns(network)
+    columns = columns_of(network)
     if keep < 1 and not (columns and all(map(takes_any_tokens, columns))):
         raise SettingError(
             "This network needs all its tokens; only columns with a class token can drop some. "
@@ -112,7 +112,7 @@ def set_keep(network: nn.Module, keep: float) -> None:
 
 def set_merge(network: nn.Module, merge: int) -> None:
     """Set how many pairs of patches every block merges. SettingError if a column does not support it."""
-    columns = _columns(network)
+    columns = columns_of(network)
     if merge and not (columns and all(map(takes_any_tokens, columns))):
         raise SettingError(
             f"The tokens of this network cannot be merged. {WHO_MERGES} Choose an operating point without merge."
@@ -134,7 +134,8 @@ def _refuse_both(keep: float, merge: int) -> None:
 WHO_MERGES = "Tokens can be merged in ViT, DeiT, DINOv2, T2T-ViT and SuperViT, without relative positions."
 
 
-def _columns(network: nn.Module) -> list[Column]:
+def columns_of(network: nn.Module) -> list[Column]:
+    """Return the columns of a network."""
     return [module for module in network.modules() if isinstance(module, Column)]
 
 
@@ -145,7 +146,7 @@ def can_keep(encoder: Encoder) -> bool:
 
 def can_merge(encoder: Encoder) -> bool:
     """Tell whether an encoder can merge tokens: a column whose blocks accept any set of tokens."""
-    columns = _columns(encoder)
+    columns = columns_of(encoder)
     return bool(columns) and all(map(takes_any_tokens, columns))
 
 
