@@ -4,9 +4,10 @@
 on core 1, with a thread each for OpenMP. First the capacity of the full and of the cheapest point (a closed loop with
 32 outstanding, on servers without a promise), then the loads of `bench.serve_loads`. Ours runs each of them
 `--repeats` times, first of all and last of all; what is beside it once and for `--baseline-seconds`, which are
-cut until the plan fits into `--minutes`. A latency counts from the scheduled time; a refused request is not in
-time; accuracy is the mean score of the points that answered in time. `--lit` is the Python of an environment with
-LitServe (see `bench.litserve_side`). What `--out` holds already is not run again; `--tables` only prints it.
+cut until the plan fits into `--minutes`; of a longer front six points are taken. A latency counts from the scheduled
+time; a refused request is not in time; accuracy is the mean score of the points that answered in time. `--lit` is the
+Python of an environment with LitServe (see `bench.litserve_side`). What `--out` holds already is not run again;
+`--tables` only prints it.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ from bench.served import OWN_CORE, Served, another_program, generated, got, serv
 
 OUTSTANDING = 32
 ROOT = Path(__file__).resolve().parents[1]
-AROUND, STARTS = 4, 20
+AROUND, STARTS = 5, 25
 """Seconds that a load takes besides its own, and that a server takes to start and end."""
+
+FIXED = 6
+"""At most so many points of the front are put beside ours."""
 
 LEAST = 15
 """Fewest seconds of a load of what is beside ours."""
@@ -113,6 +117,13 @@ def systems(options: argparse.Namespace, setup: Setup) -> list[str]:
     return wanted
 
 
+def spread(points: Sequence[str], most: int) -> list[str]:
+    """Return at most so many points, evenly spaced, the first and the last among them."""
+    if len(points) <= most:
+        return list(points)
+    return [points[round(number * (len(points) - 1) / (most - 1))] for number in range(most)]
+
+
 def _named(name: str, wanted: Sequence[str]) -> bool:
     return name in wanted or name.partition(":")[0] in wanted
 
@@ -183,7 +194,7 @@ def asked() -> argparse.Namespace:
         "--baseline-seconds", type=float, default=30, help="of a load, for what is beside ours"
     )
     words.add_argument("--capacity-seconds", type=float, default=6)
-    words.add_argument("--minutes", type=float, default=44, help="that the loads may take")
+    words.add_argument("--minutes", type=float, default=42, help="that the loads may take")
     words.add_argument(
         "--promise", type=float, help="milliseconds (default: 3 × one image alone at the full point)"
     )

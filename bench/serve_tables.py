@@ -16,6 +16,12 @@ ENOUGH = 0.99
 LATER = 1.2
 """The 99th percentile of accepted answers may be this many times the promise."""
 
+MEANING = (
+    "In time: share of all requests, refused ones too; accuracy: of the points that answered in time; p50 to p99: of "
+    "all answers, from the scheduled time; lost: failed, or without an answer 10 s after the last request; behind: by "
+    "how much the generator missed its schedule, 99 of 100; median of several times."
+)
+
 Row = Mapping[str, Any]
 
 
@@ -35,7 +41,7 @@ def _head(setup: Setup) -> str:
         f"{setup.machine}. Server on one core, generator on the other. {setup.run}: the full point `{setup.full}` "
         f"answers {setup.full_rate:.1f} requests a second (one alone in {setup.single:.1f} ms), the cheapest, "
         f"`{setup.cheapest}`, {setup.cheapest_rate:.1f}. Promise: {setup.promise:.0f} ms. Front: {front}; it is "
-        f"{100 * setup.width:.1f} points wide."
+        f"{100 * setup.width:.1f} points wide. {MEANING}"
     )
 
 
