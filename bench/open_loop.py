@@ -36,7 +36,8 @@ BURST = 0.005
 PAUSE = 0.1
 """Seconds that a closed loop waits after a request that was refused or lost."""
 
-REFUSED = frozenset({429, 503})
+REFUSED = frozenset({422, 429, 503})
+"""422: even a free server would be too slow for the image."""
 
 LEAD = 0.3
 """Seconds from the start to time 0 of the schedule."""
@@ -266,6 +267,7 @@ def summary(found: Sequence[Asked], promise: float, scores: Mapping[str, float])
         "failed": len(found) - len(accepted) - refused - lost,
         "mean_batch": float(np.mean([one.batch for one in accepted] or [0])),
         "points": dict(Counter(one.point for one in in_time).most_common()),
+        "statuses": dict(Counter(one.status for one in found)),
         "troubles": dict(Counter(one.trouble for one in found if one.trouble).most_common(3)),
         "behind_ms": float(np.percentile([1000 * (one.sent - one.scheduled) for one in found] or [0], 99)),
     }
@@ -273,7 +275,7 @@ def summary(found: Sequence[Asked], promise: float, scores: Mapping[str, float])
 
 def scores_of(card: Mapping[str, Any]) -> dict[str, float]:
     """Return the score of every point that GET /card tells."""
-    return {row["point"]: float(row["value"]) for row in card["points"]}
+    return {row["point"]: float(row["score"]) for row in card["points"] if row["score"] is not None}
 
 
 async def run(options: argparse.Namespace) -> tuple[list[Asked], float]:

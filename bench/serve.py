@@ -20,10 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.open_loop import scores_of
 from bench.serve_loads import Load, Setup, loads
 from bench.serve_tables import tables
 from bench.served import OWN_CORE, Served, another_program, generated, got, served
@@ -77,25 +79,32 @@ def measured(options: argparse.Namespace) -> Setup:
     """Measure the full and the cheapest point, each on a server that makes no promise."""
     from bench.pairs import machine
 
+    # Without a promise a server answers at the whole network alone.
     with started(options, "ours", None) as one:
-        rows = json.loads(got(one.url, "/card")[1])["points"]
-    # The card names the points from the cheapest to the whole network.
-    full = str(rows[-1]["point"])
-    front = [row for row in rows if not row.get("beaten_by") or row["point"] == full]
-    cheapest = max(front, key=lambda row: row["images_per_second"])["point"]
-    with started(options, "ours", None, full) as one:
+        whole = card_of(one)
         closed(options, one, 1, 2)
         single = closed(options, one, 1, 4)["middle_ms"]
         full_rate = closed(options, one, OUTSTANDING, options.capacity_seconds)["rate"]
+    full = whole["points"][0]["point"]
+    setup = Setup(
+        machine=machine(), run=Path(options.run).name, promise=options.promise or round(3 * single), single=single,
+        full=full, cheapest=full, full_rate=full_rate, cheapest_rate=full_rate, scores=scores_of(whole), front=(full,),
+        seconds=options.seconds,
+    )  # fmt: skip
+    with started(options, "ours", setup) as one:
+        dial = card_of(one)
+    cheapest = max(dial["points"], key=lambda row: row["images_per_second"])["point"]
     with started(options, "ours", None, cheapest) as one:
         closed(options, one, 1, 2)
         cheapest_rate = closed(options, one, OUTSTANDING, options.capacity_seconds)["rate"]
-    return Setup(
-        machine=machine(), run=Path(options.run).name, promise=options.promise or round(3 * single), single=single,
-        full=full, cheapest=cheapest, full_rate=full_rate, cheapest_rate=cheapest_rate,
-        scores={row["point"]: float(row["value"]) for row in rows}, front=tuple(row["point"] for row in front),
-        seconds=options.seconds,
+    return replace(
+        setup, cheapest=cheapest, cheapest_rate=cheapest_rate, scores={**setup.scores, **scores_of(dial)},
+        front=tuple(row["point"] for row in dial["points"]),
     )  # fmt: skip
+
+
+def card_of(one: Served) -> dict[str, Any]:
+    return dict(json.loads(got(one.url, "/card")[1]))
 
 
 def systems(options: argparse.Namespace, setup: Setup) -> list[str]:

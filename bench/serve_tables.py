@@ -141,9 +141,10 @@ def _kept(true: bool) -> str:
 
 
 def _troubles(systems: Mapping[str, Sequence[Row]]) -> Iterator[str]:
+    """Yield what else was answered than predictions and refusals for the moment (429)."""
     for system, rows in systems.items():
-        texts = dict.fromkeys(
-            text for row in rows if row["lost"] or row["failed"] for text in row["troubles"]
-        )
-        if texts:
-            yield f"{system}: " + "; ".join(texts)
+        odd = [row for row in rows if set(row["statuses"]) - {"200", "429"}]
+        if odd:
+            counts = "; ".join(str(row["statuses"]) for row in odd)
+            texts = dict.fromkeys(text for row in odd for text in row["troubles"])
+            yield f"{system}: by status {counts}: {'; '.join(texts)}"
