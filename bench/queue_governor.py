@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vitrail.serve.policy import Decision, Moment, Point, feasible
 from vitrail.serve.speeds import Speeds
 
-HIGH, LOW = 6, 2
+HIGH, LOW = 4, 2
 """Waiting images above which the governor goes to a cheaper point, and below which to a more accurate one."""
 
 

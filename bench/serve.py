@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.open_loop import scores_of
+from bench.load_numbers import scores_of
 from bench.serve_loads import Load, Setup, loads
 from bench.serve_tables import tables
 from bench.served import OWN_CORE, Served, another_program, generated, got, served
