@@ -7,7 +7,8 @@ wait, and those that will come meanwhile, must still be answerable at the cheape
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from math import sqrt
 from typing import NamedTuple, Protocol
 
@@ -53,6 +54,11 @@ class Task(Costs, Protocol):
         """The operating point that its request names; empty if any will do."""
         ...
 
+    @property
+    def group(self) -> Hashable:
+        """What the images of a batch have in common: point and options."""
+        ...
+
 
 class Arrivals(NamedTuple):
     """How images come: a second so many, with this variance of the number relative to a Poisson process (CV²)."""
@@ -79,7 +85,8 @@ class Moment(NamedTuple):
     promise: float
 
 
-class Decision(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Decision:
     """The next batch: so many of the most urgent images at this operating point."""
 
     point: str
@@ -139,9 +146,9 @@ class SlackFit:
 
     def _alike(self, waiting: Sequence[Task]) -> int:
         """Return how many of the most urgent images may share a batch."""
-        point = waiting[0].point
+        group = waiting[0].group
         for place, one in enumerate(waiting[: self.largest]):
-            if one.point != point:
+            if one.group != group:
                 return place
         return min(len(waiting), self.largest)
 
@@ -164,7 +171,10 @@ class SlackFit:
         left = (len(waiting) - count) / workers
         some = max(1, round(min(self.largest, coming + left)))
         rounds = (coming + left) / some
-        return seconds + rounds * self.speeds.seconds(self.cheapest, load.times(some), now) <= self.room * moment.promise
+        return (
+            seconds + rounds * self.speeds.seconds(self.cheapest, load.times(some), now)
+            <= self.room * moment.promise
+        )
 
     def _sustained(self, moment: Moment, name: str, load: Load) -> bool:
         """Tell whether a point keeps up with the images that come, in batches that half of the promise allows."""

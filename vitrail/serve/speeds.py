@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple, Protocol
 
@@ -60,7 +61,8 @@ def fit_line(times: Iterable[tuple[float, float, float]], least: float = 1e-6) -
     return Line(slope, float(mean - slope * mean_n))
 
 
-class Load(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Load:
     """What a batch is for a machine.
 
     `count`: images; `work`: inputs of the network, the same number but for images in windows; `decode`: expected
@@ -154,7 +156,7 @@ class Speeds:
 
     def pace(self, now: float) -> float:
         """Return how much slower the machine is than at the start; without batches it is forgotten."""
-        trust = 0.5 ** (max(0.0, now - self._last) / CALM)
+        trust: float = 0.5 ** (max(0.0, now - self._last) / CALM)
         return 1 + (self._pace - 1) * trust
 
     def seconds(self, point: str, load: Load, now: float) -> float:
