@@ -33,6 +33,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "curve": ("vitrail.cli.curve:curve", "see whether more images would help"),
         "bench": ("vitrail.cli.bench:bench", "measure the speed of networks on this machine"),
         "export": ("vitrail.cli.export:export", "export a model for other programs, checked against it"),
+        "serve": ("vitrail.cli.serve:serve", "serve a model over HTTP: an answer in time, whatever the load"),
         "push": ("vitrail.cli.push:push", "upload a run to the model hub, without its images"),
         "weights": (
             "vitrail.cli.weights:weights",

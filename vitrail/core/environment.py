@@ -52,6 +52,19 @@ def offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
 
 
+def serve_token() -> str:
+    """Return the token that requests to a server must send (`VITRAIL_TOKEN`), or an empty string."""
+    return os.environ.get("VITRAIL_TOKEN", "").strip()
+
+
+def cores() -> int:
+    """Return how many cores this process may use, or the number of threads that was stated (`OMP_NUM_THREADS`)."""
+    stated = os.environ.get("OMP_NUM_THREADS", "")
+    if stated.isdigit() and int(stated):
+        return int(stated)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def is_main_process() -> bool:
     """Tell whether this is the first process of a launcher (`RANK`), or the only one."""
     return os.environ.get("RANK", "0") == "0"

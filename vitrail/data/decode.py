@@ -46,7 +46,7 @@ MAX_PIXELS = 89_478_485
 """Pillow's limit for the size of an image: 256 MB after decoding."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_FORMATS = (
+FORMATS = (
     "JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO",
 )  # fmt: skip  # no others: EPS would run a program, TGA accepts any bytes as an image
 _OTHER_COLOURS: Mapping[str, str] = MappingProxyType({"CMYK": CMYK, "LAB": LAB, "YCbCr": YCBCR})
@@ -154,7 +154,7 @@ def _handle(data: bytes, name: str) -> Image.Image:
     if heif.is_heif(data):
         return heif.open_heif(data, name)
     data, profile = without_texts(data)
-    image = Image.open(BytesIO(data), formats=_FORMATS)
+    image = Image.open(BytesIO(data), formats=FORMATS)
     if profile is not None:
         image.info["icc_profile"] = profile
     return image

@@ -167,13 +167,15 @@ def request_with(
     point: OperatingPoint,
     proof: Callable[[int], Iterable[Pixels]],
     singly: bool = False,
+    any_number: bool = False,
 ) -> Request:
     """Return a request with this backend at an operating point, or with float32 where it is not faithful.
 
-    For callers that measure the score of the point with this backend, or have done so. It is checked on few images, as
-    for a short job, unless the cache knows it.
+    `singly`: for single images; `any_number`: for batches of any size, as a server computes them. For callers that
+    measure the score of the point with this backend, or have done so. It is checked on few images, as for a short job,
+    unless the cache knows it.
     """
-    memory = BackendCache(predictor, point, singly, scored=True)
+    memory = BackendCache(predictor, point, singly, scored=True, any_number=any_number)
     few = FEWEST_PROOF_IMAGES
     job = Job(few, memory.valid_for(few), memory.speeds())
     if plan == PLAIN or (plan in job.seen and not job.seen[plan].faithful):
@@ -214,7 +216,7 @@ def _backend_network(
 ) -> BackendNetwork:
     shape = (memory.at_once, predictor.preprocess.channels, *memory.point.size)
     kept = translation_path(predictor, memory.point) if plan.engine == "openvino" else None
-    return BackendNetwork(predictor.at(memory.point), plan, shape, kept, scales)
+    return BackendNetwork(predictor.at(memory.point), plan, shape, kept, scales, memory.any_number)
 
 
 def load_cached(predictor: Predictor, plan: Backend, memory: BackendCache, job: Job) -> BackendNetwork | None:

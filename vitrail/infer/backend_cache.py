@@ -31,7 +31,8 @@ class BackendCache:
     """Measurements of one model on this machine, stored as JSON in the cache; plain float32 is one of the entries.
 
     Single images (`singly`) have their own cache entry: the fastest backend for a batch may not be the fastest for one.
-    So have points that are scored with the backend itself (`scored`), whose check is less strict.
+    So have points that are scored with the backend itself (`scored`), whose check is less strict, and backends for any
+    number of images (`any_number`).
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class BackendCache:
         point: OperatingPoint | None = None,
         singly: bool = False,
         scored: bool = False,
+        any_number: bool = False,
     ) -> None:
-        self.point, self.scored = point or predictor.point, scored
+        self.point, self.scored, self.any_number = point or predictor.point, scored, any_number
         self.at_once = 1 if singly else BATCH
         identity = (
             _header_of(predictor),
@@ -55,6 +57,7 @@ class BackendCache:
             torch.backends.cpu.get_cpu_capability(),
             self.at_once,
             scored,
+            *(("any number",) if any_number else ()),
             FORMAT,
         )
         key = blake2b(repr(identity).encode(), digest_size=12).hexdigest()

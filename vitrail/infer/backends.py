@@ -62,7 +62,8 @@ def backends_for(network: Network, device: torch.device) -> list[Backend]:
 class BackendNetwork(nn.Module):
     """A copy of a network that runs with a backend: dict of float32 images -> dict of float32 outputs.
 
-    `shape` is the shape of a batch; `kept` is the cache path of the OpenVINO translation, if any; int8 needs `scales`.
+    `shape` is the shape of a batch, with `any_number` only for the choice of convolutions; `kept` is the cache path of
+    the OpenVINO translation, if any; int8 needs `scales`.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class BackendNetwork(nn.Module):
         shape: tuple[int, int, int, int],
         kept: Path | None = None,
         scales: Scales | None = None,
+        any_number: bool = False,
     ) -> None:
         super().__init__()
         network, self.reader = without_reader(network)
@@ -82,7 +84,7 @@ class BackendNetwork(nn.Module):
         self.run: Callable[[Tensor], Sequence[Tensor]]
         if plan.engine == "openvino":
             self.run, self.dtype = (
-                Translated(network, shape, plan.precision, kept, scales),
+                Translated(network, shape, plan.precision, kept, scales, any_number),
                 torch.float32,
             )
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from time import perf_counter
@@ -17,6 +16,7 @@ from vitrail.infer.autotune import request_with
 from vitrail.infer.inputs import Source
 from vitrail.infer.operating_points import WHO_HAS_A_DIAL, good
 from vitrail.infer.point_speeds import SHARE, PointSpeed, shown, speeds_here
+from vitrail.infer.predict_options import read_latency
 from vitrail.infer.predictor import Answer, Predictor, Request
 from vitrail.infer.proof_images import Reader, readers_of, root_of, spread, usable
 from vitrail.layers.elastic import read_point
@@ -33,14 +33,6 @@ class InTime(NamedTuple):
     predictor: Predictor
     request: Request
     why: str
-
-
-def read_latency(text: str) -> float:
-    """Parse a time such as 15ms, 0.2s or 15 (milliseconds), into milliseconds."""
-    match = re.fullmatch(r"(\d*\.?\d+)\s*(ms|s)?", text.strip())
-    if not match or float(match[1]) <= 0:
-        raise SettingError(f"The latency {text!r} cannot be read. Write milliseconds or seconds: 15ms, 0.2s")
-    return float(match[1]) * (1000 if match[2] == "s" else 1)
 
 
 def within_latency(

@@ -48,6 +48,7 @@ class Translated:
 
     One graph with a fixed batch size computes all portions; the last one is padded. A graph with a dynamic batch size
     was 3 % slower, and a second graph would need its own check. `shape` is the shape of a batch; no portion is larger.
+    A server, whose batches are of any size, has one with a dynamic batch size (`any_number`).
 
     Raises:
         SettingError: int8 without scales and calibration images, or for a network without linear layers.
@@ -60,9 +61,11 @@ class Translated:
         precision: Precision,
         kept: Path | None = None,
         scales: Scales | None = None,
+        any_number: bool = False,
     ) -> None:
-        self.portion = portion(shape)
-        self.shape = (self.portion, *shape[1:])
+        self.portion = 1 if any_number else portion(shape)
+        self.shape = (-1 if any_number else self.portion, *shape[1:])
+        self.any_number = any_number
         settings = settings_for(precision)
         model = _opened(network, self.shape, kept)
         # Before int8 searches for layers to quantize: some shapes are unknown until then.
@@ -78,7 +81,7 @@ class Translated:
         rest = -len(images) % self.portion
         filled = torch.cat([images, images.new_zeros(rest, *self.shape[1:])]) if rest else images
         found: list[list[Any]] = [[] for _ in range(self.outputs)]
-        for part in torch.split(filled, self.portion):
+        for part in torch.split(filled, len(images) if self.any_number else self.portion):
             with self._alone:
                 answer = self._run(part.contiguous().numpy())
             for place, parts in enumerate(found):

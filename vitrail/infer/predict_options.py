@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from vitrail.core.errors import SettingError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,3 +42,11 @@ class AnswerOptions:
     tiles: int | None = None
     coco: str | None = None
     yolo: str | None = None
+
+
+def read_latency(text: str) -> float:
+    """Parse a time such as 15ms, 0.2s or 15 (milliseconds), into milliseconds."""
+    match = re.fullmatch(r"(\d*\.?\d+)\s*(ms|s)?", text.strip())
+    if not match or float(match[1]) <= 0:
+        raise SettingError(f"The latency {text!r} cannot be read. Write milliseconds or seconds: 15ms, 0.2s")
+    return float(match[1]) * (1000 if match[2] == "s" else 1)

@@ -233,7 +233,7 @@ class Predictor:
         many = images if isinstance(images, list | tuple) else [images]
         if not all(isinstance(one, str | Path) for one in many):
             request = request or Request(self.point)
-            return self._predicted([self.ready(one, request.point) for one in many], request)
+            return self.predicted([self.ready(one, request.point) for one in many], request)
         answers = list(self.answers(expand(map(str, many)), request=request))
         for one in answers:
             if one.error:
@@ -291,12 +291,13 @@ class Predictor:
     def _read(
         self, sources: Iterable[Source], batch: int, point: OperatingPoint
     ) -> Iterator[tuple[str, Ready | str]]:
-        make = partial(self._made, point)
+        make = partial(self.prepared, point)
         if self.device.type == "cpu":
             return read_then_compute(make, prefetch(Source.fetched, sources, 2 * batch), batch)
         return prefetch(make, sources, 2 * batch)
 
-    def _made(self, point: OperatingPoint, source: Source) -> tuple[str, Ready | str]:
+    def prepared(self, point: OperatingPoint, source: Source) -> tuple[str, Ready | str]:
+        """Return the name of an image, and the image ready for `predicted`, or why it cannot be read."""
         try:
             return source.name, self._waiting(self.ready(source, point))
         except VitrailError as error:
@@ -307,11 +308,12 @@ class Predictor:
         return ready._replace(image=np.empty((0, 0, 0), np.uint8))
 
     def _answer(self, waiting: Sequence[tuple[str, Ready | str]], request: Request) -> Iterator[Answer]:
-        predictions = iter(self._predicted([one for _, one in waiting if isinstance(one, Ready)], request))
+        predictions = iter(self.predicted([one for _, one in waiting if isinstance(one, Ready)], request))
         for name, one in waiting:
             yield Answer(name, error=one) if isinstance(one, str) else Answer(name, next(predictions))
 
-    def _predicted(self, ready: Sequence[Ready], request: Request) -> list[Any]:
+    def predicted(self, ready: Sequence[Ready], request: Request) -> list[Any]:
+        """Return one prediction per prepared image, computed together."""
         return [
             prediction
             for part in self.alike(ready)

@@ -11,13 +11,14 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.base import BaseHTTPMiddleware
 
+from vitrail.core.access import LOCAL
 from vitrail.core.errors import VitrailError
 from vitrail.studio.app_parts import Studio, page
 from vitrail.studio.database import Database
 from vitrail.studio.image_parts import ImageParts
 from vitrail.studio.jobs import Queue
 from vitrail.studio.routes import routers
-from vitrail.studio.security import LOCAL, Guard
+from vitrail.studio.security import Guard
 from vitrail.studio.workspace import Workspace
 
 

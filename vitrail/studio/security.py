@@ -6,12 +6,13 @@ requests). The token comes once in the link that the command opens and is a cook
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+from vitrail.core.access import LOCAL, host_of, same
 
 COOKIE = "vitrail"
 """The cookie of a studio at the usual port of its protocol; others name their port (`cookie_of`)."""
@@ -23,7 +24,6 @@ DAYS = 30
 """Days that a browser keeps the cookie."""
 
 CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -39,11 +39,6 @@ HEADERS = {
 }
 
 Next = Callable[[Request], Awaitable[Response]]
-
-
-def new_token() -> str:
-    """Return a token that cannot be guessed."""
-    return secrets.token_urlsafe(24)
 
 
 class Guard:
@@ -68,7 +63,7 @@ class Guard:
         if request.method in CHANGES and not self._own(request):
             return PlainTextResponse("This request came from another page and was not carried out.", 403)
         given = request.query_params.get("token", "")
-        if given and request.method == "GET" and _same(given, self.token):
+        if given and request.method == "GET" and same(given, self.token):
             url = request.url.remove_query_params("token")
             answer = RedirectResponse(f"{url.path}?{url.query}".rstrip("?"), 303)
             place = request.scope.get("root_path") or "/"
@@ -81,7 +76,7 @@ class Guard:
                 max_age=DAYS * 24 * 3600,
             )
             return answer
-        if not _same(request.cookies.get(cookie_of(request), ""), self.token):
+        if not same(request.cookies.get(cookie_of(request), ""), self.token):
             return PlainTextResponse("Open the link that `vitrail studio` printed: it holds the key.", 401)
         return None
 
@@ -94,17 +89,7 @@ class Guard:
         return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
-def _same(given: str, token: str) -> bool:
-    """Whether two texts are the same, in a time that does not depend on where they differ."""
-    return secrets.compare_digest(given.encode(), token.encode())
-
-
 def cookie_of(request: Request) -> str:
     """Return the name of the cookie, with the port that the studio listens at: browsers share cookies between ports."""
     _, port = request.scope.get("server") or ("", None)
     return COOKIE if port in USUAL else f"{COOKIE}-{port}"
-
-
-def host_of(header: str) -> str:
-    """Return the host of a Host header, without the port."""
-    return header.rpartition(":")[0] if header.rpartition(":")[2].isdigit() else header

@@ -13,8 +13,11 @@ from pathlib import Path
 import psutil
 import uvicorn
 
+from vitrail.core import ports
+from vitrail.core.access import LOCAL, new_token
 from vitrail.core.errors import RunError
 from vitrail.core.files import write_json, writing
+from vitrail.core.ports import EVERYWHERE, LOOPBACK, machine_names
 from vitrail.studio.app import create_app
 from vitrail.studio.certificate import certificate_of
 from vitrail.studio.connections import Connections
@@ -22,14 +25,10 @@ from vitrail.studio.database import Database
 from vitrail.studio.prefix import Prefix
 from vitrail.studio.processes import running
 from vitrail.studio.sample import add_sample
-from vitrail.studio.security import LOCAL, new_token
 from vitrail.studio.workspace import Workspace
 
 PORT = 8420
 """The port that is tried first, so that pages which are still open find a studio that was started again."""
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-EVERYWHERE = ("0.0.0.0", "::")
 
 PATIENCE = 2
 """Seconds that open connections get to end when the studio does."""
@@ -60,13 +59,6 @@ class Address:
         if self.host in EVERYWHERE:
             return socket.gethostname()
         return f"[{self.host}]" if ":" in self.host else self.host
-
-
-def machine_names() -> tuple[str, ...]:
-    """Return the names and addresses of this machine, as a browser writes them."""
-    addresses = [one.address.partition("%")[0] for cards in psutil.net_if_addrs().values() for one in cards]
-    bracketed = [f"[{one}]" if ":" in one else one for one in addresses]
-    return (socket.gethostname(), *bracketed)
 
 
 class _Server(uvicorn.Server):
@@ -160,37 +152,6 @@ def listen(address: Address) -> socket.socket:
     Raises:
         RunError: the port is taken, or the host is not one of this machine.
     """
-    wanted = [PORT, 0] if address.port is None else [address.port]
-    for port in wanted:
-        try:
-            return _bound(address.host, port)
-        except OSError as error:
-            if port != wanted[-1]:
-                continue
-            way = "Choose another one with --port, or leave it out: a free one is taken then."
-            why = f"is not free ({error.strerror or error})"
-            raise RunError(f"Port {port} on {address.host} {why}.{_holder(port)} {way}") from error
-    raise AssertionError("the last port was bound or refused")
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if os.name == "posix":  # elsewhere this would share the port with its holder
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError:
-        listener.close()
-        raise
-    listener.setblocking(False)
-    return listener
-
-
-def _holder(port: int) -> str:
-    """Return a sentence with the program that holds a port, if the system tells."""
-    with suppress(psutil.Error):
-        for one in psutil.net_connections("tcp"):
-            if one.laddr and one.laddr.port == port and one.status == psutil.CONN_LISTEN and one.pid:
-                return f" {psutil.Process(one.pid).name()} (process {one.pid}) holds it."
-    return ""
+    wanted = (PORT, 0) if address.port is None else (address.port,)
+    way = "Choose another one with --port, or leave it out: a free one is taken then."
+    return ports.listen(address.host, wanted, way)

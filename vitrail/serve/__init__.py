@@ -1,0 +1,1 @@
+"""Serve a model over HTTP: an answer in time, whatever the load."""

@@ -1,0 +1,257 @@
+"""A model in a worker: which operating points it answers at, how quick each is, and the answers of a batch."""
+
+from __future__ import annotations
+
+import re
+import time
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from functools import partial
+from hashlib import file_digest
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from vitrail.core.errors import VitrailError
+from vitrail.core.text import command, reason
+from vitrail.infer.autotune import request_with
+from vitrail.infer.backends import PLAIN, Backend, BackendNetwork
+from vitrail.infer.exported_predictor import ExportedPredictor
+from vitrail.infer.inputs import Source
+from vitrail.infer.operating_points import chosen, good
+from vitrail.infer.point_speeds import fastest_backend, shown
+from vitrail.infer.predictor import Predictor, Ready, Request, load
+from vitrail.infer.prefetch import read_then_compute
+from vitrail.layers.elastic import OperatingPoint, read_point
+from vitrail.serve.explaining import methods_of
+from vitrail.serve.messages import Answering, Batch, Done, Facts, Model, Options, Told
+from vitrail.serve.speeds import BASE_PIXELS, Line, fit_line
+from vitrail.serve.start_images import check_images, file_of, generated
+from vitrail.tasks.abstention import Abstaining
+from vitrail.tasks.ask import asked_of
+
+SIZES = (1, 2, 4, 8)
+"""Batch sizes that are timed when a server starts."""
+
+TURNS = 5
+"""Rounds in which all points take turns with each batch size."""
+
+APART = 1.15
+"""Points whose speeds differ by less are one for a server: each has a network of its own in memory."""
+
+
+class Engine:
+    """An opened model that answers batches.
+
+    Raises, when it is made:
+        VitrailError: the model cannot be opened, or has no such point.
+    """
+
+    def __init__(self, model: Model) -> None:
+        torch.set_num_threads(model.threads)
+        self.model, self.notes = model, list[str]()
+        self.predictor = load(model.path, model.device, trust=model.trust)
+        self._readers, self._of_run = check_images(self.predictor, model.path)
+        points = self._chosen_points()
+        plan = self._plan()
+        self._requests = {str(point): self._request(point, plan) for point in points}
+
+    def facts(self) -> Facts:
+        """Measure the points, and return what the front of the server knows of the model."""
+        predictor = self.predictor
+        lines = self._lines()
+        rows = {row["point"]: row for row in predictor.header.points}
+        told = [
+            Answering(
+                name,
+                str(_backend_of(request)),
+                lines[name],
+                rows[name]["score"] if name in rows else None,
+                good(rows[name]) if name in rows else 0.0,
+            )
+            for name, request in self._requests.items()
+        ]
+        with predictor.path.open("rb") as handle:
+            digest = file_digest(handle, "sha256").hexdigest()
+        return Facts(
+            name=predictor.header.name,
+            served=_served(predictor.path),
+            task=predictor.task.name,
+            labels=predictor.labels,
+            sha256=digest,
+            size=predictor.preprocess.size,
+            channels=predictor.preprocess.channels,
+            raw=predictor.preprocess.raw,
+            zoom=predictor.preprocess.zoom,
+            points=_front(told),
+            sizes=SIZES,
+            decoding=self._decoding(),
+            takes_threshold=predictor.task.takes_threshold,
+            has_sets=isinstance(predictor.task, Abstaining),
+            methods=methods_of(predictor),
+            card=_card(predictor.path),
+            weights=predictor.header.weights,
+            licence=predictor.header.licence or "",
+            notes=tuple(self.notes),
+        )
+
+    def computed(self, batch: Batch) -> Done:
+        """Return the answers of a batch, in order; an image that cannot be read has a sentence instead."""
+        try:
+            request = self._asked(batch.point, batch.options)
+        except VitrailError as error:
+            return Done(refused=str(error))
+        began = time.perf_counter()
+        make = partial(self._prepared, request.point)
+        made = list(read_then_compute(make, batch.pictures, len(batch.pictures)))
+        decoded = time.perf_counter()
+        predictions = iter(self._predicted([one for one in made if isinstance(one, Ready)], request))
+        files = batch.options.files
+        answers = tuple(
+            Told(error=one) if isinstance(one, str) else Told(_plain(next(predictions), files))
+            for one in made
+        )
+        return Done(answers, decoded - began, time.perf_counter() - decoded)
+
+    def _predicted(self, ready: Sequence[Ready], request: Request) -> list[Any]:
+        return self.predictor.predicted(ready, request) if ready else []
+
+    def _prepared(self, point: OperatingPoint, picture: Any) -> Ready | str:
+        name, data = picture
+        try:
+            return self.predictor.prepared(point, Source(name, data=data))[1]
+        except (
+            Exception,
+            MemoryError,
+        ) as error:  # a broken file may raise anything, and concerns itself only
+            return f"{name} cannot be read: {reason(error)}. Send it as a JPEG or PNG."
+
+    def _asked(self, point: str, options: Options) -> Request:
+        request = self._requests[point]
+        task = self.predictor.task_at(request.point)
+        return Request(
+            request.point,
+            request.backend,
+            asked_of(task, options.threshold, options.sets, options.each_class),
+        )
+
+    def _chosen_points(self) -> list[OperatingPoint]:
+        """Return the points to answer at, the most accurate first."""
+        predictor, whole = self.predictor, self.predictor.points[-1]
+        if self.model.point is not None:
+            return [chosen(self.model.point, predictor.known_points, self.model.path)]
+        rows = predictor.header.points
+        if not self.model.in_time or predictor.preprocess.zoom is not None:
+            return [whole]
+        if not rows:
+            self.notes.append(_unmeasured(predictor, self.model.path))
+            return [whole]
+        return [read_point(row["point"]) for row in _spread_out(rows)]
+
+    def _plan(self) -> Backend:
+        """Return the backend: the fastest that agrees with float32 on images of the run, if they are here."""
+        predictor = self.predictor
+        if self.model.exact or isinstance(predictor, ExportedPredictor) or predictor.preprocess.zoom:
+            return PLAIN
+        if self._of_run:
+            return fastest_backend(predictor, self._readers)
+        measured = {row["point"]: row["backend"] for row in predictor.header.points if "backend" in row}
+        whole = str(predictor.points[-1])
+        if whole in measured:
+            return Backend(**measured[whole])
+        self.notes.append(
+            "The images of this run are not here, so nothing quicker than float32 could be checked with them."
+        )
+        return PLAIN
+
+    def _request(self, point: OperatingPoint, plan: Backend) -> Request:
+        if plan == PLAIN:
+            return Request(point)
+        return request_with(self.predictor, plan, point, partial(shown, self._readers), any_number=True)
+
+    def _lines(self) -> dict[str, Line]:
+        """Return the line of speed of every point; all take turns, so that a busy moment meets all alike."""
+        image = self._readers[0]()
+        ready = {name: self.predictor.ready(image, one.point) for name, one in self._requests.items()}
+        times: dict[tuple[str, int], list[float]] = {}
+        for turn in range(TURNS + 1):
+            for name, request in self._requests.items():
+                for size in SIZES:
+                    began = time.perf_counter()
+                    self.predictor.predicted([ready[name]] * size, request)
+                    if turn:  # the first one warms up
+                        times.setdefault((name, size), []).append(time.perf_counter() - began)
+        return {
+            name: fit_line([(size, median(times[name, size]), 1.0) for size in SIZES])
+            for name in self._requests
+        }
+
+    def _decoding(self) -> float:
+        """Return seconds of a core for a pixel of an image file."""
+        steps = self.predictor.preprocess
+        image = generated(0, steps.channels, steps.scale, steps.raw)
+        request = next(iter(self._requests.values()))
+        times, data = [], file_of(image)
+        for _ in range(TURNS):
+            began = time.perf_counter()
+            self._prepared(request.point, ("image", data))
+            times.append(time.perf_counter() - began)
+        pixels: int = image.shape[0] * image.shape[1]
+        return median(times) / (pixels + BASE_PIXELS)
+
+
+def _backend_of(request: Request) -> Backend:
+    return request.backend.plan if isinstance(request.backend, BackendNetwork) else PLAIN
+
+
+def _spread_out(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the measured points that no other one beats, without those that are hardly quicker than a better one."""
+    front = sorted((row for row in rows if not row["beaten_by"]), key=good, reverse=True)
+    kept = front[:1]
+    for row in front[1:]:
+        if row["images_per_second"] >= APART * kept[-1]["images_per_second"]:
+            kept.append(row)
+    return kept
+
+
+def _front(points: Sequence[Answering]) -> tuple[Answering, ...]:
+    """Return the points, the most accurate first, without those that are slower here than a better one."""
+    kept: list[Answering] = []
+    for one in sorted(points, key=lambda point: -point.good):
+        if all(one.line.seconds(size) < min(k.line.seconds(size) for k in kept) for size in (1, 8) if kept):
+            kept.append(one)
+    return tuple(kept)
+
+
+def _unmeasured(predictor: Predictor, model: str) -> str:
+    if len(predictor.dial) == 1:
+        return f"{model} has one operating point only: under load it refuses sooner than a model with a dial."
+    return (
+        f"The operating points of {model} were not measured yet, so only the whole network answers. Measure them once: "
+        f"{command('eval', model, '--points', 'all')}"
+    )
+
+
+def _plain(prediction: Any, files: bool) -> dict[str, Any]:
+    """Return what `vitrail predict --json` says of a prediction, and its files in base64, if they are wanted."""
+    plain: dict[str, Any] = dict(prediction.to_dict())
+    if files:
+        made: Mapping[str, bytes] = getattr(prediction, "files", dict)()
+        plain["files"] = {ending.lstrip("."): b64encode(data).decode() for ending, data in made.items()}
+    return plain
+
+
+def _served(path: Path) -> str:
+    """Return the name of a model in addresses: that of its run or file."""
+    name = path.parent.name if path.name == "model.safetensors" else path.stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name) or "model"
+
+
+def _card(path: Path) -> str:
+    """Return the model card beside a model file, or an empty string."""
+    try:
+        return (path.parent / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""

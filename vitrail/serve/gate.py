@@ -1,0 +1,126 @@
+"""What every request passes first: the token, the host, and the limits of its body. Plain ASGI, before any parsing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from vitrail.core.access import LOCAL, host_of, same
+from vitrail.serve.front import Front
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+OPEN = ("/health/live", "/health/ready", "/health/started", "/v2/health/live", "/v2/health/ready")
+"""Paths that need no token: probes of container platforms send none, and the answers say nothing about the model."""
+
+PAGES = ("/", "/openapi.json", "/static/")
+"""The page about the interface, which is the same for every model of this version."""
+
+
+class Gate:
+    """Refuses requests without the token or for another host, and bodies that are too large or too slow.
+
+    A body is refused by its stated length before any of it is read; one without a length, when it has become too long.
+    Without a token only this machine reaches the server, and only requests that name it are taken: pages in a browser
+    could otherwise lead a name of theirs here.
+    """
+
+    def __init__(self, app: App, front: Front) -> None:
+        self.app, self.front = app, front
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began = time.monotonic()
+        headers = Headers(scope=scope)
+        code = 500
+
+        async def counted(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+            await send(message)
+
+        refusal = self._refusal(scope, headers)
+        try:
+            if refusal is not None:
+                await refusal(scope, receive, counted)
+            else:
+                await self.app(scope, _Body(receive, self.front).receive, counted)
+        finally:
+            path = _known(scope["path"])
+            self.front.metrics.request(path, code, time.monotonic() - began)
+
+    def _refusal(self, scope: MutableMapping[str, Any], headers: Headers) -> JSONResponse | None:
+        path, token, limits = scope["path"], self.front.service.token, self.front.service.limits
+        if not token and host_of(headers.get("host", "")) not in LOCAL:
+            return refused(
+                421, "This server answers to localhost only. Start it with a token for other names."
+            )
+        public = path in OPEN or path in PAGES or path.startswith(PAGES[-1])
+        if token and not public and not _shown(headers, token):
+            answer = refused(401, "This server needs its token: send the header Authorization: Bearer TOKEN.")
+            answer.headers["www-authenticate"] = "Bearer"
+            return answer
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit() or len(length) > 18:
+            return refused(400, "The header Content-Length is no number.", close=True)
+        if int(length) > limits.data:
+            return refused(413, _too_long(limits.data), close=True)
+        return None
+
+
+class _Body:
+    """The body of a request: at most so many bytes, in so many seconds."""
+
+    def __init__(self, receive: Receive, front: Front) -> None:
+        self._receive, self._limits = receive, front.service.limits
+        self._read, self._until, self._whole = 0, time.monotonic() + self._limits.seconds, False
+
+    async def receive(self) -> Message:
+        """Return the next part; HTTPException if it is too much or too slow."""
+        if self._whole:
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0.01, self._until - time.monotonic()))
+        except TimeoutError as error:
+            raise HTTPException(
+                408,
+                f"The body did not arrive within {self._limits.seconds:g} seconds. Send it again.",
+                {"connection": "close"},
+            ) from error
+        self._read += len(message.get("body", b""))
+        self._whole = message["type"] != "http.request" or not message.get("more_body", False)
+        if self._read > self._limits.data:
+            raise HTTPException(413, _too_long(self._limits.data), {"connection": "close"})
+        return message
+
+
+def refused(code: int, sentence: str, close: bool = False) -> JSONResponse:
+    """Return a refusal; with `close`, the connection ends, so that nothing more of the body is read."""
+    return JSONResponse({"error": sentence}, code, {"connection": "close"} if close else None)
+
+
+def _too_long(most: int) -> str:
+    return f"The body has more than {most:,} bytes. Send fewer or smaller images."
+
+
+def _shown(headers: Headers, token: str) -> bool:
+    kind, _, given = headers.get("authorization", "").partition(" ")
+    return kind.lower() == "bearer" and same(given.strip(), token)
+
+
+def _known(path: str) -> str:
+    """Return the path for metrics: those of others are one, or anyone could fill the memory with new ones."""
+    first = "/" + path.strip("/").partition("/")[0]
+    return first if first in ("/", "/predict", "/explain", "/card", "/health", "/metrics", "/v2") else "other"

@@ -1,0 +1,220 @@
+"""Which images are computed next, and at which operating point: one decision at each batch.
+
+The most accurate (point, batch size) that fits the time left to the most urgent image, like SlackFit of SuperServe
+(Khare et al., NSDI 2025), with two conditions more, so that what was accepted is also answered: the other images that
+wait, and those that will come meanwhile, must still be answerable at the cheapest point. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import NamedTuple, Protocol
+
+from vitrail.serve.speeds import Costs, Load, Speeds
+
+FORETOLD = 2.0
+"""Standard deviations of the number of images that may come during a batch, beyond their mean."""
+
+ROOM = (0.4, 0.6, 1.0)
+"""Share of the promise in which a batch and the images that may come meanwhile must fit: least, at the start, most.
+
+With all of it, as SlackFit would have it, each idle moment is spent on accuracy and the next burst finds no room."""
+
+MISSED = 0.01
+"""Share of images that may be late or refused: each one takes room away, and so many others in time give it back."""
+
+STEP = 0.05
+"""What an image that is late or refused takes away of the room."""
+
+SUSTAINED = 0.9
+"""Largest share of the time that a point may need for the images that come: above it a queue builds up.
+
+A steady middle point is more accurate than turns of the best and the cheapest one (docs/benchmarks.md)."""
+
+
+class Point(NamedTuple):
+    """An operating point that a server answers at: its name, and its score (higher is better), for comparison."""
+
+    name: str
+    good: float
+
+
+class Task(Costs, Protocol):
+    """An image that waits: what it costs, its deadline, and the operating point that its request names, if any."""
+
+    @property
+    def deadline(self) -> float:
+        """When its answer is due."""
+        ...
+
+    @property
+    def point(self) -> str:
+        """The operating point that its request names; empty if any will do."""
+        ...
+
+    @property
+    def group(self) -> Hashable:
+        """What the images of a batch have in common: point and options."""
+        ...
+
+
+class Arrivals(NamedTuple):
+    """How images come: a second so many, with this variance of the number relative to a Poisson process (CV²)."""
+
+    rate: float = 0.0
+    burst: float = 1.0
+
+    def most(self, seconds: float) -> float:
+        """Return how many images may come in this time."""
+        mean = self.rate * seconds
+        return mean + FORETOLD * sqrt(self.burst * mean)
+
+
+class Moment(NamedTuple):
+    """The state of a server: the time, the images that wait (most urgent first), and the arrivals.
+
+    `free_at` is when each worker is free; `promise` is the time that a request gets without a deadline of its own.
+    """
+
+    now: float
+    waiting: Sequence[Task]
+    free_at: Sequence[float]
+    arrivals: Arrivals
+    promise: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The next batch: so many of the most urgent images at this operating point."""
+
+    point: str
+    count: int
+
+
+class Policy(Protocol):
+    """Decides what is computed next."""
+
+    points: Sequence[Point]
+    largest: int
+
+    def decide(self, moment: Moment) -> Decision:
+        """Return the next batch."""
+        ...
+
+    def admits(self, moment: Moment) -> bool:
+        """Tell whether all images that wait can be answered in time."""
+        ...
+
+    def learned(self, in_time: bool) -> None:
+        """Note that an image was answered in time, or was late or refused."""
+        ...
+
+
+class SlackFit:
+    """The policy of the server. `points`: the most accurate first; `largest`: images of a batch at most."""
+
+    def __init__(self, points: Sequence[Point], speeds: Speeds, largest: int) -> None:
+        self.points, self.speeds, self.largest = points, speeds, largest
+        self.cheapest = min(points, key=lambda one: speeds.line(one.name).seconds(largest)).name
+        self.room = ROOM[1]
+
+    def decide(self, moment: Moment) -> Decision:
+        """Return the most accurate batch that leaves every image its time; of equals, the larger one.
+
+        If there is none, the cheapest point computes as many images as are in time.
+        """
+        first = moment.waiting[0]
+        most = self._alike(moment.waiting)
+        names = [first.point] if first.point else [one.name for one in self.points]
+        for name in names:
+            for count in _sizes(most):
+                if self._fits(moment, name, count):
+                    return Decision(name, count)
+        cheapest = first.point or self.cheapest
+        return Decision(cheapest, self._in_time(moment, cheapest, most))
+
+    def admits(self, moment: Moment) -> bool:
+        """Tell whether all images that wait can be answered in time at the cheapest point."""
+        return feasible(moment, self.speeds, self.cheapest, self.largest)
+
+    def learned(self, in_time: bool) -> None:
+        """Give the images that may come more room if one was late or refused, and less if it was in time."""
+        change = MISSED * STEP if in_time else -STEP
+        self.room = min(ROOM[2], max(ROOM[0], self.room + change))
+
+    def _alike(self, waiting: Sequence[Task]) -> int:
+        """Return how many of the most urgent images may share a batch."""
+        group = waiting[0].group
+        for place, one in enumerate(waiting[: self.largest]):
+            if one.group != group:
+                return place
+        return min(len(waiting), self.largest)
+
+    def _fits(self, moment: Moment, name: str, count: int) -> bool:
+        """Tell whether a batch is in time, and leaves time for the others that wait and that may come meanwhile."""
+        now, waiting = moment.now, moment.waiting
+        load = Load.of(waiting[:count])
+        seconds = self.speeds.seconds(name, load, now)
+        if now + seconds > min(one.deadline for one in waiting[:count]):
+            return False
+        workers = len(moment.free_at)
+        rest = moment._replace(waiting=waiting[count:], free_at=[*_after(moment), now + seconds])
+        if not feasible(rest, self.speeds, self.cheapest, self.largest):
+            return False
+        if name == self.cheapest or not moment.promise:
+            return True
+        if not self._sustained(moment, name, load):
+            return False
+        coming = moment.arrivals.most(seconds) / workers
+        left = (len(waiting) - count) / workers
+        some = max(1, round(min(self.largest, coming + left)))
+        rounds = (coming + left) / some
+        return (
+            seconds + rounds * self.speeds.seconds(self.cheapest, load.times(some), now)
+            <= self.room * moment.promise
+        )
+
+    def _sustained(self, moment: Moment, name: str, load: Load) -> bool:
+        """Tell whether a point keeps up with the images that come, in batches that half of the promise allows."""
+        share = 0.0
+        for count in reversed(_sizes(self.largest)):
+            seconds = self.speeds.usual(name, load.times(count), moment.now)
+            if count > 1 and seconds > moment.promise / 2:
+                break
+            share = moment.arrivals.rate * seconds / count / len(moment.free_at)
+        return share <= SUSTAINED
+
+    def _in_time(self, moment: Moment, name: str, most: int) -> int:
+        """Return how many images a late server computes next: all that keep the most urgent one in time, or all."""
+        for count in _sizes(most):
+            load = Load.of(moment.waiting[:count])
+            if moment.now + self.speeds.seconds(name, load, moment.now) <= moment.waiting[0].deadline:
+                return count
+        return most
+
+
+def feasible(moment: Moment, speeds: Speeds, cheapest: str, largest: int) -> bool:
+    """Tell whether all images that wait are in time if only the cheapest point is used from now on."""
+    free = sorted(max(moment.now, one) for one in moment.free_at)
+    waiting, start = moment.waiting, 0
+    while start < len(waiting):
+        part = waiting[start : start + largest]
+        done = free[0] + speeds.seconds(part[0].point or cheapest, Load.of(part), moment.now)
+        if done > min(one.deadline for one in part):
+            return False
+        free = sorted([*free[1:], done])
+        start += len(part)
+    return True
+
+
+def _after(moment: Moment) -> list[float]:
+    """Return when the other workers are free, if the one that is free first takes a batch."""
+    return sorted(moment.free_at)[1:]
+
+
+def _sizes(most: int) -> list[int]:
+    """Return the batch sizes to try, the largest first."""
+    sizes = {most, *(size for size in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if size < most)}
+    return sorted(sizes, reverse=True)
