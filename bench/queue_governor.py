@@ -1,10 +1,20 @@
-"""The usual way to give accuracy for speed, beside which `bench.serve` puts ours: a governor of the queue's length."""
+"""The usual way to give accuracy for speed, beside which `bench.serve` puts ours: a governor of the queue's length.
+
+`python -m bench.queue_governor RUN --port 8000 --latency 100ms` is `vitrail serve` with this policy instead of its own.
+"""
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 from collections.abc import Sequence
 
+from vitrail.core.environment import cores
+from vitrail.infer.predict_options import read_latency
+from vitrail.serve.front import Front, Service
+from vitrail.serve.messages import Model
 from vitrail.serve.policy import Decision, Moment, Point, feasible
+from vitrail.serve.server import Place, serve
 from vitrail.serve.speeds import Speeds
 
 HIGH, LOW = 4, 2
@@ -39,3 +49,18 @@ class QueueGovernor:
 
     def learned(self, in_time: bool) -> None:
         """Learn nothing."""
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(prog="bench.queue_governor", description=__doc__)
+    words.add_argument("run")
+    words.add_argument("--port", type=int, default=8000)
+    words.add_argument("--latency", required=True)
+    options = words.parse_args()
+    model = Model(options.run, in_time=True, threads=cores())
+    front = Front(Service(model, read_latency(options.latency) / 1000), QueueGovernor)
+    asyncio.run(serve(front, Place(port=options.port), lambda link, _: print(link, flush=True)))
+
+
+if __name__ == "__main__":
+    main()
