@@ -17,7 +17,8 @@ ODD = ("", " ", "\x00", "é", "’", "%00", "../../etc/passwd", "{{7*7}}", "${jn
 HOSTILE_METHODS = ("os:system", "subprocess:run", "builtins:exec", "os:_exit", "vitrail.cli.main:main", "../relevance",
                    "relevance\x00", "antigravity", "this", "relevance" * 5)  # fmt: skip
 HOSTS = ("evil.example", "localhost.evil.example", "127.0.0.1.nip.io:80", "", "[::1", "localhost:99999999999",
-         "a" * 3000, "localhost\x0bx", "0", "user@localhost", "localhost:", ":", "[::1]:0", "127.0.0.1:80:80")  # fmt: skip
+         "a" * 3000, "localhost\x0bx", "0", "user@localhost", "localhost:", ":", "[::1]:0",
+         "127.0.0.1:80:80")  # fmt: skip
 PATHS = ("/predict", "/explain", "/card", "/metrics", "/v2", "/health/ready", "/openapi.json", "/", "/static/x",
          "/static/../app.py", "/static/%2e%2e%2fapp.py", "//", "/%ff%fe", "/predict/%00", "/predict/a/b",
          "/v2/models/x/infer", "/v2/models/%2e%2e/ready", "*", "http://other.example/predict")  # fmt: skip

@@ -57,11 +57,13 @@ class Engine:
         points = self._chosen_points()
         plan = self._plan()
         self._requests = {str(point): self._request(point, plan) for point in points}
+        self._release()  # backends are checked with batches that are larger than those of a server
 
     def facts(self) -> Facts:
         """Measure the points, and return what the front of the server knows of the model."""
         predictor = self.predictor
         lines = self._lines()
+        self._release()
         rows = {row["point"]: row for row in predictor.header.points}
         told = [
             Answering(
@@ -170,6 +172,12 @@ class Engine:
         if plan == PLAIN:
             return Request(point)
         return request_with(self.predictor, plan, point, partial(shown, self._readers), any_number=True)
+
+    def _release(self) -> None:
+        """Free the memory of the largest batch, which every point keeps for itself."""
+        for request in self._requests.values():
+            if isinstance(request.backend, BackendNetwork):
+                request.backend.release()
 
     def _lines(self) -> dict[str, Line]:
         """Return the line of speed of every point; all take turns, so that a busy moment meets all alike."""
