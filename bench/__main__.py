@@ -6,10 +6,11 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TOOLS = {
-    "__init__", "__main__", "apart", "commits", "commits_side", "explain_page_side", "first_job", "golden",
-    "golden_compare", "golden_data", "golden_side", "kept", "pairs", "toy",
+    "__init__", "__main__", "apart", "arrivals", "commits", "commits_side", "explain_page_side", "first_job", "golden",
+    "golden_compare", "golden_data", "golden_side", "kept", "litserve_side", "load_numbers", "open_loop", "pairs",
+    "queue_governor", "serve_loads", "serve_tables", "served", "toy",
 }  # fmt: skip
-HOURS = {"family", "positions", "learn", "int8", "robustness", "robustness_oracles"}
+HOURS = {"family", "positions", "learn", "int8", "robustness", "robustness_oracles", "serve"}
 """Benches that train for long, or need trained runs or an environment of their own: run when they are named."""
 
 

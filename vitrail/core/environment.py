@@ -62,7 +62,17 @@ def cores() -> int:
     stated = os.environ.get("OMP_NUM_THREADS", "")
     if stated.isdigit() and int(stated):
         return int(stated)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(own, _quota()))
+
+
+def _quota() -> int:
+    """Return how many cores the container of this process may use; many, if nothing limits it."""
+    try:
+        most, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return int(int(most) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):  # no container, or no limit ("max")
+        return 1 << 16
 
 
 def is_main_process() -> bool:
