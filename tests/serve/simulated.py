@@ -1,4 +1,4 @@
-"""A machine without a clock of its own: the policy, the speeds and the arrivals of the server, and pretended batches."""
+"""A machine without a clock of its own: policy, speeds and arrivals of the server, and pretended batches."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ SPREADS = (1.04, 2.5)
 """Bounds of the spread: the noise of few batches is not known, and one stalled batch says little."""
 
 STALLED = 2.0
-"""How many times as long as expected a batch decodes at most, for what is learned of it: one that stalled says little."""
+"""How many times as long as expected a batch decodes at most, for what is learned: one that stalled says little."""
 
 BASE_PIXELS = 60_000
 """Cost of an image that does not depend on its size (opening, resizing), as pixels to decode."""
@@ -195,7 +195,7 @@ class Speeds:
         beyond = batch.whole - batch.decode - batch.network
         self.overhead += 0.1 * (min(0.02, max(0.0, beyond)) - self.overhead)
         if batch.expected > 0:
-            self._ratios.append(batch.whole * self._spread / batch.expected)
+            self._ratios.append(min(SPREADS[1], batch.whole * self._spread / batch.expected))
             if len(self._ratios) >= FEW:
                 self._spread = min(SPREADS[1], max(SPREADS[0], float(np.percentile(self._ratios, CAREFUL))))
         # A point is refitted without the pace, which is of the moment; a stalled batch says nothing about its line.
