@@ -40,7 +40,6 @@ def test_every_path_method_and_code_is_on_the_page():
     for said in (
         "One answer an image",
         "Too Many Requests",
-        "The queue is full.",
         "number, 0 to 1",
         "required",
     ):

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
 from vitrail import __version__
@@ -14,7 +14,7 @@ from vitrail.core.text import printable
 from vitrail.serve import explain_route, inference_protocol, routes, state_routes
 from vitrail.serve.api_page import HEADERS, api_page, page_file
 from vitrail.serve.front import Front
-from vitrail.serve.gate import Gate
+from vitrail.serve.gate import Gate, Json
 
 ABOUT = "Predictions of a model that vitrail trained: in time, at the operating point that the load allows."
 
@@ -46,7 +46,7 @@ async def _page(request: Request) -> Response:
 async def _static(name: str) -> Response:
     found = page_file(name)
     if found is None:
-        return JSONResponse({"error": f"There is no file {printable(name)}."}, 404)
+        return Json({"error": f"There is no file {printable(name)}."}, 404)
     return Response(found.data, media_type=found.media_type, headers=dict(HEADERS))
 
 
@@ -57,14 +57,14 @@ async def _sentence(request: Request, error: Exception) -> Response:
         405: "This address takes other methods; GET / lists them.",
     }
     sentence = known.get(error.status_code, printable(str(error.detail)))
-    return JSONResponse({"error": sentence}, error.status_code, error.headers)
+    return Json({"error": sentence}, error.status_code, error.headers)
 
 
 async def _not_valid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first: Any = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part not in ("query", "header", "body"))
-    return JSONResponse({"error": printable(f"{place}: {first['msg']}.")}, 422)
+    return Json({"error": printable(f"{place}: {first['msg']}.")}, 422)
 
 
 async def _nobody(request: Request, error: Exception) -> Response:

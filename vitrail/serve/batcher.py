@@ -78,7 +78,7 @@ class Batcher:
             self._refuse_crowd(new)
             self._refuse_late(new, now, limit)
         except Refused as refused:
-            self._missed(refused.why, len(images))
+            self._missed(refused.why, new)
             raise
         self.waiting = sorted([*self.waiting, *new], key=lambda one: one.deadline)
         self._bytes += sum(len(one.sent.picture.data) for one in new)
@@ -173,15 +173,20 @@ class Batcher:
         self._leave(late)
         for one in late:
             if not one.answer.done():
-                self._missed(LATE, 1)
+                self._missed(LATE, [one])
         sentence = "The server became slower while this image waited, and is too late. Try again later."
         refuse(late, Refused(sentence, LATE, self._clear_in()))
 
-    def _missed(self, why: str, images: int) -> None:
-        self.counts.refused(why, images)
-        if why != "never":
-            for _ in range(images):
-                self.policy.learned(False)
+    def _missed(self, why: str, images: Sequence[Waiting]) -> None:
+        self.counts.refused(why, len(images))
+        for one in images:
+            if why != "never":
+                self._learn(one, False)
+
+    def _learn(self, one: Waiting, in_time: bool) -> None:
+        """Tell the policy whether the promise was kept; a deadline of a request's own says nothing about it."""
+        if one.wanted.seconds is None:
+            self.policy.learned(in_time)
 
     def _leave(self, images: Sequence[Waiting]) -> None:
         gone = set(map(id, images))
@@ -243,7 +248,7 @@ class Batcher:
             queue = began - one.arrived + beyond
             found = Answered(told, batch.point, len(images), queue, batch.decode, batch.network)
             answered.append(found)
-            self.policy.learned(ended <= one.deadline)
+            self._learn(one, ended <= one.deadline)
             if not one.answer.done():
                 one.answer.set_result(found)
         self.counts.computed(batch, answered)

@@ -26,7 +26,7 @@ from vitrail.infer.predictor import Predictor, Ready, Request, load
 from vitrail.infer.prefetch import read_then_compute
 from vitrail.layers.elastic import OperatingPoint, read_point
 from vitrail.serve.explaining import methods_of
-from vitrail.serve.messages import Answering, Batch, Done, Facts, Model, Options, Told
+from vitrail.serve.messages import Answering, Batch, Done, Facts, Model, Options, Picture, Told
 from vitrail.serve.speeds import BASE_PIXELS, Line, fit_line
 from vitrail.serve.start_images import check_images, file_of, generated
 from vitrail.tasks.abstention import Abstaining
@@ -194,6 +194,8 @@ class Engine:
         image = generated(0, steps.channels, steps.scale, steps.raw)
         request = next(iter(self._requests.values()))
         times, data = [], file_of(image)
+        for name in self._requests:  # all the way, so that the first request is as quick as the tenth
+            self.computed(Batch(name, Options(), (Picture("image", data),) * 2))
         for _ in range(TURNS):
             began = time.perf_counter()
             self._prepared(request.point, ("image", data))

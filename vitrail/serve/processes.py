@@ -69,6 +69,11 @@ class WorkerProcess:
         """The process id."""
         return self._process.pid if self._process is not None else 0
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and bool(self._process.is_alive())
+
     def kill(self) -> None:
         """End the process at once."""
         if self._process is not None:
@@ -172,7 +177,7 @@ class Team:
 
     def watch(self) -> None:
         """Replace free workers that ended: nobody would notice before the next batch."""
-        for worker in [one for one in self.free if one.number and not one._process.is_alive()]:
+        for worker in [one for one in self.free if not one.alive]:
             self.free.remove(worker)
             self.busy.append(worker)
             self.lost(worker)

@@ -17,7 +17,8 @@ function make(tag, { name, text, ...rest } = {}, ...inside) {
 // Numbers as people read them: 1,234,567 and 0.913
 function shown(value) {
   if (typeof value === "number") return value.toLocaleString("en", { maximumFractionDigits: Math.abs(value) < 10 ? 3 : 1 });
-  if (value === null || value === undefined) return "none";
+  if (value === null || value === undefined || value.length === 0) return "none";
+  if (Array.isArray(value)) return value.map(shown).join(value.every(Number.isFinite) ? " – " : ", ");
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
@@ -257,3 +258,12 @@ if (at("token")) {
 }
 if (has("predict")) start_trying();
 if (has("card")) load_card();
+
+/** Open the address that the link in the bar names. */
+function unfold() {
+  const named = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (named instanceof HTMLDetailsElement) named.open = true;
+}
+
+window.addEventListener("hashchange", unfold);
+unfold();
