@@ -249,7 +249,7 @@ def main() -> None:
     numbers = capacity(found) if options.closed else summary(found, options.promise, scores)
     if options.first:
         early = [one for one in found if one.scheduled < options.first]
-        numbers["first"] = summary(early, options.promise, scores)
+        numbers["early"] = summary(early, options.promise, scores)
     print(json.dumps({**numbers, "generator_cpu": share}))
     if options.out:
         options.out.write_text(json.dumps([one._asdict() for one in found]))

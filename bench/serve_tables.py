@@ -119,7 +119,7 @@ def _verdicts(load: Load, setup: Setup, ours: Row) -> Iterator[str]:
 def _alike(systems: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, Any]]:
     """Return the medians of the same arrivals: of ours, those of its first seconds, if the others had only these."""
     return {
-        system: _median([{**row, **row.get("first", {})} for row in rows]) for system, rows in systems.items()
+        system: _median([{**row, **row.get("early", {})} for row in rows]) for system, rows in systems.items()
     }
 
 
@@ -135,21 +135,23 @@ def _beside_fixed(name: str, setup: Setup, medians: Mapping[str, Row]) -> Iterat
         # At CV² 8 a whole point is aimed at, where the front is wide enough to gain it.
         wanted = 0.01 if name == "gamma8" and setup.width >= 0.01 else 0.0
         yield (
-            f"On the same arrivals {ours['attainment']:.1%} in time; at equal attainment {100 * more:+.2f} points beside the best fixed point ({best}, "
-            f"{equal[best]['attainment']:.1%} in time); at least {100 * wanted:+.0f}: {_kept(more >= wanted)}. "
-            f"The front is {100 * setup.width:.1f} points wide."
+            f"On the same arrivals {ours['attainment']:.1%} in time at {ours['accuracy']:.1%}; the best fixed point of "
+            f"equal attainment, {best}, {equal[best]['attainment']:.1%} at {equal[best]['accuracy']:.1%}: "
+            f"{100 * more:+.2f} points, at least {100 * wanted:+.0f}: {_kept(more >= wanted)}. The front is "
+            f"{100 * setup.width:.1f} points wide."
         )
     else:
         best = max(fixed, key=lambda what: fixed[what]["attainment"])
         yield (
-            f"No fixed point has as many answers in time; the nearest is {best} with "
+            f"On the same arrivals {ours['attainment']:.1%} in time at {ours['accuracy']:.1%}; no fixed point has as "
+            f"many in time; the nearest is {best} with "
             f"{fixed[best]['attainment']:.1%} at {fixed[best]['accuracy']:.1%}."
         )
     exact = {what: row for what, row in fixed.items() if row["accuracy"] >= ours["accuracy"]}
     if exact:
         best = max(exact, key=lambda what: exact[what]["attainment"])
         times = ours["attainment"] / exact[best]["attainment"] if exact[best]["attainment"] else math.inf
-        yield f"At no more accuracy {times:.2f} × as many in time as the best fixed point that is as accurate ({best})."
+        yield f"{times:.2f} × as many in time as the best fixed point that is at least as accurate ({best})."
 
 
 def _kept(true: bool) -> str:
