@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
@@ -17,7 +17,7 @@ from vitrail.core.text import printable
 from vitrail.serve import explain_route, inference_protocol, routes, state_routes
 from vitrail.serve.api_page import HEADERS, api_page, page_file
 from vitrail.serve.front import Front
-from vitrail.serve.gate import Gate
+from vitrail.serve.gate import Gate, Json
 
 ABOUT = "Predictions of a model that vitrail trained: in time, at the operating point that the load allows."
 
@@ -58,7 +58,7 @@ async def _page(request: Request) -> Response:
 async def _static(name: str) -> Response:
     found = page_file(name)
     if found is None:
-        return JSONResponse({"error": f"There is no file {printable(name)}."}, 404)
+        return Json({"error": f"There is no file {printable(name)}."}, 404)
     return Response(found.data, media_type=found.media_type, headers=dict(HEADERS))
 
 
@@ -69,7 +69,7 @@ async def _sentence(request: Request, error: Exception) -> Response:
         sentence = UNROUTED.get(error.status_code, sentence)
     if error.status_code == 405 and (methods := _methods(request)):
         headers = {"allow": ", ".join(methods)}
-    return JSONResponse({"error": sentence}, error.status_code, headers)
+    return Json({"error": sentence}, error.status_code, headers)
 
 
 def _methods(request: Request) -> list[str]:
@@ -83,7 +83,7 @@ async def _not_valid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first: Any = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part not in ("query", "header", "body"))
-    return JSONResponse({"error": printable(f"{place}: {first['msg']}.")}, 422)
+    return Json({"error": printable(f"{place}: {first['msg']}.")}, 422)
 
 
 async def _nobody(request: Request, error: Exception) -> Response:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from vitrail.serve.arrivals import ArrivalRate
 from vitrail.serve.messages import Batch, Done, Told
-from vitrail.serve.policy import Decision, Moment, Policy
+from vitrail.serve.policy import Decision, Moment, Policy, next_alike, without
 from vitrail.serve.processes import Team, WorkerGone, WorkerProcess
 from vitrail.serve.speeds import Load, Seen, Speeds
 from vitrail.serve.waiting import Answered, Refused, Sent, Waiting, Wanted, pixels_of, refuse, too_slow
@@ -78,7 +78,7 @@ class Batcher:
             self._refuse_crowd(new)
             self._refuse_late(new, now, limit)
         except Refused as refused:
-            self._missed(refused.why, len(images))
+            self._missed(refused.why, new)
             raise
         self.waiting = sorted([*self.waiting, *new], key=lambda one: one.deadline)
         self._bytes += sum(len(one.sent.picture.data) for one in new)
@@ -173,26 +173,30 @@ class Batcher:
         self._leave(late)
         for one in late:
             if not one.answer.done():
-                self._missed(LATE, 1)
+                self._missed(LATE, [one])
         sentence = "The server became slower while this image waited, and is too late. Try again later."
         refuse(late, Refused(sentence, LATE, self._clear_in()))
 
-    def _missed(self, why: str, images: int) -> None:
-        self.counts.refused(why, images)
-        if why != "never":
-            for _ in range(images):
-                self.policy.learned(False)
+    def _missed(self, why: str, images: Sequence[Waiting]) -> None:
+        self.counts.refused(why, len(images))
+        for one in images:
+            if why != "never":
+                self._learn(one, False)
+
+    def _learn(self, one: Waiting, in_time: bool) -> None:
+        """Tell the policy whether the promise was kept; a deadline of a request's own says nothing about it."""
+        if one.wanted.seconds is None:
+            self.policy.learned(in_time)
 
     def _leave(self, images: Sequence[Waiting]) -> None:
-        gone = set(map(id, images))
-        if gone:
-            self.waiting = [one for one in self.waiting if id(one) not in gone]
+        if images:
+            self.waiting = without(self.waiting, images)
             self._bytes -= sum(len(one.sent.picture.data) for one in images)
 
     def _next_batch(self) -> None:
         now = time.monotonic()
         decision = self.policy.decide(self._moment(now, self.waiting))
-        images = self.waiting[: decision.count]
+        images = next_alike(self.waiting, decision.count)
         self._leave(images)
         worker = self.team.take()
         load = Load.of(images)
@@ -243,7 +247,7 @@ class Batcher:
             queue = began - one.arrived + beyond
             found = Answered(told, batch.point, len(images), queue, batch.decode, batch.network)
             answered.append(found)
-            self.policy.learned(ended <= one.deadline)
+            self._learn(one, ended <= one.deadline)
             if not one.answer.done():
                 one.answer.set_result(found)
         self.counts.computed(batch, answered)

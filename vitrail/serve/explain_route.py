@@ -6,12 +6,13 @@ from base64 import b64encode
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from vitrail.core.errors import RunError
 from vitrail.serve.bodies import images_of
+from vitrail.serve.gate import Json
 from vitrail.serve.messages import Question, Shown
 from vitrail.serve.openapi import ERRORS, EXPLAINED, IMAGE_BODY
 from vitrail.serve.processes import WorkerGone
@@ -63,4 +64,4 @@ async def explain(request: Request, options: Annotated[ExplainOptions, Query()])
         raise HTTPException(422, shown.refused)
     if "image/png" in request.headers.get("accept", ""):
         return Response(shown.png, media_type="image/png")
-    return JSONResponse({**shown.plain, "png": b64encode(shown.png).decode()})
+    return Json({**shown.plain, "png": b64encode(shown.png).decode()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -106,9 +107,18 @@ class _Body:
         return message
 
 
+class Json(JSONResponse):
+    """JSON that holds whatever a name may be: bytes that are no UTF-8 are written as escapes."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the text of a value."""
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "backslashreplace")
+
+
 def refused(code: int, sentence: str, close: bool = False) -> JSONResponse:
     """Return a refusal; with `close`, the connection ends, so that nothing more of the body is read."""
-    return JSONResponse({"error": sentence}, code, {"connection": "close"} if close else None)
+    return Json({"error": sentence}, code, {"connection": "close"} if close else None)
 
 
 def _too_long(most: int) -> str:

@@ -23,6 +23,7 @@ from vitrail import __version__
 from vitrail.core.text import printable
 from vitrail.serve.bodies import checked, decoded, refuse_many
 from vitrail.serve.front import Limits
+from vitrail.serve.gate import Json
 from vitrail.serve.messages import Facts, Options, Picture
 from vitrail.serve.openapi import ERRORS, State
 from vitrail.serve.routes import answers_for, front_of, open_model, refuse_unknown_point
@@ -151,7 +152,7 @@ async def infer(request: Request, model: str) -> JSONResponse:
     wanted = _wanted(given.parameters)
     refuse_unknown_point(wanted.point, facts)
     found = await answers_for(request, sent, wanted)
-    return JSONResponse(_response(model, given.id, found, facts))
+    return Json(_response(model, given.id, found, facts))
 
 
 def _refuse_other(request: Request, model: str) -> None:

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from vitrail.serve.batcher import Batcher
 from vitrail.serve.bodies import images_of
 from vitrail.serve.front import Front
+from vitrail.serve.gate import Json
 from vitrail.serve.messages import Facts, Options
 from vitrail.serve.openapi import ERRORS, IMAGES_BODY, Answers
 from vitrail.serve.waiting import Answered, Refused, Sent, Waiting, Wanted
@@ -112,12 +113,12 @@ async def _predicted(
         front.metrics.late(len(found))
     told = [_told(one, image) for one, image in zip(found, sent, strict=True)]
     if all(one.told.error for one in found):
-        return JSONResponse({"error": found[0].told.error, "answers": told}, 422)
+        return Json({"error": found[0].told.error, "answers": told}, 422)
     backends = {one.name: one.backend for one in facts.points}
     for one, plain in zip(found, told, strict=True):
         plain["backend"] = backends.get(one.point, "")
     model = {"name": facts.name, "sha256": facts.sha256}
-    return JSONResponse({"answers": told, "model": model, "total_ms": milliseconds(total), "late": late})
+    return Json({"answers": told, "model": model, "total_ms": milliseconds(total), "late": late})
 
 
 async def answers_for(request: Request, sent: Sequence[Sent], wanted: Wanted) -> list[Answered]:
@@ -139,9 +140,7 @@ async def answers_for(request: Request, sent: Sequence[Sent], wanted: Wanted) ->
     except Refused as error:
         raise refusal(error) from error
     finally:
-        left = [one for one in waiting if not one.answer.done()]
-        if left:
-            batcher.forget(left)
+        batcher.forget(waiting)
 
 
 async def _until(request: Request, waiting: Sequence[Waiting], limit: float) -> list[Answered]:

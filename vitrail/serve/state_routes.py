@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
+from vitrail.serve.gate import Json
 from vitrail.serve.openapi import ERRORS, Card, State
 from vitrail.serve.routes import front_of, milliseconds
 
@@ -31,7 +34,7 @@ async def card(request: Request) -> Card:
         }
         for one in facts.points
     ]
-    return Card(
+    card = Card(
         name=facts.name,
         task=facts.task,
         labels=list(facts.labels),
@@ -47,6 +50,7 @@ async def card(request: Request) -> Card:
         limits=service.limits.told(),
         text=facts.card,
     )
+    return cast(Card, Json(card.model_dump()))
 
 
 @router.get("/health/live", operation_id="live")
