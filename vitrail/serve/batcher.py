@@ -19,6 +19,9 @@ from vitrail.serve.waiting import Answered, Refused, Sent, Waiting, Wanted, pixe
 TRIES = 2
 """How often an image is computed whose worker ended meanwhile; it is alone in its batch from the second time on."""
 
+STUCK = 60.0
+"""Seconds after which a worker at a batch is ended, at least: starting another one takes longer than most batches."""
+
 LATE = "late"
 """Why an image was refused that had been accepted: the server became slower than it was."""
 
@@ -223,7 +226,7 @@ class Batcher:
         began = time.monotonic()
         message = Batch(decision.point, images[0].wanted.options, tuple(one.sent.picture for one in images))
         try:
-            done: Done = await worker.ask(message, self.bounds.seconds)
+            done: Done = await worker.ask(message, max(STUCK, self.bounds.seconds))
         except WorkerGone:
             self.computing -= len(images)
             self._again(images)
