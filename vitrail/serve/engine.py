@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from vitrail.core import heap
 from vitrail.core.errors import VitrailError
 from vitrail.core.text import command, reason
 from vitrail.infer.autotune import request_with
@@ -178,6 +179,7 @@ class Engine:
         for request in self._requests.values():
             if isinstance(request.backend, BackendNetwork):
                 request.backend.release()
+        heap.trim()
 
     def _lines(self) -> dict[str, Line]:
         """Return the line of speed of every point; all take turns, so that a busy moment meets all alike."""
