@@ -63,13 +63,15 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def served(model: Path, words: Sequence[str] = (), token: str = TOKEN) -> Iterator[Server]:
-    """Start a server with a model, wait until it is ready, and end it afterwards."""
+def served(
+    model: Path, words: Sequence[str] = (), token: str = TOKEN, seconds: float = LIMIT
+) -> Iterator[Server]:
+    """Start a server with a model, wait until it is ready, and end it afterwards; bodies have so many seconds."""
     with tempfile.TemporaryDirectory() as folder:
         log, file = Path(folder) / "log", Path(folder) / "token"
         file.write_text(token)
-        command = [sys.executable, "-m", "vitrail", "serve", str(model), "--port", "0", *words]
-        command += ["--max-seconds", str(LIMIT), *(("--token-file", str(file)) if token else ())]
+        command = [sys.executable, "-m", "vitrail", "serve", str(model), "--port", "0"]
+        command += [*(("--token-file", str(file)) if token else ()), "--max-seconds", str(seconds), *words]
         with log.open("w") as said:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True)
         try:
@@ -131,13 +133,8 @@ def besieged(server: Server, model: str, tally: Tally, canary: Canary, connectio
     tally.count(asked, answer)
     tally.count(*fuzz_sieges.large_head(address))
     canary.look()
-    with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(lambda: list(fuzz_sieges.slow(address, connections, 30)))
-        while not slow.done():
-            canary.look()
-            time.sleep(0.5)
-        for asked, answer in slow.result():
-            tally.count(asked, answer)
+    for asked, answer in fuzz_sieges.slow(address, connections, 30, canary.look):
+        tally.count(asked, answer)
     return f"{taken / 1e6:.0f} MB of a body without end were taken before it was ended."
 
 

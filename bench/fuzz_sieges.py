@@ -6,7 +6,7 @@ import base64
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
 from bench.fuzz_client import Address, Answer, Asked, answer_of, sent
@@ -65,10 +65,10 @@ def large_head(address: Address, size: int = 10 << 20) -> Judged:
         return asked, answer_of(connection)
 
 
-def slow(address: Address, count: int, seconds: float) -> Iterator[Judged]:
-    """Open connections that send a byte a second, half in the head and half in the body, for so long.
+def slow(address: Address, count: int, seconds: float, meanwhile: Callable[[], None]) -> Iterator[Judged]:
+    """Open connections that send two bytes a second, half in the head and half in the body, for so long.
 
-    While they hang the server must answer others; after `seconds` all of them must have ended.
+    While they hang the server must answer others (`meanwhile`); after `seconds` all of them must have ended.
     """
     head = Asked("a slow head", address.head("POST /predict")[:-2], (0, 408))
     body = Asked("a slow body", address.head("POST /predict", "Content-Length: 1000"), (408,))
@@ -82,6 +82,7 @@ def slow(address: Address, count: int, seconds: float) -> Iterator[Judged]:
         done: dict[socket.socket, Judged] = {}
         while time.monotonic() < until and len(done) < len(open_):
             time.sleep(0.5)
+            meanwhile()
             for asked, connection in open_:
                 if connection not in done and (answer := _ended(connection)) is not None:
                     done[connection] = asked, answer
