@@ -1,4 +1,4 @@
-"""Keep freed memory in the process while the same sizes are allocated again and again (glibc)."""
+"""Keep freed memory in the process while the same sizes are allocated again and again, or return it (glibc)."""
 
 from __future__ import annotations
 
@@ -42,6 +42,12 @@ def release_memory() -> None:
         libc.mallopt(_MMAP_MAX, 65_536)
         libc.mallopt(_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(_TRIM_THRESHOLD, 64 << 20)
+        libc.malloc_trim(0)
+
+
+def trim_memory() -> None:
+    """Return freed memory to the system: blocks between others stay in the process otherwise."""
+    if libc := _glibc():
         libc.malloc_trim(0)
 
 

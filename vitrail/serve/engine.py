@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from vitrail.core import heap
 from vitrail.core.errors import VitrailError
+from vitrail.core.malloc import trim_memory
 from vitrail.core.text import command, reason
 from vitrail.infer.autotune import request_with
 from vitrail.infer.backends import PLAIN, Backend, BackendNetwork
@@ -179,7 +179,7 @@ class Engine:
         for request in self._requests.values():
             if isinstance(request.backend, BackendNetwork):
                 request.backend.release()
-        heap.trim()
+        trim_memory()
 
     def _lines(self) -> dict[str, Line]:
         """Return the line of speed of every point; all take turns, so that a busy moment meets all alike."""
