@@ -237,6 +237,7 @@ def main() -> None:
     words.add_argument("--promise", type=float, default=100, help="milliseconds")
     words.add_argument("--wait", type=float, default=10, help="seconds for the last answers")
     words.add_argument("--scores", type=Path, help="a JSON object: the score of every point")
+    words.add_argument("--first", type=float, help="also the numbers of the requests of the first seconds")
     words.add_argument("--connections", type=int, default=32, help="that are open from the start")
     words.add_argument("--closed", type=int, default=0, help="keep so many requests outstanding")
     words.add_argument("--seconds", type=float, default=6, help="of a closed loop")
@@ -246,6 +247,9 @@ def main() -> None:
     found, share = asyncio.run(run(options))
     scores = json.loads(options.scores.read_text()) if options.scores else {}
     numbers = capacity(found) if options.closed else summary(found, options.promise, scores)
+    if options.first:
+        early = [one for one in found if one.scheduled < options.first]
+        numbers["early"] = summary(early, options.promise, scores)
     print(json.dumps({**numbers, "generator_cpu": share}))
     if options.out:
         options.out.write_text(json.dumps([one._asdict() for one in found]))

@@ -45,12 +45,20 @@ SERVE = f"{shlex.quote(sys.executable)} -m vitrail.cli.main serve"
 HEALTH = {"litserve": "/health"}
 
 
+SEED = 0
+"""All systems get the same arrivals, every time."""
+
+
 class Job(NamedTuple):
-    """A system, and for how long and how often (`repeat`: which time this is) it gets every load."""
+    """A system, for how long it gets every load, and which time this is.
+
+    Of ours the `first` seconds are told, too: these are the arrivals that the others get.
+    """
 
     system: str
     repeat: int
     seconds: float
+    first: float = 0.0
 
 
 def started(options: argparse.Namespace, system: str, setup: Setup | None, point: str = "") -> Any:
@@ -152,6 +160,7 @@ def plan(options: argparse.Namespace, setup: Setup) -> list[Job]:
         most = int(left / (len(beside) * count))
         seconds = min(options.baseline_seconds, max(LEAST, most))
         beside = [one._replace(seconds=seconds) for one in beside]
+        ours = [one._replace(first=seconds) for one in ours]
     return [*ours[:1], *beside, *ours[1:]]
 
 
@@ -160,15 +169,22 @@ def took(jobs: Sequence[Job], count: int) -> float:
     return sum(STARTS + count * (job.seconds + AROUND) for job in jobs)
 
 
-def loaded(options: argparse.Namespace, setup: Setup, one: Served, load: Load, job: Job) -> dict[str, Any]:
-    """Run a load, after a moment with one request at a time, in which what waits from before is answered."""
+def loaded(
+    options: argparse.Namespace, setup: Setup, one: Served, load: Load, job: Job, points: Mapping[str, float]
+) -> dict[str, Any]:
+    """Run a load, after a moment with one request at a time, in which what waits from before is answered.
+
+    `points`: the scores of all points that may answer.
+    """
     closed(options, one, 1, 2)
     with tempfile.TemporaryDirectory() as folder:
         arrivals, scores = Path(folder) / "arrivals.json", Path(folder) / "scores.json"
-        times = load.arrivals(job.seconds, 1000 * job.repeat)
+        times = load.arrivals(job.seconds, SEED)
         arrivals.write_text(json.dumps(times.tolist()))
-        scores.write_text(json.dumps(dict(setup.scores)))
+        scores.write_text(json.dumps(dict(points)))
         words = ["--arrivals", str(arrivals), "--scores", str(scores), "--promise", f"{setup.promise:g}"]
+        if job.first and not load.shaped:
+            words += ["--first", f"{job.first:g}"]
         return generated(one, options.images, words, partial(taken, job.seconds) if load.falls else None)
 
 
@@ -188,9 +204,11 @@ def run(options: argparse.Namespace, setup: Setup, kept: list[dict[str, Any]]) -
         if not names:
             continue
         with started(options, job.system, setup) as one:
+            # A server measures its points when it starts, and may serve others than the one before.
+            served_here = {} if job.system == "litserve" else scores_of(card_of(one))
             for name in names:
-                numbers = loaded(options, setup, one, every[name], job)
-                yield {"load": name, **job._asdict(), **numbers}
+                numbers = loaded(options, setup, one, every[name], job, {**setup.scores, **served_here})
+                yield {"load": name, **job._asdict(), **numbers, "serves": list(served_here)}
 
 
 def asked() -> argparse.Namespace:

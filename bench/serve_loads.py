@@ -44,11 +44,15 @@ class Setup:
 
 @dataclass(frozen=True)
 class Load:
-    """A load: `arrivals(seconds, seed)`, and the highest rate that it keeps for seconds (`peak`; None: in bursts)."""
+    """A load: `arrivals(seconds, seed)`, and the highest rate that it keeps for seconds (`peak`; None: in bursts).
+
+    A load that changes with time (`shaped`) is stretched to its seconds; of others a shorter one is the beginning.
+    """
 
     title: str
     peak: float | None
     arrivals: Callable[[float, int], Times]
+    shaped: bool = False
     falls: bool = False
 
 
@@ -61,6 +65,7 @@ def loads(setup: Setup) -> dict[str, Load]:
             f"Poisson, {rate:.0f} requests a second, {what}",
             None if falls else rate,
             lambda seconds, seed: poisson(rate, seconds, seed),
+            falls,
             falls,
         )
 
@@ -78,6 +83,7 @@ def loads(setup: Setup) -> dict[str, Load]:
             "the capacity of the full point), Poisson",
             1.5 * full,
             lambda seconds, seed: step(0.5 * full, 1.5 * full, seconds, seed),
+            shaped=True,
         ),
         "falls": steady(
             0.8 * full, "0.8 × the capacity of the full point; another program runs on the server's core in the middle "

@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 
 def tables(setup: Setup, rows: Sequence[Row]) -> str:
     """Return a table and its verdicts for every load that was run."""
-    parts = [_head(setup)]
+    parts = [_head(setup), *_served(rows)]
     for name, load in loads(setup).items():
         found = [row for row in rows if row["load"] == name]
         if found:
@@ -43,6 +43,16 @@ def _head(setup: Setup) -> str:
         f"`{setup.cheapest}`, {setup.cheapest_rate:.1f}. Promise: {setup.promise:.0f} ms. Front: {front}; it is "
         f"{100 * setup.width:.1f} points wide. {MEANING}"
     )
+
+
+def _served(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield which points the servers with a dial answered at, one line for each start."""
+    starts = {(row["system"], row["repeat"]): row["serves"] for row in rows if len(row["serves"]) > 1}
+    if starts:
+        told = "; ".join(
+            f"{system} ({repeat + 1}): {', '.join(points)}" for (system, repeat), points in starts.items()
+        )
+        yield f"Points chosen at the start: {told}."
 
 
 def _table(name: str, load: Load, setup: Setup, rows: Sequence[Row]) -> Iterator[str]:
@@ -65,7 +75,8 @@ def _table(name: str, load: Load, setup: Setup, rows: Sequence[Row]) -> Iterator
         )
     yield ""
     if "ours" in medians:
-        yield from (f"- {line}" for line in _verdicts(name, load, setup, medians))
+        yield from (f"- {line}" for line in _verdicts(load, setup, medians["ours"]))
+        yield from (f"- {line}" for line in _beside_fixed(name, setup, _alike(systems)))
     yield from (f"- {line}" for line in _troubles(systems))
 
 
@@ -95,8 +106,7 @@ def _points(rows: Sequence[Row]) -> str:
     return ", ".join(f"`{point}` {number / whole:.0%}" for point, number in most)
 
 
-def _verdicts(name: str, load: Load, setup: Setup, medians: Mapping[str, Row]) -> Iterator[str]:
-    ours = medians["ours"]
+def _verdicts(load: Load, setup: Setup, ours: Row) -> Iterator[str]:
     if load.peak is not None and load.peak <= 1.001 * UP_TO * setup.cheapest_rate:
         yield f"In time at least {ENOUGH:.0%}: {ours['attainment']:.1%}, {_kept(ours['attainment'] >= ENOUGH)}."
     else:
@@ -104,7 +114,13 @@ def _verdicts(name: str, load: Load, setup: Setup, medians: Mapping[str, Row]) -
     ratio = ours["p99_ms"] / setup.promise
     yield f"Accepted answers' p99 at most {LATER} × the promise: {ratio:.2f} ×, {_kept(ratio <= LATER)}."
     yield f"None lost: {ours['lost']}, {_kept(ours['lost'] == 0)}."
-    yield from _beside_fixed(name, setup, medians)
+
+
+def _alike(systems: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, Any]]:
+    """Return the medians of the same arrivals: of ours, those of its first seconds, if the others had only these."""
+    return {
+        system: _median([{**row, **row.get("early", {})} for row in rows]) for system, rows in systems.items()
+    }
 
 
 def _beside_fixed(name: str, setup: Setup, medians: Mapping[str, Row]) -> Iterator[str]:
@@ -119,21 +135,23 @@ def _beside_fixed(name: str, setup: Setup, medians: Mapping[str, Row]) -> Iterat
         # At CV² 8 a whole point is aimed at, where the front is wide enough to gain it.
         wanted = 0.01 if name == "gamma8" and setup.width >= 0.01 else 0.0
         yield (
-            f"At equal attainment {100 * more:+.2f} points beside the best fixed point ({best}, "
-            f"{equal[best]['attainment']:.1%} in time); at least {100 * wanted:+.0f}: {_kept(more >= wanted)}. "
-            f"The front is {100 * setup.width:.1f} points wide."
+            f"On the same arrivals {ours['attainment']:.1%} in time at {ours['accuracy']:.1%}; the best fixed point of "
+            f"equal attainment, {best}, {equal[best]['attainment']:.1%} at {equal[best]['accuracy']:.1%}: "
+            f"{100 * more:+.2f} points, at least {100 * wanted:+.0f}: {_kept(more >= wanted)}. The front is "
+            f"{100 * setup.width:.1f} points wide."
         )
     else:
         best = max(fixed, key=lambda what: fixed[what]["attainment"])
         yield (
-            f"No fixed point has as many answers in time; the nearest is {best} with "
+            f"On the same arrivals {ours['attainment']:.1%} in time at {ours['accuracy']:.1%}; no fixed point has as "
+            f"many in time; the nearest is {best} with "
             f"{fixed[best]['attainment']:.1%} at {fixed[best]['accuracy']:.1%}."
         )
     exact = {what: row for what, row in fixed.items() if row["accuracy"] >= ours["accuracy"]}
     if exact:
         best = max(exact, key=lambda what: exact[what]["attainment"])
         times = ours["attainment"] / exact[best]["attainment"] if exact[best]["attainment"] else math.inf
-        yield f"At no more accuracy {times:.2f} × as many in time as the best fixed point that is as accurate ({best})."
+        yield f"{times:.2f} × as many in time as the best fixed point that is at least as accurate ({best})."
 
 
 def _kept(true: bool) -> str:

@@ -132,6 +132,8 @@ class SlackFit:
         first, alike = moment.waiting[0], next_alike(moment.waiting, self.largest)
         names = [first.point] if first.point else [one.name for one in self.points]
         for name in names:
+            if name != self.cheapest and not self._sustained(moment, name, Load.of(alike)):
+                continue
             for count in _sizes(len(alike)):
                 if self._fits(moment, name, alike[:count]):
                     return Decision(name, count)
@@ -153,26 +155,28 @@ class SlackFit:
         seconds = self.speeds.seconds(name, load, now)
         if now + seconds > batch[0].deadline:
             return False
-        workers = len(moment.free_at)
         others = without(moment.waiting, batch)
+        if (
+            name != self.cheapest
+            and moment.promise
+            and not self._leaves_room(moment, load, seconds, len(others))
+        ):
+            return False
         rest = moment._replace(waiting=others, free_at=[*_after(moment), now + seconds])
-        if not feasible(rest, self.speeds, self.cheapest, self.largest):
-            return False
-        if name == self.cheapest or not moment.promise:
-            return True
-        if not self._sustained(moment, name, load):
-            return False
-        coming = moment.arrivals.most(seconds) / workers
-        left = len(others) / workers
-        some = max(1, round(min(self.largest, coming + left)))
-        rounds = (coming + left) / some
-        return (
-            seconds + rounds * self.speeds.seconds(self.cheapest, load.times(some), now)
-            <= self.room * moment.promise
-        )
+        return feasible(rest, self.speeds, self.cheapest, self.largest)
+
+    def _leaves_room(self, moment: Moment, load: Load, seconds: float, others: int) -> bool:
+        """Tell whether the images that may come during a batch of so many seconds could be answered after it."""
+        workers = len(moment.free_at)
+        left = (moment.arrivals.most(seconds) + others) / workers
+        some = max(1, round(min(self.largest, left)))
+        after = left / some * self.speeds.seconds(self.cheapest, load.times(some), moment.now)
+        return seconds + after <= self.room * moment.promise
 
     def _sustained(self, moment: Moment, name: str, load: Load) -> bool:
         """Tell whether a point keeps up with the images that come, in batches that half of the promise allows."""
+        if not moment.promise:
+            return True
         share = 0.0
         for count in reversed(_sizes(self.largest)):
             seconds = self.speeds.usual(name, load.times(count), moment.now)
