@@ -11,7 +11,7 @@ from typing import Protocol
 
 from vitrail.serve.arrivals import ArrivalRate
 from vitrail.serve.messages import Batch, Done, Told
-from vitrail.serve.policy import Decision, Moment, Policy
+from vitrail.serve.policy import Decision, Moment, Policy, next_alike, without
 from vitrail.serve.processes import Team, WorkerGone, WorkerProcess
 from vitrail.serve.speeds import Load, Seen, Speeds
 from vitrail.serve.waiting import Answered, Refused, Sent, Waiting, Wanted, pixels_of, refuse, too_slow
@@ -189,15 +189,14 @@ class Batcher:
             self.policy.learned(in_time)
 
     def _leave(self, images: Sequence[Waiting]) -> None:
-        gone = set(map(id, images))
-        if gone:
-            self.waiting = [one for one in self.waiting if id(one) not in gone]
+        if images:
+            self.waiting = without(self.waiting, images)
             self._bytes -= sum(len(one.sent.picture.data) for one in images)
 
     def _next_batch(self) -> None:
         now = time.monotonic()
         decision = self.policy.decide(self._moment(now, self.waiting))
-        images = self.waiting[: decision.count]
+        images = next_alike(self.waiting, decision.count)
         self._leave(images)
         worker = self.team.take()
         load = Load.of(images)

@@ -109,14 +109,14 @@ class Front:
         """End the workers; what was accepted was answered before (`drain`)."""
         for task in self._tasks:
             task.cancel()
-        await self.team.close()
-        await self.explainers.close()
+        await asyncio.gather(self.team.close(), self.explainers.close())
 
     async def drain(self) -> None:
         """Take no more requests, and wait until those that were accepted are answered."""
         self.ending = True
         if self.batcher is not None:
             await self.batcher.empty()
+        await self.explainers.answered()
 
     def _wake(self) -> None:
         if self.batcher is not None:

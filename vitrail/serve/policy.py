@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import sqrt
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from vitrail.serve.speeds import Costs, Load, Speeds
 
@@ -60,6 +61,9 @@ class Task(Costs, Protocol):
         ...
 
 
+AnyTask = TypeVar("AnyTask", bound=Task)
+
+
 class Arrivals(NamedTuple):
     """How images come: a second so many, with this variance of the number relative to a Poisson process (CV²)."""
 
@@ -87,7 +91,7 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The next batch: so many of the most urgent images at this operating point."""
+    """The next batch: the most urgent image and the next ones of its group, so many, at this operating point."""
 
     point: str
     count: int
@@ -125,15 +129,16 @@ class SlackFit:
 
         If there is none, the cheapest point computes as many images as are in time.
         """
-        first = moment.waiting[0]
-        most = self._alike(moment.waiting)
+        first, alike = moment.waiting[0], next_alike(moment.waiting, self.largest)
         names = [first.point] if first.point else [one.name for one in self.points]
         for name in names:
-            for count in _sizes(most):
-                if self._fits(moment, name, count):
+            if name != self.cheapest and not self._sustained(moment, name, Load.of(alike)):
+                continue
+            for count in _sizes(len(alike)):
+                if self._fits(moment, name, alike[:count]):
                     return Decision(name, count)
         cheapest = first.point or self.cheapest
-        return Decision(cheapest, self._in_time(moment, cheapest, most))
+        return Decision(cheapest, self._in_time(moment, cheapest, alike))
 
     def admits(self, moment: Moment) -> bool:
         """Tell whether all images that wait can be answered in time at the cheapest point."""
@@ -144,40 +149,34 @@ class SlackFit:
         change = MISSED * STEP if in_time else -STEP
         self.room = min(ROOM[2], max(ROOM[0], self.room + change))
 
-    def _alike(self, waiting: Sequence[Task]) -> int:
-        """Return how many of the most urgent images may share a batch."""
-        group = waiting[0].group
-        for place, one in enumerate(waiting[: self.largest]):
-            if one.group != group:
-                return place
-        return min(len(waiting), self.largest)
-
-    def _fits(self, moment: Moment, name: str, count: int) -> bool:
+    def _fits(self, moment: Moment, name: str, batch: Sequence[Task]) -> bool:
         """Tell whether a batch is in time, and leaves time for the others that wait and that may come meanwhile."""
-        now, waiting = moment.now, moment.waiting
-        load = Load.of(waiting[:count])
+        now, load = moment.now, Load.of(batch)
         seconds = self.speeds.seconds(name, load, now)
-        if now + seconds > min(one.deadline for one in waiting[:count]):
+        if now + seconds > batch[0].deadline:
             return False
+        others = without(moment.waiting, batch)
+        if (
+            name != self.cheapest
+            and moment.promise
+            and not self._leaves_room(moment, load, seconds, len(others))
+        ):
+            return False
+        rest = moment._replace(waiting=others, free_at=[*_after(moment), now + seconds])
+        return feasible(rest, self.speeds, self.cheapest, self.largest)
+
+    def _leaves_room(self, moment: Moment, load: Load, seconds: float, others: int) -> bool:
+        """Tell whether the images that may come during a batch of so many seconds could be answered after it."""
         workers = len(moment.free_at)
-        rest = moment._replace(waiting=waiting[count:], free_at=[*_after(moment), now + seconds])
-        if not feasible(rest, self.speeds, self.cheapest, self.largest):
-            return False
-        if name == self.cheapest or not moment.promise:
-            return True
-        if not self._sustained(moment, name, load):
-            return False
-        coming = moment.arrivals.most(seconds) / workers
-        left = (len(waiting) - count) / workers
-        some = max(1, round(min(self.largest, coming + left)))
-        rounds = (coming + left) / some
-        return (
-            seconds + rounds * self.speeds.seconds(self.cheapest, load.times(some), now)
-            <= self.room * moment.promise
-        )
+        left = (moment.arrivals.most(seconds) + others) / workers
+        some = max(1, round(min(self.largest, left)))
+        after = left / some * self.speeds.seconds(self.cheapest, load.times(some), moment.now)
+        return seconds + after <= self.room * moment.promise
 
     def _sustained(self, moment: Moment, name: str, load: Load) -> bool:
         """Tell whether a point keeps up with the images that come, in batches that half of the promise allows."""
+        if not moment.promise:
+            return True
         share = 0.0
         for count in reversed(_sizes(self.largest)):
             seconds = self.speeds.usual(name, load.times(count), moment.now)
@@ -186,27 +185,45 @@ class SlackFit:
             share = moment.arrivals.rate * seconds / count / len(moment.free_at)
         return share <= SUSTAINED
 
-    def _in_time(self, moment: Moment, name: str, most: int) -> int:
+    def _in_time(self, moment: Moment, name: str, alike: Sequence[Task]) -> int:
         """Return how many images a late server computes next: all that keep the most urgent one in time, or all."""
-        for count in _sizes(most):
-            load = Load.of(moment.waiting[:count])
-            if moment.now + self.speeds.seconds(name, load, moment.now) <= moment.waiting[0].deadline:
+        for count in _sizes(len(alike)):
+            load = Load.of(alike[:count])
+            if moment.now + self.speeds.seconds(name, load, moment.now) <= alike[0].deadline:
                 return count
-        return most
+        return len(alike)
 
 
 def feasible(moment: Moment, speeds: Speeds, cheapest: str, largest: int) -> bool:
     """Tell whether all images that wait are in time if only the cheapest point is used from now on."""
     free = sorted(max(moment.now, one) for one in moment.free_at)
-    waiting, start = moment.waiting, 0
-    while start < len(waiting):
-        part = waiting[start : start + largest]
+    for part in _batches(moment.waiting, largest):
         done = free[0] + speeds.seconds(part[0].point or cheapest, Load.of(part), moment.now)
-        if done > min(one.deadline for one in part):
+        if done > part[0].deadline:
             return False
         free = sorted([*free[1:], done])
-        start += len(part)
     return True
+
+
+def next_alike(waiting: Sequence[AnyTask], most: int) -> list[AnyTask]:
+    """Return the most urgent image and the next ones of its group, which may share its batch: so many at most."""
+    group = waiting[0].group
+    return list(islice((one for one in waiting if one.group == group), most))
+
+
+def without(waiting: Sequence[AnyTask], batch: Sequence[AnyTask]) -> list[AnyTask]:
+    """Return the images that wait when those of a batch have gone, in the same order."""
+    gone = set(map(id, batch))
+    return [one for one in waiting if id(one) not in gone]
+
+
+def _batches(waiting: Sequence[Task], largest: int) -> list[list[Task]]:
+    """Return the batches that images make, each of one group, the most urgent first."""
+    groups: dict[Hashable, list[Task]] = {}
+    for one in waiting:
+        groups.setdefault(one.group, []).append(one)
+    parts = [group[i : i + largest] for group in groups.values() for i in range(0, len(group), largest)]
+    return sorted(parts, key=lambda part: part[0].deadline)
 
 
 def _after(moment: Moment) -> list[float]:

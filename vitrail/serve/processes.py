@@ -34,16 +34,21 @@ class WorkerProcess:
         self._thread = ThreadPoolExecutor(1, "worker")
         self._process: Any = None
         self._connection: Any = None
+        self._ended = False
         self.free_at = 0.0
 
     async def start(self) -> Facts | None:
-        """Start the process and wait until it has opened its model.
+        """Start the process and wait until it has opened its model; if that is cancelled, the process ends at once.
 
         Raises:
             RunError: the model cannot be opened.
             WorkerGone: the process ended.
         """
-        first = await self._in_thread(self._started)
+        try:
+            first = await self._in_thread(self._started)
+        except asyncio.CancelledError:
+            self.kill()
+            raise
         if isinstance(first, Failed):
             raise RunError(first.why)
         assert isinstance(first, Ready), f"a worker began with {first!r}"
@@ -75,7 +80,8 @@ class WorkerProcess:
         return self._process is not None and bool(self._process.is_alive())
 
     def kill(self) -> None:
-        """End the process at once."""
+        """End the process at once, also one that is just being started."""
+        self._ended = True
         if self._process is not None:
             self._process.kill()
 
@@ -98,6 +104,8 @@ class WorkerProcess:
         self._process = spawn.Process(target=self._target, args=(model, theirs, *words), daemon=True)
         self._process.start()
         theirs.close()
+        if self._ended:
+            self._process.kill()
         return self._received()
 
     def _asked(self, message: Any) -> Any:
@@ -187,8 +195,7 @@ class Team:
         self._closed = True
         for task in tuple(self._starting):
             task.cancel()
-        for worker in (*self.free, *self.busy):
-            await asyncio.to_thread(worker.close)
+        await asyncio.gather(*(asyncio.to_thread(one.close) for one in (*self.free, *self.busy)))
 
     def _start_another(self) -> None:
         if not self._closed:
@@ -209,9 +216,6 @@ class Team:
             getLogger(__name__).warning("A worker could not be started (%s); another try follows.", why)
             self._start_another()
             return
-        except asyncio.CancelledError:
-            worker.kill()
-            raise
         self.free.append(worker)
         self.changed()
 
@@ -248,6 +252,11 @@ class Explainers:
                     raise
         finally:
             self.waiting -= 1
+
+    async def answered(self) -> None:
+        """Wait until no question is left."""
+        while self.waiting:
+            await asyncio.sleep(0.01)
 
     async def close(self) -> None:
         """End the process."""

@@ -35,6 +35,9 @@ CAREFUL = 97
 SPREADS = (1.04, 2.5)
 """Bounds of the spread: the noise of few batches is not known, and one stalled batch says little."""
 
+STALLED = 2.0
+"""How many times as long as expected a batch decodes at most, for what is learned: one that stalled says little."""
+
 BASE_PIXELS = 60_000
 """Cost of an image that does not depend on its size (opening, resizing), as pixels to decode."""
 
@@ -116,7 +119,11 @@ class _Fitted:
     """The line of one point, refitted: sums over batches that fade, and the measurement at the start."""
 
     def __init__(self, line: Line, sizes: Sequence[int]) -> None:
-        self.line, self._start = line, [(float(n), line.seconds(n), PRIOR / len(sizes)) for n in sizes]
+        self.line, self.first, self._start = (
+            line,
+            line,
+            [(float(n), line.seconds(n), PRIOR / len(sizes)) for n in sizes],
+        )
         self._seen: dict[int, tuple[float, float]] = {}  # by batch size: weight, mean seconds
 
     def add(self, count: int, seconds: float) -> None:
@@ -168,8 +175,13 @@ class Speeds:
         return self.pace(now) * self._base(point, load) + self.overhead
 
     def at_best(self, point: str, load: Load) -> float:
-        """Return the seconds of a batch on a machine as quiet as at the start."""
-        return self._base(point, load) + self.overhead
+        """Return the seconds of a batch on a machine as quiet as at the start.
+
+        A slow time may have bent the line; what is refused for it would be refused for ever, as nothing is computed.
+        """
+        one = self._points[point]
+        network = min(one.line.seconds(load.work), one.first.seconds(load.work))
+        return network + self.decode(load) + self.overhead
 
     def _base(self, point: str, load: Load) -> float:
         return self._points[point].line.seconds(load.work) + self.decode(load)
@@ -183,7 +195,7 @@ class Speeds:
         beyond = batch.whole - batch.decode - batch.network
         self.overhead += 0.1 * (min(0.02, max(0.0, beyond)) - self.overhead)
         if batch.expected > 0:
-            self._ratios.append(batch.whole * self._spread / batch.expected)
+            self._ratios.append(min(SPREADS[1], batch.whole * self._spread / batch.expected))
             if len(self._ratios) >= FEW:
                 self._spread = min(SPREADS[1], max(SPREADS[0], float(np.percentile(self._ratios, CAREFUL))))
         # A point is refitted without the pace, which is of the moment; a stalled batch says nothing about its line.
@@ -194,4 +206,4 @@ class Speeds:
             (kind, pixels), cores = *kinds.items(), min(self.threads, batch.load.count)
             rate = batch.decode * cores / self._pace / max(1, pixels)
             old = self._rates.get(kind, self._rate)
-            self._rates[kind] = old + 0.1 * (min(rate, 5 * old) - old)
+            self._rates[kind] = old + 0.1 * (min(rate, STALLED * old) - old)
