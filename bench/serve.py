@@ -227,6 +227,9 @@ def asked() -> argparse.Namespace:
         "--systems", nargs="+", default=[], help="ours, fixed, fixed:POINT, governor, litserve"
     )
     words.add_argument(
+        "--points", nargs="+", default=[], help="to fix (default: those that the server chose)"
+    )
+    words.add_argument(
         "--loads", nargs="+", default=["poisson08", "poisson15", "cheapest09", "gamma8", "step", "falls"]
     )
     words.add_argument("--lit", help="the Python of an environment with LitServe")
