@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from vitrail.core.text import printable
+from vitrail.core.text import one_line, printable
 from vitrail.serve.front import Limits
 from vitrail.serve.messages import Facts, Picture
 from vitrail.serve.peek import head_of
@@ -109,15 +110,28 @@ async def _of_json(body: bytes, limits: Limits) -> list[Picture]:
     except (ValueError, RecursionError) as error:
         raise HTTPException(422, _what_is_wrong(error)) from error
     refuse_many(len(given.images), limits)
+    try:
+        async with asyncio.timeout(limits.seconds):
+            return await _given(given.images, limits)
+    except TimeoutError as error:
+        raise HTTPException(
+            422, f"The images could not be fetched within {limits.seconds:g} seconds. Send the files."
+        ) from error
+
+
+async def _given(images: Sequence[str | GivenImage], limits: Limits) -> list[Picture]:
+    """Return the images of a JSON body; what is fetched for it is together no more than a body may be."""
     pictures: list[Picture] = []
-    for number, one in enumerate(given.images, 1):
+    left = limits.data
+    for number, one in enumerate(images, 1):
         image = GivenImage(data=one) if isinstance(one, str) else one
-        name = _name(image.name) or (UNNAMED if len(given.images) == 1 else f"image {number}")
+        name = _name(image.name) or (UNNAMED if len(images) == 1 else f"image {number}")
         if (image.data is None) == (image.url is None):
             raise HTTPException(422, f"{name} needs either data (base64) or url.")
         if image.url is not None:
             name = _name(image.name) or _name(image.url.rpartition("/")[2]) or name
-            pictures.append(Picture(name, await fetched(image.url, limits)))
+            pictures.append(Picture(name, await fetched(image.url, limits, left)))
+            left -= len(pictures[-1].data)
         else:
             pictures.append(Picture(name, decoded(image.data or "", name)))
     return pictures
@@ -139,6 +153,8 @@ async def _of_form(request: Request, limits: Limits) -> list[Picture]:
     except HTTPException as error:
         if "Too many files" in str(error.detail):
             refuse_many(limits.images + 1, limits)
+        if error.status_code != 400:  # the gate's: the body is too long, or too slow
+            raise
         raise HTTPException(422, f"The form cannot be read: {error.detail}") from error
     pictures: list[Picture] = []
     for _, value in form.multi_items():
@@ -151,4 +167,4 @@ async def _of_form(request: Request, limits: Limits) -> list[Picture]:
 
 def _name(text: str) -> str:
     """Return the last part of a name that came with an image, as it may be printed."""
-    return printable(PurePosixPath(text.replace("\\", "/")).name[:NAME_LENGTH])
+    return one_line(PurePosixPath(text.replace("\\", "/")).name[:NAME_LENGTH])

@@ -64,7 +64,7 @@ class Gate:
 
     def _refusal(self, scope: MutableMapping[str, Any], headers: Headers) -> JSONResponse | None:
         path, token, limits = scope["path"], self.front.service.token, self.front.service.limits
-        if not token and host_of(headers.get("host", "")) not in LOCAL:
+        if not token and host_of(headers.get("host", "")).lower() not in LOCAL:
             return refused(
                 421, "This server answers to localhost only. Start it with a token for other names."
             )
