@@ -73,7 +73,7 @@ class Requests:
             given = self.rng.choice((None, [], 1, "x", {"images": None}, {"images": {}}, {"picture": []}))
         body = json.dumps(given).encode()
         if self.rng.random() < 0.3:
-            body = body[: self.rng.randrange(1, len(body))] + self.rng.randbytes(self.rng.choice((0, 3)))
+            body = body[: self.rng.randrange(len(body))] + self.rng.randbytes(self.rng.choice((0, 3)))
         return Asked("JSON", self.at.post("/predict", body, "application/json"))
 
     def options(self) -> Asked:

@@ -218,7 +218,7 @@ def all_of_it(server: Server, given: argparse.Namespace) -> list[str]:
     model = str(server.address.ask(other).json()["error"]).rpartition(" ")[2].rstrip(".")
     before = server.processes()
     print("before:", shown(server.memory()), flush=True)
-    document = fuzz_document.tried(server.address, max(1, given.requests // 90), given.seed)
+    document = fuzz_document.tried(server.address, max(1, given.requests // 45), given.seed)
     print(f"schemathesis: {document.count:,} requests, {len(document.failures)} failures, {document.errors}")
     tally.codes.update(document.codes)
     tally.wrong += document.failures
