@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -60,3 +61,26 @@ def test_neither_needs_a_heavy_library():
         "print([m for m in ('torch', 'numpy', 'psutil') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+
+
+def test_small_parts_of_an_answer_are_sent_at_once():
+    """Without TCP_NODELAY the body of an answer waits 40 ms until its head is confirmed."""
+
+    async def option() -> int:
+        told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def came(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            told.set_result(
+                writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            )
+            writer.close()
+
+        listener = listen("127.0.0.1", [0])
+        server = await asyncio.start_server(came, sock=listener)
+        async with server:
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            found = await told
+            writer.close()
+        return found
+
+    assert asyncio.run(option()) == 1
