@@ -17,7 +17,7 @@ from vitrail.serve.policy import Decision, Moment, Point, feasible
 from vitrail.serve.server import Place, serve
 from vitrail.serve.speeds import Speeds
 
-HIGH, LOW = 4, 2
+HIGH, LOW = 2, 2
 """Waiting images above which the governor goes to a cheaper point, and below which to a more accurate one."""
 
 

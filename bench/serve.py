@@ -117,12 +117,9 @@ def card_of(one: Served) -> dict[str, Any]:
 
 def systems(options: argparse.Namespace, setup: Setup) -> list[str]:
     """Return the names of all systems that were asked for."""
-    every = [
-        "ours",
-        *(f"fixed:{point}" for point in setup.front),
-        "governor",
-        *(["litserve"] if options.lit else []),
-    ]
+    points = dict.fromkeys([setup.full, *(options.points or spread(setup.front, FIXED))])
+    fixed = [f"fixed:{point}" for point in points]
+    every = ["ours", *fixed, "governor", *(["litserve"] if options.lit else [])]
     kinds = {"ours": every[:1], "beside": every[1:]}
     wanted = [
         name
@@ -221,13 +218,16 @@ def asked() -> argparse.Namespace:
         "--baseline-seconds", type=float, default=30, help="of a load, for what is beside ours"
     )
     words.add_argument("--capacity-seconds", type=float, default=6)
-    words.add_argument("--minutes", type=float, default=42, help="that the loads may take")
+    words.add_argument("--minutes", type=float, default=41, help="that the loads may take")
     words.add_argument(
         "--promise", type=float, help="milliseconds (default: 3 × one image alone at the full point)"
     )
     words.add_argument("--only", choices=("ours", "beside"))
     words.add_argument(
         "--systems", nargs="+", default=[], help="ours, fixed, fixed:POINT, governor, litserve"
+    )
+    words.add_argument(
+        "--points", nargs="+", default=[], help="to fix (default: those that the server chose)"
     )
     words.add_argument(
         "--loads", nargs="+", default=["poisson08", "poisson15", "cheapest09", "gamma8", "step", "falls"]

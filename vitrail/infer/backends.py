@@ -97,6 +97,11 @@ class BackendNetwork(nn.Module):
         """Report in one line the convolutions that stay in float32 because bf16 is wrong on this machine."""
         return Bf16Check(self.check.float32).lines()
 
+    def release(self) -> None:
+        """Free the memory of the largest batch so far, if the engine keeps it."""
+        if isinstance(self.run, Translated):
+            self.run.release()
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:
         """Return the network's outputs."""
         images = inputs["images"]

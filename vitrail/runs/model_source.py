@@ -126,7 +126,8 @@ def _metadata(path: Path) -> dict[str, str] | None:
     if path.suffix != ".safetensors" or not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as handle:
+        # The head is the same in every framework, and this one does not import torch.
+        with safe_open(path, framework="np") as handle:
             return handle.metadata() or {}
     except (SafetensorError, OSError):
         return None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from vitrail import __version__
 from vitrail.core.text import printable
@@ -18,6 +21,14 @@ from vitrail.serve.gate import Gate, Json
 
 ABOUT = "Predictions of a model that vitrail trained: in time, at the operating point that the load allows."
 
+PARTS = (routes, explain_route, state_routes, inference_protocol)
+
+UNROUTED = {
+    404: "There is nothing at this address. GET / lists what there is.",
+    405: "This address takes other methods; GET / lists them.",
+}
+"""What is said where no route fits."""
+
 
 def create_app(front: Front) -> FastAPI:
     """Return the application of a server; whoever runs it opens and closes the front."""
@@ -25,13 +36,14 @@ def create_app(front: Front) -> FastAPI:
         title="vitrail serve", version=__version__, description=ABOUT, docs_url=None, redoc_url=None
     )
     app.state.front = front
-    for part in (routes, explain_route, state_routes, inference_protocol):
+    for part in PARTS:
         app.include_router(part.router)
     app.add_api_route("/", _page, include_in_schema=False)
     app.add_api_route("/static/{name}", _static, include_in_schema=False)
     app.add_exception_handler(HTTPException, _sentence)
     app.add_exception_handler(RequestValidationError, _not_valid)
-    app.add_exception_handler(routes.ClientGone, _nobody)
+    for gone in (routes.ClientGone, ClientDisconnect):
+        app.add_exception_handler(gone, _nobody)
     app.add_middleware(Gate, front=front)
     return app
 
@@ -52,12 +64,19 @@ async def _static(name: str) -> Response:
 
 async def _sentence(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    known = {
-        404: "There is nothing at this address. GET / lists what there is.",
-        405: "This address takes other methods; GET / lists them.",
-    }
-    sentence = known.get(error.status_code, printable(str(error.detail)))
-    return Json({"error": sentence}, error.status_code, error.headers)
+    sentence, headers = printable(str(error.detail)), dict(error.headers or {})
+    if error.detail == HTTPStatus(error.status_code).phrase:  # of the framework, not of ours
+        sentence = UNROUTED.get(error.status_code, sentence)
+    if error.status_code == 405 and (methods := _methods(request)):
+        headers = {"allow": ", ".join(methods)}
+    return Json({"error": sentence}, error.status_code, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods of an address: several routes may share it, and the framework names those of one."""
+    every = (route for part in PARTS for route in part.router.routes)
+    found = [route for route in every if route.matches(request.scope)[0] != Match.NONE]
+    return sorted({method for route in found for method in getattr(route, "methods", None) or ()})
 
 
 async def _not_valid(request: Request, error: Exception) -> Response:

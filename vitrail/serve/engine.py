@@ -35,7 +35,7 @@ from vitrail.tasks.ask import asked_of
 SIZES = (1, 2, 4, 8)
 """Batch sizes that are timed when a server starts."""
 
-TURNS = 5
+TURNS = 3
 """Rounds in which all points take turns with each batch size."""
 
 APART = 1.15
@@ -57,11 +57,13 @@ class Engine:
         points = self._chosen_points()
         plan = self._plan()
         self._requests = {str(point): self._request(point, plan) for point in points}
+        self._release()  # backends are checked with batches that are larger than those of a server
 
     def facts(self) -> Facts:
         """Measure the points, and return what the front of the server knows of the model."""
         predictor = self.predictor
         lines = self._lines()
+        self._release()
         rows = {row["point"]: row for row in predictor.header.points}
         told = [
             Answering(
@@ -85,7 +87,7 @@ class Engine:
             channels=predictor.preprocess.channels,
             raw=predictor.preprocess.raw,
             zoom=predictor.preprocess.zoom,
-            points=_front(told),
+            points=tuple(sorted(told, key=lambda one: -one.good)),
             sizes=SIZES,
             decoding=self._decoding(),
             takes_threshold=predictor.task.takes_threshold,
@@ -171,6 +173,12 @@ class Engine:
             return Request(point)
         return request_with(self.predictor, plan, point, partial(shown, self._readers), any_number=True)
 
+    def _release(self) -> None:
+        """Free the memory of the largest batch, which every point keeps for itself."""
+        for request in self._requests.values():
+            if isinstance(request.backend, BackendNetwork):
+                request.backend.release()
+
     def _lines(self) -> dict[str, Line]:
         """Return the line of speed of every point; all take turns, so that a busy moment meets all alike."""
         image = self._readers[0]()
@@ -216,15 +224,6 @@ def _spread_out(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         if row["images_per_second"] >= APART * kept[-1]["images_per_second"]:
             kept.append(row)
     return kept
-
-
-def _front(points: Sequence[Answering]) -> tuple[Answering, ...]:
-    """Return the points, the most accurate first, without those that are slower here than a better one."""
-    kept: list[Answering] = []
-    for one in sorted(points, key=lambda point: -point.good):
-        if all(one.line.seconds(size) < min(k.line.seconds(size) for k in kept) for size in (1, 8) if kept):
-            kept.append(one)
-    return tuple(kept)
 
 
 def _unmeasured(predictor: Predictor, model: str) -> str:

@@ -168,7 +168,7 @@ def _parsed(body: bytes, head: str | None) -> tuple[InferRequest, bytes]:
     """Return the JSON of a request, and the binary tensors that follow it."""
     length = len(body)
     if head is not None:
-        if not (head.isascii() and head.isdigit() and int(head) <= length):
+        if not (head.isascii() and head.isdigit() and len(head) < 19 and int(head) <= length):
             raise HTTPException(400, f"{HEAD_LENGTH} is no length of a part of the body.")
         length = int(head)
     try:

@@ -146,6 +146,7 @@ async def answers_for(request: Request, sent: Sequence[Sent], wanted: Wanted) ->
 async def _until(request: Request, waiting: Sequence[Waiting], limit: float) -> list[Answered]:
     """Wait for the answers, at most until the limit or until the client hangs up."""
     answers = asyncio.gather(*(one.answer for one in waiting))
+    answers.add_done_callback(_looked_at)
     gone = asyncio.create_task(_hung_up(request))
     either: set[asyncio.Future[Any]] = {answers, gone}
     try:
@@ -158,6 +159,12 @@ async def _until(request: Request, waiting: Sequence[Waiting], limit: float) -> 
     finally:
         gone.cancel()
         answers.cancel()
+
+
+def _looked_at(answers: asyncio.Future[Any]) -> None:
+    """Take the exception of answers that nobody waits for any more: asyncio would log it as forgotten."""
+    if not answers.cancelled():
+        answers.exception()
 
 
 class ClientGone(Exception):
