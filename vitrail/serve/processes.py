@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from logging import getLogger
+from multiprocessing import resource_tracker
 from typing import Any
 
 from vitrail.core.errors import RunError
@@ -99,6 +101,7 @@ class WorkerProcess:
 
     def _started(self) -> Any:
         spawn = multiprocessing.get_context("spawn")  # a fork would copy threads that hold locks
+        _block_signals()
         self._connection, theirs = spawn.Pipe()
         model, *words = self._words
         self._process = spawn.Process(target=self._target, args=(model, theirs, *words), daemon=True)
@@ -120,6 +123,16 @@ class WorkerProcess:
             return self._connection.recv()
         except (EOFError, OSError) as error:
             raise WorkerGone from error
+
+
+def _block_signals() -> None:
+    """Keep Ctrl-C and SIGTERM, which a terminal sends to all processes, from a process that this thread starts.
+
+    A process has the blocked signals of the thread that starts it; it ignores them (`work`), but only once Python runs.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # it unblocks them in the thread that starts it
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
 
 
 class Team:
