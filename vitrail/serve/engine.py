@@ -124,10 +124,7 @@ class Engine:
         name, data = picture
         try:
             return self.predictor.prepared(point, Source(name, data=data))[1]
-        except (
-            Exception,
-            MemoryError,
-        ) as error:  # a broken file may raise anything, and concerns itself only
+        except Exception as error:  # a broken file may raise anything, and concerns itself only
             return f"{name} cannot be read: {reason(error)}. Send it as a JPEG or PNG."
 
     def _asked(self, point: str, options: Options) -> Request:
