@@ -213,7 +213,7 @@ def _flat(data: list[Any]) -> bytes:
         values = np.asarray(data)
     except ValueError:  # lists of several lengths
         values = np.empty(0, object)
-    if values.dtype.kind not in "iu" or values.size and not 0 <= values.min() <= values.max() <= 255:
+    if values.dtype.kind not in "iu" or (values.size and not 0 <= values.min() <= values.max() <= 255):
         raise HTTPException(422, "UINT8 data are whole numbers from 0 to 255.")
     return values.astype(np.uint8).tobytes()
 

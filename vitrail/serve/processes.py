@@ -210,14 +210,15 @@ class Team:
             task.cancel()
         await asyncio.gather(*(asyncio.to_thread(one.close) for one in (*self.free, *self.busy)))
 
-    def _start_another(self) -> None:
+    def _start_another(self, failed: int = 0) -> None:
+        """Start a worker, after `failed` tries that came to nothing: others that answer say nothing about those."""
         if not self._closed:
-            task = asyncio.create_task(self._another())
+            task = asyncio.create_task(self._another(failed))
             self._starting.add(task)
             task.add_done_callback(self._starting.discard)
 
-    async def _another(self) -> None:
-        await asyncio.sleep(PAUSES[min(self._failures, len(PAUSES) - 1)])
+    async def _another(self, failed: int) -> None:
+        await asyncio.sleep(PAUSES[min(max(failed, self._failures), len(PAUSES) - 1)])
         self._failures += 1
         worker = WorkerProcess(work, self.model, False)
         began = time.monotonic()
@@ -227,7 +228,7 @@ class Team:
             worker.kill()
             why = str(error) or f"it ended after {time.monotonic() - began:.0f} s"
             getLogger(__name__).warning("A worker could not be started (%s); another try follows.", why)
-            self._start_another()
+            self._start_another(failed + 1)
             return
         self.free.append(worker)
         self.changed()
