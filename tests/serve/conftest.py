@@ -1,31 +1,3 @@
-<<<<<<< HEAD
-"""A server in processes of its own, with a tiny network that takes a second to make."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-from bench import toy
-from bench.fuzz_server import Server, served
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model file: a small network that tells two photographs apart."""
-    return toy.model(tmp_path_factory.mktemp("tiny"), "vit_digits", 32)
-
-
-@pytest.fixture(scope="session")
-def tiny_server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`vitrail serve` with that model and a token; it takes at most two seconds for a body."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VITRAIL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        with served(tiny_model, seconds=2) as server:
-            yield server
-=======
 """Small models to serve, images to send, and the command line."""
 
 from __future__ import annotations
@@ -41,6 +13,8 @@ import torch
 from PIL import Image
 from scenes import scene
 
+from bench import toy as bench_toy
+from bench.fuzz_server import Server, served
 from vitrail.cli.main import run
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.truth import Truth
@@ -133,4 +107,16 @@ def predict(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[dict[str, 
         return found
 
     return call
->>>>>>> e2complaints
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file: a small network that tells two photographs apart."""
+    return bench_toy.model(tmp_path_factory.mktemp("tiny"), "vit_digits", 32)
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tiny_model: Path) -> Iterator[Server]:
+    """`vitrail serve` with that model and a token; it takes at most two seconds for a body."""
+    with served(tiny_model, seconds=2) as server:
+        yield server
