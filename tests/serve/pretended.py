@@ -127,7 +127,7 @@ class PretendedTeam(Team):
         self.free += [PretendedWorker(self.hand) for _ in range(self.count)]  # type: ignore[misc]
         return self.facts
 
-    async def _another(self) -> None:
+    async def _another(self, failed: int) -> None:
         await asyncio.to_thread(self.hand.started.wait, 20)
         self.free.append(PretendedWorker(self.hand))  # type: ignore[arg-type]
         self._look()

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from vitrail.core.errors import RunError
 from vitrail.serve.bodies import images_of
 from vitrail.serve.gate import Json
-from vitrail.serve.messages import Question, Shown
+from vitrail.serve.messages import UNEXPLAINED, Question, Shown
 from vitrail.serve.openapi import ERRORS, EXPLAINED, IMAGE_BODY
 from vitrail.serve.processes import WorkerGone
 from vitrail.serve.routes import front_of, open_model, refuse_unknown_point
@@ -45,6 +45,8 @@ async def explain(request: Request, options: Annotated[ExplainOptions, Query()])
     """Show where the network looked for its prediction: JSON, or a picture with `Accept: image/png`."""
     front = front_of(request)
     _, facts = open_model(request)
+    if not facts.methods:
+        raise HTTPException(422, UNEXPLAINED)
     sent = await images_of(request, front.service.limits, facts)
     if len(sent) != 1:
         raise HTTPException(422, f"One image is explained at a time; the request has {len(sent)}.")

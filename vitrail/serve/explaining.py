@@ -11,7 +11,7 @@ from vitrail.infer.exported_predictor import ExportedPredictor
 from vitrail.infer.inputs import Source
 from vitrail.infer.operating_points import chosen
 from vitrail.infer.predictor import Predictor
-from vitrail.serve.messages import Question, Shown
+from vitrail.serve.messages import UNEXPLAINED, Question, Shown
 
 LONGEST = 1024
 """Longest side of the image in a figure, in pixels."""
@@ -54,9 +54,7 @@ def _method(predictor: Predictor, wanted: str) -> str:
     """Return the method that a request names: only ours, as other names of explainers are code that is imported."""
     known = methods_of(predictor)
     if not known:
-        raise SettingError(
-            "This model cannot be explained: it is an exported graph, or looks through windows."
-        )
+        raise SettingError(UNEXPLAINED)
     if wanted and wanted not in known:
         raise UnknownNameError("method", wanted, known, f"There are: {', '.join(known)}.")
     return wanted or known[0]

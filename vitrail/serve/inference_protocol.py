@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import struct
 from typing import Any, Literal
 
@@ -148,6 +149,10 @@ async def infer(request: Request, model: str) -> JSONResponse:
     if facts.raw and tensor.datatype == "UINT8":
         raise HTTPException(422, "This model takes the values of files. Send the files themselves, as BYTES.")
     pictures = _pictures(tensor, binary, front.service.limits)
+    if tensor.datatype == "BYTES" and math.prod(tensor.shape) != len(pictures):
+        raise HTTPException(
+            422, f"The data has {len(pictures)} elements, its shape {tensor.shape} has others."
+        )
     sent = checked(pictures, front.service.limits, facts)
     wanted = _wanted(given.parameters)
     refuse_unknown_point(wanted.point, facts)
@@ -205,9 +210,12 @@ def _texts(data: list[Any]) -> list[str]:
 
 def _flat(data: list[Any]) -> bytes:
     try:
-        return np.asarray(data, np.uint8).tobytes()
-    except (ValueError, OverflowError, TypeError) as error:
-        raise HTTPException(422, "UINT8 data are whole numbers from 0 to 255.") from error
+        values = np.asarray(data)
+    except ValueError:  # lists of several lengths
+        values = np.empty(0, object)
+    if values.dtype.kind not in "iu" or (values.size and not 0 <= values.min() <= values.max() <= 255):
+        raise HTTPException(422, "UINT8 data are whole numbers from 0 to 255.")
+    return values.astype(np.uint8).tobytes()
 
 
 def _of_binary(tensor: Tensor, data: bytes, limits: Limits) -> list[Picture]:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from vitrail.serve.speeds import Line
 
+UNEXPLAINED = "This model cannot be explained: it is an exported graph, or looks through windows."
+
 
 @dataclass(frozen=True, slots=True)
 class Model:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from logging import getLogger
+from multiprocessing import resource_tracker
 from typing import Any
 
 from vitrail.core.errors import RunError
@@ -99,6 +101,7 @@ class WorkerProcess:
 
     def _started(self) -> Any:
         spawn = multiprocessing.get_context("spawn")  # a fork would copy threads that hold locks
+        _block_signals()
         self._connection, theirs = spawn.Pipe()
         model, *words = self._words
         self._process = spawn.Process(target=self._target, args=(model, theirs, *words), daemon=True)
@@ -120,6 +123,16 @@ class WorkerProcess:
             return self._connection.recv()
         except (EOFError, OSError) as error:
             raise WorkerGone from error
+
+
+def _block_signals() -> None:
+    """Keep Ctrl-C and SIGTERM, which a terminal sends to all processes, from a process that this thread starts.
+
+    A process has the blocked signals of the thread that starts it; it ignores them (`work`), but only once Python runs.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # it unblocks them in the thread that starts it
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
 
 
 class Team:
@@ -197,14 +210,15 @@ class Team:
             task.cancel()
         await asyncio.gather(*(asyncio.to_thread(one.close) for one in (*self.free, *self.busy)))
 
-    def _start_another(self) -> None:
+    def _start_another(self, failed: int = 0) -> None:
+        """Start a worker, after `failed` tries that came to nothing: others that answer say nothing about those."""
         if not self._closed:
-            task = asyncio.create_task(self._another())
+            task = asyncio.create_task(self._another(failed))
             self._starting.add(task)
             task.add_done_callback(self._starting.discard)
 
-    async def _another(self) -> None:
-        await asyncio.sleep(PAUSES[min(self._failures, len(PAUSES) - 1)])
+    async def _another(self, failed: int) -> None:
+        await asyncio.sleep(PAUSES[min(max(failed, self._failures), len(PAUSES) - 1)])
         self._failures += 1
         worker = WorkerProcess(work, self.model, False)
         began = time.monotonic()
@@ -214,7 +228,7 @@ class Team:
             worker.kill()
             why = str(error) or f"it ended after {time.monotonic() - began:.0f} s"
             getLogger(__name__).warning("A worker could not be started (%s); another try follows.", why)
-            self._start_another()
+            self._start_another(failed + 1)
             return
         self.free.append(worker)
         self.changed()

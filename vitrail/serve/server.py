@@ -88,14 +88,15 @@ async def serve(front: Front, place: Place, ready: Callable[[str, Facts], None])
     opening = asyncio.create_task(front.open())
     try:
         await asyncio.wait({serving, opening}, return_when=asyncio.FIRST_COMPLETED)
-        if opening.done():
+        if not serving.done():
             facts = opening.result()
             ready(place.link(listener.getsockname()[1]), facts)
-            await serving
+        await serving
     except RunError:
         server.should_exit = True
         await serving
-        raise
+        if not front.ending:
+            raise
     finally:
         opening.cancel()
         await front.close()

@@ -97,10 +97,8 @@ def pixels_of(images: Sequence[Waiting]) -> Mapping[str, int]:
 
 def too_slow(new: Sequence[Waiting], best: float, limit: float) -> str:
     """Return a sentence about images that even a free server could not answer in time."""
-    took = f"about {1000 * best:.0f} ms even on a free server, and {1000 * limit:.0f} ms are allowed"
+    took = f"about {1000 * best:.0f} ms even on a free server, and {1000 * limit:g} ms are allowed"
     way = f"allow more time with the header X-Deadline-Ms: {math.ceil(1000 * best * 1.5)}"
     if len(new) > 1:
         return f"{len(new)} images take {took}. Send fewer at once, or {way}."
-    return (
-        f"An image of {new[0].sent.pixels / 1e6:.1f} million pixels takes {took}. Send it smaller, or {way}."
-    )
+    return f"An image of {new[0].sent.pixels:,} pixels takes {took}. Send it smaller, or {way}."
