@@ -6,7 +6,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TOOLS = {
-    "__init__", "__main__", "apart", "arrivals", "commits", "commits_side", "explain_page_side", "first_job", "golden",
+    "__init__", "__main__", "apart", "arrivals", "commits", "commits_side", "explain_page_side", "first_job",
+    "fuzz_client", "fuzz_document", "fuzz_images", "fuzz_requests", "fuzz_sieges", "golden",
     "golden_compare", "golden_data", "golden_side", "kept", "litserve_side", "load_numbers", "open_loop", "pairs",
     "queue_governor", "serve_loads", "serve_tables", "served", "toy",
 }  # fmt: skip
