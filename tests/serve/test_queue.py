@@ -9,6 +9,7 @@ import base64
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -137,6 +138,17 @@ def test_a_full_server_refuses_at_once_and_says_when_to_try_again():
         assert "200 ms" in refused.json()["error"]
         until(lambda: served.front.team.free)
         assert served.predict(body).status_code == 200
+
+
+def test_a_queue_has_an_end():
+    some = images(128)
+    with pretended() as served:
+        with served.hand.held(), ThreadPoolExecutor(8) as pool:
+            found = [pool.submit(served.predict, *some) for _ in range(6)]
+            until(lambda: sum(one.done() for one in found) == 2)  # four wait: 512 images
+            served.hand.open.set()
+        assert sorted(one.result().status_code for one in found) == [200] * 4 + [429] * 2
+        assert 'vitrail_refused_images_total{reason="full"} 256.0' in served.get("/metrics").text
 
 
 def test_clients_that_hang_up_leave_no_place_taken():
