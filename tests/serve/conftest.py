@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pretended import Served, pretended
 from scenes import scene
 
 from bench import toy as bench_toy
@@ -120,3 +121,10 @@ def tiny_server(tiny_model: Path) -> Iterator[Server]:
     """`vitrail serve` with that model and a token; it takes at most two seconds for a body."""
     with served(tiny_model, seconds=2) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Served]:
+    """Return a server with pretended workers for tests that leave it as it was."""
+    with pretended() as served:
+        yield served

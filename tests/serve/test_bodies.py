@@ -98,29 +98,27 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_odd_names_come_back_printable(name):
+def test_odd_names_come_back_printable(plain, name):
     from urllib.parse import quote
 
-    with pretended() as served:
-        form = served.post("/predict", files={"file": (name, png())}).json()["answers"][0]["name"]
-        put = served.put(f"/predict/{quote(name, safe='')}", content=png()).json()["answers"][0]["name"]
+    form = plain.post("/predict", files={"file": (name, png())}).json()["answers"][0]["name"]
+    put = plain.put(f"/predict/{quote(name, safe='')}", content=png()).json()["answers"][0]["name"]
+    text = base64.b64encode(png()).decode()
+    given = plain.post("/predict", json={"images": [{"name": name, "data": text}]})
+    assert given.json()["answers"][0]["name"] == put
+    for said in (form, put):
+        assert said.isprintable()
+        assert 0 < len(said) <= 240
+    if name.isprintable() and len(name) < 200:
+        assert put == name
+        assert form.replace("%22", '"') == name
+
+
+def test_of_a_path_the_last_part_is_the_name(plain):
+    for name in ("../../etc/passwd", "C:\\photos\\passwd", "/etc/passwd"):
         text = base64.b64encode(png()).decode()
-        given = served.post("/predict", json={"images": [{"name": name, "data": text}]})
-        assert given.json()["answers"][0]["name"] == put
-        for said in (form, put):
-            assert said.isprintable()
-            assert 0 < len(said) <= 240
-        if name.isprintable() and len(name) < 200:
-            assert put == name
-            assert form.replace("%22", '"') == name
-
-
-def test_of_a_path_the_last_part_is_the_name():
-    with pretended() as served:
-        for name in ("../../etc/passwd", "C:\\photos\\passwd", "/etc/passwd"):
-            text = base64.b64encode(png()).decode()
-            given = served.post("/predict", json={"images": [{"name": name, "data": text}]})
-            assert given.json()["answers"][0]["name"] == "passwd"
+        given = plain.post("/predict", json={"images": [{"name": name, "data": text}]})
+        assert given.json()["answers"][0]["name"] == "passwd"
 
 
 @pytest.mark.parametrize(
@@ -142,39 +140,36 @@ def test_of_a_path_the_last_part_is_the_name():
         b"[" * 100_000,
     ],
 )
-def test_json_that_holds_no_image_is_refused_in_a_sentence(body):
-    with pretended() as served:
-        answer = served.post("/predict", content=body, headers={"content-type": "application/json"})
-        assert answer.status_code == 422
-        assert answer.json()["error"].endswith((".", "/predict"))
-        assert "Traceback" not in answer.text
+def test_json_that_holds_no_image_is_refused_in_a_sentence(plain, body):
+    answer = plain.post("/predict", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["error"].endswith((".", "/predict"))
+    assert "Traceback" not in answer.text
 
 
-def test_requests_without_an_image_are_refused():
-    with pretended() as served:
-        assert served.post("/predict").status_code == 422
-        assert served.post("/predict", files={"file": ("a.png", b"")}).status_code == 422
-        assert served.post("/predict", data={"field": "text"}, files=[]).status_code in (200, 422)
-        broken = served.post(
-            "/predict", content=b"no form", headers={"content-type": "multipart/form-data; boundary=x"}
-        )
-        assert broken.status_code == 422
-        missing = served.post("/predict", content=b"x", headers={"content-type": "multipart/form-data"})
-        assert missing.status_code == 422
+def test_requests_without_an_image_are_refused(plain):
+    assert plain.post("/predict").status_code == 422
+    assert plain.post("/predict", files={"file": ("a.png", b"")}).status_code == 422
+    assert plain.post("/predict", data={"field": "text"}, files=[]).status_code in (200, 422)
+    broken = plain.post(
+        "/predict", content=b"no form", headers={"content-type": "multipart/form-data; boundary=x"}
+    )
+    assert broken.status_code == 422
+    missing = plain.post("/predict", content=b"x", headers={"content-type": "multipart/form-data"})
+    assert missing.status_code == 422
 
 
-def test_unknown_options_and_addresses_are_refused_in_a_sentence():
-    with pretended() as served:
-        for answer, code in (
-            (served.predict(png(), params={"treshold": "0.5"}), 422),
-            (served.predict(png(), params={"threshold": "2"}), 422),
-            (served.predict(png(), params={"sets": "0"}), 422),
-            (served.get("/predict"), 405),
-            (served.get("/predictions"), 404),
-            (served.post("/v2/models/other/infer", json={}), 404),
-        ):
-            assert answer.status_code == code
-            assert answer.json()["error"].endswith(".")
+def test_unknown_options_and_addresses_are_refused_in_a_sentence(plain):
+    for answer, code in (
+        (plain.predict(png(), params={"treshold": "0.5"}), 422),
+        (plain.predict(png(), params={"threshold": "2"}), 422),
+        (plain.predict(png(), params={"sets": "0"}), 422),
+        (plain.get("/predict"), 405),
+        (plain.get("/predictions"), 404),
+        (plain.post("/v2/models/other/infer", json={}), 404),
+    ):
+        assert answer.status_code == code
+        assert answer.json()["error"].endswith(".")
 
 
 def test_of_a_file_only_the_head_is_read():

@@ -48,19 +48,16 @@ def test_the_page_itself_needs_no_token_and_holds_nothing_of_the_model():
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:80", "169.254.169.254", "localhost.evil.example", ""]
 )
-def test_without_a_token_only_requests_to_this_machine_are_taken(host):
-    with pretended() as served:
-        assert served.predict(png(), headers={"host": host}).status_code in (400, 421)
-        assert served.get("/health/live", headers={"host": host}).status_code in (400, 421)
-        assert not served.hand.batches
+def test_without_a_token_only_requests_to_this_machine_are_taken(plain, host):
+    assert plain.predict(png(), headers={"host": host}).status_code in (400, 421)
+    assert plain.get("/health/live", headers={"host": host}).status_code in (400, 421)
 
 
 @pytest.mark.parametrize(
     "host", ["localhost", "localhost:9", "127.0.0.1:80", "[::1]", "[::1]:80", "LOCALHOST"]
 )
-def test_names_of_this_machine_are_taken(host):
-    with pretended() as served:
-        assert served.predict(png(), headers={"host": host}).status_code == 200
+def test_names_of_this_machine_are_taken(plain, host):
+    assert plain.predict(png(), headers={"host": host}).status_code == 200
 
 
 def test_with_a_token_any_name_is_taken():
@@ -81,10 +78,9 @@ def test_a_connection_that_says_nothing_or_too_much_ends(monkeypatch):
         assert served.predict(png()).status_code == 200
 
 
-def test_two_requests_may_share_a_connection():
+def test_two_requests_may_share_a_connection(plain):
     request = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     last = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    with pretended() as served:
-        code, _, rest = head_and_rest(served.raw(request + last))
-        assert code == 200
-        assert rest.count(b"HTTP/1.1 200") == 1
+    code, _, rest = head_and_rest(plain.raw(request + last))
+    assert code == 200
+    assert rest.count(b"HTTP/1.1 200") == 1

@@ -9,6 +9,7 @@ import base64
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -83,11 +84,10 @@ def test_a_deadline_may_be_longer_or_shorter_than_the_promise():
 
 
 @pytest.mark.parametrize("value", ["0", "-5", "soon", "1e9", "nan", "inf"])
-def test_a_deadline_that_makes_no_sense_is_refused(value):
-    with pretended() as served:
-        answer = served.predict(png(), headers={"x-deadline-ms": value})
-        assert answer.status_code == 422
-        assert "X-Deadline-Ms" in answer.json()["error"]
+def test_a_deadline_that_makes_no_sense_is_refused(plain, value):
+    answer = plain.predict(png(), headers={"x-deadline-ms": value})
+    assert answer.status_code == 422
+    assert "X-Deadline-Ms" in answer.json()["error"]
 
 
 def test_what_cannot_be_in_time_even_on_a_free_server_is_not_tried():
@@ -137,6 +137,17 @@ def test_a_full_server_refuses_at_once_and_says_when_to_try_again():
         assert "200 ms" in refused.json()["error"]
         until(lambda: served.front.team.free)
         assert served.predict(body).status_code == 200
+
+
+def test_a_queue_has_an_end():
+    some = images(128)
+    with pretended() as served:
+        with served.hand.held(), ThreadPoolExecutor(8) as pool:
+            found = [pool.submit(served.predict, *some) for _ in range(6)]
+            until(lambda: sum(one.done() for one in found) == 2)  # four wait: 512 images
+            served.hand.open.set()
+        assert sorted(one.result().status_code for one in found) == [200] * 4 + [429] * 2
+        assert 'vitrail_refused_images_total{reason="full"} 256.0' in served.get("/metrics").text
 
 
 def test_clients_that_hang_up_leave_no_place_taken():
@@ -276,23 +287,21 @@ def test_four_ways_to_send_an_image_give_the_same_bytes():
         assert {batch.pictures[0].data for batch in served.hand.batches} == {data}
 
 
-def test_images_as_lists_of_numbers_are_refused():
-    with pretended() as served:
-        for pixels in ([[1, 2], [3, 4]], [1, 2, 3]):
-            answer = served.post("/predict", json={"images": [pixels]})
-            assert answer.status_code == 422
-            assert "BASE64" in answer.json()["error"]
+def test_images_as_lists_of_numbers_are_refused(plain):
+    for pixels in ([[1, 2], [3, 4]], [1, 2, 3]):
+        answer = plain.post("/predict", json={"images": [pixels]})
+        assert answer.status_code == 422
+        assert "BASE64" in answer.json()["error"]
 
 
-def test_one_broken_image_among_good_ones_has_an_error_of_its_own():
-    with pretended() as served:
-        found = served.predict(png(), b"broken", png())
-        assert found.status_code == 200
-        assert ["error" in one for one in found.json()["answers"]] == [False, True, False]
-        found = served.predict(b"broken", b"broken too")
-        assert found.status_code == 422
-        assert "0.png" in found.json()["error"]
-        assert len(found.json()["answers"]) == 2
+def test_one_broken_image_among_good_ones_has_an_error_of_its_own(plain):
+    found = plain.predict(png(), b"broken", png())
+    assert found.status_code == 200
+    assert ["error" in one for one in found.json()["answers"]] == [False, True, False]
+    found = plain.predict(b"broken", b"broken too")
+    assert found.status_code == 422
+    assert "0.png" in found.json()["error"]
+    assert len(found.json()["answers"]) == 2
 
 
 def test_requests_without_a_promise_wait_as_long_as_they_may():

@@ -20,7 +20,8 @@ class Album(QuietHandler):
     server: LocalServer
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
+        path, _, wait = self.path.partition("?wait=")
+        time.sleep(float(wait or 0))
         if path == "/moved":
             self.send_response(302)
             self.send_header("Location", "/a.png")
@@ -104,7 +105,7 @@ def test_only_allowed_hosts_are_asked(album):
 
 def test_an_image_of_an_allowed_host_is_predicted(album):
     with pretended(limits=Limits(hosts=("127.0.0.1",))) as served:
-        answer = asked(served, f"{album.address}/a.png", f"{album.address}/a.png?size=1")
+        answer = asked(served, f"{album.address}/a.png", f"{album.address}/a.png?wait=0")
         assert [one["bytes"] for one in answer.json()["answers"]] == [len(png())] * 2
         assert answer.json()["answers"][0]["name"] == "a.png"
 
@@ -142,3 +143,21 @@ def test_the_time_for_fetching_is_limited(album, monkeypatch):
         answer = asked(served, f"{album.address}/slow")
         assert answer.status_code == 422
         assert "cannot be fetched" in answer.json()["error"]
+
+
+def test_the_time_for_fetching_counts(album):
+    with pretended(promise=0.3, limits=Limits(hosts=("127.0.0.1",))) as served:
+        album.files["/later.png"] = png()
+        assert asked(served, f"{album.address}/later.png").status_code == 200
+        answer = asked(served, f"{album.address}/a.png?wait=0.6")
+        assert answer.status_code == 429
+        assert sum(served.hand.sizes()) == 1
+        long = served.post(
+            "/predict",
+            json={"images": [{"url": f"{album.address}/a.png?wait=0.6"}]},
+            headers={"x-deadline-ms": "20000"},
+        )
+        assert long.status_code == 200
+        assert long.json()["total_ms"] > 600
+        one = long.json()["answers"][0]
+        assert one["queue_ms"] > 600

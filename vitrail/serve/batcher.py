@@ -67,8 +67,8 @@ class Batcher:
         """Look again whether a batch can be computed."""
         self._wake.set()
 
-    def offer(self, images: Sequence[Sent], wanted: Wanted) -> list[Waiting]:
-        """Take the images of a request, all of them or none.
+    def offer(self, images: Sequence[Sent], wanted: Wanted, arrived: float) -> list[Waiting]:
+        """Take the images of a request that arrived then, all of them or none.
 
         Raises:
             Refused: they cannot be answered in time, or too much waits already.
@@ -76,7 +76,7 @@ class Batcher:
         now = time.monotonic()
         self.arrivals.came(now, len(images))
         limit = wanted.seconds or self.bounds.promise or self.bounds.seconds
-        new = [self._waiting(one, wanted, now, limit) for one in images]
+        new = [self._waiting(one, wanted, arrived, limit) for one in images]
         try:
             self._refuse_crowd(new)
             self._refuse_late(new, now, limit)
@@ -111,10 +111,10 @@ class Batcher:
         while self.waiting or self._batches:
             await asyncio.sleep(0.01)
 
-    def _waiting(self, sent: Sent, wanted: Wanted, now: float, limit: float) -> Waiting:
+    def _waiting(self, sent: Sent, wanted: Wanted, arrived: float, limit: float) -> Waiting:
         decode = self.speeds.decoding(sent.kind, sent.pixels)
         future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
-        return Waiting(sent, wanted, now, now + limit, decode, future)
+        return Waiting(sent, wanted, arrived, arrived + limit, decode, future)
 
     def _refuse_crowd(self, new: Sequence[Waiting]) -> None:
         """Raise `Refused` if no worker is there, or the queue is full."""
@@ -137,8 +137,9 @@ class Batcher:
         if best > limit:
             raise Refused(too_slow(new, best, limit), "never")
         moment = self._moment(now, sorted([*self.waiting, *new], key=lambda one: one.deadline))
-        idle = not self.waiting and self.team.free
-        if not idle and not self.policy.admits(moment):
+        idle = not self.waiting and self.team.free  # then it always tries, unless reading took the time
+        late = now + best > new[0].deadline if idle else not self.policy.admits(moment)
+        if late:
             raise Refused(
                 f"The server cannot answer within {1000 * limit:.0f} ms now. Try again later.",
                 "busy",

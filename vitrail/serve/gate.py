@@ -57,7 +57,7 @@ class Gate:
             if refusal is not None:
                 await refusal(scope, receive, counted)
             else:
-                await self.app(scope, _Body(receive, self.front).receive, counted)
+                await self.app(scope, _Body(scope, receive, self.front).receive, counted)
         finally:
             path = _known(scope["path"])
             self.front.metrics.request(path, code, time.monotonic() - began)
@@ -82,10 +82,10 @@ class Gate:
 
 
 class _Body:
-    """The body of a request: at most so many bytes, in so many seconds."""
+    """The body of a request: at most so many bytes, in so many seconds; notes when its last byte arrived."""
 
-    def __init__(self, receive: Receive, front: Front) -> None:
-        self._receive, self._limits = receive, front.service.limits
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, front: Front) -> None:
+        self._scope, self._receive, self._limits = scope, receive, front.service.limits
         self._read, self._until, self._whole = 0, time.monotonic() + self._limits.seconds, False
 
     async def receive(self) -> Message:
@@ -102,6 +102,8 @@ class _Body:
             ) from error
         self._read += len(message.get("body", b""))
         self._whole = message["type"] != "http.request" or not message.get("more_body", False)
+        if self._whole:
+            self._scope.setdefault("state", {})["arrived"] = time.monotonic()
         if self._read > self._limits.data:
             raise HTTPException(413, _too_long(self._limits.data), {"connection": "close"})
         return message

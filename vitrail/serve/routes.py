@@ -103,11 +103,10 @@ async def _predicted(
     front = front_of(request)
     _, facts = open_model(request)
     sent = await images_of(request, front.service.limits, facts, name)
-    began = time.monotonic()
     refuse_unknown_point(options.point, facts)
     seconds = None if deadline is None else deadline / 1000
     found = await answers_for(request, sent, Wanted(options.options(), options.point, seconds))
-    total = time.monotonic() - began
+    total = time.monotonic() - _arrived(request)
     late = total > (seconds or front.service.promise or math.inf)
     if late:
         front.metrics.late(len(found))
@@ -131,7 +130,7 @@ async def answers_for(request: Request, sent: Sequence[Sent], wanted: Wanted) ->
     front = front_of(request)
     batcher, _ = open_model(request)
     try:
-        waiting = batcher.offer(sent, wanted)
+        waiting = batcher.offer(sent, wanted, _arrived(request))
     except Refused as error:
         raise refusal(error) from error
     limit = wanted.seconds if wanted.seconds is not None else front.service.limits.seconds
@@ -150,7 +149,8 @@ async def _until(request: Request, waiting: Sequence[Waiting], limit: float) -> 
     gone = asyncio.create_task(_hung_up(request))
     either: set[asyncio.Future[Any]] = {answers, gone}
     try:
-        await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        left = max(0.0, _arrived(request) + limit - time.monotonic())
+        await asyncio.wait(either, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if answers.done():
             return answers.result()
         if gone.done():
@@ -165,6 +165,12 @@ def _looked_at(answers: asyncio.Future[Any]) -> None:
     """Take the exception of answers that nobody waits for any more: asyncio would log it as forgotten."""
     if not answers.cancelled():
         answers.exception()
+
+
+def _arrived(request: Request) -> float:
+    """Return when the last byte of a request arrived: to read it, or to fetch its images, is part of its time."""
+    arrived: float = request.state.arrived
+    return arrived
 
 
 class ClientGone(Exception):
