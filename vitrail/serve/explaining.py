@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 from vitrail.core.errors import SettingError, UnknownNameError, VitrailError
+from vitrail.core.text import reason
 from vitrail.explainers.explanation import ImageExplainer
 from vitrail.explainers.methods import compatible_methods
 from vitrail.infer.exported_predictor import ExportedPredictor
@@ -42,6 +43,8 @@ def explain(predictor: Predictor, question: Question) -> Shown:
             found = look.test(found)
     except VitrailError as error:
         return Shown(refused=str(error))
+    except Exception as error:  # of one image: the process explains others
+        return Shown(refused=f"{name} could not be explained: {reason(error)}.")
     buffer = io.BytesIO()
     found.figure(LONGEST).convert("RGB").save(buffer, "PNG")
     point = look.point or str(at.point)
