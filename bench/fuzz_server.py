@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import signal
 import subprocess
 import sys
 import tempfile
@@ -195,6 +196,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--words", action="append", default=[], help="options of vitrail serve")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended."))  # the server is ended, too
     with tempfile.TemporaryDirectory() as folder:
         model = given.model or tiny(Path(folder))
         with served(model, given.words) as server:
