@@ -34,8 +34,8 @@ FACTS = Facts(
     raw=False,
     zoom=None,
     points=(
-        Answering("whole", "bf16", Line(0.02, 0.002), {"value": 0.9, "low": 0.8, "high": 0.95}, 0.9),
-        Answering("quarter", "bf16", Line(0.004, 0.001), {"value": 0.7, "low": 0.6, "high": 0.8}, 0.7),
+        Answering("whole", "bf16", {}, Line(0.02, 0.002), {"value": 0.9, "low": 0.8, "high": 0.95}, 0.9),
+        Answering("quarter", "bf16", {}, Line(0.004, 0.001), {"value": 0.7, "low": 0.6, "high": 0.8}, 0.7),
     ),
     sizes=(1, 2, 4, 8),
     decoding=1e-9,

@@ -83,7 +83,7 @@ def test_what_states_too_much_is_refused(address):
     assert [(asked.name, answer) for asked, answer in judged if asked.wrong(answer)] == []
     for asked, answer in judged:
         if "10,000 images" in asked.name:
-            assert "at most 128 are taken" in answer.json()["error"]
+            assert "at most 128" in answer.json()["error"]
 
 
 def test_the_head_of_a_huge_image_is_enough_to_refuse_it():

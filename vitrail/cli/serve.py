@@ -79,15 +79,20 @@ def serve(
             print_json({"link": link, **({"token": token} if made else {})})
         else:
             say(_described(service, facts))
-            if made:
-                say(f"Requests need the header Authorization: Bearer {token}")
-            say(f"Try it: curl -T cat.jpg {link}predict    Ctrl-C ends it.")
+            say(_to_try(link, token if made else ""))
             sys.stdout.write(link + "\n")
         sys.stdout.flush()
 
-    say(f"Opening {model} …")
+    say(f"Opening {model}; the first time on a machine it is checked and measured, which takes a minute …")
     run(service, place, ready)
     return 0
+
+
+def _to_try(link: str, token: str) -> str:
+    """Return a command that tries a server, with the token, if it was made just now."""
+    head = f' -H "Authorization: Bearer {token}"' if token else ""
+    said = "Requests need this token. " if token else ""
+    return f"{said}Try it: curl -T cat.jpg{head} {link}predict    Ctrl-C ends it."
 
 
 def _token(file: str | None, open_to_others: bool) -> tuple[str, bool]:
@@ -116,6 +121,8 @@ def _token(file: str | None, open_to_others: bool) -> tuple[str, bool]:
 
 def _service(model: str, token: str, options: ServeOptions) -> Service:
     """Return what is served; raise a SettingError for numbers that make no sense."""
+    import re
+
     from vitrail.core.environment import cores
     from vitrail.core.errors import SettingError
     from vitrail.infer.predict_options import read_latency
@@ -127,8 +134,15 @@ def _service(model: str, token: str, options: ServeOptions) -> Service:
             raise SettingError(f"--{name.replace('_', '-')} is more than 0, not {getattr(options, name)}.")
     promise = None if options.latency is None else read_latency(options.latency) / 1000
     hosts = tuple(one.strip() for one in options.allow_urls.split(",") if one.strip())
+    for one in hosts:
+        if not re.fullmatch(r"[\w.-]+|[0-9a-fA-F:]+", one):
+            raise SettingError(f"--allow-urls takes names of hosts, such as images.example, not {one}.")
     limits = Limits(
-        options.max_mb << 20, int(options.max_pixels * 1e6), options.max_images, options.max_seconds, hosts
+        options.max_mb * 1_000_000,
+        int(options.max_pixels * 1e6),
+        options.max_images,
+        options.max_seconds,
+        hosts,
     )
     opened = Model(
         model,
@@ -148,7 +162,8 @@ def _described(service: Service, facts: Facts) -> str:
     backend = facts.points[0].backend
     if service.promise is None:
         return f"Answers at {names[0]} in {backend}."
-    quick, slow = (1000 * facts.points[i].line.seconds(1) for i in (-1, 0))
+    singles = [1000 * one.line.seconds(1) for one in facts.points]
+    quick, slow = min(singles), max(singles)
     spread = f"{slow:.0f} ms" if len(names) == 1 else f"{quick:.0f} to {slow:.0f} ms of network for an image"
     return (
         f"Answers within {1000 * service.promise:g} ms at {', '.join(names)} ({spread}, in {backend}); refuses at once "

@@ -27,6 +27,12 @@ def listen(
     for port in wanted:
         try:
             return _bound(host, port)
+        except OverflowError as error:
+            raise RunError(f"There is no port {port}. Ports are numbers from 0 to 65535.") from error
+        except socket.gaierror as error:
+            raise RunError(
+                f"{host} is no address of this machine ({error.strerror}). Choose another --host."
+            ) from error
         except OSError as error:
             if port != wanted[-1]:
                 continue

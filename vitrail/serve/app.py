@@ -83,6 +83,8 @@ async def _not_valid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first: Any = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part not in ("query", "header", "body"))
+    if first["type"] == "extra_forbidden":
+        return Json({"error": printable(f"There is no option {place}. GET / lists those there are.")}, 422)
     return Json({"error": printable(f"{place}: {first['msg']}.")}, 422)
 
 

@@ -22,6 +22,9 @@ TRIES = 2
 STUCK = 60.0
 """Seconds after which a worker at a batch is ended, at least: starting another one takes longer than most batches."""
 
+RESTART = 3.0
+"""Seconds that a worker takes to start at least."""
+
 LATE = "late"
 """Why an image was refused that had been accepted: the server became slower than it was."""
 
@@ -119,9 +122,7 @@ class Batcher:
     def _refuse_crowd(self, new: Sequence[Waiting]) -> None:
         """Raise `Refused` if no worker is there, or the queue is full."""
         if not self.team.alive:
-            raise Refused(
-                "The worker ended and is being started again. Try again in some seconds.", "restart", 5
-            )
+            raise _restarting()
         data = sum(len(one.sent.picture.data) for one in new)
         if len(self.waiting) + len(new) > self.bounds.images or self._bytes + data > self.bounds.data:
             raise Refused(
@@ -230,8 +231,9 @@ class Batcher:
             done: Done = await worker.ask(message, max(STUCK, self.bounds.seconds))
         except WorkerGone:
             self.computing -= len(images)
-            self._again(images)
             self.team.lost(worker)
+            self._again(images)
+            self._refuse_waiting()
             return
         ended = time.monotonic()
         self.computing -= len(images)
@@ -256,6 +258,13 @@ class Batcher:
                 one.answer.set_result(found)
         self.counts.computed(batch, answered)
 
+    def _refuse_waiting(self) -> None:
+        """Refuse what cannot wait until a worker is started again, if there is no other one."""
+        soon = time.monotonic() + RESTART
+        lost = [] if self.team.alive else [one for one in self.waiting if one.deadline < soon]
+        self._leave(lost)
+        refuse(lost, _restarting())
+
     def _again(self, images: Sequence[Waiting]) -> None:
         """Put the images of a worker that ended back into the queue; one that ends workers is given up."""
         for one in images:
@@ -270,3 +279,7 @@ class Batcher:
                 one.answer.set_result(Answered(told, "", 1, 0.0, 0.0, 0.0))
         self.waiting.sort(key=lambda one: one.deadline)
         self._wake.set()
+
+
+def _restarting() -> Refused:
+    return Refused("The worker ended and is being started again. Try again in some seconds.", "restart", 5)

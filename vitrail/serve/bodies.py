@@ -152,7 +152,8 @@ async def _of_form(request: Request, limits: Limits) -> list[Picture]:
         form = await request.form(max_files=limits.images + 1, max_fields=100, max_part_size=1 << 20)
     except HTTPException as error:
         if "Too many files" in str(error.detail):
-            refuse_many(limits.images + 1, limits)
+            more = f"More images in one request than the at most {limits.images} that are taken. Send fewer at once."
+            raise HTTPException(413, more) from error
         if error.status_code != 400:  # the gate's: the body is too long, or too slow
             raise
         raise HTTPException(422, f"The form cannot be read: {error.detail}") from error

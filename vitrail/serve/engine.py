@@ -6,6 +6,7 @@ import re
 import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from hashlib import file_digest
 from pathlib import Path
@@ -22,7 +23,7 @@ from vitrail.infer.backends import PLAIN, Backend, BackendNetwork
 from vitrail.infer.exported_predictor import ExportedPredictor
 from vitrail.infer.inputs import Source
 from vitrail.infer.operating_points import chosen, good
-from vitrail.infer.point_speeds import fastest_backend, shown
+from vitrail.infer.point_speeds import fastest_backend, place_of, shown
 from vitrail.infer.predictor import Predictor, Ready, Request, load
 from vitrail.infer.prefetch import read_then_compute
 from vitrail.layers.elastic import OperatingPoint, read_point
@@ -56,8 +57,8 @@ class Engine:
         self.predictor = load(model.path, model.device, trust=model.trust)
         self._readers, self._of_run = check_images(self.predictor, model.path)
         points = self._chosen_points()
-        plan = self._plan()
-        self._requests = {str(point): self._request(point, plan) for point in points}
+        plans = self._plans(points)
+        self._requests = {str(point): self._request(point, plans[str(point)]) for point in points}
         self._release()  # backends are checked with batches that are larger than those of a server
 
     def facts(self) -> Facts:
@@ -70,6 +71,7 @@ class Engine:
             Answering(
                 name,
                 str(_backend_of(request)),
+                asdict(_backend_of(request)),
                 lines[name],
                 rows[name]["score"] if name in rows else None,
                 good(rows[name]) if name in rows else 0.0,
@@ -150,21 +152,28 @@ class Engine:
             return [whole]
         return [read_point(row["point"]) for row in _spread_out(rows)]
 
-    def _plan(self) -> Backend:
-        """Return the backend: the fastest that agrees with float32 on images of the run, if they are here."""
-        predictor = self.predictor
+    def _plans(self, points: Sequence[OperatingPoint]) -> dict[str, Backend]:
+        """Return the backend of each point.
+
+        That of the first worker; the one with which the point was scored, if that was on this machine; otherwise the
+        fastest one that agrees with float32 on images of the run, if they are here.
+        """
+        predictor, names = self.predictor, [str(point) for point in points]
+        if self.model.backends is not None:
+            return {name: Backend(**self.model.backends[name]) for name in names}
         if self.model.exact or isinstance(predictor, ExportedPredictor) or predictor.preprocess.zoom:
-            return PLAIN
+            return dict.fromkeys(names, PLAIN)
+        rows = {row["point"]: row for row in predictor.header.points if "backend" in row}
+        here = all(name in rows and rows[name].get("machine") == place_of(predictor) for name in names)
+        if here or (rows and not self._of_run):
+            whole = rows.get(str(predictor.points[-1]), next(iter(rows.values())))
+            return {name: Backend(**rows.get(name, whole)["backend"]) for name in names}
         if self._of_run:
-            return fastest_backend(predictor, self._readers)
-        measured = {row["point"]: row["backend"] for row in predictor.header.points if "backend" in row}
-        whole = str(predictor.points[-1])
-        if whole in measured:
-            return Backend(**measured[whole])
+            return dict.fromkeys(names, fastest_backend(predictor, self._readers))
         self.notes.append(
             "The images of this run are not here, so nothing quicker than float32 could be checked with them."
         )
-        return PLAIN
+        return dict.fromkeys(names, PLAIN)
 
     def _request(self, point: OperatingPoint, plan: Backend) -> Request:
         if plan == PLAIN:

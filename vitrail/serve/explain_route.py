@@ -40,7 +40,13 @@ class ExplainOptions(BaseModel):
     )
 
 
-@router.post("/explain", operation_id="explain", responses={**ERRORS, **EXPLAINED}, openapi_extra=IMAGE_BODY)
+@router.post(
+    "/explain",
+    operation_id="explain",
+    summary="Show where the network looked",
+    responses={**ERRORS, **EXPLAINED},
+    openapi_extra=IMAGE_BODY,
+)
 async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
     """Show where the network looked for its prediction: JSON, or a picture with `Accept: image/png`."""
     front = front_of(request)

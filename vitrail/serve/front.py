@@ -27,7 +27,7 @@ class Limits:
     `hosts` are those from which images may be fetched by URL.
     """
 
-    data: int = 64 << 20
+    data: int = 64_000_000
     pixels: int = 50_000_000
     images: int = 128
     seconds: float = 30.0

@@ -15,6 +15,9 @@ from starlette.responses import JSONResponse
 from vitrail.core.access import LOCAL, host_of, same
 from vitrail.serve.front import Front
 
+LOOK = 0.5
+"""Seconds without a part of a body after which it is looked whether the server is ending."""
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -85,21 +88,15 @@ class _Body:
     """The body of a request: at most so many bytes, in so many seconds; notes when its last byte arrived."""
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive, front: Front) -> None:
-        self._scope, self._receive, self._limits = scope, receive, front.service.limits
+        self._scope, self._receive, self._front = scope, receive, front
+        self._limits = front.service.limits
         self._read, self._until, self._whole = 0, time.monotonic() + self._limits.seconds, False
 
     async def receive(self) -> Message:
         """Return the next part; HTTPException if it is too much or too slow."""
         if self._whole:
             return await self._receive()
-        try:
-            message = await asyncio.wait_for(self._receive(), max(0.01, self._until - time.monotonic()))
-        except TimeoutError as error:
-            raise HTTPException(
-                408,
-                f"The body did not arrive within {self._limits.seconds:g} seconds. Send it again.",
-                {"connection": "close"},
-            ) from error
+        message = await self._next()
         self._read += len(message.get("body", b""))
         self._whole = message["type"] != "http.request" or not message.get("more_body", False)
         if self._whole:
@@ -107,6 +104,25 @@ class _Body:
         if self._read > self._limits.data:
             raise HTTPException(413, _too_long(self._limits.data), {"connection": "close"})
         return message
+
+    async def _next(self) -> Message:
+        """Return the next message; HTTPException if the time is over, or the server is ending and nothing comes."""
+        while True:
+            left = self._until - time.monotonic()
+            try:
+                return await asyncio.wait_for(self._receive(), max(0.01, min(left, LOOK)))
+            except TimeoutError as error:
+                if self._front.ending:
+                    sentence, code = "The server is ending. Send the request to another one.", 503
+                elif left > LOOK:
+                    continue
+                else:
+                    seconds = self._limits.seconds
+                    sentence, code = (
+                        f"The body did not arrive within {seconds:g} seconds. Send it again.",
+                        408,
+                    )
+                raise HTTPException(code, sentence, {"connection": "close"}) from error
 
 
 class Json(JSONResponse):

@@ -26,7 +26,7 @@ from vitrail.serve.bodies import checked, decoded, refuse_many
 from vitrail.serve.front import Limits
 from vitrail.serve.gate import Json
 from vitrail.serve.messages import Facts, Options, Picture
-from vitrail.serve.openapi import ERRORS, State
+from vitrail.serve.openapi import ERRORS, TENSOR_BODY, State
 from vitrail.serve.routes import answers_for, front_of, open_model, refuse_unknown_point
 from vitrail.serve.waiting import Answered, Wanted
 
@@ -56,19 +56,35 @@ class InferRequest(BaseModel):
     parameters: dict[str, Any] = {}
 
 
-@router.get("/v2", operation_id="server_metadata", responses={401: ERRORS[401]})
+@router.get(
+    "/v2",
+    operation_id="server_metadata",
+    summary="Open Inference Protocol: the server",
+    responses={401: ERRORS[401]},
+)
 async def server_metadata() -> dict[str, Any]:
     """Name the server and its extensions."""
     return {"name": "vitrail", "version": __version__, "extensions": ["binary_tensor_data"]}
 
 
-@router.get("/v2/health/live", operation_id="server_live")
+@router.get(
+    "/v2/health/live",
+    operation_id="server_live",
+    summary="The process runs",
+    response_model_exclude_none=True,
+)
 async def server_live() -> State:
     """Say that the process runs."""
     return State(live=True)
 
 
-@router.get("/v2/health/ready", operation_id="server_ready", responses={503: ERRORS[503]})
+@router.get(
+    "/v2/health/ready",
+    operation_id="server_ready",
+    summary="Requests are taken",
+    response_model_exclude_none=True,
+    responses={503: ERRORS[503]},
+)
 async def server_ready(request: Request) -> State:
     """Say whether requests are taken now."""
     if not front_of(request).ready:
@@ -79,14 +95,25 @@ async def server_ready(request: Request) -> State:
 MODEL_ERRORS = {404: ERRORS[400] | {"description": "There is no such model."}, **ERRORS}
 
 
-@router.get("/v2/models/{model}/ready", operation_id="model_ready", responses=MODEL_ERRORS)
+@router.get(
+    "/v2/models/{model}/ready",
+    operation_id="model_ready",
+    summary="Requests for the model are taken",
+    response_model_exclude_none=True,
+    responses=MODEL_ERRORS,
+)
 async def model_ready(request: Request, model: str) -> State:
     """Say whether the model takes requests now."""
     _refuse_other(request, model)
     return await server_ready(request)
 
 
-@router.get("/v2/models/{model}", operation_id="model_metadata", responses=MODEL_ERRORS)
+@router.get(
+    "/v2/models/{model}",
+    operation_id="model_metadata",
+    summary="Open Inference Protocol: the model",
+    responses=MODEL_ERRORS,
+)
 async def model_metadata(request: Request, model: str) -> dict[str, Any]:
     """Describe the input and the output of the model."""
     _refuse_other(request, model)
@@ -99,46 +126,13 @@ async def model_metadata(request: Request, model: str) -> dict[str, Any]:
     }
 
 
-BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["inputs"],
-                    "properties": {
-                        "id": {"type": "string"},
-                        "parameters": {"type": "object"},
-                        "inputs": {
-                            "type": "array",
-                            "minItems": 1,
-                            "maxItems": 1,
-                            "items": {
-                                "type": "object",
-                                "required": ["name", "datatype", "shape"],
-                                "properties": {
-                                    "name": {"type": "string"},
-                                    "datatype": {"enum": ["BYTES", "UINT8"]},
-                                    "shape": {"type": "array", "items": {"type": "integer"}, "maxItems": 4},
-                                    "data": {"type": "array"},
-                                },
-                            },
-                        },
-                    },
-                },
-                "example": {
-                    "inputs": [
-                        {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["/9j/4AAQSkZJRg…"]}
-                    ]
-                },
-            }
-        },
-    }
-}
-
-
-@router.post("/v2/models/{model}/infer", operation_id="infer", responses=MODEL_ERRORS, openapi_extra=BODY)
+@router.post(
+    "/v2/models/{model}/infer",
+    operation_id="infer",
+    summary="Open Inference Protocol: predict",
+    responses=MODEL_ERRORS,
+    openapi_extra=TENSOR_BODY,
+)
 async def infer(request: Request, model: str) -> JSONResponse:
     """Predict the images of a tensor."""
     front = front_of(request)

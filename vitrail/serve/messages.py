@@ -16,7 +16,7 @@ class Model:
     """What a worker opens: a model, and how it answers.
 
     `in_time`: at any measured point, for a promise; `point`: at this one; `exact`: in float32 as in training;
-    `threads`: cores of one worker.
+    `threads`: cores of one worker; `backends`: those that the first worker chose, by point, so that all are alike.
     """
 
     path: str
@@ -26,6 +26,7 @@ class Model:
     exact: bool = False
     trust: bool = False
     threads: int = 1
+    backends: Mapping[str, Mapping[str, Any]] | None = None
 
 
 class Options(NamedTuple):
@@ -87,10 +88,11 @@ class Shown(NamedTuple):
 
 
 class Answering(NamedTuple):
-    """An operating point of a server: its name, its score, its backend in words, and its line of speed."""
+    """An operating point of a server: its name, its score, its backend in words and as data, and its line of speed."""
 
     name: str
     backend: str
+    plan: Mapping[str, Any]
     line: Line
     score: Mapping[str, Any] | None = None
     good: float = 0.0

@@ -57,6 +57,45 @@ IMAGES_BODY: dict[str, Any] = {
 IMAGE_BODY = IMAGES_BODY
 
 
+TENSOR_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["inputs"],
+                    "properties": {
+                        "id": {"type": "string"},
+                        "parameters": {"type": "object"},
+                        "inputs": {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": 1,
+                            "items": {
+                                "type": "object",
+                                "required": ["name", "datatype", "shape"],
+                                "properties": {
+                                    "name": {"type": "string"},
+                                    "datatype": {"enum": ["BYTES", "UINT8"]},
+                                    "shape": {"type": "array", "items": {"type": "integer"}, "maxItems": 4},
+                                    "data": {"type": "array"},
+                                },
+                            },
+                        },
+                    },
+                },
+                "example": {
+                    "inputs": [
+                        {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["/9j/4AAQSkZJRg…"]}
+                    ]
+                },
+            }
+        },
+    }
+}
+
+
 class Error(BaseModel):
     """Why there is no answer, in a sentence that also says what to do."""
 

@@ -6,12 +6,16 @@ import warnings
 from io import BytesIO
 from typing import NamedTuple
 
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from PIL import Image
 
 from vitrail.data.decode import FORMATS, MAX_PIXELS
 
 GUESS = 4
 """Pixels a byte of files whose head is not understood: the worker will say what is wrong with them."""
+
+
+NUMPY = b"\x93NUMPY"
 
 
 class Head(NamedTuple):
@@ -26,6 +30,8 @@ class Head(NamedTuple):
 def head_of(data: bytes) -> Head:
     """Return what the head of a file says."""
     try:
+        if data.startswith(NUMPY):
+            return _array(data)
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return _opened(data)
@@ -33,6 +39,13 @@ def head_of(data: bytes) -> Head:
         return Head("", pixels=MAX_PIXELS + 1)
     except Exception:  # a broken head may raise anything; so may what is no image of Pillow's
         return Head("", pixels=GUESS * len(data))
+
+
+def _array(data: bytes) -> Head:
+    stream = BytesIO(data)
+    read = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}[read_magic(stream)]
+    height, width = read(stream)[0][:2]
+    return Head("NPY", width, height, width * height)
 
 
 def _opened(data: bytes) -> Head:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from logging import getLogger
 from multiprocessing import resource_tracker
 from typing import Any
@@ -159,6 +160,7 @@ class Team:
                 "The worker ended while it opened the model; the system may have ended it to free memory."
             ) from error
         assert facts is not None, "the first worker measures"
+        self.model = replace(self.model, backends={one.name: one.plan for one in facts.points})
         self.free.append(first)
         for _ in range(self.count - 1):
             self._start_another()

@@ -73,7 +73,9 @@ def open_model(request: Request) -> tuple[Batcher, Facts]:
     return front.batcher, front.facts
 
 
-@router.post("/predict", operation_id="predict", responses=ERRORS, openapi_extra=IMAGES_BODY)
+@router.post(
+    "/predict", operation_id="predict", summary="Predict images", responses=ERRORS, openapi_extra=IMAGES_BODY
+)
 async def predict(
     request: Request, options: Annotated[PredictOptions, Query()], deadline: Deadline = None
 ) -> Answers:
@@ -81,7 +83,13 @@ async def predict(
     return cast(Answers, await _predicted(request, options, deadline, ""))
 
 
-@router.put("/predict", operation_id="predict_put", responses=ERRORS, openapi_extra=IMAGES_BODY)
+@router.put(
+    "/predict",
+    operation_id="predict_put",
+    summary="Predict images",
+    responses=ERRORS,
+    openapi_extra=IMAGES_BODY,
+)
 async def predict_put(
     request: Request, options: Annotated[PredictOptions, Query()], deadline: Deadline = None
 ) -> Answers:
@@ -89,7 +97,13 @@ async def predict_put(
     return cast(Answers, await _predicted(request, options, deadline, ""))
 
 
-@router.put("/predict/{name}", operation_id="predict_named", responses=ERRORS, openapi_extra=IMAGES_BODY)
+@router.put(
+    "/predict/{name}",
+    operation_id="predict_named",
+    summary="Predict an image under its name",
+    responses=ERRORS,
+    openapi_extra=IMAGES_BODY,
+)
 async def predict_named(
     request: Request, name: str, options: Annotated[PredictOptions, Query()], deadline: Deadline = None
 ) -> Answers:

@@ -15,7 +15,9 @@ from vitrail.serve.routes import front_of, milliseconds
 router = APIRouter()
 
 
-@router.get("/card", operation_id="card", responses={401: ERRORS[401], 503: ERRORS[503]})
+@router.get(
+    "/card", operation_id="card", summary="What is served", responses={401: ERRORS[401], 503: ERRORS[503]}
+)
 async def card(request: Request) -> Card:
     """Say what the model is: task, labels, operating points with their scores, the promise and the limits."""
     front = front_of(request)
@@ -53,13 +55,19 @@ async def card(request: Request) -> Card:
     return cast(Card, Json(card.model_dump()))
 
 
-@router.get("/health/live", operation_id="live")
+@router.get("/health/live", operation_id="live", summary="The process runs", response_model_exclude_none=True)
 async def live() -> State:
     """Say that the process runs."""
     return State(live=True)
 
 
-@router.get("/health/started", operation_id="started", responses={503: ERRORS[503]})
+@router.get(
+    "/health/started",
+    operation_id="started",
+    summary="The model is open",
+    response_model_exclude_none=True,
+    responses={503: ERRORS[503]},
+)
 async def started(request: Request) -> State:
     """Say whether the model was opened; from then on this stays true."""
     front = front_of(request)
@@ -68,7 +76,13 @@ async def started(request: Request) -> State:
     return State(started=True)
 
 
-@router.get("/health/ready", operation_id="ready", responses={503: ERRORS[503]})
+@router.get(
+    "/health/ready",
+    operation_id="ready",
+    summary="Requests are taken",
+    response_model_exclude_none=True,
+    responses={503: ERRORS[503]},
+)
 async def ready(request: Request) -> State:
     """Say whether requests are taken now: the model is open, a worker lives, and the server is not ending."""
     front = front_of(request)
@@ -79,7 +93,11 @@ async def ready(request: Request) -> State:
 
 
 @router.get(
-    "/metrics", operation_id="metrics", response_class=PlainTextResponse, responses={401: ERRORS[401]}
+    "/metrics",
+    operation_id="metrics",
+    summary="Numbers for Prometheus",
+    response_class=PlainTextResponse,
+    responses={401: ERRORS[401]},
 )
 async def metrics(request: Request) -> Response:
     """Return numbers for Prometheus."""
