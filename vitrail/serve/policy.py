@@ -195,13 +195,16 @@ class SlackFit:
 
 
 def feasible(moment: Moment, speeds: Speeds, cheapest: str, largest: int) -> bool:
-    """Tell whether all images that wait are in time if only the cheapest point is used from now on."""
+    """Tell whether all images that wait are in time if only the cheapest point is used from now on.
+
+    One batch may take longer than usual, but not each of a row of them.
+    """
     free = sorted(max(moment.now, one) for one in moment.free_at)
     for part in _batches(moment.waiting, largest):
-        done = free[0] + speeds.seconds(part[0].point or cheapest, Load.of(part), moment.now)
-        if done > part[0].deadline:
+        point, load = part[0].point or cheapest, Load.of(part)
+        if free[0] + speeds.seconds(point, load, moment.now) > part[0].deadline:
             return False
-        free = sorted([*free[1:], done])
+        free = sorted([*free[1:], free[0] + speeds.usual(point, load, moment.now)])
     return True
 
 
