@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,9 @@ LIMIT = 5
 """Seconds in which the server wants a body; its limit of a head is ten."""
 
 SENDERS = 4
+CONNECTIONS = 8
+"""Connections of the plain requests."""
+
 CANARY = 200
 """Requests after which the picture is sent whose answer is known."""
 
@@ -140,18 +144,26 @@ def besieged(server: Server, model: str, tally: Tally, canary: Canary, connectio
 
 
 def plain(server: Server, count: int) -> Iterator[int]:
-    """Send so many requests of a small picture over one connection; yield the number now and then."""
+    """Send so many requests of a small picture over some connections at once; yield the number now and then."""
+    parts = 10
+    each = max(1, count // parts // CONNECTIONS)
+    with ThreadPoolExecutor(CONNECTIONS) as threads:
+        for part in range(1, parts + 1):
+            list(threads.map(partial(row_of, server), [each] * CONNECTIONS))
+            yield part * each * CONNECTIONS
+
+
+def row_of(server: Server, count: int) -> None:
+    """Send requests one after the other over one connection."""
     data, address = file_of(whole(1), "JPEG"), server.address
     connection = http.client.HTTPConnection(address.host, address.port, timeout=60)
     fields = {"Authorization": f"Bearer {address.token}", "Content-Type": "image/jpeg"}
-    for number in range(1, count + 1):
+    for _ in range(count):
         connection.request("POST", "/predict", data, fields)
         answer = connection.getresponse()
         answer.read()
         if answer.status != 200:
-            sys.exit(f"A plain request was answered with {answer.status}.")
-        if number % max(1, count // 10) == 0:
-            yield number
+            raise SystemExit(f"A plain request was answered with {answer.status}.")
     connection.close()
 
 
