@@ -62,8 +62,12 @@ def cores() -> int:
     stated = os.environ.get("OMP_NUM_THREADS", "")
     if stated.isdigit() and int(stated):
         return int(stated)
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(own, _quota()))
+    return max(1, min(usable_cores(), _quota()))
+
+
+def usable_cores() -> int:
+    """Return how many cores the system lets this process run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _quota() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitrail.core.environment import usable_cores
 from vitrail.core.errors import DataError
 from vitrail.data import duplicates
 from vitrail.data import findings as say
@@ -191,7 +191,7 @@ def _of_truth(rows: Sequence[Row], checks: Checks, targets: Targets[Any]) -> Ite
 
 def workers() -> int:
     """Return the number of threads that decode images: Pillow decodes without the interpreter lock."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 def _refuse_twice(entries: Sequence[Entry]) -> None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from vitrail.core.environment import usable_cores
 from vitrail.core.errors import VitrailError
 from vitrail.core.seeds import derive
 from vitrail.data.augment import Augment
@@ -136,8 +137,7 @@ def listed(found: Sequence[_Seen | VitrailError]) -> Batch[Any] | VitrailError:
 
 def processes(wanted: int) -> int:
     """Return the number of worker processes: the requested one, or for -1 the cores minus one, at most eight."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return wanted if wanted >= 0 else max(0, min(8, cores - 1))
+    return wanted if wanted >= 0 else max(0, min(8, usable_cores() - 1))
 
 
 def _batches(

@@ -28,6 +28,7 @@ from vitrail.serve.gate import Json
 from vitrail.serve.messages import Facts, Options, Picture
 from vitrail.serve.openapi import ERRORS, TENSOR_BODY, State
 from vitrail.serve.routes import answers_for, front_of, open_model, refuse_unknown_point
+from vitrail.serve.state_routes import ready
 from vitrail.serve.waiting import Answered, Wanted
 
 router = APIRouter()
@@ -87,9 +88,7 @@ async def server_live() -> State:
 )
 async def server_ready(request: Request) -> State:
     """Say whether requests are taken now."""
-    if not front_of(request).ready:
-        raise HTTPException(503, "No worker is ready.", {"retry-after": "2"})
-    return State(ready=True)
+    return await ready(request)
 
 
 MODEL_ERRORS = {404: ERRORS[400] | {"description": "There is no such model."}, **ERRORS}
