@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vitrail.core.errors import SettingError
 from vitrail.layers.block import PreNorm
+from vitrail.layers.heads import Head
 from vitrail.layers.position import LearnedPosition
 from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
@@ -108,6 +109,13 @@ class Encoder(nn.Module):
     def middle(self) -> int:
         """The block halfway through a column, counted from 1, whose map `tap` and `summarise` return; 0 without one."""
         return 0
+
+    def own_head(self, task: str, classes: int) -> Head | None:
+        """Return the head that its paper has for a task, by the task's name, or None: the task then makes one.
+
+        Only networks whose published head is part of their design have one, such as the decoder of DETR.
+        """
+        return None
 
     def folded(self) -> Encoder:
         """Return an equal network without branches that only training needs, or itself if it has none."""

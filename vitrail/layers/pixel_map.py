@@ -81,7 +81,7 @@ class PixelMap(nn.Module):
     def __init__(self, spec: FeatureSpec, width: int) -> None:
         super().__init__()
         pyramid = len(spec.widths) > 1
-        self.taps = () if pyramid else quarters(spec.depth)
+        self.taps = () if pyramid else spec.taps or quarters(spec.depth)
         self.levels = bool(pyramid or self.taps)
         self.first = next((i for i, stride in enumerate(spec.strides) if stride >= FINE), 0) if pyramid else 0
         widths = spec.widths[self.first :] if pyramid else (spec.width,) * max(1, len(self.taps))

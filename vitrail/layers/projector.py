@@ -45,7 +45,7 @@ class Projector(nn.Module):
     def __init__(self, spec: FeatureSpec, width: int) -> None:
         super().__init__()
         pyramid = len(spec.widths) > 1
-        self.taps = () if pyramid else quarters(spec.depth)
+        self.taps = () if pyramid else spec.taps or quarters(spec.depth)
         self.levels = bool(pyramid or self.taps)
         widths = spec.widths if pyramid else (spec.width,) * max(1, len(self.taps))
         self.place = min(range(len(widths)), key=lambda i: abs(spec.strides[i] - STRIDE)) if pyramid else 0

@@ -96,6 +96,8 @@ class FeatureSpec:
     - `overlap_margin`: pixels outside the outermost cells on each side, for patches that overlap.
     - `widths`: widths of the levels of a pyramid, coarse last; `depth`: number of blocks of a column that can be tapped
       instead (0: none).
+    - `taps`: the blocks of a column whose maps its published heads read, counted from 1 (empty: the last of each
+      quarter).
     - `channels`: channels of the images.
     """
 
@@ -112,6 +114,7 @@ class FeatureSpec:
     overlap_margin: float = 0.0
     widths: tuple[int, ...] = ()
     depth: int = 0
+    taps: tuple[int, ...] = ()
     channels: int = 3
 
     @property

@@ -153,7 +153,8 @@ def task_of(header: Header, learnt: Mapping[str, Any]) -> Task[Any, Any]:
 def build_network(encoder: Encoder, task: Task[Any, Any]) -> Network:
     """Return the encoder with the head of this task."""
     reader: VectorReader | None = getattr(task, "reader", lambda: None)()
-    return Network(encoder, task.head(encoder.spec), tuple(task.outputs), reader)
+    head = encoder.own_head(task.name, len(task.labels)) or task.head(encoder.spec)
+    return Network(encoder, head, tuple(task.outputs), reader)
 
 
 def create_model(

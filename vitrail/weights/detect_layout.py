@@ -111,7 +111,18 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
         preprocessing = of_converted(steps)
     assumed = tuple(one for one in lines if one)
     pool = pool or header.get("pool")
-    return Read(config, weights, kind.conventions.name, preprocessing, header.get("licence"), pool, assumed)
+    return Read(
+        config,
+        weights,
+        kind.conventions.name,
+        preprocessing,
+        header.get("licence"),
+        pool,
+        assumed,
+        kind.labels,
+        kind.task,
+        kind.settings,
+    )
 
 
 def _stated(asked: Asked, kind: Layout) -> Said:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from vitrail.weights import hub_folder, infer_config, rules
 from vitrail.weights.conventions import GOOGLE, HUGGINGFACE, OFFICIAL, TIMM, Conventions, of_hub
 from vitrail.weights.files import Opened
+from vitrail.weights.read_request import CLASSIFY
 from vitrail.weights.rules import Table
 from vitrail.weights.stated_config import Said
 from vitrail.weights.tables import google, huggingface, official
@@ -18,13 +20,19 @@ from vitrail.weights.tables import timm as timm_tables
 
 
 class Layout(NamedTuple):
-    """A detected layout: its table, the function from shapes to settings, its tensors and conventions."""
+    """A detected layout: its table, the function from shapes to settings, its tensors and conventions.
+
+    The head is that of `task` with these `settings`, and `labels` are its classes, if stated.
+    """
 
     table: Table
     infer: Callable[[infer_config.Peek, Conventions, Said], Any]
     tensors: Mapping[str, Tensor]
     conventions: Conventions
     said: Said = Said()
+    task: str = CLASSIFY
+    settings: Mapping[str, Any] = MappingProxyType({})
+    labels: tuple[str, ...] = ()
 
 
 def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None) -> Layout | None:

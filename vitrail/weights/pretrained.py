@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -20,6 +20,7 @@ from vitrail.weights.conventions import Preprocessing
 from vitrail.weights.detect_layout import read
 from vitrail.weights.files import open_weights
 from vitrail.weights.infer_config import preset_of
+from vitrail.weights.read_request import CLASSIFY
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class Pretrained:
 
     `preprocessing` and `licence` are None if they are not stated. `head` is the classifier of the file, with the names
     of `vitrail.layers.heads.LinearHead`; `pool` is what it reads, and `labels` its classes in order, if stated.
-    `assumed` are sentences about assumptions, and about parts of the file that are not used.
+    `assumed` are sentences about assumptions, and about parts of the file that are not used. The head is that of `task`
+    with these `settings`; for other tasks than classification its tensors have the names of the head of the task.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Pretrained:
     pool: str | None = None
     assumed: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    task: str = CLASSIFY
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def network_name(self) -> str:
@@ -102,6 +106,8 @@ def from_path(
         found.pool,
         found.assumed,
         found.labels,
+        found.task,
+        found.settings,
     )
 
 

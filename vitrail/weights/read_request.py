@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -18,12 +19,15 @@ from vitrail.weights.tables import through_timm
 from vitrail.weights.timm_folder import TimmFolder
 from vitrail.weights.unwrap_checkpoint import parts
 
+CLASSIFY = "classify"
+"""The task of most published heads."""
+
 
 class Read(NamedTuple):
     """Weights with our tensor names, the settings of their network, their original layout and preprocessing.
 
     `pool` is what the classifier reads, and `labels` its classes, if stated; `assumed` are sentences about assumptions,
-    and about parts of the file that are not used.
+    and about parts of the file that are not used. The head is that of `task` with these `settings`.
     """
 
     config: Any
@@ -34,6 +38,8 @@ class Read(NamedTuple):
     pool: str | None = None
     assumed: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    task: str = CLASSIFY
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 class Asked(NamedTuple):

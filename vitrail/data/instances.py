@@ -1,0 +1,138 @@
+"""Objects with masks: true ones, predicted ones, and COCO's run lengths, in which masks are kept. No torch.
+
+Run lengths go column by column; `pycocotools` makes, reads and compares them, so that areas and overlaps are COCO's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitrail.core.errors import DataError
+from vitrail.data.boxes import Boxes, FoundBoxes
+
+
+class Runs(NamedTuple):
+    """One mask as COCO's compressed run lengths: (height, width) of its image, and the counts as text."""
+
+    size: tuple[int, int]
+    counts: bytes
+
+    def coco(self) -> dict[str, Any]:
+        """Return it as pycocotools takes it."""
+        return {"size": list(self.size), "counts": self.counts}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data for JSON, as files of COCO hold it."""
+        return {"size": list(self.size), "counts": self.counts.decode("ascii")}
+
+
+class Instances(NamedTuple):
+    """The true objects of one image: `boxes`, and the mask of each, in the same order.
+
+    `masks` are in the pixels of the original. In a view of the image `cover` (n, row, col) uint8 takes their place: the
+    share of each cell of `CELL` input pixels that the object covers, 255 for all of it.
+    """
+
+    boxes: Boxes
+    masks: tuple[Runs, ...]
+    cover: NDArray[np.uint8] | None = None
+
+
+class FoundInstances(NamedTuple):
+    """The predicted objects of one image, the highest score first: boxes, and the mask of each in the original."""
+
+    boxes: FoundBoxes
+    masks: tuple[Runs, ...]
+
+
+CELL = 4
+"""Input pixels that a cell of a true mask spans in training, in each direction."""
+
+
+def to_runs(masks: NDArray[np.bool_]) -> tuple[Runs, ...]:
+    """Return masks (n, height, width) as run lengths."""
+    from pycocotools.mask import encode
+
+    if not len(masks):
+        return ()
+    stacked = np.asfortranarray(np.moveaxis(np.asarray(masks, np.uint8), 0, -1))
+    return tuple(_runs(one) for one in encode(stacked))
+
+
+def from_runs(masks: Sequence[Runs], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return run lengths as masks (n, height, width); `size` is (height, width), for no mask at all."""
+    from pycocotools.mask import decode
+
+    if not masks:
+        return np.zeros((0, *size), np.bool_)
+    stacked: NDArray[np.uint8] = decode([one.coco() for one in masks])
+    return np.moveaxis(stacked, -1, 0).astype(np.bool_)
+
+
+def from_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> Runs:
+    """Return the union of polygons (x, y, x, y, …) in an image (height, width) as COCO draws them.
+
+    Raises:
+        DataError: a polygon has fewer than three corners.
+    """
+    from pycocotools.mask import frPyObjects, merge
+
+    if not polygons or any(len(one) < 6 or len(one) % 2 for one in polygons):
+        raise DataError("A polygon needs three corners or more, each with x and y.")
+    return _runs(merge(frPyObjects([[float(n) for n in one] for one in polygons], *size)))
+
+
+def from_coco(rle: Mapping[str, Any]) -> Runs:
+    """Return the run lengths of a COCO file, as numbers or as text.
+
+    Raises:
+        DataError: they do not cover their image.
+    """
+    from pycocotools.mask import frPyObjects
+
+    height, width = (int(side) for side in rle["size"])
+    counts = rle["counts"]
+    if isinstance(counts, str | bytes):
+        return Runs((height, width), counts.encode("ascii") if isinstance(counts, str) else counts)
+    if sum(counts) != height * width or min(counts, default=0) < 0:
+        raise DataError(
+            f"These run lengths count {sum(counts):,} pixels in an image of {width} x {height}. Write them again."
+        )
+    return _runs(frPyObjects({"size": [height, width], "counts": list(counts)}, height, width))
+
+
+def mask_areas(masks: Sequence[Runs]) -> NDArray[np.float64]:
+    """Return the number of pixels of each mask: (n,)."""
+    from pycocotools.mask import area
+
+    return np.asarray(area([one.coco() for one in masks]) if masks else (), np.float64)
+
+
+def boxes_around(masks: Sequence[Runs]) -> NDArray[np.float64]:
+    """Return the box around each mask, left, top, right, bottom: (n, 4); zeros for an empty mask."""
+    from pycocotools.mask import toBbox
+
+    flat = np.asarray(toBbox([one.coco() for one in masks]) if masks else (), np.float64).reshape(-1, 4)
+    return np.concatenate([flat[:, :2], flat[:, :2] + flat[:, 2:]], 1)
+
+
+def mask_overlaps(
+    found: Sequence[Runs], true: Sequence[Runs], crowd: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return intersection over union (n, m); for a crowd (m,) the common area is divided by that of the prediction."""
+    from pycocotools.mask import iou
+
+    if not found or not true:
+        return np.zeros((len(found), len(true)))
+    flags = crowd.astype(np.uint8).tolist()
+    table: NDArray[np.float64] = iou([one.coco() for one in found], [one.coco() for one in true], flags)
+    return np.asarray(table, np.float64)
+
+
+def _runs(coco: Mapping[str, Any]) -> Runs:
+    height, width = coco["size"]
+    return Runs((int(height), int(width)), coco["counts"])
