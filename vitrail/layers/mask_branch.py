@@ -65,6 +65,6 @@ class MaskBranch(nn.Module):
 
     def masks(self, factors: Factors) -> Tensor:
         """Return the logits of the masks: (b, q, row, col)."""
-        b, d, row, col = factors.cells.shape
+        b, _, row, col = factors.cells.shape
         flat = torch.matmul(factors.queries, factors.cells.flatten(2))
         return flat.view(b, -1, row, col) + self.bias
