@@ -89,7 +89,7 @@ def test_a_ring_has_one_part_with_one_hole_and_its_outlines_hold_exactly_its_pix
     (part,) = outlines(mask)
     assert len(part.holes) == 1
     assert inside([part.outer, *part.holes], mask.shape).tolist() == mask.tolist()
-    assert outlines(mask, (100, 200))[0].outer == pytest.approx(part.outer + (200, 100))
+    assert outlines(mask, (100, 200))[0].outer == pytest.approx(part.outer + np.array([200, 100]))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +30,12 @@ def outlines(mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0)) -> list[
     if not mask.any():
         return []
     framed = np.pad(mask, 1).astype(np.float64)
-    filled = contour_generator(z=framed, fill_type=FillType.OuterOffset).filled(0.5, 1.5)
+    filled: Any = contour_generator(z=framed, fill_type=FillType.OuterOffset).filled(0.5, 1.5)
     parts = []
     for points, offsets in zip(filled[0], filled[1], strict=True):
         # The first pixel of the mask has its centre at 0.5; with the frame of one pixel its index is 1.
-        shifted = np.asarray(points, np.float64) + (corner[1] - 0.5, corner[0] - 0.5)
-        rings = [_thinned(shifted[a : b - 1]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        shifted = np.asarray(points, np.float64) + np.array([corner[1] - 0.5, corner[0] - 0.5])
+        rings = [_thinned(shifted[a : b - 1]) for a, b in pairwise(offsets.tolist())]
         parts.append(Part(rings[0], tuple(rings[1:])))
     return sorted(parts, key=lambda part: -abs(signed_area(part.outer)))
 
