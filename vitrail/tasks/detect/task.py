@@ -18,12 +18,13 @@ from vitrail.layers.heads import Output
 from vitrail.layers.query_decoder import Answers, DecoderShape
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Asked, InOriginal, Losses, PictureOutput, Task, within
+from vitrail.tasks.detect.agreement import SAME, Level, partners
 from vitrail.tasks.detect.drawings import draw_beside, draw_found
 from vitrail.tasks.detect.evaluation import BoxEvaluation
 from vitrail.tasks.detect.files import ImageBoxes, write_coco, write_yolo
 from vitrail.tasks.detect.head import DetectHead
 from vitrail.tasks.detect.loss import Sums, Truths, matched, summed
-from vitrail.tasks.detect.mosaic import mosaic
+from vitrail.tasks.detect.mosaic import TrueTensors, mosaic
 from vitrail.tasks.detect.prediction import Objects
 from vitrail.tasks.detect.settings import DetectSettings
 from vitrail.tasks.detect.targets import DetectTargets
@@ -51,9 +52,6 @@ BUDGET, MOST_GROUPS = 200, 5
 ANCHOR = 0.05
 """The side that boxes start from, in shares of the input, where the data do not say it."""
 
-SAME = 1e-3
-"""Largest difference of a corner, in shares of the input, of boxes that are the same in a proof."""
-
 
 class Detect(Task[Boxes, Objects], DetectTargets):
     """Queries that are matched to the objects one to one, so that every object is answered once.
@@ -67,7 +65,7 @@ class Detect(Task[Boxes, Objects], DetectTargets):
     outputs: Mapping[str, tuple[str, ...]] = {
         "boxes": ("query", "side"), "logits": ("query", "class"), "proposals": ("cell",)
     }  # fmt: skip
-    columns = ("class", "number", "confidence", "left", "top", "right", "bottom")
+    columns: tuple[str, ...] = ("class", "number", "confidence", "left", "top", "right", "bottom")
     exports = Exports("object-detection", ("map", "map50"))
     picture_outputs = (
         PictureOutput(
@@ -88,14 +86,17 @@ class Detect(Task[Boxes, Objects], DetectTargets):
 
     def head(self, spec: FeatureSpec) -> DetectHead:
         """Return a projector and a decoder of the sizes in the settings."""
+        return DetectHead(spec, len(self.labels), self.shape())
+
+    def shape(self) -> DecoderShape:
+        """Return the sizes of the decoder; what the settings leave open is that of an untrained network."""
         own = self.settings
         queries = own.queries or USUAL
         groups = own.groups or groups_for(queries)
         anchor = own.anchor or ANCHOR
-        shape = DecoderShape(
+        return DecoderShape(
             own.width, own.layers, queries, groups, max(1, own.width // 32), own.points, own.hidden, anchor
         )
-        return DetectHead(spec, len(self.labels), shape)
 
     def learn(self, rows: Sequence[Row], root: Path) -> Mapping[str, Any]:
         """Return what is not set of queries (twice the most boxes of an image), groups and anchor."""
@@ -112,9 +113,9 @@ class Detect(Task[Boxes, Objects], DetectTargets):
         height, width = view.geometry.size
         return seen._replace(xyxy=seen.xyxy / np.array([width, height, width, height], np.float64))
 
-    def collate(self, targets: Sequence[Boxes]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def collate(self, targets: Sequence[Boxes]) -> Sequence[TrueTensors]:
         """Return for each image the boxes (n, 4), centre and sides in shares, their classes (n,), and crowds (m, 4)."""
-        return [_truths(one) for one in targets]
+        return [true_tensors(one) for one in targets]
 
     def prepare(self, batch: Batch[Any], rng: np.random.Generator, progress: float) -> Batch[Any]:
         """Return the batch with a share of mosaics in the first half of a training."""
@@ -132,7 +133,7 @@ class Detect(Task[Boxes, Objects], DetectTargets):
         ):
             return super().training_loss(network, batch, rng, progress)
 
-    def loss(self, output: Output, targets: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Losses:
+    def loss(self, output: Output, targets: Sequence[TrueTensors]) -> Losses:
         """Return the losses of the classes, of the distance and of the overlap, summed over layers and proposals.
 
         They are sums over the objects of a batch, divided by their number and by the number of groups.
@@ -140,11 +141,11 @@ class Detect(Task[Boxes, Objects], DetectTargets):
         return self.matched_loss(output, targets)[0]
 
     def matched_loss(
-        self, output: Output, targets: Sequence[tuple[Tensor, Tensor, Tensor]]
+        self, output: Output, targets: Sequence[TrueTensors]
     ) -> tuple[Losses, list[list[Pairs]]]:
         """Return the losses, and for each layer and image which query learns which object."""
         device = output["logits"].device
-        truths = [Truths(*(part.to(device) for part in one)) for one in targets]
+        truths = [Truths(*(part.to(device) for part in one[:3])) for one in targets]
         every, groups = _every_answer(output)
         pairs = [matched(answers, truths, groups) for answers in every]
         several = [summed(answers, truths, one) for answers, one in zip(every, pairs, strict=True)]
@@ -158,9 +159,9 @@ class Detect(Task[Boxes, Objects], DetectTargets):
         }
         return Losses(parts), pairs
 
-    def weights(self, targets: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Mapping[str, float]:
+    def weights(self, targets: Sequence[TrueTensors]) -> Mapping[str, float]:
         """Return the number of objects; for the classes an image without objects counts as one."""
-        numbers = [len(kinds) for _, kinds, _ in targets]
+        numbers = [len(one[1]) for one in targets]
         objects = float(sum(numbers))
         return {
             "classes": float(sum(max(1, one) for one in numbers)), "corners": objects, "overlap": objects
@@ -277,7 +278,16 @@ class Detect(Task[Boxes, Objects], DetectTargets):
     def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
         """Return for which images each confident box of one output is in the other too, with its class: bool (b,)."""
         ways = ((one, other), (other, one))
-        return torch.stack([_contained(self, *way, tolerance) for way in ways]).all(0)
+        return torch.stack([self.contained(*way, tolerance) for way in ways]).all(0)
+
+    def contained(self, one: Output, other: Output, tolerance: float) -> Tensor:
+        """Return for which images each box of `one` that is clearly above the threshold is in `other`: bool (b,)."""
+        return partners(one, other, self.level, tolerance).contained
+
+    @property
+    def level(self) -> Level:
+        """From which confidence a box counts."""
+        return Level(self.settings.threshold, self.settings.temperature)
 
     def in_image(self, output: Output, onto: InOriginal) -> Output:
         """Return corners in pixels of the image, confidence and class of each query, for exported graphs: (b, q, 6)."""
@@ -301,7 +311,8 @@ def groups_for(queries: int) -> int:
     return max(1, min(MOST_GROUPS, round(BUDGET / queries)))
 
 
-def _truths(boxes: Boxes) -> tuple[Tensor, Tensor, Tensor]:
+def true_tensors(boxes: Boxes) -> tuple[Tensor, Tensor, Tensor]:
+    """Return boxes (n, 4) as centre and sides, classes (n,), and crowds (m, 4), of boxes in shares of the input."""
     xyxy = torch.from_numpy(boxes.xyxy.astype(np.float32))
     centred = to_centre(xyxy)
     crowd = torch.from_numpy(boxes.crowd)
@@ -318,17 +329,3 @@ def _every_answer(output: Output) -> tuple[list[Answers], int]:
     if "train.first.boxes" in output:
         every.append(Answers(output["train.first.boxes"], output["train.first.logits"]))
     return every, groups
-
-
-def _contained(task: Detect, one: Output, other: Output, tolerance: float) -> Tensor:
-    """Return for which images each box of `one` that is clearly above the threshold is also in `other`: bool (b,)."""
-    p, q = ((output["logits"].float() / task.settings.temperature).sigmoid() for output in (one, other))
-    sure, kind = p.max(-1)
-    wanted = sure >= task.settings.threshold + tolerance
-    mine, others = (to_corners(output["boxes"].float()) for output in (one, other))
-    apart = torch.cdist(mine, others, p=float("inf"))
-    theirs, their_kind = q.max(-1)
-    same = (apart <= max(SAME, tolerance)) & (kind[:, :, None] == their_kind[:, None])
-    near = theirs >= task.settings.threshold - max(tolerance, 1e-6)
-    contained: Tensor = ((same & near[:, None]).any(2) | ~wanted).all(1)
-    return contained
