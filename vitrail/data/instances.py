@@ -65,12 +65,28 @@ def to_runs(masks: NDArray[np.bool_]) -> tuple[Runs, ...]:
 
 def from_runs(masks: Sequence[Runs], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return run lengths as masks (n, height, width); `size` is (height, width), for no mask at all."""
-    from pycocotools.mask import decode
+    # pycocotools' own decoder warns with NumPy 2.
+    every = np.zeros((len(masks), *(masks[0].size if masks else size)), np.bool_)
+    for place, one in enumerate(masks):
+        counts = counts_of(one.counts)
+        height, width = one.size
+        every[place] = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+    return every
 
-    if not masks:
-        return np.zeros((0, *size), np.bool_)
-    stacked: NDArray[np.uint8] = decode([one.coco() for one in masks])
-    return np.moveaxis(stacked, -1, 0).astype(np.bool_)
+
+def counts_of(text: bytes) -> NDArray[np.int64]:
+    """Return the lengths of runs, outside and inside in turn, from COCO's text.
+
+    Five bits a sign, the least first; a bit tells that more follow; from the fourth on the change from two before.
+    """
+    signs = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero((signs & 0x20) == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    shift = 5 * (np.arange(len(signs)) - np.repeat(first, last - first + 1))
+    values = np.add.reduceat((signs & 0x1F) << shift, first) if len(first) else signs
+    values -= np.where(signs[last] & 0x10, np.int64(1) << (shift[last] + 5), 0)
+    values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
+    return values
 
 
 def from_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> Runs:
@@ -136,3 +152,35 @@ def mask_overlaps(
 def _runs(coco: Mapping[str, Any]) -> Runs:
     height, width = coco["size"]
     return Runs((int(height), int(width)), coco["counts"])
+
+
+def runs_at(mask: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> Runs:
+    """Return a mask (rows, cols) whose (top, left) pixel is `corner` as run lengths of an image (height, width).
+
+    The image itself is never in memory: only the mask and its runs are.
+    """
+    from pycocotools.mask import frPyObjects
+
+    top, left = corner
+    height, width = size
+    framed = np.zeros((mask.shape[0] + 2, mask.shape[1]), np.int8)
+    framed[1:-1] = mask
+    steps = np.diff(framed, axis=0).T  # (cols, rows + 1): where each column enters and leaves the object
+    starts, ends = (np.argwhere(steps == turn) @ (height, 1) + left * height + top for turn in (1, -1))
+    inner = np.flatnonzero(starts[1:] > ends[:-1])  # a run that goes on in the next column is one run
+    starts = np.concatenate([starts[:1], starts[1:][inner]])
+    ends = np.concatenate([ends[:-1][inner], ends[-1:]])
+    borders = np.concatenate([[0], np.stack([starts, ends], 1).ravel(), [height * width]])
+    return _runs(frPyObjects({"size": [height, width], "counts": np.diff(borders).tolist()}, height, width))
+
+
+def moved_runs(mask: Runs, corner: tuple[int, int], size: tuple[int, int]) -> Runs:
+    """Return a mask of a part of an image as one of the image (height, width); `corner` is (top, left) of the part."""
+    return runs_at(from_runs([mask], mask.size)[0], corner, size)
+
+
+def joined_runs(masks: Sequence[Runs]) -> Runs:
+    """Return the union of masks of one image."""
+    from pycocotools.mask import merge
+
+    return _runs(merge([one.coco() for one in masks]))
