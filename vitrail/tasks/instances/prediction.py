@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.data.boxes import take_found
-from vitrail.data.instances import Runs, from_runs, mask_areas
+from vitrail.data.instances import FoundInstances, Runs, from_runs, mask_areas
 from vitrail.data.mask_outlines import Ring, outlines
 from vitrail.tasks.detect.prediction import Objects
 
@@ -24,6 +24,11 @@ class Shapes(Objects):
     """The objects of one image, the most confident first; `masks` are theirs, in the pixels of the original."""
 
     masks: tuple[Runs, ...] = ()
+
+    @property
+    def instances(self) -> FoundInstances:
+        """The objects as boxes and masks."""
+        return FoundInstances(self.found, self.masks)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row an object: those of `Objects`, and the area of its mask in pixels."""

@@ -91,14 +91,14 @@ class SegmentInstances(Detect, InstanceTargets):
         losses, pairs = self.matched_loss(output, targets)
         sums = list(_mask_losses(output, targets, pairs))
         groups = max(1, output.get("train.boxes", output["boxes"]).shape[-2] // output["boxes"].shape[1])
-        count = max(1.0, self.weights(targets)["pixels"]) * groups / self.settings.mask_weight
+        count = max(1.0, self.weights(targets)["mask_pixels"]) * groups / self.settings.mask_weight
         pixels, dice = (torch.stack(part).sum() / count for part in zip(*sums, strict=True))
-        return Losses({**losses.parts, "pixels": PIXELS * pixels, "dice": DICE * dice})
+        return Losses({**losses.parts, "mask_pixels": PIXELS * pixels, "mask_dice": DICE * dice})
 
     def weights(self, targets: Sequence[TrueTensors]) -> Mapping[str, float]:
         """Return the number of objects; for the classes an image without objects counts as one."""
         counts = super().weights(targets)
-        return {**counts, "pixels": counts["corners"], "dice": counts["corners"]}
+        return {**counts, "mask_pixels": counts["corners"], "mask_dice": counts["corners"]}
 
     # Answer
 
@@ -230,4 +230,4 @@ def _joined(pieces: Sequence[tuple[Runs, Tile]], size: tuple[int, int]) -> Runs:
 
 
 def _found(prediction: Objects) -> FoundInstances:
-    return FoundInstances(prediction.found, prediction.masks if isinstance(prediction, Shapes) else ())
+    return prediction.instances if isinstance(prediction, Shapes) else FoundInstances(prediction.found, ())
