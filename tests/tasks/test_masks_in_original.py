@@ -23,7 +23,9 @@ def test_a_mask_is_the_whole_map_interpolated_and_then_cut_at_zero(fit, shape):
     logits = blob(sum(shape), 16, 24)
     runs = Onto.of(geometry, 16, 24).mask(logits)
     whole = maps_in_original(geometry, logits[None], fill=-1.0)[0].numpy() > 0
-    assert (from_runs([runs], shape)[0] != whole).mean() < 2e-4  # a pixel exactly between may be rounded otherwise
+    assert (
+        from_runs([runs], shape)[0] != whole
+    ).mean() < 2e-4  # a pixel exactly between may be rounded otherwise
 
 
 def test_a_mask_without_a_positive_cell_is_empty():

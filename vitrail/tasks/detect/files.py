@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from vitrail.core.errors import DataError, MissingExtraError
 from vitrail.core.files import write_json, write_text
 from vitrail.data.boxes import Boxes, FoundBoxes
-from vitrail.data.instances import Runs, from_runs, mask_areas
-from vitrail.data.mask_outlines import keyhole, outlines
+from vitrail.data.instances import Runs, mask_areas
+from vitrail.data.mask_outlines import keyhole, parts_of
 
 CSV_COLUMNS = ("image_path", "xmin", "ymin", "xmax", "ymax", "label", "score")
 """The columns of a table of boxes; the score is empty for true boxes, and an image of background has empty cells."""
@@ -150,7 +150,7 @@ def to_yolo(
 
 def _polygon(mask: Runs) -> NDArray[np.float64]:
     """Return one closed line around all parts of a mask and around their holes: (n, 2)."""
-    return keyhole(outlines(from_runs([mask], mask.size)[0]))
+    return keyhole(parts_of(mask))
 
 
 def from_yolo(text: str, size: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from vitrail.data.boxes import Boxes, FoundBoxes
 from vitrail.data.instances import FoundInstances, Instances, Runs
+from vitrail.data.mask_outlines import rings_of
 from vitrail.plots import distinct_colours
 from vitrail.plots.boxes import DrawnBox, compare_boxes, draw_boxes
-from vitrail.tasks.instances.prediction import rings_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image

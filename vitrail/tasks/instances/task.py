@@ -52,7 +52,7 @@ SIDE = 24
 """Rows and columns of the masks that a proof compares."""
 
 
-class SegmentInstances(Detect, InstanceTargets):
+class SegmentInstances(InstanceTargets, Detect):
     """The queries of detection with a mask each: the product of its vector with a map at a quarter of the input.
 
     Losses: those of detection, and cross entropy and Dice of the masks of matched queries after every layer.

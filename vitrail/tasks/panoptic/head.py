@@ -20,7 +20,7 @@ class PanopticHead(Head):
 
     def __init__(self, things: InstanceHead, pixels: PixelHead) -> None:
         super().__init__()
-        assert things.taps == pixels.taps and things.reads == pixels.reads, "both parts read the same maps"
+        assert (things.taps, things.reads) == (pixels.taps, pixels.reads), "both parts read the same maps"
         self.things, self.pixels = things, pixels
         self.reads, self.taps = things.reads, things.taps
 

@@ -32,7 +32,9 @@ def things_first(found: FoundInstances, areas: NDArray[np.uint8], rules: Rules) 
     """
     ids = np.zeros(areas.shape, np.int32)
     kinds, scores = [], []
-    for mask, kind, score in zip(found.masks, found.boxes.kinds.tolist(), found.boxes.scores.tolist(), strict=True):
+    for mask, kind, score in zip(
+        found.masks, found.boxes.kinds.tolist(), found.boxes.scores.tolist(), strict=True
+    ):
         own = from_runs([mask], mask.size)[0]
         visible = own & (ids == 0)
         if not own.any() or visible.sum() < (1 - rules.hidden) * own.sum() or not visible.any():

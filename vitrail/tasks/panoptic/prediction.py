@@ -58,7 +58,9 @@ class Segments:
     def to_dict(self) -> dict[str, Any]:
         """Return the size of the image and its segments, each with its mask as COCO's run lengths."""
         height, width = self.found.ids.shape
-        masks = (to_runs((self.found.ids == number)[None])[0] for number in range(1, len(self.found.kinds) + 1))
+        masks = (
+            to_runs((self.found.ids == number)[None])[0] for number in range(1, len(self.found.kinds) + 1)
+        )
         segments = [{**row, "rle": mask.to_dict()} for row, mask in zip(self.rows(), masks, strict=True)]
         return {"width": width, "height": height, "segments": segments}
 
@@ -67,7 +69,7 @@ class Segments:
         return {".panoptic.png": png_of(of_array(coloured_ids(self.found.ids)))}
 
     def called(self) -> list[str]:
-        """Return what can be explained: each object found, "car #2", and each other class that occurs, the largest first."""
+        """Return what can be explained: each object found, "car #2", then the other classes that occur by size."""
         areas = sorted(
             (row for row in self.rows() if row["kind"] == "stuff"), key=lambda row: -int(row["pixels"])
         )

@@ -93,9 +93,7 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
 
     def transform(self, target: Scene, view: Any) -> Scene:
         """Return the things and the classes of pixels that a view shows; boxes in shares of the input."""
-        return Scene(
-            self.shapes.transform(target.things, view), self.areas.transform(target.areas, view)
-        )
+        return Scene(self.shapes.transform(target.things, view), self.areas.transform(target.areas, view))
 
     def collate(self, targets: Sequence[Scene]) -> Mapping[str, Any]:
         """Return the truths of both parts by name, as their tasks collate them."""
