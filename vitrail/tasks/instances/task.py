@@ -20,11 +20,11 @@ from vitrail.tasks.base import Ask, Losses, within
 from vitrail.tasks.detect.agreement import partners
 from vitrail.tasks.detect.files import ImageBoxes, write_coco, write_yolo
 from vitrail.tasks.detect.mosaic import TrueTensors
+from vitrail.tasks.detect.object_task import FindObjects, true_tensors
 from vitrail.tasks.detect.prediction import Objects
-from vitrail.tasks.detect.task import Detect, true_tensors
 from vitrail.tasks.detect.tiles import Tile, merge_pieces
-from vitrail.tasks.instances.drawings import draw_beside, draw_found
-from vitrail.tasks.instances.evaluation import InstanceEvaluation, pairs_of
+from vitrail.tasks.instances.drawings import draw_beside, draw_found, pairs_of
+from vitrail.tasks.instances.evaluation import InstanceEvaluation
 from vitrail.tasks.instances.head import InstanceHead
 from vitrail.tasks.instances.loss import MaskFactors, MaskSums, mask_sums
 from vitrail.tasks.instances.masks import Onto, cut_to
@@ -52,7 +52,7 @@ SIDE = 24
 """Rows and columns of the masks that a proof compares."""
 
 
-class SegmentInstances(InstanceTargets, Detect):
+class SegmentInstances(InstanceTargets, FindObjects[Instances]):
     """The queries of detection with a mask each: the product of its vector with a map at a quarter of the input.
 
     Losses: those of detection, and cross entropy and Dice of the masks of matched queries after every layer.
@@ -65,7 +65,7 @@ class SegmentInstances(InstanceTargets, Detect):
         "boxes": ("query", "side"), "logits": ("query", "class"), "proposals": ("cell",),
         "masks": ("query", "row", "col"),
     }  # fmt: skip
-    columns = (*Detect.columns, "area")
+    columns = (*FindObjects.columns, "area")
     exports = Exports("image-segmentation", ("mask_map", "mask_map50"))
     agreement = "sets of objects are the same (class, corners, and 98 % of the cells of their masks)"
 
@@ -75,14 +75,14 @@ class SegmentInstances(InstanceTargets, Detect):
         """Return a projector, a decoder and a mask branch of the sizes in the settings."""
         return InstanceHead(spec, len(self.labels), self.shape())
 
-    def transform(self, target: Instances, view: Any) -> Instances:  # type: ignore[override]
+    def transform(self, target: Instances, view: Any) -> Instances:
         """Return the objects that a view shows: boxes in shares of the input, and what they cover."""
         seen = InstanceTargets.transform(self, target, view)
         height, width = view.geometry.size
         share = seen.boxes.xyxy / np.array([width, height, width, height], np.float64)
         return seen._replace(boxes=seen.boxes._replace(xyxy=share))
 
-    def collate(self, targets: Sequence[Instances]) -> Sequence[TrueTensors]:  # type: ignore[override]
+    def collate(self, targets: Sequence[Instances]) -> Sequence[TrueTensors]:
         """Return for each image boxes, classes and crowds as in detection, and what the objects cover (n, row, col)."""
         return [_tensors(one) for one in targets]
 
@@ -159,7 +159,7 @@ class SegmentInstances(InstanceTargets, Detect):
         """Return the image with its objects, in the colours of their classes."""
         return draw_found(image, _found(prediction), self.labels)
 
-    def compare(self, image: Image, prediction: Objects, truth: Instances) -> Image:  # type: ignore[override]
+    def compare(self, image: Image, prediction: Objects, truth: Instances) -> Image:
         """Return truth and prediction side by side, with what is matched, missed and invented."""
         found = _found(prediction)
         return draw_beside(image, found, truth, self.labels, pairs_of(found, truth, len(self.labels)))
