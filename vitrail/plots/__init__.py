@@ -44,7 +44,6 @@ from vitrail.plots.images import (
     with_legend,
     with_palette,
 )
-from vitrail.plots.masks import DrawnMask, draw_masks
 
 if TYPE_CHECKING:
     from vitrail.plots.figures import Fan as Fan
@@ -81,7 +80,6 @@ __all__ = [
     "THIN",
     "Bar",
     "DrawnBox",
-    "DrawnMask",
     "Fan",
     "below",
     "beside",
@@ -91,7 +89,6 @@ __all__ = [
     "data_uri",
     "distinct_colours",
     "draw_boxes",
-    "draw_masks",
     "fan",
     "framed",
     "heat",

@@ -22,7 +22,7 @@ from vitrail.tasks.detect.drawings import draw_beside, draw_found
 from vitrail.tasks.detect.evaluation import BoxEvaluation
 from vitrail.tasks.detect.files import ImageBoxes, write_coco, write_yolo
 from vitrail.tasks.detect.head import DetectHead
-from vitrail.tasks.detect.loss import Sums, Truths, summed
+from vitrail.tasks.detect.loss import Sums, Truths, matched, summed
 from vitrail.tasks.detect.mosaic import mosaic
 from vitrail.tasks.detect.prediction import Objects
 from vitrail.tasks.detect.settings import DetectSettings
@@ -30,6 +30,7 @@ from vitrail.tasks.detect.targets import DetectTargets
 from vitrail.tasks.detect.tiles import Tile, merge_tiles, tiles_of
 from vitrail.tasks.freezing import frozen_below, frozen_encoder
 from vitrail.tasks.result import Exports
+from vitrail.tasks.set_matching import Pairs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,18 +137,26 @@ class Detect(Task[Boxes, Objects], DetectTargets):
 
         They are sums over the objects of a batch, divided by their number and by the number of groups.
         """
+        return self.matched_loss(output, targets)[0]
+
+    def matched_loss(
+        self, output: Output, targets: Sequence[tuple[Tensor, Tensor, Tensor]]
+    ) -> tuple[Losses, list[list[Pairs]]]:
+        """Return the losses, and for each layer and image which query learns which object."""
         device = output["logits"].device
         truths = [Truths(*(part.to(device) for part in one)) for one in targets]
-        sums, groups = _every_sum(output, truths)
+        every, groups = _every_answer(output)
+        pairs = [matched(answers, truths, groups) for answers in every]
+        several = [summed(answers, truths, one) for answers, one in zip(every, pairs, strict=True)]
+        sums = Sums(*(torch.stack(part).sum() for part in zip(*several, strict=True)))
         counts = self.weights(targets)
         classes, boxes = (max(1.0, counts[name]) * groups for name in ("classes", "corners"))
-        return Losses(
-            {
-                "classes": sums.classes / classes,
-                "corners": CORNERS * sums.corners / boxes,
-                "overlap": OVERLAP * sums.overlap / boxes,
-            }
-        )
+        parts = {
+            "classes": sums.classes / classes,
+            "corners": CORNERS * sums.corners / boxes,
+            "overlap": OVERLAP * sums.overlap / boxes,
+        }
+        return Losses(parts), pairs
 
     def weights(self, targets: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Mapping[str, float]:
         """Return the number of objects; for the classes an image without objects counts as one."""
@@ -299,15 +308,16 @@ def _truths(boxes: Boxes) -> tuple[Tensor, Tensor, Tensor]:
     return centred[~crowd], torch.from_numpy(boxes.kinds)[~crowd], centred[crowd]
 
 
-def _every_sum(output: Output, truths: Sequence[Truths]) -> tuple[Sums, int]:
-    """Return the summed losses of all layers and of the proposals, and the number of groups."""
+def _every_answer(output: Output) -> tuple[list[Answers], int]:
+    """Return the answers of all layers and then of the proposals, if there are any, and the number of groups."""
     if "train.boxes" not in output:
-        return summed(Answers(output["boxes"], output["logits"]), truths, 1), 1
+        return [Answers(output["boxes"], output["logits"])], 1
     groups = output["train.boxes"].shape[2] // output["boxes"].shape[1]
     layers = zip(output["train.boxes"].unbind(1), output["train.logits"].unbind(1), strict=True)
-    every = [*layers, (output["train.first.boxes"], output["train.first.logits"])]
-    sums = [summed(Answers(boxes, logits), truths, groups) for boxes, logits in every]
-    return Sums(*(torch.stack(part).sum() for part in zip(*sums, strict=True))), groups
+    every = [Answers(boxes, logits) for boxes, logits in layers]
+    if "train.first.boxes" in output:
+        every.append(Answers(output["train.first.boxes"], output["train.first.logits"]))
+    return every, groups
 
 
 def _contained(task: Detect, one: Output, other: Output, tolerance: float) -> Tensor:

@@ -1,1 +1,1 @@
-"""Instances: the objects of an image, each with its class, its box and its mask."""
+"""Instance segmentation: the objects of an image, each with its box, its class and its mask."""

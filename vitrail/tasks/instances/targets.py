@@ -122,7 +122,7 @@ class InstanceTargets(ObjectTargets[Instances]):
 
     def draw(self, image: Image, row: Row, root: Path, about: str = "") -> Image:
         """Return the image with its masks drawn on it, or only those of the class `about`."""
-        from vitrail import plots
+        from vitrail.tasks.instances.drawings import draw_true
 
         try:
             found = read_truth(self, row, root)
@@ -130,20 +130,9 @@ class InstanceTargets(ObjectTargets[Instances]):
             return image
         if any(mask.size != (image.height, image.width) for mask in found.masks):
             return image
-        names, colours = self.truth.names, self.colours()
-        columns = zip(found.boxes.kinds.tolist(), found.boxes.crowd.tolist(), found.masks, strict=True)
-        drawn = [
-            plots.DrawnMask(*_spread(mask), colours[kind], names[kind], faint)
-            for kind, faint, mask in columns
-            if about in ("", names[kind])
-        ]
-        return plots.draw_masks(image, drawn, legend=not about)
-
-
-def _spread(mask: Runs) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    """Return the pixels of a mask in the box around it, and the left and top of that box."""
-    left, top, right, bottom = boxes_around([mask])[0].astype(int).tolist()
-    return cut_mask(mask, (left, top, right, bottom)).astype(np.bool_), (left, top)
+        places = [place for place, name in enumerate(self.truth.names) if about in ("", name)]
+        shown = _taken(found.boxes, found.masks, np.isin(found.boxes.kinds, places))
+        return draw_true(image, shown, self.truth.names, plain=bool(about))
 
 
 def _completed(boxes: Boxes, drawn: Sequence[Runs | None], size: tuple[int, int]) -> Instances:
