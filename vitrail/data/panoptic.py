@@ -37,6 +37,21 @@ class PanopticMap(NamedTuple):
         return every
 
 
+class Scene(NamedTuple):
+    """The truth of one image: its objects, and the class of each pixel (height, width), 255 for none.
+
+    Both number all classes alike.
+    """
+
+    things: Instances
+    areas: NDArray[np.uint8]
+
+
+def coloured_ids(ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Return numbers of segments (height, width) as COCO's colours, red first and least: (height, width, 3)."""
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], -1).astype(np.uint8)
+
+
 def true_map(
     instances: Instances, class_map: NDArray[np.uint8], things: NDArray[np.bool_], void: int = 255
 ) -> PanopticMap:
