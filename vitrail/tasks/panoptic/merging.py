@@ -14,8 +14,8 @@ from vitrail.data.panoptic import PanopticMap
 class Rules(NamedTuple):
     """How things and areas are merged.
 
-    `things` (t,) are the classes of things among all classes, `classes` the number of all. An object of which better ones
-    cover more than `hidden` is left out, and so is an area of fewer than `least` pixels.
+    `things` (t,) are the classes of things among all classes, `classes` the number of all. An object of which better
+    ones cover more than `hidden` is left out, and so is an area of fewer than `least` pixels.
     """
 
     things: tuple[int, ...]
