@@ -97,7 +97,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "multilabel": "vitrail.tasks.multilabel.task:MultiLabel",
         "segment": "vitrail.tasks.segment.task:Segment",
         "detect": "vitrail.tasks.detect.task:Detect",
-        "instances": "vitrail.tasks.instances.task:Instances",
+        "instances": "vitrail.tasks.instances.task:SegmentInstances",
         "elastic": "vitrail.tasks.wrappers.elastic:Elastic",
         "elastic_multilabel": "vitrail.tasks.wrappers.elastic:ElasticMultiLabel",
         "distill": "vitrail.tasks.wrappers.distill:Distill",

@@ -68,7 +68,6 @@ def to_runs(masks: NDArray[np.bool_]) -> tuple[Runs, ...]:
 
 def from_runs(masks: Sequence[Runs], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return run lengths as masks (n, height, width); `size` is (height, width), for no mask at all."""
-    # pycocotools' own decoder warns with NumPy 2.
     height, width = masks[0].size if masks else size
     found = np.zeros((len(masks), height, width), np.bool_)
     for place, mask in enumerate(masks):
@@ -84,7 +83,7 @@ def cut_mask(mask: Runs, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     left, top, right, bottom = box
     height = mask.size[0]
     first, last = left * height, right * height
-    ends = np.cumsum(counts_of(mask.counts))
+    ends = np.cumsum(_lengths(mask.counts))
     stops = ends[1::2]
     starts = ends[::2][: len(stops)]
     some = slice(np.searchsorted(stops, first, "right"), np.searchsorted(starts, last))
@@ -92,28 +91,6 @@ def cut_mask(mask: Runs, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     lengths = np.diff(bounds, prepend=first, append=last)
     flat = np.repeat((np.arange(len(lengths)) % 2).astype(np.uint8), lengths)
     return flat.reshape(right - left, height).T[top:bottom]
-
-
-def counts_of(text: bytes) -> NDArray[np.int64]:
-    """Return the lengths of runs, outside and inside in turn, from COCO's text.
-
-    COCO's text has five bits a sign and a sixth for "more follows"; from the fourth run on it holds the difference to
-    the run two before. Text of no such form gives lengths that do not fit their image.
-    """
-    codes = np.frombuffer(text, np.uint8).astype(np.int64) - 48
-    if not len(codes) or codes[-1] & 0x20 or codes.min() < 0 or codes.max() > 63:
-        return np.full(1, -1)
-    last = np.flatnonzero(codes & 0x20 == 0)
-    first = np.concatenate([[0], last[:-1] + 1])
-    signs = last - first + 1
-    if signs.max() > _SIGNS:
-        return np.full(1, -1)
-    place = np.arange(len(codes)) - np.repeat(first, signs)
-    lengths: NDArray[np.int64] = np.add.reduceat((codes & 0x1F) << (5 * place), first)
-    lengths -= np.where(codes[last] & 0x10, 1 << (5 * signs), 0)
-    lengths[1::2] = np.cumsum(lengths[1::2])
-    lengths[2::2] = np.cumsum(lengths[2::2])
-    return lengths
 
 
 def from_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> Runs:
@@ -140,7 +117,7 @@ def from_coco(rle: Mapping[str, Any]) -> Runs:
     height, width = (int(side) for side in rle["size"])
     counts = rle["counts"]
     text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
-    lengths = counts_of(text) if isinstance(text, bytes) else np.asarray(counts, np.int64)
+    lengths = _lengths(text) if isinstance(text, bytes) else np.asarray(counts, np.int64)
     if lengths.sum() != height * width or lengths.min(initial=0) < 0:
         raise DataError(
             f"These run lengths count {lengths.sum():,} pixels in an image of {width} x {height}. Write them again."
@@ -178,11 +155,6 @@ def mask_overlaps(
     return np.asarray(table, np.float64)
 
 
-def _runs(coco: Mapping[str, Any]) -> Runs:
-    height, width = coco["size"]
-    return Runs((int(height), int(width)), coco["counts"])
-
-
 def runs_at(mask: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> Runs:
     """Return a mask (rows, cols) whose (top, left) pixel is `corner` as run lengths of an image (height, width).
 
@@ -213,3 +185,30 @@ def joined_runs(masks: Sequence[Runs]) -> Runs:
     from pycocotools.mask import merge
 
     return _runs(merge([one.coco() for one in masks]))
+
+
+def _lengths(counts: bytes) -> NDArray[np.int64]:
+    """Return the lengths of the runs, which alternate and begin outside the object.
+
+    COCO's text has five bits a sign and a sixth for "more follows"; from the fourth run on it holds the difference to
+    the run two before. Text of no such form gives lengths that do not fit their image.
+    """
+    codes = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    if not len(codes) or codes[-1] & 0x20 or codes.min() < 0 or codes.max() > 63:
+        return np.full(1, -1)
+    last = np.flatnonzero(codes & 0x20 == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    signs = last - first + 1
+    if signs.max() > _SIGNS:
+        return np.full(1, -1)
+    place = np.arange(len(codes)) - np.repeat(first, signs)
+    lengths: NDArray[np.int64] = np.add.reduceat((codes & 0x1F) << (5 * place), first)
+    lengths -= np.where(codes[last] & 0x10, 1 << (5 * signs), 0)
+    lengths[1::2] = np.cumsum(lengths[1::2])
+    lengths[2::2] = np.cumsum(lengths[2::2])
+    return lengths
+
+
+def _runs(coco: Mapping[str, Any]) -> Runs:
+    height, width = coco["size"]
+    return Runs((int(height), int(width)), coco["counts"])

@@ -119,7 +119,7 @@ class InstanceTargets(ObjectTargets[Instances]):
     # Drawing
 
     def draw(self, image: Image, row: Row, root: Path, about: str = "") -> Image:
-        """Return the image with its masks drawn on it, or only those of the class `about`."""
+        """Return the image with its masks drawn on it, or only those of the class `about`, without its name."""
         from vitrail.tasks.instances.drawings import draw_true
 
         try:
@@ -128,9 +128,10 @@ class InstanceTargets(ObjectTargets[Instances]):
             return image
         if any(mask.size != (image.height, image.width) for mask in found.masks):
             return image
-        places = [place for place, name in enumerate(self.truth.names) if about in ("", name)]
-        shown = _taken(found.boxes, found.masks, np.isin(found.boxes.kinds, places))
-        return draw_true(image, shown, self.truth.names, plain=bool(about))
+        names = self.truth.names
+        kept = [i for i, kind in enumerate(found.boxes.kinds.tolist()) if about in ("", names[kind])]
+        shown = Instances(take_boxes(found.boxes, kept), tuple(found.masks[i] for i in kept))
+        return draw_true(image, shown, names, plain=bool(about))
 
 
 def _completed(boxes: Boxes, drawn: Sequence[Runs | None], size: tuple[int, int]) -> Instances:
