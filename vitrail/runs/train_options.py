@@ -90,6 +90,8 @@ class TrainOptions:
         the video names in file names
     splits
         the column of the splits, what its words or folders mean (0=train,1=test), or none: draw new ones
+    things
+        the classes of objects (instances, panoptic), such as car,pedestrian; others are no objects
     val
         share of the images for choosing the best epoch
     test
@@ -152,6 +154,7 @@ class TrainOptions:
     labels: str | None = None
     groups: str | None = None
     splits: str | None = None
+    things: str | None = None
     val: float | None = None
     test: float | None = None
     precision: Literal["auto", "float32", "bf16"] | None = None
