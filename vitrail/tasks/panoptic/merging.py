@@ -11,6 +11,10 @@ from vitrail.data.instances import FoundInstances, from_runs
 from vitrail.data.panoptic import PanopticMap
 
 
+VOID = 255
+"""The class of pixels that have none."""
+
+
 class Rules(NamedTuple):
     """How things and areas are merged.
 
@@ -27,8 +31,8 @@ class Rules(NamedTuple):
 def things_first(found: FoundInstances, areas: NDArray[np.uint8], rules: Rules) -> PanopticMap:
     """Return the segments of an image: things by their confidence, then the areas of the other classes around them.
 
-    `areas` (height, width) is the class of every pixel. Pixels of the class of a thing where no object was found belong
-    to no segment. The classes of `found` are numbered among the things alone.
+    `areas` (height, width) is the class of every pixel, `VOID` for none. Pixels of the class of a thing where no object
+    was found belong to no segment. The classes of `found` are numbered among the things alone.
     """
     ids = np.zeros(areas.shape, np.int32)
     kinds, scores = [], []
@@ -42,8 +46,8 @@ def things_first(found: FoundInstances, areas: NDArray[np.uint8], rules: Rules) 
         kinds.append(rules.things[kind])
         scores.append(score)
         ids[visible] = len(kinds)
-    free = np.where(ids == 0, areas, rules.classes).astype(np.int64)
-    sizes = np.bincount(free.ravel(), minlength=rules.classes + 1)[: rules.classes]
+    free = np.where(ids == 0, areas, VOID)
+    sizes = np.bincount(free.ravel(), minlength=VOID + 1)
     for kind in range(rules.classes):
         if kind in rules.things or not sizes[kind] or sizes[kind] < rules.least:
             continue
