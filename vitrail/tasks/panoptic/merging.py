@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from vitrail.data.instances import FoundInstances, from_runs
 from vitrail.data.panoptic import PanopticMap
 
-
 VOID = 255
 """The class of pixels that have none."""
 
