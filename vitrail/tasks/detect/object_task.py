@@ -73,6 +73,8 @@ class FindObjects(Task[T, Objects], ObjectTargets[T]):
         ),
     )
     takes_threshold = True
+    begins_from = ("detect", "instances", "panoptic")
+    head_settings = ("width", "layers", "hidden", "points", "anchor")
     agreement = f"sets of boxes are the same (class, and corners to {SAME:g} of a side)"
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
