@@ -14,7 +14,7 @@ from vitrail.export.traced_model import InGraph
 from vitrail.infer.runtimes import OfGeometry
 from vitrail.layers.query_decoder import Answers
 from vitrail.tasks.base import Ask
-from vitrail.tasks.detect.loss import Truths, summed
+from vitrail.tasks.detect.loss import Truths, matched, summed
 from vitrail.tasks.detect.mosaic import mosaic
 from vitrail.tasks.detect.task import Detect
 from vitrail.tasks.set_matching import assign
@@ -96,7 +96,7 @@ def test_the_target_of_a_class_is_the_overlap():
     """A box that fits half is taught less than certainty: at its own target the gradient is zero."""
     found = Answers(shares((0.5, 0.5, 0.2, 0.2))[None], torch.zeros(1, 1, 1).requires_grad_())
     object_ = Truths(shares((0.5, 0.45, 0.2, 0.2)), torch.tensor([0]), shares())
-    summed(found, [object_], 1).classes.backward()
+    summed(found, [object_], matched(found, [object_], 1)).classes.backward()
     target = 0.5**0.25 * (0.15 / 0.25) ** 0.75
     assert float(found.logits.grad) == pytest.approx(0.5 - target, abs=1e-5)
 

@@ -49,14 +49,17 @@ class Answers(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What the decoder found: after each layer (b, layer, group·query, …), and what the cells proposed for its queries.
+    """What the decoder found, (b, layer, group·query, …): in training after each layer, otherwise after the last one.
 
-    `proposals` are the logits of every cell for the first group, (b, n, k), before any selection.
+    `first` is what the cells proposed for its queries, (b, group·query, …); `proposals` are the logits of every cell
+    for the first group, (b, n, k), before any selection. `vectors` are those of the queries after each layer, with
+    their norm, (b, group·query, d).
     """
 
     layers: Answers
     first: Answers
     proposals: Tensor
+    vectors: tuple[Tensor, ...]
 
 
 class BoxChange(nn.Sequential):
@@ -171,15 +174,13 @@ class QueryDecoder(nn.Module):
         vectors = self.place(_waves(references, self.shape.width // 2).to(memory.dtype))
         place = Place(vectors, references, memory, grid, groups)
         x = self.content(chosen).expand(len(maps), queries, -1)
-        found = []
+        read = []
         for layer in self.layers:
             x = layer(x, place, record)
-            y = self.norm(x)
-            found.append(Answers(moved(references, self.change(y)), self.classes(y).float()))
-        layers = Answers(
-            torch.stack([one.boxes for one in found], 1), torch.stack([one.logits for one in found], 1)
-        )
-        return Decoded(layers, first, proposed[0].logits)
+            read.append(self.norm(x))
+        y = torch.stack(read if self.training else read[-1:], 1)
+        layers = Answers(moved(references[:, None], self.change(y)), self.classes(y).float())
+        return Decoded(layers, first, proposed[0].logits, tuple(read))
 
     def _best(self, proposed: Answers) -> Answers:
         """Return the most probable proposals, as many as there are queries: (b, q, …)."""

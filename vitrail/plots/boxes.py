@@ -1,4 +1,4 @@
-"""Boxes on images: in the colour of their class, with a plate of text; truth beside prediction."""
+"""Boxes and masks on images: in the colour of their class, with a plate of text; truth beside prediction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from vitrail.plots.colours import FRAME, INK, PAPER, SECOND
 from vitrail.plots.images import beside, shown, titled, with_legend
@@ -29,11 +30,16 @@ _COVERED = 0.12
 
 _DASH = 5  # the length of a dash, in widths of the line
 
+_FILL = 0.35
+"""Opacity of the area of a mask."""
+
 
 class DrawnBox(NamedTuple):
     """A box to draw: its corners in pixels of the image, the text of its plate, and its colour.
 
-    `kind` is its name in the legend, by default the text; `faint` boxes are dashed: crowds, difficult ones.
+    `kind` is its name in the legend, by default the text; `faint` boxes are dashed: crowds, difficult ones. With a
+    `shape` the object is drawn in place of the frame: closed lines of corners (n, 2) in pixels of the image, each
+    around a part of the object or a hole in it.
     """
 
     corners: Corners
@@ -41,6 +47,7 @@ class DrawnBox(NamedTuple):
     colour: Colour
     kind: str = ""
     faint: bool = False
+    shape: tuple[NDArray[np.float64], ...] = ()
 
     @property
     def name(self) -> str:
@@ -69,7 +76,10 @@ def draw_boxes(image: Image.Image, boxes: Sequence[DrawnBox], *, weight: float =
     ground = shown(image).copy()
     pen = _pen(ground, ground.width / image.width, weight)
     for box in reversed(boxes):
-        _outline(pen, box)
+        if box.shape:
+            _shape(ground, pen, box)
+        else:
+            _outline(pen, box)
     placed: list[Corners] = []
     texts = sum(pen.font.getlength(box.text) for box in boxes)
     hidden = texts * pen.tall > _COVERED * ground.width * ground.height
@@ -147,6 +157,24 @@ def _outline(pen: _Pen, box: DrawnBox) -> None:
     rim = (around[0] - 1, around[1] - 1, around[2] + 1, around[3] + 1)
     pen.draw.rectangle(rim, outline=PAPER, width=1)
     pen.draw.rectangle(around, outline=box.colour, width=pen.line)
+
+
+def _shape(ground: Image.Image, pen: _Pen, box: DrawnBox) -> None:
+    """Fill the area of an object and draw its outlines; the area of a crowd stays clear."""
+    rings = [ring * pen.scale for ring in box.shape]
+    every = np.concatenate(rings)
+    low, high = np.floor(every.min(0)).astype(int), np.ceil(every.max(0)).astype(int) + 1
+    if not box.faint:
+        covered = Image.new("1", tuple((high - low).tolist()))
+        for ring in rings:  # a hole is a ring inside another one: what two rings hold is outside again
+            one = Image.new("1", covered.size)
+            ImageDraw.Draw(one).polygon((ring - low).ravel().tolist(), fill=1)
+            covered = ImageChops.logical_xor(covered, one)
+        area = covered.convert("L").point(lambda value: round(_FILL * value))
+        ground.paste(Image.new(ground.mode, covered.size, box.colour), tuple(low.tolist()), area)
+    for ring in rings:
+        line = [tuple(corner) for corner in [*ring.tolist(), ring[0].tolist()]]
+        pen.draw.line(line, fill=box.colour, width=max(1, pen.line - 1), joint="curve")
 
 
 def _dashes(around: Corners, length: int) -> Iterator[Corners]:

@@ -34,7 +34,10 @@ class DetectHead(Head):
 
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
         """Return boxes, logits and proposals."""
-        found = self.decoded(features)
+        return self.output(self.decoded(features))
+
+    def output(self, found: Decoded) -> Output:
+        """Return boxes, logits and proposals of what the decoder found."""
         boxes, logits = found.layers
         queries = boxes.shape[2] // (self.decoder.shape.groups if self.training else 1)
         output = {

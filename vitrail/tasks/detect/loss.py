@@ -39,16 +39,23 @@ class Sums(NamedTuple):
     overlap: Tensor
 
 
-def summed(answers: Answers, truths: Sequence[Truths], groups: int) -> Sums:
-    """Return the losses of answers (b, group·q, …), each group with an assignment of its own.
+def matched(answers: Answers, truths: Sequence[Truths], groups: int) -> list[Pairs]:
+    """Return for each image which prediction learns which object; each group has an assignment of its own."""
+    return [
+        _pairs(boxes, logits, truth, groups)
+        for boxes, logits, truth in zip(answers.boxes, answers.logits, truths, strict=True)
+    ]
+
+
+def summed(answers: Answers, truths: Sequence[Truths], every: Sequence[Pairs]) -> Sums:
+    """Return the losses of answers (b, group·q, …) that are matched in `every` image.
 
     Classes: binary cross entropy whose target is t = p^0.25 · IoU^0.75 for a matched prediction, and p² weighs the
     others (IA-BCE, Cai et al. 2023, arXiv:2303.13072, as in LW-DETR, arXiv:2406.03459, eq. 1).
     """
     classes, corners, overlap = [], [], []
-    for boxes, logits, truth in zip(answers.boxes, answers.logits, truths, strict=True):
+    for boxes, logits, truth, pairs in zip(answers.boxes, answers.logits, truths, every, strict=True):
         own, wanted = to_corners(boxes), to_corners(truth.boxes)
-        pairs = _pairs(boxes, own, logits, truth, groups)
         iou, giou = overlaps(own[pairs.predictions], wanted[pairs.objects])
         classes.append(_class_loss(logits, pairs, truth, iou, own))
         corners.append(F.l1_loss(boxes[pairs.predictions], truth.boxes[pairs.objects], reduction="sum"))
@@ -56,9 +63,10 @@ def summed(answers: Answers, truths: Sequence[Truths], groups: int) -> Sums:
     return Sums(*(torch.stack(part).sum() for part in (classes, corners, overlap)))
 
 
-def _pairs(boxes: Tensor, own: Tensor, logits: Tensor, truth: Truths, groups: int) -> Pairs:
+def _pairs(boxes: Tensor, logits: Tensor, truth: Truths, groups: int) -> Pairs:
     """Return which prediction learns which object of an image."""
     with torch.no_grad():
+        own = to_corners(boxes)
         cost = CLASS * class_cost(logits, truth.kinds)
         cost = cost + CORNERS * torch.cdist(boxes, truth.boxes, p=1)
         cost = cost - OVERLAP * overlaps(own[:, None], to_corners(truth.boxes)[None])[1]

@@ -6,13 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitrail.core.errors import SettingError, UnknownNameError
 from vitrail.data.batch import Geometry
-from vitrail.data.boxes import FoundBoxes
+from vitrail.data.boxes import FoundBoxes, iou_table, take_found
 
 Box = tuple[float, float, float, float]
 
@@ -67,7 +68,7 @@ class Objects:
         """Return the number of boxes of each class that occurs, the most frequent first."""
         return dict(Counter(self.labels()).most_common())
 
-    def about(self, choice: str) -> Objects:
+    def about(self, choice: str) -> Self:
         """Return the prediction for a choice: "platelet #3", "platelet", or "platelet in 10,20,90,80".
 
         Raises:
@@ -85,7 +86,7 @@ class Objects:
         left, top, right, bottom = self.found.xyxy[called.index(wanted)].tolist()
         return replace(self, asked=name, box=(left, top, right, bottom))
 
-    def somewhere(self, name: str) -> Objects:
+    def somewhere(self, name: str) -> Self:
         """Return the prediction for a class in the whole image, where no box was found."""
         height, width = self.geometry.original
         return replace(self, asked=name, box=(0.0, 0.0, float(width), float(height)))
@@ -115,15 +116,17 @@ class Objects:
         left, top, right, bottom = self.found.xyxy[0].tolist()
         return self.labels()[0], (left, top, right, bottom)
 
-    def without_overlap(self, most: float) -> Objects:
+    def without_overlap(self, most: float) -> Self:
         """Return the boxes that overlap no more confident box of their class by `most` (IoU) or more."""
-        from vitrail.data.boxes import iou_table, take_found
-
         kinds = self.found.kinds
         rivals = (iou_table(self.found.xyxy, self.found.xyxy) >= most) & (kinds[:, None] == kinds[None])
         kept = np.ones(len(self), np.bool_)
         for place in range(len(self)):
             kept[place] = not (rivals[place, :place] & kept[:place]).any()
+        return self.only(kept)
+
+    def only(self, kept: NDArray[Any]) -> Self:
+        """Return the boxes at these places, given as indices or as a mask."""
         return replace(self, found=take_found(self.found, kept))
 
     def __str__(self) -> str:

@@ -1,0 +1,1 @@
+"""Instance segmentation: the objects of an image, each with its box, its class and its mask."""
