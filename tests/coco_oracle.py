@@ -1,4 +1,4 @@
-"""Pictures of random boxes, and what pycocotools finds for them."""
+"""Pictures of random boxes and masks, and what pycocotools finds for them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import io
 import numpy as np
 
 from vitrail.data.boxes import make_boxes, make_found
+from vitrail.data.instances import FoundInstances, Instances, mask_areas, to_runs
 
 SIDE = 256
 
@@ -38,32 +39,65 @@ def corners(rng, n):
     return np.concatenate([low, low + sides], 1).astype(float)
 
 
-def coco_eval(truths, found, classes):
-    """Return pycocotools' evaluation of these boxes, after `accumulate` and `summarize`."""
+def mask_pictures(seed, **options):
+    """Return true and predicted objects of pictures: the ellipse in each box, and each third one with a hole."""
+    truths, found = pictures(seed, **options)
+    return (
+        [Instances(one, ellipses(one.xyxy)) for one in truths],
+        [FoundInstances(one, ellipses(one.xyxy)) for one in found],
+    )
+
+
+def ellipses(xyxy):
+    y, x = np.mgrid[:SIDE, :SIDE] + 0.5
+    masks = []
+    for left, top, right, bottom in xyxy:
+        middle, half = ((left + right) / 2, (top + bottom) / 2), ((right - left) / 2, (bottom - top) / 2)
+        far = ((x - middle[0]) / half[0]) ** 2 + ((y - middle[1]) / half[1]) ** 2
+        masks.append((far <= 1) & ((far > 0.2) | (int(left + top) % 3 > 0)))
+    return to_runs(np.array(masks, bool).reshape(-1, SIDE, SIDE))
+
+
+def coco_eval(truths, found, classes, kind="bbox"):
+    """Return pycocotools' evaluation of boxes, or of masks ("segm"), after `accumulate` and `summarize`."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    entries, answers = [], []
-    for number, (true, one) in enumerate(zip(truths, found, strict=True)):
-        for box, kind, crowd in zip(true.xyxy, true.kinds, true.crowd, strict=True):
-            flat = [*box[:2], *(box[2:] - box[:2])]
-            entries.append({"id": len(entries) + 1, "image_id": number, "category_id": int(kind), "bbox": flat,
-                            "area": flat[2] * flat[3], "iscrowd": int(crowd)})  # fmt: skip
-        for box, kind, score in zip(one.xyxy, one.kinds, one.scores, strict=True):
-            flat = [*box[:2], *(box[2:] - box[:2])]
-            answers.append(
-                {"image_id": number, "category_id": int(kind), "bbox": flat, "score": float(score)}
-            )
+    places = [*range(len(truths))]
+    entries = [entry for number in places for entry in _true(number, truths[number])]
+    answers = [answer for number in places for answer in _found(number, found[number])]
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = {
-            "images": [{"id": i} for i in range(len(truths))],
-            "annotations": entries,
+            "images": [{"id": i, "height": SIDE, "width": SIDE} for i in places],
+            "annotations": [{**entry, "id": place + 1} for place, entry in enumerate(entries)],
             "categories": [{"id": i} for i in range(classes)],
         }
         coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(answers), "bbox")
+        evaluation = COCOeval(coco, coco.loadRes(answers), kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return evaluation
+
+
+def _true(number, true):
+    boxes = true.boxes if isinstance(true, Instances) else true
+    for place, (box, kind, crowd) in enumerate(zip(boxes.xyxy, boxes.kinds, boxes.crowd, strict=True)):
+        flat = [*box[:2], *(box[2:] - box[:2])]
+        entry = {"image_id": number, "category_id": int(kind), "bbox": flat,
+                 "area": flat[2] * flat[3], "iscrowd": int(crowd)}  # fmt: skip
+        if isinstance(true, Instances):
+            mask = true.masks[place]
+            entry |= {"segmentation": mask.coco(), "area": float(mask_areas([mask])[0])}
+        yield entry
+
+
+def _found(number, one):
+    boxes = one.boxes if isinstance(one, FoundInstances) else one
+    for place, (box, kind, score) in enumerate(zip(boxes.xyxy, boxes.kinds, boxes.scores, strict=True)):
+        answer = {"image_id": number, "category_id": int(kind), "score": float(score)}
+        flat = [*box[:2], *(box[2:] - box[:2])]
+        yield answer | (
+            {"segmentation": one.masks[place].coco()} if isinstance(one, FoundInstances) else {"bbox": flat}
+        )

@@ -360,7 +360,6 @@ LONG = {
     "studio/sentence_list.py": "the sentences that pages show in another language",
     "tasks/base.py": "what a task is",
     "tasks/classify/evaluation.py": "the scores of one label an image",
-    "tasks/detect/task.py": "the task of detection",
     "tasks/result.py": "what reports lay out, as data",
     "tasks/segment/targets.py": "masks as truths of a training",
     "tasks/segment/task.py": "the task of segmentation",

@@ -1,14 +1,15 @@
-"""Average precision of boxes equals pycocotools, and bootstrap samples are what they would be if computed alone."""
+"""Average precision of boxes and masks equals pycocotools; bootstrap samples are as if computed alone."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from coco_oracle import coco_eval, pictures
+from coco_oracle import coco_eval, mask_pictures, pictures
 
 from vitrail.data.boxes import make_boxes, make_found
+from vitrail.data.instances import mask_areas, mask_overlaps
 from vitrail.metrics.box_ap import BoxSet, average_precision
-from vitrail.metrics.box_matching import SIZES, match_boxes
+from vitrail.metrics.box_matching import SIZES, Shared, match_boxes, match_objects
 
 pytest.importorskip("pycocotools")
 
@@ -18,12 +19,17 @@ def matched(truths, found, classes):
     return BoxSet.of(images, classes)
 
 
-@pytest.mark.parametrize("crowded", [False, True], ids=["few boxes", "over 100 boxes"])
-@pytest.mark.parametrize("seed", range(6))
-def test_every_number_equals_pycocotools(seed, crowded):
-    classes = 4
-    truths, found = pictures(seed, classes=classes, crowded=crowded)
-    coco, boxes = coco_eval(truths, found, classes), matched(truths, found, classes)
+def matched_masks(truths, found, classes):
+    images = []
+    for one, true in zip(found, truths, strict=True):
+        overlaps = mask_overlaps(one.masks, true.masks, true.boxes.crowd)
+        shared = Shared(overlaps, mask_areas(one.masks), mask_areas(true.masks))
+        images.append(match_objects(one.boxes[1:], true.boxes[1:], shared, classes))
+    return BoxSet.of(images, classes)
+
+
+def assert_equal(boxes, coco):
+    """Precision and recall of each class, threshold and size, and all means, are those of pycocotools."""
     for place, size in enumerate(SIZES):
         own = average_precision(boxes, size=size)
         precision = coco.eval["precision"][:, :, :, place, 2]  # thresholds, recalls, classes
@@ -36,6 +42,23 @@ def test_every_number_equals_pycocotools(seed, crowded):
     told += [float(average_precision(boxes, size=size).mean()[0]) for size in list(SIZES)[1:]]
     np.testing.assert_allclose(np.nan_to_num(told, nan=-1.0), coco.stats[:6], rtol=0, atol=1e-9)
     assert float(whole.mean_recall()[0]) == pytest.approx(coco.stats[8], abs=1e-9)
+
+
+@pytest.mark.parametrize("crowded", [False, True], ids=["few boxes", "over 100 boxes"])
+@pytest.mark.parametrize("seed", range(6))
+def test_every_number_equals_pycocotools(seed, crowded):
+    truths, found = pictures(seed, crowded=crowded)
+    assert_equal(matched(truths, found, 4), coco_eval(truths, found, 4))
+
+
+@pytest.mark.parametrize("crowded", [False, True], ids=["few masks", "over 100 masks"])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_number_of_masks_equals_pycocotools(seed, crowded):
+    truths, found = mask_pictures(seed, crowded=crowded)
+    boxes = matched_masks(truths, found, 4)
+    assert_equal(boxes, coco_eval(truths, found, 4, "segm"))
+    plain = average_precision(matched([t.boxes for t in truths], [f.boxes for f in found], 4))
+    assert average_precision(boxes).mean()[0] != plain.mean()[0]
 
 
 def test_the_cases_are_not_empty():

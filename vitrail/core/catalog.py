@@ -111,6 +111,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "multilabel": "vitrail.tasks.multilabel.task:MultiLabel",
         "segment": "vitrail.tasks.segment.task:Segment",
         "detect": "vitrail.tasks.detect.task:Detect",
+        "instances": "vitrail.tasks.instances.task:SegmentInstances",
         "elastic": "vitrail.tasks.wrappers.elastic:Elastic",
         "elastic_multilabel": "vitrail.tasks.wrappers.elastic:ElasticMultiLabel",
         "distill": "vitrail.tasks.wrappers.distill:Distill",
@@ -128,6 +129,7 @@ TARGETS: Mapping[str, str] = MappingProxyType(
         "multilabel": "vitrail.tasks.multilabel.targets:LabelTargets",
         "segment": "vitrail.tasks.segment.targets:SegmentTargets",
         "detect": "vitrail.tasks.detect.targets:DetectTargets",
+        "instances": "vitrail.tasks.instances.targets:InstanceTargets",
         "elastic": "vitrail.tasks.classify.targets:ClassTargets",
         "elastic_multilabel": "vitrail.tasks.multilabel.targets:LabelTargets",
     }
@@ -140,6 +142,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "multilabel": "vitrail.tasks.multilabel.settings:MultiLabelSettings",
         "segment": "vitrail.tasks.segment.settings:SegmentSettings",
         "detect": "vitrail.tasks.detect.settings:DetectSettings",
+        "instances": "vitrail.tasks.instances.settings:InstanceSettings",
         "elastic": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "elastic_multilabel": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "distill": "vitrail.tasks.wrappers.settings:DistillSettings",
@@ -148,7 +151,13 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
 """Task → the class of its settings, in a module without torch."""
 
 DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
-    {"class": "classify", "classes": "multilabel", "mask": "segment", "boxes": "detect"}
+    {
+        "class": "classify",
+        "classes": "multilabel",
+        "mask": "segment",
+        "boxes": "detect",
+        "instances": "instances",
+    }
 )
 """Kind of labels → the default task."""
 

@@ -49,6 +49,9 @@ class FoundInstances(NamedTuple):
     masks: tuple[Runs, ...]
 
 
+_SIGNS = 12
+"""The most signs of one run length, whose 60 bits fit an integer."""
+
 CELL = 4
 """Input pixels that a cell of a true mask spans in training, in each direction."""
 
@@ -65,28 +68,29 @@ def to_runs(masks: NDArray[np.bool_]) -> tuple[Runs, ...]:
 
 def from_runs(masks: Sequence[Runs], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return run lengths as masks (n, height, width); `size` is (height, width), for no mask at all."""
-    # pycocotools' own decoder warns with NumPy 2.
-    every = np.zeros((len(masks), *(masks[0].size if masks else size)), np.bool_)
-    for place, one in enumerate(masks):
-        counts = counts_of(one.counts)
-        height, width = one.size
-        every[place] = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
-    return every
+    height, width = masks[0].size if masks else size
+    found = np.zeros((len(masks), height, width), np.bool_)
+    for place, mask in enumerate(masks):
+        found[place] = cut_mask(mask, (0, 0, width, height))
+    return found
 
 
-def counts_of(text: bytes) -> NDArray[np.int64]:
-    """Return the lengths of runs, outside and inside in turn, from COCO's text.
+def cut_mask(mask: Runs, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """Return the pixels of a mask in (left, top, right, bottom), 1 or 0: (bottom - top, right - left).
 
-    Five bits a sign, the least first; a bit tells that more follow; from the fourth on the change from two before.
+    The box is inside the image; only its columns are laid out, so that many small objects of a large image are cheap.
     """
-    signs = np.frombuffer(text, np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero((signs & 0x20) == 0)
-    first = np.concatenate([[0], last[:-1] + 1])
-    shift = 5 * (np.arange(len(signs)) - np.repeat(first, last - first + 1))
-    values = np.add.reduceat((signs & 0x1F) << shift, first) if len(first) else signs
-    values -= np.where(signs[last] & 0x10, np.int64(1) << (shift[last] + 5), 0)
-    values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
-    return values
+    left, top, right, bottom = box
+    height = mask.size[0]
+    first, last = left * height, right * height
+    ends = np.cumsum(_lengths(mask.counts))
+    stops = ends[1::2]
+    starts = ends[::2][: len(stops)]
+    some = slice(np.searchsorted(stops, first, "right"), np.searchsorted(starts, last))
+    bounds = np.stack([starts[some], stops[some]], 1).ravel().clip(first, last)
+    lengths = np.diff(bounds, prepend=first, append=last)
+    flat = np.repeat((np.arange(len(lengths)) % 2).astype(np.uint8), lengths)
+    return flat.reshape(right - left, height).T[top:bottom]
 
 
 def from_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> Runs:
@@ -112,12 +116,14 @@ def from_coco(rle: Mapping[str, Any]) -> Runs:
 
     height, width = (int(side) for side in rle["size"])
     counts = rle["counts"]
-    if isinstance(counts, str | bytes):
-        return Runs((height, width), counts.encode("ascii") if isinstance(counts, str) else counts)
-    if sum(counts) != height * width or min(counts, default=0) < 0:
+    text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+    lengths = _lengths(text) if isinstance(text, bytes) else np.asarray(counts, np.int64)
+    if lengths.sum() != height * width or lengths.min(initial=0) < 0:
         raise DataError(
-            f"These run lengths count {sum(counts):,} pixels in an image of {width} x {height}. Write them again."
+            f"These run lengths count {lengths.sum():,} pixels in an image of {width} x {height}. Write them again."
         )
+    if isinstance(text, bytes):
+        return Runs((height, width), text)
     return _runs(frPyObjects({"size": [height, width], "counts": list(counts)}, height, width))
 
 
@@ -147,11 +153,6 @@ def mask_overlaps(
     flags = crowd.astype(np.uint8).tolist()
     table: NDArray[np.float64] = iou([one.coco() for one in found], [one.coco() for one in true], flags)
     return np.asarray(table, np.float64)
-
-
-def _runs(coco: Mapping[str, Any]) -> Runs:
-    height, width = coco["size"]
-    return Runs((int(height), int(width)), coco["counts"])
 
 
 def runs_at(mask: NDArray[np.bool_], corner: tuple[int, int], size: tuple[int, int]) -> Runs:
@@ -184,3 +185,30 @@ def joined_runs(masks: Sequence[Runs]) -> Runs:
     from pycocotools.mask import merge
 
     return _runs(merge([one.coco() for one in masks]))
+
+
+def _lengths(counts: bytes) -> NDArray[np.int64]:
+    """Return the lengths of the runs, which alternate and begin outside the object.
+
+    COCO's text has five bits a sign and a sixth for "more follows"; from the fourth run on it holds the difference to
+    the run two before. Text of no such form gives lengths that do not fit their image.
+    """
+    codes = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    if not len(codes) or codes[-1] & 0x20 or codes.min() < 0 or codes.max() > 63:
+        return np.full(1, -1)
+    last = np.flatnonzero(codes & 0x20 == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    signs = last - first + 1
+    if signs.max() > _SIGNS:
+        return np.full(1, -1)
+    place = np.arange(len(codes)) - np.repeat(first, signs)
+    lengths: NDArray[np.int64] = np.add.reduceat((codes & 0x1F) << (5 * place), first)
+    lengths -= np.where(codes[last] & 0x10, 1 << (5 * signs), 0)
+    lengths[1::2] = np.cumsum(lengths[1::2])
+    lengths[2::2] = np.cumsum(lengths[2::2])
+    return lengths
+
+
+def _runs(coco: Mapping[str, Any]) -> Runs:
+    height, width = coco["size"]
+    return Runs((int(height), int(width)), coco["counts"])

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vitrail.data.instances import Runs, boxes_around, cut_mask
+
 Ring = NDArray[np.float64]
 """A closed line of corners (x, y) in pixels: (n, 2), without a repetition of the first one."""
 
@@ -38,6 +40,19 @@ def outlines(mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0)) -> list[
         rings = [_thinned(shifted[a : b - 1]) for a, b in pairwise(offsets.tolist())]
         parts.append(Part(rings[0], tuple(rings[1:])))
     return sorted(parts, key=lambda part: -abs(signed_area(part.outer)))
+
+
+def rings_of(mask: Runs) -> tuple[Ring, ...]:
+    """Return the lines around all parts of a mask and around their holes, in pixels of its image: (n, 2) each."""
+    return tuple(ring for part in parts_of(mask) for ring in (part.outer, *part.holes))
+
+
+def parts_of(mask: Runs) -> list[Part]:
+    """Return the parts of a mask as `outlines` does; only the pixels around it are laid out."""
+    left, top, right, bottom = boxes_around([mask])[0].astype(int).tolist()
+    if left == right:
+        return []
+    return outlines(cut_mask(mask, (left, top, right, bottom)).astype(np.bool_), (top, left))
 
 
 def keyhole(parts: list[Part]) -> Ring:

@@ -1,4 +1,4 @@
-"""Which classes of boxes are taken for which, which boxes are missed or invented, and which are predicted twice."""
+"""Which classes of objects are taken for which, which are missed or invented, and which are predicted twice."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from vitrail.metrics.box_matching import FIRST_IOU, Found, MatchedBoxes, Truths,
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 SAME_PLACE = 0.9
-"""Predicted boxes with a larger IoU are most likely of one object."""
+"""Predicted objects with a larger IoU are most likely of one object."""
 
 
 class BoxPairs(NamedTuple):
-    """True and predicted boxes of an image in pairs, by class: `truth` and `answer` (m,).
+    """True and predicted objects of an image in pairs, by class: `truth` and `answer` (m,).
 
-    The number of classes stands for no true box (invented) or no predicted one (missed). `scores` (m,) is that of the
-    prediction, 0 without one.
+    The number of classes stands for no true object (invented) or no predicted one (missed). `scores` (m,) is that of
+    the prediction, 0 without one.
     """
 
     truth: Integers
@@ -30,28 +31,36 @@ class BoxPairs(NamedTuple):
 
 
 def pair_boxes(found: Found, truths: Truths, matches: MatchedBoxes, least: float) -> BoxPairs:
+    """Return the pairs of the boxes of one image, see `pair_objects`; `found` has the highest score first."""
+    return pair_objects(ious(found[0], truths[0], truths[2]), truths[1:], matches, least)
+
+
+def pair_objects(
+    overlaps: Array, truths: tuple[Integers, Flags], matches: MatchedBoxes, least: float
+) -> BoxPairs:
     """Return the pairs of one image at IoU 0.5, for predictions with a score of at least `least`.
 
-    `found` has the highest score first, as `matches` has. A prediction is paired with the true box that it matches in
-    its class, so that the diagonal of a confusion matrix agrees with precision and recall. What is left is paired
-    across classes, the largest IoU first. Crowds are not missed, and predictions that match them are left out.
+    `overlaps` (n, m) has the highest score first, as `matches` has; `truths` are the classes and whether each is a
+    crowd. A prediction is paired with the true object that it matches in its class, so that the diagonal of a confusion
+    matrix agrees with precision and recall. What is left is paired across classes, the largest IoU first. Crowds are
+    not missed, and predictions that match them are left out.
     """
     none = matches.truths.shape[0]
     ignored = (matches.ignored >> bit("all", 0) & 1).astype(bool)
     counted = (matches.scores >= least) & ~ignored
     hits = np.flatnonzero(counted & (matches.partner >= 0))
     invented = np.flatnonzero(counted & (matches.partner < 0))
-    missed = np.setdiff1d(np.flatnonzero(~truths[2]), matches.partner[hits])
-    crossed = _across(ious(found[0][invented], truths[0][missed], truths[2][missed]))
+    missed = np.setdiff1d(np.flatnonzero(~truths[1]), matches.partner[hits])
+    crossed = _across(overlaps[np.ix_(invented, missed)])
     wrong, taken = invented[crossed[0]], missed[crossed[1]]
     invented, missed = np.delete(invented, crossed[0]), np.delete(missed, crossed[1])
     answers = np.concatenate([hits, wrong, invented])
     scores = np.concatenate([matches.scores[answers], np.zeros(len(missed))])
     true = (
-        truths[1][matches.partner[hits]],
-        truths[1][taken],
+        truths[0][matches.partner[hits]],
+        truths[0][taken],
         np.full(len(invented), none),
-        truths[1][missed],
+        truths[0][missed],
     )
     return BoxPairs(
         np.concatenate(true), np.concatenate([matches.kinds[answers], np.full(len(missed), none)]), scores
@@ -84,6 +93,10 @@ def confusion(pairs: Iterable[BoxPairs], classes: int) -> Integers:
 
 def count_duplicates(corners: Array, kinds: Integers) -> tuple[int, int]:
     """Return the number of pairs of predicted boxes with an IoU above `SAME_PLACE`, and of those of two classes."""
-    overlaps = ious(corners, corners, np.zeros(len(corners), np.bool_))
+    return count_same_place(ious(corners, corners, np.zeros(len(corners), np.bool_)), kinds)
+
+
+def count_same_place(overlaps: Array, kinds: Integers) -> tuple[int, int]:
+    """Return the number of pairs of objects with an IoU (n, n) above `SAME_PLACE`, and of those of two classes."""
     rows, columns = np.nonzero(np.triu(overlaps, 1) > SAME_PLACE)
     return len(rows), int((kinds[rows] != kinds[columns]).sum())

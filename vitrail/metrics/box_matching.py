@@ -1,6 +1,7 @@
-"""Match the predicted boxes of one image with its true boxes, as COCO does (Lin et al. 2014, arXiv:1405.0312).
+"""Match the predicted objects of one image with its true ones, as COCO does (Lin et al. 2014, arXiv:1405.0312).
 
-Boxes are matched once, for all IoU thresholds and size ranges together: the state of each is one bit of an integer.
+Boxes or masks: what matters are their overlaps and areas. Objects are matched once, for all IoU thresholds and size
+ranges together: the state of each is one bit of an integer.
 """
 
 from __future__ import annotations
@@ -20,8 +21,20 @@ Found = tuple[Array, Integers, Array]
 Truths = tuple[Array, Integers, Flags]
 """True boxes of an image: corners (n, 4) in pixels, classes (n,), whether each is a crowd (n,)."""
 
+
+class Shared(NamedTuple):
+    """What predicted and true objects of one image share: IoU `ious` (n, m), and the areas of both, (n,) and (m,).
+
+    Areas are in square pixels. For a crowd the common area is divided by that of the prediction, not by the union.
+    """
+
+    ious: Array
+    found: Array
+    true: Array
+
+
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""The IoU thresholds of COCO; the first one decides whether a box is right in precision, recall and confusion."""
+"""The IoU thresholds of COCO; the first one decides whether an object is right in precision, recall and confusion."""
 
 FIRST_IOU = 0.5
 """The first of the IoU thresholds."""
@@ -30,7 +43,7 @@ SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**
 """Size range → its smallest and its largest area in square pixels, both included."""
 
 MOST = 100
-"""Average precision takes the best 100 boxes of each class in an image, as COCO's `maxDets` does."""
+"""Average precision takes the best 100 objects of each class in an image, as COCO's `maxDets` does."""
 
 _EACH = len(THRESHOLDS)
 _ONE = (1 << _EACH) - 1
@@ -43,12 +56,12 @@ def bit(size: str, threshold: int) -> int:
 
 
 class MatchedBoxes(NamedTuple):
-    """The predicted boxes of one image with the highest score first, and what each is by IoU threshold and size.
+    """The predicted objects of one image with the highest score first, and what each is by IoU threshold and size.
 
-    `kinds`, `scores`, `ranks` are (n,); a rank is the place among the boxes of the same class. Bit `bit(size, t)` of
-    `right` (n,) tells whether a true box of its class was matched, that of `ignored` (n,) whether the box counts
-    neither as right nor as wrong. `partner` (n,) is the index of the true box at IoU 0.5, -1 without one. `truths`
-    (k, sizes) counts the true boxes that can be missed.
+    `kinds`, `scores`, `ranks` are (n,); a rank is the place among the objects of the same class. Bit `bit(size, t)` of
+    `right` (n,) tells whether a true object of its class was matched, that of `ignored` (n,) whether the prediction
+    counts neither as right nor as wrong. `partner` (n,) is the index of the true object at IoU 0.5, -1 without one.
+    `truths` (k, sizes) counts the true objects that can be missed.
     """
 
     kinds: Integers
@@ -61,24 +74,35 @@ class MatchedBoxes(NamedTuple):
 
 
 def match_boxes(found: Found, truths: Truths, classes: int) -> MatchedBoxes:
-    """Return the matches of the predicted boxes of one image.
+    """Return the matches of the predicted boxes of one image."""
+    return match_objects(found[1:], truths[1:], share_boxes(found, truths), classes)
 
-    In the order of scores each box takes the free true box of its class with the largest IoU of at least the
-    threshold. True boxes outside the size range, and crowds, are taken only if no other is left, and then the
+
+def share_boxes(found: Found, truths: Truths) -> Shared:
+    """Return overlaps and areas of the predicted and the true boxes of one image."""
+    return Shared(ious(found[0], truths[0], truths[2]), areas(found[0]), areas(truths[0]))
+
+
+def match_objects(
+    found: tuple[Integers, Array], truths: tuple[Integers, Flags], shared: Shared, classes: int
+) -> MatchedBoxes:
+    """Return the matches of the predicted objects (classes, scores) of one image with the true ones (classes, crowds).
+
+    In the order of scores each prediction takes the free true object of its class with the largest IoU of at least the
+    threshold. True objects outside the size range, and crowds, are taken only if no other is left, and then the
     prediction is ignored; a crowd is taken many times. Predictions outside the size range that match nothing are
     ignored.
     """
-    order = np.argsort(-found[2], kind="stable")
-    corners, kinds, scores = found[0][order], found[1][order], found[2][order]
-    own = _inside(areas(truths[0])) & ~truths[2][:, None]
-    matching = _Matching(_bits(own), truths[2])
-    overlaps = ious(corners, truths[0], truths[2])
-    overlaps[kinds[:, None] != truths[1][None]] = 0.0
+    order = np.argsort(-found[1], kind="stable")
+    kinds, scores = found[0][order], found[1][order]
+    own = _inside(shared.true) & ~truths[1][:, None]
+    matching = _Matching(_bits(own), truths[1])
+    overlaps = np.where(kinds[:, None] == truths[0][None], shared.ious[order], 0.0)
     right, ignored, partner = matching.run(overlaps)
-    outside = ~_bits(_inside(areas(corners))) & _EVERY
+    outside = ~_bits(_inside(shared.found[order])) & _EVERY
     ignored |= outside & ~right
     counts = np.zeros((classes, len(SIZES)), np.int64)
-    np.add.at(counts, truths[1], own.astype(np.int64))
+    np.add.at(counts, truths[0], own.astype(np.int64))
     return MatchedBoxes(kinds, scores, _ranks(kinds), right, ignored, partner, counts)
 
 
@@ -110,7 +134,7 @@ def ious(found: Array, true: Array, crowd: Flags) -> Array:
 
 
 class _Matching:
-    """The state of the true boxes of one image: `free` and `real` are integers with one bit by threshold and size."""
+    """The state of the true objects of one image: `free` and `real` are integers with one bit by threshold and size."""
 
     def __init__(self, real: Integers, crowd: Flags) -> None:
         self.real: list[int] = real.tolist()
@@ -127,7 +151,7 @@ class _Matching:
         return right, ignored, partner
 
     def _take(self, candidates: list[tuple[int, int]]) -> tuple[int, int, int]:
-        """Return the bits where a box that can be missed is taken, the bits of all candidates, and the box at 0.5."""
+        """Return the bits where a real object is taken, those of all candidates, and the object taken at 0.5."""
         hits, possible, partner = 0, 0, -1
         for place, near in candidates:
             possible |= near
@@ -138,7 +162,7 @@ class _Matching:
         return hits, possible, partner
 
     def _ignore(self, candidates: list[tuple[int, int]], left: int) -> int:
-        """Return the bits where only a box that does not count is taken."""
+        """Return the bits where only an object that does not count is taken."""
         ignored = 0
         for place, near in candidates:
             new = near & ~self.real[place] & left & ~ignored
@@ -150,9 +174,9 @@ class _Matching:
 
 
 def _candidates(overlaps: Array) -> list[tuple[int, list[tuple[int, int]]]]:
-    """Return for each prediction near a true box the (box, bits of the thresholds reached), the largest IoU first.
+    """Return for each prediction near a true object (object, bits of the thresholds reached), the largest IoU first.
 
-    Of equal overlaps the later true box comes first, as in COCO.
+    Of equal overlaps the later true object comes first, as in COCO.
     """
     rows, places = np.nonzero(overlaps >= THRESHOLDS[0])
     values = overlaps[rows, places]
@@ -167,7 +191,7 @@ def _candidates(overlaps: Array) -> list[tuple[int, list[tuple[int, int]]]]:
 
 
 def _inside(area: Array) -> Flags:
-    """Return which size ranges boxes of these areas lie in: (n, sizes)."""
+    """Return which size ranges objects of these areas lie in: (n, sizes)."""
     low, high = np.array(list(SIZES.values())).T
     inside: Flags = (area[:, None] >= low) & (area[:, None] <= high)
     return inside
@@ -181,7 +205,7 @@ def _bits(sizes: Flags) -> Integers:
 
 
 def _ranks(kinds: Integers) -> Integers:
-    """Return the place of each box among the boxes of its class: (n,)."""
+    """Return the place of each object among those of its class: (n,)."""
     order = np.argsort(kinds, kind="stable")
     ordered = kinds[order]
     ranks = np.empty_like(kinds)

@@ -38,8 +38,8 @@ class DrawnBox(NamedTuple):
     """A box to draw: its corners in pixels of the image, the text of its plate, and its colour.
 
     `kind` is its name in the legend, by default the text; `faint` boxes are dashed: crowds, difficult ones. With a
-    `shape` the object is drawn in place of the frame: closed lines of corners (n, 2) in pixels of the image, each around
-    a part of the object or a hole in it.
+    `shape` the object is drawn in place of the frame: closed lines of corners (n, 2) in pixels of the image, each
+    around a part of the object or a hole in it.
     """
 
     corners: Corners

@@ -1,4 +1,4 @@
-"""Published classifiers as model files: made once from their weights, and kept in the cache.
+"""Published weights with a head as model files: made once from their weights, and kept in the cache.
 
 The file is an ordinary one, so that prediction, explanation, evaluation, export and speed take it as any other.
 """
@@ -29,6 +29,7 @@ from vitrail.runs.model_file import Header, write_model
 from vitrail.runs.model_source import has_our_header, is_exported
 from vitrail.runs.network import Network, build_network, build_task, take_head
 from vitrail.runs.proof import answer
+from vitrail.runs.published_head import Answering, with_own_head
 from vitrail.tasks.base import Task
 from vitrail.weights.class_names import ClassNames, class_names
 from vitrail.weights.download import WeightsUnavailableError, ways_out
@@ -36,6 +37,7 @@ from vitrail.weights.local_registry import known
 from vitrail.weights.parts import parts_of
 from vitrail.weights.preprocessing import deviations, published_preprocess
 from vitrail.weights.pretrained import Pretrained
+from vitrail.weights.read_request import CLASSIFY
 from vitrail.weights.resolve import Located, locate_classifier
 
 MADE = 1
@@ -62,7 +64,7 @@ def published_model(source: str) -> Published:
     """Return the model file of published weights: a name of timm's or ours, organisation/repository, or a path.
 
     Raises:
-        WeightsError: the weights are not available, or have no classifier that could answer.
+        WeightsError: the weights are not available, or have no head that could answer.
         RunError: the file could not be written.
     """
     located = _located(source)
@@ -129,9 +131,8 @@ def _notes_of(path: Path) -> tuple[str, ...] | None:
 
 def _made(path: Path, source: str, located: Located) -> Published:
     found = located.open()
-    classes = _classes(found, located)
-    network, task = _network(found, classes)
-    steps = _preprocess(found, is_exported(located.path))
+    network, task, lines = _classifier(found, located) if found.task == CLASSIFY else with_own_head(found)
+    steps = task.steps(_preprocess(found, is_exported(located.path)))
     proof = answer(network, task, steps)
     if not all(map(math.isfinite, proof)):
         raise WeightsError(
@@ -151,10 +152,17 @@ def _made(path: Path, source: str, located: Located) -> Published:
         licence=found.licence,
         proof=proof,
     )
-    notes = tuple(_notes(source, found, located, classes))
+    notes = tuple(_notes(source, found, located, lines))
     write_model(path, network, header, {NOTES: json.dumps(notes)})
     write_text(path.with_name(DIGEST), _digest(path))
     return Published(path, notes)
+
+
+def _classifier(found: Pretrained, located: Located) -> Answering:
+    classes = _classes(found, located)
+    network, task = _network(found, classes)
+    notes = (f"the weights {found.name}: {classes.assumed}",) if classes.assumed else ()
+    return Answering(network, task, notes)
 
 
 def _classes(found: Pretrained, located: Located) -> ClassNames:
@@ -200,9 +208,8 @@ def _preprocess(found: Pretrained, ours: bool) -> Preprocess:
     return replace(steps, rounded=rounds and steps.scale == EIGHT_BITS and not steps.raw)
 
 
-def _notes(source: str, found: Pretrained, located: Located, classes: ClassNames) -> Iterator[str]:
+def _notes(source: str, found: Pretrained, located: Located, lines: tuple[str, ...]) -> Iterator[str]:
     if located.row is not None and source != found.name:
         yield f"{source}: the weights {found.name}, licence {found.licence or 'not stated'}"
     yield from deviations(found)
-    if classes.assumed:
-        yield f"the weights {found.name}: {classes.assumed}"
+    yield from lines

@@ -21,7 +21,8 @@ Regularization = Literal["mild", "light", "strong"]
 class Defaults(Settings):
     """The defaults.yaml of a task: settings by the recipe's `regularization`, then by its name (shell patterns).
 
-    `training` holds training settings for every recipe, such as an augmentation that masks can follow.
+    `training` holds training settings for every recipe, such as an augmentation that masks can follow; `taken` holds
+    settings for a head that is taken from published weights, and does not start from noise.
 
     Every row that matches the recipe overrides the rows before it; null keeps the default of the task.
     """
@@ -29,6 +30,7 @@ class Defaults(Settings):
     about: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    taken: dict[str, Any] = Field(default_factory=dict)
     regularization: dict[Regularization, dict[str, Any]] = Field(default_factory=dict)
     recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
@@ -60,6 +62,11 @@ def default_settings(task: str, recipe: str, regularization: Regularization | No
 def default_training(task: str) -> dict[str, Any]:
     """Return the training settings of a task for every recipe."""
     return dict(_defaults(task).training)
+
+
+def settings_of_taken(task: str) -> dict[str, Any]:
+    """Return the settings of a task whose head is taken from published weights."""
+    return dict(_defaults(task).taken)
 
 
 def _defaults(task: str) -> Defaults:

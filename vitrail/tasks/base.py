@@ -164,6 +164,10 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     """True if the loss couples the images of a batch: such a batch is never split into micro-batches."""
     head_rate: float = 1.0
     """Learning rate of the head, as a multiple of the learning rate of the encoder."""
+    begins_from: tuple[str, ...] = ()
+    """The tasks whose published heads a training of this one begins with."""
+    head_settings: tuple[str, ...] = ()
+    """The settings that such a head was made with, and that a recipe takes from the weights unless it states them."""
     measures: bool = False
     """True if predictions state lengths or areas: the pixel size is then read from the file of each image."""
     takes_threshold: bool = False

@@ -110,7 +110,7 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     follows = [FOLLOWS] if planned.full else []
     noise = 1.0 if limited else _noise(recipe, start, first_batch(recipe, images))
     return DryRun(
-        notes=(*prepared.lines(), *planned.reasons, *cost.check.lines(), *follows),
+        notes=(*prepared.lines(), *planned.reasons, *start.lines, *cost.check.lines(), *follows),
         origins={source: dict(settings) for source, settings in planned.origins.items()},
         recipe=recipe.model_dump(mode="json"),
         parameters=count_params(start.network),

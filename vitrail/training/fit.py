@@ -196,6 +196,7 @@ def train_checked(
         images = training_images(recipe, manifest, initial.task, initial.preprocess)
         step = measure(recipe, initial.network, initial.task, first_batch(recipe, images), accelerator.device)
         recipe = with_measured_settings(recipe, step)
+        note(listeners, list(initial.lines))
         note(listeners, [summary_line(recipe, step, count_params(initial.network)), *step.check.lines()])
         note(listeners, repeatable(accelerator.device))
         run = create_run(recipe, out, quoted(sys.argv))

@@ -17,7 +17,9 @@ from vitrail.runs.network import Network, build_network, build_task
 from vitrail.runs.recipe import ModelSettings, Recipe
 from vitrail.tasks.base import Task
 from vitrail.training.distillation import open_teacher
+from vitrail.training.head_transfer import take_head
 from vitrail.weights.preprocessing import published_preprocess
+from vitrail.weights.pretrained import Pretrained
 from vitrail.weights.resolve import find_weights
 
 
@@ -30,6 +32,7 @@ class InitialState:
     preprocess: Preprocess
     licence: str | None = None
     origin: str = "none"  # the name of the weights; never a path, because model files are shared
+    lines: tuple[str, ...] = ()  # what was taken of the head of the weights
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for `rebuild_from_state`."""
@@ -53,7 +56,8 @@ def build_from_recipe(recipe: Recipe, truth: Truth) -> InitialState:
     _set_teacher(task, preprocess)
     network = build_network(opened.encoder, task)
     _set_checkpointing(network, recipe)
-    return InitialState(network, task, preprocess, opened.licence, opened.origin)
+    lines = take_head(network, task, recipe.task.name, opened.weights) if opened.weights else ()
+    return InitialState(network, task, preprocess, opened.licence, opened.origin, lines)
 
 
 def _set_checkpointing(network: Network, recipe: Recipe) -> None:
@@ -86,6 +90,7 @@ class _Opened(NamedTuple):
     preprocess: Preprocess
     licence: str | None
     origin: str
+    weights: Pretrained | None = None
 
 
 def _open(model: ModelSettings) -> _Opened:
@@ -106,7 +111,7 @@ def _open(model: ModelSettings) -> _Opened:
         image=model.imgsz, channels=model.channels, drop_path=drop_path, stride=model.stride
     )
     base = published_preprocess(weights, model.imgsz, model.channels)
-    return _Opened(encoder, _fitted(base, model), weights.licence, weights.name)
+    return _Opened(encoder, _fitted(base, model), weights.licence, weights.name, weights)
 
 
 def _fitted(base: Preprocess, model: ModelSettings) -> Preprocess:

@@ -16,6 +16,7 @@ from vitrail.layers.encoder import Encoder
 from vitrail.models.factory import build, create_encoder
 from vitrail.runs.recipe import settings_of
 from vitrail.runs.train_options import TrainOptions, image_size, network_settings
+from vitrail.training.head_transfer import PublishedHead
 from vitrail.weights.local_registry import known
 from vitrail.weights.preprocessing import deviations, published_preprocess
 from vitrail.weights.pretrained import Pretrained
@@ -40,6 +41,7 @@ class NetworkChoice(NamedTuple):
     size: tuple[int, int]
     settings: Mapping[str, Any] = MappingProxyType({})
     view: Preprocess | None = None  # the preprocessing that the weights state, if any
+    head: PublishedHead | None = None  # the head in the weights, if any
 
 
 class NamedNetwork(NamedTuple):
@@ -95,7 +97,8 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
     size = view.size if max(view.size) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
     name = weights.name if auto else source
     stated = view if weights.preprocessing else None
-    choice = NetworkChoice(model, name, encoder, size, wanted.settings, stated)
+    head = PublishedHead(weights.task, weights.settings) if weights.head else None
+    choice = NetworkChoice(model, name, encoder, size, wanted.settings, stated, head)
     return choice, [*reasons, *deviations(weights)]
 
 

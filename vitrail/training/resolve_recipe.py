@@ -36,8 +36,10 @@ from vitrail.tasks.base import Task
 from vitrail.training.distillation import with_teacher
 from vitrail.training.elastic_recipe import costs_of, with_operating_points
 from vitrail.training.feature_cache import pool_kind
+from vitrail.training.head_transfer import carries_over, settings_from
 from vitrail.training.network_choice import (
     TINY,
+    NamedNetwork,
     NetworkChoice,
     fresh_network,
     named_network,
@@ -98,6 +100,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         else pretrained_network(options.weights or "auto", named)
     )
     task = choose_task(options, prepared.manifest)
+    network, sized = _at_size_of_weights(network, named, task.name)
     tune = options.tune or _tune(options, network, task.name)
     refuse_apart(tune, network.weights)
     refuse_idle(tune, options)
@@ -107,6 +110,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     reasons = [
         *reasons,
         *task.reasons,
+        *sized,
         *composed.reasons,
         *_remarks(options, tune),
         *costs_of(composed.recipe),
@@ -145,7 +149,18 @@ def _tune(options: TrainOptions, network: NetworkChoice, task: str) -> str:
         return "scratch"
     if stated and stated != "scratch":
         return stated
-    return "draft" if _has_draft(task) else "full"
+    return "draft" if _has_draft(task) and not carries_over(network.head, task) else "full"
+
+
+def _at_size_of_weights(
+    network: NetworkChoice, named: NamedNetwork, task: str
+) -> tuple[NetworkChoice, list[str]]:
+    """Use the input size of the weights, which their head knows the objects of, and report it if it is large."""
+    size = network.view.size if network.view else network.encoder.image_size
+    if named.size is not None or size == network.size or not carries_over(network.head, task):
+        return network, []
+    line = f"input {max(size)} px, as the head of the weights had it (--imgsz for a smaller one, which is faster)"
+    return network._replace(size=size), [line]
 
 
 def _has_draft(task: str) -> bool:
@@ -212,10 +227,12 @@ def _layers(wanted: _Wanted) -> tuple[list[Layer], Unwrapped, list[str]]:
     stated = settings_of(file) if file else {}
     of_file = unwrap(stated.get("task", {}))
     task, dropped = _of_task(of_file.task, wanted.task)
+    stated_head = {**task.get("settings", {}), **stated_settings(wanted.task, options)}
     layers = [
         Layer("suggested by network and images", _suggested(wanted)),
         Layer(f"recipe {name}", {"recipe": name, **settings_of(name)}),
         Layer(f"task {wanted.task}", task_part(wanted.task, name, regularization_of(file) if file else None)),
+        Layer("the weights", _of_weights(wanted, stated_head)),
         Layer(f"file {file}", {**stated, "task": task}),
         Layer("command line, and what follows from it", user_overrides(wanted)),
     ]
@@ -223,6 +240,14 @@ def _layers(wanted: _Wanted) -> tuple[list[Layer], Unwrapped, list[str]]:
     whole = wanted.side <= TINY or _lies_in_image(wanted.task)
     view, reasons = view_layer(wanted.network.view, whole, model, options.fit)
     return [*layers, Layer("how images are fitted", view)], of_file, dropped + reasons
+
+
+def _of_weights(wanted: _Wanted, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the head in the weights, if the training begins with it."""
+    head = wanted.network.head
+    if head is None or wanted.tune == "draft" or not carries_over(head, wanted.task):
+        return {}
+    return {"task": {"settings": settings_from(head, wanted.task, stated)}}
 
 
 def _of_task(stated: dict[str, Any], task: str) -> tuple[dict[str, Any], list[str]]:

@@ -1,4 +1,4 @@
-"""Names of the classes of published classifiers: as their weights state them, or those of ImageNet by WordNet."""
+"""Names of the classes of published weights: as they state them, or those of ImageNet by WordNet, or of COCO."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ SAME = 0.9
 
 GIST = 6
 """Largest number of words that tell two classes of the same name apart."""
+
+
+NAMELESS = "it does not name its classes"
 
 
 class ClassNames(NamedTuple):
@@ -34,7 +37,43 @@ def class_names(stated: Sequence[str], count: int) -> ClassNames:
         return known if known and _alike(stated, known.names) else ClassNames(_unique(stated))
     if known:
         return known._replace(assumed=f"the names of ImageNet are used for its {count} classes")
-    return ClassNames(tuple(f"class {number}" for number in range(count)), (), "it does not name its classes")
+    return ClassNames(tuple(f"class {number}" for number in range(count)), (), NAMELESS)
+
+
+class ObjectNames(NamedTuple):
+    """Unique names in the order of the outputs, the numbers of outputs without a class, and an assumption or ""."""
+
+    names: tuple[str, ...]
+    unused: tuple[int, ...] = ()
+    assumed: str = ""
+
+
+def object_names(stated: Sequence[str], count: int) -> ObjectNames:
+    """Return the names of the `count` classes of a detector or segmenter; `stated` are those in the weights.
+
+    Outputs that stand for no class, such as "N/A" in COCO's list of 91, are called "unused 12" by their number.
+    """
+    known = tuple(stated) if len(stated) == count else ()
+    coco = () if known else _coco(count)
+    assumed = "" if known else f"the names of COCO are used for its {count} classes" if coco else NAMELESS
+    named = known or coco or [f"class {number}" for number in range(count)]
+    unused = tuple(number for number, name in enumerate(named) if _is_no_class(name))
+    names = _unique([f"unused {number}" if number in unused else name for number, name in enumerate(named)])
+    return ObjectNames(names, unused, assumed)
+
+
+def _is_no_class(name: str) -> bool:
+    return bool(re.fullmatch(r"\s*|n/?a|__background__|unused \d+", name, re.IGNORECASE))
+
+
+def _coco(count: int) -> tuple[str, ...]:
+    """Return the names of COCO's 91 numbers, or of its 80 classes alone; () for another count."""
+    if count not in (80, 91):
+        return ()
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+    names: list[str] = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    return tuple(name for name in names if count == len(names) or not _is_no_class(name))
 
 
 def _imagenet(count: int) -> ClassNames | None:

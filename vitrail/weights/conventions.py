@@ -74,6 +74,9 @@ def of_timm(stated: Mapping[str, Any]) -> Preprocessing:
     )
 
 
+NO_CLASS = "N/A"
+"""What COCO's list of 91 classes has in place of those that no image shows."""
+
 STATED = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation")
 """Keys of the preprocessing in a config.json of timm; one of them is enough."""
 
@@ -149,7 +152,10 @@ def _of_convnext(found: Preprocessing, edge: int, share: float) -> Preprocessing
 
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the class names in a config.json of timm or transformers, in order; () without names."""
+    """Return the class names in a config.json of timm or transformers, in order; () without names.
+
+    Numbers without a name, as COCO's list has, are `NO_CLASS`.
+    """
     cfg = config.get("pretrained_cfg") or {}
     names = config.get("label_names") or cfg.get("label_names") or config.get("labels")
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
@@ -157,8 +163,10 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     numbered = config.get("id2label")
     if not isinstance(numbered, Mapping) or any(str(name).startswith("LABEL_") for name in numbered.values()):
         return ()
-    ordered = [numbered.get(str(number), numbered.get(number)) for number in range(len(numbered))]
-    return tuple(map(str, ordered)) if None not in ordered else ()
+    by_number = {int(number): str(name) for number, name in numbered.items() if str(number).isdigit()}
+    if len(by_number) < len(numbered) or not by_number:
+        return ()
+    return tuple(by_number.get(number, NO_CLASS) for number in range(max(by_number) + 1))
 
 
 def licence_of(config: Mapping[str, Any]) -> str | None:

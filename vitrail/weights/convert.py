@@ -127,10 +127,11 @@ def _write_own(found: Pretrained, out: Path) -> None:
 
 
 def _header(found: Pretrained) -> str:
-    """Return what does not follow from the tensors: settings, preprocessing, pool of the classifier, licence."""
+    """Return what does not follow from the tensors: settings, task, preprocessing, pool of the classifier, licence."""
     header = {
         "encoder": {"family": found.config.family, "config": asdict(found.config)},
         "preprocessing": found.preprocessing and asdict(found.preprocessing),
+        "task": {"name": found.task, "labels": list(found.labels), "settings": dict(found.settings)},
         "pool": found.pool,
         "source": found.source,
         "licence": found.licence,

@@ -19,7 +19,7 @@ from vitrail.weights import hub_folder, infer_config, rules
 from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_own, of_timm_folder
 from vitrail.weights.files import Opened
 from vitrail.weights.layouts import Layout, layout_of
-from vitrail.weights.read_request import Asked, Read, alternatives, beside, shapes
+from vitrail.weights.read_request import CLASSIFY, Asked, Read, alternatives, beside, shapes
 from vitrail.weights.read_timm import through_timms, timm_network
 from vitrail.weights.rules import Loaded
 from vitrail.weights.stated_config import Said, of_user
@@ -53,8 +53,9 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
         found = _of_layout(asked)
     if asked.wanted is None and model and found.config.family != model:
         raise WeightsError(f"{opened.path} does not hold a {model}. {_hint(found.config)}")
-    labels = labels_of(opened.config)
-    known = labels if len(labels) == len(found.weights.head.get("linear.bias", ())) else ()
+    known = found.labels or labels_of(opened.config)
+    if found.task == CLASSIFY and len(known) != len(found.weights.head.get("linear.bias", ())):
+        known = ()
     licence = found.licence or licence_of(opened.config)
     return found._replace(assumed=(*opened.notes, *found.assumed), labels=known, licence=licence)
 
@@ -111,18 +112,12 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
         preprocessing = of_converted(steps)
     assumed = tuple(one for one in lines if one)
     pool = pool or header.get("pool")
-    return Read(
-        config,
-        weights,
-        kind.conventions.name,
-        preprocessing,
-        header.get("licence"),
-        pool,
-        assumed,
-        kind.labels,
-        kind.task,
-        kind.settings,
-    )
+    task, labels, settings = _task_of(header.get("task") or {})
+    labels = labels if task == kind.task else ()
+    settings = {**kind.settings, **(settings if task == kind.task else {})}
+    source, licence = kind.conventions.name, header.get("licence")
+    labels = labels or kind.labels
+    return Read(config, weights, source, preprocessing, licence, pool, assumed, labels, kind.task, settings)
 
 
 def _stated(asked: Asked, kind: Layout) -> Said:
@@ -257,9 +252,19 @@ def _own(opened: Opened, header: str, user: Said) -> Read:
         )
     steps = stated.get("preprocessing")
     preprocessing = of_own(stated["preprocess"]) if "preprocess" in stated else steps and of_converted(steps)
-    return Read(
-        config, Loaded(encoder, head), "vitrail", preprocessing, stated.get("licence"), stated.get("pool")
-    )
+    task, labels, settings = _task_of(stated.get("task") or {})
+    licence, pool = stated.get("licence"), stated.get("pool")
+    weights = Loaded(encoder, head)
+    return Read(config, weights, "vitrail", preprocessing, licence, pool, (), labels, task, settings)
+
+
+def _task_of(stated: Mapping[str, Any]) -> tuple[str, tuple[str, ...], Mapping[str, Any]]:
+    """Return name, classes and settings of the task in a header of ours; of a wrapper, those of classification."""
+    named = catalog.with_task_name(stated)
+    name = named.get("name", CLASSIFY)
+    if name in catalog.WRAPPERS:
+        return CLASSIFY, (), {}
+    return name, tuple(named.get("labels", ())), named.get("settings", {})
 
 
 def _hint(config: Any) -> str:

@@ -128,8 +128,9 @@ def check_set(
     columns = tuple({key: value for key, value in line.items() if key not in dropped} for line in shown)
     yield Finding("box classes", text, table=columns)
     yield _sizes(images)
-    yield from _background(rows, noted)
-    yield _objects(images)
+    found = {key: len(boxes.kinds) for key, boxes in noted.items()}
+    yield from background(rows, found, "box")
+    yield objects(images)
 
 
 def _class_row(name: str, kind: int, images: Sequence[Boxes]) -> dict[str, Any]:
@@ -167,18 +168,16 @@ def _sizes(images: Sequence[Boxes]) -> Finding:
     return Finding("box sizes", text, table=table)
 
 
-def _objects(images: Sequence[Boxes]) -> Finding:
+def objects(images: Sequence[Boxes]) -> Finding:
+    """Return the number of objects in an image."""
     numbers = np.array([len(one.kinds) for one in images])
     text = f"Objects in an image: {np.median(numbers):.0f} in the median, {numbers.max()} at most."
     return Finding("objects", text)
 
 
-def _background(rows: Sequence[Row], noted: Mapping[tuple[str, str], Any]) -> Iterator[Finding]:
-    empty = [
-        row.id
-        for row in rows
-        if row.state == KEPT and (row.id, row.target) in noted and not len(noted[row.id, row.target].kinds)
-    ]
+def background(rows: Sequence[Row], numbers: Mapping[tuple[str, str], int], noun: str) -> Iterator[Finding]:
+    """Report the images without objects; `numbers` are those of the objects, by the id and the target of a row."""
+    empty = [row.id for row in rows if row.state == KEPT and numbers.get((row.id, row.target)) == 0]
     if empty:
-        text = f"{count(len(empty), 'image')} without any box, learned as background: {shorten(empty)}."
+        text = f"{count(len(empty), 'image')} without any {noun}, learned as background: {shorten(empty)}."
         yield Finding("background", text, tuple(empty))

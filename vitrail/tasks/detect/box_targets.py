@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from vitrail.core.errors import DataError
@@ -39,7 +40,7 @@ def stated_boxes(row: Row) -> list[StatedBox]:
         raise DataError(f"{row.id} has no boxes. For an image without any object, write an empty list: []")
     try:
         stated = json.loads(row.target)
-        return [_stated_box(one) for one in stated]
+        return [stated_box(one) for one in stated]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(
             f"{row.id} has boxes that cannot be read ({type(error).__name__}: {error}). Write each as "
@@ -47,7 +48,8 @@ def stated_boxes(row: Row) -> list[StatedBox]:
         ) from error
 
 
-def _stated_box(stated: dict[str, Any]) -> StatedBox:
+def stated_box(stated: Mapping[str, Any]) -> StatedBox:
+    """Return one box of a list; raise KeyError, TypeError or ValueError if a part is missing or wrong."""
     left, top, right, bottom = (float(number) for number in stated["box"])
     if not all(map(math.isfinite, (left, top, right, bottom))):
         raise ValueError("a corner is not a number")

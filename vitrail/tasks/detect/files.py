@@ -1,4 +1,4 @@
-"""Boxes as files of other programs: COCO's JSON, YOLO's text files, a CSV table, and `supervision`."""
+"""Boxes and masks as files of other programs: COCO's JSON, YOLO's text files, a CSV table, and `supervision`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ from numpy.typing import NDArray
 from vitrail.core.errors import DataError, MissingExtraError
 from vitrail.core.files import write_json, write_text
 from vitrail.data.boxes import Boxes, FoundBoxes
+from vitrail.data.instances import Runs, mask_areas
+from vitrail.data.mask_outlines import keyhole, parts_of
 
 CSV_COLUMNS = ("image_path", "xmin", "ymin", "xmax", "ymax", "label", "score")
 """The columns of a table of boxes; the score is empty for true boxes, and an image of background has empty cells."""
 
 
 class ImageBoxes(NamedTuple):
-    """The boxes of one image, true or predicted; `path` is its name in files, `size` its (height, width)."""
+    """The boxes of one image, true or predicted; `path` is its name in files, `size` its (height, width).
+
+    `masks` are those of objects with masks, one a box; () for boxes alone.
+    """
 
     path: str
     size: tuple[int, int]
     boxes: Boxes | FoundBoxes
+    masks: tuple[Runs, ...] = ()
 
 
 def scores_of(boxes: Boxes | FoundBoxes) -> list[float] | list[None]:
@@ -43,7 +49,10 @@ def crowds_of(boxes: Boxes | FoundBoxes) -> list[bool]:
 
 
 def coco_content(images: Sequence[ImageBoxes], names: Sequence[str]) -> dict[str, Any]:
-    """Return COCO's images, categories and annotations; ids count from 1, and predictions have a `score`."""
+    """Return COCO's images, categories and annotations; ids count from 1, and predictions have a `score`.
+
+    Masks are written as run lengths, which keep every pixel, holes and several parts of one object, too.
+    """
     annotations: list[dict[str, Any]] = []
     for number, image in enumerate(images, 1):
         for one in _coco_boxes(number, image):
@@ -60,9 +69,9 @@ def coco_content(images: Sequence[ImageBoxes], names: Sequence[str]) -> dict[str
 
 def coco_results(images: Sequence[ImageBoxes]) -> list[dict[str, Any]]:
     """Return COCO's list of predictions, for `loadRes`; image and category ids are those of `coco_content`."""
-    keys = ("image_id", "category_id", "bbox", "score")
+    keys = ("image_id", "category_id", "bbox", "segmentation", "score")
     return [
-        {key: one[key] for key in keys}
+        {key: one[key] for key in keys if key in one}
         for number, image in enumerate(images, 1)
         for one in _coco_boxes(number, image)
     ]
@@ -78,18 +87,30 @@ def _coco_boxes(number: int, image: ImageBoxes) -> list[dict[str, Any]]:
         boxes.kinds.tolist(),
         scores_of(boxes),
         crowds_of(boxes),
+        _mask_entries(image),
         strict=True,
     )
-    for corners, (wide, tall), kind, score, crowd in columns:
+    for corners, (wide, tall), kind, score, crowd, mask in columns:
         one = {
             "image_id": number,
             "category_id": kind + 1,
             "bbox": [corners[0], corners[1], wide, tall],
             "area": wide * tall,
             "iscrowd": int(crowd),
+            **mask,
         }
         found.append(one if score is None else {**one, "score": score})
     return found
+
+
+def _mask_entries(image: ImageBoxes) -> list[dict[str, Any]]:
+    """Return the segmentation and the area of each object; nothing for boxes alone."""
+    if not image.masks:
+        return [{} for _ in image.boxes.kinds]
+    areas = mask_areas(image.masks).tolist()
+    return [
+        {"segmentation": mask.to_dict(), "area": area} for mask, area in zip(image.masks, areas, strict=True)
+    ]
 
 
 def write_coco(path: Path, images: Sequence[ImageBoxes], names: Sequence[str]) -> None:
@@ -100,24 +121,36 @@ def write_coco(path: Path, images: Sequence[ImageBoxes], names: Sequence[str]) -
 # YOLO
 
 
-def to_yolo(boxes: Boxes | FoundBoxes, size: tuple[int, int], *, scores: bool = False) -> str:
+def to_yolo(
+    boxes: Boxes | FoundBoxes, size: tuple[int, int], *, masks: Sequence[Runs] = (), scores: bool = False
+) -> str:
     """Return the text of one image of (height, width): a line per box with class, centre and sides as shares.
 
-    `scores` adds the score of a prediction to its line, as YOLO's own programs do; tools for labels refuse it.
+    An object with a mask has the corners of its outline in their place, all parts and holes in one line. `scores` adds
+    the score of a prediction to its line, as YOLO's own programs do; tools for labels refuse it.
     """
     height, width = size
     lines = []
-    for corners, kind, score in zip(boxes.xyxy.tolist(), boxes.kinds.tolist(), scores_of(boxes), strict=True):
+    outlined = [_polygon(mask) for mask in masks] or [np.zeros((0, 2))] * len(boxes.kinds)
+    columns = zip(boxes.xyxy.tolist(), boxes.kinds.tolist(), scores_of(boxes), outlined, strict=True)
+    for corners, kind, score, outline in columns:
         left, top, right, bottom = corners
-        shares = (
+        shares: Sequence[float] = (
             (left + right) / 2 / width,
             (top + bottom) / 2 / height,
             (right - left) / width,
             (bottom - top) / height,
         )
+        if len(outline):
+            shares = (outline / (width, height)).ravel().tolist()
         last = [f"{score:.6g}"] if scores and score is not None else []
         lines.append(" ".join([str(kind), *(f"{one:.8f}".rstrip("0").rstrip(".") for one in shares), *last]))
     return "".join(f"{line}\n" for line in lines)
+
+
+def _polygon(mask: Runs) -> NDArray[np.float64]:
+    """Return one closed line around all parts of a mask and around their holes: (n, 2)."""
+    return keyhole(parts_of(mask))
 
 
 def from_yolo(text: str, size: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -154,7 +187,7 @@ def write_yolo(
         twice = next(place for place in places if places.count(place) > 1)
         raise DataError(f"Two images would have the text file {twice}. Rename one of them.")
     for place, one in zip(places, images, strict=True):
-        write_text(folder / "labels" / place, to_yolo(one.boxes, one.size, scores=scores))
+        write_text(folder / "labels" / place, to_yolo(one.boxes, one.size, masks=one.masks, scores=scores))
     content = {"train": "images", "val": "images", "names": dict(enumerate(names))}
     write_text(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 

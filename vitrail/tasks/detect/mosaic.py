@@ -14,11 +14,12 @@ from vitrail.data.batch import Batch
 MIDDLE = (0.4, 0.6)
 """Where the four images meet, in shares of the sides."""
 
-Truth = tuple[Tensor, Tensor, Tensor]
+TrueTensors = tuple[Tensor, ...]
+"""Boxes (n, 4), classes (n,), crowds (m, 4); of objects with masks also their cover (n, row, col)."""
 
 
 def mosaic(batch: Batch[Any], rng: np.random.Generator, share: float) -> Batch[Any]:
-    """Return the batch with this share of its inputs replaced by mosaics of four whole images, boxes included.
+    """Return the batch with this share of its inputs replaced by mosaics of four whole images, with their objects.
 
     Boxes are (n, 4), centre and sides in shares of the input.
     """
@@ -32,7 +33,7 @@ def mosaic(batch: Batch[Any], rng: np.random.Generator, share: float) -> Batch[A
     return batch.with_images(images, targets)
 
 
-def _one(batch: Batch[Any], others: list[int], middle: tuple[float, float]) -> tuple[Tensor, Truth]:
+def _one(batch: Batch[Any], others: list[int], middle: tuple[float, float]) -> tuple[Tensor, TrueTensors]:
     """Return one mosaic (channels, height, width) and its objects."""
     height, width = batch.images.shape[-2:]
     row, col = round(height * middle[0]), round(width * middle[1])
@@ -44,7 +45,21 @@ def _one(batch: Batch[Any], others: list[int], middle: tuple[float, float]) -> t
         image[:, top:bottom, left:right] = shown
         scale = shown.new_tensor([size[1] / width, size[0] / height] * 2)
         shift = shown.new_tensor([left / width, top / height, 0, 0])
-        boxes, kinds, crowds = batch.targets[other]
-        parts.append((boxes * scale + shift, kinds, crowds * scale + shift))
-    boxes, kinds, crowds = (torch.cat(part) for part in zip(*parts, strict=True))
-    return image, (boxes, kinds, crowds)
+        boxes, kinds, crowds, *cover = batch.targets[other]
+        place = (top / height, bottom / height, left / width, right / width)
+        moved = [_in_part(one, place) for one in cover]
+        parts.append((boxes * scale + shift, kinds, crowds * scale + shift, *moved))
+    return image, tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+
+def _in_part(cover: Tensor, place: tuple[float, float, float, float]) -> Tensor:
+    """Return the cover of objects (n, row, col) in a part of the input: top, bottom, left, right in shares."""
+    n, rows, cols = cover.shape
+    top, bottom = (round(share * rows) for share in place[:2])
+    left, right = (round(share * cols) for share in place[2:])
+    moved = cover.new_zeros(n, rows, cols)
+    if n:
+        size = (bottom - top, right - left)
+        small = F.interpolate(cover[None].float(), size, mode="bilinear", antialias=True)[0]
+        moved[:, top:bottom, left:right] = small.round().to(cover.dtype)
+    return moved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from vitrail.tasks.result import (
 )
 
 if TYPE_CHECKING:
-    from vitrail.tasks.detect.evaluation import BoxEvaluation
+    from vitrail.tasks.detect.object_evaluation import ObjectEvaluation
 
 Array = NDArray[np.float64]
 
@@ -59,33 +59,33 @@ WEAK = 0.3
 """Classes with a lower AP50 are named as limits."""
 
 
-def report_of(evaluation: BoxEvaluation, scope: Scope, fitted_on: str) -> Result:
-    """Return what an evaluation found, with intervals; `fitted_on` names the images that fitted the temperature."""
-    return _Report(evaluation, scope).result(fitted_on)
-
-
-class _Report:
+class ObjectReport:
     """The scores of an evaluation with their intervals, as a sentence, tables and sections."""
 
-    def __init__(self, evaluation: BoxEvaluation, scope: Scope) -> None:
+    facts: ClassVar[Mapping[str, tuple[str, str]]] = FACTS
+    columns: ClassVar[tuple[Column, ...]] = COLUMNS
+
+    def __init__(self, evaluation: ObjectEvaluation[Any, Any], scope: Scope) -> None:
         self.evaluation, self.scope, self.labels = evaluation, scope, evaluation.labels
+        self.main, self.prefix, (self.noun, self.nouns) = evaluation.main, evaluation.prefix, evaluation.nouns
         self.count, self.threshold = len(evaluation.rows), evaluation.threshold
         self.draws = resampled([group_key(row) for row in evaluation.rows])
-        self.point = average_precision(evaluation.boxes).precision[0]  # (k, IoU thresholds)
-        self.drawn = average_precision(evaluation.boxes, self.draws)
+        self.point = average_precision(evaluation.objects).precision[0]  # (k, IoU thresholds)
+        self.drawn = average_precision(evaluation.objects, self.draws)
         self.matrix = evaluation.matrix()
         self.truths = evaluation.truths
         self.present = self.truths.sum(0) > 0
 
     def result(self, fitted_on: str) -> Result:
+        """Return what the evaluation found; `fitted_on` names the images that fitted the temperature."""
         numbers, table, calibration = self._numbers(), self._per_class(), calibrated(self.evaluation)
         sections: list[Section] = [
             TableSection("Class by class", table, self._note(), summary=self._duplicates()),
             matrix_of(self.evaluation, self.matrix),
             *curves(self.evaluation),
-            # Without a confident box there is nothing to compare.
+            # Without a confident answer there is nothing to compare.
             *(
-                [Reliability("Calibration of boxes", calibration, fitted_on)]
+                [Reliability(f"Calibration of {self.nouns}", calibration, fitted_on)]
                 if calibration["answers"]
                 else []
             ),
@@ -93,16 +93,16 @@ class _Report:
             Limits("", self._limits()),
         ]
         details = {"test": self._details(numbers, table), "calibration": calibration}
-        return Result("map", numbers, self._verdict(numbers), (table,), sections, details)
+        return Result(self.main, numbers, self._verdict(numbers), (table,), sections, details)
 
     def _numbers(self) -> dict[str, Number]:
         scores = self.evaluation.resample(np.ones(self.count))
         drawn = self.evaluation.drawn(self.draws[::FEWER])
         numbers = {}
-        for name, (called, fact) in FACTS.items():
-            if not np.isfinite(scores[name]) and name != "map":
+        for name, (called, fact) in self.facts.items():
+            if not np.isfinite(scores[name]) and name != self.main:
                 continue
-            samples = self.drawn.mean() if name == "map" else np.repeat(drawn[name], FEWER)
+            samples = self.drawn.mean() if name == self.main else np.repeat(drawn[name], FEWER)
             score = bootstrap(scores[name], samples, self.count).to_dict()
             numbers[name] = Number.of(score, called, fact.format(self.threshold))
         return numbers
@@ -125,8 +125,13 @@ class _Report:
             whole = bootstrap(float(self.point[i].mean()), self.drawn.precision[:, i].mean(1), images)
             spread = (Number.of(one.to_dict()) for one in (half, whole))
             plain = (Number(float(one[i]) if np.isfinite(one[i]) else None) for one in rates)
-            rows.append((self.labels[i], images, int(self.truths[:, i].sum()), *spread, *plain))
-        return Table(COLUMNS, tuple(rows))
+            cells = (*spread, *plain, *self.more(i, images))
+            rows.append((self.labels[i], images, int(self.truths[:, i].sum()), *cells))
+        return Table(self.columns, tuple(rows))
+
+    def more(self, kind: int, images: int) -> tuple[Cell, ...]:
+        """Return the cells of more columns for a class, which this number of images shows."""
+        return ()
 
     def _absent(self) -> list[str]:
         return [label for label, there in zip(self.labels, self.present, strict=True) if not there]
@@ -144,9 +149,9 @@ class _Report:
         absent, doubled = self._absent(), self._duplicates()
         left = f"No image shows {shorten(absent)}: left out of every mean. " if absent else ""
         return (
-            f"{left}Average precision as COCO computes it, from the best {MOST} boxes of a class in an image "
-            f"(maxDets), without a threshold. Precision and recall: a score of at least {self.threshold:.3g}, and IoU "
-            f"0.5. Intervals: bootstrap over groups of images.{f' {doubled}.' if doubled else ''}"
+            f"{left}Average precision as COCO computes it, from the best {MOST} {self.nouns} of a class in an image "
+            f"(maxDets), without a threshold. Precision and recall: a score of at least {self.threshold:.3g}, and "
+            f"IoU 0.5. Intervals: bootstrap over groups of images.{f' {doubled}.' if doubled else ''}"
         )
 
     def _limits(self) -> tuple[str, ...]:
@@ -159,14 +164,14 @@ class _Report:
 
     def _verdict(self, numbers: Mapping[str, Number]) -> str:
         if not self.present.any():
-            return f"No true box in {self.count:,} {self.scope.called}, so nothing can be scored."
-        main, half = numbers["map"], numbers["map50"]
+            return f"No true {self.noun} in {self.count:,} {self.scope.called}, so nothing can be scored."
+        main, half = numbers[self.main], numbers[f"{self.prefix}map50"]
         span = f", {main.span()}" if main.low is not None else ""
-        rates = [(numbers[name], said) for name, said in _SAID.items() if name in numbers]
-        at = "; ".join(f"{number.text(0)} {said}" for number, said in rates)
+        rates = (("recall", f"of the true {self.nouns} are found"), ("precision", "of the answers are right"))
+        at = "; ".join(f"{numbers[name].text(0)} {said}" for name, said in rates if name in numbers)
         weak = min((float(self.point[i, 0]), self.labels[i]) for i in np.flatnonzero(self.present))
         return (
-            f"mAP50-95 {main.text()}{span}, mAP50 {half.text()}, over "
+            f"{main.name} {main.text()}{span}, {half.name} {half.text()}, over "
             f"{count(int(self.present.sum()), 'class', 'classes')}, on {self.count:,} {self.scope.called}; at a score "
             f"of {self.threshold:.3g}: {at}; weakest: {weak[1]}, AP50 {weak[0]:.0%}."
         )
@@ -179,13 +184,10 @@ class _Report:
             "per_class": {str(row[0]): _plain(table, row) for row in table.rows},
             "absent": self._absent(),
             "threshold": self.threshold,
-            "max_boxes": MOST,
-            "confusion": {"labels": [*self.labels, "invented, missed"], "boxes": self.matrix.tolist()},
+            f"max_{self.nouns}": MOST,
+            "confusion": {"labels": [*self.labels, "invented, missed"], self.nouns: self.matrix.tolist()},
             "duplicates": {"pairs": pairs, "of_two_classes": mixed},
         }
-
-
-_SAID = {"recall": "of the true boxes are found", "precision": "of the answers are right"}
 
 
 def _plain(table: Table, row: tuple[Cell, ...]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The parts of a detection report that show boxes and curves: confusion, thresholds, calibration, images."""
+"""The parts of a report that show objects and curves: confusion, thresholds, calibration, images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitrail.metrics.temperature import scale_scores
 from vitrail.tasks.result import Curve, Matrix, Overlays, Shot
 
 if TYPE_CHECKING:
-    from vitrail.tasks.detect.evaluation import BoxEvaluation
+    from vitrail.tasks.detect.object_evaluation import ObjectEvaluation
 
 SHOWN = 6
 """Images of each kind on a page: the worst and the best."""
@@ -23,16 +23,16 @@ OPENED = 24
 """Images that a cell of the matrix keeps."""
 
 LINES = 6
-"""Classes with a line of their own in a figure, those with the most boxes."""
+"""Classes with a line of their own in a figure, those with the most objects."""
 
 INVENTED, MISSED = "invented", "missed"
 
 LEAST = 0.05
-"""Boxes with a lower score at temperature 1 do not count in the calibration: almost all are wrong and never seen."""
+"""Objects with a lower score at temperature 1 do not count in the calibration: almost all are wrong and never seen."""
 
 
-def matrix_of(evaluation: BoxEvaluation, counts: NDArray[np.int64]) -> Matrix:
-    """Return the confusion matrix with rows for true classes and invented boxes; each cell has its images once."""
+def matrix_of(evaluation: ObjectEvaluation[Any, Any], counts: NDArray[np.int64]) -> Matrix:
+    """Return the confusion matrix with rows for true classes and invented objects; each cell has its images once."""
     labels = evaluation.labels
     best: dict[tuple[int, int], dict[str, float]] = {}
     for row, pairs in zip(evaluation.rows, evaluation.pairs, strict=True):
@@ -49,12 +49,14 @@ def matrix_of(evaluation: BoxEvaluation, counts: NDArray[np.int64]) -> Matrix:
             Shot(name, rows[i], columns[j], None if j == none else score, i == j) for name, score in first
         )
     table = tuple(tuple(row) for row in counts.tolist())
-    note = f"Counted are boxes with a score of at least {evaluation.threshold:.3g}, at IoU 0.5."
+    note = (
+        f"Counted are {evaluation.nouns[1]} with a score of at least {evaluation.threshold:.3g}, at IoU 0.5."
+    )
     return Matrix("Confusion matrix", rows, table, shots, columns, note)
 
 
-def curves(evaluation: BoxEvaluation) -> list[Curve]:
-    """Return precision, recall and F1 by threshold, and precision by recall; none without a true box."""
+def curves(evaluation: ObjectEvaluation[Any, Any]) -> list[Curve]:
+    """Return precision, recall and F1 by threshold, and precision by recall; none without a true object."""
     answers = evaluation.answers()
     if not answers.truths:
         return []
@@ -69,14 +71,16 @@ def curves(evaluation: BoxEvaluation) -> list[Curve]:
     }
     note = f"Over all classes, at IoU 0.5. The threshold of this model is {evaluation.threshold:.3g}."
     return [
-        Curve("Scores by threshold", series, "score from which a box counts", "share", note),
+        Curve(
+            "Scores by threshold", series, f"score from which {_a(evaluation.nouns[0])} counts", "share", note
+        ),
         _by_recall(evaluation),
     ]
 
 
-def _by_recall(evaluation: BoxEvaluation) -> Curve:
-    values, boxes = recall_curves(evaluation.boxes), evaluation.truths.sum(0)
-    frequent = [i for i in np.argsort(-boxes, kind="stable").tolist() if boxes[i]]
+def _by_recall(evaluation: ObjectEvaluation[Any, Any]) -> Curve:
+    values, true = recall_curves(evaluation.objects), evaluation.truths.sum(0)
+    frequent = [i for i in np.argsort(-true, kind="stable").tolist() if true[i]]
     lines = {evaluation.labels[i]: values[i] for i in frequent[:LINES]}
     if len(frequent) > 1:
         lines = {"mean of the classes": np.nanmean(values[frequent], axis=0), **lines}
@@ -84,15 +88,19 @@ def _by_recall(evaluation: BoxEvaluation) -> Curve:
         name: tuple(zip(RECALLS.round(2).tolist(), line.round(6).tolist(), strict=True))
         for name, line in lines.items()
     }
-    more = f" Shown are the {LINES} classes with the most boxes." if len(frequent) > LINES else ""
+    more = (
+        f" Shown are the {LINES} classes with the most {evaluation.nouns[1]}."
+        if len(frequent) > LINES
+        else ""
+    )
     note = f"At IoU 0.5; the area under a line is AP50.{more}"
     return Curve("Precision by recall", series, "recall", "precision", note)
 
 
-def calibrated(evaluation: BoxEvaluation) -> dict[str, Any]:
-    """Return the calibration of the scores, as report.json contains it: a box is right at IoU 0.5 with its class.
+def calibrated(evaluation: ObjectEvaluation[Any, Any]) -> dict[str, Any]:
+    """Return the calibration of the scores, as report.json contains it: an object is right at IoU 0.5 with its class.
 
-    Boxes of an image are not independent, so no error expected by chance is reported.
+    Objects of an image are not independent, so no error expected by chance is reported.
     """
     scores, right, _ = evaluation.answers()
     plain = scale_scores(scores, 1 / evaluation.temperature)
@@ -102,19 +110,24 @@ def calibrated(evaluation: BoxEvaluation) -> dict[str, Any]:
     return {**values, "least": LEAST}
 
 
-def galleries(evaluation: BoxEvaluation) -> list[Overlays]:
+def galleries(evaluation: ObjectEvaluation[Any, Any]) -> list[Overlays]:
     """Return the worst and the best images, the one with the most mistakes first among equal F1."""
     tallies, f1 = evaluation.tallies(), evaluation.f1()
     order = np.lexsort((-tallies[:, 1:].sum(1), f1)).tolist()
-    shots = [Shot(evaluation.rows[i].id, "", "", caption=_caption(tallies[i].tolist())) for i in order]
-    hint = f"Truth and answer, boxes with a score of at least {evaluation.threshold:.3g}."
+    noun = evaluation.nouns[0]
+    shots = [Shot(evaluation.rows[i].id, "", "", caption=_caption(tallies[i].tolist(), noun)) for i in order]
+    hint = f"Truth and answer, {evaluation.nouns[1]} with a score of at least {evaluation.threshold:.3g}."
     worst, best = tuple(shots[:SHOWN]), tuple(shots[SHOWN:][::-1][:SHOWN])
     if not best:
         return [Overlays("The images, the worst first", hint, worst)]
     return [Overlays("The worst images", hint, worst), Overlays("The best images", hint, best)]
 
 
-def _caption(tally: list[int]) -> str:
+def _caption(tally: list[int], noun: str) -> str:
     right, *wrong = tally
     said = [f"{n} {name}" for n, name in zip(wrong, (MISSED, INVENTED, "of a wrong class"), strict=True) if n]
-    return ", ".join(said) or (f"all {right} right" if right else "no box, and none found")
+    return ", ".join(said) or (f"all {right} right" if right else f"no {noun}, and none found")
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +37,18 @@ MEASURED = 64
 """Images whose boxes are measured, at least, if there are as many."""
 
 
-class DetectTargets(Targets[Boxes]):
-    """The boxes of an image in pixels of the upright original; an image without any box is background.
+T = TypeVar("T")
 
-    The target of a row is a list of boxes as JSON: {"class": name, "box": [left, top, right, bottom]}, and optionally
+
+class ObjectTargets(Targets[T]):
+    """The objects of an image, each with a box in pixels of the upright original; without any it is background.
+
+    The target of a row is a list of objects as JSON: {"class": name, "box": [left, top, right, bottom]}, and optionally
     "crowd" or "difficult": true, and "of": [height, width], the size of the image that the annotation states.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ("boxes",)
+    """The kinds of truths that are read."""
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
@@ -51,7 +57,7 @@ class DetectTargets(Targets[Boxes]):
     @classmethod
     def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
         """Return the header with all classes; DataError if the truths are not boxes or there is no class."""
-        if truth.kind != "boxes":
+        if truth.kind not in cls.kinds:
             raise DataError(
                 f"These truths are of the kind {truth.kind!r}, not boxes. Choose a task for them with --task."
             )
@@ -75,14 +81,20 @@ class DetectTargets(Targets[Boxes]):
                 f"{', '.join(self.truth.names[:12])}."
             )
 
-    def read(self, row: Row, root: Path) -> Boxes:
-        """Return the boxes of a row without those of no size; raise DataError if they cannot be read.
+    def boxes(self, stated: Sequence[StatedBox], row: Row) -> Boxes:
+        """Return stated boxes in pixels of the row's image, or of its window, which clips them.
 
-        Boxes may end outside the image: `vitrail.data.boxes.clip_to` clips them, and so does `transform`.
+        Raises:
+            DataError: this set does not name the class of a box.
         """
-        return self._boxes([one for one in stated_boxes(row) if one.has_area], row)
+        boxes = self.unclipped(stated, row)
+        if not parts.is_window(row.part):
+            return boxes
+        left, top, right, bottom = parts.Part.of(row.part, row.path).numbers
+        return clip_to(boxes._replace(xyxy=boxes.xyxy - (left, top, left, top)), (bottom - top, right - left))
 
-    def _boxes(self, stated: Sequence[StatedBox], row: Row) -> Boxes:
+    def unclipped(self, stated: Sequence[StatedBox], row: Row) -> Boxes:
+        """Return stated boxes, in their order, in pixels of the whole image; raise DataError as `boxes` does."""
         unknown = next((one.name for one in stated if one.name not in self._places), None)
         if unknown is not None:
             raise DataError(
@@ -90,15 +102,7 @@ class DetectTargets(Targets[Boxes]):
                 "the class of the box."
             )
         kinds = [self._places[one.name] for one in stated]
-        boxes = make_boxes([one.corners for one in stated], kinds, [one.ignored for one in stated])
-        if not parts.is_window(row.part):
-            return boxes
-        left, top, right, bottom = parts.Part.of(row.part, row.path).numbers
-        return clip_to(boxes._replace(xyxy=boxes.xyxy - (left, top, left, top)), (bottom - top, right - left))
-
-    def transform(self, target: Boxes, view: Any) -> Boxes:
-        """Return the boxes that a view of the image shows, in pixels of its input."""
-        return view_boxes(target, view)
+        return make_boxes([one.corners for one in stated], kinds, [one.ignored for one in stated])
 
     def most_objects(self, rows: Sequence[Row]) -> int:
         """Return the largest number of boxes of one image, without crowds."""
@@ -121,20 +125,6 @@ class DetectTargets(Targets[Boxes]):
             xyxy = np.array([one.corners for one in boxes])
             sides += np.sqrt((xyxy[:, 2:] - xyxy[:, :2]).prod(1) / (height * width)).tolist()
         return None if not sides else round(float(np.clip(np.median(sides), 0.01, 1.0)), 4)
-
-    # Findings
-
-    def check(self, row: Row, facts: Facts, root: Path) -> Iterator[Finding]:
-        """Report boxes outside the image, of no size, doubled, or for another frame; the latter exclude the image."""
-        stated = stated_boxes(row)
-        boxes = read_truth(self, row, root)
-        yield from box_findings.check_frame(row, stated, facts, root)
-        yield from box_findings.check_boxes(row, stated, boxes, facts.size)
-        self.noted[row.id, row.target] = clip_to(boxes, facts.size)
-
-    def check_set(self, rows: Sequence[Row]) -> Iterator[Finding]:
-        """Report the number and size of the boxes of each class, objects in an image, and images of background."""
-        yield from box_findings.check_set(rows, self.noted, self.truth.names, self.strata)
 
     def strata(self, row: Row) -> tuple[str, ...]:
         """Return the classes in an image, in the order of the data set."""
@@ -161,7 +151,7 @@ class DetectTargets(Targets[Boxes]):
         sizes = [{s.stated_size for s in stated_boxes(row)} for row in (one, other)]
         if all(sizes) and sizes[0] != sizes[1]:
             return True
-        a, b = self.read(one, root), self.read(other, root)
+        a, b = (self.boxes([box for box in stated_boxes(row) if box.has_area], row) for row in (one, other))
         if not len(a.kinds) + len(b.kinds):
             return True
         paired = (iou_table(a.xyxy, b.xyxy) >= 0.5) & (a.kinds[:, None] == b.kinds[None])
@@ -176,16 +166,57 @@ class DetectTargets(Targets[Boxes]):
                 f"has {count(len(rows), 'image')} but no box that can be used. Add boxes to the annotations."
             )
 
-    def describe(self) -> str:
-        """Return the number of boxes of the checked images."""
-        boxes = sum(len(note.kinds) for note in self.noted.values())
-        return f" with {count(boxes, 'box', 'boxes')}" if boxes else ""
-
     def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
         """Raise SettingError: the loss of detection balances objects and background itself."""
         raise SettingError(
             "--balance loss is for tasks with one class per image or pixel. For boxes use --balance sampling."
         )
+
+    def colour(self, name: str) -> str:
+        """Return the colour of a class as text; "" for an unknown class."""
+        if name not in self._places:
+            return ""
+        return "#{:02x}{:02x}{:02x}".format(*self.colours()[self._places[name]])
+
+    def colours(self) -> tuple[tuple[int, int, int], ...]:
+        """Return the colour of each class."""
+        from vitrail import plots
+
+        return plots.distinct_colours(len(self.truth.names))
+
+
+class DetectTargets(ObjectTargets[Boxes]):
+    """The boxes of an image in pixels of the upright original; an image without any box is background."""
+
+    def read(self, row: Row, root: Path) -> Boxes:
+        """Return the boxes of a row without those of no size; raise DataError if they cannot be read.
+
+        Boxes may end outside the image: `vitrail.data.boxes.clip_to` clips them, and so does `transform`.
+        """
+        return self.boxes([one for one in stated_boxes(row) if one.has_area], row)
+
+    def transform(self, target: Boxes, view: Any) -> Boxes:
+        """Return the boxes that a view of the image shows, in pixels of its input."""
+        return view_boxes(target, view)
+
+    # Findings
+
+    def check(self, row: Row, facts: Facts, root: Path) -> Iterator[Finding]:
+        """Report boxes outside the image, of no size, doubled, or for another frame; the latter exclude the image."""
+        stated = stated_boxes(row)
+        boxes = read_truth(self, row, root)
+        yield from box_findings.check_frame(row, stated, facts, root)
+        yield from box_findings.check_boxes(row, stated, boxes, facts.size)
+        self.noted[row.id, row.target] = clip_to(boxes, facts.size)
+
+    def check_set(self, rows: Sequence[Row]) -> Iterator[Finding]:
+        """Report the number and size of the boxes of each class, objects in an image, and images of background."""
+        yield from box_findings.check_set(rows, self.noted, self.truth.names, self.strata)
+
+    def describe(self) -> str:
+        """Return the number of boxes of the checked images."""
+        boxes = sum(len(note.kinds) for note in self.noted.values())
+        return f" with {count(boxes, 'box', 'boxes')}" if boxes else ""
 
     # Drawing
 
@@ -198,7 +229,7 @@ class DetectTargets(Targets[Boxes]):
         except DataError:
             return image
         boxes = clip_to(boxes, (image.height, image.width))
-        names, colours = self.truth.names, self._colours()
+        names, colours = self.truth.names, self.colours()
         columns = zip(boxes.xyxy.tolist(), boxes.kinds.tolist(), boxes.crowd.tolist(), strict=True)
         drawn = [
             plots.DrawnBox(tuple(corners), "" if about else names[kind], colours[kind], names[kind], crowd)
@@ -206,17 +237,6 @@ class DetectTargets(Targets[Boxes]):
             if about in ("", names[kind])
         ]
         return plots.draw_boxes(image, drawn, weight=2.0 if about else 1.0)
-
-    def colour(self, name: str) -> str:
-        """Return the colour of a class as text; "" for an unknown class."""
-        if name not in self._places:
-            return ""
-        return "#{:02x}{:02x}{:02x}".format(*self._colours()[self._places[name]])
-
-    def _colours(self) -> tuple[tuple[int, int, int], ...]:
-        from vitrail import plots
-
-        return plots.distinct_colours(len(self.truth.names))
 
 
 def _stated_or_none(row: Row) -> list[StatedBox]:

@@ -80,10 +80,18 @@ class _Pieces:
 
 
 def merge_tiles(found: Sequence[FoundBoxes], tiles: Sequence[Tile], size: tuple[int, int]) -> FoundBoxes:
+    """Return the boxes of an image (height, width) from those of its tiles; see `merge_pieces`."""
+    return merge_pieces(found, tiles, size)[0]
+
+
+def merge_pieces(
+    found: Sequence[FoundBoxes], tiles: Sequence[Tile], size: tuple[int, int]
+) -> tuple[FoundBoxes, list[list[int]]]:
     """Return the boxes of an image (height, width) from those of its tiles, each in pixels of its tile.
 
     Pieces of one object are joined, halves of an object that another tile shows whole are left out, and of equal boxes
-    of several tiles the one with the highest score stays. Boxes of the same tile are never merged.
+    of several tiles the one with the highest score stays. Boxes of the same tile are never merged. Also return the
+    pieces of each box, as places in all boxes of all tiles one after the other.
     """
     pieces = [_pieces(one, tile, size) for one, tile in zip(found, tiles, strict=True)]
     starts = np.cumsum([0, *(len(one.kinds) for one in pieces)])
@@ -102,7 +110,9 @@ def merge_tiles(found: Sequence[FoundBoxes], tiles: Sequence[Tile], size: tuple[
     kept = [members for members in groups if not halves[members[0]]]
     boxes = [_joined(every, members) for members in kept]
     shown_by = [set(owners[members].tolist()) for members in kept]
-    return _without_repeats(boxes, shown_by)
+    chosen = _without_repeats(boxes, shown_by)
+    merged = make_found(*([boxes[i][part] for i in chosen] for part in range(3)))
+    return merged, [kept[i] for i in chosen]
 
 
 def _pieces(found: FoundBoxes, tile: Tile, size: tuple[int, int]) -> _Pieces:
@@ -201,8 +211,8 @@ def _joined(every: FoundBoxes, members: Sequence[int]) -> tuple[NDArray[np.float
 
 def _without_repeats(
     boxes: Sequence[tuple[NDArray[np.float64], int, float]], shown_by: Sequence[set[int]]
-) -> FoundBoxes:
-    """Return the boxes, best first, without those that repeat a better box of other tiles.
+) -> list[int]:
+    """Return the places of the boxes, best first, without those that repeat a better box of other tiles.
 
     A box stands for one box of each other tile at most, so that two objects that overlap in both tiles remain two.
     """
@@ -224,5 +234,4 @@ def _without_repeats(
             corners[len(kept)], kinds[len(kept)] = xyxy, kind
             kept.append(i)
             taken.append(set(shown_by[i]))
-    scores = [boxes[i][2] for i in kept]
-    return make_found(corners[: len(kept)], kinds[: len(kept)], scores)
+    return kept

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vitrail.data.boxes import Boxes, FoundBoxes
-from vitrail.data.instances import FoundInstances, Instances, Runs
+from vitrail.data.instances import FoundInstances, Instances, Runs, mask_areas, mask_overlaps
+from vitrail.data.mask_outlines import rings_of
+from vitrail.metrics.box_matching import Shared, match_objects
 from vitrail.plots import distinct_colours
 from vitrail.plots.boxes import DrawnBox, compare_boxes, draw_boxes
-from vitrail.tasks.instances.prediction import rings_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,6 +35,14 @@ def draw_beside(
 ) -> Image:
     """Return truth and prediction beside each other, with what is matched, missed and invented; see `compare_boxes`."""
     return compare_boxes(image, _true(truth, names, False), _found(found, names), pairs)
+
+
+def pairs_of(found: FoundInstances, truth: Instances, classes: int) -> list[tuple[int, int]]:
+    """Return the objects that the scores count as right at IoU 0.5 of masks, as (true, found); the best come first."""
+    overlaps = mask_overlaps(found.masks, truth.masks, truth.boxes.crowd)
+    shared = Shared(overlaps, mask_areas(found.masks), mask_areas(truth.masks))
+    partners = match_objects(found.boxes[1:], truth.boxes[1:], shared, classes).partner.tolist()
+    return [(true, place) for place, true in enumerate(partners) if true >= 0]
 
 
 def _found(found: FoundInstances, names: Sequence[str]) -> list[DrawnBox]:

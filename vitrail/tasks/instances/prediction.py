@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.data.boxes import take_found
-from vitrail.data.instances import Runs, from_runs, mask_areas
-from vitrail.data.mask_outlines import Ring, outlines
+from vitrail.data.instances import FoundInstances, Runs, from_runs, mask_areas
+from vitrail.data.mask_outlines import rings_of
 from vitrail.tasks.detect.prediction import Objects
 
 SIXTEEN_BITS = 65_535
@@ -24,6 +24,11 @@ class Shapes(Objects):
     """The objects of one image, the most confident first; `masks` are theirs, in the pixels of the original."""
 
     masks: tuple[Runs, ...] = ()
+
+    @property
+    def instances(self) -> FoundInstances:
+        """The objects as boxes and masks."""
+        return FoundInstances(self.found, self.masks)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row an object: those of `Objects`, and the area of its mask in pixels."""
@@ -61,17 +66,6 @@ class Shapes(Objects):
         places = np.arange(len(self.masks))[kept].tolist()
         masks = tuple(self.masks[place] for place in places)
         return replace(self, found=take_found(self.found, kept), masks=masks)
-
-
-def rings_of(mask: Runs) -> tuple[Ring, ...]:
-    """Return the lines around all parts of a mask and around their holes: (n, 2) corners in pixels each."""
-    whole = from_runs([mask], mask.size)[0]
-    rows, cols = (np.flatnonzero(whole.any(axis)) for axis in (1, 0))
-    if not len(rows):
-        return ()
-    inner = whole[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    parts = outlines(inner, (int(rows[0]), int(cols[0])))
-    return tuple(ring for part in parts for ring in (part.outer, *part.holes))
 
 
 def _polygons(mask: Runs) -> list[list[float]]:

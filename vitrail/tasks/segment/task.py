@@ -88,6 +88,8 @@ class Segment(Task[Mask, Areas], SegmentTargets):
     )
     measures = True
     takes_threshold = True
+    begins_from = ("segment", "panoptic")
+    head_settings = ("head", "width", "stem")
     agreement = f"masks are the same in at least {100 * SAME:g} % of their pixels"
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:

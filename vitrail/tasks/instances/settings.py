@@ -1,0 +1,18 @@
+"""Settings of instance segmentation. No torch, so that help and option errors appear at once."""
+
+from __future__ import annotations
+
+from pydantic import NonNegativeFloat
+
+from vitrail.tasks.detect.settings import DetectSettings
+
+
+class InstanceSettings(DetectSettings):
+    """Settings of the detector, of its masks, and of their training and predictions: those of detection, and two more.
+
+    `mask_weight` multiplies the losses of the masks. `reach` cuts masks: what lies farther outside the box than this
+    share of its sides is left out; None leaves masks as they are.
+    """
+
+    mask_weight: NonNegativeFloat = 1.0
+    reach: NonNegativeFloat | None = None
