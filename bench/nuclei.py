@@ -3,7 +3,7 @@
 `python -m bench.nuclei ../shared/data/nuclei.zip --weights ../shared/weights/dinov2-small-saliency --minutes 15`
 
 Cuts the left part of the image into overlapping crops for training and validation, keeps the right part for the test,
-writes both as images beside 16-bit label maps, trains `--task instances` for equal minutes, and prints the scores of the
+writes both as images beside 16-bit label maps, trains `--task instances` for some minutes, and prints the scores of the
 test part with its drawing. One image says nothing about others: this shows that the path works, and no more.
 """
 

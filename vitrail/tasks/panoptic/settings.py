@@ -17,7 +17,7 @@ class PanopticSettings(InstanceSettings):
     """Settings of things, those of instance segmentation, and of the class of every pixel, those of segmentation.
 
     `pixel_width` is the width of the map of classes, `stem` adds a convolutional stem to it; `area_weight` multiplies
-    its losses. Where things and classes are merged, an object of which others cover more than `hidden` is left out, and
+    its losses. Where things and classes are merged, an object of which others cover more than `overlap` is left out, and
     so is an area of fewer than `least_area` pixels. `merge` "things_first" puts things, by confidence, on the areas of
     the other classes; "queries" is for networks whose queries find all classes.
     """
@@ -30,7 +30,7 @@ class PanopticSettings(InstanceSettings):
     class_weights: tuple[float, ...] | None = None
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     area_weight: NonNegativeFloat = 1.0
-    hidden: Annotated[float, Field(ge=0, le=1)] = 0.5
+    overlap: Annotated[float, Field(ge=0, le=1)] = 0.5
     least_area: NonNegativeInt = 64
     merge: Literal["things_first", "queries"] = "things_first"
 

@@ -137,7 +137,7 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
         ]
 
     def _merged(self, shapes: Shapes, areas: Areas) -> PanopticMap:
-        rules = Rules(self.thing_kinds, len(self.labels), self.settings.hidden, self.settings.least_area)
+        rules = Rules(self.thing_kinds, len(self.labels), self.settings.overlap, self.settings.least_area)
         return things_first(shapes.instances, areas.mask, rules)
 
     def segments(self, output: Mapping[str, Tensor], at: Sequence[Geometry]) -> list[PanopticMap]:
