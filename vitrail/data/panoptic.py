@@ -31,11 +31,6 @@ class PanopticMap(NamedTuple):
         """Whether each segment is a crowd: (n,)."""
         return np.zeros(len(self.kinds), np.bool_) if self.crowd is None else self.crowd
 
-    def classes(self, void: int) -> NDArray[np.int64]:
-        """Return the class of each pixel, `void` where there is none: (height, width)."""
-        every: NDArray[np.int64] = np.concatenate([[void], self.kinds])[self.ids]
-        return every
-
 
 def true_map(
     instances: Instances, class_map: NDArray[np.uint8], things: NDArray[np.bool_], void: int = 255
