@@ -39,8 +39,7 @@ def test_stuff_is_one_segment_a_class_beside_objects():
     assert found.ids[:, 7].tolist() == [2, 2, 2, 3, 3, 0]
     assert found.kinds.tolist() == [0, 1, 3]
     assert found.scores.tolist() == [1, 1, 1]
-    assert found.classes(9)[:, 0].tolist() == [0, 1, 1, 3, 3, 9]
-    assert found.classes(9)[0, 2] == 9
+    assert found.ids[:, 0].tolist() == [1, 2, 2, 3, 3, 0]
 
 
 def test_an_object_without_a_visible_pixel_is_left_out():

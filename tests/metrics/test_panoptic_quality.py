@@ -7,9 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vitrail.metrics.panoptic_quality import count_segments, pair_segments, panoptic_quality
+from vitrail.metrics.panoptic_quality import SharedPixels, count_segments, pair_segments, panoptic_quality
 
 CLASSES = 5
+
+
+def paired(found, true, crowd):
+    return pair_segments(SharedPixels.of(true, found), crowd, CLASSES)
 
 
 def counted(found, true, crowd):
@@ -67,7 +71,7 @@ def test_every_count_equals_the_plain_one():
     sums = np.zeros((CLASSES, 4))
     for seed in range(200):
         found, true, crowd = picture(seed)
-        own = count_segments(pair_segments(found, true, crowd, CLASSES), CLASSES)
+        own = count_segments(paired(found, true, crowd), CLASSES)
         np.testing.assert_allclose(own, counted(found, true, crowd), rtol=0, atol=1e-12)
         sums += own
     assert (sums[:-1] > 20).all()
@@ -84,12 +88,8 @@ def rows_of(*lengths):
 
 
 def pairs_of(found, true, kinds=(0, 0), crowd=(False,)):
-    return pair_segments(
-        (found, np.array(kinds[: found.max()])),
-        (true, np.array([0] * int(true.max()))),
-        np.array(crowd),
-        CLASSES,
-    )
+    segments = (found, np.array(kinds[: found.max()])), (true, np.array([0] * int(true.max())))
+    return paired(*segments, np.array(crowd))
 
 
 def test_exactly_half_is_no_pair():
@@ -120,7 +120,7 @@ def test_all_crowds_of_a_class_count_together():
     true = np.array([[1, 1, 2, 2, 0, 3, 3, 3]], np.int32)
     found = np.array([[1, 1, 1, 1, 0, 1, 1, 1]], np.int32)
     segments = (true, np.array([0, 0, 1]))
-    pairs = pair_segments((found, np.array([0])), segments, np.array([True, True, False]), CLASSES)
+    pairs = paired((found, np.array([0])), segments, np.array([True, True, False]))
     assert (pairs.truth.tolist(), pairs.answer.tolist()) == ([1], [CLASSES])
 
 
@@ -131,7 +131,7 @@ def test_another_class_in_the_same_place_is_told_as_one_mistake():
 
 
 def test_counts_of_many_draws():
-    counts = np.stack([count_segments(pair_segments(*picture(seed), CLASSES), CLASSES) for seed in range(6)])
+    counts = np.stack([count_segments(paired(*picture(seed)), CLASSES) for seed in range(6)])
     draws = np.array([[1] * 6, [0, 2, 0, 1, 3, 0]], float)
     drawn = panoptic_quality(np.tensordot(draws, counts, 1))
     alone = panoptic_quality(counts[[1, 1, 3, 4, 4, 4]].sum(0))
@@ -141,13 +141,13 @@ def test_counts_of_many_draws():
 
 def test_large_maps_are_counted_in_pieces(monkeypatch):
     found, true, crowd = picture(3)
-    whole = pair_segments(found, true, crowd, CLASSES)
+    whole = paired(found, true, crowd)
     monkeypatch.setattr("vitrail.metrics.panoptic_quality.AT_ONCE", 100)
-    for one, other in zip(pair_segments(found, true, crowd, CLASSES), whole, strict=True):
+    for one, other in zip(paired(found, true, crowd), whole, strict=True):
         assert np.array_equal(one, other)
 
 
 def test_nothing_at_all():
     nothing = (np.zeros((3, 3), np.int32), np.zeros(0, np.int64))
-    pairs = pair_segments(nothing, nothing, np.zeros(0, bool), CLASSES)
+    pairs = paired(nothing, nothing, np.zeros(0, bool))
     assert np.isnan(panoptic_quality(count_segments(pairs, CLASSES)).pq).all()

@@ -12,7 +12,7 @@ from vitrail.data.boxes import make_boxes
 from vitrail.data.instances import Instances, boxes_around, to_runs
 from vitrail.data.manifest import Row
 from vitrail.data.panoptic import PanopticMap, true_map
-from vitrail.metrics.panoptic_quality import count_segments, pair_segments, panoptic_quality
+from vitrail.metrics.panoptic_quality import SharedPixels, count_segments, pair_segments, panoptic_quality
 from vitrail.tasks.panoptic.evaluation import PanopticEvaluation
 from vitrail.tasks.result import Overlays, kept_by
 from vitrail.tasks.result_file import result_from_dict, result_to_dict
@@ -76,7 +76,7 @@ def test_scores_are_means_over_classes_of_all_segments(data, whole):
     things = np.array(THINGS)
     for found, truth in data:
         true = true_map(*truth, things)
-        sums += count_segments(pair_segments(found[:2], true[:2], true.crowds, 5), 5)
+        sums += count_segments(pair_segments(SharedPixels.of(true[:2], found[:2]), true.crowds, 5), 5)
     pq = panoptic_quality(sums).pq
     told = whole.resample(np.ones(COUNT))
     assert told["pq"] == pytest.approx(np.nanmean(pq))
@@ -93,8 +93,9 @@ def test_scores_are_means_over_classes_of_all_segments(data, whole):
 def test_mean_iou_is_that_of_pixels(data, whole):
     both, either = np.zeros(5), np.zeros(5)
     for found, truth in data:
-        true = true_map(*truth, np.array(THINGS)).classes(9)
-        answer = np.where(true == 9, 9, found.classes(9))
+        whole_truth = true_map(*truth, np.array(THINGS))
+        true, answer = (np.append(9, one.kinds)[one.ids] for one in (whole_truth, found))
+        answer = np.where(true == 9, 9, answer)
         for kind in range(5):
             both[kind] += ((true == kind) & (answer == kind)).sum()
             either[kind] += ((true == kind) | (answer == kind)).sum()

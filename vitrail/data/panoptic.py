@@ -31,11 +31,6 @@ class PanopticMap(NamedTuple):
         """Whether each segment is a crowd: (n,)."""
         return np.zeros(len(self.kinds), np.bool_) if self.crowd is None else self.crowd
 
-    def classes(self, void: int) -> NDArray[np.int64]:
-        """Return the class of each pixel, `void` where there is none: (height, width)."""
-        every: NDArray[np.int64] = np.concatenate([[void], self.kinds])[self.ids]
-        return every
-
 
 class Scene(NamedTuple):
     """The truth of one image: its objects, and the class of each pixel (height, width), 255 for none.

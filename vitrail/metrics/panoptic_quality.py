@@ -14,8 +14,8 @@ Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-Segments = tuple[NDArray[np.int32], Integers]
-"""The segments of an image: their numbers (height, width), 0 for void and i + 1 for segment i, and their classes."""
+Ids = NDArray[np.int32]
+"""The segments of an image (height, width): i + 1 where segment i lies, 0 for void."""
 
 COLUMNS = ("iou", "right", "invented", "missed")
 """The counts of a class: the summed IoU of right segments, the right, the invented and the missed ones."""
@@ -25,6 +25,38 @@ HALF = 0.5
 
 AT_ONCE = 1 << 22
 """Pixels in memory at a time."""
+
+
+class SharedPixels(NamedTuple):
+    """The pixels that the true and the predicted segments of an image share: `table` (m + 1, n + 1), void first.
+
+    `true` (m,) and `found` (n,) are their classes.
+    """
+
+    table: Integers
+    true: Integers
+    found: Integers
+
+    @classmethod
+    def of(cls, true: tuple[Ids, Integers], found: tuple[Ids, Integers]) -> SharedPixels:
+        """Return it for the segments of an image and their classes."""
+        m, n = len(true[1]), len(found[1])
+        counts = np.zeros((m + 1) * (n + 1), np.int64)
+        flat = true[0].reshape(-1), found[0].reshape(-1)
+        for start in range(0, true[0].size, AT_ONCE):
+            one, other = (part[start : start + AT_ONCE].astype(np.int64) for part in flat)
+            counts += np.bincount(one * (n + 1) + other, minlength=len(counts))
+        return cls(counts.reshape(m + 1, n + 1), true[1], found[1])
+
+    def by_class(self, classes: int) -> Integers:
+        """Return the right, the true and the predicted pixels of each class, without void of the truth: (k, 3)."""
+        known = self.table[1:]
+        alike = self.true[:, None] == self.found[None]
+        counts = np.zeros((classes, 3), np.int64)
+        np.add.at(counts[:, 0], self.true, (known[:, 1:] * alike).sum(1))
+        np.add.at(counts[:, 1], self.true, known.sum(1))
+        np.add.at(counts[:, 2], self.found, known[:, 1:].sum(0))
+        return counts
 
 
 class SegmentPairs(NamedTuple):
@@ -51,18 +83,18 @@ class PanopticQuality(NamedTuple):
     rq: Array
 
 
-def pair_segments(found: Segments, true: Segments, crowd: Flags, classes: int) -> SegmentPairs:
+def pair_segments(shared: SharedPixels, crowd: Flags, classes: int) -> SegmentPairs:
     """Return the pairs of one image; `crowd` (n,) tells which true segments are crowds.
 
     Segments with an IoU above 0.5 are a pair; void pixels of the truth do not count in the union. Predictions of which
     more than half lies in void or in crowds of their class are left out if they match nothing of their class. Crowds
     are not missed. Segments without a pixel do not count.
     """
-    shared = _common(found[0], true[0], len(found[1]), len(true[1]))
-    own, area, void, common = shared.sum(0)[1:], shared.sum(1)[1:], shared[0, 1:], shared[1:, 1:]
+    table, true, found = shared
+    own, area, void, common = table.sum(0)[1:], table.sum(1)[1:], table[0, 1:], table[1:, 1:]
     union = area[:, None] + own[None] - common - void[None]
     ious = np.divide(common, union, out=np.zeros(common.shape), where=union > 0)
-    alike = true[1][:, None] == found[1][None]
+    alike = true[:, None] == found[None]
     near = (ious > HALF) & ~crowd[:, None]
     right = near & alike
     outside = void + (common * (alike & crowd[:, None])).sum(0)
@@ -73,8 +105,8 @@ def pair_segments(found: Segments, true: Segments, crowd: Flags, classes: int) -
     missed = np.setdiff1d(np.flatnonzero(~crowd & (area > 0)), rows)
     none = np.int64(classes)
     return SegmentPairs(
-        np.concatenate([true[1][rows], np.full(len(invented), none), true[1][missed]]),
-        np.concatenate([found[1][columns], found[1][invented], np.full(len(missed), none)]),
+        np.concatenate([true[rows], np.full(len(invented), none), true[missed]]),
+        np.concatenate([found[columns], found[invented], np.full(len(missed), none)]),
         np.concatenate([ious[rows, columns], np.zeros(len(invented) + len(missed))]),
         np.concatenate([columns, invented, np.full(len(missed), -1)]).astype(np.int64),
     )
@@ -101,13 +133,3 @@ def panoptic_quality(counts: Array) -> PanopticQuality:
     )
     sq = np.divide(iou, right, out=np.where(whole > 0, 0.0, np.nan), where=right > 0)
     return PanopticQuality(pq, sq, rq)
-
-
-def _common(found: NDArray[np.int32], true: NDArray[np.int32], n: int, m: int) -> Integers:
-    """Return the number of pixels of each true and predicted segment, void first: (m + 1, n + 1)."""
-    counts = np.zeros((m + 1) * (n + 1), np.int64)
-    flat = true.reshape(-1), found.reshape(-1)
-    for start in range(0, true.size, AT_ONCE):
-        one, other = (part[start : start + AT_ONCE].astype(np.int64) for part in flat)
-        counts += np.bincount(one * (n + 1) + other, minlength=len(counts))
-    return counts.reshape(m + 1, n + 1)

@@ -16,7 +16,7 @@ from vitrail.data.panoptic import PanopticMap, true_map
 from vitrail.metrics.box_ap import mean_of_classes
 from vitrail.metrics.box_confusion import BoxPairs, tally
 from vitrail.metrics.intervals import bootstrap, resampled
-from vitrail.metrics.panoptic_quality import count_segments, pair_segments, panoptic_quality
+from vitrail.metrics.panoptic_quality import SharedPixels, count_segments, pair_segments, panoptic_quality
 from vitrail.tasks.panoptic.report import FACTS, report_of
 from vitrail.tasks.result import VALIDATION, Gathered, Number, Result, Scope
 from vitrail.tasks.segment.overlap import mean_of, ratio
@@ -70,11 +70,11 @@ class PanopticEvaluation:
     def _one(self, found: PanopticMap, objects: Instances, class_map: NDArray[np.uint8]) -> dict[str, Any]:
         """Return the pairs of segments of an image, their counts by class, and pixels by class."""
         k, true = len(self.labels), true_map(objects, class_map, self.things, self.void)
-        pairs = pair_segments((found.ids, found.kinds), (true.ids, true.kinds), true.crowds, k)
+        shared = SharedPixels.of((true.ids, true.kinds), (found.ids, found.kinds))
+        pairs = pair_segments(shared, true.crowds, k)
         scores = np.concatenate([found.scores, [0.0]])[pairs.found]
-        pixels = _pixels(found.classes(k), true.classes(k), k)
         kept = BoxPairs(pairs.truth, pairs.answer, scores)
-        return {"pairs": kept, "counts": count_segments(pairs, k), "pixels": pixels}
+        return {"pairs": kept, "counts": count_segments(pairs, k), "pixels": shared.by_class(k)}
 
     def merge(self, other: PanopticEvaluation) -> None:
         """Add the images of another evaluation and sort all by id."""
@@ -158,16 +158,8 @@ class PanopticEvaluation:
         return report_of(self, scope)
 
 
-def _pixels(found: NDArray[np.int64], true: NDArray[np.int64], k: int) -> Counts:
-    """Return the right, the true and the predicted pixels of each class, without void pixels of the truth: (k, 3)."""
-    known = true < k
-    own, answer = true[known], found[known]
-    columns = (own[own == answer], own, answer)
-    return np.stack([np.bincount(one, minlength=k + 1)[:k] for one in columns], 1)
-
-
 def _iou(pixels: NDArray[Any]) -> Array:
-    """Return the IoU of each class from the counts of `_pixels`: (…, k, 3) -> (…, k)."""
+    """Return the IoU of each class from the counts of `SharedPixels.by_class`: (…, k, 3) -> (…, k)."""
     right, true, answer = np.moveaxis(pixels, -1, 0)
     return ratio(right, true + answer - right)
 
