@@ -130,6 +130,7 @@ TARGETS: Mapping[str, str] = MappingProxyType(
         "segment": "vitrail.tasks.segment.targets:SegmentTargets",
         "detect": "vitrail.tasks.detect.targets:DetectTargets",
         "instances": "vitrail.tasks.instances.targets:InstanceTargets",
+        "panoptic": "vitrail.tasks.panoptic.targets:PanopticTargets",
         "elastic": "vitrail.tasks.classify.targets:ClassTargets",
         "elastic_multilabel": "vitrail.tasks.multilabel.targets:LabelTargets",
     }
@@ -185,6 +186,7 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(
         "huggingface": "vitrail.data.layouts.huggingface:look",
         "webdataset": "vitrail.data.layouts.webdataset:look",
         "boxes": "vitrail.data.layouts.boxes:look",
+        "panoptic": "vitrail.data.layouts.panoptic:look",
         "masks": "vitrail.data.layouts.masks:look",
         "table": "vitrail.data.layouts.table:look",
         "annotations": "vitrail.data.layouts.annotations:look",

@@ -18,7 +18,7 @@ class LayoutOptions:
     ----------
     layout
         what it is, where the guess is wrong: folders, filenames, table, annotations, webdataset, huggingface, npz,
-        volumes, boxes, masks, crops
+        volumes, boxes, panoptic, masks, crops
     labels
         the table that holds the labels, and the column: labels.csv, or labels.csv:species
     groups

@@ -34,7 +34,7 @@ def look(tree: Tree) -> Layout | None:
     if found := series.pair(tree):
         return _of_series(tree, found)
     asked = tree.wanted == "mask" or tree.options.layout == "masks"
-    pairs = mask_pairs.pair(_candidates(tree))
+    pairs = mask_pairs.pair(_candidates(tree), objects=tree.wanted == "instances")
     painted = outlines.look(tree, boxes=asked)
     if pairs is None or (painted is not None and len(painted.explained) > len(pairs.masks)):
         return painted
