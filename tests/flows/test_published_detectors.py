@@ -25,8 +25,8 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector that was trained for a few seconds."""
     options = TrainOptions(
         model="vit_digits", imgsz="48x64", weights="none", set="width=32,hidden=64,queries=12,groups=2,layers=2",
-        epochs=3, batch=8, lr=0.001, warmup=1, augment="none", ema=0.9, drop_path=0.0, precision="float32", micro=8, val=0.2,
-        test=0.2, device="cpu", out=str(tmp_path_factory.mktemp("runs") / "shapes"),
+        epochs=3, batch=8, lr=0.001, warmup=1, augment="none", ema=0.9, drop_path=0.0, precision="float32", micro=8,
+        val=0.2, test=0.2, device="cpu", out=str(tmp_path_factory.mktemp("runs") / "shapes"),
     )  # fmt: skip
     return train(data, options).folder
 
