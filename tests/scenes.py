@@ -84,3 +84,44 @@ def boxed(root: Path, count: int, empty: int = 0) -> Path:
             content["annotations"].append({**number_of, "bbox": [left, top, right - left, bottom - top]})
     (root / "boxes.json").write_text(json.dumps(content))
     return root
+
+
+def paneled(root: Path, count: int) -> Path:
+    """Write so many images with COCO's panoptic segments: discs and squares on sky above ground."""
+    (root / "images").mkdir(parents=True)
+    (root / "panoptic").mkdir()
+    names = (*SHAPES, "sky", "ground")
+    content: dict[str, list[dict[str, object]]] = {"images": [], "annotations": [], "categories": []}
+    content["categories"] = [
+        {"id": 2 + 3 * i, "name": name, "isthing": int(i < 2)} for i, name in enumerate(names)
+    ]
+    for number in range(count):
+        pixels, boxes = objects(number)
+        height, width = pixels.shape[:2]
+        border = 18 + number % 9
+        ids = np.where(np.arange(height)[:, None] < border, 900, 70_000) + np.zeros((1, width), int)
+        things = np.abs(pixels.astype(int) - 115).max(-1) > 30
+        ground = ~things & (ids == 70_000)
+        pixels[ground] = np.minimum(pixels[ground].astype(int) + (20, 60, 0), 255).astype(np.uint8)
+        segments = [
+            {"id": 900, "category_id": 8, "iscrowd": 0},
+            {"id": 70_000, "category_id": 11, "iscrowd": 0},
+        ]
+        for place, one in enumerate(boxes, 1):
+            left, top, right, bottom = (int(side) for side in one["box"])
+            part = (slice(top, bottom), slice(left, right))
+            ids[part][things[part]] = place
+            segments.append(
+                {"id": place, "category_id": 2 + 3 * SHAPES.index(str(one["class"])), "iscrowd": 0}
+            )
+        colours = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
+        Image.fromarray(pixels).save(root / "images" / f"{number}.png")
+        Image.fromarray(colours).save(root / "panoptic" / f"{number}.png")
+        content["images"].append(
+            {"id": number, "file_name": f"{number}.png", "height": height, "width": width}
+        )
+        content["annotations"].append(
+            {"image_id": number, "file_name": f"{number}.png", "segments_info": segments}
+        )
+    (root / "panoptic.json").write_text(json.dumps(content))
+    return root

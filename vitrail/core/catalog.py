@@ -112,6 +112,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "segment": "vitrail.tasks.segment.task:Segment",
         "detect": "vitrail.tasks.detect.task:Detect",
         "instances": "vitrail.tasks.instances.task:SegmentInstances",
+        "panoptic": "vitrail.tasks.panoptic.task:Panoptic",
         "elastic": "vitrail.tasks.wrappers.elastic:Elastic",
         "elastic_multilabel": "vitrail.tasks.wrappers.elastic:ElasticMultiLabel",
         "distill": "vitrail.tasks.wrappers.distill:Distill",
@@ -144,6 +145,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "segment": "vitrail.tasks.segment.settings:SegmentSettings",
         "detect": "vitrail.tasks.detect.settings:DetectSettings",
         "instances": "vitrail.tasks.instances.settings:InstanceSettings",
+        "panoptic": "vitrail.tasks.panoptic.settings:PanopticSettings",
         "elastic": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "elastic_multilabel": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "distill": "vitrail.tasks.wrappers.settings:DistillSettings",
@@ -158,6 +160,7 @@ DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
         "mask": "segment",
         "boxes": "detect",
         "instances": "instances",
+        "panoptic": "panoptic",
     }
 )
 """Kind of labels → the default task."""

@@ -42,17 +42,6 @@ class Instances(NamedTuple):
     cover: NDArray[np.uint8] | None = None
 
 
-class Scene(NamedTuple):
-    """The truth of panoptic segmentation of one image: its `things`, and the class of each pixel.
-
-    The classes of `things` are numbered among things alone. `areas` (height, width) uint8 are numbered among all
-    classes, 255 where there is none.
-    """
-
-    things: Instances
-    areas: NDArray[np.uint8]
-
-
 class FoundInstances(NamedTuple):
     """The predicted objects of one image, the highest score first: boxes, and the mask of each in the original."""
 

@@ -22,7 +22,7 @@ VOID = 255
 def draw_segments(image: Image, found: PanopticMap, names: Sequence[str], things: NDArray[np.bool_]) -> Image:
     """Return the image with the areas of its classes in their colours, and its things with outlines and names."""
     drawn = _drawn(image, found, names, things)
-    return with_legend(drawn, names, distinct_colours(len(names)), _classes(found))
+    return with_legend(drawn, names, distinct_colours(len(names)), found.classes(VOID))
 
 
 def draw_beside(
@@ -33,17 +33,16 @@ def draw_beside(
         titled(_drawn(image, one, names, things), title)
         for one, title in ((true, "Truth"), (found, "Prediction"))
     ]
-    return with_legend(beside(*panels), names, distinct_colours(len(names)), _classes(true), _classes(found))
-
-
-def _classes(found: PanopticMap) -> NDArray[np.uint8]:
-    return found.classes(VOID).astype(np.uint8)
+    return with_legend(
+        beside(*panels), names, distinct_colours(len(names)), true.classes(VOID), found.classes(VOID)
+    )
 
 
 def _drawn(image: Image, found: PanopticMap, names: Sequence[str], things: NDArray[np.bool_]) -> Image:
     colours = distinct_colours(len(names))
-    areas = np.where(np.isin(found.classes(VOID), np.flatnonzero(things)), VOID, found.classes(VOID))
-    ground = mask_overlay(image, areas.astype(np.uint8), colours)
+    classes = found.classes(VOID)
+    areas = np.where(np.isin(classes, np.flatnonzero(things)), np.uint8(VOID), classes)
+    ground = mask_overlay(image, areas, colours)
     return draw_boxes(ground, list(_shapes(found, names, things)))
 
 

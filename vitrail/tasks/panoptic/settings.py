@@ -17,9 +17,9 @@ class PanopticSettings(InstanceSettings):
     """Settings of things, those of instance segmentation, and of the class of every pixel, those of segmentation.
 
     `pixel_width` is the width of the map of classes, `stem` adds a convolutional stem to it; `area_weight` multiplies
-    its losses. Where things and classes are merged, an object of which others cover more than `overlap` is left out, and
-    so is an area of fewer than `least_area` pixels. `merge` "things_first" puts things, by confidence, on the areas of
-    the other classes; "queries" is for networks whose queries find all classes.
+    its losses. Where things and classes are merged, an object of which others cover more than `overlap` is left out,
+    and so is an area of fewer than `least_area` pixels. `merge` "things_first" puts things, by confidence, on the areas
+    of the other classes; "queries" is for networks whose queries find all classes.
     """
 
     pixel_width: PositiveInt = 256

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from vitrail.core.errors import DataError
 from vitrail.data import parts
 from vitrail.data.findings import Finding
-from vitrail.data.instances import Instances, Scene, boxes_around, cut_mask, mask_areas
+from vitrail.data.instances import Instances, boxes_around, cut_mask, mask_areas
 from vitrail.data.labels import count
 from vitrail.data.layouts.mask_files import MOST, VOID
 from vitrail.data.manifest import KEPT, Row, dump_target
+from vitrail.data.panoptic import Scene
 from vitrail.data.targets import read_truth
 from vitrail.data.truth import Truth
 from vitrail.tasks.detect.targets import ObjectTargets
