@@ -102,7 +102,7 @@ def paneled(root: Path, count: int) -> Path:
         ids = np.where(np.arange(height)[:, None] < border, 900, 70_000) + np.zeros((1, width), int)
         things = np.abs(pixels.astype(int) - 115).max(-1) > 30
         ground = ~things & (ids == 70_000)
-        pixels[ground] = np.minimum(pixels[ground].astype(int) + (20, 60, 0), 255).astype(np.uint8)
+        pixels[ground] = np.minimum(pixels[ground].astype(int) + np.array([20, 60, 0]), 255).astype(np.uint8)
         segments = [
             {"id": 900, "category_id": 8, "iscrowd": 0},
             {"id": 70_000, "category_id": 11, "iscrowd": 0},
