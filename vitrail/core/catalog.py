@@ -93,7 +93,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "rf_detr_s",
             "rf_detr_m",
             "rf_detr_l",
-            "rf_detr_base",
+            "rf_detr_b",
             "rf_detr_seg_n",
             "rf_detr_seg_s",
             "rf_detr_seg_m",
