@@ -24,6 +24,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "supervit": "vitrail.models.supervit:SuperViT",
         "vvt": "vitrail.models.vvt:VVT",
         "mixer": "vitrail.models.mixer:Mixer",
+        "rf_detr": "vitrail.models.rf_detr:RfDetr",
     }
 )
 """Family → its network; the same module holds the family's `PRESETS`."""
@@ -87,6 +88,19 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "supervit": ("supervit_digits", "supervit_s", "supervit_lvvit_s"),
         "vvt": ("vvt_t", "vvt_s", "vvt_m", "vvt_l"),
         "mixer": ("mixer_s32", "mixer_s16", "mixer_b32", "mixer_b16", "mixer_l32", "mixer_l16", "mixer_h14"),
+        "rf_detr": (
+            "rf_detr_n",
+            "rf_detr_s",
+            "rf_detr_m",
+            "rf_detr_l",
+            "rf_detr_b",
+            "rf_detr_seg_n",
+            "rf_detr_seg_s",
+            "rf_detr_seg_m",
+            "rf_detr_seg_l",
+            "rf_detr_seg_xl",
+            "rf_detr_seg_2xl",
+        ),
     }
 )
 """Family → the presets of its module, listed here so that names are known without torch (a test compares them)."""

@@ -218,7 +218,7 @@ def _factors(output: Output, place: int) -> list[MaskFactors]:
     if "train.masks.queries" not in output:  # masks that are multiplied already: each is a query of its own
         masks = output["masks"][place]
         queries = torch.eye(len(masks), device=masks.device, dtype=masks.dtype)
-        return [MaskFactors(queries, masks, masks.new_zeros(()))]
+        return [MaskFactors(queries, masks, masks.new_zeros(()), scale=1.0)]
     queries, cells = (output[f"train.masks.{name}"][place] for name in ("queries", "cells"))
     bias = output["train.masks.bias"][place]
     return [MaskFactors(one, other, bias) for one, other in zip(queries, cells, strict=True)]
