@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from scenes import boxed
 
-from vitrail.export import agreement
-from vitrail.infer.predictor import load
 from vitrail.runs.train_options import TrainOptions
 from vitrail.training.fit import train
 from vitrail.weights.convert import convert
@@ -61,27 +59,18 @@ def test_scores_are_those_of_the_run(vitrail, data, run, theirs):
     assert found["map50"]["value"] == pytest.approx(ours["map50"]["value"], abs=1e-3)
 
 
-def test_explain_and_export_take_weights(vitrail, data, theirs, tmp_path, monkeypatch):
-    monkeypatch.setattr(agreement, "LARGEST", (300, 400))
-    image = data / "images" / "0.png"
-    of = "disc in 10,10,30,30"
-    good(
-        vitrail(
-            "explain",
-            theirs,
-            image,
-            "--of",
-            of,
-            "--method",
-            "gradcam",
-            "--no-check",
-            "--out",
-            tmp_path / "maps",
-        )
+def test_a_box_is_explained(vitrail, data, theirs, tmp_path):
+    words = (
+        "explain",
+        theirs,
+        data / "images" / "0.png",
+        "--of",
+        "disc in 10,10,30,30",
+        "--method",
+        "gradcam",
     )
-    good(vitrail("export", theirs, "--data", data, "--format", "onnx", cwd=tmp_path))
-    exported = load(next(tmp_path.glob("**/*.onnx")))
-    assert exported.labels == ("disc", "square")
+    good(vitrail(*words, "--no-check", "--out", tmp_path / "maps"))
+    assert list((tmp_path / "maps").iterdir())
 
 
 def test_a_training_names_what_it_took(vitrail, data, theirs, tmp_path):
