@@ -125,3 +125,57 @@ def paneled(root: Path, count: int) -> Path:
         )
     (root / "panoptic.json").write_text(json.dumps(content))
     return root
+
+
+RINGS = ("ring", "square")
+HOLE = 0.4
+"""Diameter of the hole of a ring, as a share of its own."""
+
+
+def outlined(root: Path, count: int, empty: int = 0) -> Path:
+    """Write so many images with COCO's file of their masks; the last `empty` ones show no object.
+
+    The discs of `objects` have a hole here, which run lengths keep; squares are polygons.
+    """
+    (root / "images").mkdir(parents=True)
+    content: dict[str, list[dict[str, object]]] = {"images": [], "annotations": [], "categories": []}
+    content["categories"] = [{"id": 3 + 4 * i, "name": name} for i, name in enumerate(RINGS)]
+    for number in range(count):
+        pixels, boxes = objects(number)
+        if number >= count - empty:
+            pixels, boxes = np.full_like(pixels, 115), []
+        for one in boxes:
+            left, top, right, bottom = one["box"]  # type: ignore[misc]
+            kind = SHAPES.index(str(one["class"]))
+            mask, hole = ring((48, 64), (left, top, right, bottom))
+            if kind == 0:
+                pixels[hole] = 115
+            found = {
+                "id": len(content["annotations"]) + 1, "image_id": number, "iscrowd": 0,
+                "category_id": content["categories"][kind]["id"],
+                "bbox": [left, top, right - left, bottom - top],
+                "area": int(mask.sum()) if kind == 0 else (right - left) * (bottom - top),
+                "segmentation": run_lengths(mask)
+                if kind == 0
+                else [[left, top, right, top, right, bottom, left, bottom]],
+            }  # fmt: skip
+            content["annotations"].append(found)
+        Image.fromarray(pixels).save(root / "images" / f"{number}.png")
+        content["images"].append({"id": number, "file_name": f"{number}.png", "height": 48, "width": 64})
+    (root / "objects.json").write_text(json.dumps(content))
+    return root
+
+
+def ring(size: tuple[int, int], box: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ring in a square box (left, top, right, bottom) and its hole: (height, width) each."""
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    left, top, right, bottom = box
+    far = np.hypot(y - (top + bottom) / 2, x - (left + right) / 2) / ((right - left) / 2)
+    return (far < 1) & (far >= HOLE), far < HOLE
+
+
+def run_lengths(mask: np.ndarray) -> dict[str, object]:
+    """Return a mask as COCO's run lengths in numbers, column by column, the first of them outside the object."""
+    turns = np.flatnonzero(np.diff(mask.T.ravel().astype(int), prepend=0))
+    counts = np.diff([0, *turns.tolist(), mask.size]).tolist()
+    return {"size": list(mask.shape), "counts": counts}

@@ -60,8 +60,8 @@ def true_map(
     """Return the true segments of an image: its objects, and one segment for each class of `class_map` that is stuff.
 
     `things` (k,) tells which classes are things; those of `instances` are numbered among them, those of the map among
-    all, and `void` is none. Of objects that overlap the smaller one lies on top, and crowds lie below all. Pixels of a thing without an
-    object are void. Objects without a visible pixel are left out.
+    all, and `void` is none. Of objects that overlap the smaller one lies on top, and crowds lie below all. Pixels of a
+    thing without an object are void. Objects without a visible pixel are left out.
     """
     ids = np.zeros(class_map.shape, np.int32)
     boxes, areas = instances.boxes, mask_areas(instances.masks)
