@@ -28,6 +28,7 @@ from vitrail.data.layouts import sniff
 from vitrail.data.manifest import Row
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.view import points_in_input
+from vitrail.layers.mask_branch import SCALE
 from vitrail.models.factory import create_encoder
 from vitrail.runs.network import build_network
 from vitrail.tasks.base import Ask
@@ -84,7 +85,7 @@ def test_a_mask_is_the_product_of_the_factors_of_the_last_layer(network):
     queries, cells = learned["train.masks.queries"], learned["train.masks.cells"]
     assert queries.shape == (2, 2, 15, 32)
     assert cells.shape == (2, 2, 32, 12, 16)
-    product = torch.einsum("bqd,bdyx->bqyx", queries[:, -1, :5], cells[:, -1])
+    product = SCALE * torch.einsum("bqd,bdyx->bqyx", queries[:, -1, :5], cells[:, -1])
     bias = learned["train.masks.bias"][:, None, None, None]
     torch.testing.assert_close(answered["masks"], product + bias, rtol=1e-4, atol=1e-5)
     assert set(answered) == {"boxes", "logits", "proposals", "masks"}
