@@ -9,18 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitrail.core.errors import DataError
+from vitrail.core.errors import DataError, SettingError
 from vitrail.data.batch import Batch, Geometry
 from vitrail.data.panoptic import PanopticMap, Scene, true_map
 from vitrail.data.truth import Truth
 from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
-from vitrail.tasks.base import FINGERPRINT, Ask, Asked, Losses, Task, within
+from vitrail.tasks.base import FINGERPRINT, Ask, Asked, InOriginal, Losses, Task, within
 from vitrail.tasks.freezing import frozen_below, frozen_encoder
 from vitrail.tasks.instances.prediction import Shapes
 from vitrail.tasks.instances.task import SegmentInstances
 from vitrail.tasks.panoptic.drawings import draw_beside, draw_segments
 from vitrail.tasks.panoptic.evaluation import PanopticEvaluation
+from vitrail.tasks.panoptic.files import write_panoptic
 from vitrail.tasks.panoptic.head import PanopticHead
 from vitrail.tasks.panoptic.merging import Rules, things_first
 from vitrail.tasks.panoptic.prediction import Segments
@@ -57,6 +58,7 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
     }  # fmt: skip
     columns = ("class", "number", "kind", "confidence", "pixels", "share")
     exports = Exports("image-segmentation", ("pq", "sq", "rq"))
+    picture_outputs = (*SegmentInstances.picture_outputs, *Segment.picture_outputs)
     takes_threshold = True
     agreement = "things are the same, and so is the class of at least 99.5 % of the pixels"
 
@@ -144,6 +146,16 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
         """Return the maps of segments of the originals."""
         return [one.found for one in self.decode(dict(output), at, Ask())]
 
+    def write_labels(self, form: str, place: Path, answers: Sequence[tuple[str, Segments]]) -> None:
+        """Write predictions as COCO's panoptic segments: a JSON file, and a folder of images beside it.
+
+        Raises:
+            SettingError: another form, which has no place for areas.
+        """
+        if form != "coco":
+            raise SettingError(f"There are no panoptic labels of the form {form}. Use --coco FILE.")
+        write_panoptic(place, [(name, one.found) for name, one in answers], self.labels, self.is_thing)
+
     def choices(self, prediction: Segments) -> Sequence[str]:
         """Return the objects and the classes that can be explained; all classes if nothing was found."""
         return prediction.called() or self.labels
@@ -193,10 +205,16 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
         things = self.shapes.agree(one, other, tolerance)
         return things & self.areas.agree({"map": one["areas"]}, {"map": other["areas"]}, tolerance)
 
+    def in_image(self, output: Output, onto: InOriginal) -> Output:
+        """Return the objects and the class of each pixel of the image, for exported graphs."""
+        areas = self.areas.in_image({"map": output["areas"]}, onto)
+        return {**self.shapes.in_image(output, onto), **areas}
+
     # Evaluation
 
     def evaluation(self) -> PanopticEvaluation:
-        return PanopticEvaluation(self.labels, self.is_thing, self.segments, self.areas.VOID)
+        objects = self.shapes.evaluation()
+        return PanopticEvaluation(self.labels, self.is_thing, self.segments, self.areas.VOID, objects)
 
 
 def within_both(things: Tensor, areas: Tensor) -> Tensor:
