@@ -86,6 +86,15 @@ def test_an_answer_names_things_then_areas(task):
     assert (colours[..., 0] == found.found.ids).all()
 
 
+def test_a_thing_is_drawn_where_it_lies(task):
+    (found,) = task.decode(answer(), [WHOLE], Ask())
+    drawn = np.asarray(task.render(Image.new("RGB", (128, 96)), found)).astype(int)
+    scale = drawn.shape[1] // 128
+    thing, road = drawn[56 * scale, 32 * scale], drawn[90 * scale, 100 * scale]
+    assert np.abs(drawn[60 * scale, 28 * scale] - thing).max() < 10
+    assert np.abs(thing - road).max() > 30
+
+
 def test_objects_areas_and_places_can_be_explained(task):
     (found,) = task.decode(answer(), [WHOLE], Ask())
     assert task.choices(found)[0] == "person #1"
