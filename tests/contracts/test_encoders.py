@@ -18,6 +18,7 @@ from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.factory import build, describe, presets_of, rebuild
 from vitrail.models.mixer import MixerConfig
+from vitrail.models.rf_detr import RfDetrConfig
 from vitrail.models.supervit import SuperViTConfig
 from vitrail.models.swin import SwinConfig
 from vitrail.models.t2t import T2TConfig
@@ -99,6 +100,18 @@ TINY = {
     "vvt-product": (
         VVTConfig((64, 96), 5, (12, 22), (1, 1), (1, 1), (3, 2), (1, 2), (2, 1), form="product"),
         (48, 72),
+    ),
+    "rf_detr": (
+        RfDetrConfig((42, 70), 7, 5, width=33, depth=3, heads=3, hidden=41, taps=(1, 3), drop_path=0.1),
+        (28, 98),
+    ),
+    "rf_detr-base": (
+        RfDetrConfig((42, 63), 7, 5, width=33, depth=3, heads=3, windows=3, taps=(2,), table=4),
+        (84, 21),
+    ),
+    "rf_detr-one-window": (
+        RfDetrConfig((21, 35), 7, 5, width=33, depth=2, heads=3, windows=1, taps=(1, 2)),
+        (14, 49),
     ),
     "mixer": (MixerConfig((21, 35), 7, 5, width=33, depth=2, places=19, hidden=41, drop_path=0.1), None),
     **{
@@ -251,7 +264,8 @@ def test_export_keeps_the_fused_attention_and_a_free_batch(case):
 
 
 @pytest.mark.parametrize(
-    "name", ["vit", "dinov2-registers", "deit3", "swin", "t2t-performer", "supervit", "vvt", "mixer"]
+    "name",
+    ["vit", "dinov2-registers", "deit3", "swin", "t2t-performer", "supervit", "vvt", "mixer", "rf_detr"],
 )
 def test_compiles_into_one_graph(name):
     config, _ = TINY[name]

@@ -21,6 +21,7 @@ CAN = [
     "dinov2-registers",
     "deit-distilled",
     "deit3",
+    "rf_detr-one-window",
 ]
 GRID = (3, 5)  # of all of them, in patches of 7
 

@@ -20,7 +20,7 @@ def weights(
     network: str | None = None,
     json: bool = False,
 ) -> int:
-    """List available pretrained weights with their licences, or add weights that you downloaded.
+    """List available pretrained weights with their tasks and licences, or add weights that you downloaded.
 
         vitrail weights
         vitrail weights 'vit_b16*'
@@ -65,10 +65,12 @@ def weights(
     if json:
         print_json(rows)
         return 0
-    cells = [[r["name"], r["model"] or "", r["where"], r["licence"] or "not stated"] for r in rows]
-    sys.stdout.write(table(["name", "network", "where", "licence"], cells) + "\n")
+    cells = [
+        [r["name"], r["model"] or "", r["task"] or "", r["where"], r["licence"] or "not stated"] for r in rows
+    ]
+    sys.stdout.write(table(["name", "network", "task", "where", "licence"], cells) + "\n")
     say("Others of timm, and owner/repository of the hub, work too: vitrail train photos/ --weights NAME")
-    say("Those with a classifier answer without training: vitrail predict NAME photo.jpg")
+    say("Those with a head for a task answer without training: vitrail predict NAME photo.jpg")
     return 0
 
 
@@ -78,7 +80,7 @@ def _rows(pattern: str) -> list[dict[str, Any]]:
     from vitrail.weights.local_registry import known
 
     added = [
-        {"name": entry.name, "model": entry.model, "where": "added by you", "licence": None}
+        {"name": entry.name, "model": entry.model, "task": None, "where": "added by you", "licence": None}
         for entry in known()
         if fnmatchcase(entry.name, pattern)
     ]
@@ -101,4 +103,6 @@ def _published(row: Checkpoint) -> dict[str, Any]:
     from vitrail.weights.download import cached
 
     where = "here" if cached(row.repo, row.files) else "at the hub"
-    return {"name": row.name, "model": our_name(row.model or "")[0], "where": where, "licence": row.licence}
+    task = row.task if row.classes or row.task != "classify" else None
+    name = our_name(row.model or "")[0]
+    return {"name": row.name, "model": name, "task": task, "where": where, "licence": row.licence}

@@ -24,6 +24,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "supervit": "vitrail.models.supervit:SuperViT",
         "vvt": "vitrail.models.vvt:VVT",
         "mixer": "vitrail.models.mixer:Mixer",
+        "rf_detr": "vitrail.models.rf_detr:RfDetr",
     }
 )
 """Family → its network; the same module holds the family's `PRESETS`."""
@@ -87,6 +88,19 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "supervit": ("supervit_digits", "supervit_s", "supervit_lvvit_s"),
         "vvt": ("vvt_t", "vvt_s", "vvt_m", "vvt_l"),
         "mixer": ("mixer_s32", "mixer_s16", "mixer_b32", "mixer_b16", "mixer_l32", "mixer_l16", "mixer_h14"),
+        "rf_detr": (
+            "rf_detr_n",
+            "rf_detr_s",
+            "rf_detr_m",
+            "rf_detr_l",
+            "rf_detr_b",
+            "rf_detr_seg_n",
+            "rf_detr_seg_s",
+            "rf_detr_seg_m",
+            "rf_detr_seg_l",
+            "rf_detr_seg_xl",
+            "rf_detr_seg_2xl",
+        ),
     }
 )
 """Family → the presets of its module, listed here so that names are known without torch (a test compares them)."""
@@ -98,6 +112,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "segment": "vitrail.tasks.segment.task:Segment",
         "detect": "vitrail.tasks.detect.task:Detect",
         "instances": "vitrail.tasks.instances.task:SegmentInstances",
+        "panoptic": "vitrail.tasks.panoptic.task:Panoptic",
         "elastic": "vitrail.tasks.wrappers.elastic:Elastic",
         "elastic_multilabel": "vitrail.tasks.wrappers.elastic:ElasticMultiLabel",
         "distill": "vitrail.tasks.wrappers.distill:Distill",
@@ -116,6 +131,7 @@ TARGETS: Mapping[str, str] = MappingProxyType(
         "segment": "vitrail.tasks.segment.targets:SegmentTargets",
         "detect": "vitrail.tasks.detect.targets:DetectTargets",
         "instances": "vitrail.tasks.instances.targets:InstanceTargets",
+        "panoptic": "vitrail.tasks.panoptic.targets:PanopticTargets",
         "elastic": "vitrail.tasks.classify.targets:ClassTargets",
         "elastic_multilabel": "vitrail.tasks.multilabel.targets:LabelTargets",
     }
@@ -129,6 +145,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "segment": "vitrail.tasks.segment.settings:SegmentSettings",
         "detect": "vitrail.tasks.detect.settings:DetectSettings",
         "instances": "vitrail.tasks.instances.settings:InstanceSettings",
+        "panoptic": "vitrail.tasks.panoptic.settings:PanopticSettings",
         "elastic": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "elastic_multilabel": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "distill": "vitrail.tasks.wrappers.settings:DistillSettings",
@@ -143,6 +160,7 @@ DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
         "mask": "segment",
         "boxes": "detect",
         "instances": "instances",
+        "panoptic": "panoptic",
     }
 )
 """Kind of labels → the default task."""
@@ -171,6 +189,7 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(
         "huggingface": "vitrail.data.layouts.huggingface:look",
         "webdataset": "vitrail.data.layouts.webdataset:look",
         "boxes": "vitrail.data.layouts.boxes:look",
+        "panoptic": "vitrail.data.layouts.panoptic:look",
         "masks": "vitrail.data.layouts.masks:look",
         "table": "vitrail.data.layouts.table:look",
         "annotations": "vitrail.data.layouts.annotations:look",

@@ -31,15 +31,37 @@ class PanopticMap(NamedTuple):
         """Whether each segment is a crowd: (n,)."""
         return np.zeros(len(self.kinds), np.bool_) if self.crowd is None else self.crowd
 
+    def classes(self, void: int) -> NDArray[np.uint8]:
+        """Return the class of each pixel, `void` where there is none: (height, width)."""
+        every = np.array([void, *self.kinds.tolist()], np.uint8)
+        classes: NDArray[np.uint8] = every[self.ids]
+        return classes
+
+
+class Scene(NamedTuple):
+    """The truth of one image: its `things`, and the class of each pixel.
+
+    The classes of `things` are numbered among things alone. `areas` (height, width) uint8 are numbered among all
+    classes, 255 where there is none.
+    """
+
+    things: Instances
+    areas: NDArray[np.uint8]
+
+
+def coloured_ids(ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Return numbers of segments (height, width) as COCO's colours, red first and least: (height, width, 3)."""
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], -1).astype(np.uint8)
+
 
 def true_map(
     instances: Instances, class_map: NDArray[np.uint8], things: NDArray[np.bool_], void: int = 255
 ) -> PanopticMap:
     """Return the true segments of an image: its objects, and one segment for each class of `class_map` that is stuff.
 
-    The classes of both are numbered alike; `things` (k,) tells which are things, `void` which value of the map is
-    none. Of objects that overlap the smaller one lies on top, and crowds lie below all. Pixels of a thing without an
-    object are void. Objects without a visible pixel are left out.
+    `things` (k,) tells which classes are things; those of `instances` are numbered among them, those of the map among
+    all, and `void` is none. Of objects that overlap the smaller one lies on top, and crowds lie below all. Pixels of a
+    thing without an object are void. Objects without a visible pixel are left out.
     """
     ids = np.zeros(class_map.shape, np.int32)
     boxes, areas = instances.boxes, mask_areas(instances.masks)
@@ -47,7 +69,7 @@ def true_map(
     for place in order.tolist():
         # One mask is unpacked at a time: an image of 24 megapixels has a hundred.
         ids[from_runs([instances.masks[place]], class_map.shape)[0]] = place + 1
-    kinds = boxes.kinds.tolist()
+    kinds = np.flatnonzero(things)[boxes.kinds].tolist()
     free = ids == VOID
     for kind in np.flatnonzero(np.bincount(class_map.ravel(), minlength=256)).tolist():
         if kind != void and not things[kind]:

@@ -12,6 +12,7 @@ from vitrail.explainers.grids import Grid, spread
 from vitrail.explainers.streaming import Piecewise
 from vitrail.explainers.target import Subject
 from vitrail.layers.sdpa import AttentionMap, TokenIndex
+from vitrail.layers.tokens import class_tokens
 from vitrail.runs.network import Network
 
 
@@ -20,7 +21,7 @@ class AttentionSettings:
     """Which attention is shown: layer and head, counted from 1; by default the last layer and the mean of its heads.
 
     `query` is the query token: the name of a prefix token (cls, dist, reg1, reg2 …), a patch as ROW,COLUMN, or "" for
-    the class token or, if there is none, the mean of all patches.
+    the class token (of several all alike) or, if there is none, the mean of all patches.
     """
 
     layer: int | None = None
@@ -114,8 +115,11 @@ def query_row(query: str, names: tuple[str, ...], grid: Grid) -> Tensor:
     """
     prefix = token_names(names)
     row = torch.zeros(1, len(prefix) + grid[0] * grid[1])
-    if query in prefix or (not query and "cls" in prefix):
-        row[0, prefix.index(query or "cls")] = 1
+    classes = class_tokens(names)
+    if query in prefix:
+        row[0, prefix.index(query)] = 1
+    elif not query and classes:
+        row[0, classes] = 1 / len(classes)
     elif not query:
         row[0, len(prefix) :] = 1 / (grid[0] * grid[1])
     else:
@@ -124,9 +128,11 @@ def query_row(query: str, names: tuple[str, ...], grid: Grid) -> Tensor:
 
 
 def token_names(names: tuple[str, ...]) -> list[str]:
-    """Return unique names of the prefix tokens: registers are numbered."""
-    registers = iter(range(1, len(names) + 1))
-    return [f"reg{next(registers)}" if name == "reg" else name for name in names]
+    """Return unique names of the prefix tokens: registers, and class tokens of windows, are numbered."""
+    return [
+        f"{name}{names[: place + 1].count(name)}" if name == "reg" or names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]
 
 
 def _patch(query: str, prefix: list[str], grid: Grid) -> int:

@@ -15,6 +15,7 @@ from vitrail.explainers.streaming import Piecewise
 from vitrail.infer.predictor import Predictor, batch_of
 from vitrail.layers.heads import Output
 from vitrail.layers.sdpa import AttentionMap, Recorder, TokenIndex
+from vitrail.layers.tokens import class_tokens
 from vitrail.runs.network import Network
 from vitrail.runs.run_network import ASK, answering, run_network
 
@@ -76,8 +77,9 @@ class _LastRow(Piecewise):
         self._shape = self.grid
         cells = self.grid[0] * self.grid[1]
         self._row = torch.zeros(1, self.prefix + cells)
-        if self.prefix and "cls" in self.names:
-            self._row[0, self.names.index("cls")] = 1
+        classes = class_tokens(self.names)
+        if self.prefix and classes:
+            self._row[0, classes] = 1 / len(classes)
         else:
             self._row[0, self.prefix :] = 1 / cells
         self._found = torch.zeros(())

@@ -15,7 +15,7 @@ from vitrail.explainers.grids import Grid, spread
 from vitrail.explainers.streaming import Inputs, Step, pull_through
 from vitrail.explainers.target import Subject
 from vitrail.layers.sdpa import AttentionMap, Recorder
-from vitrail.layers.tokens import Features, Tokens
+from vitrail.layers.tokens import Features, Tokens, class_tokens
 from vitrail.runs.network import Network
 
 
@@ -162,8 +162,9 @@ def start(subject: Subject, features: Features) -> Tensor:
     """Return the start row, (b, prefix + row·col): what the head reads, the class token or all patches."""
     tokens, spec = features.tokens, subject.spec
     row = tokens.x.new_zeros(tokens.x.shape[:2])
-    if subject.network.head.from_prefix and "cls" in spec.prefix:
-        row[:, spec.prefix.index("cls")] = 1.0
+    classes = class_tokens(spec.prefix)
+    if subject.network.head.from_prefix and classes:
+        row[:, classes] = 1.0 / len(classes)
     else:
         row[:, tokens.prefix :] = 1.0 / (row.shape[1] - tokens.prefix)
     return in_place(row, tokens)

@@ -22,6 +22,7 @@ from vitrail.infer.runtimes import output_names, readable
 from vitrail.layers.elastic import at_size
 from vitrail.layers.heads import Output
 from vitrail.layers.sdpa import AttentionMap, Recorder
+from vitrail.layers.tokens import class_tokens
 from vitrail.runs.network import Network
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.base import Task
@@ -306,11 +307,11 @@ class EndToEndWithAttention(EndToEnd):
     ) -> None:
         super().__init__(network, task, preprocess, size)
         spec = network.spec
-        if spec.attention != "softmax" or "cls" not in spec.prefix:
+        self.asks, self.skipped = class_tokens(spec.prefix), len(spec.prefix)
+        if spec.attention != "softmax" or not self.asks:
             raise SettingError(
                 "This network has no class token whose attention could be exported. Remove --attention."
             )
-        self.asks, self.skipped = spec.prefix.index("cls"), len(spec.prefix)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs and the attention of the class token to the patches (b, row, col)."""
@@ -321,15 +322,14 @@ class EndToEndWithAttention(EndToEnd):
         return *self.named(output, images), looks.reshape(-1, *features.tokens.grid)
 
 
-def _row(attention: AttentionMap, asks: int) -> Tensor:
-    """Return the attention of a prefix token to all tokens, also those that were dropped or merged: (b, n)."""
+def _row(attention: AttentionMap, asks: Sequence[int]) -> Tensor:
+    """Return the attention of prefix tokens to all tokens, also those that were dropped or merged: (b, n), the mean."""
+    here = slice(asks[0], asks[-1] + 1)
     if attention.weights.shape[-1] == attention.size[1]:
-        return attention.weights[:, :, asks].mean(1)
-    row = attention._replace(
-        weights=attention.weights[:, :, asks : asks + 1], rows=attention.rows[..., asks : asks + 1]
-    )
-    one = F.one_hot(torch.tensor(asks), attention.size[0]).to(row.weights.dtype)
-    return row.left_multiply(one.expand(row.weights.shape[0], -1))
+        return attention.weights[:, :, here].mean((1, 2))
+    row = attention._replace(weights=attention.weights[:, :, here], rows=attention.rows[..., here])
+    wanted = F.one_hot(torch.tensor(list(asks)), attention.size[0]).sum(0).to(row.weights.dtype) / len(asks)
+    return row.left_multiply(wanted.expand(row.weights.shape[0] // row.groups, -1))
 
 
 class Single(nn.Module):

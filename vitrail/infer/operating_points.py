@@ -38,7 +38,9 @@ def dial(network: Network, size: tuple[int, int]) -> tuple[OperatingPoint, ...]:
     encoder = network.encoder
     stride = encoder.spec.strides[-1]
     smaller = (
-        smaller_sizes(size, stride) if can_resize(encoder.spec) and not encoder.spec.overlap_margin else ()
+        smaller_sizes(size, encoder.spec.unit)
+        if can_resize(encoder.spec) and not encoder.spec.overlap_margin
+        else ()
     )
     sizes = sorted({*smaller, size})
     found = [OperatingPoint(one, patch=patch) for one in [size] for patch in _patches(network, size)]

@@ -16,6 +16,12 @@ from torch import Tensor, nn
 FINE = 4
 """Input pixels that a cell of a mask spans."""
 
+SCALE = 2.0**-4
+"""Factor of the products, a power of two, so that published weights are converted without rounding.
+
+Without it one step of a training moves a sum over the whole width, and the logits of masks leap.
+"""
+
 
 class Factors(NamedTuple):
     """The two factors of masks: vectors of the queries (b, q, d) and of the cells (b, d, row, col)."""
@@ -67,4 +73,4 @@ class MaskBranch(nn.Module):
         """Return the logits of the masks: (b, q, row, col)."""
         b, _, row, col = factors.cells.shape
         flat = torch.matmul(factors.queries, factors.cells.flatten(2))
-        return flat.view(b, -1, row, col) + self.bias
+        return SCALE * flat.view(b, -1, row, col) + self.bias

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import SettingError, UnknownNameError
 from vitrail.layers.block import Gelu, Mlp
 from vitrail.layers.sdpa import attend
-from vitrail.layers.tokens import Features, FeatureSpec, Tokens
+from vitrail.layers.tokens import CLASS, Features, FeatureSpec, Tokens, class_tokens
 from vitrail.layers.tokens import Pool as Kind
 from vitrail.layers.weight_init import xavier
 
@@ -37,20 +37,21 @@ WORDS: Mapping[str, str] = MappingProxyType(
 class Pool(nn.Module):
     """One vector per image: Features -> (b, `width`).
 
-    `kind` is the class token (`cls`), the `mean` of the patches, both side by side (`cls_mean`), `attention` pooling,
-    or the network's `own` pooling; None is the default in the network's spec. SettingError if the network does not
-    support it.
+    `kind` is the class token (`cls`; of several their mean), the `mean` of the patches, both side by side
+    (`cls_mean`), `attention` pooling, or the network's `own` pooling; None is the default in the network's spec.
+    SettingError if the network does not support it.
     """
 
     def __init__(self, spec: FeatureSpec, kind: Kind | None = None) -> None:
         super().__init__()
         self.kind = kind or spec.pool
-        has_class = "cls" in spec.prefix
+        has_class = CLASS in spec.prefix
         fits = {"cls": has_class, "cls_mean": has_class, "own": spec.pooled_width > 0}
         if not fits.get(self.kind, True):
             raise SettingError(f"The network has no pooling {self.kind!r}. Use {spec.pool!r} or 'mean'.")
         self.width = {"own": spec.pooled_width, "cls_mean": 2 * spec.width}.get(self.kind, spec.width)
-        self.first = spec.prefix.index("cls") if has_class else 0
+        places = class_tokens(spec.prefix)
+        self.classes = slice(places[0], places[-1] + 1) if places else slice(0)
         self.attention = AttentionPool(spec.width) if self.kind == "attention" else None
 
     @property
@@ -74,9 +75,14 @@ class Pool(nn.Module):
             pooled: Tensor = self.attention(features.tokens)
             return pooled
         if self.kind == "cls":
-            return features.tokens.x[:, self.first]
+            return self._class(features)
         mean = features.tokens.patches.mean(1)
-        return mean if self.kind == "mean" else torch.cat([features.tokens.x[:, self.first], mean], dim=1)
+        return mean if self.kind == "mean" else torch.cat([self._class(features), mean], dim=1)
+
+    def _class(self, features: Features) -> Tensor:
+        """Return the class token, or the mean of those of all windows: (b, d)."""
+        first, end = self.classes.start, self.classes.stop
+        return features.tokens.x[:, first] if end - first == 1 else features.tokens.x[:, self.classes].mean(1)
 
 
 def build_pool(spec: FeatureSpec, kind: str) -> Pool:

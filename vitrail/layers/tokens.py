@@ -9,6 +9,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+CLASS = "cls"
+"""Name of a class token."""
+
 Attention = Literal["none", "softmax", "linear", "opaque"]
 Pool = Literal["cls", "mean", "cls_mean", "attention", "own"]
 
@@ -71,6 +74,11 @@ def rows_at(x: Tensor, index: Tensor) -> Tensor:  # (b, n, d), (b, m) -> (b, m, 
     return x.reshape(b * n, d).index_select(0, (index + first).flatten()).view(b, -1, d)
 
 
+def class_tokens(prefix: tuple[str, ...]) -> list[int]:
+    """Return the places of the class tokens among prefix tokens of these names; windows have one each."""
+    return [place for place, name in enumerate(prefix) if name == CLASS]
+
+
 class Features(NamedTuple):
     """The output of every encoder, also of convolutional networks."""
 
@@ -99,6 +107,7 @@ class FeatureSpec:
     - `taps`: the blocks of a column whose maps its published heads read, counted from 1 (empty: the last of each
       quarter).
     - `channels`: channels of the images.
+    - `windows`: rows and columns of the grid must be multiples of this number (`unit` pixels).
     """
 
     width: int
@@ -116,6 +125,12 @@ class FeatureSpec:
     depth: int = 0
     taps: tuple[int, ...] = ()
     channels: int = 3
+    windows: int = 1
+
+    @property
+    def unit(self) -> int:
+        """Both sides of an image must be a multiple of this number of pixels, for patches side by side."""
+        return self.strides[-1] * self.windows
 
     @property
     def shows_attention(self) -> bool:

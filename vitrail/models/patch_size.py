@@ -23,6 +23,7 @@ from vitrail.core.errors import SettingError
 from vitrail.layers.encoder import ColumnEncoder, Encoder
 from vitrail.layers.patch_embedding import PatchEmbed
 from vitrail.layers.position import LearnedPosition
+from vitrail.layers.tokens import class_tokens
 
 
 def can_resize_patches(encoder: Encoder) -> bool:
@@ -33,6 +34,7 @@ def can_resize_patches(encoder: Encoder) -> bool:
         and isinstance(embed, PatchEmbed)
         and embed.step == embed.patch == encoder.spec.strides[0]
         and isinstance(position, LearnedPosition)
+        and len(class_tokens(encoder.spec.prefix)) <= 1  # windows must tile the grid
     )
 
 

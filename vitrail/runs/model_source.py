@@ -83,6 +83,10 @@ def is_known_name(model: str) -> bool:
         return True
     if not _may_be_name(model):
         return _is_added(model)
+    from vitrail.weights.detectors import detector
+
+    if detector(model):
+        return True
     import timm
 
     from vitrail.models.factory import timm_name

@@ -17,6 +17,7 @@ from vitrail.runs.class_layers import class_layers, count_classes
 from vitrail.runs.network import Network, build_network, build_task
 from vitrail.tasks.base import Task
 from vitrail.weights.class_names import ObjectNames, object_names
+from vitrail.weights.preprocessing import published_preprocess
 from vitrail.weights.pretrained import Pretrained
 
 NEVER = -50.0
@@ -40,7 +41,8 @@ def with_own_head(found: Pretrained) -> Answering:
     Raises:
         WeightsError: the head has tensors that its task has not, or lacks some, or has other shapes.
     """
-    encoder, settings = found.build(), _settings(found)
+    size = published_preprocess(found).size
+    encoder, settings = found.build(image=size if size != found.config.size else None), _settings(found)
     layers = class_layers(encoder, found.task, settings)
     count = count_classes(found.head, layers)
     if not count:

@@ -209,7 +209,7 @@ def smaller_size(size: tuple[int, int], spec: FeatureSpec, cost: float) -> tuple
     if cost <= MINUTE:
         return None
     scale = (MINUTE / cost) ** 0.5
-    stride, rest = spec.strides[-1], int(2 * spec.overlap_margin)
+    stride, rest = spec.unit, int(2 * spec.overlap_margin)
     least = -(-SMALLEST // stride) * stride + rest
     shrunk = tuple(
         min(side, max(least, (int(side * scale) - rest) // stride * stride + rest)) for side in size

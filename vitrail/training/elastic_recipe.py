@@ -75,7 +75,7 @@ def costs_of(recipe: Recipe) -> list[str]:
 def _operating_points(recipe: Recipe, encoder: Encoder) -> dict[str, Any]:
     sides = getattr(encoder.config, "sides", SIDES)
     size = recipe.model.imgsz
-    sizes = smaller_sizes(size, encoder.spec.strides[-1], sides) if can_resize(encoder.spec) else ()
+    sizes = smaller_sizes(size, encoder.spec.unit, sides) if can_resize(encoder.spec) else ()
     return {
         "sizes": [list(smaller) for smaller in sizes if _accepts(encoder, smaller)],
         "keeps": list(KEEPS) if can_keep(encoder) else [],

@@ -1,7 +1,8 @@
 """Published checkpoints as rows: name, network, address, licence, preprocessing.
 
 The rows are read from the registry of the installed timm, which states the address, the licence and the preprocessing
-of each checkpoint; values that it does not state are None.
+of each checkpoint; values that it does not state are None. Detectors and segmenters, which timm has not, are listed in
+`vitrail.weights.detectors`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ from fnmatch import fnmatchcase
 from vitrail.core import catalog
 from vitrail.models.factory import config_of, our_name, timm_name
 from vitrail.weights.conventions import Preprocessing, of_timm
+from vitrail.weights.detectors import Detector, detector, detectors
 from vitrail.weights.files import FOLDER_FILES
+from vitrail.weights.read_request import CLASSIFY
 
 PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
 """Licences that allow any use; `auto` chooses only checkpoints with these."""
 
 PREFERRED = ("augreg_in21k", "lvd142m", "augreg2_in21k_ft_in1k", "augreg_in21k_ft_in1k", "orig_in21k")
 """timm's tags in the order in which `auto` tries them: broad pretraining first, to be fine-tuned here."""
+
+BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json")
+"""Files of a repository that describe its weights."""
 
 IMAGENET = 1000
 """Classes of ImageNet-1k."""
@@ -29,7 +35,8 @@ IMAGENET = 1000
 class Checkpoint:
     """A published set of weights; `files` are tried in order in the hub repository `repo`.
 
-    `classes` is the number of outputs of its classifier: 0 without one, None if it is not stated.
+    `classes` is the number of outputs of its classifier: 0 without one, None if it is not stated. The head is that of
+    `task`.
     """
 
     name: str
@@ -40,6 +47,7 @@ class Checkpoint:
     licence: str | None = None
     preprocessing: Preprocessing | None = None
     classes: int | None = None
+    task: str = CLASSIFY
 
     @property
     def permissive(self) -> bool:
@@ -48,9 +56,11 @@ class Checkpoint:
 
 
 def find(name: str) -> Checkpoint | None:
-    """Return the row of a name: timm's name, with or without a tag, or `organisation/repository` of the hub."""
+    """Return the row of a name: ours of a detector, timm's with or without a tag, or `organisation/repository`."""
     import timm
 
+    if row := detector(name):
+        return _of_detector(row)
     name = timm_name(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return _on_the_hub(name)
@@ -91,7 +101,7 @@ def listed(model: str = "*") -> list[Checkpoint]:
     import timm
 
     ours, theirs = our_name(model)[0], timm_name(model)
-    rows = []
+    rows = [_of_detector(row) for row in detectors(ours) if catalog.family_of(row.model)]
     for name in timm.list_pretrained():
         preset, _ = our_name(name)
         known = catalog.family_of(preset) is not None
@@ -108,5 +118,8 @@ def _rank(row: Checkpoint) -> int:
 
 def _on_the_hub(repo: str) -> Checkpoint:
     """Return the row of a repository that is not in the registry; its files contain the rest."""
-    beside = ("config.json", "preprocessor_config.json", "processor_config.json")
-    return Checkpoint(repo, None, repo, FOLDER_FILES, beside)
+    return Checkpoint(repo, None, repo, FOLDER_FILES, BESIDE)
+
+
+def _of_detector(row: Detector) -> Checkpoint:
+    return Checkpoint(row.name, row.model, row.repo, FOLDER_FILES, BESIDE, row.licence, task=row.task)

@@ -19,6 +19,7 @@ class Preprocessing:
 
     `mean` and `std` are relative to 255; `fit` resizes to size / `crop_fraction` by `squash` (both sides), `crop` (the
     short side) or `pad` (the long side), and then takes the centre; `interpolation` is the source's name of its filter.
+    `apart` are sentences on what the source does in another way.
     """
 
     mean: tuple[float, ...]
@@ -27,6 +28,7 @@ class Preprocessing:
     fit: Literal["squash", "crop", "pad"] | None = None
     crop_fraction: float | None = None
     interpolation: str | None = None
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,14 @@ GOOGLE = Conventions(
 TIMM = Conventions("timm", gelu="exact", resize="bicubic_antialias")
 OFFICIAL = Conventions("official", gelu="exact", resize="bicubic")
 HUGGINGFACE = Conventions("huggingface", gelu="exact", resize="bicubic")
+RF_DETR = Conventions(
+    "official",
+    gelu="exact",
+    resize="bicubic_antialias",
+    preprocessing=Preprocessing(
+        IMAGENET_MEAN, IMAGENET_STD, fit="squash", crop_fraction=1.0, interpolation="bilinear"
+    ),
+)
 
 
 PILLOW = MappingProxyType({0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"})
@@ -55,6 +65,15 @@ PILLOW = MappingProxyType({0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubi
 
 TO_A_SQUARE = "Llava"
 """Hugging Face's processor that pads an image to a square with the mean colour, if `do_pad` is set."""
+
+OF_OBJECTS = ("Detr", "RfDetr", "Eomt")
+"""Hugging Face's processors for detectors and masks of objects, which keep the shape of an image."""
+
+USUAL_SHAPE = 4 / 3
+"""The long side of most photographs, as a multiple of the short one."""
+
+STEP = 32
+"""Pixels of which the side of a square input is a multiple."""
 
 TO_THE_SHORT_SIDE = ("Bit", "CLIP", "ConvNext")
 """Hugging Face's processors for which a size of one number is the short side's; for the others it is both sides'."""
@@ -127,6 +146,8 @@ def of_hub(config: Mapping[str, Any]) -> Preprocessing | None:
         interpolation=PILLOW.get(config.get("resample", -1)),
     )
     kind = config.get("image_processor_type") or config.get("feature_extractor_type") or ""
+    if kind.startswith(OF_OBJECTS):
+        return _of_objects(found, config)
     edge = _edge(config.get("size"), kind.startswith(TO_THE_SHORT_SIDE))
     if kind.startswith("ConvNext") and edge is not None:
         return _of_convnext(found, edge, config.get("crop_pct") or 224 / 256)
@@ -142,6 +163,30 @@ def of_hub(config: Mapping[str, Any]) -> Preprocessing | None:
         return replace(found, image=shown, fit=fit, crop_fraction=_fraction(shown[0], edge))
     fraction = _fraction(shown[0], whole[0]) if whole else None
     return replace(found, image=shown, fit="squash" if whole else "crop", crop_fraction=fraction)
+
+
+def _of_objects(found: Preprocessing, config: Mapping[str, Any]) -> Preprocessing:
+    """Return the preprocessing of a detector: squashed, or with its shape on a square input, as large as is usual."""
+    size = config.get("size") or {"shortest_edge": 800, "longest_edge": 1333}
+    if isinstance(size, int):
+        size = {"shortest_edge": size, "longest_edge": config.get("max_size")}
+    if "height" in size:
+        return replace(found, image=(size["height"], size["width"]), fit="squash", crop_fraction=1.0)
+    if "max_height" in size:
+        return replace(found, image=(size["max_height"], size["max_width"]), fit="pad", crop_fraction=1.0)
+    short, long = size["shortest_edge"], size.get("longest_edge")
+    if short == long:
+        apart = ("its authors add black below or at the right; here the mean colour is added on both sides",)
+        return replace(found, image=(long, long), fit="pad", crop_fraction=1.0, apart=apart)
+    if config.get("do_split_image"):
+        apart = (
+            f"its authors cut an image with a short side of {short} px into squares; here all of it is one input",
+        )
+        return replace(found, image=(short, short), fit="pad", crop_fraction=1.0, apart=apart)
+    side = round(short * USUAL_SHAPE / STEP) * STEP
+    limit = f", the long one to at most {long}" if long else ""
+    line = f"its authors resize the short side to {short} px{limit}; here the long side has {side} px"
+    return replace(found, image=(side, side), fit="pad", crop_fraction=1.0, apart=(line,))
 
 
 def _of_convnext(found: Preprocessing, edge: int, share: float) -> Preprocessing:

@@ -71,11 +71,38 @@ DEFAULTS: Mapping[str, Config] = MappingProxyType(
             "hidden_sizes": [96, 192, 384, 768], "depths": [3, 3, 9, 3], "num_channels": 3, "patch_size": 4,
             "hidden_act": "gelu", "layer_norm_eps": 1e-12,
         },
+        "rf_detr": {
+            "d_model": 256, "decoder_layers": 3, "decoder_ffn_dim": 2048, "decoder_n_points": 4, "group_detr": 13,
+            "num_queries": 300, "decoder_self_attention_heads": 8, "decoder_cross_attention_heads": 16,
+            "num_feature_levels": 1, "c2f_num_blocks": 3, "hidden_expansion": 0.5, "activation_function": "silu",
+            "decoder_activation_function": "relu", "mask_downsample_ratio": 4, "layer_norm_eps": 1e-5,
+            "backbone_config": {
+                "model_type": "rf_detr_dinov2", "hidden_size": 384, "num_attention_heads": 6, "image_size": 518,
+                "out_features": ["stage2", "stage5", "stage8", "stage11"],
+            },
+        },
+        "rf_detr_dinov2": {
+            "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "hidden_act": "gelu",
+            "layer_norm_eps": 1e-6, "image_size": 224, "patch_size": 14, "num_channels": 3, "num_windows": 4,
+        },
+        "detr": {
+            "d_model": 256, "num_queries": 100, "num_channels": 3, "encoder_layers": 6, "encoder_ffn_dim": 2048,
+            "encoder_attention_heads": 8, "decoder_layers": 6, "decoder_ffn_dim": 2048, "decoder_attention_heads": 8,
+            "activation_function": "relu", "position_embedding_type": "sine", "dilation": False, "backbone": "resnet50",
+        },
+        "eomt": {
+            "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "hidden_act": "gelu",
+            "layer_norm_eps": 1e-6, "image_size": 640, "patch_size": 16, "num_channels": 3, "num_blocks": 4,
+            "num_queries": 200, "num_upscale_blocks": 2, "num_register_tokens": 4,
+        },
     }
 )  # fmt: skip
 """Defaults of transformers for values missing in a config.json, by `model_type`, for each supported type."""
 
-PAGES = ("vit", "vit_mae", "vit_msn", "deit", "dinov2", "dinov2_with_registers", "swin")
+DETECTORS = ("rf_detr", "detr", "eomt")
+"""Types with a head of boxes or masks."""
+
+PAGES = ("vit", "vit_mae", "vit_msn", "deit", "dinov2", "dinov2_with_registers", "swin", *DETECTORS)
 """Types that are read as networks of ours."""
 
 TOWERS: Mapping[str, str] = MappingProxyType({"clip": "clip_vision_model", "siglip": "siglip_vision_model"})
@@ -130,18 +157,25 @@ def hub_type(stated: Config) -> str | None:
 
 
 def whole(stated: Config) -> dict[str, Any]:
-    """Return the config.json of the image tower, completed with transformers' defaults."""
+    """Return the config.json of the image tower, completed with transformers' defaults, also those of its backbone."""
     kind = hub_type(stated) or ""
     if tower := TOWERS.get(kind):
         kind, stated = tower, stated.get("vision_config") or {}
-    return {**DEFAULTS.get(kind, {}), **stated, **({"model_type": kind} if kind else {})}
+    found = {**DEFAULTS.get(kind, {}), **stated, **({"model_type": kind} if kind else {})}
+    backbone = found.get("backbone_config") or DEFAULTS.get(kind, {}).get("backbone_config")
+    return {**found, "backbone_config": whole(backbone)} if backbone else found
 
 
 def said_of(stated: Config) -> Said:
     """Return its settings that do not follow from the tensors of our network.
 
+    For a detector these are the ones of its backbone, or, if that is convolutional, the heads of its own attention.
     Raise WeightsError if none of our networks computes in the same way.
     """
+    if stated.get("model_type") == "detr":
+        return Said("config.json", stated["encoder_attention_heads"])
+    if stated.get("model_type") == "rf_detr":
+        return said_of(stated["backbone_config"])
     act = stated.get("hidden_act", "gelu")
     if act not in GELUS:
         raise WeightsError(f"{called(stated)} has the activation {act!r}, which no network here has.")

@@ -58,6 +58,7 @@ def deviations(found: Pretrained) -> Iterator[str]:
             f"the weights {found.name} state {len(stated.mean)} means for {found.config.channels} channels; the "
             "defaults are used instead"
         )
+    yield from (f"the weights {found.name}: {line}" for line in stated.apart)
     if stated.interpolation not in (None, *INTERPOLATIONS):
         yield (
             f"the weights {found.name} were trained on images resized with {stated.interpolation}, which is not "

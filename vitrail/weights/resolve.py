@@ -14,9 +14,11 @@ from vitrail.core.errors import SettingError, WeightsError, nearest
 from vitrail.models.factory import config_of
 from vitrail.weights import checkpoints, download, local_registry
 from vitrail.weights.checkpoints import Checkpoint
+from vitrail.weights.detectors import detector
 from vitrail.weights.infer_config import same_network
 from vitrail.weights.local_registry import Added
 from vitrail.weights.pretrained import Pretrained, from_path
+from vitrail.weights.read_request import CLASSIFY
 
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
@@ -91,8 +93,9 @@ def to_download(source: str, model: str | None = None) -> str | None:
 
 
 def locate_classifier(source: str) -> Located:
-    """Return where weights with a classifier are; one of our networks stands for its best published ones."""
-    if catalog.family_of(source) is None or expanded(source).exists() or added(source):
+    """Return where weights with a head are; one of our networks stands for its best published ones."""
+    known = catalog.family_of(source) is None or detector(source) is not None
+    if known or expanded(source).exists() or added(source):
         return locate(source)
     rows = checkpoints.classifiers(source)
     if not rows:
@@ -111,7 +114,10 @@ def added(name: str) -> Added | None:
 
 def _of_row(row: Checkpoint, model: str | None = None) -> Located:
     path = download.fetch(row.repo, row.files, row.beside)
-    return Located(path.parent if row.beside else path, model or row.model, name=row.name, row=row)
+    model = model or (
+        row.model if row.task == CLASSIFY else None
+    )  # the folder of a detector names its network
+    return Located(path.parent if row.beside else path, model, name=row.name, row=row)
 
 
 def _of_entry(entry: Added, model: str | None = None, network: Mapping[str, Any] = NO_SETTINGS) -> Located:

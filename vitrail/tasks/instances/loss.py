@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitrail.layers.mask_branch import SCALE
 from vitrail.tasks.set_matching import Pairs
 
 INSIDE = 0.5
@@ -15,11 +16,15 @@ INSIDE = 0.5
 
 
 class MaskFactors(NamedTuple):
-    """What the masks of one image and one layer are made of: queries (q, d), cells (d, row, col), bias ()."""
+    """What the masks of one image and one layer are made of: queries (q, d), cells (d, row, col), bias ().
+
+    The logits are `scale` times their product, plus the bias.
+    """
 
     queries: Tensor
     cells: Tensor
     bias: Tensor
+    scale: float = SCALE
 
 
 class MaskSums(NamedTuple):
@@ -38,7 +43,7 @@ def mask_sums(factors: MaskFactors, pairs: Pairs, cover: Tensor, boxes: Tensor) 
     """
     with torch.autocast(factors.cells.device.type, enabled=False):
         queries, cells = factors.queries.float()[pairs.predictions], factors.cells.float()
-        logits = queries @ cells.flatten(1) + factors.bias.float()
+        logits = factors.scale * (queries @ cells.flatten(1)) + factors.bias.float()
         target = _fitted(cover, (cells.shape[-2], cells.shape[-1]))[pairs.objects]
         weight = _weights(boxes, (cells.shape[-2], cells.shape[-1]))[pairs.objects]
         flat = target.flatten(1)

@@ -26,7 +26,7 @@ Counts = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 Truth = tuple[Instances, NDArray[np.uint8]]
-"""The true objects of an image, and the class of each pixel (height, width); both number all classes alike."""
+"""The true objects of an image, numbered among things, and the class of each pixel among all (height, width)."""
 
 QUALITIES = ("pq", "sq", "rq")
 
