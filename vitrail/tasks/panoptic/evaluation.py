@@ -38,7 +38,7 @@ class PanopticEvaluation:
     which value of a true class map is none. Classes without a segment, true or predicted, are left out of every mean.
     """
 
-    main, unit, quick_headline = "pq", "%", True
+    main, unit = "pq", "%"
 
     def __init__(
         self,
@@ -150,8 +150,14 @@ class PanopticEvaluation:
     def headline(self) -> Number:
         """Return PQ with its interval."""
         draws = resampled([group_key(row) for row in self.rows])
-        score = bootstrap(self.scores()["pq"], self.drawn(draws)["pq"], len(self.rows))
+        drawn = mean_of_classes(self.drawn_quality(draws)[0])
+        score = bootstrap(self.scores()["pq"], drawn, len(self.rows))
         return Number.of(score.to_dict(), *FACTS["pq"])
+
+    @property
+    def quick_headline(self) -> bool:
+        """Whether PQ has an interval: it takes sums of counts alone."""
+        return len(self.kept) > 0
 
     def result(self, scope: Scope = Scope(), fitted_on: str = VALIDATION) -> Result:
         """Return everything that reports contain; nothing is fitted, so that `fitted_on` has no effect."""
