@@ -40,7 +40,7 @@ class PanopticEvaluation:
     `objects` is the evaluation of things alone, which fits their threshold.
     """
 
-    main, unit, quick_headline = "pq", "%", True
+    main, unit = "pq", "%"
 
     def __init__(
         self,
@@ -158,8 +158,14 @@ class PanopticEvaluation:
     def headline(self) -> Number:
         """Return PQ with its interval."""
         draws = resampled([group_key(row) for row in self.rows])
-        score = bootstrap(self.scores()["pq"], self.drawn(draws)["pq"], len(self.rows))
+        drawn = mean_of_classes(self.drawn_quality(draws)[0])
+        score = bootstrap(self.scores()["pq"], drawn, len(self.rows))
         return Number.of(score.to_dict(), *FACTS["pq"])
+
+    @property
+    def quick_headline(self) -> bool:
+        """Whether PQ has an interval: it takes sums of counts alone."""
+        return len(self.kept) > 0
 
     def result(self, scope: Scope = Scope(), fitted_on: str = VALIDATION) -> Result:
         """Return everything that reports contain; nothing is fitted, so that `fitted_on` has no effect."""
