@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +66,13 @@ class SegmentInstances(InstanceTargets, FindObjects[Instances]):
         "boxes": ("query", "side"), "logits": ("query", "class"), "proposals": ("cell",),
         "masks": ("query", "row", "col"),
     }  # fmt: skip
+    meanings: Mapping[str, str] = MappingProxyType(
+        {
+            **FindObjects.meanings,
+            "masks": "the mask of each query, in the order of found: logits of cells that cover the network's input "
+            "evenly; {place}, linearly between the centres of cells, and what is above 0 belongs to the object",
+        }
+    )
     columns = (*FindObjects.columns, "area")
     exports = Exports("image-segmentation", ("mask_map", "mask_map50"))
     agreement = "sets of objects are the same (class, corners, and 98 % of the cells of their masks)"
