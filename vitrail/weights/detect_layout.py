@@ -105,7 +105,7 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     if unsaid:  # last, because missing tensors are the better reason
         raise unsaid
     weights, pool, dropped = _classifier(weights, config, asked)
-    lines = [line, _size_line(config, said), dropped, beside(kind.tensors)]
+    lines = [line, _size_line(config, said), dropped, beside(kind.tensors), *kind.assumed]
     header = _converted(opened)
     preprocessing = of_timm_folder(opened.config) or kind.conventions.preprocessing
     if steps := header.get("preprocessing"):
