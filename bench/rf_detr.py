@@ -129,7 +129,9 @@ def show_profile(pair: Pair) -> None:
             for _ in range(5):
                 run()
         print(name)
-        print(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=22, max_name_column_width=40))
+        print(
+            seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=22, max_name_column_width=40)
+        )
 
 
 def main() -> None:
