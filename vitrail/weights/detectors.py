@@ -32,7 +32,7 @@ DETECTORS: tuple[Detector, ...] = (
         ("rf_detr_n.coco", "Roboflow/rf-detr-nano", "detect"),
         ("rf_detr_s.coco", "Roboflow/rf-detr-small", "detect"),
         ("rf_detr_m.coco", "Roboflow/rf-detr-medium", "detect"),
-        ("rf_detr_base.coco", "Roboflow/rf-detr-base", "detect"),
+        ("rf_detr_b.coco", "Roboflow/rf-detr-base", "detect"),
         ("rf_detr_l.coco", "Roboflow/rf-detr-large", "detect"),
         ("rf_detr_seg_n.coco", "Roboflow/rf-detr-seg-nano", "instances"),
         ("rf_detr_seg_s.coco", "Roboflow/rf-detr-seg-small", "instances"),
