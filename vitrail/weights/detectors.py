@@ -54,8 +54,6 @@ DETECTORS: tuple[Detector, ...] = (
         ("eomt_b.coco_panoptic_640", "tue-mps/coco_panoptic_eomt_base_640_2x", "panoptic"),
         ("eomt_l.coco_panoptic_640", "tue-mps/coco_panoptic_eomt_large_640", "panoptic"),
         ("eomt_l.coco_panoptic_1280", "tue-mps/coco_panoptic_eomt_large_1280", "panoptic"),
-        ("eomt_l.ade20k_panoptic_640", "tue-mps/ade20k_panoptic_eomt_large_640", "panoptic"),
-        ("eomt_l.ade20k_panoptic_1280", "tue-mps/ade20k_panoptic_eomt_large_1280", "panoptic"),
         ("eomt_l.coco_instance_640", "tue-mps/coco_instance_eomt_large_640", "instances"),
         ("eomt_l.coco_instance_1280", "tue-mps/coco_instance_eomt_large_1280", "instances"),
         ("eomt_l.ade20k_semantic_512", "tue-mps/ade20k_semantic_eomt_large_512", "segment"),
