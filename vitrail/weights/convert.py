@@ -143,7 +143,12 @@ def _header(found: Pretrained) -> str:
     header = {
         "encoder": {"family": found.config.family, "config": asdict(found.config)},
         "preprocessing": found.preprocessing and asdict(found.preprocessing),
-        "task": {"name": found.task, "labels": list(found.labels), "settings": dict(found.settings)},
+        "task": {
+            "name": found.task,
+            "labels": list(found.labels),
+            "things": list(found.things),
+            "settings": dict(found.settings),
+        },
         "pool": found.pool,
         "source": found.source,
         "licence": found.licence,
