@@ -241,6 +241,10 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
         )
         return within_both(*parts)
 
+    def settled(self, output: Output) -> Tensor:
+        """Return for which images the choice of queries does not hang on the last bits of numbers: bool (b,)."""
+        return self.shapes.settled(output)
+
     def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
         """Return for which images both parts agree: bool (b,)."""
         things = self.shapes.agree(self._of_things(one), self._of_things(other), tolerance)
