@@ -1,4 +1,4 @@
-"""RF-DETR and RF-DETR-Seg against transformers, through the files that it writes; windows of oblong inputs."""
+"""RF-DETR and RF-DETR-Seg against transformers' networks, through its files; windows of oblong inputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LABELS = ("N/A", "person", "car", "dog", "tree")
 
 
 def stated(windows: int = 2, side: int = 24, **more: Any) -> TheirConfig:
-    """A small RF-DETR; the norms of its projector have the epsilon of the published network, not the default."""
+    """A small RF-DETR; its projector has the epsilon of the published network, which is not the default."""
     backbone = {
         "model_type": "rf_detr_dinov2", "hidden_size": 24, "num_hidden_layers": 5, "num_attention_heads": 3,
         "patch_size": 4, "image_size": side, "num_windows": windows,
