@@ -181,7 +181,7 @@ def test_a_part_that_is_missing_is_never_made_up(folder):
     found = from_path(place)
     head = {name: tensor for name, tensor in found.head.items() if name != "decoder.layers.1.key.bias"}
     with pytest.raises(
-        WeightsError, match="2 of the 3 parts of transformer.decoder.layers.1.self_attn.in_proj_bias"
+        WeightsError, match=r"2 of the 3 parts of transformer.decoder.layers.1.self_attn.in_proj_bias"
     ):
         save(rf_detr.table(), found.encoder, head)
 
