@@ -30,7 +30,7 @@ from vitrail.weights.convert import convert
 from vitrail.weights.pretrained import Pretrained, from_path
 
 SIZES = "width=32,hidden=48,layers=2,queries=12,groups=3,anchor=0.2"
-TAKEN = {"width": 32, "hidden": 48, "layers": 2, "points": 2, "anchor": 0.2, "head_rate": 1}
+TAKEN = {"width": 32, "hidden": 48, "layers": 2, "points": 2, "anchor": 0.2, "margin": 0.0, "head_rate": 1}
 
 
 @pytest.fixture(scope="module")
