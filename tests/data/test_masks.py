@@ -60,8 +60,8 @@ def read(layout: Layout) -> dict[str, Array]:
     }
 
 
-def look(root: Path, **options: Any) -> Layout:
-    layout = sniff(root, LayoutOptions(**options))
+def look(root: Path, task: str | None = None, **options: Any) -> Layout:
+    layout = sniff(root, LayoutOptions(**options), task=task)
     assert layout.truth.kind == "mask"
     assert layout.question is None
     return layout
@@ -346,7 +346,8 @@ def test_masks_without_a_table(tmp_path: Path) -> None:
     for i in range(2):
         put(tmp_path / f"masks/{i}.png", encode(np.arange(2400, dtype=np.uint16).reshape(SIZE) // 40))
     (tmp_path / "classes.txt").unlink()
-    layout = look(tmp_path)
+    assert sniff(tmp_path).truth == Truth("instances", ("object",))
+    layout = look(tmp_path, "segment")
     assert (layout.truth.names, "tell objects apart" in layout.notes[0]) == (
         ("background", "foreground"),
         True,
@@ -936,6 +937,6 @@ def test_real_masks_need_no_option(shared: Any) -> None:
     assert (
         "The value 11 has no name in classes.txt: it is taken for void (3.5% of the pixels)." in layout.notes
     )
-    nuclei = look(shared("data/nuclei.zip"))
+    nuclei = look(shared("data/nuclei.zip"), "segment")
     (mask,) = read(nuclei).values()
     assert (mask.shape, np.unique(mask).tolist()) == ((512, 512), [0, 1])

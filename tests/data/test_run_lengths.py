@@ -68,6 +68,7 @@ def test_areas_boxes_overlaps_and_unions():
     assert overlap == pytest.approx(np.array([[1, 2 / 12], [2 / 22, 1]]))
     assert from_runs([joined_runs(runs)], (6, 8))[0].tolist() == masks.any(0).tolist()
     assert mask_areas(()).shape == (0,)
+    assert mask_areas(runs * 150).tolist() == [12] * 300
     assert boxes_around(()).shape == (0, 4)
     assert mask_overlaps((), runs, np.zeros(2, bool)).shape == (0, 2)
     assert to_runs(masks[:0]) == ()

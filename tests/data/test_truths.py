@@ -220,8 +220,8 @@ def test_flags_and_outlines_of_yolo_and_voc_are_kept(tmp_path: Path) -> None:
     put(tmp_path / "yolo/data.yaml", "names: [cat, dog]\n")
     found = {entry.id: entry for entry in sniff(tmp_path / "yolo").entries()}
     assert json.loads(found["images/train/0.png"].target) == [
-        {"class": "dog", "box": [40, 15, 60, 35]},
-        {"class": "cat", "box": [0, 0, 50, 25], "polygons": [[0, 0, 50, 0, 50, 25]]},
+        {"class": "dog", "box": [40, 15, 60, 35], "of": [50, 100]},
+        {"class": "cat", "box": [0, 0, 50, 25], "polygons": [[0, 0, 50, 0, 50, 25]], "of": [50, 100]},
     ]
     assert (found["images/train/1.png"].target, found["images/train/1.png"].split) == ("[]", "train")
     put(tmp_path / "voc/JPEGImages/a.png", encode(scene(2)))

@@ -9,18 +9,25 @@ from typing import Any
 import pytest
 import torch
 from scenes import boxed
+from torch import nn
 
 from vitrail.data.prepare import prepare
 from vitrail.infer.predictor import load
+from vitrail.layers.heads import Head
+from vitrail.layers.query_decoder import DecoderShape
+from vitrail.layers.tokens import FeatureSpec
+from vitrail.models.factory import create_encoder
+from vitrail.models.vit import ViT
 from vitrail.runs.network import build_network, build_task
 from vitrail.runs.train_options import TrainOptions
+from vitrail.tasks.detect.head import DetectHead
 from vitrail.training.fit import train
 from vitrail.training.head_transfer import PublishedHead, carries_over, take_head
 from vitrail.training.initialization import build_from_recipe
 from vitrail.training.resolve_recipe import plan
 from vitrail.training.session import first_batch, training_images
 from vitrail.weights.convert import convert
-from vitrail.weights.pretrained import from_path
+from vitrail.weights.pretrained import Pretrained, from_path
 
 SIZES = "width=32,hidden=48,layers=2,queries=12,groups=3,anchor=0.2"
 TAKEN = {"width": 32, "hidden": 48, "layers": 2, "points": 2, "anchor": 0.2, "head_rate": 1}
@@ -131,6 +138,39 @@ def test_a_head_of_another_task_is_left(weights):
     found = from_path(weights)
     task = build_task("segment", ("ground", "disc"), {"width": 32})
     assert take_head(build_network(found.build(), task), task, "segment", found) == ()
+
+
+class OwnHead(DetectHead):
+    """A head with a softmax over its classes and "no object", which comes last."""
+
+    def __init__(self, spec: FeatureSpec, classes: int) -> None:
+        super().__init__(
+            spec, classes, DecoderShape(width=32, layers=1, queries=3, groups=1, heads=1, hidden=16)
+        )
+        self.choose = nn.Linear(8, classes + 1)
+
+
+class OwnEncoder(ViT):
+    """A network whose head is part of its paper."""
+
+    def own_head(self, task: str, classes: int) -> Head | None:
+        return OwnHead(self.spec, classes) if task == "detect" else None
+
+
+def test_the_row_of_no_object_stays_the_last():
+    config = create_encoder("vit_digits").config
+    published = build_network(OwnEncoder(config), build_task("detect", ("disc", "square"), {}))
+    found = Pretrained(
+        "theirs", config, {}, published.head.state_dict(), "own", labels=("disc", "square"), task="detect"
+    )
+    task = build_task("detect", ("one", "square", "two", "three"), {})
+    network = build_network(OwnEncoder(config), task)
+    said = take_head(network, task, "detect", found)
+    disc, square, nothing = published.head.state_dict()["choose.bias"]
+    own = network.head.state_dict()["choose.bias"]
+    assert torch.equal(own, torch.stack([disc, square, disc, square, nothing]))
+    assert "1 class by name (square)" in said[0]
+    assert "; new" not in said[0]
 
 
 def test_a_training_says_what_it_took(others, weights, tmp_path):

@@ -94,7 +94,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "rf_detr_s",
             "rf_detr_m",
             "rf_detr_l",
-            "rf_detr_base",
+            "rf_detr_b",
             "rf_detr_seg_n",
             "rf_detr_seg_s",
             "rf_detr_seg_m",
@@ -114,6 +114,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "segment": "vitrail.tasks.segment.task:Segment",
         "detect": "vitrail.tasks.detect.task:Detect",
         "instances": "vitrail.tasks.instances.task:SegmentInstances",
+        "panoptic": "vitrail.tasks.panoptic.task:Panoptic",
         "elastic": "vitrail.tasks.wrappers.elastic:Elastic",
         "elastic_multilabel": "vitrail.tasks.wrappers.elastic:ElasticMultiLabel",
         "distill": "vitrail.tasks.wrappers.distill:Distill",
@@ -132,6 +133,7 @@ TARGETS: Mapping[str, str] = MappingProxyType(
         "segment": "vitrail.tasks.segment.targets:SegmentTargets",
         "detect": "vitrail.tasks.detect.targets:DetectTargets",
         "instances": "vitrail.tasks.instances.targets:InstanceTargets",
+        "panoptic": "vitrail.tasks.panoptic.targets:PanopticTargets",
         "elastic": "vitrail.tasks.classify.targets:ClassTargets",
         "elastic_multilabel": "vitrail.tasks.multilabel.targets:LabelTargets",
     }
@@ -145,6 +147,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "segment": "vitrail.tasks.segment.settings:SegmentSettings",
         "detect": "vitrail.tasks.detect.settings:DetectSettings",
         "instances": "vitrail.tasks.instances.settings:InstanceSettings",
+        "panoptic": "vitrail.tasks.panoptic.settings:PanopticSettings",
         "elastic": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "elastic_multilabel": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "distill": "vitrail.tasks.wrappers.settings:DistillSettings",
@@ -159,6 +162,7 @@ DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
         "mask": "segment",
         "boxes": "detect",
         "instances": "instances",
+        "panoptic": "panoptic",
     }
 )
 """Kind of labels → the default task."""
@@ -187,6 +191,7 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(
         "huggingface": "vitrail.data.layouts.huggingface:look",
         "webdataset": "vitrail.data.layouts.webdataset:look",
         "boxes": "vitrail.data.layouts.boxes:look",
+        "panoptic": "vitrail.data.layouts.panoptic:look",
         "masks": "vitrail.data.layouts.masks:look",
         "table": "vitrail.data.layouts.table:look",
         "annotations": "vitrail.data.layouts.annotations:look",

@@ -131,7 +131,9 @@ def mask_areas(masks: Sequence[Runs]) -> NDArray[np.float64]:
     """Return the number of pixels of each mask: (n,)."""
     from pycocotools.mask import area
 
-    return np.asarray(area([one.coco() for one in masks]) if masks else (), np.float64)
+    # pycocotools keeps the number of masks in a byte, and refuses more.
+    parts = [area([one.coco() for one in masks[at : at + 255]]) for at in range(0, len(masks), 255)]
+    return np.concatenate([np.zeros(0), *parts])
 
 
 def boxes_around(masks: Sequence[Runs]) -> NDArray[np.float64]:

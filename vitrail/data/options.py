@@ -18,7 +18,7 @@ class LayoutOptions:
     ----------
     layout
         what it is, where the guess is wrong: folders, filenames, table, annotations, webdataset, huggingface, npz,
-        volumes, boxes, masks, crops
+        volumes, boxes, panoptic, masks, crops
     labels
         the table that holds the labels, and the column: labels.csv, or labels.csv:species
     groups
@@ -26,12 +26,15 @@ class LayoutOptions:
         what names tell of frames of videos
     splits
         the column of the splits, what its words or folders mean (0=train,1=test), or none: draw new ones
+    things
+        the classes of objects (instances, panoptic), such as car,pedestrian; others are no objects
     """
 
     layout: str = "auto"
     labels: str = ""
     groups: str = ""
     splits: str = ""
+    things: str = ""
 
     def words(self) -> tuple[str, ...]:
         """Return the options that are not defaults as words of a command."""

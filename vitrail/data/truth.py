@@ -16,7 +16,9 @@ class Truth:
     such as WordNet's numbers of ImageNet, in the same order.
 
     class: one name per image; classes: any number of names; mask: an image of class values, by its path;
-    boxes: a list of classes with corners, as JSON; caption: a text; none: only images.
+    boxes: a list of classes with corners, as JSON; instances: such a list with an outline of each; panoptic: such a
+    list of areas that do not overlap, of which those of the classes `things` are single objects; caption: a text;
+    none: only images.
     """
 
     kind: str
@@ -27,6 +29,7 @@ class Truth:
     unit: str = ""
     values: tuple[int, ...] = ()
     ids: tuple[str, ...] = ()
+    things: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without defaults."""
@@ -38,6 +41,7 @@ class Truth:
             "unit": self.unit,
             "values": list(self.values),
             "ids": list(self.ids),
+            "things": list(self.things),
         }
         return {
             "kind": self.kind,
@@ -57,4 +61,5 @@ class Truth:
             str(values.get("unit", "")),
             tuple(map(int, values.get("values", ()))),
             tuple(map(str, values.get("ids", ()))),
+            tuple(map(str, values.get("things", ()))),
         )

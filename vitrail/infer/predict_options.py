@@ -29,9 +29,10 @@ class AnswerOptions:
     tiles
         predict large images in square tiles with this side in pixels, about the size of the training images
     coco
-        write predicted boxes as labels to this COCO file
+        write predicted boxes, and masks if the model has them, as labels to this COCO file
     yolo
-        write predicted boxes as labels into this folder: data.yaml, and a text file per image in labels/
+        write predicted boxes, or the outlines of masks, as labels into this folder: data.yaml, and a text file per
+        image in labels/
     """
 
     point: str | None = None

@@ -28,7 +28,8 @@ RARE = 0.01
 class DecoderShape:
     """Sizes of a decoder; `groups` counts the groups of queries while training.
 
-    `anchor` is the side of the box that every cell starts from, in shares of the input.
+    `anchor` is the side of the box that every cell starts from, in shares of the input. Cells whose centre is nearer
+    than `margin` to the border propose nothing.
     """
 
     width: int = 256
@@ -39,6 +40,7 @@ class DecoderShape:
     points: int = 2
     hidden: int = 1024
     anchor: float = 0.05
+    margin: float = 0.0
 
 
 class Answers(NamedTuple):
@@ -166,7 +168,7 @@ class QueryDecoder(nn.Module):
         groups = self.shape.groups if self.training else 1
         anchors = _anchors(grid, self.shape.anchor, maps.device)
         proposed = [proposer(memory, anchors) for proposer in self.proposers[:groups]]
-        best = [self._best(one) for one in proposed]
+        best = [self._best(one, anchors) for one in proposed]
         first = Answers(torch.cat([one.boxes for one in best], 1), torch.cat([one.logits for one in best], 1))
         queries = groups * min(self.shape.queries, memory.shape[1])
         chosen = self._chosen(groups, memory.shape[1])
@@ -182,10 +184,14 @@ class QueryDecoder(nn.Module):
         layers = Answers(moved(references[:, None], self.change(y)), self.classes(y).float())
         return Decoded(layers, first, proposed[0].logits, tuple(read))
 
-    def _best(self, proposed: Answers) -> Answers:
+    def _best(self, proposed: Answers, anchors: Tensor) -> Answers:
         """Return the most probable proposals, as many as there are queries: (b, q, …)."""
         many = min(self.shape.queries, proposed.logits.shape[1])
-        at = proposed.logits.amax(-1).topk(many, dim=1).indices[..., None]
+        rank, margin = proposed.logits.amax(-1), self.shape.margin
+        if margin:
+            centres = anchors[:, :2]
+            rank = rank.masked_fill(((centres <= margin) | (centres >= 1 - margin)).any(-1), -torch.inf)
+        at = rank.topk(many, dim=1).indices[..., None]
         boxes = proposed.boxes.gather(1, at.expand(-1, -1, 4))
         return Answers(boxes, proposed.logits.gather(1, at.expand(-1, -1, proposed.logits.shape[-1])))
 

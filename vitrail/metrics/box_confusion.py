@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -89,6 +89,16 @@ def confusion(pairs: Iterable[BoxPairs], classes: int) -> Integers:
     cells = [one.truth * side + one.answer for one in pairs]
     whole = np.concatenate([*cells, np.zeros(0, np.int64)])
     return np.bincount(whole, minlength=side * side).reshape(side, side)
+
+
+def tally(pairs: Sequence[BoxPairs], classes: int) -> Integers:
+    """Return right, missed, invented and mistaken objects of each image: (images, 4)."""
+    counts = np.zeros((len(pairs), 4), np.int64)
+    for row, one in zip(counts, pairs, strict=True):
+        missed, invented = one.answer == classes, one.truth == classes
+        right = one.answer == one.truth
+        row[:] = right.sum(), missed.sum(), invented.sum(), (~(right | missed | invented)).sum()
+    return counts
 
 
 def count_duplicates(corners: Array, kinds: Integers) -> tuple[int, int]:

@@ -189,7 +189,7 @@ PRESETS: Mapping[str, RfDetrConfig] = MappingProxyType(
         "rf_detr_s": RfDetrConfig(512),
         "rf_detr_m": RfDetrConfig(576),
         "rf_detr_l": RfDetrConfig(704),
-        "rf_detr_base": RfDetrConfig(560, 14, windows=4, taps=(2, 5, 8, 11), table=37),
+        "rf_detr_b": RfDetrConfig(560, 14, windows=4, taps=(2, 5, 8, 11), table=37),
         "rf_detr_seg_n": replace(_SEG, image=312, windows=1),
         "rf_detr_seg_s": _SEG,
         "rf_detr_seg_m": replace(_SEG, image=432),

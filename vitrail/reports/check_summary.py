@@ -47,6 +47,17 @@ TITLES = {
     "box sizes": "Sizes of the boxes",
     "objects": "Objects in an image",
     "background": "Images of background",
+    "no outline": "Objects without an outline",
+    "empty mask": "Masks without a pixel",
+    "mask outside": "Outlines beyond the border",
+    "box apart": "Boxes apart from their masks",
+    "doubled mask": "Masks that are there twice",
+    "masks overlap": "Masks inside others",
+    "few objects": "Classes with few objects",
+    "object classes": "Objects of each class",
+    "mask sizes": "Sizes of the masks",
+    "void image": "Without a segment",
+    "segments overlap": "Segments that overlap",
 }
 """Kind of finding → its title."""
 

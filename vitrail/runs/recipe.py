@@ -39,6 +39,7 @@ class DataSettings(Settings):
     labels: str = ""
     groups: str = ""
     splits: str = ""
+    things: str = ""
     val: Share = 0.15
     test: Share = 0.15
 

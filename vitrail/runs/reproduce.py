@@ -34,7 +34,7 @@ def train_command(recipe: Recipe, weights: str, kind: str) -> str:
     if unwrapped.wrapper == ELASTIC:
         words.append("--elastic")
     words += _settings(task, recipe.recipe)
-    for name in ("layout", "labels", "groups", "splits"):
+    for name in ("layout", "labels", "groups", "splits", "things"):
         if (value := getattr(data, name)) != getattr(DataSettings(), name):
             words += [f"--{name}", value]
     if training.precision != "auto":

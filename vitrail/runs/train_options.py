@@ -27,8 +27,8 @@ class TrainOptions:
     recipe
         named recipe, or a YAML file like the recipe.yaml of a run
     task
-        the task, by default the one that fits the data: classify, multilabel, segment, detect, or a class of your own,
-        module:Class
+        the task, by default the one that fits the data: classify, multilabel, segment, detect, instances, or a class
+        of your own, module:Class
     set
         settings of the task itself, such as dropout=0.2,mixup=0
     epochs
@@ -90,6 +90,8 @@ class TrainOptions:
         the video names in file names
     splits
         the column of the splits, what its words or folders mean (0=train,1=test), or none: draw new ones
+    things
+        the classes of objects (instances, panoptic), such as car,pedestrian; others are no objects
     val
         share of the images for choosing the best epoch
     test
@@ -152,6 +154,7 @@ class TrainOptions:
     labels: str | None = None
     groups: str | None = None
     splits: str | None = None
+    things: str | None = None
     val: float | None = None
     test: float | None = None
     precision: Literal["auto", "float32", "bf16"] | None = None

@@ -184,7 +184,9 @@ def _prepared(recipe: Recipe, listeners: Sequence[Listener]) -> Prepared:
             listener(Event("looked", 0, {"done": done, "total": total}))
 
     data = recipe.data
-    options = LayoutOptions(layout=data.layout, labels=data.labels, groups=data.groups, splits=data.splits)
+    options = LayoutOptions(
+        layout=data.layout, labels=data.labels, groups=data.groups, splits=data.splits, things=data.things
+    )
     task = unwrap(recipe.task.model_dump()).task["name"]
     shares = {
         name: None if value == SHARE else value for name, value in (("val", data.val), ("test", data.test))

@@ -87,7 +87,7 @@ class Trainings:
 def _only_draft(options: TrainOptions) -> TrainOptions:
     """Return the options of the draft before a training: what it is about, without what only steps have."""
     kept = ("model", "weights", "task", "imgsz", "fit", "seed", "device", "val", "test", "set")
-    read = ("layout", "labels", "groups", "splits")
+    read = ("layout", "labels", "groups", "splits", "things")
     return TrainOptions(tune="draft", **{name: getattr(options, name) for name in (*kept, *read)})
 
 

@@ -50,6 +50,14 @@ GOOGLE = Conventions(
 TIMM = Conventions("timm", gelu="exact", resize="bicubic_antialias")
 OFFICIAL = Conventions("official", gelu="exact", resize="bicubic")
 HUGGINGFACE = Conventions("huggingface", gelu="exact", resize="bicubic")
+RF_DETR = Conventions(
+    "official",
+    gelu="exact",
+    resize="bicubic_antialias",
+    preprocessing=Preprocessing(
+        IMAGENET_MEAN, IMAGENET_STD, fit="squash", crop_fraction=1.0, interpolation="bilinear"
+    ),
+)
 
 
 PILLOW = MappingProxyType({0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"})

@@ -19,7 +19,7 @@ from vitrail.weights import hub_folder, infer_config, rules
 from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_own, of_timm_folder
 from vitrail.weights.files import Opened
 from vitrail.weights.layouts import Layout, layout_of
-from vitrail.weights.read_request import CLASSIFY, Asked, Read, alternatives, beside, shapes
+from vitrail.weights.read_request import CLASSIFY, Asked, Read, alternatives, beside, head_shapes, shapes
 from vitrail.weights.read_timm import through_timms, timm_network
 from vitrail.weights.rules import Loaded
 from vitrail.weights.stated_config import Said, of_user
@@ -101,11 +101,12 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     config = _with_conventions(config, stated, opened)
     if asked.written is not None and shapes(asked.written) == shapes(config):
         config = asked.written  # includes settings that neither the tensors nor the other layout contain
-    weights = rules.load(kind.table, kind.tensors, shapes(config), lambda: _hint(config))
+    head = head_shapes(config, kind.task, kind.settings, kind.classes) if kind.classes else None
+    weights = rules.load(kind.table, kind.tensors, shapes(config), lambda: _hint(config), head)
     if unsaid:  # last, because missing tensors are the better reason
         raise unsaid
     weights, pool, dropped = _classifier(weights, config, asked)
-    lines = [line, _size_line(config, said), dropped, beside(kind.tensors), *kind.assumed]
+    lines = [line, _size_line(config, said), dropped, beside(kind.tensors), *kind.notes]
     header = _converted(opened)
     preprocessing = of_timm_folder(opened.config) or kind.conventions.preprocessing
     if steps := header.get("preprocessing"):
@@ -212,6 +213,7 @@ def _size_line(config: Any, said: Said) -> str | None:
         config.family == "vvt"
         or config.size in (said.image, *said.sizes)
         or getattr(config, "position", "") == "relative"
+        or getattr(config, "table", None) is not None
     ):
         return None
     height, width = config.size

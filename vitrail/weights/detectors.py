@@ -1,8 +1,9 @@
 """Official detectors and segmenters by our names: repository at the hub, licence and task. No torch.
 
-The names of repositories come from their pages at huggingface.co, from transformers' documentation, and from EoMT's
-list of models (github.com/tue-mps/eomt, model_zoo/dinov2.md); the licences from the cards and licences of their
-authors: Apache-2.0 for RF-DETR up to L and all RF-DETR-Seg, and DETR, MIT for EoMT. None could be fetched here.
+The names of repositories are taken from documentation: their pages at huggingface.co, transformers' docstrings, and
+EoMT's list of models (github.com/tue-mps/eomt, model_zoo/dinov2.md). Those in `BY_ANALOGY` were not seen anywhere and
+follow the names of the others. The licences are those of their authors: Apache-2.0 for DETR, for RF-DETR up to L and
+for all RF-DETR-Seg, MIT for EoMT. No file of theirs could be fetched where this was written.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ DETECTORS: tuple[Detector, ...] = (
         ("rf_detr_n.coco", "Roboflow/rf-detr-nano", "detect"),
         ("rf_detr_s.coco", "Roboflow/rf-detr-small", "detect"),
         ("rf_detr_m.coco", "Roboflow/rf-detr-medium", "detect"),
-        ("rf_detr_b.coco", "Roboflow/rf-detr-base", "detect"),
+        ("rf_detr_base.coco", "Roboflow/rf-detr-base", "detect"),
         ("rf_detr_l.coco", "Roboflow/rf-detr-large", "detect"),
         ("rf_detr_seg_n.coco", "Roboflow/rf-detr-seg-nano", "instances"),
         ("rf_detr_seg_s.coco", "Roboflow/rf-detr-seg-small", "instances"),
         ("rf_detr_seg_m.coco", "Roboflow/rf-detr-seg-medium", "instances"),
         ("rf_detr_seg_l.coco", "Roboflow/rf-detr-seg-large", "instances"),
+        ("rf_detr_seg_xl.coco", "Roboflow/rf-detr-seg-xlarge", "instances"),
+        ("rf_detr_seg_2xl.coco", "Roboflow/rf-detr-seg-2xlarge", "instances"),
         ("detr_r50.coco", "facebook/detr-resnet-50", "detect"),
         ("detr_r101.coco", "facebook/detr-resnet-101", "detect"),
         ("detr_r50_dc5.coco", "facebook/detr-resnet-50-dc5", "detect"),
@@ -62,6 +65,16 @@ DETECTORS: tuple[Detector, ...] = (
     ),
 )
 """In the order in which a network's name stands for them: the first is taken."""
+
+
+BY_ANALOGY = (
+    "Roboflow/rf-detr-medium",
+    "Roboflow/rf-detr-seg-large",
+    "Roboflow/rf-detr-seg-2xlarge",
+    "facebook/detr-resnet-101-panoptic",
+    "facebook/detr-resnet-50-dc5-panoptic",
+)
+"""Repositories whose names follow those of the others."""
 
 
 def detector(name: str) -> Detector | None:

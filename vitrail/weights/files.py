@@ -214,12 +214,18 @@ def _scripted(path: Path) -> bool:
 
 
 def _trained(content: Any) -> dict[str, Any]:
-    """Return the network in a training checkpoint of timm or torchvision, in the form of timm's config.json."""
-    name = content.get("arch") if isinstance(content, Mapping) else None
+    """Return the network in a training checkpoint of timm or torchvision, in the form of timm's config.json.
+
+    The arguments of one of RF-DETR are returned as `rfdetr`.
+    """
+    if not isinstance(content, Mapping):
+        return {}
+    name, said = content.get("arch"), content.get("args")
+    values = vars(said) if isinstance(said, argparse.Namespace) else said if isinstance(said, dict) else {}
+    if "out_feature_indexes" in values and "num_windows" in values:
+        return {"rfdetr": values}
     if not isinstance(name, str):
         return {}
-    said = content.get("args")
-    values = vars(said) if isinstance(said, argparse.Namespace) else {}
     arguments = dict(values.get("model_kwargs") or {})
     if size := values.get("img_size"):
         arguments["img_size"] = size

@@ -58,6 +58,8 @@ COMPARED = (
     "token_width",
     "layer_scale",
     "query_blocks",
+    "windows",
+    "taps",
 )
 """The settings that define a network; size, channels and conventions do not."""
 
@@ -297,8 +299,14 @@ def _shared(widths: Sequence[int]) -> str:
 
 
 def preset_of(config: Any) -> str | None:
-    """Return our preset that differs from these settings at most in size, channels and conventions."""
-    return next((name for name, preset in _family(config) if same_network(config, preset)), None)
+    """Return our preset that differs from these settings at most in size, channels and conventions.
+
+    Of several, it is one with the same size.
+    """
+    same = [
+        (preset.size != config.size, name) for name, preset in _family(config) if same_network(config, preset)
+    ]
+    return min(same, key=lambda one: one[0])[1] if same else None
 
 
 def same_network(a: Any, b: Any) -> bool:

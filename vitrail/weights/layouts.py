@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from vitrail.weights import eomt_files, hub_folder, infer_config, rules
-from vitrail.weights.conventions import GOOGLE, HUGGINGFACE, OFFICIAL, TIMM, Conventions, of_hub
+from vitrail.weights import eomt_files, hub_folder, infer_config, rf_detr_files, rules
+from vitrail.weights.conventions import GOOGLE, HUGGINGFACE, OFFICIAL, RF_DETR, TIMM, Conventions, of_hub
 from vitrail.weights.files import Opened
 from vitrail.weights.read_request import CLASSIFY
 from vitrail.weights.rules import Table
 from vitrail.weights.stated_config import Said
-from vitrail.weights.tables import google, huggingface, official
+from vitrail.weights.tables import google, huggingface, official, rf_detr
 from vitrail.weights.tables import timm as timm_tables
 
 
 class Layout(NamedTuple):
     """A detected layout: its table, the function from shapes to settings, its tensors and conventions.
 
-    The head is that of `task` with these `settings`, and `labels` are its classes, if stated; `assumed` are sentences
-    about assumptions.
+    The head is that of `task` with these `settings`, and `labels` are its classes, if stated. With `classes`, their
+    number, it is loaded as strictly as the encoder. `notes` are sentences about assumptions.
     """
 
     table: Table
@@ -34,7 +35,8 @@ class Layout(NamedTuple):
     task: str = CLASSIFY
     settings: Mapping[str, Any] = MappingProxyType({})
     labels: tuple[str, ...] = ()
-    assumed: tuple[str, ...] = ()
+    classes: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None) -> Layout | None:
@@ -42,6 +44,8 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
     names = tensors.keys()
     if found := eomt_files.look(opened, tensors):
         return _eomt(opened, found)
+    if (detector := rf_detr_files.canonical(tensors)) is not None:
+        return _rf_detr(opened, detector)
     if any(name.endswith("embedding/kernel") for name in names):
         renamed = google.renamed(tensors)
         query = next((t for n, t in renamed.items() if n.endswith("query/kernel")), None)
@@ -67,6 +71,20 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
         table = official.T2T_PERFORMER if performer else official.T2T_TRANSFORMER
         return Layout(table, infer_config.t2t, tensors, OFFICIAL)
     return None
+
+
+def _rf_detr(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout:
+    stated = rf_detr_files.stated_by(opened.config)
+    task, settings, classes = rf_detr_files.settings(tensors, stated)
+    hub = hub_folder.hub_type(opened.config) is not None
+    sizes = ((stated.image, stated.image),) if stated.image else ()
+    said = hub_folder.said_of(hub_folder.whole(opened.config)) if hub else Said(stated.by, sizes=sizes)
+    conventions = replace(HUGGINGFACE, preprocessing=of_hub(opened.preprocessing)) if hub else RF_DETR
+    table = rf_detr.table(apart=rf_detr_files.is_apart(tensors))
+    infer = partial(rf_detr_files.encoder, stated=stated)
+    labels = stated.classes if len(stated.classes) == classes else ()
+    notes = rf_detr_files.notes(stated, classes)
+    return Layout(table, infer, tensors, conventions, said, task, settings, labels, classes, notes)
 
 
 def _hub(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout | None:
@@ -99,7 +117,7 @@ def _eomt(opened: Opened, found: eomt_files.Found) -> Layout:
     base = OFFICIAL if found.official else HUGGINGFACE
     conventions = replace(base, preprocessing=of_hub(found.processor))
     return Layout(
-        found.table, found.infer, found.tensors, conventions, said, task=found.task, assumed=found.assumed
+        found.table, found.infer, found.tensors, conventions, said, task=found.task, notes=found.assumed
     )
 
 

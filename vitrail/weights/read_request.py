@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vitrail.core.catalog import load
 from vitrail.models.factory import build
 from vitrail.weights.conventions import Preprocessing
 from vitrail.weights.files import Opened
@@ -71,6 +72,17 @@ def beside(tensors: Mapping[str, Tensor]) -> str | None:
     aside = [n for n in tensors if any(fnmatchcase(n, pattern) for pattern in through_timm.BESIDE)]
     names = {"decoder" if n.startswith("decoder") else n.split(".")[0] for n in aside}
     return f"left aside: {', '.join(sorted(names))}" if names else None
+
+
+def head_shapes(
+    config: Any, task: str, settings: Mapping[str, Any], classes: int
+) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of the tensors of a head for an encoder, without allocating memory."""
+    with torch.device("meta"):
+        encoder = build(config)
+        built = load("task", task)([f"class {number}" for number in range(classes)], settings)
+        head = encoder.own_head(task, classes) or built.head(encoder.spec)
+    return {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
 
 
 def shapes(config: Any) -> dict[str, tuple[int, ...]]:

@@ -47,22 +47,36 @@ def stacked(parts: int) -> Op:
     return Op(lambda theirs: torch.cat(theirs), lambda ours: ours.chunk(parts))
 
 
+class Part(NamedTuple):
+    """One of several equal parts of a tensor, in the order of its rows."""
+
+    place: int
+    of: int
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Our name of a tensor and their names (several if the op joins them).
 
     `{i}` and similar fields match one part of a name, `{rest}` all the rest; `{i+1}` and `{i-1}` are the next and the
-    previous number.
+    previous number. With `part` ours is only this part of their one tensor; the rules of the other parts name it, too.
     """
 
     ours: str
     theirs: str | tuple[str, ...]
     op: Op = SAME
+    part: Part | None = None
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Their names, as patterns."""
         return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
+    def read(self, theirs: tuple[Tensor, ...]) -> Tensor:
+        """Return our tensor from theirs."""
+        if self.part is not None:
+            theirs = tuple(tensor.chunk(self.part.of)[self.part.place] for tensor in theirs)
+        return self.op.load(theirs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,34 +96,67 @@ class Loaded(NamedTuple):
     head: dict[str, Tensor]
 
 
+class _Found(NamedTuple):
+    """Tensors with our names, the names of theirs that were read, and what is wrong."""
+
+    tensors: dict[str, Tensor]
+    read: set[str]
+    wrong: list[str]
+
+
 def load(
-    table: Table, source: Mapping[str, Tensor], shapes: Shapes, hint: Callable[[], str] = lambda: ""
+    table: Table,
+    source: Mapping[str, Tensor],
+    shapes: Shapes,
+    hint: Callable[[], str] = lambda: "",
+    head: Shapes | None = None,
 ) -> Loaded:
-    """Return the tensors of an encoder with these `shapes` from those of a source.
+    """Return the tensors of an encoder with these `shapes` from those of a source, and those of its head.
+
+    With the shapes of the `head` it is loaded as strictly, and its rules may be patterns; otherwise each of its rules
+    without fields is read if the source has its tensors.
 
     Raise WeightsError with the tensors that are missing, have another shape, or are neither read nor ignored; the
     message ends with `hint()`, which is called only then.
     """
-    encoder, wrong, read = {}, [], set()
-    for name, shape in shapes.items():
-        rule, parts = _match(table.rules, name)
-        theirs = [pattern.format(**parts) for pattern in rule.sources]
-        missing = [key for key in theirs if key not in source]
-        if missing:
-            wrong.append(f"{', '.join(missing)} missing")
-            continue
-        read.update(theirs)
-        encoder[name] = rule.op.load(tuple(source[key] for key in theirs)).contiguous()
-        if tuple(encoder[name].shape) != tuple(shape):
-            wrong.append(f"{theirs[0]} gives {tuple(encoder[name].shape)} where {tuple(shape)} is wanted")
-    head, used = _head(table, source)
-    left = [key for key in source if key not in read | used and not _ignored(table, key)]
-    wrong += [f"{key} has no place" for key in left]
+    encoder = _read(table.rules, source, shapes)
+    answer = _present(table.head, source) if head is None else _read(table.head, source, head)
+    read = encoder.read | answer.read
+    left = [key for key in source if key not in read and not _ignored(table, key)]
+    wrong = [*encoder.wrong, *answer.wrong, *(f"{key} has no place" for key in left)]
     if wrong:
         raise WeightsError(
             f"These {table.name} weights do not fit the network: {_some(wrong)}. {hint()}".strip()
         )
-    return Loaded(encoder, head)
+    return Loaded(encoder.tensors, answer.tensors)
+
+
+def _read(rules: tuple[Rule, ...], source: Mapping[str, Tensor], shapes: Shapes) -> _Found:
+    """Read all tensors of these shapes."""
+    found = _Found({}, set(), [])
+    for name, shape in shapes.items():
+        rule, parts = _match(rules, name)
+        theirs = [pattern.format(**parts) for pattern in rule.sources]
+        missing = [key for key in theirs if key not in source]
+        if missing:
+            found.wrong.append(f"{', '.join(missing)} missing")
+            continue
+        found.read.update(theirs)
+        ours = rule.read(tuple(source[key] for key in theirs)).contiguous()
+        found.tensors[name] = ours
+        if tuple(ours.shape) != tuple(shape):
+            found.wrong.append(f"{theirs[0]} gives {tuple(ours.shape)} where {tuple(shape)} is wanted")
+    return found
+
+
+def _present(rules: tuple[Rule, ...], source: Mapping[str, Tensor]) -> _Found:
+    """Read the rules whose tensors the source has; none of them is a pattern."""
+    found = _Found({}, set(), [])
+    for rule in rules:
+        if all(key in source for key in rule.sources):
+            found.tensors[rule.ours] = rule.read(tuple(source[key] for key in rule.sources)).contiguous()
+            found.read.update(rule.sources)
+    return found
 
 
 def peek(table: Table, source: Mapping[str, Tensor], name: str) -> Tensor | None:
@@ -118,9 +165,7 @@ def peek(table: Table, source: Mapping[str, Tensor], name: str) -> Tensor | None
         return None
     rule, parts = _match(table.rules, name)
     theirs = [pattern.format(**parts) for pattern in rule.sources]
-    return (
-        rule.op.load(tuple(source[key] for key in theirs)) if all(key in source for key in theirs) else None
-    )
+    return rule.read(tuple(source[key] for key in theirs)) if all(key in source for key in theirs) else None
 
 
 def save(
@@ -128,12 +173,17 @@ def save(
 ) -> dict[str, Tensor]:
     """Return the source's tensors from ours, bit-equal to those that `load` read."""
     out: dict[str, Tensor] = {}
+    parts: dict[str, dict[int, Tensor]] = {}
     for rules, tensors in ((table.rules, encoder), (table.head, head or {})):
         for name, tensor in tensors.items():
-            rule, parts = _match(rules, name)
-            for key, value in zip(rule.sources, rule.op.save(tensor), strict=True):
-                out[key.format(**parts)] = value.contiguous()
-    return out
+            rule, fields = _match(rules, name)
+            for pattern, value in zip(rule.sources, rule.op.save(tensor), strict=True):
+                key = pattern.format(**fields)
+                if rule.part is None:
+                    out[key] = value.contiguous()
+                else:
+                    parts.setdefault(key, dict.fromkeys(range(rule.part.of), value))[rule.part.place] = value
+    return out | {key: torch.cat(list(pieces.values())) for key, pieces in parts.items()}
 
 
 def rename_keys(source: Mapping[str, Tensor], spellings: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
@@ -144,16 +194,6 @@ def rename_keys(source: Mapping[str, Tensor], spellings: Iterable[tuple[str, str
             name = re.sub(pattern, replacement, name)
         out[name] = tensor
     return out
-
-
-def _head(table: Table, source: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
-    head: dict[str, Tensor] = {}
-    used: set[str] = set()
-    for rule in table.head:
-        if all(key in source for key in rule.sources):
-            head[rule.ours] = rule.op.load(tuple(source[key] for key in rule.sources)).contiguous()
-            used.update(rule.sources)
-    return head, used
 
 
 def _match(rules: tuple[Rule, ...], name: str) -> tuple[Rule, dict[str, str]]:

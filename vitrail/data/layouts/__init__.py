@@ -16,6 +16,7 @@ from vitrail.data.layouts.base import Tree
 from vitrail.data.layouts.decide import Look, decide
 from vitrail.data.layouts.frames import with_frames
 from vitrail.data.layouts.split_lists import with_lists
+from vitrail.data.layouts.things import with_things
 from vitrail.data.options import DEFAULTS, LayoutOptions
 
 
@@ -28,7 +29,7 @@ def sniff(
 
     Raises:
         DataError: the source is missing, unreadable, empty, or has no known layout.
-        SettingError: the name of the layout is unknown.
+        SettingError: the name of the layout, or of a class of objects, is unknown.
     """
     options = replace(options, layout=layout) if layout else options
     name = "table" if options.labels and options.layout == "auto" else options.layout
@@ -46,6 +47,7 @@ def sniff(
         found = replace(found, notes=(*tree.notes, *tree.odd_notes(), *found.notes))
     if options.splits == "none":
         found = replace(found, found=tuple(entry._replace(split="") for entry in found.found))
+    found = with_things(found, options.things) if options.things else found
     return with_frames(tree, with_lists(tree, replace(found, asked=options)))
 
 

@@ -42,7 +42,7 @@ def look(tree: Tree) -> Layout | None:
     names = (*stated, *sorted(occurring - stated.keys(), key=natural))
     outlined = any({"polygons", "rle"} & box.more.keys() for one in pictures.values() for box in one.boxes)
     why = f"{name} boxes, because {because}: {boxes} on {count(len(entries), 'image')}."
-    truth = Truth("boxes", names)
+    truth = Truth("instances" if outlined and tree.wanted == "instances" else "boxes", names)
     notes = [*drawn.notes, *_left_aside(tree, pictures)]
     notes += [f"{count(twice, 'box', 'boxes')} in several files: taken once."] if twice else []
     return Layout(
@@ -64,7 +64,9 @@ def _left_aside(tree: Tree, pictures: Mapping[str, OutlinedImage]) -> list[str]:
 
 def _refusal(tree: Tree, what: str, outlined: bool) -> str:
     """Return the message for boxes without a named task."""
-    masks = " To learn the outlines as masks: --task segment." if outlined else ""
+    masks = (
+        " To learn the outlines as objects: --task instances; as masks: --task segment." if outlined else ""
+    )
     return (
         f"{tree.name} holds boxes ({what}). To learn them: --task detect.{masks} As classification I can take the "
         "crops: --layout crops."

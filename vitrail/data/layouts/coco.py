@@ -16,6 +16,7 @@ from vitrail.data.layouts.annotations import few, is_coco_classes
 from vitrail.data.layouts.base import Tree
 from vitrail.data.layouts.mask_files import paint
 from vitrail.data.layouts.outline_masks import Box, Drawn, OutlinedImage
+from vitrail.data.layouts.panoptic import is_panoptic
 
 
 def content_of(tree: Tree, name: str) -> dict[str, Any] | None:
@@ -34,7 +35,7 @@ def content_of(tree: Tree, name: str) -> dict[str, Any] | None:
             f"{name} in {tree.name} is broken ({error}). Export the annotations again."
         ) from error
     wanted = isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
-    wanted = wanted and not is_coco_classes(content)
+    wanted = wanted and not is_coco_classes(content) and not is_panoptic(content)
     return content if wanted else None
 
 

@@ -1,20 +1,24 @@
-"""Read "CVAT for images": boxes and polygons of every image, corners in pixels from 0."""
+"""Read "CVAT for images": boxes, polygons and masks of every image, corners in pixels from 0."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from xml.etree import ElementTree
+
+import numpy as np
 
 from vitrail.core.errors import DataError
 from vitrail.data.image_finder import Finder, folder_of
+from vitrail.data.instances import runs_at
 from vitrail.data.labels import count, shorten, split_of
 from vitrail.data.layouts.annotations import few
 from vitrail.data.layouts.base import Tree
 from vitrail.data.layouts.outline_masks import Box, Drawn, OutlinedImage
 
-_SHAPES = ("box", "polygon")
-_OTHERS = ("polyline", "points", "ellipse", "cuboid", "mask", "skeleton")
+_SHAPES = ("box", "polygon", "mask")
+_OTHERS = ("polyline", "points", "ellipse", "cuboid", "skeleton")
 
 
 def xml_files(tree: Tree) -> list[str]:
@@ -23,7 +27,7 @@ def xml_files(tree: Tree) -> list[str]:
 
 
 def _is_cvat(data: bytes) -> bool:
-    return b"<image" in data and (b"<box" in data or b"<polygon" in data)
+    return b"<image" in data and any(f"<{shape} ".encode() in data for shape in _SHAPES)
 
 
 def read(tree: Tree) -> Drawn:
@@ -60,7 +64,7 @@ def _image(image: ElementTree.Element, file: str, find: Finder, tree: Tree) -> O
     size = int(image.attrib.get("height", 0)), int(image.attrib.get("width", 0))
     picture, trouble = find(said, folder_of(file), split)
     if not trouble and picture in tree.files:
-        boxes = [_box(one) for one in image if one.tag in _SHAPES]
+        boxes = [_box(one, size) for one in image if one.tag in _SHAPES]
         return OutlinedImage(picture, split, boxes, "", size if all(size) else (0, 0))
     if len(several := find.called(said, split)) > 1:
         trouble = f"is listed in {file} and may be {shorten(several)}: write its folder there, too"
@@ -68,8 +72,10 @@ def _image(image: ElementTree.Element, file: str, find: Finder, tree: Tree) -> O
     return None
 
 
-def _box(shape: ElementTree.Element) -> Box:
+def _box(shape: ElementTree.Element, size: tuple[int, int]) -> Box:
     stated = shape.attrib
+    if shape.tag == "mask":
+        return _mask(stated, size)
     if shape.tag == "box":
         corners = tuple(float(stated[side]) for side in ("xtl", "ytl", "xbr", "ybr"))
         return Box(stated["label"], _around(corners, float(stated.get("rotation", 0))), {})
@@ -78,6 +84,18 @@ def _box(shape: ElementTree.Element) -> Box:
     return Box(
         stated["label"], (min(xs), min(ys), max(xs), max(ys)), {"polygons": [[round(n, 3) for n in points]]}
     )
+
+
+def _mask(stated: Mapping[str, str], size: tuple[int, int]) -> Box:
+    """Return a mask: run lengths row by row inside its box, outside and inside the object in turn."""
+    left, top, wide, tall = (int(float(stated[side])) for side in ("left", "top", "width", "height"))
+    runs = [int(number) for number in stated["rle"].split(",")]
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    fits = 0 <= left <= left + wide <= size[1] and 0 <= top <= top + tall <= size[0]
+    if len(flat) != wide * tall or not fits:
+        raise ValueError(f"a mask of {len(flat)} pixels in a box of {wide} x {tall} at {left}, {top}")
+    rle = runs_at(flat.reshape(tall, wide), (top, left), size).to_dict()
+    return Box(stated["label"], (left, top, left + wide, top + tall), {"rle": rle})
 
 
 def _around(corners: tuple[float, ...], degrees: float) -> tuple[float, float, float, float]:

@@ -89,7 +89,12 @@ def decide(tree: Tree) -> Layout | None:
     return replace(chosen, notes=tuple(dict.fromkeys(notes)), question=question)
 
 
-_ALIKE = {"class": {"class", "classes"}, "classes": {"class", "classes"}}
+_ALIKE = {
+    "class": {"class", "classes"},
+    "classes": {"class", "classes"},
+    "boxes": {"boxes", "instances"},
+}
+"""Kind of truth that a task wants → the kinds that it takes."""
 
 
 def _wanted(tree: Tree, found: Found) -> Found:

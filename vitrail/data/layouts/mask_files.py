@@ -124,11 +124,16 @@ def decode_mask(raw: RawMask, truth: Truth, name: str) -> NDArray[np.uint8]:
 
 
 class Seen(NamedTuple):
-    """The content of the masks of a set: pixels of each value, or of each colour, and a palette."""
+    """The content of the masks of a set: pixels of each value, or of each colour, and a palette.
+
+    `ends` are the largest number of each mask whose numbers count from 1 without a gap, 0 of an empty mask and -1 of
+    any other.
+    """
 
     values: Counter[int]
     colours: Counter[Colour]
     palette: tuple[Colour, ...] = ()
+    ends: tuple[int, ...] = ()
 
 
 def survey(masks: Iterable[Callable[[], RawMask]]) -> Seen:
@@ -139,17 +144,25 @@ def survey(masks: Iterable[Callable[[], RawMask]]) -> Seen:
     values: Counter[int] = Counter()
     codes: Counter[int] = Counter()
     palette: tuple[Colour, ...] = ()
+    ends: list[int] = []
     with ThreadPoolExecutor() as pool:
         for own, coloured, colours in pool.map(_tally, masks):
             (codes if coloured and len(codes) < _COUNTED else values if not coloured else Counter()).update(
                 own
             )
             palette = palette or colours
+            ends.append(-1 if coloured else _end(own))
     found = Counter({(code >> 16, code >> 8 & 255, code & 255): pixels for code, pixels in codes.items()})
     if all(red == green == blue for red, green, blue in found):
         values.update({red: pixels for (red, _, _), pixels in found.items()})
         found = Counter()
-    return Seen(values, found, palette)
+    return Seen(values, found, palette, tuple(ends))
+
+
+def _end(values: Mapping[int, int]) -> int:
+    """Return the largest number of a mask whose numbers count from 1 without a gap, else -1; 0 for an empty mask."""
+    most, least = max(values, default=0), min(values, default=0)
+    return most if least >= 0 and len(values.keys() - {0}) == most else -1
 
 
 def _tally(make: Callable[[], RawMask]) -> tuple[Counter[int], bool, tuple[Colour, ...]]:
@@ -158,7 +171,7 @@ def _tally(make: Callable[[], RawMask]) -> tuple[Counter[int], bool, tuple[Colou
     except DataError:
         return Counter(), False, ()
     return (
-        Counter(dict(_counted(_codes(raw.array) if raw.coloured else raw.array))),
+        Counter(dict(_counted(codes_of(raw.array) if raw.coloured else raw.array))),
         raw.coloured,
         raw.palette,
     )
@@ -172,7 +185,8 @@ def _counted(array: NDArray[Any]) -> list[tuple[int, int]]:
     return list(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def _codes(array: NDArray[Any]) -> NDArray[np.int32]:
+def codes_of(array: NDArray[Any]) -> NDArray[np.int32]:
+    """Return colours (…, 3) as one number each: red, green and blue in eight bits."""
     codes: NDArray[np.int32] = array.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
     return codes
 
@@ -183,7 +197,7 @@ def hexed(colour: Colour) -> str:
 
 
 def _by_colour(array: NDArray[Any], truth: Truth, name: str) -> NDArray[np.uint8]:
-    codes = _codes(array)
+    codes = codes_of(array)
     known = {
         (r << 16) | (g << 8) | b: i if i < len(truth.names) else VOID
         for i, (r, g, b) in enumerate(truth.colours)

@@ -15,6 +15,9 @@ from vitrail.data.truth import Truth
 _INSTANCES = 40
 """Masks without a table and with more values than this contain objects, not classes."""
 
+_COUNTING = 4
+"""Masks whose numbers count from 1, to so many different ends, of which half are this or more, contain objects."""
+
 _MOST_COLOURS = 64
 
 _BLURRED = 0.95
@@ -29,13 +32,15 @@ _DWARFS = 10
 class Header(NamedTuple):
     """The header of the truths, notes on assumptions, and whether the values are those of objects.
 
-    `refusal` is the reason, as a sentence, why it names no class.
+    `guessed` means that no table says that they are those of classes. `refusal` is the reason, as a sentence, why it
+    names no class.
     """
 
     truth: Truth
     notes: tuple[str, ...] = ()
     objects: bool = False
     refusal: str = ""
+    guessed: bool = False
 
 
 def decide_header(table: Table | None, seen: Seen, known: Table | None = None) -> Header:
@@ -78,6 +83,13 @@ def _by_table(table: Table, seen: Seen) -> Header:
     if VOID in values and values <= {0, VOID} and len(counted) in (1, 2):
         names = tuple(one.name for one in counted)
         return _two((BACKGROUND, *names) if len(names) == 1 else names, (0, VOID))
+    if len(counted) == 1 and len(values - {0, VOID}) > 1 and not seen.colours:
+        name = counted[0].name
+        line = (
+            f"{table.file} names {name} alone, and the masks hold {count(len(values - {0}), 'number')}: they tell "
+            f"objects apart, and what is not 0 is {name}."
+        )
+        return Header(Truth("mask", (BACKGROUND, name)), (line,), objects=True)
     if len(counted) == 1:
         other = next((value for value in sorted(values - {0})), 1)
         return _two((BACKGROUND, counted[0].name), (0, other))
@@ -173,7 +185,7 @@ def _untold(seen: Seen) -> Header:
     if set(values) <= {0, 1}:
         return _two(two, (0, 1)) if values else Header(Truth("mask", two))
     inner = [value for value in values if value != VOID]
-    if len(inner) > _INSTANCES:
+    if len(inner) > _INSTANCES or _is_numbered(seen):
         line = (
             f"The masks hold {count(len(inner), 'number')} and no table names them: they tell objects apart, and "
             "what is not 0 is taken for foreground. To take each for a class, name them in classes.txt."
@@ -186,7 +198,18 @@ def _untold(seen: Seen) -> Header:
     names = tuple(f"class {value}" for value in inner)
     line = f"No table names the classes of the masks: called {shorten(names)}. Name them in classes.txt, one a line."
     palette = tuple(seen.palette[value] for value in inner) if inner and len(seen.palette) > inner[-1] else ()
-    return Header(Truth("mask", names, palette, None, values=stated), (line,))
+    return Header(Truth("mask", names, palette, None, values=stated), (line,), guessed=True)
+
+
+def _is_numbered(seen: Seen) -> bool:
+    """Return whether the numbers of every mask count its objects: from 1 without a gap, to another end each time."""
+    ends = [end for end in seen.ends if end]
+    return (
+        len(ends) >= _COUNTING
+        and all(end > 0 for end in ends)
+        and len(set(ends)) >= _COUNTING
+        and 2 * sum(end >= _COUNTING for end in ends) >= len(ends)
+    )
 
 
 def _is_smoothed(seen: Seen) -> bool:
@@ -213,4 +236,4 @@ def _colours_as_classes(seen: Seen) -> Header:
         f"No table names the colours of the masks: each is a class ({_shown(seen.colours)}). Name them in classes.txt, "
         "one a line: road 128 64 128; those called void count nowhere."
     )
-    return Header(Truth("mask", names, colours), (line,))
+    return Header(Truth("mask", names, colours), (line,), guessed=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -43,6 +43,9 @@ _MASKS = (
 
 _ASIDE = frozenset(("segmentationobject", "instances", "instance", "panoptic", "2ndmanual"))
 """Names of folders beside those of masks with other content."""
+
+_OBJECTS = ("instances", "instance")
+"""Names of folders with masks of objects, which are taken first where objects are wanted."""
 
 _GLUED = re.compile(
     r"(train|training|val|valid|test|testing)[ _-]?(annot|annots|masks?|labels?|gt)", re.IGNORECASE
@@ -102,13 +105,17 @@ class Pairs:
         return sorted({one for own in self.masks.values() for one in own if one}, key=natural)
 
 
-def pair(names: Sequence[str]) -> Pairs | None:
-    """Return the pairs of images and masks among these files; None if there are none."""
+def pair(names: Sequence[str], *, objects: bool = False) -> Pairs | None:
+    """Return the pairs of images and masks among these files; None if there are none.
+
+    With `objects`, folders of masks of single objects come before those of classes.
+    """
     parted = [_parted(name) for name in names]
-    others = [one.name for one in parted if _is_other(one)]
-    left = [one for one in parted if not _is_other(one)]
-    masks = [one for one in left if one.word in _MASKS]
-    pictures = _ImageIndex([one for one in left if one.word not in _MASKS])
+    words = {*_MASKS, *(_OBJECTS if objects else ())}
+    others = [one.name for one in parted if _is_other(one, words)]
+    left = [one for one in parted if not _is_other(one, words)]
+    masks = [one for one in left if one.word in words]
+    pictures = _ImageIndex([one for one in left if one.word not in words])
     found = _by_folders(masks, pictures) or _beside(pictures)
     if found is None:
         return None
@@ -116,8 +123,8 @@ def pair(names: Sequence[str]) -> Pairs | None:
     return found
 
 
-def _is_other(file: _File) -> bool:
-    return file.word in _ASIDE or _OTHER.fullmatch(file.stem) is not None
+def _is_other(file: _File, words: Set[str]) -> bool:
+    return file.word in _ASIDE - words or _OTHER.fullmatch(file.stem) is not None
 
 
 class _ImageIndex:
@@ -253,7 +260,7 @@ def _lossless(names: Sequence[str]) -> list[str]:
 
 
 def _rank(mask: _File, root: str) -> tuple[int, tuple[tuple[int, int, str], ...]]:
-    return _MASKS.index(mask.word), natural(root)
+    return (*_OBJECTS, *_MASKS).index(mask.word), natural(root)
 
 
 @lru_cache(maxsize=4096)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
 from vitrail.data.labels import count, shorten
-from vitrail.data.layouts import mask_files, mask_pairs, mask_tables, outlines, series
+from vitrail.data.layouts import mask_files, mask_pairs, mask_tables, object_masks, outlines, series
 from vitrail.data.layouts.base import Entry, Layout, Tree
 from vitrail.data.layouts.known_palettes import known
 from vitrail.data.layouts.mask_header import Header, decide_header
@@ -34,7 +34,7 @@ def look(tree: Tree) -> Layout | None:
     if found := series.pair(tree):
         return _of_series(tree, found)
     asked = tree.wanted == "mask" or tree.options.layout == "masks"
-    pairs = mask_pairs.pair(_candidates(tree))
+    pairs = mask_pairs.pair(_candidates(tree), objects=tree.wanted == "instances")
     painted = outlines.look(tree, boxes=asked)
     if pairs is None or (painted is not None and len(painted.explained) > len(pairs.masks)):
         return painted
@@ -164,15 +164,24 @@ class _Maker:
     def _one_each(self, table: mask_tables.Table | None) -> tuple[Header, dict[str, str]]:
         own = {picture: masks[""][0] for picture, masks in self.pairs.masks.items()}
         header = header_of(self.tree, list(own.values()), table, self.pairs.words)
+        if object_masks.are_objects(self.tree, header):
+            return self._objects(object_masks.of_files(self.tree, header, own))
         paths = {picture: self.tree.files[mask] for picture, mask in own.items()}
         if not header.objects:
             return header, paths
         self.kind = "the numbers are those of objects"
-        targets = {picture: dump_target({"classes": {FOREGROUND: path}}) for picture, path in paths.items()}
+        name = header.truth.names[1]
+        targets = {picture: dump_target({"classes": {name: path}}) for picture, path in paths.items()}
         return header, targets
+
+    def _objects(self, found: object_masks.ObjectMasks) -> tuple[Header, dict[str, str]]:
+        self.kind, self.broken = found.kind, found.broken
+        return found.header, found.targets
 
     def _by_class(self, table: mask_tables.Table | None) -> tuple[Header, dict[str, str]]:
         """Return entries with one file per class; pixels in no file are background."""
+        if self.tree.wanted == "instances":
+            return self._objects(object_masks.of_many(self.tree, self.pairs.masks))
         self.kind = "one file a class"
         known = [kind for kind in (table.kinds if table else ()) if kind.name in self.pairs.classes]
         names = [kind.name for kind in known] + [
@@ -222,6 +231,9 @@ class _Maker:
         self.kind = "one file an object"
         names = [kind.name for kind in (table.kinds if table else ()) if not kind.is_void]
         kind = names[0] if len(names) == 1 else FOREGROUND
+        if self.tree.wanted in {"instances", "boxes"}:
+            name = kind if kind != FOREGROUND else object_masks.OBJECT
+            return self._objects(object_masks.of_many(self.tree, self.pairs.masks, name))
         files = {picture: own[""] for picture, own in self.pairs.masks.items()}
         with ThreadPoolExecutor() as pool:
             found = dict(zip(files, pool.map(partial(self._union, kind), files.values()), strict=True))

@@ -17,7 +17,7 @@ from vitrail.core.errors import DataError
 from vitrail.data.image_finder import Finder
 from vitrail.data.labels import count, label, natural, shorten
 from vitrail.data.layouts import boxes as box_files
-from vitrail.data.layouts import mask_files
+from vitrail.data.layouts import mask_files, outline_objects
 from vitrail.data.layouts.base import Entry, Layout, Tree
 from vitrail.data.layouts.mask_tables import BACKGROUND, GROUNDS, Kind
 from vitrail.data.manifest import dump_target
@@ -209,24 +209,26 @@ def _painted(content: Mapping[str, Any], picture: str, name: str, aside: Counter
 def _shape(shape: Mapping[str, Any], size: tuple[int, int], aside: Counter[str]) -> Iterator[Object]:
     kind, points = shape.get("shape_type") or "polygon", shape["points"]
     named = label(str(shape["label"]))
-    own = None if Kind(named).is_void else named
+    own = {"class": None if Kind(named).is_void else named}
+    if (group := shape.get("group_id")) is not None:
+        own["group"] = group
     if kind == "polygon" and len(points) >= 3:
-        yield {"class": own, "polygons": [[number for point in points for number in point]]}
+        yield {**own, "polygons": [[number for point in points for number in point]]}
     elif kind == "rectangle":
         (left, top), (right, bottom) = points
-        yield {"class": own, "polygons": [[left, top, right, top, right, bottom, left, bottom]]}
+        yield {**own, "polygons": [[left, top, right, top, right, bottom, left, bottom]]}
     elif kind == "circle":
         (x, y), (at, to) = points
         radius = math.hypot(at - x, to - y)
         turns = [2 * math.pi * i / _CORNERS for i in range(_CORNERS)]
         yield {
-            "class": own,
+            **own,
             "polygons": [
                 [n for turn in turns for n in (x + radius * math.cos(turn), y + radius * math.sin(turn))]
             ],
         }
     elif kind == "mask":
-        yield {"class": own, "rle": _of_image(shape, size)}
+        yield {**own, "rle": _of_image(shape, size)}
     else:
         aside[kind] += 1
 
@@ -244,6 +246,8 @@ def _of_image(shape: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]
 def _layout(tree: Tree, found: Sequence[_Painted], why: str, notes: Sequence[str]) -> Layout:
     """Return the layout: the background first, then the classes in natural order."""
     found, outside = _inside(found)
+    if tree.wanted == "instances":
+        return _of_objects(tree, found, why, [*notes, *outside])
     named = sorted(
         {one["class"] for own in found for one in own.objects if one["class"] is not None}, key=natural
     )
@@ -259,10 +263,27 @@ def _layout(tree: Tree, found: Sequence[_Painted], why: str, notes: Sequence[str
     )
 
 
+def _of_objects(tree: Tree, found: Sequence[_Painted], why: str, notes: Sequence[str]) -> Layout:
+    """Return the layout of outlines as objects; those of one group are one object."""
+    made = {one.name: list(outline_objects.joined(one.objects, one.size)) for one in found if not one.trouble}
+    named = sorted({own["class"] for objects in made.values() for own in objects}, key=natural)
+    void = sum(not outline_objects.is_thing(own) for one in found for own in one.objects)
+    notes = [*notes, *([f"{count(void, 'outline')} called void or background left aside."] if void else [])]
+    entries = [
+        _entry(tree, one)._replace(target=dump_target(made[one.name]) if one.name in made else "")
+        for one in found
+    ]
+    objects = count(sum(map(len, made.values())), "object")
+    why = f"{why}: {objects} on {count(len(made), 'picture')}."
+    every = (*entries, *tree.refused)
+    return Layout("masks", tree.root, why, every, tuple(notes), Truth("instances", tuple(named)))
+
+
 def _entry(tree: Tree, one: _Painted) -> Entry:
     if one.name not in tree.files:
         return Entry(one.name, one.name, "", one.split, trouble=one.trouble)
-    target = "" if one.trouble else dump_target({"size": list(one.size), "objects": one.objects})
+    objects = [{key: value for key, value in own.items() if key != "group"} for own in one.objects]
+    target = "" if one.trouble else dump_target({"size": list(one.size), "objects": objects})
     return tree.entry(one.name, target, one.split)._replace(trouble=one.trouble)
 
 

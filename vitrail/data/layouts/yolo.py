@@ -113,7 +113,8 @@ def _image(tree: Tree, name: str, classes: Classes, stated: dict[str, str]) -> O
             boxes.append(_box(words, classes, size))
         except _LabelError as error:
             return OutlinedImage(name, split, [], f"{error} in line {number} of {text}")
-    return OutlinedImage(name, split, boxes)
+    outlined = any(box.more for box in boxes)
+    return OutlinedImage(name, split, boxes, size=size if outlined else (0, 0))
 
 
 def upright_size(tree: Tree, name: str) -> tuple[int, int]:

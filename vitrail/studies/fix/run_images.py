@@ -61,7 +61,11 @@ def open_images(run: Run, task: str, data: str = "", listeners: Sequence[Listene
 
     stated = recipe.data
     read = LayoutOptions(
-        layout=stated.layout, labels=stated.labels, groups=stated.groups, splits=stated.splits
+        layout=stated.layout,
+        labels=stated.labels,
+        groups=stated.groups,
+        splits=stated.splits,
+        things=stated.things,
     )
     examined = examine_source(source, read, progress=progress, task=task)
     path = history_path(find(source))

@@ -53,7 +53,7 @@ def stated_box(stated: Mapping[str, Any]) -> StatedBox:
     left, top, right, bottom = (float(number) for number in stated["box"])
     if not all(map(math.isfinite, (left, top, right, bottom))):
         raise ValueError("a corner is not a number")
-    height, width = stated.get("of") or (0, 0)
+    height, width = stated.get("of") or (stated.get("rle") or {}).get("size") or (0, 0)
     ignored = bool(stated.get("crowd") or stated.get("difficult"))
     return StatedBox(
         label(str(stated["class"])), (left, top, right, bottom), ignored, (int(height), int(width))

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitrail.data.batch import Batch
+from vitrail.data.instances import CELL
 
 MIDDLE = (0.4, 0.6)
-"""Where the four images meet, in shares of the sides."""
+"""Where the four images meet, about, in shares of the sides: between two cells of masks."""
 
 TrueTensors = tuple[Tensor, ...]
 """Boxes (n, 4), classes (n,), crowds (m, 4); of objects with masks also their cover (n, row, col)."""
@@ -36,7 +37,9 @@ def mosaic(batch: Batch[Any], rng: np.random.Generator, share: float) -> Batch[A
 def _one(batch: Batch[Any], others: list[int], middle: tuple[float, float]) -> tuple[Tensor, TrueTensors]:
     """Return one mosaic (channels, height, width) and its objects."""
     height, width = batch.images.shape[-2:]
-    row, col = round(height * middle[0]), round(width * middle[1])
+    row, col = (
+        CELL * round(side * share / CELL) for side, share in zip((height, width), middle, strict=True)
+    )
     image, parts = torch.empty_like(batch.images[0]), []
     spans = [(0, row, 0, col), (0, row, col, width), (row, height, 0, col), (row, height, col, width)]
     for other, (top, bottom, left, right) in zip(others, spans, strict=True):

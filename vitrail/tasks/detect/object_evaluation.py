@@ -13,7 +13,7 @@ from torch import Tensor
 from vitrail.data.batch import Geometry
 from vitrail.data.manifest import Row, group_key
 from vitrail.metrics.box_ap import BoxSet, average_precision
-from vitrail.metrics.box_confusion import BoxPairs, confusion
+from vitrail.metrics.box_confusion import BoxPairs, confusion, tally
 from vitrail.metrics.box_matching import SIZES, bit
 from vitrail.metrics.intervals import DRAWS, bootstrap, resampled
 from vitrail.metrics.score_threshold import best_threshold
@@ -156,13 +156,7 @@ class ObjectEvaluation(ABC, Generic[FoundT, TruthT]):
 
     def tallies(self) -> Counts:
         """Return right, missed, invented and mistaken objects of each image at the threshold: (images, 4)."""
-        none = len(self.labels)
-        counts = np.zeros((len(self.kept), 4), np.int64)
-        for row, one in zip(counts, self.pairs, strict=True):
-            missed, invented = one.answer == none, one.truth == none
-            right = one.answer == one.truth
-            row[:] = right.sum(), missed.sum(), invented.sum(), (~(right | missed | invented)).sum()
-        return counts
+        return tally(self.pairs, len(self.labels))
 
     def per_image(self) -> Mapping[str, Array]:
         """Return mAP, F1, and the numbers of missed, invented and mistaken objects of each image.

@@ -74,7 +74,7 @@ class FindObjects(Task[T, Objects], ObjectTargets[T]):
     )
     takes_threshold = True
     begins_from = ("detect", "instances", "panoptic")
-    head_settings = ("width", "layers", "hidden", "points", "anchor")
+    head_settings = ("width", "layers", "hidden", "points", "anchor", "margin")
     agreement = f"sets of boxes are the same (class, and corners to {SAME:g} of a side)"
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
@@ -90,7 +90,15 @@ class FindObjects(Task[T, Objects], ObjectTargets[T]):
         groups = own.groups or groups_for(queries)
         anchor = own.anchor or ANCHOR
         return DecoderShape(
-            own.width, own.layers, queries, groups, max(1, own.width // 32), own.points, own.hidden, anchor
+            own.width,
+            own.layers,
+            queries,
+            groups,
+            max(1, own.width // 32),
+            own.points,
+            own.hidden,
+            anchor,
+            own.margin,
         )
 
     def learn(self, rows: Sequence[Row], root: Path) -> Mapping[str, Any]:

@@ -18,7 +18,9 @@ from vitrail.tasks.result import (
     Cell,
     Column,
     Limits,
+    Matrix,
     Number,
+    Overlays,
     Reliability,
     Result,
     Scope,
@@ -81,7 +83,7 @@ class ObjectReport:
         numbers, table, calibration = self._numbers(), self._per_class(), calibrated(self.evaluation)
         sections: list[Section] = [
             TableSection("Class by class", table, self._note(), summary=self._duplicates()),
-            matrix_of(self.evaluation, self.matrix),
+            self._confusion(),
             *curves(self.evaluation),
             # Without a confident answer there is nothing to compare.
             *(
@@ -89,7 +91,7 @@ class ObjectReport:
                 if calibration["answers"]
                 else []
             ),
-            *galleries(self.evaluation),
+            *self._galleries(),
             Limits("", self._limits()),
         ]
         details = {"test": self._details(numbers, table), "calibration": calibration}
@@ -154,6 +156,15 @@ class ObjectReport:
             f"IoU 0.5. Intervals: bootstrap over groups of images.{f' {doubled}.' if doubled else ''}"
         )
 
+    def _confusion(self) -> Matrix:
+        counted = f"Counted are {self.nouns} with a score of at least {self.threshold:.3g}, at IoU 0.5."
+        return matrix_of(self.labels, self.evaluation.rows, self.evaluation.pairs, counted)
+
+    def _galleries(self) -> list[Overlays]:
+        hint = f"Truth and answer, {self.nouns} with a score of at least {self.threshold:.3g}."
+        tallies, f1 = self.evaluation.tallies(), self.evaluation.f1()
+        return galleries(self.evaluation.rows, tallies, f1, self.noun, hint)
+
     def _limits(self) -> tuple[str, ...]:
         weak = [
             f"{self.labels[i]} ({self.point[i, 0]:.0%})"
@@ -181,7 +192,7 @@ class ObjectReport:
         return {
             "pictures": self.count,
             **{name: number.to_dict() for name, number in numbers.items()},
-            "per_class": {str(row[0]): _plain(table, row) for row in table.rows},
+            "per_class": {str(row[0]): plain(table, row) for row in table.rows},
             "absent": self._absent(),
             "threshold": self.threshold,
             f"max_{self.nouns}": MOST,
@@ -190,7 +201,7 @@ class ObjectReport:
         }
 
 
-def _plain(table: Table, row: tuple[Cell, ...]) -> dict[str, Any]:
+def plain(table: Table, row: tuple[Cell, ...]) -> dict[str, Any]:
     """Return the cells of a class as plain data, with the intervals of those that have one."""
     cells = {}
     for column, cell in zip(table.columns[1:], row[1:], strict=True):

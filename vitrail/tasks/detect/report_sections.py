@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.metrics.box_ap import RECALLS, recall_curves
+from vitrail.metrics.box_confusion import BoxPairs, confusion
 from vitrail.metrics.calibration import calibration
 from vitrail.metrics.score_threshold import threshold_curve
 from vitrail.metrics.temperature import scale_scores
 from vitrail.tasks.result import Curve, Matrix, Overlays, Shot
 
 if TYPE_CHECKING:
+    from vitrail.data.manifest import Row
     from vitrail.tasks.detect.object_evaluation import ObjectEvaluation
 
 SHOWN = 6
@@ -31,28 +34,22 @@ LEAST = 0.05
 """Objects with a lower score at temperature 1 do not count in the calibration: almost all are wrong and never seen."""
 
 
-def matrix_of(evaluation: ObjectEvaluation[Any, Any], counts: NDArray[np.int64]) -> Matrix:
+def matrix_of(labels: Sequence[str], rows: Sequence[Row], pairs: Sequence[BoxPairs], note: str) -> Matrix:
     """Return the confusion matrix with rows for true classes and invented objects; each cell has its images once."""
-    labels = evaluation.labels
     best: dict[tuple[int, int], dict[str, float]] = {}
-    for row, pairs in zip(evaluation.rows, evaluation.pairs, strict=True):
-        for *at, score in zip(
-            pairs.truth.tolist(), pairs.answer.tolist(), pairs.scores.tolist(), strict=True
-        ):
+    for row, one in zip(rows, pairs, strict=True):
+        for *at, score in zip(one.truth.tolist(), one.answer.tolist(), one.scores.tolist(), strict=True):
             cell = best.setdefault((at[0], at[1]), {})
             cell[row.id] = max(score, cell.get(row.id, 0.0))
-    rows, columns, none = (*labels, INVENTED), (*labels, MISSED), len(labels)
+    true, columns, none = (*labels, INVENTED), (*labels, MISSED), len(labels)
     shots = {}
     for (i, j), images in sorted(best.items()):
         first = sorted(images.items(), key=lambda image: -image[1])[:OPENED]
         shots[i, j] = tuple(
-            Shot(name, rows[i], columns[j], None if j == none else score, i == j) for name, score in first
+            Shot(name, true[i], columns[j], None if j == none else score, i == j) for name, score in first
         )
-    table = tuple(tuple(row) for row in counts.tolist())
-    note = (
-        f"Counted are {evaluation.nouns[1]} with a score of at least {evaluation.threshold:.3g}, at IoU 0.5."
-    )
-    return Matrix("Confusion matrix", rows, table, shots, columns, note)
+    table = tuple(tuple(row) for row in confusion(pairs, none).tolist())
+    return Matrix("Confusion matrix", true, table, shots, columns, note)
 
 
 def curves(evaluation: ObjectEvaluation[Any, Any]) -> list[Curve]:
@@ -110,13 +107,15 @@ def calibrated(evaluation: ObjectEvaluation[Any, Any]) -> dict[str, Any]:
     return {**values, "least": LEAST}
 
 
-def galleries(evaluation: ObjectEvaluation[Any, Any]) -> list[Overlays]:
-    """Return the worst and the best images, the one with the most mistakes first among equal F1."""
-    tallies, f1 = evaluation.tallies(), evaluation.f1()
-    order = np.lexsort((-tallies[:, 1:].sum(1), f1)).tolist()
-    noun = evaluation.nouns[0]
-    shots = [Shot(evaluation.rows[i].id, "", "", caption=_caption(tallies[i].tolist(), noun)) for i in order]
-    hint = f"Truth and answer, {evaluation.nouns[1]} with a score of at least {evaluation.threshold:.3g}."
+def galleries(
+    rows: Sequence[Row], tallies: NDArray[np.int64], scores: NDArray[np.float64], noun: str, hint: str
+) -> list[Overlays]:
+    """Return the worst and the best images by their scores (n,), among equal ones the one with most mistakes first.
+
+    `tallies` (n, 4) are the right, missed, invented and mistaken objects of each image.
+    """
+    order = np.lexsort((-tallies[:, 1:].sum(1), scores)).tolist()
+    shots = [Shot(rows[i].id, "", "", caption=_caption(tallies[i].tolist(), noun)) for i in order]
     worst, best = tuple(shots[:SHOWN]), tuple(shots[SHOWN:][::-1][:SHOWN])
     if not best:
         return [Overlays("The images, the worst first", hint, worst)]

@@ -16,7 +16,8 @@ class DetectSettings(Settings):
 
     `width`, `layers` and `hidden` are the sizes of the decoder, `points` the places that each of its heads reads.
     `queries` is the most boxes that an image can have, `groups` the groups of queries while training, `anchor` the
-    side of the boxes that all cells start from, in shares of the input; None: chosen from the training images.
+    side of the boxes that all cells start from, in shares of the input; None: chosen from the training images. Cells
+    whose centre is nearer than `margin` to the border, in shares of the input, propose nothing.
     `mosaic` is the share of inputs that are put together from four images in the first half of a training. `frozen`
     is the share of a training in which only the detector is trained, and `last_blocks` the blocks of a plain column
     that are trained after it (None: all). `head_rate` multiplies the learning rate of the detector relative to the
@@ -32,6 +33,7 @@ class DetectSettings(Settings):
     queries: PositiveInt | None = None
     groups: PositiveInt | None = None
     anchor: Annotated[float, Field(gt=0, le=1)] | None = None
+    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     mosaic: Share = 0.0
     last_blocks: PositiveInt | None = None
     frozen: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -47,7 +47,7 @@ class ObjectTargets(Targets[T]):
     "crowd" or "difficult": true, and "of": [height, width], the size of the image that the annotation states.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("boxes",)
+    kinds: ClassVar[tuple[str, ...]] = ("boxes", "instances")
     """The kinds of truths that are read."""
 
     def __init__(self, truth: Truth) -> None:

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.data.boxes import MEDIUM, SMALL, Boxes
+from vitrail.data.boxes import MEDIUM, SMALL, Boxes, clip_to
+from vitrail.data.decode import EXIF
 from vitrail.data.findings import Finding, Strata, missing
 from vitrail.data.instances import Instances, Runs, boxes_around, mask_areas, mask_overlaps
 from vitrail.data.labels import count, shorten
+from vitrail.data.layouts.mask_files import orientation
 from vitrail.data.manifest import KEPT, Row
+from vitrail.data.open_image import read as read_bytes
 from vitrail.data.parts import is_window
 from vitrail.tasks.detect import box_findings
 from vitrail.tasks.instances.stated_objects import StatedObject
@@ -34,6 +37,9 @@ APART = 4.0, 0.01
 """A box disagrees with its mask where a side is further apart, in pixels and in sides of the image: the larger one."""
 
 
+_HALF = (2, 3, 4)  # EXIF orientations that keep the sides of an image
+
+
 class Measured(NamedTuple):
     """What a check keeps of an image: its boxes, and the pixels of each mask (n,)."""
 
@@ -41,11 +47,18 @@ class Measured(NamedTuple):
     areas: NDArray[np.float64]
 
 
+def measured(found: Instances, size: tuple[int, int]) -> Measured:
+    """Return what is kept of the objects of an image (height, width): those inside it, clipped at its border."""
+    boxes = clip_to(found.boxes._replace(kinds=np.arange(len(found.masks))), size)
+    areas = mask_areas([found.masks[place] for place in boxes.kinds])
+    return Measured(boxes._replace(kinds=found.boxes.kinds[boxes.kinds]), areas)
+
+
 def check_frame(row: Row, stated: Sequence[StatedObject], facts: Facts, root: Path) -> Iterator[Finding]:
     """Report outlines that were drawn for another frame: rotated by an EXIF tag, or an image of another size."""
     found = list(box_findings.check_frame(row, [one.box for one in stated], facts, root))
-    yield from found
     if row.part or any(finding.out for finding in found):
+        yield from found
         return
     sizes = {one.size for one in stated} - {(0, 0), facts.size}
     if sizes:
@@ -53,6 +66,12 @@ def check_frame(row: Row, stated: Sequence[StatedObject], facts: Facts, root: Pa
         text = f"masks for an image of {width} × {height} px on one of {facts.size[1]} × {facts.size[0]}"
         hint = "Use the images in the size in which they were annotated, or write the masks again."
         yield Finding("mask size", text, (row.id,), grave=True, out=True, hint=hint)
+    elif stated and EXIF in facts.notes:
+        turn = orientation(read_bytes(root, row.path))
+        if turn in _HALF or facts.size[0] == facts.size[1]:
+            text = "an EXIF tag that rotates the image, and its size does not show whether the masks fit"
+            hint = "Look at them: vitrail check DATA --html page.html"
+            yield Finding("mask turn kept", text, (row.id,), grave=True, hint=hint)
 
 
 def check_masks(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from io import BytesIO
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vitrail import plots
 from vitrail.data.boxes import take_found
-from vitrail.data.instances import FoundInstances, Runs, from_runs, mask_areas
+from vitrail.data.instances import FoundInstances, Runs, boxes_around, cut_mask, mask_areas
 from vitrail.data.mask_outlines import rings_of
 from vitrail.tasks.detect.prediction import Objects
 
@@ -49,7 +49,9 @@ class Shapes(Objects):
 
     def files(self) -> Mapping[str, bytes]:
         """Return the files of a prediction by file name suffix: a label map, in which object i has the value i + 1."""
-        return {".objects.png": _png(self.label_map())}
+        from PIL import Image
+
+        return {".label_map.png": plots.png_of(Image.fromarray(self.label_map()))}
 
     def label_map(self) -> NDArray[np.uint16]:
         """Return the number of the object of each pixel, from 1 in the order of the rows, 0 for none: (height, width).
@@ -57,8 +59,11 @@ class Shapes(Objects):
         Where objects overlap, the more confident one lies on top.
         """
         labels = np.zeros(self.geometry.original, np.uint16)
+        around = boxes_around(self.masks).astype(int).tolist()
         for number in range(min(len(self.masks), SIXTEEN_BITS), 0, -1):
-            labels[from_runs(self.masks[number - 1 : number], labels.shape)[0]] = number
+            left, top, right, bottom = around[number - 1]
+            there = cut_mask(self.masks[number - 1], (left, top, right, bottom))
+            np.copyto(labels[top:bottom, left:right], number, where=there.view(np.bool_))
         return labels
 
     def only(self, kept: NDArray[Any]) -> Self:
@@ -70,11 +75,3 @@ class Shapes(Objects):
 
 def _polygons(mask: Runs) -> list[list[float]]:
     return [np.round(ring, 2).ravel().tolist() for ring in rings_of(mask)]
-
-
-def _png(labels: NDArray[np.uint16]) -> bytes:
-    from PIL import Image
-
-    file = BytesIO()
-    Image.fromarray(labels).save(file, "PNG")
-    return file.getvalue()

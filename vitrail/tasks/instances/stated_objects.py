@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from vitrail.core.errors import DataError
 from vitrail.data.instances import Runs, from_coco, from_polygons
 from vitrail.data.manifest import Row
+from vitrail.data.open_image import load
+from vitrail.data.parts import is_window
 from vitrail.tasks.detect.box_targets import StatedBox, stated_box
 
 _CORNERS = 6
@@ -70,6 +73,15 @@ def stated_objects(row: Row) -> list[StatedObject]:
             f"{row.id} has objects that cannot be read ({type(error).__name__}: {error}). Write each as "
             '{"class": name, "box": [left, top, right, bottom], "polygons": [[x, y, x, y, …]]}.'
         ) from error
+
+
+def size_of(stated: Sequence[StatedObject], row: Row, root: Path) -> tuple[int, int]:
+    """Return the (height, width) of a row's whole image, as the objects state it, else of its file."""
+    known = next((one.size for one in stated if any(one.size)), None)
+    if known is not None:
+        return known
+    height, width = load(root, row.path, part="" if is_window(row.part) else row.part).image.shape[:2]
+    return height, width
 
 
 def _stated_object(stated: Mapping[str, Any]) -> StatedObject:

@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
 from vitrail.data import parts
-from vitrail.data.boxes import LEAST_SIDE, Boxes, box_areas, clip_to, take_boxes, view_boxes
+from vitrail.data.boxes import LEAST_SIDE, Boxes, box_areas, take_boxes, view_boxes
 from vitrail.data.findings import Finding
 from vitrail.data.instances import Instances, Runs, boxes_around, cut_mask, from_polygons, mask_areas, to_runs
 from vitrail.data.labels import count
 from vitrail.data.manifest import Row
-from vitrail.data.open_image import load
 from vitrail.data.targets import read_truth
 from vitrail.tasks.detect.targets import ObjectTargets
 from vitrail.tasks.instances import mask_findings
 from vitrail.tasks.instances.cover import cover_in_view
-from vitrail.tasks.instances.stated_objects import StatedObject, stated_objects
+from vitrail.tasks.instances.stated_objects import StatedObject, size_of, stated_objects
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,24 +41,16 @@ class InstanceTargets(ObjectTargets[Instances]):
     what is found there is not wrong.
     """
 
-    kinds = ("instances", "boxes")
-
     def read(self, row: Row, root: Path) -> Instances:
         """Return the objects of a row, those without an outline as crowds; raise DataError if they cannot be read."""
         stated = stated_objects(row)
-        size = self._size(stated, row, root)
+        return self.objects(stated, size_of(stated, row, root) if stated else (0, 0), row)
+
+    def objects(self, stated: Sequence[StatedObject], size: tuple[int, int], row: Row) -> Instances:
+        """Return stated objects of an image (height, width), in the row's window if it has one."""
         boxes = self.unclipped([one.box for one in stated], row)
         drawn = [one.mask(size) for one in stated]
         return _in_part(_completed(boxes, drawn, size), row)
-
-    def _size(self, stated: Sequence[StatedObject], row: Row, root: Path) -> tuple[int, int]:
-        """Return the (height, width) of the whole image, as the objects state it, else of its file."""
-        known = next((one.size for one in stated if any(one.size)), None)
-        if known is not None or not stated:
-            return known or (0, 0)
-        part = "" if parts.is_window(row.part) else row.part
-        height, width = load(root, row.path, part=part).image.shape[:2]
-        return height, width
 
     def transform(self, target: Instances, view: Any) -> Instances:
         """Return the objects that a view shows: boxes in pixels of its input, and `cover` in place of the masks.
@@ -88,10 +79,7 @@ class InstanceTargets(ObjectTargets[Instances]):
             return
         found = read_truth(self, row, root)
         yield from mask_findings.check_masks(row, stated, found, facts.size)
-        boxes = clip_to(found.boxes._replace(kinds=np.arange(len(found.masks))), facts.size)
-        kept = boxes._replace(kinds=found.boxes.kinds[boxes.kinds])
-        areas = mask_areas([found.masks[place] for place in boxes.kinds])
-        self.noted[row.id, row.target] = mask_findings.Measured(kept, areas)
+        self.noted[row.id, row.target] = mask_findings.measured(found, facts.size)
 
     def check_set(self, rows: Sequence[Row]) -> Iterator[Finding]:
         """Report the number and size of the objects of each class, objects in an image, and images of background."""

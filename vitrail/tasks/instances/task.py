@@ -91,8 +91,8 @@ class SegmentInstances(InstanceTargets, FindObjects[Instances]):
         losses, pairs = self.matched_loss(output, targets)
         sums = list(_mask_losses(output, targets, pairs))
         groups = max(1, output.get("train.boxes", output["boxes"]).shape[-2] // output["boxes"].shape[1])
-        count = max(1.0, self.weights(targets)["mask_pixels"]) * groups / self.settings.mask_weight
-        pixels, dice = (torch.stack(part).sum() / count for part in zip(*sums, strict=True))
+        weight = self.settings.mask_weight / (max(1.0, self.weights(targets)["mask_pixels"]) * groups)
+        pixels, dice = (weight * torch.stack(part).sum() for part in zip(*sums, strict=True))
         return Losses({**losses.parts, "mask_pixels": PIXELS * pixels, "mask_dice": DICE * dice})
 
     def weights(self, targets: Sequence[TrueTensors]) -> Mapping[str, float]:

@@ -238,7 +238,7 @@ class SegmentTargets(Targets[Mask]):
             )
             yield Finding("absent class", text, grave=True)
         yield from missing(rows, present, self.strata)
-        yield _areas(self.truth.names, pixels)
+        yield class_areas(self.truth.names, pixels)
 
     def _areas_of(self, row: Row) -> NDArray[np.int64] | None:
         """Return the pixels of each class and of void; None if the mask was not checked or could not be read."""
@@ -304,7 +304,7 @@ class SegmentTargets(Targets[Mask]):
         return colours_of(self.truth.names, self.truth.colours)
 
 
-def _areas(names: Sequence[str], pixels: NDArray[np.int64]) -> Finding:
+def class_areas(names: Sequence[str], pixels: NDArray[np.int64]) -> Finding:
     """Return a finding with the area of each class, from the pixels of each image: (images, k + 1), void last."""
     total = pixels.sum()
     table = tuple(

@@ -1,0 +1,204 @@
+"""Panoptic segmentation: every pixel has a class, and every thing is an object of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitrail.core.errors import DataError
+from vitrail.data.batch import Batch, Geometry
+from vitrail.data.panoptic import PanopticMap, Scene, true_map
+from vitrail.data.truth import Truth
+from vitrail.layers.heads import Head, Output
+from vitrail.layers.tokens import FeatureSpec
+from vitrail.tasks.base import FINGERPRINT, Ask, Asked, Losses, Task, within
+from vitrail.tasks.freezing import frozen_below, frozen_encoder
+from vitrail.tasks.instances.prediction import Shapes
+from vitrail.tasks.instances.task import SegmentInstances
+from vitrail.tasks.panoptic.drawings import draw_beside, draw_segments
+from vitrail.tasks.panoptic.evaluation import PanopticEvaluation
+from vitrail.tasks.panoptic.head import PanopticHead
+from vitrail.tasks.panoptic.merging import Rules, things_first
+from vitrail.tasks.panoptic.prediction import Segments
+from vitrail.tasks.panoptic.settings import PanopticSettings
+from vitrail.tasks.panoptic.targets import PanopticTargets
+from vitrail.tasks.result import Exports
+from vitrail.tasks.segment.areas import Areas
+from vitrail.tasks.segment.head import PixelHead
+from vitrail.tasks.segment.targets import frequency_weights
+from vitrail.tasks.segment.task import Segment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
+
+    from vitrail.data.manifest import Row
+
+MEASURED = 200
+"""Images whose areas are measured for the weights of rare classes, at most."""
+
+
+class Panoptic(Task[Scene, Segments], PanopticTargets):
+    """Objects with masks for things, and the class of every pixel, on the same features.
+
+    Both are trained as in their own tasks; their answers are merged into one map of segments.
+    """
+
+    name = "panoptic"
+    kind = "panoptic"
+    Settings = PanopticSettings
+    outputs: Mapping[str, tuple[str, ...]] = {
+        **SegmentInstances.outputs, "areas": ("class", "area row", "area col")
+    }  # fmt: skip
+    columns = ("class", "number", "kind", "confidence", "pixels", "share")
+    exports = Exports("image-segmentation", ("pq", "sq", "rq"))
+    takes_threshold = True
+    agreement = "things are the same, and so is the class of at least 99.5 % of the pixels"
+
+    def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__(truth, settings)
+        self.head_rate = self.settings.head_rate
+        if not self.truth.things or set(self.truth.things) == set(self.labels):
+            raise DataError(
+                "Panoptic segmentation needs classes of things and of stuff, and these are all of one kind. Choose "
+                "--task instances for things alone, --task segment for areas alone."
+            )
+        own: PanopticSettings = self.settings
+        self.shapes = SegmentInstances(Truth("instances", self.truth.things), own.of_things())
+        self.areas = Segment(Truth("mask", self.labels), own.of_areas())
+        self.is_thing = np.array([name in self.truth.things for name in self.labels])
+        self.thing_kinds = tuple(self.labels.index(name) for name in self.truth.things)
+
+    # Network
+
+    def head(self, spec: FeatureSpec) -> Head:
+        """Return the heads of both parts, which read the same maps."""
+        pixels = self.areas.head(spec)
+        assert isinstance(pixels, PixelHead)
+        return PanopticHead(self.shapes.head(spec), pixels)
+
+    def learn(self, rows: Sequence[Row], root: Path) -> Mapping[str, Any]:
+        """Return what is not set of queries, groups and anchor, and the weights of rare classes."""
+        found = dict(self.shapes.learn(self.rows_of_things(rows), root))
+        if self.settings.class_weights is None and self.settings.weigh and rows:
+            some = rows[:: max(1, -(-len(rows) // MEASURED))]
+            counts = [np.bincount(self.read(row, root).areas.ravel(), minlength=256) for row in some]
+            weights = frequency_weights(np.array(counts)[:, : len(self.labels)])
+            found["class_weights"] = tuple(round(float(one), 4) for one in weights)
+        return found
+
+    def transform(self, target: Scene, view: Any) -> Scene:
+        """Return the things and the classes of pixels that a view shows; boxes in shares of the input."""
+        return Scene(self.shapes.transform(target.things, view), self.areas.transform(target.areas, view))
+
+    def collate(self, targets: Sequence[Scene]) -> Mapping[str, Any]:
+        """Return the truths of both parts by name, as their tasks collate them."""
+        return {
+            "things": self.shapes.collate([one.things for one in targets]),
+            "areas": self.areas.collate([one.areas for one in targets]),
+        }
+
+    def training_loss(
+        self, network: nn.Module, batch: Batch[Any], rng: np.random.Generator, progress: float
+    ) -> Losses:
+        """Return the loss; the encoder is frozen in the first `frozen` share of a training, then its first blocks."""
+        frozen = progress < self.settings.frozen
+        with (
+            frozen_encoder(network, frozen),
+            frozen_below(network, None if frozen else self.settings.last_blocks),
+        ):
+            return super().training_loss(network, batch, rng, progress)
+
+    def loss(self, output: Output, targets: Mapping[str, Any]) -> Losses:
+        """Return the losses of both parts."""
+        areas = self.areas.loss({"map": output["areas"]}, targets["areas"]).parts
+        weighed = {name: self.settings.area_weight * part for name, part in areas.items()}
+        return Losses({**self.shapes.loss(output, targets["things"]).parts, **weighed})
+
+    def weights(self, targets: Mapping[str, Any]) -> Mapping[str, float]:
+        """Return the denominators of both parts."""
+        return {**self.shapes.weights(targets["things"]), **self.areas.weights(targets["areas"])}
+
+    # Answer
+
+    def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[Segments]:
+        """Return the segments of the originals; things below the threshold are left out."""
+        shapes = self.shapes.decode(output, at, ask)
+        areas = self.areas.decode({"map": output["areas"]}, at, Ask())
+        return [
+            Segments(self._merged(one, other), self.labels, self.truth.things, geometry, one, other)
+            for one, other, geometry in zip(shapes, areas, at, strict=True)
+            if isinstance(one, Shapes)
+        ]
+
+    def _merged(self, shapes: Shapes, areas: Areas) -> PanopticMap:
+        rules = Rules(self.thing_kinds, len(self.labels), self.settings.overlap, self.settings.least_area)
+        return things_first(shapes.instances, areas.mask, rules)
+
+    def segments(self, output: Mapping[str, Tensor], at: Sequence[Geometry]) -> list[PanopticMap]:
+        """Return the maps of segments of the originals."""
+        return [one.found for one in self.decode(dict(output), at, Ask())]
+
+    def choices(self, prediction: Segments) -> Sequence[str]:
+        """Return the objects and the classes that can be explained; all classes if nothing was found."""
+        return prediction.called() or self.labels
+
+    def focus(self, prediction: Segments, choice: str) -> Segments:
+        """Return the prediction for an object ("car #2"), a class, a pixel or a region."""
+        return prediction.about(choice)
+
+    def asked(self, prediction: Segments, output: Output) -> Asked | None:
+        """Return the object, pixel or region to explain."""
+        part = prediction.explained
+        if isinstance(part, Areas):
+            return self.areas.asked(part, {"map": output["areas"]})
+        return None if part is None else self.shapes.asked(part, output)
+
+    def score(self, output: Output, prediction: Segments) -> Tensor:
+        """Return the number that is explained: of an object as in detection, of a class as in segmentation: (b,)."""
+        part = prediction.explained or prediction.about(self.choices(prediction)[0]).explained
+        if isinstance(part, Areas):
+            return self.areas.score({"map": output["areas"]}, part)
+        assert part is not None
+        return self.shapes.score(output, part)
+
+    def render(self, image: Image, prediction: Segments) -> Image:
+        """Return the image with its segments in the colours of their classes."""
+        return draw_segments(image, prediction.found, self.labels, self.is_thing)
+
+    def compare(self, image: Image, prediction: Segments, truth: Scene) -> Image:
+        """Return truth and prediction side by side."""
+        true = true_map(truth.things, truth.areas, self.is_thing, self.areas.VOID)
+        return draw_beside(image, prediction.found, true, self.labels, self.is_thing)
+
+    def glance(self, image: Image, output: Output, geometry: Geometry, truth: Scene) -> Image:
+        """Return truth and prediction side by side, for pages shown while a training runs."""
+        (prediction,) = self.decode(output, [geometry], Ask())
+        return self.compare(image, prediction, truth)
+
+    # Proof
+
+    def fingerprint(self, output: Output) -> Tensor:
+        """Return the fingerprints of both parts: (b, m)."""
+        parts = (self.shapes.fingerprint(output), self.areas.fingerprint({"map": output["areas"]}))
+        return within_both(*parts)
+
+    def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
+        """Return for which images both parts agree: bool (b,)."""
+        things = self.shapes.agree(one, other, tolerance)
+        return things & self.areas.agree({"map": one["areas"]}, {"map": other["areas"]}, tolerance)
+
+    # Evaluation
+
+    def evaluation(self) -> PanopticEvaluation:
+        return PanopticEvaluation(self.labels, self.is_thing, self.segments, self.areas.VOID)
+
+
+def within_both(things: Tensor, areas: Tensor) -> Tensor:
+    """Return two fingerprints in one, each in half of the numbers."""
+    return torch.cat([within(things, FINGERPRINT // 2), within(areas, FINGERPRINT // 2)], 1)
