@@ -179,6 +179,11 @@ class MaskHead(Head):
         self.mask = nn.ModuleList(nn.Linear(d, d) for _ in range(3))
         self.upscale = nn.Sequential(*(Doubling(d) for _ in range(config.upscales)))
 
+    @property
+    def from_prefix(self) -> bool:
+        """Whether what is explained is the class of a query, which no patch of the last map changes."""
+        return self.task != AREAS
+
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
         """Return the outputs of the task. SettingError for objects in training."""
         if self.training and self.task != AREAS:

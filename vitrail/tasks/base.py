@@ -11,6 +11,7 @@ A task may have these optional members, which are looked up by name (`getattr`):
     for_large(…)      settings for images much larger than the input, and lines that explain them
     in_windows(…)     the output for images larger than the input, from the outputs of their windows
     in_image(…)       the output of an exported graph in the pixels of the image itself (`picture_outputs`)
+    meanings          what outputs of the network are, in words by name; "{place}" becomes how to place maps in an image
     compare(…)        the image with truth, prediction and their difference drawn on it, for pages
     tiles(…), join_tiles(…)  where the tiles of a large image lie, and its prediction from those of its tiles
     write_labels(…)   predictions as files that programs for labelling read ("coco", "yolo")

@@ -116,9 +116,14 @@ def _eomt(opened: Opened, found: eomt_files.Found) -> Layout:
     said = hub_folder.said_of(stated) if stated.get("model_type") == "eomt" else Said()
     base = OFFICIAL if found.official else HUGGINGFACE
     conventions = replace(base, preprocessing=of_hub(found.processor))
+    answers = {"threshold": 0.8, "overlap": 0.2, "merge": "queries"}
+    settings: dict[str, Mapping[str, Any]] = {
+        "panoptic": answers, "instances": {"threshold": 0.8, "sure_masks": True}
+    }  # fmt: skip
     return Layout(
-        found.table, found.infer, found.tensors, conventions, said, task=found.task, notes=found.assumed
-    )
+        found.table, found.infer, found.tensors, conventions, said, found.task, settings.get(found.task, {}),
+        notes=found.assumed,
+    )  # fmt: skip
 
 
 def _timm(tensors: Mapping[str, Tensor], family: str | None) -> Layout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -71,6 +72,13 @@ class FindObjects(Task[T, Objects], ObjectTargets[T]):
             "a row for each query, in no order: left, top, right, bottom in pixels of the original image, confidence, "
             "and the index of the class in labels; leave out rows below the threshold: (query, 6)",
         ),
+    )
+    meanings: Mapping[str, str] = MappingProxyType(
+        {
+            "boxes": "the box of each query: x and y of the centre, width and height in shares of the network's input",
+            "logits": "a logit for each class; the largest sigmoid, at the temperature of the model, is the confidence",
+            "proposals": "the largest logit that each cell proposes, before any cell becomes a query; for comparisons",
+        }
     )
     takes_threshold = True
     begins_from = ("detect", "instances", "panoptic")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +66,13 @@ class SegmentInstances(InstanceTargets, FindObjects[Instances]):
         "boxes": ("query", "side"), "logits": ("query", "class"), "proposals": ("cell",),
         "masks": ("query", "row", "col"),
     }  # fmt: skip
+    meanings: Mapping[str, str] = MappingProxyType(
+        {
+            **FindObjects.meanings,
+            "masks": "the mask of each query, in the order of found: logits of cells that cover the network's input "
+            "evenly; {place}, linearly between the centres of cells, and what is above 0 belongs to the object",
+        }
+    )
     columns = (*FindObjects.columns, "area")
     exports = Exports("image-segmentation", ("mask_map", "mask_map50"))
     agreement = "sets of objects are the same (class, corners, and 98 % of the cells of their masks)"
@@ -119,6 +127,7 @@ class SegmentInstances(InstanceTargets, FindObjects[Instances]):
         The most confident is first. Only the masks of these are computed, one by one.
         """
         every = []
+        output = self._weighed(output) if self.settings.sure_masks else output
         for place, (boxes, geometry) in enumerate(zip(self.find(output, at), at, strict=True)):
             order = output["logits"][place].amax(-1).float().argsort(descending=True, stable=True)
             kept = min(MOST, int((boxes.scores >= least).sum()))
@@ -127,6 +136,15 @@ class SegmentInstances(InstanceTargets, FindObjects[Instances]):
             masks = tuple(onto.mask(self._cut(maps[i], shares[i])) for i in order[:kept].tolist())
             every.append(FoundInstances(take_found(boxes, slice(kept)), masks))
         return every
+
+    def _weighed(self, output: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the outputs with the logits of confidences that are multiplied by how sure the masks are."""
+        masks = output["masks"].float()
+        inside = masks > 0
+        sure = (masks.sigmoid() * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1)
+        temperature = self.settings.temperature
+        p = (output["logits"].float() / temperature).sigmoid() * sure[..., None]
+        return {**output, "logits": temperature * p.clamp(1e-6, 1 - 1e-6).logit()}
 
     def _cut(self, mask: Tensor, box: Tensor) -> Tensor:
         reach = self.settings.reach
