@@ -42,6 +42,8 @@ def with_own_head(found: Pretrained) -> Answering:
     """
     size = published_preprocess(found).size
     encoder, settings = found.build(image=size if size != found.config.size else None), _settings(found)
+    if found.task == "panoptic" and encoder.own_head(found.task, 2) is not None:
+        settings = {"merge": "queries", **settings}  # its queries find things and areas alike
     layers = class_layers(encoder, found.task, settings)
     count = count_classes(found.head, layers)
     if not count:

@@ -61,6 +61,8 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
     exports = Exports("image-segmentation", ("pq", "sq", "rq"))
     picture_outputs = (*SegmentInstances.picture_outputs, *Segment.picture_outputs)
     takes_threshold = True
+    begins_from = ("panoptic", "instances", "detect")
+    head_settings = (*SegmentInstances.head_settings, "pixel_width", "stem")
     agreement = "things are the same, and so is the class of at least 99.5 % of the pixels"
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
