@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -113,12 +113,12 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
         preprocessing = of_converted(steps)
     assumed = tuple(one for one in lines if one)
     pool = pool or header.get("pool")
-    task, labels, settings = _task_of(header.get("task") or {})
-    labels = labels if task == kind.task else ()
-    settings = {**kind.settings, **(settings if task == kind.task else {})}
+    own = _task_of(header.get("task") or {})
+    own = own if own.task == kind.task else _TaskOf(kind.task)
+    settings, labels = {**kind.settings, **own.settings}, own.labels or kind.labels
     source, licence = kind.conventions.name, header.get("licence")
-    labels = labels or kind.labels
-    return Read(config, weights, source, preprocessing, licence, pool, assumed, labels, kind.task, settings)
+    named = (labels, own.task, settings, own.things)
+    return Read(config, weights, source, preprocessing, licence, pool, assumed, *named)
 
 
 def _stated(asked: Asked, kind: Layout) -> Said:
@@ -254,19 +254,29 @@ def _own(opened: Opened, header: str, user: Said) -> Read:
         )
     steps = stated.get("preprocessing")
     preprocessing = of_own(stated["preprocess"]) if "preprocess" in stated else steps and of_converted(steps)
-    task, labels, settings = _task_of(stated.get("task") or {})
+    own = _task_of(stated.get("task") or {})
     licence, pool = stated.get("licence"), stated.get("pool")
-    weights = Loaded(encoder, head)
-    return Read(config, weights, "vitrail", preprocessing, licence, pool, (), labels, task, settings)
+    named = (own.labels, own.task, own.settings, own.things)
+    return Read(config, Loaded(encoder, head), "vitrail", preprocessing, licence, pool, (), *named)
 
 
-def _task_of(stated: Mapping[str, Any]) -> tuple[str, tuple[str, ...], Mapping[str, Any]]:
-    """Return name, classes and settings of the task in a header of ours; of a wrapper, those of classification."""
+class _TaskOf(NamedTuple):
+    """A task in a header of ours: its name, its classes, its settings, and which classes are things."""
+
+    task: str = CLASSIFY
+    labels: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = MappingProxyType({})
+    things: tuple[str, ...] = ()
+
+
+def _task_of(stated: Mapping[str, Any]) -> _TaskOf:
+    """Return the task in a header of ours; of a task that wraps another one, that of classification."""
     named = catalog.with_task_name(stated)
     name = named.get("name", CLASSIFY)
     if name in catalog.WRAPPERS:
-        return CLASSIFY, (), {}
-    return name, tuple(named.get("labels", ())), named.get("settings", {})
+        return _TaskOf()
+    things = named.get("things") or (named.get("truth") or {}).get("things", ())
+    return _TaskOf(name, tuple(named.get("labels", ())), named.get("settings", {}), tuple(things))
 
 
 def _hint(config: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from vitrail.weights import hub_folder, infer_config, rf_detr_files, rules
+from vitrail.weights import eomt_files, hub_folder, infer_config, rf_detr_files, rules
 from vitrail.weights.conventions import GOOGLE, HUGGINGFACE, OFFICIAL, RF_DETR, TIMM, Conventions, of_hub
 from vitrail.weights.files import Opened
 from vitrail.weights.read_request import CLASSIFY
@@ -44,6 +44,8 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
     names = tensors.keys()
     if (detector := rf_detr_files.canonical(tensors)) is not None:
         return _rf_detr(opened, detector)
+    if found := eomt_files.look(opened, tensors):
+        return _eomt(opened, found)
     if any(name.endswith("embedding/kernel") for name in names):
         renamed = google.renamed(tensors)
         query = next((t for n, t in renamed.items() if n.endswith("query/kernel")), None)
@@ -106,6 +108,22 @@ def _hub(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout | None:
     gated = "encoder.layer.0.mlp.weights_in.weight" in renamed
     table = huggingface.DINOV2_SWIGLU if gated else huggingface.DINOV2
     return Layout(table, infer_config.dinov2, renamed, conventions, said)
+
+
+def _eomt(opened: Opened, found: eomt_files.Found) -> Layout:
+    """Return the layout of a file of EoMT, of transformers or of its authors."""
+    stated = hub_folder.whole(opened.config)
+    said = hub_folder.said_of(stated) if stated.get("model_type") == "eomt" else Said()
+    base = OFFICIAL if found.official else HUGGINGFACE
+    conventions = replace(base, preprocessing=of_hub(found.processor))
+    answers = {"threshold": 0.8, "overlap": 0.2, "merge": "queries"}
+    settings: dict[str, Mapping[str, Any]] = {
+        "panoptic": answers, "instances": {"threshold": 0.8, "sure_masks": True}
+    }  # fmt: skip
+    return Layout(
+        found.table, found.infer, found.tensors, conventions, said, found.task, settings.get(found.task, {}),
+        notes=found.assumed,
+    )  # fmt: skip
 
 
 def _timm(tensors: Mapping[str, Tensor], family: str | None) -> Layout:

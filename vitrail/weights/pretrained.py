@@ -31,6 +31,7 @@ class Pretrained:
     of `vitrail.layers.heads.LinearHead`; `pool` is what it reads, and `labels` its classes in order, if stated.
     `assumed` are sentences about assumptions, and about parts of the file that are not used. The head is that of `task`
     with these `settings`; for other tasks than classification its tensors have the names of the head of the task.
+    Of the classes of a panoptic one, `things` are single objects, if stated.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Pretrained:
     labels: tuple[str, ...] = ()
     task: str = CLASSIFY
     settings: Mapping[str, Any] = field(default_factory=dict)
+    things: tuple[str, ...] = ()
 
     @property
     def network_name(self) -> str:
@@ -108,6 +110,7 @@ def from_path(
         found.labels,
         found.task,
         found.settings,
+        found.things,
     )
 
 

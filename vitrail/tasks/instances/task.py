@@ -127,6 +127,7 @@ class SegmentInstances(InstanceTargets, FindObjects[Instances]):
         The most confident is first. Only the masks of these are computed, one by one.
         """
         every = []
+        output = self._weighed(output) if self.settings.sure_masks else output
         for place, (boxes, geometry) in enumerate(zip(self.find(output, at), at, strict=True)):
             order = output["logits"][place].amax(-1).float().argsort(descending=True, stable=True)
             kept = min(MOST, int((boxes.scores >= least).sum()))
@@ -135,6 +136,15 @@ class SegmentInstances(InstanceTargets, FindObjects[Instances]):
             masks = tuple(onto.mask(self._cut(maps[i], shares[i])) for i in order[:kept].tolist())
             every.append(FoundInstances(take_found(boxes, slice(kept)), masks))
         return every
+
+    def _weighed(self, output: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the outputs with the logits of confidences that are multiplied by how sure the masks are."""
+        masks = output["masks"].float()
+        inside = masks > 0
+        sure = (masks.sigmoid() * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1)
+        temperature = self.settings.temperature
+        p = (output["logits"].float() / temperature).sigmoid() * sure[..., None]
+        return {**output, "logits": temperature * p.clamp(1e-6, 1 - 1e-6).logit()}
 
     def _cut(self, mask: Tensor, box: Tensor) -> Tensor:
         reach = self.settings.reach
