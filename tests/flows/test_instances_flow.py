@@ -186,11 +186,6 @@ def test_an_export_answers_the_same_objects_and_says_how_to_place_masks(data, ru
         assert (np.diag(table)[np.diag(table) > 0] > 0.95).all()
 
 
-def test_speed_measures_the_run(run, vitrail):
-    told = json.loads(good(vitrail("speed", run, "--json")).stdout)
-    assert told
-
-
 def test_killed_and_resumed_is_equal_bit_by_bit(data, tmp_path):
     words = "--task instances --model vit_digits --imgsz 48x64 --weights none --epochs 3 --batch 8"
     words += " --set width=32,hidden=64,queries=8,last_blocks=1,frozen=0.5,mosaic=0.5"

@@ -167,6 +167,9 @@ DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
 )
 """Kind of labels → the default task."""
 
+DRAFTS = frozenset(("classify", "multilabel", "segment"))
+"""The default tasks with a draft: a head that is fitted on features of a frozen network."""
+
 ELASTIC, DISTILL = "elastic", "distill"
 """The tasks that wrap another one: for several costs at once, and for distillation."""
 
