@@ -76,6 +76,8 @@ class Pretrained:
         changes = {"image": image, "channels": channels, "drop_path": drop_path}
         changes |= {"patch": overlapping(self.config, stride)}
         config = replace(self.config, **{key: value for key, value in changes.items() if value is not None})
+        if getattr(config, "table", None) is not None:
+            config = replace(config, table=None)  # positions are resized once, here, and not for every image
         with torch.device("meta"):
             before = build(self.config)
         encoder = build(config)
