@@ -134,7 +134,11 @@ def test_a_config_that_leaves_out_what_transformers_takes(shaken, tmp_path):
 
 def test_what_is_taken_for_granted_is_what_transformers_takes():
     mapping = transformers.models.auto.configuration_auto.CONFIG_MAPPING
-    assert DEFAULTS.keys() == {*PAGES, *THROUGH, "rf_detr_dinov2"}  # the backbone of a detector has a type of its own
+    assert DEFAULTS.keys() == {
+        *PAGES,
+        *THROUGH,
+        "rf_detr_dinov2",
+    }  # the backbone of a detector has a type of its own
     for kind, values in DEFAULTS.items():
         if kind in DETECTORS:  # whose parts are compared in tests/runs/test_hub_detectors.py
             continue

@@ -31,7 +31,7 @@ from vitrail.core.errors import SettingError
 from vitrail.layers.boxes import boxes_of_masks
 from vitrail.layers.encoder import Column
 from vitrail.layers.heads import NO_INPUTS, Head, Output
-from vitrail.layers.log_odds import log_odds
+from vitrail.layers.log_odds import log_odds, pixel_scores
 from vitrail.layers.patch_embedding import Sized
 from vitrail.layers.tokens import Features, Tokens
 from vitrail.models.dinov2 import DinoV2, DinoV2Config
@@ -215,14 +215,6 @@ class MaskHead(Head):
         cells = self.upscale(tokens.map())
         masks = torch.matmul(x, cells.flatten(2)).view(len(x), -1, *cells.shape[-2:])
         return scores, masks.float()
-
-
-def pixel_scores(scores: Tensor, masks: Tensor) -> Tensor:
-    """Return log Σ_q p(class | q) · p(pixel | q), from logits (b, q, k + 1) and (b, q, row, col): (b, k, row, col)."""
-    classes = scores.softmax(-1)[..., :-1]
-    sums = torch.matmul(classes.transpose(1, 2), masks.sigmoid().flatten(2))
-    logs: Tensor = sums.clamp(min=torch.finfo(sums.dtype).tiny).log()
-    return logs.view(len(logs), -1, *masks.shape[-2:])
 
 
 PRESETS: Mapping[str, EoMTConfig] = MappingProxyType(

@@ -122,7 +122,6 @@ class RfDetr(ColumnEncoder):
         first = (self.prefix.tokens + table[:, :1]).expand(images.shape[0], copies, -1)
         return Tokens(torch.cat([first, patches.x + table[:, 1:]], 1), patches.grid, copies)
 
-
     def folded(self) -> Encoder:
         """Return an equal network whose position table has the size of its image, or itself if it has."""
         if self.config.table is None:

@@ -19,7 +19,7 @@ from vitrail.weights import rules
 from vitrail.weights.detect_layout import CONVERTED
 from vitrail.weights.pretrained import Pretrained, from_path
 from vitrail.weights.rules import Table
-from vitrail.weights.tables import eomt, google, huggingface, official, rf_detr, timm
+from vitrail.weights.tables import detr, eomt, google, huggingface, official, rf_detr, timm
 
 Layout = Literal["vitrail", "google", "timm", "huggingface", "official"]
 
@@ -84,6 +84,8 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("swin", "official"): official.SWIN,
         ("supervit", "official"): official.SUPERVIT,
         ("vvt", "official"): official.VVT,
+        ("detr", "official"): detr.table(hub=False, masks="masks.last.weight" in head),
+        ("detr", "huggingface"): detr.table(hub=True, masks="masks.last.weight" in head),
         ("rf_detr", "official"): rf_detr.table(),
         ("rf_detr", "huggingface"): rf_detr.table(),
         ("swin", "timm"): official.SWIN_TIMM,

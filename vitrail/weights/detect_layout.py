@@ -151,7 +151,9 @@ def _of_header(config: Any) -> Said:
         return Said()
     heads = config.heads if config.family in infer_config.OF_HEADS else None
     gelu = getattr(config, "gelu", None)
-    return Said("its header", heads, sizes=(config.size,), gelu=gelu, norm_eps=config.norm_eps)
+    return Said(
+        "its header", heads, sizes=(config.size,), gelu=gelu, norm_eps=getattr(config, "norm_eps", None)
+    )
 
 
 def _of_preset(kind: Layout, wanted: Any, stated: Said) -> Said:

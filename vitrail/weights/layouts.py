@@ -10,8 +10,17 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from vitrail.weights import eomt_files, hub_folder, infer_config, rf_detr_files, rules
-from vitrail.weights.conventions import GOOGLE, HUGGINGFACE, OFFICIAL, RF_DETR, TIMM, Conventions, of_hub
+from vitrail.weights import detr_files, eomt_files, hub_folder, infer_config, rf_detr_files, rules
+from vitrail.weights.conventions import (
+    DETR,
+    GOOGLE,
+    HUGGINGFACE,
+    OFFICIAL,
+    RF_DETR,
+    TIMM,
+    Conventions,
+    of_hub,
+)
 from vitrail.weights.files import Opened
 from vitrail.weights.read_request import CLASSIFY
 from vitrail.weights.rules import Table
@@ -46,6 +55,8 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
         return _rf_detr(opened, detector)
     if found := eomt_files.look(opened, tensors):
         return _eomt(opened, found)
+    if (found_detr := detr_files.look(tensors)) is not None:
+        return _detr(opened, found_detr)
     if any(name.endswith("embedding/kernel") for name in names):
         renamed = google.renamed(tensors)
         query = next((t for n, t in renamed.items() if n.endswith("query/kernel")), None)
@@ -85,6 +96,16 @@ def _rf_detr(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout:
     labels = stated.classes if len(stated.classes) == classes else ()
     notes = rf_detr_files.notes(stated, classes)
     return Layout(table, infer, tensors, conventions, said, task, settings, labels, classes, notes)
+
+
+def _detr(opened: Opened, found: detr_files.Found) -> Layout:
+    """Return the layout of a file of DETR, of transformers or of its authors."""
+    stated = hub_folder.whole(opened.config) if hub_folder.hub_type(opened.config) else {}
+    base = HUGGINGFACE if found.hub else OFFICIAL
+    conventions = replace(base, preprocessing=of_hub(opened.preprocessing) if stated else DETR.preprocessing)
+    infer = partial(detr_files.encoder, found=found, stated=stated)
+    tensors, task, settings = found.tensors, found.task, found.settings
+    return Layout(found.table, infer, tensors, conventions, Said(), task, settings, (), found.classes)
 
 
 def _hub(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout | None:
