@@ -136,7 +136,7 @@ TINY = {
         (14, 49),
     ),
     "detr": (
-        DetrConfig((70, 99), 5, (1, 2, 1, 1), (4, 6, 10, 14), width=36, heads=3, hidden=41, depth=2),
+        DetrConfig((70, 99), 5, (1, 2, 1, 1), (4, 6, 10, 14), width=36, heads=3, hidden=47, depth=2),
         (65, 130),
     ),
     "detr-learned": (

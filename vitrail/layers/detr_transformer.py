@@ -7,6 +7,7 @@ that attention weights are not dropped.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -178,7 +179,7 @@ class EncoderLayer(_Layer):
     def __init__(self, shape: LayerShape) -> None:
         super().__init__(shape, 2)
 
-    def forward(self, tokens: Tokens, where: Places, record: Recorder | None = None) -> Tokens:
+    def forward(self, tokens: Tokens, record: Recorder | None = None, *, where: Places) -> Tokens:
         """Tokens of (b, n, d) -> Tokens of (b, n, d)."""
         x = tokens.x
         y = self.before(x, 1)
@@ -193,12 +194,13 @@ class EncoderLayers(Column):
     def placed(self, tokens: Tokens, where: Places, record: Recorder | None = None) -> Tokens:
         """Tokens of (b, n, d) -> Tokens of (b, n, d)."""
         for layer in self:
+            placed = partial(layer, where=where)
             if record is not None:
-                record.enter(layer, tokens)
+                record.enter(placed, tokens)
             if self.checkpointing and record is None and torch.is_grad_enabled():
-                tokens = checkpoint(layer, tokens, where, use_reentrant=False)
+                tokens = checkpoint(placed, tokens, use_reentrant=False)
             else:
-                tokens = layer(tokens, where, record)
+                tokens = placed(tokens, record)
         return tokens
 
 

@@ -81,10 +81,8 @@ def table(*, hub: bool, masks: bool = False) -> Table:
 
     With `masks` all but the head of masks lies below `detr.`, as in files with one; `SPELLINGS` take that away.
     """
-    plain = HUB if hub else OFFICIAL
     front = "detr." if masks else ""
-    below = ("backbone", "project", "encoder", "decoder", "queries", "classes", "change", "norm")
-    names = plain._replace(**{name: f"{front}{getattr(plain, name)}" for name in below})
+    names = _below(HUB if hub else OFFICIAL, front)
     places = tuple(Rule(rule.ours, f"{front}{rule.theirs}") for rule in _TABLES)
     encoder, decoder = "blocks.{i}", "decoder.layers.{i}"
     theirs = f"{names.encoder}.layers.{{i}}", f"{names.decoder}.layers.{{i}}"
@@ -108,6 +106,20 @@ def table(*, hub: bool, masks: bool = False) -> Table:
         *_MASKS,
     )
     return Table("DETR", rules, head, ("*.num_batches_tracked",))
+
+
+def _below(names: _Names, front: str) -> _Names:
+    """Return names of whole tensors below a part of a larger network."""
+    return names._replace(
+        backbone=front + names.backbone,
+        project=front + names.project,
+        encoder=front + names.encoder,
+        decoder=front + names.decoder,
+        queries=front + names.queries,
+        classes=front + names.classes,
+        change=front + names.change,
+        norm=front + names.norm,
+    )
 
 
 def _attention(ours: str, theirs: str, apart: bool) -> tuple[Rule, ...]:
