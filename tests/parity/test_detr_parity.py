@@ -22,6 +22,7 @@ from vitrail.runs.network import build_network
 from vitrail.runs.published_head import with_own_head
 from vitrail.tasks.base import Ask
 from vitrail.tasks.detect.task import Detect
+from vitrail.tasks.instances.task import SegmentInstances
 from vitrail.weights.convert import convert
 from vitrail.weights.pretrained import from_path
 from vitrail.weights.rules import load
@@ -220,6 +221,19 @@ def test_a_training_moves_the_decoder_and_no_statistics():
         Ask(threshold=0.0),
     )
     assert len(found) == 12
+
+
+def test_its_masks_learn_with_the_pairs_of_the_last_layer():
+    torch.manual_seed(0)
+    task = SegmentInstances(Truth("instances", ("a", "b")), {})
+    network = build_network(Detr(replace(SMALL, heads=8)), task).train()
+    cover = torch.zeros(1, 24, 32, dtype=torch.uint8)
+    cover[:, 8:16, 12:20] = 255
+    truth = (torch.tensor([[0.5, 0.5, 0.25, 0.33]]), torch.tensor([1]), torch.zeros(0, 4), cover)
+    output = network({"images": torch.randn(1, 3, 96, 128)})
+    assert output["train.boxes"].shape[1] == 3
+    task.loss(output, [truth]).total.backward()
+    assert network.head.masks.last.weight.grad.any()
 
 
 def test_the_configs_of_the_goldens_are_those_of_this_test():

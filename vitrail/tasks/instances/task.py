@@ -229,8 +229,12 @@ def _mask_losses(
     device = output["logits"].device
     covers = [one[3].to(device).float() / 255 for one in targets]
     boxes = [one[0].to(device) for one in targets]
+    layers = output["train.boxes"].shape[1] if "train.boxes" in output else 1
     for place, (cover, box) in enumerate(zip(covers, boxes, strict=True)):
-        for layer, factors in enumerate(_factors(output, place)):
+        every = _factors(output, place)
+        for layer, factors in enumerate(
+            every, layers - len(every)
+        ):  # some heads have masks of the last layer only
             yield mask_sums(factors, pairs[layer][place], cover, box)
 
 
