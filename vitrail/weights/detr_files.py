@@ -55,7 +55,7 @@ def look(tensors: Mapping[str, Tensor]) -> Found | None:
     if "mask_head.lay1.weight" in renamed:
         task = "panoptic" if classes >= AREAS else "instances"
     if task == "panoptic":
-        settings = {"merge": "queries", "threshold": SURE, "overlap": COVERED}
+        settings = {"merge": "queries", "threshold": SURE, "overlap": COVERED, "least_area": 0}
     return Found(renamed, tables.table(hub=hub), task, settings, classes, hub)
 
 

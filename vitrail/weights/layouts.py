@@ -137,7 +137,7 @@ def _eomt(opened: Opened, found: eomt_files.Found) -> Layout:
     said = hub_folder.said_of(stated) if stated.get("model_type") == "eomt" else Said()
     base = OFFICIAL if found.official else HUGGINGFACE
     conventions = replace(base, preprocessing=of_hub(found.processor))
-    answers = {"threshold": 0.8, "overlap": 0.2, "merge": "queries"}
+    answers = {"threshold": 0.8, "overlap": 0.2, "least_area": 0, "merge": "queries"}
     settings: dict[str, Mapping[str, Any]] = {
         "panoptic": answers, "instances": {"threshold": 0.8, "sure_masks": True}
     }  # fmt: skip
