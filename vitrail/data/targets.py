@@ -166,6 +166,13 @@ def read_truth(targets: Targets[T], row: Row, root: Path) -> T:
         ) from error
 
 
+def refused_kind(truth: Truth, wanted: str) -> DataError:
+    """Return the error for truths of a kind that a task cannot take; `wanted` is what it takes, in words."""
+    fits = catalog.DEFAULT_TASKS.get(truth.kind)
+    hint = f"The task for them: --task {fits}" if fits else "Choose a task for them with --task."
+    return DataError(f"These truths are of the kind {truth.kind!r}, not {wanted}. {hint}")
+
+
 Gather = Callable[[Sequence[Row]], Targets[Any]]
 """Builds targets from the rows of a data set, which may be needed to complete the header."""
 

@@ -15,6 +15,6 @@ class InstanceSettings(DetectSettings):
     multiplied by the mean probability of the cells of its mask, as networks without boxes answer.
     """
 
-    mask_weight: NonNegativeFloat = 1.0
+    mask_weight: NonNegativeFloat = 0.2
     reach: NonNegativeFloat | None = None
     sure_masks: bool = False

@@ -70,8 +70,9 @@ def stated_objects(row: Row) -> list[StatedObject]:
         return [_stated_object(one) for one in json.loads(row.target)]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(
-            f"{row.id} has objects that cannot be read ({type(error).__name__}: {error}). Write each as "
-            '{"class": name, "box": [left, top, right, bottom], "polygons": [[x, y, x, y, …]]}.'
+            f"{row.id} has an object whose outline is neither polygons of numbers x, y nor run lengths. Export the "
+            'annotations again; in a manifest an object is {"class": name, "box": [left, top, right, bottom], '
+            '"polygons": [[x, y, x, y, …]]}.'
         ) from error
 
 

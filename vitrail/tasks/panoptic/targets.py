@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vitrail.core.errors import DataError
 from vitrail.data import parts
 from vitrail.data.findings import Finding
-from vitrail.data.instances import Instances, boxes_around, cut_mask, mask_areas
+from vitrail.data.instances import Instances, Runs, boxes_around, cut_mask, mask_areas
 from vitrail.data.labels import count
 from vitrail.data.layouts.mask_files import MOST, VOID
 from vitrail.data.manifest import KEPT, Row, dump_target
@@ -48,10 +48,12 @@ class PanopticTargets(ObjectTargets[Scene]):
     """The segments of an image in pixels of the upright original: single objects of things, areas of other classes.
 
     The target of a row is the list of instance segmentation with all segments, things and areas alike; the header tells
-    which classes are things. What no segment covers is void. Of segments that overlap the later one lies on top.
+    which classes are things. What no segment covers is void. Things lie on areas, and of things that overlap the
+    smaller one on top; crowds lie below the others.
     """
 
     kinds = ("panoptic",)
+    wanted = "segments of things and of areas"
     VOID: ClassVar[int] = VOID
 
     def __init__(self, truth: Truth) -> None:
@@ -67,7 +69,13 @@ class PanopticTargets(ObjectTargets[Scene]):
                 f"These segments have {len(found.names):,} classes, and panoptic segmentation has at most {MOST}. Join "
                 "some of them."
             )
-        return replace(found, things=tuple(name for name in found.names if name in found.things))
+        things = tuple(name for name in found.names if name in found.things)
+        if not things or len(things) == len(found.names):
+            raise DataError(
+                "Panoptic segmentation needs classes of things and of areas, and these are all of one kind. Name the "
+                "things: --things car,pedestrian. For things alone: --task instances."
+            )
+        return replace(found, things=things)
 
     def read(self, row: Row, root: Path) -> Scene:
         """Return the segments of a row; raise DataError if they cannot be read."""
@@ -86,18 +94,28 @@ class PanopticTargets(ObjectTargets[Scene]):
         """Return the class of each pixel of an image (height, width)."""
         areas = np.full(size, VOID, np.uint8)
         places = {name: place for place, name in enumerate(self.truth.names)}
-        for one in stated:
+        for one, mask in self._in_order(stated, size):
             if one.box.name not in places:
                 raise DataError(
                     f"A segment is of the class {one.box.name!r}, which this data set does not name."
                 )
-            mask = one.mask(size)
-            if mask is None:
-                continue
             left, top, right, bottom = boxes_around([mask])[0].astype(int).tolist()
             inner = cut_mask(mask, (left, top, right, bottom)) > 0
             areas[top:bottom, left:right][inner] = places[one.box.name]
         return areas
+
+    def _in_order(
+        self, stated: Sequence[StatedObject], size: tuple[int, int]
+    ) -> list[tuple[StatedObject, Runs]]:
+        """Return the segments that have a mask as they are painted, the lowest first; see `true_map`."""
+        drawn = [(one, mask) for one in stated if (mask := one.mask(size)) is not None]
+        areas = mask_areas([mask for _, mask in drawn]).tolist()
+        thing = [one.box.name in self.truth.things for one, _ in drawn]
+        keys = [
+            (is_thing, is_thing and not one.box.ignored, -area if is_thing else 0.0)
+            for (one, _), is_thing, area in zip(drawn, thing, areas, strict=True)
+        ]
+        return [drawn[place] for place in sorted(range(len(drawn)), key=lambda place: keys[place])]
 
     def transform(self, target: Scene, view: Any) -> Scene:
         """Return the things that a view shows, boxes in pixels of its input, and the class of each of its pixels."""
@@ -190,5 +208,7 @@ def _overlapping(row: Row, stated: Sequence[StatedObject], scene: Scene) -> Iter
     masks = [mask for one in stated if (mask := one.mask((height, width))) is not None]
     twice = float(mask_areas(masks).sum()) - float((scene.areas != VOID).sum())
     if twice > SHARED * scene.areas.size:
-        text = f"segments that overlap ({twice:,.0f} px): there the later one counts"
+        text = (
+            f"segments that overlap ({twice:,.0f} px): there things count before areas, and the smaller thing"
+        )
         yield Finding("segments overlap", text, (row.id,))
