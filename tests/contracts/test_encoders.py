@@ -15,6 +15,7 @@ from vitrail.layers.pooling import Pool
 from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Tokens
 from vitrail.models.deit import DeiTConfig
+from vitrail.models.detr import DetrConfig
 from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.factory import build, describe, presets_of, rebuild
 from vitrail.models.mixer import MixerConfig
@@ -112,6 +113,16 @@ TINY = {
     "rf_detr-one-window": (
         RfDetrConfig((21, 35), 7, 5, width=33, depth=2, heads=3, windows=1, taps=(1, 2)),
         (14, 49),
+    ),
+    "detr": (
+        DetrConfig((70, 99), 5, (1, 2, 1, 1), (4, 6, 10, 14), width=36, heads=3, hidden=41, depth=2),
+        (65, 130),
+    ),
+    "detr-learned": (
+        DetrConfig(
+            (70, 99), 5, (1, 1, 1, 2), (4, 6, 10, 14), True, 36, 3, 41, 2, position="learned", pre_norm=True
+        ),
+        (33, 130),
     ),
     "mixer": (MixerConfig((21, 35), 7, 5, width=33, depth=2, places=19, hidden=41, drop_path=0.1), None),
     **{
@@ -265,7 +276,7 @@ def test_export_keeps_the_fused_attention_and_a_free_batch(case):
 
 @pytest.mark.parametrize(
     "name",
-    ["vit", "dinov2-registers", "deit3", "swin", "t2t-performer", "supervit", "vvt", "mixer", "rf_detr"],
+    ["vit", "dinov2-registers", "deit3", "swin", "t2t-performer", "supervit", "vvt", "mixer", "rf_detr", "detr"],
 )
 def test_compiles_into_one_graph(name):
     config, _ = TINY[name]

@@ -25,6 +25,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "vvt": "vitrail.models.vvt:VVT",
         "mixer": "vitrail.models.mixer:Mixer",
         "rf_detr": "vitrail.models.rf_detr:RfDetr",
+        "detr": "vitrail.models.detr:Detr",
     }
 )
 """Family → its network; the same module holds the family's `PRESETS`."""
@@ -101,6 +102,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "rf_detr_seg_xl",
             "rf_detr_seg_2xl",
         ),
+        "detr": ("detr_r50", "detr_r50_dc5", "detr_r101", "detr_r101_dc5"),
     }
 )
 """Family → the presets of its module, listed here so that names are known without torch (a test compares them)."""
