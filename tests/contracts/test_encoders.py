@@ -276,7 +276,18 @@ def test_export_keeps_the_fused_attention_and_a_free_batch(case):
 
 @pytest.mark.parametrize(
     "name",
-    ["vit", "dinov2-registers", "deit3", "swin", "t2t-performer", "supervit", "vvt", "mixer", "rf_detr", "detr"],
+    [
+        "vit",
+        "dinov2-registers",
+        "deit3",
+        "swin",
+        "t2t-performer",
+        "supervit",
+        "vvt",
+        "mixer",
+        "rf_detr",
+        "detr",
+    ],
 )
 def test_compiles_into_one_graph(name):
     config, _ = TINY[name]

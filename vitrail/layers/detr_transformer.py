@@ -45,12 +45,12 @@ class SinePosition(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.half = width // 2
+        self.each = width // 2
 
     def forward(self, grid: tuple[int, ...], valid: Tensor | None, like: Tensor) -> Tensor:
         """Return the positions of the cells of a grid; `valid` is bool (b, row, col) or None: (b or 1, n, d)."""
         if valid is None:
-            row, col = (torch.arange(1, side + 1, device=like.device, dtype=torch.float32) for side in grid)
+            row, col = (torch.arange(side, device=like.device, dtype=torch.float32) + 1 for side in grid)
             y, x = row[None, :, None].expand(1, *grid), col[None, None].expand(1, *grid)
         else:
             y, x = (valid.cumsum(axis, dtype=torch.float32) for axis in (1, 2))
@@ -58,8 +58,8 @@ class SinePosition(nn.Module):
         return torch.cat([self._waves(y), self._waves(x)], -1).to(like.dtype)
 
     def _waves(self, place: Tensor) -> Tensor:  # (b, row, col) -> (b, n, d / 2)
-        turn = torch.arange(self.half, device=place.device, dtype=torch.float32)
-        period = TEMPERATURE ** (2 * turn.div(2, rounding_mode="floor") / self.half)
+        turn = torch.arange(self.each, device=place.device, dtype=torch.float32)
+        period = TEMPERATURE ** (2 * turn.div(2, rounding_mode="floor") / self.each)
         angle = place.flatten(1)[..., None] / period
         return torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], -1).flatten(2)
 
@@ -102,7 +102,7 @@ def places(
 
 
 class Attention(nn.Module):
-    """Attention whose queries, keys and values are of different vectors: (b, q, d), (b, k, d), (b, k, d) -> (b, q, d)."""
+    """Attention whose queries, keys and values are projections of different vectors."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -209,14 +209,12 @@ class DecoderLayer(_Layer):
         super().__init__(shape, 3)
         self.cross = Attention(shape.width, shape.heads)
 
-    def forward(
-        self, x: Tensor, queries: Tensor, memory: Tensor, where: Places, record: Recorder | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, queries: Tensor, memory: Tensor, where: Places) -> Tensor:
         """Vectors (b, q, d), places of queries (q, d), map (b, n, d) -> (b, q, d)."""
         y = self.before(x, 1)
         x = self.after(x, self.self_attention(y + queries, y + queries, y), 1)
         y = self.before(x, 2)
-        found = self.cross(y + queries, memory + where.position, memory, where.bias, record)
+        found = self.cross(y + queries, memory + where.position, memory, where.bias)
         return self.fed(self.after(x, found, 2), 3)
 
 
@@ -229,12 +227,12 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(shape) for _ in range(layers))
         self.norm = nn.LayerNorm(shape.width)
 
-    def forward(self, memory: Tensor, where: Places, record: Recorder | None = None) -> list[Tensor]:
-        """Return the vectors of all layers through the one norm; a recorder gets the attention to the map."""
+    def forward(self, memory: Tensor, where: Places) -> list[Tensor]:
+        """Return the vectors of all layers through the one norm."""
         queries = self.queries.to(memory.dtype)
         x = torch.zeros_like(queries).expand(memory.shape[0], -1, -1)
         every = []
         for layer in self.layers:
-            x = layer(x, queries, memory, where, record)
+            x = layer(x, queries, memory, where)
             every.append(self.norm(x))
         return every

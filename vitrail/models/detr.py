@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
@@ -37,7 +38,7 @@ from vitrail.layers.frozen_resnet import EXPANSION, FrozenResNet
 from vitrail.layers.heads import NO_INPUTS, Head, Output
 from vitrail.layers.log_odds import log_odds
 from vitrail.layers.patch_embedding import Sized, check_channels
-from vitrail.layers.sdpa import AttentionMap, Recorder
+from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 VALID = "valid"
@@ -154,9 +155,7 @@ class DetrHead(Head):
         self.position = positions(config.position, d)
         self.decoder = Decoder(config.shape, config.decoder, config.queries)
         self.classes = nn.Linear(d, classes + 1)  # the last is "no object"
-        self.change = nn.Sequential(
-            nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d), nn.ReLU(), nn.Linear(d, 4)
-        )
+        self.change = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d), nn.ReLU(), nn.Linear(d, 4))
 
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
         """Return boxes, logits and proposals."""
@@ -172,12 +171,6 @@ class DetrHead(Head):
         boxes, logits = self.change(every).sigmoid(), log_odds(self.classes(every))[..., :-1]
         output = {"boxes": boxes[:, -1], "logits": logits[:, -1], "proposals": logits[:, -1].amax(-1)}
         return {**output, "train.boxes": boxes, "train.logits": logits} if self.training else output
-
-    def attention(self, features: Features) -> list[AttentionMap]:
-        """Return where each query looked, layer by layer: weights (b, h, q, row·col)."""
-        recorder = Recorder()
-        self.decoder(features.tokens.x, self.places(features), recorder)
-        return recorder.maps
 
 
 class DetrMaskHead(DetrHead):
@@ -237,11 +230,11 @@ class FineMasks(nn.Module):
         super().__init__()
         if width % self.GROUPS or context % 16:
             raise SettingError(
-                f"The head of masks needs a width that 16 divides, which is {context}, and with the heads a multiple of "
-                f"8, which is {width}. Choose others."
+                f"The head of masks needs a width that 16 divides, which is {context}, and with the heads a multiple "
+                f"of 8, which is {width}. Choose others."
             )
         widths = (width, width, *(context // part for part in (2, 4, 8, 16)))
-        pairs = tuple(zip(widths[:-1], widths[1:], strict=True))
+        pairs = tuple(pairwise(widths))
         self.steps = nn.ModuleList(nn.Conv2d(given, made, 3, padding=1) for given, made in pairs)
         self.norms = nn.ModuleList(nn.GroupNorm(min(self.GROUPS, made), made) for _, made in pairs)
         self.adapters = nn.ModuleList(
@@ -260,11 +253,11 @@ class FineMasks(nn.Module):
         for turn, (step, norm) in enumerate(zip(self.steps, self.norms, strict=True)):
             if turn > 1:
                 level = self.adapters[turn - 2](finer[turn - 2])
-                wide = F.interpolate(x, level.shape[-2:], mode="nearest").unflatten(0, (b, q))
-                x = (level[:, None] + wide).flatten(0, 1)
+                wide = F.interpolate(x, level.shape[-2:], mode="nearest")
+                x = wide + level.repeat_interleave(q, 0)
             x = F.relu(norm(step(x)))
         masks: Tensor = self.last(x)
-        return masks.unflatten(0, (b, q))[:, :, 0]
+        return masks.view(b, q, *masks.shape[-2:])
 
 
 _R101 = DetrConfig(layers=(3, 4, 23, 3))

@@ -19,7 +19,7 @@ from vitrail.weights import rules
 from vitrail.weights.detect_layout import CONVERTED
 from vitrail.weights.pretrained import Pretrained, from_path
 from vitrail.weights.rules import Table
-from vitrail.weights.tables import google, huggingface, official, rf_detr, timm
+from vitrail.weights.tables import detr, google, huggingface, official, rf_detr, timm
 
 Layout = Literal["vitrail", "google", "timm", "huggingface", "official"]
 
@@ -84,6 +84,8 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("vvt", "official"): official.VVT,
         ("rf_detr", "official"): rf_detr.table(),
         ("rf_detr", "huggingface"): rf_detr.table(),
+        ("detr", "official"): detr.table(masks="masks.last.bias" in head),
+        ("detr", "huggingface"): detr.table(hub=True, masks="masks.last.bias" in head),
         ("swin", "timm"): official.SWIN_TIMM,
         ("dinov2", "huggingface"): _hub_dinov2(config),
     }

@@ -44,9 +44,9 @@ DETECTORS: tuple[Detector, ...] = (
         ("detr_r101.coco", "facebook/detr-resnet-101", "detect"),
         ("detr_r50_dc5.coco", "facebook/detr-resnet-50-dc5", "detect"),
         ("detr_r101_dc5.coco", "facebook/detr-resnet-101-dc5", "detect"),
-        ("detr_r50.coco_panoptic", "facebook/detr-resnet-50-panoptic", "panoptic"),
-        ("detr_r101.coco_panoptic", "facebook/detr-resnet-101-panoptic", "panoptic"),
-        ("detr_r50_dc5.coco_panoptic", "facebook/detr-resnet-50-dc5-panoptic", "panoptic"),
+        ("detr_r50.coco_panoptic", "facebook/detr-resnet-50-panoptic", "instances"),
+        ("detr_r101.coco_panoptic", "facebook/detr-resnet-101-panoptic", "instances"),
+        ("detr_r50_dc5.coco_panoptic", "facebook/detr-resnet-50-dc5-panoptic", "instances"),
     ),
     *_rows(
         "mit",

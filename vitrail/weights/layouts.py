@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from vitrail.weights import hub_folder, infer_config, rf_detr_files, rules
+from vitrail.weights import detr_files, hub_folder, infer_config, rf_detr_files, rules
 from vitrail.weights.conventions import GOOGLE, HUGGINGFACE, OFFICIAL, RF_DETR, TIMM, Conventions, of_hub
 from vitrail.weights.files import Opened
 from vitrail.weights.read_request import CLASSIFY
@@ -44,6 +44,8 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
     names = tensors.keys()
     if (detector := rf_detr_files.canonical(tensors)) is not None:
         return _rf_detr(opened, detector)
+    if (detr := detr_files.look(opened.path, tensors, opened.config)) is not None:
+        return _detr(opened, detr)
     if any(name.endswith("embedding/kernel") for name in names):
         renamed = google.renamed(tensors)
         query = next((t for n, t in renamed.items() if n.endswith("query/kernel")), None)
@@ -83,6 +85,18 @@ def _rf_detr(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout:
     labels = stated.classes if len(stated.classes) == classes else ()
     notes = rf_detr_files.notes(stated, classes)
     return Layout(table, infer, tensors, conventions, said, task, settings, labels, classes, notes)
+
+
+def _detr(opened: Opened, found: detr_files.Found) -> Layout:
+    hub = hub_folder.hub_type(opened.config) is not None
+    said = hub_folder.said_of(hub_folder.whole(opened.config)) if hub else Said("", found.heads)
+    said = replace(said, dilated=found.dilated)
+    conventions = replace(HUGGINGFACE, preprocessing=of_hub(opened.preprocessing))
+    if not hub or conventions.preprocessing is None:
+        conventions = detr_files.authors(conventions if hub else OFFICIAL)
+    infer = partial(detr_files.encoder, found=found)
+    task = "instances" if found.masks else "detect"
+    return Layout(found.table, infer, found.tensors, conventions, said, task, classes=found.classes)
 
 
 def _hub(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout | None:

@@ -204,12 +204,15 @@ def _tensors(one: Instances) -> TrueTensors:
 def _mask_losses(
     output: Output, targets: Sequence[TrueTensors], pairs: Sequence[Sequence[Pairs]]
 ) -> Iterator[MaskSums]:
-    """Yield the losses of each layer and image; of a network outside of training, those of its masks."""
+    """Yield the losses of each layer and image; of a network without factors, those of its masks."""
     device = output["logits"].device
     covers = [one[3].to(device).float() / 255 for one in targets]
     boxes = [one[0].to(device) for one in targets]
+    layers = output["train.boxes"].shape[1] if "train.boxes" in output else 1
     for place, (cover, box) in enumerate(zip(covers, boxes, strict=True)):
-        for layer, factors in enumerate(_factors(output, place)):
+        every = _factors(output, place)
+        # A network with fewer masks than layers has those of the last ones.
+        for layer, factors in enumerate(every, layers - len(every)):
             yield mask_sums(factors, pairs[layer][place], cover, box)
 
 
