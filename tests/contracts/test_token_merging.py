@@ -181,6 +181,8 @@ CANNOT = {
     "vit-position-relative",
     "rf_detr",
     "rf_detr-base",
+    "detr",
+    "detr-learned",
 }
 
 
